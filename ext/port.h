@@ -1,0 +1,101 @@
+/* ext/port.h: what passes between the loop and one serial port's engine, without locks.
+ *
+ * The port's side writes `done` (single producer) and reads `commands`; the loop's side the other way round. A
+ * command slot holds only the newest value: an old setpoint has no worth once a newer one exists.
+ */
+#ifndef TIDEGATE_PORT_H
+#define TIDEGATE_PORT_H
+
+#include "program.h"
+
+#define DONE_SLOTS 64u /* a power of two; completions between two cycles */
+#define PORT_COMMANDS_MAX 32
+
+enum done_status { DONE_OK = 0, DONE_TIMEOUT, DONE_CRC, DONE_EXCEPTION, DONE_MISMATCH, DONE_SHORT, DONE_ECHO };
+
+/* One finished transaction of a polled block. */
+typedef struct {
+    uint64_t t_sample_ns; /* when the device answered: first byte of the reply on the wire */
+    uint64_t t_done_ns;
+    uint16_t block;  /* program row */
+    uint16_t status; /* enum done_status */
+    uint16_t exception;
+    uint16_t count;                /* words */
+    uint16_t regs[BLOCK_REGS_MAX]; /* host order of the 16 bits */
+} done_t;
+
+/* Newest value of one command row; `seq` odd while it is being written. */
+typedef struct {
+    uint64_t seq;
+    uint64_t t_ns;     /* when the loop decided */
+    uint32_t valid;    /* 0 = nothing may be sent */
+    uint32_t urgent;   /* 1 = before any poll: stops and setpoints towards zero */
+    uint16_t regs[4];  /* already encoded */
+} command_slot_t;
+
+/* Counters of a port; the port's side writes, anyone reads. */
+typedef struct {
+    uint64_t transactions, ok, timeouts, crc_errors, exceptions, mismatches, foreign_bytes, flushes, writes, reads;
+    uint64_t wire_busy_ns;    /* sum of byte times sent and received */
+    uint64_t t_last_write_end_ns; /* last byte of the last setpoint write on the wire */
+    uint64_t written_seq[PORT_COMMANDS_MAX]; /* slot seq whose write was acknowledged */
+    uint32_t thread_lost, pad;
+} port_stats_t;
+
+typedef struct {
+    uint64_t done_head; /* next to be written, by the port */
+    char pad0[56];
+    uint64_t done_tail; /* next to be read, by the loop */
+    char pad1[56];
+    done_t done[DONE_SLOTS];
+    uint64_t done_dropped; /* the loop did not come; the oldest stay, the newest are lost */
+    uint32_t command_first, command_count; /* program rows of this port's commands */
+    command_slot_t commands[PORT_COMMANDS_MAX];
+    port_stats_t stats;
+} port_mail_t;
+
+static inline done_t *port_done_begin(port_mail_t *m) { /* port: slot to fill, or NULL */
+    uint64_t tail = __atomic_load_n(&m->done_tail, __ATOMIC_ACQUIRE);
+    if (m->done_head - tail >= DONE_SLOTS) {
+        m->done_dropped++;
+        return NULL;
+    }
+    return &m->done[m->done_head & (DONE_SLOTS - 1u)];
+}
+static inline void port_done_commit(port_mail_t *m) {
+    __atomic_store_n(&m->done_head, m->done_head + 1u, __ATOMIC_RELEASE);
+}
+static inline const done_t *port_done_peek(port_mail_t *m) { /* loop: oldest unread, or NULL */
+    if (__atomic_load_n(&m->done_head, __ATOMIC_ACQUIRE) == m->done_tail)
+        return NULL;
+    return &m->done[m->done_tail & (DONE_SLOTS - 1u)];
+}
+static inline void port_done_pop(port_mail_t *m) {
+    __atomic_store_n(&m->done_tail, m->done_tail + 1u, __ATOMIC_RELEASE);
+}
+
+static inline void command_put(command_slot_t *s, const uint16_t regs[4], uint32_t valid, uint32_t urgent, uint64_t t_ns) {
+    uint64_t seq = s->seq;
+    __atomic_store_n(&s->seq, seq + 1u, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    s->t_ns = t_ns;
+    s->valid = valid;
+    s->urgent = urgent;
+    for (int i = 0; i < 4; i++)
+        s->regs[i] = regs[i];
+    __atomic_store_n(&s->seq, seq + 2u, __ATOMIC_RELEASE);
+}
+/* Returns 1 with a whole copy in `out`, 0 while the loop is writing (try again at the next chance). */
+static inline int command_get(const command_slot_t *s, command_slot_t *out) {
+    uint64_t before = __atomic_load_n(&s->seq, __ATOMIC_ACQUIRE);
+    if (before & 1u)
+        return 0;
+    *out = *s;
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    if (__atomic_load_n(&s->seq, __ATOMIC_RELAXED) != before)
+        return 0;
+    out->seq = before;
+    return 1;
+}
+
+#endif

@@ -1,0 +1,59 @@
+# ext/port.pxd: contents page of port.pyx and of port.h, which owns the structs.
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from tidegate.ext.program cimport BLOCK_REGS_MAX, program_t
+
+
+cdef extern from "port.h" nogil:
+    enum:
+        DONE_SLOTS
+        PORT_COMMANDS_MAX
+
+    enum:
+        DONE_OK
+        DONE_TIMEOUT
+        DONE_CRC
+        DONE_EXCEPTION
+        DONE_MISMATCH
+        DONE_SHORT
+        DONE_ECHO
+
+    ctypedef struct done_t:
+        uint64_t t_sample_ns
+        uint64_t t_done_ns
+        uint16_t block
+        uint16_t status
+        uint16_t exception
+        uint16_t count
+        uint16_t regs[BLOCK_REGS_MAX]
+
+    ctypedef struct command_slot_t:
+        uint64_t seq
+        uint64_t t_ns
+        uint32_t valid
+        uint32_t urgent
+        uint16_t regs[4]
+
+    ctypedef struct port_stats_t:
+        uint64_t transactions, ok, timeouts, crc_errors, exceptions, mismatches, foreign_bytes, flushes, writes, reads
+        uint64_t wire_busy_ns
+        uint64_t t_last_write_end_ns
+        uint64_t written_seq[PORT_COMMANDS_MAX]
+        uint32_t thread_lost, pad
+
+    ctypedef struct port_mail_t:
+        uint64_t done_head
+        char pad0[56]
+        uint64_t done_tail
+        char pad1[56]
+        done_t done[DONE_SLOTS]
+        uint64_t done_dropped
+        uint32_t command_first, command_count
+        command_slot_t commands[PORT_COMMANDS_MAX]
+        port_stats_t stats
+
+    done_t *port_done_begin(port_mail_t *m) noexcept
+    void port_done_commit(port_mail_t *m) noexcept
+    const done_t *port_done_peek(port_mail_t *m) noexcept
+    void port_done_pop(port_mail_t *m) noexcept
+    void command_put(command_slot_t *s, const uint16_t regs[4], uint32_t valid, uint32_t urgent, uint64_t t_ns) noexcept
+    int command_get(const command_slot_t *s, command_slot_t *out) noexcept

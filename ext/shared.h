@@ -1,0 +1,215 @@
+/* ext/shared.h: the memory that the core shares with the gateway: image, rings, mailbox, statistics.
+ *
+ * One writer each: the core writes all but the mailbox, the gateway writes the mailbox. No locks. A reader that
+ * loses a race sees an odd or changed sequence and tries again; the writer never waits.
+ */
+#ifndef TIDEGATE_SHARED_H
+#define TIDEGATE_SHARED_H
+
+#include <string.h>
+
+#include "image.h"
+
+#define SHARED_MAGIC 0x31534454u /* "TDS1" */
+#define SHARED_LAYOUT_VERSION 1u
+
+#define SNAPSHOT_SLOTS 64u /* powers of two */
+#define METER_SLOTS 256u
+#define EVENT_SLOTS 1024u
+#define MAILBOX_SLOTS 64
+#define HISTOGRAM_BUCKETS 1024
+
+/* Log-linear histogram: 32 sub-buckets an octave (3 %), ns. */
+typedef struct {
+    uint64_t count, sum, min, max;
+    uint32_t buckets[HISTOGRAM_BUCKETS];
+} histogram_t;
+
+enum phase { PHASE_READ, PHASE_ESTIMATE, PHASE_CONTROL, PHASE_LIMIT, PHASE_WRITE, PHASE_PUBLISH, PHASES };
+
+/* Statistics of the loop. */
+typedef struct {
+    histogram_t lateness, work, phase[PHASES];
+    uint64_t cycles, missed, skipped, overruns, longest_miss;
+    uint64_t minor_faults, major_faults, involuntary_switches;
+    uint32_t fifo, locked; /* what the loop really got */
+    int32_t leaky_bucket;
+    uint32_t escalation; /* 0 none, 1 ramps frozen, 2 safe, 3 watchdog starved */
+} loop_stats_t;
+
+/* One picture of the image. The meter ring holds one a second. */
+typedef struct {
+    uint64_t seq;   /* number of this picture + 1 when whole, 0 while being written */
+    uint64_t cycle, t_ns;
+    point_t points[POINTS_MAX];
+} snapshot_t;
+
+enum event_kind { EVENT_START = 1, EVENT_MODE, EVENT_REASON, EVENT_FAULT_ON, EVENT_FAULT_OFF, EVENT_COMMAND, EVENT_OVERRUN,
+                  EVENT_BUS, EVENT_STOP, EVENT_SHORTFALL, EVENT_LATCH };
+
+typedef struct {
+    uint64_t seq; /* as in snapshot_t */
+    uint64_t cycle, t_ns;
+    uint32_t kind; /* enum event_kind */
+    int32_t unit;  /* -1 = site */
+    int32_t code;  /* fault row, mode, reason, port ... */
+    int32_t previous;
+    double value, limit;
+} event_t;
+_Static_assert(sizeof(event_t) == 56, "event_t crosses process borders; bump SHARED_LAYOUT_VERSION");
+
+/* Orders to the core. The newest counts; each ends by itself. */
+enum order_kind {
+    ORDER_MODE = 0,      /* value: enum order_mode */
+    ORDER_SETPOINT_W,    /* site setpoint under a lease */
+    ORDER_IMPORT_W_MAX,  /* run-time limit of grid import, never wider than the site file's */
+    ORDER_EXPORT_W_MAX,
+    ORDER_ACK,           /* acknowledge latches whose cause is gone (an edge: each new seq once) */
+    ORDER_ARM,           /* leave the tripped state (an edge) */
+    ORDERS,
+};
+enum order_mode { ORDER_MODE_RUN = 1, ORDER_MODE_STOP = 2 };
+_Static_assert(ORDERS <= MAILBOX_SLOTS, "mailbox too small");
+
+typedef struct {
+    uint64_t seq;          /* odd while the gateway writes */
+    uint64_t expires_t_ns; /* CLOCK_MONOTONIC; 0 = no order */
+    double value;
+    uint64_t request;      /* the gateway's number, for the trail */
+} order_t;
+
+typedef struct {
+    uint32_t magic, layout_version, image_version, size;
+    uint8_t program_sha256[32];
+    uint8_t boot_id[16];   /* of this start of the core */
+    uint64_t t_start_ns;
+    int64_t utc_offset_ns; /* UTC - CLOCK_MONOTONIC at start, for labels only */
+    uint32_t n_points, n_units;
+    int32_t core_pid;
+    uint32_t running;      /* 1 from the first cycle, 0 after the last */
+
+    uint64_t image_seq;    /* seqlock: odd while the core writes */
+    uint64_t cycle, t_ns;
+    point_t image[POINTS_MAX];
+    uint64_t applied_seq[MAILBOX_SLOTS]; /* order seq that the last cycle acted on */
+    uint64_t proof;        /* proof of life: completed safe cycles */
+    loop_stats_t loop;
+
+    order_t mailbox[MAILBOX_SLOTS];
+
+    uint64_t snapshot_head, meter_head, event_head; /* pictures written so far */
+    event_t events[EVENT_SLOTS];
+    snapshot_t snapshots[SNAPSHOT_SLOTS];
+    snapshot_t meters[METER_SLOTS];
+} shared_t;
+
+static inline void image_begin(shared_t *s) {
+    __atomic_store_n(&s->image_seq, s->image_seq + 1u, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+}
+static inline void image_end(shared_t *s) { __atomic_store_n(&s->image_seq, s->image_seq + 1u, __ATOMIC_RELEASE); }
+
+/* Copies the image; returns 1 if the copy is whole. */
+static inline int image_copy(const shared_t *s, point_t *points, uint64_t *cycle, uint64_t *t_ns) {
+    uint64_t before = __atomic_load_n(&s->image_seq, __ATOMIC_ACQUIRE);
+    if (before & 1u)
+        return 0;
+    memcpy(points, s->image, s->n_points * sizeof(point_t));
+    *cycle = s->cycle;
+    *t_ns = s->t_ns;
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    return __atomic_load_n(&s->image_seq, __ATOMIC_RELAXED) == before;
+}
+
+static inline void snapshot_push(snapshot_t *ring, uint32_t slots, uint64_t *head, const point_t *points, uint32_t n,
+                                 uint64_t cycle, uint64_t t_ns) {
+    snapshot_t *slot = &ring[*head & (slots - 1u)];
+    __atomic_store_n(&slot->seq, 0u, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    slot->cycle = cycle;
+    slot->t_ns = t_ns;
+    memcpy(slot->points, points, n * sizeof(point_t));
+    __atomic_store_n(&slot->seq, *head + 1u, __ATOMIC_RELEASE);
+    __atomic_store_n(head, *head + 1u, __ATOMIC_RELEASE);
+}
+/* Copies picture `number`; 1 whole, 0 not there yet, -1 overwritten. */
+static inline int snapshot_read(const snapshot_t *ring, uint32_t slots, uint64_t number, uint32_t n, snapshot_t *out) {
+    const snapshot_t *slot = &ring[number & (slots - 1u)];
+    uint64_t seq = __atomic_load_n(&slot->seq, __ATOMIC_ACQUIRE);
+    if (seq != number + 1u)
+        return seq > number + 1u ? -1 : 0;
+    out->cycle = slot->cycle;
+    out->t_ns = slot->t_ns;
+    memcpy(out->points, slot->points, n * sizeof(point_t));
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    out->seq = seq;
+    return __atomic_load_n(&slot->seq, __ATOMIC_RELAXED) == seq ? 1 : -1;
+}
+
+static inline void event_push(shared_t *s, const event_t *event) {
+    event_t *slot = &s->events[s->event_head & (EVENT_SLOTS - 1u)];
+    __atomic_store_n(&slot->seq, 0u, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    uint64_t number = s->event_head;
+    *slot = *event;
+    __atomic_store_n(&slot->seq, number + 1u, __ATOMIC_RELEASE);
+    __atomic_store_n(&s->event_head, number + 1u, __ATOMIC_RELEASE);
+}
+static inline int event_read(const shared_t *s, uint64_t number, event_t *out) {
+    const event_t *slot = &s->events[number & (EVENT_SLOTS - 1u)];
+    uint64_t seq = __atomic_load_n(&slot->seq, __ATOMIC_ACQUIRE);
+    if (seq != number + 1u)
+        return seq > number + 1u ? -1 : 0;
+    *out = *slot;
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    out->seq = seq;
+    return __atomic_load_n(&slot->seq, __ATOMIC_RELAXED) == seq ? 1 : -1;
+}
+
+static inline void order_put(order_t *slot, double value, uint64_t expires_t_ns, uint64_t request) {
+    uint64_t seq = slot->seq;
+    __atomic_store_n(&slot->seq, seq + 1u, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    slot->value = value;
+    slot->expires_t_ns = expires_t_ns;
+    slot->request = request;
+    __atomic_store_n(&slot->seq, seq + 2u, __ATOMIC_RELEASE);
+}
+static inline int order_get(const order_t *slot, order_t *out) {
+    uint64_t before = __atomic_load_n(&slot->seq, __ATOMIC_ACQUIRE);
+    if (before & 1u)
+        return 0;
+    *out = *slot;
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    out->seq = before;
+    return __atomic_load_n(&slot->seq, __ATOMIC_RELAXED) == before;
+}
+
+static inline void histogram_add(histogram_t *h, uint64_t ns) {
+    /* Below 32 ns one bucket a nanosecond; above, the top five bits after the leading one. */
+    uint32_t index;
+    if (ns < 32u) {
+        index = (uint32_t)ns;
+    } else {
+        uint32_t octave = 63u - (uint32_t)__builtin_clzll(ns);
+        index = (octave - 4u) * 32u + (uint32_t)((ns >> (octave - 5u)) & 31u);
+        if (index >= HISTOGRAM_BUCKETS)
+            index = HISTOGRAM_BUCKETS - 1u;
+    }
+    h->buckets[index]++;
+    if (h->count == 0u || ns < h->min)
+        h->min = ns;
+    if (ns > h->max)
+        h->max = ns;
+    h->count++;
+    h->sum += ns;
+}
+/* Lower edge of a bucket, ns. */
+static inline uint64_t histogram_edge(uint32_t index) {
+    if (index < 32u)
+        return index;
+    uint32_t octave = index / 32u + 4u;
+    return (1ull << octave) + ((uint64_t)(index & 31u) << (octave - 5u));
+}
+
+#endif

@@ -1,0 +1,115 @@
+# ext/shared.pxd: contents page of shared.pyx and of shared.h, which owns the structs.
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from tidegate.ext.image cimport UNITS_MAX, POINTS_MAX, integral_t, point_t
+
+
+cdef extern from "shared.h" nogil:
+    enum:
+        SHARED_MAGIC
+        SHARED_LAYOUT_VERSION
+        SNAPSHOT_SLOTS
+        METER_SLOTS
+        EVENT_SLOTS
+        MAILBOX_SLOTS
+        HISTOGRAM_BUCKETS
+
+    ctypedef struct histogram_t:
+        uint64_t count, sum, min, max
+        uint32_t buckets[HISTOGRAM_BUCKETS]
+
+    enum:
+        PHASE_READ
+        PHASE_ESTIMATE
+        PHASE_CONTROL
+        PHASE_LIMIT
+        PHASE_WRITE
+        PHASE_PUBLISH
+        PHASES
+
+    ctypedef struct loop_stats_t:
+        histogram_t lateness, work
+        histogram_t phase[PHASES]
+        uint64_t cycles, missed, skipped, overruns, longest_miss
+        uint64_t minor_faults, major_faults, involuntary_switches
+        uint32_t fifo, locked
+        int32_t leaky_bucket
+        uint32_t escalation
+
+    ctypedef struct snapshot_t:
+        uint64_t seq
+        uint64_t cycle, t_ns
+        point_t points[POINTS_MAX]
+
+    enum:
+        EVENT_START
+        EVENT_MODE
+        EVENT_REASON
+        EVENT_FAULT_ON
+        EVENT_FAULT_OFF
+        EVENT_COMMAND
+        EVENT_OVERRUN
+        EVENT_BUS
+        EVENT_STOP
+        EVENT_SHORTFALL
+        EVENT_LATCH
+
+    ctypedef struct event_t:
+        uint64_t seq
+        uint64_t cycle, t_ns
+        uint32_t kind
+        int32_t unit
+        int32_t code
+        int32_t previous
+        double value, limit
+
+    enum:
+        ORDER_MODE
+        ORDER_SETPOINT_W
+        ORDER_IMPORT_W_MAX
+        ORDER_EXPORT_W_MAX
+        ORDER_ACK
+        ORDER_ARM
+        ORDERS
+
+    enum:
+        ORDER_MODE_RUN
+        ORDER_MODE_STOP
+
+    ctypedef struct order_t:
+        uint64_t seq
+        uint64_t expires_t_ns
+        double value
+        uint64_t request
+
+    ctypedef struct shared_t:
+        uint32_t magic, layout_version, image_version, size
+        uint8_t program_sha256[32]
+        uint8_t boot_id[16]
+        uint64_t t_start_ns
+        int64_t utc_offset_ns
+        uint32_t n_points, n_units
+        int32_t core_pid
+        uint32_t running
+        uint64_t image_seq
+        uint64_t cycle, t_ns
+        point_t image[POINTS_MAX]
+        uint64_t applied_seq[MAILBOX_SLOTS]
+        uint64_t proof
+        loop_stats_t loop
+        order_t mailbox[MAILBOX_SLOTS]
+        uint64_t snapshot_head, meter_head, event_head
+        event_t events[EVENT_SLOTS]
+        snapshot_t snapshots[SNAPSHOT_SLOTS]
+        snapshot_t meters[METER_SLOTS]
+
+    void image_begin(shared_t *s) noexcept
+    void image_end(shared_t *s) noexcept
+    int image_copy(const shared_t *s, point_t *points, uint64_t *cycle, uint64_t *t_ns) noexcept
+    void snapshot_push(snapshot_t *ring, uint32_t slots, uint64_t *head, const point_t *points, uint32_t n, uint64_t cycle, uint64_t t_ns) noexcept
+    int snapshot_read(const snapshot_t *ring, uint32_t slots, uint64_t number, uint32_t n, snapshot_t *out) noexcept
+    void event_push(shared_t *s, const event_t *event) noexcept
+    int event_read(const shared_t *s, uint64_t number, event_t *out) noexcept
+    void order_put(order_t *slot, double value, uint64_t expires_t_ns, uint64_t request) noexcept
+    int order_get(const order_t *slot, order_t *out) noexcept
+    void histogram_add(histogram_t *h, uint64_t ns) noexcept
+    uint64_t histogram_edge(uint32_t index) noexcept
