@@ -19,10 +19,11 @@ MODULES: dict[str, tuple[str, ...]] = {
     "can": (),
     "rtu": (),
     "port": (),
-    "estimate": (),
+    "estimate": ("safety.c",),
     "control": (),
     "gate": ("safety.c",),
     "faults": (),
+    "loop": ("safety.c",),
 }
 HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext").glob("*.h"))
 

@@ -73,7 +73,7 @@ _Static_assert(sizeof(point_t) == 24, "point_t crosses process borders; bump IMA
     X(SITE_FAULT_BITS_LO, "site.fault_bits_lo", "bits")  /* faults 0..31 active, any unit */             \
     X(SITE_FAULT_BITS_HI, "site.fault_bits_hi", "bits")  /* faults 32..63 */                             \
     X(SITE_REACTION, "site.reaction", "enum")            /* enum reaction: the highest */                \
-    X(SITE_SPARE_0, "site.spare_0", "")                                                                  \
+    X(SITE_LOOP_ESCALATION, "site.loop_escalation", "enum") /* 0 none 1 derate 2 safe 3 silent */        \
     X(SITE_SPARE_1, "site.spare_1", "")                                                                  \
     X(SITE_SPARE_2, "site.spare_2", "")
 

@@ -70,7 +70,7 @@ cdef extern from "image.h" nogil:
         SITE_FAULT_BITS_LO
         SITE_FAULT_BITS_HI
         SITE_REACTION
-        SITE_SPARE_0
+        SITE_LOOP_ESCALATION
         SITE_SPARE_1
         SITE_SPARE_2
         SITE_POINTS

@@ -1,0 +1,627 @@
+"""The loop: read, estimate, control, limit, write, publish.
+
+`core_cycle` below is the whole product in six words. Time, dt and the cycle's number are arguments, so that the same
+compiled code runs on the wall clock (`core_run`) and in the virtual time of `world.pyx`. Nothing in a phase allocates,
+locks, logs, takes the GIL, touches a tty or asks for the time.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.errno cimport EINTR
+from libc.math cimport INFINITY, fabs, isfinite
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy, memset
+
+from tidegate.ext.can cimport can_drain, can_send_due
+from tidegate.ext.control cimport control_step
+from tidegate.ext.estimate cimport estimate_step, image_age
+from tidegate.ext.faults cimport diagnose
+from tidegate.ext.gate cimport (
+    REACTION_DERATE,
+    REACTION_ZERO_SILENT,
+    VALID_REQUEST,
+    gate_init,
+    gate_input_from_image,
+    gate_step,
+)
+from tidegate.ext.image cimport *
+from tidegate.ext.port cimport command_put, done_t, port_done_peek, port_done_pop
+from tidegate.ext.program cimport (
+    COMMAND_CONST,
+    COMMAND_HEARTBEAT,
+    COMMAND_SETPOINT_W,
+    COMMAND_STOP,
+    command_row_t,
+    unit_row_t,
+)
+from tidegate.ext.rtu cimport block_decode, command_encode
+from tidegate.ext.shared cimport *
+
+cdef extern from "<time.h>" nogil:
+    ctypedef long time_t
+    struct timespec:
+        time_t tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec* out)
+    int clock_nanosleep(int clock, int flags, const timespec* wanted, timespec* left)
+    int CLOCK_MONOTONIC
+    int TIMER_ABSTIME
+
+cdef extern from "<sys/resource.h>" nogil:
+    struct rusage:
+        long ru_minflt
+        long ru_majflt
+        long ru_nivcsw
+    int getrusage(int who, rusage* out)
+    enum:
+        RUSAGE_THREAD "1"
+
+cdef uint64_t SECOND_NS = 1000000000
+
+
+# ---------------------------------------------------------------- the cycle
+
+
+cdef void core_cycle(core_t* core, uint64_t t_ns, uint64_t dt_ns, uint64_t cycle) noexcept nogil:
+    read(core, t_ns)
+    estimate(core, t_ns, dt_ns)
+    control(core, dt_ns)
+    limit(core, t_ns, dt_ns)
+    write(core, t_ns)
+    publish(core, t_ns, cycle)
+
+
+cdef void read(core_t* core, uint64_t t_ns) noexcept nogil:
+    """Take what the buses and the mailbox hold, and age every point."""
+    cdef uint32_t i
+    cdef const done_t* done
+    for i in range(core.program.n_can_buses):
+        can_drain(core.program, &core.can[i], core.image, core.can_ids, t_ns)
+    for i in range(core.program.n_ports):
+        done = port_done_peek(&core.mail[i])
+        while done != NULL:  # bounded by DONE_SLOTS
+            block_decode(core.program, done, core.image)
+            port_done_pop(&core.mail[i])
+            done = port_done_peek(&core.mail[i])
+    image_age(core.program, core.image, t_ns)
+    take_orders(core, t_ns)
+    phase_done(core, PHASE_READ)
+
+
+cdef void estimate(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
+    """Form load, integrals and the units' envelopes; turn conditions into fault bits."""
+    cdef uint32_t unit
+    for unit in range(core.program.n_units):
+        gate_input_from_image(core.program, <int>unit, core.image, &core.inputs[unit])
+        core.inputs[unit].faults = diagnose(
+            core.program, <int>unit, core.image, &core.diagnoses[unit], t_ns, dt_ns
+        )
+    estimate_step(
+        core.program, core.image, core.inputs, core.verdicts, &core.estimate, &core.plant, t_ns, dt_ns
+    )
+    phase_done(core, PHASE_ESTIMATE)
+
+
+cdef void control(core_t* core, uint64_t dt_ns) noexcept nogil:
+    """The corridor: what each unit should do, and why."""
+    control_step(
+        &core.program.control, &core.plant, &core.orders, &core.control, &core.decision, <double>dt_ns * 1e-9
+    )
+    phase_done(core, PHASE_CONTROL)
+
+
+cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
+    """The gate: what each unit may do. Everything written below comes from its verdict."""
+    cdef uint32_t unit
+    cdef int arm = edge(core, ORDER_ARM, t_ns)
+    cdef int ack = edge(core, ORDER_ACK, t_ns)
+    cdef uint64_t dt_us = (dt_ns + 500) // 1000
+    if dt_us > 1000000:
+        dt_us = 1000000
+    for unit in range(core.program.n_units):
+        core.inputs[unit].request_w = watts(core.decision.request_w[unit], &core.inputs[unit].valid)
+        core.inputs[unit].dt_us = <int32_t>dt_us
+        core.inputs[unit].arm = <uint32_t>arm
+        core.inputs[unit].ack = <uint32_t>ack
+        gate_step(
+            &core.program.units[unit].gate,
+            core.program.faults,
+            &core.inputs[unit],
+            &core.gates[unit],
+            &core.verdicts[unit],
+        )
+    core.mode = site_mode(core)
+    phase_done(core, PHASE_LIMIT)
+
+
+cdef void write(core_t* core, uint64_t t_ns) noexcept nogil:
+    """Newest setpoints and heartbeats to the ports; cyclic CAN frames that are due."""
+    cdef uint32_t port, slot, row
+    for port in range(core.program.n_ports):
+        for slot in range(core.mail[port].command_count):
+            row = core.mail[port].command_first + slot
+            write_command(core, port, slot, row, t_ns)
+    for port in range(core.program.n_can_buses):
+        can_send_due(core.program, &core.can[port], core.verdicts, t_ns)
+    phase_done(core, PHASE_WRITE)
+
+
+cdef void publish(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nogil:
+    """The image for everyone, snapshots and events for the rings, proof of life."""
+    cdef shared_t* shared = core.shared
+    cdef uint32_t n = core.program.n_points
+    publish_points(core, t_ns)
+    raise_events(core, t_ns, cycle)
+    image_begin(shared)
+    shared.cycle = cycle
+    shared.t_ns = t_ns
+    memcpy(shared.image, core.image, n * sizeof(point_t))
+    shared.proof = least_proof(core)
+    image_end(shared)
+    if cycle >= core.snapshot_due:
+        core.snapshot_due = cycle + core.program.snapshot_every
+        snapshot_push(shared.snapshots, SNAPSHOT_SLOTS, &shared.snapshot_head, core.image, n, cycle, t_ns)
+    if t_ns >= core.second:  # one meter record a second
+        core.second = (t_ns // SECOND_NS + 1) * SECOND_NS
+        snapshot_push(shared.meters, METER_SLOTS, &shared.meter_head, core.image, n, cycle, t_ns)
+    phase_done(core, PHASE_PUBLISH)
+
+
+# ---------------------------------------------------------------- read: orders from outside
+
+
+cdef void take_orders(core_t* core, uint64_t t_ns) noexcept nogil:
+    """Copy the mailbox and keep what has not expired. A torn slot keeps its last whole copy for one more cycle."""
+    cdef int kind
+    cdef order_t copy
+    for kind in range(ORDERS):
+        # The usual case costs one load: nothing new in the slot.
+        if core.shared.mailbox[kind].seq == core.mailbox[kind].seq:
+            continue
+        if order_get(&core.shared.mailbox[kind], &copy):
+            core.mailbox[kind] = copy
+    core.orders.lease_held = in_force(&core.mailbox[ORDER_SETPOINT_W], t_ns)
+    core.orders.lease_w = core.mailbox[ORDER_SETPOINT_W].value if core.orders.lease_held else 0.0
+    core.orders.import_w_max = limit_order(&core.mailbox[ORDER_IMPORT_W_MAX], t_ns)
+    core.orders.export_w_max = limit_order(&core.mailbox[ORDER_EXPORT_W_MAX], t_ns)
+    core.orders.stop = core.stop
+    if in_force(&core.mailbox[ORDER_MODE], t_ns) and core.mailbox[ORDER_MODE].value == ORDER_MODE_STOP:
+        core.orders.stop = 1
+    for kind in range(ORDERS):
+        core.shared.applied_seq[kind] = core.mailbox[kind].seq
+
+
+cdef uint32_t in_force(const order_t* order, uint64_t t_ns) noexcept nogil:
+    return 1 if order.expires_t_ns > t_ns and isfinite(order.value) else 0
+
+
+cdef double limit_order(const order_t* order, uint64_t t_ns) noexcept nogil:
+    # A limit that is not a number would be no limit; the gateway refuses it, and here it means zero.
+    if order.expires_t_ns <= t_ns:
+        return INFINITY
+    return order.value if isfinite(order.value) and order.value > 0.0 else 0.0
+
+
+cdef int edge(core_t* core, int kind, uint64_t t_ns) noexcept nogil:
+    """1 in the one cycle in which a new ACK or ARM order is seen while it is in force."""
+    if core.mailbox[kind].seq == core.edge_done[kind]:
+        return 0
+    core.edge_done[kind] = core.mailbox[kind].seq
+    return <int>in_force(&core.mailbox[kind], t_ns)
+
+
+# ---------------------------------------------------------------- limit: helpers
+
+
+cdef int32_t watts(double request_w, uint32_t* valid) noexcept nogil:
+    """The request as the gate's integer; what is no number, or none that a cabinet can mean, is not valid."""
+    if not isfinite(request_w) or fabs(request_w) > 2.0e9:
+        valid[0] &= ~<uint32_t>VALID_REQUEST
+        return 0
+    valid[0] |= VALID_REQUEST
+    return <int32_t>request_w  # towards zero
+
+
+cdef int32_t site_mode(const core_t* core) noexcept nogil:
+    cdef uint32_t unit, tripped = 0
+    cdef int32_t reaction = 0
+    cdef int moving = 0
+    for unit in range(core.program.n_units):
+        tripped += 1 if core.gates[unit].tripped else 0
+        if core.verdicts[unit].reaction > reaction:
+            reaction = core.verdicts[unit].reaction
+        if core.verdicts[unit].setpoint_w != 0:
+            moving = 1
+    if tripped == core.program.n_units:
+        return MODE_TRIPPED
+    if core.orders.stop:
+        return MODE_STOPPING if moving else MODE_OFF
+    return MODE_DERATED if reaction >= REACTION_DERATE else MODE_RUN
+
+
+# ---------------------------------------------------------------- write: one command row
+
+
+cdef void write_command(core_t* core, uint32_t port, uint32_t slot, uint32_t number, uint64_t t_ns) noexcept nogil:
+    """Put the row's value into its slot when it changed or when the device wants to hear it again.
+
+    Repeats come from here and not from the port's thread: a loop that stands still must fall silent on the wire,
+    so that the PCS's own watchdog can act.
+    """
+    cdef const command_row_t* row = &core.program.commands[number]
+    cdef command_memory_t* memory = &core.commands[number]
+    cdef uint16_t regs[4]
+    cdef double value = row.value
+    cdef uint32_t valid = 1, urgent = 0
+    cdef int due = row.resend_ns > 0 and t_ns - memory.t_ns >= row.resend_ns
+
+    if row.kind == COMMAND_CONST:
+        if memory.put:
+            return
+    elif row.unit < 0 or <uint32_t>row.unit >= core.program.n_units:
+        return
+    elif row.kind == COMMAND_SETPOINT_W:
+        value = <double>core.verdicts[row.unit].setpoint_w
+        urgent = 1
+    elif row.kind == COMMAND_HEARTBEAT:
+        if not due and memory.put:
+            return
+        if not core.verdicts[row.unit].heartbeat_ok:
+            return
+        value = <double>(core.verdicts[row.unit].proof & 0x7FFF)
+    elif row.kind == COMMAND_STOP:
+        valid = 1 if core.verdicts[row.unit].reaction >= REACTION_ZERO_SILENT else 0
+        urgent = valid
+
+    memset(regs, 0, sizeof(regs))
+    if command_encode(core.program, row, value, core.image, regs) == 0:
+        return  # the scale is not known yet: nothing has been promised to this device
+    if memory.put and not due and memory.valid == valid and memcmp(regs, memory.regs, sizeof(regs)) == 0:
+        return
+    memcpy(memory.regs, regs, sizeof(regs))
+    memory.valid = valid
+    memory.put = 1
+    memory.t_ns = t_ns
+    command_put(&core.mail[port].commands[slot], regs, valid, urgent, t_ns)
+
+
+# ---------------------------------------------------------------- publish: points and events
+
+
+cdef inline void put(core_t* core, int point, double value, uint64_t t_ns) noexcept nogil:
+    cdef point_t* row = &core.image[point]
+    if row.value != value:
+        row.value = value
+        row.changes += 1
+    row.t_ns = t_ns
+    row.quality = QUALITY_GOOD
+
+
+cdef void publish_points(core_t* core, uint64_t t_ns) noexcept nogil:
+    cdef uint32_t unit
+    cdef int at
+    cdef const gate_verdict_t* verdict
+    cdef int32_t reaction = 0
+    cdef int64_t setpoint_w = 0
+    cdef uint64_t active = 0
+    cdef int gated = 0
+    for unit in range(core.program.n_units):
+        verdict = &core.verdicts[unit]
+        at = SITE_POINTS + <int>unit * UNIT_POINTS
+        put(core, at + UNIT_REQUEST_W, core.decision.request_w[unit], t_ns)
+        put(core, at + UNIT_SETPOINT_W, verdict.setpoint_w, t_ns)
+        put(core, at + UNIT_ENVELOPE_LO_W, verdict.envelope_lo_w, t_ns)
+        put(core, at + UNIT_ENVELOPE_HI_W, verdict.envelope_hi_w, t_ns)
+        put(core, at + UNIT_LIMIT_BITS, verdict.limit_bits, t_ns)
+        put(core, at + UNIT_REACTION, verdict.reaction, t_ns)
+        put(core, at + UNIT_FAULT_BITS_LO, <double>(verdict.active & 0xFFFFFFFFu), t_ns)
+        put(core, at + UNIT_FAULT_BITS_HI, <double>(verdict.active >> 32), t_ns)
+        put(core, at + UNIT_LATCH_BITS_LO, <double>(verdict.latched & 0xFFFFFFFFu), t_ns)
+        put(core, at + UNIT_LATCH_BITS_HI, <double>(verdict.latched >> 32), t_ns)
+        put(core, at + UNIT_HEARTBEAT_OK, verdict.heartbeat_ok, t_ns)
+        put(core, at + UNIT_FIRST_FAULT, verdict.first_fault, t_ns)
+        setpoint_w += verdict.setpoint_w
+        active |= verdict.active
+        if verdict.reaction > reaction:
+            reaction = verdict.reaction
+        if verdict.setpoint_w != core.inputs[unit].request_w:
+            gated = 1
+    put(core, SITE_REQUEST_W, core.decision.request_total_w, t_ns)
+    put(core, SITE_SETPOINT_W, <double>setpoint_w, t_ns)
+    put(core, SITE_CORRIDOR_LO_W, core.decision.lo_w, t_ns)
+    put(core, SITE_CORRIDOR_HI_W, core.decision.hi_w, t_ns)
+    put(core, SITE_ENVELOPE_LO_W, core.decision.envelope_lo_w, t_ns)
+    put(core, SITE_ENVELOPE_HI_W, core.decision.envelope_hi_w, t_ns)
+    put(core, SITE_REASON, REASON_GATE if gated else core.decision.reason, t_ns)
+    put(core, SITE_PREFERENCE, core.decision.preference, t_ns)
+    put(core, SITE_SHORTFALL_W, core.decision.shortfall_w, t_ns)
+    put(core, SITE_GRID_LIMIT_W, core.decision.grid_limit_w, t_ns)
+    put(core, SITE_MODE, core.mode, t_ns)
+    put(core, SITE_FAULT_BITS_LO, <double>(active & 0xFFFFFFFFu), t_ns)
+    put(core, SITE_FAULT_BITS_HI, <double>(active >> 32), t_ns)
+    put(core, SITE_REACTION, reaction, t_ns)
+    put(core, SITE_LOOP_ESCALATION, core.shared.loop.escalation, t_ns)
+
+
+cdef void say(core_t* core, uint32_t kind, int unit, int32_t code, int32_t previous, double value, double limit_value,
+              uint64_t t_ns, uint64_t cycle) noexcept nogil:
+    cdef event_t event
+    memset(&event, 0, sizeof(event))
+    event.cycle = cycle
+    event.t_ns = t_ns
+    event.kind = kind
+    event.unit = unit
+    event.code = code
+    event.previous = previous
+    event.value = value
+    event.limit = limit_value
+    event_push(core.shared, &event)
+
+
+cdef void raise_events(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nogil:
+    """Events on edges only. Reasons may alternate each cycle, so they are held off; the image has every one."""
+    cdef uint32_t unit, escalation = core.shared.loop.escalation
+    cdef uint64_t changed
+    cdef int32_t bit, reason
+    cdef int short_of_limit
+    cdef const gate_verdict_t* verdict
+    for unit in range(core.program.n_units):
+        verdict = &core.verdicts[unit]
+        changed = verdict.active ^ core.edges.active[unit]
+        core.edges.active[unit] = verdict.active
+        while changed:  # at most 64 bits
+            bit = lowest_bit(changed)
+            changed &= changed - 1
+            say(core, EVENT_FAULT_ON if (verdict.active >> bit) & 1 else EVENT_FAULT_OFF, <int>unit, bit,
+                verdict.reaction, verdict.setpoint_w, core.inputs[unit].request_w, t_ns, cycle)
+        changed = verdict.latched ^ core.edges.latched[unit]
+        core.edges.latched[unit] = verdict.latched
+        while changed:
+            bit = lowest_bit(changed)
+            changed &= changed - 1
+            say(core, EVENT_LATCH, <int>unit, bit, <int32_t>((verdict.latched >> bit) & 1),
+                verdict.setpoint_w, core.inputs[unit].request_w, t_ns, cycle)
+    if core.mode != core.edges.mode:
+        say(core, EVENT_MODE, -1, core.mode, core.edges.mode, 0.0, 0.0, t_ns, cycle)
+        core.edges.mode = core.mode
+    reason = <int32_t>core.image[SITE_REASON].value
+    if reason != core.edges.reason and t_ns - core.edges.reason_t_ns >= REASON_HOLD_NS:
+        say(core, EVENT_REASON, -1, reason, core.edges.reason, core.decision.request_total_w,
+            core.decision.grid_limit_w, t_ns, cycle)
+        core.edges.reason = reason
+        core.edges.reason_t_ns = t_ns
+    short_of_limit = core.decision.shortfall_w > 0.0
+    if <uint32_t>short_of_limit != core.edges.short_of_limit:
+        say(core, EVENT_SHORTFALL, -1, short_of_limit, 1 - short_of_limit, core.decision.shortfall_w,
+            core.decision.grid_limit_w, t_ns, cycle)
+        core.edges.short_of_limit = <uint32_t>short_of_limit
+    if escalation != core.edges.escalation:
+        say(core, EVENT_OVERRUN, -1, <int32_t>escalation, <int32_t>core.edges.escalation,
+            <double>core.shared.loop.missed, 0.0, t_ns, cycle)
+        core.edges.escalation = escalation
+
+
+cdef extern from *:
+    """
+    static inline int lowest_bit(uint64_t word) { return __builtin_ctzll(word); }
+    """
+    int lowest_bit(uint64_t word) noexcept nogil
+
+
+cdef uint64_t least_proof(const core_t* core) noexcept nogil:
+    """Proof of life of the whole site: the unit that is furthest behind counts."""
+    cdef uint64_t least = core.verdicts[0].proof
+    cdef uint32_t unit
+    for unit in range(1, core.program.n_units):
+        if core.verdicts[unit].proof < least:
+            least = core.verdicts[unit].proof
+    return least
+
+
+# ---------------------------------------------------------------- the run: an absolute grid
+
+
+cdef inline uint64_t now_ns() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <uint64_t>t.tv_sec * 1000000000u + <uint64_t>t.tv_nsec
+
+
+cdef inline void phase_done(core_t* core, int phase) noexcept nogil:
+    """The stopwatch of the live run; in virtual time there is none and no phase can tell."""
+    cdef uint64_t t
+    if core.timed:
+        t = now_ns()
+        histogram_add(&core.shared.loop.phase[phase], t - core.t_phase_ns)
+        core.t_phase_ns = t
+
+
+cdef void core_init(core_t* core, const program_t* program, shared_t* shared) noexcept nogil:
+    """Put a zeroed core at its start: nothing seen, nothing allowed, every unit tripped."""
+    cdef uint32_t i, slave, first, last
+    cdef int bus
+    cdef double nan = INFINITY - INFINITY
+    core.program = program
+    core.shared = shared
+    for i in range(program.n_points):
+        core.image[i].value = nan
+    for bus in range(CAN_BUSES_MAX):
+        core.can[bus].fd = -1
+        core.can[bus].bus = <unsigned char>bus
+    for i in range(program.n_units):
+        gate_init(&core.gates[i])
+    for i in range(program.n_ports):
+        first = COMMANDS_MAX
+        last = 0
+        for slave in range(program.ports[i].slave_first,
+                           <uint32_t>program.ports[i].slave_first + program.ports[i].slave_count):
+            if program.slaves[slave].command_count == 0:
+                continue
+            if program.slaves[slave].command_first < first:
+                first = program.slaves[slave].command_first
+            if <uint32_t>program.slaves[slave].command_first + program.slaves[slave].command_count > last:
+                last = <uint32_t>program.slaves[slave].command_first + program.slaves[slave].command_count
+        core.mail[i].command_first = first if last > first else 0
+        core.mail[i].command_count = last - first if last > first else 0
+    core.orders.import_w_max = INFINITY
+    core.orders.export_w_max = INFINITY
+    core.edges.mode = -1
+    core.edges.reason = -1
+    core.mode = MODE_TRIPPED
+    shared.n_points = program.n_points
+    shared.n_units = program.n_units
+    memcpy(shared.program_sha256, program.sha256, sizeof(program.sha256))
+
+
+cdef int core_at_rest(const core_t* core) noexcept nogil:
+    cdef uint32_t unit, port, slot
+    for unit in range(core.program.n_units):
+        if core.verdicts[unit].setpoint_w != 0:
+            return 0
+    for port in range(core.program.n_ports):
+        for slot in range(core.mail[port].command_count):
+            if core.program.commands[core.mail[port].command_first + slot].kind != COMMAND_SETPOINT_W:
+                continue
+            if core.mail[port].stats.written_seq[slot] != core.mail[port].commands[slot].seq:
+                return 0
+    return 1
+
+
+cdef void escalate(core_t* core, loop_stats_t* loop, uint64_t periods_late) noexcept nogil:
+    """Leaky bucket of late cycles: derate, then safe, then silent (the gate and the supervisor read the level)."""
+    if periods_late > 0:
+        loop.missed += 1
+        loop.skipped += periods_late
+        if periods_late > loop.longest_miss:
+            loop.longest_miss = periods_late
+        if loop.leaky_bucket < 2 * ESCALATE_SILENT:
+            loop.leaky_bucket += 1
+        core.good_cycles = 0
+    else:
+        core.good_cycles += 1
+        if core.good_cycles >= GOOD_CYCLES_PER_DROP:
+            core.good_cycles = 0
+            if loop.leaky_bucket > 0:
+                loop.leaky_bucket -= 1
+    loop.escalation = 0
+    if loop.leaky_bucket >= ESCALATE_SILENT:
+        loop.escalation = 3
+    elif loop.leaky_bucket >= ESCALATE_SAFE:
+        loop.escalation = 2
+    elif loop.leaky_bucket >= ESCALATE_DERATE:
+        loop.escalation = 1
+
+
+cdef void core_run(core_t* core, uint64_t stop_wait_ns) noexcept nogil:
+    cdef loop_stats_t* loop = &core.shared.loop
+    cdef uint64_t period_ns = core.program.period_ns
+    cdef uint64_t grid_ns = now_ns() + period_ns
+    cdef uint64_t last_ns = grid_ns - period_ns, t_ns, end_ns, late_ns, cycle = 0, stop_ns = 0
+    cdef timespec wanted
+    cdef rusage usage
+    core.timed = 1
+    say(core, EVENT_START, -1, 0, 0, 0.0, 0.0, last_ns, 0)
+    core.shared.running = 1
+    while True:
+        wanted.tv_sec = <time_t>(grid_ns // SECOND_NS)
+        wanted.tv_nsec = <long>(grid_ns % SECOND_NS)
+        while clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &wanted, NULL) == EINTR:
+            pass
+        t_ns = now_ns()
+        late_ns = t_ns - grid_ns
+        histogram_add(&loop.lateness, late_ns)
+        escalate(core, loop, late_ns // period_ns)
+        core.t_phase_ns = t_ns
+        core_cycle(core, t_ns, t_ns - last_ns, cycle)
+        last_ns = t_ns
+        end_ns = core.t_phase_ns  # the last phase's end
+        histogram_add(&loop.work, end_ns - t_ns)
+        cycle += 1
+        loop.cycles = cycle
+        # Late by a period or more: go on at the next grid point that lies ahead, never in a burst.
+        grid_ns += period_ns
+        if end_ns >= grid_ns:
+            loop.overruns += 1
+            grid_ns += ((end_ns - grid_ns) // period_ns + 1) * period_ns
+        if cycle % 1024 == 0 and getrusage(RUSAGE_THREAD, &usage) == 0:
+            loop.minor_faults = <uint64_t>usage.ru_minflt
+            loop.major_faults = <uint64_t>usage.ru_majflt
+            loop.involuntary_switches = <uint64_t>usage.ru_nivcsw
+        if core.stop:
+            if stop_ns == 0:
+                stop_ns = t_ns
+            if core_at_rest(core) or t_ns - stop_ns > stop_wait_ns:
+                break
+    say(core, EVENT_STOP, -1, core_at_rest(core), 0, 0.0, 0.0, t_ns, cycle)
+    core.shared.running = 0
+    core.timed = 0
+
+
+# ---------------------------------------------------------------- what Python sees
+
+
+cdef class Core:
+    """One site's core in this process: memory, buses, the run.
+
+    program : bytes-like, a compiled site (`tidegate.ext.program.pack`), already checked.
+    shared  : writable buffer of a shared_t (`tidegate.ext.shared`).
+    """
+
+    def __cinit__(self, program, shared):
+        cdef Py_buffer view
+        self.core = <core_t*>calloc(1, sizeof(core_t))
+        if self.core == NULL:
+            raise MemoryError("no memory for the core")
+        PyObject_GetBuffer(program, &view, PyBUF_SIMPLE)
+        cdef const program_t* program_at = <const program_t*>view.buf
+        cdef Py_ssize_t program_size = view.len
+        PyBuffer_Release(&view)
+        if program_size < <Py_ssize_t>sizeof(program_t):
+            raise ValueError(f"program: {program_size} bytes, needs at least {sizeof(program_t)}")
+        PyObject_GetBuffer(shared, &view, PyBUF_WRITABLE)
+        cdef shared_t* shared_at = <shared_t*>view.buf
+        cdef Py_ssize_t shared_size = view.len
+        PyBuffer_Release(&view)
+        if shared_size < <Py_ssize_t>sizeof(shared_t):
+            raise ValueError(f"shared memory: {shared_size} bytes, needs {sizeof(shared_t)}")
+        self.program_buffer = program  # the struct pointers live as long as these do
+        self.shared_buffer = shared
+        core_init(self.core, program_at, shared_at)
+
+    def __dealloc__(self):
+        free(self.core)
+
+    cdef core_t* ptr(self) noexcept:
+        return self.core
+
+    def set_can_fd(self, int bus, int fd):
+        """Let CAN bus number `bus` read and write the descriptor `fd`."""
+        if not 0 <= bus < <int>self.core.program.n_can_buses:
+            raise IndexError(f"CAN bus {bus}: this site has {self.core.program.n_can_buses}")
+        self.core.can[bus].fd = fd
+
+    def dry_cycle(self):
+        """Run every code path once on scratch memory, so that the first real cycle finds it in the cache."""
+        cdef core_t* scratch = <core_t*>calloc(1, sizeof(core_t))
+        cdef shared_t* nowhere = <shared_t*>calloc(1, sizeof(shared_t))
+        try:
+            if scratch == NULL or nowhere == NULL:
+                raise MemoryError("no memory for the dry cycle")
+            core_init(scratch, self.core.program, nowhere)
+            core_cycle(scratch, SECOND_NS, self.core.program.period_ns, 0)
+        finally:
+            free(scratch)
+            free(nowhere)
+
+    def run(self, double stop_wait_s=1.0):
+        """Cycle on the wall clock until `stop`; setpoint 0 goes out first. Releases the GIL for all that time."""
+        with nogil:
+            core_run(self.core, <uint64_t>(stop_wait_s * 1e9))
+
+    def stop(self):
+        """Ask the run to end: setpoint 0 to every unit, wait until the ports have written it, leave."""
+        self.core.stop = 1
+
+    @property
+    def at_rest(self) -> bool:
+        return bool(core_at_rest(self.core))
