@@ -218,3 +218,16 @@ cdef extern from "program.h" nogil:
         field_row_t fields[FIELDS_MAX]
         command_row_t commands[COMMANDS_MAX]
 
+
+
+# Why a program is refused, as program_check returns it: PROGRAM_WHY(code) and PROGRAM_ROW(code).
+cdef enum program_why:
+    PROGRAM_OK = 0
+    BAD_SHORT, BAD_MAGIC, BAD_LAYOUT, BAD_IMAGE, BAD_SIZE, BAD_COUNT, BAD_PERIOD, BAD_TEXT, BAD_SITE, BAD_UNIT
+    BAD_POINT, BAD_FRAME, BAD_CAN_FIELD, BAD_CAN_TX, BAD_PORT, BAD_SLAVE, BAD_BLOCK, BAD_FIELD, BAD_COMMAND
+    BAD_CONTROL, BAD_GATE, BAD_FAULT
+    PROGRAM_WHYS
+
+# Verifies every index and bound of a program of `size` bytes, describe blob included; the hash is check()'s, in Python.
+# Returns 0, or why | row << 8. Reads nothing beyond `size`.
+cdef int program_check(const program_t* program, size_t size) noexcept nogil
