@@ -1,31 +1,49 @@
-# make demo: the whole chain on a real GPU cluster's power.   make test: what CI runs.
+# Two commands: `make demo` (the whole chain on a real GPU cluster's power) and `make test` (what CI runs).
+# Each sets up what it needs in .venv and says what it does.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+OUT ?= demo-out
 
-.PHONY: setup build test lint clean
+.PHONY: help setup build lint test demo bench world fuzz prove mutants test-vm wheel clean
+
+help:
+	@sed -n 's/^#: //p' Makefile
+
+#: make demo      watch the controller hold a GPU room under its grid limit; leaves demo-out/report.html
+demo: build
+	@$(VENV)/bin/tidegate demo --out $(OUT)
+
+#: make test      lint, types and every test that fits a few minutes
+test: lint
+	$(PY) -m pytest
+
+#: make bench     figures beside their peers, in one run, as tables and JSON in build/bench
+bench: build
+	@mkdir -p build/bench
+	@for script in tests/bench/bench_*.py; do echo "== $$script"; $(PY) $$script --out build/bench || exit 1; done
+
+#: make build     the compiled core, in place
+build: setup
+	@$(PY) setup.py -q build_ext --inplace
 
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
-	@echo "== setting up $(VENV) (python packages, compiled core)"
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install -q --upgrade pip
-	@$(PY) -m pip install -q "setuptools>=77" "cython>=3.1,<4"
-	@$(PY) -m pip install -q --no-build-isolation -e ".[carbon,dev]"
+	@PYTHON=$(PYTHON) VENV=$(VENV) sh tests/tools/setup.sh
 	@touch $@
 
-build: setup
-	@$(PY) setup.py -q build_ext --inplace
-
 lint: build
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
+	@echo "== ruff, mypy"
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
 
-test: build
-	$(PY) -m pytest
+#: make wheel     sdist and wheel in dist/
+wheel: setup
+	@$(PY) -m build --outdir dist .
 
+#: make clean     remove everything that was built
 clean:
-	rm -rf build dist *.egg-info ext/*.so
+	rm -rf build dist *.egg-info ext/*.so $(VENV)
 	find ext -name '*.c' ! -name 'safety.c' -delete

@@ -1,0 +1,48 @@
+"""The wheel that users install holds everything and runs away from the checkout."""
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(*words: object, cwd: Path) -> str:
+    """Output of a command that must succeed; its own words are the failure's message."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    done = subprocess.run([str(word) for word in words], cwd=cwd, capture_output=True, text=True, env=clean)
+    assert done.returncode == 0, f"{words}: exit {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty environment with the wheel that was built from the sdist, away from the checkout."""
+    place = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", place / "dist", ROOT, cwd=place)
+    (wheel,) = (place / "dist").glob("*.whl")
+    venv.create(place / "env", with_pip=True)
+    python = place / "env" / "bin" / "python"
+    run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", f"{wheel}[carbon]", cwd=place)
+    return place
+
+
+@pytest.mark.timeout(900)
+def test_wheel_from_sdist_holds_every_extension(installed: Path) -> None:
+    modules = sorted(path.stem for path in (ROOT / "ext").glob("*.pyx"))
+    assert len(modules) >= 10
+    code = "import importlib, sys; [importlib.import_module('tidegate.ext.' + name) for name in sys.argv[1:]]; print(1)"
+    assert run(installed / "env/bin/python", "-c", code, *modules, cwd=installed).strip() == "1"
+
+
+@pytest.mark.timeout(900)
+def test_quick_demo_runs_from_the_wheel(installed: Path) -> None:
+    run(installed / "env/bin/tidegate", "demo", "--quick", "--out", installed / "out", cwd=installed)
+    summary = json.loads((installed / "out" / "summary.json").read_text())
+    assert summary["carbon"]["balance_error_ug"] == 0
+    assert (installed / "out" / "report.html").stat().st_size > 10_000
