@@ -113,3 +113,33 @@ cdef extern from "shared.h" nogil:
     int order_get(const order_t *slot, order_t *out) noexcept
     void histogram_add(histogram_t *h, uint64_t ns) noexcept
     uint64_t histogram_edge(uint32_t index) noexcept
+
+# A 64 bit word that another process writes.
+cdef extern from *:
+    """
+    #include <stdint.h>
+    static inline uint64_t shared_load64(const uint64_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+    static inline uint32_t shared_load32(const uint32_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+    static inline void shared_store64(uint64_t *word, uint64_t value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+    """
+    uint64_t shared_load64(const uint64_t* word) noexcept nogil
+    uint32_t shared_load32(const uint32_t* word) noexcept nogil
+    void shared_store64(uint64_t* word, uint64_t value) noexcept nogil
+
+
+cdef class Picture:
+    cdef readonly uint64_t number, cycle, t_ns  # number: of the ring; the image's is its cycle
+    cdef readonly uint32_t n_points
+    cdef readonly bytes raw
+
+cdef class Histogram:
+    cdef histogram_t h
+
+cdef class Shared:
+    cdef shared_t* ptr  # what the loop works on; valid as long as this object lives
+    cdef readonly bint writable
+    cdef _ring(self, const snapshot_t* ring, uint32_t slots, const uint64_t* head, str what, uint64_t number)
+    cdef int _must_write(self) except -1
+
+cdef class Writer(Shared):
+    cdef uint32_t _rows(self, points, point_t* rows) except? 0xFFFFFFFF

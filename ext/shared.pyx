@@ -1,1 +1,537 @@
-"""Placeholder."""
+"""Python's view of the memory that the core shares with the gateway.
+
+One writer each: the core writes everything but the mailbox, the gateway writes the mailbox. Reading never disturbs the
+writer; a reader that lost a race tries again.
+"""
+import collections
+import os
+from array import array
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.math cimport NAN
+from libc.string cimport memcpy, memset
+from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+
+from tidegate.ext.image cimport IMAGE_LAYOUT_VERSION, QUALITY_NEVER
+
+PHASE_NAMES = ("read", "estimate", "control", "limit", "write", "publish")
+EVENT_NAMES = (
+    "", "start", "mode", "reason", "fault_on", "fault_off", "command", "overrun", "bus", "stop", "shortfall", "latch",
+)
+ORDER_NAMES = ("mode", "setpoint_w", "import_w_max", "export_w_max", "ack", "arm")
+SNAPSHOTS_KEPT = SNAPSHOT_SLOTS
+METERS_KEPT = METER_SLOTS
+EVENTS_KEPT = EVENT_SLOTS
+SHARED_SIZE = sizeof(shared_t)
+
+cdef enum:
+    TRIES = 1000  # a copy takes under a microsecond; a writer that never finishes is dead
+
+Event = collections.namedtuple(
+    "Event", "number cycle t_ns kind unit code previous value limit"
+)
+Order = collections.namedtuple("Order", "seq value expires_t_ns request")
+Point = collections.namedtuple("Point", "value t_ns quality changes")
+
+
+class Overwritten(LookupError):
+    """The ring has gone round: what was asked for is lost, `oldest` is the first that may still be there."""
+
+    def __init__(self, what, number, oldest):
+        super().__init__(f"{what} {number} is overwritten; the oldest kept is {oldest}")
+        self.oldest = oldest
+
+
+def histogram_bucket_edge(index):
+    """Lower edge of a histogram bucket, ns."""
+    if not 0 <= index <= HISTOGRAM_BUCKETS:
+        raise IndexError(f"histogram bucket {index}: expected 0..{HISTOGRAM_BUCKETS}")
+    return histogram_edge(index)
+
+
+cdef class Picture:
+    """All points at one cycle. `raw` is the rows as bytes: numpy.frombuffer(raw, image.POINT_FIELDS)."""
+
+    def __init__(self):
+        raise TypeError("pictures come from Shared.read_image, next_snapshot and next_meter")
+
+    @property
+    def values(self):
+        """array('d'), NaN where there was never a reading."""
+        cdef const point_t* rows = <const point_t*>PyBytes_AS_STRING(self.raw)
+        return array("d", [rows[i].value for i in range(self.n_points)])
+
+    @property
+    def qualities(self):
+        """bytes, one enum point_quality a point."""
+        cdef const point_t* rows = <const point_t*>PyBytes_AS_STRING(self.raw)
+        return bytes([rows[i].quality for i in range(self.n_points)])
+
+    @property
+    def times_ns(self):
+        """array('Q'), CLOCK_MONOTONIC of each reading, 0 = never."""
+        cdef const point_t* rows = <const point_t*>PyBytes_AS_STRING(self.raw)
+        return array("Q", [rows[i].t_ns for i in range(self.n_points)])
+
+    @property
+    def changes(self):
+        """array('I'), advancing readings so far."""
+        cdef const point_t* rows = <const point_t*>PyBytes_AS_STRING(self.raw)
+        return array("I", [rows[i].changes for i in range(self.n_points)])
+
+    def __len__(self):
+        return self.n_points
+
+    def __getitem__(self, Py_ssize_t index):
+        if not 0 <= index < self.n_points:
+            raise IndexError(f"point {index} of {self.n_points}")
+        cdef const point_t* row = <const point_t*>PyBytes_AS_STRING(self.raw) + index
+        return Point(row.value, row.t_ns, row.quality, row.changes)
+
+
+cdef Picture picture_of(uint64_t number, uint64_t cycle, uint64_t t_ns, const point_t* rows, uint32_t n_points):
+    cdef Picture picture = Picture.__new__(Picture)
+    picture.number = number
+    picture.cycle = cycle
+    picture.t_ns = t_ns
+    picture.n_points = n_points
+    picture.raw = PyBytes_FromStringAndSize(<const char*>rows, n_points * sizeof(point_t))
+    return picture
+
+
+cdef class Histogram:
+    """Copy of one log-linear histogram, ns. Percentiles are upper edges of 3 % buckets, never above the true maximum."""
+
+    @property
+    def mean(self):
+        return self.h.sum / <double>self.h.count if self.h.count else 0.0
+
+    @property
+    def count(self):
+        return self.h.count
+
+    @property
+    def min(self):
+        return self.h.min
+
+    @property
+    def max(self):
+        return self.h.max
+
+    @property
+    def sum(self):
+        return self.h.sum
+
+    @property
+    def buckets(self):
+        """(lower edge in ns, count) of every bucket that is not empty."""
+        return [(histogram_edge(i), self.h.buckets[i]) for i in range(HISTOGRAM_BUCKETS) if self.h.buckets[i]]
+
+    def percentile(self, double percent):
+        """Value that `percent` of the entries do not exceed, ns; 0 when there are none."""
+        if not 0.0 <= percent <= 100.0:
+            raise ValueError(f"percentile {percent}: expected 0..100")
+        cdef double wanted = self.h.count * percent / 100.0
+        cdef uint64_t below = 0
+        for i in range(HISTOGRAM_BUCKETS):
+            below += self.h.buckets[i]
+            if self.h.buckets[i] and below >= wanted:
+                return min(histogram_edge(i + 1) - 1, self.h.max) if i + 1 < HISTOGRAM_BUCKETS else self.h.max
+        return self.h.max
+
+    def summary(self):
+        """count, min, mean, p50, p99, p999 and max, ns."""
+        return {
+            "count": self.count,
+            "min": self.min,
+            "mean": self.mean,
+            "p50": self.percentile(50),
+            "p99": self.percentile(99),
+            "p999": self.percentile(99.9),
+            "max": self.max,
+        }
+
+    def since(self, Histogram earlier):
+        """What came between `earlier` and this copy. Minimum and maximum are then bucket edges."""
+        cdef Histogram rest = Histogram()
+        first = last = -1
+        for i in range(HISTOGRAM_BUCKETS):
+            if self.h.buckets[i] < earlier.h.buckets[i]:
+                raise ValueError("the earlier copy is of another run")
+            rest.h.buckets[i] = self.h.buckets[i] - earlier.h.buckets[i]
+            if rest.h.buckets[i]:
+                first = i if first < 0 else first
+                last = i
+        rest.h.count = self.h.count - earlier.h.count
+        rest.h.sum = self.h.sum - earlier.h.sum
+        rest.h.min = histogram_edge(first) if first >= 0 else 0
+        rest.h.max = min(histogram_edge(last + 1) - 1, self.h.max) if last >= 0 else 0
+        return rest
+
+
+cdef Histogram histogram_of(const histogram_t* source):
+    cdef Histogram copy = Histogram()
+    copy.h = source[0]
+    return copy
+
+
+cdef class Shared:
+    """One mapping of the shared memory.
+
+    fd : descriptor of the memory, at least SHARED_SIZE bytes; may be closed afterwards.
+    Raises ValueError when the memory is not Tidegate's or was laid out by another version.
+    """
+
+    def __cinit__(self, int fd, bint writable=True):
+        self.ptr = NULL
+        size = os.fstat(fd).st_size
+        if size < <Py_ssize_t>sizeof(shared_t):
+            raise ValueError(f"shared memory has {size} bytes, this version needs {sizeof(shared_t)}")
+        cdef void* where = mmap(
+            NULL, sizeof(shared_t), PROT_READ | (PROT_WRITE if writable else 0), MAP_SHARED, fd, 0
+        )
+        if where == MAP_FAILED:
+            raise OSError("cannot map the shared memory")
+        self.ptr = <shared_t*>where
+        self.writable = writable
+
+    def __init__(self, int fd, bint writable=True):
+        cdef shared_t* s = self.ptr
+        for name, came, expected in (
+            ("magic", s.magic, SHARED_MAGIC),
+            ("layout version", s.layout_version, SHARED_LAYOUT_VERSION),
+            ("image version", s.image_version, IMAGE_LAYOUT_VERSION),
+            ("size", s.size, sizeof(shared_t)),
+        ):
+            if came != expected:
+                raise ValueError(
+                    f"shared memory: {name} is {came}, this version expects {expected}; "
+                    "core and gateway must be of one release"
+                )
+
+    def __dealloc__(self):
+        if self.ptr != NULL:
+            munmap(self.ptr, sizeof(shared_t))
+
+    @staticmethod
+    def create(int fd):
+        """Size and clear the memory behind `fd`, write its head, and map it."""
+        os.ftruncate(fd, 0)
+        os.ftruncate(fd, sizeof(shared_t))  # all zero
+        cdef Shared fresh = Shared.__new__(Shared, fd)
+        cdef shared_t* s = fresh.ptr
+        for i in range(POINTS_MAX):
+            s.image[i].value = NAN
+            s.image[i].quality = QUALITY_NEVER
+        s.layout_version = SHARED_LAYOUT_VERSION
+        s.image_version = IMAGE_LAYOUT_VERSION
+        s.size = sizeof(shared_t)
+        s.magic = SHARED_MAGIC
+        return fresh
+
+    @staticmethod
+    def memfd(str name="tidegate"):
+        """(mapping, fd) of fresh anonymous memory; hand the fd down to core and gateway."""
+        fd = os.memfd_create(name)
+        try:
+            return Shared.create(fd), fd
+        except BaseException:
+            os.close(fd)
+            raise
+
+    # ---- head ----
+
+    def set_head(self, *, bytes boot_id, bytes program_sha256, uint64_t t_start_ns, int64_t utc_offset_ns,
+                 uint32_t n_points, uint32_t n_units, int core_pid):
+        """What the core says about itself before its first cycle."""
+        if len(boot_id) != 16 or len(program_sha256) != 32:
+            raise ValueError("boot_id has 16 bytes, program_sha256 has 32")
+        if n_points > POINTS_MAX or n_units > UNITS_MAX:
+            raise ValueError(f"{n_points} points and {n_units} units: at most {POINTS_MAX} and {UNITS_MAX}")
+        self._must_write()
+        memcpy(self.ptr.boot_id, PyBytes_AS_STRING(boot_id), 16)
+        memcpy(self.ptr.program_sha256, PyBytes_AS_STRING(program_sha256), 32)
+        self.ptr.t_start_ns = t_start_ns
+        self.ptr.utc_offset_ns = utc_offset_ns
+        self.ptr.n_points = n_points
+        self.ptr.n_units = n_units
+        self.ptr.core_pid = core_pid
+
+    @property
+    def boot_id(self):
+        return PyBytes_FromStringAndSize(<const char*>self.ptr.boot_id, 16)
+
+    @property
+    def program_sha256(self):
+        return PyBytes_FromStringAndSize(<const char*>self.ptr.program_sha256, 32)
+
+    @property
+    def t_start_ns(self):
+        return self.ptr.t_start_ns
+
+    @property
+    def utc_offset_ns(self):
+        return self.ptr.utc_offset_ns
+
+    @property
+    def n_points(self):
+        return self.ptr.n_points
+
+    @property
+    def n_units(self):
+        return self.ptr.n_units
+
+    @property
+    def core_pid(self):
+        return self.ptr.core_pid
+
+    @property
+    def running(self):
+        return bool(shared_load32(&self.ptr.running))
+
+    @property
+    def proof(self):
+        return shared_load64(&self.ptr.proof)
+
+    @property
+    def cycle(self):
+        return shared_load64(&self.ptr.cycle)
+
+    # ---- image and rings ----
+
+    def read_image(self):
+        """The newest whole picture of all points, or None if no whole one could be had (the writer died in it)."""
+        cdef point_t rows[POINTS_MAX]
+        cdef uint64_t cycle = 0, t_ns = 0
+        for _ in range(TRIES):
+            if image_copy(self.ptr, rows, &cycle, &t_ns):
+                return picture_of(cycle, cycle, t_ns, rows, self.ptr.n_points)
+        return None
+
+    @property
+    def snapshot_head(self):
+        """Snapshots written so far; the next one has this number."""
+        return shared_load64(&self.ptr.snapshot_head)
+
+    @property
+    def meter_head(self):
+        return shared_load64(&self.ptr.meter_head)
+
+    @property
+    def event_head(self):
+        return shared_load64(&self.ptr.event_head)
+
+    def next_snapshot(self, uint64_t number):
+        """Snapshot `number`, or None if it is not there yet. Raises Overwritten if it is lost."""
+        return self._ring(self.ptr.snapshots, SNAPSHOT_SLOTS, &self.ptr.snapshot_head, "snapshot", number)
+
+    def next_meter(self, uint64_t number):
+        """Meter picture `number`, or None if it is not there yet. Raises Overwritten if it is lost."""
+        return self._ring(self.ptr.meters, METER_SLOTS, &self.ptr.meter_head, "meter record", number)
+
+    cdef _ring(self, const snapshot_t* ring, uint32_t slots, const uint64_t* head, str what, uint64_t number):
+        cdef snapshot_t copy
+        cdef uint64_t written
+        cdef int got
+        for _ in range(TRIES):
+            written = shared_load64(head)
+            if number >= written:
+                return None
+            got = snapshot_read(ring, slots, number, self.ptr.n_points, &copy)
+            if got == 1:
+                return picture_of(number, copy.cycle, copy.t_ns, copy.points, self.ptr.n_points)
+            if got < 0:
+                break
+            # 0 although the head says written: the slot is being written anew just now
+        written = shared_load64(head)
+        raise Overwritten(what, number, written - slots + 1 if written >= slots else 0)
+
+    def next_event(self, uint64_t number):
+        """Event `number`, or None if it is not there yet. Raises Overwritten if it is lost."""
+        cdef event_t event
+        cdef uint64_t written
+        cdef int got
+        for _ in range(TRIES):
+            if number >= shared_load64(&self.ptr.event_head):
+                return None
+            got = event_read(self.ptr, number, &event)
+            if got == 1:
+                return Event(number, event.cycle, event.t_ns, event.kind, event.unit, event.code, event.previous,
+                             event.value, event.limit)
+            if got < 0:
+                break
+        written = shared_load64(&self.ptr.event_head)
+        raise Overwritten("event", number, written - EVENT_SLOTS + 1 if written >= EVENT_SLOTS else 0)
+
+    # ---- mailbox ----
+
+    def put_order(self, int kind, double value, uint64_t expires_t_ns, uint64_t request):
+        """Leave an order for the core; the newest counts. Returns its seq, which `applied` shows once acted upon.
+
+        kind : index into ORDER_NAMES. expires_t_ns : CLOCK_MONOTONIC at which it ends by itself, 0 takes it back.
+        """
+        if not 0 <= kind < ORDERS:
+            raise ValueError(f"order kind {kind}: expected 0..{ORDERS - 1}")
+        if not value - value == 0.0:
+            raise ValueError(f"order {ORDER_NAMES[kind]}: {value} is not a number that can be ordered")
+        self._must_write()
+        order_put(&self.ptr.mailbox[kind], value, expires_t_ns, request)
+        return self.ptr.mailbox[kind].seq
+
+    def order(self, int kind):
+        """The order that lies in the mailbox."""
+        if not 0 <= kind < ORDERS:
+            raise ValueError(f"order kind {kind}: expected 0..{ORDERS - 1}")
+        cdef order_t order
+        for _ in range(TRIES):
+            if order_get(&self.ptr.mailbox[kind], &order):
+                return Order(order.seq, order.value, order.expires_t_ns, order.request)
+        return None
+
+    def applied(self, int kind):
+        """seq of the order of this kind that the last cycle acted on, 0 = none."""
+        if not 0 <= kind < ORDERS:
+            raise ValueError(f"order kind {kind}: expected 0..{ORDERS - 1}")
+        return shared_load64(&self.ptr.applied_seq[kind])
+
+    # ---- the loop's own statistics ----
+
+    def histogram(self, str name):
+        """Copy of one histogram: "lateness", "work", or a name of PHASE_NAMES."""
+        if name == "lateness":
+            return histogram_of(&self.ptr.loop.lateness)
+        if name == "work":
+            return histogram_of(&self.ptr.loop.work)
+        if name not in PHASE_NAMES:
+            raise ValueError(f"histogram {name!r}: expected lateness, work or one of {', '.join(PHASE_NAMES)}")
+        return histogram_of(&self.ptr.loop.phase[<int>PHASE_NAMES.index(name)])
+
+    def loop_counters(self):
+        """Cycles, misses, page faults and what the loop really got from the kernel."""
+        cdef loop_stats_t* loop = &self.ptr.loop
+        return {
+            "cycles": loop.cycles,
+            "missed": loop.missed,
+            "skipped": loop.skipped,
+            "overruns": loop.overruns,
+            "longest_miss": loop.longest_miss,
+            "minor_faults": loop.minor_faults,
+            "major_faults": loop.major_faults,
+            "involuntary_switches": loop.involuntary_switches,
+            "fifo": loop.fifo,
+            "locked": loop.locked,
+            "leaky_bucket": loop.leaky_bucket,
+            "escalation": loop.escalation,
+        }
+
+    def loop_stats(self):
+        """loop_counters plus the summary of every histogram, ns."""
+        stats = self.loop_counters()
+        for name in ("lateness", "work", *PHASE_NAMES):
+            stats[f"{name}_ns"] = self.histogram(name).summary()
+        return stats
+
+    cdef int _must_write(self) except -1:
+        if not self.writable:
+            raise PermissionError("the shared memory is mapped for reading only")
+        return 0
+
+
+cdef class Writer(Shared):
+    """The core's side from Python, for tests and tools; the core itself writes from C."""
+
+    @staticmethod
+    def create(int fd):
+        Shared.create(fd)
+        return Writer(fd)
+
+    @staticmethod
+    def memfd(str name="tidegate-test"):
+        fd = os.memfd_create(name)
+        return Writer.create(fd), fd
+
+    cdef uint32_t _rows(self, points, point_t* rows) except? 0xFFFFFFFF:
+        cdef uint32_t n = self.ptr.n_points
+        if len(points) != n:
+            raise ValueError(f"{len(points)} points, the head says {n}")
+        for i, (value, t_ns, quality, changes) in enumerate(points):
+            rows[i].value = value
+            rows[i].t_ns = t_ns
+            rows[i].quality = quality
+            rows[i].changes = changes
+        return n
+
+    def write_image(self, uint64_t cycle, uint64_t t_ns, points):
+        """points : n_points times (value, t_ns, quality, changes)."""
+        cdef point_t rows[POINTS_MAX]
+        cdef uint32_t n = self._rows(points, rows)
+        image_begin(self.ptr)
+        memcpy(self.ptr.image, rows, n * sizeof(point_t))
+        self.ptr.cycle = cycle
+        self.ptr.t_ns = t_ns
+        image_end(self.ptr)
+
+    def leave_image_half_written(self):
+        """As a core killed in the middle of publishing would."""
+        image_begin(self.ptr)
+
+    def push_snapshot(self, uint64_t cycle, uint64_t t_ns, points):
+        cdef point_t rows[POINTS_MAX]
+        cdef uint32_t n = self._rows(points, rows)
+        snapshot_push(self.ptr.snapshots, SNAPSHOT_SLOTS, &self.ptr.snapshot_head, rows, n, cycle, t_ns)
+
+    def push_meter(self, uint64_t cycle, uint64_t t_ns, points):
+        cdef point_t rows[POINTS_MAX]
+        cdef uint32_t n = self._rows(points, rows)
+        snapshot_push(self.ptr.meters, METER_SLOTS, &self.ptr.meter_head, rows, n, cycle, t_ns)
+
+    def push_event(self, uint64_t cycle, uint64_t t_ns, uint32_t kind, *, int unit=-1, int code=0, int previous=0,
+                   double value=0.0, double limit=0.0):
+        cdef event_t event
+        memset(&event, 0, sizeof(event))
+        event.cycle = cycle
+        event.t_ns = t_ns
+        event.kind = kind
+        event.unit = unit
+        event.code = code
+        event.previous = previous
+        event.value = value
+        event.limit = limit
+        event_push(self.ptr, &event)
+
+    def apply(self, int kind):
+        """Act on the order of this kind, as the core's next cycle would."""
+        order = self.order(kind)
+        shared_store64(&self.ptr.applied_seq[kind], order.seq)
+        return order
+
+    def advance(self, *, bint running=True, uint64_t proof=0):
+        self.ptr.running = running
+        self.ptr.proof = proof
+
+    def add(self, str name, uint64_t ns):
+        """Add one duration to a histogram."""
+        if name == "lateness":
+            histogram_add(&self.ptr.loop.lateness, ns)
+        elif name == "work":
+            histogram_add(&self.ptr.loop.work, ns)
+        else:
+            histogram_add(&self.ptr.loop.phase[<int>PHASE_NAMES.index(name)], ns)
+
+
+def layout():
+    """Sizes and versions that this module was compiled with."""
+    return {
+        "IMAGE_LAYOUT_VERSION": IMAGE_LAYOUT_VERSION,
+        "SHARED_LAYOUT_VERSION": SHARED_LAYOUT_VERSION,
+        "POINTS_MAX": POINTS_MAX,
+        "UNITS_MAX": UNITS_MAX,
+        "point_t": sizeof(point_t),
+        "integral_t": sizeof(integral_t),
+        "shared_t": sizeof(shared_t),
+        "snapshot_t": sizeof(snapshot_t),
+        "event_t": sizeof(event_t),
+        "order_t": sizeof(order_t),
+        "histogram_t": sizeof(histogram_t),
+        "loop_stats_t": sizeof(loop_stats_t),
+    }
