@@ -52,7 +52,8 @@ typedef struct {
     uint64_t period_ns; /* nominal, 0 = event driven */
 } can_frame_row_t;
 
-enum can_field_flags { CAN_FIELD_SENTINEL = 1, CAN_FIELD_ABS = 2, CAN_FIELD_FLOAT = 4, CAN_FIELD_MUXED = 8 };
+enum can_field_flags { CAN_FIELD_SENTINEL = 1, CAN_FIELD_ABS = 2, CAN_FIELD_FLOAT = 4, CAN_FIELD_MUXED = 8,
+                       CAN_FIELD_ONE_OF = 16 /* value = 1 if bit `raw` of sentinel is set (raw < 64), else 0 */ };
 
 typedef struct {
     int16_t point;
@@ -62,7 +63,7 @@ typedef struct {
     uint8_t is_signed;
     uint8_t flags;      /* enum can_field_flags */
     uint32_t mux_value; /* decoded only while the multiplexer holds this, with CAN_FIELD_MUXED */
-    uint32_t pad;
+    uint32_t mask;      /* not 0: raw &= mask before all else (alarm bits that come in pairs) */
     double scale, offset; /* value = raw * scale + offset, sign convention included */
     double min, max;      /* outside: invalid */
     uint64_t sentinel;    /* raw pattern that means "not available" */
@@ -123,7 +124,8 @@ typedef struct {
 enum field_type {
     FIELD_U16 = 0, FIELD_S16, FIELD_U32, FIELD_S32, FIELD_U64, FIELD_S64, FIELD_F32, FIELD_F64, FIELD_SUNSSF, FIELD_BITS,
 };
-enum field_flags { FIELD_SENTINEL = 1, FIELD_LOW_WORD_FIRST = 2, FIELD_BYTE_SWAP = 4, FIELD_SF_POINT = 8, FIELD_ACC = 16 };
+enum field_flags { FIELD_SENTINEL = 1, FIELD_LOW_WORD_FIRST = 2, FIELD_BYTE_SWAP = 4, FIELD_SF_POINT = 8, FIELD_ACC = 16,
+                   FIELD_ONE_OF = 32 /* value = 1 if bit `raw` of sentinel is set (raw < 64), else 0 */ };
 
 typedef struct {
     int16_t point;
@@ -135,7 +137,7 @@ typedef struct {
     uint16_t pad[3];
     double scale, offset_value; /* value = raw * scale + offset_value, sign convention included */
     double min, max;
-    uint64_t sentinel; /* raw pattern of "not available" */
+    uint64_t sentinel; /* raw pattern of "not available"; with ONE_OF the set of values */
 } field_row_t;
 
 enum command_kind {

@@ -51,6 +51,7 @@ cdef extern from "program.h" nogil:
         CAN_FIELD_ABS
         CAN_FIELD_FLOAT
         CAN_FIELD_MUXED
+        CAN_FIELD_ONE_OF
 
     ctypedef struct can_field_row_t:
         int16_t point
@@ -60,7 +61,7 @@ cdef extern from "program.h" nogil:
         uint8_t is_signed
         uint8_t flags
         uint32_t mux_value
-        uint32_t pad
+        uint32_t mask
         double scale, offset
         double min, max
         uint64_t sentinel
@@ -138,6 +139,7 @@ cdef extern from "program.h" nogil:
         FIELD_BYTE_SWAP
         FIELD_SF_POINT
         FIELD_ACC
+        FIELD_ONE_OF
 
     ctypedef struct field_row_t:
         int16_t point

@@ -7,6 +7,9 @@ LAYOUT_VERSION: int
 SIZE: int  # bytes of program_t; the describe JSON follows
 LIMITS: dict[str, int]
 FIELD_TYPES: dict[str, int]
+FIELD_FLAGS: dict[str, int]
+CAN_FRAME_FLAGS: dict[str, int]
+CAN_FIELD_FLAGS: dict[str, int]
 COMMAND_KINDS: dict[str, int]
 POLL_CLASSES: dict[str, int]
 GAP_RULES: dict[str, int]

@@ -262,6 +262,15 @@ FIELD_TYPES = {
     "u16": FIELD_U16, "s16": FIELD_S16, "u32": FIELD_U32, "s32": FIELD_S32, "u64": FIELD_U64, "s64": FIELD_S64,
     "f32": FIELD_F32, "f64": FIELD_F64, "sunssf": FIELD_SUNSSF, "bits": FIELD_BITS,
 }
+FIELD_FLAGS = {
+    "sentinel": FIELD_SENTINEL, "low_word_first": FIELD_LOW_WORD_FIRST, "byte_swap": FIELD_BYTE_SWAP,
+    "sf_point": FIELD_SF_POINT, "acc": FIELD_ACC, "one_of": FIELD_ONE_OF,
+}
+CAN_FRAME_FLAGS = {"fd": CAN_FRAME_FD, "mux": CAN_FRAME_MUX, "counter": CAN_FRAME_COUNTER, "crc": CAN_FRAME_CRC}
+CAN_FIELD_FLAGS = {
+    "sentinel": CAN_FIELD_SENTINEL, "abs": CAN_FIELD_ABS, "float": CAN_FIELD_FLOAT, "muxed": CAN_FIELD_MUXED,
+    "one_of": CAN_FIELD_ONE_OF,
+}
 COMMAND_KINDS = {
     "const": COMMAND_CONST, "setpoint_w": COMMAND_SETPOINT_W, "heartbeat": COMMAND_HEARTBEAT, "stop": COMMAND_STOP,
 }
