@@ -1,0 +1,1 @@
+"""The carbon sidecar: books metered energy per quarter hour and follows its carbon through the battery to the loads."""
