@@ -38,7 +38,7 @@ def plain_split(total, weights):
 
 
 def plain_period(period, tanks, method):
-    """tanks: {battery: [[energy, carbon, {origin: energy}], ...]}, changed in place. -> {outflow: (mwh, ug, origins)}"""
+    """tanks: {battery: [[energy, carbon, {origin: energy}], ...]}, changed. -> {outflow: (mwh, ug, origins)}"""
     lost = {m.name: 0 for m in period.moves}
     sources = []  # (origin, mwh, local)
     carbon = {True: 0, False: 0}
