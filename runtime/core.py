@@ -1,0 +1,144 @@
+"""The core process: opens the buses, starts one I/O thread a serial port, then the loop; ends with setpoint 0.
+
+It holds no listener, writes no log file and imports neither numpy nor zmq nor pydantic: a small process whose memory
+is locked. Everything it knows of the site is in the program that it is handed as a descriptor.
+"""
+
+import argparse
+import json
+import mmap
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import serial
+
+from tidegate.ext import program as ext_program
+from tidegate.ext import realtime
+from tidegate.ext.loop import Core
+
+LOOP_PRIORITY = 80
+PORT_PRIORITY = 70
+DRAIN_S = 1.0  # for the last setpoint to reach the wire
+HEAVY = ("numpy", "zmq", "pydantic")
+
+
+@dataclass
+class Lacks:
+    """What this machine refused, with what it costs, in plain words."""
+
+    words: list[str] = field(default_factory=list)
+
+    def ask(self, what: str, error: int, cost: str) -> bool:
+        """Note a refusal (errno other than 0); returns whether it was granted."""
+        if error:
+            self.words.append(f"{what}: {os.strerror(error)}; {cost}")
+        return not error
+
+
+def buffer_of(fd: int, writable: bool) -> mmap.mmap:
+    """Map a whole descriptor that the supervisor handed over."""
+    return mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0))
+
+
+def pairs(words: list[str], what: str) -> dict[str, str]:
+    """Turn NAME=VALUE words into a dict."""
+    out = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name or not value:
+            raise SystemExit(f"core: --{what} {word!r}: expected NAME=DEVICE or NAME=DESCRIPTOR")
+        out[name] = value
+    return out
+
+
+def open_serial(row: dict, where: str) -> tuple[int, object]:
+    """Descriptor of a serial port in raw mode, and what must stay alive with it. `where`: a number or a device."""
+    if where.isdigit():
+        return int(where), None
+    try:
+        port = serial.Serial(
+            where,
+            baudrate=row["baud"],
+            bytesize=row.get("data_bits", 8),
+            parity=row.get("parity", "N"),
+            stopbits=row.get("stop_bits", 1),
+            timeout=0,
+            exclusive=True,
+        )
+    except (serial.SerialException, ValueError) as error:
+        raise SystemExit(f"core: serial port {row['name']} ({where}): {error}") from None
+    return port.fileno(), port
+
+
+def open_can(row: dict, where: str, ids: list[int]) -> tuple[int, object]:
+    """Descriptor that carries the CAN frames of one bus, and what must stay alive with it."""
+    if where.isdigit():
+        os.set_blocking(int(where), False)
+        return int(where), None
+    try:
+        bus = socket.socket(socket.AF_CAN, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.CAN_RAW)
+        # The kernel drops what the maps do not ask for: exact id, exact format (11 or 29 bit, no RTR).
+        exact = socket.CAN_EFF_FLAG | socket.CAN_RTR_FLAG | socket.CAN_EFF_MASK
+        filters = b"".join(struct.pack("=II", can_id, exact) for can_id in ids)
+        bus.setsockopt(socket.SOL_CAN_RAW, socket.CAN_RAW_FILTER, filters)
+        bus.bind((where,))
+    except OSError as error:
+        raise SystemExit(f"core: CAN bus {row['name']} ({where}): {error.strerror}") from None
+    return bus.fileno(), bus
+
+
+def hold_cpu_awake(stack: ExitStack, lacks: Lacks) -> None:
+    """Keep the CPU out of deep idle states for as long as this process lives."""
+    try:
+        fd = os.open("/dev/cpu_dma_latency", os.O_WRONLY)
+        os.write(fd, struct.pack("=i", 0))
+        stack.callback(os.close, fd)
+    except OSError as error:
+        lacks.ask("/dev/cpu_dma_latency", error.errno or 1, "deep idle states delay the wake-up by up to a millisecond")
+
+
+def loaded_heavies() -> list[str]:
+    """Which of the modules that this process must not import are loaded all the same."""
+    return [name for name in HEAVY if name in sys.modules]
+
+
+def loop_thread(core: Core, lacks: Lacks, said: threading.Event) -> None:
+    """FIFO last of all: helpers started after it would inherit it."""
+    lacks.ask(
+        f"SCHED_FIFO {LOOP_PRIORITY}",
+        realtime.set_fifo(LOOP_PRIORITY),
+        "other programs may delay a cycle by several milliseconds (set rtprio in limits.conf, or use the systemd unit)",
+    )
+    said.set()
+    core.run(DRAIN_S)
+
+
+def arguments(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tidegate.runtime.core", description=__doc__)
+    parser.add_argument("--program-fd", type=int, required=True, help="descriptor of the compiled site")
+    parser.add_argument("--shared-fd", type=int, required=True, help="descriptor of the shared memory")
+    parser.add_argument("--serial", action="append", default=[], metavar="NAME=DEVICE", help="device or descriptor")
+    parser.add_argument("--can", action="append", default=[], metavar="NAME=INTERFACE", help="interface or descriptor")
+    parser.add_argument("--cpu", type=int, default=None, help="pin the loop to this CPU")
+    return parser.parse_args(words)
+
+
+def open_buses(core: Core, describe: dict, args: argparse.Namespace, ids: list[list[int]], stack: ExitStack) -> Iterator:
+    """Open every bus of the site; all of them or none. Yields (port index, descriptor) for the serial ports."""
+    serials, cans = pairs(args.serial, "serial"), pairs(args.can, "can")
+    for bus, row in enumerate(describe["can"]):
+        fd, owner = open_can(row, cans.get(row["name"], row["interface"]), ids[bus])
+        stack.callback(lambda kept=owner: kept and kept.close())
+        core.set_can_fd(bus, fd)
+    for port, row in enumerate(describe["ports"]):
+        fd, owner = open_serial(row, serials.get(row["name"], row["device"]))
+        stack.callback(lambda kept=owner: kept and kept.close())
+        yield port, fd
