@@ -8,7 +8,7 @@ from tidegate.ext.gate cimport gate_input_t, gate_state_t, gate_verdict_t
 from tidegate.ext.image cimport POINTS_MAX, UNITS_MAX, point_t
 from tidegate.ext.port cimport port_mail_t
 from tidegate.ext.program cimport CAN_BUSES_MAX, CAN_FRAMES_MAX, COMMANDS_MAX, PORTS_MAX, program_t
-from tidegate.ext.shared cimport order_t, shared_t
+from tidegate.ext.shared cimport Shared, order_t, shared_t
 
 cdef enum:
     ORDER_KINDS = 6         # ORDERS of shared.h
@@ -80,5 +80,6 @@ cdef void core_run(core_t* core, uint64_t stop_wait_ns) noexcept nogil
 
 cdef class Core:
     cdef core_t* core
-    cdef object program_buffer, shared_buffer
+    cdef object program_buffer
+    cdef Shared shared_memory
     cdef core_t* ptr(self) noexcept

@@ -5,7 +5,7 @@ compiled code runs on the wall clock (`core_run`) and in the virtual time of `wo
 locks, logs, takes the GIL, touches a tty or asks for the time.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EINTR
 from libc.math cimport INFINITY, fabs, isfinite
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
@@ -32,7 +32,7 @@ from tidegate.ext.program cimport (
     COMMAND_SETPOINT_W,
     COMMAND_STOP,
     command_row_t,
-    unit_row_t,
+    program_check,
 )
 from tidegate.ext.rtu cimport block_decode, command_encode
 from tidegate.ext.shared cimport *
@@ -55,6 +55,8 @@ cdef extern from "<sys/resource.h>" nogil:
     int getrusage(int who, rusage* out)
     enum:
         RUSAGE_THREAD "1"
+
+from tidegate.ext.program import check_code_text
 
 cdef uint64_t SECOND_NS = 1000000000
 
@@ -563,30 +565,28 @@ cdef void core_run(core_t* core, uint64_t stop_wait_ns) noexcept nogil:
 cdef class Core:
     """One site's core in this process: memory, buses, the run.
 
-    program : bytes-like, a compiled site (`tidegate.ext.program.pack`), already checked.
-    shared  : writable buffer of a shared_t (`tidegate.ext.shared`).
+    program : bytes-like that does not move: a compiled site (`tidegate.ext.program.pack`).
+    shared  : the memory that the gateway reads (`tidegate.ext.shared.Shared`), writable.
+    Raises ValueError if the program is damaged or was compiled for another layout.
     """
 
-    def __cinit__(self, program, shared):
+    def __cinit__(self, program, Shared shared not None):
         cdef Py_buffer view
+        cdef int code
         self.core = <core_t*>calloc(1, sizeof(core_t))
         if self.core == NULL:
             raise MemoryError("no memory for the core")
         PyObject_GetBuffer(program, &view, PyBUF_SIMPLE)
         cdef const program_t* program_at = <const program_t*>view.buf
-        cdef Py_ssize_t program_size = view.len
+        code = program_check(program_at, <size_t>view.len)
         PyBuffer_Release(&view)
-        if program_size < <Py_ssize_t>sizeof(program_t):
-            raise ValueError(f"program: {program_size} bytes, needs at least {sizeof(program_t)}")
-        PyObject_GetBuffer(shared, &view, PyBUF_WRITABLE)
-        cdef shared_t* shared_at = <shared_t*>view.buf
-        cdef Py_ssize_t shared_size = view.len
-        PyBuffer_Release(&view)
-        if shared_size < <Py_ssize_t>sizeof(shared_t):
-            raise ValueError(f"shared memory: {shared_size} bytes, needs {sizeof(shared_t)}")
+        if code:
+            raise ValueError(f"program: {check_code_text(code)}")
+        if not shared.writable:
+            raise ValueError("shared memory: mapped read-only; the core needs to write it")
         self.program_buffer = program  # the struct pointers live as long as these do
-        self.shared_buffer = shared
-        core_init(self.core, program_at, shared_at)
+        self.shared_memory = shared
+        core_init(self.core, program_at, shared.ptr)
 
     def __dealloc__(self):
         free(self.core)
@@ -625,3 +625,18 @@ cdef class Core:
     @property
     def at_rest(self) -> bool:
         return bool(core_at_rest(self.core))
+
+
+def layout():
+    """Sizes and versions that this module was compiled with; see `tidegate.ext.image.check_layouts`."""
+    return {
+        "IMAGE_LAYOUT_VERSION": IMAGE_LAYOUT_VERSION,
+        "point_t": sizeof(point_t),
+        "program_t": sizeof(program_t),
+        "shared_t": sizeof(shared_t),
+        "port_mail_t": sizeof(port_mail_t),
+        "gate_state_t": sizeof(gate_state_t),
+        "control_state_t": sizeof(control_state_t),
+        "estimate_state_t": sizeof(estimate_state_t),
+        "core_t": sizeof(core_t),
+    }

@@ -14,15 +14,21 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Iterator
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import serial
 
+from tidegate.ext import image as ext_image
+from tidegate.ext import loop as ext_loop
 from tidegate.ext import program as ext_program
 from tidegate.ext import realtime
+from tidegate.ext import shared as ext_shared
+from tidegate.ext.image import check_layouts
 from tidegate.ext.loop import Core
+from tidegate.ext.port import Port
+from tidegate.ext.shared import Shared
 
 LOOP_PRIORITY = 80
 PORT_PRIORITY = 70
@@ -43,9 +49,9 @@ class Lacks:
         return not error
 
 
-def buffer_of(fd: int, writable: bool) -> mmap.mmap:
-    """Map a whole descriptor that the supervisor handed over."""
-    return mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0))
+def buffer_of(fd: int) -> mmap.mmap:
+    """Map a whole descriptor that the supervisor handed over, read-only."""
+    return mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ)
 
 
 def pairs(words: list[str], what: str) -> dict[str, str]:
@@ -110,18 +116,20 @@ def loaded_heavies() -> list[str]:
     return [name for name in HEAVY if name in sys.modules]
 
 
-def loop_thread(core: Core, lacks: Lacks, said: threading.Event) -> None:
-    """FIFO last of all: helpers started after it would inherit it."""
+def loop_thread(core: Core, lacks: Lacks, cpu: int | None, ready: threading.Event) -> None:
+    """FIFO last of all: threads started after it would inherit it."""
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})  # 0: this thread only
     lacks.ask(
         f"SCHED_FIFO {LOOP_PRIORITY}",
         realtime.set_fifo(LOOP_PRIORITY),
-        "other programs may delay a cycle by several milliseconds (set rtprio in limits.conf, or use the systemd unit)",
+        "other programs may delay a cycle by milliseconds (raise rtprio in limits.conf, or use the systemd unit)",
     )
-    said.set()
+    ready.set()
     core.run(DRAIN_S)
 
 
-def arguments(words: list[str]) -> argparse.Namespace:
+def arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tidegate.runtime.core", description=__doc__)
     parser.add_argument("--program-fd", type=int, required=True, help="descriptor of the compiled site")
     parser.add_argument("--shared-fd", type=int, required=True, help="descriptor of the shared memory")
@@ -131,14 +139,84 @@ def arguments(words: list[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def open_buses(core: Core, describe: dict, args: argparse.Namespace, ids: list[list[int]], stack: ExitStack) -> Iterator:
-    """Open every bus of the site; all of them or none. Yields (port index, descriptor) for the serial ports."""
+def open_buses(
+    core: Core, describe: dict, args: argparse.Namespace, ids: list[list[int]], stack: ExitStack
+) -> list[int]:
+    """Open every bus of the site, all of them or none. Returns the descriptors of the serial ports."""
     serials, cans = pairs(args.serial, "serial"), pairs(args.can, "can")
     for bus, row in enumerate(describe["can"]):
         fd, owner = open_can(row, cans.get(row["name"], row["interface"]), ids[bus])
         stack.callback(lambda kept=owner: kept and kept.close())
         core.set_can_fd(bus, fd)
-    for port, row in enumerate(describe["ports"]):
+    fds = []
+    for row in describe["ports"]:
         fd, owner = open_serial(row, serials.get(row["name"], row["device"]))
         stack.callback(lambda kept=owner: kept and kept.close())
-        yield port, fd
+        fds.append(fd)
+    return fds
+
+
+def start_head(shared: Shared, blob: mmap.mmap, program: dict) -> None:
+    """Who is writing this memory, since when, and for which site."""
+    t_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    shared.set_head(
+        boot_id=os.urandom(16),
+        program_sha256=bytes.fromhex(ext_program.sha256(blob)),
+        t_start_ns=t_ns,
+        utc_offset_ns=time.clock_gettime_ns(time.CLOCK_REALTIME) - t_ns,
+        n_points=len(program["points"]),
+        n_units=len(program["units"]),
+        core_pid=os.getpid(),
+    )
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the core until SIGTERM or SIGINT. Exit 0: setpoint 0 is on the wire; 3: not every port confirmed it."""
+    args = arguments(words)
+    check_layouts((ext_image, ext_loop, ext_shared))
+    blob = buffer_of(args.program_fd)
+    raw = bytes(blob)
+    describe, rows = ext_program.describe(raw), ext_program.rows(raw)
+    shared = Shared(args.shared_fd)
+    core = Core(blob, shared)
+    start_head(shared, raw, rows)
+    lacks = Lacks()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: core.stop())
+    with ExitStack() as stack:
+        ids: list[list[int]] = [[] for _ in describe["can"]]
+        for frame in rows["can_frames"]:
+            ids[frame["bus"]].append(frame["id"])
+        fds = open_buses(core, describe, args, ids, stack)
+        ports = [Port(core, index, fd) for index, fd in enumerate(fds)]
+        for port in ports:
+            stack.callback(port.stop)
+            port.start(PORT_PRIORITY)
+
+        core.dry_cycle()
+        realtime.keep_heap()
+        realtime.prefault_heap()
+        lacks.ask(
+            "mlockall",
+            realtime.lock_memory(),
+            "a page fault may delay a cycle (raise memlock in limits.conf, or use the systemd unit)",
+        )
+        hold_cpu_awake(stack, lacks)
+        ready = threading.Event()
+        loop = threading.Thread(target=loop_thread, args=(core, lacks, args.cpu, ready), name="loop")
+        loop.start()
+        ready.wait()
+        peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        said = {"core": "running", "pid": os.getpid(), "lacks": lacks.words, "heavy_imports": loaded_heavies()}
+        print(json.dumps({**said, "rss_kib": peak_kib}), flush=True)
+        for line in lacks.words:
+            print(f"core: without {line}", file=sys.stderr, flush=True)
+        # A signal handler runs between two bytecodes of this thread, so the wait is in slices.
+        while loop.is_alive():
+            loop.join(0.05)
+    return 0 if core.at_rest else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())
