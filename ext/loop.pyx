@@ -613,6 +613,11 @@ cdef class Core:
             free(scratch)
             free(nowhere)
 
+    def cycle(self, uint64_t t_ns, uint64_t dt_ns, uint64_t number):
+        """One cycle at a made-up time: the same code as on the wall clock. For tests and replays."""
+        with nogil:
+            core_cycle(self.core, t_ns, dt_ns, number)
+
     def run(self, double stop_wait_s=1.0):
         """Cycle on the wall clock until `stop`; setpoint 0 goes out first. Releases the GIL for all that time."""
         with nogil:
