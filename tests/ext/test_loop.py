@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
 from tidegate.ext import image
 from tidegate.ext import loop as ext_loop
 from tidegate.ext import program as ext_program
