@@ -698,6 +698,11 @@ cdef class Bus:
             self.bus.out_tail += 1
         return rows
 
+    @property
+    def fd(self):
+        """Descriptor that the bus works on now, -1 = virtual."""
+        return self.bus.fd
+
     # ---- what came of it ----
 
     def point(self, int index):

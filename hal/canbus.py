@@ -1,0 +1,195 @@
+"""Raw SocketCAN for the core: how the socket is opened, and who looks after it while the loop runs.
+
+Imports only the standard library: the core process loads this file.
+"""
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tidegate.hal import canlink
+
+# linux/can/raw.h and asm-generic/socket.h; not all of them have a name in Python's socket module.
+SOL_CAN_RAW = 101
+CAN_RAW_FILTER, CAN_RAW_ERR_FILTER, CAN_RAW_RECV_OWN_MSGS, CAN_RAW_FD_FRAMES = 1, 2, 4, 5
+CAN_ERR_MASK = 0x1FFFFFFF
+SO_TIMESTAMPING, SO_RXQ_OVFL = 37, 40
+STAMP_RX_SOFTWARE, STAMP_SOFTWARE = 1 << 3, 1 << 4
+CAN_EFF_FLAG, CAN_RTR_FLAG, CAN_EFF_MASK = 0x80000000, 0x40000000, 0x1FFFFFFF
+FILTERS_MAX = 512  # CAN_RAW_FILTER_MAX of the kernel
+
+RESTARTS_PER_MINUTE = 3
+LOOK_EVERY_S = 0.1
+
+
+def kernel_filters(ids: Iterable[int]) -> bytes:
+    """CAN_RAW_FILTER option that passes exactly these ids: number, 11 or 29 bit, no remote requests.
+
+    ids : as in struct can_frame, CAN_EFF_FLAG set for 29 bit.
+    """
+    exact = CAN_EFF_FLAG | CAN_RTR_FLAG | CAN_EFF_MASK
+    wanted = sorted(set(ids))
+    if len(wanted) > FILTERS_MAX:
+        raise ValueError(f"{len(wanted)} CAN ids on one bus: the kernel takes {FILTERS_MAX} filters")
+    return b"".join(struct.pack("=II", can_id, exact) for can_id in wanted)
+
+
+def open_bus(
+    interface: str, received: Iterable[int], sent: Iterable[int] = (), *, fd_frames: bool = False
+) -> socket.socket:
+    """A raw CAN socket that gives the loop what it can use and nothing else.
+
+    received, sent : ids as in struct can_frame. Own frames come back once they are on the wire, so that a bus on which
+    nobody acknowledges is noticed; error frames, kernel stamps and the drop counter are on.
+    Raises OSError naming the interface and the remedy.
+    """
+    if canlink.index(interface) is None:
+        raise OSError(errno.ENODEV, f"CAN interface {interface}: there is none (see `ip link`; is its driver loaded?)")
+    if not canlink.is_up(interface):
+        raise OSError(
+            errno.ENETDOWN,
+            f"CAN interface {interface} is down: `ip link set {interface} up type can bitrate 500000`",
+        )
+    bus = socket.socket(socket.AF_CAN, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.CAN_RAW)
+    try:
+        bus.setsockopt(SOL_CAN_RAW, CAN_RAW_FILTER, kernel_filters([*received, *sent]))
+        bus.setsockopt(SOL_CAN_RAW, CAN_RAW_ERR_FILTER, CAN_ERR_MASK)
+        bus.setsockopt(SOL_CAN_RAW, CAN_RAW_RECV_OWN_MSGS, 1)
+        if fd_frames:
+            bus.setsockopt(SOL_CAN_RAW, CAN_RAW_FD_FRAMES, 1)
+        bus.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
+        bus.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, STAMP_RX_SOFTWARE | STAMP_SOFTWARE)
+        bus.bind((interface,))
+    except OSError as error:
+        bus.close()
+        raise OSError(error.errno, f"CAN interface {interface}: {error.strerror}") from None
+    return bus
+
+
+class Handle(Protocol):
+    """The part of ext.can.BusHandle that the keeper uses."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def dead(self) -> bool: ...
+    def hand_over(self, fd: int) -> bool: ...
+    def retired(self) -> int | None: ...
+    def set_clock(self, realtime_offset_ns: int) -> None: ...
+    def set_echo(self, on: bool) -> None: ...
+
+
+@dataclass
+class Kept:
+    """One bus that the keeper looks after.
+
+    bitrate : given, the keeper may set an interface up that came back down; None leaves that to the system.
+    """
+
+    interface: str
+    handle: Handle
+    received: Sequence[int]
+    sent: Sequence[int] = ()
+    fd_frames: bool = False
+    bitrate: int | None = None
+    index: int | None = None
+    restarts_s: list[float] = field(default_factory=list)
+    reopened: int = 0
+    refused: str = ""  # last word of the kernel, for people
+
+
+class Keeper:
+    """Does for each bus what the loop must not: opens, closes, sets up, restarts. A look a tenth of a second.
+
+    now_s, opener and link are replaced by tests.
+    """
+
+    def __init__(
+        self,
+        buses: Sequence[Kept],
+        *,
+        now_s: Callable[[], float] = time.monotonic,
+        opener: Callable[..., socket.socket] = open_bus,
+        link: Any = canlink,
+    ) -> None:
+        self.buses = list(buses)
+        self._now_s, self._open = now_s, opener
+        self._link = link
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        for bus in self.buses:
+            bus.index = self._link.index(bus.interface)
+            bus.handle.set_echo(True)
+        self.look()
+
+    def look(self) -> None:
+        """One round over all buses."""
+        offset_ns = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        for bus in self.buses:
+            bus.handle.set_clock(offset_ns)
+            self._close_retired(bus)
+            try:
+                self._look_after(bus)
+            except OSError as error:
+                bus.refused = str(error.strerror or error)
+
+    def _close_retired(self, bus: Kept) -> None:
+        fd = bus.handle.retired()
+        if fd is not None:
+            os.close(fd)
+
+    def _look_after(self, bus: Kept) -> None:
+        now = self._link.index(bus.interface)
+        if now is None:
+            return
+        if not self._link.is_up(bus.interface):
+            if bus.bitrate is not None and self._may_restart(bus):
+                self._link.bring_up(bus.interface, bus.bitrate)
+            return
+        if bus.handle.dead or now != bus.index:
+            self._reopen(bus, now)
+        elif bus.handle.state == "bus-off" and self._may_restart(bus):
+            self._link.restart(bus.interface)
+
+    def _reopen(self, bus: Kept, index: int) -> None:
+        fresh = self._open(bus.interface, bus.received, bus.sent, fd_frames=bus.fd_frames)
+        if bus.handle.hand_over(fresh.fileno()):
+            fresh.detach()  # the loop's now; it comes back through retired()
+            bus.index = index
+            bus.reopened += 1
+        else:
+            fresh.close()
+
+    def _may_restart(self, bus: Kept) -> bool:
+        """At most three a minute: a node that keeps falling off disturbs all others each time it comes back."""
+        now_s = self._now_s()
+        bus.restarts_s = [then for then in bus.restarts_s if now_s - then < 60.0]
+        if len(bus.restarts_s) >= RESTARTS_PER_MINUTE:
+            return False
+        bus.restarts_s.append(now_s)
+        return True
+
+    def start(self) -> None:
+        """Look in a thread of its own. Start it before the loop goes FIFO, or it inherits the priority."""
+        self._thread = threading.Thread(target=self._run, name="can-keeper", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(LOOK_EVERY_S):
+            self.look()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        for bus in self.buses:
+            with contextlib.suppress(OSError):
+                self._close_retired(bus)

@@ -1,0 +1,146 @@
+"""python-can interfaces behind the same kind of descriptor as SocketCAN."""
+
+import os
+import pty
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import tty
+from collections.abc import Iterator
+
+import can
+import pytest
+
+from tidegate.ext.can import Bus
+from tidegate.hal import bridge
+from tidegate.hal.bridge import Bridge
+
+ROW = {"id": 0x351, "fields": [{"point": 0, "start": 0, "length": 16}]}
+
+
+@pytest.fixture
+def bridged() -> Iterator[tuple[Bus, can.BusABC, Bridge]]:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    name = f"bridge-{os.getpid()}-{time.monotonic_ns()}"
+    with can.Bus(interface="virtual", channel=name) as ours, can.Bus(interface="virtual", channel=name) as peer:
+        copier = Bridge(ours, far)
+        thread = threading.Thread(target=copier.run)
+        thread.start()
+        bus = Bus([ROW], [{"id": 0x305, "data": bytes(8), "period_ns": 10**9}], fd=near.fileno())
+        yield bus, peer, copier
+        copier.stop()
+        thread.join()
+        near.close()
+
+
+def drained(bus: Bus, wanted: int) -> int:
+    """Read phases until `wanted` frames came, or two seconds went by."""
+    taken = 0
+    end = time.monotonic() + 2.0
+    while taken < wanted and time.monotonic() < end:
+        taken += max(0, bus.drain(1))
+        time.sleep(0.001)
+    return taken
+
+
+def test_frames_reach_the_loop_and_its_frames_reach_the_interface(bridged: tuple[Bus, can.BusABC, Bridge]) -> None:
+    bus, peer, copier = bridged
+    for word in range(50):
+        peer.send(can.Message(arbitration_id=0x351, is_extended_id=False, data=word.to_bytes(8, "little")))
+    assert drained(bus, 50) == 50
+    assert bus.values() == [49.0]
+    assert bus.send_due(5) == 1
+    answer = peer.recv(2.0)
+    assert answer is not None and (answer.arbitration_id, bytes(answer.data)) == (0x305, bytes(8))
+    assert (copier.received, copier.sent, copier.dropped, copier.refused) == (50, 1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        can.Message(arbitration_id=0x7FF, is_extended_id=False, data=b"\x01"),
+        can.Message(arbitration_id=0x7FF, is_extended_id=True, data=b""),
+        can.Message(arbitration_id=0x1FFFFFFF, is_extended_id=True, data=bytes(range(8))),
+        can.Message(arbitration_id=0x123, is_extended_id=False, is_remote_frame=True, dlc=3),
+        can.Message(arbitration_id=0x123, is_fd=True, is_extended_id=False, data=bytes(range(64)), bitrate_switch=True),
+        can.Message(arbitration_id=0x40, is_error_frame=True, is_extended_id=False, data=bytes(8)),
+    ],
+)
+def test_every_kind_of_frame_survives_the_way_there_and_back(message: can.Message) -> None:
+    assert bridge.message_of(bridge.frame_of(message)).equals(message, timestamp_delta=None, check_channel=False)
+
+
+@pytest.mark.parametrize("junk", [b"", b"x" * 15, b"x" * 73, struct.pack("=IB3x8s", 1, 9, bytes(8))])
+def test_bytes_that_are_no_frame_are_refused(junk: bytes) -> None:
+    with pytest.raises(ValueError):
+        bridge.message_of(junk)
+
+
+def test_junk_from_the_core_is_counted_and_stops_nothing(bridged: tuple[Bus, can.BusABC, Bridge]) -> None:
+    bus, peer, copier = bridged
+    fd = os.dup(bus.fd)
+    os.write(fd, b"junk")
+    os.close(fd)
+    assert bus.send_due(1) == 1
+    assert peer.recv(2.0) is not None
+    assert copier.refused == 1
+
+
+def test_the_process_bridges_slcan_on_a_serial_line() -> None:
+    master, slave = pty.openpty()
+    tty.setraw(master)
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    words = ["--fd", str(far.fileno()), "--interface", "slcan", "--channel", os.ttyname(slave)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tidegate.hal.bridge", *words, "--option", "sleep_after_open=0"],
+        pass_fds=[far.fileno()],
+    )
+    far.close()
+    bus = Bus([ROW], fd=near.fileno())
+    try:
+        heard = b""
+        while b"O\r" not in heard:  # bit rate set, channel opened
+            heard += os.read(master, 64)
+            os.write(master, b"\r")
+        os.write(master, b"t35182A00000000000000\r")
+        assert drained(bus, 1) == 1
+        assert bus.values() == [42.0]
+        near.send(struct.pack("=IB3x8s", 0x123, 2, b"\xaa\xbb"))
+        while b"t1232AABB\r" not in heard:
+            heard += os.read(master, 64)
+        near.close()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        os.close(master)
+        os.close(slave)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--fd", "0", "--interface", "nosuch", "--channel", "0"],
+        ["--fd", "999", "--interface", "virtual", "--channel", "x"],
+        ["--fd", "{fd}", "--interface", "slcan", "--channel", "/dev/no-such-adapter"],
+        ["--fd", "{fd}", "--interface", "virtual", "--channel", "x", "--option", "novalue"],
+    ],
+)
+def test_an_interface_that_cannot_be_opened_is_named_and_nothing_started(words: list[str]) -> None:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, far:
+        words = [word.format(fd=far.fileno()) for word in words]
+        done = subprocess.run(
+            [sys.executable, "-m", "tidegate.hal.bridge", *words],
+            pass_fds=[far.fileno()],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "bridge:" in done.stderr or "usage:" in done.stderr
