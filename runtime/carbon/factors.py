@@ -1,0 +1,294 @@
+"""Emission factors: hold steps with a source, a kind and a status, never interpolated.
+
+A factor is a whole number of micrograms CO2e per kWh. A series keeps every version of a step with the time at which it
+was known, so that a restatement makes a new version and an old report still finds its own. What a look-up had to do
+(actual, estimated, forecast, held, fallback) goes with the number into the ledger and onto every report.
+"""
+
+import bisect
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+from tidegate.runtime.carbon.whole import to_whole
+
+KINDS = ("average", "marginal", "residual", "cfe")
+STATUSES = ("actual", "estimated", "forecast")
+# ug per kWh of one unit
+UNITS = {
+    "g/kWh": Decimal(1_000_000),
+    "kg/kWh": Decimal(1_000_000_000),
+    "kg/MWh": Decimal(1_000_000),
+    "t/MWh": Decimal(1_000_000_000),
+    "lb/MWh": Decimal("453592.37"),  # 1 lb = 453.59237 g exactly
+}
+FACTOR_MAX = 3_000_000_000  # 3 kg/kWh: above the dirtiest lignite; a larger number is a wrong unit
+HOLD_S = 7200  # how long the last step is held over a gap before the fallback takes over
+
+
+class FactorError(ValueError):
+    """A factor that cannot be used; the text names file, line and remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One factor, valid from start to end. `issued_utc_s` is when it was known; 0 = not said."""
+
+    start_utc_s: int
+    end_utc_s: int
+    ug_per_kwh: int
+    status: str = "actual"
+    issued_utc_s: int = 0
+    version: str = ""
+    mark: str = ""  # why the status is not "actual", in the file's own words
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look-up gave, and how."""
+
+    ug_per_kwh: int
+    status: str  # actual, estimated, forecast, held or fallback
+    source: str
+    start_utc_s: int
+    version: str = ""
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "ug_per_kwh": self.ug_per_kwh,
+            "status": self.status,
+            "source": self.source,
+            "step_utc_s": self.start_utc_s,
+            "version": self.version,
+        }
+
+
+@dataclass(slots=True)
+class Series:
+    """Steps of one zone and kind. Later-known versions of a step lie beside the earlier ones."""
+
+    zone: str
+    kind: str
+    source: str
+    sha256: str = ""
+    lifecycle: str = "not stated"
+    steps: list[Step] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    _starts: list[int] = field(default_factory=list)
+
+    def finish(self) -> "Series":
+        """Sort, and refuse overlaps of one version."""
+        self.steps.sort(key=lambda step: (step.start_utc_s, step.issued_utc_s))
+        for before, after in zip(self.steps, self.steps[1:], strict=False):
+            if after.start_utc_s < before.end_utc_s and after.start_utc_s != before.start_utc_s:
+                raise FactorError(
+                    f"{self.source}: the steps from {iso(before.start_utc_s)} and {iso(after.start_utc_s)} overlap; "
+                    "give each moment one factor, or the same interval a later issued_at"
+                )
+            if after.start_utc_s == before.start_utc_s and after.issued_utc_s == before.issued_utc_s:
+                raise FactorError(
+                    f"{self.source}: the step from {iso(after.start_utc_s)} stands twice with the same issue time; "
+                    "remove one, or give the restatement a later issued_at"
+                )
+        self._starts = [step.start_utc_s for step in self.steps]
+        return self
+
+    def at(self, utc_s: int, known_utc_s: int | None = None) -> tuple[Step, bool] | None:
+        """The newest version of the step at a moment that was known by `known_utc_s`, and whether it had to be held.
+
+        None if there is none, or the last one ended more than HOLD_S before.
+        """
+        index = bisect.bisect_right(self._starts, utc_s) - 1
+        while index >= 0:
+            step = self.steps[index]
+            if known_utc_s is None or step.issued_utc_s <= known_utc_s:
+                if utc_s < step.end_utc_s:
+                    return step, False
+                return (step, True) if utc_s < step.end_utc_s + HOLD_S else None
+            index -= 1
+        return None
+
+
+@dataclass(slots=True)
+class Factors:
+    """The factors of one site: a grid series, a fallback, and constants by source name."""
+
+    grid: Series | None
+    fallback_ug_per_kwh: int
+    fallback_source: str
+    constants: dict[str, tuple[int, str]] = field(default_factory=dict)
+    marginal: Series | None = None
+
+    def grid_at(self, utc_s: int, known_utc_s: int | None = None) -> Found:
+        return self._found(self.grid, utc_s, known_utc_s)
+
+    def marginal_at(self, utc_s: int, known_utc_s: int | None = None) -> Found | None:
+        return None if self.marginal is None else self._found(self.marginal, utc_s, known_utc_s)
+
+    def _found(self, series: Series | None, utc_s: int, known_utc_s: int | None) -> Found:
+        if series is not None:
+            got = series.at(utc_s, known_utc_s)
+            if got is not None:
+                step, held = got
+                return Found(
+                    step.ug_per_kwh, "held" if held else step.status, series.source, step.start_utc_s, step.version
+                )
+        return Found(self.fallback_ug_per_kwh, "fallback", self.fallback_source, 0)
+
+    def source_at(self, name: str) -> Found:
+        """Factor of an on-site source; 0 for what burns nothing, and it says so."""
+        if name in self.constants:
+            value, source = self.constants[name]
+            return Found(value, "actual", source, 0)
+        return Found(0, "actual", "no fuel: direct emissions 0 by definition", 0)
+
+
+# ---- reading ----
+
+
+def iso(utc_s: int) -> str:
+    return datetime.fromtimestamp(utc_s, UTC).strftime("%Y-%m-%dT%H:%MZ")
+
+
+def parse_time(text: str, where: str) -> int:
+    """Seconds since 1970 of a time with an offset. Raises FactorError for a time that could mean two moments."""
+    try:
+        time = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+    except ValueError:
+        raise FactorError(f"{where}: {text!r} is not a time; write it like 2023-03-14T22:30Z") from None
+    if time.tzinfo is None:
+        raise FactorError(f"{where}: the time {text!r} has no offset; write Z for UTC, or +01:00")
+    return int(time.timestamp())
+
+
+def parse_factor(text: str, unit: str, where: str) -> int:
+    """Micrograms per kWh of a number in `unit`. Raises FactorError for text, negatives, an impossible unit."""
+    if unit not in UNITS:
+        raise FactorError(f"{where}: unit {unit!r} is not known; use one of {', '.join(UNITS)}")
+    try:
+        value = Decimal(text.strip())
+    except InvalidOperation:
+        raise FactorError(f"{where}: {text!r} is not a number") from None
+    if not value.is_finite():
+        raise FactorError(f"{where}: {text!r} is not a finite number")
+    whole = to_whole(value * UNITS[unit], 1)
+    if whole < 0:
+        raise FactorError(f"{where}: factor {text} {unit} is negative")
+    if whole > FACTOR_MAX:
+        raise FactorError(f"{where}: factor {text} {unit} is above 3 kg/kWh; the unit of the column is not {unit}")
+    return whole
+
+
+def read_gb_half_hours(path: Path) -> Series:
+    """Half-hourly file of the GB system operator: time_utc, forecast_g_per_kwh, actual_g_per_kwh.
+
+    A slot without an actual takes its forecast and is marked; a slot that is missing is held from the one before.
+    """
+    raw = path.read_bytes()
+    rows = _rows(raw, path.name, ("time_utc", "forecast_g_per_kwh", "actual_g_per_kwh"))
+    series = Series("GB", "average", path.name, hashlib.sha256(raw).hexdigest(), "direct")
+    last = None
+    for line, row in rows:
+        where = f"{path.name}, line {line}"
+        start = parse_time(row["time_utc"], where)
+        actual, forecast = row["actual_g_per_kwh"].strip(), row["forecast_g_per_kwh"].strip()
+        if not actual and not forecast:
+            raise FactorError(
+                f"{where}: neither an actual nor a forecast; remove the line, then the slot before is held"
+            )
+        if last is not None and start > last + 1800:
+            series.notes.append(f"{(start - last) // 1800 - 1} slot(s) missing from {iso(last + 1800)}: held")
+        if not actual:
+            series.notes.append(f"{iso(start)}: no actual yet, forecast used")
+        value = parse_factor(actual or forecast, "g/kWh", where)
+        series.steps.append(Step(start, start + 1800, value, "actual" if actual else "forecast"))
+        last = start
+    return series.finish()
+
+
+COLUMNS = ("start_utc", "end_utc", "zone", "value", "unit", "kind", "lifecycle", "status", "source", "version")
+
+
+def read_csv(path: Path) -> list[Series]:
+    """The product's own factor file, one series for each zone and kind.
+
+    Columns: start_utc, end_utc, zone, value, unit, kind, lifecycle, status, source, version; issued_at may follow.
+    """
+    raw = path.read_bytes()
+    found: dict[tuple[str, str], Series] = {}
+    for line, row in _rows(raw, path.name, COLUMNS):
+        where = f"{path.name}, line {line}"
+        kind, status = row["kind"].strip(), row["status"].strip()
+        if kind not in KINDS:
+            raise FactorError(f"{where}: kind {kind!r}, expected one of {', '.join(KINDS)}")
+        if status not in STATUSES:
+            raise FactorError(f"{where}: status {status!r}, expected one of {', '.join(STATUSES)}")
+        start, end = parse_time(row["start_utc"], where), parse_time(row["end_utc"], where)
+        if end <= start:
+            raise FactorError(f"{where}: the step ends at {row['end_utc']}, not after its start {row['start_utc']}")
+        key = (row["zone"].strip(), kind)
+        series = found.get(key)
+        if series is None:
+            series = found[key] = Series(
+                key[0],
+                kind,
+                row["source"].strip() or path.name,
+                hashlib.sha256(raw).hexdigest(),
+                row["lifecycle"].strip(),
+            )
+        issued = row.get("issued_at", "") or ""
+        series.steps.append(
+            Step(
+                start,
+                end,
+                parse_factor(row["value"], row["unit"].strip(), where),
+                status,
+                parse_time(issued, where) if issued.strip() else 0,
+                row["version"].strip(),
+            )
+        )
+    return [series.finish() for series in found.values()]
+
+
+def _rows(raw: bytes, name: str, columns: Sequence[str]) -> Iterable[tuple[int, dict[str, str]]]:
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FactorError(f"{name}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    reader = csv.DictReader(io.StringIO(text))
+    missing = [column for column in columns if column not in (reader.fieldnames or ())]
+    if missing:
+        raise FactorError(f"{name}, line 1: column {', '.join(missing)} is missing; expected {', '.join(columns)}")
+    for row in reader:
+        if any(row.get(column) is None for column in columns):
+            raise FactorError(f"{name}, line {reader.line_num}: fewer fields than the {len(columns)} columns")
+        yield reader.line_num, row
+
+
+def read(path: Path) -> Series:
+    """The average series of a factor file of any kind that is known, told by its columns or its JSON.
+
+    Raises FactorError naming the file and what was expected.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            first = file.readline()
+    except OSError as error:
+        raise FactorError(f"{path}: {error.strerror}") from None
+    if "forecast_g_per_kwh" in first:
+        return read_gb_half_hours(path)
+    if "start_utc" in first:
+        for series in read_csv(path):
+            if series.kind == "average":
+                return series
+        raise FactorError(f"{path.name}: no row of kind average")
+    raise FactorError(
+        f"{path.name}: not a factor file that is known; the first line should be {','.join(COLUMNS)} "
+        "or time_utc,forecast_g_per_kwh,actual_g_per_kwh"
+    )

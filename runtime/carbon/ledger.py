@@ -1,0 +1,245 @@
+"""The ledger: append-only entries, chained by hash, on SQLite or PostgreSQL.
+
+An entry is canonical JSON (whole numbers, text, true, false, null; keys sorted; no spaces). Its hash covers the hash of
+the entry before and the text, so that a changed, missing or reordered entry breaks the chain at its place. The reader's
+cursor and the state of the booking are written in the same transaction as the entries that they led to: after a crash
+the two agree, and the journal's replay goes on where the ledger stands.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+SCHEMA_VERSION = 1
+KINDS = ("open", "period", "factor", "edit", "job", "report", "block", "note")
+
+_meta = sa.MetaData()
+_entries = sa.Table(
+    "entries",
+    _meta,
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("start_utc_s", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False),
+    sa.Index("entries_by_kind", "kind", "start_utc_s"),
+)
+_state = sa.Table(
+    "state",
+    _meta,
+    sa.Column("name", sa.String(32), primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False),
+)
+
+
+class LedgerError(RuntimeError):
+    """The ledger cannot be used; the text says what to do."""
+
+
+def canonical(body: Mapping[str, Any]) -> str:
+    """The one text of a body. Raises ValueError for a float: it has no one text."""
+    _no_floats(body, "body")
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _no_floats(value: Any, where: str) -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{where}: key {key!r} is not text")
+            _no_floats(item, f"{where}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _no_floats(item, f"{where}[{index}]")
+    elif not (value is None or isinstance(value, (str, int))):
+        raise ValueError(f"{where}: {value!r} is neither text nor a whole number")
+
+
+def chain(previous: str, seq: int, kind: str, start_utc_s: int, text: str) -> str:
+    """Hash of an entry: everything that its row holds, behind the hash before."""
+    head = f"{previous}\n{seq}\n{kind}\n{start_utc_s}\n"
+    return hashlib.sha256(head.encode() + text.encode()).hexdigest()
+
+
+GENESIS = hashlib.sha256(b"tidegate carbon ledger 1").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    seq: int
+    kind: str
+    start_utc_s: int
+    body: dict[str, Any]
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something that is not what was written: where, and what."""
+
+    seq: int | None
+    what: str
+
+    def __str__(self) -> str:
+        return self.what if self.seq is None else f"entry {self.seq}: {self.what}"
+
+
+class Ledger:
+    """One site's ledger. One writer; any number of readers.
+
+    url : SQLAlchemy URL, or a path, which means SQLite.
+    Raises LedgerError for a database that cannot be opened, or that a newer version wrote.
+    """
+
+    def __init__(self, url: str | Path, *, read_only: bool = False) -> None:
+        text = str(url)
+        if "://" not in text:
+            if read_only and not Path(text).exists():
+                raise LedgerError(f"{text}: no ledger there")
+            text = f"sqlite:///file:{text}?mode=ro&uri=true" if read_only else f"sqlite:///{text}"
+        self.url = text
+        self.read_only = read_only
+        self._engine = sa.create_engine(text)
+        self.sqlite = self._engine.dialect.name == "sqlite"
+        if self.sqlite:
+            sa.event.listen(self._engine, "connect", _tune_sqlite(read_only))
+        try:
+            self._open()
+        except sa.exc.DatabaseError as error:
+            raise LedgerError(f"{text}: cannot be opened as a ledger: {error.orig}") from error
+        self._head_seq, self._head_hash = self._read_head()
+
+    def _open(self) -> None:
+        if not self.read_only:
+            _meta.create_all(self._engine)
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(_entries.c.body).where(_entries.c.seq == 0)).fetchone()
+        if row is None:
+            return
+        version = json.loads(row[0])["schema"]
+        if version > SCHEMA_VERSION:
+            raise LedgerError(
+                f"{self.url}: written by schema {version}, this version knows {SCHEMA_VERSION}; update tidegate, "
+                "nothing was changed"
+            )
+
+    def _read_head(self) -> tuple[int, str]:
+        with self._engine.connect() as connection:
+            row = connection.execute(
+                sa.select(_entries.c.seq, _entries.c.hash).order_by(_entries.c.seq.desc()).limit(1)
+            ).fetchone()
+        return (-1, GENESIS) if row is None else (row[0], row[1])
+
+    @property
+    def head(self) -> tuple[int, str]:
+        """(seq, hash) of the newest entry."""
+        return self._head_seq, self._head_hash
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # ---- writing ----
+
+    def begin(self, site: str) -> None:
+        """Write the opening entry of a new ledger; nothing if there is one."""
+        if self._head_seq < 0:
+            self.append([("open", 0, {"schema": SCHEMA_VERSION, "site": site, "units": "mWh, ug CO2e, s"})])
+
+    def append(
+        self, entries: Sequence[tuple[str, int, Mapping[str, Any]]], state: Mapping[str, str] | None = None
+    ) -> list[tuple[int, str]]:
+        """Append (kind, start_utc_s, body) and put the named state texts in one transaction. -> (seq, hash) of each.
+
+        Raises LedgerError if the database refuses; nothing is written then.
+        """
+        seq, previous = self._head_seq, self._head_hash
+        rows = []
+        for kind, start_utc_s, body in entries:
+            if kind not in KINDS:
+                raise ValueError(f"kind {kind!r}: expected one of {', '.join(KINDS)}")
+            seq += 1
+            text = canonical(body)
+            previous = chain(previous, seq, kind, start_utc_s, text)
+            rows.append({"seq": seq, "kind": kind, "start_utc_s": start_utc_s, "body": text, "hash": previous})
+        try:
+            with self._engine.begin() as connection:
+                if rows:
+                    connection.execute(_entries.insert(), rows)
+                for name, text in (state or {}).items():
+                    put = {"body": text, "hash": hashlib.sha256(f"{name}\n{text}".encode()).hexdigest()}
+                    done = connection.execute(_state.update().where(_state.c.name == name).values(**put))
+                    if done.rowcount == 0:
+                        connection.execute(_state.insert().values(name=name, **put))
+        except sa.exc.IntegrityError as error:
+            raise LedgerError(f"{self.url}: somebody else appended to this ledger; one writer only") from error
+        except sa.exc.DatabaseError as error:
+            raise LedgerError(f"{self.url}: nothing was written: {error.orig}") from error
+        if rows:
+            self._head_seq, self._head_hash = seq, previous
+        return [(row["seq"], row["hash"]) for row in rows]  # type: ignore[misc]
+
+    # ---- reading ----
+
+    def state(self, name: str) -> str | None:
+        """A state text; None if it was never put. Raises LedgerError if it is not what was written."""
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(_state.c.body, _state.c.hash).where(_state.c.name == name)).fetchone()
+        if row is None:
+            return None
+        if hashlib.sha256(f"{name}\n{row[0]}".encode()).hexdigest() != row[1]:
+            raise LedgerError(f"{self.url}: the state {name!r} is not what was written; restore it from a copy")
+        return str(row[0])
+
+    @contextmanager
+    def _rows(self, query: sa.Select[Any]) -> Iterator[Iterable[Any]]:
+        with self._engine.connect() as connection:
+            yield connection.execution_options(yield_per=2000).execute(query)
+
+    def entries(self, kind: str | None = None, start: int | None = None, end: int | None = None) -> Iterator[Entry]:
+        """Entries in order, of one kind and with start_utc_s in [start, end) where given."""
+        query = sa.select(_entries).order_by(_entries.c.seq)
+        if kind is not None:
+            query = query.where(_entries.c.kind == kind)
+        if start is not None:
+            query = query.where(_entries.c.start_utc_s >= start)
+        if end is not None:
+            query = query.where(_entries.c.start_utc_s < end)
+        with self._rows(query) as rows:
+            for row in rows:
+                yield Entry(row.seq, row.kind, row.start_utc_s, json.loads(row.body), row.hash)
+
+    def verify(self) -> list[Damage]:
+        """Walk the whole chain; every entry that is changed, missing or out of place is named."""
+        damages: list[Damage] = []
+        previous, expected = GENESIS, 0
+        with self._rows(sa.select(_entries).order_by(_entries.c.seq)) as rows:
+            for row in rows:
+                if row.seq != expected:
+                    gap = f"{expected} to {row.seq - 1}" if row.seq - 1 > expected else str(expected)
+                    damages.append(Damage(row.seq, f"entry {gap} missing before it"))
+                elif chain(previous, row.seq, str(row.kind), row.start_utc_s, str(row.body)) != row.hash:
+                    damages.append(Damage(row.seq, "changed, or not in its place"))
+                previous, expected = str(row.hash), row.seq + 1
+        with self._rows(sa.select(_state)) as rows:
+            for row in rows:
+                if hashlib.sha256(f"{row.name}\n{row.body}".encode()).hexdigest() != row.hash:
+                    damages.append(Damage(None, f"state {row.name!r} changed"))
+        return damages
+
+
+def _tune_sqlite(read_only: bool) -> Any:
+    def tune(connection: Any, _record: Any) -> None:
+        if not read_only:
+            # WAL with FULL: a commit is on the disk when it returns, and readers never stop the writer.
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA cache_size=-8000")
+
+    return tune
