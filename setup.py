@@ -82,7 +82,7 @@ setup(
     package_data={
         f"{NAME}.runtime": ["py.typed"],
         f"{NAME}.ext": ["*.pxd", "*.h", "*.pyi", "py.typed"],
-        f"{NAME}.hal": ["py.typed", "*.toml", "devices/*"],
+        f"{NAME}.hal": ["py.typed", "*.toml", "devices/*", "devices/sunspec/*"],
         f"{NAME}.config": ["py.typed", "*.toml", "sites/*", "demo/*"],
     },
     ext_modules=cythonize(

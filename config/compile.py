@@ -1,0 +1,539 @@
+"""From a site and its device maps to the program that the core runs."""
+
+import math
+from typing import Any
+
+from tidegate.config.plan import PortPlan, port_plan
+from tidegate.config.site import EXIT_PLAN, Device, Site, SiteError, Storage
+from tidegate.ext import program
+from tidegate.hal.maps import DeviceMap, MapError, Point, load_map
+from tidegate.hal.vocabulary import signals
+
+RAMP_GO_S = 0.5  # from zero to full power, where the site file says nothing
+RAMP_STOP_S = 0.02
+
+# Age budget: so many readings may fail before a point is stale, inside a floor and a ceiling.
+AGE_READINGS = 3
+AGE_FLOOR_NS, AGE_CEILING_NS = 250_000_000, 30_000_000_000
+
+ROLE_NODES = {
+    "grid-meter": "grid",
+    "it-meter": "it",
+    "cooling-meter": "cooling",
+    "pv-meter": "pv",
+    "circuit-meter": "circuit",
+    "pcs": "ess",
+}
+
+
+def load_maps(site: Site, problems: list[str]) -> dict[str, DeviceMap]:
+    """Device name -> its map with the site's options; every problem of every map is added to `problems`."""
+    found: dict[str, DeviceMap] = {}
+    for device in site.device:
+        source = str(site.folder / device.map) if device.map.endswith(".toml") else device.map
+        options = {key: _option_text(value) for key, value in device.options.items()}
+        models = {}
+        for number, address in device.sunspec_models.items():
+            if number.isdigit():
+                models[int(number)] = address
+            else:
+                problems.append(f"device[{device.name}].sunspec_models: {number!r} is not a model number")
+        try:
+            found[device.name] = load_map(source, options, device.sunspec_base, models)
+        except MapError as error:
+            problems += [f"device[{device.name}]: {line}" for line in error.problems]
+            continue
+        if found[device.name].map.kind != _kind(device):
+            problems.append(
+                f"device[{device.name}].map: {device.map} is a map for a {found[device.name].map.kind}, "
+                f"but the role is {device.role}"
+            )
+        serial = device.bus in {one.name for one in site.serial}
+        if serial != (found[device.name].bus == "serial"):
+            problems.append(
+                f"device[{device.name}].bus: {device.bus} is a {'serial port' if serial else 'CAN bus'}, "
+                f"but {device.map} speaks {found[device.name].map.protocol}"
+            )
+    return found
+
+
+def _option_text(value: str | int | float | bool) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def _kind(device: Device) -> str:
+    return device.role if device.role in ("pcs", "bms") else "meter"
+
+
+class Compiler:
+    """Collects the rows of one program; `problems` grows, nothing is raised before the end."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.problems: list[str] = []
+        self.maps = load_maps(site, self.problems)
+        self.devices = [device for device in site.device if device.name in self.maps]
+        self.points: list[dict[str, Any]] = []
+        self.labels: list[dict[str, Any]] = []  # what the describe blob says beside each point
+        self.plans: list[PortPlan] = []
+        self.unit_of_device: dict[str, int] = {}
+        for number, storage in enumerate(site.storage):
+            self.unit_of_device[storage.bms] = self.unit_of_device[storage.pcs] = number
+
+    # ------------------------------------------------------------------------------------------------- points
+
+    def name_in_image(self, device: Device, signal: str) -> str:
+        """The image's name of a device's signal; an inverted meter has its energy registers swapped."""
+        if device.invert:
+            signal = {"import_wh": "export_wh", "export_wh": "import_wh"}.get(signal, signal)
+        return f"{device.name}.{signal}"
+
+    def has(self, device: str, signal: str) -> bool:
+        """Whether a device's map gives a signal."""
+        return device in self.maps and signal in self.maps[device].signal_names()
+
+    def add_point(self, device: Device, signal: str, unit: str, age_ns: int, label: dict[str, Any]) -> str:
+        """Add one row of the image; returns its name."""
+        name = self.name_in_image(device, signal)
+        number = self.site.device.index(device)
+        age = round(device.age_max_ms * 1e6) if device.age_max_ms and age_ns else age_ns
+        self.points.append({"name": name, "unit": unit, "device": number, "age_max_ns": age})
+        self.labels.append({"name": name, "unit": unit, "device": number, **label})
+        return name
+
+    # -------------------------------------------------------------------------------------------------- CAN
+
+    def can_rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """(received frames, cyclic frames) of all buses."""
+        frames: list[dict[str, Any]] = []
+        transmits: list[dict[str, Any]] = []
+        taken: dict[tuple[int, int], str] = {}
+        for bus, can in enumerate(self.site.can):
+            for device in self.devices:
+                found = self.maps[device.name]
+                if device.bus != can.name or found.bus != "can":
+                    continue
+                if found.can.bitrate != can.bitrate and not any(k == "bitrate" for k in device.options):
+                    self.problems.append(
+                        f"can[{can.name}].bitrate: {can.bitrate}, but {device.name} ({found.name}) runs at "
+                        f"{found.can.bitrate}"
+                    )
+                for frame in found.frame:
+                    extended = 0x80000000 if frame.extended else 0
+                    ident = (frame.id + device.can_id_offset) | extended
+                    if (bus, ident) in taken:
+                        self.problems.append(
+                            f"device[{device.name}]: frame 0x{ident & 0x1FFFFFFF:X} on {can.name} already belongs to "
+                            f"{taken[(bus, ident)]}; set can_id_offset, or use another bus"
+                        )
+                    taken[(bus, ident)] = device.name
+                    frames.append(self._can_frame(device, frame, bus, ident))
+                for tx in found.transmit:
+                    transmits.append(
+                        {
+                            "id": (tx.id + device.can_id_offset) | (0x80000000 if tx.extended else 0),
+                            "bus": bus,
+                            "data": bytes(tx.data),
+                            "kind": 1 if tx.kind == "heartbeat" else 0,
+                            "unit": self.unit_of_device.get(device.name, -1) if tx.kind == "heartbeat" else -1,
+                            "period_ns": round(tx.period_ms * 1e6),
+                            "counter_start": -1 if tx.counter_start is None else tx.counter_start,
+                            "counter_length": tx.counter_length,
+                        }
+                    )
+        return frames, transmits
+
+    def _can_frame(self, device: Device, frame: Any, bus: int, ident: int) -> dict[str, Any]:
+        age = round((frame.age_ms or frame.period_ms * AGE_READINGS) * 1e6)
+        age = min(max(age, AGE_FLOOR_NS), AGE_CEILING_NS) if age else 0
+        flags = program.CAN_FRAME_FLAGS
+        row: dict[str, Any] = {
+            "id": ident,
+            "bus": bus,
+            "len_min": frame.len[0],
+            "len_max": frame.len[1],
+            "flags": (flags["fd"] if frame.fd else 0)
+            | (flags["mux"] if frame.mux_start is not None else 0)
+            | (flags["counter"] if frame.counter_start is not None else 0)
+            | (flags["crc"] if frame.crc else 0),
+            "mux_start": frame.mux_start or 0,
+            "mux_length": frame.mux_length,
+            "mux_big_endian": int(frame.mux_big_endian),
+            "counter_start": frame.counter_start or 0,
+            "counter_length": frame.counter_length,
+            "crc_kind": 1 if frame.crc else 0,
+            "crc_byte": frame.crc_byte if frame.crc else 0,
+            "period_ns": round(frame.period_ms * 1e6),
+        }
+        fields = []
+        for signal in frame.signal:
+            name = self.add_point(device, signal.name, signal.unit, age, {"register": signal.register_name})
+            fields.append({"point": name, **can_field(signal)})
+        return {**row, "fields": fields}
+
+    # ------------------------------------------------------------------------------------------------ Modbus
+
+    def port_rows(self) -> list[dict[str, Any]]:
+        """Ports with their slaves, blocks, fields and commands."""
+        ports = []
+        for serial in self.site.serial:
+            users = [
+                (d, self.maps[d.name])
+                for d in self.devices
+                if d.bus == serial.name and self.maps[d.name].bus == "serial"
+            ]
+            plan = port_plan(serial, users, self.problems)
+            self.plans.append(plan)
+            slaves = [self._slave(device, found, plan) for device, found in users]
+            rule = serial.gap if isinstance(serial.gap, str) else "fixed"
+            ports.append(
+                {
+                    "name": serial.name,
+                    "baud": serial.baud,
+                    "parity": serial.parity,
+                    "stop_bits": serial.stop_bits,
+                    "gap_rule": program.GAP_RULES[rule],
+                    "gap_ns": serial.gap * 1000 if isinstance(serial.gap, int) else 0,
+                    "flags": (1 if serial.strip_echo else 0) | (2 if serial.rs485 else 0),
+                    "slaves": slaves,
+                }
+            )
+        return ports
+
+    def _slave(self, device: Device, found: DeviceMap, plan: PortPlan) -> dict[str, Any]:
+        blocks = []
+        names = {p.name: self.name_in_image(device, p.name) for p in found.point}
+        for block in (b for b in plan.blocks if b.device == device.name):
+            period = block.period_ns or plan.round_ns
+            age = 0 if block.poll == "once" else int(min(max(AGE_READINGS * period, AGE_FLOOR_NS), AGE_CEILING_NS))
+            fields = []
+            for point in block.points:
+                label = {"register": point.register_name, "address": point.address, "function": point.function}
+                if point.hidden:
+                    label["hidden"] = True
+                self.add_point(device, point.name, point.unit, age, label)
+                fields.append(register_field(device, point, block.address, names))
+            blocks.append(
+                {
+                    "function": block.function,
+                    "poll_class": program.POLL_CLASSES[block.poll],
+                    "address": block.address,
+                    "count": block.count,
+                    "period_ns": block.period_ns,
+                    "signature": 0 if block.signature_word is None else 1,
+                    "signature_word": block.signature_word or 0,
+                    "fields": fields,
+                }
+            )
+        unit = self.unit_of_device.get(device.name, -1)
+        commands = []
+        if unit >= 0:
+            commands = [command_row(command, unit, names) for command in found.command]
+        timeout_ms = device.timeout_ms or found.modbus.timeout_ms
+        return {
+            "unit_id": device.unit_id,
+            "device": self.site.device.index(device),
+            "timeout_ns": round(timeout_ms * 1e6),
+            "turnaround_ns": round(
+                (found.modbus.turnaround_ms if device.turnaround_ms is None else device.turnaround_ms) * 1e6
+            ),
+            "blocks": blocks,
+            "commands": commands,
+        }
+
+    # ----------------------------------------------------------------------------------------- site and units
+
+    def site_row(self) -> dict[str, Any]:
+        """Where the control finds the meters."""
+        row: dict[str, Any] = {}
+        circuits = []
+        for device in self.devices:
+            if device.role == "grid-meter":
+                row["grid_w"] = f"{device.name}.power_w"
+                row["grid_w_l"] = [
+                    f"{device.name}.power_l{n}_w" if self.has(device.name, f"power_l{n}_w") else -1 for n in (1, 2, 3)
+                ]
+                for key in ("import_wh", "export_wh"):
+                    if self.has(device.name, key):
+                        row[f"grid_{key}"] = f"{device.name}.{key}"
+            elif device.role == "pv-meter":
+                row["pv_w"] = f"{device.name}.power_w"
+            elif device.role == "circuit-meter":
+                circuits.append(f"{device.name}.power_w")
+        if circuits:
+            row["circuit_w"] = circuits
+        return row
+
+    def unit_row(self, storage: Storage) -> dict[str, Any]:
+        """Where the gate finds a unit's signals, and its limits as integers."""
+        row: dict[str, Any] = {"name": storage.name, "energy_wh": storage.energy_wh}
+        for name, signal in signals().items():
+            device = storage.bms if signal.kind == "bms" else storage.pcs
+            if signal.kind in ("bms", "pcs") and signal.row and self.has(device, name):
+                row[signal.row] = f"{device}.{name}"
+        highest = max(storage.charge_w_max, storage.discharge_w_max)
+        go = storage.ramp_go_w_per_s or highest / RAMP_GO_S
+        stop = storage.ramp_stop_w_per_s or max(highest / RAMP_STOP_S, 5 * go)
+        row["gate"] = {
+            "charge_w_max": math.floor(storage.charge_w_max),
+            "discharge_w_max": math.floor(storage.discharge_w_max),
+            "charge_ma_max": _milli(storage.charge_a_max),
+            "discharge_ma_max": _milli(storage.discharge_a_max),
+            "soc_min_cpct": math.ceil(storage.soc_min * 1e4 - 1e-6),
+            "soc_max_cpct": math.floor(storage.soc_max * 1e4 + 1e-6),
+            "soc_taper_cpct": round(storage.soc_taper * 1e4),
+            "temp_min_ddegc": math.ceil(storage.temp_min_c * 10 - 1e-6),
+            "temp_max_ddegc": math.floor(storage.temp_max_c * 10 + 1e-6),
+            "temp_taper_ddegc": round(storage.temp_taper_c * 10),
+            "cell_mv_min": math.ceil(storage.cell_v_min * 1000 - 1e-6),
+            "cell_mv_max": math.floor(storage.cell_v_max * 1000 + 1e-6),
+            "ramp_go_w_per_s": math.floor(go),
+            "ramp_stop_w_per_s": math.ceil(stop),
+        }
+        return row
+
+    def control_row(self) -> dict[str, Any]:
+        """Settings of the corridor; a limit that the site leaves out stays infinite."""
+        limits, control = self.site.limits, self.site.control
+        row: dict[str, Any] = {
+            "connection_import_w_max": limits.connection_import_w_max,
+            "connection_export_w_max": limits.connection_export_w_max,
+            "peak_w_max": control.peak_w_max,
+            "recharge_w_max": control.recharge_w_max if control.recharge_w_max is not None else control.peak_w_max,
+            "ramp_up_w_per_s": control.ramp_up_w_per_s,
+            "ramp_down_w_per_s": control.ramp_down_w_per_s,
+            "target_soc": control.target_soc,
+            "recharge_rate_w": control.recharge_rate_w,
+            "reserve_soc": control.reserve_soc,
+            "trim_per_s": control.trim_per_s,
+            "meter_latency_s": control.meter_latency_ms / 1e3,
+            "deadband_w": control.deadband_w,
+            "pcs_tau_s": control.pcs_tau_ms / 1e3,
+        }
+        if row["recharge_rate_w"] is None:
+            row["recharge_rate_w"] = sum(storage.charge_w_max for storage in self.site.storage)
+        return {key: value for key, value in row.items() if value is not None}
+
+    # ------------------------------------------------------------------------------------------------ describe
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Carbon's view: for each metered role, its power and its energy registers.
+
+        in_wh counts what is positive inside (import, discharge, generation), out_wh the other direction.
+        """
+        nodes = []
+        for device in self.devices:
+            if device.role not in ROLE_NODES:
+                continue
+            pair = ("discharged_wh", "charged_wh") if device.role == "pcs" else ("import_wh", "export_wh")
+            energies = [f"{device.name}.{key}" if self.has(device.name, key) else None for key in pair]
+            nodes.append(
+                {
+                    "role": ROLE_NODES[device.role],
+                    "device": device.name,
+                    "power": f"{device.name}.power_w",
+                    "in_wh": energies[0],
+                    "out_wh": energies[1],
+                }
+            )
+        return nodes
+
+    def describe(self, faults: list[dict[str, Any]]) -> dict[str, Any]:
+        """What the gateway, the sidecar, the simulator and people need beside the rows."""
+        site = self.site
+        standard = program.standard_points(len(site.storage))
+        points = [{"name": name, "unit": unit, "device": -1} for name, unit in standard] + self.labels
+        return {
+            "schema": 1,
+            "site": site.site.model_dump(mode="json"),
+            "folder": str(site.folder),
+            "period_ns": site.site.period_us * 1000,
+            "snapshot_every": snapshot_every(site),
+            "points": points,
+            "devices": [self._described(device) for device in site.device],
+            "ports": [one.model_dump(mode="json") for one in site.serial],
+            "can": [one.model_dump(mode="json") for one in site.can],
+            "units": [one.model_dump(mode="json") for one in site.storage],
+            "limits": site.limits.model_dump(mode="json"),
+            "control": site.control.model_dump(mode="json"),
+            "gateway": site.gateway.model_dump(mode="json"),
+            "carbon": site.carbon.model_dump(mode="json"),
+            "simulation": site.simulation.model_dump(mode="json") if site.simulation else None,
+            "simulated": site.simulated,
+            "nodes": self.nodes(),
+            "faults": faults,
+            "commands": [
+                {"device": device.name, "name": command.name, "kind": command.kind, "address": command.address}
+                for device in self.devices
+                for command in self.maps[device.name].command
+            ],
+            "plan": [
+                {
+                    "port": plan.port,
+                    "share": round(plan.share, 4),
+                    "round_us": round(plan.round_ns / 1e3),
+                    "blocks": [
+                        {
+                            "device": b.device,
+                            "function": b.function,
+                            "address": b.address,
+                            "count": b.count,
+                            "poll": b.poll,
+                            "period_ms": b.period_ns / 1e6,
+                            "time_us": round(b.time_ns / 1e3),
+                        }
+                        for b in plan.blocks
+                    ],
+                }
+                for plan in self.plans
+            ],
+        }
+
+    def _described(self, device: Device) -> dict[str, Any]:
+        found = self.maps[device.name]
+        return {
+            "name": device.name,
+            "map": device.map,
+            "kind": found.map.kind,
+            "protocol": found.map.protocol,
+            "title": found.map.title,
+            "doubts": list(found.map.doubts),
+            "role": device.role,
+            "bus": device.bus,
+            "unit_id": device.unit_id,
+            "invert": device.invert,
+            "options": {key: _option_text(value) for key, value in device.options.items()},
+            "unit": self.unit_of_device.get(device.name, -1),
+            "sunspec": {str(number): start for number, start in found.model_starts().items()},
+        }
+
+
+def _milli(ampere: float | None) -> int:
+    return 2_000_000_000 if ampere is None else math.floor(ampere * 1000)
+
+
+def can_field(signal: Any) -> dict[str, Any]:
+    """The decode row of one CAN signal, without its point."""
+    flags = program.CAN_FIELD_FLAGS
+    low, high = signal.range if signal.range is not None else (-math.inf, math.inf)
+    sentinel = sum(1 << value for value in signal.one_of) if signal.one_of else signal.sentinel
+    return {
+        "start": signal.start,
+        "length": signal.length,
+        "big_endian": int(signal.byte_order == "big"),
+        "is_signed": int(signal.signed),
+        "flags": (flags["one_of"] if signal.one_of else flags["sentinel"] if signal.sentinel is not None else 0)
+        | (flags["abs"] if signal.magnitude else 0)
+        | (flags["float"] if signal.is_float else 0)
+        | (flags["muxed"] if signal.mux is not None else 0),
+        "mux_value": signal.mux or 0,
+        "mask": signal.mask,
+        "scale": signal.scale * signal.sign,
+        "offset": signal.offset * signal.sign,
+        "min": low,
+        "max": high,
+        "sentinel": sentinel or 0,
+    }
+
+
+def register_field(device: Device, point: Point, block_address: int, names: dict[str, str]) -> dict[str, Any]:
+    """The decode row of one register point. names: signal -> name in the image."""
+    assert point.address is not None
+    flags = program.FIELD_FLAGS
+    # A meter mounted the other way round counts the other way; its energy registers are swapped by name instead.
+    directed = point.positive is not None and device.invert and not point.unit.endswith("Wh")
+    sign = -1.0 if directed else 1.0
+    low, high = point.range if point.range is not None else (-math.inf, math.inf)
+    sentinel = sum(1 << value for value in point.one_of) if point.one_of else point.sentinel
+    return {
+        "point": names[point.name],
+        "offset": point.address - block_address,
+        "type": program.FIELD_TYPES[point.type],
+        "flags": (flags["one_of"] if point.one_of else flags["sentinel"] if point.sentinel is not None else 0)
+        | (flags["low_word_first"] if point.word_order == "low-first" else 0)
+        | (flags["byte_swap"] if point.byte_swap else 0)
+        | (flags["sf_point"] if point.sf else 0)
+        | (flags["acc"] if point.accumulates else 0),
+        "bit_first": point.bit,
+        "bit_count": point.bits,
+        "sf_point": names[point.sf] if point.sf else -1,
+        "scale": point.signed_scale * sign,
+        "offset_value": point.offset,
+        "min": low,
+        "max": high,
+        "sentinel": sentinel or 0,
+    }
+
+
+def command_row(command: Any, unit: int, names: dict[str, str]) -> dict[str, Any]:
+    """The row of one written register."""
+    flags = program.FIELD_FLAGS
+    return {
+        "function": command.function,
+        "kind": program.COMMAND_KINDS[command.kind],
+        "address": command.address,
+        "count": command.words if command.function == 16 else 1,
+        "type": program.FIELD_TYPES[command.type],
+        "flags": (flags["low_word_first"] if command.word_order == "low-first" else 0)
+        | (flags["sf_point"] if command.sf else 0),
+        "unit": unit,
+        "sf_point": names[command.sf] if command.sf else -1,
+        "readback_point": names[command.readback] if command.readback else -1,
+        "scale": command.signed_scale,
+        "value": command.value,
+        "resend_ns": round(command.resend_ms * 1e6),
+    }
+
+
+def snapshot_every(site: Site) -> int:
+    """Cycles between two snapshots."""
+    return max(1, round(1e6 / (site.site.period_us * site.site.snapshot_hz)))
+
+
+def fault_rows(site: Site, problems: list[str]) -> tuple[dict[int, dict[str, Any]], list[dict[str, Any]]]:
+    """(rows for the gate by number, what the describe blob says of them) from faults.toml and the site's changes."""
+    from tidegate.config.faults import load_faults
+
+    return load_faults(site.safety.faults, problems)
+
+
+def compile_site(site: Site) -> bytes:
+    """The program of a site: everything the core needs, hashed.
+
+    Raises SiteError with every problem that needs the device maps to be seen: bad maps, missing signals, clashing CAN
+    ids, a bus that cannot carry its poll plan, more rows than the core has room for.
+    """
+    made = Compiler(site)
+    frames, transmits = made.can_rows()
+    ports = made.port_rows()
+    problems = made.problems
+    faults, described_faults = fault_rows(site, problems)
+    if not problems:
+        for plan in made.plans:
+            commands = sum(
+                len(slave["commands"]) for port in ports if port["name"] == plan.port for slave in port["slaves"]
+            )
+            if commands > 32:
+                problems.append(
+                    f"serial[{plan.port}]: {commands} written registers, a port has room for 32; use two ports"
+                )
+    if problems:
+        raise SiteError("site", problems, EXIT_PLAN)
+    spec = {
+        "period_ns": site.site.period_us * 1000,
+        "snapshot_every": snapshot_every(site),
+        "points": made.points,
+        "site": made.site_row(),
+        "control": made.control_row(),
+        "units": [made.unit_row(storage) for storage in site.storage],
+        "faults": faults,
+        "n_can_buses": len(site.can),
+        "can_frames": frames,
+        "can_tx": transmits,
+        "ports": ports,
+        "describe": made.describe(described_faults),
+    }
+    try:
+        return program.pack(spec)
+    except ValueError as error:
+        raise SiteError("site", [f"cannot be packed: {error}"], EXIT_PLAN) from None

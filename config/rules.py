@@ -1,0 +1,234 @@
+"""Rules between keys of a site file: what each key alone cannot say.
+
+They work on the raw TOML, so that one wrong value elsewhere does not hide them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+from zoneinfo import ZoneInfo
+
+Place = Callable[[tuple[int | str, ...]], str]
+
+METERS = ("grid-meter", "it-meter", "cooling-meter", "pv-meter", "circuit-meter")
+
+
+def _rows(raw: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    rows = raw.get(key, [])
+    return [row if isinstance(row, dict) else {} for row in rows] if isinstance(rows, list) else []
+
+
+def _number(table: Any, key: str, default: float | None = None) -> float | None:
+    value = table.get(key, default) if isinstance(table, dict) else default
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def cross_check(raw: dict[str, Any], place: Place) -> list[str]:
+    """Everything that contradicts itself in a site, as sentences with place and remedy."""
+    return [
+        *_check_names(raw, place),
+        *_check_buses(raw, place),
+        *_check_roles(raw, place),
+        *_check_storage(raw, place),
+        *_check_limits(raw, place),
+        *_check_rest(raw, place),
+    ]
+
+
+def _check_names(raw: dict[str, Any], place: Place) -> list[str]:
+    problems = []
+    for kind, scope in (("bus", ("serial", "can")), ("device", ("device",)), ("storage", ("storage",))):
+        seen: dict[str, tuple[str, int]] = {}
+        for section in scope:
+            for i, row in enumerate(_rows(raw, section)):
+                name = row.get("name")
+                if not isinstance(name, str):
+                    continue
+                if name in seen:
+                    problems.append(f"{place((section, i, 'name'))}: the {kind} name {name!r} is taken; choose another")
+                seen.setdefault(name, (section, i))
+    for i, row in enumerate(_rows(raw, "device")):
+        if row.get("name") == "site" or str(row.get("name", "")).rstrip("0123456789") == "unit":
+            problems.append(
+                f"{place(('device', i, 'name'))}: {row['name']!r} belongs to the image itself; choose another"
+            )
+    devices: dict[str, int] = {}
+    for section, key in (("serial", "device"), ("can", "interface")):
+        for i, row in enumerate(_rows(raw, section)):
+            path = row.get(key)
+            if isinstance(path, str) and path != "sim":
+                if path in devices:
+                    problems.append(f"{place((section, i, key))}: {path} is used by two buses; each needs its own")
+                devices[path] = i
+    return problems
+
+
+def _check_buses(raw: dict[str, Any], place: Place) -> list[str]:
+    problems = []
+    serials = {row.get("name") for row in _rows(raw, "serial")}
+    cans = {row.get("name") for row in _rows(raw, "can")}
+    taken: dict[tuple[Any, Any], str] = {}
+    used = set()
+    for i, row in enumerate(_rows(raw, "device")):
+        bus, unit_id = row.get("bus"), row.get("unit_id")
+        used.add(bus)
+        if bus is not None and bus not in serials and bus not in cans:
+            known = ", ".join(sorted(str(name) for name in serials | cans)) or "none"
+            problems.append(f"{place(('device', i, 'bus'))}: no bus is named {bus!r}; the file has: {known}")
+        if bus in serials:
+            if unit_id is None:
+                problems.append(
+                    f"{place(('device', i))}: unit_id is missing; a device on a serial bus has one (1 to 247)"
+                )
+            elif (bus, unit_id) in taken:
+                problems.append(
+                    f"{place(('device', i, 'unit_id'))}: unit id {unit_id} on bus {bus} is already "
+                    f"{taken[(bus, unit_id)]}'s; both would answer at once, give one of them another id"
+                )
+            else:
+                taken[(bus, unit_id)] = str(row.get("name", i))
+        elif bus in cans and unit_id is not None:
+            problems.append(f"{place(('device', i, 'unit_id'))}: a CAN device has no unit id; remove it")
+    for section in ("serial", "can"):
+        for i, row in enumerate(_rows(raw, section)):
+            if row.get("name") is not None and row.get("name") not in used:
+                problems.append(f"{place((section, i))}: no device is on this bus; remove it or name it in a device")
+    return problems
+
+
+def _check_roles(raw: dict[str, Any], place: Place) -> list[str]:
+    problems = []
+    devices = _rows(raw, "device")
+    grid = [i for i, row in enumerate(devices) if row.get("role") == "grid-meter"]
+    if not grid:
+        problems.append("device: no device has the role grid-meter; without it the controller is blind")
+    for role in ("grid-meter", "pv-meter"):
+        found = [i for i, row in enumerate(devices) if row.get("role") == role]
+        problems += [f"{place(('device', i, 'role'))}: a second {role}; only one can stand there" for i in found[1:]]
+    circuits = [i for i, row in enumerate(devices) if row.get("role") == "circuit-meter"]
+    problems += [f"{place(('device', i, 'role'))}: a ninth circuit-meter; at most 8" for i in circuits[8:]]
+    for i, row in enumerate(devices):
+        if row.get("invert") and row.get("role") not in METERS:
+            problems.append(
+                f"{place(('device', i, 'invert'))}: only meters are inverted; a converter's sign is in its map"
+            )
+        if "circuit_w_max" in row and row.get("role") != "circuit-meter":
+            problems.append(f"{place(('device', i, 'circuit_w_max'))}: only a circuit-meter has a limit of its own")
+    return problems
+
+
+def _check_storage(raw: dict[str, Any], place: Place) -> list[str]:
+    problems = []
+    roles = {row.get("name"): row.get("role") for row in _rows(raw, "device")}
+    used: dict[str, str] = {}
+    rows = _rows(raw, "storage")
+    if not rows:
+        problems.append("storage: no storage unit; a site has at least one [[storage]]")
+    for i, row in enumerate(rows):
+        for key in ("bms", "pcs"):
+            name = row.get(key)
+            if not isinstance(name, str):
+                continue
+            if roles.get(name) != key:
+                has = f"has the role {roles[name]}" if name in roles else "is not in the file"
+                problems.append(f"{place(('storage', i, key))}: {name!r} {has}; expected a device with role = {key!r}")
+            if name in used:
+                problems.append(f"{place(('storage', i, key))}: {name!r} already belongs to storage {used[name]}")
+            used[name] = str(row.get("name", i))
+        for low, high, defaults in (
+            ("soc_min", "soc_max", (0.1, 0.95)),
+            ("temp_min_c", "temp_max_c", (0.0, 50.0)),
+        ):
+            a, b = _number(row, low, defaults[0]), _number(row, high, defaults[1])
+            if a is not None and b is not None and a >= b:
+                problems.append(
+                    f"{place(('storage', i, low))}: {low} = {a:g} is not below {high} = {b:g}; swap or widen them"
+                )
+        a, b = _number(row, "cell_v_min", 0.0), _number(row, "cell_v_max", 0.0)
+        if a and b and a >= b:
+            problems.append(
+                f"{place(('storage', i, 'cell_v_min'))}: cell_v_min = {a:g} is not below cell_v_max = {b:g}"
+            )
+        taper = _number(row, "soc_taper", 0.03)
+        a, b = _number(row, "soc_min", 0.1), _number(row, "soc_max", 0.95)
+        if None not in (a, b, taper) and a < b and 2 * taper > b - a:  # type: ignore[operator]
+            problems.append(f"{place(('storage', i, 'soc_taper'))}: the two tapers meet; at most {(b - a) / 2:g}")  # type: ignore[operator]
+        go, stop = _number(row, "ramp_go_w_per_s"), _number(row, "ramp_stop_w_per_s")
+        if go is not None and stop is not None and stop < 5 * go:
+            problems.append(
+                f"{place(('storage', i, 'ramp_stop_w_per_s'))}: {stop:g} W/s is less than "
+                f"5 x ramp_go_w_per_s = {5 * go:g}: stopping must be much faster than starting"
+            )
+    for i, row in enumerate(_rows(raw, "device")):
+        if row.get("role") in ("bms", "pcs") and row.get("name") not in used:
+            problems.append(
+                f"{place(('device', i, 'role'))}: no [[storage]] names this {row['role']}; add one or remove it"
+            )
+    return problems
+
+
+def _check_limits(raw: dict[str, Any], place: Place) -> list[str]:
+    problems = []
+    limits, control = raw.get("limits", {}), raw.get("control", {})
+    fuse, peak = _number(limits, "connection_import_w_max"), _number(control, "peak_w_max")
+    if fuse is not None and peak is not None and peak > fuse:
+        problems.append(
+            f"{place(('control', 'peak_w_max'))}: {peak:g} W is above limits.connection_import_w_max = {fuse:g} W; "
+            f"the fuse would go first"
+        )
+    recharge = _number(control, "recharge_w_max")
+    if recharge is not None and peak is not None and recharge > peak:
+        problems.append(
+            f"{place(('control', 'recharge_w_max'))}: {recharge:g} W is above peak_w_max = {peak:g} W: "
+            f"recharging would make the peak that the battery is to shave"
+        )
+    target = _number(control, "target_soc", 0.8)
+    reserve = _number(control, "reserve_soc", 0.0)
+    for i, row in enumerate(_rows(raw, "storage")):
+        low, high = _number(row, "soc_min", 0.1), _number(row, "soc_max", 0.95)
+        if None in (low, high, target, reserve):
+            continue
+        if not low <= target <= high:  # type: ignore[operator]
+            problems.append(
+                f"{place(('control', 'target_soc'))}: {target:g} is outside {low:g} to {high:g} of storage "
+                f"{row.get('name', i)}: never reached"
+            )
+        if reserve > high:  # type: ignore[operator]
+            problems.append(
+                f"{place(('control', 'reserve_soc'))}: {reserve:g} is above soc_max = {high:g} of storage "
+                f"{row.get('name', i)}: it would never discharge"
+            )
+    return problems
+
+
+def _check_rest(raw: dict[str, Any], place: Place) -> list[str]:
+    problems = []
+    site = raw.get("site", {})
+    zone = site.get("timezone", "UTC") if isinstance(site, dict) else "UTC"
+    try:
+        ZoneInfo(zone)
+    except Exception:  # zoneinfo raises several kinds for a name that is no name
+        problems.append(
+            f"{place(('site', 'timezone'))}: {zone!r} is not an IANA time zone; expected one like Europe/London"
+        )
+    period, rate = _number(site, "period_us", 1000.0), _number(site, "snapshot_hz", 10.0)
+    if period and rate and rate * period > 1e6 * 1.0001:
+        problems.append(
+            f"{place(('site', 'snapshot_hz'))}: {rate:g} a second is more than one a cycle ({1e6 / period:g})"
+        )
+    simulated = any(row.get("device") == "sim" for row in _rows(raw, "serial")) or any(
+        row.get("interface") == "sim" for row in _rows(raw, "can")
+    )
+    if simulated and "simulation" not in raw:
+        problems.append("simulation: a bus is simulated, but the file has no [simulation]; add one (it may be empty)")
+    if "simulation" in raw and not simulated:
+        problems.append(f'{place(("simulation",))}: no bus is simulated; remove it, or set device = "sim" on the buses')
+    simulation = raw.get("simulation", {})
+    shares = simulation.get("phase_share") if isinstance(simulation, dict) else None
+    if isinstance(shares, list) and all(isinstance(s, (int, float)) for s in shares) and abs(sum(shares) - 1) > 1e-6:
+        problems.append(f"{place(('simulation', 'phase_share'))}: the shares add up to {sum(shares):g}, expected 1")
+    gateway = raw.get("gateway", {})
+    if isinstance(gateway, dict):
+        for key in ("endpoint", "publish"):
+            if str(gateway.get(key, "")).startswith("tcp://") and not gateway.get("keys"):
+                problems.append(f"{place(('gateway', key))}: tcp needs CURVE keys; set gateway.keys, or use ipc://")
+    return problems

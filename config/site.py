@@ -1,0 +1,388 @@
+"""The site file: TOML with the unit in every key, checked before anything starts.
+
+`load_site` lists everything that is wrong at once: the key's path, its line, what was expected and what to do.
+"""
+
+import difflib
+import os
+import stat
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+from tidegate.config.lines import line_of
+from tidegate.config.rules import cross_check
+
+SITE_BYTES_MAX = 1 << 20
+
+# Exit codes of the command line for a site that cannot be used, by class.
+EXIT_UNREADABLE = 66  # missing, no permission, not a file, too big (EX_NOINPUT)
+EXIT_CONTENT = 65  # not TOML, unknown key, wrong value (EX_DATAERR)
+EXIT_PLAN = 78  # every value is allowed, but together they cannot work (EX_CONFIG)
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=15)]
+Watt = Annotated[float, Field(ge=0, le=1e8)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Millisecond = Annotated[float, Field(gt=0, le=600_000)]
+Role = Literal["grid-meter", "it-meter", "cooling-meter", "pv-meter", "circuit-meter", "pcs", "bms"]
+
+
+class SiteError(Exception):
+    """A site that must not start. problems: one sentence each; exit_code: the class of the worst."""
+
+    def __init__(self, path: str, problems: list[str], exit_code: int = EXIT_CONTENT) -> None:
+        self.path = path
+        self.problems = problems
+        self.exit_code = exit_code
+        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
+
+
+class Strict(BaseModel):
+    """Unknown keys are refused, not ignored; infinities and NaN are not numbers here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=False)
+
+
+class SiteHead(Strict):
+    """Who and where."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=63, description="name of the site")]
+    timezone: Annotated[str, Field(description="IANA name, for tariffs and reports")] = "UTC"
+    country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
+    period_us: Annotated[int, Field(ge=250, le=100_000, description="length of one cycle")] = 1000
+    snapshot_hz: Annotated[float, Field(gt=0, le=4000, description="snapshots published a second")] = 10.0
+
+
+class Serial(Strict):
+    """One RS-485 port."""
+
+    name: Name
+    device: Annotated[str, Field(min_length=1, description='path of the tty, or "sim"')]
+    baud: Annotated[int, Field(ge=300, le=4_000_000)] = 9600
+    parity: Literal["N", "E", "O"] = "N"
+    stop_bits: Literal[1, 2] = 1
+    gap: Literal["spec", "chars"] | Annotated[int, Field(ge=1, le=100_000, description="us")] = "spec"
+    strip_echo: bool = False
+    rs485: Annotated[bool, Field(description="let the driver switch direction (TIOCSRS485)")] = False
+
+
+class Can(Strict):
+    """One CAN bus."""
+
+    name: Name
+    interface: Annotated[str, Field(min_length=1, max_length=255, description='can0, "sim", or a python-can URL')]
+    bitrate: Annotated[int, Field(ge=10_000, le=1_000_000)] = 500_000
+
+
+class Device(Strict):
+    """One meter, power converter or BMS."""
+
+    name: Name
+    map: Annotated[str, Field(min_length=1, description="a shipped device map, or a .toml beside the site file")]
+    bus: Name
+    role: Role
+    unit_id: Annotated[int, Field(ge=1, le=247)] | None = None
+    can_id_offset: Annotated[int, Field(ge=0, le=0x1FFFFFFF)] = 0
+    invert: Annotated[bool, Field(description="the meter's current transformers face the other way")] = False
+    options: Annotated[dict[str, str | int | float | bool], Field(description="dialect options of the map")] = {}
+    sunspec_base: Literal[40000, 0, 50000] | None = None
+    sunspec_models: Annotated[dict[str, int], Field(description="model number -> address of its ID word")] = {}
+    poll_fast_ms: Annotated[float, Field(ge=0, le=60_000, description="0 = as often as the wire allows")] = 0.0
+    poll_slow_ms: Annotated[float, Field(ge=10, le=3_600_000)] = 1000.0
+    age_max_ms: Millisecond | None = None
+    timeout_ms: Millisecond | None = None
+    latency_ms: Annotated[float, Field(ge=0, le=10_000, description="answer delay, for planning")] | None = None
+    turnaround_ms: Annotated[float, Field(ge=0, le=10_000)] | None = None
+    circuit_w_max: Watt | None = None
+
+
+class Storage(Strict):
+    """One storage unit: a BMS and the converter in front of it."""
+
+    name: Name
+    bms: Name
+    pcs: Name
+    energy_wh: Annotated[float, Field(gt=0, le=1e9, description="usable, nameplate")]
+    charge_w_max: Annotated[float, Field(gt=0, le=2e6)]
+    discharge_w_max: Annotated[float, Field(gt=0, le=2e6)]
+    charge_a_max: Annotated[float, Field(gt=0, le=2e6)] | None = None
+    discharge_a_max: Annotated[float, Field(gt=0, le=2e6)] | None = None
+    soc_min: Share = 0.1
+    soc_max: Share = 0.95
+    soc_taper: Share = 0.03
+    temp_min_c: Annotated[float, Field(ge=-40, le=60)] = 0.0
+    temp_max_c: Annotated[float, Field(ge=0, le=80)] = 50.0
+    temp_taper_c: Annotated[float, Field(ge=0, le=30)] = 5.0
+    cell_v_min: Annotated[float, Field(ge=0, le=10, description="0 = not checked")] = 0.0
+    cell_v_max: Annotated[float, Field(ge=0, le=10, description="0 = not checked")] = 0.0
+    ramp_go_w_per_s: Annotated[float, Field(gt=0, le=4e8)] | None = None
+    ramp_stop_w_per_s: Annotated[float, Field(gt=0, le=2e9)] | None = None
+
+
+class Limits(Strict):
+    """What the connection point can bear."""
+
+    connection_import_w_max: Watt | None = None
+    connection_export_w_max: Watt | None = None
+
+
+class Control(Strict):
+    """What the corridor aims at. A limit that is left out does not exist."""
+
+    peak_w_max: Watt | None = None
+    recharge_w_max: Watt | None = None
+    ramp_up_w_per_s: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    ramp_down_w_per_s: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    target_soc: Share = 0.8
+    recharge_rate_w: Watt | None = None
+    reserve_soc: Share = 0.0
+    trim_per_s: Annotated[float, Field(ge=0, le=100)] = 0.2
+    meter_latency_ms: Annotated[float, Field(ge=0, le=60_000)] = 50.0
+    deadband_w: Watt = 50.0
+    pcs_tau_ms: Annotated[float, Field(ge=0, le=60_000)] = 50.0
+
+
+class FaultChange(Strict):
+    """A row of the fault table, made stricter for this site."""
+
+    debounce_ms: Annotated[int, Field(ge=0, le=600_000)] | None = None
+    clear_ms: Annotated[int, Field(ge=0, le=3_600_000)] | None = None
+    latched: bool | None = None
+
+
+class Safety(Strict):
+    """Changes to the fault table, by the fault's id."""
+
+    faults: dict[str, FaultChange] = {}
+
+
+class Gateway(Strict):
+    """Where the ZeroMQ API listens."""
+
+    endpoint: Annotated[str, Field(pattern=r"^(ipc|tcp)://.+")] | None = None
+    publish: Annotated[str, Field(pattern=r"^(ipc|tcp)://.+")] | None = None
+    journal: str | None = None
+    journal_mb_max: Annotated[int, Field(ge=1, le=1_000_000)] = 256
+    lease_s_max: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    keys: Annotated[str, Field(description="CURVE keys and their roles, needed for tcp")] | None = None
+
+
+class Carbon(Strict):
+    """What the sidecar books with."""
+
+    factors: Annotated[str, Field(description="grid factor table, path beside the site file")] | None = None
+    grid_factor_g_per_kwh: Annotated[float, Field(ge=0, le=5000)] | None = None
+    pv_factor_g_per_kwh: Annotated[float, Field(ge=0, le=5000)] = 0.0
+    ledger: Annotated[str, Field(description="SQLite path or database URL")] | None = None
+    interval_s: Literal[900, 1800, 3600] = 900
+
+
+class SimulatedFault(Strict):
+    """One thing that goes wrong in the simulated world."""
+
+    kind: Annotated[str, Field(min_length=1)]
+    target: str = ""
+    on_s: Annotated[float, Field(ge=0)] = 0.0
+    off_s: Annotated[float, Field(ge=0)] | None = None
+    value: float = 0.0
+
+
+class Simulation(Strict):
+    """The simulated world behind buses whose device is "sim"."""
+
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 1
+    load_trace: Annotated[str, Field(description="CSV beside the site file")] | None = None
+    load_column: str = "power_w_filled"
+    load_w: Watt | None = None
+    start_s: Annotated[float, Field(ge=0)] = 0.0
+    length_s: Annotated[float, Field(gt=0)] | None = None
+    pv_trace: str | None = None
+    pv_column: str = "ac_power_w"
+    pv_scale: Annotated[float, Field(ge=0, le=1e6)] = 1.0
+    cooling_share: Share = 0.0
+    cooling_mean_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+    meter_update_ms: Annotated[float, Field(gt=0, le=60_000)] = 20.0
+    meter_delay_ms: Annotated[float, Field(ge=0, le=60_000)] = 0.0
+    meter_resolution_w: Annotated[float, Field(ge=0, le=1e6)] = 1.0
+    pcs_tau_ms: Annotated[float, Field(gt=0, le=60_000)] = 20.0
+    pcs_dead_ms: Annotated[float, Field(ge=0, le=60_000)] = 2.0
+    pcs_ramp_w_per_s: Annotated[float, Field(gt=0, le=1e9)] = 1e6
+    pcs_loss_w: Annotated[float, Field(ge=0, le=1e6)] = 150.0
+    pcs_loss_share: Share = 0.02
+    pcs_watchdog_ms: Annotated[float, Field(gt=0, le=600_000)] = 2000.0
+    cells: Annotated[int, Field(ge=1, le=1000)] = 240
+    soc_start: Share = 0.6
+    soh: Annotated[float, Field(gt=0, le=1)] = 1.0
+    ambient_c: Annotated[float, Field(ge=-40, le=60)] = 22.0
+    phase_share: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
+    faults: tuple[SimulatedFault, ...] = ()
+
+
+class Site(Strict):
+    """A site file. `folder` is where it lies: paths inside it are relative to that."""
+
+    schema_version: Annotated[Literal[1], Field(alias="schema", description="version of this file format")]
+    site: SiteHead
+    serial: tuple[Serial, ...] = ()
+    can: tuple[Can, ...] = ()
+    device: tuple[Device, ...] = ()
+    storage: tuple[Storage, ...] = ()
+    limits: Limits = Limits()
+    control: Control = Control()
+    safety: Safety = Safety()
+    gateway: Gateway = Gateway()
+    carbon: Carbon = Carbon()
+    simulation: Simulation | None = None
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        """Where the site file lies."""
+        return self._folder
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any bus of it is simulated."""
+        return any(one.device == "sim" for one in self.serial) or any(one.interface == "sim" for one in self.can)
+
+
+# ------------------------------------------------------------------------------------------------------- reading
+
+
+def read_site_text(path: Path) -> str:
+    """The text of a site file. Raises SiteError for what must not be read: missing, huge, writable by everybody."""
+    shown = str(path)
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        said = "no such file; give the path of a site file, such as config/demo/site.toml"
+        raise SiteError(shown, [said], EXIT_UNREADABLE) from None
+    except OSError as error:
+        raise SiteError(shown, [f"cannot be read: {error.strerror}"], EXIT_UNREADABLE) from None
+    if path.is_symlink():
+        target = os.path.realpath(path)
+        said = f"is a symbolic link to {target}; name that file, so that what is checked is what runs"
+        raise SiteError(shown, [said], EXIT_UNREADABLE)
+    if not stat.S_ISREG(found.st_mode):
+        raise SiteError(shown, ["is not a regular file; expected a TOML file"], EXIT_UNREADABLE)
+    if found.st_mode & stat.S_IWOTH:
+        raise SiteError(shown, ["is writable by everybody; run: chmod o-w " + shown], EXIT_UNREADABLE)
+    if found.st_size > SITE_BYTES_MAX:
+        raise SiteError(
+            shown, [f"has {found.st_size} bytes, a site file has at most {SITE_BYTES_MAX}"], EXIT_UNREADABLE
+        )
+    try:
+        return path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise SiteError(shown, [f"cannot be read: {error.strerror}; check its permissions"], EXIT_UNREADABLE) from None
+    except UnicodeDecodeError as error:
+        raise SiteError(shown, [f"is not UTF-8 at byte {error.start}; save it as UTF-8"], EXIT_CONTENT) from None
+
+
+def load_site(path: str | os.PathLike[str]) -> Site:
+    """The site in this file, with every rule checked that needs no device map.
+
+    Raises SiteError with all problems; compile_site finds those that need the maps and the bus times.
+    """
+    place = Path(path)
+    text = read_site_text(place)
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SiteError(str(place), [f"is not TOML: {error}"]) from None
+    site, problems = parse_site(raw, text)
+    if site is None or problems:
+        raise SiteError(str(place), problems)
+    site._folder = place.resolve().parent
+    return site
+
+
+def parse_site(raw: dict[str, Any], text: str = "") -> tuple[Site | None, list[str]]:
+    """(site or None, problems) of the parsed TOML; text gives the lines for the messages."""
+    if "schema" not in raw:
+        return None, ["schema is missing: expected schema = 1 as the first line"]
+    if raw["schema"] != 1:
+        return None, [
+            f"schema = {raw['schema']!r}: this version reads schema 1; see CHANGELOG.md for how to move a file"
+        ]
+    site: Site | None = None
+    problems = []
+    try:
+        site = Site.model_validate(raw)
+    except ValidationError as error:
+        for one in error.errors():
+            loc = tuple(
+                step for step in one["loc"] if step not in ("constrained-int", "int", "str", "literal['spec','chars']")
+            )
+            problems.append(f"{where(loc, raw, text)}: {_explain(one, loc)}")
+    return site, problems + cross_check(raw, lambda loc: where(loc, raw, text))
+
+
+def where(loc: tuple[int | str, ...], raw: Any, text: str) -> str:
+    """The path of a key for people: rows by their name, the line in the file where it can be told."""
+    parts: list[str] = []
+    at = raw
+    for step in loc:
+        try:
+            at = at[step]
+        except (KeyError, IndexError, TypeError):
+            at = None
+        if isinstance(step, int) and parts:
+            parts[-1] += f"[{at['name'] if isinstance(at, dict) and isinstance(at.get('name'), str) else step}]"
+        else:
+            parts.append(str(step))
+    line = line_of(text, loc) if text else 0
+    return ".".join(parts) + (f" (line {line})" if line else "")
+
+
+def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
+    model: Any = Site
+    for step in loc:
+        if isinstance(step, int):
+            continue
+        fields = getattr(model, "model_fields", {})
+        found = fields.get(step)
+        if found is None:
+            return []
+        model = _model_in(found.annotation)
+    return [field.alias or name for name, field in getattr(model, "model_fields", {}).items()]
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        found = _model_in(part)
+        if found is not None:
+            return found
+    return None
+
+
+UNIT_ENDINGS = (
+    *("_w_per_s", "_kw_per_s", "_per_s", "_w_max", "_kw_max", "_a_max", "_ma_max", "_w", "_kw", "_mw", "_wh", "_kwh"),
+    *("_mwh", "_a", "_ma", "_v", "_mv", "_c", "_k", "_s", "_ms", "_us", "_ns", "_hz", "_min", "_percent", "_pct"),
+)
+
+
+def _stem(key: str) -> str:
+    for ending in sorted(UNIT_ENDINGS, key=len, reverse=True):
+        if key.endswith(ending):
+            return key.removesuffix(ending)
+    return key
+
+
+def _explain(one: Any, loc: tuple[int | str, ...]) -> str:
+    kind, given = one["type"], one.get("input")
+    if kind == "extra_forbidden":
+        key, known = str(loc[-1]), _known_keys(loc[:-1])
+        same = [name for name in known if _stem(name) == _stem(key)]
+        if same:
+            return f"unknown key; the quantity is written with another unit here: {same[0]} (convert the value)"
+        near = difflib.get_close_matches(key, known, 1, 0.6)
+        return f"unknown key; {f'did you mean {near[0]}?' if near else 'known here: ' + ', '.join(known)}"
+    if kind == "missing":
+        return "is missing and has no default; add it"
+    said = one["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"expected {said}, got {given!r}"
