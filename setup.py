@@ -18,6 +18,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "shared": (),
     "program": (),
     "can": (),
+    "registers": (),
     "rtu": (),
     "port": (),
     "estimate": ("safety.c",),

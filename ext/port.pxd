@@ -1,6 +1,6 @@
 # ext/port.pxd: contents page of port.pyx and of port.h, which owns the structs.
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from tidegate.ext.program cimport BLOCK_REGS_MAX, program_t
+from tidegate.ext.program cimport BLOCK_REGS_MAX, SLAVES_MAX, program_t
 
 
 cdef extern from "port.h" nogil:
@@ -32,13 +32,38 @@ cdef extern from "port.h" nogil:
         uint32_t valid
         uint32_t urgent
         uint16_t regs[4]
+        uint32_t bell
+        uint32_t pad
+
+    enum:
+        PORT_HISTOGRAM_BUCKETS
+
+    ctypedef struct slave_stats_t:
+        uint64_t ok, timeouts, crc_errors, exceptions, mismatches, shorts, echoes
+        uint64_t exception_codes[12]
+        uint64_t t_ok_ns
+        uint64_t turnaround_ns
+        uint64_t timeout_ns
+        uint64_t gap_ns
+        uint32_t alive
+        uint32_t silent_run
+        uint32_t turnaround[PORT_HISTOGRAM_BUCKETS]
+        uint32_t round_trip[PORT_HISTOGRAM_BUCKETS]
 
     ctypedef struct port_stats_t:
         uint64_t transactions, ok, timeouts, crc_errors, exceptions, mismatches, foreign_bytes, flushes, writes, reads
+        uint64_t shorts, echoes, separators, readback_mismatches, flash_held
         uint64_t wire_busy_ns
+        uint64_t silence_ns
         uint64_t t_last_write_end_ns
         uint64_t written_seq[PORT_COMMANDS_MAX]
-        uint32_t thread_lost, pad
+        uint64_t written_t_ns[PORT_COMMANDS_MAX]
+        uint32_t refusals[PORT_COMMANDS_MAX]
+        uint32_t thread_lost
+        uint32_t fifo
+        slave_stats_t slaves[SLAVES_MAX]
+
+    void port_histogram_add(uint32_t *buckets, uint64_t ns) noexcept
 
     ctypedef struct port_mail_t:
         uint64_t done_head
@@ -47,6 +72,8 @@ cdef extern from "port.h" nogil:
         char pad1[56]
         done_t done[DONE_SLOTS]
         uint64_t done_dropped
+        uint32_t bell
+        uint32_t sleeping
         uint32_t command_first, command_count
         command_slot_t commands[PORT_COMMANDS_MAX]
         port_stats_t stats

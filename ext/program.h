@@ -147,6 +147,9 @@ enum command_kind {
     COMMAND_STOP,       /* written once when the unit must stop by other means than setpoint 0 */
 };
 
+/* Beside enum field_flags in command_row_t.flags. */
+enum command_flags { COMMAND_FLASH = 128 /* the register wears out: no repeats, no write of what it already holds */ };
+
 typedef struct {
     uint16_t slave;
     uint8_t function; /* 6 or 16 (5, 15 for coils) */

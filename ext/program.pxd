@@ -141,6 +141,9 @@ cdef extern from "program.h" nogil:
         FIELD_ACC
         FIELD_ONE_OF
 
+    enum:
+        COMMAND_FLASH
+
     ctypedef struct field_row_t:
         int16_t point
         uint16_t offset

@@ -1,40 +1,157 @@
 # ext/rtu.pxd: Modbus RTU master as a pure state machine over (bytes, time); no descriptor, no clock inside.
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from tidegate.ext.image cimport point_t
-from tidegate.ext.port cimport command_slot_t, done_t, port_mail_t
+from tidegate.ext.port cimport PORT_COMMANDS_MAX, command_slot_t, done_t, port_mail_t
 from tidegate.ext.program cimport BLOCKS_MAX, SLAVES_MAX, command_row_t, program_t
+# The loop's side lives in registers.pyx and is offered here as well.
+from tidegate.ext.registers cimport block_decode, command_encode
+
+cdef enum:
+    RTU_FRAME_MAX = 264
+    RTU_RX_MAX = 528  # an echo of the longest request and the longest reply
+    RTU_BARS = 3      # reply shapes that a slave's next request must not have
 
 cdef enum rtu_do:
-    RTU_WAIT = 0  # nothing before `until_ns`, unless bytes come
+    RTU_WAIT = 0  # nothing before `until_ns`; a command put meanwhile is noticed by the next call
     RTU_SEND = 1  # put `frame` on the wire now, then call rtu_sent
     RTU_RECV = 2  # a reply is under way: wake at `until_ns` or when `want` bytes may have come
 
 cdef struct rtu_action_t:
     int what          # enum rtu_do
+    int idle          # with WAIT, 1 = a new command may be sent before until_ns
+    int listen        # with RECV, 1 = the reply is late: wake on its first byte, not only at until_ns
     uint64_t until_ns
     uint32_t want     # bytes still missing
     const uint8_t* frame
     uint32_t length
 
-# rtu_t: the engine of one port; its fields are the engine's own (rtu.pyx).
+cdef enum rtu_state:
+    RTU_IDLE = 0
+    RTU_RECEIVING = 1
+
+cdef enum rtu_purpose:
+    RTU_BLOCK = 0      # a polled block
+    RTU_COMMAND = 1    # a command slot's newest value
+    RTU_SEPARATOR = 2  # a short read that only keeps equal reply lengths apart
+    RTU_ASKED = 3      # one request of a tool
+
+# The request that is being built, or that is in flight.
+cdef struct rtu_request_t:
+    int purpose        # enum rtu_purpose
+    uint32_t index     # of the block or command, port's own numbers
+    uint32_t slave     # port's own number
+    uint8_t unit
+    uint8_t function
+    uint16_t reply     # bytes of a good reply; 0 = the reply itself will tell
+    uint16_t length    # of the request
+    uint64_t seq       # command slot's seq that this carries
+
+# Length and kind of a reply, to tell it from another one.
+cdef struct rtu_shape_t:
+    uint8_t function
+    uint16_t reply
+
+cdef struct rtu_block_t:
+    uint64_t t_due_ns       # not before
+    uint64_t deadline_ns    # the earliest goes first
+    uint16_t row
+    uint16_t slave
+    uint16_t reply
+    uint16_t tries          # failed in a row
+    int16_t readback        # command whose registers stand in this block, -1 none
+    uint16_t readback_offset
+
+cdef struct rtu_slave_t:
+    uint64_t t_open_ns       # quarantine or back-off: no poll before
+    uint64_t t_ready_ns      # the device's own pause after its last reply: nothing before
+    uint64_t expected_ns     # turnaround that the wake-up counts on
+    uint64_t worst_ns        # slowest turnaround seen, forgotten slowly
+    uint64_t gap_extra_ns    # silence before a request to it, beyond the bus's rule
+    uint64_t gap_floor_ns    # learned: below this it failed
+    uint32_t samples
+    uint32_t good_run
+    uint32_t alive
+    uint32_t ever            # 1 = has answered since rtu_init
+    uint32_t silent_run      # time-outs in a row
+    uint32_t n_blocks
+    uint32_t consts_left
+    uint32_t const_refused
+    uint32_t n_bars
+    rtu_shape_t bars[RTU_BARS]
+
+cdef struct rtu_command_t:
+    command_slot_t want      # last whole copy of the slot
+    uint64_t written_seq     # newest seq that the device acknowledged
+    uint64_t tried_seq       # newest seq that was sent while the slave was silent
+    uint64_t t_retry_ns
+    uint64_t t_written_ns
+    uint16_t written[4]
+    uint16_t slave
+    uint16_t since_poll      # writes since the last poll
+    uint32_t known           # 1 = `written` is what the device holds, as far as we know
+    uint32_t twice           # 1 = the next acknowledgement may be an older one's: ask for a second
+    int readback_block       # -1 none
+    uint32_t readback_tries
+
+# The engine of one port. Reads its program, its mail and nothing else; a few tens of kilobytes, no pointers to keep.
 cdef struct rtu_t:
     const program_t* program
     port_mail_t* mail
     int port
-    uint8_t tx[264]
-    uint8_t rx[264]
+    int state                # enum rtu_state
+    uint64_t char_ns
+    uint64_t gap_ns
+    uint64_t slack_ns        # a pause inside a reply that still belongs to it
+    uint32_t strip_echo
+    uint32_t echo_known      # 1 = a read came back without an echo (or with the one that is stripped)
+    uint32_t draining        # 1 = commands only
+    # the line
+    uint64_t t_free_ns       # no request before
+    uint64_t t_line_ns       # last byte on the wire
+    rtu_shape_t last         # shape, unit and block of the last request
+    uint8_t last_unit
+    int last_row
+    # the request in flight
+    rtu_request_t request
+    uint64_t t_sent_ns       # its last byte on the wire
+    uint64_t t_wake_ns       # predicted end of the reply
+    uint64_t t_deadline_ns
+    uint64_t t_hard_ns       # no reply lasts longer
+    uint64_t t_first_ns      # first byte of the reply on the wire
+    uint32_t parts           # pieces that the reply came in
+    uint32_t listened
+    uint32_t rx_len
+    # the plan
+    uint64_t t_poll_ns       # earliest block
+    uint32_t n_slaves, n_blocks, n_commands, n_live, n_readable
+    uint32_t slave_first
+    uint16_t live[PORT_COMMANDS_MAX]  # commands, constants included
+    # a tool's request: 0 none, 1 waiting, 2 in flight, 3 answered
+    uint32_t asked
+    uint32_t asked_length
+    uint32_t answer_length
+    int answer_status
+    uint8_t asked_frame[RTU_FRAME_MAX]
+    uint8_t tx[RTU_FRAME_MAX]
+    uint8_t rx[RTU_RX_MAX]
+    rtu_slave_t slaves[SLAVES_MAX]
+    rtu_command_t commands[PORT_COMMANDS_MAX]
+    rtu_block_t blocks[BLOCKS_MAX]
 
+# The program has passed program_check. Keeps what the mail already holds; call before the port's first rtu_next.
 cdef void rtu_init(rtu_t* engine, const program_t* program, int port, port_mail_t* mail, uint64_t t_ns) noexcept nogil
-# What to do now. Pure in (state, t_ns, mail); call again after every rtu_sent, rtu_bytes, or when until_ns has come.
+# What to do now. Call again after every rtu_sent, rtu_bytes, or when until_ns has come.
 cdef void rtu_next(rtu_t* engine, uint64_t t_ns, rtu_action_t* action) noexcept nogil
 cdef void rtu_sent(rtu_t* engine, uint64_t t_end_ns) noexcept nogil  # t_end_ns: last byte on the wire
 cdef void rtu_bytes(rtu_t* engine, const uint8_t* bytes, uint32_t count, uint64_t t_ns) noexcept nogil
+# From now on commands only; 1 once every setpoint and stop that may be sent has been acknowledged.
+cdef void rtu_drain(rtu_t* engine) noexcept nogil
+cdef int rtu_drained(rtu_t* engine) noexcept nogil
+# One request of a tool: unit, function and data without CRC. Polls go on around it. 0 = busy or too long.
+cdef int rtu_ask(rtu_t* engine, const uint8_t* frame, uint32_t count) noexcept nogil
 
 cdef uint16_t crc16(const uint8_t* bytes, uint32_t count) noexcept nogil
 cdef uint64_t rtu_char_ns(const program_t* program, int port) noexcept nogil
-
-# The loop's side: registers to points, values to registers.
-cdef void block_decode(const program_t* program, const done_t* done, point_t* image) noexcept nogil
-cdef int command_encode(const program_t* program, const command_row_t* row, double value, const point_t* image,
-                        uint16_t* regs) noexcept nogil  # words, 0 = cannot (scale unknown, out of range)
+# Silence that the port's rule asks for between two frames.
+cdef uint64_t rtu_gap_ns(const program_t* program, int port) noexcept nogil

@@ -1,34 +1,1169 @@
-"""Placeholder."""
+"""Modbus RTU master as a pure state machine: bytes and times in, requests and finished blocks out.
+
+One request is in flight. A reply is believed only if unit, function, length, CRC and, where the map has one, the
+signature are those of the request, and if no other reply that may still be under way could look the same:
+
+- two requests in a row to one unit never have equal reply lengths unless they are the same block or a signature
+  tells them apart; where the plan leaves no choice, a short read of other length goes between them;
+- after a request failed, its slave gets no request whose reply looks like the one that is missing until another one
+  has been answered, and none at all until the slowest reply seen would have come.
+
+Order on the line: urgent commands, constants (after start and after each silence of a slave, before its setpoints),
+commands, polls by deadline. A command that was written yields to one poll, so that a value that changes each cycle
+cannot starve the readings it is made from; a command of all zeros does not yield.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy, memset
+
+from tidegate.ext.port cimport (
+    DONE_CRC,
+    DONE_ECHO,
+    DONE_EXCEPTION,
+    DONE_MISMATCH,
+    DONE_OK,
+    DONE_SHORT,
+    DONE_SLOTS,
+    DONE_TIMEOUT,
+    PORT_HISTOGRAM_BUCKETS,
+    command_get,
+    command_put,
+    port_done_begin,
+    port_done_commit,
+    port_done_peek,
+    port_done_pop,
+    port_histogram_add,
+    port_stats_t,
+    slave_stats_t,
+)
+from tidegate.ext.program cimport (
+    BLOCK_REGS_MAX,
+    COMMAND_CONST,
+    COMMAND_FLASH,
+    COMMAND_HEARTBEAT,
+    COMMAND_SETPOINT_W,
+    COMMAND_STOP,
+    GAP_CHARS,
+    GAP_FIXED,
+    POLL_ONCE,
+    POLL_SLOW,
+    block_row_t,
+    port_row_t,
+    slave_row_t,
+)
+
+cdef extern from *:
+    """
+    #define RTU_NEVER UINT64_MAX
+    #define RTU_MS 1000000ull
+    #define RTU_LEARN 16u  /* answers before a slave's own time-out replaces the map's */
+    #define RTU_DEAD 3u    /* time-outs in a row */
+    static inline uint64_t later(uint64_t a, uint64_t b) { return a > b ? a : b; }
+    static inline uint64_t sooner(uint64_t a, uint64_t b) { return a < b ? a : b; }
+    """
+    const uint64_t RTU_NEVER
+    const uint64_t RTU_MS
+    const uint32_t RTU_LEARN
+    const uint32_t RTU_DEAD
+    uint64_t later(uint64_t a, uint64_t b) noexcept nogil
+    uint64_t sooner(uint64_t a, uint64_t b) noexcept nogil
+
+cdef enum:
+    PORT_STRIP_ECHO = 1   # bit of port_row_t.flags
+    PENDING = -1          # judge: the reply is not whole
+    UNKNOWN_SLAVE = 0xFFFF
 
 
-cdef void rtu_init(rtu_t* engine, const program_t* program, int port, port_mail_t* mail, uint64_t t_ns) noexcept nogil:
-    pass
+# ---------------------------------------------------------------- frames
+
+cdef uint16_t[256] CRC_TABLE
 
 
-cdef void rtu_next(rtu_t* engine, uint64_t t_ns, rtu_action_t* action) noexcept nogil:
-    pass
+cdef void crc_init() noexcept nogil:
+    cdef uint32_t byte, bit, crc
+    for byte in range(256):
+        crc = byte
+        for bit in range(8):
+            crc = (crc >> 1) ^ 0xA001 if crc & 1 else crc >> 1
+        CRC_TABLE[byte] = <uint16_t>crc
 
 
-cdef void rtu_sent(rtu_t* engine, uint64_t t_end_ns) noexcept nogil:
-    pass
-
-
-cdef void rtu_bytes(rtu_t* engine, const uint8_t* bytes, uint32_t count, uint64_t t_ns) noexcept nogil:
-    pass
+crc_init()
 
 
 cdef uint16_t crc16(const uint8_t* bytes, uint32_t count) noexcept nogil:
+    cdef uint32_t i
+    cdef uint16_t crc = 0xFFFF
+    for i in range(count):
+        crc = <uint16_t>((crc >> 8) ^ CRC_TABLE[(crc ^ bytes[i]) & 0xFF])
+    return crc
+
+
+cdef inline bint crc_good(const uint8_t* frame, uint32_t count) noexcept nogil:
+    return crc16(frame, count - 2) == <uint16_t>(frame[count - 2] | (frame[count - 1] << 8))
+
+
+cdef inline void put_word(uint8_t* at, uint32_t word) noexcept nogil:
+    at[0] = <uint8_t>(word >> 8)
+    at[1] = <uint8_t>word
+
+
+cdef inline uint32_t seal(uint8_t* frame, uint32_t count) noexcept nogil:
+    """Append the CRC, low byte first; returns the whole length."""
+    cdef uint16_t crc = crc16(frame, count)
+    frame[count] = <uint8_t>crc
+    frame[count + 1] = <uint8_t>(crc >> 8)
+    return count + 2
+
+
+cdef inline uint16_t read_reply(uint32_t function, uint32_t count) noexcept nogil:
+    return <uint16_t>(5 + ((count + 7) // 8 if function <= 2 else 2 * count))
+
+
+cdef uint16_t predicted(const uint8_t* frame, uint32_t count) noexcept nogil:
+    """Bytes of a good reply to this request (without CRC); 0 = the reply tells (43/14) or nobody knows."""
+    cdef uint8_t function = frame[1]
+    cdef uint32_t wanted
+    if function in (1, 2, 3, 4, 23) and count >= 6:
+        wanted = <uint32_t>(frame[4] << 8 | frame[5])
+        if 1 <= wanted <= (2000u if function <= 2 else <uint32_t>BLOCK_REGS_MAX):
+            return read_reply(function, wanted)
+    elif function in (5, 6, 15, 16) and count >= 6:
+        return 8
+    elif function == 22 and count == 8:
+        return 10
     return 0
 
 
 cdef uint64_t rtu_char_ns(const program_t* program, int port) noexcept nogil:
-    return 0
+    cdef const port_row_t* row = &program.ports[port]
+    cdef uint64_t bits = 1u + row.data_bits + row.stop_bits + (0 if row.parity == c"N" else 1)
+    cdef uint64_t baud = row.baud if row.baud > 0 else 1
+    return (bits * 1000000000u + baud - 1) // baud
 
 
-cdef void block_decode(const program_t* program, const done_t* done, point_t* image) noexcept nogil:
-    pass
+cdef uint64_t rtu_gap_ns(const program_t* program, int port) noexcept nogil:
+    cdef const port_row_t* row = &program.ports[port]
+    if row.gap_rule == GAP_FIXED:
+        return row.gap_ns
+    # The standard fixes the silence at 1750 us above 19200 baud, where 3.5 characters would be shorter.
+    if row.gap_rule != GAP_CHARS and row.baud > 19200:
+        return 1750000
+    return (rtu_char_ns(program, port) * 7 + 1) // 2
 
 
-cdef int command_encode(const program_t* program, const command_row_t* row, double value, const point_t* image,
-                        uint16_t* regs) noexcept nogil:
-    return 0
+# ---------------------------------------------------------------- start
+
+cdef void rtu_init(rtu_t* e, const program_t* program, int port, port_mail_t* mail, uint64_t t_ns) noexcept nogil:
+    cdef const port_row_t* row = &program.ports[port]
+    cdef const slave_row_t* slave
+    cdef const block_row_t* block
+    cdef rtu_block_t* b
+    cdef uint32_t s, i, first = RTU_FRAME_MAX, last = 0
+    memset(e, 0, sizeof(rtu_t))
+    memset(&mail.stats, 0, sizeof(mail.stats))
+    e.program, e.mail, e.port = program, mail, port
+    e.char_ns = rtu_char_ns(program, port)
+    e.gap_ns = rtu_gap_ns(program, port)
+    # USB adapters hold bytes back for up to 16 ms in the middle of a reply.
+    e.slack_ns = 20 * RTU_MS
+    e.strip_echo = row.flags & PORT_STRIP_ECHO
+    e.t_free_ns = t_ns + e.gap_ns  # nobody knows what was on the line before
+    e.t_line_ns = t_ns
+    e.last_row = -1
+    e.slave_first = row.slave_first
+    e.n_slaves = row.slave_count if row.slave_count < SLAVES_MAX else SLAVES_MAX
+    for s in range(e.n_slaves):
+        slave = &program.slaves[e.slave_first + s]
+        e.slaves[s].expected_ns = 4 * e.char_ns
+        e.slaves[s].n_blocks = slave.block_count
+        e.slaves[s].alive = slave.block_count == 0  # nothing to ask: its first write will show
+        for i in range(slave.block_first, <uint32_t>slave.block_first + slave.block_count):
+            if e.n_blocks >= BLOCKS_MAX:
+                break
+            block = &program.blocks[i]
+            b = &e.blocks[e.n_blocks]
+            e.n_blocks += 1
+            e.n_readable += 1
+            b.row, b.slave, b.readback = <uint16_t>i, <uint16_t>s, -1
+            b.reply = read_reply(block.function, block.count)
+            b.t_due_ns = t_ns
+            # The first round: what is read once (scale factors, identity) comes before what needs it.
+            b.deadline_ns = t_ns + (0 if block.poll_class == POLL_ONCE else 1 + period_of(block))
+        if slave.command_count > 0:
+            first = <uint32_t>sooner(first, slave.command_first)
+            last = <uint32_t>later(last, <uint32_t>slave.command_first + slave.command_count)
+    mail.command_first = first if last > first else 0
+    mail.command_count = last - first if last > first else 0
+    e.n_commands = mail.command_count if mail.command_count < PORT_COMMANDS_MAX else PORT_COMMANDS_MAX
+    init_commands(e)
+    plan(e)
+
+
+cdef void init_commands(rtu_t* e) noexcept nogil:
+    cdef const command_row_t* row
+    cdef rtu_command_t* c
+    cdef uint32_t i, s
+    for i in range(e.n_commands):
+        row = &e.program.commands[e.mail.command_first + i]
+        c = &e.commands[i]
+        c.readback_block = -1
+        s = <uint32_t>row.slave - e.slave_first
+        if s >= e.n_slaves or row.count > 4:
+            continue
+        c.slave = <uint16_t>s
+        e.live[e.n_live] = <uint16_t>i
+        e.n_live += 1
+        if row.kind == COMMAND_CONST:
+            e.slaves[s].consts_left += 1
+            # Seq 1 is ours; slots count in twos. With a scale point the loop has to say the value.
+            if command_encode(e.program, row, row.value, NULL, c.want.regs) > 0:
+                c.want.seq = 1
+                c.want.valid = 1
+        find_readback(e, i)
+
+
+cdef void find_readback(rtu_t* e, uint32_t command) noexcept nogil:
+    """The block word in which the written registers can be seen again."""
+    cdef const command_row_t* row = &e.program.commands[e.mail.command_first + command]
+    cdef const block_row_t* block
+    cdef uint32_t i, f
+    if row.readback_point < 0:
+        return
+    for i in range(e.n_blocks):
+        block = &e.program.blocks[e.blocks[i].row]
+        if e.blocks[i].slave != e.commands[command].slave or block.function <= 2 or e.blocks[i].readback >= 0:
+            continue
+        for f in range(block.field_first, <uint32_t>block.field_first + block.field_count):
+            if e.program.fields[f].point == row.readback_point and e.program.fields[f].type == row.type:
+                e.blocks[i].readback = <int16_t>command
+                e.blocks[i].readback_offset = e.program.fields[f].offset
+                e.commands[command].readback_block = <int>i
+                return
+
+
+# ---------------------------------------------------------------- what to do now
+
+cdef void rtu_next(rtu_t* e, uint64_t t_ns, rtu_action_t* action) noexcept nogil:
+    cdef uint64_t until = RTU_NEVER
+    action.what, action.idle, action.listen, action.want = RTU_WAIT, 0, 0, 0
+    if e.state == RTU_RECEIVING:
+        if t_ns < e.t_deadline_ns:
+            action.what = RTU_RECV
+            action.want = e.request.reply - e.rx_len if e.request.reply > e.rx_len else 1
+            if t_ns < e.t_wake_ns:
+                action.until_ns = sooner(e.t_wake_ns, e.t_deadline_ns)
+            else:
+                action.until_ns = e.t_deadline_ns
+                action.listen = 1
+                e.listened = 1
+            return
+        finish(e, overdue(e), t_ns)
+    if t_ns < e.t_free_ns:
+        action.until_ns = e.t_free_ns
+    elif choose(e, t_ns, &until):
+        action.what = RTU_SEND
+        action.until_ns = t_ns
+        action.frame = e.tx
+        action.length = e.request.length
+    else:
+        action.until_ns = until
+        action.idle = 1
+
+
+cdef inline bint choose(rtu_t* e, uint64_t t_ns, uint64_t* until) noexcept nogil:
+    """Build the next request; 0 when there is none before `until`."""
+    cdef bint poll_due = e.t_poll_ns <= t_ns and not e.draining
+    cdef int index = choose_command(e, t_ns, poll_due, until)
+    if index >= 0:
+        build_command(e, <uint32_t>index)
+        return True
+    if e.asked == 1:
+        build_asked(e)
+        return True
+    if poll_due:
+        index = choose_block(e, t_ns)
+        if index >= 0:
+            build_block(e, <uint32_t>index)
+            return True
+        plan(e)
+    if not e.draining:
+        until[0] = sooner(until[0], later(e.t_poll_ns, t_ns + 1))
+    return False
+
+
+cdef inline uint64_t open_ns(const rtu_t* e, const rtu_slave_t* s) noexcept nogil:
+    """When the device itself bears the next request."""
+    return later(s.t_ready_ns, e.t_line_ns + e.gap_ns + s.gap_extra_ns)
+
+
+cdef int choose_command(rtu_t* e, uint64_t t_ns, bint poll_due, uint64_t* until) noexcept nogil:
+    cdef const command_row_t* row
+    cdef rtu_command_t* c
+    cdef rtu_slave_t* s
+    cdef uint64_t t_open
+    cdef uint32_t k, i, rank, best_rank = 3
+    cdef int best = -1
+    for k in range(e.n_live):
+        i = e.live[k]
+        c = &e.commands[i]
+        if e.mail.commands[i].seq != c.want.seq:
+            take_slot(e, i)
+        if c.want.seq == c.written_seq or not c.want.valid:
+            continue
+        row = &e.program.commands[e.mail.command_first + i]
+        s = &e.slaves[c.slave]
+        rank = 1 if row.kind == COMMAND_CONST else 0 if c.want.urgent else 2
+        if rank >= best_rank:
+            continue
+        if not may_write(e, c, row, s, t_ns):
+            continue
+        # A value that changes each cycle must not push out the readings that it is made from.
+        if poll_due and c.since_poll > 0 and row.kind != COMMAND_CONST and not at_zero(c, row):
+            continue
+        t_open = later(c.t_retry_ns, open_ns(e, s))
+        if s.n_blocks == 0 and not s.alive:
+            t_open = later(t_open, s.t_open_ns)
+        if t_open > t_ns:
+            until[0] = sooner(until[0], t_open)
+            continue
+        best, best_rank = <int>i, rank
+    return best
+
+
+cdef bint may_write(const rtu_t* e, const rtu_command_t* c, const command_row_t* row, const rtu_slave_t* s,
+                    uint64_t t_ns) noexcept nogil:
+    # Stops may go where others wait.
+    cdef bint bold = c.want.urgent and (row.kind == COMMAND_STOP or (row.kind == COMMAND_SETPOINT_W and at_zero(c, row)))
+    if not s.alive and s.n_blocks > 0:
+        # A silent slave is found again by its polls. A stop is tried once all the same.
+        if not (bold and (s.ever or e.draining) and c.tried_seq != c.want.seq):
+            return False
+    elif s.consts_left > 0 and row.kind != COMMAND_CONST and not (bold and (s.const_refused or e.draining)):
+        return False
+    # The echo of a function 5 or 6 request looks like its acknowledgement: first see a read come back clean.
+    if (row.function == 5 or row.function == 6) and not e.echo_known and e.n_readable > 0 and not e.draining:
+        return False
+    # The loop repeats what the device wants repeated. A slot that it left alone is no longer its will.
+    if row.kind != COMMAND_CONST and row.resend_ns > 0 and t_ns > c.want.t_ns + 2 * row.resend_ns + 1000 * RTU_MS:
+        return False
+    return True
+
+
+cdef inline bint at_zero(const rtu_command_t* c, const command_row_t* row) noexcept nogil:
+    cdef uint32_t i
+    for i in range(row.count):
+        if c.want.regs[i] != 0:
+            return False
+    return True
+
+
+cdef void take_slot(rtu_t* e, uint32_t i) noexcept nogil:
+    """Copy the slot's newest wish; a repeat of what a wearing register already holds is no wish."""
+    cdef rtu_command_t* c = &e.commands[i]
+    cdef const command_row_t* row = &e.program.commands[e.mail.command_first + i]
+    cdef command_slot_t copy
+    if e.mail.commands[i].seq == 0 or not command_get(&e.mail.commands[i], &copy):
+        return
+    if c.want.valid and not copy.valid:
+        c.known = 0
+    c.want = copy
+    if not c.known or memcmp(c.written, copy.regs, row.count * sizeof(uint16_t)) != 0:
+        return
+    if row.kind == COMMAND_CONST or row.flags & COMMAND_FLASH:
+        if row.flags & COMMAND_FLASH:
+            e.mail.stats.flash_held += 1
+        c.written_seq = copy.seq
+        e.mail.stats.written_seq[i] = copy.seq
+
+
+cdef int choose_block(rtu_t* e, uint64_t t_ns) noexcept nogil:
+    """The open block with the earliest deadline; one that cannot be mistaken goes before one that can."""
+    cdef rtu_block_t* b
+    cdef rtu_slave_t* s
+    cdef uint32_t i
+    cdef int best = -1, best_twin = -1
+    for i in range(e.n_blocks):
+        b = &e.blocks[i]
+        s = &e.slaves[b.slave]
+        if b.t_due_ns > t_ns or s.t_open_ns > t_ns or open_ns(e, s) > t_ns:
+            continue
+        if alike(e, b):
+            if best_twin < 0 or b.deadline_ns < e.blocks[best_twin].deadline_ns:
+                best_twin = <int>i
+        elif best < 0 or b.deadline_ns < e.blocks[best].deadline_ns:
+            best = <int>i
+    # The block that was asked last may not go round a twin for ever: then the twin gets its separator.
+    if best < 0 or (best_twin >= 0 and <int>e.blocks[best].row == e.last_row):
+        return best_twin if best_twin >= 0 else best
+    return best
+
+
+cdef bint barred(const rtu_slave_t* s, uint32_t function, uint32_t reply) noexcept nogil:
+    cdef uint32_t i
+    for i in range(s.n_bars):
+        if s.bars[i].function == function and s.bars[i].reply == reply:
+            return True
+    return False
+
+
+cdef bint alike(const rtu_t* e, const rtu_block_t* b) noexcept nogil:
+    """Could another reply that is or may be under way be taken for this block's?"""
+    cdef const block_row_t* row = &e.program.blocks[b.row]
+    if barred(&e.slaves[b.slave], row.function, b.reply):
+        return True
+    return (
+        e.last.function == row.function
+        and e.last.reply == b.reply
+        and e.last_unit == e.program.slaves[row.slave].unit_id
+        and e.last_row != <int>b.row
+        and not row.signature & 1
+    )
+
+
+# ---------------------------------------------------------------- requests
+
+cdef void begin(rtu_t* e, int purpose, uint32_t index, uint32_t slave, uint32_t unit, uint32_t function) noexcept nogil:
+    e.request.purpose, e.request.index, e.request.slave, e.request.seq = purpose, index, slave, 0
+    e.request.unit, e.request.function = <uint8_t>unit, <uint8_t>function
+    e.tx[0], e.tx[1] = <uint8_t>unit, <uint8_t>function
+
+
+cdef void build_block(rtu_t* e, uint32_t index) noexcept nogil:
+    cdef rtu_block_t* b = &e.blocks[index]
+    cdef const block_row_t* row = &e.program.blocks[b.row]
+    cdef uint32_t count = row.count, address = row.address, n
+    cdef int purpose = RTU_BLOCK
+    if alike(e, b):
+        purpose = RTU_SEPARATOR
+        for n in range(2, 7):  # pairs first: some meters refuse half a float
+            count = (n if n < 5 else 1 if n == 5 else 5) * (8 if row.function <= 2 else 1)
+            if read_reply(row.function, count) == b.reply or barred(&e.slaves[b.slave], row.function,
+                                                                    read_reply(row.function, count)):
+                continue
+            if e.last.function != row.function or e.last.reply != read_reply(row.function, count):
+                break
+        if address + count > 65536:
+            address = 65536 - count
+    begin(e, purpose, index, b.slave, e.program.slaves[row.slave].unit_id, row.function)
+    put_word(e.tx + 2, address)
+    put_word(e.tx + 4, count)
+    e.request.reply = read_reply(row.function, count)
+    e.request.length = <uint16_t>seal(e.tx, 6)
+
+
+cdef void build_command(rtu_t* e, uint32_t index) noexcept nogil:
+    cdef rtu_command_t* c = &e.commands[index]
+    cdef const command_row_t* row = &e.program.commands[e.mail.command_first + index]
+    cdef uint32_t count = row.count, i, at = 6
+    begin(e, RTU_COMMAND, index, c.slave, e.program.slaves[row.slave].unit_id, row.function)
+    e.request.seq = c.want.seq
+    e.request.reply = 8
+    put_word(e.tx + 2, row.address)
+    if row.function == 5:
+        put_word(e.tx + 4, 0xFF00u if c.want.regs[0] else 0u)
+    elif row.function == 6:
+        put_word(e.tx + 4, c.want.regs[0])
+    elif row.function == 22:  # and-mask, or-mask
+        e.request.reply = 10
+        put_word(e.tx + 4, c.want.regs[0])
+        put_word(e.tx + 6, c.want.regs[1])
+        at = 8
+    elif row.function == 15:
+        put_word(e.tx + 4, count)
+        e.tx[6] = 1
+        e.tx[7] = <uint8_t>c.want.regs[0]
+        at = 8
+    else:
+        if row.function == 23:  # written, and what the device then holds read back in the same breath
+            put_word(e.tx + 4, count)
+            put_word(e.tx + 6, row.address)
+            at = 10
+            e.request.reply = read_reply(23, count)
+        put_word(e.tx + at - 2, count)
+        e.tx[at] = <uint8_t>(2 * count)
+        at += 1
+        for i in range(count):
+            put_word(e.tx + at, c.want.regs[i])
+            at += 2
+    e.request.length = <uint16_t>seal(e.tx, at)
+
+
+cdef int rtu_ask(rtu_t* e, const uint8_t* frame, uint32_t count) noexcept nogil:
+    if e.asked == 1 or e.asked == 2 or count < 2 or count > 254:
+        return 0
+    if predicted(frame, count) == 0 and not (frame[1] == 43 and count == 5 and frame[2] == 14):
+        return 0
+    memcpy(e.asked_frame, frame, count)
+    e.asked_length = count
+    e.asked = 1
+    return 1
+
+
+cdef void build_asked(rtu_t* e) noexcept nogil:
+    cdef uint32_t s, slave = UNKNOWN_SLAVE
+    for s in range(e.n_slaves):
+        if e.program.slaves[e.slave_first + s].unit_id == e.asked_frame[0]:
+            slave = s
+    begin(e, RTU_ASKED, 0, slave, e.asked_frame[0], e.asked_frame[1])
+    memcpy(e.tx, e.asked_frame, e.asked_length)
+    e.request.reply = predicted(e.tx, e.asked_length)
+    e.request.length = <uint16_t>seal(e.tx, e.asked_length)
+
+
+# ---------------------------------------------------------------- in flight
+
+cdef uint64_t timeout_of(const rtu_t* e, uint32_t slave) noexcept nogil:
+    """For the first byte: twice the slowest answer seen and 20 ms, never above the map's figure."""
+    cdef uint64_t most = 200 * RTU_MS, learned
+    cdef const rtu_slave_t* s
+    if slave >= e.n_slaves:
+        return most
+    most = e.program.slaves[e.slave_first + slave].timeout_ns
+    s = &e.slaves[slave]
+    if s.samples < RTU_LEARN:
+        return most
+    learned = (2 * s.worst_ns + 20 * RTU_MS) << (s.silent_run if s.silent_run < 8 else 8)
+    return sooner(learned, most)
+
+
+cdef void rtu_sent(rtu_t* e, uint64_t t_end_ns) noexcept nogil:
+    cdef uint64_t wire = e.request.length * e.char_ns, reply
+    cdef uint64_t timeout = timeout_of(e, e.request.slave)
+    cdef uint64_t expected = 4 * e.char_ns
+    if e.request.length == 0:
+        return
+    if e.request.slave < e.n_slaves:
+        expected = sooner(e.slaves[e.request.slave].expected_ns, timeout)
+    reply = (e.request.reply if e.request.reply > 0 else 16) * e.char_ns
+    e.state = RTU_RECEIVING
+    e.rx_len = e.parts = e.listened = 0
+    e.t_first_ns = 0
+    e.t_sent_ns = e.t_line_ns = t_end_ns
+    e.t_wake_ns = t_end_ns + expected + reply
+    e.t_deadline_ns = t_end_ns + timeout + reply
+    e.t_hard_ns = e.t_deadline_ns + e.slack_ns
+    e.mail.stats.transactions += 1
+    e.mail.stats.wire_busy_ns += wire
+    e.mail.stats.silence_ns += e.gap_ns
+    if e.request.purpose == RTU_COMMAND:
+        e.commands[e.request.index].since_poll += 1
+        e.commands[e.request.index].tried_seq = e.request.seq
+    elif e.request.purpose == RTU_SEPARATOR:
+        e.mail.stats.separators += 1
+    elif e.request.purpose == RTU_ASKED:
+        e.asked = 2
+    if e.request.unit == 0:  # a broadcast is never answered
+        finish(e, DONE_OK, t_end_ns)
+
+
+cdef void rtu_bytes(rtu_t* e, const uint8_t* bytes, uint32_t count, uint64_t t_ns) noexcept nogil:
+    cdef uint32_t taken, skip = e.request.length if e.strip_echo else 0, had, new_bytes
+    cdef int status
+    if count == 0:
+        return
+    e.mail.stats.wire_busy_ns += count * e.char_ns
+    e.t_line_ns = later(e.t_line_ns, t_ns)
+    if e.state != RTU_RECEIVING:
+        e.mail.stats.foreign_bytes += count
+        e.t_free_ns = later(e.t_free_ns, t_ns + e.gap_ns)
+        plan(e)
+        return
+    had = e.rx_len
+    taken = count if count <= RTU_RX_MAX - had else RTU_RX_MAX - had
+    memcpy(e.rx + had, bytes, taken)
+    e.rx_len += taken
+    e.parts += 1
+    if e.rx_len > skip and e.t_first_ns == 0:
+        # The piece ended now, so its first byte was on the wire that much earlier.
+        new_bytes = e.rx_len - (skip if had < skip else had)
+        e.t_first_ns = later(e.t_sent_ns, t_ns - sooner(t_ns, new_bytes * e.char_ns))
+    status = judge(e)
+    if status == PENDING and e.rx_len >= RTU_RX_MAX:
+        status = DONE_MISMATCH
+    if status != PENDING:
+        e.mail.stats.foreign_bytes += count - taken
+        finish(e, status, t_ns)
+    elif e.rx_len > skip:
+        had = e.request.reply + skip
+        e.t_wake_ns = t_ns + (had - e.rx_len if had > e.rx_len else 1) * e.char_ns
+        e.t_deadline_ns = sooner(e.t_wake_ns + e.slack_ns, e.t_hard_ns)
+
+
+cdef int judge(rtu_t* e) noexcept nogil:
+    """Whether what came is the reply: a done_status, or PENDING."""
+    cdef uint32_t skip = 0, n, total = e.request.reply, common
+    cdef const uint8_t* p = e.rx
+    cdef uint8_t function = e.request.function
+    common = e.rx_len if e.rx_len < e.request.length else e.request.length
+    cdef bint mirrored = memcmp(e.rx, e.tx, common) == 0
+    cdef int status
+    if e.strip_echo:
+        if not mirrored:
+            return DONE_ECHO  # we hear something else than ourselves
+        skip = e.request.length
+        if e.rx_len <= skip:
+            return PENDING
+        p = e.rx + skip
+    n = e.rx_len - skip
+    if p[0] != e.request.unit:
+        return DONE_MISMATCH
+    if n < 2:
+        return PENDING
+    if p[1] == (function | 0x80):
+        if n < 5:
+            return PENDING
+        return ended(e, p, n, 5, DONE_EXCEPTION)
+    if p[1] != function:
+        return DONE_MISMATCH
+    if n < 3:
+        return PENDING
+    if function <= 4 or function == 23:
+        if p[2] != total - 5:
+            if not e.strip_echo and mirrored:
+                return DONE_ECHO if e.rx_len >= e.request.length else PENDING
+            return DONE_MISMATCH
+    elif function == 43:
+        total = identity_length(p, n)
+        if total == 0 or total > 260:
+            return DONE_MISMATCH
+        e.request.reply = <uint16_t>total
+    if n < total:
+        return PENDING
+    if not e.strip_echo and mirrored and e.rx_len >= e.request.length and e.request.length != total:
+        return DONE_ECHO
+    if (function == 5 or function == 6 or function >= 15) and function != 23 and function != 43:
+        if crc_good(p, total) and memcmp(p, e.tx, 8 if function == 22 else 6) != 0:
+            return DONE_MISMATCH
+    status = ended(e, p, n, total, DONE_OK)
+    if status == DONE_OK and e.request.purpose == RTU_BLOCK and not signed(e, p):
+        return DONE_MISMATCH  # somebody else's registers in a frame that fits
+    return status
+
+
+cdef inline bint signed(const rtu_t* e, const uint8_t* p) noexcept nogil:
+    cdef const block_row_t* row = &e.program.blocks[e.blocks[e.request.index].row]
+    cdef uint32_t at = 3u + 2u * row.signature_offset
+    if not row.signature & 1:
+        return True
+    return at + 4 <= e.request.reply and row.signature_word == <uint16_t>(p[at] << 8 | p[at + 1])
+
+
+cdef inline int ended(rtu_t* e, const uint8_t* p, uint32_t n, uint32_t total, int status) noexcept nogil:
+    e.mail.stats.foreign_bytes += n - total
+    return status if crc_good(p, total) else DONE_CRC
+
+
+cdef uint32_t identity_length(const uint8_t* p, uint32_t n) noexcept nogil:
+    """Least length of a 43/14 reply that starts with these bytes; 0 = it is none."""
+    cdef uint32_t at = 8, objects
+    if p[2] != 14:
+        return 0
+    if n < 8:
+        return 10
+    objects = p[7]
+    while objects > 0 and at + 2 <= n and at < 260:
+        at += 2u + p[at + 1]
+        objects -= 1
+    return at + 2 * objects + 2
+
+
+cdef inline int overdue(const rtu_t* e) noexcept nogil:
+    cdef uint32_t skip = e.request.length if e.strip_echo else 0
+    if e.rx_len > skip:
+        return DONE_SHORT
+    return DONE_ECHO if e.rx_len < skip else DONE_TIMEOUT
+
+
+# ---------------------------------------------------------------- the end of a transaction
+
+cdef void finish(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
+    cdef uint32_t i
+    cdef bint answered = status == DONE_OK or status == DONE_EXCEPTION
+    e.state = RTU_IDLE
+    e.t_free_ns = e.t_line_ns + e.gap_ns
+    if e.request.unit == 0:  # time for every device to act on a broadcast
+        e.t_free_ns = e.t_line_ns + later(e.gap_ns, 100 * RTU_MS)
+    e.last.function, e.last.reply = e.request.function, e.request.reply
+    e.last_unit = e.request.unit
+    e.last_row = e.blocks[e.request.index].row if e.request.purpose == RTU_BLOCK else -1
+    count_end(&e.mail.stats, status)
+    if e.request.function != 5 and e.request.function != 6 and e.request.unit != 0:
+        if status == DONE_OK:
+            e.echo_known = 1
+        elif status == DONE_ECHO:
+            e.echo_known = 0
+    if e.request.slave < e.n_slaves:
+        if answered:
+            slave_answered(e, status, t_ns)
+        else:
+            slave_failed(e, status, t_ns)
+    if e.request.purpose == RTU_BLOCK:
+        end_block(e, status, t_ns)
+    elif e.request.purpose == RTU_COMMAND:
+        end_command(e, status, t_ns)
+    elif e.request.purpose == RTU_ASKED:
+        end_asked(e, status)
+    if e.request.purpose != RTU_COMMAND:
+        for i in range(e.n_commands):
+            e.commands[i].since_poll = 0
+    plan(e)
+
+
+cdef void count_end(port_stats_t* stats, int status) noexcept nogil:
+    if status == DONE_OK:
+        stats.ok += 1
+        return
+    stats.flushes += status != DONE_EXCEPTION
+    if status == DONE_TIMEOUT:
+        stats.timeouts += 1
+    elif status == DONE_CRC:
+        stats.crc_errors += 1
+    elif status == DONE_EXCEPTION:
+        stats.exceptions += 1
+    elif status == DONE_MISMATCH:
+        stats.mismatches += 1
+    elif status == DONE_SHORT:
+        stats.shorts += 1
+    else:
+        stats.echoes += 1
+
+
+cdef inline const uint8_t* reply_at(const rtu_t* e) noexcept nogil:
+    return e.rx + (e.request.length if e.strip_echo else 0)
+
+
+cdef void slave_answered(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
+    cdef rtu_slave_t* s = &e.slaves[e.request.slave]
+    cdef slave_stats_t* stats = &e.mail.stats.slaves[e.request.slave]
+    cdef uint64_t turn = e.t_first_ns - e.t_sent_ns if e.t_first_ns > e.t_sent_ns else 0
+    cdef uint8_t code
+    if status == DONE_OK:
+        stats.ok += 1
+    else:
+        code = reply_at(e)[2]
+        stats.exceptions += 1
+        stats.exception_codes[code if code < 12 else 0] += 1
+    stats.t_ok_ns = t_ns
+    s.t_ready_ns = t_ns + e.program.slaves[e.slave_first + e.request.slave].turnaround_ns
+    s.t_open_ns = 0
+    s.n_bars = 0
+    s.silent_run = 0
+    s.samples += 1 if s.samples < RTU_LEARN else 0
+    # A sixteenth of a character down for each reply that was whole at the wake-up, half a one up for each that was not:
+    # nine of ten replies need one wake-up, and none waits long for it.
+    if e.listened:
+        s.expected_ns = (s.expected_ns + turn) // 2
+    elif e.parts > 1:
+        s.expected_ns += e.char_ns // 2
+    else:
+        s.expected_ns -= sooner(s.expected_ns, e.char_ns // 16)
+    s.worst_ns = later(turn, s.worst_ns - s.worst_ns // 256)
+    stats.turnaround_ns += (turn >> 3) - (stats.turnaround_ns >> 3) if stats.turnaround_ns else turn
+    port_histogram_add(stats.turnaround, turn)
+    port_histogram_add(stats.round_trip, t_ns - sooner(t_ns, e.t_sent_ns - e.request.length * e.char_ns))
+    learn_gap(e, s)
+    if not s.alive or not s.ever:
+        revive(e, e.request.slave, t_ns)
+    stats.alive, stats.silent_run = 1, 0
+    stats.timeout_ns = timeout_of(e, e.request.slave)
+    stats.gap_ns = e.gap_ns + s.gap_extra_ns
+
+
+cdef void learn_gap(rtu_t* e, rtu_slave_t* s) noexcept nogil:
+    """A slave that bears a shorter silence gets one, after 256 good answers and never below where it failed."""
+    s.good_run += 1
+    if s.good_run % 256 == 0 and s.gap_extra_ns > s.gap_floor_ns:
+        s.gap_extra_ns = later(s.gap_floor_ns, s.gap_extra_ns * 3 // 4)
+        if s.gap_extra_ns < 50000:
+            s.gap_extra_ns = 0
+
+
+cdef void revive(rtu_t* e, uint32_t slave, uint64_t t_ns) noexcept nogil:
+    """After a silence the device may have started anew: its constants, what is read once, and its commands again."""
+    cdef rtu_slave_t* s = &e.slaves[slave]
+    cdef uint32_t i
+    cdef rtu_command_t* c
+    s.alive = s.ever = 1
+    s.consts_left = s.const_refused = 0
+    for i in range(e.n_commands):
+        c = &e.commands[i]
+        if c.slave != slave or e.program.commands[e.mail.command_first + i].slave - e.slave_first != slave:
+            continue
+        # In flight right now: this very write brought the news, and its end_command will settle it.
+        if e.request.purpose != RTU_COMMAND or e.request.index != i:
+            # A wearing register is written again only if a read-back shows that it lost its value.
+            if not (e.program.commands[e.mail.command_first + i].flags & COMMAND_FLASH and c.known):
+                c.written_seq = 0
+                c.known = 0
+        c.t_retry_ns = 0
+        if e.program.commands[e.mail.command_first + i].kind == COMMAND_CONST and c.written_seq == 0:
+            s.consts_left += 1
+    for i in range(e.n_blocks):
+        if e.blocks[i].slave == slave and e.program.blocks[e.blocks[i].row].poll_class == POLL_ONCE:
+            e.blocks[i].t_due_ns = e.blocks[i].deadline_ns = t_ns
+
+
+cdef void slave_failed(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
+    cdef rtu_slave_t* s = &e.slaves[e.request.slave]
+    cdef slave_stats_t* stats = &e.mail.stats.slaves[e.request.slave]
+    cdef uint64_t most = e.program.slaves[e.slave_first + e.request.slave].timeout_ns, cost, pause
+    if not barred(s, e.request.function, e.request.reply):
+        s.bars[s.n_bars % RTU_BARS].function = e.request.function
+        s.bars[s.n_bars % RTU_BARS].reply = e.request.reply
+        s.n_bars += 1 if s.n_bars < RTU_BARS else 0
+    if status == DONE_CRC:
+        stats.crc_errors += 1
+    elif status == DONE_MISMATCH:
+        stats.mismatches += 1
+    elif status == DONE_SHORT:
+        stats.shorts += 1
+    elif status == DONE_ECHO:
+        stats.echoes += 1
+    else:
+        stats.timeouts += 1
+    if status != DONE_CRC:
+        # The answer may still come: nothing to this slave until the slowest one known would be through.
+        pause = most if s.samples < RTU_LEARN else sooner(most, 2 * s.worst_ns + 20 * RTU_MS)
+        s.t_open_ns = later(t_ns, e.t_sent_ns + pause + e.request.reply * e.char_ns)
+    if status == DONE_TIMEOUT:
+        s.silent_run += 1
+        if s.alive and s.silent_run == 1 and s.samples >= RTU_LEARN:
+            # It answers, but not this time: perhaps the silence before was too short for it.
+            if s.good_run < 256 and s.gap_extra_ns > 0:
+                s.gap_floor_ns = s.gap_extra_ns
+            s.gap_extra_ns = sooner(later(2 * s.gap_extra_ns, 250000), 20 * RTU_MS)
+            s.good_run = 0
+        if s.silent_run >= RTU_DEAD:
+            s.alive = 0
+            # At most a tenth of the line for asking whether it is back.
+            cost = t_ns - sooner(t_ns, e.t_sent_ns)
+            pause = (100 * RTU_MS) << (s.silent_run - RTU_DEAD if s.silent_run < RTU_DEAD + 6 else 6)
+            s.t_open_ns = t_ns + sooner(later(pause, 10 * cost), 5000 * RTU_MS)
+    stats.alive, stats.silent_run = s.alive, s.silent_run
+    stats.timeout_ns = timeout_of(e, e.request.slave)
+    stats.gap_ns = e.gap_ns + s.gap_extra_ns
+
+
+cdef inline uint64_t period_of(const block_row_t* row) noexcept nogil:
+    if row.period_ns == 0 and row.poll_class == POLL_SLOW:
+        return 1000 * RTU_MS
+    return row.period_ns
+
+
+cdef void end_block(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
+    cdef rtu_block_t* b = &e.blocks[e.request.index]
+    cdef const block_row_t* row = &e.program.blocks[b.row]
+    cdef const uint8_t* p = reply_at(e)
+    cdef uint64_t period = period_of(row), took
+    cdef uint16_t[BLOCK_REGS_MAX] regs
+    cdef uint32_t i, words = 0
+    if status == DONE_OK:
+        if row.function <= 2:
+            words = (row.count + 15) // 16
+            for i in range(words):
+                regs[i] = p[3 + 2 * i]
+                if 2 * i + 1 < p[2]:
+                    regs[i] |= <uint16_t>(p[4 + 2 * i] << 8)
+        else:
+            words = row.count
+            for i in range(words):
+                regs[i] = <uint16_t>(p[3 + 2 * i] << 8 | p[4 + 2 * i])
+    hand_over(e, b.row, status, regs, words, t_ns)
+    if status == DONE_OK:
+        e.mail.stats.reads += 1
+        b.tries = 0
+        if b.readback >= 0:
+            compare_readback(e, b, regs, words)
+    if row.poll_class == POLL_ONCE and status == DONE_OK:
+        b.t_due_ns = RTU_NEVER
+        return
+    if status == DONE_EXCEPTION:
+        # 5 and 6: busy, soon again. The others mean that the map is wrong, and asking more often helps nobody.
+        b.t_due_ns = t_ns + later(period, (20 if p[2] == 5 or p[2] == 6 else 1000) * RTU_MS)
+    elif status != DONE_OK and b.tries == 0:
+        b.tries = 1  # one retry in the same slot
+        b.t_due_ns = t_ns
+        return
+    elif status != DONE_OK and row.poll_class == POLL_ONCE:
+        b.t_due_ns = t_ns + 100 * RTU_MS
+    else:
+        # On the grid of its period; what was missed altogether is not made up for.
+        b.t_due_ns += period
+        if period == 0 or b.t_due_ns + period < t_ns or b.t_due_ns > t_ns + period:
+            b.t_due_ns = t_ns
+    if status != DONE_OK:
+        b.tries = 0
+    # A slave that takes long pays for it with its own next turns.
+    took = t_ns - e.t_sent_ns if t_ns > e.t_sent_ns else 0
+    if e.n_slaves > 1 and took > 100 * RTU_MS + e.request.reply * e.char_ns:
+        b.t_due_ns = later(b.t_due_ns, t_ns + 3 * took)
+    b.deadline_ns = b.t_due_ns + period
+
+
+cdef void hand_over(rtu_t* e, uint32_t row, int status, const uint16_t* regs, uint32_t words, uint64_t t_ns) noexcept nogil:
+    cdef done_t* done = port_done_begin(e.mail)
+    if done == NULL:
+        return
+    done.block, done.status, done.count = <uint16_t>row, <uint16_t>status, <uint16_t>words
+    done.exception = reply_at(e)[2] if status == DONE_EXCEPTION else 0
+    done.t_sample_ns = e.t_first_ns
+    done.t_done_ns = t_ns
+    memcpy(done.regs, regs, words * sizeof(uint16_t))
+    port_done_commit(e.mail)
+
+
+cdef void compare_readback(rtu_t* e, rtu_block_t* b, const uint16_t* regs, uint32_t words) noexcept nogil:
+    """The device must hold what was written last. Seen wrong twice: write again."""
+    cdef rtu_command_t* c = &e.commands[b.readback]
+    cdef const command_row_t* row = &e.program.commands[e.mail.command_first + <uint32_t>b.readback]
+    if <uint32_t>b.readback_offset + row.count > words:
+        return
+    if row.flags & COMMAND_FLASH and not c.known:
+        # What a wearing register holds already need not be written.
+        memcpy(c.written, regs + b.readback_offset, row.count * sizeof(uint16_t))
+        c.known = 1
+        if c.want.valid and memcmp(c.written, c.want.regs, row.count * sizeof(uint16_t)) == 0:
+            settle(e, <uint32_t>b.readback, c.want.seq)
+        return
+    if not c.known or c.want.seq != c.written_seq:
+        return
+    if memcmp(c.written, regs + b.readback_offset, row.count * sizeof(uint16_t)) == 0:
+        c.readback_tries = 0
+        return
+    e.mail.stats.readback_mismatches += 1
+    c.readback_tries += 1
+    if c.readback_tries >= 2:
+        c.readback_tries = 0
+        c.known = 0
+        c.written_seq = 0
+
+
+cdef void settle(rtu_t* e, uint32_t index, uint64_t seq) noexcept nogil:
+    """The device holds what this seq asked for."""
+    cdef rtu_command_t* c = &e.commands[index]
+    cdef rtu_slave_t* s = &e.slaves[c.slave]
+    if e.program.commands[e.mail.command_first + index].kind == COMMAND_CONST:
+        if c.written_seq == 0 and s.consts_left > 0:
+            s.consts_left -= 1
+    c.written_seq = seq
+    e.mail.stats.written_seq[index] = seq
+    e.mail.stats.refusals[index] = 0
+
+
+cdef void end_command(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
+    cdef uint32_t i, index = e.request.index
+    cdef rtu_command_t* c = &e.commands[index]
+    cdef const command_row_t* row = &e.program.commands[e.mail.command_first + index]
+    cdef rtu_slave_t* s = &e.slaves[c.slave]
+    cdef const uint8_t* p = reply_at(e)
+    cdef uint64_t pause
+    if status == DONE_OK and row.function == 23:  # its reply is the read-back
+        for i in range(row.count):
+            if <uint16_t>(p[3 + 2 * i] << 8 | p[4 + 2 * i]) != c.want.regs[i]:
+                e.mail.stats.readback_mismatches += 1
+                status = DONE_MISMATCH
+                break
+    if status == DONE_OK:
+        e.mail.stats.writes += 1
+        if c.twice:
+            c.twice = 0
+            return
+        memcpy(c.written, c.want.regs, sizeof(c.written))
+        c.known = 1
+        c.t_written_ns = e.t_sent_ns
+        settle(e, index, e.request.seq)
+        e.mail.stats.written_t_ns[index] = e.t_sent_ns
+        if row.kind == COMMAND_SETPOINT_W or row.kind == COMMAND_STOP:
+            e.mail.stats.t_last_write_end_ns = e.t_sent_ns
+        if s.consts_left == 0:
+            s.const_refused = 0
+        return
+    c.known = 0
+    e.mail.stats.refusals[index] += 1
+    # A function 16 acknowledgement does not name the value: an older one's may come for this one's.
+    c.twice = status != DONE_EXCEPTION and row.function >= 15
+    pause = e.mail.stats.refusals[index] - 1
+    pause = (10 * RTU_MS) << (pause if pause < 7 else 7) if pause > 0 else 0
+    if status == DONE_EXCEPTION:
+        pause = later(pause, 20 * RTU_MS)
+        if row.kind == COMMAND_CONST:
+            s.const_refused = 1
+            pause = 1000 * RTU_MS
+    c.t_retry_ns = t_ns + pause
+
+
+cdef void end_asked(rtu_t* e, int status) noexcept nogil:
+    e.asked = 3
+    e.answer_status = status
+    e.answer_length = 0
+    if status == DONE_OK or status == DONE_EXCEPTION:
+        e.answer_length = (5 if status == DONE_EXCEPTION else e.request.reply) - 2
+        memcpy(e.asked_frame, reply_at(e), e.answer_length)
+
+
+cdef void plan(rtu_t* e) noexcept nogil:
+    """Keep the time of the next poll, so that a look at an idle port costs nothing."""
+    cdef uint64_t earliest = RTU_NEVER, t
+    cdef uint32_t i
+    cdef const rtu_slave_t* s
+    for i in range(e.n_blocks):
+        s = &e.slaves[e.blocks[i].slave]
+        t = later(later(e.blocks[i].t_due_ns, s.t_open_ns), open_ns(e, s))
+        earliest = sooner(earliest, t)
+    e.t_poll_ns = earliest
+
+
+cdef void rtu_drain(rtu_t* e) noexcept nogil:
+    e.draining = 1
+
+
+cdef int rtu_drained(rtu_t* e) noexcept nogil:
+    cdef uint32_t k, i
+    cdef int kind
+    if e.state != RTU_IDLE:
+        return 0
+    for k in range(e.n_live):
+        i = e.live[k]
+        kind = e.program.commands[e.mail.command_first + i].kind
+        if kind != COMMAND_SETPOINT_W and kind != COMMAND_STOP:
+            continue
+        if e.mail.commands[i].seq != e.commands[i].want.seq:
+            take_slot(e, i)
+            if e.mail.commands[i].seq != e.commands[i].want.seq:
+                return 0
+        if e.commands[i].want.valid and e.commands[i].want.seq != e.commands[i].written_seq:
+            return 0
+    return 1
+
+
+# ---------------------------------------------------------------- what Python sees
+
+STATUS = ("ok", "timeout", "crc", "exception", "mismatch", "short", "echo")
+
+
+def crc(bytes frame not None) -> int:
+    """CRC-16 of a Modbus frame; it stands behind the frame low byte first."""
+    return crc16(<const uint8_t*>PyBytes_AS_STRING(frame), <uint32_t>PyBytes_GET_SIZE(frame))
+
+
+def histogram_edges() -> list[int]:
+    """Upper edge in ns of each bucket of the slaves' turnaround and round trip histograms."""
+    edges = [1024]
+    for index in range(1, PORT_HISTOGRAM_BUCKETS):
+        octave, quarter = divmod(index - 1, 4)
+        edges.append(1024 * 2**octave * (5 + quarter) // 4)
+    return edges
+
+
+cdef dict stats_of(const port_stats_t* stats, uint32_t n_slaves, uint32_t n_commands):
+    """A port's counters as plain Python; slaves and commands in the order of their program rows."""
+    found = dict(stats[0])
+    found["slaves"] = found["slaves"][:n_slaves]
+    for key in ("written_seq", "written_t_ns", "refusals"):
+        found[key] = found[key][:n_commands]
+    return found
+
+
+cdef class Engine:
+    """One port's engine with a mail of its own, driven by hand: bytes and times in, requests and results out.
+
+    program : bytes of a compiled site (`tidegate.ext.program.pack`). port : its number. All times in ns.
+    Raises ValueError or IndexError for a program or a port that does not exist. Real-time safe: no.
+    """
+
+    cdef rtu_t* e
+    cdef port_mail_t* mail
+    cdef bytes program
+
+    def __cinit__(self, bytes program not None, int port=0, uint64_t t_ns=0):
+        if PyBytes_GET_SIZE(program) < <Py_ssize_t>sizeof(program_t):
+            raise ValueError(f"program: {len(program)} bytes, needs at least {sizeof(program_t)}")
+        cdef const program_t* rows = <const program_t*>PyBytes_AS_STRING(program)
+        if not 0 <= port < <int>rows.n_ports:
+            raise IndexError(f"port {port}: the program has {rows.n_ports}")
+        self.program = program
+        self.e = <rtu_t*>calloc(1, sizeof(rtu_t))
+        self.mail = <port_mail_t*>calloc(1, sizeof(port_mail_t))
+        if self.e == NULL or self.mail == NULL:
+            raise MemoryError("no memory for the engine")
+        rtu_init(self.e, rows, port, self.mail, t_ns)
+
+    def __dealloc__(self):
+        free(self.e)
+        free(self.mail)
+
+    def next(self, uint64_t t_ns):
+        """("wait" | "send" | "recv", until_ns, bytes): what to do; bytes is the frame to send or how many are missing."""
+        cdef rtu_action_t action
+        rtu_next(self.e, t_ns, &action)
+        if action.what == RTU_SEND:
+            return "send", t_ns, PyBytes_FromStringAndSize(<const char*>action.frame, action.length)
+        return "recv" if action.what == RTU_RECV else "wait", action.until_ns, action.want
+
+    def sent(self, uint64_t t_end_ns):
+        """The frame's last byte leaves the wire at t_end_ns."""
+        rtu_sent(self.e, t_end_ns)
+
+    def receive(self, bytes data not None, uint64_t t_ns):
+        """Bytes whose last one came at t_ns."""
+        rtu_bytes(self.e, <const uint8_t*>PyBytes_AS_STRING(data), <uint32_t>PyBytes_GET_SIZE(data), t_ns)
+
+    def put(self, int slot, regs, uint64_t t_ns=0, bint valid=True, bint urgent=False):
+        """Put registers into command slot number `slot`, as the loop does."""
+        cdef uint16_t[4] words
+        if not 0 <= slot < <int>self.mail.command_count or len(regs) > 4:
+            raise IndexError(f"slot {slot} of {self.mail.command_count}, {len(regs)} registers of at most 4")
+        memset(words, 0, sizeof(words))
+        for i, word in enumerate(regs):
+            words[<Py_ssize_t>i] = word
+        command_put(&self.mail.commands[slot], words, valid, urgent, t_ns)
+
+    def take(self):
+        """Blocks finished since the last call, oldest first: dicts of done_t, status in words."""
+        cdef const done_t* done = port_done_peek(self.mail)
+        found = []
+        while done != NULL:
+            row = dict(done[0])
+            row["regs"] = row["regs"][:done.count]
+            row["status"] = STATUS[done.status]
+            found.append(row)
+            port_done_pop(self.mail)
+            done = port_done_peek(self.mail)
+        return found
+
+    def ask(self, bytes frame not None):
+        """Hand in one request of a tool (unit, function, data; no CRC); False while another one is under way."""
+        return bool(rtu_ask(self.e, <const uint8_t*>PyBytes_AS_STRING(frame), <uint32_t>PyBytes_GET_SIZE(frame)))
+
+    def answer(self):
+        """(status, frame without CRC) of the tool's request once it has ended, else None."""
+        if self.e.asked != 3:
+            return None
+        self.e.asked = 0
+        return STATUS[self.e.answer_status], PyBytes_FromStringAndSize(
+            <const char*>self.e.asked_frame, self.e.answer_length
+        )
+
+    def drain(self):
+        """From now on commands only."""
+        rtu_drain(self.e)
+
+    @property
+    def drained(self) -> bool:
+        """Every setpoint and stop that may be sent has been acknowledged."""
+        return bool(rtu_drained(self.e))
+
+    @property
+    def gap_ns(self) -> int:
+        return self.e.gap_ns
+
+    @property
+    def char_ns(self) -> int:
+        return self.e.char_ns
+
+    @property
+    def stats(self):
+        """Counters of the port and its slaves; see port.h."""
+        return stats_of(&self.mail.stats, self.e.n_slaves, self.e.n_commands)
