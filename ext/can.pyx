@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 
 from tidegate.ext.image cimport IMAGE_LAYOUT_VERSION, POINTS_MAX, QUALITY_GOOD, QUALITY_INVALID, QUALITY_NEVER
 from tidegate.ext.program cimport (
-    CAN_BUSES_MAX, CAN_FIELD_ABS, CAN_FIELD_FLOAT, CAN_FIELD_MUXED, CAN_FIELD_SENTINEL, CAN_FIELDS_MAX,
+    CAN_BUSES_MAX, CAN_FIELD_ABS, CAN_FIELD_FLOAT, CAN_FIELD_MUXED, CAN_FIELD_ONE_OF, CAN_FIELD_SENTINEL, CAN_FIELDS_MAX,
     CAN_FRAME_COUNTER, CAN_FRAME_CRC, CAN_FRAME_FD, CAN_FRAME_MUX, CAN_TX_HEARTBEAT, PROGRAM_LAYOUT_VERSION,
     can_field_row_t,
 )
@@ -127,12 +127,16 @@ cdef void _decode_field(const can_field_row_t* field, const can_buffer_t* frame,
     cdef uint64_t raw = can_bits(frame.data, field.start, field.length, field.big_endian)
     cdef point_t* point = &image[field.point]
     cdef double value
+    if field.mask:
+        raw &= field.mask
     if field.flags & CAN_FIELD_SENTINEL and raw == field.sentinel:
         point.quality = QUALITY_INVALID
         st.invalid += 1
         return
 
-    if field.flags & CAN_FIELD_FLOAT:
+    if field.flags & CAN_FIELD_ONE_OF:
+        value = <double>(raw < 64 and (field.sentinel >> raw) & 1)
+    elif field.flags & CAN_FIELD_FLOAT:
         value = _float_of(raw, field.length)
     elif field.is_signed:
         value = <double>(<int64_t>(raw << (64 - field.length)) >> (64 - field.length))
