@@ -6,6 +6,7 @@ from typing import Any
 from tidegate.config.plan import PortPlan, port_plan
 from tidegate.config.site import EXIT_PLAN, Device, Site, SiteError, Storage
 from tidegate.ext import program
+from tidegate.ext.can import CRC_NAMES
 from tidegate.hal.maps import DeviceMap, MapError, Point, load_map
 from tidegate.hal.vocabulary import signals
 
@@ -155,14 +156,15 @@ class Compiler:
             "flags": (flags["fd"] if frame.fd else 0)
             | (flags["mux"] if frame.mux_start is not None else 0)
             | (flags["counter"] if frame.counter_start is not None else 0)
-            | (flags["crc"] if frame.crc else 0),
+            | (flags["crc"] if frame.crc != "none" else 0),
             "mux_start": frame.mux_start or 0,
             "mux_length": frame.mux_length,
             "mux_big_endian": int(frame.mux_big_endian),
             "counter_start": frame.counter_start or 0,
             "counter_length": frame.counter_length,
-            "crc_kind": 1 if frame.crc else 0,
-            "crc_byte": frame.crc_byte if frame.crc else 0,
+            "counter_big_endian": int(frame.counter_big_endian),
+            "crc_kind": CRC_NAMES.index(frame.crc),
+            "crc_byte": frame.crc_byte if frame.crc != "none" else 0,
             "period_ns": round(frame.period_ms * 1e6),
         }
         fields = []

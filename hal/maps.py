@@ -229,7 +229,8 @@ class Frame(Strict):
     mux_big_endian: bool = False
     counter_start: int | None = None
     counter_length: int = 0
-    crc: Literal["", "sum-orion"] = ""
+    counter_big_endian: bool = False
+    crc: Literal["none", "sum8", "xor8", "crc8-j1850", "crc8-autosar", "sum8-id-len"] = "none"
     crc_byte: int = 7
     signal: tuple[CanSignal, ...] = ()
 

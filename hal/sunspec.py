@@ -13,23 +13,24 @@ SUNS = (0x5375, 0x6E53)  # "SunS", at 40000, 0 or 50000
 BASES = (40000, 0, 50000)
 END = 0xFFFF
 
-# SunSpec type -> our type, and the pattern that means "not implemented".
+# SunSpec type -> our type, and the pattern that means "not implemented". For accumulators that pattern is 0, which
+# a new meter that never exported shows as well; it is taken as 0.
 TYPES: dict[str, tuple[str, int | None]] = {
     "int16": ("s16", 0x8000),
     "uint16": ("u16", 0xFFFF),
     "count": ("u16", 0xFFFF),
-    "acc16": ("u16", 0),
+    "acc16": ("u16", None),
     "enum16": ("u16", 0xFFFF),
     "bitfield16": ("u16", 0xFFFF),
     "sunssf": ("sunssf", 0x8000),
     "int32": ("s32", 0x80000000),
     "uint32": ("u32", 0xFFFFFFFF),
-    "acc32": ("u32", 0),
+    "acc32": ("u32", None),
     "enum32": ("u32", 0xFFFFFFFF),
     "bitfield32": ("u32", 0xFFFFFFFF),
     "int64": ("s64", 0x8000000000000000),
     "uint64": ("u64", 0xFFFFFFFFFFFFFFFF),
-    "acc64": ("u64", 0),
+    "acc64": ("u64", None),
     "float32": ("f32", 0x7FC00000),
     "float64": ("f64", 0x7FF8000000000000),
     "pad": ("u16", None),

@@ -1,0 +1,264 @@
+"""Device maps: every shipped one decodes its vectors, a broken one is refused with everything that is wrong."""
+
+import math
+
+import pytest
+
+from tidegate.config.compile import can_field, register_field
+from tidegate.config.site import Device
+from tidegate.ext import program
+from tidegate.ext.can import Bus
+from tidegate.hal import maps
+from tidegate.hal.decode import decode_frame, decode_registers, frame_of
+from tidegate.hal.vocabulary import required, signals, unit_of
+
+ALL = maps.map_names()
+VECTORS = [(name, number) for name in ALL for number in range(len(maps.shipped(name).vector))]
+
+
+def vector_of(name, number):
+    vector = maps.shipped(name).vector[number]
+    return (maps.load_map(name, vector.options) if vector.options else maps.shipped(name)), vector
+
+
+def register_program(found, point):
+    """A program with this one point (and its scale factor) in block 0."""
+    device = Device(name="d", map=found.name, bus="b", role="grid-meter", unit_id=1)
+    points = [{"name": f"d.{point.name}"}] + ([{"name": f"d.{point.sf}"}] if point.sf else [])
+    names = {point.name: f"d.{point.name}", point.sf: f"d.{point.sf}"}
+    field = register_field(device, point, point.address, names)
+    block = {"function": point.function, "address": point.address, "count": point.words, "fields": [field]}
+    return program.pack({"points": points, "ports": [{"slaves": [{"unit_id": 1, "blocks": [block]}]}]}), len(
+        program.standard_points(0)
+    )
+
+
+def can_program(frame):
+    """A program with this one frame; the points are its signals in order."""
+    points = [{"name": f"d.{s.name}"} for s in frame.signal]
+    row = {
+        "id": frame.id | (0x80000000 if frame.extended else 0),
+        "len_min": frame.len[0],
+        "len_max": frame.len[1],
+        "flags": program.CAN_FRAME_FLAGS["mux"] if frame.mux_start is not None else 0,
+        "mux_start": frame.mux_start or 0,
+        "mux_length": frame.mux_length,
+        "mux_big_endian": int(frame.mux_big_endian),
+        "fields": [{"point": f"d.{s.name}", **can_field(s)} for s in frame.signal],
+    }
+    return program.pack({"points": points, "can_frames": [row]})
+
+
+def test_every_shipped_map_has_vectors_and_a_source():
+    for name in ALL:
+        found = maps.shipped(name)
+        assert found.vector, f"{name} has no decode vector"
+        assert found.map.source and found.map.title
+
+
+@pytest.mark.parametrize(("name", "number"), VECTORS)
+def test_vector_decodes_to_its_value(name, number):
+    found, vector = vector_of(name, number)
+    if vector.point:
+        point = next(p for p in found.point if p.name == vector.point)
+        got = decode_registers(point, vector.regs, vector.sf)
+        if vector.invalid:
+            assert got is None
+        else:
+            assert got == pytest.approx(vector.value, rel=1e-6, abs=1e-9)
+        return
+    frame = frame_of(found, vector.id, vector.id > 0x7FF)
+    got = decode_frame(frame, bytes.fromhex(vector.data))
+    wrong = vector.invalid or ()
+    assert {n for n, v in got.items() if v is None} == set(wrong)
+    for signal, value in vector.values.items():
+        assert got[signal] == pytest.approx(value, rel=1e-6, abs=1e-9), signal
+
+
+@pytest.mark.parametrize(("name", "number"), [v for v in VECTORS if maps.shipped(v[0]).bus == "can"])
+def test_compiled_can_decoder_agrees_with_the_vector(name, number):
+    found, vector = vector_of(name, number)
+    frame = frame_of(found, vector.id, vector.id > 0x7FF)
+    if frame.crc != "none":
+        pytest.skip("checksums are the decoder's own test")
+    blob = can_program(frame)
+    bus = Bus(program=blob)
+    assert bus.inject(vector.id, bytes.fromhex(vector.data), 1000, extended=frame.extended)
+    assert bus.drain(2000) == 1
+    expected = decode_frame(frame, bytes.fromhex(vector.data))
+    base = len(program.standard_points(0))
+    for i, signal in enumerate(frame.signal):
+        value, _, quality, _ = bus.point(base + i)
+        if signal.name not in expected:
+            assert quality == 0, signal.name
+        elif expected[signal.name] is None:
+            assert quality == 4, signal.name
+        else:
+            assert quality == 1 and value == pytest.approx(expected[signal.name], rel=1e-12), signal.name
+
+
+@pytest.mark.parametrize(("name", "number"), [v for v in VECTORS if maps.shipped(v[0]).bus == "serial"])
+def test_compiled_register_decoder_agrees_with_the_vector(name, number):
+    registers = pytest.importorskip("tidegate.ext.registers")
+    found, vector = vector_of(name, number)
+    point = next(p for p in found.point if p.name == vector.point)
+    blob, base = register_program(found, point)
+    before = {base + 1: (float(vector.sf), 1, 1, 1)} if point.sf else {}
+    value, _, quality, _ = registers.decode(blob, 0, list(vector.regs), before, 5)[base]
+    if vector.invalid:
+        assert quality == 4
+    else:
+        assert quality == 1 and value == pytest.approx(vector.value, rel=1e-6, abs=1e-9)
+
+
+def test_names_promise_their_units():
+    for name in ALL:
+        found = maps.shipped(name)
+        for row in [*found.point, *(s for f in found.frame for s in f.signal)]:
+            assert unit_of(row.name) == row.unit, f"{name}: {row.name}"
+
+
+def test_vocabulary_fits_the_suffixes_and_its_required_signals_exist():
+    for name in signals():
+        assert unit_of(name) is not None, name
+    for kind in ("bms", "pcs", "meter"):
+        assert set(required(kind)) <= set(signals())
+
+
+def test_35x_dialects_change_what_they_say():
+    plain = maps.load_map("bms-35x")
+    swapped = maps.load_map("bms-35x", {"swap_limits": "yes", "byte_order": "big", "current_positive": "discharge"})
+    data = bytes.fromhex("0214 00C8 0190 01CC")
+    values = decode_frame(frame_of(swapped, 0x351), data)
+    assert values["discharge_a_max"] == pytest.approx(20.0) and values["charge_a_max"] == pytest.approx(40.0)
+    assert decode_frame(frame_of(plain, 0x351), data)["charge_a_max"] != pytest.approx(40.0)
+    alarm = bytes.fromhex("A6AAAA02AAA9AA01")
+    assert decode_frame(frame_of(swapped, 0x35A), alarm)["alarm"] == 4.0
+
+
+# ------------------------------------------------------------------------------------------------- broken maps
+
+METER = """
+schema = 1
+[map]
+name = "broken"
+protocol = "modbus"
+kind = "meter"
+title = "t"
+source = "s"
+[[point]]
+name = "power_w"
+address = 10
+type = "f32"
+unit = "W"
+positive = "import"
+"""
+BMS = """
+schema = 1
+[map]
+name = "broken"
+protocol = "can"
+kind = "bms"
+title = "t"
+source = "s"
+[[frame]]
+id = 0x351
+"""
+SIGNAL = '[[frame.signal]]\nname = "soc"\nunit = "1"\n'
+
+
+def problems_of(tmp_path, text, extra=""):
+    path = tmp_path / "broken.toml"
+    path.write_text(text + extra)
+    with pytest.raises(maps.MapError) as caught:
+        maps.load_map(str(path))
+    return caught.value.problems
+
+
+def test_a_good_small_map_loads(tmp_path):
+    path = tmp_path / "broken.toml"
+    path.write_text(METER)
+    assert maps.load_map(str(path)).point[0].words == 2
+
+
+POINT = '[[point]]\nname = "voltage_v"\naddress = 20\nunit = "V"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "extra", "says"),
+    [
+        (METER, '[[point]]\nname = "voltage_v"\naddress = 11\nunit = "V"\n', "overlaps with power_w"),
+        (METER, POINT + 'type = "u24"\n', "point[voltage_v].type"),
+        (METER, POINT + "scale = 0.0\n", "scale 0"),
+        (METER, '[[point]]\nname = "voltage_v"\naddress = 20\n', "point[voltage_v].unit"),
+        (METER, '[[point]]\nname = "voltage_v"\naddress = 20\nunit = "W"\n', "promises 'V'"),
+        (METER, '[[point]]\nname = "voltage"\naddress = 20\nunit = "V"\n', "must end in its unit"),
+        (METER, '[[point]]\nname = "voltage_v"\nunit = "V"\n', "address is missing"),
+        (METER, '[[point]]\nname = "voltage_v"\naddress = 65536\nunit = "V"\n', "point[voltage_v].address"),
+        (METER, '[[point]]\nname = "voltage_v"\naddress = 65535\ntype = "f32"\nunit = "V"\n', "pass the end"),
+        (METER, POINT + "range = [5.0, 1.0]\n", "ends swapped"),
+        (METER, POINT + "scal = 2.0\n", "point[voltage_v].scal"),
+        (METER, POINT + 'type = "bits"\nbit = 12\nbits = 8\n', "inside one register"),
+        (METER, POINT + 'sf = "missing_sf"\n', "missing_sf"),
+        (METER, POINT + POINT, "two signals are named"),
+        (METER.replace('positive = "import"', ""), "", "positive is missing"),
+        (METER.replace("power_w", "other_w"), "", "must give 'power_w'"),
+        (METER.replace("schema = 1", "schema = 2"), "", "schema"),
+        (METER.replace("source", "sorce"), "", "map.sorce"),
+        (METER, "[[frame]]\nid = 1\n", "not frames"),
+        (METER, '[[command]]\nname = "set"\nkind = "setpoint_w"\naddress = 1\n', "positive is missing"),
+        (METER, '[[command]]\nname = "set"\nkind = "const"\naddress = 1\nscale = 0.0\n', "scale 0"),
+        (METER, '[[command]]\nname = "set"\nkind = "const"\naddress = 1\ntype = "s32"\nfunction = 6\n', "needs 2"),
+        (METER, '[[command]]\nname = "set"\nkind = "const"\naddress = 1\nflash = true\nresend_ms = 5\n', "flash"),
+        (BMS, SIGNAL + "byte = 7\nsize = 2\n", "do not fit into 8 bytes"),
+        (BMS, SIGNAL + 'byte = 7\nsize = 2\nbyte_order = "big"\n', "do not fit into 8 bytes"),
+        (BMS, SIGNAL, "place is missing"),
+        (
+            BMS,
+            SIGNAL + 'byte = 0\nsize = 2\n[[frame.signal]]\nname = "soh"\nunit = "1"\nbyte = 1\nsize = 1\n',
+            "overlaps",
+        ),
+        (BMS, SIGNAL + "byte = 0\nsize = 2\nmux = 3\n", "no mux_start"),
+        (BMS.replace("0x351", "0x800"), SIGNAL + "byte = 0\nsize = 2\n", "extended"),
+        (BMS, SIGNAL + "byte = 0\nsize = 2\n[[frame]]\nid = 0x351\n", "appears twice"),
+        (BMS + "len = [8, 6]\n", "", "expected [least, most]"),
+        (BMS, "[can]\ndbc = 'missing.dbc'\n", "missing.dbc"),
+    ],
+)
+def test_a_broken_map_is_refused_by_name_and_place(tmp_path, text, extra, says):
+    said = problems_of(tmp_path, text, extra)
+    assert any(says in line for line in said), said
+    assert all("broken" in line for line in said)
+
+
+def test_all_problems_of_a_map_come_at_once(tmp_path):
+    said = problems_of(tmp_path, METER.replace('positive = "import"', ""), POINT + "scale = 0.0\nrange = [5.0, 1.0]\n")
+    assert len(said) == 3
+
+
+def test_a_dbc_signal_longer_than_its_frame_is_refused(tmp_path):
+    (tmp_path / "bad.dbc").write_text(
+        'VERSION ""\nBO_ 849 Limits: 4 BMS\n SG_ Soc : 0|64@1+ (1,0) [0|0] "" BMS\n', encoding="utf-8"
+    )
+    text = BMS.replace("[[frame]]\nid = 0x351", "[can]\ndbc = 'bad.dbc'\n[[frame]]\nmessage = 'Limits'")
+    said = problems_of(tmp_path, text, '[[frame.signal]]\nname = "soc"\nunit = "1"\ndbc = "Soc"\n')
+    assert any("bad.dbc" in line and "Soc" in line for line in said), said
+
+
+def test_a_map_that_extends_itself_is_refused(tmp_path):
+    path = tmp_path / "broken.toml"
+    path.write_text(METER.replace('kind = "meter"', f'kind = "meter"\nextends = "{path}"'))
+    with pytest.raises(maps.MapError, match="circle"):
+        maps.load_map(str(path))
+
+
+def test_an_unshipped_map_is_answered_with_the_list():
+    with pytest.raises(maps.MapError, match="eastron-sdm630"):
+        maps.load_map("nothing")
+
+
+def test_not_a_number_and_infinities_are_no_readings():
+    point = next(p for p in maps.shipped("eastron-sdm630").point if p.name == "power_w")
+    for regs in ((0x7FC0, 0), (0x7F80, 0), (0xFF80, 0)):
+        assert decode_registers(point, regs) is None
+    assert decode_registers(point, (0x0000, 0x0000)) == 0.0 and math.isfinite(decode_registers(point, (0x4366, 0x3333)))
