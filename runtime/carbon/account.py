@@ -81,6 +81,7 @@ class Accountant:
             "soc_ppm": booked.soc_ppm,
             "utc_sync": booked.utc_sync,
             "flags": flags,
+            "by_difference": self.nodes.by_difference,
             "flows": {name: _flow_record(flow) for name, flow in booked.flows.items()},
             "method": asdict(self.method),
             "factors": {name: found.record() for name, found in used.items()},
@@ -165,6 +166,10 @@ class Accountant:
                     true_up_mwh=true_up,
                 )
             )
+        if self.nodes.by_difference is not None:
+            came = sum(inflow.energy_mwh for inflow in inflows) + sum(discharge.values())
+            gone = sum(mwh for _, mwh in loads) + sum(mwh for _, mwh in exports) + sum(charge.values())
+            loads.insert(0, (self.nodes.by_difference, max(0, came - gone)))
         return Period(tuple(inflows), tuple(loads), tuple(exports), tuple(moves)), used
 
     def _consequence(self, booked: BookedPeriod, known_utc_s: int | None) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Found:
     """What a look-up gave, and how."""
 
     ug_per_kwh: int
-    status: str  # actual, estimated, forecast, held or fallback
+    status: str  # actual, estimated, forecast, held, constant or fallback
     source: str
     start_utc_s: int
     version: str = ""
@@ -122,6 +122,7 @@ class Factors:
     grid: Series | None
     fallback_ug_per_kwh: int
     fallback_source: str
+    fallback_status: str = "fallback"  # "constant" where the site has nothing else on purpose
     constants: dict[str, tuple[int, str]] = field(default_factory=dict)
     marginal: Series | None = None
 
@@ -139,7 +140,7 @@ class Factors:
                 return Found(
                     step.ug_per_kwh, "held" if held else step.status, series.source, step.start_utc_s, step.version
                 )
-        return Found(self.fallback_ug_per_kwh, "fallback", self.fallback_source, 0)
+        return Found(self.fallback_ug_per_kwh, self.fallback_status, self.fallback_source, 0)
 
     def source_at(self, name: str) -> Found:
         """Factor of an on-site source; 0 for what burns nothing, and it says so."""
@@ -292,3 +293,22 @@ def read(path: Path) -> Series:
         f"{path.name}: not a factor file that is known; the first line should be {','.join(COLUMNS)} "
         "or time_utc,forecast_g_per_kwh,actual_g_per_kwh"
     )
+
+
+NO_FACTOR_UG_PER_KWH = 1_000_000_000  # 1 kg/kWh: no grid's average is above it for long
+
+
+def factors_of(settings: dict[str, Any], folder: Path) -> Factors:
+    """The factors that a site file's [carbon] names; paths are relative to `folder`.
+
+    Raises FactorError for a file that cannot be used.
+    """
+    constant = settings.get("grid_factor_g_per_kwh")
+    fallback = NO_FACTOR_UG_PER_KWH if constant is None else to_whole(str(constant), 1_000_000)
+    why = "no factor is known: upper bound of grid averages" if constant is None else "constant of the site file"
+    path = settings.get("factors")
+    series = read(folder / path) if path else None
+    only = constant is not None and series is None
+    pv = to_whole(str(settings.get("pv_factor_g_per_kwh") or 0), 1_000_000)
+    constants = {"pv": (pv, "constant of the site file")} if pv else {}
+    return Factors(series, fallback, why, "constant" if only else "fallback", constants)

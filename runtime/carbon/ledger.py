@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 SCHEMA_VERSION = 1
-KINDS = ("open", "period", "factor", "edit", "job", "report", "block", "note")
+KINDS = ("open", "method", "period", "factor", "edit", "job", "report", "block", "note")
 
 _meta = sa.MetaData()
 _entries = sa.Table(

@@ -1,12 +1,23 @@
-"""Which flows a site has: from the roles of its devices and the names of its points to the accountant's nodes."""
+"""Which flows a site has: from the nodes of its describe to the accountant's flows and batteries."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tidegate.runtime.carbon.booking import W_MAX, Flow
 
-LOAD_ROLES = {"it-meter": "it", "cooling-meter": "cooling", "lighting-meter": "lighting", "circuit-meter": "circuit"}
+# Role of a node in describe -> the two kinds of its flows (what is positive inside, the other direction).
+ROLES = {
+    "grid": ("import", "export"),
+    "pv": ("generation", None),
+    "ess": ("discharge", "charge"),
+    "it": ("load", None),
+    "cooling": ("load", None),
+    "lighting": ("load", None),
+    "circuit": ("load", None),
+}
+SITE_INTEGRALS = {"grid": "site.grid", "pv": "site.pv", "ess": "site.ess"}
+BY_DIFFERENCE = "it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,121 +32,116 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """The flows of a site, and its batteries."""
+    """The flows of a site, its batteries, and what a reader must know about them.
+
+    by_difference : name of the load that no meter measures and that is what the others leave; None if all are metered.
+    kinds : node -> role, for sums by role.
+    """
 
     flows: tuple[Flow, ...]
     storages: tuple[Storage, ...]
+    by_difference: str | None
+    kinds: dict[str, str]
     notes: tuple[str, ...] = ()
 
 
-def _first(names: set[str], *candidates: str) -> str | None:
-    return next((name for name in candidates if name in names), None)
-
-
 def nodes_of(describe: Mapping[str, Any]) -> Nodes:
-    """Find the flows in a site's describe: devices with name and role, points by name.
+    """Find the flows in a site's describe.
 
-    A meter's registers are `<device>.import_wh` and `.export_wh`; the core's integrals are the site's own points.
-    Raises ValueError if no device measures the grid.
+    describe["nodes"] lists metered devices: role, device, in_wh, out_wh (names of energy registers, or None). The
+    core's integrals bridge where a role has one device. Raises ValueError if nothing measures the grid.
     """
-    points = {point if isinstance(point, str) else point["name"] for point in describe["points"]}
-    devices: list[tuple[str, str]] = [(device["name"], device.get("role", "")) for device in describe["devices"]]
+    points = {point["name"]: point.get("unit", "") for point in describe["points"]}
+    rows: list[Mapping[str, Any]] = [row for row in describe.get("nodes") or [] if row["role"] in ROLES]
     limits = describe.get("limits") or {}
-    plausible = float(limits.get("connection_import_w_max") or 0.0) * 3 or W_MAX
+    plausible = float(limits.get("connection_import_w_max") or 0.0) * 3.0 or W_MAX
+    if not any(row["role"] == "grid" for row in rows):
+        raise ValueError("no device has the role grid-meter; without it no energy of the site can be booked")
     flows: list[Flow] = []
     notes: list[str] = []
-    grid = [name for name, role in devices if role == "grid-meter"]
-    if not grid:
-        raise ValueError("no device has the role grid-meter; without it no energy of the site can be booked")
-    covered = _first(points, "site.grid_covered_s")
-    for kind, signal, integral in (("import", "import_wh", "in"), ("export", "export_wh", "out")):
-        register = _first(points, f"{grid[0]}.{signal}")
-        if register is None:
-            notes.append(f"grid {kind}: {grid[0]} gives no register {signal}; booked from the fast power")
-        flows.append(
-            Flow(f"grid.{kind}", "grid", kind, register, _first(points, f"site.grid_{integral}_ws"), covered, plausible)
-        )
-    flows += _generation(devices, points, plausible)
-    storages, storage_flows = _storage(describe, devices, points, plausible, notes)
-    flows += storage_flows
-    loads = []
-    for name, role in devices:
-        if role in LOAD_ROLES:
-            register = _first(points, f"{name}.import_wh")
-            if register is None:
-                notes.append(f"{name}: no register import_wh; its energy stays in the residual")
+    kinds: dict[str, str] = {}
+    storages: tuple[Storage, ...] = ()
+    for role in ROLES:
+        mine = [row for row in rows if row["role"] == role]
+        if role == "ess":
+            if mine:
+                storages, found = _storage(describe, mine, points, plausible, notes)
+                flows += found
+                kinds.update({storage.node: "ess" for storage in storages})
+            continue
+        for number, row in enumerate(mine):
+            if role == "grid" and number:
+                notes.append(f"{row['device']}: a second grid meter; the first one counts")
                 continue
-            loads.append(Flow(f"{name}.load", name, "load", register, w_max=plausible))
-    if not loads:
-        notes.append("no meter of a load: all of it is one node, from grid, storage and generation")
-        if "site.load_in_ws" in points:
-            loads.append(
-                Flow(
-                    "load.load",
-                    "load",
-                    "load",
-                    None,
-                    "site.load_in_ws",
-                    _first(points, "site.load_covered_s"),
-                    plausible,
-                )
-            )
-    return Nodes(tuple(flows + loads), storages, tuple(notes))
+            node = "grid" if role == "grid" else str(row["device"])
+            kinds[node] = role
+            integral = _integral(SITE_INTEGRALS.get(role), points) if len(mine) == 1 or role == "grid" else None
+            for side, kind in enumerate(ROLES[role]):
+                if kind is None:
+                    continue
+                register = row["in_wh"] if side == 0 else row["out_wh"]
+                if register not in points:
+                    register = None
+                shape = (integral[side], integral[2]) if integral else (None, None)
+                if register is None and shape[0] is None:
+                    notes.append(f"{row['device']}: no register for its {kind}; that energy is not booked by itself")
+                    continue
+                if register is None:
+                    notes.append(f"{node} {kind}: no register; booked from the fast power")
+                flows.append(Flow(f"{node}.{kind}", node, kind, register, shape[0], shape[1], plausible))
+    by_difference = None
+    if "it" not in kinds.values():
+        by_difference = BY_DIFFERENCE
+        kinds[by_difference] = "it"
+        notes.append("no meter of the IT load: it is what grid, generation and storage leave after the metered loads, "
+                     "and a residual cannot show")  # fmt: skip
+    return Nodes(tuple(flows), storages, by_difference, kinds, tuple(notes))
 
 
-def _generation(devices: Iterable[tuple[str, str]], points: set[str], plausible: float) -> list[Flow]:
-    meters = [name for name, role in devices if role == "pv-meter"]
-    flows = []
-    for name in meters:
-        # A generator's meter counts export where it looks from the grid, import where it looks from the roof.
-        register = _first(points, f"{name}.generation_wh", f"{name}.export_wh", f"{name}.import_wh")
-        only = len(meters) == 1
-        integral = _first(points, "site.pv_in_ws") if only else None
-        if register is not None or integral is not None:
-            covered = _first(points, "site.pv_covered_s") if only else None
-            flows.append(Flow(f"{name}.generation", name, "generation", register, integral, covered, plausible))
-    return flows
+def _integral(stem: str | None, points: Mapping[str, str]) -> tuple[str, str, str] | None:
+    if stem is None:
+        return None
+    names = (f"{stem}_in_ws", f"{stem}_out_ws", f"{stem}_covered_s")
+    return names if all(name in points for name in names) else None
 
 
 def _storage(
     describe: Mapping[str, Any],
-    devices: Iterable[tuple[str, str]],
-    points: set[str],
+    rows: Sequence[Mapping[str, Any]],
+    points: Mapping[str, str],
     plausible: float,
     notes: list[str],
 ) -> tuple[tuple[Storage, ...], list[Flow]]:
-    units = list(describe.get("storage") or describe.get("units") or [])
+    units = list(describe.get("units") or [])
     settings = describe.get("carbon") or {}
     efficiency = {
         "charge_ppm": round(float(settings.get("charge_efficiency") or 0.97) * 1e6),
         "discharge_ppm": round(float(settings.get("discharge_efficiency") or 0.97) * 1e6),
     }
-    pcs = [name for name, role in devices if role == "pcs"]
-    if not pcs and not units:
-        return (), []
-    energy = [round(float(unit.get("energy_wh") or 0.0) * 1000) for unit in units] or [0]
-    registers = [
-        (
-            _first(points, f"{name}.discharge_wh", f"{name}.export_wh"),
-            _first(points, f"{name}.charge_wh", f"{name}.import_wh"),
-        )
-        for name in pcs
-    ]
-    if registers and all(out and into for out, into in registers) and len(units) == len(pcs):
+    integral = _integral(SITE_INTEGRALS["ess"], points)
+    by_pcs = {row["device"]: row for row in rows}
+    if len(units) > 1 and all(unit.get("pcs") in by_pcs and _both(by_pcs[unit["pcs"]], points) for unit in units):
         flows, storages = [], []
-        for unit, (out, into), mwh in zip(units, registers, energy, strict=True):
-            node = str(unit["name"])
-            one = len(units) == 1
-            covered = _first(points, "site.ess_covered_s") if one else None
-            for kind, register, side in (("discharge", out, "in"), ("charge", into, "out")):
-                integral = _first(points, f"site.ess_{side}_ws") if one else None
-                flows.append(Flow(f"{node}.{kind}", node, kind, register, integral, covered, plausible))
-            storages.append(Storage(node, mwh, **efficiency))
+        for unit in units:
+            node, row = str(unit["name"]), by_pcs[unit["pcs"]]
+            for kind, key in (("discharge", "in_wh"), ("charge", "out_wh")):
+                flows.append(Flow(f"{node}.{kind}", node, kind, row[key], w_max=plausible))
+            storages.append(Storage(node, round(float(unit["energy_wh"]) * 1000), **efficiency))
         return tuple(storages), flows
-    notes.append("storage: the converters give no energy registers; booked from the fast power")
-    covered = _first(points, "site.ess_covered_s")
     node = str(units[0]["name"]) if len(units) == 1 else "storage"
-    return (Storage(node, sum(energy), **efficiency),), [
-        Flow(f"{node}.discharge", node, "discharge", None, _first(points, "site.ess_in_ws"), covered, plausible),
-        Flow(f"{node}.charge", node, "charge", None, _first(points, "site.ess_out_ws"), covered, plausible),
+    row = rows[0] if len(rows) == 1 and _both(rows[0], points) else {"in_wh": None, "out_wh": None}
+    if row["in_wh"] is None:
+        if integral is None:
+            notes.append("storage: neither energy registers nor integrals; charge and discharge stay in the residual")
+            return (), []
+        notes.append("storage: no energy registers of the converter; charge and discharge booked from the fast power")
+    shape = integral or (None, None, None)
+    energy = sum(round(float(unit.get("energy_wh") or 0.0) * 1000) for unit in units)
+    return (Storage(node, energy, **efficiency),), [
+        Flow(f"{node}.discharge", node, "discharge", row["in_wh"], shape[0], shape[2], plausible),
+        Flow(f"{node}.charge", node, "charge", row["out_wh"], shape[1], shape[2], plausible),
     ]
+
+
+def _both(row: Mapping[str, Any], points: Mapping[str, str]) -> bool:
+    return row["in_wh"] in points and row["out_wh"] in points

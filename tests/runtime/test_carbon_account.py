@@ -16,14 +16,17 @@ POINTS = [
     "grid.power_w", "grid.import_wh", "grid.export_wh", "it.import_wh", "cooling.import_wh", "site.grid_in_ws",
     "site.grid_out_ws", "site.grid_covered_s", "site.ess_in_ws", "site.ess_out_ws", "site.ess_covered_s", "bms1.soc",
 ]  # fmt: skip
+NODES = [
+    {"role": "grid", "device": "grid", "in_wh": "grid.import_wh", "out_wh": "grid.export_wh"},
+    {"role": "it", "device": "it", "in_wh": "it.import_wh", "out_wh": None},
+    {"role": "cooling", "device": "cooling", "in_wh": "cooling.import_wh", "out_wh": None},
+    {"role": "ess", "device": "pcs1", "in_wh": None, "out_wh": None},
+]
 DESCRIBE = {
     "points": [{"name": name} for name in POINTS],
-    "devices": [
-        {"name": "grid", "role": "grid-meter"}, {"name": "it", "role": "it-meter"},
-        {"name": "cooling", "role": "cooling-meter"}, {"name": "pcs1", "role": "pcs"}, {"name": "bms1", "role": "bms"},
-    ],
-    "storage": [{"name": "cabinet", "energy_wh": 60_000.0}],
-}  # fmt: skip
+    "nodes": NODES,
+    "units": [{"name": "cabinet", "pcs": "pcs1", "energy_wh": 60_000.0}],
+}
 
 
 def flow(mwh, quality="good"):
@@ -52,12 +55,34 @@ def test_a_site_with_one_cabinet_has_its_flows_found():
         ("cooling.load", "cooling.import_wh", None),
     ]
     assert nodes.storages[0].energy_mwh == 60_000_000
-    assert nodes.notes == ("storage: the converters give no energy registers; booked from the fast power",)
+    assert nodes.notes == (
+        "storage: no energy registers of the converter; charge and discharge booked from the fast power",
+    )
+
+
+def test_an_it_load_without_a_meter_is_what_the_others_leave():
+    nodes = nodes_of({**DESCRIBE, "nodes": [row for row in NODES if row["role"] != "it"]})
+    assert nodes.by_difference == "it" and "no meter of the IT load" in nodes.notes[-1]
+    body = Accountant("s", nodes, factors(200), Method()).book(
+        booked(grid_import=10_000_000, cabinet_discharge=2_000_000, cooling_load=900_000)
+    )
+    assert {o["name"]: o["mwh"] for o in body["outflows"]}["it"] == 11_100_000
+    assert body["residual_mwh"] == 0
+
+
+def test_two_cabinets_with_registers_are_two_stocks():
+    points = [*DESCRIBE["points"], *({"name": f"pcs{i}.{k}"} for i in (1, 2) for k in ("charged_wh", "discharged_wh"))]
+    rows = [*NODES[:3], *({"role": "ess", "device": f"pcs{i}", "in_wh": f"pcs{i}.discharged_wh",
+                           "out_wh": f"pcs{i}.charged_wh"} for i in (1, 2))]  # fmt: skip
+    units = [{"name": f"cabinet{i}", "pcs": f"pcs{i}", "energy_wh": 1000} for i in (1, 2)]
+    nodes = nodes_of({"points": points, "nodes": rows, "units": units})
+    assert [s.node for s in nodes.storages] == ["cabinet1", "cabinet2"]
+    assert [f.register for f in nodes.flows if f.node == "cabinet2"] == ["pcs2.discharged_wh", "pcs2.charged_wh"]
 
 
 def test_a_site_without_a_grid_meter_is_refused():
     with pytest.raises(ValueError, match="no device has the role grid-meter"):
-        nodes_of({"points": [], "devices": []})
+        nodes_of({"points": [], "nodes": []})
 
 
 def test_a_body_is_canonical_and_its_carbon_closes():

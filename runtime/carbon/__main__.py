@@ -1,0 +1,76 @@
+"""The sidecar process: `python -m tidegate.runtime.carbon`, started and kept by the supervisor."""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from tidegate.runtime.carbon.factors import FactorError
+from tidegate.runtime.carbon.ledger import LedgerError
+from tidegate.runtime.carbon.service import PAUSE_S, Sidecar, catch_up, open_ledger
+from tidegate.runtime.client import Client, NoAnswer
+
+EXIT_UNUSABLE = 78  # a ledger or a factor file that needs a person; starting again would not help
+
+
+def arguments(words: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tidegate.runtime.carbon", description=__doc__)
+    parser.add_argument("--endpoint", required=True, help="where the gateway listens")
+    parser.add_argument("--state-dir", type=Path, required=True, help="folder of the ledger")
+    parser.add_argument("--site", type=Path, help="site file, only for messages")
+    parser.add_argument("--pause-s", type=float, default=PAUSE_S, help="time between two pulls")
+    return parser.parse_args(words)
+
+
+def main(words: list[str] | None = None) -> int:
+    args = arguments(words)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with Client(args.endpoint) as client:
+        describe = None
+        while describe is None and not stop.is_set():
+            try:
+                describe = client.describe()
+            except NoAnswer:
+                stop.wait(args.pause_s)
+        if describe is None:
+            return 0
+        try:
+            ledger = open_ledger(describe, args.state_dir)
+            sidecar = Sidecar(describe, ledger)
+        except (LedgerError, FactorError, ValueError) as error:
+            print(f"carbon: {error}", file=sys.stderr, flush=True)
+            return EXIT_UNUSABLE
+        print(json.dumps({"carbon": "ready", "ledger": ledger.url, "head": ledger.head[0]}), flush=True)
+        silent_since = 0.0
+        while True:
+            last = stop.is_set()
+            try:
+                catch_up(sidecar, client)
+                sidecar.commit()
+                silent_since = 0.0
+            except NoAnswer:
+                # The gateway restarts by itself; the journal keeps what we miss.
+                if not silent_since:
+                    silent_since = time.monotonic()
+                    print("carbon: no answer from the gateway; waiting, nothing is lost", file=sys.stderr, flush=True)
+            except LedgerError as error:
+                print(f"carbon: {error}", file=sys.stderr, flush=True)
+                return 1
+            if last:
+                break
+            stop.wait(args.pause_s)
+        ledger.close()
+        at = sidecar.cursor
+        said = {"carbon": "ended", "records": sidecar.records, "periods": sidecar.periods, "boot": at and at[0],
+                "seq": at and at[1]}  # fmt: skip
+        print(json.dumps(said), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""The sidecar: takes meter records from the gateway's journal, books them, and never loses or doubles one.
+
+It pulls: "what is behind my cursor?". A gap, a restart of either side and a day's absence are then one and the same
+case. The cursor, the state of the booking and the entries that they led to are committed together.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tidegate.runtime.carbon.account import Accountant
+from tidegate.runtime.carbon.attribution import Method
+from tidegate.runtime.carbon.booking import Booker
+from tidegate.runtime.carbon.factors import Factors, factors_of
+from tidegate.runtime.carbon.ledger import Ledger
+from tidegate.runtime.carbon.site import Nodes, nodes_of
+
+COMMIT_RECORDS = 1000
+COMMIT_S = 10.0
+ASK = 512  # records a request
+PAUSE_S = 1.0
+
+
+def software_version() -> str:
+    try:
+        return version("tidegate")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+class Sidecar:
+    """Books meter records of one site into one ledger.
+
+    describe : the site's own description, as the gateway gives it.
+    ledger : an open ledger; what it holds is where the booking goes on.
+    """
+
+    def __init__(self, describe: Mapping[str, Any], ledger: Ledger, factors: Factors | None = None,
+                 method: Method | None = None) -> None:  # fmt: skip
+        settings = dict(describe.get("carbon") or {})
+        self.ledger = ledger
+        self.site = str(describe["site"]["name"])
+        self.nodes: Nodes = nodes_of(describe)
+        self.factors = factors or factors_of(settings, Path(describe.get("folder") or "."))
+        self.accountant = Accountant(self.site, self.nodes, self.factors, method)
+        period_s = int(settings.get("interval_s") or 900)
+        ledger.begin(self.site)
+        stored = ledger.state("booking")
+        state = json.loads(stored) if stored is not None else None
+        self.booker = Booker(self.nodes.flows, period_s, None if state is None else state["booker"])
+        if state is not None:
+            self.accountant.restore(state["accountant"])
+        self.records = 0
+        self.periods = 0
+        self._pending: list[tuple[str, int, Mapping[str, Any]]] = []
+        self._uncommitted = 0
+        self._committed_at = time.monotonic()
+        self._note_methodology(period_s)
+
+    def _note_methodology(self, period_s: int) -> None:
+        """A method that changed is an entry of its own, so that a report can say from when it holds."""
+        grid = self.factors.grid
+        body: dict[str, Any] = {
+            "software": software_version(),
+            "period_s": period_s,
+            "policy": self.accountant.method.policy,
+            "losses": self.accountant.method.losses,
+            "flows": {flow.name: [flow.kind, flow.register, flow.integral] for flow in self.nodes.flows},
+            "storages": {s.node: [s.energy_mwh, s.charge_ppm, s.discharge_ppm] for s in self.nodes.storages},
+            "by_difference": self.nodes.by_difference,
+            "notes": list(self.nodes.notes),
+            "grid_factor": {
+                "source": grid.source if grid else self.factors.fallback_source,
+                "sha256": grid.sha256 if grid else "",
+                "zone": grid.zone if grid else "",
+                "notes": list(grid.notes) if grid else [],
+            },
+        }
+        text = json.dumps(body, sort_keys=True)
+        if self.ledger.state("methodology") != text:
+            self.ledger.append([("method", 0, body)], {"methodology": text})
+
+    @property
+    def cursor(self) -> tuple[str, int] | None:
+        return self.booker.cursor
+
+    def take(self, records: Iterable[Mapping[str, Any]]) -> int:
+        """Book records in; commit when enough has come together. -> periods closed."""
+        closed = 0
+        for record in records:
+            for booked in self.booker.feed(record):
+                body = self.accountant.book(booked)
+                self._pending.append(("period", booked.start_utc_s, body))
+                closed += 1
+            self.records += 1
+            self._uncommitted += 1
+            if self._uncommitted >= COMMIT_RECORDS:
+                self.commit()
+        if closed or time.monotonic() - self._committed_at > COMMIT_S:
+            self.commit()
+        self.periods += closed
+        return closed
+
+    def commit(self) -> None:
+        """Write entries, cursor and state in one transaction. Raises LedgerError; nothing is lost then, only later."""
+        if not self._uncommitted and not self._pending:
+            return
+        state = json.dumps(
+            {"booker": self.booker.state(), "accountant": self.accountant.state()},
+            sort_keys=True,
+            separators=(",", ":"),
+        )
+        self.ledger.append(self._pending, {"booking": state})
+        self._pending = []
+        self._uncommitted = 0
+        self._committed_at = time.monotonic()
+
+
+def catch_up(sidecar: Sidecar, client: Any, enough: Any = lambda: False) -> int:
+    """Pull until nothing newer is held. -> records taken.
+
+    client : anything with replay(stream, boot, seq, count) -> (records, end).
+    """
+    taken = 0
+    while not enough():
+        at = sidecar.cursor
+        boot, seq = at if at is not None else (None, -1)
+        try:
+            records, end = client.replay("meter", boot, seq, ASK)
+        except Exception as error:
+            if getattr(error, "code", "") != "gone":
+                raise
+            # The journal no longer holds that start of the core: go on with the oldest; the registers bridge the rest.
+            records, end = client.replay("meter", None, -1, ASK)
+            records = [r for r in records if r["boot"] != boot or r["seq"] > seq]
+            end = end or not records
+        sidecar.take(records)
+        taken += len(records)
+        if end or not records:
+            break
+    return taken
+
+
+def open_ledger(describe: Mapping[str, Any], state_dir: Path) -> Ledger:
+    """The ledger that the site file names, or the one in the site's state folder."""
+    named = (describe.get("carbon") or {}).get("ledger")
+    if named and "://" in named:
+        return Ledger(named)
+    path = (Path(describe.get("folder") or ".") / named) if named else state_dir / "ledger.db"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return Ledger(path)
+
+
+def latest(ledger: Ledger, count: int) -> Sequence[dict[str, Any]]:
+    """Bodies of the newest periods, oldest first."""
+    return [entry.body for entry in ledger.entries("period")][-count:]
