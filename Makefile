@@ -23,6 +23,12 @@ bench: build
 	@mkdir -p build/bench
 	@for script in tests/bench/bench_*.py; do echo "== $$script"; $(PY) $$script --out build/bench || exit 1; done
 
+#: make test-vm   the CAN and serial code on a PREEMPT_RT kernel with real drivers, under QEMU
+# 77: a program is missing here, and the script has said which.
+test-vm: build
+	@tests/vm/run-vm.sh -- $(PY) -m pytest -q --color=no -p no:cacheprovider tests/vm || \
+	    { status=$$?; [ $$status -eq 77 ] && echo "test-vm: skipped"; }
+
 #: make build     the compiled core, in place
 build: setup
 	@$(PY) setup.py -q build_ext --inplace

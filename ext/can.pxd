@@ -17,13 +17,13 @@ cdef enum can_state:
     CAN_BUS_OFF = 3
     CAN_DOWN = 4  # interface down or gone, peer gone
 
-cdef enum can_crc:  # order of CRC_NAMES
+cdef enum can_crc:  # can_frame_row_t.crc_kind, in the order of CRC_NAMES
     CRC_NONE = 0
-    CRC_SUM8 = 1         # sum of the other bytes
-    CRC_XOR8 = 2         # exclusive or of the other bytes
-    CRC_J1850 = 3        # CRC-8 SAE J1850: polynomial 0x1D, start 0xFF, inverted; over the other bytes
-    CRC_H2F = 4          # CRC-8 AUTOSAR: polynomial 0x2F, start 0xFF, inverted
-    CRC_SUM8_ID_LEN = 5  # sum of identifier bytes, length and the other bytes (Orion, Toyota)
+    CRC_SUM_ORION = 1  # sum of identifier bytes, length and the other bytes (Orion BMS)
+    CRC_SUM8 = 2       # sum of the other bytes
+    CRC_XOR8 = 3       # exclusive or of the other bytes
+    CRC_J1850 = 4      # CRC-8 SAE J1850: polynomial 0x1D, start 0xFF, inverted; over the other bytes
+    CRC_AUTOSAR = 5    # CRC-8 AUTOSAR: polynomial 0x2F, start 0xFF, inverted
 
 cdef extern from "can_io.h" nogil:
     struct can_frame:

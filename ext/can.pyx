@@ -12,7 +12,8 @@ from libc.string cimport memcpy, memset
 
 from tidegate.ext.image cimport IMAGE_LAYOUT_VERSION, POINTS_MAX, QUALITY_GOOD, QUALITY_INVALID, QUALITY_NEVER
 from tidegate.ext.program cimport (
-    CAN_BUSES_MAX, CAN_FIELD_ABS, CAN_FIELD_FLOAT, CAN_FIELD_MUXED, CAN_FIELD_ONE_OF, CAN_FIELD_SENTINEL, CAN_FIELDS_MAX,
+    CAN_BUSES_MAX, CAN_FIELD_ABS, CAN_FIELD_FLOAT, CAN_FIELD_MUXED, CAN_FIELD_ONE_OF, CAN_FIELD_SENTINEL,
+    CAN_FIELDS_MAX,
     CAN_FRAME_COUNTER, CAN_FRAME_CRC, CAN_FRAME_FD, CAN_FRAME_MUX, CAN_TX_HEARTBEAT, PROGRAM_LAYOUT_VERSION,
     can_field_row_t,
 )
@@ -96,7 +97,7 @@ cdef uint8_t can_checksum(int kind, const can_buffer_t* frame, uint32_t skip) no
     cdef uint32_t i, can_id
     if kind == CRC_J1850:
         return _crc8(frame, skip, 0x1D)
-    if kind == CRC_H2F:
+    if kind == CRC_AUTOSAR:
         return _crc8(frame, skip, 0x2F)
     for i in range(frame.len):
         if i == skip:
@@ -105,7 +106,7 @@ cdef uint8_t can_checksum(int kind, const can_buffer_t* frame, uint32_t skip) no
             check ^= frame.data[i]
         else:
             check = <uint8_t>(check + frame.data[i])
-    if kind == CRC_SUM8_ID_LEN:
+    if kind == CRC_SUM_ORION:
         can_id = frame.can_id & 0x1FFFFFFFu
         check = <uint8_t>(check + frame.len + can_id + (can_id >> 8) + (can_id >> 16) + (can_id >> 24))
     return check
@@ -129,16 +130,16 @@ cdef void _decode_field(const can_field_row_t* field, const can_buffer_t* frame,
     cdef double value
     if field.mask:
         raw &= field.mask
-    if field.flags & CAN_FIELD_SENTINEL and raw == field.sentinel:
+    if field.flags & CAN_FIELD_ONE_OF:
+        raw = field.sentinel >> raw & 1 if raw < 64 else 0
+    elif field.flags & CAN_FIELD_SENTINEL and raw == field.sentinel:
         point.quality = QUALITY_INVALID
         st.invalid += 1
         return
 
-    if field.flags & CAN_FIELD_ONE_OF:
-        value = <double>(raw < 64 and (field.sentinel >> raw) & 1)
-    elif field.flags & CAN_FIELD_FLOAT:
+    if field.flags & CAN_FIELD_FLOAT:
         value = _float_of(raw, field.length)
-    elif field.is_signed:
+    elif field.is_signed and not field.flags & CAN_FIELD_ONE_OF:
         value = <double>(<int64_t>(raw << (64 - field.length)) >> (64 - field.length))
     else:
         value = <double>raw
@@ -483,7 +484,7 @@ cdef int can_inject(can_bus_t* bus, const can_frame* frame, uint64_t t_ns) noexc
 # ---- from Python: the bus keeper beside the loop, tests and tools ----
 
 STATE_NAMES = ("active", "warning", "passive", "bus-off", "down")
-CRC_NAMES = ("none", "sum8", "xor8", "crc8-j1850", "crc8-autosar", "sum8-id-len")
+CRC_NAMES = ("none", "sum-orion", "sum8", "xor8", "crc8-j1850", "crc8-autosar")
 
 
 cdef dict _bus_stats(const can_bus_t* bus):
@@ -545,7 +546,8 @@ cdef class Bus:
 
     frames : rows {id, extended, fd, len_min, len_max, period_ns, mux (start, length, big_endian),
     counter (start, length, big_endian), crc (name of CRC_NAMES, byte), fields}; fields : rows {point, start, length,
-    big_endian, signed, float, abs, mux_value, scale, offset, min, max, sentinel}. tx : rows {id, extended, data,
+    big_endian, signed, float, abs, mux_value, mask, one_of,
+    scale, offset, min, max, sentinel}. tx : rows {id, extended, data,
     period_ns, heartbeat, unit, counter (start, length)}. program : instead of the rows, the bytes of a program_t.
     fd : descriptor to work on, -1 = virtual. Raises ValueError for rows that do not fit.
     """
@@ -633,6 +635,10 @@ cdef class Bus:
         if "sentinel" in field:
             f.flags |= CAN_FIELD_SENTINEL
             f.sentinel = field["sentinel"]
+        if "one_of" in field:
+            f.flags |= CAN_FIELD_ONE_OF
+            f.sentinel = sum(1 << value for value in set(field["one_of"]))
+        f.mask = field.get("mask", 0)
         if field.get("float"):
             if f.length not in (32, 64):
                 raise ValueError(f"field {field!r}: a float has 32 or 64 bits")

@@ -145,6 +145,23 @@ def test_a_sentinel_is_invalid_and_its_neighbours_are_numbers() -> None:
         assert bus.point(0)[2] == quality
 
 
+def test_a_mask_leaves_only_the_wanted_alarm_bits() -> None:
+    # 0x35A of the Victron family: pairs of bits, the low one set = active, 10 = all is well.
+    bus = one_frame(fields=[{"point": 0, "start": 0, "length": 32, "mask": 0x55555555}])
+    for word, value in ((0xAAAAAAAA, 0), (0xAAAAAAA9, 1), (0x6AAAAAAA, 0x40000000)):
+        bus.inject(0x100, word.to_bytes(4, "little"))
+        bus.drain(0)
+        assert bus.values() == [float(value)]
+
+
+def test_an_enumeration_becomes_yes_or_no() -> None:
+    bus = one_frame(fields=[{"point": 0, "start": 0, "length": 8, "signed": True, "one_of": [0, 7, 63]}])
+    for word, value in ((0, 1), (1, 0), (7, 1), (63, 1), (64, 0), (255, 0)):
+        bus.inject(0x100, bytes([word]))
+        bus.drain(0)
+        assert bus.values() == [float(value)]
+
+
 def test_a_limit_sent_with_either_sign_is_a_magnitude() -> None:
     bus = Bus([LIMITS])
     for raw in (1500, -1500):
@@ -296,7 +313,7 @@ def test_checksums_have_their_published_check_value(kind: str, check: int) -> No
 def test_the_orion_cell_frame_has_its_documented_checksum() -> None:
     data = bytes([3, 0x8F, 0x12, 0x40, 0, 0x90, 1])
     expected = (0x36 + 8 + sum(data)) & 0xFF
-    bus = Bus([{"id": 0x036, "crc": ("sum8-id-len", 7), "fields": [{"point": 0, "start": 0, "length": 8}]}])
+    bus = Bus([{"id": 0x036, "crc": ("sum-orion", 7), "fields": [{"point": 0, "start": 0, "length": 8}]}])
     bus.inject(0x036, data + bytes([expected]))
     bus.inject(0x036, data + bytes([expected ^ 1]))
     bus.drain(0)

@@ -1,0 +1,162 @@
+#!/bin/bash
+# Run a command inside a virtual machine with Debian's PREEMPT_RT kernel and real CAN and UART drivers.
+#
+#   tests/vm/run-vm.sh [-t SECONDS] [-v] -- COMMAND [ARGUMENT...]
+#
+# The guest sees the host's file system read-only under a layer in RAM, two virtual CAN interfaces (vcan0, vcan1), two
+# emulated Kvaser controllers on one wire (can0, can1), two 16550 UARTs wired to each other (ttyS1, ttyS2) and a
+# watchdog card. The command runs there as root in this directory; its status is this script's status.
+#
+#   77   a program is missing here (its Debian package is named)
+#   124  not finished within SECONDS (default 420)
+#   125  the guest ended without leaving a status (crash, reset); the end of its kernel log is shown
+#
+# Environment: TIDEGATE_VM_CACHE (default ~/.cache/tidegate-vm: kernel package, unpacked), TIDEGATE_VM_KERNEL (a
+# linux-image .deb to use instead of the newest linux-image-rt-amd64).
+set -euo pipefail
+
+limit=420 verbose=
+while getopts t:v option; do
+    case $option in
+    t) limit=$OPTARG ;;
+    v) verbose=1 ;;
+    *) exit 2 ;;
+    esac
+done
+shift $((OPTIND - 1))
+[ $# -gt 0 ] || { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
+
+here=$(cd "$(dirname "$0")" && pwd)
+cache=${TIDEGATE_VM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidegate-vm}
+PATH=$PATH:/sbin:/usr/sbin
+while read -r tool package; do
+    command -v "$tool" >/dev/null || { echo "run-vm: $tool is missing (Debian package $package)" >&2; exit 77; }
+done <<'END'
+qemu-system-x86_64 qemu-system-x86
+busybox busybox-static
+cpio cpio
+modprobe kmod
+dpkg-deb dpkg
+apt-get apt
+xz xz-utils
+ip iproute2
+python3 python3
+END
+
+scratch=$(mktemp -d)
+machine=
+cleanup() {
+    [ -z "$machine" ] || kill "$machine" 2>/dev/null || true
+    rm -rf "$scratch"
+}
+trap cleanup EXIT
+
+# ---- the kernel: unpacked once; only boot/ and lib/modules, nothing is installed ----
+
+mkdir -p "$cache"
+package=${TIDEGATE_VM_KERNEL:-}
+if [ -z "$package" ]; then
+    name=$(apt-cache depends linux-image-rt-amd64 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[^ ]*\)/\1/p' | head -n 1)
+    if [ -n "$name" ] && ! ls "$cache/$name"_*.deb >/dev/null 2>&1; then
+        echo "run-vm: fetching $name" >&2
+        (cd "$cache" && apt-get -qq -o APT::Sandbox::User=root download "$name") || { echo "run-vm: cannot fetch $name" >&2; exit 77; }
+    fi
+    package=$(ls -t "$cache"/linux-image-*.deb 2>/dev/null | head -n 1 || true)
+    [ -n "$package" ] || { echo "run-vm: no linux-image-rt-amd64 (apt-get update first?)" >&2; exit 77; }
+fi
+kernel=$cache/$(basename "$package" .deb)
+if [ ! -e "$kernel/vmlinux" ]; then
+    part=$(mktemp -d "$cache/part.XXXXXX")
+    dpkg-deb --fsys-tarfile "$package" | tar -x -C "$part" ./boot ./lib/modules
+    depmod -b "$part" "$(ls "$part/lib/modules")"
+    # QEMU starts a bare ELF directly (PVH), which saves the decompression inside the emulator. Where the compressed
+    # payload lies in a bzImage: Documentation/arch/x86/boot.rst, setup_sects, payload_offset, payload_length.
+    python3 - "$part" <<'END'
+import lzma, pathlib, struct, sys
+
+part = pathlib.Path(sys.argv[1])
+image = next((part / "boot").glob("vmlinuz-*")).read_bytes()
+setup_sectors = image[0x1F1] or 4
+offset, length = struct.unpack_from("<II", image, 0x248)
+start = (setup_sectors + 1) * 512 + offset
+elf = lzma.LZMADecompressor().decompress(image[start : start + length])
+if elf[:4] != b"\x7fELF":
+    sys.exit("run-vm: the kernel's payload is no ELF file")
+(part / "vmlinux").write_bytes(elf)
+END
+    rm -rf "$kernel"
+    mv "$part" "$kernel"
+fi
+release=$(ls "$kernel/lib/modules")
+
+# ---- the first root: a static shell, guest-init and the modules in load order ----
+
+first=$scratch/first
+mkdir -p "$first/bin" "$first/modules"
+cp "$(command -v busybox)" "$first/bin/busybox"
+install -m 755 "$here/guest-init" "$first/init"
+modules="virtio_pci virtio_console 9pnet_virtio 9p overlay can_raw vcan kvaser_pci i6300esb"
+for module in $modules; do
+    modprobe -d "$kernel" -S "$release" --show-depends "$module"
+done | while read -r verb path _; do
+    [ "$verb" = insmod ] || continue
+    plain=$(basename "$path"); plain=${plain%%.ko*}.ko
+    [ ! -e "$first/modules/$plain" ] || continue
+    case $path in
+    *.xz) xz -dc "$path" >"$first/modules/$plain" ;;
+    *) cp "$path" "$first/modules/$plain" ;;
+    esac
+    echo "$plain" >>"$first/modules/order"
+done
+(cd "$first" && find . | cpio --quiet -o -H newc) >"$scratch/initrd"
+
+# ---- the job: a script in a folder that the guest may write ----
+
+job=$scratch/job
+mkdir "$job"
+{
+    echo "cd $(printf %q "$PWD") || exit 126"
+    echo "export TIDEGATE_VM=1 LANG=C.UTF-8 HOME=$(printf %q "$HOME") PATH=$(printf %q "$PATH")"
+    printf '%q ' "$@"
+    echo
+} >"$job/run"
+cp "$here/guest-start" "$job/start"
+
+# ---- the machine ----
+
+# KVM only where the CPU really offers it: /dev/kvm can be opened on hosts on which a stock kernel then does not boot.
+accelerator=(-accel "tcg,thread=multi,tb-size=1024" -cpu Nehalem)
+if [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo; then
+    accelerator=(-accel kvm -cpu host)
+fi
+wire=$scratch/uart
+timeout -k 5 "$limit" qemu-system-x86_64 "${accelerator[@]}" -M pc -smp 2 -m 2048 \
+    -nodefaults -no-user-config -display none -no-reboot -action watchdog=reset \
+    -kernel "$kernel/vmlinux" -initrd "$scratch/initrd" \
+    -append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr audit=0 apparmor=0 random.trust_cpu=on no_timer_check tsc=reliable" \
+    -chardev "file,id=log,path=$scratch/log" -serial chardev:log \
+    -chardev "socket,id=near,path=$wire,server=on,wait=off" -chardev "socket,id=far,path=$wire" \
+    -serial chardev:near -serial chardev:far \
+    -device virtio-serial-pci -chardev stdio,id=out,signal=off -device virtconsole,chardev=out \
+    -fsdev local,id=host,path=/,security_model=none,readonly=on,multidevs=remap \
+    -device virtio-9p-pci,fsdev=host,mount_tag=host \
+    -fsdev "local,id=job,path=$job,security_model=none" -device virtio-9p-pci,fsdev=job,mount_tag=job \
+    -object can-bus,id=wire -device kvaser_pci,canbus=wire -device kvaser_pci,canbus=wire \
+    -device i6300esb </dev/null 2>"$scratch/qemu" &
+machine=$!
+ended=0
+wait "$machine" || ended=$?
+machine=
+
+[ -z "$verbose" ] || cat "$scratch/log" "$scratch/qemu" >&2
+if [ "$ended" -eq 124 ] || [ "$ended" -eq 137 ]; then
+    echo "run-vm: not finished within $limit s" >&2
+    tail -n 5 "$scratch/log" >&2
+    exit 124
+fi
+if [ ! -s "$job/status" ]; then
+    echo "run-vm: the guest left no status" >&2
+    tail -qn 20 "$scratch/log" "$scratch/qemu" >&2
+    exit 125
+fi
+exit "$(cat "$job/status")"
