@@ -84,7 +84,7 @@ setup(
         f"{NAME}.runtime": ["py.typed"],
         f"{NAME}.ext": ["*.pxd", "*.h", "*.pyi", "py.typed"],
         f"{NAME}.hal": ["py.typed", "*.toml", "devices/*", "devices/sunspec/*"],
-        f"{NAME}.config": ["py.typed", "*.toml", "sites/*", "demo/*"],
+        f"{NAME}.config": ["py.typed", "*.toml", "*.json", "sites/*", "demo/*"],
     },
     ext_modules=cythonize(
         extensions,

@@ -348,7 +348,8 @@ class Compiler:
         return {
             "schema": 1,
             "site": site.site.model_dump(mode="json"),
-            "folder": str(site.folder),
+            # Only where a device brings its own map: the path makes the program's hash that of this machine.
+            **({"folder": str(site.folder)} if any(d.map.endswith(".toml") for d in site.device) else {}),
             "period_ns": site.site.period_us * 1000,
             "snapshot_every": snapshot_every(site),
             "points": points,

@@ -14,7 +14,13 @@ METERS = ("grid-meter", "it-meter", "cooling-meter", "pv-meter", "circuit-meter"
 
 def _rows(raw: dict[str, Any], key: str) -> list[dict[str, Any]]:
     rows = raw.get(key, [])
-    return [row if isinstance(row, dict) else {} for row in rows] if isinstance(rows, list) else []
+    if not isinstance(rows, list):
+        return []
+    # Only plain values: whatever else stands there is refused elsewhere.
+    return [
+        {k: v for k, v in row.items() if not isinstance(v, (list, dict))} if isinstance(row, dict) else {}
+        for row in rows
+    ]
 
 
 def _number(table: Any, key: str, default: float | None = None) -> float | None:

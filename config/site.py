@@ -4,6 +4,7 @@
 """
 
 import difflib
+import json
 import os
 import stat
 import tomllib
@@ -42,7 +43,7 @@ class SiteError(Exception):
 class Strict(BaseModel):
     """Unknown keys are refused, not ignored; infinities and NaN are not numbers here."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class SiteHead(Strict):
@@ -216,6 +217,10 @@ class Simulation(Strict):
     soc_start: Share = 0.6
     soh: Annotated[float, Field(gt=0, le=1)] = 1.0
     ambient_c: Annotated[float, Field(ge=-40, le=60)] = 22.0
+    pcs_measure_ms: Annotated[float, Field(gt=0, le=60_000)] = 10.0
+    turnaround_ms: Annotated[float, Field(ge=0, le=10_000, description="answer delay of the simulated slaves")] = 1.0
+    turnaround_jitter_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.5
+    step_w: Annotated[float, Field(gt=0, le=1e8, description="smallest load step that is judged")] = 2000.0
     phase_share: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
     faults: tuple[SimulatedFault, ...] = ()
 
@@ -310,7 +315,8 @@ def parse_site(raw: dict[str, Any], text: str = "") -> tuple[Site | None, list[s
     site: Site | None = None
     problems = []
     try:
-        site = Site.model_validate(raw)
+        # By way of JSON, because strict validation takes a list for a tuple only there.
+        site = Site.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
         for one in error.errors():
             loc = tuple(
