@@ -1,0 +1,136 @@
+"""Where a running site keeps its sockets, its lock, its journal and its keys."""
+
+import errno
+import fcntl
+import os
+import re
+import stat
+from pathlib import Path
+
+# A UNIX socket's path ends at 107 bytes, the longest name that we put behind the folder is "/stream".
+SOCKET_PATH_MAX = 107
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
+
+
+class SiteBusy(RuntimeError):
+    """Another `tidegate run` of the same site is alive; `pid` is its process."""
+
+    def __init__(self, site: str, pid: int, lock: Path) -> None:
+        self.pid = pid
+        super().__init__(f"site {site!r} is already run by process {pid} (lock {lock}); stop that one first")
+
+
+def folder_name(site: str) -> str:
+    """Give the name of the folder of a site: its own where that is a plain word, else with the odd letters replaced."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", site).lstrip("._-")[:48]
+    if not NAME.fullmatch(plain):
+        raise ValueError(f"site name {site!r} has no letter or digit in it; give [site] name one")
+    return plain
+
+
+def runtime_root() -> Path:
+    """Give the folder for sockets and locks: it is gone after a reboot."""
+    given = os.environ.get("TIDEGATE_RUNTIME_DIR")
+    if given:
+        return Path(given)
+    session = os.environ.get("XDG_RUNTIME_DIR")
+    if session and os.access(session, os.W_OK):
+        return Path(session) / "tidegate"
+    if os.geteuid() == 0:
+        return Path("/run/tidegate")
+    return Path(f"/tmp/tidegate-{os.getuid()}")
+
+
+def state_root() -> Path:
+    """Give the folder for what must outlive a reboot: journal, ledger, keys."""
+    given = os.environ.get("TIDEGATE_STATE_DIR")
+    if given:
+        return Path(given)
+    if os.geteuid() == 0:
+        return Path("/var/lib/tidegate")
+    home = os.environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "tidegate"
+
+
+def private_folder(path: Path, mode: int = 0o750) -> Path:
+    """Make a folder that nobody but us (and our group) can enter, or refuse one that belongs to somebody else.
+
+    Raises PermissionError: in /tmp another user could have made it first, and then would own our sockets.
+    """
+    path.mkdir(parents=True, exist_ok=True, mode=mode)
+    seen = path.lstat()
+    if not stat.S_ISDIR(seen.st_mode):
+        raise PermissionError(f"{path} is not a folder; remove it")
+    if seen.st_uid != os.geteuid():
+        raise PermissionError(f"{path} belongs to user {seen.st_uid}, not to us ({os.geteuid()}); remove it")
+    if seen.st_mode & 0o002:
+        raise PermissionError(f"{path} can be written by anybody (mode {seen.st_mode & 0o777:o}); chmod o-w {path}")
+    return path
+
+
+def runtime_dir(site: str, root: Path | None = None) -> Path:
+    """Make and give the folder of the site's sockets and lock.
+
+    Raises ValueError if a socket in it would have too long a path for the kernel.
+    """
+    path = private_folder(root or runtime_root()) / folder_name(site)
+    if len(os.fsencode(path)) + len("/stream") > SOCKET_PATH_MAX:
+        raise ValueError(f"{path}: too long for a socket ({SOCKET_PATH_MAX} bytes); set TIDEGATE_RUNTIME_DIR shorter")
+    return private_folder(path)
+
+
+def state_dir(site: str, root: Path | None = None) -> Path:
+    """Make and give the folder of the site's journal, ledger and keys."""
+    return private_folder((root or state_root()) / folder_name(site))
+
+
+class SiteLock:
+    """The right to run a site: held by a lock that the kernel drops when the process ends, however it ends."""
+
+    def __init__(self, site: str, folder: Path) -> None:
+        self.site = site
+        self.path = folder / "lock"
+        self._fd = -1
+
+    def acquire(self) -> None:
+        """Take the lock and write our pid into it. Raises SiteBusy with the pid of the holder."""
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as why:
+            holder = os.read(fd, 32).split(b"\n")[0]
+            os.close(fd)
+            if why.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            raise SiteBusy(self.site, int(holder) if holder.isdigit() else 0, self.path) from None
+        os.ftruncate(fd, 0)
+        os.write(fd, b"%d\n" % os.getpid())
+        self._fd = fd
+
+    def release(self) -> None:
+        """Give the lock back; the file stays, so that two starters can never hold two different files."""
+        if self._fd >= 0:
+            os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = -1
+
+
+def running_sites(root: Path | None = None) -> dict[str, int]:
+    """Give folder name -> pid of each site that runs under this user's runtime folder."""
+    found: dict[str, int] = {}
+    base = root or runtime_root()
+    if not base.is_dir():
+        return found
+    for lock in sorted(base.glob("*/lock")):
+        try:
+            fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(fd, 32).split(b"\n")[0]
+            found[lock.parent.name] = int(holder) if holder.isdigit() else 0
+        finally:
+            os.close(fd)
+    return found
