@@ -1,0 +1,49 @@
+"""`python -m tidegate.runtime.gateway`: started by the supervisor, or by systemd with the same descriptors."""
+
+import argparse
+import mmap
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tidegate.ext import program, shared
+from tidegate.runtime.gateway.app import Gateway
+
+
+def main(words: list[str] | None = None) -> int:
+    """Serve until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="tidegate.runtime.gateway", description=__doc__)
+    parser.add_argument("--program-fd", type=int, required=True, help="descriptor of the compiled site")
+    parser.add_argument("--shared-fd", type=int, required=True, help="descriptor of the core's shared memory")
+    parser.add_argument("--runtime-dir", type=Path, required=True, help="folder of the sockets")
+    parser.add_argument("--state-dir", type=Path, required=True, help="folder of the journal")
+    args = parser.parse_args(words)
+    stopping = False
+    gateway: Gateway | None = None
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopping
+        stopping = True
+        if gateway is not None:
+            gateway.stopping = True
+            os.eventfd_write(gateway.wake, 1)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    with mmap.mmap(args.program_fd, 0, prot=mmap.PROT_READ) as blob:
+        describe = program.describe(bytes(blob))
+    memory = shared.Shared(args.shared_fd)
+    try:
+        gateway = Gateway(describe, memory, args.runtime_dir, args.state_dir)
+    except OSError as why:
+        print(f"gateway: {why}", file=sys.stderr)
+        return 1
+    gateway.stopping = stopping
+    print("gateway: ready", flush=True)
+    gateway.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

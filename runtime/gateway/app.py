@@ -1,0 +1,382 @@
+"""The gateway's main thread: rings out, requests in, nothing that can block."""
+
+import contextlib
+import os
+import resource
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from tidegate.ext import shared
+from tidegate.runtime import wire
+from tidegate.runtime.gateway.desk import Desk
+from tidegate.runtime.gateway.peers import Bucket, Peer, Peers
+from tidegate.runtime.gateway.recorder import Recorder
+from tidegate.runtime.gateway.records import Records
+from tidegate.runtime.gateway.retention import Retention
+from tidegate.runtime.gateway.serve import Server
+from tidegate.runtime.journal import Journal, Record
+
+TURN_MESSAGES = 32  # of one socket before the other work has its turn
+CPU_SHARE = 0.2  # of one core that requests may take; the rest waits in the kernel, peer by peer
+ARM_EVERY_NS = 1_000_000_000
+HEAD_EVERY_NS = 1_000_000_000
+STATS_EVERY_NS = 1_000_000_000
+NEWS_PER_S = 10.0
+MS = 1_000_000
+
+
+class Sockets:
+    """The two sockets of one transport: `stream` says, `api` answers."""
+
+    def __init__(
+        self, context: zmq.Context[Any], stream: str, api: str, prepare: Callable[[zmq.Socket[Any]], None] | None = None
+    ) -> None:
+        self.stream = context.socket(zmq.PUB)
+        self.api = context.socket(zmq.ROUTER)
+        for socket in (self.stream, self.api):
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.setsockopt(zmq.MAXMSGSIZE, wire.COMMAND_BYTES_MAX)
+            socket.setsockopt(zmq.HANDSHAKE_IVL, 1000)
+            socket.setsockopt(zmq.BACKLOG, 16)
+            socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
+            socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
+            socket.setsockopt(zmq.RCVHWM, 64)
+            if prepare is not None:
+                prepare(socket)
+        self.stream.setsockopt(zmq.SNDHWM, 256)
+        self.api.setsockopt(zmq.SNDHWM, 64)
+        self.api.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        try:
+            self.stream.bind(stream)
+            self.api.bind(api)
+        except zmq.ZMQError as why:
+            self.close()
+            raise OSError(f"{stream}, {api}: {why.strerror}") from None
+
+    def close(self) -> None:
+        self.stream.close(0)
+        self.api.close(0)
+
+
+class Gateway:
+    """One gateway beside one core.
+
+    describe : the program's description. memory : the core's shared memory. state : folder of the journal.
+    runtime : folder of the sockets.
+    """
+
+    def __init__(self, describe: dict[str, Any], memory: shared.Shared, runtime: Path, state: Path) -> None:
+        options = describe.get("gateway") or {}
+        self.memory = memory
+        self.runtime = runtime
+        self.boot = memory.boot_id
+        self.records = Records(describe, memory)
+        self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        folder = state / "journal"
+        folder.mkdir(mode=0o750, exist_ok=True)
+        journals = {name: Journal(folder, name) for name in ("meter", "event")}
+        retention = Retention(journals["meter"], journals["event"], Journal(folder, "totals"))
+        self.recorder = Recorder(journals, self.wake, retention)
+        limits = describe.get("limits") or {}
+        self.desk = Desk(
+            memory,
+            site_import_w_max=float(limits.get("connection_import_w_max") or float("inf")),
+            site_export_w_max=float("inf")
+            if limits.get("connection_export_w_max") is None
+            else float(limits["connection_export_w_max"]),
+        )
+        self.server = Server(describe, memory, self.records, self.recorder, self.desk, self._send)
+        self.server.health_more = self._health
+        self.peers = Peers(os.geteuid(), str(options.get("local_role", "operate")))
+        self.autostart = bool(options.get("autostart", describe.get("autostart", True)))
+        self.context: zmq.Context[Any] = zmq.Context()
+        self.context.setsockopt(zmq.MAX_SOCKETS, 256)
+        self.local = self._bind_local()
+        self.transports = [self.local]
+
+        meter, event = journals["meter"].last, journals["event"].last
+        self.meter_next = meter.get(self.boot, (-1, -1))[0] + 1
+        self.event_seq, self.event_next = (number + 1 for number in event.get(self.boot, (-1, -1)))
+        self.snapshot_next = memory.snapshot_head
+        self.durable = {"meter": self.meter_next - 1, "event": self.event_seq - 1}
+        self.snapshots_sent = self.snapshots_dropped = 0
+        self.unroutable = 0
+        self.stopping = False
+        self._was_running = False
+        self._arm_ns = self._head_ns = self._stats_ns = 0
+        self._loop: dict[str, Any] = {}
+        self._news = Bucket(NEWS_PER_S, 4 * NEWS_PER_S)
+        self._suppressed = 0
+        self._disk_said = ""
+        self._cpu = Bucket(CPU_SHARE, 0.05)
+        self._tick_ms = 20
+        self._damages = [f"{name}: {damage}" for name, journal in journals.items() for damage in journal.damages]
+
+    def _bind_local(self) -> Sockets:
+        """Sockets in the runtime folder, for our user and our group only from the first moment."""
+        before = os.umask(0o117)
+        try:
+            for name in ("stream", "api"):
+                path = self.runtime / name
+                if path.exists() and not stat.S_ISSOCK(path.lstat().st_mode):
+                    raise OSError(f"{path} is in the way and is no socket; remove it")
+            return Sockets(self.context, f"ipc://{self.runtime}/stream", f"ipc://{self.runtime}/api")
+        finally:
+            os.umask(before)
+
+    # ---- the loop ----
+
+    def run(self) -> None:
+        """Serve until `stopping` is set."""
+        poller = zmq.Poller()
+        poller.register(self.wake, zmq.POLLIN)
+        self.recorder.start()
+        for damage in self._damages:
+            self._tell("journal", "damaged", damage)
+        self._tell("gateway", "started", f"pid {os.getpid()}")
+        listening = False
+        next_tick = 0
+        while not self.stopping:
+            now_ns = time.monotonic_ns()
+            may_listen = self._cpu.take(now_ns, 0.0)
+            if may_listen != listening:
+                for transport in self.transports:
+                    (poller.register(transport.api, zmq.POLLIN) if may_listen else poller.unregister(transport.api))
+                listening = may_listen
+            wait_ms = max(0, (next_tick - now_ns + MS - 1) // MS)
+            if self.server.waiting:
+                wait_ms = min(wait_ms, 1)
+            ready = dict(poller.poll(wait_ms))
+            if self.wake in ready:
+                self._durable()
+            for transport in self.transports:
+                if transport.api in ready:
+                    self._requests(transport)
+            now_ns = time.monotonic_ns()
+            if self.server.waiting:
+                self.server.step(now_ns)
+            if now_ns >= next_tick:
+                next_tick = now_ns + self._tick_ms * MS
+                self._tick(now_ns)
+        self._end()
+
+    def _requests(self, transport: Sockets) -> None:
+        began = time.thread_time()
+        for _ in range(TURN_MESSAGES):
+            try:
+                frames = transport.api.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                break
+            self._request(transport, frames)
+        spent = time.thread_time() - began
+        self._cpu.spend(spent)
+
+    def _request(self, transport: Sockets, frames: list[Any]) -> None:
+        # DEALER sends one frame, REQ an empty one before it. Anything else is nobody we know.
+        envelope, payload = frames[:-1], frames[-1]
+        if (len(frames) == 3 and len(frames[1].buffer) == 0) or len(frames) == 2:
+            peer = self._peer(transport, payload)
+            self.server.serve((transport, [frame.bytes for frame in envelope]), peer, payload.bytes)
+        else:
+            self.server.counts["malformed"] += 1
+
+    def _peer(self, transport: Sockets, frame: Any) -> Peer:
+        try:
+            address = frame.get("Peer-Address")
+        except zmq.ZMQError:
+            address = ""
+        return self.peers.local(address or "")
+
+    def _send(self, route: Any, answer: bytes) -> None:
+        transport, envelope = route
+        try:
+            transport.api.send_multipart([*envelope, answer], zmq.DONTWAIT)
+        except zmq.ZMQError:
+            self.unroutable += 1  # gone, or does not read
+
+    # ---- rings to journal to stream ----
+
+    def _tick(self, now_ns: int) -> None:
+        running = self.memory.running
+        self._events()
+        self._meters()
+        self._snapshots(now_ns)
+        self.desk.step(now_ns, self.records.clock.utc_ns(now_ns))
+        self._orders_news()
+        if running and self.autostart and now_ns - self._arm_ns >= ARM_EVERY_NS:
+            self._arm_ns = now_ns
+            if not self.desk.stopped and self.server.mode() == "tripped" and not self.server.latched():
+                self.desk.arm(now_ns)
+        if now_ns - self._head_ns >= HEAD_EVERY_NS:
+            self._head_ns = now_ns
+            self._publish(
+                "head",
+                wire.encode(
+                    {
+                        "v": wire.WIRE_VERSION,
+                        "kind": "head",
+                        "site": self.records.site,
+                        "boot": self.records.boot,
+                        "meter": self.durable["meter"],
+                        "event": self.durable["event"],
+                        "snapshots_dropped": self.snapshots_dropped,
+                        "journal_error": self.recorder.error,
+                    }
+                ),
+            )
+            self._disk_news()
+        if self._was_running and not running:
+            self._tell("core", "ended", "the core has stopped; setpoint 0")
+        self._was_running = running
+
+    def _meters(self) -> None:
+        while True:
+            try:
+                picture = self.memory.next_meter(self.meter_next)
+            except shared.Overwritten as why:
+                oldest = max(why.oldest, self.meter_next + 1)
+                self._tell(
+                    "journal",
+                    "gap",
+                    f"meter records {self.meter_next} to {oldest - 1} were overwritten before they were read",
+                )
+                self.meter_next = oldest
+                continue
+            if picture is None:
+                return
+            record = self.records.meter(picture)
+            self.recorder.put(
+                "meter", Record(self.boot, picture.number, record["utc_ns"], picture.number, wire.encode(record))
+            )
+            self.meter_next += 1
+
+    def _events(self) -> None:
+        while True:
+            try:
+                event = self.memory.next_event(self.event_next)
+            except shared.Overwritten as why:
+                oldest = max(why.oldest, self.event_next + 1)
+                self._tell(
+                    "journal", "gap", f"events {self.event_next} to {oldest - 1} were overwritten before they were read"
+                )
+                self.event_next = oldest
+                continue
+            if event is None:
+                return
+            self._put_event(self.records.event(self.event_seq, event), self.event_next)
+            self.event_next += 1
+
+    def _put_event(self, record: dict[str, Any], source: int) -> None:
+        self.recorder.put("event", Record(self.boot, self.event_seq, record["utc_ns"], source, wire.encode(record)))
+        self.event_seq += 1
+
+    def _tell(self, event: str, name: str, detail: str, **more: Any) -> None:
+        """An event of the gateway's own; throttled, so that nobody can fill the journal by asking."""
+        if not self._news.take(time.monotonic_ns()):
+            self._suppressed += 1
+            return
+        if self._suppressed:
+            detail = f"{detail} ({self._suppressed} more were suppressed)"
+            self._suppressed = 0
+        self._put_event(self.records.own_event(self.event_seq, event, name, detail, **more), -1)
+
+    def _orders_news(self) -> None:
+        news, self.desk.news = self.desk.news, []
+        for event, name, detail in news:
+            self._tell(event, name, detail)
+
+    def _disk_news(self) -> None:
+        if self.recorder.error and not self._disk_said:
+            self._tell("journal", "failing", self.recorder.error)
+        elif self._disk_said and not self.recorder.error:
+            self._tell("journal", "recovered", f"after: {self._disk_said}; {self.recorder.dropped} records lost")
+        self._disk_said = self.recorder.error
+
+    def _snapshots(self, now_ns: int) -> None:
+        head = self.memory.snapshot_head
+        if head == self.snapshot_next:
+            return
+        if now_ns - self._stats_ns >= STATS_EVERY_NS:
+            self._stats_ns = now_ns
+            self._loop = loop_of(self.memory)
+            period_ms = self._snapshot_period_ms(now_ns, head)
+            self._tick_ms = int(min(20, max(2, 8 * period_ms)))
+        while self.snapshot_next < head:
+            try:
+                picture = self.memory.next_snapshot(self.snapshot_next)
+            except shared.Overwritten as why:
+                oldest = max(why.oldest, self.snapshot_next + 1)
+                self.snapshots_dropped += oldest - self.snapshot_next
+                self.snapshot_next = oldest
+                continue
+            if picture is None:
+                return
+            self._publish("snapshot", wire.encode(self.records.snapshot(picture, self._loop)))
+            self.snapshot_next += 1
+            self.snapshots_sent += 1
+
+    def _snapshot_period_ms(self, now_ns: int, head: int) -> float:
+        seen = getattr(self, "_pace", (0, 0))
+        self._pace = (now_ns, head)
+        count = head - seen[1]
+        return (now_ns - seen[0]) / MS / count if seen[0] and count else 100.0
+
+    def _durable(self) -> None:
+        """Publish what the disk has."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.wake)
+        while self.recorder.done:
+            stream, record = self.recorder.done.popleft()
+            self.durable[stream] = record.seq
+            self._publish(stream, record.payload)
+        while self.recorder.answers:
+            self.server.replayed(*self.recorder.answers.popleft())
+
+    def _publish(self, topic: str, payload: bytes) -> None:
+        for transport in self.transports:
+            with contextlib.suppress(zmq.ZMQError):
+                transport.stream.send_multipart([topic.encode(), payload], zmq.DONTWAIT)
+
+    def _health(self) -> dict[str, Any]:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return {
+            "gateway": {
+                "pid": os.getpid(),
+                "cpu_s": usage.ru_utime + usage.ru_stime,
+                "rss_max_kib": usage.ru_maxrss,
+                "snapshots_sent": self.snapshots_sent,
+                "snapshots_dropped": self.snapshots_dropped,
+                "unroutable": self.unroutable,
+                "durable": dict(self.durable),
+                "autostart": self.autostart,
+            }
+        }
+
+    def _end(self) -> None:
+        """Take over what the core said last, make it durable, and close."""
+        self._events()
+        self._meters()
+        self._tell("gateway", "stopped", f"pid {os.getpid()}")
+        self.recorder.stop()
+        self._durable()
+        for transport in self.transports:
+            transport.stream.setsockopt(zmq.LINGER, 200)
+            transport.close()
+        self.context.term()
+        for name in ("stream", "api"):
+            with contextlib.suppress(OSError):
+                (self.runtime / name).unlink()
+
+
+def loop_of(memory: shared.Shared) -> dict[str, Any]:
+    """The loop's statistics as snapshots carry them, durations in us."""
+    told: dict[str, Any] = dict(memory.loop_counters())
+    for name in ("lateness", "work"):
+        summary = memory.histogram(name).summary()
+        told[f"{name}_us"] = {key: summary[key] / 1e3 for key in ("p50", "p99", "p999", "max")}
+    return told

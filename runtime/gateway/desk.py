@@ -1,0 +1,298 @@
+"""The desk where orders are taken: one lease, limits, a stop, a plan, and what of it lies in the core's mailbox.
+
+Nothing here asks for the time or touches a socket: both are arguments, so that every rule is tested with a clock of
+its own. What the desk promised ends by itself in the core, whatever becomes of this process: each order carries its
+expiry.
+"""
+
+import math
+import secrets
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tidegate.runtime import wire
+from tidegate.runtime.gateway.peers import Peer
+from tidegate.runtime.wire import Refused
+
+# enum order_kind and enum order_mode of ext/shared.h
+MODE, SETPOINT, IMPORT, EXPORT, ACK, ARM = range(6)
+MODE_RUN, MODE_STOP = 1.0, 2.0
+MS = 1_000_000
+SECOND = 1_000_000_000
+EDGE_NS = SECOND  # an acknowledgement or arming that the core has not seen by then is void
+FAR_NS = 10 * 365 * 86_400 * SECOND  # a stop has no end
+PLAN_NS = 3 * SECOND  # a plan's step is renewed while the gateway lives
+LIMITS_MAX = 64
+
+
+class Mailbox(Protocol):
+    """What the desk needs of the shared memory."""
+
+    def put_order(self, kind: int, value: float, expires_t_ns: int, request: int) -> int: ...
+    def applied(self, kind: int) -> int: ...
+
+
+@dataclass
+class Held:
+    """The lease, and what its holder ordered."""
+
+    id: str
+    peer: str
+    priority: str
+    period_ns: int
+    expires_ns: int
+    seq: int = -1
+    setpoint_w: float | None = None
+    until_ns: int = 0
+
+
+@dataclass
+class LimitHeld:
+    import_w_max: float
+    export_w_max: float
+    until_ns: int
+
+
+@dataclass
+class Order:
+    """An order that went to the mailbox and that the core has yet to take over."""
+
+    kind: int
+    seq: int
+    wanted: float | None = None
+    """What was asked for, W."""
+    clamped_w: float | None = None
+    """What the desk itself made of it."""
+    by: str = ""
+
+
+class Desk:
+    """Decides who may order what, and keeps the mailbox as the orders in force want it."""
+
+    def __init__(
+        self, mailbox: Mailbox, *, site_import_w_max: float = math.inf, site_export_w_max: float = math.inf
+    ) -> None:
+        self.mailbox = mailbox
+        self.site_import_w_max = site_import_w_max
+        self.site_export_w_max = site_export_w_max
+        self.lease: Held | None = None
+        self.limits: dict[str, LimitHeld] = {}
+        self.plan: list[tuple[int, float]] = []
+        self.plan_end_utc_s = 0
+        self.plan_owner = ""
+        self.stopped = False
+        self.news: list[tuple[str, str, str]] = []  # (event, name, detail) for the audit trail
+        self._number = secrets.randbits(48)
+        self._put: dict[int, tuple[float, int]] = {}
+
+    # ---- the mailbox ----
+
+    def _order(self, kind: int, value: float, expires_ns: int) -> int:
+        self._number += 1
+        self._put[kind] = (value, expires_ns)
+        return self.mailbox.put_order(kind, value, expires_ns, self._number)
+
+    def _take_back(self, kind: int) -> int:
+        self._put.pop(kind, None)
+        self._number += 1
+        return self.mailbox.put_order(kind, 0.0, 0, self._number)
+
+    # ---- the lease ----
+
+    def take_lease(self, request: wire.Lease, peer: Peer, now_ns: int) -> dict[str, Any]:
+        """Answer a lease request: acquire, renew or release."""
+        self.expire(now_ns)
+        held = self.lease
+        if request.priority == "maintenance" and peer.role != "maintain":
+            raise Refused("not-allowed", "priority maintenance needs the role maintain")
+        if request.action == "acquire":
+            if held is not None and held.peer != peer.name:
+                if wire.CLASSES[request.priority] <= wire.CLASSES[held.priority]:
+                    raise Refused(
+                        "lease-held",
+                        f"{held.peer} ({held.priority}) holds the lease",
+                        holder=held.peer,
+                        expires_ms=_left_ms(held.expires_ns, now_ns),
+                    )
+                self._say("lease", "pre-empted", f"{held.peer} ({held.priority}) by {peer.name} ({request.priority})")
+            elif held is not None:
+                self._say("lease", "replaced", f"{peer.name} took a new lease")
+            if held is not None:
+                self._end_setpoint()
+            period_ns = request.period_ms * MS
+            held = Held(secrets.token_hex(16), peer.name, request.priority, period_ns, now_ns + 3 * period_ns)
+            self.lease = held
+            self._say("lease", "acquired", f"{peer.name} ({request.priority}), period {request.period_ms} ms")
+        else:
+            if held is None or request.lease != held.id or held.peer != peer.name:
+                raise Refused("no-lease", "that lease is not held any more" if request.lease else "lease is missing")
+            if request.action == "release":
+                self._end_setpoint()
+                self.lease = None
+                self._say("lease", "released", peer.name)
+                return {"lease": held.id, "expires_ms": 0}
+            held.expires_ns = now_ns + 3 * held.period_ns
+            if held.setpoint_w is not None:
+                self._order(SETPOINT, held.setpoint_w, min(held.until_ns, held.expires_ns))
+        return {"lease": held.id, "expires_ms": _left_ms(held.expires_ns, now_ns), "next_seq": held.seq + 1}
+
+    def setpoint(self, request: wire.Setpoint, peer: Peer, now_ns: int) -> Order:
+        """Order a battery power under the lease."""
+        self.expire(now_ns)
+        held = self.lease
+        if held is None or request.lease != held.id or held.peer != peer.name:
+            holder = f"; {held.peer} holds it" if held is not None else ""
+            raise Refused("no-lease", f"that lease is not held{holder}")
+        if request.seq <= held.seq:
+            raise Refused("replayed", f"seq {request.seq} came after {held.seq}", next_seq=held.seq + 1)
+        held.seq = request.seq
+        held.setpoint_w = request.setpoint_w + 0.0  # -0.0 becomes 0.0
+        held.until_ns = now_ns + request.for_ms * MS
+        seq = self._order(SETPOINT, held.setpoint_w, min(held.until_ns, held.expires_ns))
+        self._say("order", "setpoint", f"{peer.name}: {held.setpoint_w:.0f} W for {request.for_ms} ms")
+        return Order(SETPOINT, seq, wanted=held.setpoint_w)
+
+    # ---- limits, modes, edges, plan ----
+
+    def limit(self, request: wire.Limit, peer: Peer, now_ns: int) -> list[Order]:
+        """Tighten the limits of grid power for a time. A limit wider than the site's is the site's."""
+        self.expire(now_ns)
+        if request.import_w_max is None and request.export_w_max is None:
+            raise Refused("invalid-field", "give import_w_max or export_w_max")
+        if peer.name not in self.limits and len(self.limits) >= LIMITS_MAX:
+            raise Refused("unavailable", f"{LIMITS_MAX} peers already hold limits")
+        before = self.limits.get(peer.name)
+        self.limits[peer.name] = LimitHeld(
+            request.import_w_max if request.import_w_max is not None else before.import_w_max if before else math.inf,
+            request.export_w_max if request.export_w_max is not None else before.export_w_max if before else math.inf,
+            now_ns + request.for_ms * MS,
+        )
+        self._say(
+            "order",
+            "limit",
+            f"{peer.name}: import {request.import_w_max}, export {request.export_w_max} W for {request.for_ms} ms",
+        )
+        orders = []
+        for kind, asked, site in (
+            (IMPORT, request.import_w_max, self.site_import_w_max),
+            (EXPORT, request.export_w_max, self.site_export_w_max),
+        ):
+            if asked is None:
+                continue
+            strictest = min(self._limits(kind))
+            order = Order(kind, self._put_limits(kind), wanted=asked)
+            if site < asked:
+                order.clamped_w, order.by = site, "site file"
+            elif strictest < asked:
+                order.clamped_w, order.by = strictest, "a stricter limit in force"
+            orders.append(order)
+        return orders
+
+    def _limits(self, kind: int) -> list[float]:
+        return [held.import_w_max if kind == IMPORT else held.export_w_max for held in self.limits.values()]
+
+    def _put_limits(self, kind: int) -> int:
+        """Put the strictest of the limits in force; when it ends, `expire` puts the next."""
+        values = [value for value in self._limits(kind) if math.isfinite(value)]
+        if not values:
+            return self._take_back(kind) if kind in self._put else 0
+        strictest = min(values)
+        ends = [
+            held.until_ns
+            for held in self.limits.values()
+            if (held.import_w_max if kind == IMPORT else held.export_w_max) == strictest
+        ]
+        return self._order(kind, strictest, max(ends))
+
+    def mode(self, request: wire.Mode, peer: Peer, now_ns: int) -> Order:
+        """Stop, or lift the stop and arm."""
+        self._say("order", request.mode, peer.name)
+        if request.mode == "stop":
+            self.stopped = True
+            return Order(MODE, self._order(MODE, MODE_STOP, now_ns + FAR_NS))
+        self.stopped = False
+        seq = self._order(MODE, MODE_RUN, now_ns + FAR_NS)
+        self.arm(now_ns)
+        return Order(MODE, seq)
+
+    def ack(self, peer: Peer, now_ns: int) -> Order:
+        """Acknowledge latches whose cause is gone."""
+        self._say("order", "ack", peer.name)
+        return Order(ACK, self._order(ACK, 1.0, now_ns + EDGE_NS))
+
+    def arm(self, now_ns: int) -> Order:
+        """Leave the tripped state, if all conditions are good."""
+        return Order(ARM, self._order(ARM, 1.0, now_ns + EDGE_NS))
+
+    def schedule(self, request: wire.Schedule, peer: Peer, now_ns: int, utc_ns: int) -> None:
+        """Take a plan over, whole; an empty one ends the plan."""
+        starts = [step.start_utc_s for step in request.steps]
+        if starts != sorted(set(starts)):
+            raise Refused("invalid-field", "steps must rise in start_utc_s - at `$.steps`")
+        if request.steps and request.end_utc_s <= starts[-1]:
+            raise Refused("invalid-field", "end_utc_s must lie behind the last step - at `$.end_utc_s`")
+        if request.steps and request.end_utc_s * SECOND < utc_ns:
+            raise Refused("late", "the plan has already ended")
+        self.plan = [(step.start_utc_s, step.setpoint_w + 0.0) for step in request.steps]
+        self.plan_end_utc_s = request.end_utc_s
+        self.plan_owner = peer.name if self.plan else ""
+        self._say("order", "schedule", f"{peer.name}: {len(self.plan)} steps")
+        self.step(now_ns, utc_ns)
+
+    # ---- time ----
+
+    def expire(self, now_ns: int) -> None:
+        """Let end what has run out."""
+        held = self.lease
+        if held is not None and now_ns >= held.expires_ns:
+            self._say("lease", "expired", f"{held.peer} did not renew within {3 * held.period_ns // MS} ms")
+            self._end_setpoint()
+            self.lease = None
+        elif held is not None and held.setpoint_w is not None and now_ns >= held.until_ns:
+            self._end_setpoint()
+        over = [name for name, limit in self.limits.items() if now_ns >= limit.until_ns]
+        for name in over:
+            del self.limits[name]
+            self._say("order", "limit ended", name)
+        if over:
+            self._put_limits(IMPORT)
+            self._put_limits(EXPORT)
+
+    def step(self, now_ns: int, utc_ns: int) -> None:
+        """Expire, and follow the plan while nobody holds the lease."""
+        self.expire(now_ns)
+        if self.lease is not None or not self.plan:
+            return
+        utc_s = utc_ns // SECOND
+        if utc_s >= self.plan_end_utc_s:
+            self.plan, self.plan_owner = [], ""
+            self._take_back(SETPOINT)
+            self._say("order", "schedule ended", "")
+            return
+        now = [power_w for start, power_w in self.plan if start <= utc_s]
+        if not now:
+            return
+        value, expires_ns = self._put.get(SETPOINT, (math.nan, 0))
+        if value != now[-1] or expires_ns - now_ns < PLAN_NS // 2:
+            self._order(SETPOINT, now[-1], now_ns + PLAN_NS)
+
+    def next_end_ns(self) -> int:
+        """When something runs out next, 0 = nothing will."""
+        ends = [limit.until_ns for limit in self.limits.values()]
+        if self.lease is not None:
+            ends.append(self.lease.expires_ns)
+            if self.lease.setpoint_w is not None:
+                ends.append(self.lease.until_ns)
+        return min(ends, default=0)
+
+    def _end_setpoint(self) -> None:
+        if self.lease is not None and self.lease.setpoint_w is not None:
+            self.lease.setpoint_w = None
+            self._take_back(SETPOINT)
+
+    def _say(self, event: str, name: str, detail: str) -> None:
+        self.news.append((event, name, detail))
+
+
+def _left_ms(expires_ns: int, now_ns: int) -> int:
+    return max(0, (expires_ns - now_ns) // MS)

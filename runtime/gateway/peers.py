@@ -1,0 +1,120 @@
+"""Who is asking: identity, role, and how much of it."""
+
+import collections
+import re
+from dataclasses import dataclass, field
+
+from tidegate.runtime import wire
+
+# libzmq gives the address of a peer on a UNIX socket as host:uid:gid:pid, from the kernel's own SO_PEERCRED.
+CREDENTIALS = re.compile(r":(\d+):(\d+):(\d+)$")
+IDEMPOTENT_NS = 600 * 10**9
+ANSWERS_MAX = 4096
+PEERS_MAX = 256
+LOCK_AFTER = 10
+LOCK_NS = 60 * 10**9
+
+
+class Bucket:
+    """So many in a second on average, so many at once."""
+
+    def __init__(self, per_s: float, burst: float) -> None:
+        self.per_s = per_s
+        self.burst = burst
+        self._tokens = burst
+        self._t_ns = 0
+
+    def take(self, t_ns: int, cost: float = 1.0) -> bool:
+        """Take from the bucket; false when it does not hold enough."""
+        if self._t_ns:
+            self._tokens = min(self.burst, self._tokens + (t_ns - self._t_ns) * 1e-9 * self.per_s)
+        self._t_ns = t_ns
+        if self._tokens < cost:
+            return False
+        self._tokens -= cost
+        return True
+
+    def spend(self, cost: float) -> None:
+        """Take what was already used up; the bucket may go below empty and then has to recover first."""
+        self._tokens -= cost
+
+
+@dataclass
+class Peer:
+    """One client: a key, or a user's process on this machine."""
+
+    name: str  # for the audit trail: key name, or uid:0
+    role: str
+    messages: Bucket = field(default_factory=lambda: Bucket(400.0, 800.0))
+    reads: Bucket = field(default_factory=lambda: Bucket(200.0, 400.0))
+    commands: Bucket = field(default_factory=lambda: Bucket(50.0, 100.0))
+    replays: Bucket = field(default_factory=lambda: Bucket(20.0, 60.0))
+    complaints: Bucket = field(default_factory=lambda: Bucket(20.0, 40.0))
+    forbidden: int = 0
+    locked_until_ns: int = 0
+
+    def may(self, op: str) -> bool:
+        return wire.ROLES.index(self.role) >= wire.ROLES.index(wire.OPS[op])
+
+
+class Peers:
+    """All that were seen lately; the ones not heard of for longest are forgotten first."""
+
+    def __init__(self, own_uid: int, local_role: str = "operate") -> None:
+        self.own_uid = own_uid
+        self.local_role = local_role
+        self._peers: collections.OrderedDict[str, Peer] = collections.OrderedDict()
+
+    def local(self, address: str) -> Peer:
+        """The peer behind a UNIX socket: root and the user that runs the site maintain, others in our group operate."""
+        found = CREDENTIALS.search(address)
+        if found is None:
+            return self._peer("local:unknown", "unknown", "read")
+        uid, _, pid = (int(text) for text in found.groups())
+        role = "maintain" if uid in (0, self.own_uid) else self.local_role
+        return self._peer(f"uid:{uid}:{pid}", f"uid:{uid}", role)
+
+    def keyed(self, name: str, role: str) -> Peer:
+        """The peer that proved to hold a key."""
+        return self._peer(f"key:{name}", f"key:{name}", role)
+
+    def plain(self, address: str, role: str) -> Peer:
+        """A peer on loopback TCP without encryption, which the site file allows explicitly."""
+        return self._peer(f"tcp:{address}", f"tcp:{address}", role)
+
+    def _peer(self, key: str, name: str, role: str) -> Peer:
+        peer = self._peers.get(key)
+        if peer is None:
+            peer = self._peers[key] = Peer(name, role)
+            if len(self._peers) > PEERS_MAX:
+                self._peers.popitem(last=False)
+        else:
+            peer.role = role
+            self._peers.move_to_end(key)
+        return peer
+
+
+class Answers:
+    """Answers to commands, kept so that a request asked twice is done once: (name, request id) -> bytes."""
+
+    def __init__(self) -> None:
+        self._kept: collections.OrderedDict[tuple[str, str], tuple[int, bytes | None]] = collections.OrderedDict()
+
+    def find(self, name: str, request: str, t_ns: int) -> tuple[bool, bytes | None]:
+        """(known, answer); an answer of None is still being worked on."""
+        kept = self._kept.get((name, request))
+        if kept is None or t_ns - kept[0] > IDEMPOTENT_NS:
+            return False, None
+        return True, kept[1]
+
+    def keep(self, name: str, request: str, t_ns: int, answer: bytes | None) -> None:
+        self._kept[(name, request)] = (t_ns, answer)
+        self._kept.move_to_end((name, request))
+        while len(self._kept) > ANSWERS_MAX:
+            self._kept.popitem(last=False)
+
+    def forget(self, name: str, request: str) -> None:
+        self._kept.pop((name, request), None)
+
+    def __len__(self) -> int:
+        return len(self._kept)

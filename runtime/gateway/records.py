@@ -1,0 +1,143 @@
+"""From pictures in shared memory to the records that are published."""
+
+import math
+import time
+from typing import Any
+
+from tidegate.ext import image, shared
+from tidegate.runtime import wire
+
+METER_UNITS = ("Wh", "Ws", "s", "W")
+CLOCK_AGE_NS = 500_000_000  # offset to UTC is asked for again after this
+LARGEST = 1e300
+
+
+def utc_sync() -> str:
+    """Say how far wall time is to be trusted: S the kernel's clock is disciplined, U it is not, I unknown."""
+    import ctypes
+
+    class Timex(ctypes.Structure):
+        _fields_ = [("modes", ctypes.c_uint), ("rest", ctypes.c_long * 32)]
+
+    try:
+        state = ctypes.CDLL(None).adjtimex(ctypes.byref(Timex()))
+    except (OSError, AttributeError):
+        return "I"
+    if state < 0:
+        return "I"
+    return "U" if state == 5 else "S"  # TIME_ERROR
+
+
+class Clock:
+    """Offset from the monotonic clock to UTC, and whether the machine keeps time."""
+
+    def __init__(self) -> None:
+        self._asked_ns = -CLOCK_AGE_NS * 2
+        self._offset_ns = 0
+        self.sync = "I"
+
+    def utc_ns(self, t_ns: int) -> int:
+        """UTC of a monotonic stamp by today's offset."""
+        now = time.monotonic_ns()
+        if now - self._asked_ns > CLOCK_AGE_NS:
+            self._asked_ns = now
+            self._offset_ns = time.time_ns() - now
+            self.sync = utc_sync()
+        return t_ns + self._offset_ns
+
+
+class Records:
+    """Turns pictures and events of one start of the core into published maps.
+
+    describe : the program's own description, with "points" in image order and "site".
+    """
+
+    def __init__(self, describe: dict[str, Any], memory: shared.Shared) -> None:
+        self.memory = memory
+        self.names = [row["name"] for row in describe["points"]]
+        units = [row.get("unit", "") for row in describe["points"]]
+        self.units = dict(zip(self.names, units, strict=True))
+        self.metered = [i for i, name in enumerate(self.names) if is_metered(name, units[i])]
+        self.site = str(describe.get("site", {}).get("name", "site"))
+        self.boot = memory.boot_id.hex()
+        self.program = memory.program_sha256.hex()
+        self.faults = fault_names(describe)
+        self.clock = Clock()
+
+    def head(self, kind: str, seq: int, cycle: int, t_ns: int) -> dict[str, Any]:
+        """The part that all records share."""
+        utc_ns = self.clock.utc_ns(t_ns)
+        return {
+            "v": wire.WIRE_VERSION, "kind": kind, "site": self.site, "boot": self.boot, "seq": seq, "cycle": cycle,
+            "t_ns": t_ns, "utc_ns": utc_ns, "utc_sync": self.clock.sync, "program": self.program,
+        }  # fmt: skip
+
+    def points(self, picture: shared.Picture) -> dict[str, tuple[float | None, int]]:
+        """All points of a picture, name -> (value, quality); no value unless it is good or held."""
+        return {
+            name: (value if (quality == 1 or quality == 2) and -LARGEST < value < LARGEST else None, quality)
+            for name, value, quality in zip(self.names, picture.values, picture.qualities, strict=True)
+        }
+
+    def meter(self, picture: shared.Picture) -> dict[str, Any]:
+        """The record of one second: energies, integrals, seconds covered, powers, soc."""
+        record = self.head("meter", picture.number, picture.cycle, picture.t_ns)
+        values, qualities = picture.values, picture.qualities
+        record["points"] = {self.names[i]: (wire.number(values[i], qualities[i]), qualities[i]) for i in self.metered}
+        return record
+
+    def snapshot(self, picture: shared.Picture, loop: dict[str, Any]) -> dict[str, Any]:
+        """All points as they were, with the loop's statistics."""
+        record = self.head("snapshot", picture.number, picture.cycle, picture.t_ns)
+        record["points"] = self.points(picture)
+        record["loop"] = loop
+        return record
+
+    def event(self, seq: int, event: shared.Event) -> dict[str, Any]:
+        """What the core reports."""
+        record = self.head("event", seq, event.cycle, event.t_ns)
+        kind = shared.EVENT_NAMES[event.kind] if event.kind < len(shared.EVENT_NAMES) else f"event-{event.kind}"
+        record.update(
+            event=kind, unit=event.unit, code=event.code, name=self.name_of(kind, event.code), previous=event.previous,
+            value=event.value if math.isfinite(event.value) else None,
+            limit=event.limit if math.isfinite(event.limit) else None, detail="",
+        )  # fmt: skip
+        return record
+
+    def own_event(self, seq: int, event: str, name: str, detail: str, **more: Any) -> dict[str, Any]:
+        """What the gateway itself reports: orders, leases, the journal."""
+        record = self.head("event", seq, self.memory.cycle, time.monotonic_ns())
+        record.update(event=event, unit=-1, code=0, name=name, previous=0, value=None, limit=None, detail=detail[:200])
+        record.update(more)
+        return record
+
+    def name_of(self, event: str, code: int) -> str:
+        """Name of the code of an event: a mode, a reason or a row of the fault table."""
+        table: tuple[str, ...] | dict[int, str] = ()
+        if event in ("mode",):
+            table = image.MODES_BY_NUMBER
+        elif event == "reason":
+            table = image.REASONS_BY_NUMBER
+        elif event in ("fault_on", "fault_off", "latch"):
+            return self.faults.get(code, f"fault {code}")
+        if isinstance(table, tuple) and 0 <= code < len(table):
+            return table[code]
+        return str(code)
+
+
+def is_metered(name: str, unit: str) -> bool:
+    """Tell whether a point belongs to the meter record."""
+    return unit in METER_UNITS or name.rpartition(".")[2] == "soc"
+
+
+def fault_names(describe: dict[str, Any]) -> dict[int, str]:
+    """Row number -> name of the fault table, from a list or a map in the description."""
+    given = describe.get("faults") or []
+    rows: list[tuple[Any, Any]] = list(given.items() if isinstance(given, dict) else enumerate(given))
+    names: dict[int, str] = {}
+    for number, row in rows:
+        if isinstance(row, dict):
+            names[int(row.get("row", number))] = str(row.get("id") or row.get("name") or number)
+        elif isinstance(row, str):
+            names[int(number)] = row
+    return names
