@@ -1,0 +1,347 @@
+"""`tidegate run`: start core, gateway and carbon sidecar of one site, keep them, and end them in the safe order.
+
+The order of the end is the point: the core first, which ramps to 0 and sees the last setpoint onto the wire while all
+its devices still answer; then those that only listen. A child cannot outlive us: it gets SIGTERM from the kernel when
+we die, and to the core that means the same ramp to 0. All memory is anonymous, so nothing is left over either.
+"""
+
+import contextlib
+import importlib.util
+import os
+import pty
+import signal
+import socket
+import sys
+import threading
+import time
+import tty
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Self
+
+from tidegate.config.compile import compile_site
+from tidegate.config.site import Site, load_site
+from tidegate.ext import program
+from tidegate.ext.shared import Shared
+from tidegate.runtime.children import Child, Watch, eventually
+from tidegate.runtime.paths import SiteLock, runtime_dir, state_dir
+
+if TYPE_CHECKING:
+    from tidegate.runtime.client import Client
+
+START_S = 30.0
+REST_S = 20.0  # the core's ramp to zero and its last writes
+END_S = 8.0
+RESTARTS = 5
+RESTARTS_WITHIN_S = 60.0
+HEALTHY_PAUSE_S = 0.05
+
+
+class StartError(RuntimeError):
+    """The site is sound but could not be started; says which process failed and what it said."""
+
+
+class Supervisor:
+    """All processes of one site.
+
+    site : path of a site file, or a loaded Site. out : called with one line of text for people at a time.
+    log : file that takes the children's messages; None = our own stderr.
+    state : folder for journal and ledger; None = the user's.
+    sidecar : also run the carbon sidecar.
+    """
+
+    def __init__(
+        self,
+        site: str | os.PathLike[str] | Site,
+        *,
+        out: Callable[[str], None] | None = None,
+        log: IO[Any] | None = None,
+        runtime: Path | None = None,
+        state: Path | None = None,
+        sidecar: bool = True,
+        core_words: list[str] | None = None,
+    ) -> None:
+        self.path = None if isinstance(site, Site) else Path(site)
+        self.site = site if isinstance(site, Site) else load_site(site)
+        self.blob = compile_site(self.site)
+        self.describe = program.describe(self.blob)
+        self.name = self.site.site.name
+        self.runtime = runtime_dir(self.name, runtime)
+        self.state = state_dir(self.name, state)
+        self.children: dict[str, Child] = {}
+        self.shared: Shared | None = None
+        self._out = out or (lambda line: print(line, file=sys.stderr, flush=True))
+        self._log = log
+        self._sidecar = sidecar
+        self._core_words = core_words or []
+        self._lock = SiteLock(self.name, self.runtime)
+        self._watch = Watch()
+        self._stopping = threading.Event()
+        self._ended = threading.Event()
+        self._monitor: threading.Thread | None = None
+        self._fds: list[int] = []
+        self.failure = ""
+
+    # ---- start ----
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, why: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        """Start everything; what was started is ended again if anything fails. Raises SiteBusy, StartError."""
+        self._lock.acquire()
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _start(self) -> None:
+        program_fd = self._program_fd()
+        self.shared, shared_fd = Shared.memfd()
+        self._fds.append(shared_fd)
+        core_ends, sim_ends = self._simulated_buses()
+        if sim_ends:
+            sim = self._child(
+                "sim",
+                "tidegate.hal.sim",
+                ["--program-fd", str(program_fd), *self._site_words(), *_words(sim_ends)],
+                [program_fd, *_fds(sim_ends)],
+            )
+            self._start_child(sim)
+        memory = ["--program-fd", str(program_fd), "--shared-fd", str(shared_fd)]
+        core = self._child(
+            "core",
+            "tidegate.runtime.core",
+            [*memory, *_words(core_ends), *self._core_words],
+            [program_fd, shared_fd, *_fds(core_ends)],
+        )
+        self._start_child(core)
+        # The buses belong to core and sim from here on: if one of them ends, the other sees it hang up.
+        for fd in [*_fds(core_ends), *_fds(sim_ends)]:
+            os.close(fd)
+            self._fds.remove(fd)
+        if not eventually(lambda: (self.shared is not None and self.shared.running) or not core.alive, START_S):
+            raise StartError("the core did not reach its first cycle")
+        self._check(core)
+        folders = ["--runtime-dir", str(self.runtime), "--state-dir", str(self.state)]
+        gateway = self._child("gateway", "tidegate.runtime.gateway", [*memory, *folders], [program_fd, shared_fd])
+        self._start_child(gateway)
+        if self._sidecar and importlib.util.find_spec("tidegate.runtime.carbon.__main__") is not None:
+            words = ["--endpoint", f"ipc://{self.runtime}", "--state-dir", str(self.state), *self._site_words()]
+            self._start_child(self._child("carbon", "tidegate.runtime.carbon", words, []))
+        self._monitor = threading.Thread(target=self._keep, name="supervisor", daemon=True)
+        self._monitor.start()
+
+    def _site_words(self) -> list[str]:
+        return ["--site", str(self.path)] if self.path is not None else []
+
+    def _program_fd(self) -> int:
+        """The compiled site as a descriptor that cannot be written to."""
+        fd = os.memfd_create("tidegate-program", os.MFD_CLOEXEC)
+        try:
+            with open(fd, "wb", closefd=False) as file:
+                file.write(self.blob)
+            read_only = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(fd)
+        self._fds.append(read_only)
+        return read_only
+
+    def _simulated_buses(self) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
+        """A pty pair for each simulated serial port, a packet pair for each simulated CAN bus: (core's, sim's) ends."""
+        ours: dict[str, dict[str, int]] = {"serial": {}, "can": {}}
+        theirs: dict[str, dict[str, int]] = {"serial": {}, "can": {}}
+        for row in self.describe["ports"]:
+            if row["device"] == "sim":
+                master, slave = pty.openpty()
+                tty.setraw(slave)
+                tty.setraw(master)
+                self._fds += [master, slave]
+                ours["serial"][row["name"]], theirs["serial"][row["name"]] = slave, master
+        for row in self.describe["can"]:
+            if row["interface"] == "sim":
+                left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                ours["can"][row["name"]], theirs["can"][row["name"]] = left.detach(), right.detach()
+                self._fds += [ours["can"][row["name"]], theirs["can"][row["name"]]]
+        if not theirs["serial"] and not theirs["can"]:
+            return ours, {}
+        return ours, theirs
+
+    def _child(self, name: str, module: str, words: list[str], fds: list[int]) -> Child:
+        child = Child(name, ["-m", module, *words], fds, self._log)
+        self.children[name] = child
+        return child
+
+    def _start_child(self, child: Child) -> None:
+        if self._stopping.is_set():
+            raise StartError("stopped while starting")
+        child.start()
+        eventually(lambda: child.ready.is_set() or not child.alive or self._stopping.is_set(), START_S)
+        self._check(child)
+
+    def _check(self, child: Child) -> None:
+        if not child.alive:
+            code = child.wait(1.0)
+            said = " / ".join(list(child.said)[-3:]) or "it said why above"
+            raise StartError(f"{child.name} ended at once with code {code}: {said}")
+
+    # ---- run ----
+
+    def _keep(self) -> None:
+        """Restart those that only listen, end everything when the core or the simulated plant is gone."""
+        while not self._stopping.is_set():
+            mine = [child for child in self.children.values() if not child.given_up]
+            for child in self._watch.wait(mine, 1.0):
+                if self._stopping.is_set():
+                    break
+                code = child.wait(1.0)
+                if child.name in ("core", "sim"):
+                    self.failure = f"{child.name} (pid {child.pid}) ended by itself with code {code}"
+                    self._out(f"tidegate: {self.failure}; ending the others")
+                    self._stopping.set()
+                elif child.may_restart(RESTARTS, RESTARTS_WITHIN_S):
+                    self._out(f"tidegate: {child.name} ended with code {code}; starting it again")
+                    time.sleep(HEALTHY_PAUSE_S * 2 ** min(4, len(child.starts) - 1))
+                    child.start()
+                else:
+                    child.given_up = True
+                    self._out(
+                        f"tidegate: {child.name} ended {RESTARTS} times within {RESTARTS_WITHIN_S:.0f} s "
+                        "and stays down; the core runs on"
+                    )
+        self._ended.set()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until something ends the run: a signal, or the core. False if it still runs."""
+        return self._ended.wait(timeout_s)
+
+    def ask_to_stop(self) -> None:
+        """Begin the end; returns at once and may be called from a signal handler."""
+        self._stopping.set()
+        self._watch.knock()
+
+    # ---- end ----
+
+    def stop(self) -> int:
+        """Setpoint 0 on the wire first, then end the others. Gives 0 if the core reached rest."""
+        with _undisturbed():
+            self.ask_to_stop()
+            if self._monitor is not None and self._monitor is not threading.current_thread():
+                self._monitor.join(END_S)
+            code = 0
+            for name, timeout_s in (("core", REST_S), ("carbon", END_S), ("gateway", END_S), ("sim", END_S)):
+                child = self.children.get(name)
+                if child is None:
+                    continue
+                ended = child.end(timeout_s)
+                if name == "core":
+                    code = ended if ended is not None else 1
+                    if code == 3:
+                        self._out("tidegate: not every port confirmed setpoint 0; the converters' own watchdogs act")
+                    if "gateway" in self.children and self.children["gateway"].alive:
+                        time.sleep(0.15)  # one group of its journal, so that the sidecar finds the last records
+            for fd in self._fds:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+            self._fds.clear()
+            self._ended.set()
+            self._lock.release()
+        return code
+
+    # ---- what it gives ----
+
+    @property
+    def endpoint(self) -> str:
+        """Where the gateway listens, for a client."""
+        return f"ipc://{self.runtime}"
+
+    def client(self) -> "Client":
+        """A client of this site's gateway."""
+        from tidegate.runtime.client import Client
+
+        return Client(self.endpoint)
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """What the simulated plant measured, one JSON object a line, in order."""
+        return self.children["sim"].records() if "sim" in self.children else []
+
+    @property
+    def core_said(self) -> dict[str, Any]:
+        """What the core said when it was ready: pid, what this machine lacks, resident memory."""
+        return (
+            next((one for one in self.children["core"].records() if "core" in one), {})
+            if "core" in self.children
+            else {}
+        )
+
+
+def _words(ends: dict[str, dict[str, int]]) -> list[str]:
+    return [
+        word for kind, names in ends.items() for name, fd in names.items() for word in (f"--{kind}", f"{name}={fd}")
+    ]
+
+
+def _fds(ends: dict[str, dict[str, int]]) -> list[int]:
+    return [fd for names in ends.values() for fd in names.values()]
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Any:
+    """Let no second Ctrl-C interrupt the end: what it asks for is already being done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def run(path: str, *, state: Path | None = None, sidecar: bool = True, core_words: list[str] | None = None) -> int:
+    """`tidegate run`: supervise until a signal or the end of the core. Gives the exit code."""
+    pending: list[int] = []
+    supervisor: Supervisor | None = None
+
+    def on_signal(number: int, frame: object) -> None:
+        pending.append(number)
+        if supervisor is not None:
+            supervisor.ask_to_stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    supervisor = Supervisor(path, state=state, sidecar=sidecar, core_words=core_words)
+    if pending:
+        return 128 + pending[0]
+    try:
+        supervisor.start()
+    except StartError:
+        if pending:
+            return 128 + pending[0]
+        raise
+    for lack in supervisor.core_said.get("lacks", []):
+        print(f"core runs without {lack}", file=sys.stderr, flush=True)
+    print(
+        f"tidegate: site {supervisor.name} runs; core pid {supervisor.children['core'].pid}, API {supervisor.endpoint}",
+        flush=True,
+    )
+    while not supervisor.wait(3600.0):
+        pass
+    code = supervisor.stop()
+    if supervisor.failure:
+        print(f"tidegate: {supervisor.failure}", file=sys.stderr, flush=True)
+        return code or 1
+    print("tidegate: ended with setpoint 0" if code == 0 else f"tidegate: ended, core code {code}", flush=True)
+    return code
