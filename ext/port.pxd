@@ -84,3 +84,17 @@ cdef extern from "port.h" nogil:
     void port_done_pop(port_mail_t *m) noexcept
     void command_put(command_slot_t *s, const uint16_t regs[4], uint32_t valid, uint32_t urgent, uint64_t t_ns) noexcept
     int command_get(const command_slot_t *s, command_slot_t *out) noexcept
+
+
+# The thread needs the engine, and the engine needs the structs above: port_thread_t is declared in port.pyx and handed
+# out as an opaque pointer.
+cdef struct port_thread_t
+
+# Start the I/O thread of one port on `fd`, a tty in raw mode or anything that carries bytes. priority: SCHED_FIFO, 0 =
+# ordinary; where the right is missing it runs ordinary and mail.stats.fifo says 0. cpu: -1 = any. Allocates. The
+# program, the mail and the descriptor must outlive it. NULL and errno on failure.
+cdef port_thread_t* port_thread_start(int fd, const program_t* program, int port, port_mail_t* mail, int priority,
+                                      int cpu) noexcept nogil
+# Polls end, commands go on until each newest setpoint and stop is acknowledged or drain_ns are over; then the thread
+# ends and its memory is freed. 1 = all acknowledged. Waits; not for the loop.
+cdef int port_thread_stop(port_thread_t* thread, uint64_t drain_ns) noexcept nogil
