@@ -17,6 +17,7 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import serial
 
@@ -65,10 +66,23 @@ def pairs(words: list[str], what: str) -> dict[str, str]:
     return out
 
 
-def open_serial(row: dict, where: str) -> tuple[int, object]:
+class Owned(Protocol):
+    """Whatever closes a descriptor when the process ends."""
+
+    def close(self) -> None: ...
+
+
+class Inherited:
+    """A descriptor that came from the supervisor, which also closes it."""
+
+    def close(self) -> None:
+        """Nothing: the supervisor gives the same descriptor to the next core."""
+
+
+def open_serial(row: dict, where: str) -> tuple[int, Owned]:
     """Descriptor of a serial port in raw mode, and what must stay alive with it. `where`: a number or a device."""
     if where.isdigit():
-        return int(where), None
+        return int(where), Inherited()
     try:
         port = serial.Serial(
             where,
@@ -84,11 +98,11 @@ def open_serial(row: dict, where: str) -> tuple[int, object]:
     return port.fileno(), port
 
 
-def open_can(row: dict, where: str, ids: list[int]) -> tuple[int, object]:
+def open_can(row: dict, where: str, ids: list[int]) -> tuple[int, Owned]:
     """Descriptor that carries the CAN frames of one bus, and what must stay alive with it."""
     if where.isdigit():
         os.set_blocking(int(where), False)
-        return int(where), None
+        return int(where), Inherited()
     try:
         bus = socket.socket(socket.AF_CAN, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.CAN_RAW)
         # The kernel drops what the maps do not ask for: exact id, exact format (11 or 29 bit, no RTR).
@@ -146,17 +160,17 @@ def open_buses(
     serials, cans = pairs(args.serial, "serial"), pairs(args.can, "can")
     for bus, row in enumerate(describe["can"]):
         fd, owner = open_can(row, cans.get(row["name"], row["interface"]), ids[bus])
-        stack.callback(lambda kept=owner: kept and kept.close())
+        stack.callback(owner.close)
         core.set_can_fd(bus, fd)
     fds = []
     for row in describe["ports"]:
         fd, owner = open_serial(row, serials.get(row["name"], row["device"]))
-        stack.callback(lambda kept=owner: kept and kept.close())
+        stack.callback(owner.close)
         fds.append(fd)
     return fds
 
 
-def start_head(shared: Shared, blob: mmap.mmap, program: dict) -> None:
+def start_head(shared: Shared, blob: bytes, program: dict) -> None:
     """Who is writing this memory, since when, and for which site."""
     t_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     shared.set_head(
