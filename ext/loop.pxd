@@ -83,3 +83,4 @@ cdef class Core:
     cdef object program_buffer
     cdef Shared shared_memory
     cdef core_t* ptr(self) noexcept
+    cdef can_bus_t* _bus(self, int bus) except NULL

@@ -12,7 +12,7 @@ from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
-from tidegate.ext.can cimport can_drain, can_send_due
+from tidegate.ext.can cimport BusHandle, bus_handle, can_bus_init, can_drain, can_send_due
 from tidegate.ext.control cimport control_step
 from tidegate.ext.estimate cimport estimate_step, image_age
 from tidegate.ext.faults cimport diagnose
@@ -450,6 +450,8 @@ cdef void core_init(core_t* core, const program_t* program, shared_t* shared) no
     for bus in range(CAN_BUSES_MAX):
         core.can[bus].fd = -1
         core.can[bus].bus = <unsigned char>bus
+        if <uint32_t>bus < program.n_can_buses:
+            can_bus_init(&core.can[bus], program)
     for i in range(program.n_units):
         gate_init(&core.gates[i])
     for i in range(program.n_ports):
@@ -594,11 +596,18 @@ cdef class Core:
     cdef core_t* ptr(self) noexcept:
         return self.core
 
-    def set_can_fd(self, int bus, int fd):
-        """Let CAN bus number `bus` read and write the descriptor `fd`."""
+    cdef can_bus_t* _bus(self, int bus) except NULL:
         if not 0 <= bus < <int>self.core.program.n_can_buses:
             raise IndexError(f"CAN bus {bus}: this site has {self.core.program.n_can_buses}")
-        self.core.can[bus].fd = fd
+        return &self.core.can[bus]
+
+    def set_can_fd(self, int bus, int fd):
+        """Let CAN bus number `bus` read and write the descriptor `fd`; before the run."""
+        self._bus(bus).fd = fd
+
+    def can_handle(self, int bus):
+        """What a thread outside the loop may do with the bus (`tidegate.hal.canbus.Keeper`)."""
+        return bus_handle(self._bus(bus), self)
 
     def dry_cycle(self):
         """Run every code path once on scratch memory, so that the first real cycle finds it in the cache."""

@@ -10,7 +10,6 @@ import mmap
 import os
 import resource
 import signal
-import socket
 import struct
 import sys
 import threading
@@ -30,6 +29,7 @@ from tidegate.ext.image import check_layouts
 from tidegate.ext.loop import Core
 from tidegate.ext.port import Port
 from tidegate.ext.shared import Shared
+from tidegate.hal import canbus
 
 LOOP_PRIORITY = 80
 PORT_PRIORITY = 70
@@ -98,23 +98,6 @@ def open_serial(row: dict, where: str) -> tuple[int, Owned]:
     return port.fileno(), port
 
 
-def open_can(row: dict, where: str, ids: list[int]) -> tuple[int, Owned]:
-    """Descriptor that carries the CAN frames of one bus, and what must stay alive with it."""
-    if where.isdigit():
-        os.set_blocking(int(where), False)
-        return int(where), Inherited()
-    try:
-        bus = socket.socket(socket.AF_CAN, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.CAN_RAW)
-        # The kernel drops what the maps do not ask for: exact id, exact format (11 or 29 bit, no RTR).
-        exact = socket.CAN_EFF_FLAG | socket.CAN_RTR_FLAG | socket.CAN_EFF_MASK
-        filters = b"".join(struct.pack("=II", can_id, exact) for can_id in ids)
-        bus.setsockopt(socket.SOL_CAN_RAW, socket.CAN_RAW_FILTER, filters)
-        bus.bind((where,))
-    except OSError as error:
-        raise SystemExit(f"core: CAN bus {row['name']} ({where}): {error.strerror}") from None
-    return bus.fileno(), bus
-
-
 def hold_cpu_awake(stack: ExitStack, lacks: Lacks) -> None:
     """Keep the CPU out of deep idle states for as long as this process lives."""
     try:
@@ -153,18 +136,34 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def open_buses(
-    core: Core, describe: dict, args: argparse.Namespace, ids: list[list[int]], stack: ExitStack
-) -> list[int]:
-    """Open every bus of the site, all of them or none. Returns the descriptors of the serial ports."""
-    serials, cans = pairs(args.serial, "serial"), pairs(args.can, "can")
+def open_cans(core: Core, describe: dict, rows: dict, given: dict[str, str], stack: ExitStack) -> None:
+    """Open the CAN buses, all of them or none, and start the thread that looks after them."""
+    kept = []
     for bus, row in enumerate(describe["can"]):
-        fd, owner = open_can(row, cans.get(row["name"], row["interface"]), ids[bus])
-        stack.callback(owner.close)
-        core.set_can_fd(bus, fd)
+        where = given.get(row["name"], row["interface"])
+        if where.isdigit():
+            os.set_blocking(int(where), False)
+            core.set_can_fd(bus, int(where))
+            continue
+        received = [frame["id"] for frame in rows["can_frames"] if frame["bus"] == bus]
+        sent = [frame["id"] for frame in rows["can_tx"] if frame["bus"] == bus]
+        try:
+            link = canbus.open_bus(where, received, sent)
+        except OSError as error:
+            raise SystemExit(f"core: CAN bus {row['name']}: {error.strerror}") from None
+        core.set_can_fd(bus, link.detach())
+        kept.append(canbus.Kept(where, core.can_handle(bus), received, sent))
+    if kept:
+        keeper = canbus.Keeper(kept)
+        keeper.start()
+        stack.callback(keeper.stop)
+
+
+def open_serials(describe: dict, given: dict[str, str], stack: ExitStack) -> list[int]:
+    """Open the serial ports, all of them or none. Returns their descriptors."""
     fds = []
     for row in describe["ports"]:
-        fd, owner = open_serial(row, serials.get(row["name"], row["device"]))
+        fd, owner = open_serial(row, given.get(row["name"], row["device"]))
         stack.callback(owner.close)
         fds.append(fd)
     return fds
@@ -199,10 +198,8 @@ def main(words: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: core.stop())
     with ExitStack() as stack:
-        ids: list[list[int]] = [[] for _ in describe["can"]]
-        for frame in rows["can_frames"]:
-            ids[frame["bus"]].append(frame["id"])
-        fds = open_buses(core, describe, args, ids, stack)
+        fds = open_serials(describe, pairs(args.serial, "serial"), stack)
+        open_cans(core, describe, rows, pairs(args.can, "can"), stack)
         ports = [Port(core, index, fd) for index, fd in enumerate(fds)]
         for port in ports:
             stack.callback(port.stop)
