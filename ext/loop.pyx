@@ -34,7 +34,7 @@ from tidegate.ext.program cimport (
     command_row_t,
     program_check,
 )
-from tidegate.ext.rtu cimport block_decode, command_encode
+from tidegate.ext.registers cimport block_decode, command_encode
 from tidegate.ext.shared cimport *
 
 cdef extern from "<time.h>" nogil:
