@@ -19,7 +19,7 @@ cdef enum can_state:
 
 cdef enum can_crc:  # can_frame_row_t.crc_kind, in the order of CRC_NAMES
     CRC_NONE = 0
-    CRC_SUM_ORION = 1  # sum of identifier bytes, length and the other bytes (Orion BMS)
+    CRC_SUM_ORION = 1  # identifier + length + the other bytes (Orion BMS)
     CRC_SUM8 = 2       # sum of the other bytes
     CRC_XOR8 = 3       # exclusive or of the other bytes
     CRC_J1850 = 4      # CRC-8 SAE J1850: polynomial 0x1D, start 0xFF, inverted; over the other bytes

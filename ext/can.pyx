@@ -94,7 +94,7 @@ cdef inline uint8_t _crc8(const can_buffer_t* frame, uint32_t skip, uint8_t poly
 
 cdef uint8_t can_checksum(int kind, const can_buffer_t* frame, uint32_t skip) noexcept nogil:
     cdef uint8_t check = 0
-    cdef uint32_t i, can_id
+    cdef uint32_t i
     if kind == CRC_J1850:
         return _crc8(frame, skip, 0x1D)
     if kind == CRC_AUTOSAR:
@@ -107,8 +107,7 @@ cdef uint8_t can_checksum(int kind, const can_buffer_t* frame, uint32_t skip) no
         else:
             check = <uint8_t>(check + frame.data[i])
     if kind == CRC_SUM_ORION:
-        can_id = frame.can_id & 0x1FFFFFFFu
-        check = <uint8_t>(check + frame.len + can_id + (can_id >> 8) + (can_id >> 16) + (can_id >> 24))
+        check = <uint8_t>(check + frame.len + frame.can_id)  # the number modulo 256, so its low byte
     return check
 
 
