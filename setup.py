@@ -26,6 +26,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     "gate": ("safety.c",),
     "faults": (),
     "loop": ("safety.c",),
+    "plant": (),
+    "slave": (),
+    "buses": (),
+    "world": (),
 }
 HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext").glob("*.h"))
 

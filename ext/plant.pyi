@@ -1,0 +1,25 @@
+"""The physics of one site, a step at a time: cells, power converters, meters, load."""
+
+from typing import Any
+
+import numpy as np
+
+def floor_energy(
+    t_ns: np.ndarray[Any, np.dtype[np.uint64]],
+    power_w: np.ndarray[Any, np.dtype[np.float64]],
+    *,
+    limit_w: float,
+    seconds: float,
+    cooling_share: float,
+    cooling_mean_s: float = 600.0,
+    meter_interval_s: float,
+    meter_phase_s: float,
+    meter_delay_s: float,
+    wire_s: float,
+    dead_s: float,
+    tau_s: float,
+    ramp_w_per_s: float,
+    discharge_w_max: float,
+    charge_w_max: float = 0.0,
+    recharge_w_max: float = 0.0,
+) -> dict[str, float]: ...

@@ -1,0 +1,1 @@
+"""The simulated plant for people and processes: built from a compiled site, run in virtual or in wall time."""

@@ -1,0 +1,545 @@
+"""From a compiled site to a simulated plant whose registers and frames are those of the site's own device maps.
+
+The program's rows say where every signal lies and how it is scaled; this module runs them backwards. So agreement of
+core and world proves little about a map: the decode vectors and foreign masters do that.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tidegate.ext import program as programs
+from tidegate.ext import world as worlds
+from tidegate.hal.sim.names import COMMANDS, ROLES, variable_of
+
+# One LFP cell at rest: flat in the middle, steep at the ends. Shape as published for large prismatic cells.
+OCV_SOC = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
+OCV_V = (2.60, 2.95, 3.10, 3.19, 3.24, 3.27, 3.285, 3.29, 3.30, 3.325, 3.33, 3.335, 3.34, 3.37, 3.48)
+
+# What a site that says nothing about its simulation gets; the keys are those of the site file's [simulation].
+DEFAULTS: dict[str, Any] = {
+    "seed": 1,
+    "load_w": 20_000.0,
+    "cooling_share": 0.0,
+    "meter_update_ms": 20.0,
+    "meter_delay_ms": 0.0,
+    "meter_resolution_w": 1.0,
+    "pcs_tau_ms": 20.0,
+    "pcs_dead_ms": 2.0,
+    "pcs_ramp_w_per_s": 1e6,
+    "pcs_loss_w": 150.0,
+    "pcs_loss_share": 0.02,
+    "pcs_measure_ms": 10.0,
+    "pcs_watchdog_ms": 2000.0,
+    "soh": 1.0,
+    "cooling_mean_s": 600.0,
+    "cells": 240,
+    "soc_start": 0.6,
+    "ambient_c": 22.0,
+    "phase_share": (1 / 3, 1 / 3, 1 / 3),
+    "turnaround_ms": 1.0,
+    "turnaround_jitter_ms": 0.5,
+    "step_w": 2000.0,
+    "faults": (),
+}
+
+TYPE_NAMES = {number: name for name, number in programs.FIELD_TYPES.items()}
+SPACES = {1: 0, 2: 1, 3: 2, 4: 3}  # Modbus function -> register space
+WRITE_SPACES = {5: 0, 15: 0, 6: 2, 16: 2}
+
+
+@dataclass
+class Built:
+    """A world and what its numbers mean: device name -> number of the battery, pcs, meter and slave behind it."""
+
+    world: worlds.World
+    rows: dict[str, Any]
+    describe: dict[str, Any]
+    settings: dict[str, Any]
+    batteries: dict[str, int] = field(default_factory=dict)
+    converters: dict[str, int] = field(default_factory=dict)
+    meters: dict[str, int] = field(default_factory=dict)
+    slaves: dict[str, int] = field(default_factory=dict)
+    frames: dict[int, int] = field(default_factory=dict)  # CAN id -> frame row (the first bus that has it)
+
+
+def settings_of(describe: dict[str, Any], overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Simulation settings: defaults, then the site's own, then overrides. Raises ValueError for an unknown key."""
+    settings = dict(DEFAULTS)
+    for key, value in (describe.get("simulation") or {}).items():
+        if value is not None:
+            settings[key] = value
+    for key, value in (overrides or {}).items():
+        if key not in settings:
+            raise ValueError(f"simulation: unknown key {key!r}; known: {', '.join(sorted(settings))}")
+        settings[key] = value
+    return settings
+
+
+def steps(
+    load: tuple[Any, Any] | None, settings: dict[str, Any]
+) -> tuple[np.ndarray[Any, np.dtype[np.uint64]], np.ndarray[Any, np.dtype[np.float64]]]:
+    """(t_ns, power_w) arrays of a load given as (t_s, w); a constant load where none is given.
+
+    Raises ValueError for gaps that are not numbers and for times that do not rise.
+    """
+    if load is None:
+        return np.zeros(1, dtype=np.uint64), np.array([float(settings["load_w"])])
+    t_s = np.ascontiguousarray(load[0], dtype=np.float64)
+    power_w = np.ascontiguousarray(load[1], dtype=np.float64)
+    if t_s.ndim != 1 or t_s.shape != power_w.shape or t_s.size == 0:
+        raise ValueError(f"load trace: {t_s.shape} times and {power_w.shape} powers, needs two equal rows of numbers")
+    bad = np.flatnonzero(~(np.isfinite(t_s) & np.isfinite(power_w)))
+    if bad.size:
+        raise ValueError(f"load trace: row {bad[0]} is not a number; fill the gap or choose a column without gaps")
+    if t_s[0] < 0 or np.any(np.diff(t_s) <= 0):
+        raise ValueError("load trace: times must rise and not be negative")
+    return np.rint((t_s - t_s[0]) * 1e9).astype(np.uint64), power_w
+
+
+def build(
+    blob: bytes,
+    *,
+    load: tuple[Any, Any] | None = None,
+    pv: tuple[Any, Any] | None = None,
+    seed: int | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> Built:
+    """The plant of a compiled site.
+
+    blob : the program (tidegate.ext.program.pack or the compiler's).
+    load : (t_s, w) of IT power, replayed as steps; None = the site's constant load_w.
+    pv   : (t_s, w) of PV generation.
+    seed : the only source of chance; None = the site's.
+    Raises ValueError for a damaged program or trace.
+    """
+    rows = programs.rows(blob)
+    describe = programs.describe(blob)
+    settings = settings_of(describe, overrides)
+    if seed is not None:
+        settings["seed"] = seed
+    world = worlds.World(settings["seed"], rows["period_ns"])
+    built = Built(world, rows, describe, settings)
+    t_ns, power_w = steps(load, settings)
+    world.set_load(
+        t_ns,
+        power_w,
+        cooling_share=settings["cooling_share"],
+        cooling_mean_s=settings["cooling_mean_s"],
+        phase_share=tuple(settings["phase_share"]),
+    )
+    if pv is not None:
+        world.set_pv(*steps(pv, settings))
+    _add_units(built)
+    _add_lines(built)
+    _add_can(built)
+    _judge(built)
+    return built
+
+
+def _device(built: Built, point: int) -> str:
+    return str(built.rows["points"][point]["name"]).split(".")[0] if point >= 0 else ""
+
+
+def _add_units(built: Built) -> None:
+    settings = built.settings
+    mean_v = sum(OCV_V) / len(OCV_V)
+    for number, unit in enumerate(built.rows["units"]):
+        gate = unit["gate"]
+        energy_wh = unit["energy_wh"] or 60_000.0
+        cells = float(settings["cells"])
+        capacity_ah = energy_wh / (cells * mean_v)
+        charge_w = float(gate["charge_w_max"] or energy_wh / 2)
+        discharge_w = float(gate["discharge_w_max"] or energy_wh / 2)
+        name = _device(built, unit["soc"]) or f"bms{number}"
+        built.batteries[name] = built.world.add_battery(
+            cells=cells,
+            capacity_ah=capacity_ah,
+            r_ohm=cells * 0.05 / capacity_ah,  # 0.5 milliohm a cell of 100 Ah
+            ocv_soc=list(OCV_SOC),
+            ocv_v=list(OCV_V),
+            soc=float(settings["soc_start"]),
+            soh=float(settings["soh"]),
+            temp_c=float(settings["ambient_c"]) + 3.0,
+            heat_j_per_k=6.5 * energy_wh,  # 1 kJ/(kg K), 150 Wh/kg
+            cooling_w_per_k=energy_wh / 1000.0,
+            ambient_c=float(settings["ambient_c"]),
+            charge_a_max=1.25 * charge_w / (cells * 3.0),
+            discharge_a_max=1.25 * discharge_w / (cells * 2.9),
+            taper=0.05,
+            cell_v_max=3.65,
+            cell_v_min=2.50,
+            temp_c_max=55.0,
+            temp_c_min=-5.0,
+        )
+        pcs = _device(built, unit["pcs_w"]) or f"pcs{number}"
+        names = _command_names(built, pcs)
+        built.converters[pcs] = built.world.add_pcs(
+            battery=built.batteries[name],
+            charge_w_max=charge_w,
+            discharge_w_max=discharge_w,
+            tau_s=settings["pcs_tau_ms"] * 1e-3,
+            dead_s=settings["pcs_dead_ms"] * 1e-3,
+            ramp_w_per_s=settings["pcs_ramp_w_per_s"],
+            loss_w=settings["pcs_loss_w"],
+            loss_ratio=settings["pcs_loss_share"],
+            measure_s=settings["pcs_measure_ms"] * 1e-3,
+            revert_s=0.0 if "revert_after" in names else settings["pcs_watchdog_ms"] * 1e-3,
+            enabled="setpoint_enable" not in names,
+            started="start" not in names,
+        )
+
+
+def _slaves_of(built: Built, device: str) -> list[int]:
+    """Rows of the program's slaves that belong to a device, by the points that their blocks fill."""
+    found = []
+    for number, slave in enumerate(built.rows["slaves"]):
+        if _slave_name(built, slave) == device:
+            found.append(number)
+    return found
+
+
+def _slave_name(built: Built, slave: dict[str, Any]) -> str:
+    devices = built.describe.get("devices") or []
+    if 0 <= slave["device"] < len(devices):
+        return str(devices[slave["device"]]["name"])
+    for block in built.rows["blocks"][slave["block_first"] : slave["block_first"] + slave["block_count"]]:
+        for row in built.rows["fields"][block["field_first"] : block["field_first"] + block["field_count"]]:
+            return _device(built, row["point"])
+    return ""
+
+
+def _role(built: Built, name: str) -> dict[str, Any]:
+    for device in built.describe.get("devices") or []:
+        if device["name"] == name:
+            return dict(device)
+    if name in built.converters:
+        return {"name": name, "role": "pcs"}
+    site = built.rows["site"]
+    if name == _device(built, site["grid_w"]):
+        return {"name": name, "role": "grid-meter"}
+    if name == _device(built, site["pv_w"]):
+        return {"name": name, "role": "pv-meter"}
+    return {"name": name, "role": "it-meter"}
+
+
+def _map_of(built: Built, device: dict[str, Any]) -> Any:
+    """The device's own map, None when the site came without one or it has gone since."""
+    if not device.get("map"):
+        return None
+    from tidegate.hal.maps import MapError, load_map
+
+    source = str(device["map"])
+    if source.endswith(".toml"):
+        source = str(Path(built.describe.get("folder") or ".") / source)
+    try:
+        return load_map(source, {key: str(value) for key, value in (device.get("options") or {}).items()})
+    except MapError:
+        return None  # the program's rows are all there is
+
+
+def _command_names(built: Built, name: str) -> list[str]:
+    """Names of a device's command rows, in the program's order; "" where the site does not say."""
+    named = [one["name"] for one in built.describe.get("commands") or [] if one["device"] == name]
+    for number in _slaves_of(built, name):
+        count = built.rows["slaves"][number]["command_count"]
+        return [str(one) for one in named] if len(named) == count else ["" for _ in range(count)]
+    return []
+
+
+def _add_lines(built: Built) -> None:
+    rows, settings = built.rows, built.settings
+    chance = np.random.Generator(np.random.PCG64(settings["seed"]))  # phases of the devices' own clocks
+    for port in rows["ports"]:
+        bits = 1 + port["data_bits"] + port["stop_bits"] + (0 if port["parity"] == "N" else 1)
+        built.world.add_line(char_ns=round(bits * 1e9 / port["baud"]))
+    for slave in rows["slaves"]:
+        name = _slave_name(built, slave)
+        device = _role(built, name)
+        if name in built.slaves:
+            continue
+        pcs, meter = -1, -1
+        if device["role"] == "pcs":
+            pcs = built.converters.get(name, -1)
+        else:
+            # A device's clock is its own: phase and, by 50 ppm, rate. Steps then meet every phase of the meter.
+            interval_s = settings["meter_update_ms"] * 1e-3 * (1.0 + 50e-6 * (2.0 * float(chance.random()) - 1.0))
+            meter = built.world.add_meter(
+                ROLES.get(device["role"], "it"),
+                share=float(device.get("share", 0.5)),
+                interval_s=interval_s,
+                delay_s=settings["meter_delay_ms"] * 1e-3 if device["role"] == "grid-meter" else 0.0,
+                resolution_w=settings["meter_resolution_w"],
+                phase_s=float(chance.random()) * interval_s,
+            )
+            built.meters[name] = meter
+        number = built.world.add_slave(
+            slave["port"],
+            slave["unit_id"],
+            pcs=pcs,
+            meter=meter,
+            turnaround_s=settings["turnaround_ms"] * 1e-3,
+            turnaround_jitter_s=settings["turnaround_jitter_ms"] * 1e-3,
+        )
+        built.slaves[name] = number
+        _fill_slave(built, number, slave, device, name)
+
+
+def _exponent(signal: str, top_w: float) -> int:
+    """Power of ten that a device would choose for a signal so that it fits 16 bits."""
+    if signal.endswith("_hz"):
+        return -2
+    if signal.endswith(("_v", "_a", "pct", "soc", "soh", "_c")):
+        return -1
+    if signal.endswith(("_w", "_va", "_var", "_w_max")):
+        return max(0, math.ceil(math.log10(1.3 * top_w / 32767.0)))
+    return 0
+
+
+def _fill_slave(built: Built, number: int, slave: dict[str, Any], device: dict[str, Any], name: str) -> None:
+    rows, world = built.rows, built.world
+    kind = "pcs" if device["role"] == "pcs" else "meter"
+    index = built.converters[name] if kind == "pcs" and name in built.converters else built.meters.get(name, 0)
+    known = worlds.PCS_VARIABLES if kind == "pcs" else worlds.METER_VARIABLES
+    blocks = rows["blocks"][slave["block_first"] : slave["block_first"] + slave["block_count"]]
+    commands = rows["commands"][slave["command_first"] : slave["command_first"] + slave["command_count"]]
+    names = _command_names(built, name)
+    found = _map_of(built, device)
+
+    # 1. which addresses exist
+    readable = [(SPACES[b["function"]], b["address"], b["count"]) for b in blocks]
+    writable = [(WRITE_SPACES[c["function"]], c["address"], c["count"]) for c in commands]
+    if found is not None and found.map.protocol == "modbus":
+        space = SPACES[found.modbus.function]
+        readable += [(space, first, last - first + 1) for first, last in found.modbus.readable]
+    models = {int(key): int(start) for key, start in (device.get("sunspec") or {}).items()}
+    if models:
+        readable.append((2, min(models.values()) - 2, _chain_end(models) - min(models.values()) + 4))
+    for space, first, count in _merged(readable + writable):
+        world.add_range(number, space, first, count)
+    for space, first, count in _merged(writable):
+        world.add_range(number, space, first, count, writable=True)
+    if models:
+        _fill_chain(world, number, models, device)
+
+    # 2. powers of ten, one per scale-factor register
+    top_w = max((abs(float(u["gate"]["discharge_w_max"])) for u in rows["units"]), default=30_000.0)
+    points = rows["points"]
+    exponents: dict[int, int] = {}
+    fields = [
+        (block, row)
+        for block in blocks
+        for row in rows["fields"][block["field_first"] : block["field_first"] + block["field_count"]]
+    ]
+    for _, row in fields:
+        if row["flags"] & programs.FIELD_FLAGS["sf_point"]:
+            signal = points[row["point"]]["name"].split(".", 1)[1]
+            wanted = 0 if TYPE_NAMES[row["type"]] in ("u32", "s32", "u64", "s64") else _exponent(signal, top_w)
+            exponents[row["sf_point"]] = max(exponents.get(row["sf_point"], -9), wanted)
+    for row in commands:
+        if row["flags"] & programs.FIELD_FLAGS["sf_point"]:
+            exponents.setdefault(row["sf_point"], 0)
+
+    # 3. signals
+    bound: set[tuple[int, int]] = set()
+    placed = []
+    for block, row in fields:
+        space, address = SPACES[block["function"]], block["address"] + row["offset"]
+        one_of = bool(row["flags"] & programs.FIELD_FLAGS["one_of"])
+        placed.append((space, address, one_of, block, row))
+    placed.sort(key=lambda one: (one[0], one[1], one[2]))
+    for space, address, one_of, _, row in placed:
+        if TYPE_NAMES[row["type"]] == "sunssf":
+            world.set_words(number, space, address, [exponents.get(row["point"], 0) & 0xFFFF])
+            continue
+        if one_of and (space, address) in bound:
+            continue  # the state itself stands there
+        bound.add((space, address))
+        signal = points[row["point"]]["name"].split(".", 1)[1]
+        scale = row["scale"]
+        if row["flags"] & programs.FIELD_FLAGS["sf_point"]:
+            scale *= float(f"1e{exponents[row['sf_point']]}")
+        world.bind(
+            number,
+            space,
+            address,
+            type=row["type"],
+            flags=row["flags"],
+            scale=scale,
+            offset=row["offset_value"],
+            sentinel=row["sentinel"],
+            bit_first=row["bit_first"],
+            bit_count=row["bit_count"],
+            source=(kind, index, variable_of(kind, signal, known)),
+        )
+
+    # 4. what a master may write
+    if kind != "pcs":
+        return
+    kinds = programs.COMMAND_KINDS
+    for row, command in zip(commands, names, strict=True):
+        variable = COMMANDS.get(command)
+        if row["kind"] == kinds["setpoint_w"]:
+            variable = "set_w"
+        elif row["kind"] == kinds["heartbeat"]:
+            variable = "hb_controller"
+        if variable is None:
+            continue
+        scale = row["scale"]
+        if row["flags"] & programs.FIELD_FLAGS["sf_point"]:
+            scale *= float(f"1e{exponents[row['sf_point']]}")
+        world.bind_write(
+            number,
+            WRITE_SPACES[row["function"]],
+            row["address"],
+            type=row["type"],
+            flags=row["flags"],
+            scale=scale,
+            variable=variable,
+        )
+
+
+def _merged(ranges: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Ranges (space, first, count) with overlapping and touching ones joined."""
+    merged: list[tuple[int, int, int]] = []
+    for space, first, count in sorted(ranges):
+        if merged and merged[-1][0] == space and first <= merged[-1][1] + merged[-1][2]:
+            last = merged[-1]
+            merged[-1] = (space, last[1], max(last[2], first + count - last[1]))
+        else:
+            merged.append((space, first, count))
+    return merged
+
+
+def _chain_end(models: dict[int, int]) -> int:
+    from tidegate.hal import sunspec
+
+    number, address = max(models.items(), key=lambda one: one[1])
+    return address + sunspec.model(number).length
+
+
+def _fill_chain(world: worlds.World, slave: int, models: dict[int, int], device: dict[str, Any]) -> None:
+    """The chain as any SunSpec master finds it: marker, headers, identity, "not implemented" for the rest."""
+    from tidegate.hal import sunspec
+
+    first = min(models.values())
+    world.set_words(slave, 2, first - 2, list(sunspec.SUNS))
+    for number, address in models.items():
+        model = sunspec.model(number)
+        for point in model.points.values():
+            if point.sentinel is not None:
+                words = [(point.sentinel >> (16 * (point.size - 1 - i))) & 0xFFFF for i in range(point.size)]
+                world.set_words(slave, 2, address + point.offset, words)
+        world.set_words(slave, 2, address, [number, model.length - 2])
+        texts = {"Mn": "Tidegate", "Md": "simulated PCS", "Vr": "1", "SN": str(device.get("name", "pcs"))}
+        for name, text in texts.items():
+            row = model.points.get(name) if number == 1 else None
+            if row is not None:
+                raw = text.encode("ascii").ljust(2 * row.size, b"\0")[: 2 * row.size]
+                words = [int.from_bytes(raw[i : i + 2], "big") for i in range(0, len(raw), 2)]
+                world.set_words(slave, 2, address + row.offset, words)
+    world.set_words(slave, 2, _chain_end(models), [sunspec.END, 0])
+
+
+def _add_can(built: Built) -> None:
+    rows, world = built.rows, built.world
+    chance = np.random.Generator(np.random.PCG64(built.settings["seed"] + 1))
+    flags = programs.CAN_FRAME_FLAGS
+    for frame in rows["can_frames"]:
+        fields = rows["can_fields"][frame["field_first"] : frame["field_first"] + frame["field_count"]]
+        if not fields:
+            continue
+        battery = built.batteries.get(_device(built, fields[0]["point"]), 0)
+        bound = []
+        for row in fields:
+            signal = rows["points"][row["point"]]["name"].split(".", 1)[1]
+            bound.append(
+                {
+                    **{key: row[key] for key in ("start", "length", "big_endian", "is_signed", "flags", "mux_value")},
+                    **{key: row[key] for key in ("mask", "scale", "offset", "sentinel")},
+                    "source": ("battery", battery, variable_of("battery", signal, worlds.BATTERY_VARIABLES)),
+                }
+            )
+        period_ns = frame["period_ns"] or 1_000_000_000
+        number = world.add_can_frame(
+            id=frame["id"],
+            bus=frame["bus"],
+            len=min(frame["len_max"], 8),
+            period_ns=period_ns,
+            phase_ns=int(chance.integers(1, period_ns)),
+            mux=(frame["mux_start"], frame["mux_length"], frame["mux_big_endian"])
+            if frame["flags"] & flags["mux"]
+            else None,
+            counter=(frame["counter_start"], frame["counter_length"], frame["counter_big_endian"])
+            if frame["flags"] & flags["counter"]
+            else None,
+            crc=(frame["crc_kind"], frame["crc_byte"]) if frame["flags"] & flags["crc"] else None,
+            fields=bound,
+        )
+        built.frames.setdefault(frame["id"], number)
+
+
+def reaction_s(built: Built) -> float:
+    """Time in which a step may stand above the limit: reading, two cycles, write, dead time, lag down to 0.1 %.
+
+    Meter interval and delay, the longest round of polls plus one write at the line's pace, two cycles, the
+    converter's dead time and seven of its time constants.
+    """
+    rows, settings = built.rows, built.settings
+    round_s = 0.0
+    for number, port in enumerate(rows["ports"]):
+        char_s = (1 + port["data_bits"] + port["stop_bits"] + (port["parity"] != "N")) / port["baud"]
+        gap_s = max(3.5 * char_s, 1.75e-3 if port["baud"] > 19200 and port["gap_rule"] == 0 else 0.0)
+        port_s = 0.0
+        for slave in (one for one in rows["slaves"] if one["port"] == number):
+            for block in rows["blocks"][slave["block_first"] : slave["block_first"] + slave["block_count"]]:
+                reply_s = (13 + 2 * block["count"]) * char_s + 2 * gap_s
+                port_s += reply_s + (settings["turnaround_ms"] + settings["turnaround_jitter_ms"]) * 1e-3
+            port_s += (17 + 8) * char_s + 2 * gap_s if slave["command_count"] else 0.0
+        round_s = max(round_s, port_s)
+    return float(
+        (settings["meter_update_ms"] + settings["meter_delay_ms"] + settings["pcs_dead_ms"]) * 1e-3
+        + 2 * round_s
+        + 2 * rows["period_ns"] * 1e-9
+        + 7 * settings["pcs_tau_ms"] * 1e-3
+    )
+
+
+def _judge(built: Built) -> None:
+    control = built.rows["control"]
+    limit_w = min(control["connection_import_w_max"], control["peak_w_max"])
+    built.world.set_judgement(
+        limit_w if math.isfinite(limit_w) else 1e12, float(built.settings["step_w"]), reaction_s(built)
+    )
+    for row in built.settings["faults"]:
+        _add_fault(built, dict(row))
+
+
+def _add_fault(built: Built, row: dict[str, Any]) -> None:
+    """A fault of the site file: kind as in FAULT_NAMES or device.bit ("meter.stuck"), target by name."""
+    kind, _, bit = row["kind"].partition(".")
+    value = float(row.get("value", 0.0))
+    if bit:
+        value = float(worlds.FAULT_BITS[kind][bit])
+    target = row.get("target", 0)
+    if isinstance(target, str):
+        for table in (built.slaves, built.batteries, built.converters, built.meters):
+            if kind in ("battery", "pcs", "meter", "watchdog_off") and table is built.slaves:
+                continue
+            if target in table:
+                target = table[target]
+                break
+        else:
+            if target.startswith("0x") and int(target, 16) in built.frames:
+                target = built.frames[int(target, 16)]
+            elif target == "":
+                target = 0
+            else:
+                raise ValueError(f"simulation.faults: {row['kind']} has no target {target!r}")
+    off_s = row.get("off_s")
+    built.world.add_fault(kind, int(target), value, float(row.get("on_s", 0.0)), 1e9 if off_s is None else float(off_s))
