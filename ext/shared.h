@@ -167,13 +167,14 @@ static inline int event_read(const shared_t *s, uint64_t number, event_t *out) {
 }
 
 static inline void order_put(order_t *slot, double value, uint64_t expires_t_ns, uint64_t request) {
-    uint64_t seq = slot->seq;
-    __atomic_store_n(&slot->seq, seq + 1u, __ATOMIC_RELAXED);
+    /* Odd while writing, also when a gateway that was killed in here left it odd. */
+    uint64_t odd = (slot->seq + 1u) | 1u;
+    __atomic_store_n(&slot->seq, odd, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_RELEASE);
     slot->value = value;
     slot->expires_t_ns = expires_t_ns;
     slot->request = request;
-    __atomic_store_n(&slot->seq, seq + 2u, __ATOMIC_RELEASE);
+    __atomic_store_n(&slot->seq, odd + 1u, __ATOMIC_RELEASE);
 }
 static inline int order_get(const order_t *slot, order_t *out) {
     uint64_t before = __atomic_load_n(&slot->seq, __ATOMIC_ACQUIRE);

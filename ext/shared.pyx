@@ -475,6 +475,10 @@ cdef class Writer(Shared):
         """As a core killed in the middle of publishing would."""
         image_begin(self.ptr)
 
+    def leave_order_half_written(self, int kind):
+        """As a gateway killed in the middle of an order would."""
+        self.ptr.mailbox[kind].seq += 1
+
     def push_snapshot(self, uint64_t cycle, uint64_t t_ns, points):
         cdef point_t rows[POINTS_MAX]
         cdef uint32_t n = self._rows(points, rows)

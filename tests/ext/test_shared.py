@@ -254,3 +254,14 @@ def test_a_reader_in_another_process_never_sees_a_torn_image() -> None:
     seen, torn = map(int, out.split())
     assert seen > 0
     assert torn == 0
+
+
+def test_an_order_behind_one_that_was_never_finished_is_read_whole():
+    memory, fd = shared.Writer.memfd()
+    os.close(fd)
+    memory.put_order(1, 100.0, 10, 1)
+    memory.leave_order_half_written(1)
+    assert memory.order(1) is None
+    seq = memory.put_order(1, 200.0, 20, 2)
+    assert seq % 2 == 0
+    assert memory.order(1) == (seq, 200.0, 20, 2)
