@@ -86,6 +86,8 @@ setup(
     package_dir=PACKAGES,
     package_data={
         f"{NAME}.runtime": ["py.typed"],
+        f"{NAME}.runtime.carbon": ["*.j2"],
+        f"{NAME}.runtime.demo": ["*.j2"],
         f"{NAME}.ext": ["*.pxd", "*.h", "*.pyi", "py.typed"],
         f"{NAME}.hal": ["py.typed", "*.toml", "devices/*", "devices/sunspec/*"],
         f"{NAME}.config": ["py.typed", "*.toml", "*.json", "sites/*", "demo/*"],

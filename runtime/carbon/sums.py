@@ -1,0 +1,196 @@
+"""Sums over ledger bodies: energy and carbon by node, indicators, the shares of measured and bridged numbers.
+
+A ratio is a ratio of sums, never a mean of ratios. Everything is whole numbers until the last step.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tidegate.runtime.carbon.attribution import CHARGE_BOOKED, RESIDUAL, THROUGH_STORAGE
+
+FOREIGN = (RESIDUAL, CHARGE_BOOKED)
+
+
+@dataclass(slots=True)
+class Sums:
+    """What a span of periods adds up to. mWh and ug."""
+
+    start_utc_s: int = 0
+    end_utc_s: int = 0
+    periods: int = 0
+    covered_s: int = 0
+    records: int = 0
+    lost: int = 0
+    inflow_mwh: Counter[str] = field(default_factory=Counter)
+    inflow_ug: Counter[str] = field(default_factory=Counter)
+    outflow_mwh: Counter[str] = field(default_factory=Counter)
+    outflow_ug: Counter[str] = field(default_factory=Counter)
+    outflow_kind: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, Counter[str]] = field(default_factory=dict)  # outflow -> origin -> mWh
+    charge_mwh: Counter[str] = field(default_factory=Counter)
+    charge_ug: Counter[str] = field(default_factory=Counter)
+    discharge_mwh: Counter[str] = field(default_factory=Counter)
+    loss_mwh: Counter[str] = field(default_factory=Counter)
+    loss_ug: Counter[str] = field(default_factory=Counter)
+    created_ug: int = 0
+    opening_mwh: int = 0
+    opening_ug: int = 0
+    closing_mwh: int = 0
+    closing_ug: int = 0
+    quality_mwh: Counter[str] = field(default_factory=Counter)
+    factor_mwh: Counter[str] = field(default_factory=Counter)  # import by status of its factor
+    factor_sources: Counter[str] = field(default_factory=Counter)
+    flags: Counter[str] = field(default_factory=Counter)
+    generation: set[str] = field(default_factory=set)
+    balance_error_ug: int = 0
+    worst_error_ug: int = 0  # largest error of any one period
+    avoided_ug: int = 0  # consequence ledger
+    caused_ug: int = 0
+    consequence: bool = False
+
+    @property
+    def site_mwh(self) -> int:
+        """E_DC: what the site used. Storage inside the boundary counts with its loss only."""
+        came = sum(self.inflow_mwh.values())
+        export = sum(mwh for name, mwh in self.outflow_mwh.items() if self.outflow_kind[name] == "export")
+        return came - export - (self.closing_mwh - self.opening_mwh)
+
+    def role_mwh(self, kinds: Mapping[str, str], role: str) -> int:
+        return sum(mwh for name, mwh in self.outflow_mwh.items() if kinds.get(name) == role)
+
+    def role_ug(self, kinds: Mapping[str, str], role: str) -> int:
+        return sum(ug for name, ug in self.outflow_ug.items() if kinds.get(name) == role)
+
+
+def add_up(bodies: Iterable[Mapping[str, Any]]) -> Sums:
+    """Sum period bodies in time order. Checks every period's carbon again, from the numbers in the ledger."""
+    sums = Sums()
+    first = True
+    for body in bodies:
+        if first:
+            sums.start_utc_s = body["start_utc_s"]
+            sums.opening_mwh = sum(stock["opening_mwh"] for stock in body["stock"].values())
+            sums.opening_ug = sum(stock["opening_ug"] for stock in body["stock"].values())
+            first = False
+        sums.end_utc_s = body["start_utc_s"] + body["length_s"]
+        sums.periods += 1
+        sums.covered_s += body["length_s"]
+        sums.records += body["records"]
+        sums.lost += body["lost"]
+        _flows(sums, body)
+        _carbon(sums, body)
+    return sums
+
+
+def _flows(sums: Sums, body: Mapping[str, Any]) -> None:
+    for name, flow in body["flows"].items():
+        node, _, kind = name.partition(".")
+        mwh = flow["mwh"]
+        sums.quality_mwh[flow["quality"]] += mwh
+        for flag in flow["flags"]:
+            sums.flags[f"{name}: {flag.split()[0]}"] += 1
+        if kind in ("import", "generation"):
+            sums.inflow_mwh[node] += mwh
+            if kind == "generation":
+                sums.generation.add(node)
+        elif kind == "charge":
+            sums.charge_mwh[node] += mwh
+        elif kind == "discharge":
+            sums.discharge_mwh[node] += mwh
+    for flag in body["flags"]:
+        sums.flags[flag.split()[0]] += 1
+    if body["residual_mwh"] < 0:
+        sums.inflow_mwh["unmetered"] -= body["residual_mwh"]
+    for node, found in body["factors"].items():
+        if node not in sums.generation:
+            sums.factor_mwh[found["status"]] += body["flows"].get(f"{node}.import", {}).get("mwh", 0)
+            sums.factor_sources[found["source"]] += 1
+
+
+def _carbon(sums: Sums, body: Mapping[str, Any]) -> None:
+    booked = 0
+    for out in body["outflows"]:
+        name, kind = out["name"], out["kind"]
+        if kind == "charge" and name != CHARGE_BOOKED:
+            sums.charge_ug[name] += out["ug"]
+            continue
+        booked += out["ug"]
+        sums.outflow_kind[name] = kind
+        sums.outflow_mwh[name] += out["mwh"] if name != CHARGE_BOOKED else 0
+        sums.outflow_ug[name] += out["ug"]
+        by_origin = sums.origins.setdefault(name, Counter())
+        for origin, mwh in out["origins"].items():
+            by_origin[origin] += mwh
+    for name, ug in body["inflow_ug"].items():
+        sums.inflow_ug[name] += ug
+    for name, mwh in body["loss_mwh"].items():
+        sums.loss_mwh[name] += mwh
+    for name, ug in body["loss_ug"].items():
+        sums.loss_ug[name] += ug
+    sums.created_ug += body["created_ug"]
+    opening = sum(stock["opening_ug"] for stock in body["stock"].values())
+    closing = sum(stock["ug"] for stock in body["stock"].values())
+    error = (
+        sum(body["inflow_ug"].values())
+        + body["created_ug"]
+        + opening
+        - booked
+        - sum(body["loss_ug"].values())
+        - closing
+    )
+    sums.balance_error_ug += error
+    sums.worst_error_ug = max(sums.worst_error_ug, abs(error))
+    sums.closing_mwh = sum(stock["mwh"] for stock in body["stock"].values())
+    sums.closing_ug = closing
+    consequence = body.get("consequence")
+    if consequence:
+        sums.consequence = True
+        sums.avoided_ug += consequence["avoided_ug"]
+        sums.caused_ug += consequence["charge_ug"]
+
+
+@dataclass(frozen=True, slots=True)
+class Indicators:
+    """Ratios of a span; None where the denominator is 0."""
+
+    pue: float | None  # interim unless the span is a whole year
+    cue_kg_per_kwh: float | None
+    grid_g_per_kwh: float | None  # import carbon over import energy
+    it_g_per_kwh: float | None
+    renewable_direct: float | None  # share of the loads' energy from own generation in the same period
+    renewable_stored: float | None  # ... that came through storage
+    residual_share: float | None
+
+
+def indicators(sums: Sums, kinds: Mapping[str, str]) -> Indicators:
+    """Ratios of sums. kinds : node -> role (it, cooling, ...)."""
+    it = sums.role_mwh(kinds, "it")
+    loads = sum(mwh for name, mwh in sums.outflow_mwh.items() if sums.outflow_kind[name] == "load")
+    direct = stored = 0
+    for name, origins in sums.origins.items():
+        if sums.outflow_kind[name] != "load":
+            continue
+        for origin, mwh in origins.items():
+            if origin in sums.generation:
+                direct += mwh
+            elif origin.removesuffix(THROUGH_STORAGE) in sums.generation:
+                stored += mwh
+    came = sum(sums.inflow_mwh.values()) + sum(sums.discharge_mwh.values())
+    imported = sums.inflow_mwh["grid"]
+    # mWh and ug: 1 ug/mWh is 1 g/kWh.
+    total_ug = sum(sums.outflow_ug.values()) + sum(sums.loss_ug.values())
+    return Indicators(
+        _ratio(sums.site_mwh, it),
+        _ratio(total_ug, it * 1000),
+        _ratio(sums.inflow_ug["grid"], imported),
+        _ratio(sums.role_ug(kinds, "it"), it),
+        _ratio(direct, loads),
+        _ratio(stored, loads),
+        _ratio(sums.outflow_mwh[RESIDUAL], came),
+    )
+
+
+def _ratio(over: int, under: int) -> float | None:
+    return None if under == 0 else over / under
