@@ -30,6 +30,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "slave": (),
     "buses": (),
     "world": (),
+    "live": (),
 }
 HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext").glob("*.h"))
 

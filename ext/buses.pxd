@@ -125,7 +125,8 @@ cdef struct world_t:
     uint64_t can_next_ns
     uint32_t can_silent    # bit per bus
     double can_flood[CAN_BUSES_MAX]
-    uint64_t can_received, can_sent
+    int32_t can_fd[CAN_BUSES_MAX]    # live: descriptor + 1 that carries the frames, 0 = none
+    uint64_t can_received, can_sent, can_lost
     fault_row_t faults[FAULT_ROWS_MAX]
     uint64_t fault_next_ns
     # results
@@ -154,6 +155,8 @@ cdef void world_faults(world_t* world, uint64_t t_ns) noexcept nogil
 cdef void world_watch_step(world_t* world, uint64_t t_ns) noexcept nogil
 cdef void line_run(world_t* world, int number, uint64_t t_ns) noexcept nogil
 cdef void line_engine(line_t* line, uint64_t t_ns) noexcept nogil
+# The last byte of the request held in the line is on the wire: devices act, the reply goes into line.sent.
+cdef void line_request_done(world_t* world, int number, uint64_t t_ns) noexcept nogil
 cdef void line_look(line_t* line, uint64_t t_ns) noexcept nogil
 cdef void can_emit(world_t* world, uint64_t t_ns) noexcept nogil
 cdef void can_flood(world_t* world, uint64_t t_ns) noexcept nogil

@@ -14,6 +14,11 @@ from tidegate.ext.program cimport CAN_FIELD_FLOAT, CAN_FIELD_MUXED, CAN_FIELD_ON
 from tidegate.ext.rtu cimport RTU_SEND, RTU_WAIT, rtu_action_t, rtu_bytes, rtu_next, rtu_sent
 from tidegate.ext.slave cimport *
 
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t send(int fd, const void* bytes, size_t count, int flags)
+    int MSG_DONTWAIT
+    int MSG_NOSIGNAL
+
 cdef uint64_t NEVER = 0xFFFFFFFFFFFFFFFF
 cdef uint64_t SECOND_NS = 1000000000
 cdef uint32_t EXTENDED = 0x80000000
@@ -402,6 +407,17 @@ cdef int frame_encode(world_t* world, can_frame_out_t* frame, uint8_t* data) noe
     return frame.len
 
 
+cdef void can_put(world_t* world, int bus, const can_frame* frame, uint64_t t_ns) noexcept nogil:
+    """One frame onto a bus: into the core's queue in virtual time, through a descriptor in wall time."""
+    if world.core != NULL:
+        can_inject(&world.core.can[bus], frame, t_ns)
+    elif world.can_fd[bus] > 0:
+        if send(world.can_fd[bus] - 1, frame, sizeof(can_frame), MSG_DONTWAIT | MSG_NOSIGNAL) != sizeof(can_frame):
+            world.can_lost += 1
+            return
+    world.can_sent += 1
+
+
 cdef void can_emit(world_t* world, uint64_t t_ns) noexcept nogil:
     """Put every frame that is due on its bus."""
     cdef uint32_t i, wrong
@@ -420,10 +436,9 @@ cdef void can_emit(world_t* world, uint64_t t_ns) noexcept nogil:
             if wrong & (1u << (FAULT_CAN_EXTENDED - FAULT_CAN_SILENT)):
                 out.can_id ^= EXTENDED
             if world.can_silent & (1u << frame.bus) == 0 and wrong & (1u << (FAULT_CAN_ID_SILENT - FAULT_CAN_SILENT)) == 0:
-                can_inject(&world.core.can[frame.bus], &out, frame.next_ns)
-                world.can_sent += 1
+                can_put(world, frame.bus, &out, frame.next_ns)
                 if wrong & (1u << (FAULT_CAN_SPOOF - FAULT_CAN_SILENT)):
-                    can_inject(&world.core.can[frame.bus], &out, frame.next_ns)
+                    can_put(world, frame.bus, &out, frame.next_ns)
             frame.next_ns += frame.period_ns
             if frame.next_ns <= t_ns:
                 frame.next_ns = t_ns + frame.period_ns
@@ -440,7 +455,7 @@ cdef void can_flood(world_t* world, uint64_t t_ns) noexcept nogil:
             memset(&out, 0, sizeof(out))
             out.can_id = 0x7E0 + (i & 7)
             out.len = 8
-            can_inject(&world.core.can[bus], &out, t_ns)
+            can_put(world, <int>bus, &out, t_ns)
 
 
 cdef void can_take(world_t* world, uint64_t t_ns) noexcept nogil:
@@ -471,8 +486,7 @@ cdef void can_state(world_t* world, int bus, uint32_t kind, uint8_t controller, 
     out.can_id = ERROR_FRAME | kind
     out.len = 8
     out.data[1] = controller
-    if world.core != NULL:
-        can_inject(&world.core.can[bus], &out, t_ns)
+    can_put(world, bus, &out, t_ns)
 
 
 cdef void fault_apply(world_t* world, const fault_row_t* row, uint64_t t_ns) noexcept nogil:

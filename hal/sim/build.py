@@ -317,7 +317,7 @@ def _fill_slave(built: Built, number: int, slave: dict[str, Any], device: dict[s
     if found is not None and found.map.protocol == "modbus":
         space = SPACES[found.modbus.function]
         readable += [(space, first, last - first + 1) for first, last in found.modbus.readable]
-    models = {int(key): int(start) for key, start in (device.get("sunspec") or {}).items()}
+    models = _models(device, found)
     if models:
         readable.append((2, min(models.values()) - 2, _chain_end(models) - min(models.values()) + 4))
     for space, first, count in _merged(readable + writable):
@@ -416,6 +416,19 @@ def _merged(ranges: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
     return merged
 
 
+def _models(device: dict[str, Any], found: Any) -> dict[int, int]:
+    """SunSpec model -> address of its ID word: what the site says, and the rest of the map's chain if it fits."""
+    models = {int(key): int(start) for key, start in (device.get("sunspec") or {}).items()}
+    if models and found is not None and found.sunspec is not None:
+        from tidegate.hal import sunspec
+
+        for base in sunspec.BASES:
+            chain = sunspec.chain_addresses(base, list(found.sunspec.chain))
+            if all(chain.get(number) == start for number, start in models.items()):
+                return chain
+    return models
+
+
 def _chain_end(models: dict[int, int]) -> int:
     from tidegate.hal import sunspec
 
@@ -482,6 +495,14 @@ def _add_can(built: Built) -> None:
             fields=bound,
         )
         built.frames.setdefault(frame["id"], number)
+
+
+def energies(totals: dict[str, float]) -> dict[str, float]:
+    """The world's totals with every energy in Wh instead of J."""
+    return {
+        name[:-2] + "_wh" if name.endswith("_j") else name: value / 3600.0 if name.endswith("_j") else value
+        for name, value in totals.items()
+    }
 
 
 def reaction_s(built: Built) -> float:

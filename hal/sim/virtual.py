@@ -16,7 +16,7 @@ from tidegate.ext.image import REASONS_BY_NUMBER
 from tidegate.ext.loop import Core
 from tidegate.ext.plant import floor_energy
 from tidegate.ext.shared import EVENT_NAMES, Shared
-from tidegate.hal.sim.build import build, reaction_s, steps
+from tidegate.hal.sim.build import build, energies, reaction_s, steps
 
 START_NS = 1_000_000_000  # 0 means "never" to the core
 CHUNK_S = 10.0  # rings and logs are emptied so often; the meter ring holds 256 s, the event ring 1024 events
@@ -204,13 +204,7 @@ class VirtualPlant:
 
     def totals(self) -> dict[str, float]:
         """True energies of the plant at full rate: Wh, W and s, each in the unit that its name ends in."""
-        found = {}
-        for name, value in self.world.totals.items():
-            if name.endswith("_j"):
-                found[name[:-2] + "_wh"] = value / 3600.0
-            else:
-                found[name] = value
-        return found
+        return energies(self.world.totals)
 
     def verdict(self) -> dict[str, Any]:
         """Grid peak and energy above the limit, without the cabinet, with it, and the floor; see docs/simulator.md."""

@@ -1,0 +1,213 @@
+"""The simulated plant as a process: `python -m tidegate.hal.sim` behind ptys and CAN descriptors, in wall time.
+
+It says what it does as JSON lines on standard output: {"kind": "ready", ...} once its buses answer, then
+{"kind": "true", ...} with the plant's true powers a few times a second, {"kind": "result", ...} at its end. It ends on
+SIGTERM or SIGINT, or when the descriptor given as --control-fd is closed at the other end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pty
+import signal
+import sys
+import threading
+import tty
+from pathlib import Path
+from typing import Any
+
+from tidegate.ext import realtime
+from tidegate.ext.live import Live, monotonic_ns
+from tidegate.hal.sim.build import Built, build, energies, reaction_s
+from tidegate.hal.sim.trace import TraceError, read_trace
+
+PRIORITY = 75  # above the core's port threads: the devices of a real bus do not wait for them either
+COLUMN = "power_w_filled"
+
+
+def arguments(words: list[str] | None) -> argparse.Namespace:
+    """Command line of the process."""
+    parser = argparse.ArgumentParser(prog="python -m tidegate.hal.sim", description=__doc__.split("\n")[0])
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--program-fd", type=int, help="descriptor of the compiled site")
+    source.add_argument("--program", type=Path, help="file of the compiled site (tidegate compile)")
+    parser.add_argument("--site", type=Path, help="site file: only its folder is used, for the traces that it names")
+    parser.add_argument(
+        "--serial",
+        action="append",
+        default=[],
+        metavar="NAME=WHERE",
+        help='descriptor of a pty master, "pty" for a new pty (its path is said in the ready line), or a device',
+    )
+    parser.add_argument("--can", action="append", default=[], metavar="NAME=FD", help="descriptor carrying CAN frames")
+    parser.add_argument("--load", type=Path, help="CSV with the IT power; else the site's load_trace")
+    parser.add_argument("--load-column", help=f"its column of W (the site's load_column, else {COLUMN})")
+    parser.add_argument("--start-s", type=float, help="begin the trace here")
+    parser.add_argument("--seed", type=int, help="instead of the site's")
+    parser.add_argument("--true-hz", type=float, default=5.0, help="true powers said so often; 0 = never")
+    parser.add_argument("--control-fd", type=int, default=-1, help="end when this is closed at the other end")
+    parser.add_argument("--results-fd", type=int, default=1, help="descriptor for the JSON lines (standard output)")
+    return parser.parse_args(words)
+
+
+def pairs(words: list[str], what: str) -> dict[str, str]:
+    """NAME=WHERE words as a dict. Raises SystemExit naming the word."""
+    found = {}
+    for word in words:
+        name, equals, where = word.partition("=")
+        if not equals or not name or not where:
+            raise SystemExit(f"sim: --{what} {word!r}: expected NAME=WHERE")
+        found[name] = where
+    return found
+
+
+def program_of(options: argparse.Namespace) -> bytes:
+    """The compiled site's bytes. Raises SystemExit."""
+    try:
+        if options.program is not None:
+            return bytes(options.program.read_bytes())
+        size = os.fstat(options.program_fd).st_size
+        return os.pread(options.program_fd, size, 0)
+    except OSError as error:
+        raise SystemExit(f"sim: the program cannot be read: {error}") from None
+
+
+def traces(options: argparse.Namespace, describe: dict[str, Any]) -> tuple[Any, Any]:
+    """(load, pv) traces that the command line or the site names; None where neither does."""
+    settings = describe.get("simulation") or {}
+    folder = options.site.parent if options.site else Path(describe.get("folder") or ".")
+    start_s = options.start_s if options.start_s is not None else settings.get("start_s", 0.0)
+    length_s = settings.get("length_s")
+    load = pv = None
+    path = options.load or (folder / settings["load_trace"] if settings.get("load_trace") else None)
+    if path is not None:
+        column = options.load_column or settings.get("load_column") or COLUMN
+        load = read_trace(path, column, start_s=start_s, length_s=length_s)
+    if settings.get("pv_trace"):
+        t_s, power_w = read_trace(
+            folder / settings["pv_trace"], settings.get("pv_column") or "ac_power_w", start_s=start_s
+        )
+        pv = (t_s, power_w * float(settings.get("pv_scale", 1.0)))
+    return load, pv
+
+
+def open_serial(name: str, where: str, said: dict[str, str]) -> int:
+    """Descriptor of a serial line's far end, non-blocking and raw. Raises SystemExit."""
+    if where == "pty":
+        master, slave = pty.openpty()
+        tty.setraw(slave)
+        said[name] = os.ttyname(slave)
+        os.set_blocking(master, False)
+        return master  # the slave's descriptor stays open: masters may come and go
+    try:
+        if where.isdigit():
+            fd = int(where)
+        else:
+            fd = os.open(where, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+            tty.setraw(fd)
+        os.set_blocking(fd, False)
+    except OSError as error:
+        raise SystemExit(f"sim: serial line {name} ({where}): {error.strerror}") from None
+    return fd
+
+
+def result(built: Built, live: Live) -> dict[str, Any]:
+    """What was measured: answer times, true energies, the last setpoints that reached the converters."""
+    world = built.world
+    return {
+        "kind": "result",
+        "t_s": world.t_s,
+        "step_to_wire_ms": world.answers_ms,
+        "totals": energies(world.totals),
+        "reaction_s": reaction_s(built),
+        "converters": [
+            {
+                "name": name,
+                "setpoint_w": row["wire_set_w"],
+                "setpoint_t_ns": row["wire_set_t_ns"],
+                "power_w": row["w"],
+                "writes": row["writes"],
+                "reverts": row["reverts"],
+            }
+            for name, row in zip(built.converters, world.converters(), strict=True)
+        ],
+        "batteries": [
+            {"name": name, "soc": row["soc"], "temp_c": row["temp_c"], "contactor": row["contactor"]}
+            for name, row in zip(built.batteries, world.batteries(), strict=True)
+        ],
+        "statistics": live.statistics,
+    }
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run until told to end; gives the exit code."""
+    options = arguments(words)
+    blob = program_of(options)
+    from tidegate.ext import program
+
+    try:
+        load, pv = traces(options, program.describe(blob))
+        built = build(blob, load=load, pv=pv, seed=options.seed)
+    except (TraceError, ValueError) as error:
+        print(f"sim: {error}", file=sys.stderr)
+        return 2
+    serial, can = pairs(options.serial, "serial"), pairs(options.can, "can")
+    ports = [port["name"] for port in built.rows["ports"]]
+    buses = [bus["name"] for bus in built.describe.get("can") or []]
+    for given, known, what in ((serial, ports, "serial port"), (can, buses, "CAN bus")):
+        for name in given:
+            if name not in known:
+                print(f"sim: {what} {name!r}: the site has {', '.join(known) or 'none'}", file=sys.stderr)
+                return 2
+    opened: dict[str, str] = {}
+    serial_fds = [open_serial(name, serial[name], opened) if name in serial else -1 for name in ports]
+    can_fds = [int(can[name]) if name in can else -1 for name in buses]
+    for fd in can_fds:
+        if fd >= 0:
+            os.set_blocking(fd, False)
+
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    signal.signal(signal.SIGINT, lambda *_: ended.set())
+    lock = threading.Lock()
+
+    def say(row: dict[str, Any]) -> None:
+        with lock:
+            try:
+                os.write(options.results_fd, json.dumps(row).encode() + b"\n")
+            except OSError:
+                ended.set()  # nobody reads any more
+
+    built.world.start(monotonic_ns())
+    live = Live(built.world, serial_fds, can_fds, options.control_fd)
+
+    def run() -> None:
+        realtime.set_fifo(PRIORITY)  # where it is not allowed, the devices answer as late as the machine makes them
+        live.run()
+        ended.set()
+
+    thread = threading.Thread(target=run, name="plant", daemon=True)
+    thread.start()
+    say({"kind": "ready", "sim": os.getpid(), "seed": built.settings["seed"], "ptys": opened})
+    while not ended.wait(1.0 / options.true_hz if options.true_hz > 0 else None):
+        now = built.world.now
+        batteries = built.world.batteries()
+        say(
+            {
+                "kind": "true",
+                "t_s": round(built.world.t_s, 4),
+                "t_ns": built.world.t_ns,
+                **{key: round(value, 1) for key, value in now.items()},
+                "soc": round(sum(one["soc"] for one in batteries) / max(1, len(batteries)), 5),
+            }
+        )
+    live.stop()
+    thread.join(2.0)
+    say(result(built, live))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
