@@ -273,6 +273,17 @@ class Compiler:
             device = storage.bms if signal.kind == "bms" else storage.pcs
             if signal.kind in ("bms", "pcs") and signal.row and self.has(device, name):
                 row[signal.row] = f"{device}.{name}"
+        pcs = self.maps.get(storage.pcs)
+        if pcs is not None and not any(command.kind == "setpoint_w" for command in pcs.command):
+            self.problems.append(
+                f"storage[{storage.name}].pcs: {pcs.name} has no setpoint register, it can only be read; choose another map"
+            )
+        for key in ("charge_a_max", "discharge_a_max"):
+            if storage.bms in self.maps and not self.has(storage.bms, key) and getattr(storage, key) is None:
+                self.problems.append(
+                    f"storage[{storage.name}].{key}: missing; {self.maps[storage.bms].name} gives no such limit, so the "
+                    f"site must"
+                )
         highest = max(storage.charge_w_max, storage.discharge_w_max)
         go = storage.ramp_go_w_per_s or highest / RAMP_GO_S
         stop = storage.ramp_stop_w_per_s or max(highest / RAMP_STOP_S, 5 * go)
@@ -511,6 +522,7 @@ def compile_site(site: Site) -> bytes:
     ports = made.port_rows()
     problems = made.problems
     faults, described_faults = fault_rows(site, problems)
+    units = [made.unit_row(storage) for storage in site.storage]
     if not problems:
         for plan in made.plans:
             commands = sum(
@@ -528,7 +540,7 @@ def compile_site(site: Site) -> bytes:
         "points": made.points,
         "site": made.site_row(),
         "control": made.control_row(),
-        "units": [made.unit_row(storage) for storage in site.storage],
+        "units": units,
         "faults": faults,
         "n_can_buses": len(site.can),
         "can_frames": frames,

@@ -95,7 +95,14 @@ def _signature(found: DeviceMap, address: int, count: int) -> tuple[int, int, in
 
 
 def _readable(found: DeviceMap, first: int, last: int) -> bool:
-    return any(low <= first and last <= high for low, high in found.modbus.readable)
+    return any(low <= first and last <= high for low, high in found.readable_ranges())
+
+
+def _room(found: DeviceMap, block: Block) -> int:
+    """By how many registers a block can be made longer."""
+    spans = [high - low + 1 for low, high in found.readable_ranges()
+             if low <= block.address and block.address + block.count - 1 <= high]  # fmt: skip
+    return max(spans, default=block.count) - block.count
 
 
 def _differ(found: DeviceMap, blocks: list[Block], problems: list[str]) -> list[Block]:
@@ -103,7 +110,8 @@ def _differ(found: DeviceMap, blocks: list[Block], problems: list[str]) -> list[
     taken: set[tuple[int, int]] = set()
     result = []
     step = 2 if found.modbus.regs_even else 1
-    for block in sorted(blocks, key=lambda b: (b.poll != "fast", b.signature_word is None, -b.count)):
+    # Those that can grow least choose first; among equals the fast ones, which should stay short.
+    for block in sorted(blocks, key=lambda b: (_room(found, b), b.poll != "fast", b.count)):
         count, address = block.count, block.address
         while (block.function, count) in taken and block.signature_word is None:
             longer = count + step

@@ -56,6 +56,7 @@ class Head(Strict):
     title: str
     source: str
     extends: str = ""
+    drop: tuple[int, ...] = ()  # ids of frames of the extended map that this device does not send
     options: dict[str, str] = {}
     doubts: tuple[str, ...] = ()
 
@@ -113,6 +114,7 @@ class Point(Strict):
     bits: Annotated[int, Field(ge=0, le=16)] = 0
     one_of: tuple[Annotated[int, Field(ge=0, le=63)], ...] = ()
     scale: float = 1.0
+    scale_times: str = ""  # a number of the map that the scale is multiplied by
     offset: float = 0.0
     sf: str = ""  # name of the point that holds the power of ten
     positive: Positive | None = None
@@ -148,10 +150,11 @@ class Command(Strict):
     type: RegisterType = "u16"
     word_order: Literal["high-first", "low-first"] = "high-first"
     scale: float = 1.0
+    scale_times: str = ""
     sf: str = ""
     positive: Positive | None = None
     value: float = 0.0
-    option: str = ""  # a key of the site file's device that replaces the value
+    value_from: str = ""  # a number of the map that stands for the value
     resend_ms: Annotated[float, Field(ge=0, le=60000)] = 0.0
     readback: str = ""
     flash: bool = False  # wears the device's flash: never rewritten cyclically
@@ -255,6 +258,7 @@ class Choice(Strict):
 
     value: str
     set: tuple[dict[str, Any], ...] = ()
+    drop: tuple[int, ...] = ()  # ids of frames that this dialect does not have
 
 
 class Option(Strict):
@@ -263,6 +267,15 @@ class Option(Strict):
     meaning: str
     default: str
     choice: tuple[Choice, ...]
+
+
+class Number(Strict):
+    """A number that the site file gives or may change, such as a rating or a transformer ratio."""
+
+    meaning: str
+    unit: str
+    default: float | None = None  # None = the site file must say it
+    range: Range
 
 
 class Vector(Strict):
@@ -295,6 +308,7 @@ class DeviceMap(Strict):
     sunspec: SunSpecHead | None = None
     can: CanHead = CanHead()
     option: dict[str, Option] = {}
+    number: dict[str, Number] = {}
     point: tuple[Point, ...] = ()
     command: tuple[Command, ...] = ()
     signature: tuple[Signature, ...] = ()
@@ -319,6 +333,11 @@ class DeviceMap(Strict):
             if p.model and p.address is not None:
                 starts[p.model] = p.address - sunspec.model(p.model).points[p.field].offset
         return starts
+
+    def readable_ranges(self) -> list[tuple[int, int]]:
+        """Ranges (first, last) of which any part may be read in one request: those of the map, and SunSpec models."""
+        models = [(at, at + sunspec.model(number).length - 1) for number, at in self.model_starts().items()]
+        return [*self.modbus.readable, *models]
 
     def signal_names(self) -> list[str]:
         """Names of all signals, in the map's order."""
@@ -392,6 +411,7 @@ def _raw(name_or_path: str, seen: tuple[str, ...] = ()) -> tuple[str, dict[str, 
         if parent in seen or parent == name_or_path:
             raise MapError([f"map {where}: map.extends goes in a circle through {parent!r}"])
         _, base, _ = _raw(parent, (*seen, name_or_path))
+        base = {**base, "frame": [f for f in base.get("frame", []) if f.get("id") not in head.get("drop", [])]}
         base_options = base.get("map", {}).get("options", {})
         base_doubts = base.get("map", {}).get("doubts", [])
         raw = _merge(base, raw)
@@ -405,11 +425,12 @@ def _apply_options(where: str, raw: dict[str, Any], chosen: dict[str, str], prob
     rows = list(raw.get("point", [])) + [one for frame in raw.get("frame", []) for one in frame.get("signal", [])]
     by_name = {row.get("name"): row for row in rows}
     by_id = {frame.get("id"): frame for frame in raw.get("frame", [])}
-    command_options = {row["option"] for row in raw.get("command", []) if row.get("option")}
+    numbers = raw.get("number", {})
     for key in chosen:
-        if key not in options and key not in command_options:
-            known = sorted({*options, *command_options})
-            problems.append(f"map {where}: no option {key!r}; it has: {', '.join(known) or 'none'}")
+        if key not in options and key not in numbers:
+            problems.append(
+                f"map {where}: no option {key!r}; it has: {', '.join(sorted({*options, *numbers})) or 'none'}"
+            )
     for key, option in options.items():
         if not isinstance(option, dict):
             continue
@@ -419,18 +440,58 @@ def _apply_options(where: str, raw: dict[str, Any], chosen: dict[str, str], prob
             offered = ", ".join(str(one.get("value")) for one in option.get("choice", []))
             problems.append(f"map {where}: option {key} = {value!r}: expected one of {offered}")
             continue
+        gone = choice.get("drop", [])
+        raw["frame"] = [frame for frame in raw.get("frame", []) if frame.get("id") not in gone]
+        rows = [*raw.get("point", []), *(one for frame in raw["frame"] for one in frame.get("signal", []))]
+        by_name = {row.get("name"): row for row in rows}
         for patch in choice.get("set", []):
-            change = {k: v for k, v in patch.items() if k not in ("signal", "frame")}
-            if "frame" in patch:
+            change = {k: v for k, v in patch.items() if k not in ("signal", "frame", "transmit", "command")}
+            if "command" in patch:
+                targets = [row for row in raw.get("command", []) if row.get("name") == patch["command"]]
+            elif "transmit" in patch:
+                targets = [row for row in raw.get("transmit", []) if row.get("id") == patch["transmit"]]
+            elif "frame" in patch:
                 targets = [by_id[patch["frame"]]] if patch["frame"] in by_id else []
             elif patch.get("signal") == "*":
-                targets = [row for row in rows if "mask" not in row and "bit" not in row]
+                targets = [row for row in rows if not {"mask", "bit", "start"} & set(row)]
             else:
                 targets = [by_name[patch["signal"]]] if patch.get("signal") in by_name else []
             if not targets:
                 problems.append(f"map {where}: option {key} changes {patch}, which the map does not have")
             for target in targets:
                 target.update(change)
+
+
+def _apply_numbers(where: str, raw: dict[str, Any], chosen: dict[str, str], problems: list[str], strict: bool) -> None:
+    """Put the map's numbers into the rows that use them. strict: a number without default must be given."""
+    values: dict[str, float] = {}
+    for key, number in raw.get("number", {}).items():
+        if not isinstance(number, dict):
+            continue
+        given = chosen.get(key, number.get("default"))
+        low, high = (*number.get("range", ()), 0.0, 0.0)[:2]
+        if given is None:
+            if strict:
+                problems.append(f"map {where}: option {key} is needed: {number.get('meaning')}, {number.get('unit')}")
+            continue
+        try:
+            values[key] = float(given)
+        except ValueError:
+            problems.append(f"map {where}: option {key}: expected a number, got {given!r}")
+            continue
+        if not low <= values[key] <= high:
+            problems.append(f"map {where}: option {key} = {given}: expected {low:g} to {high:g} {number.get('unit')}")
+    for row in [*raw.get("point", []), *raw.get("command", [])]:
+        for key in ("scale_times", "value_from"):
+            name = row.get(key)
+            if name and name not in raw.get("number", {}):
+                problems.append(
+                    f"map {where}: {row.get('name')}: {key} names {name!r}, which is no [number] of the map"
+                )
+        if row.get("scale_times") in values:
+            row["scale"] = row.get("scale", 1.0) * values[row["scale_times"]]
+        if row.get("value_from") in values:
+            row["value"] = values[row["value_from"]]
 
 
 # ----------------------------------------------------------------------------------------------------- resolving
@@ -681,14 +742,8 @@ def load_map(
     problems: list[str] = []
     head = raw.get("map", {}) if isinstance(raw.get("map"), dict) else {}
     _apply_options(where, raw, {**head.get("options", {}), **(options or {})}, problems)
-    for command in raw.get("command", []):
-        if command.get("option") and options and command["option"] in options:
-            try:
-                command["value"] = float(options[command["option"]])
-            except ValueError:
-                problems.append(
-                    f"map {where}: option {command['option']}: expected a number, got {options[command['option']]!r}"
-                )
+    chosen = {**head.get("options", {}), **(options or {})}
+    _apply_numbers(where, raw, chosen, problems, strict=options is not None)
     if head.get("protocol") == "sunspec":
         section = raw.get("sunspec", {})
         chain = section.get("chain", [])
