@@ -7,7 +7,8 @@ from tidegate.config.plan import PortPlan, port_plan
 from tidegate.config.site import EXIT_PLAN, Device, Site, SiteError, Storage
 from tidegate.ext import program
 from tidegate.ext.can import CRC_NAMES
-from tidegate.hal.maps import DeviceMap, MapError, Point, load_map
+from tidegate.hal.map_schema import DeviceMap, Point
+from tidegate.hal.maps import MapError, load_map
 from tidegate.hal.vocabulary import signals
 
 RAMP_GO_S = 0.5  # from zero to full power, where the site file says nothing
@@ -276,13 +277,14 @@ class Compiler:
         pcs = self.maps.get(storage.pcs)
         if pcs is not None and not any(command.kind == "setpoint_w" for command in pcs.command):
             self.problems.append(
-                f"storage[{storage.name}].pcs: {pcs.name} has no setpoint register, it can only be read; choose another map"
+                f"storage[{storage.name}].pcs: {pcs.name} has no setpoint register, it can only be read; choose "
+                f"another map"
             )
         for key in ("charge_a_max", "discharge_a_max"):
             if storage.bms in self.maps and not self.has(storage.bms, key) and getattr(storage, key) is None:
                 self.problems.append(
-                    f"storage[{storage.name}].{key}: missing; {self.maps[storage.bms].name} gives no such limit, so the "
-                    f"site must"
+                    f"storage[{storage.name}].{key}: missing; {self.maps[storage.bms].name} gives no such "
+                    f"limit, so the site must"
                 )
         highest = max(storage.charge_w_max, storage.discharge_w_max)
         go = storage.ramp_go_w_per_s or highest / RAMP_GO_S

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from tidegate.config.site import Device, Serial
-from tidegate.hal.maps import DeviceMap, Point
+from tidegate.hal.map_schema import DeviceMap, Point
 
 SHARE_MAX = 0.8  # of the line for timed polls; the rest belongs to writes, repeats and what polls as often as it can
 ROUND_MAX_NS = 1_000_000_000  # a control that sees the grid less than once a second is no control
@@ -130,7 +130,7 @@ def _differ(found: DeviceMap, blocks: list[Block], problems: list[str]) -> list[
             )
         taken.add((block.function, count))
         result.append(replace(block, address=address, count=count))
-    return result
+    return sorted(result, key=lambda b: (("fast", "slow", "once").index(b.poll), b.address))
 
 
 def device_blocks(serial: Serial, device: Device, found: DeviceMap, problems: list[str]) -> list[Block]:

@@ -7,7 +7,7 @@ import math
 import struct
 from collections.abc import Sequence
 
-from tidegate.hal.maps import CanSignal, DeviceMap, Frame, Point
+from tidegate.hal.map_schema import CanSignal, DeviceMap, Frame, Point
 
 
 def raw_of(point: Point, regs: Sequence[int]) -> int:

@@ -1,0 +1,322 @@
+"""What a device map may contain: every table and key of the TOML files in devices/, as pydantic models."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from tidegate.hal import sunspec
+
+WORDS = {"u32": 2, "s32": 2, "f32": 2, "u64": 4, "s64": 4, "f64": 4}
+
+# What a positive reading means; these count negative inside.
+NEGATIVE_INSIDE = ("export", "charge", "consumption")
+
+RegisterType = Literal["u16", "s16", "u32", "s32", "u64", "s64", "f32", "f64", "sunssf", "bits"]
+Positive = Literal["import", "export", "discharge", "charge", "generation", "consumption"]
+Poll = Literal["fast", "slow", "once"]
+Range = tuple[float, float]
+Address = Annotated[int, Field(ge=0, le=65535)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=31)]
+
+
+class Strict(BaseModel):
+    """Unknown keys are refused, not ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Head(Strict):
+    """What the map is for and where it comes from."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    protocol: Literal["modbus", "sunspec", "can"]
+    kind: Literal["bms", "pcs", "meter"]
+    title: str
+    source: str
+    extends: str = ""
+    drop: tuple[int, ...] = ()  # ids of frames of the extended map that this device does not send
+    options: dict[str, str] = {}
+    doubts: tuple[str, ...] = ()
+
+
+class ModbusHead(Strict):
+    """How the device wants to be read."""
+
+    function: Literal[1, 2, 3, 4] = 3
+    write_function: Literal[6, 16] = 16
+    word_order: Literal["high-first", "low-first"] = "high-first"
+    baud: int = 9600
+    parity: Literal["N", "E", "O"] = "N"
+    regs_max: Annotated[int, Field(ge=1, le=125)] = 125
+    regs_even: bool = False
+    gap_regs_max: Annotated[int, Field(ge=0, le=124)] = 8
+    readable: tuple[tuple[Address, Address], ...] = ()  # ranges that one read may span; empty = only what is listed
+    timeout_ms: Annotated[float, Field(gt=0, le=10000)] = 300.0
+    latency_ms: Annotated[float, Field(ge=0, le=10000)] = 5.0
+    turnaround_ms: Annotated[float, Field(ge=0, le=10000)] = 0.0
+
+
+class SunSpecHead(Strict):
+    """Where the device keeps its models."""
+
+    base: Literal[40000, 0, 50000] = 40000
+    chain: tuple[int, ...]
+
+
+class CanHead(Strict):
+    """What the bus must be set to."""
+
+    bitrate: int = 500000
+    byte_order: Literal["little", "big"] = "little"
+    dbc: str = ""
+
+
+class Point(Strict):
+    """One signal in registers. After load_map every field below `address` is filled."""
+
+    name: Name
+    register_name: Annotated[str, Field(alias="register")] = ""
+    page: str = ""
+    source: str = ""
+    note: str = ""
+    confidence: Literal["source", "document", "recalled", "computed", ""] = ""
+    unit: str
+    model: int = 0  # SunSpec
+    field: str = ""
+    address: Address | None = None
+    function: Literal[1, 2, 3, 4] = 3
+    type: RegisterType = "u16"
+    word_order: Literal["high-first", "low-first"] = "high-first"
+    byte_swap: bool = False
+    bit: Annotated[int, Field(ge=0, le=15)] = 0
+    bits: Annotated[int, Field(ge=0, le=16)] = 0
+    one_of: tuple[Annotated[int, Field(ge=0, le=63)], ...] = ()
+    scale: float = 1.0
+    scale_times: str = ""  # a number of the map that the scale is multiplied by
+    offset: float = 0.0
+    sf: str = ""  # name of the point that holds the power of ten
+    positive: Positive | None = None
+    range: Range | None = None
+    sentinel: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
+    accumulates: bool = False
+    poll: Poll = "slow"
+    hidden: bool = False  # made by the loader (scale factors), not by hand
+
+    @property
+    def words(self) -> int:
+        """Registers that the value takes; 1 for a coil."""
+        return 1 if self.function in (1, 2) else WORDS.get(self.type, 1)
+
+    @property
+    def signed_scale(self) -> float:
+        """Scale with the sign convention applied: inside, import, discharge and generation are positive."""
+        return -self.scale if self.positive in NEGATIVE_INSIDE else self.scale
+
+
+class Command(Strict):
+    """One register that is written."""
+
+    name: Name
+    register_name: Annotated[str, Field(alias="register")] = ""
+    source: str = ""
+    note: str = ""
+    kind: Literal["const", "setpoint_w", "heartbeat", "stop"]
+    model: int = 0
+    field: str = ""
+    address: Address | None = None
+    function: Literal[5, 6, 16] = 16
+    type: RegisterType = "u16"
+    word_order: Literal["high-first", "low-first"] = "high-first"
+    scale: float = 1.0
+    scale_times: str = ""
+    sf: str = ""
+    positive: Positive | None = None
+    value: float = 0.0
+    value_from: str = ""  # a number of the map that stands for the value
+    resend_ms: Annotated[float, Field(ge=0, le=60000)] = 0.0
+    readback: str = ""
+    flash: bool = False  # wears the device's flash: never rewritten cyclically
+
+    @property
+    def words(self) -> int:
+        """Registers that the value takes."""
+        return WORDS.get(self.type, 1)
+
+    @property
+    def signed_scale(self) -> float:
+        """raw = value / signed_scale."""
+        return -self.scale if self.positive in NEGATIVE_INSIDE else self.scale
+
+
+class Signature(Strict):
+    """Registers that must hold these words before the device may be armed."""
+
+    name: Name
+    register_name: Annotated[str, Field(alias="register")] = ""
+    note: str = ""
+    function: Literal[3, 4] = 3
+    address: Address | None = None
+    model: int = 0
+    words: tuple[Address, ...]
+
+
+class CanSignal(Strict):
+    """One signal in a frame. start: DBC start bit (least significant bit for little endian, most for big)."""
+
+    name: Name
+    register_name: Annotated[str, Field(alias="register")] = ""
+    source: str = ""
+    note: str = ""
+    unit: str
+    dbc: str = ""  # signal of the DBC file; place, scale and sign come from there
+    byte: Annotated[int, Field(ge=0, le=63)] | None = None
+    size: Annotated[int, Field(ge=1, le=8)] | None = None  # bytes
+    bit: Annotated[int, Field(ge=0, le=7)] | None = None  # of `byte`
+    bits: Annotated[int, Field(ge=1, le=64)] | None = None
+    start: Annotated[int, Field(ge=0, le=511)] | None = None
+    length: Annotated[int, Field(ge=1, le=64)] | None = None
+    byte_order: Literal["little", "big"] | None = None
+    signed: bool = False
+    is_float: bool = False
+    magnitude: bool = False
+    mask: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    one_of: tuple[Annotated[int, Field(ge=0, le=63)], ...] = ()
+    mux: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+    positive: Positive | None = None
+    range: Range | None = None
+    sentinel: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
+
+    @property
+    def sign(self) -> float:
+        """-1 where the device counts the other way round than we do."""
+        return -1.0 if self.positive in NEGATIVE_INSIDE else 1.0
+
+
+class Frame(Strict):
+    """One received id."""
+
+    id: Annotated[int, Field(ge=0, le=0x1FFFFFFF)]
+    name: str = ""
+    message: str = ""  # of the DBC file
+    extended: bool = False
+    fd: bool = False
+    period_ms: Annotated[float, Field(ge=0, le=120000)] = 0.0  # 0 = when something happens
+    age_ms: Annotated[float, Field(gt=0, le=600000)] | None = None
+    len: tuple[int, int] = (8, 8)
+    mux_start: int | None = None
+    mux_length: int = 0
+    mux_big_endian: bool = False
+    counter_start: int | None = None
+    counter_length: int = 0
+    counter_big_endian: bool = False
+    crc: Literal["none", "sum8", "xor8", "crc8-j1850", "crc8-autosar", "sum8-id-len"] = "none"
+    crc_byte: int = 7
+    signal: tuple[CanSignal, ...] = ()
+
+
+class Transmit(Strict):
+    """One cyclic frame to the device. kind heartbeat: only while the gate permits it."""
+
+    id: Annotated[int, Field(ge=0, le=0x1FFFFFFF)]
+    name: str
+    extended: bool = False
+    data: Annotated[tuple[Annotated[int, Field(ge=0, le=255)], ...], Field(max_length=8)]
+    period_ms: Annotated[float, Field(ge=1, le=60000)]
+    kind: Literal["always", "heartbeat"] = "heartbeat"
+    counter_start: int | None = None
+    counter_length: int = 0
+    source: str = ""
+    note: str = ""
+
+
+class Choice(Strict):
+    """One value of a dialect option, and what it changes."""
+
+    value: str
+    set: tuple[dict[str, Any], ...] = ()
+    drop: tuple[int, ...] = ()  # ids of frames that this dialect does not have
+
+
+class Option(Strict):
+    """A dialect of the device that the site file chooses."""
+
+    meaning: str
+    default: str
+    choice: tuple[Choice, ...]
+
+
+class Number(Strict):
+    """A number that the site file gives or may change, such as a rating or a transformer ratio."""
+
+    meaning: str
+    unit: str
+    default: float | None = None  # None = the site file must say it
+    range: Range
+
+
+class Vector(Strict):
+    """Raw data and what it must become; every shipped map has some, and a test runs them."""
+
+    source: str
+    point: str = ""
+    regs: tuple[Address, ...] = ()
+    sf: int = 0
+    value: float | None = None
+    id: int | None = None
+    data: str = ""
+    values: dict[str, float] = {}
+    invalid: bool | tuple[str, ...] = False
+    options: dict[str, str] = {}
+
+    @field_validator("data")
+    @classmethod
+    def _hex(cls, text: str) -> str:
+        bytes.fromhex(text)
+        return text
+
+
+class DeviceMap(Strict):
+    """A device map, checked and resolved."""
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")]
+    map: Head
+    modbus: ModbusHead = ModbusHead()
+    sunspec: SunSpecHead | None = None
+    can: CanHead = CanHead()
+    option: dict[str, Option] = {}
+    number: dict[str, Number] = {}
+    point: tuple[Point, ...] = ()
+    command: tuple[Command, ...] = ()
+    signature: tuple[Signature, ...] = ()
+    frame: tuple[Frame, ...] = ()
+    transmit: tuple[Transmit, ...] = ()
+    vector: tuple[Vector, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name that a site file uses."""
+        return self.map.name
+
+    @property
+    def bus(self) -> str:
+        """The sort of bus: serial or can."""
+        return "can" if self.map.protocol == "can" else "serial"
+
+    def model_starts(self) -> dict[int, int]:
+        """SunSpec model number -> address of its ID word, for models that a point reads; empty for other maps."""
+        starts = {}
+        for p in self.point:
+            if p.model and p.address is not None:
+                starts[p.model] = p.address - sunspec.model(p.model).points[p.field].offset
+        return starts
+
+    def readable_ranges(self) -> list[tuple[int, int]]:
+        """Ranges (first, last) of which any part may be read in one request: those of the map, and SunSpec models."""
+        models = [(at, at + sunspec.model(number).length - 1) for number, at in self.model_starts().items()]
+        return [*self.modbus.readable, *models]
+
+    def signal_names(self) -> list[str]:
+        """Names of all signals, in the map's order."""
+        return [p.name for p in self.point] + [s.name for f in self.frame for s in f.signal]
