@@ -1,10 +1,154 @@
-"""The fault table: rows of faults.toml as the gate takes them, with what a site file makes stricter."""
+"""The fault table: faults.toml read, checked against the compiled core, and given to the gate as integers.
+
+A site file may make rows stricter (react sooner, clear later, latch); what would weaken one is refused.
+"""
 
 import tomllib
+from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Annotated, Any, Literal
 
-REACTIONS = {"none": 0, "warn": 1, "derate": 2, "ramp_zero": 3, "zero": 4, "zero_silent": 5, "open": 6}
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tidegate.ext.faults import FAULT_IDS
+from tidegate.ext.gate import REACTIONS
+
+TIME_MS_MAX = 2_000_000  # GATE_TIME_US_MAX: longer times would not fit the gate's buckets
+MILLI_MAX = 2_147_483.0  # thresholds travel as thousandths in 32 bits
+CHANGES = ("debounce_ms", "clear_ms", "latched")  # what a site file may make stricter
+
+Text = Annotated[str, Field(min_length=3, max_length=240)]
+Milliseconds = Annotated[int, Field(ge=0, le=TIME_MS_MAX, strict=True)]
+Number = Annotated[float, Field(ge=-MILLI_MAX, le=MILLI_MAX, allow_inf_nan=False)]
+Unit = Literal["share", "1", "K", "V", "A", "W", "s"]
+
+
+class FaultRow(BaseModel):
+    """One row of faults.toml; the file's head says what each column means."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{2,30}$")]
+    what: Text
+    threshold: Number | None = None
+    unit: Unit | None = None
+    floor: Number | None = None
+    floor_unit: Unit | None = None
+    debounce_ms: Milliseconds
+    debounce_ms_max: Milliseconds
+    reaction: Literal["warn", "derate", "ramp_zero", "zero", "zero_silent", "open"]
+    derate_permille: Annotated[int, Field(ge=0, le=999, strict=True)] | None = None
+    latched: Annotated[bool, Field(strict=True)]
+    clear_ms: Annotated[int, Field(ge=1, le=TIME_MS_MAX, strict=True)]
+    clear: Text
+    flap_max: Annotated[int, Field(ge=0, le=6, strict=True)] = 0
+    text: Text
+    note: Text | None = None
+
+    def problems(self) -> list[str]:
+        """What contradicts itself, each line with the key and the remedy."""
+        found = []
+        if self.debounce_ms > self.debounce_ms_max:
+            found.append(
+                f"debounce_ms: {self.debounce_ms} is longer than the hazard allows, debounce_ms_max = "
+                f"{self.debounce_ms_max}; lower it"
+            )
+        if (self.reaction == "derate") != (self.derate_permille is not None):
+            found.append("derate_permille: belongs to rows with reaction derate and to no other")
+        if (self.threshold is None) != (self.unit is None):
+            found.append("unit: a threshold needs its unit, and a unit its threshold")
+        if (self.floor is None) != (self.floor_unit is None):
+            found.append("floor_unit: a floor needs its unit, and a unit its floor")
+        if self.latched and self.flap_max:
+            found.append("flap_max: a row that latches at once has no use for it; leave it out")
+        if self.reaction == "open" and not self.latched:
+            found.append("latched: contactors that were opened need a person; set it to true")
+        return found
+
+    def gate_row(self) -> dict[str, int]:
+        """Fields of gate_fault_row_t."""
+        return {
+            "reaction": REACTIONS.index(self.reaction),
+            "latched": int(self.latched),
+            "debounce_ms": self.debounce_ms,
+            "clear_ms": self.clear_ms,
+            "derate_permille": self.derate_permille or 0,
+            "flap_max": self.flap_max,
+            "threshold_milli": round((self.threshold or 0.0) * 1000),
+            "floor_milli": round((self.floor or 0.0) * 1000),
+        }
+
+
+def read_table(text: str, problems: list[str]) -> list[FaultRow]:
+    """The rows of a fault table's TOML text; whatever is wrong goes to `problems`, all of it at once."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        problems.append(f"faults.toml: {error}")
+        return []
+    problems.extend(f"faults.toml: unknown key {key!r}; only [[fault]]" for key in table if key != "fault")
+    entries = table.get("fault", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        problems.append("faults.toml: fault must be a list of tables, each begun by [[fault]]")
+        return []
+    rows = []
+    for position, entry in enumerate(entries):
+        place = f"faults.toml: fault[{position}] {entry.get('id', 'without id')!s}"
+        try:
+            row = FaultRow(**entry)
+        except ValidationError as error:
+            problems.extend(f"{place}.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            continue
+        problems.extend(f"{place}.{problem}" for problem in row.problems())
+        rows.append(row)
+    ids = tuple(str(entry.get("id")) for entry in entries)
+    if ids != FAULT_IDS:
+        for one in FAULT_IDS:
+            if one not in ids:
+                problems.append(f"faults.toml: no row for {one}, which the core watches; add it")
+        for one in ids:
+            if one not in FAULT_IDS:
+                problems.append(f"faults.toml: {one} is not watched by the core; remove it")
+            elif ids.count(one) > 1:
+                problems.append(f"faults.toml: {one} stands {ids.count(one)} times; keep one")
+        if sorted(ids) == sorted(FAULT_IDS):
+            problems.append(
+                "faults.toml: the rows are not in the order of ext/faults.h, which is the order of the bits"
+            )
+    return rows
+
+
+@cache
+def default_table() -> tuple[FaultRow, ...]:
+    """The table that ships. Raises ValueError with every problem, should it not fit the core that it ships with."""
+    problems: list[str] = []
+    rows = read_table(files("tidegate.config").joinpath("faults.toml").read_text(encoding="utf-8"), problems)
+    if problems:
+        raise ValueError("\n".join(problems))
+    return tuple(rows)
+
+
+def _stricter(row: FaultRow, change: Any, problems: list[str]) -> FaultRow:
+    """The row with a site's changes (an object with debounce_ms, clear_ms, latched or None each)."""
+    wanted: dict[str, Any] = {}
+    for key in CHANGES:
+        value = getattr(change, key, None)
+        if value is None:
+            continue
+        before = getattr(row, key)
+        weaker = value > before if key == "debounce_ms" else value < before
+        if weaker:
+            problems.append(
+                f"safety.faults.{row.id}.{key}: {str(value).lower()} is weaker than the table's {str(before).lower()}; "
+                f"only stricter is allowed"
+            )
+        elif key == "clear_ms" and value > TIME_MS_MAX:
+            problems.append(f"safety.faults.{row.id}.clear_ms: {value} is more than {TIME_MS_MAX}; lower it")
+        else:
+            wanted[key] = value
+    if wanted.get("latched"):
+        wanted["flap_max"] = 0
+    return row.model_copy(update=wanted)
 
 
 def load_faults(changes: dict[str, Any], problems: list[str]) -> tuple[dict[int, dict[str, Any]], list[dict[str, Any]]]:
@@ -13,37 +157,14 @@ def load_faults(changes: dict[str, Any], problems: list[str]) -> tuple[dict[int,
     changes: fault id -> object with debounce_ms, clear_ms, latched or None each. What would make a fault slower to
     react, faster to clear or forget a latch is refused with a line in `problems`.
     """
-    entry = files("tidegate.config").joinpath("faults.toml")
-    table = tomllib.loads(entry.read_text(encoding="utf-8")) if entry.is_file() else {}
     rows, described = {}, []
-    by_id = {}
-    for position, row in enumerate(table.get("fault", [])):
-        number = row.get("row", position)
-        by_id[row["id"]] = row
-        change = changes.get(row["id"])
-        row = {**row}
-        for key in ("debounce_ms", "clear_ms", "latched"):
-            wanted = getattr(change, key, None) if change is not None else None
-            if wanted is None:
-                continue
-            before = row.get(key, 0)
-            weaker = wanted > before if key == "debounce_ms" else wanted < before
-            if weaker:
-                problems.append(
-                    f"safety.faults.{row['id']}.{key}: {wanted} is weaker than the table's {before}; "
-                    f"only stricter is allowed"
-                )
-            row[key] = wanted
-        reaction = row["reaction"]
-        rows[number] = {
-            "reaction": REACTIONS[reaction] if isinstance(reaction, str) else int(reaction),
-            "latched": int(row.get("latched", 0)),
-            "debounce_ms": int(row.get("debounce_ms", 0)),
-            "clear_ms": int(row.get("clear_ms", 0)),
-            "derate_permille": int(row.get("derate_permille", 0)),
-        }
-        described.append({**row, "row": number})
+    for number, row in enumerate(default_table()):
+        if row.id in changes:
+            row = _stricter(row, changes[row.id], problems)
+        rows[number] = row.gate_row()
+        described.append({**row.model_dump(exclude_none=True), "row": number})
+    known = set(FAULT_IDS)
     for ident in changes:
-        if ident not in by_id:
-            problems.append(f"safety.faults.{ident}: no fault has this id; `tidegate faults` lists them")
+        if ident not in known:
+            problems.append(f"safety.faults.{ident}: no fault has this id; there are {', '.join(FAULT_IDS)}")
     return rows, described

@@ -6,6 +6,7 @@ cdef extern from "safety.h" nogil:
     enum:
         SAFETY_LAYOUT_VERSION
         GATE_FAULTS_MAX
+        GATE_FLAPS_MAX
 
     enum:
         REACTION_NONE
@@ -22,7 +23,9 @@ cdef extern from "safety.h" nogil:
         int32_t debounce_ms
         int32_t clear_ms
         int32_t derate_permille
-        int32_t reserved
+        int32_t flap_max
+        int32_t threshold_milli
+        int32_t floor_milli
 
     ctypedef struct gate_limits_t:
         int32_t charge_w_max, discharge_w_max
@@ -33,7 +36,8 @@ cdef extern from "safety.h" nogil:
         int32_t temp_taper_ddegc
         int32_t cell_mv_min, cell_mv_max
         int32_t ramp_go_w_per_s, ramp_stop_w_per_s
-        int32_t reserved[6]
+        int32_t cell_taper_mv
+        int32_t reserved[5]
 
     enum:
         VALID_REQUEST
@@ -79,12 +83,21 @@ cdef extern from "safety.h" nogil:
         LIMIT_RAMP
         LIMIT_TRIPPED
 
+    ctypedef struct gate_row_t:
+        int32_t bucket_us
+        uint8_t active, latched
+        uint8_t flaps
+        uint8_t pad
+
     ctypedef struct gate_state_t:
-        int32_t bucket_us[GATE_FAULTS_MAX]
-        uint64_t active, latched
+        gate_row_t rows[GATE_FAULTS_MAX]
         int64_t last_setpoint_mw
         int32_t tripped
         int32_t first_fault
+        int32_t busy
+        int32_t forget_us
+        int32_t open_wait_us
+        uint32_t last_arm, last_ack
         uint64_t proof
 
     ctypedef struct gate_verdict_t:
@@ -94,17 +107,24 @@ cdef extern from "safety.h" nogil:
         int32_t reaction
         int32_t heartbeat_ok
         int32_t contactor_open
+        int32_t tripped
         int32_t first_fault
         uint64_t active, latched
         uint64_t proof
 
     void gate_init(gate_state_t *state) noexcept
+    void gate_restore(gate_state_t *state, uint64_t latched) noexcept
     void gate_envelope(const gate_limits_t *limits, const gate_input_t *input, int32_t *lo_w, int32_t *hi_w, uint32_t *bits) noexcept
     void gate_step(const gate_limits_t *limits, const gate_fault_row_t faults[GATE_FAULTS_MAX], const gate_input_t *input, gate_state_t *state, gate_verdict_t *verdict) noexcept
 
 from tidegate.ext.image cimport point_t
-from tidegate.ext.program cimport program_t, unit_row_t
+from tidegate.ext.program cimport program_t
 
 
-# The one place where doubles become the gate's integers: NaN, infinity and out of range become "not valid".
+# The one place where doubles become the gate's integers. A reading counts as valid only when it is good or held,
+# finite and in its range; what the unit's map does not have is neither valid nor required. The request, dt_us, ack,
+# arm and faults are left to the caller (set to "no request, nothing ordered, nothing wrong").
 cdef void gate_input_from_image(const program_t* program, int unit, const point_t* image, gate_input_t* out) noexcept nogil
+
+# A power as the gate's integer, towards zero; clears VALID_REQUEST for what is no number or beyond 2 GW.
+cdef int32_t gate_request(double request_w, uint32_t* valid) noexcept nogil
