@@ -31,7 +31,8 @@ test-vm: build
 
 #: make build     the compiled core, in place
 build: setup
-	@$(PY) setup.py -q build_ext --inplace
+	@echo "== compiled core"
+	@$(PY) setup.py -q build_ext --inplace -j $$(nproc)
 
 setup: $(VENV)/.installed
 

@@ -82,6 +82,9 @@ def packages() -> dict[str, str]:
 
 PACKAGES = packages()
 
+# An editable install needs only the mapping; `make build` compiles in place, on all cores and only what changed.
+MAPPING_ONLY = os.environ.get("TIDEGATE_MAPPING_ONLY") == "1"
+
 setup(
     packages=list(PACKAGES),
     package_dir=PACKAGES,
@@ -93,7 +96,7 @@ setup(
         f"{NAME}.hal": ["py.typed", "*.toml", "devices/*", "devices/sunspec/*"],
         f"{NAME}.config": ["py.typed", "*.toml", "*.json", "sites/*", "demo/*"],
     },
-    ext_modules=cythonize(
+    ext_modules=[] if MAPPING_ONLY else cythonize(
         extensions,
         include_path=[namespace_tree()],
         compiler_directives={"language_level": "3", "linetrace": TRACE, "boundscheck": False, "wraparound": False,

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make the virtual environment with everything that the demo and the tests import, and build the core into it.
+# Make the virtual environment with everything that the demo and the tests import.
 # Called by the Makefile; PYTHON and VENV come from there.
 set -eu
 PYTHON=${PYTHON:-python3}
@@ -24,7 +24,7 @@ if [ -n "$missing" ]; then
     fi
 fi
 
-echo "== setup: python packages and the compiled core into $VENV (a minute or two)"
+echo "== setup: python packages into $VENV (a minute)"
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 "$VENV/bin/python" -m pip install -q --disable-pip-version-check "setuptools>=77" "cython>=3.1,<4" wheel
-"$VENV/bin/python" -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[all,dev]"
+TIDEGATE_MAPPING_ONLY=1 "$VENV/bin/python" -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[all,dev]"
