@@ -36,7 +36,7 @@ HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext").glob("*.
 
 # Warnings are errors for what we wrote. The two exceptions are about code that Cython generates around it.
 CFLAGS = [
-    "-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror",
+    "-O2", "-g0", "-std=gnu11", "-Wall", "-Wextra", "-Werror",
     "-Wno-unused-parameter", "-Wno-unused-function", "-Wno-missing-field-initializers",
     "-ffp-contract=off",  # the same bits on every machine: no fused multiply-add
 ]  # fmt: skip
