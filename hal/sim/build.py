@@ -339,7 +339,8 @@ def _fill_slave(built: Built, number: int, slave: dict[str, Any], device: dict[s
     for _, row in fields:
         if row["flags"] & programs.FIELD_FLAGS["sf_point"]:
             signal = points[row["point"]]["name"].split(".", 1)[1]
-            wanted = 0 if TYPE_NAMES[row["type"]] in ("u32", "s32", "u64", "s64") else _exponent(signal, top_w)
+            wide = TYPE_NAMES[row["type"]] in ("u32", "s32", "u64", "s64")
+            wanted = min(0, _exponent(signal, top_w)) if wide else _exponent(signal, top_w)
             exponents[row["sf_point"]] = max(exponents.get(row["sf_point"], -9), wanted)
     for row in commands:
         if row["flags"] & programs.FIELD_FLAGS["sf_point"]:
