@@ -13,10 +13,17 @@ from tidegate.hal.vocabulary import signals
 
 RAMP_GO_S = 0.5  # from zero to full power, where the site file says nothing
 RAMP_STOP_S = 0.02
+INT32_MAX = 2**31 - 1  # the gate's "no limit of its own" for currents
 
 # Age budget: so many readings may fail before a point is stale, inside a floor and a ceiling.
 AGE_READINGS = 3
 AGE_FLOOR_NS, AGE_CEILING_NS = 250_000_000, 30_000_000_000
+
+# Settings of the control whose key in the site file is the field's own name.
+PLAIN_CONTROL_KEYS = (
+    *("demand_w_max", "demand_window_s", "demand_step_s", "demand_margin_w", "demand_ratchet", "demand_paid_w"),
+    *("range_w_max", "range_window_s", "damp_share", "damp_lo_hz", "damp_hi_hz", "follow_soc_min"),
+)
 
 ROLE_NODES = {
     "grid-meter": "grid",
@@ -305,6 +312,10 @@ class Compiler:
             "ramp_go_w_per_s": math.floor(go),
             "ramp_stop_w_per_s": math.ceil(stop),
         }
+        if "cell_taper_mv" in program.GATE_FIELDS:
+            row["gate"]["cell_taper_mv"] = round(storage.cell_taper_v * 1000)
+        elif storage.cell_taper_v:
+            self.problems.append(f"storage[{storage.name}].cell_taper_v: this build's gate has none; remove the key")
         return row
 
     def control_row(self) -> dict[str, Any]:
@@ -327,7 +338,40 @@ class Compiler:
         }
         if row["recharge_rate_w"] is None:
             row["recharge_rate_w"] = sum(storage.charge_w_max for storage in self.site.storage)
-        return {key: value for key, value in row.items() if value is not None}
+        row.update(
+            meter_latency_s_max=None if control.meter_latency_ms_max is None else control.meter_latency_ms_max / 1e3,
+            phase_import_w_max=limits.phase_import_w_max,
+            phase_share=None if control.phase_share is None else list(control.phase_share),
+            follow_grid=1.0 if control.follow_grid else None,
+            target_grid_w=control.target_grid_w or None,
+            recentre=1.0 if control.recentre else None,
+            **{key: getattr(control, key) for key in PLAIN_CONTROL_KEYS},
+        )
+        circuits = [device for device in self.devices if device.role == "circuit-meter"]
+        self.problems += [
+            f"device[{device.name}].circuit_storage: only a circuit-meter has storage behind it; remove the key"
+            for device in self.devices
+            if device.circuit_storage and device not in circuits
+        ]
+        if any(device.circuit_w_max is not None for device in circuits):
+            row["circuit_import_w_max"] = [device.circuit_w_max or 0.0 for device in circuits]
+            row["circuit_units"] = [float(self._unit_mask(device)) for device in circuits]
+        unknown = [key for key, value in row.items() if value is not None and key not in program.CONTROL_FIELDS]
+        self.problems += [f"control: this build's control has no {key}; remove the key" for key in unknown]
+        if "soc_min" in program.CONTROL_FIELDS:
+            row["soc_min"] = max(storage.soc_min for storage in self.site.storage)
+            row["soc_max"] = min(storage.soc_max for storage in self.site.storage)
+        return {key: value for key, value in row.items() if value is not None and key in program.CONTROL_FIELDS}
+
+    def _unit_mask(self, device: Device) -> int:
+        names = [storage.name for storage in self.site.storage]
+        mask = 0
+        for name in device.circuit_storage:
+            if name in names:
+                mask |= 1 << names.index(name)
+            else:
+                self.problems.append(f"device[{device.name}].circuit_storage: no storage unit is named {name!r}")
+        return mask
 
     # ------------------------------------------------------------------------------------------------ describe
 
@@ -425,7 +469,7 @@ class Compiler:
 
 
 def _milli(ampere: float | None) -> int:
-    return 2_000_000_000 if ampere is None else math.floor(ampere * 1000)
+    return INT32_MAX if ampere is None else math.floor(ampere * 1000)
 
 
 def can_field(signal: Any) -> dict[str, Any]:
@@ -491,7 +535,8 @@ def command_row(command: Any, unit: int, names: dict[str, str]) -> dict[str, Any
         "count": command.words if command.function == 16 else 1,
         "type": program.FIELD_TYPES[command.type],
         "flags": (flags["low_word_first"] if command.word_order == "low-first" else 0)
-        | (flags["sf_point"] if command.sf else 0),
+        | (flags["sf_point"] if command.sf else 0)
+        | (program.COMMAND_FLAGS["flash"] if command.flash else 0),
         "unit": unit,
         "sf_point": names[command.sf] if command.sf else -1,
         "readback_point": names[command.readback] if command.readback else -1,
@@ -525,6 +570,7 @@ def compile_site(site: Site) -> bytes:
     problems = made.problems
     faults, described_faults = fault_rows(site, problems)
     units = [made.unit_row(storage) for storage in site.storage]
+    control = made.control_row()
     if not problems:
         for plan in made.plans:
             commands = sum(
@@ -541,7 +587,7 @@ def compile_site(site: Site) -> bytes:
         "snapshot_every": snapshot_every(site),
         "points": made.points,
         "site": made.site_row(),
-        "control": made.control_row(),
+        "control": control,
         "units": units,
         "faults": faults,
         "n_can_buses": len(site.can),

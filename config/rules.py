@@ -187,6 +187,20 @@ def _check_limits(raw: dict[str, Any], place: Place) -> list[str]:
             f"{place(('control', 'recharge_w_max'))}: {recharge:g} W is above peak_w_max = {peak:g} W: "
             f"recharging would make the peak that the battery is to shave"
         )
+    low_hz, high_hz = _number(control, "damp_lo_hz"), _number(control, "damp_hi_hz")
+    if low_hz is not None and high_hz is not None and low_hz >= high_hz:
+        problems.append(f"{place(('control', 'damp_lo_hz'))}: {low_hz:g} Hz is not below damp_hi_hz = {high_hz:g} Hz")
+    window, step = _number(control, "demand_window_s", 900.0), _number(control, "demand_step_s", 0.0)
+    if window and step and (window % step or window / step > 64):
+        problems.append(
+            f"{place(('control', 'demand_step_s'))}: {step:g} s does not divide the window of {window:g} s into "
+            f"at most 64 parts"
+        )
+    if peak is None and _number(control, "demand_ratchet") is not None and _number(control, "demand_w_max") is None:
+        problems.append(f"{place(('control', 'demand_ratchet'))}: there is no demand_w_max for it to work on")
+    shares = control.get("phase_share") if isinstance(control, dict) else None
+    if isinstance(shares, list) and all(isinstance(s, (int, float)) for s in shares) and abs(sum(shares) - 1) > 1e-6:
+        problems.append(f"{place(('control', 'phase_share'))}: the shares add up to {sum(shares):g}, expected 1")
     target = _number(control, "target_soc", 0.8)
     reserve = _number(control, "reserve_soc", 0.0)
     for i, row in enumerate(_rows(raw, "storage")):

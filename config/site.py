@@ -97,6 +97,7 @@ class Device(Strict):
     latency_ms: Annotated[float, Field(ge=0, le=10_000, description="answer delay, for planning")] | None = None
     turnaround_ms: Annotated[float, Field(ge=0, le=10_000)] | None = None
     circuit_w_max: Watt | None = None
+    circuit_storage: Annotated[tuple[str, ...], Field(description="storage units behind a circuit-meter")] = ()
 
 
 class Storage(Strict):
@@ -118,6 +119,7 @@ class Storage(Strict):
     temp_taper_c: Annotated[float, Field(ge=0, le=30)] = 5.0
     cell_v_min: Annotated[float, Field(ge=0, le=10, description="0 = not checked")] = 0.0
     cell_v_max: Annotated[float, Field(ge=0, le=10, description="0 = not checked")] = 0.0
+    cell_taper_v: Annotated[float, Field(ge=0, le=1, description="linear derate before a cell limit")] = 0.0
     ramp_go_w_per_s: Annotated[float, Field(gt=0, le=4e8)] | None = None
     ramp_stop_w_per_s: Annotated[float, Field(gt=0, le=2e9)] | None = None
 
@@ -127,6 +129,7 @@ class Limits(Strict):
 
     connection_import_w_max: Watt | None = None
     connection_export_w_max: Watt | None = None
+    phase_import_w_max: Annotated[float, Field(gt=0, le=1e8, description="each of three phases")] | None = None
 
 
 class Control(Strict):
@@ -143,6 +146,23 @@ class Control(Strict):
     meter_latency_ms: Annotated[float, Field(ge=0, le=60_000)] = 50.0
     deadband_w: Watt = 50.0
     pcs_tau_ms: Annotated[float, Field(ge=0, le=60_000)] = 50.0
+    meter_latency_ms_max: Annotated[float, Field(ge=10, le=10_000, description="longest age looked for")] | None = None
+    demand_w_max: Annotated[float, Field(gt=0, le=1e8, description="mean import over one demand window")] | None = None
+    demand_window_s: Literal[300, 900, 1800, 3600] | None = None
+    demand_step_s: Annotated[float, Field(ge=0, le=3600, description="a sliding window moves by this")] | None = None
+    demand_margin_w: Watt | None = None
+    demand_ratchet: Share | None = None
+    demand_paid_w: Watt | None = None
+    phase_share: tuple[Share, Share, Share] | None = None
+    range_w_max: Annotated[float, Field(gt=0, le=1e8)] | None = None
+    range_window_s: Annotated[float, Field(gt=0, le=3600)] | None = None
+    damp_share: Share | None = None
+    damp_lo_hz: Annotated[float, Field(gt=0, le=50)] | None = None
+    damp_hi_hz: Annotated[float, Field(gt=0, le=50)] | None = None
+    follow_grid: Annotated[bool, Field(description="self-consumption: keep the grid at target_grid_w")] = False
+    target_grid_w: Annotated[float, Field(ge=-1e8, le=1e8)] = 0.0
+    follow_soc_min: Share | None = None
+    recentre: Annotated[bool, Field(description="also discharge towards target_soc")] = False
 
 
 class FaultChange(Strict):

@@ -11,8 +11,12 @@ FIELD_FLAGS: dict[str, int]
 CAN_FRAME_FLAGS: dict[str, int]
 CAN_FIELD_FLAGS: dict[str, int]
 COMMAND_KINDS: dict[str, int]
+COMMAND_FLAGS: dict[str, int]
 POLL_CLASSES: dict[str, int]
 GAP_RULES: dict[str, int]
+
+CONTROL_FIELDS: tuple[str, ...]  # of control_params_t in this build
+GATE_FIELDS: tuple[str, ...]  # of gate_limits_t
 
 def standard_points(n_units: int) -> list[tuple[str, str]]: ...
 def pack(spec: dict[str, Any]) -> bytes: ...

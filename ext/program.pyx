@@ -274,6 +274,7 @@ CAN_FIELD_FLAGS = {
 COMMAND_KINDS = {
     "const": COMMAND_CONST, "setpoint_w": COMMAND_SETPOINT_W, "heartbeat": COMMAND_HEARTBEAT, "stop": COMMAND_STOP,
 }
+COMMAND_FLAGS = {"flash": COMMAND_FLASH}
 POLL_CLASSES = {"fast": POLL_FAST, "slow": POLL_SLOW, "once": POLL_ONCE}
 GAP_RULES = {"spec": GAP_SPEC, "chars": GAP_CHARS, "fixed": GAP_FIXED}
 
@@ -301,6 +302,22 @@ _WHY = {
     BAD_GATE: "gate limits that contradict themselves",
     BAD_FAULT: "a row of the fault table out of bounds",
 }
+
+
+def _fields_of_control():
+    cdef control_params_t control
+    memset(&control, 0, sizeof(control))
+    return tuple(dict(control))
+
+
+def _fields_of_gate():
+    cdef gate_limits_t gate
+    memset(&gate, 0, sizeof(gate))
+    return tuple(dict(gate))
+
+
+CONTROL_FIELDS = _fields_of_control()
+GATE_FIELDS = _fields_of_gate()
 
 
 # ------------------------------------------------------------------------------------------------- Python: packing
