@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from tidegate.config.lines import line_of
 from tidegate.config.rules import cross_check
@@ -180,14 +180,31 @@ class Safety(Strict):
 
 
 class Gateway(Strict):
-    """Where the ZeroMQ API listens."""
+    """The ZeroMQ API. On this machine it always listens on sockets in the runtime folder."""
 
-    endpoint: Annotated[str, Field(pattern=r"^(ipc|tcp)://.+")] | None = None
-    publish: Annotated[str, Field(pattern=r"^(ipc|tcp)://.+")] | None = None
-    journal: str | None = None
-    journal_mb_max: Annotated[int, Field(ge=1, le=1_000_000)] = 256
-    lease_s_max: Annotated[float, Field(gt=0, le=86_400)] = 60.0
-    keys: Annotated[str, Field(description="CURVE keys and their roles, needed for tcp")] | None = None
+    endpoint: (
+        Annotated[str, Field(pattern=r"^tcp://[^:]+:\d+$", description="tcp://ADDRESS:PORT for other machines")] | None
+    ) = None
+    publish: (
+        Annotated[str, Field(pattern=r"^tcp://[^:]+:\d+$", description="default: one port above endpoint")] | None
+    ) = None
+    plain_loopback: Annotated[
+        bool, Field(description="no CURVE; only allowed where endpoint is a loopback address")
+    ] = False
+    local_role: Annotated[
+        Literal["read", "operate", "maintain"], Field(description="of users of our group on this machine")
+    ] = "operate"
+    autostart: Annotated[bool, Field(description="arm by itself when nothing is latched")] = True
+    journal_mb_max: Annotated[int, Field(ge=16, le=1_000_000, description="samples; totals stay")] = 2048
+    journal_days_max: Annotated[int, Field(ge=1, le=3660)] = 35
+    keys: Annotated[str, Field(description="folder of keys; default: keys in the site's state folder")] | None = None
+
+    @model_validator(mode="after")
+    def _plain_stays_here(self) -> "Gateway":
+        host = (self.endpoint or "").removeprefix("tcp://").rpartition(":")[0]
+        if self.plain_loopback and host not in ("127.0.0.1", "localhost"):
+            raise ValueError("plain_loopback needs endpoint = tcp://127.0.0.1:PORT; other addresses need CURVE")
+        return self
 
 
 class Carbon(Strict):

@@ -230,6 +230,9 @@ class Client:
                 answer = request.answered(self._api.recv())
                 if answer is not None:
                     return answer
+            # libzmq gives some connections up for good without a word; a fresh socket costs little.
+            self._api.close(0)
+            self._api = None
         raise NoAnswer(f"{op}: nothing from {self.endpoint} within {self.timeout_s:g} s; is the site running?")
 
     def describe(self) -> dict[str, Any]:

@@ -19,7 +19,9 @@ from tidegate.runtime.gateway.recorder import Recorder
 from tidegate.runtime.gateway.records import Records
 from tidegate.runtime.gateway.retention import Retention
 from tidegate.runtime.gateway.serve import Server
+from tidegate.runtime.gateway.zap import Zap, curve, loopback
 from tidegate.runtime.journal import Journal, Record
+from tidegate.runtime.keys import Roles, folder_of, server_keys
 
 TURN_MESSAGES = 32  # of one socket before the other work has its turn
 CPU_SHARE = 0.2  # of one core that requests may take; the rest waits in the kernel, peer by peer
@@ -80,7 +82,13 @@ class Gateway:
         folder = state / "journal"
         folder.mkdir(mode=0o750, exist_ok=True)
         journals = {name: Journal(folder, name) for name in ("meter", "event")}
-        retention = Retention(journals["meter"], journals["event"], Journal(folder, "totals"))
+        retention = Retention(
+            journals["meter"],
+            journals["event"],
+            Journal(folder, "totals"),
+            samples_bytes=int(options.get("journal_mb_max") or 2048) << 20,
+            samples_age_ns=int(options.get("journal_days_max") or 35) * 86_400 * 10**9,
+        )
         self.recorder = Recorder(journals, self.wake, retention)
         limits = describe.get("limits") or {}
         self.desk = Desk(
@@ -96,8 +104,17 @@ class Gateway:
         self.autostart = bool(options.get("autostart", describe.get("autostart", True)))
         self.context: zmq.Context[Any] = zmq.Context()
         self.context.setsockopt(zmq.MAX_SOCKETS, 256)
-        self.local = self._bind_local()
-        self.transports = [self.local]
+        self.options = options
+        self.zap: Zap | None = None
+        self.remote: Sockets | None = None
+        self.roles: Roles | None = None
+        try:
+            self.local = self._bind_local()
+            self.transports = [self.local]
+            self._bind_remote(state)
+        except BaseException:
+            self.context.destroy(0)
+            raise
 
         meter, event = journals["meter"].last, journals["event"].last
         self.meter_next = meter.get(self.boot, (-1, -1))[0] + 1
@@ -129,6 +146,43 @@ class Gateway:
         finally:
             os.umask(before)
 
+    def _bind_remote(self, state: Path) -> None:
+        """TCP for other machines, where the site file asks for it: CURVE, or plain on loopback by explicit choice."""
+        endpoint = self.options.get("endpoint")
+        if not endpoint:
+            return
+        host, _, port = str(endpoint).rpartition(":")
+        stream = self.options.get("publish") or f"{host}:{int(port) + 1}"
+        prepare = None
+        if self.options.get("plain_loopback"):
+            if not (loopback(str(endpoint)) and loopback(str(stream))):
+                raise OSError(f"{endpoint}: without CURVE only loopback is served")
+        else:
+            folder = Path(self.options["keys"]) if self.options.get("keys") else folder_of(state)
+            public, secret = server_keys(folder)
+            self.roles = Roles(folder)
+            self.zap = self.zap or Zap(
+                self.context, self.roles, lambda name, detail: self._tell("access", name, detail)
+            )
+            prepare = curve(public, secret)
+        self._remote_at = (str(stream), str(endpoint), prepare)
+        self.remote = Sockets(self.context, *self._remote_at)
+        self.transports = [self.local, self.remote]
+
+    def _cut_remote(self) -> None:
+        """Close every connection from outside, because somebody lost a right: those that kept theirs connect anew."""
+        if self.remote is None:
+            return
+        self.remote.close()
+        self.transports = [self.local]
+        self.remote = None
+
+    def _mend_remote(self) -> None:
+        """Listen again; the address may take a moment to become free."""
+        with contextlib.suppress(OSError):
+            self.remote = Sockets(self.context, *self._remote_at)
+            self.transports = [self.local, self.remote]
+
     # ---- the loop ----
 
     def run(self) -> None:
@@ -139,21 +193,27 @@ class Gateway:
         for damage in self._damages:
             self._tell("journal", "damaged", damage)
         self._tell("gateway", "started", f"pid {os.getpid()}")
-        listening = False
+        listening: list[Any] = []
+        if self.zap is not None:
+            poller.register(self.zap.socket, zmq.POLLIN)
         next_tick = 0
         while not self.stopping:
             now_ns = time.monotonic_ns()
-            may_listen = self._cpu.take(now_ns, 0.0)
-            if may_listen != listening:
-                for transport in self.transports:
-                    (poller.register(transport.api, zmq.POLLIN) if may_listen else poller.unregister(transport.api))
-                listening = may_listen
+            wanted = [transport.api for transport in self.transports] if self._cpu.take(now_ns, 0.0) else []
+            if wanted != listening:
+                for api in listening:
+                    poller.unregister(api)
+                for api in wanted:
+                    poller.register(api, zmq.POLLIN)
+                listening = wanted
             wait_ms = max(0, (next_tick - now_ns + MS - 1) // MS)
             if self.server.waiting:
                 wait_ms = min(wait_ms, 1)
             ready = dict(poller.poll(wait_ms))
             if self.wake in ready:
                 self._durable()
+            if self.zap is not None and self.zap.socket in ready:
+                self.zap.serve()
             for transport in self.transports:
                 if transport.api in ready:
                     self._requests(transport)
@@ -180,17 +240,25 @@ class Gateway:
         # DEALER sends one frame, REQ an empty one before it. Anything else is nobody we know.
         envelope, payload = frames[:-1], frames[-1]
         if (len(frames) == 3 and len(frames[1].buffer) == 0) or len(frames) == 2:
-            peer = self._peer(transport, payload)
+            try:
+                peer = self._peer(transport, payload)
+            except LookupError:
+                self.server.counts["dropped"] += 1
+                return
             self.server.serve((transport, [frame.bytes for frame in envelope]), peer, payload.bytes)
         else:
             self.server.counts["malformed"] += 1
 
     def _peer(self, transport: Sockets, frame: Any) -> Peer:
-        try:
-            address = frame.get("Peer-Address")
-        except zmq.ZMQError:
-            address = ""
-        return self.peers.local(address or "")
+        """Who sent it. Raises LookupError for a key that has lost its rights since it connected."""
+        if transport is self.remote and self.roles is not None:
+            granted = self.roles.named(str(_property(frame, "User-Id")))
+            if granted is None:
+                raise LookupError("revoked")
+            return self.peers.keyed(granted.name, granted.role)
+        if transport is self.remote:
+            return self.peers.plain(_property(frame, "Peer-Address"), str(self.options.get("local_role", "operate")))
+        return self.peers.local(_property(frame, "Peer-Address"))
 
     def _send(self, route: Any, answer: bytes) -> None:
         transport, envelope = route
@@ -208,6 +276,12 @@ class Gateway:
         self._snapshots(now_ns)
         self.desk.step(now_ns, self.records.clock.utc_ns(now_ns))
         self._orders_news()
+        if self.roles is not None:
+            if self.roles.reload(now_ns):
+                self._tell("access", "changed", "a key lost a right; all connections from outside are cut")
+                self._cut_remote()
+            if self.remote is None:
+                self._mend_remote()
         if running and self.autostart and now_ns - self._arm_ns >= ARM_EVERY_NS:
             self._arm_ns = now_ns
             if not self.desk.stopped and self.server.mode() == "tripped" and not self.server.latched():
@@ -367,10 +441,19 @@ class Gateway:
         for transport in self.transports:
             transport.stream.setsockopt(zmq.LINGER, 200)
             transport.close()
+        if self.zap is not None:
+            self.zap.close()
         self.context.term()
         for name in ("stream", "api"):
             with contextlib.suppress(OSError):
                 (self.runtime / name).unlink()
+
+
+def _property(frame: Any, name: str) -> str:
+    try:
+        return str(frame.get(name))
+    except zmq.ZMQError:
+        return ""
 
 
 def loop_of(memory: shared.Shared) -> dict[str, Any]:
