@@ -20,7 +20,7 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tidegate.runtime.carbon", description=__doc__)
     parser.add_argument("--endpoint", required=True, help="where the gateway listens")
     parser.add_argument("--state-dir", type=Path, required=True, help="folder of the ledger")
-    parser.add_argument("--site", type=Path, help="site file, only for messages")
+    parser.add_argument("--site", type=Path, help="site file; factor files and ledger are relative to its folder")
     parser.add_argument("--pause-s", type=float, default=PAUSE_S, help="time between two pulls")
     return parser.parse_args(words)
 
@@ -40,8 +40,9 @@ def main(words: list[str] | None = None) -> int:
         if describe is None:
             return 0
         try:
-            ledger = open_ledger(describe, args.state_dir)
-            sidecar = Sidecar(describe, ledger)
+            folder = args.site.parent if args.site is not None else Path()
+            ledger = open_ledger(describe, args.state_dir, folder)
+            sidecar = Sidecar(describe, ledger, folder=folder)
         except (LedgerError, FactorError, ValueError) as error:
             print(f"carbon: {error}", file=sys.stderr, flush=True)
             return EXIT_UNUSABLE

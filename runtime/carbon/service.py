@@ -36,15 +36,16 @@ class Sidecar:
 
     describe : the site's own description, as the gateway gives it.
     ledger : an open ledger; what it holds is where the booking goes on.
+    folder : where the site file lies; its factor files are relative to it.
     """
 
     def __init__(self, describe: Mapping[str, Any], ledger: Ledger, factors: Factors | None = None,
-                 method: Method | None = None) -> None:  # fmt: skip
+                 method: Method | None = None, folder: Path = Path()) -> None:  # fmt: skip
         settings = dict(describe.get("carbon") or {})
         self.ledger = ledger
         self.site = str(describe["site"]["name"])
         self.nodes: Nodes = nodes_of(describe)
-        self.factors = factors or factors_of(settings, Path(describe.get("folder") or "."))
+        self.factors = factors or factors_of(settings, folder)
         self.accountant = Accountant(self.site, self.nodes, self.factors, method)
         period_s = int(settings.get("interval_s") or 900)
         ledger.begin(self.site)
@@ -144,12 +145,12 @@ def catch_up(sidecar: Sidecar, client: Any, enough: Any = lambda: False) -> int:
     return taken
 
 
-def open_ledger(describe: Mapping[str, Any], state_dir: Path) -> Ledger:
+def open_ledger(describe: Mapping[str, Any], state_dir: Path, folder: Path = Path()) -> Ledger:
     """The ledger that the site file names, or the one in the site's state folder."""
     named = (describe.get("carbon") or {}).get("ledger")
     if named and "://" in named:
         return Ledger(named)
-    path = (Path(describe.get("folder") or ".") / named) if named else state_dir / "ledger.db"
+    path = folder / named if named else state_dir / "ledger.db"
     path.parent.mkdir(parents=True, exist_ok=True)
     return Ledger(path)
 

@@ -34,6 +34,7 @@ def run_live(site: Any, seconds: float, folder: Path, console: Console) -> LiveR
     gaps = 0
     with (folder / "live.log").open("wb") as log:
         supervisor = Supervisor(site, out=console.print, log=log, runtime=folder / "run", state=folder / "state")
+        supervisor.path = site.folder / "site.toml"  # traces and factor files lie there, whatever was cut from the site
         with supervisor:
             shared = supervisor.shared
             assert shared is not None

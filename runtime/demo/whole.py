@@ -75,7 +75,7 @@ def run_whole(site: Any, blob: bytes, trace: Trace, ledger: Path, seconds: float
         describe = plant.built.describe
         verdict = plant.verdict()
         series = {name: np.array(column) for name, column in plant.series().items()}
-        bodies, kinds, notes = book(describe, plant.meter_records(), ledger)
+        bodies, kinds, notes = book(describe, plant.meter_records(), ledger, site.folder)
         answers = list(plant.step_to_wire_ms)
         return WholeRun(
             seconds=seconds,
@@ -118,14 +118,16 @@ def close_up(blob: bytes, trace: Trace, site: Any) -> dict[str, np.ndarray]:
     }
 
 
-def book(describe: dict[str, Any], records: Any, path: Path) -> tuple[list[dict[str, Any]], dict[str, str], list[str]]:
+def book(
+    describe: dict[str, Any], records: Any, path: Path, folder: Path
+) -> tuple[list[dict[str, Any]], dict[str, str], list[str]]:
     """Book meter records into a fresh ledger; the part at the end that is no whole period is booked as PARTIAL.
 
     Returns the period bodies, the nodes' roles, and what a reader should know.
     """
     path.unlink(missing_ok=True)
     ledger = Ledger(path)
-    sidecar = Sidecar(describe, ledger)
+    sidecar = Sidecar(describe, ledger, folder=folder)
     sidecar.take(records)
     rest = sidecar.booker.finish()
     sidecar.commit()
