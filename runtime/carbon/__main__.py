@@ -11,6 +11,7 @@ from pathlib import Path
 from tidegate.runtime.carbon.factors import FactorError
 from tidegate.runtime.carbon.ledger import LedgerError
 from tidegate.runtime.carbon.service import PAUSE_S, Sidecar, catch_up, open_ledger
+from tidegate.runtime.carbon.signing import DeviceKey
 from tidegate.runtime.client import Client, NoAnswer
 
 EXIT_UNUSABLE = 78  # a ledger or a factor file that needs a person; starting again would not help
@@ -42,7 +43,7 @@ def main(words: list[str] | None = None) -> int:
         try:
             folder = args.site.parent if args.site is not None else Path()
             ledger = open_ledger(describe, args.state_dir, folder)
-            sidecar = Sidecar(describe, ledger, folder=folder)
+            sidecar = Sidecar(describe, ledger, folder=folder, key=DeviceKey.at(args.state_dir / "carbon-key.pem"))
         except (LedgerError, FactorError, ValueError) as error:
             print(f"carbon: {error}", file=sys.stderr, flush=True)
             return EXIT_UNUSABLE

@@ -123,7 +123,12 @@ class Ledger:
             row = connection.execute(sa.select(_entries.c.body).where(_entries.c.seq == 0)).fetchone()
         if row is None:
             return
-        version = json.loads(row[0])["schema"]
+        try:
+            version = int(json.loads(row[0])["schema"])
+        except (ValueError, KeyError, TypeError):
+            if self.read_only:
+                return  # for verify to name
+            raise LedgerError(f"{self.url}: entry 0 is damaged; run tidegate carbon verify") from None
         if version > SCHEMA_VERSION:
             raise LedgerError(
                 f"{self.url}: written by schema {version}, this version knows {SCHEMA_VERSION}; update tidegate, "
@@ -202,8 +207,13 @@ class Ledger:
         with self._engine.connect() as connection:
             yield connection.execution_options(yield_per=2000).execute(query)
 
-    def entries(self, kind: str | None = None, start: int | None = None, end: int | None = None) -> Iterator[Entry]:
-        """Entries in order, of one kind and with start_utc_s in [start, end) where given."""
+    def entries(
+        self, kind: str | None = None, start: int | None = None, end: int | None = None, *, lenient: bool = False
+    ) -> Iterator[Entry]:
+        """Entries in order, of one kind and with start_utc_s in [start, end) where given.
+
+        lenient : a body that is no JSON any more is given empty; else it raises LedgerError naming the entry.
+        """
         query = sa.select(_entries).order_by(_entries.c.seq)
         if kind is not None:
             query = query.where(_entries.c.kind == kind)
@@ -213,7 +223,15 @@ class Ledger:
             query = query.where(_entries.c.start_utc_s < end)
         with self._rows(query) as rows:
             for row in rows:
-                yield Entry(row.seq, row.kind, row.start_utc_s, json.loads(row.body), row.hash)
+                try:
+                    body = json.loads(row.body)
+                except (ValueError, TypeError):
+                    if not lenient:
+                        raise LedgerError(
+                            f"{self.url}: entry {row.seq} is damaged; run tidegate carbon verify"
+                        ) from None
+                    body = {}
+                yield Entry(row.seq, row.kind, row.start_utc_s, body, row.hash)
 
     def verify(self) -> list[Damage]:
         """Walk the whole chain; every entry that is changed, missing or out of place is named."""

@@ -16,6 +16,7 @@ from tidegate.runtime.carbon.attribution import Method
 from tidegate.runtime.carbon.booking import Booker
 from tidegate.runtime.carbon.factors import Factors, factors_of
 from tidegate.runtime.carbon.ledger import Ledger
+from tidegate.runtime.carbon.signing import DeviceKey, sign
 from tidegate.runtime.carbon.site import Nodes, nodes_of
 
 COMMIT_RECORDS = 1000
@@ -37,12 +38,15 @@ class Sidecar:
     describe : the site's own description, as the gateway gives it.
     ledger : an open ledger; what it holds is where the booking goes on.
     folder : where the site file lies; its factor files are relative to it.
+    key : signs a block every 96 entries; None leaves the ledger unsigned.
     """
 
     def __init__(self, describe: Mapping[str, Any], ledger: Ledger, factors: Factors | None = None,
-                 method: Method | None = None, folder: Path = Path()) -> None:  # fmt: skip
+                 method: Method | None = None, folder: Path = Path(),
+                 key: DeviceKey | None = None) -> None:  # fmt: skip
         settings = dict(describe.get("carbon") or {})
         self.ledger = ledger
+        self.key = key
         self.site = str(describe["site"]["name"])
         self.nodes: Nodes = nodes_of(describe)
         self.factors = factors or factors_of(settings, folder)
@@ -118,6 +122,8 @@ class Sidecar:
         self._pending = []
         self._uncommitted = 0
         self._committed_at = time.monotonic()
+        if self.key is not None:
+            sign(self.ledger, self.key, self.site)
 
 
 def catch_up(sidecar: Sidecar, client: Any, enough: Any = lambda: False) -> int:

@@ -25,15 +25,22 @@ def grid_power(run: WholeRun) -> str:
         made, axes = plots.figure(WIDTH, 300)
         t, top = plots.binned(t_s, run.series["load_w"], BINS, "max")
         _, low = plots.binned(t_s, run.series["load_w"], BINS, "min")
-        axes.fill_between(_minutes(t), low / 1e3, top / 1e3, color=plots.WITHOUT, alpha=0.75, lw=0, step="post",
+        axes.fill_between(_minutes(t), low / 1e3, top / 1e3, color=plots.WITHOUT, alpha=0.75, lw=0.8, step="post",
                           label="without the cabinet")  # fmt: skip
         t, top = plots.binned(t_s, run.series["grid_max_w"], BINS, "max")
         _, low = plots.binned(t_s, run.series["grid_min_w"], BINS, "min")
-        axes.fill_between(_minutes(t), low / 1e3, top / 1e3, color=plots.GRID, alpha=0.85, lw=0, step="post",
+        axes.fill_between(_minutes(t), low / 1e3, top / 1e3, color=plots.GRID, alpha=0.85, lw=0.8, step="post",
                           label="with the cabinet")  # fmt: skip
         axes.axhline(run.limit_w / 1e3, color=plots.LIMIT, lw=1.4, ls=(0, (5, 3)))
-        axes.annotate(f"limit {run.limit_w / 1e3:g} kW", (0.004, run.limit_w / 1e3), xycoords=("axes fraction", "data"),
-                      xytext=(0, 4), textcoords="offset points", color=plots.LIMIT)  # fmt: skip
+        axes.annotate(
+            f"limit {run.limit_w / 1e3:g} kW",
+            (1.0, run.limit_w / 1e3),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="right",
+            color=plots.LIMIT,
+        )
         axes.set(xlabel="minutes", ylabel="grid import, kW", xlim=(0, t_s[-1] / 60), ylim=(0, None))
         axes.legend(loc="lower right", ncols=2)
         return plots.svg(made, "Grid import with and without the cabinet")

@@ -9,6 +9,7 @@ import numpy as np
 
 from tidegate.runtime.carbon.ledger import Ledger
 from tidegate.runtime.carbon.service import Sidecar
+from tidegate.runtime.carbon.signing import DeviceKey, sign, verify
 from tidegate.runtime.demo.runs import WholeRun
 
 # The trace was recorded on 2024-05-09, the grid factors in March 2023: the replay is dated into the factors.
@@ -133,11 +134,12 @@ def book(
     sidecar.commit()
     if rest is not None:
         ledger.append([("period", rest.start_utc_s, sidecar.accountant.book(rest))])
+    sign(ledger, DeviceKey.at(path.with_name("ledger-key.pem")), sidecar.site, least=1)
     bodies = [entry.body for entry in ledger.entries("period")]
     notes = list(sidecar.nodes.notes)
     if sidecar.factors.grid is not None:
         notes += [f"grid factors, {note}" for note in sidecar.factors.grid.notes]
-    damages = ledger.verify()
+    damages = verify(ledger)
     ledger.close()
     if damages:
         raise ArithmeticError(f"{path}: the ledger just written does not verify: {damages[0]}")

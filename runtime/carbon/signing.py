@@ -1,0 +1,180 @@
+"""Signed blocks and anchors: who wrote the ledger, and a word of it at a second party.
+
+A block entry signs the hash of the entry before it with the device's Ed25519 key. That shows which device wrote; it
+does not stop whoever holds the key from writing everything anew. Only an anchor does: the head's hash, kept by
+somebody else.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from tidegate.runtime.carbon.ledger import Damage, Ledger, LedgerError
+
+BLOCK_ENTRIES = 96  # a day of quarter hours
+
+
+class DeviceKey:
+    """The device's signing key, in a PEM file that only its owner may read."""
+
+    def __init__(self, private: Ed25519PrivateKey) -> None:
+        self._private = private
+        self.public = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
+
+    @classmethod
+    def at(cls, path: Path) -> "DeviceKey":
+        """The key in a file; made there if there is none. Raises LedgerError for a file that is no such key."""
+        try:
+            raw = path.read_bytes()
+        except FileNotFoundError:
+            made = Ed25519PrivateKey.generate()
+            pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(pem)
+                file.flush()
+                os.fsync(file.fileno())
+            return cls(made)
+        except OSError as error:
+            raise LedgerError(f"{path}: the signing key cannot be read: {error.strerror}") from None
+        try:
+            key = load_pem_private_key(raw, None)
+        except (ValueError, TypeError) as error:
+            raise LedgerError(f"{path}: not a PEM private key ({error}); restore it from its copy") from None
+        if not isinstance(key, Ed25519PrivateKey):
+            raise LedgerError(f"{path}: a {type(key).__name__}, needs an Ed25519 key")
+        return cls(key)
+
+    def block(self, site: str, first: int, last: int, root: str) -> dict[str, Any]:
+        """The body of a block entry over the entries first..last, whose newest hash is `root`."""
+        signature = self._private.sign(_message(site, first, last, root)).hex()
+        return {"site": site, "first": first, "last": last, "root": root, "key": self.public, "signature": signature}
+
+
+def _message(site: str, first: int, last: int, root: str) -> bytes:
+    return f"tidegate carbon block\n{site}\n{first}\n{last}\n{root}".encode()
+
+
+def sign(ledger: Ledger, key: DeviceKey, site: str, *, least: int = BLOCK_ENTRIES) -> bool:
+    """Append a block if at least `least` entries are not covered by one yet. -> whether it did."""
+    last, root = ledger.head
+    covered = ledger.state("signed")
+    first = int(covered) + 1 if covered is not None else 0
+    if last - first + 1 < max(1, least):
+        return False
+    ledger.append([("block", 0, key.block(site, first, last, root))], {"signed": str(last)})
+    return True
+
+
+def check_block(
+    body: Mapping[str, Any], seq: int, previous_hash: str, expected_first: int, key: str | None
+) -> str | None:
+    """What is wrong with a block entry, or None. previous_hash : hash of the entry before it."""
+    if body["last"] != seq - 1 or body["root"] != previous_hash:
+        return "block does not sign the entry before it"
+    if body["first"] != expected_first:
+        return f"block begins at {body['first']}, the one before ended at {expected_first - 1}"
+    if key is not None and body["key"] != key:
+        return f"block signed by key {body['key'][:16]}..., expected {key[:16]}..."
+    try:
+        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(body["key"]))
+        public.verify(
+            bytes.fromhex(body["signature"]), _message(body["site"], body["first"], body["last"], body["root"])
+        )
+    except (InvalidSignature, ValueError):
+        return "signature of the block does not fit"
+    return None
+
+
+# ---- anchors ----
+
+
+def anchor_line(ledger: Ledger, site: str) -> str:
+    """One line for a second party: the head as it is now."""
+    seq, digest = ledger.head
+    return json.dumps({"site": site, "seq": seq, "hash": digest}, sort_keys=True)
+
+
+def read_anchors(lines: Iterable[str], where: str) -> dict[int, str]:
+    """seq -> hash of anchor lines. Raises LedgerError naming the line."""
+    found: dict[int, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            found[int(row["seq"])] = str(row["hash"])
+        except (ValueError, KeyError, TypeError):
+            raise LedgerError(f"{where}, line {number}: not an anchor; expected {{'seq': ..., 'hash': ...}}") from None
+    return found
+
+
+# ---- the whole check ----
+
+
+def verify(ledger: Ledger, *, key: str | None = None, anchors: Mapping[int, str] | None = None) -> list[Damage]:
+    """Everything that is not as it was written: chain, blocks, anchors, the periods' order and their carbon.
+
+    key : public key in hex that must have signed; None takes that of the first block.
+    """
+    damages = ledger.verify()
+    bad = {damage.seq for damage in damages}
+    wanted = dict(anchors or {})
+    expected_first = 0
+    previous_hash = ""
+    last_start: int | None = None
+    closing: dict[str, tuple[int, int]] | None = None
+    for entry in ledger.entries(lenient=True):
+        if entry.seq in wanted and wanted.pop(entry.seq) != entry.hash:
+            damages.append(Damage(entry.seq, "is not the one that was anchored; the ledger was written anew"))
+        if entry.seq not in bad and entry.kind == "block":
+            problem = check_block(entry.body, entry.seq, previous_hash, expected_first, key)
+            if problem is not None:
+                damages.append(Damage(entry.seq, problem))
+            key = key or entry.body["key"]
+            expected_first = entry.seq
+        if entry.seq not in bad and entry.kind == "period":
+            problem, closing = _check_period(entry.body, entry.start_utc_s, last_start, closing)
+            last_start = entry.start_utc_s
+            if problem is not None:
+                damages.append(Damage(entry.seq, problem))
+        previous_hash = entry.hash
+    head = ledger.head[0]
+    for seq in sorted(wanted):
+        damages.append(Damage(seq, f"was anchored and is missing; the ledger ends at {head}"))
+    return sorted(damages, key=lambda damage: (damage.seq is None, damage.seq or 0))
+
+
+def _check_period(
+    body: Mapping[str, Any], start: int, last_start: int | None, closing: dict[str, tuple[int, int]] | None
+) -> tuple[str | None, dict[str, tuple[int, int]]]:
+    """(problem, closing stocks) of a period body: order, stock continuity, conservation."""
+    from tidegate.runtime.carbon.sums import add_up
+
+    after = {name: (stock["mwh"], stock["ug"]) for name, stock in body["stock"].items()}
+    if body["start_utc_s"] != start:
+        return "its row and its body name different periods", after
+    if last_start is not None and start <= last_start:
+        return f"period {start} does not follow period {last_start}", after
+    if closing is not None:
+        for name, stock in body["stock"].items():
+            before = closing.get(name)
+            if before is not None and before != (stock["opening_mwh"], stock["opening_ug"]):
+                return f"stock {name} does not open where the period before closed", after
+    error = add_up([body]).balance_error_ug
+    if error:
+        return f"carbon does not balance: {error} ug", after
+    return None, after
