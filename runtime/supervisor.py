@@ -112,7 +112,7 @@ class Supervisor:
             sim = self._child(
                 "sim",
                 "tidegate.hal.sim",
-                ["--program-fd", str(program_fd), *_words(sim_ends)],
+                ["--program-fd", str(program_fd), *_words(sim_ends), *self._site_words()],
                 [program_fd, *_fds(sim_ends)],
             )
             self._start_child(sim)
