@@ -1,0 +1,131 @@
+"""Opening a bus for a tool: one clear message when it is busy, missing or no bus at all; read-only from then on."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import can
+import serial
+from pymodbus.client import ModbusSerialClient
+from pymodbus.exceptions import ModbusException
+
+EXIT_BUSY = 75  # EX_TEMPFAIL: somebody else has the bus
+
+
+class ToolError(Exception):
+    """A bus that cannot be used, in one sentence; exit_code tells busy from the rest."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
+
+
+def holders(device: str) -> list[str]:
+    """Processes that have the device open, as "name (pid)"; as far as this user may see."""
+    try:
+        wanted = os.stat(device)
+    except OSError:
+        return []
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            for fd in (entry / "fd").iterdir():
+                seen = os.stat(fd)
+                if stat.S_ISCHR(seen.st_mode) and seen.st_rdev == wanted.st_rdev:
+                    name = (entry / "comm").read_text().strip()
+                    found.append(f"{name} (pid {entry.name})")
+                    break
+        except OSError:
+            continue  # gone, or not ours to look at
+    return found
+
+
+class RegisterReader:
+    """Reads registers of devices on one serial port. It has no way to write.
+
+    device: the tty. Raises ToolError when it is missing, busy or no tty.
+    """
+
+    def __init__(
+        self, device: str, baud: int = 9600, parity: str = "N", stop_bits: int = 1, timeout_s: float = 0.3
+    ) -> None:
+        self.device = device
+        self._lock = claim(device, baud, parity, stop_bits)
+        # pymodbus opens the port again; the lock above is ours, so it must not be asked for twice.
+        self._lock.close()
+        self._client = ModbusSerialClient(
+            port=device, baudrate=baud, parity=parity, stopbits=stop_bits, timeout=timeout_s, retries=0
+        )
+        if not self._client.connect():
+            raise ToolError(f"{device}: cannot be opened; see the line above, or try again")
+        self.requests = 0
+
+    def close(self) -> None:
+        """Give the port back."""
+        self._client.close()
+
+    def __enter__(self) -> "RegisterReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read(self, unit_id: int, function: int, address: int, count: int) -> list[int] | None:
+        """The registers (function 3 or 4), None when the device answered with an exception.
+
+        Raises TimeoutError when nobody answered. Functions 1 and 2 give one bit an item.
+        """
+        self.requests += 1
+        ask = {
+            1: self._client.read_coils,
+            2: self._client.read_discrete_inputs,
+            3: self._client.read_holding_registers,
+            4: self._client.read_input_registers,
+        }[function]
+        try:
+            answer: Any = ask(address, count=count, device_id=unit_id)
+        except ModbusException as error:
+            raise TimeoutError(str(error)) from None
+        if answer.isError():
+            return None
+        items = list(answer.registers if function in (3, 4) else [int(bit) for bit in answer.bits[:count]])
+        return items if len(items) == count else None
+
+
+def claim(device: str, baud: int, parity: str, stop_bits: int) -> serial.Serial:
+    """The tty opened for us alone. Raises ToolError with the holder's name and pid when it is taken."""
+    if not os.path.exists(device):
+        raise ToolError(f"{device}: there is no such device (is the adapter plugged in? see /dev/serial/by-id)")
+    try:
+        return serial.Serial(device, baudrate=baud, parity=parity, stopbits=stop_bits, timeout=0, exclusive=True)
+    except (serial.SerialException, OSError, ValueError) as error:
+        text = str(error)
+        if "exclusively lock" in text or "busy" in text.lower():
+            who = ", ".join(holders(device)) or "another process"
+            raise ToolError(
+                f"{device}: in use by {who}; stop it first, two masters spoil each other", EXIT_BUSY
+            ) from None
+        if "Inappropriate ioctl" in text or "not a tty" in text.lower():
+            raise ToolError(f"{device}: is not a serial port") from None
+        if "Permission" in text:
+            raise ToolError(f"{device}: no permission; add the user to the group dialout") from None
+        raise ToolError(f"{device}: {text}") from None
+
+
+def open_can(where: str, bitrate: int = 500000) -> can.BusABC:
+    """A CAN bus by "can0" (SocketCAN) or "interface:channel" as python-can knows it (slcan:/dev/ttyACM0).
+
+    Raises ToolError with the remedy when it is missing or down.
+    """
+    interface, _, channel = where.partition(":") if ":" in where else ("socketcan", ":", where)
+    try:
+        options: dict[str, Any] = {} if interface in ("socketcan", "virtual", "udp_multicast") else {"bitrate": bitrate}
+        return can.Bus(interface=interface, channel=channel, **options)
+    except (can.CanError, OSError, ImportError, ValueError, TypeError) as error:
+        remedy = ""
+        if interface == "socketcan":
+            remedy = f"; see `ip link show {channel}`, or: ip link set {channel} up type can bitrate {bitrate}"
+        raise ToolError(f"{where}: {error}{remedy}") from None
