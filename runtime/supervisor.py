@@ -36,6 +36,7 @@ END_S = 8.0
 RESTARTS = 5
 RESTARTS_WITHIN_S = 60.0
 HEALTHY_PAUSE_S = 0.05
+EXIT_UNUSABLE = 78  # EX_CONFIG: starting it again would not help
 
 
 class StartError(RuntimeError):
@@ -112,7 +113,7 @@ class Supervisor:
             sim = self._child(
                 "sim",
                 "tidegate.hal.sim",
-                ["--program-fd", str(program_fd), *_words(sim_ends), *self._site_words()],
+                ["--program-fd", str(program_fd), *self._site_words(), *_words(sim_ends)],
                 [program_fd, *_fds(sim_ends)],
             )
             self._start_child(sim)
@@ -136,12 +137,20 @@ class Supervisor:
         self._start_child(gateway)
         if self._sidecar and importlib.util.find_spec("tidegate.runtime.carbon.__main__") is not None:
             words = ["--endpoint", f"ipc://{self.runtime}", "--state-dir", str(self.state), *self._site_words()]
-            self._start_child(self._child("carbon", "tidegate.runtime.carbon", words, []))
+            carbon = self._child("carbon", "tidegate.runtime.carbon", words, [])
+            try:
+                self._start_child(carbon)
+            except StartError as why:
+                if self._stopping.is_set():
+                    raise
+                carbon.given_up = True  # the cabinet is worth more than its accounts: records wait in the journal
+                self._out(f"tidegate: {why}; the site runs without it, its journal keeps the records")
         self._monitor = threading.Thread(target=self._keep, name="supervisor", daemon=True)
         self._monitor.start()
 
     def _site_words(self) -> list[str]:
-        return ["--site", str(self.path)] if self.path is not None else []
+        """The site file's place; a Site made in memory still knows the folder that its paths are relative to."""
+        return ["--site", str(self.path or self.site.folder / "site.toml")]
 
     def _program_fd(self) -> int:
         """The compiled site as a descriptor that cannot be written to."""
@@ -207,6 +216,9 @@ class Supervisor:
                     self.failure = f"{child.name} (pid {child.pid}) ended by itself with code {code}"
                     self._out(f"tidegate: {self.failure}; ending the others")
                     self._stopping.set()
+                elif code == EXIT_UNUSABLE:
+                    child.given_up = True
+                    self._out(f"tidegate: {child.name} needs a person and stays down; the core runs on")
                 elif child.may_restart(RESTARTS, RESTARTS_WITHIN_S):
                     self._out(f"tidegate: {child.name} ended with code {code}; starting it again")
                     time.sleep(HEALTHY_PAUSE_S * 2 ** min(4, len(child.starts) - 1))
