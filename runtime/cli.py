@@ -96,13 +96,30 @@ def main() -> None:
 # ---- a site ----
 
 
+def refuse_site(why: Any) -> NoReturn:
+    """Show every problem of a site and end with the class of the worst."""
+    for problem in why.problems:
+        click.echo(f"{why.path}: {problem}", err=True)
+    count = len(why.problems)
+    click.echo(f"{why.path}: {count} problem{'s' if count > 1 else ''}; nothing was started", err=True)
+    sys.exit(why.exit_code)
+
+
 @main.command()
 @click.argument("site", type=click.Path(path_type=Path))
 def check(site: Path) -> None:
     """Check a site file; say what is wrong, or what it would do."""
-    from tidegate.config.check import check as check_site
+    from tidegate.config.check import summary
+    from tidegate.config.site import SiteError
+    from tidegate.runtime.preflight import prepare
 
-    sys.exit(check_site(str(site), out=click.echo, err=lambda line: click.echo(line, err=True)))
+    try:
+        _, blob = prepare(site)
+    except SiteError as why:
+        refuse_site(why)
+    for line in summary(blob):
+        click.echo(line)
+    click.echo(f"{site}: good")
 
 
 @main.command()
@@ -120,10 +137,7 @@ def run(site: Path, state_dir: Path | None, no_carbon: bool, cpu: int | None) ->
     try:
         sys.exit(supervisor.run(str(site), state=state_dir, sidecar=not no_carbon, core_words=words))
     except SiteError as why:
-        for problem in why.problems:
-            click.echo(f"{why.path}: {problem}", err=True)
-        click.echo(f"{why.path}: {len(why.problems)} problem(s); nothing was started", err=True)
-        sys.exit(why.exit_code)
+        refuse_site(why)
     except SiteBusy as why:
         fail(str(why), EXIT_BUSY)
     except supervisor.StartError as why:

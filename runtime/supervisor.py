@@ -20,12 +20,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from tidegate.config.compile import compile_site
-from tidegate.config.site import Site, load_site
+from tidegate.config.site import Site
 from tidegate.ext import program
 from tidegate.ext.shared import Shared
 from tidegate.runtime.children import Child, Watch, eventually
 from tidegate.runtime.paths import SiteLock, runtime_dir, state_dir
+from tidegate.runtime.preflight import prepare
 
 if TYPE_CHECKING:
     from tidegate.runtime.client import Client
@@ -64,8 +64,7 @@ class Supervisor:
         core_words: list[str] | None = None,
     ) -> None:
         self.path = None if isinstance(site, Site) else Path(site)
-        self.site = site if isinstance(site, Site) else load_site(site)
-        self.blob = compile_site(self.site)
+        self.site, self.blob = prepare(site, accounts=sidecar)
         self.describe = program.describe(self.blob)
         self.name = self.site.site.name
         self.runtime = runtime_dir(self.name, runtime)
