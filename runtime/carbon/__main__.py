@@ -4,7 +4,6 @@ import argparse
 import json
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -26,14 +25,29 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+class Stop:
+    """Asked for by a signal. No threading.Event: `set` in a handler that interrupts `wait` would wait for ever."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def ask(self) -> None:
+        self.asked = True
+
+    def wait(self, pause_s: float) -> None:
+        until = time.monotonic() + pause_s
+        while not self.asked and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
+
+
 def main(words: list[str] | None = None) -> int:
     args = arguments(words)
-    stop = threading.Event()
+    stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: stop.ask())
     with Client(args.endpoint) as client:
         describe = None
-        while describe is None and not stop.is_set():
+        while describe is None and not stop.asked:
             try:
                 describe = client.describe()
             except NoAnswer:
@@ -50,7 +64,7 @@ def main(words: list[str] | None = None) -> int:
         print(json.dumps({"carbon": "ready", "ledger": ledger.url, "head": ledger.head[0]}), flush=True)
         silent_since = 0.0
         while True:
-            last = stop.is_set()
+            last = stop.asked
             try:
                 catch_up(sidecar, client)
                 sidecar.commit()
