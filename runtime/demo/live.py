@@ -16,9 +16,15 @@ HEAVY = ("numpy", "zmq", "pydantic")
 
 
 def live_site(site: Any, start_s: float, seconds: float) -> Any:
-    """The demo's site, its trace cut to the part that the live act shows."""
-    simulation = site.simulation.model_copy(update={"start_s": start_s, "length_s": seconds + 60.0})
-    return site.model_copy(update={"simulation": simulation})
+    """The demo's site, its trace cut to the part that the live act shows; its files by whole path."""
+    trace = str(site.folder / site.simulation.load_trace)
+    simulation = site.simulation.model_copy(
+        update={"start_s": start_s, "length_s": seconds + 60.0, "load_trace": trace}
+    )
+    factors = str(site.folder / site.carbon.factors) if site.carbon.factors else None
+    return site.model_copy(
+        update={"simulation": simulation, "carbon": site.carbon.model_copy(update={"factors": factors})}
+    )
 
 
 def run_live(site: Any, seconds: float, folder: Path, console: Console) -> LiveRun:
@@ -34,7 +40,6 @@ def run_live(site: Any, seconds: float, folder: Path, console: Console) -> LiveR
     gaps = 0
     with (folder / "live.log").open("wb") as log:
         supervisor = Supervisor(site, out=console.print, log=log, runtime=folder / "run", state=folder / "state")
-        supervisor.path = site.folder / "site.toml"  # traces and factor files lie there, whatever was cut from the site
         with supervisor:
             shared = supervisor.shared
             assert shared is not None
