@@ -272,27 +272,25 @@ def _rows(raw: bytes, name: str, columns: Sequence[str]) -> Iterable[tuple[int, 
         yield reader.line_num, row
 
 
-def read(path: Path) -> Series:
-    """The average series of a factor file of any kind that is known, told by its columns or its JSON.
+def read_all(path: Path) -> list[Series]:
+    """Every series of a factor file of any kind that is known, or of a folder of them.
 
     Raises FactorError naming the file and what was expected.
     """
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            first = file.readline()
-    except OSError as error:
-        raise FactorError(f"{path}: {error.strerror}") from None
-    if "forecast_g_per_kwh" in first:
-        return read_gb_half_hours(path)
-    if "start_utc" in first:
-        for series in read_csv(path):
-            if series.kind == "average":
-                return series
-        raise FactorError(f"{path.name}: no row of kind average")
-    raise FactorError(
-        f"{path.name}: not a factor file that is known; the first line should be {','.join(COLUMNS)} "
-        "or time_utc,forecast_g_per_kwh,actual_g_per_kwh"
-    )
+    from tidegate.runtime.carbon.sources import read_document, read_folder
+
+    return read_folder(path) if path.is_dir() else read_document(path)
+
+
+def read(path: Path) -> Series:
+    """The average series of a factor file or folder. Raises FactorError if there is none, or more than one zone."""
+    series = [one for one in read_all(path) if one.kind == "average"]
+    if not series:
+        raise FactorError(f"{path.name}: no factors of kind average")
+    if len(series) > 1:
+        zones = ", ".join(one.zone or "(none)" for one in series)
+        raise FactorError(f"{path.name}: factors of several zones ({zones}); keep one zone in a file of a site")
+    return series[0]
 
 
 NO_FACTOR_UG_PER_KWH = 1_000_000_000  # 1 kg/kWh: no grid's average is above it for long
@@ -308,7 +306,8 @@ def factors_of(settings: dict[str, Any], folder: Path) -> Factors:
     why = "no factor is known: upper bound of grid averages" if constant is None else "constant of the site file"
     path = settings.get("factors")
     series = read(folder / path) if path else None
+    marginal = next((one for one in read_all(folder / path) if one.kind == "marginal"), None) if path else None
     only = constant is not None and series is None
     pv = to_whole(str(settings.get("pv_factor_g_per_kwh") or 0), 1_000_000)
     constants = {"pv": (pv, "constant of the site file")} if pv else {}
-    return Factors(series, fallback, why, "constant" if only else "fallback", constants)
+    return Factors(series, fallback, why, "constant" if only else "fallback", constants, marginal)

@@ -90,9 +90,9 @@ def test_a_restatement_is_a_new_version_and_the_old_one_is_still_found(tmp_path)
         (table(row(), row(start_utc="2026-01-01T00:30Z", end_utc="2026-01-01T01:30Z")), "overlap"),
         (table("2026-01-01T00:00Z,x"), "line 2: fewer fields"),
         ("start_utc,value\n", "column end_utc, zone"),
-        ("a,b\n1,2\n", "not a factor file that is known"),
+        ("a,b\n1,2\n", "neither a factor file nor an answer"),
         (GB.replace("206,", ","), "line 3: neither an actual nor a forecast"),
-        (table(row(kind="marginal")), "no row of kind average"),
+        (table(row(kind="marginal")), "no factors of kind average"),
     ],
 )
 def test_a_bad_factor_file_is_refused_by_line(tmp_path, text, words):
