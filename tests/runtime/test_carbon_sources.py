@@ -51,7 +51,7 @@ def test_a_later_answer_restates_and_the_earlier_one_is_still_found(tmp_path):
 def test_an_answer_changed_by_hand_is_refused(tmp_path):
     (tmp_path / "1.json").write_bytes(em())
     (tmp_path / "2.json").write_bytes(em(5))
-    with pytest.raises(FactorError, match="differs from an earlier document with the same issue"):
+    with pytest.raises(FactorError, match="differs from an earlier document of the same issue"):
         read_folder(tmp_path)
 
 
