@@ -23,6 +23,10 @@ bench: build
 	@mkdir -p build/bench
 	@for script in tests/bench/bench_*.py; do echo "== $$script"; $(PY) $$script --out build/bench || exit 1; done
 
+#: make fuzz      10^7 executions of each parser under sanitizers (clang's libFuzzer)
+fuzz: build
+	@tests/fuzz/run.sh -n 10000000 || { status=$$?; [ $$status -eq 77 ] && echo "fuzz: skipped"; }
+
 #: make test-vm   the CAN and serial code on a PREEMPT_RT kernel with real drivers, under QEMU
 # 77: a program is missing here, and the script has said which.
 test-vm: build

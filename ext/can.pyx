@@ -388,7 +388,7 @@ cdef void _put_counter(can_frame* frame, const can_tx_row_t* row, uint32_t count
     cdef uint32_t i, bit
     for i in range(row.counter_length):
         bit = row.counter_start + i
-        if bit >= 64:
+        if bit >= 64 or i >= 32:
             return
         if counter >> i & 1:
             frame.data[bit / 8] |= <uint8_t>(1 << bit % 8)
