@@ -1,29 +1,57 @@
 /* ext/control.h: what the corridor reads each cycle, its settings, its memory, its answer.
  *
  * Signs: grid + import, battery + discharge, PV + generation. W, s, Wh, 0..1.
+ * `net_w` is what the grid would carry if the batteries rested: grid + ess of the same age, PV left inside. It is all
+ * that the limits need, so a missing PV meter costs the report of the load and no control.
  */
 #ifndef TIDEGATE_CONTROL_H
 #define TIDEGATE_CONTROL_H
 
 #include "image.h"
 
-#define CONTROL_LAYOUT_VERSION 1u
-#define HISTORY_MAX 4096 /* readings of battery power kept for same-age pairing */
+#define CONTROL_LAYOUT_VERSION 2u
+#define HISTORY_MAX 512  /* readings of one unit's power kept for same-age pairing; a power of two */
+#define LAGS 36          /* reading ages that are tried when the meter's latency is measured */
+#define CIRCUITS_MAX 8
+#define PHASES_MAX 3
+#define RANGE_SLOTS 64   /* of the rolling window of the dynamic range limit */
+#define SUBWINDOWS_MAX 64 /* of a sliding demand window */
 
-/* Settings from the site file; a limit of INFINITY is "none". */
+/* Settings from the site file. A limit of INFINITY is "none"; in the fields below the line 0 is "none" or "default". */
 typedef struct {
     double connection_import_w_max; /* fuse or contract; never to be crossed */
     double connection_export_w_max;
     double peak_w_max;              /* peak shaving target for grid import */
     double recharge_w_max;          /* charging may not lift grid import above this */
-    double ramp_up_w_per_s, ramp_down_w_per_s; /* grid ramp limits */
+    double ramp_up_w_per_s, ramp_down_w_per_s; /* grid ramp limits; 0 or INFINITY = none */
     double target_soc;              /* where recentring and recharging go */
-    double recharge_rate_w;         /* most that recharging takes */
+    double recharge_rate_w;         /* most that recharging takes; 0 = never recharge by itself */
     double reserve_soc;             /* backup reserve: no discharge below for policies weaker than it */
     double trim_per_s;              /* integral trim of the PCS's steady error, 1/s */
-    double meter_latency_s;         /* first guess of reading age before it is measured */
+    double meter_latency_s;         /* age of a grid reading, reported until it is measured */
     double deadband_w;              /* the meter's resolution: no dithering inside */
     double pcs_tau_s;               /* first guess of the PCS's lag */
+    /* ---- 0 = none or default */
+    double meter_latency_s_max;     /* longest reading age that is looked for; 0 = 4 s */
+    double demand_w_max;            /* mean grid import over one demand window */
+    double demand_window_s;         /* 300, 900, 1800, 3600; 0 = 900 */
+    double demand_step_s;           /* a sliding window moves by this; 0 = fixed to the clock */
+    double demand_margin_w;         /* aim below the limit by this, on top of what the register taught */
+    double demand_ratchet;          /* share of the highest window already paid for that is not shaved again */
+    double demand_paid_w;           /* highest window of the billing period before this start */
+    double phase_import_w_max;      /* each of three phases */
+    double phase_share[PHASES_MAX]; /* of the battery's power on each phase; all 0 = a third each */
+    double circuit_import_w_max[CIRCUITS_MAX]; /* sub-meters; 0 = none */
+    double circuit_units[CIRCUITS_MAX];        /* bit mask of the storage units behind each sub-meter */
+    double range_w_max;             /* dynamic range: most that grid power may span in any range_window_s */
+    double range_window_s;          /* 0 = 60 s */
+    double damp_share;              /* 0..1 of the oscillation in the band that is taken away; 0 = none */
+    double damp_lo_hz, damp_hi_hz;  /* 0 = 0.1 and 2 Hz */
+    double follow_grid;             /* 1 = self-consumption: keep the grid at target_grid_w */
+    double target_grid_w;
+    double follow_soc_min;          /* self-consumption discharges above this only; the rest is for peaks */
+    double recentre;                /* 1 = also discharge towards target_soc (for sites that follow a ramp) */
+    double soc_min, soc_max;        /* where the gate's own taper ends, for the demand window's look ahead; 0, 0 = 0, 1 */
 } control_params_t;
 
 /* What the units and the site look like in this cycle; made by estimate, read by the policies. */
@@ -34,30 +62,50 @@ typedef struct {
     double energy_wh;
     double setpoint_w;                  /* what the gate let go last cycle */
     uint32_t available;                 /* 1 = takes part */
-    uint32_t pad;
+    uint32_t ess_new;                   /* 1 in the cycle in which a new reading arrived */
 } unit_view_t;
 
 typedef struct {
     double grid_w;      /* newest believable reading */
-    double load_w;      /* grid + ess + pv of the same age */
+    double net_w;       /* grid + ess of the same age */
+    double load_w;      /* net + pv, for the record */
     double ess_w;       /* all units, newest */
     double pv_w;
     uint64_t grid_t_ns; /* stamp of grid_w: a new stamp is new information */
-    double demand_w, demand_elapsed_s, demand_left_s;
+    double latency_s;   /* measured age of a grid reading when it arrives */
+    double demand_elapsed_s, demand_left_s; /* of the running window */
+    double demand_sub_s;   /* a sliding window ends again this much later; windows ending m steps later have used: */
+    double demand_used_ws[SUBWINDOWS_MAX];
+    double demand_unknown_s[SUBWINDOWS_MAX]; /* and this much of them went unmeasured */
+    double demand_paid_w;  /* highest window of the billing period so far */
+    double demand_gain;    /* utility's register over our own integral, learned; 1 until then */
+    double phase_net_w[PHASES_MAX];
+    double circuit_net_w[CIRCUITS_MAX];
     uint32_t grid_ok;   /* 0 = blind */
     uint32_t load_ok;
+    uint32_t phases_ok; /* bit each */
+    uint32_t circuits_ok; /* bit each */
+    uint32_t demand_windows; /* 1 = fixed to the clock; 0 = no demand window yet */
     uint32_t n_units;
     uint32_t grid_new;  /* 1 in the cycle in which a new grid reading arrived */
+    uint32_t pad;
     unit_view_t units[UNITS_MAX];
 } plant_t;
+
+enum order_flags { ORDER_PLAN = 1, ORDER_PEAK = 2, ORDER_DEMAND = 4 };
 
 /* What the outside asks for, already checked for lease and expiry. */
 typedef struct {
     double lease_w;      /* site setpoint */
     double import_w_max; /* run-time limit, INFINITY = none */
     double export_w_max;
+    double plan_w;       /* setpoint of the plan's running row */
+    double peak_w_max;   /* run-time or scheduled, tighter only */
+    double demand_w_max;
     uint32_t lease_held;
     uint32_t stop;       /* 1 = ramp to zero and stay */
+    uint32_t flags;      /* enum order_flags: which of plan_w, peak_w_max, demand_w_max are in force */
+    uint32_t pad;
 } orders_t;
 
 typedef struct {
@@ -69,31 +117,82 @@ typedef struct {
     double grid_limit_w;                /* import limit in force */
     uint32_t reason;                    /* enum reason: moved the answer last */
     uint32_t preference;                /* enum reason */
+    uint32_t hunting;                   /* 1 while sign reversals of the residual say that the loop hunts */
+    uint32_t pad;
 } decision_t;
 
 /* The control's memory. */
 typedef struct {
-    double last_total_w;
-    double trim_w;
+    double last_total_w;  /* request without the trim */
+    double trim_w, trim_applied_w;
     double ramp_anchor_w; /* grid power that the ramp limit stands at */
-    double last_load_w;
-    uint64_t last_grid_t_ns;
-    uint32_t started;
-    uint32_t pad;
+    double recharge_w;    /* charging power, slewed, <= 0 */
+    double settle_s;      /* since the request last moved */
+    double last_request_w[UNITS_MAX];
+    double last_applied_w; /* request with the trim */
+    double load_peak_w;   /* highest net power of late: what the demand window must be ready for */
+    double range_lo_w[RANGE_SLOTS], range_hi_w[RANGE_SLOTS]; /* planned grid power in slices of the range window */
+    double range_left_s;
+    double damp_slow_w, damp_fast_w, damp_mid_w;
+    double hunt_last_w, hunt_scale, hunt_s;
     double spare[16];
+    uint32_t range_head, range_count;
+    uint32_t hunt_signs;
+    uint32_t started, recharging;
+    uint32_t last_reason, last_preference, pad;
 } control_state_t;
 
-/* Estimation's memory: a short history of battery power, the demand window, the integrals. */
+/* Readings of one power, oldest first behind head. */
 typedef struct {
-    uint64_t history_t_ns[HISTORY_MAX]; /* CLOCK_MONOTONIC of each ess_w, rising */
-    double history_w[HISTORY_MAX];
-    uint32_t history_head, history_count;
-    uint64_t last_grid_t_ns;
-    uint64_t second; /* whole seconds of the monotonic clock, for min and max */
+    uint64_t t_ns[HISTORY_MAX]; /* CLOCK_MONOTONIC, rising */
+    double w[HISTORY_MAX];
+    uint32_t head, count;       /* head: the newest */
+} history_t;
+
+/* Estimation's memory of one storage unit. */
+typedef struct {
+    history_t history;
+    uint64_t seen_t_ns;        /* stamp of the newest reading taken over */
+    double setpoint_w, setpoint_old_w; /* sent now, and before */
+    uint64_t setpoint_t_ns;    /* when it changed */
+    uint32_t envelope_key[40]; /* gate inputs that the envelope below was computed from */
+    int32_t envelope_lo_w, envelope_hi_w;
+    uint32_t envelope_known, known; /* known: its power is in the sums */
+} unit_memory_t;
+
+/* Estimation's memory: battery power for pairing, the meter's latency, the demand window, the integrals. */
+typedef struct {
+    uint64_t age_due_ns;   /* no point turns stale before */
+    uint64_t second;       /* whole seconds of the monotonic clock, for min and max */
+    int64_t utc_offset_ns; /* UTC - CLOCK_MONOTONIC, set from outside: where the clock's quarter hours begin */
+    unit_memory_t units[UNITS_MAX];
+    history_t total;       /* all units, to measure the meter's latency with */
+    /* grid reading and its pairing */
+    uint64_t grid_seen_t_ns, grid_used_t_ns; /* newest stamp; stamp of the newest reading that said something new */
+    double grid_used_w;
+    uint64_t moved_t_ns;   /* when battery power last moved */
+    double lag_score[LAGS], lag_motion[LAGS], lag_last_w[LAGS];
+    uint32_t lag_lo, lag_hi; /* ages that the readings allow */
+    uint32_t lag_measured, net_known;
+    uint32_t quality_key;  /* site qualities of the last cycle */
+    uint32_t n_known;
+    /* integrals */
     integral_t grid, load, ess, pv;
-    double demand_ws, demand_s, demand_peak_w;
-    uint64_t demand_window; /* number of the running window */
-    double spare[32];
+    uint64_t grid_t_ns, load_t_ns, ess_t_ns, pv_t_ns; /* where each integral stands; 0 = a gap before it */
+    double grid_w, load_w, ess_w, pv_w;
+    /* demand window: sub-windows, the running one at [demand_window % SUBWINDOWS_MAX] */
+    uint64_t demand_window; /* number of the running sub-window of the clock */
+    double demand_ws[SUBWINDOWS_MAX], demand_s[SUBWINDOWS_MAX]; /* import, and time measured */
+    double demand_peak_w;
+    uint64_t demand_t_ns;   /* UTC where the sums stand; 0 = a gap before */
+    uint32_t demand_started, register_seen;
+    double register_wh, register_ws, register_gain; /* learning the utility's register */
+    double import_ws;       /* our own monotone import, for that */
+    uint64_t register_t_ns;
+    double circuit_seen_w[CIRCUITS_MAX], circuit_net_w[CIRCUITS_MAX];
+    uint64_t circuit_t_ns[CIRCUITS_MAX];
+    uint32_t circuits_known, lag_stale;
+    double spare[16];
 } estimate_state_t;
 
 #endif

@@ -7,6 +7,16 @@ cdef extern from "control.h" nogil:
     enum:
         CONTROL_LAYOUT_VERSION
         HISTORY_MAX
+        LAGS
+        CIRCUITS_MAX
+        PHASES_MAX
+        RANGE_SLOTS
+        SUBWINDOWS_MAX
+
+    enum:
+        ORDER_PLAN
+        ORDER_PEAK
+        ORDER_DEMAND
 
     ctypedef struct control_params_t:
         double connection_import_w_max
@@ -21,6 +31,26 @@ cdef extern from "control.h" nogil:
         double meter_latency_s
         double deadband_w
         double pcs_tau_s
+        double meter_latency_s_max
+        double demand_w_max
+        double demand_window_s
+        double demand_step_s
+        double demand_margin_w
+        double demand_ratchet
+        double demand_paid_w
+        double phase_import_w_max
+        double phase_share[PHASES_MAX]
+        double circuit_import_w_max[CIRCUITS_MAX]
+        double circuit_units[CIRCUITS_MAX]
+        double range_w_max
+        double range_window_s
+        double damp_share
+        double damp_lo_hz, damp_hi_hz
+        double follow_grid
+        double target_grid_w
+        double follow_soc_min
+        double recentre
+        double soc_min, soc_max
 
     ctypedef struct unit_view_t:
         double ess_w
@@ -29,27 +59,45 @@ cdef extern from "control.h" nogil:
         double energy_wh
         double setpoint_w
         uint32_t available
-        uint32_t pad
+        uint32_t ess_new
 
     ctypedef struct plant_t:
         double grid_w
+        double net_w
         double load_w
         double ess_w
         double pv_w
         uint64_t grid_t_ns
-        double demand_w, demand_elapsed_s, demand_left_s
+        double latency_s
+        double demand_elapsed_s, demand_left_s
+        double demand_sub_s
+        double demand_used_ws[SUBWINDOWS_MAX]
+        double demand_unknown_s[SUBWINDOWS_MAX]
+        double demand_paid_w
+        double demand_gain
+        double phase_net_w[PHASES_MAX]
+        double circuit_net_w[CIRCUITS_MAX]
         uint32_t grid_ok
         uint32_t load_ok
+        uint32_t phases_ok
+        uint32_t circuits_ok
+        uint32_t demand_windows
         uint32_t n_units
         uint32_t grid_new
+        uint32_t pad
         unit_view_t units[UNITS_MAX]
 
     ctypedef struct orders_t:
         double lease_w
         double import_w_max
         double export_w_max
+        double plan_w
+        double peak_w_max
+        double demand_w_max
         uint32_t lease_held
         uint32_t stop
+        uint32_t flags
+        uint32_t pad
 
     ctypedef struct decision_t:
         double request_w[UNITS_MAX]
@@ -60,30 +108,122 @@ cdef extern from "control.h" nogil:
         double grid_limit_w
         uint32_t reason
         uint32_t preference
+        uint32_t hunting
+        uint32_t pad
 
     ctypedef struct control_state_t:
         double last_total_w
-        double trim_w
+        double trim_w, trim_applied_w
         double ramp_anchor_w
-        double last_load_w
-        uint64_t last_grid_t_ns
-        uint32_t started
-        uint32_t pad
+        double recharge_w
+        double settle_s
+        double last_request_w[UNITS_MAX]
+        double last_applied_w
+        double load_peak_w
+        double range_lo_w[RANGE_SLOTS]
+        double range_hi_w[RANGE_SLOTS]
+        double range_left_s
+        double damp_slow_w, damp_fast_w, damp_mid_w
+        double hunt_last_w, hunt_scale, hunt_s
         double spare[16]
+        uint32_t range_head, range_count
+        uint32_t hunt_signs
+        uint32_t started, recharging
+        uint32_t last_reason, last_preference, pad
+
+    ctypedef struct history_t:
+        uint64_t t_ns[HISTORY_MAX]
+        double w[HISTORY_MAX]
+        uint32_t head, count
+
+    ctypedef struct unit_memory_t:
+        history_t history
+        uint64_t seen_t_ns
+        double setpoint_w, setpoint_old_w
+        uint64_t setpoint_t_ns
+        uint32_t envelope_key[40]
+        int32_t envelope_lo_w, envelope_hi_w
+        uint32_t envelope_known, known
 
     ctypedef struct estimate_state_t:
-        uint64_t history_t_ns[HISTORY_MAX]
-        double history_w[HISTORY_MAX]
-        uint32_t history_head, history_count
-        uint64_t last_grid_t_ns
+        uint64_t age_due_ns
         uint64_t second
+        int64_t utc_offset_ns
+        unit_memory_t units[UNITS_MAX]
+        history_t total
+        uint64_t grid_seen_t_ns, grid_used_t_ns
+        double grid_used_w
+        uint64_t moved_t_ns
+        double lag_score[LAGS]
+        double lag_motion[LAGS]
+        double lag_last_w[LAGS]
+        uint32_t lag_lo, lag_hi
+        uint32_t lag_measured, net_known
+        uint32_t quality_key
+        uint32_t n_known
         integral_t grid, load, ess, pv
-        double demand_ws, demand_s, demand_peak_w
+        uint64_t grid_t_ns, load_t_ns, ess_t_ns, pv_t_ns
+        double grid_w, load_w, ess_w, pv_w
         uint64_t demand_window
-        double spare[32]
+        double demand_ws[SUBWINDOWS_MAX]
+        double demand_s[SUBWINDOWS_MAX]
+        double demand_peak_w
+        uint64_t demand_t_ns
+        uint32_t demand_started, register_seen
+        double register_wh, register_ws, register_gain
+        double import_ws
+        uint64_t register_t_ns
+        double circuit_seen_w[CIRCUITS_MAX]
+        double circuit_net_w[CIRCUITS_MAX]
+        uint64_t circuit_t_ns[CIRCUITS_MAX]
+        uint32_t circuits_known, lag_stale
+        double spare[16]
 
 
+# What one policy accepts: an interval of battery power, and its name.
+cdef struct policy_t:
+    double lo, hi
+    uint32_t reason
+
+# What is left after the policies so far, and the answer in it that lies nearest to the wish.
+cdef struct corridor_t:
+    double lo, hi
+    double wish
+    double answer
+    uint32_t reason              # who moved the answer last
+    uint32_t lo_reason, hi_reason # who set the edges
+
+# The policies, strongest first.
+cdef policy_t connection_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil
+cdef policy_t export_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil
+cdef policy_t phase_limit(const control_params_t* params, const plant_t* plant) noexcept nogil
+cdef policy_t circuit_limit(const control_params_t* params, const plant_t* plant) noexcept nogil
+cdef policy_t backup_reserve(const control_params_t* params, const plant_t* plant) noexcept nogil
+cdef policy_t demand_window(const control_params_t* params, const plant_t* plant, const orders_t* orders,
+                            const control_state_t* state, double hi_w) noexcept nogil
+cdef policy_t peak_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil
+cdef policy_t ramp_limit(const control_params_t* params, const plant_t* plant, const control_state_t* state,
+                         double dt_s) noexcept nogil
+cdef policy_t recharge_band(const control_params_t* params, const plant_t* plant) noexcept nogil
+
+# The resolver: narrows, never widens; a policy that misses what is left takes its nearest edge.
+cdef void narrow(corridor_t* corridor, policy_t policy) noexcept nogil
 
 # One cycle of the corridor. Reads plant and orders, writes decision; dt_s is the true length of the cycle.
 cdef void control_step(const control_params_t* params, const plant_t* plant, const orders_t* orders,
                        control_state_t* state, decision_t* decision, double dt_s) noexcept nogil
+
+# Shares total_w among the units by headroom and state of charge; never beyond a unit's envelope.
+cdef void split(const control_params_t* params, const plant_t* plant, double total_w, double* request_w) noexcept nogil
+
+
+cdef class Decision:
+    cdef decision_t decision
+    cdef uint32_t n_units
+
+
+cdef class Control:
+    cdef control_params_t params
+    cdef plant_t plant
+    cdef orders_t orders
+    cdef control_state_t state

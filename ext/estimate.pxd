@@ -1,17 +1,33 @@
 # ext/estimate.pxd: from readings of different ages to one picture of the plant.
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
-from tidegate.ext.control cimport estimate_state_t, plant_t
-from tidegate.ext.image cimport point_t
+from tidegate.ext.control cimport estimate_state_t, history_t, plant_t
+from tidegate.ext.image cimport POINTS_MAX, UNITS_MAX, integral_t, point_t
 from tidegate.ext.program cimport program_t
 from tidegate.ext.gate cimport gate_input_t, gate_verdict_t
 
 
 # Ages every point of the device maps: good or held readings older than their row allows become stale.
-cdef void image_age(const program_t* program, point_t* image, uint64_t t_ns) noexcept nogil
+cdef void image_age(const program_t* program, point_t* image, estimate_state_t* state, uint64_t t_ns) noexcept nogil
 
 # Fills plant (units' envelope by gate_envelope from inputs[unit]), advances history, demand window and integrals,
 # and writes the site's own points (grid, load, ess, pv, demand, integrals) into the image.
 cdef void estimate_step(const program_t* program, point_t* image, const gate_input_t* inputs,
                         const gate_verdict_t* last, estimate_state_t* state, plant_t* plant,
                         uint64_t t_ns, uint64_t dt_ns) noexcept nogil
+
+# Power at time t_ns by straight lines between readings; the first and the last reading hold outside.
+cdef double history_at(const history_t* history, uint64_t t_ns) noexcept nogil
+
+# Trapezoid between two readings dt_s apart, import and export told apart at the zero crossing.
+cdef void integral_add(integral_t* integral, double from_w, double to_w, double dt_s) noexcept nogil
+
+
+cdef class Estimate:
+    cdef program_t* program
+    cdef point_t* image
+    cdef gate_input_t* inputs
+    cdef gate_verdict_t* verdicts
+    cdef estimate_state_t* state
+    cdef plant_t plant
+    cdef dict names

@@ -85,7 +85,7 @@ cdef void read(core_t* core, uint64_t t_ns) noexcept nogil:
             block_decode(core.program, done, core.image)
             port_done_pop(&core.mail[i])
             done = port_done_peek(&core.mail[i])
-    image_age(core.program, core.image, t_ns)
+    image_age(core.program, core.image, &core.estimate, t_ns)
     take_orders(core, t_ns)
     phase_done(core, PHASE_READ)
 
