@@ -88,6 +88,7 @@ cdef struct can_bus_t:
     uint8_t bus, flags
     uint8_t ready      # can_bus_init has run
     uint8_t fd_dead    # only a fresh descriptor helps
+    uint8_t lost       # bus-off or down, and the points have been told
     uint32_t queue_head, queue_tail, out_head, out_tail
     uint64_t tx_due_ns     # the earliest of tx_next_ns
     uint64_t t_drained_ns  # last time that nothing was left waiting

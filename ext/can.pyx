@@ -10,7 +10,7 @@ from libc.stdint cimport UINT64_MAX
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from tidegate.ext.image cimport IMAGE_LAYOUT_VERSION, POINTS_MAX, QUALITY_GOOD, QUALITY_INVALID, QUALITY_NEVER
+from tidegate.ext.image cimport IMAGE_LAYOUT_VERSION, POINTS_MAX, QUALITY_GOOD, QUALITY_HELD, QUALITY_INVALID, QUALITY_NEVER, QUALITY_STALE
 from tidegate.ext.program cimport (
     CAN_BUSES_MAX, CAN_FIELD_ABS, CAN_FIELD_FLOAT, CAN_FIELD_MUXED, CAN_FIELD_ONE_OF, CAN_FIELD_SENTINEL,
     CAN_FIELDS_MAX,
@@ -343,16 +343,23 @@ cdef inline int _failed(can_bus_t* bus, int error) noexcept nogil:
     return -error
 
 
-cdef int can_drain(const program_t* program, can_bus_t* bus, point_t* image, can_frame_stats_t* per_id,
+cdef void _lose_points(const program_t* program, const can_bus_t* bus, point_t* image) noexcept nogil:
+    cdef const can_frame_row_t* row
+    cdef point_t* point
+    cdef uint32_t i, j
+    for i in range(program.n_can_frames):
+        row = &program.can_frames[i]
+        if row.bus != bus.bus:
+            continue
+        for j in range(row.field_first, <uint32_t>row.field_first + row.field_count):
+            point = &image[program.can_fields[j].point]
+            if point.quality in (QUALITY_GOOD, QUALITY_HELD):
+                point.quality = QUALITY_STALE
+
+
+cdef int _drain_fd(const program_t* program, can_bus_t* bus, point_t* image, can_frame_stats_t* per_id,
                    uint64_t t_ns) noexcept nogil:
     cdef int n, i
-    if bus.fd < 0 and bus.queue_head == bus.queue_tail and bus.fd_fresh == 0:
-        return 0
-    if not bus.ready:
-        can_bus_init(bus, program)
-    _take_fresh_fd(bus)
-    if bus.fd < 0:
-        return _drain_queue(program, bus, image, per_id, t_ns)
     if bus.fd_dead:
         return -bus.stats.error
     n = can_batch_receive(&bus.batch, bus.fd)
@@ -365,6 +372,25 @@ cdef int can_drain(const program_t* program, can_bus_t* bus, point_t* image, can
     if n < CAN_BATCH_MAX:
         bus.t_drained_ns = t_ns
     return n
+
+
+cdef int can_drain(const program_t* program, can_bus_t* bus, point_t* image, can_frame_stats_t* per_id,
+                   uint64_t t_ns) noexcept nogil:
+    cdef int taken
+    if bus.fd < 0 and bus.queue_head == bus.queue_tail and bus.fd_fresh == 0:
+        return 0
+    if not bus.ready:
+        can_bus_init(bus, program)
+    _take_fresh_fd(bus)
+    if bus.fd < 0:
+        taken = _drain_queue(program, bus, image, per_id, t_ns)
+    else:
+        taken = _drain_fd(program, bus, image, per_id, t_ns)
+    # Off the bus nothing can come: its points are stale now, not when their age has run out.
+    if bus.stats.state >= CAN_BUS_OFF and not bus.lost:
+        _lose_points(program, bus, image)
+    bus.lost = bus.stats.state >= CAN_BUS_OFF
+    return taken
 
 
 # ---- write ----

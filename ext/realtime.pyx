@@ -10,11 +10,14 @@ from libc.string cimport memset
 
 cdef extern from "<sys/mman.h>" nogil:
     int mlockall(int flags)
+    int mlock(const void* start, size_t size)
     int MCL_CURRENT
     int MCL_FUTURE
+    int MCL_ONFAULT
 
 cdef extern from "<malloc.h>" nogil:
     int mallopt(int parameter, int value)
+    int malloc_trim(size_t pad)
     int M_TRIM_THRESHOLD
     int M_MMAP_MAX
     int M_ARENA_MAX
@@ -29,7 +32,8 @@ cdef extern from "<sched.h>" nogil:
 
 
 def keep_heap() -> None:
-    """Never give heap back to the kernel and never map it piecewise: unmapping interrupts every CPU of the process."""
+    """Give back what start-up left over, then never again: unmapping interrupts every CPU of the process."""
+    malloc_trim(0)
     mallopt(M_TRIM_THRESHOLD, -1)
     mallopt(M_MMAP_MAX, 0)
     mallopt(M_ARENA_MAX, 1)
@@ -44,8 +48,17 @@ def prefault_heap(int size=1 << 20) -> None:
 
 
 def lock_memory() -> int:
-    """Lock all present and future pages. Returns 0 or errno (ENOMEM: RLIMIT_MEMLOCK too small; EPERM)."""
-    return 0 if mlockall(MCL_CURRENT | MCL_FUTURE) == 0 else errno
+    """Lock every page as soon as it is touched, now and in future. Returns 0 or errno (ENOMEM, EPERM).
+
+    The interpreter's pages that nobody touches stay out of memory; what the loop runs on is fetched whole by
+    `lock_range`.
+    """
+    return 0 if mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0 else errno
+
+
+def lock_range(size_t start, size_t size) -> int:
+    """Fetch and lock the pages from address `start`. Returns 0 or errno."""
+    return 0 if mlock(<const void*>start, size) == 0 else errno
 
 
 def set_fifo(int priority) -> int:

@@ -5,6 +5,7 @@ is locked. Everything it knows of the site is in the program that it is handed a
 """
 
 import argparse
+import gc
 import json
 import mmap
 import os
@@ -34,6 +35,8 @@ from tidegate.hal import canbus
 LOOP_PRIORITY = 80
 PORT_PRIORITY = 70
 DRAIN_S = 1.0  # for the last setpoint to reach the wire
+THREAD_STACK = 256 << 10  # bytes; locked memory counts them
+EXT = os.path.dirname(ext_image.__file__)
 HEAVY = ("numpy", "zmq", "pydantic")
 
 
@@ -106,6 +109,25 @@ def hold_cpu_awake(stack: ExitStack, lacks: Lacks) -> None:
         stack.callback(os.close, fd)
     except OSError as error:
         lacks.ask("/dev/cpu_dma_latency", error.errno or 1, "deep idle states delay the wake-up by up to a millisecond")
+
+
+def lock_all() -> int:
+    """Lock this process's memory: all that is touched, and all that the loop runs on whether touched or not.
+
+    Returns 0 or the first errno. Code and data of the compiled core, libc and the shared memory are fetched whole, so
+    that a path taken for the first time in a fault meets no page fault of its own.
+    """
+    error = realtime.lock_memory()
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            words = line.split(maxsplit=5)
+            place = words[5].strip() if len(words) > 5 else ""
+            if words[1].startswith("r") and (
+                EXT in place or "/libc" in place or place.startswith(("[heap", "/memfd:"))
+            ):
+                start, end = (int(word, 16) for word in words[0].split("-"))
+                error = error or realtime.lock_range(start, end - start)
+    return error
 
 
 def loaded_heavies() -> list[str]:
@@ -194,6 +216,7 @@ def main(words: list[str] | None = None) -> int:
     core = Core(blob, shared)
     start_head(shared, raw, rows)
     lacks = Lacks()
+    threading.stack_size(THREAD_STACK)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: core.stop())
@@ -206,11 +229,13 @@ def main(words: list[str] | None = None) -> int:
             port.start(PORT_PRIORITY)
 
         core.dry_cycle()
+        del raw, rows, describe
+        gc.collect()
         realtime.keep_heap()
         realtime.prefault_heap()
         lacks.ask(
             "mlockall",
-            realtime.lock_memory(),
+            lock_all(),
             "a page fault may delay a cycle (raise memlock in limits.conf, or use the systemd unit)",
         )
         hold_cpu_awake(stack, lacks)

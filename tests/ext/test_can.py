@@ -12,7 +12,7 @@ import pytest
 from tidegate.ext.can import CRC_NAMES, Bus
 
 MS = 1_000_000
-GOOD, INVALID, NEVER = 1, 4, 0
+NEVER, GOOD, STALE, INVALID = 0, 1, 3, 4
 
 # The 0x351 and 0x356 frames of the Pylontech family; fact sheet section 1.1.
 LIMITS = {
@@ -379,6 +379,35 @@ def test_error_frames_move_the_bus_state(flags: int, data1: int, state: str) -> 
     stats = bus.stats
     assert stats["state"] == state
     assert (stats["error_frames"], stats["tec"], stats["rec"]) == (1, 130, 12)
+
+
+def test_bus_off_makes_the_points_stale_at_once_and_only_a_frame_makes_them_good() -> None:
+    bus = Bus([LIMITS, STATUS])
+    bus.inject(0x351, bytes(8), 1)
+    bus.inject(0x356, struct.pack("<hhh", 0, 0, 9999), 1)
+    bus.drain(1)
+    bus.inject(CAN_ERR_FLAG | 0x40, bytes(8), 2)
+    bus.drain(2)
+    assert bus.point(0) == (0.0, 1, STALE, 1)
+    assert bus.point(6)[2] == INVALID, "not believable stays what it was"
+    bus.inject(CAN_ERR_FLAG | 0x100, bytes(8), 3)
+    bus.drain(3)
+    assert bus.point(0)[2] == STALE, "a restart is no reading"
+    bus.inject(0x351, bytes(8), 4)
+    bus.drain(4)
+    assert bus.point(0)[2] == GOOD
+    assert bus.point(4)[2] == STALE
+
+
+def test_a_lost_descriptor_makes_the_points_stale_at_once(pair: tuple[socket.socket, socket.socket]) -> None:
+    near, far = pair
+    bus = Bus([LIMITS], fd=near.fileno())
+    far.send(frame_bytes(0x351, bytes(8)))
+    bus.drain(1)
+    assert bus.point(0)[2] == GOOD
+    far.close()
+    bus.drain(2)
+    assert bus.point(0)[2] == STALE
 
 
 def test_a_restart_after_bus_off_makes_the_bus_active() -> None:

@@ -116,7 +116,8 @@ static void check(uint64_t t_ns) {
     for (uint32_t i = 0; i < program.n_can_fields; i++) {
         const can_field_row_t *f = &program.can_fields[i];
         const point_t *p = &image[i];
-        MUST(p->quality == QUALITY_NEVER || p->quality == QUALITY_GOOD || p->quality == QUALITY_INVALID);
+        MUST(p->quality != QUALITY_HELD && p->quality <= QUALITY_INVALID);
+        MUST(p->quality != QUALITY_STALE || p->changes > 0);
         if (p->quality == QUALITY_GOOD) {
             MUST(isfinite(p->value) && p->value >= f->min && p->value <= f->max);
             MUST(p->changes > 0 && p->t_ns <= t_ns);
