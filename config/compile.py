@@ -13,6 +13,7 @@ from tidegate.hal.vocabulary import signals
 
 RAMP_GO_S = 0.5  # from zero to full power, where the site file says nothing
 RAMP_STOP_S = 0.02
+IDENTITY_MAX = 3  # signature words of a converter that the core watches
 INT32_MAX = 2**31 - 1  # the gate's "no limit of its own" for currents
 
 # Age budget: so many readings may fail before a point is stale, inside a floor and a ceiling.
@@ -293,6 +294,13 @@ class Compiler:
                     f"storage[{storage.name}].{key}: missing; {self.maps[storage.bms].name} gives no such "
                     f"limit, so the site must"
                 )
+        identity = pcs.identity_points() if pcs is not None else []
+        if len(identity) > IDENTITY_MAX:
+            self.problems.append(
+                f"storage[{storage.name}].pcs: {storage.pcs} has {len(identity)} signature words, "
+                f"at most {IDENTITY_MAX}"
+            )
+        row["identity"] = [f"{storage.pcs}.{name}" for name in identity[:IDENTITY_MAX]]
         highest = max(storage.charge_w_max, storage.discharge_w_max)
         go = storage.ramp_go_w_per_s or highest / RAMP_GO_S
         stop = storage.ramp_stop_w_per_s or max(highest / RAMP_STOP_S, 5 * go)

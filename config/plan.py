@@ -12,7 +12,10 @@ from tidegate.hal.map_schema import DeviceMap, Point
 SHARE_MAX = 0.8  # of the line for timed polls; the rest belongs to writes, repeats and what polls as often as it can
 ROUND_MAX_NS = 1_000_000_000  # a control that sees the grid less than once a second is no control
 REQUEST_BYTES, WRITE_REQUEST_BYTES, WRITE_REPLY_BYTES = 8, 13, 8
-SIGNATURE_REACH = 8  # words in front of a SunSpec block that are worth reading to recognise the reply
+SIGNATURE_REACH = {
+    "pcs": 16,
+    "meter": 8,
+}  # words in front of a SunSpec block that are worth reading to recognise the reply
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,10 @@ def _reply_bytes(function: int, count: int) -> int:
 def _signature(found: DeviceMap, address: int, count: int) -> tuple[int, int, int | None]:
     """(address, count, word) with the SunSpec model's ID word in front where it is near: the reply proves itself."""
     for number, start in found.model_starts().items():
-        if 0 <= address - start <= SIGNATURE_REACH and count + address - start <= found.modbus.regs_max:
+        if (
+            0 <= address - start <= SIGNATURE_REACH.get(found.map.kind, 0)
+            and count + address - start <= found.modbus.regs_max
+        ):
             return start, count + address - start, number
     return address, count, None
 
@@ -148,7 +154,8 @@ def device_blocks(serial: Serial, device: Device, found: DeviceMap, problems: li
         def close(run: list[Point], first: int, last: int, function: int, poll: str) -> None:
             count = last - first + 1
             count += count % 2 if found.modbus.regs_even else 0
-            address, count, word = _signature(found, first, count)
+            # The points that are read once carry their own proof where they need one.
+            address, count, word = _signature(found, first, count) if poll != "once" else (first, count, None)
             period_ms = {"fast": device.poll_fast_ms, "slow": device.poll_slow_ms, "once": 0.0}[poll]
             blocks.append(
                 Block(device.name, function, poll, address, count, tuple(run), round(period_ms * 1e6), 0, word)

@@ -141,6 +141,7 @@ cdef uint64_t level_rows(const program_t* program, const unit_row_t* u, const po
 cdef uint64_t pcs_rows(const unit_row_t* u, const point_t* image) noexcept nogil:
     cdef uint32_t seen = (
         seen_as(image, u.pcs_w) | seen_as(image, u.pcs_state) | seen_as(image, u.pcs_fault) | seen_as(image, u.pcs_ready)
+        | seen_as(image, u.identity[0]) | seen_as(image, u.identity[1]) | seen_as(image, u.identity[2])
     )
     cdef bint stale = (seen & QUALITY_BIT(QUALITY_STALE)) != 0
     return (

@@ -180,7 +180,8 @@ typedef struct {
     int16_t pcs_w, pcs_state, pcs_fault, pcs_hb; /* pcs_w + discharge */
     int16_t pcs_ready;                     /* 1 = the PCS accepts and runs setpoints */
     int16_t dc_v, dc_a;                    /* PCS side, for the cross check */
-    int16_t pad[7];
+    int16_t identity[3];                   /* believable only while the PCS is the device of its map */
+    int16_t pad[4];
     double energy_wh;                      /* usable, nameplate */
     gate_limits_t gate;
 } unit_row_t;

@@ -188,7 +188,8 @@ cdef extern from "program.h" nogil:
         int16_t pcs_w, pcs_state, pcs_fault, pcs_hb
         int16_t pcs_ready
         int16_t dc_v, dc_a
-        int16_t pad[7]
+        int16_t identity[3]
+        int16_t pad[4]
         double energy_wh
         gate_limits_t gate
 

@@ -327,7 +327,7 @@ _POINT_FIELDS = {
     "point", "sf_point", "readback_point",
     "soc", "soh", "pack_v", "pack_a", "temp_max_c", "temp_min_c", "charge_a_max", "discharge_a_max", "charge_v_max",
     "discharge_v_min", "charge_w_max", "discharge_w_max", "cell_v_max", "cell_v_min", "charge_ok", "discharge_ok",
-    "alarm", "warning", "pcs_w", "pcs_state", "pcs_fault", "pcs_hb", "pcs_ready", "dc_v", "dc_a",
+    "alarm", "warning", "pcs_w", "pcs_state", "pcs_fault", "pcs_hb", "pcs_ready", "dc_v", "dc_a", "identity",
     "grid_w", "grid_w_l", "pv_w", "circuit_w", "grid_import_wh", "grid_export_wh",
 }
 _NO_LIMIT = ("connection_import_w_max", "connection_export_w_max", "peak_w_max", "recharge_w_max", "ramp_up_w_per_s",
@@ -496,7 +496,8 @@ def pack(spec: dict) -> bytes:
     defaults = {**control, **{key: INFINITY for key in _NO_LIMIT if key in dict(control)}}
     p.control = _complete("control", spec.get("control", {}), defaults, None)
 
-    none = {key: -1 for key in _POINT_FIELDS if key in dict(unit)}
+    none = {key: [-1] * len(value) if isinstance(value, list) else -1
+            for key, value in dict(unit).items() if key in _POINT_FIELDS}
     for i, given in enumerate(spec.get("units", [])):
         row = _complete(f"units[{i}]", given, {**unit, **none}, names)
         row["gate"] = _complete(f"units[{i}].gate", given.get("gate", {}), dict(unit.gate), None)

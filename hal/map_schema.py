@@ -304,6 +304,10 @@ class DeviceMap(Strict):
         """The sort of bus: serial or can."""
         return "can" if self.map.protocol == "can" else "serial"
 
+    def identity_points(self) -> list[str]:
+        """Hidden points that are believable only while the device is the one of the map."""
+        return [p.name for p in self.point if p.hidden and p.name.endswith("_word")]
+
     def model_starts(self) -> dict[int, int]:
         """SunSpec model number -> address of its ID word, for models that a point reads; empty for other maps."""
         starts = {}

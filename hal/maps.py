@@ -251,7 +251,48 @@ def _resolve_sunspec(where: str, raw: dict[str, Any], addresses: dict[int, int],
                         "hidden": True,
                     },
                 )
+            if section == "command":
+                # What is written must be the model that the map means: a chain in another order puts others there.
+                name = f"m{number}_id_word"
+                made.setdefault(
+                    name,
+                    {
+                        "name": name,
+                        "register": f"{number}.ID",
+                        "unit": "word",
+                        "model": number,
+                        "field": "ID",
+                        "address": addresses[number],
+                        "type": "u16",
+                        "range": [float(number), float(number)],
+                        "poll": "once",
+                        "hidden": True,
+                    },
+                )
     raw["point"] = list(raw.get("point", [])) + list(made.values())
+
+
+def _signature_points(raw: dict[str, Any]) -> list[dict[str, Any]]:
+    """One hidden point a signature word, believable only with the word that the map names."""
+    points = []
+    for row in raw.get("signature", []):
+        words, address = row.get("words"), row.get("address")
+        if not isinstance(words, list) or not isinstance(address, int):
+            continue  # the schema says what is missing
+        for i, word in enumerate(words):
+            points.append(
+                {
+                    "name": f"{row.get('name')}_{i}_word",
+                    "register": row.get("register", ""),
+                    "unit": "word",
+                    "function": row.get("function", raw.get("modbus", {}).get("function", 3)),
+                    "address": address + i,
+                    "range": [float(word), float(word)],
+                    "poll": "once",
+                    "hidden": True,
+                }
+            )
+    return points
 
 
 def _resolve_can(where: str, raw: dict[str, Any], folder: Traversable, problems: list[str]) -> None:
@@ -315,6 +356,7 @@ def load_map(
         for row in raw.get("point", []):
             row.setdefault("function", modbus.get("function", 3))
             row.setdefault("word_order", modbus.get("word_order", "high-first"))
+        raw["point"] = list(raw.get("point", [])) + _signature_points(raw)
         for row in raw.get("command", []):
             row.setdefault("function", modbus.get("write_function", 16))
             row.setdefault("word_order", modbus.get("word_order", "high-first"))

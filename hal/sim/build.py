@@ -358,6 +358,9 @@ def _fill_slave(built: Built, number: int, slave: dict[str, Any], device: dict[s
         if TYPE_NAMES[row["type"]] == "sunssf":
             world.set_words(number, space, address, [exponents.get(row["point"], 0) & 0xFFFF])
             continue
+        if row["min"] == row["max"]:  # a word that proves which device this is
+            world.set_words(number, space, address, [int(row["min"])])
+            continue
         if one_of and (space, address) in bound:
             continue  # the state itself stands there
         bound.add((space, address))

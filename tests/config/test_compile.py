@@ -200,3 +200,11 @@ def test_sunspec_addresses_of_the_site_replace_those_of_the_map():
 def test_a_site_model_can_be_copied_from_a_parsed_one():
     site, _ = parse_site(copy.deepcopy(demo_raw()))
     assert isinstance(site, Site) and site.simulated
+
+
+def test_the_core_watches_the_words_that_prove_the_converter(demo):
+    rows, _ = demo
+    watched = [rows["points"][i]["name"] for i in rows["units"][0]["identity"] if i >= 0]
+    assert watched == ["pcs1.m715_id_word", "pcs1.m704_id_word"]
+    words = [f for f in rows["fields"] if rows["points"][f["point"]]["name"] == "pcs1.m704_id_word"]
+    assert words[0]["min"] == words[0]["max"] == 704.0

@@ -262,3 +262,21 @@ def test_not_a_number_and_infinities_are_no_readings():
     for regs in ((0x7FC0, 0), (0x7F80, 0), (0xFF80, 0)):
         assert decode_registers(point, regs) is None
     assert decode_registers(point, (0x0000, 0x0000)) == 0.0 and math.isfinite(decode_registers(point, (0x4366, 0x3333)))
+
+
+def test_what_a_converter_map_writes_is_guarded_by_the_model_number():
+    found = maps.shipped("sunspec-701")
+    assert found.identity_points() == ["m715_id_word", "m704_id_word"]
+    words = {p.name: p for p in found.point}
+    assert decode_registers(words["m704_id_word"], [704]) == 704.0
+    assert decode_registers(words["m704_id_word"], [713]) is None
+
+
+def test_signature_words_become_points_that_only_the_right_device_makes_believable(tmp_path):
+    path = tmp_path / "broken.toml"
+    path.write_text(METER + '[[signature]]\nname = "model"\naddress = 0x8960\nfunction = 3\nwords = [0x4232, 0x3300]\n')
+    found = maps.load_map(str(path))
+    assert found.identity_points() == ["model_0_word", "model_1_word"]
+    second = next(p for p in found.point if p.name == "model_1_word")
+    assert second.address == 0x8961 and decode_registers(second, [0x3300]) is not None
+    assert decode_registers(second, [0x3301]) is None
