@@ -97,17 +97,33 @@ cdef struct can_frame_out_t:
     uint32_t field_first, field_count, mux_count, mux_at
     uint32_t mux_values[16]
     uint32_t counter, faults
+    int32_t battery, has_alarm
     uint64_t period_ns, next_ns
     uint8_t template[8]
 
 # A load step on its way: seen in the registers, answered on the wire.
+# What the world knows of one storage unit's channels.
+cdef struct heard_t:
+    uint64_t bms_ns, pcs_ns      # last frame or reply that reached the core's side unspoilt
+    uint64_t alarm_ns            # the alarm that stands has been on the bus since, 0 = none
+    uint64_t line_faulty_ns      # last moment with a fault on the converter's line
+    uint32_t zero_on_wire, pad   # setpoint 0 has been seen on the wire since the alarm
+
 cdef struct answer_t:
     uint64_t step_t_ns, shown_t_ns
     double set_w[PCS_MAX]  # setpoints on the wire before it
     uint32_t open
 
+# What the core must never do, counted in cycles; and how long the answers took.
 cdef struct checks_t:
-    uint64_t cycles, outside_envelope, outside_nameplate, lapses, heartbeat_without_health
+    uint64_t cycles, outside_envelope, outside_nameplate, heartbeat_without_health
+    uint64_t alarm_unanswered    # a setpoint beside an alarm that came two cycles ago
+    uint64_t alarm_on_wire       # the same on the wire, later than the bound, on a line without faults
+    uint64_t blind_bms           # a setpoint although nothing was heard of the BMS for longer than the bound
+    uint64_t blind_meter         # the same for the grid meter
+    uint64_t blind_pcs           # the same for the converter
+    uint64_t setpoint_to_tripped # a setpoint although the unit stands tripped
+    uint64_t alarms, alarm_wire_ns_max, alarm_wire_ns_sum
     uint64_t reason_cycles[REASON_SLOTS]
     uint64_t mode_cycles[16]
 
@@ -138,6 +154,9 @@ cdef struct world_t:
     uint8_t* wire_log                # filled since the last flush
     uint32_t wire_log_used, wire_log_size, wire_log_lost
     checks_t checks
+    heard_t heard[PCS_MAX]           # by battery, which is by unit
+    uint64_t heard_grid_ns
+    uint64_t bms_bound_ns, meter_bound_ns, pcs_bound_ns, alarm_bound_ns  # 0 = not checked
     double* series                   # SERIES_COLUMNS each
     uint32_t series_used, series_size, series_every, series_left
     double series_grid_max_w, series_grid_min_w

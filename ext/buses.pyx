@@ -82,6 +82,18 @@ cdef void world_watch_step(world_t* world, uint64_t t_ns) noexcept nogil:
         answer.open = 0  # not answered: the controller saw no need or could not
 
 
+cdef void alarm_answered(world_t* world, int battery, int number, uint64_t t_ns) noexcept nogil:
+    """Take the time from the first alarm frame on the bus to the last byte of setpoint 0."""
+    cdef heard_t* heard = &world.heard[battery]
+    if heard.alarm_ns == 0 or heard.zero_on_wire or world.wire_set_w[number] != 0.0 or t_ns <= heard.alarm_ns:
+        return
+    heard.zero_on_wire = 1
+    world.checks.alarms += 1
+    world.checks.alarm_wire_ns_sum += t_ns - heard.alarm_ns
+    if t_ns - heard.alarm_ns > world.checks.alarm_wire_ns_max:
+        world.checks.alarm_wire_ns_max = t_ns - heard.alarm_ns
+
+
 cdef void watch_setpoint(world_t* world, int number, uint64_t t_ns) noexcept nogil:
     """A setpoint has reached PCS `number`: t_ns is its last byte."""
     cdef answer_t* answer = &world.answer
@@ -89,6 +101,7 @@ cdef void watch_setpoint(world_t* world, int number, uint64_t t_ns) noexcept nog
     cdef uint32_t i
     world.wire_set_w[number] = world.plant.pcs[number].v[PCS_SET_W]
     world.wire_set_t_ns[number] = t_ns
+    alarm_answered(world, world.plant.pcs[number].battery, number, t_ns)
     if not answer.open or answer.shown_t_ns == 0 or t_ns <= answer.shown_t_ns:
         return
     for i in range(world.plant.n_pcs):
@@ -175,6 +188,11 @@ cdef void line_request_done(world_t* world, int number, uint64_t t_ns) noexcept 
     memcpy(line.last_reply, reply, length)
     line.last_reply_length = length
     line_send(line, reply, length, start_ns)
+    start_ns += length * line.char_ns
+    if slave.pcs >= 0:
+        world.heard[world.plant.pcs[slave.pcs].battery].pcs_ns = start_ns
+    elif slave.meter >= 0 and world.plant.meters[slave.meter].source == METERS_GRID:
+        world.heard_grid_ns = start_ns
 
 
 cdef int reply_spoil(world_t* world, line_t* line, const slave_faults_t* faults, uint8_t* reply, uint32_t* length,
@@ -418,6 +436,22 @@ cdef void can_put(world_t* world, int bus, const can_frame* frame, uint64_t t_ns
     world.can_sent += 1
 
 
+cdef void frame_heard(world_t* world, const can_frame_out_t* frame, uint64_t t_ns) noexcept nogil:
+    """Note what the core can know once this frame has gone out."""
+    cdef heard_t* heard
+    if frame.battery < 0 or frame.faults:
+        return
+    heard = &world.heard[frame.battery]
+    heard.bms_ns = t_ns
+    if not frame.has_alarm:
+        return
+    if world.plant.batteries[frame.battery].v[BATTERY_ALARM] == 0.0:
+        heard.alarm_ns = 0
+    elif heard.alarm_ns == 0:
+        heard.alarm_ns = t_ns
+        heard.zero_on_wire = 0
+
+
 cdef void can_emit(world_t* world, uint64_t t_ns) noexcept nogil:
     """Put every frame that is due on its bus."""
     cdef uint32_t i, wrong
@@ -437,6 +471,7 @@ cdef void can_emit(world_t* world, uint64_t t_ns) noexcept nogil:
                 out.can_id ^= EXTENDED
             if world.can_silent & (1u << frame.bus) == 0 and wrong & (1u << (FAULT_CAN_ID_SILENT - FAULT_CAN_SILENT)) == 0:
                 can_put(world, frame.bus, &out, frame.next_ns)
+                frame_heard(world, frame, frame.next_ns)
                 if wrong & (1u << (FAULT_CAN_SPOOF - FAULT_CAN_SILENT)):
                     can_put(world, frame.bus, &out, frame.next_ns)
             frame.next_ns += frame.period_ns

@@ -38,8 +38,22 @@ cdef void world_check(world_t* world) noexcept nogil:
     cdef checks_t* checks = &world.checks
     cdef uint32_t unit, reason
     cdef int32_t setpoint_w
+    cdef heard_t* heard
     for unit in range(core.program.n_units):
         setpoint_w = core.verdicts[unit].setpoint_w
+        if setpoint_w == 0:
+            continue
+        heard = &world.heard[unit]
+        if core.gates[unit].tripped:
+            checks.setpoint_to_tripped += 1
+        if heard.alarm_ns and world.t_ns > heard.alarm_ns + 2 * world.period_ns:
+            checks.alarm_unanswered += 1
+        if world.bms_bound_ns and world.t_ns > heard.bms_ns + world.bms_bound_ns:
+            checks.blind_bms += 1
+        if world.meter_bound_ns and world.t_ns > world.heard_grid_ns + world.meter_bound_ns:
+            checks.blind_meter += 1
+        if world.pcs_bound_ns and world.t_ns > heard.pcs_ns + world.pcs_bound_ns:
+            checks.blind_pcs += 1
         if setpoint_w > core.verdicts[unit].envelope_hi_w or setpoint_w < core.verdicts[unit].envelope_lo_w:
             checks.outside_envelope += 1
         if (
@@ -47,12 +61,36 @@ cdef void world_check(world_t* world) noexcept nogil:
             or -setpoint_w > core.program.units[unit].gate.charge_w_max
         ):
             checks.outside_nameplate += 1
-        if setpoint_w != 0 and not core.verdicts[unit].heartbeat_ok:
+        if not core.verdicts[unit].heartbeat_ok:
             checks.heartbeat_without_health += 1
+    if world.alarm_bound_ns:
+        wire_check(world)
     reason = <uint32_t>core.image[SITE_REASON].value if core.image[SITE_REASON].value >= 0.0 else 0
     checks.reason_cycles[reason % REASON_SLOTS] += 1
     checks.mode_cycles[core.mode & 15] += 1
     checks.cycles += 1
+
+
+cdef void wire_check(world_t* world) noexcept nogil:
+    """An alarm must have taken the setpoint on the wire to 0 within the bound, if the line had no fault meanwhile."""
+    cdef uint32_t i, line
+    cdef heard_t* heard
+    cdef int battery
+    for i in range(world.plant.n_pcs):
+        battery = world.plant.pcs[i].battery
+        heard = &world.heard[battery]
+        for line in range(world.n_slaves):
+            if world.slaves[line].pcs == <int>i and (
+                world.slave_faults[line].bits or world.lines[world.slaves[line].port].fault_bits
+            ):
+                heard.line_faulty_ns = world.t_ns
+        if (
+            heard.alarm_ns
+            and world.wire_set_w[i] != 0.0
+            and world.t_ns > heard.alarm_ns + world.alarm_bound_ns
+            and world.t_ns > heard.line_faulty_ns + 2000000000
+        ):
+            world.checks.alarm_on_wire += 1
 
 
 cdef void series_row(world_t* world) noexcept nogil:
@@ -275,6 +313,16 @@ cdef class World:
         self.world.plant.limit_w = limit_w
         self.world.plant.step_w = step_w
         self.world.plant.reaction_ns = <uint64_t>(reaction_s * 1e9)
+
+    def set_bounds(self, *, double bms_s=0.0, double meter_s=0.0, double pcs_s=0.0, double alarm_s=0.0):
+        """How long the core may go on after a silence or an alarm, before `checks` counts it; 0 = not checked.
+
+        alarm_s: from the alarm frame on the bus to setpoint 0 on the wire.
+        """
+        self.world.bms_bound_ns = <uint64_t>(bms_s * 1e9)
+        self.world.meter_bound_ns = <uint64_t>(meter_s * 1e9)
+        self.world.pcs_bound_ns = <uint64_t>(pcs_s * 1e9)
+        self.world.alarm_bound_ns = <uint64_t>(alarm_s * 1e9)
 
     def add_battery(self, *, double cells, double capacity_ah, double r_ohm, ocv_soc, ocv_v, double soc, double temp_c, double soh=1.0,
                     double heat_j_per_k, double cooling_w_per_k, double ambient_c, double charge_a_max,
@@ -513,6 +561,8 @@ cdef class World:
         frame.field_first = self.world.n_can_fields
         frame.field_count = 0
         frame.mux_count = 0
+        frame.battery = -1
+        frame.has_alarm = 0
         if crc is not None:
             frame.crc_kind, frame.crc_byte = crc
         if mux is not None:
@@ -534,6 +584,9 @@ cdef class World:
             field.offset = row["offset"]
             field.sentinel = row["sentinel"]
             field.source = self.variable(tuple(row["source"]))
+            frame.battery = row["source"][1]
+            if row["source"][2] == "alarm":
+                frame.has_alarm = 1
             if field.flags & CAN_FIELD_MUXED and mux is not None:
                 if field.mux_value not in [frame.mux_values[k] for k in range(frame.mux_count)] and frame.mux_count < 16:
                     frame.mux_values[frame.mux_count] = field.mux_value
