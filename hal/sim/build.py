@@ -45,6 +45,8 @@ DEFAULTS: dict[str, Any] = {
     "turnaround_ms": 1.0,
     "turnaround_jitter_ms": 0.5,
     "step_w": 2000.0,
+    "trace_ppm": 100.0,
+    "trace_phase_s": None,
     "faults": (),
 }
 
@@ -99,7 +101,11 @@ def steps(
         raise ValueError(f"load trace: row {bad[0]} is not a number; fill the gap or choose a column without gaps")
     if t_s[0] < 0 or np.any(np.diff(t_s) <= 0):
         raise ValueError("load trace: times must rise and not be negative")
-    return np.rint((t_s - t_s[0]) * 1e9).astype(np.uint64), power_w
+    # The load keeps its own time: it begins somewhere inside a second and drifts, so that steps meet every phase of the
+    # controller's polls instead of one and the same.
+    t_s = (t_s - t_s[0]) * (1.0 + settings["trace_ppm"] * 1e-6)
+    t_s[1:] += settings["trace_phase_s"]
+    return np.rint(t_s * 1e9).astype(np.uint64), power_w
 
 
 def build(
@@ -123,6 +129,8 @@ def build(
     settings = settings_of(describe, overrides)
     if seed is not None:
         settings["seed"] = seed
+    if settings["trace_phase_s"] is None:
+        settings["trace_phase_s"] = float(np.random.Generator(np.random.PCG64(settings["seed"] + 2)).random())
     world = worlds.World(settings["seed"], rows["period_ns"])
     built = Built(world, rows, describe, settings)
     t_ns, power_w = steps(load, settings)

@@ -55,7 +55,7 @@ class VirtualPlant:
         self.seed = int(self.built.settings["seed"])
         self.period_ns = int(self.built.rows["period_ns"])
         self.utc_start_ns = utc_start_ns
-        self.wall_s = 0.0  # machine time spent in run()
+        self.wall_s = self.cpu_s = 0.0  # machine time spent in run(), and this thread's share of a processor
         self._load, self._pv = load, pv
         self._arm = arm
         self._shared, self._fd = Shared.memfd("tidegate-virtual")
@@ -105,9 +105,10 @@ class VirtualPlant:
             if self._arm and self.world.tripped:
                 self.world.arm()
             now = min(chunk, left)
-            started = time.perf_counter()
+            started, started_cpu = time.perf_counter(), time.thread_time()
             self.world.run(now)
             self.wall_s += time.perf_counter() - started
+            self.cpu_s += time.thread_time() - started_cpu
             left -= now
             since_take += now
             if since_take * self.period_ns >= CHUNK_S * 1e9 - 1 or left <= 0:
@@ -157,13 +158,13 @@ class VirtualPlant:
 
     @property
     def speed_cycles_per_s(self) -> float:
-        """Cycles run per second of machine time, world and core together."""
-        return self.world.cycle / self.wall_s if self.wall_s > 0 else 0.0
+        """Cycles run per second of processor time, world and core together: what one core of its own would do."""
+        return self.world.cycle / self.cpu_s if self.cpu_s > 0 else 0.0
 
     @property
     def speed_x_realtime(self) -> float:
-        """Virtual seconds per second of machine time."""
-        return self.speed_cycles_per_s * self.period_ns * 1e-9
+        """Virtual seconds per second on the clock, other programs' share of the machine included."""
+        return self.world.cycle * self.period_ns * 1e-9 / self.wall_s if self.wall_s > 0 else 0.0
 
     def series(self) -> dict[str, np.ndarray[Any, Any]]:
         """Decimated true and published quantities by name (`tidegate.ext.world.SERIES`), one array each."""

@@ -52,4 +52,4 @@ def test_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize("load", [([0, 1], [1.0]), ([0, 0], [1.0, 2.0]), ([0, 1], [1.0, np.nan])])
 def test_arrays_that_are_no_trace_are_refused(load):
     with pytest.raises(ValueError, match="load trace"):
-        steps(load, {"load_w": 0.0})
+        steps(load, {"load_w": 0.0, "trace_ppm": 0.0, "trace_phase_s": 0.0})
