@@ -196,7 +196,7 @@ cdef int can_decode(const program_t* program, can_bus_t* bus, const can_buffer_t
             can_checksum(row.crc_kind, frame, row.crc_byte) != frame.data[row.crc_byte]):
         st.crc_errors += 1
         return _refuse(st)
-    if row.flags & CAN_FRAME_COUNTER:
+    if row.flags & CAN_FRAME_COUNTER and row.counter_length:
         if can_bits_end(row.counter_start, row.counter_length, row.counter_big_endian) > frame.len:
             st.bad_length += 1
             return 0
@@ -453,7 +453,7 @@ cdef int _send_row(const program_t* program, can_bus_t* bus, uint32_t i, uint64_
     bus.tx_counter[i] += 1
     bus.stats.sent += 1
     bus.stats.tx_failed_run = 0
-    if t_ns - bus.tx_next_ns[i] > bus.stats.tx_late_max_ns:
+    if t_ns > bus.tx_next_ns[i] and t_ns - bus.tx_next_ns[i] > bus.stats.tx_late_max_ns:
         bus.stats.tx_late_max_ns = t_ns - bus.tx_next_ns[i]
     if bus.flags & CAN_BUS_ECHO:
         bus.stats.unconfirmed += 1
@@ -463,20 +463,23 @@ cdef int _send_row(const program_t* program, can_bus_t* bus, uint32_t i, uint64_
 cdef int can_send_due(const program_t* program, can_bus_t* bus, const gate_verdict_t* verdicts,
                       uint64_t t_ns) noexcept nogil:
     cdef uint32_t i
-    cdef uint64_t period_ns, behind, due_ns
+    cdef uint64_t period_ns, behind, due_ns, until_ns
     cdef int sent = 0, error = 0, result
     if t_ns < bus.tx_due_ns:
         return 0
     if not bus.ready:
         can_bus_init(bus, program)
+    # The cycle nearest to the grid point sends. A grid begun in a cycle that woke late would otherwise be missed by
+    # every cycle that wakes in time, each frame going out in the next one.
+    until_ns = t_ns + program.period_ns / 2
     due_ns = UINT64_MAX
     for i in range(bus.n_tx):
         period_ns = program.can_tx[bus.tx_row[i]].period_ns
         if bus.tx_next_ns[i] == 0:
             bus.tx_next_ns[i] = t_ns
-        if t_ns >= bus.tx_next_ns[i]:
+        if until_ns >= bus.tx_next_ns[i]:
             # Whole periods behind: their frames are left out, never sent in a burst.
-            behind = (t_ns - bus.tx_next_ns[i]) / period_ns
+            behind = (until_ns - bus.tx_next_ns[i]) / period_ns
             if behind:
                 bus.stats.tx_skipped += behind
                 bus.tx_next_ns[i] += behind * period_ns
@@ -492,6 +495,8 @@ cdef int can_send_due(const program_t* program, can_bus_t* bus, const gate_verdi
                 bus.tx_next_ns[i] += period_ns
         if bus.tx_next_ns[i] < due_ns:
             due_ns = bus.tx_next_ns[i]
+    if due_ns != UINT64_MAX and due_ns > program.period_ns / 2:
+        due_ns -= program.period_ns / 2
     bus.tx_due_ns = due_ns
     return error if error < 0 else sent
 
@@ -574,7 +579,7 @@ cdef class Bus:
     big_endian, signed, float, abs, mux_value, mask, one_of,
     scale, offset, min, max, sentinel}. tx : rows {id, extended, data,
     period_ns, heartbeat, unit, counter (start, length)}. program : instead of the rows, the bytes of a program_t.
-    fd : descriptor to work on, -1 = virtual. Raises ValueError for rows that do not fit.
+    fd : descriptor to work on, -1 = virtual. cycle_ns : period of the loop. Raises ValueError for rows that do not fit.
     """
     cdef program_t* program
     cdef can_bus_t* bus
@@ -593,7 +598,8 @@ cdef class Bus:
         free(self.program)
         free(self.bus)
 
-    def __init__(self, frames=(), tx=(), *, bytes program=None, int fd=-1, int bus=0, int n_units=1):
+    def __init__(self, frames=(), tx=(), *, bytes program=None, int fd=-1, int bus=0, int n_units=1,
+                 uint64_t cycle_ns=0):
         if program is not None:
             if len(program) < <Py_ssize_t>sizeof(program_t):
                 raise ValueError(f"program has {len(program)} bytes, a program_t {sizeof(program_t)}")
@@ -601,6 +607,7 @@ cdef class Bus:
             self.n_points = self.program.n_points
         else:
             self.program.n_units = n_units
+            self.program.period_ns = cycle_ns
             for row in frames:
                 self._add_frame(row, bus)
             for row in tx:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tidegate.ext.can import CRC_NAMES, Bus
 
@@ -501,6 +503,38 @@ def test_cyclic_frames_stay_on_their_grid_however_late_the_cycles_are() -> None:
     for k, t in enumerate(sent):
         assert 0 <= t - (t0 + k * 100 * MS) <= 4 * MS
     assert bus.stats["tx_late_max_ns"] <= 4 * MS
+    assert bus.stats["tx_skipped"] == 0
+
+
+def test_a_grid_begun_in_a_late_cycle_is_kept_by_cycles_in_time() -> None:
+    bus = Bus(tx=[{"id": 0x210, "data": b"\x01", "period_ns": 10 * MS}], cycle_ns=MS)
+    late = MS // 20
+    bus.send_due(late)
+    for cycle in range(1, 1000):
+        bus.send_due(cycle * MS)
+    sent = [t for t, _, _ in bus.sent()]
+    assert sent == [late] + [k * 10 * MS for k in range(1, 100)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    cycle_us=st.sampled_from([250, 1000, 10_000]),
+    cycles=st.integers(1, 400),
+    lates=st.lists(st.floats(0, 0.45), min_size=1, max_size=20),
+)
+def test_every_frame_leaves_within_half_a_cycle_and_the_lateness_of_it(
+    cycle_us: int, cycles: int, lates: list[float]
+) -> None:
+    cycle_ns = cycle_us * 1000
+    period_ns = cycles * cycle_ns // 3 + cycle_ns  # no multiple of the cycle
+    bus = Bus(tx=[{"id": 0x210, "data": b"\x01", "period_ns": period_ns}], cycle_ns=cycle_ns)
+    sent: list[int] = []
+    for k in range(2000):
+        bus.send_due(10**9 + k * cycle_ns + int(lates[k % len(lates)] * cycle_ns))
+        sent += [t for t, _, _ in bus.sent()]
+    t0 = sent[0]
+    for number, t_ns in enumerate(sent):
+        assert abs(t_ns - (t0 + number * period_ns)) <= cycle_ns * 0.96
     assert bus.stats["tx_skipped"] == 0
 
 

@@ -71,6 +71,7 @@ static void make_fields(input_t *in, can_frame_row_t *row) {
 static void make_program(input_t *in) {
     memset(&program, 0, sizeof program);
     program.n_units = 2;
+    program.period_ns = take(in, 2);
     for (uint32_t n = 1 + take(in, 1) % 5; n; n--) {
         can_frame_row_t *r = &program.can_frames[program.n_can_frames++];
         r->id = (uint32_t)take(in, 4) & 0x9FFFFFFFu;
