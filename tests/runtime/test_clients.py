@@ -1,0 +1,136 @@
+"""The asyncio client, the live table and the command line over a gateway."""
+
+import asyncio
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from rich.console import Console
+
+from tidegate.runtime.aclient import AsyncClient
+from tidegate.runtime.client import ClientError, Cursor, Endpoint, NoAnswer
+from tidegate.runtime.watch import watch_live
+
+TIDEGATE = [sys.executable, "-m", "tidegate.runtime.cli"]
+
+
+def test_asyncio_reads_commands_and_hears_in_order(core, gateway):
+    boot = gateway.gateway.records.boot
+
+    async def talk():
+        async with AsyncClient(gateway.endpoint) as site:
+            several = await asyncio.gather(*(site.get("site.mode") for _ in range(20)))
+            assert all(one == {"site.mode": (3.0, 1)} for one in several)
+            async with site.lease(period_s=0.2) as lease:
+                answer = await lease.setpoint(4000.0, 5)
+                assert answer["status"] == "applied" and core.memory.order(1).value == 4000.0
+                await asyncio.sleep(0.9)
+                assert not lease.lost and core.memory.order(1).expires_t_ns > time.monotonic_ns()
+            assert core.memory.order(1).expires_t_ns == 0
+            for _ in range(30):
+                core.meter()
+            seqs = []
+            async for record in site.subscribe("meter", since={"meter": (boot, -1)}):
+                seqs.append(record["seq"])
+                if len(seqs) == 30:
+                    return seqs
+
+    assert asyncio.run(asyncio.wait_for(talk(), 30)) == list(range(30))
+
+
+def test_asyncio_says_when_nobody_answers(tmp_path):
+    async def talk():
+        async with AsyncClient(f"ipc://{tmp_path}", timeout_s=0.2) as site:
+            await site.health()
+
+    with pytest.raises(NoAnswer, match="is the site running"):
+        asyncio.run(talk())
+
+
+def test_watch_shows_powers_mode_and_events(core, gateway):
+    core.values["site.grid_w"] = (41_234.0, 1)
+    core.event(kind=4, code=1, unit=0)
+    end = threading.Event()
+
+    def push():
+        while not end.wait(0.02):
+            core.snapshot()
+            core.event(kind=4, code=1, unit=0)
+
+    pusher = threading.Thread(target=push)
+    pusher.start()
+    out = io.StringIO()
+    try:
+        with gateway.client() as site:
+            watch_live(site, 30, Console(file=out, width=120, force_terminal=True))
+    finally:
+        end.set()
+        pusher.join()
+    shown = out.getvalue()
+    assert "41,234 W" in shown and "run" in shown and "bms_alarm" in shown
+
+
+def command(gateway, *words, code=0):
+    environment = {**os.environ, "TIDEGATE_ENDPOINT": gateway.endpoint}
+    ended = subprocess.run([*TIDEGATE, *words], capture_output=True, text=True, timeout=60, env=environment)
+    assert ended.returncode == code, ended.stderr
+    assert "Traceback" not in ended.stderr
+    return ended.stdout if code == 0 else ended.stderr
+
+
+def test_the_command_line_gets_tells_why_and_sets(core, gateway):
+    core.values["grid.power_w"] = (41_234.0, 1)
+    assert "41234 W" in command(gateway, "get", "grid.power_w")
+    found = json.loads(command(gateway, "get", "--json", "grid.", "site.mode"))
+    assert found["grid.power_w"] == {"value": 41_234.0, "quality": "good"} and "bms1.soc" not in found
+    assert "mode run" in command(gateway, "why")
+    assert "applied 30000 W" in command(gateway, "set", "import-limit", "30kW", "--for", "1m")
+    assert core.memory.order(2).value == 30_000.0
+    assert "applied -2500 W" in command(gateway, "set", "setpoint", "-2.5kW", "--for", "300ms")
+    assert "mode run" in command(gateway, "set", "stop")
+    assert core.memory.order(0).value == 2.0
+
+
+def test_the_command_line_refuses_bad_words_with_a_remedy(gateway):
+    assert "expected a power" in command(gateway, "set", "setpoint", "lots", code=2)
+    assert "expected a time" in command(gateway, "set", "setpoint", "1kW", "--for", "soon", code=2)
+    assert "needs a value" in command(gateway, "set", "setpoint", code=2)
+    assert "no point" in command(gateway, "get", "site.nonsense", code=77)
+
+
+def test_the_command_line_says_when_no_site_runs(tmp_path):
+    environment = {**os.environ, "TIDEGATE_RUNTIME_DIR": str(tmp_path), "TIDEGATE_ENDPOINT": f"ipc://{tmp_path}"}
+    words = [*TIDEGATE, "get", "--timeout", "0.3"]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60, env=environment)
+    assert ended.returncode == 69 and "is the site running" in ended.stderr and "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("text", ["", "http://x", "tcp://host", "tcp://host:0", "ipc:/x"])
+def test_a_bad_endpoint_is_refused(text):
+    with pytest.raises(ValueError, match="expected ipc"):
+        Endpoint.of(text)
+
+
+def test_a_cursor_gives_each_record_once():
+    cursor = Cursor(("a", 4))
+    assert [cursor.live("a", 4), cursor.live("a", 5), cursor.live("a", 5), cursor.live("a", 7)] == [
+        "drop",
+        "give",
+        "drop",
+        "fill",
+    ]
+    assert cursor.replayed("a", 5) == (False, 0)
+    assert cursor.replayed("a", 7) == (True, 1)
+    assert cursor.live("b", 0) == "fill" and cursor.replayed("b", 0) == (True, 0)
+    assert not cursor.head("b", 0) and cursor.head("b", 1) and cursor.head("c", 0) and not cursor.head("c", -1)
+
+
+def test_an_error_names_its_code(gateway):
+    with gateway.client() as site, pytest.raises(ClientError) as refused:
+        site.ask("nonsense")
+    assert refused.value.code == "unknown-op"
