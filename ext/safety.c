@@ -21,9 +21,9 @@ _Static_assert(GATE_FAULTS_MAX == 64, "one bit a row in a 64-bit word");
     logic integer positive(integer a) = a > 0 ? a : 0;
     logic integer severity(integer reaction) =
       0 <= reaction <= REACTION_OPEN ? reaction : REACTION_OPEN;
-    predicate idle(gate_row_t row) = row.bucket_us == 0 && row.active == 0 && row.latched == 0;
+    predicate idle(gate_row_t *row) = row->bucket_us == 0 && row->active == 0 && row->latched == 0;
     predicate sound(gate_state_t *state) =
-      state->busy == 0 ==> (\forall integer k; 0 <= k < GATE_FAULTS_MAX ==> idle(state->rows[k]));
+      state->busy == 0 ==> (\forall integer k; 0 <= k < GATE_FAULTS_MAX ==> idle(&state->rows[k]));
  */
 
 /* ---------------------------------------------------------------- small arithmetic */
@@ -111,17 +111,17 @@ typedef struct {
     uint32_t bits;
 } side_t;
 
-/*@ requires \valid(side) && side->w >= 0;
-    assigns *side;
-    ensures 0 <= side->w;
-    ensures side->w == low(\old(side->w), positive(limit_w));
+/*@ requires side.w >= 0;
+    assigns \nothing;
+    ensures \result.w == low(side.w, positive(limit_w));
  */
-static void narrow(side_t *side, int32_t limit_w, uint32_t bit)
+static side_t narrowed(side_t side, int32_t limit_w, uint32_t bit)
 {
-    if (limit_w >= side->w)
-        return;
-    side->w = limit_w > 0 ? limit_w : 0;
-    side->bits |= bit;
+    if (limit_w < side.w) {
+        side.w = limit_w > 0 ? limit_w : 0;
+        side.bits |= bit;
+    }
+    return side;
 }
 
 /*@ requires \valid_read(input);
@@ -189,103 +189,103 @@ static int32_t temp_w(const gate_limits_t *limits, const gate_input_t *input, in
 }
 
 /* Discharge: everything that ends at a low SoC or a low cell. */
-/*@ requires \valid_read(limits) && \valid_read(input) && \valid(side) && \separated(side, limits, input);
-    assigns *side;
-    ensures 0 <= side->w <= positive(limits->discharge_w_max);
-    ensures !has(input->valid, VALID_SOC) ==> side->w == 0;
-    ensures input->soc_cpct <= limits->soc_min_cpct ==> side->w == 0;
-    ensures input->discharge_ok == 0 ==> side->w == 0;
+/*@ requires \valid_read(limits) && \valid_read(input);
+    assigns \nothing;
+    ensures 0 <= \result.w <= positive(limits->discharge_w_max);
+    ensures !has(input->valid, VALID_SOC) ==> \result.w == 0;
+    ensures input->soc_cpct <= limits->soc_min_cpct ==> \result.w == 0;
+    ensures input->discharge_ok == 0 ==> \result.w == 0;
     ensures has(input->valid, VALID_PACK_V) && has(input->valid, VALID_DISCHARGE_MA) ==>
-      side->w * 1000000 <= positive(input->pack_mv) * positive(input->discharge_ma_max);
+      \result.w * 1000000 <= positive(input->pack_mv) * positive(input->discharge_ma_max);
     ensures has(input->valid, VALID_PACK_V) ==>
-      side->w * 1000000 <= positive(input->pack_mv) * positive(limits->discharge_ma_max);
-    ensures has(input->valid, VALID_DISCHARGE_W) ==> side->w <= positive(input->discharge_w_max);
+      \result.w * 1000000 <= positive(input->pack_mv) * positive(limits->discharge_ma_max);
+    ensures has(input->valid, VALID_DISCHARGE_W) ==> \result.w <= positive(input->discharge_w_max);
     ensures !has(input->valid, VALID_DISCHARGE_W)
-      && !(has(input->valid, VALID_PACK_V) && has(input->valid, VALID_DISCHARGE_MA)) ==> side->w == 0;
-    ensures has(input->valid, VALID_TEMP_MAX) && input->temp_max_ddegc >= limits->temp_max_ddegc ==> side->w == 0;
-    ensures has(input->valid, VALID_TEMP_MIN) && input->temp_min_ddegc <= limits->temp_min_ddegc ==> side->w == 0;
+      && !(has(input->valid, VALID_PACK_V) && has(input->valid, VALID_DISCHARGE_MA)) ==> \result.w == 0;
+    ensures has(input->valid, VALID_TEMP_MAX) && input->temp_max_ddegc >= limits->temp_max_ddegc ==> \result.w == 0;
+    ensures has(input->valid, VALID_TEMP_MIN) && input->temp_min_ddegc <= limits->temp_min_ddegc ==> \result.w == 0;
     ensures limits->cell_mv_min > 0 && has(input->valid, VALID_CELL_MIN)
-      && input->cell_mv_min <= limits->cell_mv_min ==> side->w == 0;
-    ensures side->w > 0 ==> (has(input->required, VALID_PACK_V) ==> has(input->valid, VALID_PACK_V));
-    ensures side->w > 0 ==> (has(input->required, VALID_TEMP_MAX) ==> has(input->valid, VALID_TEMP_MAX));
-    ensures side->w > 0 ==> (has(input->required, VALID_TEMP_MIN) ==> has(input->valid, VALID_TEMP_MIN));
-    ensures side->w > 0 ==> (has(input->required, VALID_ESS_W) ==> has(input->valid, VALID_ESS_W));
-    ensures side->w > 0 ==> (has(input->required, VALID_DISCHARGE_MA) ==> has(input->valid, VALID_DISCHARGE_MA));
-    ensures side->w > 0 ==> (has(input->required, VALID_DISCHARGE_W) ==> has(input->valid, VALID_DISCHARGE_W));
-    ensures side->w > 0 ==> (has(input->required, VALID_CELL_MIN) ==> has(input->valid, VALID_CELL_MIN));
+      && input->cell_mv_min <= limits->cell_mv_min ==> \result.w == 0;
+    ensures \result.w > 0 ==> (has(input->required, VALID_PACK_V) ==> has(input->valid, VALID_PACK_V));
+    ensures \result.w > 0 ==> (has(input->required, VALID_TEMP_MAX) ==> has(input->valid, VALID_TEMP_MAX));
+    ensures \result.w > 0 ==> (has(input->required, VALID_TEMP_MIN) ==> has(input->valid, VALID_TEMP_MIN));
+    ensures \result.w > 0 ==> (has(input->required, VALID_ESS_W) ==> has(input->valid, VALID_ESS_W));
+    ensures \result.w > 0 ==> (has(input->required, VALID_DISCHARGE_MA) ==> has(input->valid, VALID_DISCHARGE_MA));
+    ensures \result.w > 0 ==> (has(input->required, VALID_DISCHARGE_W) ==> has(input->valid, VALID_DISCHARGE_W));
+    ensures \result.w > 0 ==> (has(input->required, VALID_CELL_MIN) ==> has(input->valid, VALID_CELL_MIN));
  */
-static void discharge_side(const gate_limits_t *limits, const gate_input_t *input, side_t *side)
+static side_t discharge_side(const gate_limits_t *limits, const gate_input_t *input)
 {
     const int32_t nameplate_w = limits->discharge_w_max > 0 ? limits->discharge_w_max : 0;
-    side->w = nameplate_w;
-    side->bits = 0;
+    side_t side = {nameplate_w, 0};
     if (valid(input, VALID_PACK_V)) {
-        narrow(side, power_w(input->pack_mv, limits->discharge_ma_max), LIMIT_CURRENT);
+        side = narrowed(side, power_w(input->pack_mv, limits->discharge_ma_max), LIMIT_CURRENT);
         if (valid(input, VALID_DISCHARGE_MA))
-            narrow(side, power_w(input->pack_mv, input->discharge_ma_max), LIMIT_CURRENT);
+            side = narrowed(side, power_w(input->pack_mv, input->discharge_ma_max), LIMIT_CURRENT);
     }
     if (valid(input, VALID_DISCHARGE_W))
-        narrow(side, input->discharge_w_max, LIMIT_POWER);
-    narrow(side, taper_w(nameplate_w, (int64_t)input->soc_cpct - limits->soc_min_cpct, limits->soc_taper_cpct),
-           LIMIT_SOC);
-    narrow(side, temp_w(limits, input, nameplate_w), LIMIT_TEMP);
+        side = narrowed(side, input->discharge_w_max, LIMIT_POWER);
+    side = narrowed(side, taper_w(nameplate_w, (int64_t)input->soc_cpct - limits->soc_min_cpct, limits->soc_taper_cpct),
+                    LIMIT_SOC);
+    side = narrowed(side, temp_w(limits, input, nameplate_w), LIMIT_TEMP);
     if (limits->cell_mv_min > 0 && valid(input, VALID_CELL_MIN))
-        narrow(side, taper_w(nameplate_w, (int64_t)input->cell_mv_min - limits->cell_mv_min, limits->cell_taper_mv),
-               LIMIT_CELL);
+        side = narrowed(side, taper_w(nameplate_w, (int64_t)input->cell_mv_min - limits->cell_mv_min, limits->cell_taper_mv),
+                        LIMIT_CELL);
     if (input->discharge_ok == 0)
-        narrow(side, 0, LIMIT_ENABLE);
+        side = narrowed(side, 0, LIMIT_ENABLE);
     if (!known(input, VALID_DISCHARGE_MA, VALID_DISCHARGE_W, VALID_CELL_MIN))
-        narrow(side, 0, LIMIT_INVALID);
+        side = narrowed(side, 0, LIMIT_INVALID);
+    return side;
 }
 
 /* Charge: the mirror, ending at a high SoC or a high cell. */
-/*@ requires \valid_read(limits) && \valid_read(input) && \valid(side) && \separated(side, limits, input);
-    assigns *side;
-    ensures 0 <= side->w <= positive(limits->charge_w_max);
-    ensures !has(input->valid, VALID_SOC) ==> side->w == 0;
-    ensures input->soc_cpct >= limits->soc_max_cpct ==> side->w == 0;
-    ensures input->charge_ok == 0 ==> side->w == 0;
+/*@ requires \valid_read(limits) && \valid_read(input);
+    assigns \nothing;
+    ensures 0 <= \result.w <= positive(limits->charge_w_max);
+    ensures !has(input->valid, VALID_SOC) ==> \result.w == 0;
+    ensures input->soc_cpct >= limits->soc_max_cpct ==> \result.w == 0;
+    ensures input->charge_ok == 0 ==> \result.w == 0;
     ensures has(input->valid, VALID_PACK_V) && has(input->valid, VALID_CHARGE_MA) ==>
-      side->w * 1000000 <= positive(input->pack_mv) * positive(input->charge_ma_max);
+      \result.w * 1000000 <= positive(input->pack_mv) * positive(input->charge_ma_max);
     ensures has(input->valid, VALID_PACK_V) ==>
-      side->w * 1000000 <= positive(input->pack_mv) * positive(limits->charge_ma_max);
-    ensures has(input->valid, VALID_CHARGE_W) ==> side->w <= positive(input->charge_w_max);
+      \result.w * 1000000 <= positive(input->pack_mv) * positive(limits->charge_ma_max);
+    ensures has(input->valid, VALID_CHARGE_W) ==> \result.w <= positive(input->charge_w_max);
     ensures !has(input->valid, VALID_CHARGE_W)
-      && !(has(input->valid, VALID_PACK_V) && has(input->valid, VALID_CHARGE_MA)) ==> side->w == 0;
-    ensures has(input->valid, VALID_TEMP_MAX) && input->temp_max_ddegc >= limits->temp_max_ddegc ==> side->w == 0;
-    ensures has(input->valid, VALID_TEMP_MIN) && input->temp_min_ddegc <= limits->temp_min_ddegc ==> side->w == 0;
+      && !(has(input->valid, VALID_PACK_V) && has(input->valid, VALID_CHARGE_MA)) ==> \result.w == 0;
+    ensures has(input->valid, VALID_TEMP_MAX) && input->temp_max_ddegc >= limits->temp_max_ddegc ==> \result.w == 0;
+    ensures has(input->valid, VALID_TEMP_MIN) && input->temp_min_ddegc <= limits->temp_min_ddegc ==> \result.w == 0;
     ensures limits->cell_mv_max > 0 && has(input->valid, VALID_CELL_MAX)
-      && input->cell_mv_max >= limits->cell_mv_max ==> side->w == 0;
-    ensures side->w > 0 ==> (has(input->required, VALID_PACK_V) ==> has(input->valid, VALID_PACK_V));
-    ensures side->w > 0 ==> (has(input->required, VALID_TEMP_MAX) ==> has(input->valid, VALID_TEMP_MAX));
-    ensures side->w > 0 ==> (has(input->required, VALID_TEMP_MIN) ==> has(input->valid, VALID_TEMP_MIN));
-    ensures side->w > 0 ==> (has(input->required, VALID_ESS_W) ==> has(input->valid, VALID_ESS_W));
-    ensures side->w > 0 ==> (has(input->required, VALID_CHARGE_MA) ==> has(input->valid, VALID_CHARGE_MA));
-    ensures side->w > 0 ==> (has(input->required, VALID_CHARGE_W) ==> has(input->valid, VALID_CHARGE_W));
-    ensures side->w > 0 ==> (has(input->required, VALID_CELL_MAX) ==> has(input->valid, VALID_CELL_MAX));
+      && input->cell_mv_max >= limits->cell_mv_max ==> \result.w == 0;
+    ensures \result.w > 0 ==> (has(input->required, VALID_PACK_V) ==> has(input->valid, VALID_PACK_V));
+    ensures \result.w > 0 ==> (has(input->required, VALID_TEMP_MAX) ==> has(input->valid, VALID_TEMP_MAX));
+    ensures \result.w > 0 ==> (has(input->required, VALID_TEMP_MIN) ==> has(input->valid, VALID_TEMP_MIN));
+    ensures \result.w > 0 ==> (has(input->required, VALID_ESS_W) ==> has(input->valid, VALID_ESS_W));
+    ensures \result.w > 0 ==> (has(input->required, VALID_CHARGE_MA) ==> has(input->valid, VALID_CHARGE_MA));
+    ensures \result.w > 0 ==> (has(input->required, VALID_CHARGE_W) ==> has(input->valid, VALID_CHARGE_W));
+    ensures \result.w > 0 ==> (has(input->required, VALID_CELL_MAX) ==> has(input->valid, VALID_CELL_MAX));
  */
-static void charge_side(const gate_limits_t *limits, const gate_input_t *input, side_t *side)
+static side_t charge_side(const gate_limits_t *limits, const gate_input_t *input)
 {
     const int32_t nameplate_w = limits->charge_w_max > 0 ? limits->charge_w_max : 0;
-    side->w = nameplate_w;
-    side->bits = 0;
+    side_t side = {nameplate_w, 0};
     if (valid(input, VALID_PACK_V)) {
-        narrow(side, power_w(input->pack_mv, limits->charge_ma_max), LIMIT_CURRENT);
+        side = narrowed(side, power_w(input->pack_mv, limits->charge_ma_max), LIMIT_CURRENT);
         if (valid(input, VALID_CHARGE_MA))
-            narrow(side, power_w(input->pack_mv, input->charge_ma_max), LIMIT_CURRENT);
+            side = narrowed(side, power_w(input->pack_mv, input->charge_ma_max), LIMIT_CURRENT);
     }
     if (valid(input, VALID_CHARGE_W))
-        narrow(side, input->charge_w_max, LIMIT_POWER);
-    narrow(side, taper_w(nameplate_w, (int64_t)limits->soc_max_cpct - input->soc_cpct, limits->soc_taper_cpct),
-           LIMIT_SOC);
-    narrow(side, temp_w(limits, input, nameplate_w), LIMIT_TEMP);
+        side = narrowed(side, input->charge_w_max, LIMIT_POWER);
+    side = narrowed(side, taper_w(nameplate_w, (int64_t)limits->soc_max_cpct - input->soc_cpct, limits->soc_taper_cpct),
+                    LIMIT_SOC);
+    side = narrowed(side, temp_w(limits, input, nameplate_w), LIMIT_TEMP);
     if (limits->cell_mv_max > 0 && valid(input, VALID_CELL_MAX))
-        narrow(side, taper_w(nameplate_w, (int64_t)limits->cell_mv_max - input->cell_mv_max, limits->cell_taper_mv),
-               LIMIT_CELL);
+        side = narrowed(side, taper_w(nameplate_w, (int64_t)limits->cell_mv_max - input->cell_mv_max, limits->cell_taper_mv),
+                        LIMIT_CELL);
     if (input->charge_ok == 0)
-        narrow(side, 0, LIMIT_ENABLE);
+        side = narrowed(side, 0, LIMIT_ENABLE);
     if (!known(input, VALID_CHARGE_MA, VALID_CHARGE_W, VALID_CELL_MAX))
-        narrow(side, 0, LIMIT_INVALID);
+        side = narrowed(side, 0, LIMIT_INVALID);
+    return side;
 }
 
 /*@ requires \valid_read(limits) && \valid_read(input) && \valid(lo_w) && \valid(hi_w) && \valid(bits);
@@ -314,9 +314,7 @@ static void charge_side(const gate_limits_t *limits, const gate_input_t *input, 
  */
 void gate_envelope(const gate_limits_t *limits, const gate_input_t *input, int32_t *lo_w, int32_t *hi_w, uint32_t *bits)
 {
-    side_t charge, discharge;
-    charge_side(limits, input, &charge);
-    discharge_side(limits, input, &discharge);
+    const side_t charge = charge_side(limits, input), discharge = discharge_side(limits, input);
     *lo_w = -charge.w;
     *hi_w = discharge.w;
     *bits = charge.bits | discharge.bits;
@@ -368,7 +366,7 @@ static int32_t held_off_us(int32_t clear_us, int32_t flaps)
 /*@ requires \valid_read(row) && \valid(memory) && \separated(row, memory);
     requires 0 <= dt_us <= GATE_DT_US_MAX;
     assigns *memory;
-    ensures severity(row->reaction) == REACTION_NONE ==> idle(*memory);
+    ensures severity(row->reaction) == REACTION_NONE ==> idle(memory);
     ensures severity(row->reaction) != REACTION_NONE && \old(memory->latched) != 0 && ack == 0 ==> memory->latched != 0;
     ensures severity(row->reaction) != REACTION_NONE && \old(memory->latched) != 0 && memory->active != 0
       ==> memory->latched != 0;
@@ -423,41 +421,35 @@ typedef struct {
     uint64_t active, latched;
 } demand_t;
 
-/*@ requires \valid_read(faults + (0 .. GATE_FAULTS_MAX - 1)) && \valid(state) && \valid(demand);
-    requires \separated(faults + (0 .. GATE_FAULTS_MAX - 1), state, demand);
+/*@ requires \valid_read(faults + (0 .. GATE_FAULTS_MAX - 1)) && \valid(state);
+    requires \separated(faults + (0 .. GATE_FAULTS_MAX - 1), state);
     requires 0 <= dt_us <= GATE_DT_US_MAX;
-    assigns state->rows[0 .. GATE_FAULTS_MAX - 1], state->busy, *demand;
-    ensures 0 <= demand->reaction <= REACTION_OPEN;
-    ensures 0 <= demand->derate_permille <= 1000;
+    assigns state->rows[0 .. GATE_FAULTS_MAX - 1], state->busy;
+    ensures 0 <= \result.reaction <= REACTION_OPEN;
+    ensures 0 <= \result.derate_permille <= 1000;
     ensures \forall integer k; 0 <= k < GATE_FAULTS_MAX && (state->rows[k].active != 0 || state->rows[k].latched != 0)
-      ==> demand->reaction >= severity(faults[k].reaction);
-    ensures \forall integer k; 0 <= k < GATE_FAULTS_MAX && state->rows[k].latched != 0 ==> demand->latches == 1;
+      ==> \result.reaction >= severity(faults[k].reaction);
+    ensures \forall integer k; 0 <= k < GATE_FAULTS_MAX && state->rows[k].latched != 0 ==> \result.latches == 1;
     ensures \forall integer k; 0 <= k < GATE_FAULTS_MAX && state->rows[k].latched != 0
-      && severity(faults[k].reaction) > REACTION_DERATE ==> demand->trips == 1;
+      && severity(faults[k].reaction) > REACTION_DERATE ==> \result.trips == 1;
     ensures sound(state);
  */
-static void rows_step(const gate_fault_row_t faults[GATE_FAULTS_MAX], uint64_t present, int ack, int32_t dt_us,
-                      gate_state_t *state, demand_t *demand)
+static demand_t rows_step(const gate_fault_row_t faults[GATE_FAULTS_MAX], uint64_t present, int ack, int32_t dt_us,
+                      gate_state_t *state)
 {
     int32_t i;
-    state->busy = 0;
-    demand->reaction = REACTION_NONE;
-    demand->cause = -1;
-    demand->derate_permille = 1000;
-    demand->latches = 0;
-    demand->trips = 0;
-    demand->active = 0;
-    demand->latched = 0;
+    demand_t demand = {REACTION_NONE, -1, 1000, 0, 0, 0, 0};
+    int32_t busy = 0;
     /*@ loop invariant 0 <= i <= GATE_FAULTS_MAX;
-        loop invariant 0 <= demand->reaction <= REACTION_OPEN;
-        loop invariant 0 <= demand->derate_permille <= 1000;
+        loop invariant 0 <= demand.reaction <= REACTION_OPEN;
+        loop invariant 0 <= demand.derate_permille <= 1000;
         loop invariant \forall integer k; 0 <= k < i && (state->rows[k].active != 0 || state->rows[k].latched != 0)
-          ==> demand->reaction >= severity(faults[k].reaction);
-        loop invariant \forall integer k; 0 <= k < i && state->rows[k].latched != 0 ==> demand->latches == 1;
+          ==> demand.reaction >= severity(faults[k].reaction);
+        loop invariant \forall integer k; 0 <= k < i && state->rows[k].latched != 0 ==> demand.latches == 1;
         loop invariant \forall integer k; 0 <= k < i && state->rows[k].latched != 0
-          && severity(faults[k].reaction) > REACTION_DERATE ==> demand->trips == 1;
-        loop invariant \forall integer k; 0 <= k < i && !idle(state->rows[k]) ==> state->busy == 1;
-        loop assigns i, state->rows[0 .. GATE_FAULTS_MAX - 1], state->busy, *demand;
+          && severity(faults[k].reaction) > REACTION_DERATE ==> demand.trips == 1;
+        loop invariant \forall integer k; 0 <= k < i && !idle(&state->rows[k]) ==> busy == 1;
+        loop assigns i, state->rows[0 .. GATE_FAULTS_MAX - 1], busy, demand;
         loop variant GATE_FAULTS_MAX - i;
      */
     for (i = 0; i < GATE_FAULTS_MAX; i++) {
@@ -469,26 +461,28 @@ static void rows_step(const gate_fault_row_t faults[GATE_FAULTS_MAX], uint64_t p
             continue;
         row_step(row, present_here, ack, dt_us, memory);
         if (memory->bucket_us != 0 || memory->active || memory->latched)
-            state->busy = 1;
+            busy = 1;
         if (!memory->active && !memory->latched)
             continue;
         severe = severity_of(row->reaction);
-        if (severe > demand->reaction) {
-            demand->reaction = severe;
-            demand->cause = i;
+        if (severe > demand.reaction) {
+            demand.reaction = severe;
+            demand.cause = i;
         }
         if (severe == REACTION_DERATE)
-            demand->derate_permille = least(
-                demand->derate_permille,
+            demand.derate_permille = least(
+                demand.derate_permille,
                 row->derate_permille < 0 || row->derate_permille > 1000 ? 0 : row->derate_permille);
         if (memory->latched) {
-            demand->latches = 1;
+            demand.latches = 1;
             if (severe > REACTION_DERATE)
-                demand->trips = 1;
+                demand.trips = 1;
         }
-        demand->active |= (uint64_t)(memory->active != 0) << i;
-        demand->latched |= (uint64_t)(memory->latched != 0) << i;
+        demand.active |= (uint64_t)(memory->active != 0) << i;
+        demand.latched |= (uint64_t)(memory->latched != 0) << i;
     }
+    state->busy = busy;
+    return demand;
 }
 
 /* Every ten minutes each row forgets one activation. */
@@ -602,13 +596,15 @@ static int contactor_request(const gate_input_t *input, int32_t reaction, int32_
 
 /*@ requires \valid(state);
     assigns *state;
-    ensures state->tripped == 1 && state->last_setpoint_mw == 0 && sound(state);
+    ensures state->tripped == 1;
+    ensures state->last_setpoint_mw == 0;
+    ensures sound(state);
  */
 void gate_init(gate_state_t *state)
 {
     int32_t i;
     /*@ loop invariant 0 <= i <= GATE_FAULTS_MAX;
-        loop invariant \forall integer k; 0 <= k < i ==> idle(state->rows[k]);
+        loop invariant \forall integer k; 0 <= k < i ==> idle(&state->rows[k]);
         loop assigns i, state->rows[0 .. GATE_FAULTS_MAX - 1];
         loop variant GATE_FAULTS_MAX - i;
      */
@@ -704,7 +700,7 @@ void gate_step(const gate_limits_t *limits, const gate_fault_row_t faults[GATE_F
     /* Faults. Nothing present and nothing remembered is the usual case. */
     forget_flaps(state, dt_us);
     if (input->faults != 0 || state->busy != 0)
-        rows_step(faults, input->faults, ack, dt_us, state, &demand);
+        demand = rows_step(faults, input->faults, ack, dt_us, state);
 
     /* Latches trip; only an order, with everything good, ends that. */
     if (demand.trips)
