@@ -93,7 +93,10 @@ def opened(ledger: str) -> Any:
 @click.argument("ledger")
 @click.option("--key", help="Public key, hex, that must have signed; else that of the first block.")
 @click.option("--anchors", type=click.Path(path_type=Path, exists=True), help="File of anchor lines kept elsewhere.")
-def verify(ledger: str, key: str | None, anchors: Path | None) -> None:
+@click.option(
+    "--report", type=click.Path(path_type=Path, exists=True), help="A report.json to check against the ledger."
+)
+def verify(ledger: str, key: str | None, anchors: Path | None, report: Path | None) -> None:
     """Check LEDGER (path or URL): every changed, missing or reordered entry is named. Exit code 1 if there is one."""
     from tidegate.runtime.carbon.ledger import LedgerError
     from tidegate.runtime.carbon.signing import read_anchors
@@ -106,14 +109,95 @@ def verify(ledger: str, key: str | None, anchors: Path | None) -> None:
     except LedgerError as error:
         click.echo(f"tidegate carbon: {error}", err=True)
         sys.exit(EXIT_UNUSABLE)
-    for damage in damages:
-        click.echo(str(damage))
+    wrong = check_report(book, report) if report and not damages else []
+    for row in [*map(str, damages), *wrong]:
+        click.echo(row)
     seq, digest = book.head
     signed = "" if key else "; no key was given, so that of the first block was taken"
     click.echo(f"{seq + 1} entries, head {digest[:16]}..., {len(damages)} damaged, {len(known)} anchors{signed}")
+    if report:
+        click.echo(
+            f"{report.name}: {f'{len(wrong)} differences' if not damages else 'not checked, the ledger is damaged'}"
+        )
     if not known:
         click.echo("without an anchor kept elsewhere, whoever holds the key can have written everything anew")
-    sys.exit(EXIT_DAMAGED if damages else 0)
+    sys.exit(EXIT_DAMAGED if damages or wrong else 0)
+
+
+def check_report(book: Any, path: Path) -> list[str]:
+    """Where a report.json differs from what the ledger gives for its span; made without instruments it is whole."""
+    from tidegate.runtime.carbon.evidence import compare, digest, gather
+    from tidegate.runtime.carbon.ledger import LedgerError, canonical
+
+    raw = path.read_bytes()
+    try:
+        said = json.loads(raw)
+        span = said["span"]["from_utc_s"], said["span"]["to_utc_s"]
+        fits = said["sha256"] == digest(said) and raw == (canonical(said) + "\n").encode()
+    except (ValueError, KeyError, TypeError) as error:
+        return [f"{path.name}: not a report any more: {error}"]
+    try:
+        known = gather(book, *span)[0]
+    except (LedgerError, TypeError) as error:
+        return [f"{path.name}: span: {error}"]
+    # What a person gave beside the ledger cannot be made again from it; the digest alone vouches for that.
+    for part, key in (("scope2", "market_based"), ("evidence", "installation"), ("evidence", "not_given")):
+        if isinstance(said.get(part), dict) and key in said[part]:
+            known[part][key] = said[part][key]
+    known["sha256"] = digest(known)
+    found = compare(said, known)
+    return found if found or fits else [f"{path.name}: its digest does not fit, or its text is not the canonical one"]
+
+
+@carbon.command()
+@click.argument("ledger")
+@click.option("--from", "start", help="First moment, like 2026-03-14T00:00Z; or --span.")
+@click.option("--to", "end", help="Moment behind the last.")
+@click.option("--span", help="A day, month or year: 2026-03-14, 2026-03, 2026 (UTC).")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("carbon-report"), show_default=True)
+@click.option("--lang", type=click.Choice(["en", "zh", "both"]), default="en", show_default=True)
+@click.option("--no-pdf", is_flag=True, help="Without the PDF.")
+@click.option("--instruments", type=click.Path(path_type=Path, exists=True), help="CSV of contractual instruments.")
+@click.option("--residual-g", type=str, help="Residual mix, g/kWh, for what no instrument covers.")
+@click.option(
+    "--installation", type=click.Path(path_type=Path, exists=True), help="JSON of the evidence record's head."
+)
+def report(ledger: str, start: str | None, end: str | None, span: str | None, out: Path, lang: str, no_pdf: bool,
+           instruments: Path | None, residual_g: str | None, installation: Path | None) -> None:  # fmt: skip
+    """Report a span of LEDGER as JSON, CSV, HTML and PDF of the same numbers."""
+    from tidegate.runtime.carbon.evidence import read_instruments
+    from tidegate.runtime.carbon.factors import FactorError, parse_factor, parse_time
+    from tidegate.runtime.carbon.ledger import LedgerError
+    from tidegate.runtime.carbon.reports import ReportError, span_of, write
+
+    try:
+        if span is not None:
+            first, last = span_of(span)
+        elif start is not None and end is not None:
+            first, last = parse_time(start, "--from"), parse_time(end, "--to")
+        else:
+            raise ValueError("give --span, or --from and --to")
+        if (instruments is None) != (residual_g is None):
+            raise ValueError("--instruments and --residual-g belong together")
+        found = write(
+            opened(ledger),
+            first,
+            last,
+            out,
+            languages=("en", "zh") if lang == "both" else (lang,),
+            pdf=not no_pdf,
+            instruments=read_instruments(instruments) if instruments else None,
+            residual_ug_per_kwh=parse_factor(residual_g, "g/kWh", "--residual-g") if residual_g else None,
+            installation=json.loads(installation.read_text(encoding="utf-8")) if installation else None,
+        )
+    except (LedgerError, ReportError) as error:
+        click.echo(f"tidegate carbon: {error}", err=True)
+        sys.exit(EXIT_UNUSABLE)
+    except (FactorError, ValueError) as error:
+        click.echo(f"tidegate carbon: {error}", err=True)
+        sys.exit(EXIT_CONTENT)
+    for path in found.values():
+        click.echo(str(path))
 
 
 @carbon.command()

@@ -6,6 +6,7 @@ Colours keep their meaning on every page: grid grey-blue, battery orange, IT dar
 import html
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,7 +69,10 @@ def styled() -> Any:
 def svg(made: Figure, title: str) -> str:
     """The SVG text of a figure, for a page; `title` is read out by screen readers."""
     buffer = io.StringIO()
-    made.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    with warnings.catch_warnings():
+        # The letters are the reader's; ours only measures, and may lack some.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        made.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r'<svg [^>]*viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" role="img" class="plot">', text, count=1)

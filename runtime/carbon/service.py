@@ -76,6 +76,7 @@ class Sidecar:
             "flows": {flow.name: [flow.kind, flow.register, flow.integral] for flow in self.nodes.flows},
             "storages": {s.node: [s.energy_mwh, s.charge_ppm, s.discharge_ppm] for s in self.nodes.storages},
             "by_difference": self.nodes.by_difference,
+            "kinds": self.nodes.kinds,
             "notes": list(self.nodes.notes),
             "grid_factor": {
                 "source": grid.source if grid else self.factors.fallback_source,
