@@ -280,3 +280,13 @@ def test_signature_words_become_points_that_only_the_right_device_makes_believab
     second = next(p for p in found.point if p.name == "model_1_word")
     assert second.address == 0x8961 and decode_registers(second, [0x3300]) is not None
     assert decode_registers(second, [0x3301]) is None
+
+
+def test_the_page_of_supported_devices_is_current():
+    from pathlib import Path
+
+    from tidegate.hal.device_page import page
+
+    path = Path(__file__).parents[2] / "docs/supported-devices.md"
+    said = "run: python -m tidegate.hal.device_page > docs/supported-devices.md"
+    assert path.read_text(encoding="utf-8") == page(), said
