@@ -10,7 +10,7 @@ from tidegate.ext.registers cimport block_decode, command_encode
 cdef enum:
     RTU_FRAME_MAX = 264
     RTU_RX_MAX = 528  # an echo of the longest request and the longest reply
-    RTU_BARS = 3      # reply shapes that a slave's next request must not have
+    RTU_BARS = 12      # reply shapes that a slave's next request must not have
 
 cdef enum rtu_do:
     RTU_WAIT = 0  # nothing before `until_ns`; a command put meanwhile is noticed by the next call
@@ -77,6 +77,7 @@ cdef struct rtu_slave_t:
     uint32_t n_blocks
     uint32_t consts_left
     uint32_t const_refused
+    uint32_t doubtful        # answers in a row that may have been an older request's
     uint32_t n_bars
     rtu_shape_t bars[RTU_BARS]
 
@@ -90,7 +91,7 @@ cdef struct rtu_command_t:
     uint16_t slave
     uint16_t since_poll      # writes since the last poll
     uint32_t known           # 1 = `written` is what the device holds, as far as we know
-    uint32_t twice           # 1 = the next acknowledgement may be an older one's: ask for a second
+    uint32_t twice           # 1 = its acknowledgement may have been an older one's: write again
     int readback_block       # -1 none
     uint32_t readback_tries
 
@@ -102,7 +103,11 @@ cdef struct rtu_t:
     int state                # enum rtu_state
     uint64_t char_ns
     uint64_t gap_ns
-    uint64_t slack_ns        # a pause inside a reply that still belongs to it
+    uint64_t slack_ns        # a pause inside a reply that still belongs to it, learned
+    uint64_t pause_worst_ns  # longest such pause, forgotten slowly
+    uint64_t pause_ns        # of the reply under way
+    uint64_t t_piece_ns      # when its newest piece came
+    uint32_t wholes
     uint32_t strip_echo
     uint32_t echo_known      # 1 = a read came back without an echo (or with the one that is stripped)
     uint32_t draining        # 1 = commands only
@@ -110,6 +115,9 @@ cdef struct rtu_t:
     uint64_t t_free_ns       # no request before
     uint64_t t_line_ns       # last byte on the wire
     rtu_shape_t last         # shape, unit and block of the last request
+    uint32_t guard           # > 0: a frame too many was seen, so one block is kept apart from itself as well
+    uint32_t last_exception
+    uint32_t in_step         # 1 = the answer that just ended cannot have been an older one's
     uint8_t last_unit
     int last_row
     # the request in flight

@@ -15,7 +15,7 @@ cannot starve the readings it is made from; a command of all zeros does not yiel
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 from tidegate.ext.port cimport (
     DONE_CRC,
@@ -59,6 +59,8 @@ cdef extern from *:
     #define RTU_MS 1000000ull
     #define RTU_LEARN 16u  /* answers before a slave's own time-out replaces the map's */
     #define RTU_DEAD 3u    /* time-outs in a row */
+    #define RTU_SLACK_NS 20000000ull /* USB adapters hold bytes back for up to 16 ms in the middle of a reply */
+    #define RTU_GUARD 32u  /* answers for which a line that carried a frame too many is watched */
     static inline uint64_t later(uint64_t a, uint64_t b) { return a > b ? a : b; }
     static inline uint64_t sooner(uint64_t a, uint64_t b) { return a < b ? a : b; }
     """
@@ -66,6 +68,8 @@ cdef extern from *:
     const uint64_t RTU_MS
     const uint32_t RTU_LEARN
     const uint32_t RTU_DEAD
+    const uint32_t RTU_GUARD
+    const uint64_t RTU_SLACK_NS
     uint64_t later(uint64_t a, uint64_t b) noexcept nogil
     uint64_t sooner(uint64_t a, uint64_t b) noexcept nogil
 
@@ -73,6 +77,7 @@ cdef enum:
     PORT_STRIP_ECHO = 1   # bit of port_row_t.flags
     PENDING = -1          # judge: the reply is not whole
     UNKNOWN_SLAVE = 0xFFFF
+    SEPARATORS = RTU_BARS + 3  # shapes that a separator may have
 
 
 # ---------------------------------------------------------------- frames
@@ -166,8 +171,7 @@ cdef void rtu_init(rtu_t* e, const program_t* program, int port, port_mail_t* ma
     e.program, e.mail, e.port = program, mail, port
     e.char_ns = rtu_char_ns(program, port)
     e.gap_ns = rtu_gap_ns(program, port)
-    # USB adapters hold bytes back for up to 16 ms in the middle of a reply.
-    e.slack_ns = 20 * RTU_MS
+    e.slack_ns = RTU_SLACK_NS
     e.strip_echo = row.flags & PORT_STRIP_ECHO
     e.t_free_ns = t_ns + e.gap_ns  # nobody knows what was on the line before
     e.t_line_ns = t_ns
@@ -320,7 +324,8 @@ cdef int choose_command(rtu_t* e, uint64_t t_ns, bint poll_due, uint64_t* until)
         if not may_write(e, c, row, s, t_ns):
             continue
         # A value that changes each cycle must not push out the readings that it is made from.
-        if poll_due and c.since_poll > 0 and row.kind != COMMAND_CONST and not at_zero(c, row):
+        # One whose acknowledgement was doubtful waits for a reading that shows the device in step.
+        if poll_due and c.since_poll > 0 and (c.twice or not (row.kind == COMMAND_CONST or at_zero(c, row))):
             continue
         t_open = later(c.t_retry_ns, open_ns(e, s))
         if s.n_blocks == 0 and not s.alive:
@@ -417,8 +422,8 @@ cdef bint alike(const rtu_t* e, const rtu_block_t* b) noexcept nogil:
         e.last.function == row.function
         and e.last.reply == b.reply
         and e.last_unit == e.program.slaves[row.slave].unit_id
-        and e.last_row != <int>b.row
-        and not row.signature & 1
+        and (e.last_row != <int>b.row or e.guard > 0)
+        and (not row.signature & 1 or e.last_row == <int>b.row)
     )
 
 
@@ -433,16 +438,17 @@ cdef void begin(rtu_t* e, int purpose, uint32_t index, uint32_t slave, uint32_t 
 cdef void build_block(rtu_t* e, uint32_t index) noexcept nogil:
     cdef rtu_block_t* b = &e.blocks[index]
     cdef const block_row_t* row = &e.program.blocks[b.row]
-    cdef uint32_t count = row.count, address = row.address, n
+    cdef uint32_t count = row.count, address = row.address, n, reply
     cdef int purpose = RTU_BLOCK
     if alike(e, b):
         purpose = RTU_SEPARATOR
-        for n in range(2, 7):  # pairs first: some meters refuse half a float
-            count = (n if n < 5 else 1 if n == 5 else 5) * (8 if row.function <= 2 else 1)
-            if read_reply(row.function, count) == b.reply or barred(&e.slaves[b.slave], row.function,
-                                                                    read_reply(row.function, count)):
+        # Even counts first: some meters refuse half a float. One of these is free: at most 12 bars, the last and its own.
+        for n in range(<uint32_t>SEPARATORS):
+            count = (2 * n + 2 if n < 6 else 2 * n - 11) * (8 if row.function <= 2 else 1)
+            reply = read_reply(row.function, count)
+            if reply == b.reply or barred(&e.slaves[b.slave], row.function, reply):
                 continue
-            if e.last.function != row.function or e.last.reply != read_reply(row.function, count):
+            if e.last.function != row.function or e.last.reply != reply:
                 break
         if address + count > 65536:
             address = 65536 - count
@@ -539,7 +545,7 @@ cdef void rtu_sent(rtu_t* e, uint64_t t_end_ns) noexcept nogil:
     reply = (e.request.reply if e.request.reply > 0 else 16) * e.char_ns
     e.state = RTU_RECEIVING
     e.rx_len = e.parts = e.listened = 0
-    e.t_first_ns = 0
+    e.t_first_ns = e.pause_ns = 0
     e.t_sent_ns = e.t_line_ns = t_end_ns
     e.t_wake_ns = t_end_ns + expected + reply
     e.t_deadline_ns = t_end_ns + timeout + reply
@@ -567,10 +573,14 @@ cdef void rtu_bytes(rtu_t* e, const uint8_t* bytes, uint32_t count, uint64_t t_n
     e.t_line_ns = later(e.t_line_ns, t_ns)
     if e.state != RTU_RECEIVING:
         e.mail.stats.foreign_bytes += count
+        suspect(e, bytes, count)
         e.t_free_ns = later(e.t_free_ns, t_ns + e.gap_ns)
         plan(e)
         return
     had = e.rx_len
+    if had > skip:
+        e.pause_ns = later(e.pause_ns, t_ns - sooner(t_ns, e.t_piece_ns + count * e.char_ns))
+    e.t_piece_ns = t_ns
     taken = count if count <= RTU_RX_MAX - had else RTU_RX_MAX - had
     memcpy(e.rx + had, bytes, taken)
     e.rx_len += taken
@@ -584,6 +594,8 @@ cdef void rtu_bytes(rtu_t* e, const uint8_t* bytes, uint32_t count, uint64_t t_n
         status = DONE_MISMATCH
     if status != PENDING:
         e.mail.stats.foreign_bytes += count - taken
+        if status == DONE_MISMATCH or status == DONE_ECHO:
+            suspect(e, reply_at(e), e.rx_len - skip if e.rx_len > skip else 0)
         finish(e, status, t_ns)
     elif e.rx_len > skip:
         had = e.request.reply + skip
@@ -685,20 +697,20 @@ cdef void finish(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     e.t_free_ns = e.t_line_ns + e.gap_ns
     if e.request.unit == 0:  # time for every device to act on a broadcast
         e.t_free_ns = e.t_line_ns + later(e.gap_ns, 100 * RTU_MS)
+    slave_ended(e, status, answered, t_ns)
     e.last.function, e.last.reply = e.request.function, e.request.reply
     e.last_unit = e.request.unit
+    e.last_exception = status == DONE_EXCEPTION
     e.last_row = e.blocks[e.request.index].row if e.request.purpose == RTU_BLOCK else -1
     count_end(&e.mail.stats, status)
+    learn_slack(e, status)
+    if e.guard > 0 and answered:
+        e.guard -= 1
     if e.request.function != 5 and e.request.function != 6 and e.request.unit != 0:
         if status == DONE_OK:
             e.echo_known = 1
         elif status == DONE_ECHO:
             e.echo_known = 0
-    if e.request.slave < e.n_slaves:
-        if answered:
-            slave_answered(e, status, t_ns)
-        else:
-            slave_failed(e, status, t_ns)
     if e.request.purpose == RTU_BLOCK:
         end_block(e, status, t_ns)
     elif e.request.purpose == RTU_COMMAND:
@@ -709,6 +721,26 @@ cdef void finish(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
         for i in range(e.n_commands):
             e.commands[i].since_poll = 0
     plan(e)
+
+
+cdef void learn_slack(rtu_t* e, int status) noexcept nogil:
+    """A pause that this line has never had inside a reply ends it: the less may be glued to half a reply, the better."""
+    if status == DONE_SHORT:
+        e.pause_worst_ns = sooner(e.pause_worst_ns + e.pause_worst_ns // 2 + RTU_MS, RTU_SLACK_NS)
+    elif status == DONE_OK and e.request.unit != 0:
+        e.pause_worst_ns = later(e.pause_ns, e.pause_worst_ns - e.pause_worst_ns // 64)
+        e.wholes += 1 if e.wholes < RTU_LEARN else 0
+    if e.wholes == RTU_LEARN:
+        e.slack_ns = sooner(2 * e.pause_worst_ns + 2 * RTU_MS, RTU_SLACK_NS)
+
+
+cdef void slave_ended(rtu_t* e, int status, bint answered, uint64_t t_ns) noexcept nogil:
+    if e.request.slave >= e.n_slaves:
+        return
+    if answered:
+        slave_answered(e, status, t_ns)
+    else:
+        slave_failed(e, status, t_ns)
 
 
 cdef void count_end(port_stats_t* stats, int status) noexcept nogil:
@@ -748,7 +780,12 @@ cdef void slave_answered(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     stats.t_ok_ns = t_ns
     s.t_ready_ns = t_ns + e.program.slaves[e.slave_first + e.request.slave].turnaround_ns
     s.t_open_ns = 0
-    s.n_bars = 0
+    e.in_step = in_step(e, s, status)
+    if e.in_step:
+        s.n_bars = 0
+        s.doubtful = 0
+    else:
+        doubt(e, s, t_ns)
     s.silent_run = 0
     s.samples += 1 if s.samples < RTU_LEARN else 0
     # A sixteenth of a character down for each reply that was whole at the wake-up, half a one up for each that was not:
@@ -769,6 +806,60 @@ cdef void slave_answered(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     stats.alive, stats.silent_run = 1, 0
     stats.timeout_ns = timeout_of(e, e.request.slave)
     stats.gap_ns = e.gap_ns + s.gap_extra_ns
+
+
+cdef bint in_step(const rtu_t* e, const rtu_slave_t* s, int status) noexcept nogil:
+    """Whether this answer proves that the device owes no older one: only if no older one could look like it."""
+    cdef uint32_t i
+    if status == DONE_EXCEPTION:  # every exception to one function looks the same
+        for i in range(s.n_bars):
+            if s.bars[i].function == e.request.function:
+                return False
+        return not (e.last_exception and e.last_unit == e.request.unit and e.last.function == e.request.function)
+    # The acknowledgement of a function 5 or 6 is its request again and may be an echo.
+    if not e.strip_echo and (e.request.function == 5 or e.request.function == 6):
+        return s.n_bars == 0
+    return not barred(s, e.request.function, e.request.reply)
+
+
+cdef void doubt(rtu_t* e, rtu_slave_t* s, uint64_t t_ns) noexcept nogil:
+    """The answer may have been an older one's, and its own still come: wait for it, and ask for another shape next."""
+    bar(s, e.request.function, e.request.reply)
+    s.t_open_ns = later(t_ns, e.t_sent_ns + pause_of(e, s))
+    s.doubtful += 1
+    if s.doubtful >= 2 * RTU_BARS:  # nothing but such answers, each after a pause: this is how the device is
+        s.n_bars = s.doubtful = 0
+
+
+cdef void bar(rtu_slave_t* s, uint32_t function, uint32_t reply) noexcept nogil:
+    """No request to this slave whose answer would look like this one, until it is seen in step."""
+    cdef uint32_t i, at = s.n_bars
+    for i in range(s.n_bars):
+        if s.bars[i].function == function and s.bars[i].reply == reply:
+            at = i
+    if at == s.n_bars and s.n_bars == RTU_BARS:
+        at = 0  # full: the oldest was longest ago
+    if at < s.n_bars:
+        s.n_bars -= 1
+        memmove(&s.bars[at], &s.bars[at + 1], (s.n_bars - at) * sizeof(rtu_shape_t))
+    s.bars[s.n_bars].function = <uint8_t>function
+    s.bars[s.n_bars].reply = <uint16_t>reply
+    s.n_bars += 1
+
+
+cdef void suspect(rtu_t* e, const uint8_t* p, uint32_t n) noexcept nogil:
+    """A frame that nobody asked for: whoever sent it may send it again."""
+    cdef uint32_t s
+    e.guard = RTU_GUARD
+    for s in range(e.n_slaves if n >= 3 else 0):
+        if e.program.slaves[e.slave_first + s].unit_id == p[0]:
+            bar(&e.slaves[s], p[1] & 0x7F, 5u + p[2] if p[1] <= 4 or p[1] == 23 else 8)
+
+
+cdef uint64_t pause_of(const rtu_t* e, const rtu_slave_t* s) noexcept nogil:
+    """From a request's end until the slowest answer that this slave may still give would be through."""
+    cdef uint64_t most = e.program.slaves[e.slave_first + e.request.slave].timeout_ns
+    return (most if s.samples < RTU_LEARN else sooner(most, 2 * s.worst_ns + 20 * RTU_MS)) + e.request.reply * e.char_ns
 
 
 cdef void learn_gap(rtu_t* e, rtu_slave_t* s) noexcept nogil:
@@ -808,11 +899,8 @@ cdef void revive(rtu_t* e, uint32_t slave, uint64_t t_ns) noexcept nogil:
 cdef void slave_failed(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     cdef rtu_slave_t* s = &e.slaves[e.request.slave]
     cdef slave_stats_t* stats = &e.mail.stats.slaves[e.request.slave]
-    cdef uint64_t most = e.program.slaves[e.slave_first + e.request.slave].timeout_ns, cost, pause
-    if not barred(s, e.request.function, e.request.reply):
-        s.bars[s.n_bars % RTU_BARS].function = e.request.function
-        s.bars[s.n_bars % RTU_BARS].reply = e.request.reply
-        s.n_bars += 1 if s.n_bars < RTU_BARS else 0
+    cdef uint64_t cost, pause
+    bar(s, e.request.function, e.request.reply)
     if status == DONE_CRC:
         stats.crc_errors += 1
     elif status == DONE_MISMATCH:
@@ -825,8 +913,7 @@ cdef void slave_failed(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
         stats.timeouts += 1
     if status != DONE_CRC:
         # The answer may still come: nothing to this slave until the slowest one known would be through.
-        pause = most if s.samples < RTU_LEARN else sooner(most, 2 * s.worst_ns + 20 * RTU_MS)
-        s.t_open_ns = later(t_ns, e.t_sent_ns + pause + e.request.reply * e.char_ns)
+        s.t_open_ns = later(t_ns, e.t_sent_ns + pause_of(e, s))
     if status == DONE_TIMEOUT:
         s.silent_run += 1
         if s.alive and s.silent_run == 1 and s.samples >= RTU_LEARN:
@@ -967,9 +1054,13 @@ cdef void end_command(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
                 break
     if status == DONE_OK:
         e.mail.stats.writes += 1
-        if c.twice:
-            c.twice = 0
+        # A function 16 acknowledgement does not name the value: it may be an older write's. Then write again once the
+        # device has been seen in step, or at once where nothing can be read.
+        if row.function >= 15 and not e.in_step and (c.twice != 1 or (s.n_blocks > 0 and not e.draining)):
+            c.twice = 1
+            c.t_retry_ns = s.t_open_ns
             return
+        c.twice = 0
         memcpy(c.written, c.want.regs, sizeof(c.written))
         c.known = 1
         c.t_written_ns = e.t_sent_ns
@@ -982,8 +1073,7 @@ cdef void end_command(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
         return
     c.known = 0
     e.mail.stats.refusals[index] += 1
-    # A function 16 acknowledgement does not name the value: an older one's may come for this one's.
-    c.twice = status != DONE_EXCEPTION and row.function >= 15
+    c.twice = 0
     pause = e.mail.stats.refusals[index] - 1
     pause = (10 * RTU_MS) << (pause if pause < 7 else 7) if pause > 0 else 0
     if status == DONE_EXCEPTION:
