@@ -541,6 +541,11 @@ cdef class BusHandle:
         """Counters of the bus, by name."""
         return _bus_stats(self.bus)
 
+    @property
+    def waiting(self):
+        """True while a descriptor that was handed over has not been taken by the loop."""
+        return self.bus.fd_fresh != 0
+
     def hand_over(self, int fd):
         """Offer `fd` to the loop, which takes it in its next read phase. False while an earlier one waits."""
         if fd < 0:

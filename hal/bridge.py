@@ -5,7 +5,8 @@ core sees one end of a socket pair and no difference.
 
     python -m tidegate.hal.bridge --fd 7 --interface slcan --channel /dev/ttyACM0 --bitrate 500000
 
-Ends when the core's end closes (exit code 0) or the interface fails (1); the core then sees its end closed, and ages.
+Says "ready" once the interface is open. Ends when the core's end closes (exit code 0) or the interface fails (1); the
+core then sees its own end closed, and the points of that bus are stale.
 """
 
 import argparse
@@ -160,6 +161,7 @@ def main(words: list[str] | None = None) -> int:
     except (can.CanError, OSError, ImportError, ValueError, TypeError) as error:
         print(f"bridge: {args.interface} {args.channel}: {error}", file=sys.stderr)
         return 2
+    print("ready", flush=True)
     with bus, end:
         bridge = Bridge(bus, end)
         try:

@@ -6,8 +6,11 @@ Imports only the standard library: the core process loads this file.
 import contextlib
 import errno
 import os
+import select
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +30,7 @@ FILTERS_MAX = 512  # CAN_RAW_FILTER_MAX of the kernel
 
 RESTARTS_PER_MINUTE = 3
 LOOK_EVERY_S = 0.1
+BRIDGE_READY_S = 30.0  # python-can loads, the adapter answers
 
 
 def kernel_filters(ids: Iterable[int]) -> bytes:
@@ -41,15 +45,76 @@ def kernel_filters(ids: Iterable[int]) -> bytes:
     return b"".join(struct.pack("=II", can_id, exact) for can_id in wanted)
 
 
+def is_bridged(interface: str) -> bool:
+    """Whether the name is one for python-can (slcan:/dev/ttyACM0) and not for the kernel (can0)."""
+    return ":" in interface
+
+
+_bridges: dict[str, subprocess.Popen[str]] = {}  # by interface; they end by themselves when our end closes
+
+
+def bridge_words(interface: str) -> str:
+    """What the interface's bridge said when it ended; empty while it runs. Reaps it."""
+    process = _bridges.get(interface)
+    if process is None or process.poll() is None:
+        return ""
+    del _bridges[interface]
+    with process.stdout or contextlib.nullcontext() as said:
+        return " ".join(said.read().split()) if said else ""
+
+
+def open_bridge(interface: str, bitrate: int = 500_000, *, wait: bool = True) -> socket.socket:
+    """Start a bridge process for a python-can interface and return our end of the pair.
+
+    interface : INTERFACE:CHANNEL as python-can knows them, options behind a question mark (slcan:/dev/ttyACM0?a=b&c=d).
+    wait : until the interface is open. Raises OSError with the bridge's own words if it cannot be opened.
+    """
+    name, _, rest = interface.partition(":")
+    channel, _, options = rest.partition("?")
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    near.setblocking(False)
+    words = ["--fd", str(far.fileno()), "--interface", name, "--channel", channel, "--bitrate", str(bitrate)]
+    for option in filter(None, options.split("&")):
+        words += ["--option", option]
+    with far:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tidegate.hal.bridge", *words],
+            pass_fds=[far.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    bridge_words(interface)  # the one before
+    _bridges[interface] = process
+    if wait:
+        said = process.stdout
+        assert said is not None
+        line = said.readline() if select.select([said], [], [], BRIDGE_READY_S)[0] else "no answer"
+        if line != "ready\n":
+            near.close()
+            process.kill()
+            process.wait()
+            raise OSError(errno.EIO, f"CAN interface {interface}: {line.strip()} {bridge_words(interface)}".strip())
+    return near
+
+
 def open_bus(
-    interface: str, received: Iterable[int], sent: Iterable[int] = (), *, fd_frames: bool = False
+    interface: str,
+    received: Iterable[int],
+    sent: Iterable[int] = (),
+    *,
+    fd_frames: bool = False,
+    bitrate: int | None = None,
 ) -> socket.socket:
-    """A raw CAN socket that gives the loop what it can use and nothing else.
+    """A raw CAN socket that gives the loop what it can use and nothing else; for a bridged interface, its socket pair.
 
     received, sent : ids as in struct can_frame. Own frames come back once they are on the wire, so that a bus on which
-    nobody acknowledges is noticed; error frames, kernel stamps and the drop counter are on.
-    Raises OSError naming the interface and the remedy.
+    nobody acknowledges is noticed; error frames, kernel stamps and the drop counter are on. bitrate : for a bridged
+    interface; one of the kernel is set up already. Raises OSError naming the interface and the remedy.
     """
+    if is_bridged(interface):
+        return open_bridge(interface, bitrate or 500_000)
     if canlink.index(interface) is None:
         raise OSError(errno.ENODEV, f"CAN interface {interface}: there is none (see `ip link`; is its driver loaded?)")
     if not canlink.is_up(interface):
@@ -80,6 +145,8 @@ class Handle(Protocol):
     def state(self) -> str: ...
     @property
     def dead(self) -> bool: ...
+    @property
+    def waiting(self) -> bool: ...
     def hand_over(self, fd: int) -> bool: ...
     def retired(self) -> int | None: ...
     def set_clock(self, realtime_offset_ns: int) -> None: ...
@@ -106,9 +173,9 @@ class Kept:
 
 
 class Keeper:
-    """Does for each bus what the loop must not: opens, closes, sets up, restarts. A look a tenth of a second.
+    """Does for each bus what the loop must not: opens, closes, sets up, restarts. Ten looks a second.
 
-    now_s, opener and link are replaced by tests.
+    now_s, opener, bridge and link are replaced by tests.
     """
 
     def __init__(
@@ -117,16 +184,17 @@ class Keeper:
         *,
         now_s: Callable[[], float] = time.monotonic,
         opener: Callable[..., socket.socket] = open_bus,
+        bridge: Callable[..., socket.socket] = open_bridge,
         link: Any = canlink,
     ) -> None:
         self.buses = list(buses)
-        self._now_s, self._open = now_s, opener
+        self._now_s, self._open, self._bridge = now_s, opener, bridge
         self._link = link
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         for bus in self.buses:
             bus.index = self._link.index(bus.interface)
-            bus.handle.set_echo(True)
+            bus.handle.set_echo(not is_bridged(bus.interface))
         self.look()
 
     def look(self) -> None:
@@ -146,6 +214,13 @@ class Keeper:
             os.close(fd)
 
     def _look_after(self, bus: Kept) -> None:
+        if bus.handle.waiting:
+            return
+        if is_bridged(bus.interface):
+            bus.refused = bridge_words(bus.interface) or bus.refused
+            if bus.handle.dead and self._may_restart(bus):
+                self._give(bus, self._bridge(bus.interface, bus.bitrate or 500_000, wait=False))
+            return
         now = self._link.index(bus.interface)
         if now is None:
             return
@@ -159,13 +234,16 @@ class Keeper:
             self._link.restart(bus.interface)
 
     def _reopen(self, bus: Kept, index: int) -> None:
-        fresh = self._open(bus.interface, bus.received, bus.sent, fd_frames=bus.fd_frames)
+        if self._give(bus, self._open(bus.interface, bus.received, bus.sent, fd_frames=bus.fd_frames)):
+            bus.index = index
+
+    def _give(self, bus: Kept, fresh: socket.socket) -> bool:
         if bus.handle.hand_over(fresh.fileno()):
             fresh.detach()  # the loop's now; it comes back through retired()
-            bus.index = index
             bus.reopened += 1
-        else:
-            fresh.close()
+            return True
+        fresh.close()
+        return False
 
     def _may_restart(self, bus: Kept) -> bool:
         """At most three a minute: a node that keeps falling off disturbs all others each time it comes back."""

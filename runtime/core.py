@@ -170,11 +170,11 @@ def open_cans(core: Core, describe: dict, rows: dict, given: dict[str, str], sta
         received = [frame["id"] for frame in rows["can_frames"] if frame["bus"] == bus]
         sent = [frame["id"] for frame in rows["can_tx"] if frame["bus"] == bus]
         try:
-            link = canbus.open_bus(where, received, sent)
+            link = canbus.open_bus(where, received, sent, bitrate=row.get("bitrate"))
         except OSError as error:
             raise SystemExit(f"core: CAN bus {row['name']}: {error.strerror}") from None
         core.set_can_fd(bus, link.detach())
-        kept.append(canbus.Kept(where, core.can_handle(bus), received, sent))
+        kept.append(canbus.Kept(where, core.can_handle(bus), received, sent, bitrate=row.get("bitrate")))
     if kept:
         keeper = canbus.Keeper(kept)
         keeper.start()

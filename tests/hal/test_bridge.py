@@ -1,7 +1,9 @@
 """python-can interfaces behind the same kind of descriptor as SocketCAN."""
 
+import contextlib
 import os
 import pty
+import re
 import socket
 import struct
 import subprocess
@@ -15,8 +17,9 @@ import can
 import pytest
 
 from tidegate.ext.can import Bus
-from tidegate.hal import bridge
+from tidegate.hal import bridge, canbus
 from tidegate.hal.bridge import Bridge
+from tidegate.hal.canbus import Keeper, Kept
 
 ROW = {"id": 0x351, "fields": [{"point": 0, "start": 0, "length": 16}]}
 
@@ -144,3 +147,61 @@ def test_an_interface_that_cannot_be_opened_is_named_and_nothing_started(words: 
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "bridge:" in done.stderr or "usage:" in done.stderr
+
+
+# ---- as the core starts it ----
+
+
+def test_a_bridged_interface_opens_like_one_of_the_kernel() -> None:
+    master, slave = pty.openpty()
+    tty.setraw(master)
+    adapter = threading.Thread(target=answer_slcan, args=(master,), daemon=True)
+    adapter.start()
+    name = f"slcan:{os.ttyname(slave)}?sleep_after_open=0"
+    assert canbus.is_bridged(name) and not canbus.is_bridged("can0")
+    near = canbus.open_bus(name, [0x351], bitrate=250_000)
+    bus = Bus([ROW], fd=near.detach())
+    keeper = Keeper([Kept(name, bus.handle(), [0x351])])
+    try:
+        os.write(master, b"t35182A00000000000000\r")
+        assert drained(bus, 1) == 1
+
+        # The bridge dies: the points are stale at once, and the keeper starts another.
+        canbus._bridges[name].kill()
+        while not bus.handle().dead:
+            bus.drain(2)
+            time.sleep(0.001)
+        assert bus.point(0)[2] == 3
+        for _ in range(3):
+            keeper.look()
+        assert bus.drain(3) == 0
+        keeper.look()
+        assert keeper.buses[0].reopened == 1
+        end = time.monotonic() + 30.0
+        taken = 0
+        while not taken and time.monotonic() < end:
+            os.write(master, b"t35182B00000000000000\r")
+            taken = max(0, bus.drain(4))
+            time.sleep(0.05)
+        assert bus.values() == [43.0]
+    finally:
+        os.close(bus.fd)
+        canbus._bridges[name].wait(30)
+        canbus.bridge_words(name)
+        keeper.stop()
+        os.close(master)
+        os.close(slave)
+
+
+def answer_slcan(master: int) -> None:
+    """Answer every command of the adapter's other side with a carriage return, until it closes."""
+    with contextlib.suppress(OSError):
+        while os.read(master, 64):
+            os.write(master, b"\r")
+
+
+@pytest.mark.parametrize("name", ["slcan:/dev/no-such-adapter", "nosuch:0", "virtual:x?novalue"])
+def test_a_bridge_that_cannot_open_its_interface_says_why_in_one_message(name: str) -> None:
+    with pytest.raises(OSError, match=f"CAN interface {re.escape(name)}: .+") as refused:
+        canbus.open_bus(name, [0x351])
+    assert "Traceback" not in str(refused.value)
