@@ -10,14 +10,14 @@ from typing import Any
 import click
 from rich.console import Console
 
-QUICK_LIVE_S, LIVE_S = 6.0, 30.0
-QUICK_WHOLE_S = 1800.0
+QUICK_LIVE_S, LIVE_S = 5.0, 30.0
+QUICK_WHOLE_S = 1200.0
 EXIT_CONTENT = 65
 EXIT_SOFTWARE = 70
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="The same in under 20 s: a shorter live act, half an hour of the trace.")
+@click.option("--quick", is_flag=True, help="The same in under 20 s: a shorter live act, twenty minutes of the trace.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("demo-out"), show_default=True, help="Folder of the report."
 )
@@ -86,7 +86,7 @@ def run_demo(
     live_run = None
     if live:
         seconds = QUICK_LIVE_S if quick else LIVE_S
-        start_s = trace.steepest_s() + (12.0 if quick else 0.0)
+        start_s = trace.steepest_s() + (16.0 if quick else 0.0)
         console.print(
             f"live act: core, gateway, carbon sidecar and simulated plant for {seconds:g} s of the steepest minute"
         )

@@ -109,7 +109,7 @@ def _settle(client: Any, timeout_s: float = 5.0) -> None:
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
         mode = client.get("site.mode")["site.mode"].value
-        if mode is not None and int(mode) in (2, 3, 4):  # ready, run, derated
+        if mode is not None and int(mode) in (3, 4):  # run, derated
             return
         time.sleep(0.1)
 

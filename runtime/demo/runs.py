@@ -18,6 +18,7 @@ class WholeRun:
     seconds: float
     cycles: int
     wall_s: float
+    cpu_s: float
     sha256: str
     seed: int
     row_s: float

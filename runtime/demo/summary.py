@@ -40,6 +40,7 @@ def summary_of(
             "seconds": round(whole.seconds, 3),
             "cycles": whole.cycles,
             "wall_s": round(whole.wall_s, 3),
+            "cpu_s": round(whole.cpu_s, 3),
             "speed_x_realtime": round(whole.speed_x, 1),
             "limit_w": whole.limit_w,
             "reaction_s": round(whole.reaction_s, 4),

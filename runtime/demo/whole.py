@@ -1,6 +1,7 @@
 """The whole run: the demo's trace in virtual time through the compiled core, booked and attributed like a real site."""
 
 import hashlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,9 @@ def run_whole(site: Any, blob: bytes, trace: Trace, ledger: Path, seconds: float
     load = trace.cut(0.0, seconds)
     every = round(SERIES_S / (site.site.period_us * 1e-6))
     with VirtualPlant(blob, load, series_every=every, utc_start_ns=REPLAY_UTC_S * 10**9) as plant:
+        cpu_s = time.process_time()
         plant.run(seconds)
+        cpu_s = time.process_time() - cpu_s
         describe = plant.built.describe
         verdict = plant.verdict()
         series = {name: np.array(column) for name, column in plant.series().items()}
@@ -82,6 +85,7 @@ def run_whole(site: Any, blob: bytes, trace: Trace, ledger: Path, seconds: float
             seconds=seconds,
             cycles=int(plant.world.cycle),
             wall_s=plant.wall_s,
+            cpu_s=cpu_s,
             sha256=plant.sha256,
             seed=plant.seed,
             row_s=SERIES_S,

@@ -57,7 +57,7 @@ def whole():
     names = [*(f"reason {i}" for i in range(8)), "peak limit", *(f"r{i}" for i in range(9, 17)), "rest"]
     reasons = tuple(names)
     return WholeRun(
-        3600.0, 3_600_000, 3.6, "ab" * 32, 1, 0.5, series, 48_000.0, 0.19, 36,
+        3600.0, 3_600_000, 3.6, 3.5, "ab" * 32, 1, 0.5, series, 48_000.0, 0.19, 36,
         {"without": 14_500.0, "with": 40.0, "with_outside_reaction": 0.0, "floor": 33.0, "floor_recharging": 35.0},
         {"without": 63_800.0, "with": 60_000.0, "with_outside_reaction": 47_990.0}, reasons, bodies, nodes.kinds,
         list(nodes.notes), {"cycles": 3_600_000, "lapses": 0}, [11.0, 12.5, 20.0],
