@@ -81,6 +81,7 @@ def open_bridge(interface: str, bitrate: int = 500_000, *, wait: bool = True) ->
             [sys.executable, "-m", "tidegate.hal.bridge", *words],
             pass_fds=[far.fileno()],
             stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the core, which still has a last setpoint to send
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
