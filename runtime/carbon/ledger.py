@@ -101,13 +101,21 @@ class Ledger:
     def __init__(self, url: str | Path, *, read_only: bool = False) -> None:
         text = str(url)
         if "://" not in text:
-            if read_only and not Path(text).exists():
-                raise LedgerError(f"{text}: no ledger there")
-            text = f"sqlite:///file:{text}?mode=ro&uri=true" if read_only else f"sqlite:///{text}"
+            text = f"sqlite:///{text}"
+        if read_only and text.startswith("sqlite:///") and "mode=ro" not in text:
+            path = text.removeprefix("sqlite:///")
+            if not Path(path).exists():
+                raise LedgerError(f"{path}: no ledger there")
+            text = f"sqlite:///file:{path}?mode=ro&uri=true"
         self.url = text
         self.read_only = read_only
-        self._engine = sa.create_engine(text)
+        try:
+            self._engine = sa.create_engine(text)
+        except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
+            raise LedgerError(f"{text}: {error}; expected a path or an SQLAlchemy URL with its driver") from None
         self.sqlite = self._engine.dialect.name == "sqlite"
+        if read_only and not self.sqlite:
+            self._engine = self._engine.execution_options(postgresql_readonly=True)
         if self.sqlite:
             sa.event.listen(self._engine, "connect", _tune_sqlite(read_only))
         try:
