@@ -30,7 +30,7 @@ fuzz: build
 #: make test-vm   the CAN and serial code on a PREEMPT_RT kernel with real drivers, under QEMU
 # 77: a program is missing here, and the script has said which.
 test-vm: build
-	@tests/vm/run-vm.sh -- $(PY) -m pytest -q --color=no -p no:cacheprovider tests/vm || \
+	@tests/vm/run-vm.sh -t 900 -- $(PY) -m pytest -q --color=no -p no:cacheprovider tests/vm || \
 	    { status=$$?; [ $$status -eq 77 ] && echo "test-vm: skipped"; }
 
 #: make build     the compiled core, in place
