@@ -205,3 +205,22 @@ def test_a_bridge_that_cannot_open_its_interface_says_why_in_one_message(name: s
     with pytest.raises(OSError, match=f"CAN interface {re.escape(name)}: .+") as refused:
         canbus.open_bus(name, [0x351])
     assert "Traceback" not in str(refused.value)
+
+
+def test_udp_multicast_is_bridged() -> None:
+    port = 40_000 + os.getpid() % 20_000
+    try:
+        peer = can.Bus(interface="udp_multicast", channel="239.74.163.2", port=port)
+    except (can.CanError, OSError) as error:
+        pytest.skip(f"no multicast on this machine: {error}")
+    with peer:
+        near = canbus.open_bus(f"udp_multicast:239.74.163.2?port={port}", [0x351])
+        bus = Bus([ROW], [{"id": 0x305, "data": b"\x07", "period_ns": 10**9}], fd=near.fileno())
+        peer.send(can.Message(arbitration_id=0x351, is_extended_id=False, data=(4711).to_bytes(8, "little")))
+        assert drained(bus, 1) == 1
+        assert bus.values() == [4711.0]
+        assert bus.send_due(1) == 1
+        while (message := peer.recv(5.0)) is not None and message.arbitration_id != 0x305:
+            pass
+        assert message is not None and bytes(message.data) == b"\x07"
+        near.close()
