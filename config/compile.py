@@ -11,8 +11,8 @@ from tidegate.hal.map_schema import DeviceMap, Point
 from tidegate.hal.maps import MapError, load_map
 from tidegate.hal.vocabulary import signals
 
-RAMP_GO_S = 0.5  # from zero to full power, where the site file says nothing
-RAMP_STOP_S = 0.02
+RAMP_GO_S = 0.05  # from zero to full power, where the site file says nothing
+RAMP_STOP_S = 0.01
 IDENTITY_MAX = 3  # signature words of a converter that the core watches
 INT32_MAX = 2**31 - 1  # the gate's "no limit of its own" for currents
 

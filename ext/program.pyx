@@ -8,7 +8,7 @@ import json
 
 from libc.math cimport INFINITY, isfinite, isnan
 from libc.stddef cimport size_t
-from libc.string cimport memchr, memset
+from libc.string cimport memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from tidegate.ext.control cimport control_params_t
 from tidegate.ext.gate cimport GATE_FAULTS_MAX, REACTION_OPEN, gate_fault_row_t, gate_limits_t
@@ -27,8 +27,15 @@ cdef inline bint point_ok(const program_t* p, int index, bint may_be_none) noexc
     return 0 <= index < <int>p.n_points or (may_be_none and index == -1)
 
 
-cdef inline bint text_ok(const char* text, size_t size) noexcept nogil:
-    return memchr(text, 0, size) != NULL  # a name that is not ended would be read past its row
+cdef bint text_ok(const char* text, Py_ssize_t size) noexcept nogil:
+    """Printable ASCII with its end inside the row; a name that is not ended would be read past it."""
+    cdef Py_ssize_t i
+    for i in range(size):
+        if text[i] == 0:
+            return True
+        if text[i] < 32 or text[i] > 126:
+            return False
+    return False
 
 
 cdef int check_units(const program_t* p) noexcept nogil:
@@ -286,7 +293,7 @@ _WHY = {
     BAD_SIZE: "sizes disagree",
     BAD_COUNT: "more rows than the core has room for",
     BAD_PERIOD: "period outside 250 us to 100 ms, or no snapshots",
-    BAD_TEXT: "a name without end",
+    BAD_TEXT: "a name without end or not in ASCII",
     BAD_SITE: "a point of the site outside the image",
     BAD_UNIT: "a point of the storage unit outside the image, or its energy not a number",
     BAD_POINT: "a point with a unit or device that cannot be",

@@ -148,7 +148,7 @@ CASES = [
     ("temp_min_c = 0", "temp_min_c = 55", "not below temp_max_c"),
     ("soc_taper = 0.03", "soc_taper = 0.5", "tapers meet"),
     ("soc_taper = 0.03", "soc_taper = 0.03\ncell_v_min = 3.6\ncell_v_max = 3.0", "not below cell_v_max"),
-    ("soc_min = 0.1", "soc_min = 0.1\nramp_go_w_per_s = 1000\nramp_stop_w_per_s = 2000", "less than 5 x"),
+    ("ramp_stop_w_per_s = 30000000", "ramp_stop_w_per_s = 2000", "less than 5 x"),
     ("peak_w_max = 48000", "peak_w_max = 60000", "fuse would go first"),
     ("recharge_w_max = 46000", "recharge_w_max = 50000", "would make the peak"),
     ("target_soc = 0.8", "target_soc = 0.99", "never reached"),

@@ -147,3 +147,28 @@ def test_another_layout_version_is_named():
 def test_a_row_that_cannot_be_is_refused(change, says):
     with pytest.raises(ValueError, match=says):
         program.pack(changed(**change))
+
+
+def test_check_survives_any_damage_and_never_calls_it_good():
+    """Random bytes anywhere, the hash made to fit: check gives sentences, or the program keeps its bounds."""
+    import hashlib
+    import random
+
+    good = program.pack(SPEC)
+    seed = 7
+    chance = random.Random(seed)
+    refused = 0
+    for _ in range(3000):
+        blob = bytearray(good)
+        for _ in range(chance.randint(1, 8)):
+            blob[chance.randrange(48, len(blob))] = chance.randrange(256)
+        blob[16:48] = hashlib.sha256(blob[48:]).digest()
+        said = program.check(bytes(blob))
+        refused += bool(said)
+        if not said:
+            rows = program.rows(bytes(blob))
+            for field in rows["fields"]:
+                assert 0 <= field["point"] < len(rows["points"]), seed
+            for block in rows["blocks"]:
+                assert block["field_first"] + block["field_count"] <= len(rows["fields"]), seed
+    assert refused > 0
