@@ -11,9 +11,10 @@
 
 #define CONTROL_LAYOUT_VERSION 2u
 #define HISTORY_MAX 512  /* readings of one unit's power kept for same-age pairing; a power of two */
-#define LAGS 36          /* reading ages that are tried when the meter's latency is measured */
+#define LAGS 40          /* reading ages that are tried when the meter's latency is measured */
 #define CIRCUITS_MAX 8
 #define PHASES_MAX 3
+#define PENDING_MAX 64     /* grid readings that wait for the battery readings around them */
 #define RANGE_SLOTS 64   /* of the rolling window of the dynamic range limit */
 #define SUBWINDOWS_MAX 64 /* of a sliding demand window */
 
@@ -171,7 +172,10 @@ typedef struct {
     uint64_t grid_seen_t_ns, grid_used_t_ns; /* newest stamp; stamp of the newest reading that said something new */
     double grid_used_w;
     uint64_t moved_t_ns;   /* when battery power last moved */
-    double lag_score[LAGS], lag_motion[LAGS], lag_last_w[LAGS];
+    double lag_score[LAGS], lag_motion[LAGS], lag_last_w[LAGS], lag_grid_w;
+    uint64_t pending_t_ns[PENDING_MAX];
+    double pending_w[PENDING_MAX];
+    uint32_t pending_first, pending_count;
     uint32_t lag_lo, lag_hi; /* ages that the readings allow */
     uint32_t lag_measured, net_known;
     uint32_t quality_key;  /* site qualities of the last cycle */
@@ -191,7 +195,7 @@ typedef struct {
     uint64_t register_t_ns;
     double circuit_seen_w[CIRCUITS_MAX], circuit_net_w[CIRCUITS_MAX];
     uint64_t circuit_t_ns[CIRCUITS_MAX];
-    uint32_t circuits_known, lag_stale;
+    uint32_t circuits_known, lag_stale, lag_best, pad;
     double spare[16];
 } estimate_state_t;
 

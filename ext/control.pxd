@@ -10,6 +10,7 @@ cdef extern from "control.h" nogil:
         LAGS
         CIRCUITS_MAX
         PHASES_MAX
+        PENDING_MAX
         RANGE_SLOTS
         SUBWINDOWS_MAX
 
@@ -157,6 +158,10 @@ cdef extern from "control.h" nogil:
         double lag_score[LAGS]
         double lag_motion[LAGS]
         double lag_last_w[LAGS]
+        double lag_grid_w
+        uint64_t pending_t_ns[PENDING_MAX]
+        double pending_w[PENDING_MAX]
+        uint32_t pending_first, pending_count
         uint32_t lag_lo, lag_hi
         uint32_t lag_measured, net_known
         uint32_t quality_key
@@ -176,7 +181,7 @@ cdef extern from "control.h" nogil:
         double circuit_seen_w[CIRCUITS_MAX]
         double circuit_net_w[CIRCUITS_MAX]
         uint64_t circuit_t_ns[CIRCUITS_MAX]
-        uint32_t circuits_known, lag_stale
+        uint32_t circuits_known, lag_stale, lag_best, pad
         double spare[16]
 
 

@@ -25,25 +25,29 @@ cdef extern from *:
     """
     #define AGE_SCAN_NS 8000000u       /* points that have just turned good are looked at again this often */
     #define REREAD_NS 250000000u       /* an unchanged value is taken for the same sample for so long */
-    #define LAG_NS_MAX 4305000000u
+    #define LAG_NS_MAX 4305000000
+    #define SCORE_AFTER_NS 300000000u  /* a grid reading waits at most so long for battery readings before it is scored */
     #define LAG_MARGIN 0.15            /* share of motion, squared, that an age may leave unexplained beyond the best */
-    #define LAG_KEEP 0.97              /* memory of the scores, for each reading while the battery moved */
+    #define LAG_KEEP 0.995             /* memory of the scores, for each reading while the battery moved */
+    #define LAG_BELIEF 0.5             /* an age that leaves more unexplained is out */
+    #define LAG_BETTER 0.1             /* so much better must another age be to replace the best */
     #define LAG_EXCITED 100.0          /* motion, in squares of the smallest that counts, before the scores are believed */
     #define MOTION_W 20.0              /* smallest motion that counts */
     #define REGISTER_WH 5000.0         /* span over which the utility's register is compared with our integral */
     #define REGISTER_SHARE 0.25
     _Static_assert(sizeof(gate_input_t) <= sizeof(((unit_memory_t *)0)->envelope_key), "make envelope_key larger");
-    /* Ages of a grid reading that are tried: fine at first, then five to an octave. */
-    static const uint64_t LAG_NS[LAGS] = {
-        0u, 5000000u, 10000000u, 15000000u, 20000000u, 24000000u, 28000000u, 34000000u, 40000000u, 48000000u, 57000000u,
-        67000000u, 80000000u, 95000000u, 113000000u, 135000000u, 160000000u, 190000000u, 226000000u, 269000000u,
-        320000000u, 381000000u, 453000000u, 538000000u, 640000000u, 761000000u, 905000000u, 1076000000u, 1280000000u,
-        1522000000u, 1810000000u, 2153000000u, 2560000000u, 3044000000u, 3620000000u, 4305000000u,
+    /* Ages of a grid reading that are tried, against those of the battery's: its readings may be the older ones. */
+    static const int64_t LAG_NS[LAGS] = {
+        -30000000, -20000000, -10000000, -5000000, 0, 5000000, 10000000, 15000000, 20000000, 24000000, 28000000, 34000000,
+        40000000, 48000000, 57000000, 67000000, 80000000, 95000000, 113000000, 135000000, 160000000, 190000000, 226000000,
+        269000000, 320000000, 381000000, 453000000, 538000000, 640000000, 761000000, 905000000, 1076000000, 1280000000,
+        1522000000, 1810000000, 2153000000, 2560000000, 3044000000, 3620000000, 4305000000,
     };
     """
-    const uint64_t AGE_SCAN_NS, REREAD_NS, LAG_NS_MAX
-    const double LAG_MARGIN, LAG_KEEP, LAG_EXCITED, MOTION_W, REGISTER_WH, REGISTER_SHARE
-    const uint64_t LAG_NS[LAGS]
+    const uint64_t AGE_SCAN_NS, REREAD_NS, SCORE_AFTER_NS
+    const double LAG_MARGIN, LAG_BELIEF, LAG_BETTER, LAG_KEEP, LAG_EXCITED, MOTION_W, REGISTER_WH, REGISTER_SHARE
+    const int64_t LAG_NS_MAX
+    const int64_t LAG_NS[LAGS]
 
 
 cdef inline bint believable(const point_t* image, int point) noexcept nogil:
@@ -51,8 +55,8 @@ cdef inline bint believable(const point_t* image, int point) noexcept nogil:
         image[point].value)
 
 
-cdef inline uint64_t back(uint64_t t_ns, uint64_t by_ns) noexcept nogil:
-    return t_ns - by_ns if t_ns > by_ns else 0
+cdef inline uint64_t back(uint64_t t_ns, int64_t by_ns) noexcept nogil:
+    return <uint64_t>(<int64_t>t_ns - by_ns) if <int64_t>t_ns > by_ns else 0
 
 
 # ---------------------------------------------------------------- age
@@ -89,7 +93,7 @@ cdef void history_add(history_t* h, uint64_t t_ns, double w, uint64_t spacing_ns
     cdef uint32_t before = (h.head + HISTORY_MAX - 1) & (HISTORY_MAX - 1)
     if h.count and t_ns <= h.t_ns[h.head]:
         return
-    if h.count < 2 or t_ns - h.t_ns[before] >= spacing_ns:
+    if h.count < 2 or h.t_ns[h.head] - h.t_ns[before] >= spacing_ns:
         h.head = (h.head + 1) & (HISTORY_MAX - 1)
         if h.count < HISTORY_MAX:
             h.count += 1
@@ -200,6 +204,36 @@ cdef void turn_second(integral_t* integral, uint64_t known_ns, double w) noexcep
 
 cdef void measure_latency(const control_params_t* params, estimate_state_t* state, double grid_w,
                           uint64_t t_ns) noexcept nogil:
+    """Score grid readings, each once the battery readings around it have come."""
+    cdef uint32_t at
+    at = (state.pending_first + state.pending_count) % PENDING_MAX
+    if state.pending_count == PENDING_MAX:
+        state.pending_first = (state.pending_first + 1) % PENDING_MAX
+        state.pending_count -= 1
+    state.pending_t_ns[at] = t_ns
+    state.pending_w[at] = grid_w
+    state.pending_count += 1
+    while state.pending_count:
+        at = state.pending_first
+        if state.pending_t_ns[at] + <uint64_t>-LAG_NS[0] > state.total.t_ns[state.total.head] and (
+                state.pending_t_ns[at] + SCORE_AFTER_NS > t_ns):
+            break
+        score(params, state, state.pending_w[at], state.pending_t_ns[at])
+        state.pending_first = (at + 1) % PENDING_MAX
+        state.pending_count -= 1
+
+
+cdef inline uint32_t lags_of(const control_params_t* params) noexcept nogil:
+    cdef uint32_t lags = 6
+    cdef double max_s = params.meter_latency_s_max
+    if not 0.0 < max_s < 4.3:
+        return LAGS
+    while lags < LAGS and <double>LAG_NS[lags - 1] < max_s * 1e9:
+        lags += 1
+    return lags
+
+
+cdef void score(const control_params_t* params, estimate_state_t* state, double grid_w, uint64_t t_ns) noexcept nogil:
     """Of the ages that a grid reading may have, keep those under which the battery's moves explain the meter's.
 
     Each age predicts that grid + ess moved by the load's own move only. Its score is the share of the motion that
@@ -208,18 +242,11 @@ cdef void measure_latency(const control_params_t* params, estimate_state_t* stat
     """
     cdef double de[LAGS]
     cdef double share[LAGS]
-    cdef double w, most = 0.0, moved, cost, best = INFINITY, smallest = fmax(2.0 * params.deadband_w, MOTION_W)
-    cdef double dg = grid_w - state.grid_used_w
-    cdef int i, first = -1, last = 0, lags = 1, judged = 0
-    cdef uint64_t max_ns = LAG_NS_MAX
-    if params.meter_latency_s_max > 0.0 and params.meter_latency_s_max < 4.305:
-        max_ns = <uint64_t>(params.meter_latency_s_max * 1e9)
-    while lags < LAGS and LAG_NS[lags - 1] < max_ns:
-        lags += 1
-    if not state.lag_measured:
-        state.lag_lo = 0
-        state.lag_hi = lags - 1
-    if t_ns > state.moved_t_ns + 2 * LAG_NS_MAX:
+    cdef double w, most = 0.0, moved, cost, smallest = fmax(2.0 * params.deadband_w, MOTION_W)
+    cdef double dg = grid_w - state.lag_grid_w
+    cdef int i, first, last, best = -1, lags = <int>lags_of(params)
+    state.lag_grid_w = grid_w
+    if t_ns > state.moved_t_ns + 2 * <uint64_t>LAG_NS_MAX:
         state.lag_stale = 1  # the battery has stood still for longer than any age
         return
     for i in range(lags):
@@ -239,18 +266,35 @@ cdef void measure_latency(const control_params_t* params, estimate_state_t* stat
         state.lag_score[i] = state.lag_score[i] * LAG_KEEP + cost * cost
         state.lag_motion[i] = state.lag_motion[i] * LAG_KEEP + moved * moved
     for i in range(lags):
-        share[i] = 0.0
+        share[i] = -1.0  # not judged yet
         if state.lag_motion[i] > LAG_EXCITED * smallest * smallest:
             share[i] = state.lag_score[i] / state.lag_motion[i]
-            judged = 1
-        best = fmin(best, share[i])
-    if not judged:
+            if best < 0 or share[i] < share[best]:
+                best = i
+    if best < 0:
         return
-    for i in range(lags):
-        if share[i] <= best + LAG_MARGIN:
-            first = i if first < 0 else first
-            last = i
-    state.lag_measured = 1
+    if state.lag_measured:
+        # A load that repeats itself makes other ages look as good as the true one: stay, unless one is clearly better.
+        if share[best] < share[state.lag_best] - LAG_BETTER:
+            state.lag_best = <uint32_t>best
+    elif share[best] <= LAG_BELIEF:
+        state.lag_measured = 1
+        state.lag_best = <uint32_t>best
+    first = last = <int>state.lag_best
+    if not state.lag_measured:  # so far only some can be excluded
+        first = 0
+        last = lags - 1
+        while first < last and share[first] > LAG_BELIEF:
+            first += 1
+        while last > first and share[last] > LAG_BELIEF:
+            last -= 1
+        if share[first] > LAG_BELIEF:
+            return  # the meter has begun to answer, and no age explains it yet
+    else:
+        while first > 0 and share[first - 1] <= share[state.lag_best] + LAG_MARGIN:
+            first -= 1
+        while last < lags - 1 and share[last + 1] <= share[state.lag_best] + LAG_MARGIN:
+            last += 1
     state.lag_lo = <uint32_t>(first - 1 if first > 0 else 0)
     state.lag_hi = <uint32_t>(last + 1 if last + 1 < lags else lags - 1)
 
@@ -425,10 +469,10 @@ cdef void put_extremes(point_t* image, int first, const integral_t* integral, ui
         doubt(image, first + 1)
 
 
-cdef void start(estimate_state_t* state, uint64_t t_ns) noexcept nogil:
+cdef void start(const control_params_t* params, estimate_state_t* state, uint64_t t_ns) noexcept nogil:
     state.second = t_ns // 1000000000u + 1
     state.register_gain = 1.0
-    state.lag_hi = LAGS - 1
+    state.lag_hi = lags_of(params) - 1
     turn_second(&state.grid, 0, 0.0)
     turn_second(&state.load, 0, 0.0)
     turn_second(&state.ess, 0, 0.0)
@@ -440,7 +484,7 @@ cdef void estimate_step(const program_t* program, point_t* image, const gate_inp
                         uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
     cdef int ess_new, all_known
     if state.second == 0:
-        start(state, t_ns)
+        start(&program.control, state, t_ns)
     plant.n_units = program.n_units
     ess_new = take_units(program, image, inputs, last, state, plant, t_ns, &all_known)
     if ess_new:
@@ -486,7 +530,7 @@ cdef int take_units(const program_t* program, const point_t* image, const gate_i
                 m.seen_t_ns = image[point].t_ns
                 view.ess_w = image[point].value
                 view.ess_new = 1
-                history_add(&m.history, image[point].t_ns, view.ess_w, LAG_NS_MAX // HISTORY_MAX)
+                history_add(&m.history, image[point].t_ns, view.ess_w, <uint64_t>LAG_NS_MAX // HISTORY_MAX)
                 new = 1
             ess_w += view.ess_w
         view.setpoint_w = last[unit].setpoint_w
@@ -537,7 +581,7 @@ cdef void take_ess(const program_t* program, point_t* image, estimate_state_t* s
             newest_ns = state.units[unit].seen_t_ns
     if h.count and fabs(plant.ess_w - h.w[h.head]) > 0.25 * MOTION_W:
         state.moved_t_ns = newest_ns
-    history_add(h, newest_ns, plant.ess_w, LAG_NS_MAX // HISTORY_MAX)
+    history_add(h, newest_ns, plant.ess_w, <uint64_t>LAG_NS_MAX // HISTORY_MAX)
     if not all_known:
         doubt(image, SITE_ESS_W)
         state.ess_t_ns = 0
@@ -602,11 +646,12 @@ cdef void take_grid(const program_t* program, point_t* image, estimate_state_t* 
             measure_latency(&program.control, state, grid_w, sample_ns)
         else:
             state.lag_stale = 1
+            state.pending_count = 0
         plant.net_w = pair(program, state, <uint32_t>0xFFFFFFFF, grid_w, plant.net_w, state.net_known, sample_ns, t_ns)
         state.net_known = 1
         state.grid_used_w = grid_w
         state.grid_used_t_ns = sample_ns
-        plant.latency_s = 0.5e-9 * <double>(LAG_NS[state.lag_lo] + LAG_NS[state.lag_hi])
+        plant.latency_s = fmax(0.5e-9 * <double>(LAG_NS[state.lag_lo] + LAG_NS[state.lag_hi]), 0.0)
         if not state.lag_measured:
             plant.latency_s = program.control.meter_latency_s
     plant.load_ok = 1
@@ -835,6 +880,12 @@ cdef class Estimate:
     def latency_s(self):
         """(least, most, measured): bounds of the age of a grid reading when it arrives."""
         return (LAG_NS[self.state.lag_lo] * 1e-9, LAG_NS[self.state.lag_hi] * 1e-9, bool(self.state.lag_measured))
+
+    @property
+    def latency_scores(self):
+        """(age in s, share of the motion that it leaves unexplained, squared motion seen) of each age tried."""
+        return [(LAG_NS[i] * 1e-9, self.state.lag_score[i] / fmax(self.state.lag_motion[i], 1e-9), self.state.lag_motion[i])
+                for i in range(LAGS)]
 
     @property
     def demand(self):

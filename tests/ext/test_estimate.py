@@ -76,7 +76,7 @@ def battery(t_s: float, start_s: float, tau_s: float, to_w: float) -> float:
     return 0.0 if t_s < start_s else to_w * (1.0 - math.exp(-(t_s - start_s) / tau_s))
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 0.02, 0.2, 1.0])
+@pytest.mark.parametrize("delay_s", [0.0, 0.02, 0.2, 1.0, 3.0])
 def test_the_meters_delay_is_measured_from_the_batterys_own_moves(delay_s: float) -> None:
     estimate = Estimate(age_max_s=10.0, pcs_tau_s=0.2)
     for ms in range(0, 20000, 5):
