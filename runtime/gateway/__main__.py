@@ -1,6 +1,7 @@
 """`python -m tidegate.runtime.gateway`: started by the supervisor, or by systemd with the same descriptors."""
 
 import argparse
+import contextlib
 import mmap
 import os
 import signal
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from tidegate.ext import program, shared
 from tidegate.runtime.gateway.app import Gateway
+
+PRIORITY = -5  # nice
 
 
 def main(words: list[str] | None = None) -> int:
@@ -31,6 +34,8 @@ def main(words: list[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)  # a command waits for us; without the right, as any program
     with mmap.mmap(args.program_fd, 0, prot=mmap.PROT_READ) as blob:
         describe = program.describe(bytes(blob))
     memory = shared.Shared(args.shared_fd)
