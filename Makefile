@@ -23,6 +23,10 @@ bench: build
 	@mkdir -p build/bench
 	@for script in tests/bench/bench_*.py; do echo "== $$script"; $(PY) $$script --out build/bench || exit 1; done
 
+#: make world     overlapping faults from many seeds against the whole site in virtual time, 10^8 cycles (CYCLES=1e9 for more)
+world: build
+	@$(PY) tests/world/campaign.py --seeds 1:2 --cycles $(or $(CYCLES),1e8)
+
 #: make fuzz      10^7 executions of each parser under sanitizers (clang's libFuzzer)
 fuzz: build
 	@tests/fuzz/run.sh -n 10000000 || { status=$$?; [ $$status -eq 77 ] && echo "fuzz: skipped"; }

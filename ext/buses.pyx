@@ -106,9 +106,9 @@ cdef void watch_setpoint(world_t* world, int number, uint64_t t_ns) noexcept nog
         return
     for i in range(world.plant.n_pcs):
         moved_w += world.wire_set_w[i] - answer.set_w[i]
-    # Part of the way is an answer (ramps), the trimming that goes on all the time is none.
-    need_w = 0.25 * (world.plant.grid_w - world.plant.limit_w)
-    if moved_w < need_w or moved_w < 100.0:
+    # The first step of a ramp is an answer, the trimming that goes on all the time is none.
+    need_w = 0.02 * (world.plant.grid_w - world.plant.limit_w)
+    if moved_w < need_w or moved_w < 200.0:
         return
     answer.open = 0
     if world.n_answers < STEPS_MAX:

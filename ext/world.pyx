@@ -637,8 +637,14 @@ cdef class World:
     def start(self, uint64_t t_ns=1000000000):
         """Put the plant at rest at t_ns; traces and fault times count from here."""
         cdef uint32_t i
+        cdef uint64_t shift_ns = t_ns - self.world.plant.t0_ns
         plant_start(&self.world.plant, t_ns)
         self.world.t_ns = t_ns
+        for i in range(self.world.n_faults):
+            self.world.faults[i].t_on_ns += shift_ns
+            self.world.faults[i].t_off_ns += shift_ns
+        if self.world.n_faults:
+            self.world.fault_next_ns += shift_ns
         self.world.can_next_ns = NEVER
         for i in range(self.world.n_frames):
             self.world.frames[i].next_ns += t_ns
