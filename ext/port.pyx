@@ -155,6 +155,8 @@ cdef enum:
     WRITE_TRIES = 20         # of 1 ms: a driver that takes nothing for longer is broken
     LONGEST_SLEEP_NS = 200000000
     BROKEN_PAUSE_NS = 10000000
+    SPIN_MAX_NS = 60000
+    LATE_STEP_NS = 1000
 
 cdef struct port_thread_t:
     rtu_t engine
@@ -164,6 +166,7 @@ cdef struct port_thread_t:
     uint32_t stop
     uint32_t drained
     uint64_t stop_t_ns
+    uint64_t late_ns                # usual lateness of a wake-up
     uint64_t sleeps, reads, writes  # system calls that did something
 
 
@@ -189,8 +192,24 @@ cdef void* run(void* arg) noexcept nogil:
         elif action.idle:
             rest(thread, t_ns)
         else:
-            thread.sleeps += 1
-            sleep_until(action.until_ns)
+            sleep_exactly(thread, action.until_ns)
+
+
+cdef void sleep_exactly(port_thread_t* thread, uint64_t t_ns) noexcept nogil:
+    """The silence before a request, to the microsecond: asleep but for the usual lateness of a wake-up, then awake.
+
+    The lateness is followed by its median and never taken for more than SPIN_MAX_NS, so that is the most that is spun.
+    """
+    cdef uint64_t aim = t_ns - thread.late_ns, woke
+    thread.sleeps += 1
+    sleep_until(aim)
+    woke = clock_ns(CLOCK_MONOTONIC)
+    if woke > aim + thread.late_ns:
+        thread.late_ns += LATE_STEP_NS if thread.late_ns < SPIN_MAX_NS else 0
+    elif thread.late_ns >= LATE_STEP_NS:
+        thread.late_ns -= LATE_STEP_NS
+    while woke < t_ns:
+        woke = clock_ns(CLOCK_MONOTONIC)
 
 
 cdef void send(port_thread_t* thread, const rtu_action_t* action) noexcept nogil:
