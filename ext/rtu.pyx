@@ -588,7 +588,8 @@ cdef void rtu_bytes(rtu_t* e, const uint8_t* bytes, uint32_t count, uint64_t t_n
     if e.rx_len > skip and e.t_first_ns == 0:
         # The piece ended now, so its first byte was on the wire that much earlier.
         new_bytes = e.rx_len - (skip if had < skip else had)
-        e.t_first_ns = later(e.t_sent_ns, t_ns - sooner(t_ns, new_bytes * e.char_ns))
+        # Nor before the request's end, nor in the future where the line is no wire (a pty, a network gateway).
+        e.t_first_ns = sooner(later(e.t_sent_ns, t_ns - sooner(t_ns, new_bytes * e.char_ns)), t_ns)
     status = judge(e)
     if status == PENDING and e.rx_len >= RTU_RX_MAX:
         status = DONE_MISMATCH

@@ -446,3 +446,15 @@ def test_nothing_in_the_engine_depends_on_anything_but_bytes_and_times():
         return line.sent, line.done, line.engine.stats
 
     assert run() == run()
+
+
+def test_a_reply_faster_than_the_wire_is_not_stamped_in_the_future():
+    engine = Engine(site([slave(1, block(0, 2))]))
+    what, at, _ = engine.next(0)
+    what, at, frame = engine.next(at)
+    assert what == "send"
+    engine.sent(at + len(frame) * CHAR_NS)
+    engine.receive(sealed(1, 3, 4, 0, 1, 0, 2), at + 50_000)  # a pty, or a gateway on a network
+    row = engine.take()[0]
+    assert row["status"] == "ok"
+    assert row["t_sample_ns"] <= row["t_done_ns"] == at + 50_000
