@@ -1,0 +1,1 @@
+"""Neighbours: other protocols for the same site. Each is a client of the gateway in a process of its own."""
