@@ -289,10 +289,11 @@ class Compiler:
                 f"another map"
             )
         for key in ("charge_a_max", "discharge_a_max"):
-            if storage.bms in self.maps and not self.has(storage.bms, key) and getattr(storage, key) is None:
+            power = key.replace("_a_", "_w_")
+            if storage.bms in self.maps and not self.has(storage.bms, key) and not self.has(storage.bms, power):
                 self.problems.append(
-                    f"storage[{storage.name}].{key}: missing; {self.maps[storage.bms].name} gives no such "
-                    f"limit, so the site must"
+                    f"storage[{storage.name}].bms: {self.maps[storage.bms].name} gives neither {key} nor {power}, and "
+                    f"the gate lets nothing through without; give the map a signal with `constant`"
                 )
         identity = pcs.identity_points() if pcs is not None else []
         if len(identity) > IDENTITY_MAX:

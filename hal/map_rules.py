@@ -108,7 +108,7 @@ def _check_frames(where: str, found: DeviceMap, problems: list[str]) -> None:
                     f"map {where}: {label}: bits {s.start}+{s.length} ({s.byte_order} endian) do not fit into "
                     f"{frame.len[1]} bytes"
                 )
-            if s.mask or s.one_of:
+            if s.mask or s.one_of or s.constant:
                 continue
             for position in sorted(positions):
                 other = taken.setdefault((s.mux, position), s.name)

@@ -182,6 +182,7 @@ class CanSignal(Strict):
     mask: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     one_of: tuple[Annotated[int, Field(ge=0, le=63)], ...] = ()
     mux: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
+    constant: str = ""  # a number of the map that stands for the value, fresh while the frame comes
     scale: float = 1.0
     offset: float = 0.0
     positive: Positive | None = None
@@ -211,7 +212,7 @@ class Frame(Strict):
     counter_start: int | None = None
     counter_length: int = 0
     counter_big_endian: bool = False
-    crc: Literal["none", "sum8", "xor8", "crc8-j1850", "crc8-autosar", "sum8-id-len"] = "none"
+    crc: Literal["none", "sum-orion", "sum8", "xor8", "crc8-j1850", "crc8-autosar"] = "none"
     crc_byte: int = 7
     signal: tuple[CanSignal, ...] = ()
 

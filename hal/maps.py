@@ -166,8 +166,15 @@ def _apply_numbers(where: str, raw: dict[str, Any], chosen: dict[str, str], prob
             continue
         if not low <= values[key] <= high:
             problems.append(f"map {where}: option {key} = {given}: expected {low:g} to {high:g} {number.get('unit')}")
-    for row in [*raw.get("point", []), *raw.get("command", [])]:
-        for key in ("scale_times", "value_from"):
+    signals = [one for frame in raw.get("frame", []) for one in frame.get("signal", [])]
+    for row in signals:
+        if row.get("constant") in values:
+            # One bit of the frame, worth next to nothing: the frame's freshness is what the point takes from it.
+            row.update(byte=0, bit=0, scale=1e-9, offset=values[row["constant"]])
+        elif row.get("constant"):
+            row.update(byte=0, bit=0)
+    for row in [*raw.get("point", []), *raw.get("command", []), *signals]:
+        for key in ("scale_times", "value_from", "constant"):
             name = row.get(key)
             if name and name not in raw.get("number", {}):
                 problems.append(

@@ -290,3 +290,20 @@ def test_the_page_of_supported_devices_is_current():
     path = Path(__file__).parents[2] / "docs/supported-devices.md"
     said = "run: python -m tidegate.hal.device_page > docs/supported-devices.md"
     assert path.read_text(encoding="utf-8") == page(), said
+
+
+def test_checksum_names_are_those_of_the_decoder():
+    from typing import get_args
+
+    from tidegate.ext.can import CRC_NAMES
+    from tidegate.hal.map_schema import Frame
+
+    assert set(get_args(Frame.model_fields["crc"].annotation)) == set(CRC_NAMES)
+
+
+def test_a_constant_limit_comes_and_goes_with_its_frame():
+    found = maps.load_map("jk-bms", {"charge_a_max": "100", "discharge_a_max": "0"})
+    values = decode_frame(frame_of(found, 0x2F4), bytes.fromhex("0B023C0F4B000000"))
+    assert values["charge_a_max"] == pytest.approx(100.0) and values["discharge_a_max"] == pytest.approx(0.0, abs=1e-6)
+    with pytest.raises(maps.MapError, match="charge_a_max is needed"):
+        maps.load_map("jk-bms", {})
