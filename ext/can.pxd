@@ -126,7 +126,9 @@ cdef int can_inject(can_bus_t* bus, const can_frame* frame, uint64_t t_ns) noexc
 
 # What a thread outside the loop may do with a bus that the loop works on.
 cdef class BusHandle:
+    cdef const program_t* program
     cdef can_bus_t* bus
+    cdef const can_frame_stats_t* per_id
     cdef object owner  # keeps the memory alive
 
-cdef BusHandle bus_handle(can_bus_t* bus, object owner)
+cdef BusHandle bus_handle(const program_t* program, can_bus_t* bus, const can_frame_stats_t* per_id, object owner)

@@ -542,6 +542,18 @@ cdef class BusHandle:
         return _bus_stats(self.bus)
 
     @property
+    def ids(self):
+        """Counters of each received id of the bus, by the id as candump writes it."""
+        cdef const can_frame_row_t* row
+        found = {}
+        for i in range(self.program.n_can_frames):
+            row = &self.program.can_frames[i]
+            if row.bus == self.bus.bus:
+                number = row.id & 0x1FFFFFFF
+                found[f"{number:08X}" if row.id & CAN_EFF_FLAG else f"{number:03X}"] = <dict>self.per_id[i]
+        return found
+
+    @property
     def waiting(self):
         """True while a descriptor that was handed over has not been taken by the loop."""
         return self.bus.fd_fresh != 0
@@ -569,8 +581,10 @@ cdef class BusHandle:
             self.bus.flags &= ~CAN_BUS_ECHO
 
 
-cdef BusHandle bus_handle(can_bus_t* bus, object owner):
+cdef BusHandle bus_handle(const program_t* program, can_bus_t* bus, const can_frame_stats_t* per_id, object owner):
     cdef BusHandle handle = BusHandle.__new__(BusHandle)
+    handle.program = program
+    handle.per_id = per_id
     handle.bus = bus
     handle.owner = owner
     return handle
@@ -784,7 +798,7 @@ cdef class Bus:
         return total
 
     def handle(self):
-        return bus_handle(self.bus, self)
+        return bus_handle(self.program, self.bus, self.per_id, self)
 
     def spin(self, uint64_t cycles, uint64_t t_ns):
         """`cycles` idle read and write phases 1 ms apart, for the benchmark."""

@@ -607,7 +607,7 @@ cdef class Core:
 
     def can_handle(self, int bus):
         """What a thread outside the loop may do with the bus (`tidegate.hal.canbus.Keeper`)."""
-        return bus_handle(self._bus(bus), self)
+        return bus_handle(self.core.program, self._bus(bus), self.core.can_ids, self)
 
     def dry_cycle(self):
         """Run every code path once on scratch memory, so that the first real cycle finds it in the cache."""

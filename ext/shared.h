@@ -18,6 +18,7 @@
 #define EVENT_SLOTS 1024u
 #define MAILBOX_SLOTS 64
 #define HISTOGRAM_BUCKETS 1024
+#define BUSES_SIZE 65536u /* bytes of JSON about buses and ports */
 
 /* Log-linear histogram: 32 sub-buckets an octave (3 %), ns. */
 typedef struct {
@@ -101,7 +102,31 @@ typedef struct {
     event_t events[EVENT_SLOTS];
     snapshot_t snapshots[SNAPSHOT_SLOTS];
     snapshot_t meters[METER_SLOTS];
+
+    /* Counters of buses and ports for people, about one a second, by a thread of the core beside the loop. */
+    uint64_t buses_seq; /* seqlock: odd while being written */
+    uint32_t buses_size, pad;
+    uint8_t buses[BUSES_SIZE];
 } shared_t;
+
+static inline void buses_put(shared_t *s, const void *json, uint32_t size) {
+    uint64_t odd = (s->buses_seq + 1u) | 1u;
+    __atomic_store_n(&s->buses_seq, odd, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    s->buses_size = size;
+    memcpy(s->buses, json, size);
+    __atomic_store_n(&s->buses_seq, odd + 1u, __ATOMIC_RELEASE);
+}
+/* Copies the JSON; its size, 0 while there is none or it is being written. `json` holds BUSES_SIZE bytes. */
+static inline uint32_t buses_get(const shared_t *s, void *json) {
+    uint64_t before = __atomic_load_n(&s->buses_seq, __ATOMIC_ACQUIRE);
+    uint32_t size = s->buses_size;
+    if ((before & 1u) || size > BUSES_SIZE)
+        return 0;
+    memcpy(json, s->buses, size);
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    return __atomic_load_n(&s->buses_seq, __ATOMIC_RELAXED) == before ? size : 0;
+}
 
 static inline void image_begin(shared_t *s) {
     __atomic_store_n(&s->image_seq, s->image_seq + 1u, __ATOMIC_RELAXED);

@@ -12,6 +12,7 @@ cdef extern from "shared.h" nogil:
         EVENT_SLOTS
         MAILBOX_SLOTS
         HISTOGRAM_BUCKETS
+        BUSES_SIZE
 
     ctypedef struct histogram_t:
         uint64_t count, sum, min, max
@@ -101,7 +102,12 @@ cdef extern from "shared.h" nogil:
         event_t events[EVENT_SLOTS]
         snapshot_t snapshots[SNAPSHOT_SLOTS]
         snapshot_t meters[METER_SLOTS]
+        uint64_t buses_seq
+        uint32_t buses_size
+        uint8_t buses[BUSES_SIZE]
 
+    void buses_put(shared_t *s, const void *json, uint32_t size) noexcept
+    uint32_t buses_get(const shared_t *s, void *json) noexcept
     void image_begin(shared_t *s) noexcept
     void image_end(shared_t *s) noexcept
     int image_copy(const shared_t *s, point_t *points, uint64_t *cycle, uint64_t *t_ns) noexcept

@@ -1,6 +1,6 @@
 from array import array
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 PHASE_NAMES: tuple[str, ...]
 EVENT_NAMES: tuple[str, ...]
@@ -127,6 +127,8 @@ class Shared:
     def histogram(self, name: str) -> Histogram: ...
     def loop_counters(self) -> dict[str, int]: ...
     def loop_stats(self) -> dict[str, int | dict[str, float]]: ...
+    def put_buses(self, report: dict[str, Any]) -> None: ...
+    def buses(self) -> dict[str, Any] | None: ...
 
 class Writer(Shared):
     @staticmethod

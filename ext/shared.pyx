@@ -4,6 +4,7 @@ One writer each: the core writes everything but the mailbox, the gateway writes 
 writer; a reader that lost a race tries again.
 """
 import collections
+import json
 import os
 from array import array
 
@@ -430,6 +431,29 @@ cdef class Shared:
         for name in ("lateness", "work", *PHASE_NAMES):
             stats[f"{name}_ns"] = self.histogram(name).summary()
         return stats
+
+    # ---- buses and ports ----
+
+    def put_buses(self, dict report):
+        """Leave the counters of buses and ports for people; for a thread of the core beside the loop.
+
+        Raises ValueError when the report is longer than BUSES_SIZE bytes of JSON.
+        """
+        cdef bytes text = json.dumps(report, separators=(",", ":")).encode()
+        if len(text) > BUSES_SIZE:
+            raise ValueError(f"bus report of {len(text)} bytes: at most {BUSES_SIZE}")
+        self._must_write()
+        buses_put(self.ptr, PyBytes_AS_STRING(text), len(text))
+
+    def buses(self):
+        """Counters of buses and ports as the core last left them; None while there are none."""
+        cdef bytes text = PyBytes_FromStringAndSize(NULL, BUSES_SIZE)
+        cdef uint32_t size
+        for _ in range(TRIES):
+            size = buses_get(self.ptr, PyBytes_AS_STRING(text))
+            if size:
+                return json.loads(text[:size])
+        return None
 
     cdef int _must_write(self) except -1:
         if not self.writable:

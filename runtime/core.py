@@ -26,6 +26,7 @@ from tidegate.ext import loop as ext_loop
 from tidegate.ext import program as ext_program
 from tidegate.ext import realtime
 from tidegate.ext import shared as ext_shared
+from tidegate.ext.can import BusHandle
 from tidegate.ext.image import check_layouts
 from tidegate.ext.loop import Core
 from tidegate.ext.port import Port
@@ -37,6 +38,7 @@ PORT_PRIORITY = 70
 DRAIN_S = 1.0  # for the last setpoint to reach the wire
 THREAD_STACK = 256 << 10  # bytes; locked memory counts them
 EXT = os.path.dirname(ext_image.__file__)
+REPORT_EVERY_S = 1.0
 HEAVY = ("numpy", "zmq", "pydantic")
 
 
@@ -128,6 +130,28 @@ def lock_all() -> int:
                 start, end = (int(word, 16) for word in words[0].split("-"))
                 error = error or realtime.lock_range(start, end - start)
     return error
+
+
+def bus_report(buses: dict[str, BusHandle], ports: dict[str, Port]) -> dict:
+    """Counters of every bus and port by name, for people; by this process's Python side, never by the loop."""
+    return {
+        "t_ns": time.clock_gettime_ns(time.CLOCK_MONOTONIC),
+        "can": {name: {**bus.stats, "ids": bus.ids} for name, bus in buses.items()},
+        "serial": {name: port_report(port.stats) for name, port in ports.items()},
+    }
+
+
+def port_report(stats: dict) -> dict:
+    """A port's counters without what only its engine needs; of histograms the buckets in use."""
+    plain = {key: value for key, value in stats.items() if isinstance(value, int)}
+    slaves = [
+        {
+            key: {at: count for at, count in enumerate(value) if count} if isinstance(value, list) else value
+            for key, value in slave.items()
+        }
+        for slave in stats["slaves"]
+    ]
+    return {**plain, "slaves": slaves}
 
 
 def loaded_heavies() -> list[str]:
@@ -228,6 +252,8 @@ def main(words: list[str] | None = None) -> int:
             stack.callback(port.stop)
             port.start(PORT_PRIORITY)
 
+        buses = {row["name"]: core.can_handle(bus) for bus, row in enumerate(describe["can"])}
+        serials = {row["name"]: port for row, port in zip(describe["ports"], ports, strict=True)}
         core.dry_cycle()
         del raw, rows, describe
         gc.collect()
@@ -249,7 +275,11 @@ def main(words: list[str] | None = None) -> int:
         for line in lacks.words:
             print(f"core: without {line}", file=sys.stderr, flush=True)
         # A signal handler runs between two bytecodes of this thread, so the wait is in slices.
+        report_s = 0.0
         while loop.is_alive():
+            if time.monotonic() >= report_s:
+                report_s = time.monotonic() + REPORT_EVERY_S
+                shared.put_buses(bus_report(buses, serials))
             loop.join(0.05)
     return 0 if core.at_rest else 3
 

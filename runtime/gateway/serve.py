@@ -375,6 +375,7 @@ class Server:
             },
             "mode": self.mode(),
             "loop": self.memory.loop_stats(),
+            "buses": self.memory.buses(),
             "lease": self.lease(),
             "journal": {
                 "error": self.recorder.error,

@@ -638,3 +638,13 @@ def test_a_retired_descriptor_is_open_until_its_owner_closes_it(pair: tuple[sock
     given_back = keeper.retired()
     assert given_back == spare
     os.close(spare)
+
+
+def test_counters_of_a_bus_are_listed_by_id_as_candump_writes_it() -> None:
+    bus = Bus([LIMITS, {"id": 0x4210, "extended": True}])
+    bus.inject(0x351, bytes(8))
+    bus.inject(0x4210, bytes(8), extended=True)
+    bus.inject(0x4210, bytes(7), extended=True)
+    bus.drain(5)
+    ids = bus.handle().ids
+    assert {name: (row["count"], row["bad_length"]) for name, row in ids.items()} == {"351": (1, 0), "00004210": (1, 1)}

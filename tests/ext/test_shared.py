@@ -265,3 +265,13 @@ def test_an_order_behind_one_that_was_never_finished_is_read_whole():
     seq = memory.put_order(1, 200.0, 20, 2)
     assert seq % 2 == 0
     assert memory.order(1) == (seq, 200.0, 20, 2)
+
+
+def test_the_newest_report_of_the_buses_is_read_whole(core: Writer) -> None:
+    assert core.buses() is None
+    for frames in (1, 22, 3):
+        core.put_buses({"can": {"bms": {"frames": frames, "state": "active"}}})
+        assert core.buses() == {"can": {"bms": {"frames": frames, "state": "active"}}}
+    with pytest.raises(ValueError, match="at most 65536"):
+        core.put_buses({"can": "x" * 70_000})
+    assert core.buses() == {"can": {"bms": {"frames": 3, "state": "active"}}}
