@@ -13,7 +13,7 @@ import zmq
 
 from tidegate.ext import shared
 from tidegate.runtime import wire
-from tidegate.runtime.gateway.desk import Desk
+from tidegate.runtime.gateway.desk import EXPORT, IMPORT, Desk
 from tidegate.runtime.gateway.peers import Bucket, Peer, Peers
 from tidegate.runtime.gateway.recorder import Recorder
 from tidegate.runtime.gateway.records import Records
@@ -93,11 +93,18 @@ class Gateway:
         limits = describe.get("limits") or {}
         self.desk = Desk(
             memory,
-            site_import_w_max=float(limits.get("connection_import_w_max") or float("inf")),
-            site_export_w_max=float("inf")
-            if limits.get("connection_export_w_max") is None
-            else float(limits["connection_export_w_max"]),
+            site_import_w_max=_limit(limits.get("connection_import_w_max")),
+            site_export_w_max=_limit(limits.get("connection_export_w_max")),
+            keep_stop=self._keep_stop,
         )
+        self._stop_mark = state / "stopped"
+        now_ns = time.monotonic_ns()
+        if self._stop_mark.exists():
+            self.desk.stop(now_ns)
+        for kind in (IMPORT, EXPORT):
+            order = memory.order(kind)
+            if order is not None:
+                self.desk.take_over(kind, order.value, order.expires_t_ns, now_ns)
         self.server = Server(describe, memory, self.records, self.recorder, self.desk, self._send)
         self.server.health_more = self._health
         self.peers = Peers(os.geteuid(), str(options.get("local_role", "operate")))
@@ -182,6 +189,18 @@ class Gateway:
         with contextlib.suppress(OSError):
             self.remote = Sockets(self.context, *self._remote_at)
             self.transports = [self.local, self.remote]
+
+    def _keep_stop(self, stopped: bool) -> None:
+        """A site that a person stopped stays stopped over a restart of everything, until a person lifts it."""
+        try:
+            if stopped:
+                self._stop_mark.touch(0o640)
+            else:
+                self._stop_mark.unlink(missing_ok=True)
+        except OSError as why:
+            self._tell(
+                "order", "not kept", f"{self._stop_mark}: {why.strerror}; it is in force until the core restarts"
+            )
 
     # ---- the loop ----
 
@@ -447,6 +466,10 @@ class Gateway:
         for name in ("stream", "api"):
             with contextlib.suppress(OSError):
                 (self.runtime / name).unlink()
+
+
+def _limit(value: Any) -> float:
+    return float("inf") if value is None else float(value)
 
 
 def _property(frame: Any, name: str) -> str:

@@ -7,6 +7,7 @@ expiry.
 
 import math
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -67,10 +68,18 @@ class Order:
 
 
 class Desk:
-    """Decides who may order what, and keeps the mailbox as the orders in force want it."""
+    """Decides who may order what, and keeps the mailbox as the orders in force want it.
+
+    keep_stop : called with True at a stop and False at its end, so that a stop outlives a restart of everything.
+    """
 
     def __init__(
-        self, mailbox: Mailbox, *, site_import_w_max: float = math.inf, site_export_w_max: float = math.inf
+        self,
+        mailbox: Mailbox,
+        *,
+        site_import_w_max: float = math.inf,
+        site_export_w_max: float = math.inf,
+        keep_stop: Callable[[bool], None] = lambda stopped: None,
     ) -> None:
         self.mailbox = mailbox
         self.site_import_w_max = site_import_w_max
@@ -81,6 +90,7 @@ class Desk:
         self.plan_end_utc_s = 0
         self.plan_owner = ""
         self.stopped = False
+        self._keep_stop = keep_stop
         self.news: list[tuple[str, str, str]] = []  # (event, name, detail) for the audit trail
         self._number = secrets.randbits(48)
         self._put: dict[int, tuple[float, int]] = {}
@@ -208,12 +218,29 @@ class Desk:
         """Stop, or lift the stop and arm."""
         self._say("order", request.mode, peer.name)
         if request.mode == "stop":
-            self.stopped = True
-            return Order(MODE, self._order(MODE, MODE_STOP, now_ns + FAR_NS))
+            order = self.stop(now_ns)
+            self._keep_stop(True)
+            return order
         self.stopped = False
         seq = self._order(MODE, MODE_RUN, now_ns + FAR_NS)
         self.arm(now_ns)
+        self._keep_stop(False)
         return Order(MODE, seq)
+
+    def stop(self, now_ns: int) -> Order:
+        """Order the stop; also at the start of a gateway whose site was stopped."""
+        self.stopped = True
+        return Order(MODE, self._order(MODE, MODE_STOP, now_ns + FAR_NS))
+
+    def take_over(self, kind: int, value: float, expires_ns: int, now_ns: int) -> None:
+        """Know of a limit that a gateway before this one left in the mailbox: a wider one must not replace it."""
+        if expires_ns > now_ns and kind in (IMPORT, EXPORT):
+            held = self.limits.setdefault(f"before restart, {kind}", LimitHeld(math.inf, math.inf, expires_ns))
+            if kind == IMPORT:
+                held.import_w_max = value
+            else:
+                held.export_w_max = value
+            self._put[kind] = (value, expires_ns)
 
     def ack(self, peer: Peer, now_ns: int) -> Order:
         """Acknowledge latches whose cause is gone."""

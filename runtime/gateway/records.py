@@ -120,6 +120,12 @@ class Records:
             table = image.REASONS_BY_NUMBER
         elif event in ("fault_on", "fault_off", "latch"):
             return self.faults.get(code, f"fault {code}")
+        elif event in ("start", "stop"):
+            return "core"
+        elif event == "overrun":
+            table = ("none", "ramps frozen", "safe", "watchdog starved")
+        elif event == "shortfall":
+            table = ("ended", "began")
         if isinstance(table, tuple) and 0 <= code < len(table):
             return table[code]
         return str(code)

@@ -134,3 +134,16 @@ def test_an_error_names_its_code(gateway):
     with gateway.client() as site, pytest.raises(ClientError) as refused:
         site.ask("nonsense")
     assert refused.value.code == "unknown-op"
+
+
+def test_every_command_of_the_command_line_is_there_and_has_help():
+    from click.testing import CliRunner
+
+    from tidegate.runtime.cli import main
+
+    told = CliRunner().invoke(main, ["--help"])
+    assert told.exit_code == 0
+    for name in main.list_commands(None):  # type: ignore[arg-type]
+        assert f"  {name} " in told.output
+        one = CliRunner().invoke(main, [name, "--help"])
+        assert one.exit_code == 0 and "Usage:" in one.output, (name, one.output)

@@ -261,3 +261,36 @@ def test_health_tells_of_core_journal_and_gateway(gateway):
         told = site.health()
     assert told["core"]["running"] and not told["core"]["stalled"]
     assert told["journal"]["error"] == "" and told["gateway"]["snapshots_dropped"] == 0
+
+
+def test_a_stop_outlives_a_restart_of_everything_until_it_is_lifted(core, start_gateway):
+    core.step()
+    core.beat()
+    first = start_gateway()
+    with first.client() as site:
+        site.stop()
+    first.close()
+    core.memory.put_order(0, 0.0, 0, 1)  # a new core starts with an empty mailbox
+    second = start_gateway()
+    assert core.memory.order(0).value == 2.0
+    with second.client() as site:
+        assert site.why()["stopped"]
+        site.run()
+    second.close()
+    core.memory.put_order(0, 0.0, 0, 1)
+    start_gateway()
+    assert core.memory.order(0).value == 0.0
+
+
+def test_a_limit_that_a_gateway_before_left_is_not_widened(core, start_gateway):
+    core.step()
+    core.beat()
+    first = start_gateway()
+    with first.client() as site:
+        site.limit(import_w_max=20_000.0, for_s=60)
+    first.close()
+    second = start_gateway()
+    with second.client() as site:
+        answer = site.limit(import_w_max=30_000.0, for_s=60)
+    assert (answer["status"], answer["applied_w"]) == ("clamped", 20_000.0)
+    assert core.memory.order(2).value == 20_000.0

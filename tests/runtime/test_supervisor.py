@@ -195,6 +195,27 @@ def test_in_process_the_supervisor_gives_client_and_results(tmp_path):
         client.health()
 
 
+def test_the_end_brings_the_setpoint_to_zero_on_the_wire_before_the_core_ends(tmp_path):
+    folders = {"runtime": tmp_path / "run", "state": tmp_path / "state"}
+    with Supervisor(DEMO, sidecar=False, **folders) as site, site.client() as client:
+        client.timeout_s = 20
+        until = time.monotonic() + 45
+        while client.why()["mode"] not in ("run", "derated") and time.monotonic() < until:
+            time.sleep(0.1)
+        with client.lease(period_s=3.0) as lease:
+            lease.setpoint(-3000.0, 60)
+            while (client.why()["setpoint_w"] or 0.0) > -2900 and time.monotonic() < until:
+                time.sleep(0.05)
+            assert client.why()["setpoint_w"] < -2900
+            asked_ns = time.monotonic_ns()
+            code = site.stop()
+            client.timeout_s = 0.5  # nobody is left to take the lease back
+    assert code == 0
+    converter = next(one for one in site.results if one.get("kind") == "result")["converters"][0]
+    assert converter["setpoint_w"] == 0.0 and converter["setpoint_t_ns"] > asked_ns
+    assert abs(converter["power_w"]) < 1.0 and converter["reverts"] == 0
+
+
 # ---- bad input: a clear message with file, key and remedy; exit code not 0; nothing started ----
 
 GOOD = DEMO.read_text()
