@@ -1,0 +1,123 @@
+"""How fast the carbon sidecar books, reports and verifies: `python tests/bench/bench_carbon.py [quarters]`.
+
+A year of one site with 12 nodes; a day of meter records at one a second into SQLite. One process, no threads of ours.
+"""
+
+import random
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import msgpack
+
+from tidegate.runtime.carbon.account import Accountant
+from tidegate.runtime.carbon.booking import BookedPeriod, FlowPeriod
+from tidegate.runtime.carbon.factors import Factors, Series, Step
+from tidegate.runtime.carbon.ledger import Ledger
+from tidegate.runtime.carbon.reports import write
+from tidegate.runtime.carbon.service import Sidecar
+from tidegate.runtime.carbon.signing import DeviceKey, sign, verify
+from tidegate.runtime.carbon.site import nodes_of
+
+YEAR = 1_704_067_200  # 2024-01-01
+LOADS = [f"rack{i}" for i in range(8)]
+
+
+def describe() -> dict:
+    points = ["grid.import_wh", "grid.export_wh", "roof.import_wh", "cool.import_wh", "bms1.soc"]
+    points += [f"site.{k}" for k in ("grid_in_ws", "grid_out_ws", "grid_covered_s")]
+    points += [f"site.{k}" for k in ("ess_in_ws", "ess_out_ws", "ess_covered_s")]
+    nodes = [{"role": "grid", "device": "grid", "in_wh": "grid.import_wh", "out_wh": "grid.export_wh"},
+             {"role": "pv", "device": "roof", "in_wh": "roof.import_wh", "out_wh": None},
+             {"role": "cooling", "device": "cool", "in_wh": "cool.import_wh", "out_wh": None},
+             {"role": "ess", "device": "pcs1", "in_wh": None, "out_wh": None}]  # fmt: skip
+    for name in LOADS:
+        points.append(f"{name}.import_wh")
+        nodes.append({"role": "it", "device": name, "in_wh": f"{name}.import_wh", "out_wh": None})
+    return {"site": {"name": "year"}, "points": [{"name": n} for n in points], "nodes": nodes,
+            "units": [{"name": "cabinet", "energy_wh": 60_000.0}]}  # fmt: skip
+
+
+def factors() -> Factors:
+    rng = random.Random(1)
+    steps = [Step(YEAR + 1800 * i, YEAR + 1800 * i + 1800, rng.randrange(40, 350) * 10**6) for i in range(366 * 48)]
+    return Factors(Series("GB", "average", "half hours", steps=steps).finish(), 500_000_000, "fallback")
+
+
+class Clock:
+    """Wall and processor time since it was made."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> str:
+        return f"{time.perf_counter() - self.wall:.1f} s ({time.process_time() - self.cpu:.1f} s processor)"
+
+
+def rss_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def year(folder: Path, quarters: int) -> None:
+    site = describe()
+    ledger = Ledger(folder / "year.db")
+    ledger.begin("year")
+    nodes = nodes_of(site)
+    ledger.append([("method", 0, {"kinds": nodes.kinds, "storages": {"cabinet": [60_000_000, 970_000, 970_000]}})])
+    accountant = Accountant("year", nodes, factors())
+    key = DeviceKey.at(folder / "key.pem")
+    rng = random.Random(2)
+    clock = Clock()
+    pending = []
+    for i in range(quarters):
+        mwh = {flow.name: rng.randrange(10**6) for flow in nodes.flows}
+        mwh["grid.import"] += 9_000_000
+        flows = {k: FlowPeriod(v, "good", "register", [], 0, v, v, 900.0) for k, v in mwh.items()}
+        booked = BookedPeriod(YEAR + 900 * i, 900, flows, [], 900, 0, 500_000, "S")
+        pending.append(("period", booked.start_utc_s, accountant.book(booked)))
+        if len(pending) == 96 or i == quarters - 1:  # a day a transaction, as in catching up
+            ledger.append(pending)
+            sign(ledger, key, "year")
+            pending = []
+    said("book a year", clock.read(), "at most 60 s")
+    clock = Clock()
+    damages = verify(ledger)
+    said("verify it", f"{clock.read()}, {len(damages)} damaged", "at most 10 s")
+    clock = Clock()
+    write(ledger, YEAR, YEAR + 366 * 86_400, folder / "report")
+    said("annual report (JSON, CSV, HTML, PDF)", clock.read(), "at most 10 s")
+    said("memory at most", f"{rss_mib():.0f} MiB", "under 200 MiB")
+    said("ledger on the disk", f"{(folder / 'year.db').stat().st_size / 2**20:.0f} MiB", "")
+
+
+def day(folder: Path, seconds: int = 86_400) -> None:
+    site = describe()
+    names = [p["name"] for p in site["points"]] + [f"filler{i}.power_w" for i in range(30)]
+    packed = []
+    for seq in range(seconds):
+        points = {name: [1000.0 + seq * 9.0, 1] for name in names}
+        points["bms1.soc"] = [0.5, 1]
+        record = {"v": 1, "kind": "meter", "site": "year", "boot": "a" * 32, "seq": seq, "cycle": seq * 1000,
+                  "t_ns": (seq + 1) * 10**9, "utc_ns": (YEAR + seq) * 10**9, "utc_sync": "S", "program": "0" * 64,
+                  "points": points}  # fmt: skip
+        packed.append(msgpack.packb(record))
+    sidecar = Sidecar(site, Ledger(folder / "day.db"), factors())
+    begun, cpu = time.perf_counter(), time.process_time()
+    for at in range(0, seconds, 512):
+        sidecar.take([msgpack.unpackb(raw, raw=False) for raw in packed[at : at + 512]])
+    sidecar.commit()
+    wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
+    said("ingest", f"{seconds / wall:,.0f} records/s ({seconds / cpu:,.0f} a processor second)", "at least 20,000")
+    said("a day away caught up in", f"{wall:.1f} s ({cpu:.1f} s processor)", "under 60 s")
+
+
+def said(what: str, value: str, asked: str) -> None:
+    print(f"{what:40} {value:44} {asked}", flush=True)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        year(Path(name), int(sys.argv[1]) if len(sys.argv) > 1 else 35_040)
+        day(Path(name))
