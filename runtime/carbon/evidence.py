@@ -7,13 +7,13 @@ one canonical form, and `compare` can name the first thing in a report that the 
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tidegate.runtime.carbon.factors import FactorError, iso, parse_factor, parse_time
-from tidegate.runtime.carbon.ledger import Ledger, LedgerError, canonical
+from tidegate.runtime.carbon.ledger import Entry, Ledger, LedgerError, canonical
 from tidegate.runtime.carbon.sums import Indicators, Sums, add_up, indicators
 from tidegate.runtime.carbon.whole import carbon_ug, to_whole
 
@@ -71,14 +71,13 @@ def fixed(value: float | None, digits: int) -> str | None:
 
 
 def market_based(
-    bodies: list[Mapping[str, Any]], instruments: list[Instrument], residual_ug_per_kwh: int
+    imports: Sequence[tuple[int, int, int]], instruments: list[Instrument], residual_ug_per_kwh: int
 ) -> dict[str, Any]:
     """Scope 2 market-based, matched period by period, beside the same over the whole span."""
     matched = ug = load = 0
     left = {id(one): one.mwh for one in instruments}
-    for body in bodies:
-        start, end = body["start_utc_s"], body["start_utc_s"] + body["length_s"]
-        wanted = sum(flow["mwh"] for name, flow in body["flows"].items() if name.endswith(".import"))
+    for start, length, wanted in imports:
+        end = start + length
         load += wanted
         for one in instruments:
             if not wanted:
@@ -105,28 +104,60 @@ def market_based(
     }
 
 
-def gaps_of(bodies: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+class Gaps:
     """Stretches of a flow whose energy is not plainly measured, neighbouring periods of one kind as one."""
-    found: list[dict[str, Any]] = []
-    last: dict[str, dict[str, Any]] = {}
-    for body in bodies:
+
+    def __init__(self) -> None:
+        self.found: list[dict[str, Any]] = []
+        self._last: dict[str, dict[str, Any]] = {}
+
+    def add(self, body: Mapping[str, Any]) -> None:
         end = body["start_utc_s"] + body["length_s"]
         for name, flow in body["flows"].items():
             if flow["quality"] == "good":
                 continue
-            row = last.get(name)
+            row = self._last.get(name)
             same = row is not None and row["end_utc_s"] == body["start_utc_s"]
             if row is not None and same and (row["quality"], row["method"]) == (flow["quality"], flow["method"]):
                 row["end_utc_s"] = end
                 row["mwh"] += flow["mwh"]
                 row["flags"] = sorted({*row["flags"], *flow["flags"]})
                 continue
-            last[name] = {
+            self._last[name] = {
                 "flow": name, "start_utc_s": body["start_utc_s"], "end_utc_s": end, "quality": flow["quality"],
                 "method": flow["method"], "mwh": flow["mwh"], "flags": sorted(flow["flags"]),
             }  # fmt: skip
-            found.append(last[name])
-    return found
+            self.found.append(self._last[name])
+
+
+class Watch:
+    """One pass over a span: keeps what a report needs of it, never the periods themselves.
+
+    each : called with every body, for what else is made of them (CSV rows, bins of a plot).
+    """
+
+    def __init__(self, entries: Iterable[Entry], each: Callable[[Mapping[str, Any]], None] | None = None) -> None:
+        self._entries = entries
+        self._each = each
+        self.first_seq = -1
+        self.last: Entry | None = None
+        self.longest_s = 0
+        self.imports: list[tuple[int, int, int]] = []  # start, length, mWh of every period
+        self.gaps = Gaps()
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        for entry in self._entries:
+            body = entry.body
+            if self.last is None:
+                self.first_seq = entry.seq
+            self.last = entry
+            self.longest_s = max(self.longest_s, body["length_s"])
+            mwh = sum(flow["mwh"] for name, flow in body["flows"].items() if name.endswith(".import"))
+            self.imports.append((body["start_utc_s"], body["length_s"], mwh))
+            self.gaps.add(body)
+            if self._each is not None:
+                self._each(body)
+            yield body
 
 
 def gather(
@@ -137,30 +168,31 @@ def gather(
     instruments: list[Instrument] | None = None,
     residual_ug_per_kwh: int | None = None,
     installation: Mapping[str, Any] | None = None,
-) -> tuple[dict[str, Any], Sums, Indicators, list[dict[str, Any]]]:
-    """(document, sums, ratios, period bodies) of the periods that begin in [start, end).
+    each: Callable[[Mapping[str, Any]], None] | None = None,
+) -> tuple[dict[str, Any], Sums, Indicators]:
+    """(document, sums, ratios) of the periods that begin in [start, end), read once; `each` is given every body.
 
     Raises LedgerError if there are none.
     """
-    entries = list(ledger.entries("period", start_utc_s, end_utc_s))
-    if not entries:
+    watch = Watch(ledger.entries("period", start_utc_s, end_utc_s), each)
+    sums = add_up(watch)
+    if watch.last is None:
         raise LedgerError(f"no period is booked from {iso(start_utc_s)} to {iso(end_utc_s)}")
-    bodies = [entry.body for entry in entries]
+    newest = watch.last.body
     methods = list(ledger.entries("method"))
     method = methods[-1].body if methods else {}
     kinds = method.get("kinds", {})
-    sums = add_up(bodies)
     ratios = indicators(sums, kinds)
     missing = (end_utc_s - start_utc_s - sums.covered_s) if sums.covered_s else 0
     document: dict[str, Any] = {
         "report_version": REPORT_VERSION,
         "scope": SCOPE,
         "policy_note": POLICY_NOTE,
-        "site": bodies[0]["site"],
+        "site": newest["site"],
         "span": {"from_utc_s": start_utc_s, "to_utc_s": end_utc_s, "booked_from_utc_s": sums.start_utc_s,
                  "booked_to_utc_s": sums.end_utc_s, "periods": sums.periods, "not_booked_s": missing},
-        "ledger": {"first_seq": entries[0].seq, "last_seq": entries[-1].seq, "root": entries[-1].hash},
-        "method": {"policy": bodies[-1]["method"]["policy"], "losses": bodies[-1]["method"]["losses"],
+        "ledger": {"first_seq": watch.first_seq, "last_seq": watch.last.seq, "root": watch.last.hash},
+        "method": {"policy": newest["method"]["policy"], "losses": newest["method"]["losses"],
                    "storages": method.get("storages", {}), "notes": method.get("notes", []),
                    "software": method.get("software", ""), "changes": len(methods)},
         "energy_mwh": {
@@ -175,21 +207,21 @@ def gather(
             "storage_loss": _sorted(sums.loss_ug), "created": sums.created_ug, "opening": sums.opening_ug,
             "closing": sums.closing_ug, "balance_error": sums.worst_error_ug,
         },
-        "scope2": _scope2(bodies, sums, instruments, residual_ug_per_kwh),
+        "scope2": _scope2(watch.imports, sums, instruments, residual_ug_per_kwh),
         "indicators": _indicators(ratios, sums, kinds, end_utc_s - start_utc_s),
         "eu_2024_1364": _eu_fields(sums, kinds),
         "factors": {"import_mwh_by_status": _sorted(sums.factor_mwh), "sources": _sorted(sums.factor_sources),
                     "grid": method.get("grid_factor", {})},
         "quality_mwh": _sorted(sums.quality_mwh),
-        "gaps": gaps_of(bodies),
+        "gaps": watch.gaps.found,
         "flags": _sorted(sums.flags),
         "records": {"taken": sums.records, "lost": sums.lost},
-        "evidence": _evidence(sums, ratios, installation or {}, bodies),
+        "evidence": _evidence(sums, ratios, installation or {}, watch.longest_s),
     }  # fmt: skip
     if sums.consequence:
         document["consequence_ug"] = {"caused_by_charging": sums.caused_ug, "avoided_by_discharging": sums.avoided_ug}
     document["sha256"] = digest(document)
-    return document, sums, ratios, bodies
+    return document, sums, ratios
 
 
 def digest(document: Mapping[str, Any]) -> str:
@@ -219,7 +251,7 @@ def _sorted(counter: Mapping[str, int]) -> dict[str, int]:
 
 
 def _scope2(
-    bodies: list[dict[str, Any]], sums: Sums, instruments: list[Instrument] | None, residual: int | None
+    imports: Sequence[tuple[int, int, int]], sums: Sums, instruments: list[Instrument] | None, residual: int | None
 ) -> dict[str, Any]:
     found: dict[str, Any] = {
         "location_based_ug": sums.inflow_ug["grid"],
@@ -228,7 +260,7 @@ def _scope2(
         "market_based": None,
     }
     if instruments is not None and residual is not None:
-        found["market_based"] = market_based(list(bodies), instruments, residual)
+        found["market_based"] = market_based(imports, instruments, residual)
     return found
 
 
@@ -272,9 +304,7 @@ def _eu_fields(sums: Sums, kinds: Mapping[str, str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _evidence(
-    sums: Sums, ratios: Indicators, installation: Mapping[str, Any], bodies: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _evidence(sums: Sums, ratios: Indicators, installation: Mapping[str, Any], longest: int) -> dict[str, Any]:
     """The same-period electricity evidence record; what nobody gave is null and listed."""
     direct: Counter[str] = Counter()
     shifted: Counter[str] = Counter()
@@ -283,7 +313,6 @@ def _evidence(
             continue
         for origin, mwh in origins.items():
             (shifted if origin.endswith("@storage") else direct)[origin.removesuffix("@storage")] += mwh
-    longest = max(body["length_s"] for body in bodies)
     wanted = ("name", "operator", "registry_id", "unlocode", "lat", "lon", "country", "monitoring_plan",
               "single_line_diagram_sha256", "meters")  # fmt: skip
     sources = [

@@ -241,6 +241,13 @@ class Ledger:
                     body = {}
                 yield Entry(row.seq, row.kind, row.start_utc_s, body, row.hash)
 
+    def count(self, kind: str, start: int, end: int) -> int:
+        """Number of entries of a kind with start_utc_s in [start, end)."""
+        rows = _entries.c
+        where = (rows.kind == kind) & (rows.start_utc_s >= start) & (rows.start_utc_s < end)
+        with self._engine.connect() as connection:
+            return int(connection.execute(sa.select(sa.func.count()).where(where)).scalar_one())
+
     def verify(self) -> list[Damage]:
         """Walk the whole chain; every entry that is changed, missing or out of place is named."""
         damages: list[Damage] = []

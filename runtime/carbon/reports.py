@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -16,10 +16,12 @@ from tidegate.runtime.carbon.account import break_even_ppm
 from tidegate.runtime.carbon.attribution import THROUGH_STORAGE
 from tidegate.runtime.carbon.evidence import gather
 from tidegate.runtime.carbon.factors import iso
-from tidegate.runtime.carbon.ledger import Ledger, canonical
+from tidegate.runtime.carbon.ledger import Ledger, LedgerError, canonical
 from tidegate.runtime.carbon.words import POLICY_ZH, SCOPE_ZH, WORDS
 
 BARS = 400
+COLUMNS = ("start_utc", "length_s", "node", "kind", "mwh", "ug", "quality", "method", "factor_ug_per_kwh",
+           "factor_status", "flags")  # fmt: skip
 CJK = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "SimHei")
 
 
@@ -58,12 +60,22 @@ def write(
 
     more : as for evidence.gather. Raises LedgerError if nothing is booked, ReportError if a font is missing.
     """
-    document, _, _, bodies = gather(ledger, start_utc_s, end_utc_s, **more)
+    bins = Bins(ledger.count("period", start_utc_s, end_utc_s))
+    if not bins.count:
+        raise LedgerError(f"no period is booked from {iso(start_utc_s)} to {iso(end_utc_s)}")
     out.mkdir(parents=True, exist_ok=True)
     written = {"json": out / "report.json", "csv": out / "report.csv"}
+    with written["csv"].open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(COLUMNS)
+
+        def each(body: Mapping[str, Any]) -> None:
+            rows.writerows(rows_of(body))
+            bins.add(body)
+
+        document, _, _ = gather(ledger, start_utc_s, end_utc_s, each=each, **more)
     written["json"].write_text(canonical(document) + "\n", encoding="utf-8")
-    written["csv"].write_text(table(bodies), encoding="utf-8")
-    series = over_time(bodies)
+    series = bins.series()
     for language in languages:
         words = WORDS[language]
         page = html(document, series, language)
@@ -75,50 +87,51 @@ def write(
     return written
 
 
-def table(bodies: Sequence[Mapping[str, Any]]) -> str:
-    """CSV, one row a period and node: energy, carbon, quality, factor, ledger numbers as they are."""
-    buffer = io.StringIO()
-    rows = csv.writer(buffer, lineterminator="\n")
-    rows.writerow(("start_utc", "length_s", "node", "kind", "mwh", "ug", "quality", "method", "factor_ug_per_kwh",
-                   "factor_status", "flags"))  # fmt: skip
-    for body in bodies:
-        start, length = iso(body["start_utc_s"]), body["length_s"]
-        flags = " ".join(flag.replace(" ", "_") for flag in body["flags"])
-        for name, flow in body["flows"].items():
-            node, _, kind = name.partition(".")
-            found = body["factors"].get(node, {}) if kind in ("import", "generation") else {}
-            rows.writerow((start, length, node, kind, flow["mwh"], "", flow["quality"], flow["method"],
-                           found.get("ug_per_kwh", ""), found.get("status", ""), flags))  # fmt: skip
-        for out in body["outflows"]:
-            rows.writerow(
-                (start, length, out["name"], f"outflow {out['kind']}", out["mwh"], out["ug"], "", "", "", "", "")
-            )
-    return buffer.getvalue()
+def rows_of(body: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """CSV rows of one period, one a flow and one an outflow; ledger numbers as they are."""
+    start, length = iso(body["start_utc_s"]), body["length_s"]
+    flags = " ".join(flag.replace(" ", "_") for flag in body["flags"])
+    for name, flow in body["flows"].items():
+        node, _, kind = name.partition(".")
+        found = body["factors"].get(node, {}) if kind in ("import", "generation") else {}
+        yield (start, length, node, kind, flow["mwh"], "", flow["quality"], flow["method"],
+               found.get("ug_per_kwh", ""), found.get("status", ""), flags)  # fmt: skip
+    for out in body["outflows"]:
+        yield (start, length, out["name"], f"outflow {out['kind']}", out["mwh"], out["ug"], "", "", "", "", "")
 
 
-def over_time(bodies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """At most BARS bins of the span: hours since its start, kWh of each outflow, mean grid factor."""
-    size = max(1, -(-len(bodies) // BARS))
-    names = list(
-        dict.fromkeys(o["name"] for body in bodies for o in body["outflows"] if o["kind"] in ("load", "residual"))
-    )
-    rows = -(-len(bodies) // size)
-    energy = {name: np.zeros(rows) for name in names}
-    factor_ug, factor_mwh = np.zeros(rows), np.zeros(rows)
-    hours = np.zeros(rows)
-    first = bodies[0]["start_utc_s"]
-    for number, body in enumerate(bodies):
-        at = number // size
-        if number % size == 0:
-            hours[at] = (body["start_utc_s"] - first) / 3600
+class Bins:
+    """At most BARS bins of a span of `count` periods: hours since its start, kWh of each outflow, mean grid factor."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._size = max(1, -(-count // BARS))
+        rows = -(-count // self._size)
+        self._energy: dict[str, np.ndarray] = {}
+        self._factor_ug, self._factor_mwh, self._hours = np.zeros(rows), np.zeros(rows), np.zeros(rows)
+        self._first_s = 0
+        self._length_s = 0
+        self._number = 0
+
+    def add(self, body: Mapping[str, Any]) -> None:
+        at = self._number // self._size
+        if self._number == 0:
+            self._first_s, self._length_s = body["start_utc_s"], body["length_s"]
+        if self._number % self._size == 0:
+            self._hours[at] = (body["start_utc_s"] - self._first_s) / 3600
+        self._number += 1
         for out in body["outflows"]:
-            if out["name"] in energy:
-                energy[out["name"]][at] += out["mwh"] / 1e6
-        factor_ug[at] += body["inflow_ug"].get("grid", 0)
-        factor_mwh[at] += body["flows"].get("grid.import", {}).get("mwh", 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        factor = np.where(factor_mwh > 0, factor_ug / factor_mwh, np.nan)
-    return {"hours": hours, "energy": energy, "factor": factor, "width": size * bodies[0]["length_s"] / 3600}
+            if out["kind"] in ("load", "residual"):
+                row = self._energy.setdefault(out["name"], np.zeros(len(self._hours)))
+                row[at] += out["mwh"] / 1e6
+        self._factor_ug[at] += body["inflow_ug"].get("grid", 0)
+        self._factor_mwh[at] += body["flows"].get("grid.import", {}).get("mwh", 0)
+
+    def series(self) -> dict[str, Any]:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            factor = np.where(self._factor_mwh > 0, self._factor_ug / self._factor_mwh, np.nan)
+        width = self._size * self._length_s / 3600
+        return {"hours": self._hours, "energy": self._energy, "factor": factor, "width": width}
 
 
 def time_plot(series: Mapping[str, Any], words: Mapping[str, str], width: float = 860) -> Any:

@@ -17,7 +17,7 @@ from tidegate.runtime.carbon.cli import carbon
 from tidegate.runtime.carbon.evidence import gather, read_instruments
 from tidegate.runtime.carbon.factors import FactorError, Factors, Series, Step
 from tidegate.runtime.carbon.ledger import Ledger
-from tidegate.runtime.carbon.reports import ReportError, over_time, pdf_font, span_of, write
+from tidegate.runtime.carbon.reports import Bins, ReportError, pdf_font, span_of, write
 from tidegate.runtime.carbon.site import nodes_of
 from tidegate.runtime.carbon.words import WORDS
 
@@ -97,7 +97,7 @@ def test_the_same_ledger_gives_the_same_bytes(ledger, tmp_path):
 
 
 def test_solar_energy_is_told_apart_direct_and_through_storage(ledger):
-    document, _, ratios, _ = gather(ledger, DAY, DAY + 86_400)
+    document, _, ratios = gather(ledger, DAY, DAY + 86_400)
     assert document["evidence"]["storage"]["time_shifted_mwh"]["roof"] > 0
     assert 0 < ratios.renewable_stored < ratios.renewable_direct < 1
     roof = next(row for row in document["evidence"]["sources"] if row["source"] == "roof")
@@ -194,7 +194,10 @@ def test_a_machine_without_chinese_letters_is_told_which_font(monkeypatch):
 
 def test_bins_over_time_keep_the_energy(ledger):
     bodies = [entry.body for entry in ledger.entries("period")] * 11
-    series = over_time(bodies)
+    bins = Bins(len(bodies))
+    for body in bodies:
+        bins.add(body)
+    series = bins.series()
     assert len(series["hours"]) <= 400
     whole = sum(o["mwh"] for body in bodies for o in body["outflows"] if o["name"] == "it")
     assert series["energy"]["it"].sum() == pytest.approx(whole / 1e6)
