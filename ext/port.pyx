@@ -155,7 +155,7 @@ cdef enum:
     WRITE_TRIES = 20         # of 1 ms: a driver that takes nothing for longer is broken
     LONGEST_SLEEP_NS = 200000000
     BROKEN_PAUSE_NS = 10000000
-    SPIN_MAX_NS = 60000
+    SPIN_MAX_NS = 20000
     LATE_STEP_NS = 1000
 
 cdef struct port_thread_t:

@@ -789,14 +789,14 @@ cdef void slave_answered(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
         doubt(e, s, t_ns)
     s.silent_run = 0
     s.samples += 1 if s.samples < RTU_LEARN else 0
-    # A little down for each reply that was whole at the wake-up, more up for each that was not: five of six replies need
+    # A little down for each reply that was whole at the wake-up, more up for each that was not: four of five replies need
     # one wake-up, and none waits long for it. One that is very late says little about the next.
     if e.listened and turn > s.expected_ns:
         s.expected_ns += sooner((turn - s.expected_ns) // 2, later(s.expected_ns // 4, e.char_ns // 2))
     elif e.parts > 1:
-        s.expected_ns += e.char_ns // 2
+        s.expected_ns += e.char_ns // 4
     else:
-        s.expected_ns -= later(s.expected_ns // 32, sooner(s.expected_ns, e.char_ns // 16))
+        s.expected_ns -= later(s.expected_ns // 64, sooner(s.expected_ns, e.char_ns // 16))
     s.worst_ns = later(turn, s.worst_ns - s.worst_ns // 256)
     stats.turnaround_ns += (turn >> 3) - (stats.turnaround_ns >> 3) if stats.turnaround_ns else turn
     port_histogram_add(stats.turnaround, turn)

@@ -128,6 +128,7 @@ def peer(name: str, registers: int, seconds: float, built: dict[str, Path | None
         **found,
         "share": ideal * said["transactions"] / max(said["elapsed_ns"], 1),
         "hasty": said["hasty"] / max(said["transactions"], 1),
+        "share_median": ideal / (ideal + said["idle_median_ns"]),
         "idle_median_us": said["idle_median_ns"] / 1000,
         "idle_us": said["idle_ns"] / 1000 / max(said["transactions"], 1),
     }
@@ -225,18 +226,25 @@ def report(args: argparse.Namespace, turns: dict[tuple[int, str], Any], loops: d
     out: dict[str, Any] = {"baud": BAUD, "rounds": args.rounds, "seconds": args.seconds, "peers": {}, "asked": {}}
     print(f"paced slave at {BAUD} baud, median of {args.rounds} rounds; share = legal ideal time / time used;")
     print("hasty = requests before 3.5 characters of silence: a share above 100 % is bought with them")
-    print(f"{'registers':>9} {'peer':>10} {'share':>8} {'hasty':>7} {'CPU us/tx':>10} {'good':>6} {'bad':>4}")
+    print(
+        "median = share of the transaction in the middle: a busy machine stalls a pty, which carries bytes by a worker"
+    )
+    print(
+        f"{'registers':>9} {'peer':>10} {'share':>8} {'median':>8} {'hasty':>7} {'CPU us/tx':>10} {'good':>6} {'bad':>4}"
+    )
     for (registers, name), rows in turns.items():
-        row = {key: middle(rows, key) for key in ("share", "hasty", "cpu_us", "good", "bad")}
+        row = {key: middle(rows, key) for key in ("share", "share_median", "hasty", "cpu_us", "good", "bad")}
         out["peers"].setdefault(str(registers), {})[name] = row
         print(
-            f"{registers:>9} {name:>10} {row['share']:>8.1%} {row['hasty']:>7.1%} {row['cpu_us']:>10.1f} "
+            f"{registers:>9} {name:>10} {row['share']:>8.1%} {row['share_median']:>8.1%} {row['hasty']:>7.1%} {row['cpu_us']:>10.1f} "
             f"{row['good']:>6.0f} {row['bad']:>4.0f}"
         )
     asked: list[tuple[str, float, str, float, bool]] = []
     for registers, least in ASKED_SHARE.items():
         share = out["peers"][str(registers)]["ours"]["share"]
         asked.append((f"share of the legal ideal, {registers} registers", share, "at least", least, share >= least))
+        typical = out["peers"][str(registers)]["ours"]["share_median"]
+        asked.append((f"the same, median transaction, {registers}", typical, "at least", least, typical >= least))
     for name, most in (("libmodbus", 0.5), ("pymodbus", 0.1)):
         if name in out["peers"]["60"]:
             ratio = out["peers"]["60"]["ours"]["cpu_us"] / out["peers"]["60"][name]["cpu_us"]

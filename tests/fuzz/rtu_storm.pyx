@@ -122,6 +122,14 @@ cdef class Storm:
             "virtual_s": self.t_ns / 1e9,
         }
 
+    def pulses(self, uint64_t n):
+        """Call rtu_next `n` times while nothing is due, as a world with a 1 ms cycle does."""
+        cdef rtu_action_t action
+        cdef uint64_t i
+        with nogil:
+            for i in range(n):
+                rtu_next(self.e, self.t_ns, &action)
+
     cdef void step(self, uint32_t calm_percent) noexcept nogil:
         cdef rtu_action_t action
         cdef uint32_t i, first
