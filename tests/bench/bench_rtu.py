@@ -229,22 +229,22 @@ def report(args: argparse.Namespace, turns: dict[tuple[int, str], Any], loops: d
     print(
         "median = share of the transaction in the middle: a busy machine stalls a pty, which carries bytes by a worker"
     )
-    print(
-        f"{'registers':>9} {'peer':>10} {'share':>8} {'median':>8} {'hasty':>7} {'CPU us/tx':>10} {'good':>6} {'bad':>4}"
-    )
+    print("registers       peer    share   median   hasty  CPU us/tx   good  bad")
     for (registers, name), rows in turns.items():
         row = {key: middle(rows, key) for key in ("share", "share_median", "hasty", "cpu_us", "good", "bad")}
         out["peers"].setdefault(str(registers), {})[name] = row
+        # Of those that break the silence only the few that did not would count: no figure.
+        typical = f"{row['share_median']:>8.1%}" if row["hasty"] < 0.01 else " " * 8
         print(
-            f"{registers:>9} {name:>10} {row['share']:>8.1%} {row['share_median']:>8.1%} {row['hasty']:>7.1%} {row['cpu_us']:>10.1f} "
-            f"{row['good']:>6.0f} {row['bad']:>4.0f}"
+            f"{registers:>9} {name:>10} {row['share']:>8.1%} {typical} {row['hasty']:>7.1%} {row['cpu_us']:>10.1f}"
+            f" {row['good']:>6.0f} {row['bad']:>4.0f}"
         )
     asked: list[tuple[str, float, str, float, bool]] = []
     for registers, least in ASKED_SHARE.items():
         share = out["peers"][str(registers)]["ours"]["share"]
         asked.append((f"share of the legal ideal, {registers} registers", share, "at least", least, share >= least))
-        typical = out["peers"][str(registers)]["ours"]["share_median"]
-        asked.append((f"the same, median transaction, {registers}", typical, "at least", least, typical >= least))
+        share = out["peers"][str(registers)]["ours"]["share_median"]
+        asked.append((f"the same, median transaction, {registers}", share, "at least", least, share >= least))
     for name, most in (("libmodbus", 0.5), ("pymodbus", 0.1)):
         if name in out["peers"]["60"]:
             ratio = out["peers"]["60"]["ours"]["cpu_us"] / out["peers"]["60"][name]["cpu_us"]
