@@ -1,0 +1,190 @@
+"""The rules of leases, limits and plans, with a clock of the test's own."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tidegate.runtime import wire
+from tidegate.runtime.gateway.desk import EXPORT, IMPORT, SETPOINT, Desk
+from tidegate.runtime.gateway.peers import Peer
+from tidegate.runtime.wire import Refused
+
+MS, S = 10**6, 10**9
+
+
+class Box:
+    """A mailbox that a test can look into."""
+
+    def __init__(self):
+        self.orders = {}
+        self.seq = 0
+
+    def put_order(self, kind, value, expires_t_ns, request):
+        self.seq += 2
+        self.orders[kind] = (value, expires_t_ns)
+        return self.seq
+
+    def applied(self, kind):
+        return self.seq
+
+    def in_force(self, kind, now_ns):
+        value, expires = self.orders.get(kind, (0.0, 0))
+        return value if expires > now_ns else None
+
+
+def peer(name="a", role="maintain"):
+    return Peer(name, role)
+
+
+def acquire(desk, who, now_ns, period_ms=1000, priority="ems"):
+    request = wire.Lease(v=1, id="x", action="acquire", priority=priority, period_ms=period_ms)
+    return desk.take_lease(request, who, now_ns)["lease"]
+
+
+def setpoint(desk, who, lease, seq, now_ns, power_w=100.0, for_ms=60_000):
+    request = wire.Setpoint(v=1, id="y", lease=lease, seq=seq, setpoint_w=power_w, for_ms=for_ms)
+    return desk.setpoint(request, who, now_ns)
+
+
+def test_an_order_never_outlives_three_periods_without_a_renewal():
+    box = Box()
+    desk = Desk(box)
+    lease = acquire(desk, peer(), 0, period_ms=100)
+    setpoint(desk, peer(), lease, 0, 50 * MS)
+    assert box.in_force(SETPOINT, 300 * MS - 1) == 100.0
+    assert box.in_force(SETPOINT, 300 * MS) is None
+
+
+def test_a_renewal_moves_the_end_but_never_behind_for_ms():
+    box = Box()
+    desk = Desk(box)
+    lease = acquire(desk, peer(), 0, period_ms=100)
+    setpoint(desk, peer(), lease, 0, 0, for_ms=450)
+    for now_ms in (100, 200, 300, 400):
+        desk.take_lease(wire.Lease(v=1, id="r", action="renew", lease=lease), peer(), now_ms * MS)
+    assert box.in_force(SETPOINT, 449 * MS) == 100.0 and box.in_force(SETPOINT, 450 * MS) is None
+
+
+def test_minus_zero_becomes_zero():
+    box = Box()
+    desk = Desk(box)
+    setpoint(desk, peer(), acquire(desk, peer(), 0), 0, 0, power_w=-0.0)
+    assert math.copysign(1.0, box.orders[SETPOINT][0]) == 1.0
+
+
+@pytest.mark.parametrize(("first", "second", "taken"), [
+    ("optimiser", "optimiser", False), ("optimiser", "ems", True), ("ems", "optimiser", False),
+    ("ems", "maintenance", True), ("maintenance", "ems", False),
+])  # fmt: skip
+def test_only_a_higher_priority_takes_the_lease(first, second, taken):
+    box = Box()
+    desk = Desk(box)
+    lease = acquire(desk, peer("a"), 0, priority=first)
+    setpoint(desk, peer("a"), lease, 0, 0)
+    if taken:
+        acquire(desk, peer("b"), 1, priority=second)
+        assert desk.lease.peer == "b" and box.in_force(SETPOINT, 2) is None
+    else:
+        with pytest.raises(Refused) as refused:
+            acquire(desk, peer("b"), 1, priority=second)
+        assert refused.value.code == "lease-held" and box.in_force(SETPOINT, 2) == 100.0
+
+
+def test_a_lease_that_has_ended_can_be_taken_by_anybody():
+    desk = Desk(Box())
+    acquire(desk, peer("a"), 0, period_ms=100, priority="maintenance")
+    acquire(desk, peer("b"), 300 * MS, priority="optimiser")
+    assert desk.lease.peer == "b"
+    assert ("lease", "expired") in [(event, name) for event, name, _ in desk.news]
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["acquire", "renew", "release", "setpoint", "step"]),
+        st.sampled_from("abc"),
+        st.integers(0, 400),
+        st.sampled_from(list(wire.CLASSES)),
+        st.floats(-1e6, 1e6),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(steps)
+def test_whatever_is_asked_only_the_holder_commands_and_silence_ends_it(asked):
+    box = Box()
+    desk = Desk(box)
+    mine = {}
+    seqs = dict.fromkeys("abc", 0)
+    now_ns = 0
+    for what, name, later_ms, priority, power_w in asked:
+        now_ns += later_ms * MS
+        try:
+            if what == "acquire":
+                mine[name] = acquire(desk, peer(name), now_ns, 100, priority)
+                seqs[name] = 0
+            elif what in ("renew", "release"):
+                desk.take_lease(wire.Lease(v=1, id="r", action=what, lease=mine.get(name)), peer(name), now_ns)
+            elif what == "setpoint":
+                setpoint(desk, peer(name), mine.get(name, "0" * 32), seqs[name], now_ns, power_w)
+                seqs[name] += 1
+                assert desk.lease.peer == name and box.in_force(SETPOINT, now_ns) == power_w
+            else:
+                desk.step(now_ns, now_ns)
+        except Refused as why:
+            assert why.code in ("no-lease", "lease-held", "replayed")
+        held = desk.lease
+        order = box.in_force(SETPOINT, now_ns)
+        if held is None or now_ns >= held.expires_ns:
+            assert order is None
+        elif order is not None:
+            assert order == held.setpoint_w
+    assert box.in_force(SETPOINT, now_ns + 300 * MS) is None, "silence must end every order"
+
+
+def test_the_strictest_limit_counts_and_the_next_follows_when_it_ends():
+    box = Box()
+    desk = Desk(box, site_import_w_max=50_000.0, site_export_w_max=0.0)
+    ask = lambda w, ms: wire.Limit(v=1, id="l", import_w_max=w, for_ms=ms)  # noqa: E731
+    desk.limit(ask(30_000.0, 1000), peer("a"), 0)
+    desk.limit(ask(20_000.0, 500), peer("b"), 0)
+    assert box.in_force(IMPORT, 1) == 20_000.0
+    desk.expire(500 * MS)
+    assert box.in_force(IMPORT, 501 * MS) == 30_000.0
+    desk.expire(1000 * MS)
+    assert box.in_force(IMPORT, 1001 * MS) is None
+    wide = desk.limit(wire.Limit(v=1, id="l", export_w_max=5000.0, for_ms=10), peer("a"), 2 * S)[0]
+    assert (wide.clamped_w, wide.by) == (0.0, "site file") and box.in_force(EXPORT, 2 * S) == 5000.0
+
+
+def test_a_plan_is_followed_by_the_clock_until_its_end_and_yields_to_a_lease():
+    box = Box()
+    desk = Desk(box)
+    plan = wire.Schedule(
+        v=1, id="p", steps=[wire.Step(start_utc_s=100, setpoint_w=5.0), wire.Step(start_utc_s=110, setpoint_w=7.0)],
+        end_utc_s=120,
+    )  # fmt: skip
+    desk.schedule(plan, peer("a"), 0, 90 * S)
+    assert box.in_force(SETPOINT, 0) is None
+    desk.step(10 * S, 100 * S)
+    assert box.in_force(SETPOINT, 10 * S) == 5.0 and box.in_force(SETPOINT, 13 * S) is None
+    desk.step(20 * S, 110 * S)
+    assert box.in_force(SETPOINT, 20 * S) == 7.0
+    lease = acquire(desk, peer("b"), 21 * S)
+    setpoint(desk, peer("b"), lease, 0, 21 * S, power_w=-3.0)
+    desk.step(22 * S, 112 * S)
+    assert box.in_force(SETPOINT, 22 * S) == -3.0
+    desk.step(25 * S, 115 * S)
+    assert box.in_force(SETPOINT, 25 * S) == 7.0
+    desk.step(30 * S, 120 * S)
+    assert box.in_force(SETPOINT, 30 * S) is None and desk.plan == []
+
+
+@pytest.mark.parametrize(("starts", "end"), [([10, 10], 20), ([20, 10], 30), ([10], 10), ([10], 5)])
+def test_a_plan_that_does_not_rise_is_refused(starts, end):
+    rows = [wire.Step(start_utc_s=start, setpoint_w=0.0) for start in starts]
+    with pytest.raises(Refused):
+        Desk(Box()).schedule(wire.Schedule(v=1, id="p", steps=rows, end_utc_s=end), peer(), 0, 0)
