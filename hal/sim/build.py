@@ -44,7 +44,7 @@ DEFAULTS: dict[str, Any] = {
     "phase_share": (1 / 3, 1 / 3, 1 / 3),
     "turnaround_ms": 1.0,
     "turnaround_jitter_ms": 0.5,
-    "step_w": 2000.0,
+    "step_w": 20.0,  # any change of the load that a meter shows
     "trace_ppm": 100.0,
     "trace_phase_s": None,
     "faults": (),
