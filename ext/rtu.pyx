@@ -792,7 +792,7 @@ cdef void slave_answered(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     # A little down for each reply that was whole at the wake-up, more up for each that was not: four of five replies need
     # one wake-up, and none waits long for it. One that is very late says little about the next.
     if e.listened and turn > s.expected_ns:
-        s.expected_ns += sooner((turn - s.expected_ns) // 2, later(s.expected_ns // 4, e.char_ns // 2))
+        s.expected_ns += sooner((turn - s.expected_ns) // 2, later(s.expected_ns // 16, e.char_ns // 4))
     elif e.parts > 1:
         s.expected_ns += e.char_ns // 4
     else:
