@@ -4,10 +4,12 @@ import asyncio
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -147,3 +149,25 @@ def test_every_command_of_the_command_line_is_there_and_has_help():
         assert f"  {name} " in told.output
         one = CliRunner().invoke(main, [name, "--help"])
         assert one.exit_code == 0 and "Usage:" in one.output, (name, one.output)
+
+
+def test_the_lines_of_python_in_the_readme_print_a_value_and_records(core, gateway, tmp_path):
+    readme = Path(__file__).parents[2] / "README.md"
+    if not readme.exists():
+        pytest.skip("the README is not installed")
+    code = next(block for block in re.findall(r"```python\n(.*?)```", readme.read_text(), re.S) if "Client" in block)
+    assert len(code.strip().splitlines()) <= 6
+    environment = {**os.environ, "TIDEGATE_ENDPOINT": gateway.endpoint}
+    words = [sys.executable, "-u", "-c", code]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment, cwd=tmp_path) as newcomer:
+        try:
+            assert "site.grid_w" in newcomer.stdout.readline()
+            end = threading.Event()
+            pusher = threading.Thread(target=lambda: [core.meter() for _ in iter(lambda: end.wait(0.05), True)])
+            pusher.start()
+            first, second = newcomer.stdout.readline(), newcomer.stdout.readline()
+            end.set()
+            pusher.join()
+            assert int(second.split()[0]) == int(first.split()[0]) + 1
+        finally:
+            newcomer.kill()
