@@ -54,6 +54,11 @@ lint: build
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
+#: make prove     the safety gate's contracts, and faults planted in it (frama-c-base, why3, z3)
+prove: build
+	@tests/proof/prove.sh
+	@$(PY) tests/proof/planted.py
+
 #: make wheel     sdist and wheel in dist/
 wheel: setup
 	@$(PY) -m build --outdir dist .

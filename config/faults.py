@@ -168,3 +168,40 @@ def load_faults(changes: dict[str, Any], problems: list[str]) -> tuple[dict[int,
         if ident not in known:
             problems.append(f"safety.faults.{ident}: no fault has this id; there are {', '.join(FAULT_IDS)}")
     return rows, described
+
+
+def as_markdown() -> str:
+    """The table for people: docs/faults.md."""
+    lines = [
+        "# What can go wrong, and what happens then",
+        "",
+        "Made from `config/faults.toml` by `python -m tidegate.config.faults > docs/faults.md`; a test holds it",
+        "current. Reactions, weakest first: warn, derate (the envelope shrinks), ramp_zero (to zero at the stop rate),",
+        "zero (in the next write), zero_silent (and no heartbeat), open (and the contactors are asked to open). The",
+        "highest wins. *Latched* rows stay until someone acknowledges them with the cause gone; above derate they also",
+        "trip the unit, which then waits to be armed. A row with *flaps* latches at that many activations within the",
+        "hour, and each doubles its clear time. Times are of the controller alone; the ages of readings come first.",
+        "",
+        "| bit | id | when | acts after | does | over when | clears after | latched |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for number, row in enumerate(default_table()):
+        numbers = []
+        if row.threshold is not None:
+            numbers.append(f"threshold {row.threshold:g} {row.unit}".replace(" share", "").removesuffix(" 1"))
+        if row.floor is not None:
+            numbers.append(f"floor {row.floor:g} {row.floor_unit}")
+        when = row.what + (f" ({', '.join(numbers)})" if numbers else "")
+        does = row.reaction + (f" to {row.derate_permille / 10:g} %" if row.derate_permille is not None else "")
+        latched = "yes" if row.latched else f"at {row.flap_max} flaps" if row.flap_max else "no"
+        lines.append(
+            f"| {number} | `{row.id}` | {when} | {row.debounce_ms} ms (at most {row.debounce_ms_max}) | {does} "
+            f"| {row.clear} | {row.clear_ms} ms | {latched} |"
+        )
+    lines += ["", "## Why a row is as it is", ""]
+    lines += [f"- `{row.id}`: {row.note}" for row in default_table() if row.note]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(as_markdown(), end="")

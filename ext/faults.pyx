@@ -5,11 +5,11 @@ A condition about a signal that the unit's map does not have is never true; one 
 judged by the rows that watch over staleness.
 """
 
-from libc.math cimport fabs, fmax, fmin, isfinite
+from libc.math cimport fabs, isfinite
 from libc.stdint cimport int16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from tidegate.ext.gate cimport gate_fault_row_t
+from tidegate.ext.gate cimport gate_input_from_image, gate_input_t
 from tidegate.ext.image cimport (
     QUALITY_GOOD, QUALITY_HELD, QUALITY_INVALID, QUALITY_NEVER, QUALITY_STALE, SITE_LOOP_ESCALATION, SITE_POINTS,
     SITE_SHORTFALL_W, UNIT_ENVELOPE_HI_W, UNIT_ENVELOPE_LO_W, UNIT_POINTS, UNIT_REQUEST_W, UNIT_SETPOINT_W, point_t,
@@ -24,6 +24,15 @@ cdef extern from *:
 
 
 # ---------------------------------------------------------------- small questions
+
+
+# fmin and fmax are calls on plain x86-64; nothing here is a NaN.
+cdef inline double fmax(double a, double b) noexcept nogil:
+    return a if a > b else b
+
+
+cdef inline double fmin(double a, double b) noexcept nogil:
+    return a if a < b else b
 
 
 cdef inline uint64_t bit(int row, bint present) noexcept nogil:
@@ -344,3 +353,18 @@ cdef class Diagnosis:
             raise ValueError(f"image: {image.shape[0]} bytes, needs {site.n_points * sizeof(point_t)}")
         bits = diagnose(site, self.unit, <const point_t*>&image[0], &self.state, t_ns, dt_ns)
         return [FAULT_IDS[row] for row in range(FAULTS) if (bits >> row) & 1]
+
+    def repeat(self, const unsigned char[::1] image not None, uint64_t t_ns, int count):
+        """Run `count` cycles of 1 ms with one image, the gate's input included; for measuring. Returns the last bits."""
+        cdef const unsigned char[::1] view = self.program
+        cdef const program_t* site = <const program_t*>&view[0]
+        cdef gate_input_t out
+        cdef uint64_t bits = 0
+        cdef int i
+        if <size_t>image.shape[0] < site.n_points * sizeof(point_t):
+            raise ValueError(f"image: {image.shape[0]} bytes, needs {site.n_points * sizeof(point_t)}")
+        with nogil:
+            for i in range(count):
+                gate_input_from_image(site, self.unit, <const point_t*>&image[0], &out)
+                bits |= diagnose(site, self.unit, <const point_t*>&image[0], &self.state, t_ns + i * 1000000u, 1000000)
+        return bits

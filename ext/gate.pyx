@@ -3,12 +3,17 @@
 Everything that is not a believable number becomes "not valid", and the gate never reads what is not valid.
 """
 
-from libc.math cimport floor
 from libc.stdint cimport int16_t, int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from tidegate.ext.image cimport QUALITY_GOOD, QUALITY_HELD, point_t
 from tidegate.ext.program cimport program_t, unit_row_t
+
+
+cdef inline int32_t down(double x) noexcept nogil:
+    """floor() without the call that it is on plain x86-64."""
+    cdef int32_t whole = <int32_t>x
+    return whole - 1 if whole > x else whole
 
 
 cdef inline void take(const point_t* image, int16_t index, double low, double high, double scale, double round_up,
@@ -21,7 +26,7 @@ cdef inline void take(const point_t* image, int16_t index, double low, double hi
     out.required |= bit
     # A NaN fails both comparisons and so stays out.
     if (point.quality == QUALITY_GOOD or point.quality == QUALITY_HELD) and low <= point.value <= high:
-        value[0] = <int32_t>floor(point.value * scale + round_up)
+        value[0] = down(point.value * scale + round_up)
         out.valid |= bit
 
 
@@ -125,6 +130,18 @@ cdef class Gate:
         `valid` says otherwise. Defaults: both directions enabled, dt_us 1000."""
         self.input = self._input(given)
         gate_step(&self.limits, self.faults, &self.input, &self.state, &self.verdict)
+        return dict(self.verdict)
+
+    def repeat(self, int count, **given):
+        """Run `count` cycles with one input, envelope included as the estimate does; for measuring."""
+        cdef int32_t lo_w = 0, hi_w = 0
+        cdef uint32_t bits = 0
+        cdef int i
+        self.input = self._input(given)
+        with nogil:
+            for i in range(count):
+                gate_envelope(&self.limits, &self.input, &lo_w, &hi_w, &bits)
+                gate_step(&self.limits, self.faults, &self.input, &self.state, &self.verdict)
         return dict(self.verdict)
 
     def envelope(self, **given):

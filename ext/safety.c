@@ -644,6 +644,105 @@ void gate_restore(gate_state_t *state, uint64_t latched)
     state->tripped = 1;
 }
 
+/* The fault rows, where any of them has something to do; nothing present and nothing remembered is the usual case. */
+/*@ requires \valid_read(faults + (0 .. GATE_FAULTS_MAX - 1)) && \valid(state);
+    requires \separated(faults + (0 .. GATE_FAULTS_MAX - 1), state);
+    requires 0 <= dt_us <= GATE_DT_US_MAX && sound(state);
+    assigns state->rows[0 .. GATE_FAULTS_MAX - 1], state->busy;
+    ensures 0 <= \result.reaction <= REACTION_OPEN;
+    ensures 0 <= \result.derate_permille <= 1000;
+    ensures \forall integer k; 0 <= k < GATE_FAULTS_MAX && (state->rows[k].active != 0 || state->rows[k].latched != 0)
+      ==> \result.reaction >= severity(faults[k].reaction);
+    ensures \forall integer k; 0 <= k < GATE_FAULTS_MAX && state->rows[k].latched != 0 ==> \result.latches == 1;
+    ensures \forall integer k; 0 <= k < GATE_FAULTS_MAX && state->rows[k].latched != 0
+      && severity(faults[k].reaction) > REACTION_DERATE ==> \result.trips == 1;
+    ensures sound(state);
+ */
+static demand_t faults_step(const gate_fault_row_t faults[GATE_FAULTS_MAX], uint64_t present, int ack, int32_t dt_us,
+                            gate_state_t *state)
+{
+    const demand_t quiet = {REACTION_NONE, -1, 1000, 0, 0, 0, 0};
+    if (present == 0 && state->busy == 0)
+        return quiet;
+    return rows_step(faults, present, ack, dt_us, state);
+}
+
+/* Latches trip; only an order, with everything good, ends that. */
+/*@ requires 0 <= demand.reaction <= REACTION_OPEN;
+    assigns \nothing;
+    ensures \result == 0 || \result == 1;
+    ensures demand.trips != 0 ==> \result == 1;
+    ensures tripped != 0 && \result == 0 ==>
+      arm != 0 && good != 0 && demand.reaction <= REACTION_DERATE && demand.latches == 0;
+ */
+static int32_t trip_of(int32_t tripped, demand_t demand, int arm, int good)
+{
+    if (demand.trips)
+        return 1;
+    if (arm && good && demand.reaction <= REACTION_DERATE && !demand.latches)
+        return 0;
+    return tripped != 0;
+}
+
+/* The row that first asked for more than a derating, kept while any does and until the trip is over. */
+/*@ assigns \nothing; */
+static int32_t first_fault_of(int32_t first_fault, demand_t demand, int32_t tripped)
+{
+    if (demand.reaction > REACTION_DERATE)
+        return first_fault < 0 ? demand.cause : first_fault;
+    return tripped ? first_fault : -1;
+}
+
+/* The setpoint: ramp first, envelope last. */
+/*@ requires \valid_read(limits);
+    requires -INT32_MAX <= lo_w <= 0 <= hi_w <= INT32_MAX;
+    requires 0 <= ramp_dt_us <= GATE_RAMP_DT_US_MAX && 0 <= reaction <= REACTION_OPEN;
+    requires -0x1FFFFFFFFFFF <= wanted_mw <= 0x1FFFFFFFFFFF && -0x1FFFFFFFFFFF <= last_mw <= 0x1FFFFFFFFFFF;
+    assigns \nothing;
+    ensures lo_w * 1000 <= \result <= hi_w * 1000;
+    ensures may_run == 0 || reaction >= REACTION_ZERO ==> \result == 0;
+    ensures reaction < REACTION_RAMP_ZERO && wanted_mw >= 0 ==> 0 <= \result <= wanted_mw;
+    ensures reaction < REACTION_RAMP_ZERO && wanted_mw <= 0 ==> wanted_mw <= \result <= 0;
+    ensures wanted_mw >= 0 ==> \result * 1000 <= positive(last_mw) * 1000 + positive(limits->ramp_go_w_per_s) * ramp_dt_us;
+    ensures wanted_mw <= 0 ==> -\result * 1000 <= positive(-last_mw) * 1000 + positive(limits->ramp_go_w_per_s) * ramp_dt_us;
+    ensures may_run != 0 && reaction < REACTION_RAMP_ZERO && 0 <= wanted_mw <= last_mw && wanted_mw <= hi_w * 1000
+      ==> \result == wanted_mw;
+    ensures may_run != 0 && reaction < REACTION_RAMP_ZERO && last_mw <= wanted_mw <= 0 && lo_w * 1000 <= wanted_mw
+      ==> \result == wanted_mw;
+    ensures reaction == REACTION_RAMP_ZERO && last_mw >= 0 ==> 0 <= \result <= last_mw;
+    ensures reaction == REACTION_RAMP_ZERO && last_mw <= 0 ==> last_mw <= \result <= 0;
+ */
+static int64_t setpoint_of(const gate_limits_t *limits, int may_run, int32_t reaction, int64_t wanted_mw, int64_t last_mw,
+                           int32_t ramp_dt_us, int32_t lo_w, int32_t hi_w)
+{
+    int64_t ramp_mw;
+    if (!may_run || reaction >= REACTION_ZERO)
+        return 0;
+    if (reaction < REACTION_RAMP_ZERO)
+        ramp_mw = ramped_mw(wanted_mw, last_mw, ramp_step_mw(limits->ramp_go_w_per_s, ramp_dt_us));
+    else if (limits->ramp_stop_w_per_s > 0)
+        ramp_mw = wound_down_mw(wanted_mw, last_mw, ramp_step_mw(limits->ramp_stop_w_per_s, ramp_dt_us));
+    else
+        ramp_mw = 0;
+    return within(ramp_mw, (int64_t)lo_w * 1000, (int64_t)hi_w * 1000);
+}
+
+/* What people are told about a setpoint that is not the request. */
+/*@ assigns \nothing; */
+static uint32_t reason_bits(int request_valid, int32_t tripped, demand_t demand, int64_t wanted_mw, int64_t setpoint_mw)
+{
+    uint32_t bits = 0;
+    if (!request_valid)
+        bits |= LIMIT_INVALID;
+    if (tripped)
+        bits |= LIMIT_TRIPPED;
+    if (demand.reaction >= REACTION_DERATE)
+        bits |= LIMIT_FAULT;
+    if (setpoint_mw != wanted_mw)
+        bits |= LIMIT_RAMP;
+    return bits;
+}
+
 /*@ requires \valid_read(limits) && \valid_read(faults + (0 .. GATE_FAULTS_MAX - 1)) && \valid_read(input);
     requires \valid(state) && \valid(verdict);
     requires \separated(state, verdict, limits, input, faults + (0 .. GATE_FAULTS_MAX - 1));
@@ -686,62 +785,30 @@ void gate_step(const gate_limits_t *limits, const gate_fault_row_t faults[GATE_F
                gate_state_t *state, gate_verdict_t *verdict)
 {
     const int32_t dt_us = (int32_t)within(input->dt_us, 0, GATE_DT_US_MAX);
-    const int32_t ramp_dt_us = dt_us < GATE_RAMP_DT_US_MAX ? dt_us : GATE_RAMP_DT_US_MAX;
+    const int32_t ramp_dt_us = least(dt_us, GATE_RAMP_DT_US_MAX);
     const int arm = input->arm != 0 && state->last_arm == 0;
     const int ack = input->ack != 0 && state->last_ack == 0;
+    const int request_valid = valid(input, VALID_REQUEST);
     const int good = inputs_good(input);
     const int64_t wanted_mw = (int64_t)input->request_w * 1000;
     const int64_t last_mw = within(state->last_setpoint_mw, -(int64_t)INT32_MAX * 1000, (int64_t)INT32_MAX * 1000);
-    int64_t setpoint_mw = 0;
-    int32_t lo_w, hi_w;
+    int32_t lo_w, hi_w, tripped;
+    int64_t setpoint_mw;
     uint32_t bits;
-    demand_t demand = {REACTION_NONE, -1, 1000, 0, 0, 0, 0};
+    demand_t demand;
 
-    /* Faults. Nothing present and nothing remembered is the usual case. */
     forget_flaps(state, dt_us);
-    if (input->faults != 0 || state->busy != 0)
-        demand = rows_step(faults, input->faults, ack, dt_us, state);
+    demand = faults_step(faults, input->faults, ack, dt_us, state);
+    tripped = trip_of(state->tripped, demand, arm, good && request_valid);
 
-    /* Latches trip; only an order, with everything good, ends that. */
-    if (demand.trips)
-        state->tripped = 1;
-    else if (state->tripped && arm && good && valid(input, VALID_REQUEST) && demand.reaction <= REACTION_DERATE
-             && !demand.latches)
-        state->tripped = 0;
-    if (demand.reaction > REACTION_DERATE) {
-        if (state->first_fault < 0)
-            state->first_fault = demand.cause;
-    } else if (!state->tripped) {
-        state->first_fault = -1;
-    }
-
-    /* Limits. */
     gate_envelope(limits, input, &lo_w, &hi_w, &bits);
-    if (demand.derate_permille < 1000) {
-        lo_w = derated_w(lo_w, demand.derate_permille);
-        hi_w = derated_w(hi_w, demand.derate_permille);
-        bits |= LIMIT_FAULT;
-    }
-
-    /* The setpoint: ramp first, envelope last. */
-    if (!valid(input, VALID_REQUEST)) {
-        bits |= LIMIT_INVALID;
-    } else if (state->tripped) {
-        bits |= LIMIT_TRIPPED;
-    } else if (demand.reaction >= REACTION_ZERO) {
-        bits |= LIMIT_FAULT;
-    } else if (demand.reaction == REACTION_RAMP_ZERO) {
-        bits |= LIMIT_FAULT;
-        if (limits->ramp_stop_w_per_s > 0)
-            setpoint_mw = wound_down_mw(wanted_mw, last_mw, ramp_step_mw(limits->ramp_stop_w_per_s, ramp_dt_us));
-    } else {
-        setpoint_mw = ramped_mw(wanted_mw, last_mw, ramp_step_mw(limits->ramp_go_w_per_s, ramp_dt_us));
-        if (setpoint_mw != wanted_mw)
-            bits |= LIMIT_RAMP;
-    }
-    setpoint_mw = within(setpoint_mw, (int64_t)lo_w * 1000, (int64_t)hi_w * 1000);
+    lo_w = derated_w(lo_w, demand.derate_permille);
+    hi_w = derated_w(hi_w, demand.derate_permille);
+    setpoint_mw = setpoint_of(limits, request_valid && !tripped, demand.reaction, wanted_mw, last_mw, ramp_dt_us, lo_w, hi_w);
 
     state->last_setpoint_mw = setpoint_mw;
+    state->tripped = tripped;
+    state->first_fault = first_fault_of(state->first_fault, demand, tripped);
     state->last_arm = input->arm;
     state->last_ack = input->ack;
     state->proof++;
@@ -749,11 +816,11 @@ void gate_step(const gate_limits_t *limits, const gate_fault_row_t faults[GATE_F
     verdict->setpoint_w = (int32_t)(setpoint_mw / 1000); /* towards zero, so still inside the envelope */
     verdict->envelope_lo_w = lo_w;
     verdict->envelope_hi_w = hi_w;
-    verdict->limit_bits = bits;
+    verdict->limit_bits = bits | reason_bits(request_valid, tripped, demand, wanted_mw, setpoint_mw);
     verdict->reaction = demand.reaction;
     verdict->heartbeat_ok = good && demand.reaction < REACTION_ZERO_SILENT;
     verdict->contactor_open = contactor_request(input, demand.reaction, dt_us, state);
-    verdict->tripped = state->tripped;
+    verdict->tripped = tripped;
     verdict->first_fault = state->first_fault;
     verdict->active = demand.active;
     verdict->latched = demand.latched;

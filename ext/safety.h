@@ -83,6 +83,7 @@ typedef struct {
     uint64_t faults;   /* conditions present now, one bit per row of the fault table */
 } gate_input_t;
 
+/* LIMIT_RAMP: the setpoint is not the request, whatever held it back; LIMIT_FAULT: a reaction from derate upwards. */
 enum gate_limit_bits {
     LIMIT_NAMEPLATE = 1u << 0, LIMIT_CURRENT = 1u << 1, LIMIT_SOC = 1u << 2, LIMIT_TEMP = 1u << 3, LIMIT_CELL = 1u << 4,
     LIMIT_ENABLE = 1u << 5, LIMIT_POWER = 1u << 6, LIMIT_INVALID = 1u << 7, LIMIT_FAULT = 1u << 8, LIMIT_RAMP = 1u << 9,

@@ -1,11 +1,12 @@
 """The fault table as data: it fits the core, and everything that contradicts itself is refused."""
 
 from importlib.resources import files
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from tidegate.config.faults import default_table, load_faults, read_table
+from tidegate.config.faults import as_markdown, default_table, load_faults, read_table
 from tidegate.ext.faults import FAULT_IDS
 from tidegate.ext.gate import REACTIONS
 
@@ -80,6 +81,11 @@ def test_all_problems_are_told_at_once() -> None:
     problems: list[str] = []
     read_table(text, problems)
     assert len([p for p in problems if "debounce_ms" in p]) > 1 and any("reaction" in p for p in problems)
+
+
+def test_the_page_about_faults_is_current() -> None:
+    page = Path(__file__).parents[2] / "docs" / "faults.md"
+    assert page.read_text(encoding="utf-8") == as_markdown(), "run python -m tidegate.config.faults > docs/faults.md"
 
 
 def change(**columns: object) -> SimpleNamespace:

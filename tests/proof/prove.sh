@@ -8,13 +8,13 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 file=${1:-$root/ext/safety.c}
 functions=${FUNCTIONS:-}
-seconds=${SECONDS_PER_GOAL:-20}
+seconds=${SECONDS_PER_GOAL:-120} # for all tries of tests/proof/z3 together
 for tool in frama-c why3 z3; do
     command -v $tool >/dev/null || { echo "prove: $tool is missing: apt-get install frama-c-base why3 z3" >&2; exit 2; }
 done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-version=$(z3 --version | sed 's/[^0-9]*\([0-9.]*\).*/\1/')
+version=$(z3 --version | sed 's/.*version \([0-9.]*\).*/\1/')
 cat >"$work/why3.conf" <<CONF
 [main]
 magic = 14

@@ -1,0 +1,53 @@
+"""What one unit's safety costs a cycle: way in, diagnosis of all rows, envelope, gate.
+
+Run: make bench, or python tests/bench/bench_gate.py [--count N] [--out DIR]
+One unit with every signal that a map can have and the shipped fault table, armed and discharging; and the same with a
+derating active, when the gate walks its rows.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.ext.fault_rig import Rig, running
+
+
+def ns_each(count: int, call: Callable[[], object]) -> float:
+    """Least of five runs, in ns a cycle."""
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter_ns()
+        call()
+        best = min(best, (time.perf_counter_ns() - start) / count)
+    return round(best, 1)
+
+
+def measure(rig: Rig, count: int) -> dict[str, float]:
+    image = bytes(rig.image)
+    diagnosis = ns_each(count, lambda: rig.diagnosis.repeat(image, rig.t_ns, count))
+    gate = ns_each(count, lambda: rig.gate.repeat(count, **rig.inputs))
+    return {"diagnose_ns": diagnosis, "gate_ns": gate, "sum_ns": round(diagnosis + gate, 1)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--count", type=int, default=300_000)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    quiet = running()
+    warned = running()
+    warned.set(warning=1.0)
+    warned.cycle()
+    found = {"quiet": measure(quiet, args.count), "derated": measure(warned, args.count)}
+    print(json.dumps(found, indent=1))
+    if args.out:
+        (args.out / "gate.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
