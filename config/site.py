@@ -257,7 +257,7 @@ class Simulation(Strict):
     pcs_measure_ms: Annotated[float, Field(gt=0, le=60_000)] = 10.0
     turnaround_ms: Annotated[float, Field(ge=0, le=10_000, description="answer delay of the simulated slaves")] = 1.0
     turnaround_jitter_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.5
-    step_w: Annotated[float, Field(gt=0, le=1e8, description="smallest load step that is judged")] = 2000.0
+    step_w: Annotated[float, Field(gt=0, le=1e8, description="smallest load step that is judged")] = 20.0
     phase_share: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
     faults: tuple[SimulatedFault, ...] = ()
 
