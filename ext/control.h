@@ -118,8 +118,6 @@ typedef struct {
     double grid_limit_w;                /* import limit in force */
     uint32_t reason;                    /* enum reason: moved the answer last */
     uint32_t preference;                /* enum reason */
-    uint32_t hunting;                   /* 1 while sign reversals of the residual say that the loop hunts */
-    uint32_t pad;
 } decision_t;
 
 /* The control's memory. */
@@ -134,13 +132,10 @@ typedef struct {
     double load_peak_w;   /* highest net power of late: what the demand window must be ready for */
     double range_lo_w[RANGE_SLOTS], range_hi_w[RANGE_SLOTS]; /* planned grid power in slices of the range window */
     double range_left_s;
-    double damp_slow_w, damp_fast_w, damp_mid_w;
-    double hunt_last_w, hunt_scale, hunt_s;
+    double damp_slow_w, damp_fast_w; /* low passes at the band's edges */
     double spare[16];
     uint32_t range_head, range_count;
-    uint32_t hunt_signs;
     uint32_t started, recharging;
-    uint32_t last_reason, last_preference, pad;
 } control_state_t;
 
 /* Readings of one power, oldest first behind head. */
@@ -172,6 +167,7 @@ typedef struct {
     uint64_t grid_seen_t_ns, grid_used_t_ns; /* newest stamp; stamp of the newest reading that said something new */
     double grid_used_w;
     uint64_t moved_t_ns;   /* when battery power last moved */
+    uint64_t setpoint_t_ns; /* when any unit's setpoint last changed */
     double lag_score[LAGS], lag_motion[LAGS], lag_last_w[LAGS], lag_grid_w;
     uint64_t pending_t_ns[PENDING_MAX];
     double pending_w[PENDING_MAX];

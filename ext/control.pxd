@@ -109,8 +109,6 @@ cdef extern from "control.h" nogil:
         double grid_limit_w
         uint32_t reason
         uint32_t preference
-        uint32_t hunting
-        uint32_t pad
 
     ctypedef struct control_state_t:
         double last_total_w
@@ -124,13 +122,10 @@ cdef extern from "control.h" nogil:
         double range_lo_w[RANGE_SLOTS]
         double range_hi_w[RANGE_SLOTS]
         double range_left_s
-        double damp_slow_w, damp_fast_w, damp_mid_w
-        double hunt_last_w, hunt_scale, hunt_s
+        double damp_slow_w, damp_fast_w
         double spare[16]
         uint32_t range_head, range_count
-        uint32_t hunt_signs
         uint32_t started, recharging
-        uint32_t last_reason, last_preference, pad
 
     ctypedef struct history_t:
         uint64_t t_ns[HISTORY_MAX]
@@ -155,6 +150,7 @@ cdef extern from "control.h" nogil:
         uint64_t grid_seen_t_ns, grid_used_t_ns
         double grid_used_w
         uint64_t moved_t_ns
+        uint64_t setpoint_t_ns
         double lag_score[LAGS]
         double lag_motion[LAGS]
         double lag_last_w[LAGS]
@@ -209,6 +205,9 @@ cdef policy_t demand_window(const control_params_t* params, const plant_t* plant
 cdef policy_t peak_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil
 cdef policy_t ramp_limit(const control_params_t* params, const plant_t* plant, const control_state_t* state,
                          double dt_s) noexcept nogil
+cdef policy_t range_limit(const control_params_t* params, const plant_t* plant, const control_state_t* state) noexcept nogil
+cdef policy_t oscillation_damping(const control_params_t* params, const control_state_t* state,
+                                  double answer_w) noexcept nogil
 cdef policy_t recharge_band(const control_params_t* params, const plant_t* plant) noexcept nogil
 
 # The resolver: narrows, never widens; a policy that misses what is left takes its nearest edge.

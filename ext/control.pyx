@@ -8,6 +8,8 @@ Delay is not filtered here: `net_w` comes from readings of the same age (estimat
 into the request at once and whole, and the battery's own answer to it is never mistaken for a change of the load.
 """
 
+import time
+
 from libc.math cimport INFINITY, NAN, fabs, floor, fmax, fmin, isfinite
 from libc.string cimport memcpy, memset
 
@@ -21,6 +23,7 @@ cdef extern from *:
     #define DEMAND_APPROACH_S 30.0 /* how fast the grid is led to what the rest may have */
     #define DEMAND_END_S 2.0       /* the last seconds of a window are not divided by less */
     #define LOAD_PEAK_S 3600.0     /* memory of the highest load */
+    #define TWO_PI 6.283185307179586
     #define RECHARGE_START 0.01    /* below the target, of the state of charge */
     #define RECHARGE_END 0.001
     #define RECHARGE_TAPER 0.02    /* full rate from here on */
@@ -30,7 +33,7 @@ cdef extern from *:
     #define SPLIT_TILT 5.0         /* weight for each unit of difference in state of charge */
     #define SPLIT_HOLD 0.02        /* of a unit's power */
     """
-    const double DEMAND_POWER_SHARE, DEMAND_ACT_SHARE, DEMAND_APPROACH_S, DEMAND_END_S, LOAD_PEAK_S
+    const double DEMAND_POWER_SHARE, DEMAND_ACT_SHARE, DEMAND_APPROACH_S, DEMAND_END_S, LOAD_PEAK_S, TWO_PI
     const double RECHARGE_START, RECHARGE_END, RECHARGE_TAPER, RECHARGE_STEP
     const double TRIM_SETTLE_S, TRIM_SHARE, SPLIT_TILT, SPLIT_HOLD
 
@@ -199,6 +202,57 @@ cdef policy_t ramp_limit(const control_params_t* params, const plant_t* plant, c
     return p
 
 
+cdef policy_t range_limit(const control_params_t* params, const plant_t* plant, const control_state_t* state) noexcept nogil:
+    """All that the grid was led to within the rolling window, and what comes next, spans no more than the limit."""
+    cdef policy_t p
+    cdef double least_w = INFINITY, most_w = -INFINITY
+    cdef uint32_t i, at
+    for i in range(min(state.range_count, <uint32_t>RANGE_SLOTS)):
+        at = (state.range_head + RANGE_SLOTS - i) % RANGE_SLOTS
+        least_w = fmin(least_w, state.range_lo_w[at])
+        most_w = fmax(most_w, state.range_hi_w[at])
+    p.lo = plant.net_w - (least_w + params.range_w_max) + params.deadband_w
+    p.hi = plant.net_w - (most_w - params.range_w_max) - params.deadband_w
+    p.reason = REASON_RANGE_LIMIT
+    return p
+
+
+cdef void range_keep(const control_params_t* params, control_state_t* state, double grid_w, double dt_s) noexcept nogil:
+    """Note the grid power that was decided, in slices of the rolling window."""
+    state.range_left_s -= dt_s
+    if state.range_count == 0 or state.range_left_s <= 0.0:
+        # Not started afresh: cycles that do not divide the slice would stretch the window.
+        state.range_left_s = fmax(state.range_left_s + some(params.range_window_s, 60.0) / (RANGE_SLOTS - 1), 0.0)
+        state.range_head = (state.range_head + 1) % RANGE_SLOTS
+        state.range_count = min(state.range_count + 1, <uint32_t>RANGE_SLOTS)
+        state.range_lo_w[state.range_head] = grid_w
+        state.range_hi_w[state.range_head] = grid_w
+    state.range_lo_w[state.range_head] = fmin(state.range_lo_w[state.range_head], grid_w)
+    state.range_hi_w[state.range_head] = fmax(state.range_hi_w[state.range_head], grid_w)
+
+
+cdef policy_t oscillation_damping(const control_params_t* params, const control_state_t* state,
+                                  double answer_w) noexcept nogil:
+    """Take a share of what swings inside the band away from the grid, on top of whatever was decided so far."""
+    cdef policy_t p
+    cdef double swing_w = fmin(params.damp_share, 1.0) * (state.damp_fast_w - state.damp_slow_w)
+    p.lo = answer_w + swing_w
+    p.hi = answer_w + swing_w
+    p.reason = REASON_OSCILLATION
+    if fabs(swing_w) <= params.deadband_w:
+        p.lo = -INFINITY
+        p.hi = INFINITY
+    return p
+
+
+cdef void band_pass(const control_params_t* params, const plant_t* plant, control_state_t* state, double dt_s) noexcept nogil:
+    """Two low passes of the net power; the upper one two octaves above the band, for the sake of its phase."""
+    cdef double slow_z = TWO_PI * some(params.damp_lo_hz, 0.1) * dt_s
+    cdef double fast_z = 4.0 * TWO_PI * some(params.damp_hi_hz, 2.0) * dt_s
+    state.damp_slow_w += (plant.net_w - state.damp_slow_w) * (slow_z / (1.0 + slow_z))
+    state.damp_fast_w += (plant.net_w - state.damp_fast_w) * (fast_z / (1.0 + fast_z))
+
+
 cdef policy_t recharge_band(const control_params_t* params, const plant_t* plant) noexcept nogil:
     """Charging may not make a new peak; discharging is none of its business."""
     cdef policy_t p
@@ -343,6 +397,8 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
         state.started = 1
         state.ramp_anchor_w = plant.grid_w if isfinite(plant.grid_w) else plant.net_w
         state.load_peak_w = plant.net_w
+        state.damp_slow_w = plant.net_w
+        state.damp_fast_w = plant.net_w
     load_peak(plant, state, dt_s)
 
     soc = state_of_charge(plant)
@@ -363,6 +419,13 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
     narrow(&c, peak_limit(params, plant, orders))
     if params.ramp_up_w_per_s > 0.0 or params.ramp_down_w_per_s > 0.0:
         narrow(&c, ramp_limit(params, plant, state, dt_s))
+    if params.range_w_max > 0.0 and isfinite(params.range_w_max):
+        if state.range_count:
+            narrow(&c, range_limit(params, plant, state))
+        range_keep(params, state, plant.net_w - c.answer, dt_s)
+    if params.damp_share > 0.0:
+        band_pass(params, plant, state, dt_s)
+        narrow(&c, oscillation_damping(params, state, c.answer))
     narrow(&c, recharge_band(params, plant))
 
     state.ramp_anchor_w = plant.net_w - c.answer
@@ -370,6 +433,7 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
         again(params, state, c.answer)
 
     total_w = hold(params, state, &c, preference)
+    total_w = fmin(fmax(total_w, decision.envelope_lo_w), decision.envelope_hi_w)
     state.settle_s = state.settle_s + dt_s if total_w == state.last_total_w else 0.0
     state.last_total_w = total_w
     total_w = trim(params, plant, state, decision, total_w, dt_s)
@@ -420,7 +484,6 @@ cdef void rest(const plant_t* plant, control_state_t* state, decision_t* decisio
     decision.hi_w = 0.0
     decision.reason = reason
     decision.preference = reason
-    decision.hunting = 0
 
 
 cdef inline void load_peak(const plant_t* plant, control_state_t* state, double dt_s) noexcept nogil:
@@ -435,9 +498,14 @@ cdef inline double hold(const control_params_t* params, const control_state_t* s
     cdef double last = state.last_total_w, width = params.deadband_w
     if c.answer == c.wish and preference != REASON_SELF_CONSUMPTION:
         return c.answer
-    if preference == REASON_RECENTRE and c.answer < 0.0 and last < 0.0 and last >= c.answer:
+    if preference == REASON_RECENTRE and c.answer < 0.0 and c.answer <= last < 0.0 and last <= c.hi:
         width = fmax(width, params.recharge_rate_w * RECHARGE_STEP)  # a little less charging does no harm
-    return last if fabs(last - c.answer) <= width and last != 0.0 else c.answer
+    if last == 0.0 or fabs(last - c.answer) > 2.0 * width:
+        return c.answer
+    if fabs(last - c.answer) <= width:
+        return last
+    # Just outside: most likely the tail of the meter's noise, so go there but for half the width.
+    return c.answer + 0.5 * width if last > c.answer else c.answer - 0.5 * width
 
 
 cdef double trim(const control_params_t* params, const plant_t* plant, control_state_t* state,
@@ -502,79 +570,70 @@ cdef inline double unit_hi(const unit_view_t* unit) noexcept nogil:
     return fmax(unit.envelope_hi_w, 0.0) if isfinite(unit.envelope_hi_w) else 0.0
 
 
-cdef void fill(const plant_t* plant, double total_w, uint32_t mask, double soc, const double* least_w,
+cdef void fill(const plant_t* plant, double amount_w, uint32_t mask, double soc, const double* floor_w,
                double* request_w) noexcept nogil:
-    """Pour total_w into the units of the mask by weight until each is full. At most one round for each unit."""
+    """Add amount_w to the units of the mask by weight until each is full. At most one round for each unit."""
     cdef double weight[UNITS_MAX]
     cdef double room[UNITS_MAX]
-    cdef double weights, left_w = fabs(total_w), part_w, tilt
-    cdef bint charge = total_w < 0.0
-    cdef uint32_t unit, round_, open_ = 0
+    cdef double weights = 0.0, left_w = fabs(amount_w), tilt, full_w, scale
+    cdef bint down = amount_w < 0.0
+    cdef uint32_t unit, round_, full
     for unit in range(plant.n_units):
-        request_w[unit] = least_w[unit]
-        weight[unit] = 0.0
-        room[unit] = 0.0
-        if not mask >> unit & 1 or not plant.units[unit].available:
+        if not mask >> unit & 1:
             continue
-        room[unit] = (least_w[unit] - unit_lo(&plant.units[unit])) if charge else (
-            unit_hi(&plant.units[unit]) - least_w[unit])
+        room[unit] = request_w[unit] - floor_w[unit] if down else unit_hi(&plant.units[unit]) - request_w[unit]
+        if not plant.units[unit].available or not room[unit] > 0.0:
+            mask &= ~(<uint32_t>1 << unit)
+            continue
         # The fuller unit gives more and takes less, so that they meet; by at most a factor, so that the split is calm.
         tilt = (plant.units[unit].soc - soc) * SPLIT_TILT
-        tilt = 1.0 - tilt if charge else 1.0 + tilt
+        tilt = 1.0 - tilt if down else 1.0 + tilt
         weight[unit] = room[unit] * (fmin(fmax(tilt, 0.25), 4.0) if isfinite(tilt) else 1.0)
-        if room[unit] > 0.0:
-            open_ |= <uint32_t>1 << unit
+        weights += weight[unit]
     for round_ in range(plant.n_units):
-        weights = 0.0
-        for unit in range(plant.n_units):
-            if open_ >> unit & 1:
-                weights += weight[unit]
         if not left_w > 0.0 or not weights > 0.0:
             return
-        mask = 0  # who is full after this round
+        scale = left_w / weights
+        full = 0
+        full_w = 0.0
         for unit in range(plant.n_units):
-            if open_ >> unit & 1 and left_w * weight[unit] / weights >= room[unit]:
-                mask |= <uint32_t>1 << unit
+            if mask >> unit & 1 and weight[unit] * scale >= room[unit]:
+                full |= <uint32_t>1 << unit
+                full_w += room[unit]
         for unit in range(plant.n_units):
-            if open_ >> unit & 1 and (mask == 0 or mask >> unit & 1):
-                part_w = room[unit] if mask else left_w * weight[unit] / weights
-                request_w[unit] += -part_w if charge else part_w
-        if mask == 0:
+            if full == 0 and mask >> unit & 1:
+                request_w[unit] += -weight[unit] * scale if down else weight[unit] * scale
+            elif full >> unit & 1:
+                request_w[unit] += -room[unit] if down else room[unit]
+                weights -= weight[unit]
+        if full == 0:
             return
-        for unit in range(plant.n_units):
-            if mask >> unit & 1:
-                left_w -= room[unit]
-        open_ &= ~mask
+        left_w -= full_w
+        mask &= ~full
 
 
 cdef void split(const control_params_t* params, const plant_t* plant, double total_w, double* request_w) noexcept nogil:
-    cdef double before[UNITS_MAX]
-    cdef double soc = state_of_charge(plant), need_w, given_w, after_w
-    cdef int circuit, round_
+    """Each unit starts from what its sub-meters need of it, else from rest; the rest of the total is poured on top."""
+    cdef double floor_w[UNITS_MAX]
+    cdef double soc = state_of_charge(plant), need_w, given_w = 0.0
+    cdef int circuit
     cdef uint32_t unit, members, everyone = <uint32_t>0xFFFFFFFF
-    memset(before, 0, sizeof(before))
-    fill(plant, total_w, everyone, soc, before, request_w)
-    if not plant.circuits_ok:
-        return
-    # Units behind a sub-meter give what it needs, the others give so much less. Twice, for nested meters.
-    for round_ in range(2):
+    for unit in range(plant.n_units):
+        floor_w[unit] = unit_lo(&plant.units[unit]) if plant.units[unit].available else 0.0
+    if plant.circuits_ok:
         for circuit in range(CIRCUITS_MAX):
             need_w = circuit_need(params, plant, circuit)
             if need_w == -INFINITY:
                 continue
             members = <uint32_t>params.circuit_units[circuit]
-            given_w = 0.0
             for unit in range(plant.n_units):
-                given_w += request_w[unit] if members >> unit & 1 else 0.0
-            if not need_w > given_w:
-                continue
-            memcpy(before, request_w, sizeof(before))
-            fill(plant, need_w - given_w, members, soc, before, request_w)
-            after_w = 0.0
-            for unit in range(plant.n_units):
-                after_w += request_w[unit] if members >> unit & 1 else 0.0
-            memcpy(before, request_w, sizeof(before))
-            fill(plant, given_w - after_w, ~members, soc, before, request_w)
+                need_w -= floor_w[unit] if members >> unit & 1 else 0.0
+            if need_w > 0.0:
+                fill(plant, need_w, members, soc, floor_w, floor_w)
+    for unit in range(plant.n_units):
+        request_w[unit] = fmax(floor_w[unit], 0.0)
+        given_w += request_w[unit]
+    fill(plant, total_w - given_w, everyone, soc, floor_w, request_w)
 
 
 # ---------------------------------------------------------------- Python view
@@ -636,10 +695,6 @@ cdef class Decision:
     def preference(self):
         """Name of what chose the point inside the corridor."""
         return REASONS_BY_NUMBER[self.decision.preference]
-
-    @property
-    def hunting(self):
-        return bool(self.decision.hunting)
 
     def __repr__(self):
         return (f"Decision({self.request_total_w:.1f} W for {self.reason}, corridor {self.lo_w:.1f} .. {self.hi_w:.1f} W,"
@@ -751,6 +806,20 @@ cdef class Control:
         made.n_units = n
         control_step(&self.params, plant, &self.orders, &self.state, &made.decision, dt_s)
         return made
+
+
+    def cost_ns(self, int rounds=10000):
+        """Nanoseconds that one compiled step takes, by repeating the last one under a load that moves a little."""
+        cdef int i
+        cdef Decision made = Decision.__new__(Decision)
+        cdef plant_t plant = self.plant
+        cdef control_state_t state = self.state
+        cdef double net_w = plant.net_w
+        start = time.perf_counter_ns()
+        for i in range(rounds):
+            plant.net_w = net_w + 100.0 * (i & 7)
+            control_step(&self.params, &plant, &self.orders, &state, &made.decision, 0.001)
+        return (time.perf_counter_ns() - start) / rounds
 
 
 cdef double _of(value, uint32_t unit) except? -1.0:

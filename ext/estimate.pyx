@@ -28,8 +28,9 @@ cdef extern from *:
     #define LAG_NS_MAX 4305000000
     #define SCORE_AFTER_NS 300000000u  /* a grid reading waits at most so long for battery readings before it is scored */
     #define LAG_MARGIN 0.15            /* share of motion, squared, that an age may leave unexplained beyond the best */
+    #define FOLLOW_NS 20000000u        /* after a setpoint its move is taken for the PCS's lag alone */
     #define LAG_KEEP 0.995             /* memory of the scores, for each reading while the battery moved */
-    #define LAG_BELIEF 0.5             /* an age that leaves more unexplained is out */
+    #define LAG_BELIEF 0.5             /* an age that leaves more unexplained is none */
     #define LAG_BETTER 0.1             /* so much better must another age be to replace the best */
     #define LAG_EXCITED 100.0          /* motion, in squares of the smallest that counts, before the scores are believed */
     #define MOTION_W 20.0              /* smallest motion that counts */
@@ -44,7 +45,7 @@ cdef extern from *:
         1522000000, 1810000000, 2153000000, 2560000000, 3044000000, 3620000000, 4305000000,
     };
     """
-    const uint64_t AGE_SCAN_NS, REREAD_NS, SCORE_AFTER_NS
+    const uint64_t FOLLOW_NS, AGE_SCAN_NS, REREAD_NS, SCORE_AFTER_NS
     const double LAG_MARGIN, LAG_BELIEF, LAG_BETTER, LAG_KEEP, LAG_EXCITED, MOTION_W, REGISTER_WH, REGISTER_SHARE
     const int64_t LAG_NS_MAX
     const int64_t LAG_NS[LAGS]
@@ -237,7 +238,7 @@ cdef void score(const control_params_t* params, estimate_state_t* state, double 
     """Of the ages that a grid reading may have, keep those under which the battery's moves explain the meter's.
 
     Each age predicts that grid + ess moved by the load's own move only. Its score is the share of the motion that
-    remains unexplained, squared, and at most as much as the battery moved: steps of the load itself weigh the same for
+    remains unexplained, squared, and at most twice what the battery moved: steps of the load itself weigh the same for
     all ages and cannot drown the rest.
     """
     cdef double de[LAGS]
@@ -254,15 +255,16 @@ cdef void score(const control_params_t* params, estimate_state_t* state, double 
         de[i] = w - state.lag_last_w[i]
         state.lag_last_w[i] = w
         most = fmax(most, fabs(de[i]))
-    if state.lag_stale or most <= smallest:
+    if state.lag_stale or most <= smallest or most < 0.5 * fabs(dg):
         state.lag_stale = 0
         return
     for i in range(lags):
-        # What this age has to explain now: the meter's move, or the battery's that it should have shown.
         moved = fmin(fmax(fabs(dg), fabs(de[i])), most)
-        if moved <= smallest:
+        # A battery that follows a smooth load keeps the grid still at any age: there only what the meter saw counts.
+        # Under a setpoint that stands, a move that the meter did not see counts against its age as well.
+        if fabs(dg) <= smallest and (moved <= smallest or back(t_ns, LAG_NS[i]) < state.setpoint_t_ns + FOLLOW_NS):
             continue
-        cost = fmin(fabs(dg + de[i]), most)
+        cost = fmin(fabs(dg + de[i]), 2.0 * most)
         state.lag_score[i] = state.lag_score[i] * LAG_KEEP + cost * cost
         state.lag_motion[i] = state.lag_motion[i] * LAG_KEEP + moved * moved
     for i in range(lags):
@@ -280,21 +282,13 @@ cdef void score(const control_params_t* params, estimate_state_t* state, double 
     elif share[best] <= LAG_BELIEF:
         state.lag_measured = 1
         state.lag_best = <uint32_t>best
+    if not state.lag_measured:
+        return
     first = last = <int>state.lag_best
-    if not state.lag_measured:  # so far only some can be excluded
-        first = 0
-        last = lags - 1
-        while first < last and share[first] > LAG_BELIEF:
-            first += 1
-        while last > first and share[last] > LAG_BELIEF:
-            last -= 1
-        if share[first] > LAG_BELIEF:
-            return  # the meter has begun to answer, and no age explains it yet
-    else:
-        while first > 0 and share[first - 1] <= share[state.lag_best] + LAG_MARGIN:
-            first -= 1
-        while last < lags - 1 and share[last + 1] <= share[state.lag_best] + LAG_MARGIN:
-            last += 1
+    while first > 0 and share[first - 1] <= share[state.lag_best] + LAG_MARGIN:
+        first -= 1
+    while last < lags - 1 and share[last + 1] <= share[state.lag_best] + LAG_MARGIN:
+        last += 1
     state.lag_lo = <uint32_t>(first - 1 if first > 0 else 0)
     state.lag_hi = <uint32_t>(last + 1 if last + 1 < lags else lags - 1)
 
@@ -538,6 +532,7 @@ cdef int take_units(const program_t* program, const point_t* image, const gate_i
             m.setpoint_old_w = m.setpoint_w
             m.setpoint_w = view.setpoint_w
             m.setpoint_t_ns = t_ns
+            state.setpoint_t_ns = t_ns
         # A unit that the gate holds at nothing takes no part: the others take over in this cycle.
         view.available = m.known and last[unit].reaction < REACTION_RAMP_ZERO and not last[unit].limit_bits & LIMIT_TRIPPED
         take_envelope(row, &inputs[unit], &last[unit], m, view)

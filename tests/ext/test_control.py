@@ -309,3 +309,67 @@ def test_an_unknown_setting_is_refused_by_name() -> None:
         Control(peek_w_max=1.0)
     with pytest.raises(ValueError, match="1 to 16"):
         Control(units=17)
+
+
+def test_dynamic_range_is_held_over_its_window_and_forgotten_after_it() -> None:
+    control = Control(range_w_max=10e3, range_window_s=10.0)
+    step = {"lo_w": -50e3, "hi_w": 50e3, "dt_s": 0.1}
+    control.step(grid_w=20e3, **step)
+    made = control.step(grid_w=60e3, **step)
+    assert made.reason == "dynamic range limit"
+    assert 60e3 - made.request_total_w == pytest.approx(30e3)
+    for _ in range(105):
+        made = control.step(grid_w=60e3, **step)
+    assert 60e3 - made.request_total_w == pytest.approx(40e3, abs=1.0)
+
+
+@pytest.mark.parametrize(("hz", "most"), [(0.01, 1.1), (0.5, 0.3), (1.0, 0.3)])
+def test_oscillation_is_damped_in_its_band_and_left_alone_below_it(hz: float, most: float) -> None:
+    control = Control(damp_share=1.0)
+    grid = []
+    for i in range(int(4.0 / hz / 0.01)):
+        load_w = 40e3 + 5e3 * math.sin(2.0 * math.pi * hz * i * 0.01)
+        made = control.step(grid_w=load_w, lo_w=-30e3, hi_w=30e3, dt_s=0.01)
+        grid.append(load_w - made.request_total_w)
+    swing = (max(grid[len(grid) // 2 :]) - min(grid[len(grid) // 2 :])) / 10e3
+    assert swing < most
+    assert swing > 0.9 or hz > 0.05
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_energy_does_not_depend_on_the_length_of_the_cycle(seed: int) -> None:
+    rng = random.Random(seed)
+    loads = [rng.uniform(20e3, 70e3) for _ in range(8)]
+    energy = []
+    for dt_s in (0.001, 0.01, 0.1):
+        control = Control(peak_w_max=48e3, ramp_up_w_per_s=8e3, ramp_down_w_per_s=8e3, recharge_rate_w=5e3,
+                          recharge_w_max=40e3, target_soc=0.9)  # fmt: skip
+        out_ws = 0.0
+        for load_w in loads:
+            for _ in range(round(6.0 / dt_s)):
+                made = control.step(net_w=load_w, grid_w=load_w, soc=0.5, lo_w=-30e3, hi_w=30e3, dt_s=dt_s)
+                out_ws += abs(made.request_total_w) * dt_s
+        energy.append(out_ws)
+    assert energy[1:] == pytest.approx([energy[0]] * 2, rel=0.02), seed
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_request_is_inside_the_corridor_or_a_stronger_policy_is_named(seed: int) -> None:
+    rng = random.Random(seed)
+    names = ["connection_import_w_max", "connection_export_w_max", "peak_w_max", "recharge_w_max", "ramp_up_w_per_s",
+             "ramp_down_w_per_s", "demand_w_max", "range_w_max", "reserve_soc", "damp_share"]  # fmt: skip
+    settings = {name: rng.uniform(0.1, 0.9) * (1.0 if name in ("reserve_soc", "damp_share") else 60e3)
+                for name in names if rng.random() < 0.5}  # fmt: skip
+    units = rng.choice([1, 2, 5])
+    control = Control(units, deadband_w=20.0, recharge_rate_w=5e3, target_soc=0.8, **settings)
+    for i in range(600):  # a minute at 10 Hz
+        grid_w = rng.choice([rng.uniform(-20e3, 90e3), 40e3])
+        lo, hi = -rng.uniform(0, 30e3), rng.uniform(0, 30e3)
+        made = control.step(grid_w=grid_w, soc=rng.random(), lo_w=lo, hi_w=hi, dt_s=0.1,
+                            demand=(30e3, i * 1.0, 900.0 - i),
+                            lease_w=rng.choice([None, rng.uniform(-40e3, 40e3)]))  # fmt: skip
+        assert made.envelope_w[0] - 1e-6 <= made.lo_w <= made.hi_w <= made.envelope_w[1] + 1e-6, (seed, i)
+        assert made.lo_w - 20.0 <= made.request_total_w <= made.hi_w + 20.0, (seed, i, made)
+        assert all(lo - 1e-6 <= one <= hi + 1e-6 for one in made.request_w), (seed, i, made)
+        if made.shortfall_w > 20.0:
+            assert made.reason not in ("rest", "recentre", "lease"), (seed, i, made)
