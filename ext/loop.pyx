@@ -98,6 +98,7 @@ cdef void estimate(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
         core.inputs[unit].faults = diagnose(
             core.program, <int>unit, core.image, &core.diagnoses[unit], t_ns, dt_ns
         )
+    core.estimate.utc_offset_ns = core.shared.utc_offset_ns  # where the clock's quarter hours begin; labels only otherwise
     estimate_step(
         core.program, core.image, core.inputs, core.verdicts, &core.estimate, &core.plant, t_ns, dt_ns
     )
