@@ -66,7 +66,8 @@ cdef void world_watch_step(world_t* world, uint64_t t_ns) noexcept nogil:
     cdef answer_t* answer = &world.answer
     cdef plant_t* plant = &world.plant
     cdef uint32_t i
-    if plant.step_t_ns == t_ns and plant.grid_w > plant.limit_w:
+    # Only a step that plainly needs an answer: what the trimming would have done anyway has no answer time.
+    if plant.step_t_ns == t_ns and plant.step_jump_w > 1000.0 and plant.grid_w > plant.limit_w + 500.0:
         answer.open = 1
         answer.step_t_ns = t_ns
         answer.shown_t_ns = 0
@@ -75,7 +76,8 @@ cdef void world_watch_step(world_t* world, uint64_t t_ns) noexcept nogil:
         for i in range(plant.n_meters):
             if (
                 plant.meters[i].source == METERS_GRID
-                and plant.meters[i].shown_t_ns >= answer.step_t_ns + plant.meters[i].delay_ns
+                # An update inside the step's own tick measures the new load already.
+                and plant.meters[i].shown_t_ns + plant.dt_ns > answer.step_t_ns + plant.meters[i].delay_ns
             ):
                 answer.shown_t_ns = plant.meters[i].shown_t_ns
     if answer.open and t_ns - answer.step_t_ns > SECOND_NS:

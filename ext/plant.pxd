@@ -154,6 +154,7 @@ cdef struct plant_t:
     uint64_t reaction_ns, reaction_until_ns
     double last_load_w
     uint64_t step_t_ns     # last load step of at least step_w
+    double step_jump_w     # and its height, + up
     totals_t totals
     # devices
     uint32_t n_batteries, n_pcs, n_meters

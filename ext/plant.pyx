@@ -439,6 +439,7 @@ cdef void judge(plant_t* plant, uint64_t t_ns, double dt_s) noexcept nogil:
     if fabs(plant.load_w - plant.last_load_w) >= plant.step_w:
         plant.reaction_until_ns = t_ns + plant.reaction_ns
         plant.step_t_ns = t_ns
+        plant.step_jump_w = plant.load_w - plant.last_load_w
         totals.steps += 1
     plant.last_load_w = plant.load_w
     if without_w > totals.peak_without_w:
