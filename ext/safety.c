@@ -334,6 +334,7 @@ static int32_t severity_of(int32_t row_reaction)
 /*@ assigns \nothing;
     ensures 0 <= \result <= GATE_TIME_US_MAX;
     ensures 0 <= ms && ms * 1000 <= GATE_TIME_US_MAX ==> \result == ms * 1000;
+    ensures ms <= 0 ==> \result == 0;
  */
 static int32_t time_us(int32_t ms)
 {
@@ -403,7 +404,7 @@ static void row_step(const gate_fault_row_t *row, int present, int ack, int32_t 
         }
     }
     if (memory->active && present)
-        bucket_us = held_off_us(time_us(row->clear_ms), row->flap_max > 0 && memory->flaps > 1 ? memory->flaps - 1 : 0);
+        bucket_us = held_off_us(time_us(row->clear_ms), row->flap_max > 0 && memory->flaps > 1 ? least(memory->flaps, GATE_FLAPS_MAX) - 1 : 0);
     memory->bucket_us = (int32_t)within(bucket_us, 0, GATE_TIME_US_MAX);
     if (ack && !memory->active && memory->latched) {
         memory->latched = 0;
