@@ -30,12 +30,14 @@ from tidegate.ext.can import BusHandle
 from tidegate.ext.image import check_layouts
 from tidegate.ext.loop import Core
 from tidegate.ext.port import Port
+from tidegate.ext.rtu import histogram_edges
 from tidegate.ext.shared import Shared
-from tidegate.hal import canbus
+from tidegate.hal import canbus, serial_line
 
 LOOP_PRIORITY = 80
 PORT_PRIORITY = 70
 DRAIN_S = 1.0  # for the last setpoint to reach the wire
+TURNAROUND_LOOK_S = 10.0  # enough answers to judge an adapter by
 THREAD_STACK = 256 << 10  # bytes; locked memory counts them
 EXT = os.path.dirname(ext_image.__file__)
 REPORT_EVERY_S = 1.0
@@ -98,7 +100,8 @@ def open_serial(row: dict, where: str) -> tuple[int, Owned]:
             timeout=0,
             exclusive=True,
         )
-    except (serial.SerialException, ValueError) as error:
+        serial_line.tune(port.fileno(), where, rs485=row.get("rs485", False))
+    except (serial.SerialException, OSError, ValueError) as error:
         raise SystemExit(f"core: serial port {row['name']} ({where}): {error}") from None
     return port.fileno(), port
 
@@ -276,7 +279,13 @@ def main(words: list[str] | None = None) -> int:
             print(f"core: without {line}", file=sys.stderr, flush=True)
         # A signal handler runs between two bytecodes of this thread, so the wait is in slices.
         report_s = 0.0
+        look_s = time.monotonic() + TURNAROUND_LOOK_S
         while loop.is_alive():
+            if time.monotonic() >= look_s:
+                look_s = float("inf")
+                for name, port in serials.items():
+                    for line in serial_line.turnaround_words(name, port.stats, histogram_edges()):
+                        print(f"core: {line}", file=sys.stderr, flush=True)
             if time.monotonic() >= report_s:
                 report_s = time.monotonic() + REPORT_EVERY_S
                 shared.put_buses(bus_report(buses, serials))
