@@ -7,7 +7,7 @@ locks, logs, takes the GIL, touches a tty or asks for the time.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EINTR
-from libc.math cimport INFINITY, fabs, isfinite
+from libc.math cimport INFINITY, isfinite
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
@@ -19,9 +19,9 @@ from tidegate.ext.faults cimport diagnose
 from tidegate.ext.gate cimport (
     REACTION_DERATE,
     REACTION_ZERO_SILENT,
-    VALID_REQUEST,
     gate_init,
     gate_input_from_image,
+    gate_request,
     gate_step,
 )
 from tidegate.ext.image cimport *
@@ -122,7 +122,7 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
     if dt_us > 1000000:
         dt_us = 1000000
     for unit in range(core.program.n_units):
-        core.inputs[unit].request_w = watts(core.decision.request_w[unit], &core.inputs[unit].valid)
+        core.inputs[unit].request_w = gate_request(core.decision.request_w[unit], &core.inputs[unit].valid)
         core.inputs[unit].dt_us = <int32_t>dt_us
         core.inputs[unit].arm = <uint32_t>arm
         core.inputs[unit].ack = <uint32_t>ack
@@ -214,15 +214,6 @@ cdef int edge(core_t* core, int kind, uint64_t t_ns) noexcept nogil:
 
 
 # ---------------------------------------------------------------- limit: helpers
-
-
-cdef int32_t watts(double request_w, uint32_t* valid) noexcept nogil:
-    """The request as the gate's integer; what is no number, or none that a cabinet can mean, is not valid."""
-    if not isfinite(request_w) or fabs(request_w) > 2.0e9:
-        valid[0] &= ~<uint32_t>VALID_REQUEST
-        return 0
-    valid[0] |= VALID_REQUEST
-    return <int32_t>request_w  # towards zero
 
 
 cdef int32_t site_mode(const core_t* core) noexcept nogil:
