@@ -11,31 +11,31 @@ async with AsyncClient() as site:
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
 import zmq
 import zmq.asyncio
 
-from tidegate.runtime import wire
-from tidegate.runtime.client import (
-    JOURNALED,
+from tidegate.runtime.talk import (
     TRY_S,
     ClientError,
-    Cursor,
     Endpoint,
     NoAnswer,
+    Orders,
     Point,
     Request,
+    Streams,
+    ends_lease,
     find_endpoint,
-    gap,
     prepare,
+    setpoint_fields,
     unpack,
 )
 
 
-class AsyncClient:
+class AsyncClient(Orders[Coroutine[Any, Any, dict[str, Any]]]):
     """A connection to one gateway for one event loop; any number of tasks may ask at once.
 
     endpoint, site, timeout_s, keys : as for Client.
@@ -171,81 +171,41 @@ class AsyncClient:
                 with contextlib.suppress(ClientError):
                     await self.ask("lease", action="release", lease=held.id)
 
-    async def limit(
-        self, *, import_w_max: float | None = None, export_w_max: float | None = None, for_s: float
-    ) -> dict[str, Any]:
-        """Tighten the limits of grid power for a time."""
-        return await self.ask("limit", import_w_max=import_w_max, export_w_max=export_w_max, for_ms=int(for_s * 1e3))
-
-    async def stop(self) -> dict[str, Any]:
-        """Ramp to zero and stay there."""
-        return await self.ask("mode", mode="stop")
-
-    async def run(self) -> dict[str, Any]:
-        """Lift a stop and arm."""
-        return await self.ask("mode", mode="run")
-
     async def subscribe(
         self, *topics: str, since: dict[str, tuple[str, int]] | None = None
     ) -> AsyncIterator[dict[str, Any]]:
         """Messages of the topics; journaled records come once and in order, as for Client.subscribe."""
-        topics = topics or ("meter",)
-        unknown = [topic for topic in topics if topic not in wire.TOPICS]
-        if unknown:
-            raise ValueError(f"topic {unknown[0]!r}: expected one of {', '.join(wire.TOPICS)}")
-        since = since or {}
-        cursors = {topic: Cursor(since.get(topic)) for topic in topics if topic in JOURNALED}
-        behind = {stream for stream in cursors if stream in since}
+        streams = Streams(topics, since)
         socket = self._socket(zmq.SUB)
-        socket.setsockopt(zmq.RCVHWM, 4096)
-        for topic in {*topics, *(["head"] if cursors else [])}:
-            socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
+        streams.listen(socket)
         socket.connect(self._at.stream)
         try:
             while True:
-                for stream in sorted(behind):
-                    records, end = await self._missing(stream, cursors[stream])
+                for stream in sorted(streams.behind):
+                    records, end = await self._missing(stream, streams)
                     for record in records:
                         yield record
                     if end:
-                        behind.discard(stream)
-                if not await socket.poll(200 if behind else 1000):
+                        streams.behind.discard(stream)
+                if not await socket.poll(200 if streams.behind else 1000):
                     continue
-                name, data = await socket.recv_multipart()
-                topic, message = name.decode(), unpack(data)
-                if topic == "head":
-                    behind |= {s for s, cursor in cursors.items() if cursor.head(message["boot"], message[s])}
-                if topic in cursors:
-                    if topic in behind:
-                        continue
-                    what = cursors[topic].live(message["boot"], message["seq"])
-                    if what == "fill":
-                        behind.add(topic)
-                    if what != "give":
-                        continue
-                if topic in topics:
+                topic, data = await socket.recv_multipart()
+                message = unpack(data)
+                if streams.heard(topic.decode(), message):
                     yield message
         finally:
             socket.close(0)
 
-    async def _missing(self, stream: str, cursor: Cursor) -> tuple[list[dict[str, Any]], bool]:
-        boot, seq = cursor.at if cursor.at is not None else (None, -1)
+    async def _missing(self, stream: str, streams: Streams) -> tuple[list[dict[str, Any]], bool]:
         try:
-            records, end = await self.replay(stream, boot, seq)
+            records, end = await self.replay(stream, *streams.position(stream))
         except NoAnswer:
             return [], False
         except ClientError as why:
             if why.code != "gone":
                 raise
             records, end = await self.replay(stream)
-        found = []
-        for record in records:
-            new, missing = cursor.replayed(record["boot"], record["seq"])
-            if missing:
-                found.append(gap(stream, record["boot"], record["seq"] - missing, missing))
-            if new:
-                found.append(record)
-        return found, end
+        return streams.replayed(stream, records), end
 
 
 class AsyncLease:
@@ -264,17 +224,11 @@ class AsyncLease:
             try:
                 await self._client.ask("lease", action="renew", lease=self.id)
             except ClientError as why:
-                if why.code not in ("no-answer", "busy", "core-down"):
+                if ends_lease(why):
                     self.lost = str(why)
 
     async def setpoint(self, setpoint_w: float, for_s: float) -> dict[str, Any]:
         """Order a battery power, + discharge. Raises ClientError("no-lease") once the lease is lost."""
         if self.lost:
             raise ClientError("no-lease", self.lost)
-        return await self._client.ask(
-            "setpoint",
-            lease=self.id,
-            seq=next(self._seq),
-            setpoint_w=float(setpoint_w),
-            for_ms=max(1, int(for_s * 1e3)),
-        )
+        return await self._client.ask("setpoint", **setpoint_fields(self.id, next(self._seq), setpoint_w, for_s))

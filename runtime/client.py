@@ -13,160 +13,36 @@ asyncio.
 """
 
 import itertools
-import os
-import secrets
-import stat
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-import msgpack
 import zmq
 
-from tidegate.runtime import paths, wire
+from tidegate.runtime.talk import (
+    TRY_S,
+    ClientError,
+    Cursor,
+    Endpoint,
+    NoAnswer,
+    Orders,
+    Point,
+    Request,
+    Streams,
+    ends_lease,
+    find_endpoint,
+    gap,
+    prepare,
+    setpoint_fields,
+    unpack,
+)
 
-TRY_S = 0.5  # the same request is asked again after this; the gateway does it once
-JOURNALED = ("meter", "event")
-
-
-class ClientError(RuntimeError):
-    """A request that did not succeed; `code` is one of wire.CODES, or "no-answer"."""
-
-    def __init__(self, code: str, text: str, answer: dict[str, Any] | None = None) -> None:
-        super().__init__(f"{code}: {text}")
-        self.code = code
-        self.text = text
-        self.answer = answer or {}
-
-
-class NoAnswer(ClientError):
-    """The gateway did not answer in time."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__("no-answer", text)
+__all__ = ["Client", "ClientError", "Cursor", "Endpoint", "NoAnswer", "Point", "find_endpoint", "gap"]
 
 
-class Point(NamedTuple):
-    """A value with its quality: 0 never, 1 good, 2 held, 3 stale, 4 invalid. `value` is None unless good or held."""
-
-    value: float | None
-    quality: int
-
-
-class Endpoint(NamedTuple):
-    api: str
-    stream: str
-
-    @classmethod
-    def of(cls, text: str) -> "Endpoint":
-        """From `ipc://FOLDER` (sockets api and stream in it) or `tcp://HOST:PORT` (api there, stream one above)."""
-        if text.startswith("ipc://"):
-            return cls(f"{text}/api", f"{text}/stream")
-        if text.startswith("tcp://"):
-            host, _, port = text.rpartition(":")
-            if port.isdigit() and 0 < int(port) < 65535:
-                return cls(text, f"{host}:{int(port) + 1}")
-        raise ValueError(f"endpoint {text!r}: expected ipc://FOLDER or tcp://HOST:PORT")
-
-
-def find_endpoint(site: str | None = None) -> str:
-    """Endpoint of a site on this machine: the one named, that of TIDEGATE_ENDPOINT, or the only one that runs.
-
-    Raises NoAnswer if there is none or more than one.
-    """
-    given = os.environ.get("TIDEGATE_ENDPOINT")
-    if site is None and given:
-        return given
-    roots = [paths.runtime_root(), Path("/run/tidegate")]
-    found: dict[str, Path] = {}
-    for root in roots:
-        if not root.is_dir():
-            continue
-        for folder in sorted(root.iterdir()):
-            api = folder / "api"
-            if api.exists() and stat.S_ISSOCK(api.stat().st_mode):
-                found.setdefault(folder.name, folder)
-    if site is not None:
-        name = paths.folder_name(site)
-        if name not in found:
-            raise NoAnswer(f"site {site!r} has no gateway on this machine; running: {', '.join(found) or 'none'}")
-        return f"ipc://{found[name]}"
-    if not found:
-        raise NoAnswer("no gateway on this machine; start one with `tidegate run SITE`, or give an endpoint")
-    if len(found) > 1:
-        raise NoAnswer(f"several sites run here ({', '.join(found)}); name one")
-    return f"ipc://{next(iter(found.values()))}"
-
-
-class Cursor:
-    """What of one journaled stream was given already. Pure bookkeeping, shared by both clients."""
-
-    def __init__(self, at: tuple[str, int] | None) -> None:
-        self.at = at
-
-    def live(self, boot: str, seq: int) -> str:
-        """What to do with a record that was just published: `give`, `drop`, or `fill` the gap before it."""
-        if self.at is None or (boot == self.at[0] and seq == self.at[1] + 1):
-            self.at = (boot, seq)
-            return "give"
-        return "drop" if boot == self.at[0] and seq <= self.at[1] else "fill"
-
-    def replayed(self, boot: str, seq: int) -> tuple[bool, int]:
-        """(new, records missing before it) of a record that came by replay; they come in the journal's order."""
-        if self.at is not None and boot == self.at[0]:
-            if seq <= self.at[1]:
-                return False, 0
-            missing = seq - self.at[1] - 1
-        else:
-            missing = seq  # a boot begins at 0
-        self.at = (boot, seq)
-        return True, missing
-
-    def head(self, boot: str, seq: int) -> bool:
-        """Whether the newest durable record shows that some are missing here."""
-        if self.at is None:
-            self.at = (boot, seq)
-            return False
-        return (boot == self.at[0] and seq > self.at[1]) or (boot != self.at[0] and seq >= 0)
-
-
-def gap(stream: str, boot: str, first: int, count: int) -> dict[str, Any]:
-    """What a subscription gives in place of records that nobody holds any more."""
-    return {"v": wire.WIRE_VERSION, "kind": "gap", "stream": stream, "boot": boot, "seq": first, "count": count}
-
-
-class Request:
-    """A request and its answers; shared by both clients."""
-
-    _numbers = itertools.count()
-    _prefix = secrets.token_hex(8)
-
-    def __init__(self, op: str, fields: dict[str, Any]) -> None:
-        self.op = op
-        self.id = str(fields.pop("id", None) or f"{self._prefix}-{next(self._numbers)}")
-        body = {name: value for name, value in fields.items() if value is not None}
-        self.bytes: bytes = msgpack.packb({"v": wire.WIRE_VERSION, "id": self.id, "op": op, **body})
-
-    def answered(self, data: bytes) -> dict[str, Any] | None:
-        """The answer, None if it belongs to another request. Raises ClientError if it was refused."""
-        answer = unpack(data)
-        if answer.get("id") != self.id:
-            return None
-        if answer.get("status") == "refused":
-            raise ClientError(str(answer.get("code")), f"{self.op}: {answer.get('text')}", answer)
-        return answer
-
-
-def unpack(data: bytes) -> dict[str, Any]:
-    """A message of the gateway."""
-    found: dict[str, Any] = msgpack.unpackb(data, raw=False, strict_map_key=True)
-    return found
-
-
-class Client:
+class Client(Orders[dict[str, Any]]):
     """A connection to one gateway. One thread uses it; another thread makes its own.
 
     endpoint : `ipc://FOLDER`, `tcp://HOST:PORT`, or None for the site of this machine.
@@ -187,8 +63,6 @@ class Client:
         self._keys = keys
         self._context: zmq.Context[Any] = zmq.Context()
         self._api: zmq.Socket[Any] | None = None
-        self._offset_ns: int | None = None
-        self._seq = 0
 
     def __enter__(self) -> Self:
         return self
@@ -274,29 +148,6 @@ class Client:
         """Take the right to command the setpoint. Use as a context manager: it is renewed until the block ends."""
         return LeaseHeld(self, priority, int(period_s * 1000))
 
-    def limit(
-        self, *, import_w_max: float | None = None, export_w_max: float | None = None, for_s: float
-    ) -> dict[str, Any]:
-        """Tighten the limits of grid power for a time."""
-        return self.ask("limit", import_w_max=import_w_max, export_w_max=export_w_max, for_ms=int(for_s * 1000))
-
-    def schedule(self, steps: list[tuple[int, float]], end_utc_s: int) -> dict[str, Any]:
-        """Battery power by the clock: (start in UTC seconds, W, + discharge)."""
-        rows = [{"start_utc_s": start, "setpoint_w": power_w} for start, power_w in steps]
-        return self.ask("schedule", steps=rows, end_utc_s=end_utc_s)
-
-    def stop(self) -> dict[str, Any]:
-        """Ramp to zero and stay there."""
-        return self.ask("mode", mode="stop")
-
-    def run(self) -> dict[str, Any]:
-        """Lift a stop and arm."""
-        return self.ask("mode", mode="run")
-
-    def ack(self) -> dict[str, Any]:
-        """Acknowledge latched faults whose cause is gone."""
-        return self.ask("ack")
-
     # ---- listening ----
 
     def subscribe(self, *topics: str, since: dict[str, tuple[str, int]] | None = None) -> "Subscription":
@@ -304,7 +155,7 @@ class Client:
 
         since : stream -> (boot, seq) of the last record that you have; what came after it is given first.
         """
-        return Subscription(self, topics or ("meter",), since or {})
+        return Subscription(self, topics, since)
 
 
 class Subscription:
@@ -313,31 +164,25 @@ class Subscription:
     Where records are held by nobody any more, a map of kind "gap" stands in their place.
     """
 
-    def __init__(self, client: Client, topics: tuple[str, ...], since: dict[str, tuple[str, int]]) -> None:
-        unknown = [topic for topic in topics if topic not in wire.TOPICS]
-        if unknown:
-            raise ValueError(f"topic {unknown[0]!r}: expected one of {', '.join(wire.TOPICS)}")
+    def __init__(self, client: Client, topics: tuple[str, ...], since: dict[str, tuple[str, int]] | None) -> None:
         self._client = client
-        self._topics = topics
-        self._cursors = {topic: Cursor(since.get(topic)) for topic in topics if topic in JOURNALED}
+        self._streams = Streams(topics, since)
         self._waiting: list[dict[str, Any]] = []
-        self._behind = {stream for stream in self._cursors if stream in since}
         self._socket = client._socket(zmq.SUB)
-        self._socket.setsockopt(zmq.RCVHWM, 4096)
-        for topic in topics:
-            self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
-        if self._cursors:
-            self._socket.setsockopt(zmq.SUBSCRIBE, b"head")
+        self._streams.listen(self._socket)
         self._socket.connect(client._at.stream)
-        self.snapshots_lost = 0
-        self._snapshot_seq: tuple[str, int] | None = None
 
     def close(self) -> None:
         self._socket.close(0)
 
+    @property
+    def snapshots_lost(self) -> int:
+        """Snapshots that were published and did not come."""
+        return self._streams.snapshots_lost
+
     def position(self, stream: str) -> tuple[str, int] | None:
         """(boot, seq) of the last record given; what `since` takes."""
-        return self._cursors[stream].at
+        return self._streams.cursors[stream].at
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         while True:
@@ -348,62 +193,36 @@ class Subscription:
     def receive(self, timeout_s: float | None) -> dict[str, Any] | None:
         """Give the next message, None if none came in time."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
+        behind = self._streams.behind
         while not self._waiting:
-            for stream in sorted(self._behind):
+            for stream in sorted(behind):
                 if self._fill(stream):
-                    self._behind.discard(stream)
+                    behind.discard(stream)
             if self._waiting:
                 break
             left = 1.0 if until is None else until - time.monotonic()
             if left <= 0 and not self._socket.poll(0):
                 return None
             # With something missing and no gateway to ask, look again soon.
-            if not self._socket.poll(int(max(0.0, min(left, 0.2 if self._behind else 1.0)) * 1000)):
+            if not self._socket.poll(int(max(0.0, min(left, 0.2 if behind else 1.0)) * 1000)):
                 continue
             topic, data = self._socket.recv_multipart()
-            self._take(topic.decode(), unpack(data))
+            message = unpack(data)
+            if self._streams.heard(topic.decode(), message):
+                self._waiting.append(message)
         return self._waiting.pop(0)
-
-    def _take(self, topic: str, message: dict[str, Any]) -> None:
-        if topic == "head":
-            for stream, cursor in self._cursors.items():
-                if cursor.head(message["boot"], message[stream]):
-                    self._behind.add(stream)
-            if "head" in self._topics:
-                self._waiting.append(message)
-        elif topic in self._cursors:
-            if topic in self._behind:
-                return  # it is in the journal already and comes by replay
-            what = self._cursors[topic].live(message["boot"], message["seq"])
-            if what == "give":
-                self._waiting.append(message)
-            elif what == "fill":
-                self._behind.add(topic)
-        else:
-            seen = self._snapshot_seq
-            if seen is not None and seen[0] == message["boot"] and message["seq"] > seen[1] + 1:
-                self.snapshots_lost += message["seq"] - seen[1] - 1
-            self._snapshot_seq = (message["boot"], message["seq"])
-            self._waiting.append(message)
 
     def _fill(self, stream: str) -> bool:
         """Ask for what is missing; true when all that is durable by now was given."""
-        cursor = self._cursors[stream]
-        boot, seq = cursor.at if cursor.at is not None else (None, -1)
         try:
-            records, end = self._client.replay(stream, boot, seq)
+            records, end = self._client.replay(stream, *self._streams.position(stream))
         except NoAnswer:
             return False
         except ClientError as why:
             if why.code != "gone":
                 raise
             records, end = self._client.replay(stream)
-        for record in records:
-            new, missing = cursor.replayed(record["boot"], record["seq"])
-            if missing:
-                self._waiting.append(gap(stream, record["boot"], record["seq"] - missing, missing))
-            if new:
-                self._waiting.append(record)
+        self._waiting += self._streams.replayed(stream, records)
         return end
 
 
@@ -449,13 +268,10 @@ class LeaseHeld:
             while not self._end.wait(self._period_ms / 1000):
                 try:
                     own.ask("lease", action="renew", lease=self.id)
-                except NoAnswer:
-                    continue
                 except ClientError as why:
-                    if why.code in ("busy", "core-down"):
-                        continue
-                    self.lost = str(why)
-                    return
+                    if ends_lease(why):
+                        self.lost = str(why)
+                        return
 
     def setpoint(self, setpoint_w: float, for_s: float, *, within_s: float | None = None) -> dict[str, Any]:
         """Order a battery power, + discharge. The answer says applied or clamped, to what and why.
@@ -469,23 +285,5 @@ class LeaseHeld:
         if within_s is not None:
             not_after = self._client.ask("lease", action="renew", lease=self.id)["t_ns"] + int(within_s * 1e9)
         return self._client.ask(
-            "setpoint",
-            lease=self.id,
-            seq=next(self._seq),
-            setpoint_w=float(setpoint_w),
-            for_ms=max(1, int(for_s * 1000)),
-            not_after_t_ns=not_after,
+            "setpoint", **setpoint_fields(self.id, next(self._seq), setpoint_w, for_s), not_after_t_ns=not_after
         )
-
-
-def prepare(socket: Any, keys: tuple[str, str, str] | None) -> None:
-    """Options that every socket of a client has."""
-    socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.MAXMSGSIZE, wire.REPLY_BYTES_MAX)
-    socket.setsockopt(zmq.RECONNECT_IVL, 50)
-    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 5000)
-    if keys is not None:
-        public, secret, server = (key.encode() for key in keys)
-        socket.curve_publickey, socket.curve_secretkey, socket.curve_serverkey = public, secret, server
