@@ -1,7 +1,7 @@
 # ext/buses.pxd: the plant with its buses: serial lines with byte timing, CAN, injected faults.
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from tidegate.ext.loop cimport core_t
+from tidegate.ext.core cimport core_t
 from tidegate.ext.plant cimport PCS_MAX, plant_t
 from tidegate.ext.program cimport CAN_BUSES_MAX, PORTS_MAX, program_t
 from tidegate.ext.rtu cimport rtu_t

@@ -7,34 +7,30 @@ locks, logs, takes the GIL, touches a tty or asks for the time.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EINTR
-from libc.math cimport INFINITY, isfinite
-from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.math cimport INFINITY
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy
 
 from tidegate.ext.can cimport BusHandle, bus_handle, can_bus_init, can_drain, can_send_due
+from tidegate.ext.commands cimport write_command
 from tidegate.ext.control cimport control_step
+from tidegate.ext.core cimport *
 from tidegate.ext.estimate cimport estimate_step, image_age
 from tidegate.ext.faults cimport diagnose
 from tidegate.ext.gate cimport (
     REACTION_DERATE,
-    REACTION_ZERO_SILENT,
     gate_init,
     gate_input_from_image,
     gate_request,
     gate_step,
 )
 from tidegate.ext.image cimport *
-from tidegate.ext.port cimport command_put, done_t, port_done_peek, port_done_pop
-from tidegate.ext.program cimport (
-    COMMAND_CONST,
-    COMMAND_HEARTBEAT,
-    COMMAND_SETPOINT_W,
-    COMMAND_STOP,
-    command_row_t,
-    program_check,
-)
-from tidegate.ext.registers cimport block_decode, command_encode
+from tidegate.ext.orders cimport edge, take_orders
+from tidegate.ext.port cimport done_t, port_done_peek, port_done_pop
+from tidegate.ext.program cimport COMMAND_SETPOINT_W, program_check
+from tidegate.ext.publish cimport least_proof, publish_points, raise_events, say
+from tidegate.ext.registers cimport block_decode
 from tidegate.ext.shared cimport *
 
 cdef extern from "<time.h>" nogil:
@@ -170,52 +166,6 @@ cdef void publish(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nogil:
     phase_done(core, PHASE_PUBLISH)
 
 
-# ---------------------------------------------------------------- read: orders from outside
-
-
-cdef void take_orders(core_t* core, uint64_t t_ns) noexcept nogil:
-    """Copy the mailbox and keep what has not expired. A torn slot keeps its last whole copy for one more cycle."""
-    cdef int kind
-    cdef order_t copy
-    for kind in range(ORDERS):
-        # The usual case costs one load: nothing new in the slot.
-        if core.shared.mailbox[kind].seq == core.mailbox[kind].seq:
-            continue
-        if order_get(&core.shared.mailbox[kind], &copy):
-            core.mailbox[kind] = copy
-    core.orders.lease_held = in_force(&core.mailbox[ORDER_SETPOINT_W], t_ns)
-    core.orders.lease_w = core.mailbox[ORDER_SETPOINT_W].value if core.orders.lease_held else 0.0
-    core.orders.import_w_max = limit_order(&core.mailbox[ORDER_IMPORT_W_MAX], t_ns)
-    core.orders.export_w_max = limit_order(&core.mailbox[ORDER_EXPORT_W_MAX], t_ns)
-    core.orders.stop = core.stop
-    if in_force(&core.mailbox[ORDER_MODE], t_ns) and core.mailbox[ORDER_MODE].value == ORDER_MODE_STOP:
-        core.orders.stop = 1
-    for kind in range(ORDERS):
-        core.shared.applied_seq[kind] = core.mailbox[kind].seq
-
-
-cdef uint32_t in_force(const order_t* order, uint64_t t_ns) noexcept nogil:
-    return 1 if order.expires_t_ns > t_ns and isfinite(order.value) else 0
-
-
-cdef double limit_order(const order_t* order, uint64_t t_ns) noexcept nogil:
-    # A limit that is not a number would be no limit; the gateway refuses it, and here it means zero.
-    if order.expires_t_ns <= t_ns:
-        return INFINITY
-    return order.value if isfinite(order.value) and order.value > 0.0 else 0.0
-
-
-cdef int edge(core_t* core, int kind, uint64_t t_ns) noexcept nogil:
-    """1 in the one cycle in which a new ACK or ARM order is seen while it is in force."""
-    if core.mailbox[kind].seq == core.edge_done[kind]:
-        return 0
-    core.edge_done[kind] = core.mailbox[kind].seq
-    return <int>in_force(&core.mailbox[kind], t_ns)
-
-
-# ---------------------------------------------------------------- limit: helpers
-
-
 cdef int32_t site_mode(const core_t* core) noexcept nogil:
     cdef uint32_t unit, tripped = 0
     cdef int32_t reaction = 0
@@ -231,185 +181,6 @@ cdef int32_t site_mode(const core_t* core) noexcept nogil:
     if core.orders.stop:
         return MODE_STOPPING if moving else MODE_OFF
     return MODE_DERATED if reaction >= REACTION_DERATE else MODE_RUN
-
-
-# ---------------------------------------------------------------- write: one command row
-
-
-cdef void write_command(core_t* core, uint32_t port, uint32_t slot, uint32_t number, uint64_t t_ns) noexcept nogil:
-    """Put the row's value into its slot when it changed or when the device wants to hear it again.
-
-    Repeats come from here and not from the port's thread: a loop that stands still must fall silent on the wire,
-    so that the PCS's own watchdog can act.
-    """
-    cdef const command_row_t* row = &core.program.commands[number]
-    cdef command_memory_t* memory = &core.commands[number]
-    cdef uint16_t regs[4]
-    cdef double value = row.value
-    cdef uint32_t valid = 1, urgent = 0
-    cdef int due = row.resend_ns > 0 and t_ns - memory.t_ns >= row.resend_ns
-
-    if row.kind == COMMAND_CONST:
-        if memory.put:
-            return
-    elif row.unit < 0 or <uint32_t>row.unit >= core.program.n_units:
-        return
-    elif row.kind == COMMAND_SETPOINT_W:
-        value = <double>core.verdicts[row.unit].setpoint_w
-        urgent = 1
-    elif row.kind == COMMAND_HEARTBEAT:
-        if not due and memory.put:
-            return
-        if not core.verdicts[row.unit].heartbeat_ok:
-            return
-        value = <double>(core.verdicts[row.unit].proof & 0x7FFF)
-    elif row.kind == COMMAND_STOP:
-        valid = 1 if core.verdicts[row.unit].reaction >= REACTION_ZERO_SILENT else 0
-        urgent = valid
-
-    memset(regs, 0, sizeof(regs))
-    if command_encode(core.program, row, value, core.image, regs) == 0:
-        return  # the scale is not known yet: nothing has been promised to this device
-    if memory.put and not due and memory.valid == valid and memcmp(regs, memory.regs, sizeof(regs)) == 0:
-        return
-    memcpy(memory.regs, regs, sizeof(regs))
-    memory.valid = valid
-    memory.put = 1
-    memory.t_ns = t_ns
-    command_put(&core.mail[port].commands[slot], regs, valid, urgent, t_ns)
-
-
-# ---------------------------------------------------------------- publish: points and events
-
-
-cdef inline void put(core_t* core, int point, double value, uint64_t t_ns) noexcept nogil:
-    cdef point_t* row = &core.image[point]
-    if row.value != value:
-        row.value = value
-        row.changes += 1
-    row.t_ns = t_ns
-    row.quality = QUALITY_GOOD
-
-
-cdef void publish_points(core_t* core, uint64_t t_ns) noexcept nogil:
-    cdef uint32_t unit
-    cdef int at
-    cdef const gate_verdict_t* verdict
-    cdef int32_t reaction = 0
-    cdef int64_t setpoint_w = 0
-    cdef uint64_t active = 0
-    cdef int gated = 0
-    for unit in range(core.program.n_units):
-        verdict = &core.verdicts[unit]
-        at = SITE_POINTS + <int>unit * UNIT_POINTS
-        put(core, at + UNIT_REQUEST_W, core.decision.request_w[unit], t_ns)
-        put(core, at + UNIT_SETPOINT_W, verdict.setpoint_w, t_ns)
-        put(core, at + UNIT_ENVELOPE_LO_W, verdict.envelope_lo_w, t_ns)
-        put(core, at + UNIT_ENVELOPE_HI_W, verdict.envelope_hi_w, t_ns)
-        put(core, at + UNIT_LIMIT_BITS, verdict.limit_bits, t_ns)
-        put(core, at + UNIT_REACTION, verdict.reaction, t_ns)
-        put(core, at + UNIT_FAULT_BITS_LO, <double>(verdict.active & 0xFFFFFFFFu), t_ns)
-        put(core, at + UNIT_FAULT_BITS_HI, <double>(verdict.active >> 32), t_ns)
-        put(core, at + UNIT_LATCH_BITS_LO, <double>(verdict.latched & 0xFFFFFFFFu), t_ns)
-        put(core, at + UNIT_LATCH_BITS_HI, <double>(verdict.latched >> 32), t_ns)
-        put(core, at + UNIT_HEARTBEAT_OK, verdict.heartbeat_ok, t_ns)
-        put(core, at + UNIT_FIRST_FAULT, verdict.first_fault, t_ns)
-        setpoint_w += verdict.setpoint_w
-        active |= verdict.active
-        if verdict.reaction > reaction:
-            reaction = verdict.reaction
-        if verdict.setpoint_w != core.inputs[unit].request_w:
-            gated = 1
-    put(core, SITE_REQUEST_W, core.decision.request_total_w, t_ns)
-    put(core, SITE_SETPOINT_W, <double>setpoint_w, t_ns)
-    put(core, SITE_CORRIDOR_LO_W, core.decision.lo_w, t_ns)
-    put(core, SITE_CORRIDOR_HI_W, core.decision.hi_w, t_ns)
-    put(core, SITE_ENVELOPE_LO_W, core.decision.envelope_lo_w, t_ns)
-    put(core, SITE_ENVELOPE_HI_W, core.decision.envelope_hi_w, t_ns)
-    put(core, SITE_REASON, REASON_GATE if gated else core.decision.reason, t_ns)
-    put(core, SITE_PREFERENCE, core.decision.preference, t_ns)
-    put(core, SITE_SHORTFALL_W, core.decision.shortfall_w, t_ns)
-    put(core, SITE_GRID_LIMIT_W, core.decision.grid_limit_w, t_ns)
-    put(core, SITE_MODE, core.mode, t_ns)
-    put(core, SITE_FAULT_BITS_LO, <double>(active & 0xFFFFFFFFu), t_ns)
-    put(core, SITE_FAULT_BITS_HI, <double>(active >> 32), t_ns)
-    put(core, SITE_REACTION, reaction, t_ns)
-    put(core, SITE_LOOP_ESCALATION, core.shared.loop.escalation, t_ns)
-
-
-cdef void say(core_t* core, uint32_t kind, int unit, int32_t code, int32_t previous, double value, double limit_value,
-              uint64_t t_ns, uint64_t cycle) noexcept nogil:
-    cdef event_t event
-    memset(&event, 0, sizeof(event))
-    event.cycle = cycle
-    event.t_ns = t_ns
-    event.kind = kind
-    event.unit = unit
-    event.code = code
-    event.previous = previous
-    event.value = value
-    event.limit = limit_value
-    event_push(core.shared, &event)
-
-
-cdef void raise_events(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nogil:
-    """Events on edges only. Reasons may alternate each cycle, so they are held off; the image has every one."""
-    cdef uint32_t unit, escalation = core.shared.loop.escalation
-    cdef uint64_t changed
-    cdef int32_t bit, reason
-    cdef int short_of_limit
-    cdef const gate_verdict_t* verdict
-    for unit in range(core.program.n_units):
-        verdict = &core.verdicts[unit]
-        changed = verdict.active ^ core.edges.active[unit]
-        core.edges.active[unit] = verdict.active
-        while changed:  # at most 64 bits
-            bit = lowest_bit(changed)
-            changed &= changed - 1
-            say(core, EVENT_FAULT_ON if (verdict.active >> bit) & 1 else EVENT_FAULT_OFF, <int>unit, bit,
-                verdict.reaction, verdict.setpoint_w, core.inputs[unit].request_w, t_ns, cycle)
-        changed = verdict.latched ^ core.edges.latched[unit]
-        core.edges.latched[unit] = verdict.latched
-        while changed:
-            bit = lowest_bit(changed)
-            changed &= changed - 1
-            say(core, EVENT_LATCH, <int>unit, bit, <int32_t>((verdict.latched >> bit) & 1),
-                verdict.setpoint_w, core.inputs[unit].request_w, t_ns, cycle)
-    if core.mode != core.edges.mode:
-        say(core, EVENT_MODE, -1, core.mode, core.edges.mode, 0.0, 0.0, t_ns, cycle)
-        core.edges.mode = core.mode
-    reason = <int32_t>core.image[SITE_REASON].value
-    if reason != core.edges.reason and t_ns - core.edges.reason_t_ns >= REASON_HOLD_NS:
-        say(core, EVENT_REASON, -1, reason, core.edges.reason, core.decision.request_total_w,
-            core.decision.grid_limit_w, t_ns, cycle)
-        core.edges.reason = reason
-        core.edges.reason_t_ns = t_ns
-    short_of_limit = core.decision.shortfall_w > 0.0
-    if <uint32_t>short_of_limit != core.edges.short_of_limit:
-        say(core, EVENT_SHORTFALL, -1, short_of_limit, 1 - short_of_limit, core.decision.shortfall_w,
-            core.decision.grid_limit_w, t_ns, cycle)
-        core.edges.short_of_limit = <uint32_t>short_of_limit
-    if escalation != core.edges.escalation:
-        say(core, EVENT_OVERRUN, -1, <int32_t>escalation, <int32_t>core.edges.escalation,
-            <double>core.shared.loop.missed, 0.0, t_ns, cycle)
-        core.edges.escalation = escalation
-
-
-cdef extern from *:
-    """
-    static inline int lowest_bit(uint64_t word) { return __builtin_ctzll(word); }
-    """
-    int lowest_bit(uint64_t word) noexcept nogil
-
-
-cdef uint64_t least_proof(const core_t* core) noexcept nogil:
-    """Proof of life of the whole site: the unit that is furthest behind counts."""
-    cdef uint64_t least = core.verdicts[0].proof
-    cdef uint32_t unit
-    for unit in range(1, core.program.n_units):
-        if core.verdicts[unit].proof < least:
-            least = core.verdicts[unit].proof
-    return least
 
 
 # ---------------------------------------------------------------- the run: an absolute grid

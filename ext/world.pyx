@@ -19,7 +19,8 @@ from tidegate.ext.image cimport (
     SITE_REQUEST_W,
     SITE_SETPOINT_W,
 )
-from tidegate.ext.loop cimport Core, core_cycle, core_t
+from tidegate.ext.core cimport core_t
+from tidegate.ext.loop cimport Core, core_cycle
 from tidegate.ext.plant cimport *
 from tidegate.ext.program cimport CAN_BUSES_MAX, CAN_FIELD_MUXED, PORTS_MAX, SLAVES_MAX
 from tidegate.ext.rtu cimport rtu_char_ns, rtu_init, rtu_t

@@ -1,0 +1,139 @@
+"""What a cycle came to: the points that the core itself owns, and events on edges."""
+
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from tidegate.ext.core cimport REASON_HOLD_NS, core_t
+from tidegate.ext.gate cimport gate_verdict_t
+from tidegate.ext.image cimport *
+from tidegate.ext.shared cimport *
+
+
+cdef inline void put(core_t* core, int point, double value, uint64_t t_ns) noexcept nogil:
+    cdef point_t* row = &core.image[point]
+    if row.value != value:
+        row.value = value
+        row.changes += 1
+    row.t_ns = t_ns
+    row.quality = QUALITY_GOOD
+
+
+cdef void publish_points(core_t* core, uint64_t t_ns) noexcept nogil:
+    cdef uint32_t unit
+    cdef int at
+    cdef const gate_verdict_t* verdict
+    cdef int32_t reaction = 0
+    cdef int64_t setpoint_w = 0
+    cdef uint64_t active = 0
+    cdef int gated = 0
+    for unit in range(core.program.n_units):
+        verdict = &core.verdicts[unit]
+        at = SITE_POINTS + <int>unit * UNIT_POINTS
+        put(core, at + UNIT_REQUEST_W, core.decision.request_w[unit], t_ns)
+        put(core, at + UNIT_SETPOINT_W, verdict.setpoint_w, t_ns)
+        put(core, at + UNIT_ENVELOPE_LO_W, verdict.envelope_lo_w, t_ns)
+        put(core, at + UNIT_ENVELOPE_HI_W, verdict.envelope_hi_w, t_ns)
+        put(core, at + UNIT_LIMIT_BITS, verdict.limit_bits, t_ns)
+        put(core, at + UNIT_REACTION, verdict.reaction, t_ns)
+        put(core, at + UNIT_FAULT_BITS_LO, <double>(verdict.active & 0xFFFFFFFFu), t_ns)
+        put(core, at + UNIT_FAULT_BITS_HI, <double>(verdict.active >> 32), t_ns)
+        put(core, at + UNIT_LATCH_BITS_LO, <double>(verdict.latched & 0xFFFFFFFFu), t_ns)
+        put(core, at + UNIT_LATCH_BITS_HI, <double>(verdict.latched >> 32), t_ns)
+        put(core, at + UNIT_HEARTBEAT_OK, verdict.heartbeat_ok, t_ns)
+        put(core, at + UNIT_FIRST_FAULT, verdict.first_fault, t_ns)
+        setpoint_w += verdict.setpoint_w
+        active |= verdict.active
+        if verdict.reaction > reaction:
+            reaction = verdict.reaction
+        if verdict.setpoint_w != core.inputs[unit].request_w:
+            gated = 1
+    put(core, SITE_REQUEST_W, core.decision.request_total_w, t_ns)
+    put(core, SITE_SETPOINT_W, <double>setpoint_w, t_ns)
+    put(core, SITE_CORRIDOR_LO_W, core.decision.lo_w, t_ns)
+    put(core, SITE_CORRIDOR_HI_W, core.decision.hi_w, t_ns)
+    put(core, SITE_ENVELOPE_LO_W, core.decision.envelope_lo_w, t_ns)
+    put(core, SITE_ENVELOPE_HI_W, core.decision.envelope_hi_w, t_ns)
+    put(core, SITE_REASON, REASON_GATE if gated else core.decision.reason, t_ns)
+    put(core, SITE_PREFERENCE, core.decision.preference, t_ns)
+    put(core, SITE_SHORTFALL_W, core.decision.shortfall_w, t_ns)
+    put(core, SITE_GRID_LIMIT_W, core.decision.grid_limit_w, t_ns)
+    put(core, SITE_MODE, core.mode, t_ns)
+    put(core, SITE_FAULT_BITS_LO, <double>(active & 0xFFFFFFFFu), t_ns)
+    put(core, SITE_FAULT_BITS_HI, <double>(active >> 32), t_ns)
+    put(core, SITE_REACTION, reaction, t_ns)
+    put(core, SITE_LOOP_ESCALATION, core.shared.loop.escalation, t_ns)
+
+
+cdef void say(core_t* core, uint32_t kind, int unit, int32_t code, int32_t previous, double value, double limit_value,
+              uint64_t t_ns, uint64_t cycle) noexcept nogil:
+    cdef event_t event
+    memset(&event, 0, sizeof(event))
+    event.cycle = cycle
+    event.t_ns = t_ns
+    event.kind = kind
+    event.unit = unit
+    event.code = code
+    event.previous = previous
+    event.value = value
+    event.limit = limit_value
+    event_push(core.shared, &event)
+
+
+cdef void raise_events(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nogil:
+    """Events on edges only. Reasons may alternate each cycle, so they are held off; the image has every one."""
+    cdef uint32_t unit, escalation = core.shared.loop.escalation
+    cdef uint64_t changed
+    cdef int32_t bit, reason
+    cdef int short_of_limit
+    cdef const gate_verdict_t* verdict
+    for unit in range(core.program.n_units):
+        verdict = &core.verdicts[unit]
+        changed = verdict.active ^ core.edges.active[unit]
+        core.edges.active[unit] = verdict.active
+        while changed:  # at most 64 bits
+            bit = lowest_bit(changed)
+            changed &= changed - 1
+            say(core, EVENT_FAULT_ON if (verdict.active >> bit) & 1 else EVENT_FAULT_OFF, <int>unit, bit,
+                verdict.reaction, verdict.setpoint_w, core.inputs[unit].request_w, t_ns, cycle)
+        changed = verdict.latched ^ core.edges.latched[unit]
+        core.edges.latched[unit] = verdict.latched
+        while changed:
+            bit = lowest_bit(changed)
+            changed &= changed - 1
+            say(core, EVENT_LATCH, <int>unit, bit, <int32_t>((verdict.latched >> bit) & 1),
+                verdict.setpoint_w, core.inputs[unit].request_w, t_ns, cycle)
+    if core.mode != core.edges.mode:
+        say(core, EVENT_MODE, -1, core.mode, core.edges.mode, 0.0, 0.0, t_ns, cycle)
+        core.edges.mode = core.mode
+    reason = <int32_t>core.image[SITE_REASON].value
+    if reason != core.edges.reason and t_ns - core.edges.reason_t_ns >= REASON_HOLD_NS:
+        say(core, EVENT_REASON, -1, reason, core.edges.reason, core.decision.request_total_w,
+            core.decision.grid_limit_w, t_ns, cycle)
+        core.edges.reason = reason
+        core.edges.reason_t_ns = t_ns
+    short_of_limit = core.decision.shortfall_w > 0.0
+    if <uint32_t>short_of_limit != core.edges.short_of_limit:
+        say(core, EVENT_SHORTFALL, -1, short_of_limit, 1 - short_of_limit, core.decision.shortfall_w,
+            core.decision.grid_limit_w, t_ns, cycle)
+        core.edges.short_of_limit = <uint32_t>short_of_limit
+    if escalation != core.edges.escalation:
+        say(core, EVENT_OVERRUN, -1, <int32_t>escalation, <int32_t>core.edges.escalation,
+            <double>core.shared.loop.missed, 0.0, t_ns, cycle)
+        core.edges.escalation = escalation
+
+
+cdef extern from *:
+    """
+    static inline int lowest_bit(uint64_t word) { return __builtin_ctzll(word); }
+    """
+    int lowest_bit(uint64_t word) noexcept nogil
+
+
+cdef uint64_t least_proof(const core_t* core) noexcept nogil:
+    """Proof of life of the whole site: the unit that is furthest behind counts."""
+    cdef uint64_t least = core.verdicts[0].proof
+    cdef uint32_t unit
+    for unit in range(1, core.program.n_units):
+        if core.verdicts[unit].proof < least:
+            least = core.verdicts[unit].proof
+    return least
