@@ -97,6 +97,7 @@ WattsUp = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 ForMs = Annotated[int, msgspec.Meta(ge=1, le=FOR_MS_MAX, description="for so long from now, ms")]
 PointName = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 LeaseId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+UserName = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_-]{0,15}$")]
 Quality = Annotated[int, msgspec.Meta(ge=0, le=4, description="0 never, 1 good, 2 held, 3 stale, 4 invalid")]
 Point = tuple[float | None, Quality]
 
@@ -117,6 +118,8 @@ class Get(Read, tag="get", kw_only=True):
     """Points as they are now; none named = all."""
 
     points: Annotated[list[PointName], msgspec.Meta(max_length=768)] = []
+    ages: bool = False
+    """Also tell how old each reading is."""
 
 
 class Why(Read, tag="why", kw_only=True):
@@ -125,6 +128,9 @@ class Why(Read, tag="why", kw_only=True):
 
 class Health(Read, tag="health", kw_only=True):
     """State of core, loop, journal, gateway and leases."""
+
+    histograms: bool = False
+    """Also give the loop's histograms: [lower edge in ns, count] of each bucket in use."""
 
 
 class Replay(Read, tag="replay", kw_only=True):
@@ -144,6 +150,8 @@ class Command(msgspec.Struct, tag_field="op", kw_only=True, forbid_unknown_field
     id: Id
     not_after_t_ns: Count | None = None
     """CLOCK_MONOTONIC of the device; later the command is refused."""
+    user: UserName | None = None
+    """The person on whose behalf the peer asks; stands in the journal beside the peer's own name."""
 
 
 class Leased(Command, kw_only=True):
@@ -198,7 +206,14 @@ class Ack(Command, tag="ack", kw_only=True):
     """Acknowledge latched faults; those whose cause is gone are lifted."""
 
 
-Request = Describe | Get | Why | Health | Replay | Lease | Setpoint | Limit | Schedule | Mode | Ack
+class Note(Command, tag="note", kw_only=True):
+    """A line for the journal that changes nothing: a login, a test, a change of the site file."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+    detail: Annotated[str, msgspec.Meta(max_length=150)] = ""
+
+
+Request = Describe | Get | Why | Health | Replay | Lease | Setpoint | Limit | Schedule | Mode | Ack | Note
 READS = ("describe", "get", "why", "health", "replay")
 OPS = {
     "describe": "read",
@@ -212,6 +227,7 @@ OPS = {
     "schedule": "operate",
     "mode": "operate",
     "ack": "maintain",
+    "note": "operate",
 }
 
 
@@ -239,6 +255,8 @@ class Reply(msgspec.Struct, kw_only=True, omit_defaults=True):
     holder: str | None = None
     next_seq: Count | None = None
     points: dict[str, Point] | None = None
+    ages_ms: dict[str, float | None] | None = None
+    """null for a reading that never came."""
     site: dict[str, Any] | None = None
     why: dict[str, Any] | None = None
     health: dict[str, Any] | None = None
@@ -419,6 +437,7 @@ def schema() -> dict[str, Any]:
         Schedule,
         Mode,
         Ack,
+        Note,
         Reply,
         Meter,
         Snapshot,

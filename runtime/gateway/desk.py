@@ -124,22 +124,22 @@ class Desk:
                         holder=held.peer,
                         expires_ms=_left_ms(held.expires_ns, now_ns),
                     )
-                self._say("lease", "pre-empted", f"{held.peer} ({held.priority}) by {peer.name} ({request.priority})")
+                self._say("lease", "pre-empted", f"{held.peer} ({held.priority}) by {peer.who} ({request.priority})")
             elif held is not None:
-                self._say("lease", "replaced", f"{peer.name} took a new lease")
+                self._say("lease", "replaced", f"{peer.who} took a new lease")
             if held is not None:
                 self._end_setpoint()
             period_ns = request.period_ms * MS
             held = Held(secrets.token_hex(16), peer.name, request.priority, period_ns, now_ns + 3 * period_ns)
             self.lease = held
-            self._say("lease", "acquired", f"{peer.name} ({request.priority}), period {request.period_ms} ms")
+            self._say("lease", "acquired", f"{peer.who} ({request.priority}), period {request.period_ms} ms")
         else:
             if held is None or request.lease != held.id or held.peer != peer.name:
                 raise Refused("no-lease", "that lease is not held any more" if request.lease else "lease is missing")
             if request.action == "release":
                 self._end_setpoint()
                 self.lease = None
-                self._say("lease", "released", peer.name)
+                self._say("lease", "released", peer.who)
                 return {"lease": held.id, "expires_ms": 0}
             held.expires_ns = now_ns + 3 * held.period_ns
             if held.setpoint_w is not None:
@@ -159,7 +159,7 @@ class Desk:
         held.setpoint_w = request.setpoint_w + 0.0  # -0.0 becomes 0.0
         held.until_ns = now_ns + request.for_ms * MS
         seq = self._order(SETPOINT, held.setpoint_w, min(held.until_ns, held.expires_ns))
-        self._say("order", "setpoint", f"{peer.name}: {held.setpoint_w:.0f} W for {request.for_ms} ms")
+        self._say("order", "setpoint", f"{peer.who}: {held.setpoint_w:.0f} W for {request.for_ms} ms")
         return Order(SETPOINT, seq, wanted=held.setpoint_w)
 
     # ---- limits, modes, edges, plan ----
@@ -180,7 +180,7 @@ class Desk:
         self._say(
             "order",
             "limit",
-            f"{peer.name}: import {request.import_w_max}, export {request.export_w_max} W for {request.for_ms} ms",
+            f"{peer.who}: import {request.import_w_max}, export {request.export_w_max} W for {request.for_ms} ms",
         )
         orders = []
         for kind, asked, site in (
@@ -216,7 +216,7 @@ class Desk:
 
     def mode(self, request: wire.Mode, peer: Peer, now_ns: int) -> Order:
         """Stop, or lift the stop and arm."""
-        self._say("order", request.mode, peer.name)
+        self._say("order", request.mode, peer.who)
         if request.mode == "stop":
             order = self.stop(now_ns)
             self._keep_stop(True)
@@ -244,7 +244,7 @@ class Desk:
 
     def ack(self, peer: Peer, now_ns: int) -> Order:
         """Acknowledge latches whose cause is gone."""
-        self._say("order", "ack", peer.name)
+        self._say("order", "ack", peer.who)
         return Order(ACK, self._order(ACK, 1.0, now_ns + EDGE_NS))
 
     def arm(self, now_ns: int) -> Order:
@@ -263,7 +263,7 @@ class Desk:
         self.plan = [(step.start_utc_s, step.setpoint_w + 0.0) for step in request.steps]
         self.plan_end_utc_s = request.end_utc_s
         self.plan_owner = peer.name if self.plan else ""
-        self._say("order", "schedule", f"{peer.name}: {len(self.plan)} steps")
+        self._say("order", "schedule", f"{peer.who}: {len(self.plan)} steps")
         self.step(now_ns, utc_ns)
 
     # ---- time ----

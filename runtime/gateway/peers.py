@@ -52,6 +52,12 @@ class Peer:
     complaints: Bucket = field(default_factory=lambda: Bucket(20.0, 40.0))
     forbidden: int = 0
     locked_until_ns: int = 0
+    user: str = ""  # on whose behalf it asks just now
+
+    @property
+    def who(self) -> str:
+        """For the audit trail: the peer, and the person if it named one."""
+        return f"{self.name} for {self.user}" if self.user else self.name
 
     def may(self, op: str) -> bool:
         return wire.ROLES.index(self.role) >= wire.ROLES.index(wire.OPS[op])

@@ -120,6 +120,10 @@ class Server:
                     if waiting.request.id == request.id and waiting.peer.name == peer.name:
                         waiting.more.append(route)
             return kept
+        peer.user = request.user or ""
+        if op == "note":
+            self.desk.news.append(("note", request.name, f"{peer.who}: {request.detail}"))
+            return self._done(peer, request, {}, now_ns)
         self._command_checks(request, now_ns)
         self.counts["commands"] += 1
         if op == "lease":
@@ -263,26 +267,39 @@ class Server:
         if op == "describe":
             return wire.encode({**head, "site": self._describe})
         if op == "get":
-            return wire.encode({**head, "points": self._get(request.points)})
+            return wire.encode({**head, **self._get(request.points, request.ages)})
         if op == "why":
             return wire.encode({**head, "why": self.why()})
         if op == "health":
-            return wire.encode({**head, "health": self.health()})
+            more = {"histograms": self.histograms()} if request.histograms else {}
+            return wire.encode({**head, "health": {**self.health(), **more}})
         return self._replay(route, request, head)
 
-    def _get(self, names: list[str]) -> dict[str, Any]:
+    def _get(self, names: list[str], ages: bool) -> dict[str, Any]:
         picture = self.memory.read_image()
         if picture is None:
             raise Refused("core-down", "the core ended in the middle of a cycle")
-        if not names:
-            return self.records.points(picture)
         unknown = [name for name in names if name not in self._index]
         if unknown:
             raise Refused("unknown-point", f"{unknown[0][:64]!r} is no point of this site"[: wire.TEXT_MAX])
-        values, qualities = picture.values, picture.qualities
-        return {
-            name: (wire.number(values[i], qualities[i]), qualities[i]) for name in names for i in (self._index[name],)
-        }
+        found: dict[str, Any] = {}
+        if names:
+            values, qualities = picture.values, picture.qualities
+            found["points"] = {
+                name: (wire.number(values[i], qualities[i]), qualities[i])
+                for name in names
+                for i in (self._index[name],)
+            }
+        else:
+            found["points"] = self.records.points(picture)
+        if ages:
+            now_ns, times = time.monotonic_ns(), picture.times_ns
+            found["ages_ms"] = {
+                name: max(0.0, (now_ns - times[i]) / 1e6) if times[i] else None
+                for name in found["points"]
+                for i in (self._index[name],)
+            }
+        return found
 
     def values(self, names: tuple[str, ...]) -> dict[str, float | None]:
         """Present values by name, None where not good."""
@@ -389,6 +406,13 @@ class Server:
             },
             "requests": dict(self.counts),
             **self.health_more(),
+        }
+
+    def histograms(self) -> dict[str, Any]:
+        """The loop's histograms, ns."""
+        return {
+            name: [[edge, count] for edge, count in self.memory.histogram(name).buckets]
+            for name in ("lateness", "work", *shared.PHASE_NAMES)
         }
 
     def _replay(self, route: Any, request: Any, head: dict[str, Any]) -> bytes | None:

@@ -294,3 +294,30 @@ def test_a_limit_that_a_gateway_before_left_is_not_widened(core, start_gateway):
         answer = site.limit(import_w_max=30_000.0, for_s=60)
     assert (answer["status"], answer["applied_w"]) == ("clamped", 20_000.0)
     assert core.memory.order(2).value == 20_000.0
+
+
+def test_ages_and_histograms_come_where_they_are_asked_for(core, gateway):
+    core.values["bms1.temp_c"] = (float("nan"), 0)
+    core.step()
+    with gateway.client() as client:
+        got = client.ask("get", points=["grid.power_w", "bms1.temp_c"], ages=True)
+        assert 0.0 <= got["ages_ms"]["grid.power_w"] < 60_000
+        assert "ages_ms" not in client.ask("get", points=["grid.power_w"])
+        told = client.ask("health", histograms=True)["health"]["histograms"]
+    assert {"lateness", "work", "read", "publish"} <= set(told)
+
+
+def test_a_command_on_behalf_of_somebody_names_both_in_the_journal(gateway):
+    with gateway.client() as client:
+        events = client.subscribe("event")
+        client.ask("mode", mode="stop", user="anna")
+        client.ask("note", name="login", detail="at ttyS0", user="anna")
+        client.ask("mode", mode="run")
+        found = {}
+        while len(found) < 3:
+            event = events.receive(10)
+            assert event is not None
+            if event["event"] in ("order", "note"):
+                found[event["name"]] = event["detail"]
+    assert found["stop"].endswith(" for anna") and found["login"].endswith(" for anna: at ttyS0")
+    assert " for " not in found["run"]
