@@ -194,31 +194,12 @@ cdef struct corridor_t:
     uint32_t reason              # who moved the answer last
     uint32_t lo_reason, hi_reason # who set the edges
 
-# The policies, strongest first.
-cdef policy_t connection_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil
-cdef policy_t export_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil
-cdef policy_t phase_limit(const control_params_t* params, const plant_t* plant) noexcept nogil
-cdef policy_t circuit_limit(const control_params_t* params, const plant_t* plant) noexcept nogil
-cdef policy_t backup_reserve(const control_params_t* params, const plant_t* plant) noexcept nogil
-cdef policy_t demand_window(const control_params_t* params, const plant_t* plant, const orders_t* orders,
-                            const control_state_t* state, double hi_w) noexcept nogil
-cdef policy_t peak_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil
-cdef policy_t ramp_limit(const control_params_t* params, const plant_t* plant, const control_state_t* state,
-                         double dt_s) noexcept nogil
-cdef policy_t range_limit(const control_params_t* params, const plant_t* plant, const control_state_t* state) noexcept nogil
-cdef policy_t oscillation_damping(const control_params_t* params, const control_state_t* state,
-                                  double answer_w) noexcept nogil
-cdef policy_t recharge_band(const control_params_t* params, const plant_t* plant) noexcept nogil
-
 # The resolver: narrows, never widens; a policy that misses what is left takes its nearest edge.
 cdef void narrow(corridor_t* corridor, policy_t policy) noexcept nogil
 
 # One cycle of the corridor. Reads plant and orders, writes decision; dt_s is the true length of the cycle.
 cdef void control_step(const control_params_t* params, const plant_t* plant, const orders_t* orders,
                        control_state_t* state, decision_t* decision, double dt_s) noexcept nogil
-
-# Shares total_w among the units by headroom and state of charge; never beyond a unit's envelope.
-cdef void split(const control_params_t* params, const plant_t* plant, double total_w, double* request_w) noexcept nogil
 
 
 cdef class Decision:

@@ -1,8 +1,8 @@
 # ext/estimate.pxd: from readings of different ages to one picture of the plant.
 from libc.stdint cimport uint32_t, uint64_t
 
-from tidegate.ext.control cimport estimate_state_t, history_t, plant_t
-from tidegate.ext.image cimport POINTS_MAX, UNITS_MAX, integral_t, point_t
+from tidegate.ext.control cimport estimate_state_t, plant_t
+from tidegate.ext.image cimport POINTS_MAX, UNITS_MAX, point_t
 from tidegate.ext.program cimport program_t
 from tidegate.ext.gate cimport gate_input_t, gate_verdict_t
 
@@ -15,12 +15,6 @@ cdef void image_age(const program_t* program, point_t* image, estimate_state_t* 
 cdef void estimate_step(const program_t* program, point_t* image, const gate_input_t* inputs,
                         const gate_verdict_t* last, estimate_state_t* state, plant_t* plant,
                         uint64_t t_ns, uint64_t dt_ns) noexcept nogil
-
-# Power at time t_ns by straight lines between readings; the first and the last reading hold outside.
-cdef double history_at(const history_t* history, uint64_t t_ns) noexcept nogil
-
-# Trapezoid between two readings dt_s apart, import and export told apart at the zero crossing.
-cdef void integral_add(integral_t* integral, double from_w, double to_w, double dt_s) noexcept nogil
 
 
 cdef class Estimate:

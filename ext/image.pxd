@@ -1,4 +1,5 @@
 # ext/image.pxd: contents page of image.pyx and of image.h, which owns the structs.
+from libc.math cimport isfinite
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
@@ -133,3 +134,9 @@ cdef extern from "image.h" nogil:
     const char *UNIT_POINT_NAMES[UNIT_POINTS][2]
     const char *REASON_NAMES[REASONS]
     const char *MODE_NAMES[MODES]
+
+
+# 1 = the point's value may be used.
+cdef inline bint believable(const point_t* image, int point) noexcept nogil:
+    return point >= 0 and (image[point].quality == QUALITY_GOOD or image[point].quality == QUALITY_HELD) and isfinite(
+        image[point].value)
