@@ -7,6 +7,7 @@ that wants it.
 import importlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -129,6 +130,9 @@ def check(site: Path) -> None:
 @click.option("--cpu", type=int, help="Pin the loop to this CPU.")
 def run(site: Path, state_dir: Path | None, no_carbon: bool, cpu: int | None) -> None:
     """Run a site: core, gateway and carbon sidecar, until Ctrl-C or SIGTERM."""
+    # Until the supervisor has handlers of its own nothing is started, and a KeyboardInterrupt that rises inside an
+    # import may be swallowed there ("Exception ignored in ..."): then nobody would end this run.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     from tidegate.config.site import SiteError
     from tidegate.runtime import supervisor
     from tidegate.runtime.paths import SiteBusy
