@@ -16,6 +16,7 @@ import socket
 import struct
 import sys
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import can
@@ -66,6 +67,17 @@ def message_of(frame: bytes) -> can.Message:
         dlc=length,
         data=None if remote else data[:length],
     )
+
+
+def bus_options(words: Iterable[str]) -> dict[str, Any]:
+    """KEY=VALUE words as python-can takes them, numbers as numbers. Raises ValueError naming the word."""
+    options: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ValueError(f"{word!r}: expected KEY=VALUE")
+        options[key] = can.util.cast_from_string(value)
+    return options
 
 
 class Bridge:
@@ -145,12 +157,10 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--bitrate", type=int, default=500_000, help="bit/s (default 500000)")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="further python-can options")
     args = parser.parse_args(words)
-    options: dict[str, Any] = {}
-    for word in args.option:
-        key, equals, value = word.partition("=")
-        if not equals or not key:
-            parser.error(f"--option {word!r}: expected KEY=VALUE")
-        options[key] = value
+    try:
+        options = bus_options(args.option)
+    except ValueError as error:
+        parser.error(f"--option {error}")
     try:
         end = socket.socket(fileno=args.fd)
     except OSError as error:

@@ -83,6 +83,8 @@ class Tidegate(Lazy):
         "scan": ("tidegate.runtime.cli_devices:scan", "tools", "Look for devices on a bus."),
         "read": ("tidegate.runtime.cli_devices:read", "tools", "Read a device once."),
         "sniff": ("tidegate.runtime.cli_devices:sniff", "tools", "Listen to a bus."),
+        "simulate": ("tidegate.runtime.simulate:simulate", "sim", "A simulated cabinet behind ptys, to talk to."),
+        "init": ("tidegate.runtime.commissioning.init:init", "commission", "Look at the buses, draft a site file."),
         "keys": ("tidegate.runtime.cli_keys:keys", "gateway", "Keys and roles of remote clients."),
         "export": ("tidegate.runtime.cli_export:export", "export", "Prometheus, Modbus TCP, MQTT."),
     }

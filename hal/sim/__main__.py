@@ -12,6 +12,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import sys
 import threading
 import tty
@@ -21,6 +22,7 @@ from typing import Any
 from tidegate.ext import realtime
 from tidegate.ext.live import Live, monotonic_ns
 from tidegate.hal.sim.build import Built, build, energies, reaction_s
+from tidegate.hal.sim.slcan import Adapter
 from tidegate.hal.sim.trace import TraceError, read_trace
 
 PRIORITY = 75  # above the core's port threads: the devices of a real bus do not wait for them either
@@ -41,7 +43,14 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
         metavar="NAME=WHERE",
         help='descriptor of a pty master, "pty" for a new pty (its path is said in the ready line), or a device',
     )
-    parser.add_argument("--can", action="append", default=[], metavar="NAME=FD", help="descriptor carrying CAN frames")
+    parser.add_argument(
+        "--can",
+        action="append",
+        default=[],
+        metavar="NAME=WHERE",
+        help='descriptor carrying CAN frames, or "slcan" for an SLCAN adapter on a new pty',
+    )
+    parser.add_argument("--links", type=Path, help="folder that gets a link NAME for each new pty")
     parser.add_argument("--load", type=Path, help="CSV with the IT power; else the site's load_trace")
     parser.add_argument("--load-column", help=f"its column of W (the site's load_column, else {COLUMN})")
     parser.add_argument("--start-s", type=float, help="begin the trace here")
@@ -113,6 +122,38 @@ def open_serial(name: str, where: str, said: dict[str, str]) -> int:
     return fd
 
 
+def open_can(name: str, where: str, said: dict[str, str], adapters: list[Adapter]) -> int:
+    """Descriptor that carries a bus's frames, non-blocking. Raises SystemExit."""
+    if where == "slcan":
+        master = open_serial(name, "pty", said)
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        adapters.append(Adapter(master, far))
+        adapters[-1].start()
+        fd = near.detach()
+    elif where.isdigit():
+        fd = int(where)
+    else:
+        raise SystemExit(f'sim: CAN bus {name} ({where}): expected a descriptor or "slcan"')
+    os.set_blocking(fd, False)
+    return fd
+
+
+def link(folder: Path, opened: dict[str, str]) -> list[Path]:
+    """A link in the folder for each new pty, so that its name is known beforehand. Raises SystemExit."""
+    made = []
+    for name, where in opened.items():
+        path = folder / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if path.is_symlink():
+                path.unlink()  # left by a plant that was killed
+            path.symlink_to(where)
+        except OSError as error:
+            raise SystemExit(f"sim: --links {folder}: {path.name}: {error.strerror}") from None
+        made.append(path)
+    return made
+
+
 def result(built: Built, live: Live) -> dict[str, Any]:
     """What was measured: answer times, true energies, the last setpoints that reached the converters."""
     world = built.world
@@ -163,10 +204,9 @@ def main(words: list[str] | None = None) -> int:
                 return 2
     opened: dict[str, str] = {}
     serial_fds = [open_serial(name, serial[name], opened) if name in serial else -1 for name in ports]
-    can_fds = [int(can[name]) if name in can else -1 for name in buses]
-    for fd in can_fds:
-        if fd >= 0:
-            os.set_blocking(fd, False)
+    adapters: list[Adapter] = []
+    can_fds = [open_can(name, can[name], opened, adapters) if name in can else -1 for name in buses]
+    links = link(options.links, opened) if options.links is not None else []
 
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
@@ -205,6 +245,10 @@ def main(words: list[str] | None = None) -> int:
         )
     live.stop()
     thread.join(2.0)
+    for adapter in adapters:
+        adapter.stop()
+    for path in links:
+        path.unlink(missing_ok=True)
     say(result(built, live))
     return 0
 

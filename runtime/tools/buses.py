@@ -10,6 +10,8 @@ import serial
 from pymodbus.client import ModbusSerialClient
 from pymodbus.exceptions import ModbusException
 
+from tidegate.hal.bridge import bus_options
+
 EXIT_BUSY = 75  # EX_TEMPFAIL: somebody else has the bus
 
 
@@ -116,13 +118,15 @@ def claim(device: str, baud: int, parity: str, stop_bits: int) -> serial.Serial:
 
 
 def open_can(where: str, bitrate: int = 500000) -> can.BusABC:
-    """A CAN bus by "can0" (SocketCAN) or "interface:channel" as python-can knows it (slcan:/dev/ttyACM0).
+    """A CAN bus by "can0" (SocketCAN) or "interface:channel" as python-can knows it (slcan:/dev/ttyACM0?key=value).
 
     Raises ToolError with the remedy when it is missing or down.
     """
     interface, _, channel = where.partition(":") if ":" in where else ("socketcan", ":", where)
+    channel, _, words = channel.partition("?")
     try:
         options: dict[str, Any] = {} if interface in ("socketcan", "virtual", "udp_multicast") else {"bitrate": bitrate}
+        options.update(bus_options(filter(None, words.split("&"))))
         return can.Bus(interface=interface, channel=channel, **options)
     except (can.CanError, OSError, ImportError, ValueError, TypeError) as error:
         remedy = ""

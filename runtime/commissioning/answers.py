@@ -1,0 +1,132 @@
+"""What the installer answers: from options, from a file, or asked for on the terminal."""
+
+import os
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+EXIT_USAGE = 64
+EXIT_UNREADABLE = 66
+
+
+class SetupError(Exception):
+    """Why a step of the first hour ended, in one sentence a line, with the exit code."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
+
+
+class Answers(BaseModel):
+    """Everything that `tidegate init` asks. The keys of an answers file are these; the options say the same."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    name: str | None = None
+    timezone: str | None = None
+    country: str | None = None
+    serial: list[str] = []
+    can: list[str] = []
+    baud: list[int] = []
+    parity: str = "NE"
+    ids: str = "1-10"
+    bitrate: int = 500_000
+    seconds: float = Field(5.0, gt=0, le=600)
+    roles: dict[str, str] = {}
+    maps: dict[str, str] = {}
+    energy_wh: float | None = Field(None, gt=0)
+    charge_w_max: float | None = Field(None, gt=0)
+    discharge_w_max: float | None = Field(None, gt=0)
+    connection_import_w_max: float | None = Field(None, gt=0)
+    connection_export_w_max: float | None = Field(None, ge=0)
+    peak_w_max: float | None = Field(None, gt=0)
+
+
+def read_answers(path: Path | None, given: dict[str, Any]) -> Answers:
+    """Answers of a file, those of the options before them. Raises SetupError with file, key and what was expected."""
+    table: dict[str, Any] = {}
+    if path is not None:
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SetupError(f"{path}: cannot be read: {error.strerror}", EXIT_UNREADABLE) from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SetupError(f"{path}: is not TOML: {error}", 65) from None
+    table.update({key: value for key, value in given.items() if value not in (None, [], {})})
+    try:
+        return Answers.model_validate(table)
+    except ValidationError as error:
+        where = f"{path}: " if path is not None else ""
+        rows = []
+        for one in error.errors():
+            key = ".".join(str(step) for step in one["loc"])
+            if one["type"] == "extra_forbidden":
+                rows.append(f"{where}{key}: unknown answer; known: {', '.join(Answers.model_fields)}")
+            else:
+                rows.append(f"{where}{key}: {one['msg']}, got {one.get('input')!r}")
+        raise SetupError("\n".join(rows), 65) from None
+
+
+def option(key: str) -> str:
+    """The command-line option that gives an answer."""
+    return "--" + key.replace("_", "-")
+
+
+class Asker:
+    """Asks for what is missing; without a terminal it notes it instead, so that everything missing is said at once."""
+
+    def __init__(self, interactive: bool) -> None:
+        self.interactive = interactive
+        self.missing: list[str] = []
+
+    def value(self, key: str, text: str, given: Any, kind: Any, *, default: Any = None, hint: str = "") -> Any:
+        """The answer given, or asked for; `default` is what Enter, or --yes, gives. None where it is missing."""
+        if given is not None:
+            return given
+        if not self.interactive:
+            if default is None:
+                self.missing.append(f"{option(key)} ({text}{'; ' + hint if hint else ''})")
+            return default
+        return click.prompt(f"{text}{f' ({hint})' if hint else ''}", default=default, type=kind)
+
+    def choice(self, key: str, text: str, given: str | None, choices: list[str], default: str | None) -> str | None:
+        """One of the choices."""
+        if given is not None:
+            if given not in choices:
+                raise SetupError(f"{text}: {given!r}, expected one of {', '.join(choices)}", EXIT_USAGE)
+            return given
+        if not self.interactive:
+            if default is None:
+                self.missing.append(f"{option(key)} ({text}; one of {', '.join(choices)})")
+            return default
+        found: str = click.prompt(text, default=default, type=click.Choice(choices))
+        return found
+
+    def optional(self, text: str, given: float | None) -> float | None:
+        """A number that may be left out."""
+        if given is not None or not self.interactive:
+            return given
+        while True:
+            said = click.prompt(f"{text} (Enter: none)", default="", show_default=False)
+            if not said:
+                return None
+            try:
+                return float(said)
+            except ValueError:
+                click.echo(f"{said!r}: expected a number")
+
+    def check(self) -> None:
+        """Raise SetupError with everything that nobody could be asked for."""
+        if self.missing:
+            raise SetupError("not given, and nobody can be asked here:\n  " + "\n  ".join(self.missing), EXIT_USAGE)
+
+
+def local_timezone(read: Callable[[str], str] = os.path.realpath) -> str:
+    """The machine's own zone by name, UTC where it cannot be told."""
+    where = read("/etc/localtime")
+    zone = where.partition("/zoneinfo/")[2]
+    return zone if "/" in zone else "UTC"
