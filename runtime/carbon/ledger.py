@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 SCHEMA_VERSION = 1
@@ -43,21 +44,45 @@ class LedgerError(RuntimeError):
     """The ledger cannot be used; the text says what to do."""
 
 
+_encoder = msgspec.json.Encoder(order="sorted")  # json.dumps(sort_keys, no spaces, not ASCII) gives the same text
+
+
 def canonical(body: Mapping[str, Any]) -> str:
     """The one text of a body. Raises ValueError for a float: it has no one text."""
-    _no_floats(body, "body")
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    if not _whole(body):
+        _name_what_is_not_whole(body, "body")
+    return _encoder.encode(body).decode()
 
 
-def _no_floats(value: Any, where: str) -> None:
+def _whole(value: Any) -> bool:
+    """Whether a value is text, whole numbers, truth or nothing, all the way down."""
+    kind = type(value)
+    if kind is dict:
+        for key, item in value.items():
+            if type(key) is not str:
+                return False
+            inner = type(item)
+            if inner is not int and inner is not str and not _whole(item):
+                return False
+        return True
+    if kind is list or kind is tuple:
+        for item in value:
+            inner = type(item)
+            if inner is not int and inner is not str and not _whole(item):
+                return False
+        return True
+    return value is None or kind is int or kind is str or kind is bool
+
+
+def _name_what_is_not_whole(value: Any, where: str) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise ValueError(f"{where}: key {key!r} is not text")
-            _no_floats(item, f"{where}.{key}")
+            _name_what_is_not_whole(item, f"{where}.{key}")
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            _no_floats(item, f"{where}[{index}]")
+            _name_what_is_not_whole(item, f"{where}[{index}]")
     elif not (value is None or isinstance(value, (str, int))):
         raise ValueError(f"{where}: {value!r} is neither text nor a whole number")
 
@@ -232,7 +257,7 @@ class Ledger:
         with self._rows(query) as rows:
             for row in rows:
                 try:
-                    body = json.loads(row.body)
+                    body = msgspec.json.decode(row.body)
                 except (ValueError, TypeError):
                     if not lenient:
                         raise LedgerError(

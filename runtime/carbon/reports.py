@@ -136,12 +136,16 @@ class Bins:
 
 def time_plot(series: Mapping[str, Any], words: Mapping[str, str], width: float = 860) -> Any:
     made, (top, low) = plots.figure(width, 300, 2, (3, 2))
-    base = np.zeros(len(series["hours"]))
+    # One filled step line a node: a bar for each bin would be thousands of patches.
+    edges = np.append(series["hours"], series["hours"][-1] + series["width"])
+    base = np.zeros(len(edges))
     for name, values in series["energy"].items():
         if values.any():
-            top.bar(series["hours"], values, series["width"] * 0.94, base, align="edge", lw=0, label=name,
-                    color=plots.colour(name))  # fmt: skip
-            base = base + values
+            upper = base + np.append(values, values[-1])
+            top.fill_between(edges, base, upper, step="post", lw=0, label=name, color=plots.colour(name))
+            base = upper
+    top.set_ylim(0)
+    top.set_xlim(edges[0], edges[-1])
     top.set(ylabel=words["unit_kwh"])
     top.legend(loc="upper left", ncols=4)
     low.step(series["hours"], series["factor"], where="post", color=plots.COOLING, lw=1.4)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.runtime.carbon.booking import W_MAX, Flow
+from tidegate.runtime.carbon.counter import W_MAX, Flow
 
 # Role of a node in describe -> the two kinds of its flows (what is positive inside, the other direction).
 ROLES = {

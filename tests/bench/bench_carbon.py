@@ -17,9 +17,10 @@ from tidegate.runtime.carbon.booking import BookedPeriod, FlowPeriod
 from tidegate.runtime.carbon.factors import Factors, Series, Step
 from tidegate.runtime.carbon.ledger import Ledger
 from tidegate.runtime.carbon.reports import write
-from tidegate.runtime.carbon.service import Sidecar
+from tidegate.runtime.carbon.service import Sidecar, catch_up
 from tidegate.runtime.carbon.signing import DeviceKey, sign, verify
 from tidegate.runtime.carbon.site import nodes_of
+from tidegate.runtime.talk import unpack
 
 YEAR = 1_704_067_200  # 2024-01-01
 LOADS = [f"rack{i}" for i in range(8)]
@@ -92,6 +93,17 @@ def year(folder: Path, quarters: int) -> None:
     said("ledger on the disk", f"{(folder / 'year.db').stat().st_size / 2**20:.0f} MiB", "")
 
 
+class Packed:
+    """Answers a replay with records that are unpacked like the gateway's."""
+
+    def __init__(self, packed: list[bytes]) -> None:
+        self.packed = packed
+
+    def replay(self, stream: str, boot: str | None, seq: int, count: int) -> tuple[list[dict], bool]:
+        found = [unpack(raw) for raw in self.packed[seq + 1 : seq + 1 + count]]
+        return found, seq + 1 + count >= len(self.packed)
+
+
 def day(folder: Path, seconds: int = 86_400) -> None:
     site = describe()
     names = [p["name"] for p in site["points"]] + [f"filler{i}.power_w" for i in range(30)]
@@ -105,8 +117,7 @@ def day(folder: Path, seconds: int = 86_400) -> None:
         packed.append(msgpack.packb(record))
     sidecar = Sidecar(site, Ledger(folder / "day.db"), factors())
     begun, cpu = time.perf_counter(), time.process_time()
-    for at in range(0, seconds, 512):
-        sidecar.take([msgpack.unpackb(raw, raw=False) for raw in packed[at : at + 512]])
+    catch_up(sidecar, Packed(packed))
     sidecar.commit()
     wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
     said("ingest", f"{seconds / wall:,.0f} records/s ({seconds / cpu:,.0f} a processor second)", "at least 20,000")

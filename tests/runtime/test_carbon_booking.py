@@ -1,6 +1,7 @@
 """Energy per quarter hour: registers are the truth, whatever is lost, stepped, swapped or exchanged."""
 
 import json
+import os
 import random
 
 import pytest
@@ -110,7 +111,61 @@ def test_a_gap_is_split_at_the_boundary_by_time():
     (period,) = booker.feed(plant.record())
     flow = period.flows["grid.import"]
     assert abs(flow.mwh - 9_000_000) <= 2
-    assert (flow.quality, flow.method, flow.flags) == ("estimated", "register over flat shape", ["GAP"])
+    assert (flow.quality, flow.method, flow.flags) == ("estimated", "register over linear shape", ["GAP"])
+
+
+def test_a_short_gap_is_linear_in_power_from_the_last_known_one():
+    plant = Plant()
+    booker = Booker([GRID])
+    fed(booker, [plant.record(), *plant.run(600, 10_000)])
+    plant.step(30_000, 600)  # so the power must have risen from 10 to 50 kW
+    (period,) = booker.feed(plant.record())
+    # 10 min at 10 kW, then 5 min from 10 to 30 kW
+    assert abs(period.flows["grid.import"].mwh - (1_666_667 + 1_666_667)) <= 2
+
+
+def test_a_dead_meter_is_estimated_like_another_day_and_set_off_when_it_is_back():
+    plant = Plant(HOUR // 86400 * 86400)
+    booker = Booker([GRID, ESS])
+
+    def minutes(count, **points):
+        for _ in range(count):
+            plant.step(20_000, 60, 1000.0)
+            yield plant.record(**points)
+
+    dead = {"grid.import_wh": [None, 0], "site.grid_in_ws": [None, 0]}
+    periods = fed(booker, [plant.record(), *minutes(1500), *minutes(240, **dead), *minutes(120)])
+    silent = [p.flows["grid.import"] for p in periods[96:] if "SILENT" in p.flows["grid.import"].flags]
+    assert len(silent) >= 14
+    assert {(f.quality, f.method) for f in silent} == {("substituted", "like day")}
+    assert abs(sum(p.flows["grid.import"].mwh for p in periods) - 5_000_000 * len(periods)) < 1000
+
+
+@pytest.mark.parametrize(("kind", "method", "mwh"), [("import", "conservative bound, high", 9_000_000),
+                                                     ("generation", "conservative bound, low", 0)])  # fmt: skip
+def test_a_dead_meter_without_a_like_day_errs_to_the_dirtier_side(kind, method, mwh):
+    flow = Flow(f"n.{kind}", "n", kind, "grid.import_wh", None, None, 100_000.0)
+    plant = Plant()
+    booker = Booker([flow, ESS])
+    periods = fed(booker, [plant.record(), *plant.run(3600)])
+    periods += fed(booker, plant.run(3 * 3600, **{"grid.import_wh": [None, 0]}))
+    last = periods[-1].flows[flow.name]
+    assert (last.quality, last.method, last.flags) == ("substituted", method, ["SILENT"])
+    assert abs(last.mwh - mwh) <= 2
+
+
+def test_a_register_that_stood_still_and_never_counted_keeps_the_integral():
+    plant = Plant()
+    booker = Booker([GRID])
+    periods = fed(booker, [plant.record(), *plant.run(900)])
+    stood = plant.wh
+    for _ in range(3600):
+        plant.step(36_000)
+        plant.wh = stood
+        periods += booker.feed(plant.record())
+    periods += fed(booker, plant.run(3601))
+    assert any("NEVER_COUNTED" in p.flows["grid.import"].flags for p in periods)
+    assert abs(sum(p.flows["grid.import"].mwh for p in periods) - 9_000_000 * len(periods)) <= 40_000
 
 
 def test_a_long_gap_takes_the_shape_of_a_like_day():
@@ -337,3 +392,64 @@ def test_a_finer_period_gives_the_same_sum():
 def test_a_period_that_does_not_divide_the_hour_is_refused():
     with pytest.raises(ValueError, match="must divide an hour"):
         Booker([GRID], 700)
+
+
+# ---- many records at once ----
+
+
+def rough(seed, count=4000):
+    """Records of a bad day: losses, restarts, steps of the clock, wild readings, silences, coarse registers."""
+    rng = random.Random(seed)
+    plant = Plant(seed=seed, resolution_wh=rng.choice([0.001, 1.0, 10.0]))
+    records = [plant.record()]
+    trouble = rng.choice([0.0, 0.001, 0.01, 0.1])
+    stuck = None
+    for _ in range(count):
+        plant.step(rng.uniform(0, 60_000), rng.choice([1.0, 1.0, 1.0, 1.002]), rng.uniform(0, 20_000))
+        points = {}
+        if rng.random() < trouble:
+            what = rng.randrange(9)
+            if what == 0:
+                plant.step(20_000, rng.choice([2, 6, 70, 1000, 9000]))
+                plant.seq += rng.randint(0, 3)
+            elif what == 1:
+                plant.utc_ns += rng.choice([-3600, -2, 2, 3600]) * 10**9
+            elif what == 2:
+                points["grid.import_wh"] = [rng.choice([None, 0.0, 1e9, float("nan")]), 1]
+            elif what == 3:
+                plant.boot, plant.seq, plant.ws, plant.ess_ws, plant.covered = (
+                    f"{rng.getrandbits(128):032x}",
+                    0,
+                    0.0,
+                    0.0,
+                    0.0,
+                )
+                plant.t_ns = 0
+            elif what == 4:
+                plant.wh = rng.choice([0.0, 5e6])
+            elif what == 5:
+                points["site.ess_out_ws"] = [None, 0]
+            elif what == 6:
+                plant.sync = rng.choice("SIU")
+            elif what == 7:
+                stuck = plant.wh if stuck is None else None
+            else:
+                points["bms1.soc"] = [rng.choice([None, 0.7]), 1]
+        if stuck is not None:
+            points.setdefault("grid.import_wh", [stuck, 1])
+        records.append(plant.record(**points))
+    return records
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("CARBON_ROUGH", "12"))))
+def test_many_records_at_once_give_what_they_give_one_by_one(seed):
+    records = rough(seed)
+    one, many = Booker([GRID, ESS]), Booker([GRID, ESS])
+    a, b = fed(one, records), []
+    rng, at = random.Random(seed), 0
+    while at < len(records):
+        size = rng.choice([1, 7, 100, 512, 1000])
+        b += many.book(records[at : at + size])
+        at += size
+    assert a == b
+    assert one.state() == many.state()
