@@ -98,6 +98,13 @@ def _check_buses(raw: dict[str, Any], place: Place) -> list[str]:
         for i, row in enumerate(_rows(raw, section)):
             if row.get("name") is not None and row.get("name") not in used:
                 problems.append(f"{place((section, i))}: no device is on this bus; remove it or name it in a device")
+    wanted = raw.get("console")
+    port = wanted.get("port") if isinstance(wanted, dict) else None
+    for row in _rows(raw, "serial"):
+        if port is not None and row.get("device") == port:
+            problems.append(
+                f"{place(('console', 'port'))}: {port} is bus {row.get('name')}'s; the console needs a port of its own"
+            )
     return problems
 
 

@@ -207,6 +207,13 @@ class Gateway(Strict):
         return self
 
 
+class Console(Strict):
+    """The serial console. Without a port there is none."""
+
+    port: Annotated[str, Field(min_length=1, max_length=255, description="path of the tty, such as /dev/ttyS0")]
+    baud: Literal[1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200] = 9600
+
+
 class Carbon(Strict):
     """What the sidecar books with."""
 
@@ -275,6 +282,7 @@ class Site(Strict):
     control: Control = Control()
     safety: Safety = Safety()
     gateway: Gateway = Gateway()
+    console: Console | None = None
     carbon: Carbon = Carbon()
     simulation: Simulation | None = None
     _folder: Path = PrivateAttr(default=Path())

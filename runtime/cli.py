@@ -86,6 +86,7 @@ class Tidegate(Lazy):
         "simulate": ("tidegate.runtime.simulate:simulate", "sim", "A simulated cabinet behind ptys, to talk to."),
         "init": ("tidegate.runtime.commissioning.init:init", "commission", "Look at the buses, draft a site file."),
         "keys": ("tidegate.runtime.cli_keys:keys", "gateway", "Keys and roles of remote clients."),
+        "console": ("tidegate.runtime.cli_console:console", "", "The serial console, in this terminal."),
         "export": ("tidegate.runtime.cli_export:export", "export", "Prometheus, Modbus TCP, MQTT."),
     }
 

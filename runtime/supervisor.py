@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from tidegate.config.site import Site
+from tidegate.config.site import Site, SiteError
 from tidegate.ext import program
 from tidegate.ext.shared import Shared
 from tidegate.runtime.children import Child, Watch, eventually
@@ -37,6 +37,7 @@ RESTARTS = 5
 RESTARTS_WITHIN_S = 60.0
 HEALTHY_PAUSE_S = 0.05
 EXIT_UNUSABLE = 78  # EX_CONFIG: starting it again would not help
+EXIT_RESTART = 85  # of the console: the site file was changed there
 
 
 class StartError(RuntimeError):
@@ -82,6 +83,7 @@ class Supervisor:
         self._monitor: threading.Thread | None = None
         self._fds: list[int] = []
         self.failure = ""
+        self.restart = False
 
     # ---- start ----
 
@@ -144,8 +146,23 @@ class Supervisor:
                     raise
                 carbon.given_up = True  # the cabinet is worth more than its accounts: records wait in the journal
                 self._out(f"tidegate: {why}; the site runs without it, its journal keeps the records")
+        self._start_console()
         self._monitor = threading.Thread(target=self._keep, name="supervisor", daemon=True)
         self._monitor.start()
+
+    def _start_console(self) -> None:
+        wanted = self.site.console
+        if wanted is None:
+            return
+        words = ["--endpoint", f"ipc://{self.runtime}", "--state-dir", str(self.state), "--supervised"]
+        words += ["--port", wanted.port, "--baud", str(wanted.baud), *(self._site_words() if self.path else [])]
+        try:
+            self._start_child(self._child("console", "tidegate.runtime.console", words, []))
+        except StartError as why:
+            if self._stopping.is_set():
+                raise
+            self.children["console"].given_up = True
+            self._out(f"tidegate: {why}; the site runs without its console")
 
     def _site_words(self) -> list[str]:
         """The site file's place; a Site made in memory still knows the folder that its paths are relative to."""
@@ -215,6 +232,10 @@ class Supervisor:
                     self.failure = f"{child.name} (pid {child.pid}) ended by itself with code {code}"
                     self._out(f"tidegate: {self.failure}; ending the others")
                     self._stopping.set()
+                elif child.name == "console" and code == EXIT_RESTART:
+                    self.restart = True
+                    self._out("tidegate: the site file was changed at the console; starting anew")
+                    self._stopping.set()
                 elif code == EXIT_UNUSABLE:
                     child.given_up = True
                     self._out(f"tidegate: {child.name} needs a person and stays down; the core runs on")
@@ -248,7 +269,13 @@ class Supervisor:
             if self._monitor is not None and self._monitor is not threading.current_thread():
                 self._monitor.join(END_S)
             code = 0
-            for name, timeout_s in (("core", REST_S), ("carbon", END_S), ("gateway", END_S), ("sim", END_S)):
+            for name, timeout_s in (
+                ("core", REST_S),
+                ("console", END_S),
+                ("carbon", END_S),
+                ("gateway", END_S),
+                ("sim", END_S),
+            ):
                 child = self.children.get(name)
                 if child is None:
                     continue
@@ -333,26 +360,45 @@ def run(path: str, *, state: Path | None = None, sidecar: bool = True, core_word
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, on_signal)
-    supervisor = Supervisor(path, state=state, sidecar=sidecar, core_words=core_words)
-    if pending:
-        return 128 + pending[0]
-    try:
-        supervisor.start()
-    except StartError:
-        if pending:
-            return 128 + pending[0]
-        raise
-    for lack in supervisor.core_said.get("lacks", []):
-        print(f"core runs without {lack}", file=sys.stderr, flush=True)
-    print(
-        f"tidegate: site {supervisor.name} runs; core pid {supervisor.children['core'].pid}, API {supervisor.endpoint}",
-        flush=True,
-    )
-    while not supervisor.wait(3600.0):
-        pass
-    code = supervisor.stop()
-    if supervisor.failure:
-        print(f"tidegate: {supervisor.failure}", file=sys.stderr, flush=True)
-        return code or 1
-    print("tidegate: ended with setpoint 0" if code == 0 else f"tidegate: ended, core code {code}", flush=True)
-    return code
+    changed = False
+    while True:
+        try:
+            supervisor = Supervisor(path, state=state, sidecar=sidecar, core_words=core_words)
+            if pending:
+                return 128 + pending[0]
+            supervisor.start()
+        except (SiteError, StartError) as why:
+            if pending:
+                return 128 + pending[0]
+            if not changed or not _take_back(Path(path)):
+                raise
+            print(f"tidegate: {why}; the changed site file does not start, going back", file=sys.stderr, flush=True)
+            changed = False
+            continue
+        for lack in supervisor.core_said.get("lacks", []):
+            print(f"core runs without {lack}", file=sys.stderr, flush=True)
+        pid = supervisor.children["core"].pid
+        print(f"tidegate: site {supervisor.name} runs; core pid {pid}, API {supervisor.endpoint}", flush=True)
+        while not supervisor.wait(3600.0):
+            pass
+        code = supervisor.stop()
+        if supervisor.failure:
+            print(f"tidegate: {supervisor.failure}", file=sys.stderr, flush=True)
+            return code or 1
+        print("tidegate: ended with setpoint 0" if code == 0 else f"tidegate: ended, core code {code}", flush=True)
+        if not supervisor.restart or pending:
+            return code
+        changed = True
+
+
+def _take_back(path: Path) -> bool:
+    """Put the site file before the last change in its place, the refused one beside it; false if there is none."""
+    before = path.with_name(f"{path.name}.previous")
+    if not before.exists():
+        return False
+    refused = path.with_name(f"{path.name}.refused")
+    with contextlib.suppress(OSError):
+        refused.unlink()
+    os.link(path, refused)
+    os.rename(before, path)
+    return True

@@ -1,0 +1,161 @@
+"""The console process: `python -m tidegate.runtime.console`, started and kept by the supervisor, or by hand.
+
+With --port it serves a serial line for ever; without, the terminal it runs in.
+"""
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from tidegate.runtime.client import Client
+from tidegate.runtime.console.commands import grammar
+from tidegate.runtime.console.line import Line, LineError, SerialLine, TerminalLine, open_serial
+from tidegate.runtime.console.plant import Plant
+from tidegate.runtime.console.session import Place, Session
+from tidegate.runtime.console.users import Lock, Users
+from tidegate.runtime.paths import private_folder
+
+TURN_S = 0.1
+AGAIN_S = 2.0  # a port that is not there is looked for again
+EXIT_RESTART = 85  # asks the supervisor to start the whole site anew
+
+
+class Console:
+    """Serves one line after the other until it is asked to stop."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.folder = private_folder(args.state_dir / "console", 0o700)
+        self.stopping = False
+        self.restart = False
+        self.client = Client(args.endpoint)
+        self.plant = Plant(self.client, time.monotonic)
+        self.lock = Lock(self.folder, time.monotonic())
+        self.users = Users(self.folder)
+
+    def ask_to_stop(self) -> None:
+        self.stopping = True
+
+    def ask_to_restart(self) -> bool:
+        self.restart = self.stopping = True
+        return True
+
+    def session(self, line: Line) -> Session:
+        place = Place(
+            os.path.basename(line.name),
+            self.folder,
+            site=self.args.site,
+            carrier=line.carrier,
+            baud=self.args.baud,
+            restart=self.ask_to_restart if self.args.supervised else None,
+        )
+        if isinstance(line, TerminalLine):
+            place.terminal, place.probes = line.terminal(), False
+        return Session(self.plant, self.users, self.lock, grammar(), line.write, place)
+
+    def serve(self, line: Line) -> None:
+        """One line, until it is gone or we are asked to stop."""
+        session = self.session(line)
+        if isinstance(line, TerminalLine):
+            line.on_resize(lambda: setattr(session, "terminal", line.terminal()))
+        there = line.carrier() is not False
+        self.plant.poll()
+        if there:
+            session.open()
+        why = "the console ends"
+        while not self.stopping and not session.ended:
+            if not line.flush():
+                why = "the line is gone"
+                break
+            line.wait(TURN_S)
+            data = line.read()
+            if data is None:
+                why = "the line is gone"
+                break
+            carrier = line.carrier() is not False
+            if there and not carrier:
+                session.hang_up("the cable was pulled")
+            elif carrier and not there:
+                session.open()
+            there = carrier
+            if data and there:
+                session.feed(data)
+            session.tick()
+        line.flush()
+        session.hang_up(why)
+        with contextlib.suppress(OSError):
+            line.flush()
+
+    def run_serial(self) -> None:
+        """Serve the port; one that is away or in use is said once and tried again."""
+        said = ""
+        while not self.stopping:
+            try:
+                line: SerialLine = open_serial(self.args.port, self.args.baud)
+            except LineError as why:
+                if why.strerror != said:
+                    said = str(why.strerror)
+                    print(f"console: {said}; trying again every {AGAIN_S:.0f} s", file=sys.stderr, flush=True)
+                    print("console: waiting", flush=True)
+                self._pause()
+                continue
+            said = ""
+            print(f"console: ready on {self.args.port} at {self.args.baud} baud", flush=True)
+            try:
+                self.serve(line)
+            finally:
+                line.close()
+            if not self.stopping:
+                print(f"console: {self.args.port} hung up", file=sys.stderr, flush=True)
+                self._pause(0.2)
+
+    def _pause(self, time_s: float = AGAIN_S) -> None:
+        until_s = time.monotonic() + time_s
+        while not self.stopping and time.monotonic() < until_s:
+            time.sleep(0.05)
+            self.plant.poll()
+
+
+def arguments(words: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tidegate.runtime.console", description=__doc__)
+    parser.add_argument("--endpoint", required=True, help="where the gateway listens")
+    parser.add_argument(
+        "--state-dir", type=Path, required=True, help="folder of the site's state; users lie in console/"
+    )
+    parser.add_argument("--site", type=Path, help="the site file, for config")
+    parser.add_argument("--port", help="serial port, such as /dev/ttyS0; left out: this terminal")
+    parser.add_argument("--baud", type=int, default=9600)
+    parser.add_argument("--supervised", action="store_true", help="exit code 85 restarts the site")
+    return parser.parse_args(words)
+
+
+def main(words: list[str] | None = None) -> int:
+    args = arguments(words)
+    try:
+        console = Console(args)
+    except OSError as why:
+        print(f"console: {why}", file=sys.stderr)
+        return 1
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: console.ask_to_stop())
+    try:
+        if args.port:
+            console.run_serial()
+        else:
+            line = TerminalLine()
+            try:
+                console.serve(line)
+            finally:
+                line.close()
+                print()
+    finally:
+        console.client.close()
+    return EXIT_RESTART if console.restart else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

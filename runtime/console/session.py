@@ -1,0 +1,647 @@
+"""One technician at one line: keys in, text out, and nothing that can block but a question to the gateway.
+
+Commands are generators. They give `Ask` when they need a line, `Live` when they want the screen, `Wait` when time must
+pass; the session gives them the answer when it is there. So one thread serves keyboard, countdown and screen.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from tidegate.runtime import wire
+from tidegate.runtime.client import ClientError
+from tidegate.runtime.console.editor import Editor, Line
+from tidegate.runtime.console.grammar import Grammar, GrammarError
+from tidegate.runtime.console.keys import Key, Keys
+from tidegate.runtime.console.plant import Plant
+from tidegate.runtime.console.screen import Screen
+from tidegate.runtime.console.text import clean
+from tidegate.runtime.console.users import Lock, Seat, User, UserError, Users
+
+IDLE_S = 300.0
+CONFIRM_S = 30.0
+ASK_S = 60.0
+HALF_LINE_S = 120.0
+REFRESH_S = 1.0
+REFRESH_BYTES = 190  # a second, so that status and the probe stay under 200
+PROBE_MANUAL_S, PROBE_S = 2.0, 10.0
+PROBES_MISSED = 3
+KEY_PRESENCE_S = 30.0  # without carrier and an answering terminal, a key must come this often during manual power
+GARBAGE_BYTES = 24
+GARBAGE_EVERY_S = 10.0
+ROWS_MIN, COLUMNS_MIN = 24, 80
+PROBE = "\x1b[5n"  # "are you there": a VT100 answers by itself
+FIND_SIZE = "\x1b7\x1b[999;999H\x1b[6n\x1b8"
+
+
+@dataclass
+class Ask:
+    """A line from the user; the command gets the text, or None after time_s or Ctrl-C."""
+
+    prompt: str
+    secret: bool = False
+    time_s: float = ASK_S
+
+
+@dataclass
+class Live:
+    """The screen, repainted once a second until a key. On a dumb line it is shown once."""
+
+    draw: Callable[[], list[str]]
+
+
+@dataclass
+class Wait:
+    """Let time pass; the command gets True when Ctrl-C or the end of the line cut it short."""
+
+    time_s: float
+
+
+Flow = Generator[Ask | Live | Wait, Any, None]
+
+
+class Refusal(Exception):
+    """A command that is not carried out, with one line for people."""
+
+
+class Runs(Protocol):
+    """Something that goes on beside the commands and ends with the session: manual power."""
+
+    def tick(self, session: "Session") -> None: ...
+    def end(self, session: "Session", why: str) -> None: ...
+    @property
+    def words(self) -> str: ...
+
+
+@dataclass
+class Terminal:
+    vt100: bool = False
+    rows: int = ROWS_MIN
+    columns: int = COLUMNS_MIN
+    pager: bool = True
+    chosen: bool = False  # by a person, not found out
+
+
+@dataclass
+class Place:
+    """Where a session happens, and what it may reach there. carrier : True, False, or None for a line without one."""
+
+    name: str
+    state: Path
+    site: Path | None = None
+    carrier: Callable[[], bool | None] = lambda: None
+    probes: bool = True
+    baud: int = 9600
+    restart: Callable[[], bool] | None = None
+    terminal: Terminal = field(default_factory=Terminal)
+
+
+class Session:
+    """out : takes bytes for the line. clock : monotonic seconds; all waiting is by it."""
+
+    def __init__(
+        self,
+        plant: Plant,
+        users: Users,
+        lock: Lock,
+        grammar: Grammar,
+        out: Callable[[bytes], None],
+        place: Place,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.plant = plant
+        self.users = users
+        self.lock = lock
+        self.grammar = grammar
+        self.place = place
+        self.clock = clock
+        self.seat = Seat(place.state)
+        self.terminal = place.terminal
+        self.user: User | None = None
+        self.beside: Runs | None = None
+        self.staged: Any = None  # a site file in the making
+        self.ended = False
+        self._out = out
+        self._keys = Keys()
+        self.editor = Editor(self._write)
+        self._flow: Flow | None = None
+        self._want: Ask | Live | Wait | None = None
+        self._until_s = 0.0
+        self._lines: deque[str] = deque()
+        self._page_left = 0
+        self._more = False
+        self._screen: Screen | None = None
+        self._refresh_s = 0.0
+        now_s = clock()
+        self._key_s = self._noise_s = now_s
+        self._probe_s = now_s
+        self._missed = 0
+        self._answers = False  # the terminal has answered a probe
+        self._asked_terminal = False
+        self._garbage = 0
+        self._readable = 0
+
+    # ---- out ----
+
+    def _write(self, text: str) -> None:
+        self._out(text.encode("ascii", "replace"))
+
+    def say(self, *lines: str) -> None:
+        """Put lines out, through the pager. Whatever is in them, no control character leaves."""
+        width = max(20, self.terminal.columns - 1)
+        for line in lines:
+            plain = clean(line)
+            self._lines.append(plain[:width])
+            for at in range(width, len(plain), width - 2):
+                self._lines.append("  " + plain[at : at + width - 2])
+
+    def _pump(self) -> None:
+        """Send what fits the page."""
+        while self._lines and not self._more:
+            if self.terminal.pager and self._page_left <= 0 and len(self._lines) > 1:
+                self._more = True
+                self._write("-- more: space, Enter, q --")
+                return
+            self._page_left -= 1
+            self._write(self._lines.popleft() + "\r\n")
+
+    # ---- life ----
+
+    def open(self) -> None:
+        """Greet whoever came."""
+        self._write("\r\n")
+        self.say("Tidegate console. ? says what can be typed; stop works without login.")
+        self._page_left = self.terminal.rows
+        self._pump()
+        self._prompt()
+
+    def hang_up(self, why: str) -> None:
+        """The line is gone: nothing half typed is kept, manual power ends, the login ends."""
+        self._abandon()
+        if self.beside is not None:
+            self.beside.end(self, why)
+            self.beside = None
+        if self.user is not None:
+            self.note("logout", why)
+        self.user = None
+        self.seat.leave()
+        self.staged = None
+        self._keys.reset()
+        self._lines.clear()
+        self._more = False
+        self._screen = None
+        self.editor.history.clear()
+        self.terminal = self.place.terminal = Terminal(pager=True) if self.place.probes else self.place.terminal
+        self._answers = self._asked_terminal = False
+
+    def remark(self, text: str) -> None:
+        """A line about something that went on beside; what is being typed is shown again behind it."""
+        if self._screen is not None:
+            return  # the screen shows it
+        self._write("\r\n")
+        self.say(text)
+        if self._more:
+            return
+        self._pump_all()
+        if self._flow is None:
+            typed, cursor = self.editor.text, self.editor.cursor
+            self._prompt()
+            self.editor.insert(typed)
+            self.editor.cursor = cursor
+            self.editor.key("")
+        elif isinstance(self._want, Ask):
+            self.editor.redraw()
+
+    @property
+    def answers(self) -> bool:
+        """Whether the terminal answers when it is asked."""
+        return self._answers
+
+    def end_login(self, why: str) -> str:
+        """End the login; the line and what is known of the terminal stay. Gives who it was."""
+        name = self.user.name if self.user is not None else ""
+        known = self.terminal, self._answers, self._asked_terminal
+        self.hang_up(why)
+        self.terminal, self._answers, self._asked_terminal = known
+        self.place.terminal = self.terminal
+        return name
+
+    def log_out(self, why: str) -> None:
+        """End the login and say so."""
+        name = self.end_login(why)
+        self._write("\r\n")
+        self.say(f"{name} is logged out: {why}")
+        self._page_left = self.terminal.rows
+        self._pump()
+        self._prompt()
+
+    def leave(self, why: str) -> None:
+        """End the login; in a terminal, where nobody is logged in, end the console."""
+        if self.user is not None:
+            self.log_out(why)
+        elif not self.place.probes:
+            self.ended = True
+
+    def _abandon(self) -> None:
+        if self._flow is not None:
+            self._flow.close()
+        self._flow = self._want = None
+        self._leave_screen()
+
+    def note(self, name: str, detail: str) -> None:
+        """A line for the journal, on behalf of whoever is logged in; the gateway may be away."""
+        fields: dict[str, Any] = {"name": name[:32], "detail": clean(f"{detail} ({self.place.name})")[:150]}
+        if self.user is not None:
+            fields["user"] = self.user.name
+        try:
+            self.plant.ask("note", **fields)
+        except ClientError:
+            self.say("(the gateway does not answer: this is not in the journal)")
+
+    def may(self, role: str) -> bool:
+        """Whether the present user has the role; "" needs no login."""
+        if not role:
+            return True
+        return self.user is not None and wire.ROLES.index(self.user.role) >= wire.ROLES.index(role)
+
+    @property
+    def who(self) -> str:
+        return f"{self.user.name} ({self.user.role})" if self.user is not None else ""
+
+    def command(self, op: str, **fields: Any) -> dict[str, Any]:
+        """Command the gateway on behalf of the user. Raises ClientError."""
+        return self.plant.ask(op, user=self.user.name if self.user is not None else None, **fields)
+
+    # ---- in ----
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the line."""
+        for key in self._keys.feed(data):
+            if self.ended:
+                return
+            self._key(key)
+
+    def _key(self, key: Key) -> None:
+        now_s = self.clock()
+        if key.kind in ("alive", "cursor"):
+            self._terminal_says(key)
+            return
+        if key.kind == "noise":
+            self._noise(now_s)
+            return
+        self._key_s = now_s
+        self._readable += len(key.text) or 1
+        if self._screen is not None:
+            self._end_live(key)
+            return
+        if self._more:
+            self._turn_page(key)
+            return
+        if isinstance(self._want, Wait) and key == Key("key", "interrupt"):
+            self._resume(True)
+            return
+        if key.kind == "text":
+            self._text(key.text)
+        else:
+            self._named(key.text)
+
+    def _text(self, text: str) -> None:
+        if text.endswith("?") and not self.editor.secret and self._want is None and len(text) <= 64:
+            if len(text) > 1:
+                self.editor.insert(text[:-1])
+            self._help()
+            return
+        self.editor.insert(text)
+
+    def _named(self, name: str) -> None:
+        if name == "interrupt":
+            self._page_left = self.terminal.rows
+            self._write("^C\r\n")
+            if self._flow is not None:
+                self._resume(None)
+            else:
+                self._prompt()
+        elif name == "eof":
+            if self.editor.empty and self._flow is None:
+                self.leave("end of input")
+        elif name == "redraw":
+            self._write("\r\n")
+            self.editor.redraw()
+        elif name == "tab":
+            if self._want is None:
+                self._complete()
+        else:
+            line = self.editor.key(name)
+            if line is not None:
+                self._line(line)
+
+    def _line(self, line: Line) -> None:
+        """Take a whole line."""
+        # A garbled line is not what was typed, so it is not done. To stop is always right.
+        garbled = line.too_long or line.unreadable > 0
+        words = line.text.split()
+        if words and words[-1].lower() == "stop" and (garbled or len(words) == 1):
+            self.editor.secret = False
+            self._abandon()
+            self._start(self.grammar.parse("stop")[0].run(self, {}))
+            return
+        if garbled:
+            what = "is longer than 256 characters" if line.too_long else f"came with {line.unreadable} unreadable bytes"
+            self.say(f"the line {what}: nothing was done, type it again")
+            self._offer_baud()
+            self._go_on()
+            return
+        if isinstance(self._want, Ask):
+            self._resume(line.text)
+            return
+        if isinstance(self._want, Wait):
+            self.say("busy: Ctrl-C ends this, stop stops the battery")
+            self._pump_all()
+            self.editor.begin("")
+            return
+        text = line.text.strip()
+        if not text:
+            self._first_enter()
+            self._go_on()
+            return
+        try:
+            form, named = self.grammar.parse(text)
+            if not self.may(form.role):
+                raise GrammarError(
+                    f"{form.tokens[0]} needs the role {form.role}"
+                    + (f", {self.user.name} has {self.user.role}" if self.user else ": login first")
+                )
+        except GrammarError as why:
+            self.say(str(why))
+            self._go_on()
+            return
+        self._page_left = self.terminal.rows - 1
+        try:
+            made = form.run(self, named)
+        except (Refusal, GrammarError, UserError) as refused:
+            made = [str(refused)]
+        except ClientError as why_not:
+            made = [gateway_words(why_not)]
+        self._start(made)
+
+    def _first_enter(self) -> None:
+        """Find out what the terminal can do, once, when somebody is there."""
+        if self._asked_terminal or not self.place.probes or self.terminal.chosen:
+            return
+        self._asked_terminal = True
+        # A dumb line shows "[5n" for a moment: the return and the blanks wipe it.
+        self._write(f"{PROBE}\r     \r")
+
+    # ---- commands ----
+
+    def _start(self, made: Any) -> None:
+        """Run what a command's function gave: nothing, lines, or a flow."""
+        if isinstance(made, Generator):
+            self._flow = made
+            self._resume(None)
+            return
+        if made:
+            self.say(*made)
+        self._go_on()
+
+    def _resume(self, answer: Any) -> None:
+        """Go on with the command that waits."""
+        flow = self._flow
+        assert flow is not None
+        waiting = isinstance(self._want, Wait)
+        self._want = None
+        self.editor.secret = False
+        try:
+            want = flow.send(answer)
+        except StopIteration:
+            self._flow = None
+            self._go_on()
+            return
+        except (Refusal, GrammarError, UserError) as why:
+            self._flow = None
+            self.say(str(why))
+            self._go_on()
+            return
+        except ClientError as why:
+            self._flow = None
+            self.say(gateway_words(why))
+            self._go_on()
+            return
+        if self._flow is not flow:
+            return  # it logged itself out
+        self._want = want
+        if isinstance(want, Ask):
+            self._until_s = self.clock() + want.time_s
+            self._page_left = self.terminal.rows - 1
+            self._pump_all()
+            self.editor.begin(clean(want.prompt), want.secret)
+        elif isinstance(want, Wait):
+            self._until_s = self.clock() + want.time_s
+            self._pump_all()
+            if not waiting:
+                self.editor.begin("")
+        else:
+            self._begin_live(want)
+
+    def _pump_all(self) -> None:
+        """Send everything, without pages: a question stands behind it."""
+        pager, self.terminal.pager = self.terminal.pager, False
+        self._pump()
+        self.terminal.pager = pager
+
+    def _go_on(self) -> None:
+        """After a command: what is left of its lines, then the prompt."""
+        self._pump()
+        if not self._more and not self.ended:
+            self._prompt()
+
+    def _prompt(self) -> None:
+        name = clean(self.plant.name)
+        who = self.user.name if self.user is not None else ""
+        shown = f"{who}@{name}" if who and name else who or name or "tidegate"
+        if self.beside is not None:
+            shown += f" [{self.beside.words}]"
+        self.editor.columns = self.terminal.columns
+        self.editor.begin(f"{shown}> ")
+
+    def _turn_page(self, key: Key) -> None:
+        self._write("\r" + " " * 27 + "\r")
+        self._more = False
+        # Anything but a blank is the beginning of the next command: nobody has to page to the end to say stop.
+        typed = key.text.lstrip() if key.kind == "text" else ""
+        if typed or key.text == "interrupt":
+            self._lines.clear()
+        self._page_left = 1 if key == Key("key", "enter") else self.terminal.rows - 1
+        self._pump()
+        if not self._more:
+            self._prompt()
+            if typed and typed.lower() != "q":
+                self._text(typed)
+
+    def _help(self) -> None:
+        before = self.editor.text[: self.editor.cursor]
+        rows = self.grammar.help(before, self.may)
+        self._write("?\r\n")
+        self._page_left = self.terminal.rows - 1
+        width = min(34, max((len(form) for form, _ in rows), default=0))
+        self.say(*(f"  {form:<{width}}  {text}" for form, text in rows))
+        if not rows:
+            self.say("  nothing can follow here")
+        if before.strip():
+            self._pump_all()
+        else:
+            self._pump()
+        if not self._more:
+            self.editor.redraw()
+
+    def _complete(self) -> None:
+        editor = self.editor
+        before = editor.text[: editor.cursor]
+        more, found = self.grammar.complete(before, self._named_words)
+        if more:
+            editor.insert(more)
+        elif len(found) > 1:
+            self._write("\r\n")
+            shown = "  ".join(clean(word) for word in found[:40]) + ("  ..." if len(found) > 40 else "")
+            self.say(shown)
+            self._pump_all()
+            editor.redraw()
+
+    def _named_words(self, token: str) -> Iterable[str]:
+        """Candidates for a token in upper case."""
+        if token in ("POINT", "PATTERN"):
+            return self.plant.names
+        if token == "ROLE":
+            return wire.ROLES
+        if token == "USER" and self.user is not None:
+            try:
+                return list(self.users.all())
+            except UserError:
+                return ()
+        if token == "KEY" and self.staged is not None:
+            keys: Iterable[str] = self.staged.keys
+            return keys
+        return {"TIME": ("30s", "5min", "1h"), "POWER": ("1kW",)}.get(token, ())
+
+    # ---- the screen ----
+
+    def _begin_live(self, want: Live) -> None:
+        lines = want.draw()
+        big_enough = self.terminal.rows >= ROWS_MIN and self.terminal.columns >= COLUMNS_MIN
+        if not self.terminal.vt100 or not big_enough:
+            if self.terminal.vt100:
+                self.say(
+                    f"the terminal is {self.terminal.columns} x {self.terminal.rows}; "
+                    f"the screen needs {COLUMNS_MIN} x {ROWS_MIN}, so here it is as lines:"
+                )
+            self.say(*lines)
+            self._resume(None)
+            return
+        self._lines.clear()
+        self._screen = Screen(self.terminal.rows, self.terminal.columns)
+        self._screen.draw([clean(line) for line in lines])
+        self._write(self._screen.emit(0))
+        self._refresh_s = self.clock() + REFRESH_S
+
+    def _leave_screen(self) -> None:
+        if self._screen is not None:
+            self._write(f"\x1b[{self._screen.rows};1H\r\n")
+            self._screen = None
+
+    def _end_live(self, key: Key) -> None:
+        """Any key leaves the screen, and what was typed begins the next line, so that `stop` can be typed at once."""
+        self._leave_screen()
+        self._resume(None)
+        if key.kind == "text" and key.text.lower() != "q" and self._flow is None:
+            self._text(key.text)
+
+    # ---- time ----
+
+    def tick(self) -> None:
+        """Let time pass; called several times a second."""
+        now_s = self.clock()
+        self.plant.poll()
+        if self.ended:
+            return
+        if self.beside is not None:
+            self.beside.tick(self)
+        self._presence(now_s)
+        if self._screen is not None and now_s >= self._refresh_s and isinstance(self._want, Live):
+            self._refresh_s = now_s + REFRESH_S
+            self._screen.draw([clean(line) for line in self._want.draw()])
+            self._write(self._screen.emit(REFRESH_BYTES))
+        if isinstance(self._want, Ask | Wait) and now_s >= self._until_s:
+            asked = isinstance(self._want, Ask)
+            if asked:
+                self._write("\r\n")
+                self.say("no answer in time: nothing was done")
+            self._resume(None if asked else False)
+        idle_s = now_s - self._key_s
+        if self.user is not None and idle_s >= IDLE_S and self.beside is None:
+            self.log_out(f"no key for {IDLE_S / 60:.0f} minutes")
+        elif not self.editor.empty and idle_s >= HALF_LINE_S and self._flow is None:
+            self._write("\r\n")
+            self.say(f"half a line was dropped: nothing came for {HALF_LINE_S:.0f} s")
+            self._pump()
+            self._prompt()
+
+    def present(self) -> bool:
+        """Whether somebody can still stop what goes on: by carrier, by the terminal's answers, or by keys."""
+        carrier = self.place.carrier()
+        if carrier is not None:
+            return carrier
+        if self._answers:
+            return self._missed <= PROBES_MISSED
+        return self.clock() - self._key_s < KEY_PRESENCE_S
+
+    def _presence(self, now_s: float) -> None:
+        if self.user is None:
+            return
+        every_s = PROBE_MANUAL_S if self.beside is not None else PROBE_S
+        if self._answers and self.place.carrier() is None and now_s - self._probe_s >= every_s:
+            self._probe_s = now_s
+            self._missed += 1
+            self._write(PROBE)
+        if self._answers and self.place.carrier() is None and self._missed > PROBES_MISSED:
+            self.log_out("the terminal does not answer any more")
+
+    # ---- the terminal ----
+
+    def _terminal_says(self, key: Key) -> None:
+        self._missed = 0
+        if self.terminal.chosen:
+            self._answers = True
+        elif key.kind == "alive" and not self._answers:
+            self._answers = self.terminal.vt100 = True
+            self._write(FIND_SIZE)
+        elif key.kind == "cursor" and 1 <= key.row <= 999 and 1 <= key.column <= 999:
+            self.terminal.rows, self.terminal.columns = max(4, key.row), max(20, key.column)
+            self.editor.columns = self.terminal.columns
+
+    def _noise(self, now_s: float) -> None:
+        self._garbage += 1
+        if self._screen is None and not self._more:
+            self.editor.noise()
+        if self._garbage >= GARBAGE_BYTES and now_s - self._noise_s >= GARBAGE_EVERY_S:
+            self._offer_baud()
+
+    def _offer_baud(self) -> None:
+        """When most of what comes is unreadable, the speed is wrong or the line is noisy."""
+        now_s = self.clock()
+        if self._garbage >= GARBAGE_BYTES and self._garbage > self._readable / 4:
+            if now_s - self._noise_s >= GARBAGE_EVERY_S:
+                self._noise_s = now_s
+                self.say(f"unreadable characters: set the terminal to {self.place.baud} baud, 8 data bits, no parity")
+                if self._flow is None:
+                    self._pump()
+            self._garbage = self._readable = 0
+
+
+def gateway_words(why: ClientError) -> str:
+    """A refusal of the gateway as one line."""
+    if why.code == "no-answer":
+        return f"the gateway does not answer, so nothing was done: {why.text}"
+    return f"refused ({why.code}): {why.text}"

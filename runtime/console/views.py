@@ -1,0 +1,192 @@
+"""What can be looked at: alarms, why, points, a plot of the past, the log. Each gives lines."""
+
+import fnmatch
+import math
+import time
+from typing import Any
+
+from tidegate.runtime import wire
+from tidegate.runtime.console.findings import active_faults, fault_row, findings, latched_faults
+from tidegate.runtime.console.plant import Plant
+from tidegate.runtime.console.status import why_words
+from tidegate.runtime.console.text import age, clean, labelled, number, plot, power, table, wrapped
+
+WIDTH = 79
+LOG_COUNT = 20
+FAULT_EVENTS = ("fault_on", "fault_off", "latch")
+
+
+def alarm_lines(plant: Plant) -> list[str]:
+    """Active and latched alarms, which came first, and the causes that the evidence points to."""
+    lines = []
+    active, latched = active_faults(plant), latched_faults(plant)
+    first = first_out(plant)
+    if not active and not latched:
+        lines.append("no alarm is active, none is latched")
+    else:
+        rows = []
+        for unit, fault in [*active, *(pair for pair in latched if pair not in active)]:
+            row = fault_row(plant, fault)
+            state = " ".join(
+                word
+                for word, is_so in (
+                    ("active", (unit, fault) in active),
+                    ("LATCHED", (unit, fault) in latched),
+                    ("FIRST", first.get(unit) == fault),
+                )
+                if is_so
+            )
+            rows.append((unit, fault, state, row.get("reaction", "?"), row.get("text", "")))
+        lines += table(rows, ("unit", "alarm", "state", "does", "what"))
+    causes = findings(plant)
+    for cause in causes:
+        lines += ["", *wrapped(f"> {cause.title}", WIDTH, "  ")]
+        lines += ["  " + line for line in wrapped(f"because: {cause.because}", WIDTH - 2, "  ")]
+        lines += ["  " + line for line in wrapped(f"do: {cause.remedy}", WIDTH - 2, "  ")]
+        if cause.faults:
+            lines += ["  " + line for line in wrapped(f"explains: {', '.join(sorted(cause.faults))}", WIDTH - 2, "  ")]
+    explained = frozenset().union(*(cause.faults for cause in causes)) if causes else frozenset()
+    left = [fault for _, fault in (*active, *latched) if fault not in explained]
+    for fault in dict.fromkeys(left):
+        row = fault_row(plant, fault)
+        if row:
+            lines += ["", *wrapped(f"> {fault}: {row.get('what')}", WIDTH, "  ")]
+            lines += ["  " + line for line in wrapped(f"over when: {row.get('clear')}", WIDTH - 2, "  ")]
+    return lines
+
+
+def first_out(plant: Plant) -> dict[str, str]:
+    """unit -> the fault that came first, as the gate keeps it."""
+    rows = {int(row.get("row", at)): row for at, row in enumerate(plant.describe.get("faults") or [])}
+    found = {}
+    for at in range(len(plant.units)):
+        value = plant.now.value(f"unit{at}.first_fault")
+        if value is not None and value >= 0:
+            found[f"unit{at}"] = str(rows.get(int(value), {}).get("id", int(value)))
+    return found
+
+
+def why_lines(plant: Plant) -> list[str]:
+    """Why the setpoint is what it is."""
+    told = plant.now.why
+    lines = [
+        f"setpoint  {power(told.get('setpoint_w'))} (mode {told.get('mode')})",
+        f"because   {told.get('reason')}: {why_words(plant)}",
+        f"wanted    {power(told.get('request_w'))}, by {told.get('preference')}",
+        f"corridor  {power(told.get('corridor_lo_w'))} to {power(told.get('corridor_hi_w'))}"
+        "  (what the policies leave)",
+        f"envelope  {power(told.get('envelope_lo_w'))} to {power(told.get('envelope_hi_w'))}  (what the units can)",
+        f"site      grid {power(told.get('grid_w'))} + battery {power(told.get('ess_w'))}"
+        f" = load {power(told.get('load_w'))}",
+        f"limit     import {power(told.get('grid_limit_w'))}",
+    ]
+    if told.get("shortfall_w"):
+        lines.append(f"short     of a limit by {power(told['shortfall_w'])}")
+    lines += labelled("faults", ", ".join(told.get("faults") or []) or "none", WIDTH, 10)
+    lines += labelled("latched", ", ".join(told.get("latches") or []) or "none", WIDTH, 10)
+    lease = told.get("lease")
+    if lease:
+        lines.append(f"lease     {lease['holder']} ({lease['priority']}), {lease['expires_ms']} ms left")
+    if told.get("stopped"):
+        lines.append("stopped   by order; arm lifts it")
+    for cause in findings(plant):
+        lines += labelled("cause", cause.title, WIDTH, 10)
+    return lines
+
+
+def matching(plant: Plant, pattern: str) -> list[str]:
+    """Points whose name holds the pattern; * and ? as in a shell."""
+    if any(mark in pattern for mark in "*?["):
+        return [name for name in plant.names if fnmatch.fnmatchcase(name, pattern)]
+    return [name for name in plant.names if pattern in name]
+
+
+def point_lines(plant: Plant, pattern: str) -> list[str]:
+    """Values with quality and age."""
+    names = matching(plant, pattern)
+    if not names:
+        return [f"no point matches {pattern!r}; points alone lists all"]
+    rows = []
+    for name in names:
+        point = plant.now.points.get(name)
+        quality = wire.QUALITIES[point.quality] if point is not None and point.quality < 5 else "?"
+        value = number(point.value if point is not None else None, plant.unit_of(name))
+        shown = quality if quality == "good" else quality.upper()
+        rows.append((name, value, shown, age(plant.now.age_ms(name))))
+    return table(rows, ("point", "value", "quality", "age"), (1, 3))
+
+
+def watch_lines(plant: Plant, names: list[str]) -> list[str]:
+    """A few points with a bar each, for a screen that is repainted."""
+    lines = [f"{clean(plant.name)}  {time.strftime('%H:%M:%S', time.gmtime())} UTC   any key ends", ""]
+    if plant.silent:
+        lines[1] = f"! no answer: {clean(plant.silent)}"[:WIDTH]
+    width = max((len(name) for name in names), default=0)
+    for name in names:
+        seen = [value for _, value in plant.past(name, 60.0) if math.isfinite(value)]
+        spread = f"{number(min(seen))} to {number(max(seen))}" if seen else ""
+        quality = wire.QUALITIES[plant.now.quality(name)]
+        mark = "" if quality == "good" else quality.upper()
+        value = number(plant.now.value(name), plant.unit_of(name))
+        lines.append(f"{name:<{width}}  {value:>12}  {mark:<7}  minute: {spread}"[:WIDTH].rstrip())
+    return lines
+
+
+def trend_lines(plant: Plant, name: str, length_s: float, height: int = 12) -> list[str]:
+    """The last minutes of a point as a plot."""
+    if name not in plant.names:
+        near = matching(plant, name)
+        if len(near) != 1:
+            return [f"{name!r} is no point" + (f"; did you mean {', '.join(near[:4])}?" if near else "")]
+        name = near[0]
+    seen = list(plant.past(name, length_s))
+    if len(seen) < 2:
+        return ["nothing is remembered yet; the console looks once a second"]
+    values = [value for _, value in seen]
+    known = [value for value in values if math.isfinite(value)]
+    gaps = len(values) - len(known)
+    head = f"{name} {plant.unit_of(name)}, one look a second" + (f", {gaps} without a reading" if gaps else "")
+    lines = [head, *plot(values, 64, height)]
+    width = min(64, len(values))
+    left = f"-{seen[0][0]:.0f} s"
+    return [*lines, f"{'':>10} +{'-' * width}", f"{'':>12}{left}{'now':>{max(4, width - len(left))}}"]
+
+
+def newest_events(plant: Plant, count: int) -> list[dict[str, Any]]:
+    """The newest journaled events of this boot, oldest first. Raises ClientError."""
+    answer = plant.ask("health")
+    durable = ((answer["health"].get("gateway") or {}).get("durable") or {}).get("event", -1)
+    boot = answer.get("boot")
+    if durable < 0 or not boot:
+        return []
+    found: list[dict[str, Any]] = []
+    seq = max(-1, durable - count)
+    while seq < durable:
+        got = plant.ask("replay", stream="event", boot=boot, seq=seq, count=min(256, count))
+        if not got["records"]:
+            break
+        found += [record for record in got["records"] if record.get("boot") == boot]
+        seq = found[-1]["seq"] if found else durable
+        if got["end"]:
+            break
+    return found[-count:]
+
+
+def event_line(plant: Plant, event: dict[str, Any]) -> str:
+    clock = time.strftime("%m-%d %H:%M:%S", time.gmtime(event["utc_ns"] / 1e9))
+    unit = f" unit{event['unit']}" if event.get("unit", -1) >= 0 else ""
+    row = fault_row(plant, str(event.get("name"))) if event["event"] in FAULT_EVENTS else {}
+    detail = row.get("text") or event.get("detail") or ""
+    if event["event"] == "reason" and event.get("value") is not None:
+        detail = f"{power(event['value'])} {detail}"
+    return f"{clock} {clean(event['event'])}{unit} {clean(event['name'])} {clean(detail)}".rstrip()
+
+
+def log_lines(plant: Plant, count: int, only: tuple[str, ...] = ()) -> list[str]:
+    """The newest events, all or of some kinds. Raises ClientError."""
+    asked = min(2048, count * 8) if only else count
+    events = [event for event in newest_events(plant, asked) if not only or event["event"] in only][-count:]
+    lines = []
+    for event in events:
+        lines += wrapped(event_line(plant, event), WIDTH, " " * 15)
+    return lines or ["nothing since this start of the core"]
