@@ -163,6 +163,7 @@ class Journal:
         self.bytes_total = 0
         self._pending: list[Record] = []
         self._handle = -1
+        self._writing: Segment | None = None  # the newest segment, once this process has begun it
         self._size = 0
         self._chain = bytes(32)
         self._count = 0
@@ -183,7 +184,8 @@ class Journal:
                 broken = size >= HEADER.size + RECORD.size
                 self.damages.append(Damage(path, 0, size, "segment without a whole header", not broken))
                 if not broken:
-                    self.files.remove(path)
+                    with contextlib.suppress(OSError):
+                        self.files.remove(path)
                 continue
             self.segments.append(segment)
             self.bytes_total += self.files.size(path)
@@ -218,7 +220,11 @@ class Journal:
         if end < size:
             if self.damages and self.damages[-1].path == segment.path and self.damages[-1].offset >= end:
                 self.damages.pop()
-            self.files.truncate(segment.path, end)
+            try:
+                self.files.truncate(segment.path, end)
+            except OSError:  # read-only: what comes next starts a segment of its own, and readers skip the tail
+                self.damages.append(Damage(segment.path, end, size - end, "torn tail", False))
+                return
             self.damages.append(Damage(segment.path, end, size - end, "torn tail", True))
             self.bytes_total -= size - end
 
@@ -451,6 +457,7 @@ class Journal:
             self._chain,
         )
         self.segments.append(segment)
+        self._writing = segment
         self._chain, self._size, self._count = segment.chain, HEADER.size, 0
         self.bytes_total += HEADER.size
         self.files.write(self._handle, raw)
@@ -477,9 +484,10 @@ class Journal:
         """Give the file up after an error; what it holds that was durable stays, the rest is cut off if that works."""
         with contextlib.suppress(OSError):
             self._close()
-        if not self.segments:
-            return
-        segment = self.segments[-1]
+        segment = self._writing
+        if segment is None:
+            return  # nothing was begun: what stands there is from before, and durable
+        self._writing = None
         keep = self._size if self._count else 0
         with contextlib.suppress(OSError):
             if keep:
@@ -488,6 +496,7 @@ class Journal:
                 self.files.remove(segment.path)
         if not keep:
             self.segments.pop()
+            self.bytes_total -= HEADER.size
             self._chain = segment.previous
 
     def drop_oldest(self) -> Segment | None:

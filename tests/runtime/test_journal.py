@@ -213,3 +213,31 @@ def test_dropping_the_oldest_never_takes_the_one_that_is_written(tmp_path):
         pass
     assert len(journal.segments) == 1
     assert seqs(journal)[-1] == (BOOT_A, 29)
+
+
+class FullDisk(DiskFiles):
+    """A disk that takes no new file while `full`."""
+
+    full = True
+
+    def create(self, path: Path) -> int:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        return super().create(path)
+
+
+def test_a_disk_that_takes_no_new_file_costs_no_record_of_an_earlier_process(tmp_path):
+    write(tmp_path, range(5)).close()
+    disk = FullDisk()
+    journal = Journal(tmp_path, "meter", files=disk)
+    for seq in range(5, 8):
+        journal.append(record(seq))
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space"):
+            journal.sync()
+        assert seqs(journal) == [(BOOT_A, n) for n in range(5)]
+    disk.full = False
+    assert [one.seq for one in journal.sync()] == [5, 6, 7]
+    journal.close()
+    again = Journal(tmp_path, "meter")
+    assert seqs(again) == [(BOOT_A, n) for n in range(8)] and again.verify() == [] and not again.damages
