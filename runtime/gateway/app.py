@@ -13,7 +13,8 @@ import zmq
 
 from tidegate.ext import shared
 from tidegate.runtime import wire
-from tidegate.runtime.gateway.desk import EXPORT, IMPORT, Desk
+from tidegate.runtime.gateway.desk import EXPORT, IMPORT, Desk, Held
+from tidegate.runtime.gateway.kept import LeaseFile
 from tidegate.runtime.gateway.peers import Bucket, Peer, Peers
 from tidegate.runtime.gateway.recorder import Recorder
 from tidegate.runtime.gateway.records import Records
@@ -96,7 +97,9 @@ class Gateway:
             site_import_w_max=_limit(limits.get("connection_import_w_max")),
             site_export_w_max=_limit(limits.get("connection_export_w_max")),
             keep_stop=self._keep_stop,
+            keep_lease=self._keep_lease,
         )
+        self._lease_file = LeaseFile(runtime / "lease", self.boot)
         self._stop_mark = state / "stopped"
         now_ns = time.monotonic_ns()
         if self._stop_mark.exists():
@@ -105,6 +108,9 @@ class Gateway:
             order = memory.order(kind)
             if order is not None:
                 self.desk.take_over(kind, order.value, order.expires_t_ns, now_ns)
+        held = self._lease_file.read()
+        if held is not None:
+            self.desk.resume(held, now_ns)
         self.server = Server(describe, memory, self.records, self.recorder, self.desk, self._send)
         self.server.health_more = self._health
         self.peers = Peers(os.geteuid(), str(options.get("local_role", "operate")))
@@ -201,6 +207,13 @@ class Gateway:
             self._tell(
                 "order", "not kept", f"{self._stop_mark}: {why.strerror}; it is in force until the core restarts"
             )
+
+    def _keep_lease(self, held: Held | None) -> None:
+        """A restart of the gateway ends no lease before its time; where that cannot be kept, it does."""
+        try:
+            self._lease_file.write(held)
+        except OSError as why:
+            self._tell("lease", "not kept", f"{self._lease_file.path}: {why.strerror}; it ends if the gateway restarts")
 
     # ---- the loop ----
 

@@ -71,6 +71,7 @@ class Desk:
     """Decides who may order what, and keeps the mailbox as the orders in force want it.
 
     keep_stop : called with True at a stop and False at its end, so that a stop outlives a restart of everything.
+    keep_lease : called with the lease, or None, whenever it changed, so that it outlives a restart of the gateway.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Desk:
         site_import_w_max: float = math.inf,
         site_export_w_max: float = math.inf,
         keep_stop: Callable[[bool], None] = lambda stopped: None,
+        keep_lease: Callable[[Held | None], None] = lambda held: None,
     ) -> None:
         self.mailbox = mailbox
         self.site_import_w_max = site_import_w_max
@@ -91,6 +93,7 @@ class Desk:
         self.plan_owner = ""
         self.stopped = False
         self._keep_stop = keep_stop
+        self._keep_lease = keep_lease
         self.news: list[tuple[str, str, str]] = []  # (event, name, detail) for the audit trail
         self._number = secrets.randbits(48)
         self._put: dict[int, tuple[float, int]] = {}
@@ -133,17 +136,20 @@ class Desk:
             held = Held(secrets.token_hex(16), peer.name, request.priority, period_ns, now_ns + 3 * period_ns)
             self.lease = held
             self._say("lease", "acquired", f"{peer.who} ({request.priority}), period {request.period_ms} ms")
+            self._keep_lease(held)
         else:
             if held is None or request.lease != held.id or held.peer != peer.name:
                 raise Refused("no-lease", "that lease is not held any more" if request.lease else "lease is missing")
             if request.action == "release":
                 self._end_setpoint()
                 self.lease = None
+                self._keep_lease(None)
                 self._say("lease", "released", peer.who)
                 return {"lease": held.id, "expires_ms": 0}
             held.expires_ns = now_ns + 3 * held.period_ns
             if held.setpoint_w is not None:
                 self._order(SETPOINT, held.setpoint_w, min(held.until_ns, held.expires_ns))
+            self._keep_lease(held)
         return {"lease": held.id, "expires_ms": _left_ms(held.expires_ns, now_ns), "next_seq": held.seq + 1}
 
     def setpoint(self, request: wire.Setpoint, peer: Peer, now_ns: int) -> Order:
@@ -159,6 +165,8 @@ class Desk:
         held.setpoint_w = request.setpoint_w + 0.0  # -0.0 becomes 0.0
         held.until_ns = now_ns + request.for_ms * MS
         seq = self._order(SETPOINT, held.setpoint_w, min(held.until_ns, held.expires_ns))
+        # Kept behind the order: killed in between, the holder's second try does the same once more.
+        self._keep_lease(held)
         self._say("order", "setpoint", f"{peer.who}: {held.setpoint_w:.0f} W for {request.for_ms} ms")
         return Order(SETPOINT, seq, wanted=held.setpoint_w)
 
@@ -242,6 +250,15 @@ class Desk:
                 held.export_w_max = value
             self._put[kind] = (value, expires_ns)
 
+    def resume(self, held: Held, now_ns: int) -> None:
+        """Go on with the lease of a gateway before this one, for as long as it had left."""
+        if held.expires_ns <= now_ns:
+            return
+        self.lease = held
+        if held.setpoint_w is not None:
+            self._put[SETPOINT] = (held.setpoint_w, min(held.until_ns, held.expires_ns))
+        self._say("lease", "resumed", f"{held.peer} ({held.priority}), {_left_ms(held.expires_ns, now_ns)} ms left")
+
     def ack(self, peer: Peer, now_ns: int) -> Order:
         """Acknowledge latches whose cause is gone."""
         self._say("order", "ack", peer.who)
@@ -275,6 +292,7 @@ class Desk:
             self._say("lease", "expired", f"{held.peer} did not renew within {3 * held.period_ns // MS} ms")
             self._end_setpoint()
             self.lease = None
+            self._keep_lease(None)
         elif held is not None and held.setpoint_w is not None and now_ns >= held.until_ns:
             self._end_setpoint()
         over = [name for name, limit in self.limits.items() if now_ns >= limit.until_ns]

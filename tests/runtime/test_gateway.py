@@ -321,3 +321,67 @@ def test_a_command_on_behalf_of_somebody_names_both_in_the_journal(gateway):
                 found[event["name"]] = event["detail"]
     assert found["stop"].endswith(" for anna") and found["login"].endswith(" for anna: at ttyS0")
     assert " for " not in found["run"]
+
+
+def test_a_lease_outlives_a_restart_of_the_gateway_and_nobody_else_gets_it(core, start_gateway):
+    core.step()
+    core.beat()
+    first = start_gateway()
+    with first.client(timeout_s=5) as site:
+        lease = site.ask("lease", action="acquire", period_ms=3000)
+        site.ask("setpoint", lease=lease["lease"], seq=4, setpoint_w=700.0, for_ms=60_000)
+        order = core.memory.order(1)
+        first.close()
+        second = start_gateway()
+        told = site.why()["lease"]
+        assert told["setpoint_w"] == 700.0 and 0 < told["expires_ms"] <= lease["expires_ms"]
+        assert core.memory.order(1) == order, "the restart itself touches nothing"
+        with pytest.raises(clients.ClientError) as refused:
+            site.ask("setpoint", lease=lease["lease"], seq=4, setpoint_w=900.0, for_ms=60_000)
+        assert refused.value.code == "replayed"
+        renewed = site.ask("lease", action="renew", lease=lease["lease"])
+        assert renewed["next_seq"] == 5 and core.memory.order(1).expires_t_ns > order.expires_t_ns
+        site.ask("lease", action="release", lease=lease["lease"])
+        assert core.memory.order(1).expires_t_ns == 0
+        second.close()
+        start_gateway()
+        assert site.why()["lease"] is None
+
+
+def test_a_lease_that_ran_out_while_the_gateway_was_away_is_not_resumed(core, start_gateway):
+    core.step()
+    core.beat()
+    first = start_gateway()
+    with first.client() as site:
+        site.ask("lease", action="acquire", period_ms=50)
+    first.gateway.desk.expire = lambda now_ns: None  # away: nobody ends it
+    first.close()
+    time.sleep(0.2)
+    with start_gateway().client() as site:
+        assert site.why()["lease"] is None
+
+
+def test_a_lease_of_another_start_of_the_core_is_not_resumed(core, start_gateway):
+    core.step()
+    core.beat()
+    first = start_gateway()
+    with first.client() as site:
+        site.ask("lease", action="acquire", period_ms=3000)
+    first.close()
+    core.boot(b"another boot id.")
+    with start_gateway().client() as site:
+        assert site.why()["lease"] is None
+
+
+def test_a_client_keeps_its_lease_while_the_gateway_restarts(core, start_gateway):
+    core.step()
+    core.beat()
+    first = start_gateway()
+    with first.client(timeout_s=10) as site, site.lease(period_s=0.5) as lease:
+        lease.setpoint(300.0, 60)
+        first.close()
+        start_gateway()
+        time.sleep(1.2)
+        assert not lease.lost
+        assert lease.setpoint(400.0, 60)["status"] in ("applied", "clamped")
+        assert core.memory.order(1).value == 400.0
