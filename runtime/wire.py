@@ -134,9 +134,12 @@ class Health(Read, tag="health", kw_only=True):
 
 
 class Replay(Read, tag="replay", kw_only=True):
-    """Journaled records behind (boot, seq); boot left out = from the oldest that is held."""
+    """Journaled records behind (boot, seq); boot left out = from the oldest that is held.
 
-    stream: Literal["meter", "event"]
+    `total` has the quarter hours of meter samples that had to go.
+    """
+
+    stream: Literal["meter", "event", "total"]
     boot: Boot | None = None
     seq: Annotated[int, msgspec.Meta(ge=-1, le=INTEGER_MAX, description="the last one that you have; -1 = none")] = -1
     count: Annotated[int, msgspec.Meta(ge=1, le=512)] = 256

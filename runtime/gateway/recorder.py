@@ -75,6 +75,10 @@ class Recorder:
             self._ask.notify()
             return True
 
+    def stream(self, name: str) -> Journal:
+        """The journal that a replay reads; `total` holds the quarter hours whose samples are gone."""
+        return self.retention.totals if name == "total" and self.retention is not None else self.journals[name]
+
     @property
     def waiting(self) -> int:
         return len(self._queue) + sum(journal.pending for journal in self.journals.values())

@@ -1,6 +1,7 @@
 """Requests in, answers out: roles, token buckets, idempotence, and what the core made of an order."""
 
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,7 +53,7 @@ class Server:
         self.send = send
         self.answers = Answers()
         self.waiting: list[Waiting] = []
-        self.counts = {"requests": 0, "refused": 0, "malformed": 0, "dropped": 0, "commands": 0}
+        self.counts = {"requests": 0, "refused": 0, "malformed": 0, "dropped": 0, "commands": 0, "failed": 0}
         self.health_more: Callable[[], dict[str, Any]] = dict
         self._index = {name: i for i, name in enumerate(records.names)}
         self._describe = {
@@ -87,8 +88,18 @@ class Server:
                     return
             self.counts["refused"] += 1
             answer = self._refusal(request, why)
+        except Exception as why:  # a request of ours that we cannot serve must not end the gateway
+            answer = self._failure(request, why)
         if answer is not None:
             self.send(route, answer)
+
+    def _failure(self, request: Any, why: Exception) -> bytes:
+        """The answer where the gateway itself failed; the log has the place, the journal the fact."""
+        traceback.print_exception(why)
+        said = f"{type(why).__name__}: {why}"[: wire.TEXT_MAX]
+        self.counts["failed"] += 1
+        self.desk.news.append(("gateway", "internal", said))
+        return self._refusal(request, Refused("internal", said))
 
     def _admit(self, peer: Peer, request: Any, now_ns: int) -> None:
         op = _op(request)
@@ -416,7 +427,7 @@ class Server:
         }
 
     def _replay(self, route: Any, request: Any, head: dict[str, Any]) -> bytes | None:
-        journal = self.recorder.journals[request.stream]
+        journal = self.recorder.stream(request.stream)
         boot = bytes.fromhex(request.boot) if request.boot else None
 
         def job() -> bytes:
@@ -438,7 +449,7 @@ class Server:
         if isinstance(result, Refused):
             result = self._refusal(request, result)
         elif isinstance(result, Exception):
-            result = self._refusal(request, Refused("internal", f"{type(result).__name__}: {result}"[: wire.TEXT_MAX]))
+            result = self._failure(request, result)
         self.send(route, result)
 
 

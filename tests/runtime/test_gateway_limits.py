@@ -7,6 +7,7 @@ import pytest
 import zmq
 
 from tidegate.runtime import client as clients
+from tidegate.runtime.gateway.desk import LIMITS_MAX, LimitHeld
 from tidegate.runtime.gateway.peers import Answers, Bucket, Peers
 from tidegate.runtime.journal import Journal
 
@@ -150,3 +151,58 @@ def test_answers_are_kept_for_ten_minutes_and_never_without_bound():
     for number in range(10_000):
         answers.keep("a", str(number), 12, b"x")
     assert len(answers) == 4096
+
+
+def test_more_replays_than_the_bucket_holds_are_busy(gateway):
+    codes = set()
+    with gateway.client() as site:
+        for _ in range(200):
+            try:
+                site.ask("replay", stream="event")
+            except clients.ClientError as why:
+                codes.add(why.code)
+                assert "replay a second" in why.text and why.answer["expires_ms"] > 0
+                break
+    assert codes == {"busy"}
+
+
+def test_more_holders_of_limits_than_there_is_room_for_are_refused(gateway):
+    desk = gateway.gateway.desk
+    with gateway.client() as site:
+        end_ns = time.monotonic_ns() + 3600 * 10**9
+        for number in range(LIMITS_MAX):
+            desk.limits[f"peer {number}"] = LimitHeld(50_000.0, 50_000.0, end_ns)
+        with pytest.raises(clients.ClientError) as refused:
+            site.limit(import_w_max=30_000.0, for_s=1)
+    assert refused.value.code == "unavailable" and "64 peers" in refused.value.text
+
+
+def test_a_request_that_the_gateway_cannot_serve_is_answered_and_ends_nothing(gateway, monkeypatch):
+    with gateway.client() as site:
+        with monkeypatch.context() as broken:
+            broken.setattr(gateway.gateway.server, "why", lambda: {}["missing"])
+            with pytest.raises(clients.ClientError) as refused:
+                site.why()
+        assert refused.value.code == "internal" and "KeyError" in refused.value.text
+        assert site.why()["mode"] == "run" and site.health()["requests"]["failed"] == 1
+
+
+def test_the_quarter_hours_of_samples_that_had_to_go_can_be_asked_for(core, gateway):
+    retention = gateway.gateway.recorder.retention
+    boot = gateway.gateway.records.boot
+    with gateway.client() as site:
+        assert site.replay("total") == ([], True)
+        retention.meter.segment_bytes = 1  # each group of records becomes a segment of its own
+        for _ in range(3):
+            core.meter()
+            time.sleep(0.25)
+        retention.samples_bytes = 1
+        until = time.monotonic() + 10
+        while len(retention.meter.segments) > 1 and time.monotonic() < until:
+            core.event(code=0)
+            time.sleep(0.12)
+        records, end = site.replay("total")
+    assert end and records and {record["kind"] for record in records} == {"total"}
+    first = records[0]
+    assert first["boot"] == boot and first["quarter_utc_s"] % 900 == 0 and first["count"] >= 1
+    assert first["first"]["points"].keys() == first["last"]["points"].keys()
