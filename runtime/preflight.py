@@ -2,10 +2,20 @@
 
 import importlib.util
 import os
+from importlib.resources import files
 from pathlib import Path
 
 from tidegate.config.compile import compile_site
 from tidegate.config.site import EXIT_CONTENT, Site, SiteError, load_site
+
+SHIPPED = Path(str(files("tidegate.config").joinpath("sites")))
+
+
+def place_of(site: str | os.PathLike[str]) -> Path:
+    """The file that a word on the command line means: a path, or the name of a site that is shipped (`simulated`)."""
+    path = Path(site)
+    shipped = SHIPPED / f"{site}.toml"
+    return shipped if not path.exists() and path.name == str(site) and shipped.exists() else path
 
 
 def prepare(site: str | os.PathLike[str] | Site, *, accounts: bool = True) -> tuple[Site, bytes]:
@@ -14,8 +24,8 @@ def prepare(site: str | os.PathLike[str] | Site, *, accounts: bool = True) -> tu
     accounts : also check the files that the carbon sidecar needs.
     Raises SiteError that names the file, each key and the remedy.
     """
-    path = "the site" if isinstance(site, Site) else str(Path(site))
-    loaded = site if isinstance(site, Site) else load_site(site)
+    path = "the site" if isinstance(site, Site) else str(place_of(site))
+    loaded = site if isinstance(site, Site) else load_site(path)
     try:
         blob = compile_site(loaded)
     except SiteError as why:

@@ -25,7 +25,7 @@ from tidegate.ext import program
 from tidegate.ext.shared import Shared
 from tidegate.runtime.children import Child, Watch, eventually
 from tidegate.runtime.paths import SiteLock, runtime_dir, state_dir
-from tidegate.runtime.preflight import prepare
+from tidegate.runtime.preflight import place_of, prepare
 
 if TYPE_CHECKING:
     from tidegate.runtime.client import Client
@@ -64,7 +64,7 @@ class Supervisor:
         sidecar: bool = True,
         core_words: list[str] | None = None,
     ) -> None:
-        self.path = None if isinstance(site, Site) else Path(site)
+        self.path = None if isinstance(site, Site) else place_of(site)
         self.site, self.blob = prepare(site, accounts=sidecar)
         self.describe = program.describe(self.blob)
         self.name = self.site.site.name

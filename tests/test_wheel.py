@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,3 +48,30 @@ def test_quick_demo_runs_from_the_wheel(installed: Path) -> None:
     summary = json.loads((installed / "out" / "summary.json").read_text())
     assert summary["carbon"]["balance_error_ug"] == 0
     assert (installed / "out" / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.timeout(900)
+def test_a_newcomer_hears_a_site_with_the_wheel_and_the_readmes_lines(installed: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "Client" in block)
+    assert len(code.strip().splitlines()) <= 6 and "tidegate run simulated" in readme
+    clean = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV", "TIDEGATE"))
+    }
+    clean.update(TIDEGATE_RUNTIME_DIR=str(installed / "run"), TIDEGATE_STATE_DIR=str(installed / "state"))
+    how: dict[str, Any] = {"cwd": installed, "env": clean, "text": True, "stdout": subprocess.PIPE}
+    with subprocess.Popen([installed / "env/bin/tidegate", "run", "simulated"], **how) as site:
+        try:
+            assert site.stdout is not None
+            assert " runs; core pid" in site.stdout.readline()
+            with subprocess.Popen([installed / "env/bin/python", "-u", "-c", code], **how) as newcomer:
+                try:
+                    assert newcomer.stdout is not None
+                    assert "'site.grid_w': Point(value=" in newcomer.stdout.readline()
+                    first, second = (newcomer.stdout.readline().split() for _ in range(2))
+                    assert int(second[0]) == int(first[0]) + 1 and second[1].startswith("[")
+                finally:
+                    newcomer.kill()
+        finally:
+            site.terminate()
+            assert site.wait(60) == 0

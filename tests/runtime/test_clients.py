@@ -5,12 +5,14 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import msgpack
 import pytest
 from rich.console import Console
 
@@ -171,3 +173,22 @@ def test_the_lines_of_python_in_the_readme_print_a_value_and_records(core, gatew
             assert int(second.split()[0]) == int(first.split()[0]) + 1
         finally:
             newcomer.kill()
+
+
+def test_the_c_example_of_the_docs_gets_an_answer_from_the_gateway(core, gateway, tmp_path):
+    page = Path(__file__).parents[2] / "docs" / "api.md"
+    if not page.exists() or not Path("/usr/include/zmq.h").exists() or shutil.which("gcc") is None:
+        pytest.skip("the docs, a C compiler or zmq.h (Debian package libzmq3-dev) is not here")
+    core.values["site.grid_w"] = (41_234.0, 1)
+    core.step()
+    (example,) = re.findall(r"```c\n(.*?)```", page.read_text(), re.S)
+    example = example.replace("ipc:///run/tidegate/demo", gateway.endpoint)
+    source = tmp_path / "example.c"
+    source.write_text(
+        f"#include <stdio.h>\n#include <zmq.h>\nint main(void) {{\n{example}\n"
+        "return size < 1 || fwrite(answer, 1, size, stdout) != (size_t)size; }\n"
+    )
+    words = ["gcc", "-Wall", "-Werror", "-o", str(tmp_path / "example"), str(source), "-lzmq"]
+    subprocess.run(words, check=True, timeout=60)
+    said = subprocess.run([str(tmp_path / "example")], check=True, capture_output=True, timeout=30).stdout
+    assert msgpack.unpackb(said)["points"] == {"site.grid_w": [41_234.0, 1]}

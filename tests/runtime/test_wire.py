@@ -149,3 +149,12 @@ def test_every_code_that_is_raised_is_listed():
     source = "".join(path.read_text() for path in (ROOT / "runtime" / "gateway").glob("*.py"))
     raised = set(re.findall(r'Refused\(\s*"([a-z-]+)"', source + Path(wire.__file__).read_text()))
     assert raised <= set(wire.CODES) and len(raised) > 10
+
+
+@in_checkout
+def test_the_javascript_example_sends_the_documented_bytes():
+    literal = re.search(r"encode\((\{.*?\})\)", API.read_text())
+    assert literal is not None
+    body = json.loads(re.sub(r"(\w+):", r'"\1":', literal.group(1)))  # a JS object literal with plain keys
+    documented = re.search(r"```hex\n([0-9a-f]+)\n```", API.read_text())
+    assert documented is not None and msgpack.packb(body) == bytes.fromhex(documented.group(1))
