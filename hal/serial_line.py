@@ -4,6 +4,7 @@ Nothing here is assumed to work: `tune` says what the driver took, and `turnarou
 turnarounds of the running port whether bytes are still held back.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -46,6 +47,22 @@ def tune(fd: int, device: str, rs485: bool = False, sys_root: str = "/sys") -> T
     return tuned
 
 
+def look(fd: int, device: str, sys_root: str = "/sys") -> Tuned:
+    """What the adapter behind `fd` is set to now; changes nothing."""
+    tuned = Tuned()
+    held = bytearray(SERIAL_STRUCT_ROOM)
+    with contextlib.suppress(OSError):  # it has no such knob
+        fcntl.ioctl(fd, TIOCGSERIAL, held)
+        tuned.low_latency = bool(struct.unpack_from("=i", held, SERIAL_FLAGS_AT)[0] & ASYNC_LOW_LATENCY)
+    with contextlib.suppress(OSError, ValueError):  # not an FTDI adapter
+        tuned.latency_timer_ms = int(_timer_knob(device, sys_root).read_text())
+    return tuned
+
+
+def _timer_knob(device: str, sys_root: str) -> Path:
+    return Path(sys_root) / "bus/usb-serial/devices" / Path(os.path.realpath(device)).name / "latency_timer"
+
+
 def _low_latency(fd: int, device: str, tuned: Tuned) -> None:
     held = bytearray(SERIAL_STRUCT_ROOM)
     try:
@@ -62,7 +79,7 @@ def _low_latency(fd: int, device: str, tuned: Tuned) -> None:
 
 
 def _latency_timer(device: str, sys_root: str, tuned: Tuned) -> None:
-    knob = Path(sys_root) / "bus/usb-serial/devices" / Path(os.path.realpath(device)).name / "latency_timer"
+    knob = _timer_knob(device, sys_root)
     try:
         if knob.read_text().strip() != "1":
             knob.write_text("1")

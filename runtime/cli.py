@@ -84,7 +84,12 @@ class Tidegate(Lazy):
         "read": ("tidegate.runtime.cli_devices:read", "tools", "Read a device once."),
         "sniff": ("tidegate.runtime.cli_devices:sniff", "tools", "Listen to a bus."),
         "simulate": ("tidegate.runtime.simulate:simulate", "sim", "A simulated cabinet behind ptys, to talk to."),
-        "init": ("tidegate.runtime.commissioning.init:init", "commission", "Look at the buses, draft a site file."),
+        "doctor": (
+            "tidegate.runtime.commissioning.doctor:doctor",
+            "tools",
+            "What the machine lacks and costs.",
+        ),
+        "init": ("tidegate.runtime.commissioning.init:init", "tools", "Look at the buses, draft a site file."),
         "keys": ("tidegate.runtime.cli_keys:keys", "gateway", "Keys and roles of remote clients."),
         "console": ("tidegate.runtime.cli_console:console", "", "The serial console, in this terminal."),
         "export": ("tidegate.runtime.cli_export:export", "export", "Prometheus, Modbus TCP, MQTT."),
