@@ -30,7 +30,10 @@ ROLE_NODES = {
     "grid-meter": "grid",
     "it-meter": "it",
     "cooling-meter": "cooling",
+    "lighting-meter": "lighting",
+    "other-meter": "other",
     "pv-meter": "pv",
+    "generator-meter": "generator",
     "circuit-meter": "circuit",
     "pcs": "ess",
 }
@@ -471,6 +474,7 @@ class Compiler:
             "bus": device.bus,
             "unit_id": device.unit_id,
             "invert": device.invert,
+            "circuit_storage": list(device.circuit_storage),
             "options": {key: _option_text(value) for key, value in device.options.items()},
             "unit": self.unit_of_device.get(device.name, -1),
             "sunspec": {str(number): start for number, start in found.model_starts().items()},

@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 
 Place = Callable[[tuple[int | str, ...]], str]
 
-METERS = ("grid-meter", "it-meter", "cooling-meter", "pv-meter", "circuit-meter")
+METERS = ("grid-meter", "it-meter", "cooling-meter", "lighting-meter", "other-meter", "pv-meter", "generator-meter",
+          "circuit-meter")  # fmt: skip
 
 
 def _rows(raw: dict[str, Any], key: str) -> list[dict[str, Any]]:

@@ -27,7 +27,10 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=15)]
 Watt = Annotated[float, Field(ge=0, le=1e8)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Millisecond = Annotated[float, Field(gt=0, le=600_000)]
-Role = Literal["grid-meter", "it-meter", "cooling-meter", "pv-meter", "circuit-meter", "pcs", "bms"]
+Role = Literal[
+    "grid-meter", "it-meter", "cooling-meter", "lighting-meter", "other-meter", "pv-meter", "generator-meter",
+    "circuit-meter", "pcs", "bms",
+]  # fmt: skip
 
 
 class SiteError(Exception):
@@ -220,8 +223,24 @@ class Carbon(Strict):
     factors: Annotated[str, Field(description="grid factor table, path beside the site file")] | None = None
     grid_factor_g_per_kwh: Annotated[float, Field(ge=0, le=5000)] | None = None
     pv_factor_g_per_kwh: Annotated[float, Field(ge=0, le=5000)] = 0.0
+    generator_factor_g_per_kwh: Annotated[float, Field(ge=0, le=5000, description="of a generator-meter")] = 800.0
+    unknown_factor_g_per_kwh: Annotated[float, Field(ge=0, le=5000, description="for what no meter explains")] = 1000.0
+    policy: Annotated[
+        Literal["average", "fifo", "priority", "at-charge"], Field(description="how storage hands on carbon")
+    ] = "average"
+    losses: Annotated[
+        Literal["carried", "expensed"], Field(description="carbon of storage losses: kept by the stock, or written off")
+    ] = "carried"
+    true_up: Annotated[Literal["daily", "never"], Field(description="set the stock to the state of charge")] = "daily"
+    charge_efficiency: Annotated[float, Field(gt=0, le=1, description="DC stored per AC charged")] = 0.97
+    discharge_efficiency: Annotated[float, Field(gt=0, le=1, description="AC delivered per DC taken")] = 0.97
+    standby_w: Annotated[Watt, Field(description="what each storage unit loses at rest, DC")] = 0.0
+    prices: Annotated[str, Field(description="price table, path beside the site file")] | None = None
+    price_per_kwh: Annotated[float, Field(ge=-100, le=100)] | None = None
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "EUR"
+    jobs: Annotated[str, Field(description="folder of job logs beside the site file")] | None = None
     ledger: Annotated[str, Field(description="SQLite path or database URL")] | None = None
-    interval_s: Literal[900, 1800, 3600] = 900
+    interval_s: Literal[300, 900, 1800, 3600] = 900
 
 
 class SimulatedFault(Strict):

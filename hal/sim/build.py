@@ -15,7 +15,7 @@ import numpy as np
 
 from tidegate.ext import program as programs
 from tidegate.ext import world as worlds
-from tidegate.hal.sim.names import COMMANDS, ROLES, variable_of
+from tidegate.hal.sim.names import COMMANDS, NOWHERE, ROLES, variable_of
 
 # One LFP cell at rest: flat in the middle, steep at the ends. Shape as published for large prismatic cells.
 OCV_SOC = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
@@ -278,8 +278,8 @@ def _add_lines(built: Built) -> None:
             # A device's clock is its own: phase and, by 50 ppm, rate. Steps then meet every phase of the meter.
             interval_s = settings["meter_update_ms"] * 1e-3 * (1.0 + 50e-6 * (2.0 * float(chance.random()) - 1.0))
             meter = built.world.add_meter(
-                ROLES.get(device["role"], "it"),
-                share=float(device.get("share", 0.5)),
+                "circuit" if device["role"] in NOWHERE else ROLES.get(device["role"], "it"),
+                share=0.0 if device["role"] in NOWHERE else float(device.get("share", 0.5)),
                 interval_s=interval_s,
                 delay_s=settings["meter_delay_ms"] * 1e-3 if device["role"] == "grid-meter" else 0.0,
                 resolution_w=settings["meter_resolution_w"],

@@ -73,6 +73,7 @@ ROLES = {
     "pv-meter": "pv",
     "circuit-meter": "circuit",
 }
+NOWHERE = ("lighting-meter", "other-meter", "generator-meter")  # nothing in the simulated plant is like them: 0 W
 
 
 def variable_of(kind: str, signal: str, known: tuple[str, ...]) -> str:

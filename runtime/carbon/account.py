@@ -55,15 +55,21 @@ class Accountant:
 
     # ---- one period ----
 
-    def book(self, booked: BookedPeriod, known_utc_s: int | None = None) -> dict[str, Any]:
-        """Attribute one period and return its ledger body. `known_utc_s`: use factors as known at that time."""
-        grid = self.factors.grid_at(booked.start_utc_s, known_utc_s)
+    def book(
+        self, booked: BookedPeriod, known_utc_s: int | None = None, factors: Factors | None = None
+    ) -> dict[str, Any]:
+        """Attribute one period and return its ledger body.
+
+        known_utc_s : use factors as known at that time. factors : use these instead of the site's own.
+        """
+        factors = factors or self.factors
+        grid = factors.grid_at(booked.start_utc_s, known_utc_s)
         flags = list(booked.flags)
         opening = {}
         if not self.opened:
             opening = self._open(booked, grid)
             self.opened = True
-        period, used = self._period(booked, grid)
+        period, used = self._period(booked, grid, factors)
         opened = {name: (stock_energy_mwh(stock), stock_carbon_ug(stock)) for name, stock in self.stocks.items()}
         result = attribute(period, self.stocks, self.method)
         if result.balance_error_ug:
@@ -102,7 +108,12 @@ class Accountant:
         }  # fmt: skip
         if opening:
             body["opening"] = opening
-        consequence = self._consequence(booked, known_utc_s)
+        price, cfe_ppm = factors.price_at(booked.start_utc_s), factors.cfe_ppm_at(booked.start_utc_s)
+        if price is not None:
+            body["price_u_per_kwh"] = price
+        if cfe_ppm is not None:
+            body["cfe_ppm"] = cfe_ppm
+        consequence = self._consequence(booked, known_utc_s, factors)
         if consequence:
             body["consequence"] = consequence
         return body
@@ -129,7 +140,7 @@ class Accountant:
                 }
         return opening
 
-    def _period(self, booked: BookedPeriod, grid: Found) -> tuple[Period, dict[str, Found]]:
+    def _period(self, booked: BookedPeriod, grid: Found, factors: Factors) -> tuple[Period, dict[str, Found]]:
         inflows, loads, exports = [], [], []
         used: dict[str, Found] = {}
         charge: dict[str, int] = {}
@@ -140,7 +151,7 @@ class Accountant:
                 used[flow.node] = grid
                 inflows.append(Inflow(flow.node, mwh, grid.ug_per_kwh))
             elif flow.kind == "generation":
-                found = used[flow.node] = self.factors.source_at(flow.node)
+                found = used[flow.node] = factors.source_at(self.nodes.kinds.get(flow.node, flow.node))
                 inflows.append(Inflow(flow.node, mwh, found.ug_per_kwh, True))
             elif flow.kind == "load":
                 loads.append((flow.node, mwh))
@@ -163,6 +174,7 @@ class Accountant:
                     discharge.get(storage.node, 0),
                     storage.charge_ppm,
                     storage.discharge_ppm,
+                    storage.standby_mw * booked.length_s // 3600,
                     true_up_mwh=true_up,
                 )
             )
@@ -172,9 +184,9 @@ class Accountant:
             loads.insert(0, (self.nodes.by_difference, max(0, came - gone)))
         return Period(tuple(inflows), tuple(loads), tuple(exports), tuple(moves)), used
 
-    def _consequence(self, booked: BookedPeriod, known_utc_s: int | None) -> dict[str, Any]:
+    def _consequence(self, booked: BookedPeriod, known_utc_s: int | None, factors: Factors) -> dict[str, Any]:
         """What the battery changed elsewhere, by marginal factors. A ledger of its own, apart from the inventory."""
-        marginal = self.factors.marginal_at(booked.start_utc_s, known_utc_s)
+        marginal = factors.marginal_at(booked.start_utc_s, known_utc_s)
         if marginal is None:
             return {}
         moved = {"charge": 0, "discharge": 0}

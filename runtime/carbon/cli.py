@@ -137,8 +137,8 @@ def check_report(book: Any, path: Path) -> list[str]:
     except (ValueError, KeyError, TypeError) as error:
         return [f"{path.name}: not a report any more: {error}"]
     try:
-        known = gather(book, *span)[0]
-    except (LedgerError, TypeError) as error:
+        known = gather(book, *span, until_seq=said["ledger"]["last_seq"])[0]
+    except (LedgerError, TypeError, KeyError) as error:
         return [f"{path.name}: span: {error}"]
     # What a person gave beside the ledger cannot be made again from it; the digest alone vouches for that.
     for part, key in (("scope2", "market_based"), ("evidence", "installation"), ("evidence", "not_given")):
@@ -198,6 +198,54 @@ def report(ledger: str, start: str | None, end: str | None, span: str | None, ou
         sys.exit(EXIT_CONTENT)
     for path in found.values():
         click.echo(str(path))
+
+
+@carbon.command()
+@click.argument("ledger")
+@click.option("--author", required=True, help="Who corrects.")
+@click.option("--reason", required=True, help="Why; it stands in every report of the span.")
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="'START FLOW KWH'",
+    help="A metered energy, like '2026-03-14T10:15Z grid.import 4.25'; may be given again.",
+)
+@click.option("--factors", type=click.Path(path_type=Path, exists=True), help="Restated factors, file or folder.")
+@click.option("--from", "start", help="First moment that the restated factors count for.")
+@click.option("--to", "end", help="Moment behind the last.")
+def correct(ledger: str, author: str, reason: str, sets: tuple[str, ...], factors: Path | None, start: str | None,
+            end: str | None) -> None:  # fmt: skip
+    """Book periods of LEDGER anew by new entries; what was booked stays. Stop the sidecar before, start it after."""
+    from tidegate.runtime.carbon.corrections import CorrectionError, Edit
+    from tidegate.runtime.carbon.corrections import correct as book_anew
+    from tidegate.runtime.carbon.factors import FactorError, Factors, parse_time, read
+    from tidegate.runtime.carbon.ledger import Ledger, LedgerError
+    from tidegate.runtime.carbon.whole import to_whole
+
+    try:
+        edits = []
+        for text in sets:
+            words = text.split()
+            if len(words) != 3:
+                raise ValueError(f"--set {text!r}: expected START FLOW KWH")
+            edits.append(Edit(parse_time(words[0], "--set"), words[1], to_whole(words[2], 1_000_000)))
+        done = book_anew(
+            Ledger(ledger),
+            author=author,
+            reason=reason,
+            edits=edits,
+            factors=Factors(read(factors), 0, "") if factors else None,
+            start_utc_s=parse_time(start, "--from") if start else None,
+            end_utc_s=parse_time(end, "--to") if end else None,
+        )
+    except LedgerError as error:
+        click.echo(f"tidegate carbon: {error}", err=True)
+        sys.exit(EXIT_UNUSABLE)
+    except (CorrectionError, FactorError, ValueError, ArithmeticError) as error:
+        click.echo(f"tidegate carbon: {error}", err=True)
+        sys.exit(EXIT_CONTENT)
+    click.echo(f"{done.periods} periods booked anew")
 
 
 @carbon.command()

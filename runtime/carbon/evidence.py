@@ -139,7 +139,8 @@ class Watch:
     def __init__(self, entries: Iterable[Entry], each: Callable[[Mapping[str, Any]], None] | None = None) -> None:
         self._entries = entries
         self._each = each
-        self.first_seq = -1
+        self.first_seq = self.last_seq = -1
+        self.root = ""
         self.last: Entry | None = None
         self.longest_s = 0
         self.imports: list[tuple[int, int, int]] = []  # start, length, mWh of every period
@@ -150,6 +151,9 @@ class Watch:
             body = entry.body
             if self.last is None:
                 self.first_seq = entry.seq
+            self.first_seq = min(self.first_seq, entry.seq)
+            if entry.seq > self.last_seq:
+                self.last_seq, self.root = entry.seq, entry.hash
             self.last = entry
             self.longest_s = max(self.longest_s, body["length_s"])
             mwh = sum(flow["mwh"] for name, flow in body["flows"].items() if name.endswith(".import"))
@@ -169,17 +173,20 @@ def gather(
     residual_ug_per_kwh: int | None = None,
     installation: Mapping[str, Any] | None = None,
     each: Callable[[Mapping[str, Any]], None] | None = None,
+    until_seq: int | None = None,
 ) -> tuple[dict[str, Any], Sums, Indicators]:
     """(document, sums, ratios) of the periods that begin in [start, end), read once; `each` is given every body.
 
+    until_seq : as the ledger stood at that entry, for a report of before.
     Raises LedgerError if there are none.
     """
-    watch = Watch(ledger.entries("period", start_utc_s, end_utc_s), each)
+    watch = Watch(ledger.in_force("period", start_utc_s, end_utc_s, until_seq), each)
     sums = add_up(watch)
     if watch.last is None:
         raise LedgerError(f"no period is booked from {iso(start_utc_s)} to {iso(end_utc_s)}")
     newest = watch.last.body
-    methods = list(ledger.entries("method"))
+    methods = [entry for entry in ledger.entries("method") if entry.seq <= watch.last_seq]
+    edits = [entry for entry in ledger.entries("edit") if entry.seq <= watch.last_seq]
     method = methods[-1].body if methods else {}
     kinds = method.get("kinds", {})
     ratios = indicators(sums, kinds)
@@ -191,7 +198,7 @@ def gather(
         "site": newest["site"],
         "span": {"from_utc_s": start_utc_s, "to_utc_s": end_utc_s, "booked_from_utc_s": sums.start_utc_s,
                  "booked_to_utc_s": sums.end_utc_s, "periods": sums.periods, "not_booked_s": missing},
-        "ledger": {"first_seq": watch.first_seq, "last_seq": watch.last.seq, "root": watch.last.hash},
+        "ledger": {"first_seq": watch.first_seq, "last_seq": watch.last_seq, "root": watch.root},
         "method": {"policy": newest["method"]["policy"], "losses": newest["method"]["losses"],
                    "storages": method.get("storages", {}), "notes": method.get("notes", []),
                    "software": method.get("software", ""), "changes": len(methods)},
@@ -214,6 +221,8 @@ def gather(
                     "grid": method.get("grid_factor", {})},
         "quality_mwh": _sorted(sums.quality_mwh),
         "gaps": watch.gaps.found,
+        "edits": [_edit_row(entry) for entry in edits if entry.body["to_utc_s"] >= start_utc_s
+                  and entry.body["from_utc_s"] < end_utc_s],
         "flags": _sorted(sums.flags),
         "records": {"taken": sums.records, "lost": sums.lost},
         "evidence": _evidence(sums, ratios, installation or {}, watch.longest_s),
@@ -222,6 +231,10 @@ def gather(
         document["consequence_ug"] = {"caused_by_charging": sums.caused_ug, "avoided_by_discharging": sums.avoided_ug}
     document["sha256"] = digest(document)
     return document, sums, ratios
+
+
+def _edit_row(entry: Entry) -> dict[str, Any]:
+    return {"seq": entry.seq, **entry.body}
 
 
 def digest(document: Mapping[str, Any]) -> str:

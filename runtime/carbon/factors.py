@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,8 @@ class Factors:
     fallback_status: str = "fallback"  # "constant" where the site has nothing else on purpose
     constants: dict[str, tuple[int, str]] = field(default_factory=dict)
     marginal: Series | None = None
+    cfe: Series | None = None  # carbon-free share of the grid, ppm
+    prices: Series | None = None  # millionths of the currency per kWh
 
     def grid_at(self, utc_s: int, known_utc_s: int | None = None) -> Found:
         return self._found(self.grid, utc_s, known_utc_s)
@@ -142,10 +145,20 @@ class Factors:
                 )
         return Found(self.fallback_ug_per_kwh, self.fallback_status, self.fallback_source, 0)
 
-    def source_at(self, name: str) -> Found:
-        """Factor of an on-site source; 0 for what burns nothing, and it says so."""
-        if name in self.constants:
-            value, source = self.constants[name]
+    def cfe_ppm_at(self, utc_s: int) -> int | None:
+        """Carbon-free share of the grid, ppm; None where it is not known."""
+        got = None if self.cfe is None else self.cfe.at(utc_s)
+        return None if got is None else got[0].ug_per_kwh
+
+    def price_at(self, utc_s: int) -> int | None:
+        """Price of a kWh in millionths of the currency; None where it is not known."""
+        got = None if self.prices is None else self.prices.at(utc_s)
+        return None if got is None else got[0].ug_per_kwh
+
+    def source_at(self, role: str) -> Found:
+        """Factor of an on-site source by its role; 0 for what burns nothing, and it says so."""
+        if role in self.constants:
+            value, source = self.constants[role]
             return Found(value, "actual", source, 0)
         return Found(0, "actual", "no fuel: direct emissions 0 by definition", 0)
 
@@ -244,17 +257,31 @@ def read_csv(path: Path) -> list[Series]:
                 row["lifecycle"].strip(),
             )
         issued = row.get("issued_at", "") or ""
+        unit = row["unit"].strip()
         series.steps.append(
             Step(
                 start,
                 end,
-                parse_factor(row["value"], row["unit"].strip(), where),
+                _share_ppm(row["value"], unit, where) if kind == "cfe" else parse_factor(row["value"], unit, where),
                 status,
                 parse_time(issued, where) if issued.strip() else 0,
                 row["version"].strip(),
             )
         )
     return [series.finish() for series in found.values()]
+
+
+def _share_ppm(text: str, unit: str, where: str) -> int:
+    scales = {"%": 10_000, "1": 1_000_000}
+    if unit not in scales:
+        raise FactorError(f"{where}: unit {unit!r} of a carbon-free share; use % or 1")
+    try:
+        ppm = to_whole(text.strip(), scales[unit])
+    except ArithmeticError:
+        raise FactorError(f"{where}: {text!r} is not a number") from None
+    if not 0 <= ppm <= 1_000_000:
+        raise FactorError(f"{where}: a carbon-free share of {text} {unit} is outside 0 to 100 %")
+    return ppm
 
 
 def _rows(raw: bytes, name: str, columns: Sequence[str]) -> Iterable[tuple[int, dict[str, str]]]:
@@ -306,8 +333,55 @@ def factors_of(settings: dict[str, Any], folder: Path) -> Factors:
     why = "no factor is known: upper bound of grid averages" if constant is None else "constant of the site file"
     path = settings.get("factors")
     series = read(folder / path) if path else None
-    marginal = next((one for one in read_all(folder / path) if one.kind == "marginal"), None) if path else None
+    others = {one.kind: one for one in read_all(folder / path)} if path else {}
     only = constant is not None and series is None
-    pv = to_whole(str(settings.get("pv_factor_g_per_kwh") or 0), 1_000_000)
-    constants = {"pv": (pv, "constant of the site file")} if pv else {}
-    return Factors(series, fallback, why, "constant" if only else "fallback", constants, marginal)
+    constants = {}
+    for role in ("pv", "generator"):
+        value = to_whole(str(settings.get(f"{role}_factor_g_per_kwh") or 0), 1_000_000)
+        if value:
+            constants[role] = (value, "constant of the site file")
+    return Factors(
+        series, fallback, why, "constant" if only else "fallback", constants, others.get("marginal"), others.get("cfe"),
+        prices_of(settings, folder),
+    )  # fmt: skip
+
+
+ALWAYS = 1 << 40  # s; behind every report
+
+
+def prices_of(settings: dict[str, Any], folder: Path) -> Series | None:
+    """The prices that a site file's [carbon] names: a table, or one number. Raises FactorError by line."""
+    currency = str(settings.get("currency") or "EUR")
+    if settings.get("prices"):
+        return read_prices(folder / str(settings["prices"]), currency)
+    constant = settings.get("price_per_kwh")
+    if constant is None:
+        return None
+    step = Step(0, ALWAYS, to_whole(str(constant), 1_000_000), "constant")
+    return Series(currency, "price", "constant of the site file", steps=[step]).finish()
+
+
+def read_prices(path: Path, currency: str) -> Series:
+    """Prices by time: time_utc (start of a step that lasts until the next) and price_<currency>_per_mwh or _per_kwh."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise FactorError(f"{path}: {error.strerror}") from None
+    columns = {f"price_{currency.lower()}_per_{unit}": scale for unit, scale in (("mwh", 1000), ("kwh", 1_000_000))}
+    head = raw.split(b"\n", 1)[0].decode("utf-8-sig", "replace").strip().split(",")
+    column = next((name for name in columns if name in head), None)
+    if column is None:
+        raise FactorError(f"{path.name}, line 1: expected time_utc and {' or '.join(columns)}")
+    rows = []
+    for line, row in _rows(raw, path.name, ("time_utc", column)):
+        where = f"{path.name}, line {line}"
+        try:
+            rows.append((parse_time(row["time_utc"], where), to_whole(row[column].strip(), columns[column])))
+        except (ArithmeticError, ValueError) as error:
+            if isinstance(error, FactorError):
+                raise
+            raise FactorError(f"{where}: {row[column]!r} is not a number") from None
+    gaps = sorted(b[0] - a[0] for a, b in pairwise(rows))
+    length = gaps[len(gaps) // 2] if gaps else 3600
+    steps = [Step(start, start + length, value) for start, value in rows]
+    return Series(currency, "price", path.name, hashlib.sha256(raw).hexdigest(), steps=steps).finish()

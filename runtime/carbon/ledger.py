@@ -256,22 +256,50 @@ class Ledger:
             query = query.where(_entries.c.start_utc_s < end)
         with self._rows(query) as rows:
             for row in rows:
-                try:
-                    body = msgspec.json.decode(row.body)
-                except (ValueError, TypeError):
-                    if not lenient:
-                        raise LedgerError(
-                            f"{self.url}: entry {row.seq} is damaged; run tidegate carbon verify"
-                        ) from None
-                    body = {}
-                yield Entry(row.seq, row.kind, row.start_utc_s, body, row.hash)
+                yield self._entry(row, lenient)
+
+    def _entry(self, row: Any, lenient: bool = False) -> Entry:
+        try:
+            body = msgspec.json.decode(row.body)
+        except (msgspec.DecodeError, ValueError, TypeError):
+            if not lenient:
+                raise LedgerError(f"{self.url}: entry {row.seq} is damaged; run tidegate carbon verify") from None
+            body = {}
+        return Entry(row.seq, row.kind, row.start_utc_s, body, row.hash)
+
+    def in_force(
+        self, kind: str, start: int | None = None, end: int | None = None, until_seq: int | None = None
+    ) -> Iterator[Entry]:
+        """The newest entry of a kind for each start_utc_s, in the order of time: a correction hides what it replaces.
+
+        until_seq : as the ledger stood at that entry.
+        """
+        rows_ = _entries.c
+        query = sa.select(_entries).where(rows_.kind == kind).order_by(rows_.start_utc_s, rows_.seq)
+        for limit in (
+            None if start is None else rows_.start_utc_s >= start,
+            None if end is None else rows_.start_utc_s < end,
+            None if until_seq is None else rows_.seq <= until_seq,
+        ):
+            if limit is not None:
+                query = query.where(limit)
+        held = None
+        with self._rows(query) as rows:
+            for row in rows:
+                if held is not None and row.start_utc_s != held.start_utc_s:
+                    yield self._entry(held)
+                held = row
+            if held is not None:
+                yield self._entry(held)
 
     def count(self, kind: str, start: int, end: int) -> int:
-        """Number of entries of a kind with start_utc_s in [start, end)."""
+        """Number of different start_utc_s in [start, end) that have an entry of a kind."""
         rows = _entries.c
         where = (rows.kind == kind) & (rows.start_utc_s >= start) & (rows.start_utc_s < end)
         with self._engine.connect() as connection:
-            return int(connection.execute(sa.select(sa.func.count()).where(where)).scalar_one())
+            return int(
+                connection.execute(sa.select(sa.func.count(sa.distinct(rows.start_utc_s))).where(where)).scalar_one()
+            )
 
     def verify(self) -> list[Damage]:
         """Walk the whole chain; every entry that is changed, missing or out of place is named."""

@@ -20,6 +20,7 @@ from tidegate.runtime.carbon.factors import Factors, factors_of
 from tidegate.runtime.carbon.ledger import Ledger
 from tidegate.runtime.carbon.signing import DeviceKey, sign
 from tidegate.runtime.carbon.site import Nodes, nodes_of
+from tidegate.runtime.carbon.whole import to_whole
 
 COMMIT_RECORDS = 1000
 COMMIT_S = 10.0
@@ -32,6 +33,17 @@ def software_version() -> str:
         return version("tidegate")
     except PackageNotFoundError:
         return "unknown"
+
+
+def method_of(settings: Mapping[str, Any]) -> Method:
+    """How a site file's [carbon] wants the account to be kept."""
+    losses = {"carried": "carry", "expensed": "expense"}
+    unknown = settings.get("unknown_factor_g_per_kwh")
+    return Method(
+        str(settings.get("policy") or "average").replace("-", "_"),
+        losses[settings.get("losses") or "carried"],
+        *(() if unknown is None else (to_whole(str(unknown), 1_000_000),)),
+    )
 
 
 class Sidecar:
@@ -52,7 +64,9 @@ class Sidecar:
         self.site = str(describe["site"]["name"])
         self.nodes: Nodes = nodes_of(describe)
         self.factors = factors or factors_of(settings, folder)
-        self.accountant = Accountant(self.site, self.nodes, self.factors, method)
+        self.accountant = Accountant(
+            self.site, self.nodes, self.factors, method or method_of(settings), settings.get("true_up") or "daily"
+        )
         period_s = int(settings.get("interval_s") or 900)
         ledger.begin(self.site)
         stored = ledger.state("booking")
@@ -76,7 +90,9 @@ class Sidecar:
             "policy": self.accountant.method.policy,
             "losses": self.accountant.method.losses,
             "flows": {flow.name: [flow.kind, flow.register, flow.integral] for flow in self.nodes.flows},
-            "storages": {s.node: [s.energy_mwh, s.charge_ppm, s.discharge_ppm] for s in self.nodes.storages},
+            "storages": {
+                s.node: [s.energy_mwh, s.charge_ppm, s.discharge_ppm, s.standby_mw] for s in self.nodes.storages
+            },
             "by_difference": self.nodes.by_difference,
             "kinds": self.nodes.kinds,
             "notes": list(self.nodes.notes),

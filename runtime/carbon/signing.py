@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from tidegate.runtime.carbon.ledger import Damage, Ledger, LedgerError
+from tidegate.runtime.carbon.ledger import Damage, Entry, Ledger, LedgerError
+from tidegate.runtime.carbon.sums import period_error_ug
 
 BLOCK_ENTRIES = 96  # a day of quarter hours
 
@@ -135,8 +136,7 @@ def verify(ledger: Ledger, *, key: str | None = None, anchors: Mapping[int, str]
     wanted = dict(anchors or {})
     expected_first = 0
     previous_hash = ""
-    last_start: int | None = None
-    closing: dict[str, tuple[int, int]] | None = None
+    line = _Line()
     for entry in ledger.entries(lenient=True):
         if entry.seq in wanted and wanted.pop(entry.seq) != entry.hash:
             damages.append(Damage(entry.seq, "is not the one that was anchored; the ledger was written anew"))
@@ -147,34 +147,51 @@ def verify(ledger: Ledger, *, key: str | None = None, anchors: Mapping[int, str]
             key = key or entry.body["key"]
             expected_first = entry.seq
         if entry.seq not in bad and entry.kind == "period":
-            problem, closing = _check_period(entry.body, entry.start_utc_s, last_start, closing)
-            last_start = entry.start_utc_s
+            problem = line.add(entry)
             if problem is not None:
                 damages.append(Damage(entry.seq, problem))
         previous_hash = entry.hash
+    damages += line.breaks()
     head = ledger.head[0]
     for seq in sorted(wanted):
         damages.append(Damage(seq, f"was anchored and is missing; the ledger ends at {head}"))
     return sorted(damages, key=lambda damage: (damage.seq is None, damage.seq or 0))
 
 
-def _check_period(
-    body: Mapping[str, Any], start: int, last_start: int | None, closing: dict[str, tuple[int, int]] | None
-) -> tuple[str | None, dict[str, tuple[int, int]]]:
-    """(problem, closing stocks) of a period body: order, stock continuity, conservation."""
-    from tidegate.runtime.carbon.sums import add_up
+class _Line:
+    """The periods that are in force, in the order of time: their stocks must join, their carbon must balance."""
 
-    after = {name: (stock["mwh"], stock["ug"]) for name, stock in body["stock"].items()}
-    if body["start_utc_s"] != start:
-        return "its row and its body name different periods", after
-    if last_start is not None and start <= last_start:
-        return f"period {start} does not follow period {last_start}", after
-    if closing is not None:
-        for name, stock in body["stock"].items():
-            before = closing.get(name)
-            if before is not None and before != (stock["opening_mwh"], stock["opening_ug"]):
-                return f"stock {name} does not open where the period before closed", after
-    error = add_up([body]).balance_error_ug
-    if error:
-        return f"carbon does not balance: {error} ug", after
-    return None, after
+    def __init__(self) -> None:
+        self._last = -1
+        self._known: dict[int, tuple[int, dict[str, tuple[int, int, int, int]]]] = {}  # start -> seq, stocks
+
+    def add(self, entry: Entry) -> str | None:
+        """Take a period in; say what is wrong with it by itself."""
+        body, start = entry.body, entry.start_utc_s
+        before = self._known.get(start)
+        self._known[start] = (
+            entry.seq,
+            {name: (s["opening_mwh"], s["opening_ug"], s["mwh"], s["ug"]) for name, s in body["stock"].items()},
+        )
+        if body["start_utc_s"] != start:
+            return "its row and its body name different periods"
+        replaces = body.get("replaces")
+        if replaces is None:
+            if start <= self._last:
+                return f"period {start} does not follow period {self._last}"
+            self._last = start
+        elif before is None or before[0] != replaces:
+            return f"it replaces entry {replaces}, which is not the one in force for period {start}"
+        error = period_error_ug(body)
+        return f"carbon does not balance: {error} ug" if error else None
+
+    def breaks(self) -> list[Damage]:
+        """Where a stock does not open as the period before closed."""
+        found = []
+        closing: dict[str, tuple[int, int, int, int]] = {}
+        for _, (seq, stocks) in sorted(self._known.items()):
+            for name, stock in stocks.items():
+                if name in closing and closing[name][2:] != stock[:2]:
+                    found.append(Damage(seq, f"stock {name} does not open where the period before closed"))
+            closing = stocks
+        return found

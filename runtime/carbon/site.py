@@ -10,10 +10,12 @@ from tidegate.runtime.carbon.counter import W_MAX, Flow
 ROLES = {
     "grid": ("import", "export"),
     "pv": ("generation", None),
+    "generator": ("generation", None),
     "ess": ("discharge", "charge"),
     "it": ("load", None),
     "cooling": ("load", None),
     "lighting": ("load", None),
+    "other": ("load", None),
     "circuit": ("load", None),
 }
 SITE_INTEGRALS = {"grid": "site.grid", "pv": "site.pv", "ess": "site.ess"}
@@ -28,6 +30,7 @@ class Storage:
     energy_mwh: int
     charge_ppm: int = 970_000
     discharge_ppm: int = 970_000
+    standby_mw: int = 0  # milliwatts, DC
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ def nodes_of(describe: Mapping[str, Any]) -> Nodes:
     notes: list[str] = []
     kinds: dict[str, str] = {}
     storages: tuple[Storage, ...] = ()
+    behind = {device["name"] for device in describe.get("devices") or [] if device.get("circuit_storage")}
     for role in ROLES:
         mine = [row for row in rows if row["role"] == role]
         if role == "ess":
@@ -70,6 +74,9 @@ def nodes_of(describe: Mapping[str, Any]) -> Nodes:
                 kinds.update({storage.node: "ess" for storage in storages})
             continue
         for number, row in enumerate(mine):
+            if role == "circuit" and row["device"] in behind:
+                notes.append(f"{row['device']}: storage lies behind this circuit; it guards and is no load of its own")
+                continue
             if role == "grid" and number:
                 notes.append(f"{row['device']}: a second grid meter; the first one counts")
                 continue
@@ -117,6 +124,7 @@ def _storage(
     efficiency = {
         "charge_ppm": round(float(settings.get("charge_efficiency") or 0.97) * 1e6),
         "discharge_ppm": round(float(settings.get("discharge_efficiency") or 0.97) * 1e6),
+        "standby_mw": round(float(settings.get("standby_w") or 0.0) * 1000),
     }
     integral = _integral(SITE_INTEGRALS["ess"], points)
     by_pcs = {row["device"]: row for row in rows}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tidegate.runtime.carbon.attribution import CHARGE_BOOKED, RESIDUAL, THROUGH_STORAGE
+from tidegate.runtime.carbon.attribution import CHARGE_BOOKED, RESIDUAL, THROUGH_STORAGE, UNMETERED
 
 FOREIGN = (RESIDUAL, CHARGE_BOOKED)
 
@@ -84,66 +84,79 @@ def add_up(bodies: Iterable[Mapping[str, Any]]) -> Sums:
     return sums
 
 
+def _add(counter: Counter[str], name: str, value: int) -> None:
+    # Counter's own += looks the name up twice and calls __missing__; a year has ten million of these.
+    counter[name] = counter.get(name, 0) + value
+
+
 def _flows(sums: Sums, body: Mapping[str, Any]) -> None:
-    for name, flow in body["flows"].items():
+    flows = body["flows"]
+    for name, flow in flows.items():
         node, _, kind = name.partition(".")
         mwh = flow["mwh"]
-        sums.quality_mwh[flow["quality"]] += mwh
+        _add(sums.quality_mwh, flow["quality"], mwh)
         for flag in flow["flags"]:
             sums.flags[f"{name}: {flag.split()[0]}"] += 1
+        if kind == "load":
+            continue
         if kind in ("import", "generation"):
-            sums.inflow_mwh[node] += mwh
+            _add(sums.inflow_mwh, node, mwh)
             if kind == "generation":
                 sums.generation.add(node)
         elif kind == "charge":
-            sums.charge_mwh[node] += mwh
+            _add(sums.charge_mwh, node, mwh)
         elif kind == "discharge":
-            sums.discharge_mwh[node] += mwh
+            _add(sums.discharge_mwh, node, mwh)
     for flag in body["flags"]:
         sums.flags[flag.split()[0]] += 1
     if body["residual_mwh"] < 0:
-        sums.inflow_mwh["unmetered"] -= body["residual_mwh"]
+        _add(sums.inflow_mwh, UNMETERED, -body["residual_mwh"])
     for node, found in body["factors"].items():
         if node not in sums.generation:
-            sums.factor_mwh[found["status"]] += body["flows"].get(f"{node}.import", {}).get("mwh", 0)
+            _add(sums.factor_mwh, found["status"], flows.get(f"{node}.import", {}).get("mwh", 0))
             sums.factor_sources[found["source"]] += 1
 
 
+def period_error_ug(body: Mapping[str, Any]) -> int:
+    """Carbon that came in and was there, less what went out, was lost and is there: 0 unless a number was changed."""
+    booked = sum(o["ug"] for o in body["outflows"] if o["kind"] != "charge" or o["name"] == CHARGE_BOOKED)
+    stocks = body["stock"].values()
+    return int(
+        sum(body["inflow_ug"].values())
+        + body["created_ug"]
+        + sum(stock["opening_ug"] for stock in stocks)
+        - booked
+        - sum(body["loss_ug"].values())
+        - sum(stock["ug"] for stock in stocks)
+    )
+
+
 def _carbon(sums: Sums, body: Mapping[str, Any]) -> None:
-    booked = 0
     for out in body["outflows"]:
         name, kind = out["name"], out["kind"]
         if kind == "charge" and name != CHARGE_BOOKED:
-            sums.charge_ug[name] += out["ug"]
+            _add(sums.charge_ug, name, out["ug"])
             continue
-        booked += out["ug"]
         sums.outflow_kind[name] = kind
-        sums.outflow_mwh[name] += out["mwh"] if name != CHARGE_BOOKED else 0
-        sums.outflow_ug[name] += out["ug"]
-        by_origin = sums.origins.setdefault(name, Counter())
+        _add(sums.outflow_mwh, name, out["mwh"] if name != CHARGE_BOOKED else 0)
+        _add(sums.outflow_ug, name, out["ug"])
+        by_origin = sums.origins.get(name)
+        if by_origin is None:
+            by_origin = sums.origins[name] = Counter()
         for origin, mwh in out["origins"].items():
-            by_origin[origin] += mwh
+            by_origin[origin] = by_origin.get(origin, 0) + mwh
     for name, ug in body["inflow_ug"].items():
-        sums.inflow_ug[name] += ug
+        _add(sums.inflow_ug, name, ug)
     for name, mwh in body["loss_mwh"].items():
-        sums.loss_mwh[name] += mwh
+        _add(sums.loss_mwh, name, mwh)
     for name, ug in body["loss_ug"].items():
-        sums.loss_ug[name] += ug
+        _add(sums.loss_ug, name, ug)
     sums.created_ug += body["created_ug"]
-    opening = sum(stock["opening_ug"] for stock in body["stock"].values())
-    closing = sum(stock["ug"] for stock in body["stock"].values())
-    error = (
-        sum(body["inflow_ug"].values())
-        + body["created_ug"]
-        + opening
-        - booked
-        - sum(body["loss_ug"].values())
-        - closing
-    )
+    error = period_error_ug(body)
     sums.balance_error_ug += error
     sums.worst_error_ug = max(sums.worst_error_ug, abs(error))
     sums.closing_mwh = sum(stock["mwh"] for stock in body["stock"].values())
-    sums.closing_ug = closing
+    sums.closing_ug = sum(stock["ug"] for stock in body["stock"].values())
     consequence = body.get("consequence")
     if consequence:
         sums.consequence = True
