@@ -239,6 +239,11 @@ class Carbon(Strict):
     price_per_kwh: Annotated[float, Field(ge=-100, le=100)] | None = None
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "EUR"
     jobs: Annotated[str, Field(description="folder of job logs beside the site file")] | None = None
+    embodied_kg: Annotated[float, Field(ge=0, le=1e9, description="CO2e of making the IT equipment")] | None = None
+    embodied_years: Annotated[float, Field(gt=0, le=100, description="its expected life")] = 5.0
+    slots: Annotated[int, Field(ge=1, le=10_000_000, description="GPUs, or what else jobs reserve, in all")] | None = (
+        None
+    )
     ledger: Annotated[str, Field(description="SQLite path or database URL")] | None = None
     interval_s: Literal[300, 900, 1800, 3600] = 900
 

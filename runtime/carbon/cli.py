@@ -166,17 +166,12 @@ def report(ledger: str, start: str | None, end: str | None, span: str | None, ou
            instruments: Path | None, residual_g: str | None, installation: Path | None) -> None:  # fmt: skip
     """Report a span of LEDGER as JSON, CSV, HTML and PDF of the same numbers."""
     from tidegate.runtime.carbon.evidence import read_instruments
-    from tidegate.runtime.carbon.factors import FactorError, parse_factor, parse_time
+    from tidegate.runtime.carbon.factors import FactorError, parse_factor
     from tidegate.runtime.carbon.ledger import LedgerError
-    from tidegate.runtime.carbon.reports import ReportError, span_of, write
+    from tidegate.runtime.carbon.reports import ReportError, write
 
     try:
-        if span is not None:
-            first, last = span_of(span)
-        elif start is not None and end is not None:
-            first, last = parse_time(start, "--from"), parse_time(end, "--to")
-        else:
-            raise ValueError("give --span, or --from and --to")
+        first, last = _span(span, start, end)
         if (instruments is None) != (residual_g is None):
             raise ValueError("--instruments and --residual-g belong together")
         found = write(
@@ -198,6 +193,62 @@ def report(ledger: str, start: str | None, end: str | None, span: str | None, ou
         sys.exit(EXIT_CONTENT)
     for path in found.values():
         click.echo(str(path))
+
+
+@carbon.command()
+@click.argument("ledger")
+@click.option(
+    "--jobs",
+    required=True,
+    type=click.Path(path_type=Path, exists=True),
+    help="Job log, or a folder of them: sacct, Prometheus, JSON.",
+)
+@click.option("--span", help="A day, month or year: 2026-03-14, 2026-03, 2026 (UTC).")
+@click.option("--from", "start", help="First day, like 2026-03-14T00:00Z; or --span.")
+@click.option("--to", "end", help="Moment behind the last day.")
+@click.option(
+    "--nodes", type=click.Path(path_type=Path, exists=True), help="CSV host,node: which load a host is part of."
+)
+@click.option("--tenants", type=click.Path(path_type=Path, exists=True), help="CSV namespace,owner.")
+def settle(ledger: str, jobs: Path, span: str | None, start: str | None, end: str | None, nodes: Path | None,
+           tenants: Path | None) -> None:  # fmt: skip
+    """Share the metered energy of whole days among the jobs that ran. Stop the sidecar before, start it after."""
+    import hashlib
+
+    from tidegate.runtime.carbon.factors import FactorError
+    from tidegate.runtime.carbon.jobs.reading import read_jobs, read_map
+    from tidegate.runtime.carbon.jobs.settle import settle as settle_days
+    from tidegate.runtime.carbon.jobs.work import JobError
+    from tidegate.runtime.carbon.ledger import Ledger, LedgerError
+
+    try:
+        first, last = _span(span, start, end)
+        hosts = read_map(nodes, "host", "node") if nodes else None
+        works, aside = read_jobs(jobs, hosts, read_map(tenants, "namespace", "owner") if tenants else None)
+        files = sorted(jobs.iterdir()) if jobs.is_dir() else [jobs]
+        sources = [{"name": f.name, "sha256": hashlib.sha256(f.read_bytes()).hexdigest()} for f in files if f.is_file()]
+        days = settle_days(Ledger(ledger), works, aside, first, last, sources)
+    except LedgerError as error:
+        click.echo(f"tidegate carbon: {error}", err=True)
+        sys.exit(EXIT_UNUSABLE)
+    except (JobError, FactorError, ValueError) as error:
+        click.echo(f"tidegate carbon: {error}", err=True)
+        sys.exit(EXIT_CONTENT)
+    for text in aside:
+        click.echo(f"set aside: {text}", err=True)
+    click.echo(f"{len(works)} jobs, {len(aside)} set aside, {days} days settled")
+
+
+def _span(span: str | None, start: str | None, end: str | None) -> tuple[int, int]:
+    """(start, end) of --span, or of --from and --to."""
+    from tidegate.runtime.carbon.factors import parse_time
+    from tidegate.runtime.carbon.reports import span_of
+
+    if span is not None:
+        return span_of(span)
+    if start is None or end is None:
+        raise ValueError("give --span, or --from and --to")
+    return parse_time(start, "--from"), parse_time(end, "--to")
 
 
 @carbon.command()

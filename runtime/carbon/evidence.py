@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.runtime.carbon.factors import FactorError, iso, parse_factor, parse_time
+from tidegate.runtime.carbon.jobs.summary import Compute
 from tidegate.runtime.carbon.ledger import Entry, Ledger, LedgerError, canonical
 from tidegate.runtime.carbon.sums import Indicators, Sums, add_up, indicators
 from tidegate.runtime.carbon.whole import carbon_ug, to_whole
@@ -173,6 +174,7 @@ def gather(
     residual_ug_per_kwh: int | None = None,
     installation: Mapping[str, Any] | None = None,
     each: Callable[[Mapping[str, Any]], None] | None = None,
+    each_day: Callable[[Mapping[str, Any]], None] | None = None,
     until_seq: int | None = None,
 ) -> tuple[dict[str, Any], Sums, Indicators]:
     """(document, sums, ratios) of the periods that begin in [start, end), read once; `each` is given every body.
@@ -185,6 +187,13 @@ def gather(
     if watch.last is None:
         raise LedgerError(f"no period is booked from {iso(start_utc_s)} to {iso(end_utc_s)}")
     newest = watch.last.body
+    compute = Compute()
+    for entry in ledger.in_force("job", start_utc_s, end_utc_s, until_seq):
+        compute.add(entry.body, entry.seq)
+        if entry.seq > watch.last_seq:
+            watch.last_seq, watch.root = entry.seq, entry.hash
+        if each_day is not None:
+            each_day(entry.body)
     methods = [entry for entry in ledger.entries("method") if entry.seq <= watch.last_seq]
     edits = [entry for entry in ledger.entries("edit") if entry.seq <= watch.last_seq]
     method = methods[-1].body if methods else {}
@@ -229,6 +238,9 @@ def gather(
     }  # fmt: skip
     if sums.consequence:
         document["consequence_ug"] = {"caused_by_charging": sums.caused_ug, "avoided_by_discharging": sums.avoided_ug}
+    if compute.days:
+        it_ug = sums.role_ug(kinds, "it")
+        document["compute"] = compute.document(sum(sums.outflow_ug.values()) - sums.export_ug, it_ug, method)
     document["sha256"] = digest(document)
     return document, sums, ratios
 

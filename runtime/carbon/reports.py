@@ -16,6 +16,7 @@ from tidegate.runtime.carbon.account import break_even_ppm
 from tidegate.runtime.carbon.attribution import THROUGH_STORAGE
 from tidegate.runtime.carbon.evidence import gather
 from tidegate.runtime.carbon.factors import iso
+from tidegate.runtime.carbon.jobs.summary import IDLE_COLUMNS, JOB_COLUMNS, job_rows
 from tidegate.runtime.carbon.ledger import Ledger, LedgerError, canonical
 from tidegate.runtime.carbon.words import POLICY_ZH, SCOPE_ZH, WORDS
 
@@ -73,7 +74,9 @@ def write(
             rows.writerows(rows_of(body))
             bins.add(body)
 
-        document, _, _ = gather(ledger, start_utc_s, end_utc_s, each=each, **more)
+        days = Days(out)
+        document, _, _ = gather(ledger, start_utc_s, end_utc_s, each=each, each_day=days.add, **more)
+        written.update(days.close())
     written["json"].write_text(canonical(document) + "\n", encoding="utf-8")
     series = bins.series()
     for language in languages:
@@ -85,6 +88,31 @@ def write(
             written[f"pdf {language}"] = out / f"report.{language}.pdf"
             written[f"pdf {language}"].write_bytes(pdf_pages(document, series, language, words))
     return written
+
+
+class Days:
+    """The rows of jobs and of idle hours, written as they come; no file without a row."""
+
+    def __init__(self, out: Path) -> None:
+        self._paths = {"jobs csv": out / "report.jobs.csv", "idle csv": out / "report.idle.csv"}
+        for path in self._paths.values():
+            path.unlink(missing_ok=True)
+        self._files: dict[str, Any] = {}
+
+    def add(self, body: Mapping[str, Any]) -> None:
+        for name, columns, rows in (
+            ("jobs csv", JOB_COLUMNS, job_rows(body)),
+            ("idle csv", IDLE_COLUMNS, body["idle"]),
+        ):
+            if name not in self._files:
+                self._files[name] = self._paths[name].open("w", encoding="utf-8", newline="")
+                csv.writer(self._files[name], lineterminator="\n").writerow(columns)
+            csv.writer(self._files[name], lineterminator="\n").writerows(rows)
+
+    def close(self) -> dict[str, Path]:
+        for file in self._files.values():
+            file.close()
+        return {name: self._paths[name] for name in self._files}
 
 
 def rows_of(body: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:

@@ -58,7 +58,7 @@ class Sidecar:
     def __init__(self, describe: Mapping[str, Any], ledger: Ledger, factors: Factors | None = None,
                  method: Method | None = None, folder: Path = Path(),
                  key: DeviceKey | None = None) -> None:  # fmt: skip
-        settings = dict(describe.get("carbon") or {})
+        settings = self.settings = dict(describe.get("carbon") or {})
         self.ledger = ledger
         self.key = key
         self.site = str(describe["site"]["name"])
@@ -94,6 +94,8 @@ class Sidecar:
                 s.node: [s.energy_mwh, s.charge_ppm, s.discharge_ppm, s.standby_mw] for s in self.nodes.storages
             },
             "by_difference": self.nodes.by_difference,
+            "currency": str(self.settings.get("currency") or "EUR"),
+            "embodied": self._embodied(),
             "kinds": self.nodes.kinds,
             "notes": list(self.nodes.notes),
             "grid_factor": {
@@ -106,6 +108,14 @@ class Sidecar:
         text = json.dumps(body, sort_keys=True)
         if self.ledger.state("methodology") != text:
             self.ledger.append([("method", 0, body)], {"methodology": text})
+
+    def _embodied(self) -> dict[str, int] | None:
+        """Emissions of making the IT equipment, ug, its life, s, and the slots in all; None unless the site says."""
+        kg, slots = self.settings.get("embodied_kg"), self.settings.get("slots")
+        if kg is None or slots is None:
+            return None
+        life_s = round(float(self.settings.get("embodied_years") or 5.0) * 365.25 * 86_400)
+        return {"ug": to_whole(str(kg), 1_000_000_000), "life_s": life_s, "slots": int(slots)}
 
     @property
     def cursor(self) -> tuple[str, int] | None:

@@ -57,6 +57,10 @@ class Sums:
         export = sum(mwh for name, mwh in self.outflow_mwh.items() if self.outflow_kind[name] == "export")
         return came - export - (self.closing_mwh - self.opening_mwh)
 
+    @property
+    def export_ug(self) -> int:
+        return sum(ug for name, ug in self.outflow_ug.items() if self.outflow_kind[name] == "export")
+
     def role_mwh(self, kinds: Mapping[str, str], role: str) -> int:
         return sum(mwh for name, mwh in self.outflow_mwh.items() if kinds.get(name) == role)
 

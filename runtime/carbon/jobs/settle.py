@@ -1,0 +1,168 @@
+"""The share of each job in what the meters counted, day by day, as entries of the ledger.
+
+For each period and node the metered energy and its carbon are the whole. What was drawn while no job ran is idle; the
+rest goes to the jobs, in proportion to the energy that software counted, or, unless every job of the day has one, to
+the reserved slots and time. Everything is whole numbers: jobs and idle add up to the meter.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tidegate.runtime.carbon.jobs.work import Work
+from tidegate.runtime.carbon.ledger import Ledger
+from tidegate.runtime.carbon.whole import share
+
+DAY_S = 86_400
+HOUR_S = 3600
+BY_ENERGY, BY_TIME = "software energy", "reserved slots and time"
+ASIDE_MAX = 1000
+
+
+@dataclass(slots=True)
+class _Node:
+    """One load over a day."""
+
+    periods: list[tuple[int, int, int, int, int | None]] = field(default_factory=list)  # start, length, mWh, ug, price
+    metered_mwh: int = 0
+    software_mwh: int = 0
+    idle_mwh: int = 0
+    idle_ug: int = 0
+
+
+def settle(ledger: Ledger, works: Sequence[Work], aside: Sequence[str], start_utc_s: int, end_utc_s: int,
+           sources: Iterable[Mapping[str, Any]] = ()) -> int:  # fmt: skip
+    """Append a settlement for each UTC day of [start, end) that has periods. -> days settled.
+
+    A day that was settled before is settled anew by a newer entry. aside : what the readers could not use.
+    """
+    methods = list(ledger.entries("method"))
+    kinds: Mapping[str, str] = methods[-1].body["kinds"] if methods else {}
+    loads = sorted(name for name, role in kinds.items() if role == "it")
+    rows = []
+    by_start = sorted(works, key=lambda work: work.start_utc_s)
+    for day in range(start_utc_s // DAY_S * DAY_S, end_utc_s, DAY_S):
+        bodies = [entry.body for entry in ledger.in_force("period", day, day + DAY_S)]
+        if bodies:
+            mine = [w for w in by_start if w.start_utc_s < day + DAY_S and w.end_utc_s > day]
+            rows.append(("job", day, settled(bodies, mine, aside, loads, list(sources))))
+    ledger.append(rows)
+    return len(rows)
+
+
+def settled(bodies: Sequence[Mapping[str, Any]], works: Sequence[Work], aside: Sequence[str], loads: Sequence[str],
+            sources: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:  # fmt: skip
+    """The body of a settlement of these periods. A pure function."""
+    nodes = {name: _Node() for name in loads}
+    for body in bodies:
+        for out in body["outflows"]:
+            if out["name"] in nodes:
+                nodes[out["name"]].periods.append(
+                    (body["start_utc_s"], body["length_s"], out["mwh"], out["ug"], body.get("price_u_per_kwh"))
+                )
+                nodes[out["name"]].metered_mwh += out["mwh"]
+    if len(loads) > 1:
+        nodes = _together(nodes, {work.node for work in works})
+    day = bodies[0]["start_utc_s"] // DAY_S * DAY_S
+    strangers = sorted({work.node for work in works} - set(nodes) - {""})
+    said = [f"node {name}: no such load; its jobs are not counted" for name in strangers]
+    jobs: list[list[Any]] = []
+    idle: list[list[Any]] = []
+    told: dict[str, Any] = {}
+    for name, node in sorted(nodes.items()):
+        mine = [w for w in works if (w.node or _whole_name(nodes)) == name]
+        basis = BY_ENERGY if mine and all(w.measured_mwh is not None for w in mine) else BY_TIME
+        got, hours = _share_node(node, mine, basis)
+        jobs += [[w.id, w.owner, name, max(w.start_utc_s, day), min(w.end_utc_s, day + DAY_S), mwh, ug,
+                  software if basis == BY_ENERGY else None, slot_s, units]
+                 for w, mwh, ug, software, slot_s, units in got]  # fmt: skip
+        idle += [[hour, name, *row] for hour, row in sorted(hours.items())]
+        counted = node.software_mwh if basis == BY_ENERGY else None
+        told[name] = {"metered_mwh": node.metered_mwh, "basis": basis, "software_mwh": counted,
+                      "idle_mwh": node.idle_mwh, "idle_ug": node.idle_ug}  # fmt: skip
+    return {
+        "v": 1, "start_utc_s": day, "nodes": told, "jobs": jobs, "idle": idle,
+        "set_aside": [*said, *aside][:ASIDE_MAX], "set_aside_count": len(said) + len(aside), "sources": list(sources),
+    }  # fmt: skip
+
+
+ALL = "it (all)"
+
+
+def _whole_name(nodes: Mapping[str, _Node]) -> str:
+    return next(iter(nodes)) if len(nodes) == 1 else ALL
+
+
+def _together(nodes: dict[str, _Node], named: set[str]) -> dict[str, _Node]:
+    """Loads that some job names stay by themselves; the others are one, for the jobs that name none."""
+    rest = [node for name, node in nodes.items() if name not in named]
+    found = {name: node for name, node in nodes.items() if name in named}
+    if rest:
+        whole = _Node(metered_mwh=sum(node.metered_mwh for node in rest))
+        for rows in zip(*(node.periods for node in rest), strict=True):
+            start, length, _, _, price = rows[0]
+            whole.periods.append((start, length, sum(r[2] for r in rows), sum(r[3] for r in rows), price))
+        found[ALL] = whole
+    return found
+
+
+def _share_node(node: _Node, works: Sequence[Work], basis: str) -> tuple[list[Any], dict[int, list[int]]]:
+    """Fill the node's sums. -> (work, mWh, ug, software mWh, slot seconds, units) rows, idle by hour."""
+    got = [[0, 0, 0, 0] for _ in works]
+    hours: dict[int, list[int]] = {}
+    by_period: list[list[int]] = [[] for _ in node.periods]
+    busy: list[int] = []
+    for at, (start, length, _, _, _) in enumerate(node.periods):
+        end = start + length
+        by_period[at] = [i for i, w in enumerate(works) if w.start_utc_s < end and w.end_utc_s > start]
+        busy.append(_covered(works, by_period[at], start, end))
+    still = [(length, mwh) for (_, length, mwh, _, _), s in zip(node.periods, busy, strict=True) if s == 0]
+    still_s, still_mwh = sum(row[0] for row in still), sum(row[1] for row in still)
+    for (start, length, mwh, ug, price), members, busy_s in zip(node.periods, by_period, busy, strict=True):
+        end = start + length
+        idle_s = length - busy_s
+        idle_mwh = mwh * idle_s // length
+        if still_s and busy_s:
+            # Known from whole periods without work; a node draws less at rest than the mean of a mixed period.
+            idle_mwh = min(idle_mwh, still_mwh * idle_s // still_s)
+        weights = []
+        for i in members:
+            work = works[i]
+            software = work.measured_until(end) - work.measured_until(start)
+            slot_s = work.slots * (min(end, work.end_utc_s) - max(start, work.start_utc_s))
+            got[i][2] += software
+            got[i][3] += slot_s
+            weights.append(software if basis == BY_ENERGY else slot_s)
+            node.software_mwh += software
+        if not sum(weights):
+            idle_mwh = mwh
+        idle_ug = share(ug, [idle_mwh, mwh - idle_mwh])[0] if mwh else ug
+        if sum(weights):
+            for i, part, part_ug in zip(members, share(mwh - idle_mwh, weights), share(ug - idle_ug, weights),
+                                        strict=True):  # fmt: skip
+                got[i][0] += part
+                got[i][1] += part_ug
+        if idle_mwh or idle_ug:
+            row = hours.setdefault(start // HOUR_S * HOUR_S, [0, 0, 0])
+            row[0] += idle_mwh
+            row[1] += idle_ug
+            row[2] += (price or 0) * idle_mwh // 1_000_000
+            node.idle_mwh += idle_mwh
+            node.idle_ug += idle_ug
+    rows = []
+    first = node.periods[0][0] if node.periods else 0
+    last = node.periods[-1][0] + node.periods[-1][1] if node.periods else 0
+    for work, (mwh, ug, software, slot_s) in zip(works, got, strict=True):
+        units = {name: work.units_until(name, last) - work.units_until(name, first) for name in sorted(work.units)}
+        rows.append((work, mwh, ug, software, slot_s, units))
+    return rows, hours
+
+
+def _covered(works: Sequence[Work], members: Sequence[int], start: int, end: int) -> int:
+    """Seconds of [start, end) in which at least one of the jobs ran."""
+    covered, at = 0, start
+    for begin, stop in sorted((max(start, works[i].start_utc_s), min(end, works[i].end_utc_s)) for i in members):
+        if stop > at:
+            covered += stop - max(at, begin)
+            at = stop
+    return covered
