@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from tidegate.config import slots
+
 Place = Callable[[tuple[int | str, ...]], str]
 
 METERS = ("grid-meter", "it-meter", "cooling-meter", "lighting-meter", "other-meter", "pv-meter", "generator-meter",
@@ -37,6 +39,7 @@ def cross_check(raw: dict[str, Any], place: Place) -> list[str]:
         *_check_roles(raw, place),
         *_check_storage(raw, place),
         *_check_limits(raw, place),
+        *_check_schedule(raw, place),
         *_check_rest(raw, place),
     ]
 
@@ -209,6 +212,12 @@ def _check_limits(raw: dict[str, Any], place: Place) -> list[str]:
     shares = control.get("phase_share") if isinstance(control, dict) else None
     if isinstance(shares, list) and all(isinstance(s, (int, float)) for s in shares) and abs(sum(shares) - 1) > 1e-6:
         problems.append(f"{place(('control', 'phase_share'))}: the shares add up to {sum(shares):g}, expected 1")
+    band, floor = _number(control, "follow_soc_min"), _number(control, "reserve_soc", 0.0)
+    if band is not None and floor is not None and band < floor:
+        problems.append(
+            f"{place(('control', 'follow_soc_min'))}: {band:g} is below reserve_soc = {floor:g}; the band between "
+            f"them, which is kept for the limits, would be empty"
+        )
     target = _number(control, "target_soc", 0.8)
     reserve = _number(control, "reserve_soc", 0.0)
     for i, row in enumerate(_rows(raw, "storage")):
@@ -226,6 +235,70 @@ def _check_limits(raw: dict[str, Any], place: Place) -> list[str]:
                 f"{row.get('name', i)}: it would never discharge"
             )
     return problems
+
+
+def _check_schedule(raw: dict[str, Any], place: Place) -> list[str]:
+    problems = []
+    rows = raw.get("schedule", [])
+    limits = {**_table(raw, "limits"), **_table(raw, "control")}
+    whole: list[dict[str, Any]] = []
+    for i, row in enumerate(rows if isinstance(rows, list) else []):
+        if not isinstance(row, dict):
+            return []
+        at = place(("schedule", i))
+        if not any(key in row for key in slots.FIELDS):
+            problems.append(f"{at}: the slot says nothing; give it one of {', '.join(slots.FIELDS)}")
+        problems += [
+            f"{place(('schedule', i, key))}: there is no setpoint_w in this slot for it to work on; add one"
+            for key in ("until_soc", "forced")
+            if row.get(key) not in (None, False) and "setpoint_w" not in row
+        ]
+        for key, fixed in (
+            ("import_w_max", "connection_import_w_max"),
+            ("export_w_max", "connection_export_w_max"),
+            ("peak_w_max", "peak_w_max"),
+            ("demand_w_max", "demand_w_max"),
+        ):
+            slot, site = _number(row, key), _number(limits, fixed)
+            if slot is not None and site is not None and slot > site:
+                problems.append(
+                    f"{place(('schedule', i, key))}: {slot:g} W is above {fixed} = {site:g} W of the site; a slot can "
+                    f"only be tighter: lower it, or raise the site's limit and put the tighter one into slots"
+                )
+        days = row.get("days", list(slots.DAYS))
+        if not isinstance(days, list) or any(day not in slots.DAYS for day in days):
+            return problems  # said elsewhere, key by key
+        try:
+            begin, end = slots.minutes(str(row.get("begin"))), slots.minutes(str(row.get("end")))
+        except ValueError:
+            return problems
+        if begin == slots.DAY_MIN:
+            problems.append(f"{place(('schedule', i, 'begin'))}: a day begins at 00:00; 24:00 is only an end")
+        if begin == end:
+            problems.append(
+                f"{place(('schedule', i, 'end'))}: {row['end']} is begin as well; a whole day ends at 24:00"
+            )
+        whole.append({"days": days, "begin": row["begin"], "end": row["end"], "name": row.get("name", i)})
+    names = [row["name"] for row in whole]
+    problems += [f"{place(('schedule', i, 'name'))}: the name {name!r} is taken; choose another"
+                 for i, name in enumerate(names) if name in names[:i]]  # fmt: skip
+    problems += [
+        f"{place(('schedule', b))}: overlaps slot {names[a]!r} from {slots.shown(minute)} on; "
+        f"let one end where the other begins"
+        for a, b, minute in slots.overlaps(list(whole))
+    ]
+    if whole and _table(raw, "control").get("schedule_gaps") == "refuse":
+        problems += [
+            f"schedule: no slot from {slots.shown(begin)} to {slots.shown(end)}; add one, or let the next source take "
+            f'over with control.schedule_gaps = "next"'
+            for begin, end in slots.gaps(list(whole))
+        ]
+    return problems
+
+
+def _table(raw: dict[str, Any], key: str) -> dict[str, Any]:
+    found = raw.get(key, {})
+    return found if isinstance(found, dict) else {}
 
 
 def _check_rest(raw: dict[str, Any], place: Place) -> list[str]:

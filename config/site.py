@@ -156,6 +156,12 @@ class Control(Strict):
     demand_margin_w: Watt | None = None
     demand_ratchet: Share | None = None
     demand_paid_w: Watt | None = None
+    demand_billing: Annotated[
+        Literal["month", "year"] | None, Field(description="the ratchet starts anew with it, by the site's clock")
+    ] = None
+    schedule_gaps: Annotated[
+        Literal["next", "refuse"], Field(description="where no slot holds: the next source, or a file that is refused")
+    ] = "next"
     phase_share: tuple[Share, Share, Share] | None = None
     range_w_max: Annotated[float, Field(gt=0, le=1e8)] | None = None
     range_window_s: Annotated[float, Field(gt=0, le=3600)] | None = None
@@ -166,6 +172,27 @@ class Control(Strict):
     target_grid_w: Annotated[float, Field(ge=-1e8, le=1e8)] = 0.0
     follow_soc_min: Share | None = None
     recentre: Annotated[bool, Field(description="also discharge towards target_soc")] = False
+
+
+TimeOfDay = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$|^24:00$")]
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+class Slot(Strict):
+    """A time slot of the calendar, by the site's clock: what holds between begin and end on these days."""
+
+    name: Name
+    days: Annotated[tuple[Weekday, ...], Field(min_length=1)] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+    begin: TimeOfDay
+    end: Annotated[TimeOfDay, Field(description="not behind begin: on the next day")]
+    setpoint_w: Annotated[float, Field(ge=-1e8, le=1e8, description="battery power, + discharge")] | None = None
+    until_soc: Annotated[Share, Field(description="the setpoint ends there")] | None = None
+    forced: Annotated[bool, Field(description="the setpoint outranks a lease, recharge band and soc band")] = False
+    target_grid_w: Annotated[float, Field(ge=-1e8, le=1e8)] | None = None
+    import_w_max: Watt | None = None
+    export_w_max: Watt | None = None
+    peak_w_max: Watt | None = None
+    demand_w_max: Watt | None = None
 
 
 class FaultChange(Strict):
@@ -304,6 +331,7 @@ class Site(Strict):
     storage: tuple[Storage, ...] = ()
     limits: Limits = Limits()
     control: Control = Control()
+    schedule: Annotated[tuple[Slot, ...], Field(max_length=64)] = ()
     safety: Safety = Safety()
     gateway: Gateway = Gateway()
     console: Console | None = None

@@ -273,3 +273,45 @@ def test_every_shipped_site_is_good(tmp_path):
     assert len(names) >= 3
     for name in names:
         assert check(str(folder.joinpath(name)), out=lambda line: None) == 0, name
+
+
+# ------------------------------------------------------------------------------------------------- the calendar
+
+SLOT = '\n[[schedule]]\nname = "{}"\nbegin = "{}"\nend = "{}"\n{}\n'
+
+
+def with_slots(*rows, control=""):
+    text = DEMO.replace("[control]\n", f"[control]\n{control}\n")
+    return text + "".join(SLOT.format(f"slot{i}", *row) for i, row in enumerate(rows))
+
+
+SCHEDULES = [
+    ([("08:00", "12:00", "peak_w_max = 4e4"), ("11:00", "13:00", "peak_w_max = 3e4")], "", "'slot0' from mon 11:00"),
+    ([("22:00", "06:00", "peak_w_max = 4e4"), ("05:00", "07:00", "peak_w_max = 3e4")], "", "overlaps slot"),
+    ([("08:00", "12:00", "")], "", "says nothing"),
+    ([("08:00", "08:00", "peak_w_max = 4e4")], "", "a whole day ends at 24:00"),
+    ([("24:00", "08:00", "peak_w_max = 4e4")], "", "24:00 is only an end"),
+    ([("8:00", "12:00", "peak_w_max = 4e4")], "", "pattern"),
+    ([("08:00", "12:00", "until_soc = 0.9")], "", "no setpoint_w"),
+    ([("08:00", "12:00", "peak_w_max = 5e4")], "", "above peak_w_max = 48000"),
+    ([("08:00", "12:00", "import_w_max = 6e4")], "", "above connection_import_w_max = 55000"),
+    ([("08:00", "12:00", "peak_w_max = 4e4\ndays = [\"monday\"]")], "", "expected 'mon'"),
+    ([("08:00", "12:00", "peak_w_max = 4e4")], 'schedule_gaps = "refuse"', "no slot from mon 00:00 to mon 08:00"),
+    ([], "follow_soc_min = 0.1\nreserve_soc = 0.3", "would be empty"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "control", "said"), SCHEDULES)
+def test_a_schedule_that_cannot_be_is_refused_with_the_remedy(tmp_path, rows, control, said):
+    assert any(said in one for one in problems_of(tmp_path, with_slots(*rows, control=control)))
+
+
+def test_a_whole_week_of_slots_is_good_and_stands_in_the_description(tmp_path):
+    from tidegate.ext import program
+
+    night = "setpoint_w = -5e3\nuntil_soc = 0.9\nforced = true"
+    text = with_slots(("00:00", "07:00", night), ("07:00", "24:00", "peak_w_max = 4e4"),
+                      control='schedule_gaps = "refuse"\ndemand_billing = "year"\ndemand_w_max = 45e3')  # fmt: skip
+    described = program.describe(compile_site(load_site(write(tmp_path, text))))
+    assert [slot["name"] for slot in described["schedule"]] == ["slot0", "slot1"]
+    assert described["control"]["demand_billing"] == "year"
