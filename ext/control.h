@@ -9,7 +9,7 @@
 
 #include "image.h"
 
-#define CONTROL_LAYOUT_VERSION 2u
+#define CONTROL_LAYOUT_VERSION 3u
 #define HISTORY_MAX 512  /* readings of one unit's power kept for same-age pairing; a power of two */
 #define LAGS 40          /* reading ages that are tried when the meter's latency is measured */
 #define CIRCUITS_MAX 8
@@ -55,6 +55,27 @@ typedef struct {
     double soc_min, soc_max;        /* where the gate's own taper ends, for the demand window's look ahead; 0, 0 = 0, 1 */
 } control_params_t;
 
+/* Settings that may change at run time, each by an order that ends by itself. */
+#define POLICY_TABLE(X)                                                                                       \
+    X(peak_w_max) X(demand_w_max) X(recharge_w_max) X(ramp_up_w_per_s) X(ramp_down_w_per_s) X(range_w_max)    \
+    X(damp_share) X(reserve_soc) X(follow_soc_min) X(follow_grid) X(target_grid_w) X(target_soc) X(recharge_rate_w)
+#define AS_ENUM(field) POLICY_##field,
+enum policy { POLICY_TABLE(AS_ENUM) POLICIES };
+#undef AS_ENUM
+#define AS_NAME(field) #field,
+static const char *const POLICY_NAMES[POLICIES] __attribute__((unused)) = {POLICY_TABLE(AS_NAME)};
+#undef AS_NAME
+static inline double *policy_setting(control_params_t *params, int policy) {
+    switch (policy) {
+#define AS_CASE(field)                                                                                        \
+    case POLICY_##field:                                                                                      \
+        return &params->field;
+        POLICY_TABLE(AS_CASE)
+#undef AS_CASE
+    }
+    return 0;
+}
+
 /* What the units and the site look like in this cycle; made by estimate, read by the policies. */
 typedef struct {
     double ess_w;                       /* newest reading at the PCS terminals */
@@ -89,11 +110,17 @@ typedef struct {
     uint32_t demand_windows; /* 1 = fixed to the clock; 0 = no demand window yet */
     uint32_t n_units;
     uint32_t grid_new;  /* 1 in the cycle in which a new grid reading arrived */
-    uint32_t pad;
+    uint32_t paired;    /* 1 = the measured age explains what the meter sees of the battery */
     unit_view_t units[UNITS_MAX];
 } plant_t;
 
-enum order_flags { ORDER_PLAN = 1, ORDER_PEAK = 2, ORDER_DEMAND = 4 };
+enum order_flags {
+    ORDER_PLAN = 1,
+    ORDER_PEAK = 2,
+    ORDER_DEMAND = 4,
+    ORDER_FORCED = 16, /* plan_w is a forced charge or discharge */
+    ORDER_TARGET = 32, /* the plan's target of grid power */
+};
 
 /* What the outside asks for, already checked for lease and expiry. */
 typedef struct {
@@ -101,11 +128,14 @@ typedef struct {
     double import_w_max; /* run-time limit, INFINITY = none */
     double export_w_max;
     double plan_w;       /* setpoint of the plan's running row */
+    double plan_until_soc; /* where it ends; NaN = with its row */
+    double target_grid_w;
+    uint64_t plan_number; /* of the row */
     double peak_w_max;   /* run-time or scheduled, tighter only */
     double demand_w_max;
     uint32_t lease_held;
     uint32_t stop;       /* 1 = ramp to zero and stay */
-    uint32_t flags;      /* enum order_flags: which of plan_w, peak_w_max, demand_w_max are in force */
+    uint32_t flags;      /* enum order_flags: which of plan_w, target_grid_w, peak_w_max, demand_w_max are in force */
     uint32_t pad;
 } orders_t;
 
@@ -118,7 +148,21 @@ typedef struct {
     double grid_limit_w;                /* import limit in force */
     uint32_t reason;                    /* enum reason: moved the answer last */
     uint32_t preference;                /* enum reason */
+    uint32_t missed;                    /* bit each enum reason: the policy's interval was missed */
+    uint32_t missed_short;              /* of these, because the units cannot; else a stronger policy stands */
+    uint32_t hunting, pad;              /* damping level; 0 = calm */
 } decision_t;
+
+/* Watch for hunting: what battery and grid did between the battery's turns. */
+typedef struct {
+    double ess_lo_w, ess_hi_w;      /* since the last turn */
+    double grid_lo_w, grid_hi_w, grid_lo_before_w, grid_hi_before_w;
+    double turn_s, period_s, calm_s; /* since the last turn; of the swing; since the last suspicious turn */
+    double swing_w;                 /* of the battery, over the last half swing */
+    double slow_w;                  /* the damped request */
+    int32_t way, count;
+    uint32_t level, started;
+} hunting_t;
 
 /* The control's memory. */
 typedef struct {
@@ -133,7 +177,8 @@ typedef struct {
     double range_lo_w[RANGE_SLOTS], range_hi_w[RANGE_SLOTS]; /* planned grid power in slices of the range window */
     double range_left_s;
     double damp_slow_w, damp_fast_w; /* low passes at the band's edges */
-    double spare[16];
+    hunting_t hunting;
+    uint64_t plan_done;   /* number of the plan's row whose state of charge is reached */
     uint32_t range_head, range_count;
     uint32_t started, recharging;
 } control_state_t;
@@ -191,8 +236,13 @@ typedef struct {
     uint64_t register_t_ns;
     double circuit_seen_w[CIRCUITS_MAX], circuit_net_w[CIRCUITS_MAX];
     uint64_t circuit_t_ns[CIRCUITS_MAX];
-    uint32_t circuits_known, lag_stale, lag_best, pad;
-    double spare[16];
+    uint32_t circuits_known, lag_stale, lag_best;
+    uint32_t look_far;      /* 1 = the battery hunts: look for longer ages than the site expects */
+    /* billing period, set from outside */
+    uint64_t billing_end_t_ns; /* CLOCK_MONOTONIC at which the ratchet falls to nothing; 0 = never */
+    uint64_t billing_number;
+    double billing_paid_w;     /* highest window of this period from before this start */
+    uint64_t billing_ended;    /* number of the period that has ended here */
 } estimate_state_t;
 
 #endif

@@ -18,6 +18,20 @@ cdef extern from "control.h" nogil:
         ORDER_PLAN
         ORDER_PEAK
         ORDER_DEMAND
+        ORDER_FORCED
+        ORDER_TARGET
+
+    enum:
+        POLICY_peak_w_max
+        POLICY_demand_w_max
+        POLICY_recharge_w_max
+        POLICY_ramp_up_w_per_s
+        POLICY_ramp_down_w_per_s
+        POLICY_range_w_max
+        POLICY_reserve_soc
+        POLICIES
+
+    const char *POLICY_NAMES[POLICIES]
 
     ctypedef struct control_params_t:
         double connection_import_w_max
@@ -53,6 +67,8 @@ cdef extern from "control.h" nogil:
         double recentre
         double soc_min, soc_max
 
+    double *policy_setting(control_params_t *params, int policy) noexcept
+
     ctypedef struct unit_view_t:
         double ess_w
         double envelope_lo_w, envelope_hi_w
@@ -85,7 +101,7 @@ cdef extern from "control.h" nogil:
         uint32_t demand_windows
         uint32_t n_units
         uint32_t grid_new
-        uint32_t pad
+        uint32_t paired
         unit_view_t units[UNITS_MAX]
 
     ctypedef struct orders_t:
@@ -93,6 +109,9 @@ cdef extern from "control.h" nogil:
         double import_w_max
         double export_w_max
         double plan_w
+        double plan_until_soc
+        double target_grid_w
+        uint64_t plan_number
         double peak_w_max
         double demand_w_max
         uint32_t lease_held
@@ -109,6 +128,18 @@ cdef extern from "control.h" nogil:
         double grid_limit_w
         uint32_t reason
         uint32_t preference
+        uint32_t missed
+        uint32_t missed_short
+        uint32_t hunting, pad
+
+    ctypedef struct hunting_t:
+        double ess_lo_w, ess_hi_w
+        double grid_lo_w, grid_hi_w, grid_lo_before_w, grid_hi_before_w
+        double turn_s, period_s, calm_s
+        double swing_w
+        double slow_w
+        int32_t way, count
+        uint32_t level, started
 
     ctypedef struct control_state_t:
         double last_total_w
@@ -123,7 +154,8 @@ cdef extern from "control.h" nogil:
         double range_hi_w[RANGE_SLOTS]
         double range_left_s
         double damp_slow_w, damp_fast_w
-        double spare[16]
+        hunting_t hunting
+        uint64_t plan_done
         uint32_t range_head, range_count
         uint32_t started, recharging
 
@@ -177,8 +209,12 @@ cdef extern from "control.h" nogil:
         double circuit_seen_w[CIRCUITS_MAX]
         double circuit_net_w[CIRCUITS_MAX]
         uint64_t circuit_t_ns[CIRCUITS_MAX]
-        uint32_t circuits_known, lag_stale, lag_best, pad
-        double spare[16]
+        uint32_t circuits_known, lag_stale, lag_best
+        uint32_t look_far
+        uint64_t billing_end_t_ns
+        uint64_t billing_number
+        double billing_paid_w
+        uint64_t billing_ended
 
 
 # What one policy accepts: an interval of battery power, and its name.
@@ -193,6 +229,8 @@ cdef struct corridor_t:
     double answer
     uint32_t reason              # who moved the answer last
     uint32_t lo_reason, hi_reason # who set the edges
+    double tolerance_w           # a miss by less is none
+    uint32_t missed, missed_short # as in decision_t
 
 # The resolver: narrows, never widens; a policy that misses what is left takes its nearest edge.
 cdef void narrow(corridor_t* corridor, policy_t policy) noexcept nogil

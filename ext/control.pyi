@@ -23,6 +23,10 @@ class Decision:
     def reason(self) -> str: ...
     @property
     def preference(self) -> str: ...
+    @property
+    def missed(self) -> dict[str, str]: ...
+    @property
+    def hunting(self) -> int: ...
 
 class Control:
     def __init__(self, units: int = ..., **settings: float | Sequence[float]) -> None: ...
@@ -43,6 +47,9 @@ class Control:
         net_w: float | None = ...,
         lease_w: float | None = ...,
         plan_w: float | None = ...,
+        until_soc: float | None = ...,
+        forced: bool = ...,
+        target_grid_w: float | None = ...,
         import_w_max: float | None = ...,
         export_w_max: float | None = ...,
         peak_w_max: float | None = ...,

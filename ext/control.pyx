@@ -14,6 +14,7 @@ import time
 from libc.math cimport INFINITY, NAN, fabs, fmax, fmin, isfinite
 from libc.string cimport memset
 
+from tidegate.ext.hunting cimport calm
 from tidegate.ext.image cimport *
 from tidegate.ext.policies cimport *
 from tidegate.ext.sharing cimport share_out, state_of_charge
@@ -32,12 +33,20 @@ cdef extern from *:
 # ---------------------------------------------------------------- the resolver
 
 
+cdef inline void miss(corridor_t* corridor, uint32_t reason, uint32_t by) noexcept nogil:
+    corridor.missed |= <uint32_t>1 << reason
+    if by == REASON_ENVELOPE:
+        corridor.missed_short |= <uint32_t>1 << reason
+
+
 cdef void narrow(corridor_t* corridor, policy_t policy) noexcept nogil:
     """The reason follows whoever moved the answer, or whose stronger edge kept this policy from moving it."""
     cdef double answer
     cdef uint32_t reason = policy.reason
     if policy.lo > corridor.lo:
         if policy.lo > corridor.hi:
+            if policy.lo > corridor.hi + corridor.tolerance_w:
+                miss(corridor, policy.reason, corridor.hi_reason)
             corridor.lo = corridor.hi
             corridor.lo_reason = reason = corridor.hi_reason
         else:
@@ -45,6 +54,8 @@ cdef void narrow(corridor_t* corridor, policy_t policy) noexcept nogil:
             corridor.lo_reason = reason
     if policy.hi < corridor.hi:
         if policy.hi < corridor.lo:
+            if policy.hi < corridor.lo - corridor.tolerance_w:
+                miss(corridor, policy.reason, corridor.lo_reason)
             corridor.hi = corridor.lo
             corridor.hi_reason = reason = corridor.lo_reason
         else:
@@ -71,6 +82,9 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
     decision.envelope_lo_w = c.lo
     decision.envelope_hi_w = c.hi
     decision.shortfall_w = 0.0
+    decision.missed = 0
+    decision.missed_short = 0
+    decision.hunting = 0
     decision.grid_limit_w = grid_limit(params, orders)
 
     if orders.stop:
@@ -92,6 +106,9 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
     c.wish = wish(params, plant, orders, state, soc, dt_s, &preference)
     c.answer = fmin(fmax(c.wish, c.lo), c.hi)
     c.reason = preference if c.answer == c.wish else <uint32_t>REASON_ENVELOPE
+    c.tolerance_w = fmax(params.deadband_w, 1.0)
+    c.missed = 0
+    c.missed_short = 0
 
     narrow(&c, connection_limit(params, plant, orders))
     narrow(&c, export_limit(params, plant, orders))
@@ -113,13 +130,17 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
     if params.damp_share > 0.0:
         band_pass(params, plant, state, dt_s)
         narrow(&c, oscillation_damping(params, state, c.answer))
-    narrow(&c, recharge_band(params, plant))
+    if preference != REASON_FORCED:
+        narrow(&c, recharge_band(params, plant))
+        if params.follow_soc_min > 0.0:
+            narrow(&c, soc_band(params, plant))
 
     state.ramp_anchor_w = plant.net_w - c.answer
     if preference == REASON_RECENTRE and c.answer != c.wish:
         again(params, state, c.answer)
 
     total_w = hold(params, state, &c, preference)
+    total_w = calm(params, plant, &state.hunting, total_w, dt_s)
     total_w = fmin(fmax(total_w, decision.envelope_lo_w), decision.envelope_hi_w)
     state.settle_s = state.settle_s + dt_s if total_w == state.last_total_w else 0.0
     state.last_total_w = total_w
@@ -129,6 +150,9 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
     decision.hi_w = c.hi
     decision.reason = c.reason
     decision.preference = preference
+    decision.missed = c.missed
+    decision.missed_short = c.missed_short
+    decision.hunting = state.hunting.level
     decision.request_total_w = total_w
     if plant.net_w - total_w > decision.grid_limit_w + params.deadband_w:
         decision.shortfall_w = plant.net_w - total_w - decision.grid_limit_w
@@ -279,6 +303,19 @@ cdef class Decision:
         return REASONS_BY_NUMBER[self.decision.reason]
 
     @property
+    def missed(self):
+        """Names of the policies whose interval was missed, each with what stood against it."""
+        return {
+            REASONS_BY_NUMBER[i]: "short" if self.decision.missed_short >> i & 1 else "overruled"
+            for i in range(REASONS) if self.decision.missed >> i & 1
+        }
+
+    @property
+    def hunting(self):
+        """How far the request is damped because the battery hunts; 0 = calm."""
+        return self.decision.hunting
+
+    @property
     def preference(self):
         """Name of what chose the point inside the corridor."""
         return REASONS_BY_NUMBER[self.decision.preference]
@@ -321,6 +358,7 @@ cdef class Control:
 
     def step(self, *, grid_w, ess_w=0.0, pv_w=0.0, soc=0.5, lo_w=-INFINITY, hi_w=INFINITY, double dt_s=0.001,
              available=True, setpoint_w=None, energy_wh=0.0, net_w=None, lease_w=None, plan_w=None,
+             until_soc=None, bint forced=False, target_grid_w=None,
              import_w_max=None, export_w_max=None, peak_w_max=None, demand_w_max=None, bint stop=False,
              demand=None, phases_w=None, circuits_w=None):
         """Run one cycle and return its Decision.
@@ -331,7 +369,9 @@ cdef class Control:
         pv_w     : + generation; changes the load that is reported, never the decision.
         net_w    : grid power if the batteries rested, when it is not grid_w + sum of ess_w.
         dt_s     : length of this cycle.
-        lease_w, plan_w : setpoints under a lease or of a plan, None = none.
+        lease_w, plan_w : setpoints under a lease or of a plan, None = none. until_soc : where the plan's ends;
+                   forced : the plan's outranks the lease, the recharge band and the soc band.
+        target_grid_w : the plan's grid power to keep.
         import_w_max, export_w_max, peak_w_max, demand_w_max : run-time limits, tighter than the settings or without effect.
         demand   : (mean W so far, elapsed s, left s[, W already paid for]) of the running demand window.
         phases_w, circuits_w : meter readings of the phases and sub-meters with the batteries' share taken out (as net_w).
@@ -381,8 +421,13 @@ cdef class Control:
         self.orders.export_w_max = INFINITY if export_w_max is None else export_w_max
         self.orders.flags = 0
         if plan_w is not None:
-            self.orders.flags |= ORDER_PLAN
+            self.orders.flags |= ORDER_PLAN | (ORDER_FORCED if forced else 0)
             self.orders.plan_w = plan_w
+            self.orders.plan_until_soc = NAN if until_soc is None else until_soc
+            self.orders.plan_number = 1 + (hash((plan_w, until_soc, forced)) & 0xFFFFFF)
+        if target_grid_w is not None:
+            self.orders.flags |= ORDER_TARGET
+            self.orders.target_grid_w = target_grid_w
         if peak_w_max is not None:
             self.orders.flags |= ORDER_PEAK
             self.orders.peak_w_max = peak_w_max

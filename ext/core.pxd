@@ -2,21 +2,23 @@
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 
 from tidegate.ext.can cimport can_bus_t, can_frame_stats_t
-from tidegate.ext.control cimport control_state_t, decision_t, estimate_state_t, orders_t, plant_t
+from tidegate.ext.control cimport control_params_t, control_state_t, decision_t, estimate_state_t, orders_t, plant_t
 from tidegate.ext.faults cimport diagnose_state_t
 from tidegate.ext.gate cimport gate_input_t, gate_state_t, gate_verdict_t
 from tidegate.ext.image cimport POINTS_MAX, UNITS_MAX, point_t
 from tidegate.ext.port cimport port_mail_t
 from tidegate.ext.program cimport CAN_BUSES_MAX, CAN_FRAMES_MAX, COMMANDS_MAX, PORTS_MAX, program_t
-from tidegate.ext.shared cimport order_t, shared_t
+from tidegate.ext.shared cimport PLAN_SOURCES, order_t, plan_t, shared_t
 
 cdef enum:
-    ORDER_KINDS = 6         # ORDERS of shared.h
+    ORDER_KINDS = 64        # MAILBOX_SLOTS of shared.h
+    REASONS_MAX = 32        # REASONS of image.h, a bit each
     ESCALATE_DERATE = 3     # leaky bucket of late cycles: +1 late by a period, -1 per 100 in time
     ESCALATE_SAFE = 10
     ESCALATE_SILENT = 30
     GOOD_CYCLES_PER_DROP = 100
     REASON_HOLD_NS = 100000000  # at most ten reason events a second
+    SHORT_HOLD_NS = 1000000000  # a shortfall has ended when there was none for so long
 
 # The newest words put into a command slot, so that a slot changes only when the wire should.
 cdef struct command_memory_t:
@@ -33,7 +35,21 @@ cdef struct edges_t:
     int32_t reason
     uint64_t reason_t_ns
     uint32_t short_of_limit
+    uint64_t short_t_ns              # when it last was
     uint32_t escalation
+    int32_t preference
+    uint64_t preference_t_ns
+    uint32_t hunting
+    uint64_t plan[PLAN_SOURCES]      # number of the row in force
+    uint64_t billing_ended
+
+# Which configured limits are not being enforced, by enum reason.
+cdef struct watch_t:
+    uint32_t cause[REASONS_MAX]      # enum unenforced, now
+    uint32_t told[REASONS_MAX]       # as the last event said
+    uint64_t since_t_ns[REASONS_MAX] # when cause began to differ from told; 0 = it does not
+    uint64_t seen_t_ns               # of the newest grid reading
+    double above_s, below_s          # for so long the meter has shown more than the import, the export limit
 
 # Everything that one site needs in memory; allocated once, zeroed, never grown.
 cdef struct core_t:
@@ -54,6 +70,12 @@ cdef struct core_t:
     order_t mailbox[ORDER_KINDS]     # newest whole copy of each order
     uint64_t edge_done[ORDER_KINDS]  # seq of the last ACK and ARM acted on
     orders_t orders
+    plan_t plan                      # newest whole copy
+    uint64_t plan_due_ns             # when another row may come into force
+    uint64_t plan_number[PLAN_SOURCES] # row in force, 0 = none
+    orders_t planned                 # what the plan asks for
+    control_params_t params          # the site's settings with the orders of policies in force
+    uint64_t policies_due_ns         # when one of these ends
     control_state_t control
     decision_t decision
     # limit
@@ -61,6 +83,7 @@ cdef struct core_t:
     gate_verdict_t verdicts[UNITS_MAX]
     # publish
     edges_t edges
+    watch_t watch
     uint64_t second
     uint64_t snapshot_due
     int32_t mode

@@ -80,6 +80,9 @@ cdef void demand_view(const control_params_t* params, estimate_state_t* state, p
     cdef uint32_t subs = demand_subs(params), i, at, later
     cdef double sub_s = <double>sub_ns * 1e-9, now_s, ws = 0.0, unknown_s = 0.0
     demand_turn(params, state, utc_ns // sub_ns)
+    if state.billing_end_t_ns and t_ns >= state.billing_end_t_ns and state.billing_ended != state.billing_number:
+        state.billing_ended = state.billing_number  # a window that ends with the period was still counted above
+        state.demand_peak_w = 0.0
     now_s = <double>(utc_ns % sub_ns) * 1e-9
     plant.demand_windows = subs
     plant.demand_sub_s = sub_s
@@ -100,7 +103,12 @@ cdef void demand_view(const control_params_t* params, estimate_state_t* state, p
         later = subs - 1 - i  # the window that ends so many steps later begins with this sub-window
         plant.demand_used_ws[later] = ws
         plant.demand_unknown_s[later] = unknown_s
-    plant.demand_paid_w = fmax(state.demand_peak_w, params.demand_paid_w)
+    # What was paid for before this start counts for the period that it was paid in.
+    plant.demand_paid_w = state.demand_peak_w
+    if state.billing_end_t_ns == 0:
+        plant.demand_paid_w = fmax(state.demand_peak_w, params.demand_paid_w)
+    elif state.billing_ended != state.billing_number:
+        plant.demand_paid_w = fmax(state.demand_peak_w, state.billing_paid_w)
     plant.demand_gain = state.register_gain
 
 

@@ -24,9 +24,11 @@ cdef extern from *:
     """
     #define AGE_SCAN_NS 8000000u       /* points that have just turned good are looked at again this often */
     #define REREAD_NS 250000000u       /* an unchanged value is taken for the same sample for so long */
+    #define PAIRED_SHARE 0.25          /* of the motion may stay unexplained where the age is taken for known */
     _Static_assert(sizeof(gate_input_t) <= sizeof(((unit_memory_t *)0)->envelope_key), "make envelope_key larger");
     """
     const uint64_t AGE_SCAN_NS, REREAD_NS
+    const double PAIRED_SHARE
 
 
 # ---------------------------------------------------------------- age
@@ -83,7 +85,7 @@ cdef void put_extremes(point_t* image, int first, const integral_t* integral, ui
 cdef void start(const control_params_t* params, estimate_state_t* state, uint64_t t_ns) noexcept nogil:
     state.second = t_ns // 1000000000u + 1
     state.register_gain = 1.0
-    state.lag_hi = lags_of(params) - 1
+    state.lag_hi = lags_of(params, state) - 1
     turn_second(&state.grid, 0, 0.0)
     turn_second(&state.load, 0, 0.0)
     turn_second(&state.ess, 0, 0.0)
@@ -266,6 +268,8 @@ cdef void take_grid(const program_t* program, point_t* image, estimate_state_t* 
         plant.latency_s = fmax(0.5e-9 * <double>(LAG_NS[state.lag_lo] + LAG_NS[state.lag_hi]), 0.0)
         if not state.lag_measured:
             plant.latency_s = program.control.meter_latency_s
+        plant.paired = state.lag_measured and (
+            state.lag_score[state.lag_best] <= PAIRED_SHARE * state.lag_motion[state.lag_best])
     plant.load_ok = 1
     plant.load_w = plant.net_w + plant.pv_w
     take_phases(program, image, plant, grid_w, sample_ns)

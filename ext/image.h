@@ -74,8 +74,8 @@ _Static_assert(sizeof(point_t) == 24, "point_t crosses process borders; bump IMA
     X(SITE_FAULT_BITS_HI, "site.fault_bits_hi", "bits")  /* faults 32..63 */                             \
     X(SITE_REACTION, "site.reaction", "enum")            /* enum reaction: the highest */                \
     X(SITE_LOOP_ESCALATION, "site.loop_escalation", "enum") /* 0 none 1 derate 2 safe 3 silent */        \
-    X(SITE_SPARE_1, "site.spare_1", "")                                                                  \
-    X(SITE_SPARE_2, "site.spare_2", "")
+    X(SITE_UNENFORCED_BITS, "site.unenforced_bits", "bits") /* by enum reason: configured, not enforced */ \
+    X(SITE_HUNTING, "site.hunting", "enum")              /* 0 calm; else how far the request is damped */
 
 /* Points of each storage unit; the name is unitN.<this>. */
 #define UNIT_POINT_TABLE(X)                                                            \
@@ -124,6 +124,8 @@ static const char *const UNIT_POINT_NAMES[UNIT_POINTS][2] __attribute__((unused)
     X(REASON_RANGE_LIMIT, "dynamic range limit")                                          \
     X(REASON_OSCILLATION, "oscillation damping")                                          \
     X(REASON_RECHARGE_BAND, "recharge band")                                              \
+    X(REASON_SOC_BAND, "soc band")               /* the rest is kept for the limits */     \
+    X(REASON_FORCED, "forced charge or discharge")                                        \
     X(REASON_LEASE, "lease")                                                              \
     X(REASON_PLAN, "plan")                                                                \
     X(REASON_SELF_CONSUMPTION, "self-consumption")                                        \

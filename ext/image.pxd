@@ -72,8 +72,8 @@ cdef extern from "image.h" nogil:
         SITE_FAULT_BITS_HI
         SITE_REACTION
         SITE_LOOP_ESCALATION
-        SITE_SPARE_1
-        SITE_SPARE_2
+        SITE_UNENFORCED_BITS
+        SITE_HUNTING
         SITE_POINTS
 
     enum:
@@ -109,6 +109,8 @@ cdef extern from "image.h" nogil:
         REASON_RANGE_LIMIT
         REASON_OSCILLATION
         REASON_RECHARGE_BAND
+        REASON_SOC_BAND
+        REASON_FORCED
         REASON_LEASE
         REASON_PLAN
         REASON_SELF_CONSUMPTION

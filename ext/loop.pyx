@@ -32,6 +32,7 @@ from tidegate.ext.program cimport COMMAND_SETPOINT_W, program_check
 from tidegate.ext.publish cimport least_proof, publish_points, raise_events, say
 from tidegate.ext.registers cimport block_decode
 from tidegate.ext.shared cimport *
+from tidegate.ext.watch cimport watch_limits
 
 cdef extern from "<time.h>" nogil:
     ctypedef long time_t
@@ -104,8 +105,10 @@ cdef void estimate(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
 cdef void control(core_t* core, uint64_t dt_ns) noexcept nogil:
     """The corridor: what each unit should do, and why."""
     control_step(
-        &core.program.control, &core.plant, &core.orders, &core.control, &core.decision, <double>dt_ns * 1e-9
+        &core.params, &core.plant, &core.orders, &core.control, &core.decision, <double>dt_ns * 1e-9
     )
+    if core.decision.hunting and not core.estimate.look_far:
+        core.estimate.look_far = 1
     phase_done(core, PHASE_CONTROL)
 
 
@@ -151,6 +154,7 @@ cdef void publish(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nogil:
     cdef uint32_t n = core.program.n_points
     publish_points(core, t_ns)
     raise_events(core, t_ns, cycle)
+    watch_limits(core, t_ns, cycle)
     image_begin(shared)
     shared.cycle = cycle
     shared.t_ns = t_ns
@@ -234,6 +238,8 @@ cdef void core_init(core_t* core, const program_t* program, shared_t* shared) no
     core.orders.export_w_max = INFINITY
     core.edges.mode = -1
     core.edges.reason = -1
+    core.edges.preference = -1
+    core.params = program.control
     core.mode = MODE_TRIPPED
     shared.n_points = program.n_points
     shared.n_units = program.n_units

@@ -27,10 +27,10 @@ cdef inline uint64_t back(uint64_t t_ns, int64_t by_ns) noexcept nogil:
 
 
 # Ages of LAG_NS that this site looks at.
-cdef inline uint32_t lags_of(const control_params_t* params) noexcept nogil:
+cdef inline uint32_t lags_of(const control_params_t* params, const estimate_state_t* state) noexcept nogil:
     cdef uint32_t lags = 6
     cdef double max_s = params.meter_latency_s_max
-    if not 0.0 < max_s < 4.3:
+    if state.look_far or not 0.0 < max_s < 4.3:
         return LAGS
     while lags < LAGS and <double>LAG_NS[lags - 1] < max_s * 1e9:
         lags += 1

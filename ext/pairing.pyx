@@ -143,8 +143,13 @@ cdef void score(const control_params_t* params, estimate_state_t* state, double 
     cdef double share[LAGS]
     cdef double w, most = 0.0, moved, cost, smallest = fmax(2.0 * params.deadband_w, MOTION_W)
     cdef double dg = grid_w - state.lag_grid_w
-    cdef int i, first, last, best = -1, lags = <int>lags_of(params)
+    cdef int i, first, last, best = -1, lags = <int>lags_of(params, state)
     state.lag_grid_w = grid_w
+    if state.look_far == 1:  # has just begun: all ages are open again
+        state.look_far = 2
+        state.lag_measured = 0
+        state.lag_lo = 0
+        state.lag_hi = <uint32_t>lags - 1
     if t_ns > state.moved_t_ns + 2 * <uint64_t>LAG_NS_MAX:
         state.lag_stale = 1  # the battery has stood still for longer than any age
         return

@@ -40,6 +40,7 @@ cdef policy_t range_limit(const control_params_t* params, const plant_t* plant, 
 cdef policy_t oscillation_damping(const control_params_t* params, const control_state_t* state,
                                   double answer_w) noexcept nogil
 cdef policy_t recharge_band(const control_params_t* params, const plant_t* plant) noexcept nogil
+cdef policy_t soc_band(const control_params_t* params, const plant_t* plant) noexcept nogil
 
 # Memory of the dynamic range limit and of the damping, kept once a cycle.
 cdef void range_keep(const control_params_t* params, control_state_t* state, double grid_w, double dt_s) noexcept nogil

@@ -87,24 +87,26 @@ cdef policy_t circuit_limit(const control_params_t* params, const plant_t* plant
     return p
 
 
-cdef inline double reserve_left(const control_params_t* params, const unit_view_t* unit) noexcept nogil:
-    # The last half percent above the reserve is a slope, so that the power does not chatter at the edge.
-    return fmin(fmax((unit.soc - params.reserve_soc) * 200.0, 0.0), 1.0)
+cdef inline double discharge_above(const plant_t* plant, double soc_floor) noexcept nogil:
+    """Discharge power of the units above this state of charge."""
+    cdef double hi_w = 0.0
+    cdef uint32_t unit
+    for unit in range(plant.n_units):
+        if plant.units[unit].available:
+            # The last half percent is a slope, so that the power does not chatter at the edge.
+            hi_w += plant.units[unit].envelope_hi_w * fmin(fmax((plant.units[unit].soc - soc_floor) * 200.0, 0.0), 1.0)
+    return hi_w
 
 
 cdef policy_t backup_reserve(const control_params_t* params, const plant_t* plant) noexcept nogil:
     """Below the reserve a unit discharges only for what is stronger: the connection's limits."""
     cdef policy_t p
-    cdef uint32_t unit
     p.lo = -INFINITY
     p.hi = INFINITY
     p.reason = REASON_BACKUP_RESERVE
     if not params.reserve_soc > 0.0:
         return p
-    p.hi = 0.0
-    for unit in range(plant.n_units):
-        if plant.units[unit].available:
-            p.hi += plant.units[unit].envelope_hi_w * reserve_left(params, &plant.units[unit])
+    p.hi = discharge_above(plant, params.reserve_soc)
     return p
 
 
@@ -220,4 +222,13 @@ cdef policy_t recharge_band(const control_params_t* params, const plant_t* plant
     p.lo = fmin(0.0, plant.net_w - limit_w + params.deadband_w) if isfinite(limit_w) else -INFINITY
     p.hi = INFINITY
     p.reason = REASON_RECHARGE_BAND
+    return p
+
+
+cdef policy_t soc_band(const control_params_t* params, const plant_t* plant) noexcept nogil:
+    """Between the reserve and here the charge is kept for the limits: no wish discharges it."""
+    cdef policy_t p
+    p.lo = -INFINITY
+    p.hi = discharge_above(plant, params.follow_soc_min)
+    p.reason = REASON_SOC_BAND
     return p

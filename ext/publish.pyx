@@ -3,7 +3,8 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from tidegate.ext.core cimport REASON_HOLD_NS, core_t
+from tidegate.ext.control cimport ORDER_PLAN
+from tidegate.ext.core cimport REASON_HOLD_NS, SHORT_HOLD_NS, core_t
 from tidegate.ext.gate cimport gate_verdict_t
 from tidegate.ext.image cimport *
 from tidegate.ext.shared cimport *
@@ -62,6 +63,7 @@ cdef void publish_points(core_t* core, uint64_t t_ns) noexcept nogil:
     put(core, SITE_FAULT_BITS_HI, <double>(active >> 32), t_ns)
     put(core, SITE_REACTION, reaction, t_ns)
     put(core, SITE_LOOP_ESCALATION, core.shared.loop.escalation, t_ns)
+    put(core, SITE_HUNTING, core.decision.hunting, t_ns)
 
 
 cdef void say(core_t* core, uint32_t kind, int unit, int32_t code, int32_t previous, double value, double limit_value,
@@ -112,14 +114,42 @@ cdef void raise_events(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nog
         core.edges.reason = reason
         core.edges.reason_t_ns = t_ns
     short_of_limit = core.decision.shortfall_w > 0.0
-    if <uint32_t>short_of_limit != core.edges.short_of_limit:
+    if short_of_limit:
+        core.edges.short_t_ns = t_ns
+    # Said once: a load that plays about the limit has not brought the power back before a second is over.
+    if short_of_limit != <int>core.edges.short_of_limit and (
+            short_of_limit or t_ns - core.edges.short_t_ns >= SHORT_HOLD_NS):
         say(core, EVENT_SHORTFALL, -1, short_of_limit, 1 - short_of_limit, core.decision.shortfall_w,
             core.decision.grid_limit_w, t_ns, cycle)
         core.edges.short_of_limit = <uint32_t>short_of_limit
+    raise_control_events(core, t_ns, cycle)
     if escalation != core.edges.escalation:
         say(core, EVENT_OVERRUN, -1, <int32_t>escalation, <int32_t>core.edges.escalation,
             <double>core.shared.loop.missed, 0.0, t_ns, cycle)
         core.edges.escalation = escalation
+
+
+cdef void raise_control_events(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nogil:
+    """Who chooses the power, what of the plan is in force, hunting, the end of a billing period."""
+    cdef int32_t preference = <int32_t>core.decision.preference
+    cdef int source
+    if preference != core.edges.preference and t_ns - core.edges.preference_t_ns >= REASON_HOLD_NS:
+        say(core, EVENT_SOURCE, -1, preference, core.edges.preference, core.decision.request_total_w, 0.0, t_ns, cycle)
+        core.edges.preference = preference
+        core.edges.preference_t_ns = t_ns
+    for source in range(PLAN_SOURCES):
+        if core.plan_number[source] != core.edges.plan[source]:
+            say(core, EVENT_PLAN, source, <int32_t>(core.plan_number[source] & 0x7FFFFFFF),
+                <int32_t>(core.edges.plan[source] & 0x7FFFFFFF),
+                core.orders.plan_w if core.orders.flags & ORDER_PLAN else 0.0, core.decision.grid_limit_w, t_ns, cycle)
+            core.edges.plan[source] = core.plan_number[source]
+    if core.decision.hunting != core.edges.hunting:
+        say(core, EVENT_HUNTING, -1, <int32_t>core.decision.hunting, <int32_t>core.edges.hunting,
+            core.control.hunting.swing_w, core.control.hunting.period_s, t_ns, cycle)
+        core.edges.hunting = core.decision.hunting
+    if core.estimate.billing_ended != core.edges.billing_ended:
+        say(core, EVENT_BILLING, -1, 1, 0, core.image[SITE_DEMAND_PEAK_W].value, 0.0, t_ns, cycle)
+        core.edges.billing_ended = core.estimate.billing_ended
 
 
 cdef extern from *:

@@ -8,10 +8,11 @@
 
 #include <string.h>
 
+#include "control.h"
 #include "image.h"
 
 #define SHARED_MAGIC 0x31534454u /* "TDS1" */
-#define SHARED_LAYOUT_VERSION 1u
+#define SHARED_LAYOUT_VERSION 2u
 
 #define SNAPSHOT_SLOTS 64u /* powers of two */
 #define METER_SLOTS 256u
@@ -46,7 +47,25 @@ typedef struct {
 } snapshot_t;
 
 enum event_kind { EVENT_START = 1, EVENT_MODE, EVENT_REASON, EVENT_FAULT_ON, EVENT_FAULT_OFF, EVENT_COMMAND, EVENT_OVERRUN,
-                  EVENT_BUS, EVENT_STOP, EVENT_SHORTFALL, EVENT_LATCH };
+                  EVENT_BUS, EVENT_STOP, EVENT_SHORTFALL, EVENT_LATCH,
+                  EVENT_SOURCE,     /* code: enum reason of who chooses now, previous: before */
+                  EVENT_PLAN,       /* unit: enum plan_source, code: number of the row in force, 0 none, previous: before */
+                  EVENT_UNENFORCED, /* code: enum reason of the limit, previous: enum unenforced */
+                  EVENT_HUNTING,    /* code: damping level, previous: before, value: swing in W, limit: period in s */
+                  EVENT_BILLING };  /* the period ended: value: its highest window in W */
+
+/* Why a configured limit is not being enforced. */
+enum unenforced {
+    ENFORCED = 0,
+    UNENFORCED_STOPPED,    /* under stop */
+    UNENFORCED_BLIND,      /* no believable grid meter */
+    UNENFORCED_NO_UNIT,    /* no storage unit takes part */
+    UNENFORCED_NO_READING, /* the limit's own meter gives nothing */
+    UNENFORCED_WIDENED,    /* at run time, beyond the site file */
+    UNENFORCED_SHORT,      /* the units cannot give or take enough */
+    UNENFORCED_OVERRULED,  /* a stronger policy stands */
+    UNENFORCED_EXCEEDED,   /* the meter shows more, whatever was ordered */
+};
 
 typedef struct {
     uint64_t seq; /* as in snapshot_t */
@@ -67,7 +86,8 @@ enum order_kind {
     ORDER_EXPORT_W_MAX,
     ORDER_ACK,           /* acknowledge latches whose cause is gone (an edge: each new seq once) */
     ORDER_ARM,           /* leave the tripped state (an edge) */
-    ORDERS,
+    ORDER_POLICY = 16,   /* + enum policy: a setting of the site file at run time */
+    ORDERS = ORDER_POLICY + POLICIES,
 };
 enum order_mode { ORDER_MODE_RUN = 1, ORDER_MODE_STOP = 2 };
 _Static_assert(ORDERS <= MAILBOX_SLOTS, "mailbox too small");
@@ -78,6 +98,32 @@ typedef struct {
     double value;
     uint64_t request;      /* the gateway's number, for the trail */
 } order_t;
+
+/* The plan: what the calendar and clients scheduled, as spans of monotonic time, made outside the loop. The loop only
+ * compares times, so each span ends by itself, whatever becomes of who wrote it. NaN: not given. */
+#define PLAN_ROWS 64
+enum plan_source { PLAN_NONE = 0, PLAN_CALENDAR, PLAN_CLIENT, PLAN_SOURCES };
+enum plan_flags { PLAN_FORCED = 1 };
+
+typedef struct {
+    uint64_t start_t_ns, end_t_ns; /* in force while start <= t < end */
+    double setpoint_w;             /* battery power of the site */
+    double until_soc;              /* the setpoint ends there */
+    double target_grid_w;          /* self-consumption: the grid power to keep */
+    double import_w_max, export_w_max, peak_w_max, demand_w_max; /* tighter than the site file's or without effect */
+    uint32_t source, flags;        /* enum plan_source, enum plan_flags */
+    uint64_t number;               /* of this span, not 0 */
+} plan_row_t;
+_Static_assert(sizeof(plan_row_t) == 88, "plan_row_t crosses process borders; bump SHARED_LAYOUT_VERSION");
+
+typedef struct {
+    uint64_t seq;              /* odd while the gateway writes */
+    uint64_t billing_end_t_ns; /* the demand ratchet falls to nothing here; 0 = never */
+    uint64_t billing_number;   /* of the running period, not 0 */
+    double paid_w;             /* its highest demand window, from before this start of the core */
+    uint32_t count, pad;
+    plan_row_t rows[PLAN_ROWS];
+} plan_t;
 
 typedef struct {
     uint32_t magic, layout_version, image_version, size;
@@ -97,6 +143,8 @@ typedef struct {
     loop_stats_t loop;
 
     order_t mailbox[MAILBOX_SLOTS];
+    plan_t plan;
+    uint64_t plan_applied_seq; /* seq of the plan that the last cycle acted on */
 
     uint64_t snapshot_head, meter_head, event_head; /* pictures written so far */
     event_t events[EVENT_SLOTS];
@@ -206,6 +254,23 @@ static inline int order_get(const order_t *slot, order_t *out) {
     if (before & 1u)
         return 0;
     *out = *slot;
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    out->seq = before;
+    return __atomic_load_n(&slot->seq, __ATOMIC_RELAXED) == before;
+}
+
+static inline void plan_put(plan_t *slot, const plan_t *plan) {
+    uint64_t odd = (slot->seq + 1u) | 1u;
+    __atomic_store_n(&slot->seq, odd, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    memcpy((char *)slot + sizeof(slot->seq), (const char *)plan + sizeof(plan->seq), sizeof(*plan) - sizeof(plan->seq));
+    __atomic_store_n(&slot->seq, odd + 1u, __ATOMIC_RELEASE);
+}
+static inline int plan_get(const plan_t *slot, plan_t *out) {
+    uint64_t before = __atomic_load_n(&slot->seq, __ATOMIC_ACQUIRE);
+    if (before & 1u)
+        return 0;
+    memcpy(out, slot, sizeof(*out));
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
     out->seq = before;
     return __atomic_load_n(&slot->seq, __ATOMIC_RELAXED) == before;

@@ -53,6 +53,22 @@ cdef extern from "shared.h" nogil:
         EVENT_STOP
         EVENT_SHORTFALL
         EVENT_LATCH
+        EVENT_SOURCE
+        EVENT_PLAN
+        EVENT_UNENFORCED
+        EVENT_HUNTING
+        EVENT_BILLING
+
+    enum:
+        ENFORCED
+        UNENFORCED_STOPPED
+        UNENFORCED_BLIND
+        UNENFORCED_NO_UNIT
+        UNENFORCED_NO_READING
+        UNENFORCED_WIDENED
+        UNENFORCED_SHORT
+        UNENFORCED_OVERRULED
+        UNENFORCED_EXCEEDED
 
     ctypedef struct event_t:
         uint64_t seq
@@ -70,6 +86,7 @@ cdef extern from "shared.h" nogil:
         ORDER_EXPORT_W_MAX
         ORDER_ACK
         ORDER_ARM
+        ORDER_POLICY
         ORDERS
 
     enum:
@@ -81,6 +98,31 @@ cdef extern from "shared.h" nogil:
         uint64_t expires_t_ns
         double value
         uint64_t request
+
+    enum:
+        PLAN_ROWS
+        PLAN_NONE
+        PLAN_CALENDAR
+        PLAN_CLIENT
+        PLAN_SOURCES
+        PLAN_FORCED
+
+    ctypedef struct plan_row_t:
+        uint64_t start_t_ns, end_t_ns
+        double setpoint_w
+        double until_soc
+        double target_grid_w
+        double import_w_max, export_w_max, peak_w_max, demand_w_max
+        uint32_t source, flags
+        uint64_t number
+
+    ctypedef struct plan_t:
+        uint64_t seq
+        uint64_t billing_end_t_ns
+        uint64_t billing_number
+        double paid_w
+        uint32_t count, pad
+        plan_row_t rows[PLAN_ROWS]
 
     ctypedef struct shared_t:
         uint32_t magic, layout_version, image_version, size
@@ -98,6 +140,8 @@ cdef extern from "shared.h" nogil:
         uint64_t proof
         loop_stats_t loop
         order_t mailbox[MAILBOX_SLOTS]
+        plan_t plan
+        uint64_t plan_applied_seq
         uint64_t snapshot_head, meter_head, event_head
         event_t events[EVENT_SLOTS]
         snapshot_t snapshots[SNAPSHOT_SLOTS]
@@ -117,6 +161,8 @@ cdef extern from "shared.h" nogil:
     int event_read(const shared_t *s, uint64_t number, event_t *out) noexcept
     void order_put(order_t *slot, double value, uint64_t expires_t_ns, uint64_t request) noexcept
     int order_get(const order_t *slot, order_t *out) noexcept
+    void plan_put(plan_t *slot, const plan_t *plan) noexcept
+    int plan_get(const plan_t *slot, plan_t *out) noexcept
     void histogram_add(histogram_t *h, uint64_t ns) noexcept
     uint64_t histogram_edge(uint32_t index) noexcept
 

@@ -5,6 +5,12 @@ from typing import Any, NamedTuple
 PHASE_NAMES: tuple[str, ...]
 EVENT_NAMES: tuple[str, ...]
 ORDER_NAMES: tuple[str, ...]
+POLICY_NAMES_BY_NUMBER: tuple[str, ...]
+ORDER_POLICY_FIRST: int
+UNENFORCED_NAMES: tuple[str, ...]
+PLAN_SOURCE_NAMES: tuple[str, ...]
+PLAN_ROWS_MAX: int
+PLAN_FIELDS: tuple[str, ...]
 SNAPSHOTS_KEPT: int
 METERS_KEPT: int
 EVENTS_KEPT: int
@@ -33,10 +39,25 @@ class Point(NamedTuple):
     quality: int
     changes: int
 
+class PlanRow(NamedTuple):
+    start_t_ns: int
+    end_t_ns: int
+    source: int
+    number: int
+    forced: bool
+    values: dict[str, float]
+
+class Plan(NamedTuple):
+    rows: tuple[PlanRow, ...]
+    billing_end_t_ns: int
+    billing_number: int
+    paid_w: float
+
 class Overwritten(LookupError):
     oldest: int
     def __init__(self, what: str, number: int, oldest: int) -> None: ...
 
+def order_name(kind: int) -> str: ...
 def histogram_bucket_edge(index: int) -> int: ...
 
 class Picture:
@@ -124,6 +145,17 @@ class Shared:
     def put_order(self, kind: int, value: float, expires_t_ns: int, request: int) -> int: ...
     def order(self, kind: int) -> Order | None: ...
     def applied(self, kind: int) -> int: ...
+    def put_plan(
+        self,
+        rows: Sequence[PlanRow],
+        *,
+        billing_end_t_ns: int = 0,
+        billing_number: int = 0,
+        paid_w: float = 0.0,
+    ) -> int: ...
+    def plan(self) -> Plan | None: ...
+    @property
+    def plan_applied(self) -> int: ...
     def histogram(self, name: str) -> Histogram: ...
     def loop_counters(self) -> dict[str, int]: ...
     def loop_stats(self) -> dict[str, int | dict[str, float]]: ...
@@ -153,6 +185,7 @@ class Writer(Shared):
         limit: float = 0.0,
     ) -> None: ...
     def apply(self, kind: int) -> Order: ...
+    def apply_plan(self) -> None: ...
     def advance(self, *, running: bool = True, proof: int = 0) -> None: ...
     def add(self, name: str, ns: int) -> None: ...
 

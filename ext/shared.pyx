@@ -13,13 +13,23 @@ from libc.math cimport NAN
 from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 
+from tidegate.ext.control cimport POLICIES, POLICY_NAMES
 from tidegate.ext.image cimport IMAGE_LAYOUT_VERSION, QUALITY_NEVER
 
 PHASE_NAMES = ("read", "estimate", "control", "limit", "write", "publish")
 EVENT_NAMES = (
     "", "start", "mode", "reason", "fault_on", "fault_off", "command", "overrun", "bus", "stop", "shortfall", "latch",
+    "source", "plan", "unenforced", "hunting", "billing",
 )
 ORDER_NAMES = ("mode", "setpoint_w", "import_w_max", "export_w_max", "ack", "arm")
+POLICY_NAMES_BY_NUMBER = tuple(POLICY_NAMES[i].decode() for i in range(POLICIES))
+ORDER_POLICY_FIRST = ORDER_POLICY  # order kind of the first policy; the others follow in the order of the names
+UNENFORCED_NAMES = (
+    "enforced", "stopped", "blind", "no unit", "no reading", "widened", "short", "overruled", "exceeded",
+)
+PLAN_SOURCE_NAMES = ("none", "calendar", "client")
+PLAN_ROWS_MAX = PLAN_ROWS
+PLAN_FIELDS = ("setpoint_w", "until_soc", "target_grid_w", "import_w_max", "export_w_max", "peak_w_max", "demand_w_max")
 SNAPSHOTS_KEPT = SNAPSHOT_SLOTS
 METERS_KEPT = METER_SLOTS
 EVENTS_KEPT = EVENT_SLOTS
@@ -33,6 +43,8 @@ Event = collections.namedtuple(
 )
 Order = collections.namedtuple("Order", "seq value expires_t_ns request")
 Point = collections.namedtuple("Point", "value t_ns quality changes")
+PlanRow = collections.namedtuple("PlanRow", "start_t_ns end_t_ns source number forced values")
+Plan = collections.namedtuple("Plan", "rows billing_end_t_ns billing_number paid_w")
 
 
 class Overwritten(LookupError):
@@ -41,6 +53,14 @@ class Overwritten(LookupError):
     def __init__(self, what, number, oldest):
         super().__init__(f"{what} {number} is overwritten; the oldest kept is {oldest}")
         self.oldest = oldest
+
+
+def order_name(kind):
+    """What an order of this kind is about."""
+    if kind < len(ORDER_NAMES):
+        return ORDER_NAMES[kind]
+    first = ORDER_POLICY_FIRST
+    return POLICY_NAMES_BY_NUMBER[kind - first] if first <= kind < first + POLICIES else f"kind {kind}"
 
 
 def histogram_bucket_edge(index):
@@ -374,7 +394,7 @@ cdef class Shared:
         if not 0 <= kind < ORDERS:
             raise ValueError(f"order kind {kind}: expected 0..{ORDERS - 1}")
         if not value - value == 0.0:
-            raise ValueError(f"order {ORDER_NAMES[kind]}: {value} is not a number that can be ordered")
+            raise ValueError(f"order {order_name(kind)}: {value} is not a number that can be ordered")
         self._must_write()
         order_put(&self.ptr.mailbox[kind], value, expires_t_ns, request)
         return self.ptr.mailbox[kind].seq
@@ -394,6 +414,72 @@ cdef class Shared:
         if not 0 <= kind < ORDERS:
             raise ValueError(f"order kind {kind}: expected 0..{ORDERS - 1}")
         return shared_load64(&self.ptr.applied_seq[kind])
+
+    # ---- the plan ----
+
+    def put_plan(self, rows, *, uint64_t billing_end_t_ns=0, uint64_t billing_number=0, double paid_w=0.0):
+        """Leave the spans of calendar and clients for the core, all at once. Returns the plan's seq.
+
+        rows : PlanRow each; values : a map of PLAN_FIELDS, what is missing is not given. At most PLAN_ROWS_MAX.
+        billing_end_t_ns : CLOCK_MONOTONIC at which the billing period `billing_number` ends, 0 = it does not;
+                           paid_w : its highest demand window so far.
+        Raises ValueError for a span that ends before it begins, a source or a field that does not exist, a value that
+        is no number, a number of 0.
+        """
+        cdef plan_t plan
+        cdef plan_row_t* row
+        memset(&plan, 0, sizeof(plan))
+        if len(rows) > PLAN_ROWS:
+            raise ValueError(f"plan: {len(rows)} spans, at most {PLAN_ROWS}")
+        for i, given in enumerate(rows):
+            row = &plan.rows[i]
+            if not 0 < given.start_t_ns < given.end_t_ns:
+                raise ValueError(f"plan: span {i} ends at {given.end_t_ns} ns and starts at {given.start_t_ns} ns")
+            if not PLAN_NONE < given.source < PLAN_SOURCES or given.number <= 0:
+                raise ValueError(f"plan: span {i} has source {given.source} and number {given.number}")
+            unknown = set(given.values) - set(PLAN_FIELDS)
+            if unknown:
+                raise ValueError(f"plan: no field {unknown.pop()!r}; known: {', '.join(PLAN_FIELDS)}")
+            for name, value in given.values.items():
+                if not value - value == 0.0:
+                    raise ValueError(f"plan: span {i}: {name} is {value}, expected a finite number")
+            row.start_t_ns = given.start_t_ns
+            row.end_t_ns = given.end_t_ns
+            row.source = given.source
+            row.number = given.number
+            row.flags = PLAN_FORCED if given.forced else 0
+            found = [given.values.get(name, NAN) for name in PLAN_FIELDS]
+            (row.setpoint_w, row.until_soc, row.target_grid_w, row.import_w_max, row.export_w_max, row.peak_w_max,
+             row.demand_w_max) = found
+        plan.count = len(rows)
+        plan.billing_end_t_ns = billing_end_t_ns
+        plan.billing_number = billing_number
+        plan.paid_w = paid_w
+        self._must_write()
+        plan_put(&self.ptr.plan, &plan)
+        return self.ptr.plan.seq
+
+    def plan(self):
+        """The plan that lies there, or None while a writer that died has left it half written."""
+        cdef plan_t plan
+        for _ in range(TRIES):
+            if plan_get(&self.ptr.plan, &plan):
+                rows = []
+                for i in range(min(plan.count, <uint32_t>PLAN_ROWS)):
+                    values = dict(zip(PLAN_FIELDS, (
+                        plan.rows[i].setpoint_w, plan.rows[i].until_soc, plan.rows[i].target_grid_w,
+                        plan.rows[i].import_w_max, plan.rows[i].export_w_max, plan.rows[i].peak_w_max,
+                        plan.rows[i].demand_w_max)))
+                    rows.append(PlanRow(
+                        plan.rows[i].start_t_ns, plan.rows[i].end_t_ns, plan.rows[i].source, plan.rows[i].number,
+                        bool(plan.rows[i].flags & PLAN_FORCED), {k: v for k, v in values.items() if v == v}))
+                return Plan(tuple(rows), plan.billing_end_t_ns, plan.billing_number, plan.paid_w)
+        return None
+
+    @property
+    def plan_applied(self):
+        """seq of the plan that the last cycle acted on."""
+        return shared_load64(&self.ptr.plan_applied_seq)
 
     # ---- the loop's own statistics ----
 
@@ -527,6 +613,10 @@ cdef class Writer(Shared):
         event.limit = limit
         event_push(self.ptr, &event)
 
+    def apply_plan(self):
+        """Act on the plan, as the core's next cycle would."""
+        shared_store64(&self.ptr.plan_applied_seq, self.ptr.plan.seq)
+
     def apply(self, int kind):
         """Act on the order of this kind, as the core's next cycle would."""
         order = self.order(kind)
@@ -560,6 +650,7 @@ def layout():
         "snapshot_t": sizeof(snapshot_t),
         "event_t": sizeof(event_t),
         "order_t": sizeof(order_t),
+        "plan_t": sizeof(plan_t),
         "histogram_t": sizeof(histogram_t),
         "loop_stats_t": sizeof(loop_stats_t),
     }

@@ -61,20 +61,35 @@ cdef inline double in_steps(double value, double step) noexcept nogil:
     return 0.0 - floor(-value / step + 1e-9) * step if value < 0.0 else floor(value / step + 1e-9) * step
 
 
+cdef bint reached(const orders_t* orders, control_state_t* state, double soc) noexcept nogil:
+    """1 from when the plan's row has led the state of charge where it should, until another row comes."""
+    if state.plan_done == orders.plan_number and orders.plan_number:
+        return 1
+    if (orders.plan_w < 0.0 and soc >= orders.plan_until_soc) or (orders.plan_w > 0.0 and soc <= orders.plan_until_soc):
+        state.plan_done = orders.plan_number
+        return 1
+    return 0
+
+
 cdef double wish(const control_params_t* params, const plant_t* plant, const orders_t* orders, control_state_t* state,
                  double soc, double dt_s, uint32_t* preference) noexcept nogil:
     """The point that would be taken if every policy allowed it. An absent source falls to the next."""
-    cdef double wish_w
+    cdef bint planned = orders.flags & ORDER_PLAN and isfinite(orders.plan_w) and not reached(orders, state, soc)
+    if planned and orders.flags & ORDER_FORCED:
+        preference[0] = REASON_FORCED
+        return orders.plan_w
     if orders.lease_held and isfinite(orders.lease_w):
         preference[0] = REASON_LEASE
         return orders.lease_w
-    if orders.flags & ORDER_PLAN and isfinite(orders.plan_w):
+    if planned:
         preference[0] = REASON_PLAN
         return orders.plan_w
+    if orders.flags & ORDER_TARGET and isfinite(orders.target_grid_w):
+        preference[0] = REASON_SELF_CONSUMPTION
+        return plant.net_w - orders.target_grid_w
     if params.follow_grid > 0.0 and isfinite(params.target_grid_w):
         preference[0] = REASON_SELF_CONSUMPTION
-        wish_w = plant.net_w - params.target_grid_w
-        return fmin(wish_w, 0.0) if soc <= params.follow_soc_min else wish_w
+        return plant.net_w - params.target_grid_w
     wish_w = recharge_wish(params, state, soc, dt_s)
     preference[0] = REASON_RECENTRE if wish_w != 0.0 else REASON_REST
     return wish_w

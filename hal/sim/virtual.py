@@ -6,7 +6,7 @@ import hashlib
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from tidegate.ext import world as worlds
 from tidegate.ext.image import REASONS_BY_NUMBER
 from tidegate.ext.loop import Core
 from tidegate.ext.plant import floor_energy
-from tidegate.ext.shared import EVENT_NAMES, Shared
+from tidegate.ext.shared import EVENT_NAMES, PlanRow, Shared
 from tidegate.hal.sim.build import build, energies, reaction_s, steps
 
 START_NS = 1_000_000_000  # 0 means "never" to the core
@@ -148,6 +148,10 @@ class VirtualPlant:
     def order(self, kind: int, value: float, for_s: float) -> None:
         """Put an order of shared.h (ORDER_NAMES) into the core's mailbox, as the gateway would."""
         self.world.order(kind, value, for_s)
+
+    def put_plan(self, rows: Sequence[PlanRow], **billing: Any) -> None:
+        """Leave spans of virtual time (`world.t_ns`) in the core's plan, as the gateway would."""
+        self._shared.put_plan(rows, **billing)
 
     # ---------------------------------------------------------------- results
 
