@@ -92,6 +92,8 @@ class Tidegate(Lazy):
         "init": ("tidegate.runtime.commissioning.init:init", "tools", "Look at the buses, draft a site file."),
         "keys": ("tidegate.runtime.cli_keys:keys", "gateway", "Keys and roles of remote clients."),
         "console": ("tidegate.runtime.cli_console:console", "", "The serial console, in this terminal."),
+        "policy": ("tidegate.runtime.cli_control:policy", "gateway", "Another limit or wish while the site runs."),
+        "schedule": ("tidegate.runtime.cli_control:schedule", "gateway", "The calendar and a plan by the clock."),
         "export": ("tidegate.runtime.cli_export:export", "export", "Prometheus, Modbus TCP, MQTT."),
     }
 
@@ -251,6 +253,10 @@ def why(client: Any) -> None:
     lease = told["lease"]
     if lease is not None:
         click.echo(f"lease    {lease['holder']} ({lease['priority']}), {lease['expires_ms']} ms left")
+    if told["unenforced"]:
+        click.echo(f"not enforced: {', '.join(told['unenforced'])}")
+    for name, value in told["policies"].items():
+        click.echo(f"policy   {name} = {value:g} by order")
     if told["stopped"]:
         click.echo("stopped  by order; `tidegate set run` lifts it")
 

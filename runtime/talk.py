@@ -7,6 +7,7 @@ import itertools
 import os
 import secrets
 import stat
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -225,10 +226,18 @@ class Orders(Generic[Answer]):
         """Tighten the limits of grid power for a time."""
         return self.ask("limit", import_w_max=import_w_max, export_w_max=export_w_max, for_ms=int(for_s * 1000))
 
-    def schedule(self, steps: list[tuple[int, float]], end_utc_s: int) -> Answer:
-        """Battery power by the clock: (start in UTC seconds, W, + discharge)."""
-        rows = [{"start_utc_s": start, "setpoint_w": power_w} for start, power_w in steps]
+    def schedule(self, steps: Sequence[tuple[int, float] | Mapping[str, Any]], end_utc_s: int) -> Answer:
+        """Setpoints and limits by the clock: (start in UTC seconds, W, + discharge), or maps as in docs/api.md."""
+        rows = [
+            dict(step) if isinstance(step, Mapping) else {"start_utc_s": step[0], "setpoint_w": step[1]}
+            for step in steps
+        ]
         return self.ask("schedule", steps=rows, end_utc_s=end_utc_s)
+
+    def policy(self, name: str, value: float | None = None, *, off: bool = False, for_s: float | None = None) -> Answer:
+        """Another value for a setting of [control], or off; neither = the site file's again."""
+        for_ms = None if for_s is None else max(1, int(for_s * 1000))
+        return self.ask("policy", name=name, value=None if value is None else float(value), off=off, for_ms=for_ms)
 
     def stop(self) -> Answer:
         """Ramp to zero and stay there."""

@@ -187,16 +187,60 @@ class Limit(Command, tag="limit", kw_only=True):
     for_ms: ForMs
 
 
+Soc = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
 class Step(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What holds from start_utc_s until the next step; a step that says nothing leaves it to the next source."""
+
     start_utc_s: Count
-    setpoint_w: Watts
+    setpoint_w: Watts | None = None
+    """Battery power of the site, + discharge."""
+    until_soc: Soc | None = None
+    """The setpoint ends when the state of charge is there."""
+    forced: bool = False
+    """The setpoint outranks a lease, the recharge band and the soc band; needs the role maintain."""
+    target_grid_w: Watts | None = None
+    """Self-consumption: the grid power to keep."""
+    import_w_max: WattsUp | None = None
+    export_w_max: WattsUp | None = None
+    peak_w_max: WattsUp | None = None
+    demand_w_max: WattsUp | None = None
 
 
 class Schedule(Command, tag="schedule", kw_only=True):
-    """Battery power by the clock; each step lasts until the next, the last one until end_utc_s. No steps = no plan."""
+    """Setpoints and limits by the clock; a step lasts until the next, the last until end_utc_s. No steps = no plan."""
 
     steps: Annotated[list[Step], msgspec.Meta(max_length=128)]
     end_utc_s: Count
+
+
+PolicyName = Literal[
+    "peak_w_max",
+    "demand_w_max",
+    "recharge_w_max",
+    "ramp_up_w_per_s",
+    "ramp_down_w_per_s",
+    "range_w_max",
+    "damp_share",
+    "reserve_soc",
+    "follow_soc_min",
+    "follow_grid",
+    "target_grid_w",
+    "target_soc",
+    "recharge_rate_w",
+]
+
+
+class Policy(Command, tag="policy", kw_only=True):
+    """Another value for a setting of [control]; none = the site file's again. What is wider needs the role maintain."""
+
+    name: PolicyName
+    value: Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)] | None = None
+    off: bool = False
+    """Switch the policy off."""
+    for_ms: ForMs | None = None
+    """None = until it is set again or the core restarts."""
 
 
 class Mode(Command, tag="mode", kw_only=True):
@@ -216,7 +260,7 @@ class Note(Command, tag="note", kw_only=True):
     detail: Annotated[str, msgspec.Meta(max_length=150)] = ""
 
 
-Request = Describe | Get | Why | Health | Replay | Lease | Setpoint | Limit | Schedule | Mode | Ack | Note
+Request = Describe | Get | Why | Health | Replay | Lease | Setpoint | Limit | Schedule | Policy | Mode | Ack | Note
 READS = ("describe", "get", "why", "health", "replay")
 OPS = {
     "describe": "read",
@@ -228,6 +272,7 @@ OPS = {
     "setpoint": "operate",
     "limit": "operate",
     "schedule": "operate",
+    "policy": "operate",
     "mode": "operate",
     "ack": "maintain",
     "note": "operate",
@@ -438,6 +483,7 @@ def schema() -> dict[str, Any]:
         Setpoint,
         Limit,
         Schedule,
+        Policy,
         Mode,
         Ack,
         Note,

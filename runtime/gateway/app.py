@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import zmq
 
@@ -16,6 +17,7 @@ from tidegate.runtime import wire
 from tidegate.runtime.gateway.desk import EXPORT, IMPORT, Desk, Held
 from tidegate.runtime.gateway.kept import LeaseFile
 from tidegate.runtime.gateway.peers import Bucket, Peer, Peers
+from tidegate.runtime.gateway.planner import Billing, Planner
 from tidegate.runtime.gateway.recorder import Recorder
 from tidegate.runtime.gateway.records import Records
 from tidegate.runtime.gateway.retention import Retention
@@ -79,6 +81,7 @@ class Gateway:
         self.runtime = runtime
         self.boot = memory.boot_id
         self.records = Records(describe, memory)
+        self._billing_said = ""
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         folder = state / "journal"
         folder.mkdir(mode=0o750, exist_ok=True)
@@ -98,19 +101,26 @@ class Gateway:
             site_export_w_max=_limit(limits.get("connection_export_w_max")),
             keep_stop=self._keep_stop,
             keep_lease=self._keep_lease,
+            site_policies=site_policies(describe),
+            put_plan=self._put_plan,
         )
         self._lease_file = LeaseFile(runtime / "lease", self.boot)
+        self.planner = planner_of(describe, memory, state)
         self._stop_mark = state / "stopped"
         now_ns = time.monotonic_ns()
         if self._stop_mark.exists():
             self.desk.stop(now_ns)
-        for kind in (IMPORT, EXPORT):
+        policies = range(shared.ORDER_POLICY_FIRST, shared.ORDER_POLICY_FIRST + len(shared.POLICY_NAMES_BY_NUMBER))
+        for kind in (IMPORT, EXPORT, *policies):
             order = memory.order(kind)
             if order is not None:
                 self.desk.take_over(kind, order.value, order.expires_t_ns, now_ns)
         held = self._lease_file.read()
         if held is not None:
             self.desk.resume(held, now_ns)
+        self.desk.plan = self.planner.take_over(now_ns, self.records.clock.utc_ns(now_ns))
+        self.records.spans = self.planner.names
+        self._put_plan()
         self.server = Server(describe, memory, self.records, self.recorder, self.desk, self._send)
         self.server.health_more = self._health
         self.peers = Peers(os.geteuid(), str(options.get("local_role", "operate")))
@@ -307,6 +317,7 @@ class Gateway:
         self._meters()
         self._snapshots(now_ns)
         self.desk.step(now_ns, self.records.clock.utc_ns(now_ns))
+        self._plan(now_ns)
         self._orders_news()
         if self.roles is not None:
             if self.roles.reload(now_ns):
@@ -339,6 +350,22 @@ class Gateway:
         if self._was_running and not running:
             self._tell("core", "ended", "the core has stopped; setpoint 0")
         self._was_running = running
+
+    def _put_plan(self) -> int:
+        now_ns = time.monotonic_ns()
+        return self.planner.put(self.desk.plan, now_ns, self.records.clock.utc_ns(now_ns))
+
+    def _plan(self, now_ns: int) -> None:
+        """Keep the core's plan ahead of the clock, and what the billing period has paid for on disk."""
+        peak_w = self.server.values(("site.demand_peak_w",))["site.demand_peak_w"] if self.planner.billing else None
+        said = self.planner.billing.problem if self.planner.billing else ""
+        try:
+            self.planner.step(self.desk.plan, peak_w, now_ns, self.records.clock.utc_ns(now_ns))
+        except OSError as why:
+            said = f"{why.filename}: {why.strerror}"
+        if said and said != self._billing_said:
+            self._tell("billing", "not kept", f"{said}; after a restart the ratchet begins anew")
+        self._billing_said = said
 
     def _meters(self) -> None:
         while True:
@@ -479,6 +506,28 @@ class Gateway:
         for name in ("stream", "api"):
             with contextlib.suppress(OSError):
                 (self.runtime / name).unlink()
+
+
+def site_policies(describe: dict[str, Any]) -> dict[str, float | None]:
+    """The site file's own values of what may change at run time; None = the policy is not there."""
+    control = describe.get("control") or {}
+    found = {name: control.get(name) for name in shared.POLICY_NAMES_BY_NUMBER}
+    if found["recharge_w_max"] is None:
+        found["recharge_w_max"] = found["peak_w_max"]
+    if found["recharge_rate_w"] is None:
+        found["recharge_rate_w"] = sum(float(unit.get("charge_w_max", 0.0)) for unit in describe.get("units") or ())
+    return {name: None if value is None else float(value) for name, value in found.items()}
+
+
+def planner_of(describe: dict[str, Any], memory: shared.Shared, state: Path) -> Planner:
+    """What keeps the core's plan for this site."""
+    control = describe.get("control") or {}
+    zone = ZoneInfo(str((describe.get("site") or {}).get("timezone") or "UTC"))
+    kind = control.get("demand_billing")
+    billing = (
+        Billing(state / "billing.json", str(kind), zone, float(control.get("demand_paid_w") or 0.0)) if kind else None
+    )
+    return Planner(memory, list(describe.get("schedule") or ()), zone, billing)
 
 
 def _limit(value: Any) -> float:

@@ -1,4 +1,4 @@
-"""The desk where orders are taken: one lease, limits, a stop, a plan, and what of it lies in the core's mailbox.
+"""The desk where orders are taken: lease, limits, policies, stop, plan, and what of it lies in the core's mailbox.
 
 Nothing here asks for the time or touches a socket: both are arguments, so that every rule is tested with a clock of
 its own. What the desk promised ends by itself in the core, whatever becomes of this process: each order carries its
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tidegate.ext.shared import ORDER_POLICY_FIRST, POLICY_NAMES_BY_NUMBER
 from tidegate.runtime import wire
 from tidegate.runtime.gateway.peers import Peer
 from tidegate.runtime.wire import Refused
@@ -22,7 +23,23 @@ MS = 1_000_000
 SECOND = 1_000_000_000
 EDGE_NS = SECOND  # an acknowledgement or arming that the core has not seen by then is void
 FAR_NS = 10 * 365 * 86_400 * SECOND  # a stop has no end
-PLAN_NS = 3 * SECOND  # a plan's step is renewed while the gateway lives
+PLAN = -1  # no slot of the mailbox: the plan has a place of its own
+OFF_W = 1e12  # a limit that is switched off, for the core
+FIELDS = ("setpoint_w", "until_soc", "target_grid_w", "import_w_max", "export_w_max", "peak_w_max", "demand_w_max")
+
+# Which way a policy's setting becomes tighter: down, up; the others are wishes and have no tighter side.
+TIGHTER_DOWN = (
+    "peak_w_max",
+    "demand_w_max",
+    "recharge_w_max",
+    "ramp_up_w_per_s",
+    "ramp_down_w_per_s",
+    "range_w_max",
+    "recharge_rate_w",
+)
+TIGHTER_UP = ("damp_share", "reserve_soc", "follow_soc_min")
+SHARES = (*TIGHTER_UP, "target_soc", "follow_grid")
+NONE_AT_ZERO = ("demand_w_max", "ramp_up_w_per_s", "ramp_down_w_per_s", "range_w_max")  # in the core's settings
 LIMITS_MAX = 64
 
 
@@ -67,6 +84,16 @@ class Order:
     by: str = ""
 
 
+@dataclass(frozen=True)
+class Planned:
+    """One step of a client's plan, UTC."""
+
+    start_utc_s: int
+    end_utc_s: int
+    forced: bool
+    values: dict[str, float]
+
+
 class Desk:
     """Decides who may order what, and keeps the mailbox as the orders in force want it.
 
@@ -82,15 +109,19 @@ class Desk:
         site_export_w_max: float = math.inf,
         keep_stop: Callable[[bool], None] = lambda stopped: None,
         keep_lease: Callable[[Held | None], None] = lambda held: None,
+        site_policies: dict[str, float | None] | None = None,
+        put_plan: Callable[[], int] = lambda: 0,
     ) -> None:
         self.mailbox = mailbox
         self.site_import_w_max = site_import_w_max
         self.site_export_w_max = site_export_w_max
         self.lease: Held | None = None
         self.limits: dict[str, LimitHeld] = {}
-        self.plan: list[tuple[int, float]] = []
-        self.plan_end_utc_s = 0
+        self.plan: list[Planned] = []
         self.plan_owner = ""
+        self.site_policies = site_policies or {}
+        self.policies: dict[str, tuple[float, int]] = {}  # name -> value, end
+        self._put_plan = put_plan
         self.stopped = False
         self._keep_stop = keep_stop
         self._keep_lease = keep_lease
@@ -242,6 +273,8 @@ class Desk:
 
     def take_over(self, kind: int, value: float, expires_ns: int, now_ns: int) -> None:
         """Know of a limit that a gateway before this one left in the mailbox: a wider one must not replace it."""
+        if expires_ns > now_ns and kind >= ORDER_POLICY_FIRST:
+            self.policies[POLICY_NAMES_BY_NUMBER[kind - ORDER_POLICY_FIRST]] = (value, expires_ns)
         if expires_ns > now_ns and kind in (IMPORT, EXPORT):
             held = self.limits.setdefault(f"before restart, {kind}", LimitHeld(math.inf, math.inf, expires_ns))
             if kind == IMPORT:
@@ -268,7 +301,7 @@ class Desk:
         """Leave the tripped state, if all conditions are good."""
         return Order(ARM, self._order(ARM, 1.0, now_ns + EDGE_NS))
 
-    def schedule(self, request: wire.Schedule, peer: Peer, now_ns: int, utc_ns: int) -> None:
+    def schedule(self, request: wire.Schedule, peer: Peer, now_ns: int, utc_ns: int) -> Order:
         """Take a plan over, whole; an empty one ends the plan."""
         starts = [step.start_utc_s for step in request.steps]
         if starts != sorted(set(starts)):
@@ -277,11 +310,64 @@ class Desk:
             raise Refused("invalid-field", "end_utc_s must lie behind the last step - at `$.end_utc_s`")
         if request.steps and request.end_utc_s * SECOND < utc_ns:
             raise Refused("late", "the plan has already ended")
-        self.plan = [(step.start_utc_s, step.setpoint_w + 0.0) for step in request.steps]
-        self.plan_end_utc_s = request.end_utc_s
+        plan = []
+        for i, (step, end_utc_s) in enumerate(zip(request.steps, [*starts[1:], request.end_utc_s], strict=True)):
+            if step.setpoint_w is None and (step.forced or step.until_soc is not None):
+                raise Refused("invalid-field", f"without setpoint_w neither forced nor until_soc - at `$.steps[{i}]`")
+            if step.forced and peer.role != "maintain":
+                raise Refused("not-allowed", f"a forced step needs the role maintain, {peer.name} has {peer.role}")
+            values = {name: getattr(step, name) + 0.0 for name in FIELDS if getattr(step, name) is not None}
+            plan.append(Planned(step.start_utc_s, end_utc_s, step.forced, values))
+        self.plan = plan
         self.plan_owner = peer.name if self.plan else ""
         self._say("order", "schedule", f"{peer.who}: {len(self.plan)} steps")
-        self.step(now_ns, utc_ns)
+        return Order(PLAN, self._put_plan())
+
+    def policy(self, request: wire.Policy, peer: Peer, now_ns: int) -> Order:
+        """Give a setting of [control] another value: a tighter one at once, a wider one for the role maintain."""
+        self.expire(now_ns)
+        name = request.name
+        if request.off and request.value is not None:
+            raise Refused("invalid-field", "give value or off, not both - at `$.value`")
+        asked = _off(name) if request.off else request.value
+        if asked is not None:
+            self._check_policy(name, asked)
+        wanted = asked if asked is not None else self._site_policy(name)
+        before = self.policies[name][0] if name in self.policies else self._site_policy(name)
+        wider = (name in TIGHTER_DOWN and wanted > before) or (name in TIGHTER_UP and wanted < before)
+        if wider and peer.role != "maintain":
+            raise Refused(
+                "not-allowed", f"{name}: {wanted:g} is wider than {before:g} in force; that needs the role maintain"
+            )
+        kind = ORDER_POLICY_FIRST + POLICY_NAMES_BY_NUMBER.index(name)
+        site = self._site_policy(name)
+        told = f"{name} {_shown(wanted)} (was {_shown(before)}, site file {_shown(site)})"
+        if asked is None:
+            self.policies.pop(name, None)
+            seq = self._take_back(kind)
+        else:
+            ends_ns = now_ns + (request.for_ms * MS if request.for_ms is not None else FAR_NS)
+            self.policies[name] = (asked, ends_ns)
+            seq = self._order(kind, asked, ends_ns)
+        self._say("order", "policy", f"{peer.who}: {told}")
+        return Order(kind, seq, by=told)
+
+    def _site_policy(self, name: str) -> float:
+        value = self.site_policies.get(name)
+        return _off(name) if value is None else float(value)
+
+    def _check_policy(self, name: str, value: float) -> None:
+        if name in SHARES and not 0 <= value <= 1:
+            raise Refused("invalid-field", f"{name} lies between 0 and 1, got {value:g} - at `$.value`")
+        if name not in SHARES and name != "target_grid_w" and value < 0:
+            raise Refused("invalid-field", f"{name} is not negative, got {value:g} - at `$.value`")
+        if name in NONE_AT_ZERO and value == 0:
+            raise Refused("invalid-field", f"{name} is more than 0; off switches it off - at `$.value`")
+        peak = self.policies["peak_w_max"][0] if "peak_w_max" in self.policies else self._site_policy("peak_w_max")
+        if name == "recharge_w_max" and value > peak:
+            raise Refused(
+                "invalid-field", f"recharge_w_max {value:g} W is above peak_w_max {_shown(peak)} - at `$.value`"
+            )
 
     # ---- time ----
 
@@ -302,24 +388,16 @@ class Desk:
         if over:
             self._put_limits(IMPORT)
             self._put_limits(EXPORT)
+        for name in [name for name, (_, ends_ns) in self.policies.items() if now_ns >= ends_ns]:
+            del self.policies[name]
+            self._say("order", "policy ended", f"{name} is {_shown(self._site_policy(name))} again")
 
     def step(self, now_ns: int, utc_ns: int) -> None:
-        """Expire, and follow the plan while nobody holds the lease."""
+        """Expire, and end a plan that is over."""
         self.expire(now_ns)
-        if self.lease is not None or not self.plan:
-            return
-        utc_s = utc_ns // SECOND
-        if utc_s >= self.plan_end_utc_s:
+        if self.plan and utc_ns // SECOND >= self.plan[-1].end_utc_s:
             self.plan, self.plan_owner = [], ""
-            self._take_back(SETPOINT)
             self._say("order", "schedule ended", "")
-            return
-        now = [power_w for start, power_w in self.plan if start <= utc_s]
-        if not now:
-            return
-        value, expires_ns = self._put.get(SETPOINT, (math.nan, 0))
-        if value != now[-1] or expires_ns - now_ns < PLAN_NS // 2:
-            self._order(SETPOINT, now[-1], now_ns + PLAN_NS)
 
     def next_end_ns(self) -> int:
         """When something runs out next, 0 = nothing will."""
@@ -337,6 +415,14 @@ class Desk:
 
     def _say(self, event: str, name: str, detail: str) -> None:
         self.news.append((event, name, detail))
+
+
+def _off(name: str) -> float:
+    return OFF_W if name in TIGHTER_DOWN and name != "recharge_rate_w" else 0.0
+
+
+def _shown(value: float) -> str:
+    return "none" if value >= OFF_W else f"{value:g}"
 
 
 def _left_ms(expires_ns: int, now_ns: int) -> int:

@@ -63,6 +63,8 @@ class Records:
         self.program = memory.program_sha256.hex()
         self.faults = fault_names(describe)
         self.clock = Clock()
+        self.spans: dict[int, str] = {}
+        """Number of a span of the plan -> its name, for events."""
 
     def head(self, kind: str, seq: int, cycle: int, t_ns: int) -> dict[str, Any]:
         """The part that all records share."""
@@ -100,7 +102,7 @@ class Records:
         record.update(
             event=kind, unit=event.unit, code=event.code, name=self.name_of(kind, event.code), previous=event.previous,
             value=event.value if math.isfinite(event.value) else None,
-            limit=event.limit if math.isfinite(event.limit) else None, detail="",
+            limit=event.limit if math.isfinite(event.limit) else None, detail=self.detail_of(kind, event),
         )  # fmt: skip
         return record
 
@@ -111,12 +113,27 @@ class Records:
         record.update(more)
         return record
 
+    def detail_of(self, kind: str, event: shared.Event) -> str:
+        """What else there is to say of an event of the control."""
+        if kind == "unenforced":
+            causes = shared.UNENFORCED_NAMES
+            return causes[event.previous] if 0 <= event.previous < len(causes) else str(event.previous)
+        if kind == "source":
+            reasons = image.REASONS_BY_NUMBER
+            return f"after {reasons[event.previous]}" if 0 <= event.previous < len(reasons) else ""
+        if kind == "plan":
+            sources = shared.PLAN_SOURCE_NAMES
+            source = sources[event.unit] if 0 <= event.unit < len(sources) else str(event.unit)
+            before = f", after {self.spans.get(event.previous, event.previous)}" if event.previous else ""
+            return f"{source}{before}"
+        return f"period {event.limit:.1f} s, swing {event.value:.0f} W" if kind == "hunting" else ""
+
     def name_of(self, event: str, code: int) -> str:
         """Name of the code of an event: a mode, a reason or a row of the fault table."""
         table: tuple[str, ...] | dict[int, str] = ()
         if event in ("mode",):
             table = image.MODES_BY_NUMBER
-        elif event == "reason":
+        elif event in ("reason", "source", "unenforced"):
             table = image.REASONS_BY_NUMBER
         elif event in ("fault_on", "fault_off", "latch"):
             return self.faults.get(code, f"fault {code}")
@@ -126,6 +143,12 @@ class Records:
             table = ("none", "ramps frozen", "safe", "watchdog starved")
         elif event == "shortfall":
             table = ("ended", "began")
+        elif event == "plan":
+            return self.spans.get(code, str(code)) if code else "none"
+        elif event == "hunting":
+            return f"level {code}" if code else "calm"
+        elif event == "billing":
+            table = ("", "period ended")
         if isinstance(table, tuple) and 0 <= code < len(table):
             return table[code]
         return str(code)

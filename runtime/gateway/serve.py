@@ -8,7 +8,7 @@ from typing import Any
 
 from tidegate.ext import image, shared
 from tidegate.runtime import wire
-from tidegate.runtime.gateway.desk import ACK, EXPORT, IMPORT, MODE, SETPOINT, Desk, Order
+from tidegate.runtime.gateway.desk import ACK, EXPORT, IMPORT, MODE, PLAN, SETPOINT, Desk, Order
 from tidegate.runtime.gateway.peers import Answers, Peer
 from tidegate.runtime.gateway.recorder import Recorder, replay_bytes
 from tidegate.runtime.gateway.records import Records
@@ -139,14 +139,15 @@ class Server:
         self.counts["commands"] += 1
         if op == "lease":
             return self._done(peer, request, self.desk.take_lease(request, peer, now_ns), now_ns)
-        if op == "schedule":
-            self.desk.schedule(request, peer, now_ns, self.records.clock.utc_ns(now_ns))
-            return self._done(peer, request, {}, now_ns)
         orders: list[Order]
         if op == "setpoint":
             orders = [self.desk.setpoint(request, peer, now_ns)]
         elif op == "limit":
             orders = self.desk.limit(request, peer, now_ns)
+        elif op == "schedule":
+            orders = [self.desk.schedule(request, peer, now_ns, self.records.clock.utc_ns(now_ns))]
+        elif op == "policy":
+            orders = [self.desk.policy(request, peer, now_ns)]
         elif op == "mode":
             orders = [self.desk.mode(request, peer, now_ns)]
         else:
@@ -211,7 +212,7 @@ class Server:
         self.waiting = left
 
     def _settled(self, waiting: Waiting, now_ns: int) -> bool:
-        taken = all(order.seq == 0 or self.memory.applied(order.kind) >= order.seq for order in waiting.orders)
+        taken = all(order.seq == 0 or self._applied(order.kind) >= order.seq for order in waiting.orders)
         if taken and waiting.seen_cycle < 0:
             waiting.seen_cycle = self.memory.cycle
         # The image of the cycle that took the order over is published at that cycle's end, and one later for certain.
@@ -228,6 +229,9 @@ class Server:
         for route in (waiting.route, *waiting.more):
             self.send(route, answer)
         return True
+
+    def _applied(self, kind: int) -> int:
+        return self.memory.plan_applied if kind == PLAN else self.memory.applied(kind)
 
     def _outcome(self, waiting: Waiting) -> dict[str, Any]:
         order = waiting.orders[0]
@@ -253,6 +257,8 @@ class Server:
                 )
         elif order.kind in (ACK, MODE):
             answer["text"] = f"mode {self.mode()}"
+        elif order.by:
+            answer["text"] = order.by
         return answer
 
     def _clamp(self, wanted: float) -> tuple[float, str]:
@@ -358,7 +364,15 @@ class Server:
         told["latches"] = self._bits("latch_bits")
         told["lease"] = self.lease()
         told["stopped"] = self.desk.stopped
+        told["policies"] = {name: value for name, (value, _) in self.desk.policies.items()}
+        told["unenforced"] = self._unenforced()
+        told["hunting"] = int(self.values(("site.hunting",))["site.hunting"] or 0)
         return told
+
+    def _unenforced(self) -> list[str]:
+        """Configured limits that are not being enforced."""
+        bits = int(self.values(("site.unenforced_bits",))["site.unenforced_bits"] or 0)
+        return [name for i, name in enumerate(image.REASONS_BY_NUMBER) if bits >> i & 1]
 
     def _bits(self, what: str) -> list[str]:
         found = []

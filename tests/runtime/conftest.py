@@ -73,8 +73,9 @@ class FakeCore:
         """One cycle: take the orders over, publish the image."""
         with self.lock:
             self.cycle += 1
-            for kind in range(6):
+            for kind in range(shared.ORDER_POLICY_FIRST + len(shared.POLICY_NAMES_BY_NUMBER)):
                 self.memory.apply(kind)
+            self.memory.apply_plan()
             self.memory.write_image(self.cycle, time.monotonic_ns(), self.rows())
 
     def meter(self) -> None:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tidegate.ext.shared import ORDER_POLICY_FIRST, POLICY_NAMES_BY_NUMBER
 from tidegate.runtime import wire
-from tidegate.runtime.gateway.desk import EXPORT, IMPORT, SETPOINT, Desk
+from tidegate.runtime.gateway.desk import EXPORT, IMPORT, PLAN, SETPOINT, Desk
 from tidegate.runtime.gateway.peers import Peer
 from tidegate.runtime.wire import Refused
 
@@ -160,27 +161,89 @@ def test_the_strictest_limit_counts_and_the_next_follows_when_it_ends():
     assert (wide.clamped_w, wide.by) == (0.0, "site file") and box.in_force(EXPORT, 2 * S) == 5000.0
 
 
-def test_a_plan_is_followed_by_the_clock_until_its_end_and_yields_to_a_lease():
+def step(start, **values):
+    return wire.Step(start_utc_s=start, **values)
+
+
+def test_a_plan_is_kept_step_by_step_until_its_end():
+    put = []
+    desk = Desk(Box(), put_plan=lambda: put.append(1) or 6)
+    plan = wire.Schedule(v=1, id="p", steps=[step(100, setpoint_w=5.0), step(110, peak_w_max=7.0)], end_utc_s=120)
+    order = desk.schedule(plan, peer("a"), 0, 90 * S)
+    assert (order.kind, order.seq, put) == (PLAN, 6, [1])
+    assert [(one.start_utc_s, one.end_utc_s, one.values) for one in desk.plan] == [
+        (100, 110, {"setpoint_w": 5.0}), (110, 120, {"peak_w_max": 7.0}),
+    ]  # fmt: skip
+    desk.step(0, 119 * S)
+    assert desk.plan
+    desk.step(0, 120 * S)
+    assert desk.plan == [] and ("order", "schedule ended", "") in desk.news
+
+
+def test_a_forced_step_needs_the_role_maintain_and_a_setpoint():
+    forced = wire.Schedule(v=1, id="p", steps=[step(10, setpoint_w=-5e3, forced=True)], end_utc_s=20)
+    with pytest.raises(Refused) as refused:
+        Desk(Box()).schedule(forced, peer(role="operate"), 0, 0)
+    assert refused.value.code == "not-allowed"
+    desk = Desk(Box())
+    desk.schedule(forced, peer(), 0, 0)
+    assert desk.plan[0].forced
+    for values in ({"forced": True}, {"until_soc": 0.5}):
+        with pytest.raises(Refused, match="without setpoint_w"):
+            desk.schedule(wire.Schedule(v=1, id="p", steps=[step(10, **values)], end_utc_s=20), peer(), 0, 0)
+
+
+def policy(desk, role, name, value=None, now_ns=0, **more):
+    return desk.policy(wire.Policy(v=1, id="q", name=name, value=value, **more), peer("x", role), now_ns)
+
+
+def kind_of(name):
+    return ORDER_POLICY_FIRST + POLICY_NAMES_BY_NUMBER.index(name)
+
+
+def test_a_tighter_policy_holds_at_once_and_a_wider_one_needs_the_role_maintain():
     box = Box()
-    desk = Desk(box)
-    plan = wire.Schedule(
-        v=1, id="p", steps=[wire.Step(start_utc_s=100, setpoint_w=5.0), wire.Step(start_utc_s=110, setpoint_w=7.0)],
-        end_utc_s=120,
-    )  # fmt: skip
-    desk.schedule(plan, peer("a"), 0, 90 * S)
-    assert box.in_force(SETPOINT, 0) is None
-    desk.step(10 * S, 100 * S)
-    assert box.in_force(SETPOINT, 10 * S) == 5.0 and box.in_force(SETPOINT, 13 * S) is None
-    desk.step(20 * S, 110 * S)
-    assert box.in_force(SETPOINT, 20 * S) == 7.0
-    lease = acquire(desk, peer("b"), 21 * S)
-    setpoint(desk, peer("b"), lease, 0, 21 * S, power_w=-3.0)
-    desk.step(22 * S, 112 * S)
-    assert box.in_force(SETPOINT, 22 * S) == -3.0
-    desk.step(25 * S, 115 * S)
-    assert box.in_force(SETPOINT, 25 * S) == 7.0
-    desk.step(30 * S, 120 * S)
-    assert box.in_force(SETPOINT, 30 * S) is None and desk.plan == []
+    desk = Desk(box, site_policies={"peak_w_max": 48e3, "reserve_soc": 0.2})
+    policy(desk, "operate", "peak_w_max", 40e3)
+    policy(desk, "operate", "reserve_soc", 0.3)
+    assert box.in_force(kind_of("peak_w_max"), 1) == 40e3 and box.in_force(kind_of("reserve_soc"), 1) == 0.3
+    for name, wider in (("peak_w_max", 45e3), ("reserve_soc", 0.25), ("peak_w_max", None), ("reserve_soc", None)):
+        with pytest.raises(Refused) as refused:
+            policy(desk, "operate", name, wider)
+        assert refused.value.code == "not-allowed"
+    with pytest.raises(Refused):
+        policy(desk, "operate", "peak_w_max", off=True)
+    assert box.in_force(kind_of("peak_w_max"), 1) == 40e3
+    policy(desk, "maintain", "peak_w_max", 60e3)
+    assert box.in_force(kind_of("peak_w_max"), 1) == 60e3
+    policy(desk, "maintain", "peak_w_max", off=True)
+    assert box.in_force(kind_of("peak_w_max"), 1) == 1e12
+    policy(desk, "operate", "peak_w_max")  # the site file's again: tighter than none
+    assert box.in_force(kind_of("peak_w_max"), 1) is None and "peak_w_max" not in desk.policies
+
+
+def test_a_policy_of_a_time_ends_by_itself_and_a_wish_has_no_tighter_side():
+    box = Box()
+    desk = Desk(box, site_policies={"peak_w_max": 48e3})
+    policy(desk, "operate", "peak_w_max", 30e3, for_ms=1000)
+    policy(desk, "operate", "target_soc", 0.5)
+    policy(desk, "operate", "follow_grid", 1.0)
+    policy(desk, "operate", "target_grid_w", -2e3)
+    assert box.in_force(kind_of("peak_w_max"), 999 * MS) == 30e3
+    assert box.in_force(kind_of("peak_w_max"), 1000 * MS) is None
+    desk.expire(1000 * MS)
+    assert "peak_w_max" not in desk.policies
+    assert any(name == "policy ended" for _, name, _ in desk.news)
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("reserve_soc", 1.2), ("peak_w_max", -1.0), ("ramp_up_w_per_s", 0.0), ("demand_w_max", 0.0),
+    ("recharge_w_max", 50e3), ("damp_share", -0.1),
+])  # fmt: skip
+def test_a_policy_that_cannot_be_is_refused_with_its_field(name, value):
+    with pytest.raises(Refused) as refused:
+        policy(Desk(Box(), site_policies={"peak_w_max": 48e3}), "maintain", name, value)
+    assert refused.value.code == "invalid-field"
 
 
 @pytest.mark.parametrize(("starts", "end"), [([10, 10], 20), ([20, 10], 30), ([10], 10), ([10], 5)])
