@@ -34,6 +34,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "gate": ("safety.c",),
     "faults": (),
     "orders": (),
+    "cabinet": (),
     "commands": (),
     "publish": (),
     "loop": ("safety.c",),

@@ -148,7 +148,10 @@ class Compiler:
                             "bus": bus,
                             "data": bytes(tx.data),
                             "kind": 1 if tx.kind == "heartbeat" else 0,
-                            "unit": self.unit_of_device.get(device.name, -1) if tx.kind == "heartbeat" else -1,
+                            "unit": self.unit_of_device.get(device.name, -1)
+                            if tx.kind == "heartbeat" or tx.open_data
+                            else -1,
+                            **({"has_open": 1, "open_data": bytes(tx.open_data)} if tx.open_data else {}),
                             "period_ns": round(tx.period_ms * 1e6),
                             "counter_start": -1 if tx.counter_start is None else tx.counter_start,
                             "counter_length": tx.counter_length,
@@ -347,6 +350,7 @@ class Compiler:
             "meter_latency_s": control.meter_latency_ms / 1e3,
             "deadband_w": control.deadband_w,
             "pcs_tau_s": control.pcs_tau_ms / 1e3,
+            "blind_discharge_w_max": control.blind_discharge_w_max,
         }
         if row["recharge_rate_w"] is None:
             row["recharge_rate_w"] = sum(storage.charge_w_max for storage in self.site.storage)
@@ -567,9 +571,12 @@ def snapshot_every(site: Site) -> int:
 
 def fault_rows(site: Site, problems: list[str]) -> tuple[dict[int, dict[str, Any]], list[dict[str, Any]]]:
     """(rows for the gate by number, what the describe blob says of them) from faults.toml and the site's changes."""
-    from tidegate.config.faults import load_faults
+    from tidegate.config.faults import load_faults, rest_blind
 
-    return load_faults(site.safety.faults, problems)
+    rows, described = load_faults(site.safety.faults, problems)
+    if site.control.blind_discharge_w_max > 0:
+        rest_blind(rows, described)
+    return rows, described
 
 
 def compile_site(site: Site) -> bytes:

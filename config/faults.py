@@ -20,7 +20,7 @@ CHANGES = ("debounce_ms", "clear_ms", "latched")  # what a site file may make st
 Text = Annotated[str, Field(min_length=3, max_length=240)]
 Milliseconds = Annotated[int, Field(ge=0, le=TIME_MS_MAX, strict=True)]
 Number = Annotated[float, Field(ge=-MILLI_MAX, le=MILLI_MAX, allow_inf_nan=False)]
-Unit = Literal["share", "1", "K", "V", "A", "W", "s"]
+Unit = Literal["share", "1", "K", "V", "A", "W", "s", "frames"]
 
 
 class FaultRow(BaseModel):
@@ -149,6 +149,17 @@ def _stricter(row: FaultRow, change: Any, problems: list[str]) -> FaultRow:
     if wanted.get("latched"):
         wanted["flap_max"] = 0
     return row.model_copy(update=wanted)
+
+
+def rest_blind(rows: dict[int, dict[str, Any]], described: list[dict[str, Any]]) -> None:
+    """For a site that may go on discharging without its meter: the meter's rows warn.
+
+    What they would forbid is then forbidden by the way into the gate: no charging, no discharge above the site's value.
+    """
+    for ident in ("meter_stale", "meter_invalid"):
+        number = FAULT_IDS.index(ident)
+        rows[number] |= {"reaction": REACTIONS.index("warn"), "flap_max": 0}
+        described[number] |= {"reaction": "warn", "flap_max": 0}
 
 
 def load_faults(changes: dict[str, Any], problems: list[str]) -> tuple[dict[int, dict[str, Any]], list[dict[str, Any]]]:

@@ -40,6 +40,7 @@ def cross_check(raw: dict[str, Any], place: Place) -> list[str]:
         *_check_storage(raw, place),
         *_check_limits(raw, place),
         *_check_schedule(raw, place),
+        *_check_blind(raw, place),
         *_check_rest(raw, place),
     ]
 
@@ -299,6 +300,17 @@ def _check_schedule(raw: dict[str, Any], place: Place) -> list[str]:
 def _table(raw: dict[str, Any], key: str) -> dict[str, Any]:
     found = raw.get(key, {})
     return found if isinstance(found, dict) else {}
+
+
+def _check_blind(raw: dict[str, Any], place: Place) -> list[str]:
+    control, limits = raw.get("control"), raw.get("limits")
+    blind_w, base_w = _number(control, "blind_discharge_w_max", 0.0), _number(limits, "base_load_w", 0.0)
+    if blind_w is None or base_w is None or blind_w <= base_w:
+        return []
+    return [
+        f"{place(('control', 'blind_discharge_w_max'))}: {blind_w:g} W without a meter could export, for only "
+        f"{base_w:g} W are always drawn; lower it, or raise limits.base_load_w to what the site never falls below"
+    ]
 
 
 def _check_rest(raw: dict[str, Any], place: Place) -> list[str]:

@@ -133,6 +133,7 @@ class Limits(Strict):
     connection_import_w_max: Watt | None = None
     connection_export_w_max: Watt | None = None
     phase_import_w_max: Annotated[float, Field(gt=0, le=1e8, description="each of three phases")] | None = None
+    base_load_w: Annotated[float, Field(ge=0, le=1e8, description="least power that the site always draws")] = 0.0
 
 
 class Control(Strict):
@@ -163,6 +164,9 @@ class Control(Strict):
         Literal["next", "refuse"], Field(description="where no slot holds: the next source, or a file that is refused")
     ] = "next"
     phase_share: tuple[Share, Share, Share] | None = None
+    blind_discharge_w_max: Annotated[
+        float, Field(ge=0, le=1e8, description="discharge that may go on without the site meter; 0 = none")
+    ] = 0.0
     range_w_max: Annotated[float, Field(gt=0, le=1e8)] | None = None
     range_window_s: Annotated[float, Field(gt=0, le=3600)] | None = None
     damp_share: Share | None = None

@@ -435,14 +435,30 @@ cdef int _send(can_bus_t* bus, const can_frame* frame, uint64_t t_ns) noexcept n
     return 0
 
 
-cdef int _send_row(const program_t* program, can_bus_t* bus, uint32_t i, uint64_t t_ns) noexcept nogil:
+cdef inline bint _asks_open(const program_t* program, const can_tx_row_t* row, const gate_verdict_t* verdicts) noexcept nogil:
+    cdef uint32_t unit
+    if not row.has_open or verdicts == NULL:
+        return False
+    if row.unit >= 0:
+        return verdicts[row.unit].contactor_open != 0
+    for unit in range(program.n_units):
+        if verdicts[unit].contactor_open != 0:
+            return True
+    return False
+
+
+cdef int _send_row(const program_t* program, can_bus_t* bus, uint32_t i, const gate_verdict_t* verdicts,
+                   uint64_t t_ns) noexcept nogil:
     cdef const can_tx_row_t* row = &program.can_tx[bus.tx_row[i]]
     cdef can_frame frame
     cdef int error
     memset(&frame, 0, sizeof(frame))
     frame.can_id = row.id
     frame.len = row.len
-    memcpy(frame.data, row.data, 8)
+    if _asks_open(program, row, verdicts):
+        memcpy(frame.data, row.open_data, 8)
+    else:
+        memcpy(frame.data, row.data, 8)
     if row.counter_start >= 0:
         _put_counter(&frame, row, bus.tx_counter[i])
     error = _send(bus, &frame, t_ns)
@@ -485,7 +501,7 @@ cdef int can_send_due(const program_t* program, can_bus_t* bus, const gate_verdi
                 bus.tx_next_ns[i] += behind * period_ns
             result = 0
             if _permitted(program, &program.can_tx[bus.tx_row[i]], verdicts):
-                result = _send_row(program, bus, i, t_ns)
+                result = _send_row(program, bus, i, verdicts, t_ns)
                 if result < 0:
                     error = result
                 else:

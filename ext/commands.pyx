@@ -29,6 +29,10 @@ cdef void write_command(core_t* core, uint32_t port, uint32_t slot, uint32_t num
     cdef uint32_t valid = 1, urgent = 0
     cdef int due = row.resend_ns > 0 and t_ns - memory.t_ns >= row.resend_ns
 
+    if core.mail[port].stats.written_seq[slot] != memory.written_seq:
+        memory.written_seq = core.mail[port].stats.written_seq[slot]
+        memory.waits_t_ns = t_ns
+
     if row.kind == COMMAND_CONST:
         if memory.put:
             return
@@ -54,6 +58,8 @@ cdef void write_command(core_t* core, uint32_t port, uint32_t slot, uint32_t num
         return
     memcpy(memory.regs, regs, sizeof(regs))
     memory.valid = valid
+    if not memory.put or core.mail[port].stats.written_seq[slot] == core.mail[port].commands[slot].seq:
+        memory.waits_t_ns = t_ns
     memory.put = 1
     memory.t_ns = t_ns
     command_put(&core.mail[port].commands[slot], regs, valid, urgent, t_ns)

@@ -52,6 +52,7 @@ typedef struct {
     double target_grid_w;
     double follow_soc_min;          /* self-consumption discharges above this only; the rest is for peaks */
     double recentre;                /* 1 = also discharge towards target_soc (for sites that follow a ramp) */
+    double blind_discharge_w_max;   /* discharge that may go on without a site meter; 0 = none */
     double soc_min, soc_max;        /* where the gate's own taper ends, for the demand window's look ahead; 0, 0 = 0, 1 */
 } control_params_t;
 
@@ -118,6 +119,7 @@ enum order_flags {
     ORDER_PLAN = 1,
     ORDER_PEAK = 2,
     ORDER_DEMAND = 4,
+    ORDER_MANUAL = 8,  /* lease_w is a manual power */
     ORDER_FORCED = 16, /* plan_w is a forced charge or discharge */
     ORDER_TARGET = 32, /* the plan's target of grid power */
 };

@@ -18,6 +18,7 @@ cdef extern from "control.h" nogil:
         ORDER_PLAN
         ORDER_PEAK
         ORDER_DEMAND
+        ORDER_MANUAL
         ORDER_FORCED
         ORDER_TARGET
 
@@ -65,6 +66,7 @@ cdef extern from "control.h" nogil:
         double target_grid_w
         double follow_soc_min
         double recentre
+        double blind_discharge_w_max
         double soc_min, soc_max
 
     double *policy_setting(control_params_t *params, int policy) noexcept

@@ -70,10 +70,34 @@ cdef void narrow(corridor_t* corridor, policy_t policy) noexcept nogil:
 # ---------------------------------------------------------------- one cycle
 
 
+cdef void narrow_by_policy(const control_params_t* params, const plant_t* plant, const orders_t* orders,
+                           control_state_t* state, corridor_t* c, double envelope_hi_w, uint32_t preference,
+                           double dt_s) noexcept nogil:
+    """What the site aims at, strongest first."""
+    if params.reserve_soc > 0.0:
+        narrow(c, backup_reserve(params, plant))
+    if plant.demand_windows:
+        narrow(c, demand_window(params, plant, orders, state, envelope_hi_w))
+    narrow(c, peak_limit(params, plant, orders))
+    if params.ramp_up_w_per_s > 0.0 or params.ramp_down_w_per_s > 0.0:
+        narrow(c, ramp_limit(params, plant, state, dt_s))
+    if params.range_w_max > 0.0 and isfinite(params.range_w_max):
+        if state.range_count:
+            narrow(c, range_limit(params, plant, state))
+        range_keep(params, state, plant.net_w - c.answer, dt_s)
+    if params.damp_share > 0.0:
+        band_pass(params, plant, state, dt_s)
+        narrow(c, oscillation_damping(params, state, c.answer))
+    if preference != REASON_FORCED:
+        narrow(c, recharge_band(params, plant))
+        if params.follow_soc_min > 0.0:
+            narrow(c, soc_band(params, plant))
+
+
 cdef void control_step(const control_params_t* params, const plant_t* plant, const orders_t* orders,
                        control_state_t* state, decision_t* decision, double dt_s) noexcept nogil:
     cdef corridor_t c
-    cdef double soc, total_w
+    cdef double soc, total_w, blind_w
     cdef uint32_t preference
 
     if not dt_s >= 0.0:  # NaN as well
@@ -91,7 +115,10 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
         rest(plant, state, decision, REASON_STOPPED)
         return
     if not plant.grid_ok or not plant.load_ok or not isfinite(plant.net_w):
+        blind_w = fmin(fmax(state.last_total_w, 0.0), params.blind_discharge_w_max)
         rest(plant, state, decision, REASON_BLIND)
+        if blind_w > 0.0:
+            stay_blind(plant, state, decision, fmin(blind_w, c.hi))
         return
 
     if not state.started:
@@ -116,24 +143,8 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
         narrow(&c, phase_limit(params, plant))
     if plant.circuits_ok:
         narrow(&c, circuit_limit(params, plant))
-    if params.reserve_soc > 0.0:
-        narrow(&c, backup_reserve(params, plant))
-    if plant.demand_windows:
-        narrow(&c, demand_window(params, plant, orders, state, decision.envelope_hi_w))
-    narrow(&c, peak_limit(params, plant, orders))
-    if params.ramp_up_w_per_s > 0.0 or params.ramp_down_w_per_s > 0.0:
-        narrow(&c, ramp_limit(params, plant, state, dt_s))
-    if params.range_w_max > 0.0 and isfinite(params.range_w_max):
-        if state.range_count:
-            narrow(&c, range_limit(params, plant, state))
-        range_keep(params, state, plant.net_w - c.answer, dt_s)
-    if params.damp_share > 0.0:
-        band_pass(params, plant, state, dt_s)
-        narrow(&c, oscillation_damping(params, state, c.answer))
-    if preference != REASON_FORCED:
-        narrow(&c, recharge_band(params, plant))
-        if params.follow_soc_min > 0.0:
-            narrow(&c, soc_band(params, plant))
+    if preference != REASON_MANUAL:  # a person on site outranks policies, never the limits above
+        narrow_by_policy(params, plant, orders, state, &c, decision.envelope_hi_w, preference, dt_s)
 
     state.ramp_anchor_w = plant.net_w - c.answer
     if preference == REASON_RECENTRE and c.answer != c.wish:
@@ -182,6 +193,16 @@ cdef inline double grid_limit(const control_params_t* params, const orders_t* or
     cdef double limit_w = fmin(import_limit(params.connection_import_w_max), import_limit(orders.import_w_max))
     limit_w = fmin(limit_w, import_limit(params.peak_w_max))
     return fmin(limit_w, import_limit(orders.peak_w_max)) if orders.flags & ORDER_PEAK else limit_w
+
+
+cdef void stay_blind(const plant_t* plant, control_state_t* state, decision_t* decision, double total_w) noexcept nogil:
+    """Go on discharging at most what was given last, where the site says that so much is always drawn."""
+    cdef uint32_t unit
+    for unit in range(plant.n_units):
+        if decision.envelope_hi_w > 0.0 and plant.units[unit].available:
+            decision.request_w[unit] = total_w * fmax(plant.units[unit].envelope_hi_w, 0.0) / decision.envelope_hi_w
+    decision.request_total_w = total_w
+    state.last_total_w = total_w
 
 
 cdef void rest(const plant_t* plant, control_state_t* state, decision_t* decision, uint32_t reason) noexcept nogil:

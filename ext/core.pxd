@@ -1,6 +1,7 @@
 # ext/core.pxd: everything that one site needs in memory; a struct, no code.
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 
+from tidegate.ext.cabinet cimport cabinet_t
 from tidegate.ext.can cimport can_bus_t, can_frame_stats_t
 from tidegate.ext.control cimport control_params_t, control_state_t, decision_t, estimate_state_t, orders_t, plant_t
 from tidegate.ext.faults cimport diagnose_state_t
@@ -26,6 +27,8 @@ cdef struct command_memory_t:
     uint32_t valid
     uint32_t put
     uint64_t t_ns
+    uint64_t written_seq # the device has taken this one ...
+    uint64_t waits_t_ns  # ... and was asked for a newer one, or took the last one, at this time
 
 # What the publish phase compares with to raise events on edges.
 cdef struct edges_t:
@@ -81,6 +84,7 @@ cdef struct core_t:
     # limit
     gate_state_t gates[UNITS_MAX]
     gate_verdict_t verdicts[UNITS_MAX]
+    cabinet_t cabinets[UNITS_MAX]
     # publish
     edges_t edges
     watch_t watch

@@ -61,7 +61,13 @@
     X(FAULT_LOOP_UNSAFE, "loop_unsafe")             /* level 2 */                                             \
     X(FAULT_LOOP_SILENT, "loop_silent")             /* level 3 */                                             \
     X(FAULT_LOOP_PAUSE, "loop_pause")               /* one cycle that took far too long */                    \
-    X(FAULT_REQUEST_INVALID, "request_invalid")     /* the control asked for something that is no number */
+    X(FAULT_REQUEST_INVALID, "request_invalid")     /* the control asked for something that is no number */ \
+    X(FAULT_PCS_STEP_FAILED, "pcs_step_failed")     /* at arming it did not follow a small setpoint */        \
+    X(FAULT_PCS_WATCHDOG, "pcs_watchdog")           /* its own watchdog reads back as off or as too long */   \
+    X(FAULT_PCS_WRITE_LOST, "pcs_write_lost")       /* it does not take setpoints */                          \
+    X(FAULT_CAN_PASSIVE, "can_passive")             /* the bus has errors enough to be error-passive */       \
+    X(FAULT_CAN_OFF, "can_off")                     /* bus-off, or the interface is down */                   \
+    X(FAULT_CAN_UNSENT, "can_unsent")               /* nobody takes our own frames */
 
 #define AS_ENUM(id, name) id,
 enum fault { FAULT_TABLE(AS_ENUM) FAULTS };

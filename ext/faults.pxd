@@ -56,6 +56,12 @@ cdef extern from "faults.h" nogil:
         FAULT_LOOP_SILENT
         FAULT_LOOP_PAUSE
         FAULT_REQUEST_INVALID
+        FAULT_PCS_STEP_FAILED
+        FAULT_PCS_WATCHDOG
+        FAULT_PCS_WRITE_LOST
+        FAULT_CAN_PASSIVE
+        FAULT_CAN_OFF
+        FAULT_CAN_UNSENT
         FAULTS
 
     const char *FAULT_NAMES[FAULTS]

@@ -11,8 +11,10 @@ from libc.string cimport memset
 
 from tidegate.ext.gate cimport gate_input_from_image, gate_input_t
 from tidegate.ext.image cimport (
-    QUALITY_GOOD, QUALITY_HELD, QUALITY_INVALID, QUALITY_NEVER, QUALITY_STALE, SITE_LOOP_ESCALATION, SITE_POINTS,
-    SITE_SHORTFALL_W, UNIT_ENVELOPE_HI_W, UNIT_ENVELOPE_LO_W, UNIT_POINTS, UNIT_REQUEST_W, UNIT_SETPOINT_W, point_t,
+    QUALITY_GOOD, QUALITY_HELD, QUALITY_INVALID, QUALITY_NEVER, QUALITY_STALE, SITE_CAN_STATE, SITE_CAN_UNSENT,
+    SITE_LOOP_ESCALATION, SITE_POINTS,
+    SITE_SHORTFALL_W, UNIT_ENVELOPE_HI_W, UNIT_ENVELOPE_LO_W, UNIT_POINTS, UNIT_REQUEST_W, UNIT_SETPOINT_W, UNIT_STEP_TEST,
+    UNIT_WRITE_WAIT_S, point_t,
 )
 from tidegate.ext.program cimport program_t, unit_row_t
 
@@ -147,7 +149,7 @@ cdef uint64_t level_rows(const program_t* program, const unit_row_t* u, const po
     return bits
 
 
-cdef uint64_t pcs_rows(const unit_row_t* u, const point_t* image) noexcept nogil:
+cdef uint64_t pcs_rows(const program_t* program, const unit_row_t* u, const point_t* image) noexcept nogil:
     cdef uint32_t seen = (
         seen_as(image, u.pcs_w) | seen_as(image, u.pcs_state) | seen_as(image, u.pcs_fault) | seen_as(image, u.pcs_ready)
         | seen_as(image, u.identity[0]) | seen_as(image, u.identity[1]) | seen_as(image, u.identity[2])
@@ -160,6 +162,8 @@ cdef uint64_t pcs_rows(const unit_row_t* u, const point_t* image) noexcept nogil
         | bit(FAULT_PCS_INVALID, (seen & QUALITY_BIT(QUALITY_INVALID)) != 0)
         | bit(FAULT_PCS_FAULT, known(image, u.pcs_fault) and image[u.pcs_fault].value != 0.0)
         | bit(FAULT_PCS_NOT_READY, low(image, u.pcs_ready, 0.5))
+        | bit(FAULT_PCS_WATCHDOG, low(image, u.pcs_revert_s, 0.001)
+              or high(image, u.pcs_revert_s, milli(program, FAULT_PCS_WATCHDOG)))
     )
 
 
@@ -294,13 +298,19 @@ cdef uint64_t meter_rows(const program_t* program, const unit_row_t* u, const po
 cdef uint64_t own_rows(const program_t* program, int unit, const point_t* image, double dt_s) noexcept nogil:
     """Rows about the controller itself, from what the loop published the cycle before."""
     cdef double escalation = image[SITE_LOOP_ESCALATION].value
-    cdef const point_t* request = &image[SITE_POINTS + unit * UNIT_POINTS + UNIT_REQUEST_W]
+    cdef int first = SITE_POINTS + unit * UNIT_POINTS
+    cdef const point_t* request = &image[first + UNIT_REQUEST_W]
     return (
         bit(FAULT_LOOP_LATE, escalation >= 1.0)
         | bit(FAULT_LOOP_UNSAFE, escalation >= 2.0)
         | bit(FAULT_LOOP_SILENT, escalation >= 3.0)
         | bit(FAULT_LOOP_PAUSE, dt_s > milli(program, FAULT_LOOP_PAUSE))
         | bit(FAULT_REQUEST_INVALID, request.quality != QUALITY_NEVER and not isfinite(request.value))
+        | bit(FAULT_PCS_STEP_FAILED, high(image, <int16_t>(first + UNIT_STEP_TEST), 1.5))
+        | bit(FAULT_PCS_WRITE_LOST, high(image, <int16_t>(first + UNIT_WRITE_WAIT_S), milli(program, FAULT_PCS_WRITE_LOST)))
+        | bit(FAULT_CAN_PASSIVE, high(image, SITE_CAN_STATE, 1.5) and low(image, SITE_CAN_STATE, 2.5))
+        | bit(FAULT_CAN_OFF, high(image, SITE_CAN_STATE, 2.5))
+        | bit(FAULT_CAN_UNSENT, high(image, SITE_CAN_UNSENT, milli(program, FAULT_CAN_UNSENT)))
     )
 
 
@@ -313,7 +323,7 @@ cdef uint64_t diagnose(const program_t* program, int unit, const point_t* image,
         | level_rows(program, u, image, state)
         | soc_rows(program, u, image, state, dt_s)
         | cross_rows(program, u, image, state)
-        | pcs_rows(u, image)
+        | pcs_rows(program, u, image)
         | follow_rows(program, u, unit, image, state, dt_s)
         | meter_rows(program, u, image, state, t_ns)
         | own_rows(program, unit, image, dt_s)

@@ -3,6 +3,7 @@
 Everything that is not a believable number becomes "not valid", and the gate never reads what is not valid.
 """
 
+from libc.math cimport fmin
 from libc.stdint cimport int16_t, int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -39,6 +40,19 @@ cdef inline int32_t allowed(const point_t* image, int16_t index) noexcept nogil:
     return (point.quality == QUALITY_GOOD or point.quality == QUALITY_HELD) and point.value >= 0.5
 
 
+cdef inline bint believable(const point_t* image, int16_t index) noexcept nogil:
+    return index >= 0 and (image[index].quality == QUALITY_GOOD or image[index].quality == QUALITY_HELD)
+
+
+cdef inline void cap(int32_t discharge_w, gate_input_t* out) noexcept nogil:
+    """No more discharge than this; a limit that is missing stays missing, which is zero."""
+    if out.valid & VALID_DISCHARGE_W:
+        out.discharge_w_max = min(out.discharge_w_max, discharge_w)
+    elif not out.required & VALID_DISCHARGE_W:
+        out.valid |= VALID_DISCHARGE_W
+        out.discharge_w_max = discharge_w
+
+
 cdef void gate_input_from_image(const program_t* program, int unit, const point_t* image, gate_input_t* out) noexcept nogil:
     cdef const unit_row_t* row = &program.units[unit]
     memset(out, 0, sizeof(gate_input_t))
@@ -57,6 +71,10 @@ cdef void gate_input_from_image(const program_t* program, int unit, const point_
     take(image, row.pcs_w, -1e9, 1e9, 1.0, 0.5, VALID_ESS_W, &out.ess_w, out)
     out.charge_ok = allowed(image, row.charge_ok)
     out.discharge_ok = allowed(image, row.discharge_ok)
+    if program.control.blind_discharge_w_max > 0.0 and not believable(image, program.site.grid_w):
+        # The meter's rows of the fault table only warn on such a site: what they would forbid is forbidden here.
+        out.charge_ok = 0
+        cap(<int32_t>fmin(program.control.blind_discharge_w_max / program.n_units, 1e9), out)
 
 
 cdef int32_t gate_request(double request_w, uint32_t* valid) noexcept nogil:

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define IMAGE_LAYOUT_VERSION 1u
+#define IMAGE_LAYOUT_VERSION 2u
 
 #define POINTS_MAX 768 /* rows of the image */
 #define UNITS_MAX 16   /* storage units: one BMS and one PCS each */
@@ -75,7 +75,9 @@ _Static_assert(sizeof(point_t) == 24, "point_t crosses process borders; bump IMA
     X(SITE_REACTION, "site.reaction", "enum")            /* enum reaction: the highest */                \
     X(SITE_LOOP_ESCALATION, "site.loop_escalation", "enum") /* 0 none 1 derate 2 safe 3 silent */        \
     X(SITE_UNENFORCED_BITS, "site.unenforced_bits", "bits") /* by enum reason: configured, not enforced */ \
-    X(SITE_HUNTING, "site.hunting", "enum")              /* 0 calm; else how far the request is damped */
+    X(SITE_HUNTING, "site.hunting", "enum")              /* 0 calm; else how far the request is damped */ \
+    X(SITE_CAN_STATE, "site.can_state", "enum")          /* worst bus: enum can_state of can.pxd */      \
+    X(SITE_CAN_UNSENT, "site.can_unsent", "count")       /* own frames in a row that nobody took */
 
 /* Points of each storage unit; the name is unitN.<this>. */
 #define UNIT_POINT_TABLE(X)                                                            \
@@ -90,11 +92,12 @@ _Static_assert(sizeof(point_t) == 24, "point_t crosses process borders; bump IMA
     X(UNIT_LATCH_BITS_LO, "latch_bits_lo", "bits")                                     \
     X(UNIT_LATCH_BITS_HI, "latch_bits_hi", "bits")                                     \
     X(UNIT_HEARTBEAT_OK, "heartbeat_ok", "bool")                                       \
-    X(UNIT_STATE, "state", "enum")               /* enum unit_state */                 \
+    X(UNIT_STATE, "state", "enum")               /* enum mode: the unit's own */        \
     X(UNIT_FIRST_FAULT, "first_fault", "enum")   /* first-out cause, -1 none */        \
-    X(UNIT_SPARE_0, "spare_0", "")                                                     \
-    X(UNIT_SPARE_1, "spare_1", "")                                                     \
-    X(UNIT_SPARE_2, "spare_2", "")
+    X(UNIT_STEP_TEST, "step_test", "enum")       /* at arming: 0 open, 1 passed, 2 failed */ \
+    X(UNIT_WRITE_WAIT_S, "write_wait_s", "s")    /* a setpoint waits so long for the PCS to take it */ \
+    X(UNIT_REVERT_S, "revert_s", "s")            /* the PCS's own watchdog, as measured */ \
+    X(UNIT_CONTACTOR_OPEN, "contactor_open", "bool") /* 1 = the BMS is asked to open */
 
 #define AS_ENUM(id, name, unit) id,
 enum site_point { SITE_POINT_TABLE(AS_ENUM) SITE_POINTS };
@@ -132,7 +135,8 @@ static const char *const UNIT_POINT_NAMES[UNIT_POINTS][2] __attribute__((unused)
     X(REASON_RECENTRE, "recentre")                                                        \
     X(REASON_REST, "rest")                                                                \
     X(REASON_BLIND, "blind")                     /* no believable grid meter */            \
-    X(REASON_STOPPED, "stopped")
+    X(REASON_STOPPED, "stopped")                                                          \
+    X(REASON_MANUAL, "manual")
 #define AS_ENUM(id, name) id,
 enum reason { REASON_TABLE(AS_ENUM) REASONS };
 #undef AS_ENUM

@@ -74,6 +74,8 @@ cdef extern from "image.h" nogil:
         SITE_LOOP_ESCALATION
         SITE_UNENFORCED_BITS
         SITE_HUNTING
+        SITE_CAN_STATE
+        SITE_CAN_UNSENT
         SITE_POINTS
 
     enum:
@@ -90,9 +92,10 @@ cdef extern from "image.h" nogil:
         UNIT_HEARTBEAT_OK
         UNIT_STATE
         UNIT_FIRST_FAULT
-        UNIT_SPARE_0
-        UNIT_SPARE_1
-        UNIT_SPARE_2
+        UNIT_STEP_TEST
+        UNIT_WRITE_WAIT_S
+        UNIT_REVERT_S
+        UNIT_CONTACTOR_OPEN
         UNIT_POINTS
 
     enum:
@@ -118,6 +121,7 @@ cdef extern from "image.h" nogil:
         REASON_REST
         REASON_BLIND
         REASON_STOPPED
+        REASON_MANUAL
         REASONS
 
     enum:

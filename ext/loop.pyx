@@ -7,28 +7,23 @@ locks, logs, takes the GIL, touches a tty or asks for the time.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EINTR
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, fmax
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
+from tidegate.ext.cabinet cimport cabinet_request, cabinet_step, site_mode
 from tidegate.ext.can cimport BusHandle, bus_handle, can_bus_init, can_drain, can_send_due
 from tidegate.ext.commands cimport write_command
-from tidegate.ext.control cimport control_step
+from tidegate.ext.control cimport ORDER_MANUAL, control_step
 from tidegate.ext.core cimport *
 from tidegate.ext.estimate cimport estimate_step, image_age
 from tidegate.ext.faults cimport diagnose
-from tidegate.ext.gate cimport (
-    REACTION_DERATE,
-    gate_init,
-    gate_input_from_image,
-    gate_request,
-    gate_step,
-)
+from tidegate.ext.gate cimport gate_init, gate_input_from_image, gate_request, gate_restore, gate_step
 from tidegate.ext.image cimport *
 from tidegate.ext.orders cimport edge, take_orders
 from tidegate.ext.port cimport done_t, port_done_peek, port_done_pop
-from tidegate.ext.program cimport COMMAND_SETPOINT_W, program_check
+from tidegate.ext.program cimport COMMAND_SETPOINT_W, program_check, unit_row_t
 from tidegate.ext.publish cimport least_proof, publish_points, raise_events, say
 from tidegate.ext.registers cimport block_decode
 from tidegate.ext.shared cimport *
@@ -115,24 +110,30 @@ cdef void control(core_t* core, uint64_t dt_ns) noexcept nogil:
 cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
     """The gate: what each unit may do. Everything written below comes from its verdict."""
     cdef uint32_t unit
+    cdef double dt_s = <double>dt_ns * 1e-9, wanted_w, nameplate_w
+    cdef const unit_row_t* row
     cdef int arm = edge(core, ORDER_ARM, t_ns)
     cdef int ack = edge(core, ORDER_ACK, t_ns)
     cdef uint64_t dt_us = (dt_ns + 500) // 1000
     if dt_us > 1000000:
         dt_us = 1000000
     for unit in range(core.program.n_units):
-        core.inputs[unit].request_w = gate_request(core.decision.request_w[unit], &core.inputs[unit].valid)
+        row = &core.program.units[unit]
+        nameplate_w = fmax(row.gate.charge_w_max, row.gate.discharge_w_max)
+        wanted_w = cabinet_request(
+            &core.cabinets[unit], &core.verdicts[unit], core.decision.request_w[unit], core.decision.lo_w,
+            core.decision.hi_w, nameplate_w, core.orders.flags & ORDER_MANUAL, dt_s,
+        )
+        core.inputs[unit].request_w = gate_request(wanted_w, &core.inputs[unit].valid)
         core.inputs[unit].dt_us = <int32_t>dt_us
         core.inputs[unit].arm = <uint32_t>arm
         core.inputs[unit].ack = <uint32_t>ack
-        gate_step(
-            &core.program.units[unit].gate,
-            core.program.faults,
-            &core.inputs[unit],
-            &core.gates[unit],
-            &core.verdicts[unit],
+        gate_step(&row.gate, core.program.faults, &core.inputs[unit], &core.gates[unit], &core.verdicts[unit])
+        cabinet_step(
+            &core.cabinets[unit], &core.verdicts[unit], core.orders.stop, core.orders.flags & ORDER_MANUAL,
+            &core.image[row.pcs_w] if row.pcs_w >= 0 else NULL, dt_s,
         )
-    core.mode = site_mode(core)
+    core.mode = site_mode(core.cabinets, core.program.n_units)
     phase_done(core, PHASE_LIMIT)
 
 
@@ -168,23 +169,6 @@ cdef void publish(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nogil:
         core.second = (t_ns // SECOND_NS + 1) * SECOND_NS
         snapshot_push(shared.meters, METER_SLOTS, &shared.meter_head, core.image, n, cycle, t_ns)
     phase_done(core, PHASE_PUBLISH)
-
-
-cdef int32_t site_mode(const core_t* core) noexcept nogil:
-    cdef uint32_t unit, tripped = 0
-    cdef int32_t reaction = 0
-    cdef int moving = 0
-    for unit in range(core.program.n_units):
-        tripped += 1 if core.gates[unit].tripped else 0
-        if core.verdicts[unit].reaction > reaction:
-            reaction = core.verdicts[unit].reaction
-        if core.verdicts[unit].setpoint_w != 0:
-            moving = 1
-    if tripped == core.program.n_units:
-        return MODE_TRIPPED
-    if core.orders.stop:
-        return MODE_STOPPING if moving else MODE_OFF
-    return MODE_DERATED if reaction >= REACTION_DERATE else MODE_RUN
 
 
 # ---------------------------------------------------------------- the run: an absolute grid
@@ -377,6 +361,16 @@ cdef class Core:
     def can_handle(self, int bus):
         """What a thread outside the loop may do with the bus (`tidegate.hal.canbus.Keeper`)."""
         return bus_handle(self.core.program, self._bus(bus), self.core.can_ids, self)
+
+    def restore(self, int unit, uint64_t latched, int first_fault=-1):
+        """Take over what a unit had latched before a restart; before the run."""
+        if not 0 <= unit < <int>self.core.program.n_units:
+            raise IndexError(f"unit {unit}: this site has {self.core.program.n_units}")
+        gate_restore(&self.core.gates[unit], latched)
+        self.core.gates[unit].first_fault = first_fault
+        self.core.shared.latches[unit] = latched
+        self.core.shared.latch_first[unit] = first_fault
+        self.core.edges.latched[unit] = latched
 
     def dry_cycle(self):
         """Run every code path once on scratch memory, so that the first real cycle finds it in the cache."""

@@ -3,7 +3,16 @@
 from libc.math cimport INFINITY, fmin, isfinite
 from libc.stdint cimport uint32_t, uint64_t
 
-from tidegate.ext.control cimport ORDER_DEMAND, ORDER_FORCED, ORDER_PEAK, ORDER_PLAN, ORDER_TARGET, POLICIES, policy_setting
+from tidegate.ext.control cimport (
+    ORDER_DEMAND,
+    ORDER_FORCED,
+    ORDER_MANUAL,
+    ORDER_PEAK,
+    ORDER_PLAN,
+    ORDER_TARGET,
+    POLICIES,
+    policy_setting,
+)
 from tidegate.ext.core cimport core_t
 from tidegate.ext.plan cimport take_plan
 from tidegate.ext.shared cimport *
@@ -24,6 +33,12 @@ cdef void take_orders(core_t* core, uint64_t t_ns) noexcept nogil:
                 core.policies_due_ns = 0
     core.orders.lease_held = in_force(&core.mailbox[ORDER_SETPOINT_W], t_ns)
     core.orders.lease_w = core.mailbox[ORDER_SETPOINT_W].value if core.orders.lease_held else 0.0
+    if in_force(&core.mailbox[ORDER_MANUAL_W], t_ns):
+        core.orders.lease_held = 1
+        core.orders.lease_w = core.mailbox[ORDER_MANUAL_W].value
+        core.orders.flags |= ORDER_MANUAL
+    else:
+        core.orders.flags &= ~<uint32_t>ORDER_MANUAL
     take_plan(core, t_ns)
     core.orders.flags = (core.orders.flags & ~planned) | core.planned.flags
     core.orders.plan_w = core.planned.plan_w

@@ -11,7 +11,7 @@
 #include "safety.h"
 
 #define PROGRAM_MAGIC 0x31474454u /* "TDG1" */
-#define PROGRAM_LAYOUT_VERSION 1u
+#define PROGRAM_LAYOUT_VERSION 2u
 
 #define CAN_BUSES_MAX 4
 #define CAN_FRAMES_MAX 128 /* received ids, all buses */
@@ -79,7 +79,9 @@ typedef struct {
     uint8_t data[8];
     uint64_t period_ns;
     int16_t counter_start; /* bit position of a running counter in data, -1 none */
-    uint8_t counter_length, pad[5];
+    uint8_t counter_length;
+    uint8_t has_open, pad[4];
+    uint8_t open_data[8];  /* with has_open: instead of data while the gate asks for open contactors */
 } can_tx_row_t;
 
 /* ---- Modbus RTU ---- */
@@ -181,7 +183,8 @@ typedef struct {
     int16_t pcs_ready;                     /* 1 = the PCS accepts and runs setpoints */
     int16_t dc_v, dc_a;                    /* PCS side, for the cross check */
     int16_t identity[3];                   /* believable only while the PCS is the device of its map */
-    int16_t pad[4];
+    int16_t pcs_revert_s;                  /* time-out of the PCS's own watchdog as it reads back, s; 0 = off */
+    int16_t pad[3];
     double energy_wh;                      /* usable, nameplate */
     gate_limits_t gate;
 } unit_row_t;

@@ -79,7 +79,9 @@ cdef extern from "program.h" nogil:
         uint64_t period_ns
         int16_t counter_start
         uint8_t counter_length
-        uint8_t pad[5]
+        uint8_t has_open
+        uint8_t pad[4]
+        uint8_t open_data[8]
 
     enum:
         GAP_SPEC
@@ -189,7 +191,8 @@ cdef extern from "program.h" nogil:
         int16_t pcs_ready
         int16_t dc_v, dc_a
         int16_t identity[3]
-        int16_t pad[4]
+        int16_t pcs_revert_s
+        int16_t pad[3]
         double energy_wh
         gate_limits_t gate
 

@@ -334,7 +334,7 @@ _POINT_FIELDS = {
     "point", "sf_point", "readback_point",
     "soc", "soh", "pack_v", "pack_a", "temp_max_c", "temp_min_c", "charge_a_max", "discharge_a_max", "charge_v_max",
     "discharge_v_min", "charge_w_max", "discharge_w_max", "cell_v_max", "cell_v_min", "charge_ok", "discharge_ok",
-    "alarm", "warning", "pcs_w", "pcs_state", "pcs_fault", "pcs_hb", "pcs_ready", "dc_v", "dc_a", "identity",
+    "alarm", "warning", "pcs_w", "pcs_state", "pcs_fault", "pcs_hb", "pcs_ready", "dc_v", "dc_a", "identity", "pcs_revert_s",
     "grid_w", "grid_w_l", "pv_w", "circuit_w", "grid_import_wh", "grid_export_wh",
 }
 _NO_LIMIT = ("connection_import_w_max", "connection_export_w_max", "peak_w_max", "recharge_w_max", "ramp_up_w_per_s",
@@ -524,8 +524,9 @@ def pack(spec: dict) -> bytes:
         p.can_fields[i] = _complete(f"can_fields[{i}]", given, {**can_field, **wide, "point": -1}, names)
     for i, given in enumerate(_rows(spec, "can_tx", CAN_TX_MAX)):
         payload = bytes(given.get("data", b""))
-        row = {"len": len(payload), **given, "data": list(payload.ljust(8, b"\0"))}
-        p.can_tx[i] = _complete(f"can_tx[{i}]", row, {**can_tx, "unit": -1, "counter_start": -1, "pad": [0] * 5}, names)
+        opening = bytes(given.get("open_data", b""))
+        row = {"len": len(payload), **given, "data": list(payload.ljust(8, b"\0")), "open_data": list(opening.ljust(8, b"\0"))}
+        p.can_tx[i] = _complete(f"can_tx[{i}]", row, {**can_tx, "unit": -1, "counter_start": -1, "pad": [0] * 4}, names)
     for i, given in enumerate(_rows(flat, "ports", PORTS_MAX)):
         row = _complete(f"ports[{i}]", given, {**port, "baud": 9600, "data_bits": 8, "stop_bits": 1, "parity": "N"}, None)
         row["parity"] = ord(row["parity"]) if isinstance(row["parity"], str) else row["parity"]

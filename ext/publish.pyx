@@ -1,5 +1,6 @@
 """What a cycle came to: the points that the core itself owns, and events on edges."""
 
+from libc.math cimport fabs
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -7,6 +8,8 @@ from tidegate.ext.control cimport ORDER_PLAN
 from tidegate.ext.core cimport REASON_HOLD_NS, SHORT_HOLD_NS, core_t
 from tidegate.ext.gate cimport gate_verdict_t
 from tidegate.ext.image cimport *
+from tidegate.ext.port cimport port_mail_t
+from tidegate.ext.program cimport COMMAND_SETPOINT_W
 from tidegate.ext.shared cimport *
 
 
@@ -46,7 +49,16 @@ cdef void publish_points(core_t* core, uint64_t t_ns) noexcept nogil:
         active |= verdict.active
         if verdict.reaction > reaction:
             reaction = verdict.reaction
-        if verdict.setpoint_w != core.inputs[unit].request_w:
+        put(core, at + UNIT_STATE, core.cabinets[unit].mode, t_ns)
+        put(core, at + UNIT_STEP_TEST, core.cabinets[unit].step, t_ns)
+        put(core, at + UNIT_WRITE_WAIT_S, write_wait_s(core, unit, t_ns), t_ns)
+        put(core, at + UNIT_CONTACTOR_OPEN, verdict.contactor_open, t_ns)
+        if core.cabinets[unit].revert_s > 0.0:
+            put(core, at + UNIT_REVERT_S, core.cabinets[unit].revert_s, t_ns)
+        if (
+            verdict.setpoint_w != core.inputs[unit].request_w
+            or fabs(core.decision.request_w[unit] - core.inputs[unit].request_w) >= 1.0
+        ):
             gated = 1
     put(core, SITE_REQUEST_W, core.decision.request_total_w, t_ns)
     put(core, SITE_SETPOINT_W, <double>setpoint_w, t_ns)
@@ -64,6 +76,55 @@ cdef void publish_points(core_t* core, uint64_t t_ns) noexcept nogil:
     put(core, SITE_REACTION, reaction, t_ns)
     put(core, SITE_LOOP_ESCALATION, core.shared.loop.escalation, t_ns)
     put(core, SITE_HUNTING, core.decision.hunting, t_ns)
+    publish_buses(core, t_ns)
+    publish_latches(core)
+
+
+cdef void publish_buses(core_t* core, uint64_t t_ns) noexcept nogil:
+    cdef uint32_t bus, state = 0, unsent = 0
+    for bus in range(core.program.n_can_buses):
+        if core.can[bus].stats.state > state:
+            state = core.can[bus].stats.state
+        if core.can[bus].stats.tx_failed_run > unsent:
+            unsent = core.can[bus].stats.tx_failed_run
+        if core.can[bus].stats.unconfirmed > unsent:
+            unsent = core.can[bus].stats.unconfirmed
+    put(core, SITE_CAN_STATE, state, t_ns)
+    put(core, SITE_CAN_UNSENT, unsent, t_ns)
+
+
+cdef double write_wait_s(const core_t* core, uint32_t unit, uint64_t t_ns) noexcept nogil:
+    """How long the unit's newest setpoint has waited for its converter to take it; 0 = it has."""
+    cdef uint32_t port, slot
+    cdef const port_mail_t* mail
+    for port in range(core.program.n_ports):
+        mail = &core.mail[port]
+        for slot in range(mail.command_count):
+            if (
+                core.program.commands[mail.command_first + slot].kind == COMMAND_SETPOINT_W
+                and core.program.commands[mail.command_first + slot].unit == <int>unit
+                and core.commands[mail.command_first + slot].put
+                and mail.stats.written_seq[slot] != mail.commands[slot].seq
+            ):
+                return <double>(t_ns - core.commands[mail.command_first + slot].waits_t_ns) * 1e-9
+    return 0.0
+
+
+cdef void publish_latches(core_t* core) noexcept nogil:
+    """Keep what must outlive a restart where the keeper finds it, before anybody is told."""
+    cdef shared_t* shared = core.shared
+    cdef uint32_t unit
+    cdef bint changed = False
+    for unit in range(core.program.n_units):
+        if (
+            shared.latches[unit] != core.verdicts[unit].latched
+            or (core.verdicts[unit].latched != 0 and shared.latch_first[unit] != core.verdicts[unit].first_fault)
+        ):
+            shared.latches[unit] = core.verdicts[unit].latched
+            shared.latch_first[unit] = core.verdicts[unit].first_fault
+            changed = True
+    if changed:
+        shared_store64(&shared.latch_changes, shared.latch_changes + 1)
 
 
 cdef void say(core_t* core, uint32_t kind, int unit, int32_t code, int32_t previous, double value, double limit_value,

@@ -86,6 +86,7 @@ enum order_kind {
     ORDER_EXPORT_W_MAX,
     ORDER_ACK,           /* acknowledge latches whose cause is gone (an edge: each new seq once) */
     ORDER_ARM,           /* leave the tripped state (an edge) */
+    ORDER_MANUAL_W,      /* battery power of a person on site; the gate and the connection limits hold, policies rest */
     ORDER_POLICY = 16,   /* + enum policy: a setting of the site file at run time */
     ORDERS = ORDER_POLICY + POLICIES,
 };
@@ -150,6 +151,12 @@ typedef struct {
     event_t events[EVENT_SLOTS];
     snapshot_t snapshots[SNAPSHOT_SLOTS];
     snapshot_t meters[METER_SLOTS];
+
+    /* Latches of each unit, for whoever keeps them over a restart: written when they change, kept before they are told. */
+    uint64_t latches[UNITS_MAX];
+    int32_t latch_first[UNITS_MAX]; /* first-out cause, -1 none */
+    uint64_t latch_changes;         /* rises with every change of the above */
+    uint64_t latch_kept;            /* latch_changes that are on disk; written by the core's keeper, not by the loop */
 
     /* Counters of buses and ports for people, about one a second, by a thread of the core beside the loop. */
     uint64_t buses_seq; /* seqlock: odd while being written */

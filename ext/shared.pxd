@@ -86,6 +86,7 @@ cdef extern from "shared.h" nogil:
         ORDER_EXPORT_W_MAX
         ORDER_ACK
         ORDER_ARM
+        ORDER_MANUAL_W
         ORDER_POLICY
         ORDERS
 
@@ -146,6 +147,10 @@ cdef extern from "shared.h" nogil:
         event_t events[EVENT_SLOTS]
         snapshot_t snapshots[SNAPSHOT_SLOTS]
         snapshot_t meters[METER_SLOTS]
+        uint64_t latches[UNITS_MAX]
+        int32_t latch_first[UNITS_MAX]
+        uint64_t latch_changes
+        uint64_t latch_kept
         uint64_t buses_seq
         uint32_t buses_size
         uint8_t buses[BUSES_SIZE]

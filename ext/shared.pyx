@@ -21,7 +21,7 @@ EVENT_NAMES = (
     "", "start", "mode", "reason", "fault_on", "fault_off", "command", "overrun", "bus", "stop", "shortfall", "latch",
     "source", "plan", "unenforced", "hunting", "billing",
 )
-ORDER_NAMES = ("mode", "setpoint_w", "import_w_max", "export_w_max", "ack", "arm")
+ORDER_NAMES = ("mode", "setpoint_w", "import_w_max", "export_w_max", "ack", "arm", "manual_w")
 POLICY_NAMES_BY_NUMBER = tuple(POLICY_NAMES[i].decode() for i in range(POLICIES))
 ORDER_POLICY_FIRST = ORDER_POLICY  # order kind of the first policy; the others follow in the order of the names
 UNENFORCED_NAMES = (
@@ -277,6 +277,30 @@ cdef class Shared:
         self.ptr.n_points = n_points
         self.ptr.n_units = n_units
         self.ptr.core_pid = core_pid
+
+    @property
+    def latches(self):
+        """(changes so far, latched rows of each unit as bits, first-out row of each unit)."""
+        while True:  # the loop writes them in between at most once a cycle
+            changes = shared_load64(&self.ptr.latch_changes)
+            bits = [self.ptr.latches[i] for i in range(<int>self.ptr.n_units)]
+            first = [self.ptr.latch_first[i] for i in range(<int>self.ptr.n_units)]
+            if shared_load64(&self.ptr.latch_changes) == changes:
+                return changes, bits, first
+
+    @property
+    def latch_changes(self):
+        return shared_load64(&self.ptr.latch_changes)
+
+    @property
+    def latch_kept(self):
+        """How many of these changes are on disk."""
+        return shared_load64(&self.ptr.latch_kept)
+
+    def latches_are_kept(self, uint64_t changes):
+        """Say that the first `changes` changes of the latches are on disk."""
+        self._must_write()
+        shared_store64(&self.ptr.latch_kept, changes)
 
     @property
     def boot_id(self):

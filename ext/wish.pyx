@@ -75,6 +75,9 @@ cdef double wish(const control_params_t* params, const plant_t* plant, const ord
                  double soc, double dt_s, uint32_t* preference) noexcept nogil:
     """The point that would be taken if every policy allowed it. An absent source falls to the next."""
     cdef bint planned = orders.flags & ORDER_PLAN and isfinite(orders.plan_w) and not reached(orders, state, soc)
+    if orders.flags & ORDER_MANUAL and isfinite(orders.lease_w):
+        preference[0] = REASON_MANUAL
+        return orders.lease_w
     if planned and orders.flags & ORDER_FORCED:
         preference[0] = REASON_FORCED
         return orders.plan_w

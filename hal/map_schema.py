@@ -224,6 +224,8 @@ class Transmit(Strict):
     name: str
     extended: bool = False
     data: Annotated[tuple[Annotated[int, Field(ge=0, le=255)], ...], Field(max_length=8)]
+    open_data: Annotated[tuple[Annotated[int, Field(ge=0, le=255)], ...], Field(max_length=8)] | None = None
+    """Sent instead of `data` while the gate asks for open contactors."""
     period_ms: Annotated[float, Field(ge=1, le=60000)]
     kind: Literal["always", "heartbeat"] = "heartbeat"
     counter_start: int | None = None

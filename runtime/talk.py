@@ -247,6 +247,10 @@ class Orders(Generic[Answer]):
         """Lift a stop and arm."""
         return self.ask("mode", mode="run")
 
+    def mode(self, mode: str, *, power_w: float | None = None, for_ms: int | None = None) -> Answer:
+        """`run`, `stop`, or `manual`: power_w (+ discharge) for for_ms, and again before that is over."""
+        return self.ask("mode", mode=mode, power_w=power_w, for_ms=for_ms)
+
     def ack(self) -> Answer:
         """Acknowledge latched faults whose cause is gone."""
         return self.ask("ack")

@@ -39,6 +39,7 @@ CODES = {
     "invalid-field": "a field is missing, unknown, of the wrong type or out of its range",
     "unknown-point": "no point of that name; describe lists them",
     "not-allowed": "the peer's role does not permit the request",
+    "stopped": "the site was stopped by order; mode run lifts that",
     "no-lease": "the command needs a lease that is held",
     "lease-held": "somebody else holds the lease and cannot be pre-empted by this class",
     "late": "the command arrived after its own not_after_t_ns, or asks to stay valid too long",
@@ -59,6 +60,7 @@ Code = Literal[
     "invalid-field",
     "unknown-point",
     "not-allowed",
+    "stopped",
     "no-lease",
     "lease-held",
     "late",
@@ -244,9 +246,15 @@ class Policy(Command, tag="policy", kw_only=True):
 
 
 class Mode(Command, tag="mode", kw_only=True):
-    """`stop` ramps to zero and stays there; `run` lifts a stop and arms."""
+    """`stop` ramps to zero and stays there; `run` lifts a stop, ends manual and arms.
 
-    mode: Literal["run", "stop"]
+    `manual` gives `power_w` (+ discharge) for `for_ms` through the gate and the connection limits; policies, plan and
+    lease rest meanwhile. It ends by itself: whoever wants more sends it again before the time is over.
+    """
+
+    mode: Literal["run", "stop", "manual"]
+    power_w: Watts | None = None
+    for_ms: Annotated[int, msgspec.Meta(ge=100, le=60_000)] = 3_000
 
 
 class Ack(Command, tag="ack", kw_only=True):

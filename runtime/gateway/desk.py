@@ -17,7 +17,7 @@ from tidegate.runtime.gateway.peers import Peer
 from tidegate.runtime.wire import Refused
 
 # enum order_kind and enum order_mode of ext/shared.h
-MODE, SETPOINT, IMPORT, EXPORT, ACK, ARM = range(6)
+MODE, SETPOINT, IMPORT, EXPORT, ACK, ARM, MANUAL = range(7)
 MODE_RUN, MODE_STOP = 1.0, 2.0
 MS = 1_000_000
 SECOND = 1_000_000_000
@@ -41,6 +41,7 @@ TIGHTER_UP = ("damp_share", "reserve_soc", "follow_soc_min")
 SHARES = (*TIGHTER_UP, "target_soc", "follow_grid")
 NONE_AT_ZERO = ("demand_w_max", "ramp_up_w_per_s", "ramp_down_w_per_s", "range_w_max")  # in the core's settings
 LIMITS_MAX = 64
+MANUAL_MAX_NS = 30 * 60 * SECOND  # a person who needs longer orders `run` first
 
 
 class Mailbox(Protocol):
@@ -68,6 +69,15 @@ class Held:
 class LimitHeld:
     import_w_max: float
     export_w_max: float
+    until_ns: int
+
+
+@dataclass
+class ManualHeld:
+    """A person's power, who gives it, and when it ends unless given again."""
+
+    peer: str
+    since_ns: int
     until_ns: int
 
 
@@ -123,6 +133,7 @@ class Desk:
         self.policies: dict[str, tuple[float, int]] = {}  # name -> value, end
         self._put_plan = put_plan
         self.stopped = False
+        self.manual: ManualHeld | None = None
         self._keep_stop = keep_stop
         self._keep_lease = keep_lease
         self.news: list[tuple[str, str, str]] = []  # (event, name, detail) for the audit trail
@@ -254,8 +265,11 @@ class Desk:
         return self._order(kind, strictest, max(ends))
 
     def mode(self, request: wire.Mode, peer: Peer, now_ns: int) -> Order:
-        """Stop, or lift the stop and arm."""
+        """Stop; or lift the stop, end manual and arm; or take a manual power."""
+        if request.mode == "manual":
+            return self.take_manual(request, peer, now_ns)
         self._say("order", request.mode, peer.who)
+        self._end_manual(f"{request.mode} by {peer.who}")
         if request.mode == "stop":
             order = self.stop(now_ns)
             self._keep_stop(True)
@@ -265,6 +279,35 @@ class Desk:
         self.arm(now_ns)
         self._keep_stop(False)
         return Order(MODE, seq)
+
+    def take_manual(self, request: wire.Mode, peer: Peer, now_ns: int) -> Order:
+        """Order a person's power. It ends in the core by itself at until_ns, whatever becomes of person and gateway."""
+        self.expire(now_ns)
+        if peer.role != "maintain":
+            raise Refused("not-allowed", "mode manual needs the role maintain")
+        if request.power_w is None:
+            raise Refused("invalid-field", "mode manual needs power_w - at `$.power_w`")
+        if self.stopped:
+            raise Refused("stopped", "the site is stopped; order mode run first")
+        held = self.manual
+        if held is not None and held.peer != peer.name:
+            left_ms = _left_ms(held.until_ns, now_ns)
+            raise Refused("lease-held", f"{held.peer} has the site in manual", holder=held.peer, expires_ms=left_ms)
+        if held is None:
+            held = self.manual = ManualHeld(peer.name, now_ns, now_ns)
+        last_ns = held.since_ns + MANUAL_MAX_NS
+        if now_ns >= last_ns:
+            raise Refused("late", f"manual has lasted {MANUAL_MAX_NS // SECOND // 60} min; order mode run first")
+        held.until_ns = min(now_ns + request.for_ms * MS, last_ns)
+        power_w = request.power_w + 0.0  # -0.0 becomes 0.0
+        self._say("order", "manual", f"{peer.who}: {power_w:.0f} W for {request.for_ms} ms")
+        return Order(MANUAL, self._order(MANUAL, power_w, held.until_ns), wanted=power_w)
+
+    def _end_manual(self, why: str) -> None:
+        if self.manual is not None:
+            self.manual = None
+            self._take_back(MANUAL)
+            self._say("order", "manual ended", why)
 
     def stop(self, now_ns: int) -> Order:
         """Order the stop; also at the start of a gateway whose site was stopped."""
@@ -373,6 +416,9 @@ class Desk:
 
     def expire(self, now_ns: int) -> None:
         """Let end what has run out."""
+        manual = self.manual
+        if manual is not None and now_ns >= manual.until_ns and now_ns < manual.since_ns + MANUAL_MAX_NS:
+            self._end_manual(f"{manual.peer} did not give it again")
         held = self.lease
         if held is not None and now_ns >= held.expires_ns:
             self._say("lease", "expired", f"{held.peer} did not renew within {3 * held.period_ns // MS} ms")
@@ -402,6 +448,8 @@ class Desk:
     def next_end_ns(self) -> int:
         """When something runs out next, 0 = nothing will."""
         ends = [limit.until_ns for limit in self.limits.values()]
+        if self.manual is not None:
+            ends.append(self.manual.until_ns)
         if self.lease is not None:
             ends.append(self.lease.expires_ns)
             if self.lease.setpoint_w is not None:

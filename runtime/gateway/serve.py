@@ -8,7 +8,7 @@ from typing import Any
 
 from tidegate.ext import image, shared
 from tidegate.runtime import wire
-from tidegate.runtime.gateway.desk import ACK, EXPORT, IMPORT, MODE, PLAN, SETPOINT, Desk, Order
+from tidegate.runtime.gateway.desk import ACK, EXPORT, IMPORT, MANUAL, MODE, PLAN, SETPOINT, Desk, Order
 from tidegate.runtime.gateway.peers import Answers, Peer
 from tidegate.runtime.gateway.recorder import Recorder, replay_bytes
 from tidegate.runtime.gateway.records import Records
@@ -236,13 +236,16 @@ class Server:
     def _outcome(self, waiting: Waiting) -> dict[str, Any]:
         order = waiting.orders[0]
         answer = self._head(waiting.request, "applied")
-        if order.kind == SETPOINT and order.wanted is not None:
-            applied_w, by = self._clamp(order.wanted)
+        if order.kind in (SETPOINT, MANUAL) and order.wanted is not None:
+            applied_w, by = self._clamp(order.wanted, ("run", "derated") if order.kind == SETPOINT else ("manual",))
             answer["applied_w"] = applied_w
             if abs(applied_w - order.wanted) > OWN_W:
                 answer.update(status="clamped", by=by, text=f"{order.wanted:.0f} W asked, {applied_w:.0f} W by {by}")
             held = self.desk.lease
-            if held is not None:
+            if order.kind == MANUAL:
+                if self.desk.manual is not None:
+                    answer["expires_ms"] = _ms(self.desk.manual.until_ns - time.monotonic_ns())
+            elif held is not None:
                 answer["expires_ms"] = _ms(held.expires_ns - time.monotonic_ns())
                 answer["next_seq"] = held.seq + 1
         elif order.kind in (IMPORT, EXPORT):
@@ -261,11 +264,11 @@ class Server:
             answer["text"] = order.by
         return answer
 
-    def _clamp(self, wanted: float) -> tuple[float, str]:
+    def _clamp(self, wanted: float, modes: tuple[str, ...]) -> tuple[float, str]:
         """What the core can make of a setpoint now, and the reason that binds."""
         now = self.values(("site.corridor_lo_w", "site.corridor_hi_w", "site.envelope_lo_w", "site.envelope_hi_w"))
         mode = self.mode()
-        if mode not in ("run", "derated"):
+        if mode not in modes:
             return 0.0, mode
         lo_w, hi_w = now["site.corridor_lo_w"], now["site.corridor_hi_w"]
         if lo_w is None or hi_w is None:
@@ -367,6 +370,9 @@ class Server:
         told["policies"] = {name: value for name, (value, _) in self.desk.policies.items()}
         told["unenforced"] = self._unenforced()
         told["hunting"] = int(self.values(("site.hunting",))["site.hunting"] or 0)
+        manual = self.desk.manual
+        if manual is not None:
+            told["manual"] = {"peer": manual.peer, "left_ms": max(0, _ms(manual.until_ns - time.monotonic_ns()))}
         return told
 
     def _unenforced(self) -> list[str]:

@@ -25,8 +25,10 @@ BMS = {
     "cell_v_max": 3.35, "cell_v_min": 3.30, "charge_ok": 1.0, "discharge_ok": 1.0, "alarm": 0.0, "warning": 0.0,
 }  # fmt: skip
 PCS = {"pcs_w": 0.0, "pcs_state": 4.0, "pcs_fault": 0.0, "pcs_ready": 1.0, "dc_v": 700.0, "dc_a": 0.0}
+PCS |= {"pcs_revert_s": 2.0}
 SITE = {"grid_w": 10_000.0, "pv_w": 0.0}
-OWN = {"site.shortfall_w": 0.0, "site.loop_escalation": 0.0}
+OWN = {"site.shortfall_w": 0.0, "site.loop_escalation": 0.0, "site.can_state": 0.0, "site.can_unsent": 0.0}
+OWN |= {"unit0.step_test": 0.0, "unit0.write_wait_s": 0.0}
 # Readings whose loss the BMS and PCS rows watch over: state of health is too slow, DC values have rows of their own.
 BMS_WATCHED = [name for name in BMS if name not in ("soh", "charge_v_max", "discharge_v_min")]
 PCS_WATCHED = ["pcs_w", "pcs_state", "pcs_fault", "pcs_ready"]
@@ -216,5 +218,13 @@ CASES = [
     Case("grid_over_limit", {"site.shortfall_w": 101.0}, 1000, WARN, 1000, good={"site.shortfall_w": 100.0}),
     Case("loop_late", {"site.loop_escalation": 1.0}, 0, DERATE, 1000, share=0.5),
     Case("loop_unsafe", {"site.loop_escalation": 2.0}, 0, RAMP_ZERO, 5000, good={"site.loop_escalation": 1.0}, flaps=6),
+    Case("pcs_step_failed", {"unit0.step_test": 2.0}, 0, ZERO, 500, good={"unit0.step_test": 1.0}, latched=True),
+    Case("pcs_watchdog", {"pcs_revert_s": 0.0}, 1000, ZERO, 1000, good={"pcs_revert_s": 1.0}),
+    Case("pcs_watchdog", {"pcs_revert_s": 60.1}, 1000, ZERO, 1000, good={"pcs_revert_s": 60.0}),
+    Case("pcs_write_lost", {"unit0.write_wait_s": 0.501}, 0, SILENT, 1000, good={"unit0.write_wait_s": 0.499}, flaps=6),
+    Case("can_passive", {"site.can_state": 2.0}, 0, DERATE, 1000, good={"site.can_state": 1.0}, share=0.5),
+    Case("can_off", {"site.can_state": 3.0}, 0, ZERO, 1000, good={"site.can_state": 1.0}, flaps=6),
+    Case("can_off", {"site.can_state": 4.0}, 0, ZERO, 1000, good={"site.can_state": 1.0}, flaps=6),
+    Case("can_unsent", {"site.can_unsent": 4.0}, 0, RAMP_ZERO, 1000, good={"site.can_unsent": 3.0}, flaps=6),
     Case("loop_silent", {"site.loop_escalation": 3.0}, 0, SILENT, 5000, good={"site.loop_escalation": 2.0}, flaps=3),
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tidegate.ext.shared import ORDER_POLICY_FIRST, POLICY_NAMES_BY_NUMBER
 from tidegate.runtime import wire
-from tidegate.runtime.gateway.desk import EXPORT, IMPORT, PLAN, SETPOINT, Desk
+from tidegate.runtime.gateway.desk import EXPORT, IMPORT, MANUAL, MANUAL_MAX_NS, PLAN, SETPOINT, Desk
 from tidegate.runtime.gateway.peers import Peer
 from tidegate.runtime.wire import Refused
 
@@ -251,3 +251,64 @@ def test_a_plan_that_does_not_rise_is_refused(starts, end):
     rows = [wire.Step(start_utc_s=start, setpoint_w=0.0) for start in starts]
     with pytest.raises(Refused):
         Desk(Box()).schedule(wire.Schedule(v=1, id="p", steps=rows, end_utc_s=end), peer(), 0, 0)
+
+
+# ---- manual ----
+
+
+def manual(desk, who, now_ns, power_w=2000.0, for_ms=3000):
+    return desk.mode(wire.Mode(v=1, id="m", mode="manual", power_w=power_w, for_ms=for_ms), who, now_ns)
+
+
+def test_manual_ends_in_the_mailbox_by_itself_unless_it_is_given_again():
+    box = Box()
+    desk = Desk(box)
+    assert manual(desk, peer(), 0).kind == MANUAL
+    assert box.in_force(MANUAL, 3 * S - 1) == 2000.0 and box.in_force(MANUAL, 3 * S) is None
+    manual(desk, peer(), 2 * S, power_w=-500.0)
+    assert box.in_force(MANUAL, 5 * S - 1) == -500.0 and box.in_force(MANUAL, 5 * S) is None
+    desk.expire(5 * S)
+    assert desk.manual is None and ("order", "manual ended", "a did not give it again") in desk.news
+
+
+def test_manual_lasts_thirty_minutes_at_most_and_run_starts_it_anew():
+    box = Box()
+    desk = Desk(box)
+    now_ns = 0
+    while now_ns < MANUAL_MAX_NS:
+        manual(desk, peer(), now_ns, for_ms=60_000)
+        now_ns += 50 * S
+    assert box.in_force(MANUAL, MANUAL_MAX_NS - 1) == 2000.0 and box.in_force(MANUAL, MANUAL_MAX_NS) is None
+    with pytest.raises(Refused, match="30 min"):
+        manual(desk, peer(), now_ns)
+    desk.mode(wire.Mode(v=1, id="r", mode="run"), peer(), now_ns)
+    manual(desk, peer(), now_ns)
+
+
+@pytest.mark.parametrize(
+    ("who", "request_more", "code"),
+    [
+        (peer(role="operate"), {"power_w": 1.0}, "not-allowed"),
+        (peer(), {}, "invalid-field"),
+        (peer("b"), {"power_w": 1.0}, "lease-held"),
+    ],
+)
+def test_manual_is_refused_to_whom_it_is_not_due(who, request_more, code):
+    desk = Desk(Box())
+    manual(desk, peer(), 0)
+    with pytest.raises(Refused) as why:
+        desk.mode(wire.Mode(v=1, id="m", mode="manual", **request_more), who, S)
+    assert why.value.code == code
+
+
+@pytest.mark.parametrize("mode", ["stop", "run"])
+def test_anybodys_stop_and_run_end_manual_at_once(mode):
+    box = Box()
+    desk = Desk(box)
+    manual(desk, peer(), 0)
+    desk.mode(wire.Mode(v=1, id="s", mode=mode), peer("b", "operate"), S)
+    assert box.in_force(MANUAL, S) is None and desk.manual is None
+    if mode == "stop":
+        with pytest.raises(Refused) as why:
+            manual(desk, peer(), 2 * S)
+        assert why.value.code == "stopped"
