@@ -3,9 +3,7 @@
 import itertools
 import os
 import pwd
-import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +20,7 @@ from tidegate.runtime.carbon.signing import DeviceKey, sign, verify
 sys.path.insert(0, os.path.dirname(__file__))
 from test_carbon_service import Journal, journal, sidecar
 
-KILLS = int(os.environ.get("CARBON_KILLS", "5"))
+KILLS = int(os.environ.get("CARBON_KILLS", "20"))
 _numbers = itertools.count()
 
 
@@ -144,36 +142,48 @@ def bodies(url):
     return [(e.seq, e.hash) for e in Ledger(url).entries("period")]
 
 
-KILLED = """
-    import sys
+KILLER = """
+    import os, random, signal, sys, time
     sys.path.insert(0, sys.argv[1])
     from test_carbon_service import Journal, journal, sidecar, catch_up
-    one = sidecar(sys.argv[2])
-    print("ready", flush=True)
-    catch_up(one, Journal(journal(12_000, boots=2)))
-    one.commit()
+    from tidegate.runtime.carbon import service
+    from tidegate.runtime.carbon.ledger import Ledger
+    url, seed, most = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    service.COMMIT_RECORDS = service.ASK = 64  # a commit every few milliseconds: most kills hit one, or its neighbour
+    records, rng, kills = journal(12_000, boots=2), random.Random(seed), 0
+    while True:
+        child = os.fork()
+        if child == 0:
+            one = sidecar(url)
+            catch_up(one, Journal(records))
+            one.commit()
+            os._exit(0)
+        if kills < most:
+            time.sleep(rng.uniform(0.0, 0.12))
+            os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            break
+        kills += 1
+        if kills % 10 == 0:
+            assert Ledger(url).verify() == []
+    print(kills)
 """
 
 
 def test_kill_9_while_booking_loses_and_doubles_nothing(fresh):
-    rng = random.Random(8)
-    whole, cut = fresh(), fresh()
+    seed = int(os.environ.get("CARBON_SEED", "8"))
+    whole, killed, rounds = fresh(), 0, 0
     one = sidecar(whole)
     catch_up(one, Journal(journal(12_000, boots=2)))
     one.commit()
-    words = [sys.executable, "-c", textwrap.dedent(KILLED), os.path.dirname(__file__), cut]
-    done = False
-    for _ in range(KILLS):
-        process = subprocess.Popen(words, stdout=subprocess.PIPE)
-        process.stdout.readline()
-        try:
-            process.wait(rng.uniform(0.01, 0.6))
-            done = process.returncode == 0
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        process.stdout.close()
-        assert Ledger(cut).verify() == []
-    if not done:
-        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-    assert bodies(whole) == bodies(cut)
+    while killed < KILLS:
+        cut = fresh()
+        words = [sys.executable, "-c", textwrap.dedent(KILLER), os.path.dirname(__file__), cut, str(seed + rounds),
+                 str(KILLS - killed)]  # fmt: skip
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 0, (seed + rounds, done.stderr[-2000:])
+        killed, rounds = killed + int(done.stdout), rounds + 1
+        assert verify(Ledger(cut)) == [], seed + rounds
+        assert bodies(whole) == bodies(cut), seed + rounds
