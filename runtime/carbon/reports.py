@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -115,17 +115,22 @@ class Days:
         return {name: self._paths[name] for name in self._files}
 
 
-def rows_of(body: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+def rows_of(body: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """CSV rows of one period, one a flow and one an outflow; ledger numbers as they are."""
     start, length = iso(body["start_utc_s"]), body["length_s"]
     flags = " ".join(flag.replace(" ", "_") for flag in body["flags"])
+    factors = body["factors"]
+    rows: list[tuple[Any, ...]] = []
     for name, flow in body["flows"].items():
         node, _, kind = name.partition(".")
-        found = body["factors"].get(node, {}) if kind in ("import", "generation") else {}
-        yield (start, length, node, kind, flow["mwh"], "", flow["quality"], flow["method"],
-               found.get("ug_per_kwh", ""), found.get("status", ""), flags)  # fmt: skip
+        found = factors.get(node) if kind == "import" or kind == "generation" else None
+        factor, status = (found["ug_per_kwh"], found["status"]) if found else ("", "")
+        rows.append(
+            (start, length, node, kind, flow["mwh"], "", flow["quality"], flow["method"], factor, status, flags)
+        )
     for out in body["outflows"]:
-        yield (start, length, out["name"], f"outflow {out['kind']}", out["mwh"], out["ug"], "", "", "", "", "")
+        rows.append((start, length, out["name"], f"outflow {out['kind']}", out["mwh"], out["ug"], "", "", "", "", ""))
+    return rows
 
 
 class Bins:
@@ -135,8 +140,9 @@ class Bins:
         self.count = count
         self._size = max(1, -(-count // BARS))
         rows = -(-count // self._size)
-        self._energy: dict[str, np.ndarray] = {}
-        self._factor_ug, self._factor_mwh, self._hours = np.zeros(rows), np.zeros(rows), np.zeros(rows)
+        self._rows = rows
+        self._energy_mwh: dict[str, list[int]] = {}  # lists: adding to one number of an array costs five times as much
+        self._factor_ug, self._factor_mwh, self._hours = [0] * rows, [0] * rows, [0.0] * rows
         self._first_s = 0
         self._length_s = 0
         self._number = 0
@@ -150,16 +156,20 @@ class Bins:
         self._number += 1
         for out in body["outflows"]:
             if out["kind"] in ("load", "residual"):
-                row = self._energy.setdefault(out["name"], np.zeros(len(self._hours)))
-                row[at] += out["mwh"] / 1e6
+                row = self._energy_mwh.get(out["name"])
+                if row is None:
+                    row = self._energy_mwh[out["name"]] = [0] * self._rows
+                row[at] += out["mwh"]
         self._factor_ug[at] += body["inflow_ug"].get("grid", 0)
         self._factor_mwh[at] += body["flows"].get("grid.import", {}).get("mwh", 0)
 
     def series(self) -> dict[str, Any]:
         with np.errstate(invalid="ignore", divide="ignore"):
-            factor = np.where(self._factor_mwh > 0, self._factor_ug / self._factor_mwh, np.nan)
+            mwh = np.array(self._factor_mwh, dtype=float)
+            factor = np.where(mwh > 0, np.array(self._factor_ug, dtype=float) / mwh, np.nan)
+        energy = {name: np.array(row) / 1e6 for name, row in self._energy_mwh.items()}
         width = self._size * self._length_s / 3600
-        return {"hours": self._hours, "energy": self._energy, "factor": factor, "width": width}
+        return {"hours": np.array(self._hours), "energy": energy, "factor": factor, "width": width}
 
 
 def time_plot(series: Mapping[str, Any], words: Mapping[str, str], width: float = 860) -> Any:

@@ -136,17 +136,17 @@ def period_error_ug(body: Mapping[str, Any]) -> int:
 
 
 def _carbon(sums: Sums, body: Mapping[str, Any]) -> None:
+    kinds, mwhs, ugs, all_origins = sums.outflow_kind, sums.outflow_mwh, sums.outflow_ug, sums.origins
     for out in body["outflows"]:
         name, kind = out["name"], out["kind"]
         if kind == "charge" and name != CHARGE_BOOKED:
             _add(sums.charge_ug, name, out["ug"])
             continue
-        sums.outflow_kind[name] = kind
-        _add(sums.outflow_mwh, name, out["mwh"] if name != CHARGE_BOOKED else 0)
-        _add(sums.outflow_ug, name, out["ug"])
-        by_origin = sums.origins.get(name)
-        if by_origin is None:
-            by_origin = sums.origins[name] = Counter()
+        if name not in kinds:
+            kinds[name], mwhs[name], ugs[name], all_origins[name] = kind, 0, 0, Counter()
+        mwhs[name] += out["mwh"] if name != CHARGE_BOOKED else 0
+        ugs[name] += out["ug"]
+        by_origin = all_origins[name]
         for origin, mwh in out["origins"].items():
             by_origin[origin] = by_origin.get(origin, 0) + mwh
     for name, ug in body["inflow_ug"].items():
