@@ -6,7 +6,7 @@ from typing import Any
 from tidegate.config.plan import PortPlan, port_plan
 from tidegate.config.site import EXIT_PLAN, Device, Site, SiteError, Storage
 from tidegate.ext import program
-from tidegate.ext.can import CRC_NAMES
+from tidegate.ext.can_view import CRC_NAMES
 from tidegate.hal.map_schema import DeviceMap, Point
 from tidegate.hal.maps import MapError, load_map
 from tidegate.hal.vocabulary import signals
@@ -531,7 +531,8 @@ def register_field(device: Device, point: Point, block_address: int, names: dict
         | (flags["low_word_first"] if point.word_order == "low-first" else 0)
         | (flags["byte_swap"] if point.byte_swap else 0)
         | (flags["sf_point"] if point.sf else 0)
-        | (flags["acc"] if point.accumulates else 0),
+        | (flags["acc"] if point.accumulates else 0)
+        | (flags["identity"] if point.is_identity else 0),
         "bit_first": point.bit,
         "bit_count": point.bits,
         "sf_point": names[point.sf] if point.sf else -1,

@@ -120,15 +120,7 @@ cdef int can_decode(const program_t* program, can_bus_t* bus, const can_buffer_t
 # sent, < 0 -errno of the last one that failed.
 cdef int can_send_due(const program_t* program, can_bus_t* bus, const gate_verdict_t* verdicts,
                       uint64_t t_ns) noexcept nogil
+# Checksum of a frame, leaving out byte `skip`. kind: enum can_crc.
+cdef uint8_t can_checksum(int kind, const can_buffer_t* frame, uint32_t skip) noexcept nogil
 # Puts a frame on a virtual bus, to be drained at t_ns or later. Returns 0, or -1 when the queue is full.
 cdef int can_inject(can_bus_t* bus, const can_frame* frame, uint64_t t_ns) noexcept nogil
-
-
-# What a thread outside the loop may do with a bus that the loop works on.
-cdef class BusHandle:
-    cdef const program_t* program
-    cdef can_bus_t* bus
-    cdef const can_frame_stats_t* per_id
-    cdef object owner  # keeps the memory alive
-
-cdef BusHandle bus_handle(const program_t* program, can_bus_t* bus, const can_frame_stats_t* per_id, object owner)

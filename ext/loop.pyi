@@ -1,6 +1,6 @@
 from typing_extensions import Buffer
 
-from tidegate.ext.can import BusHandle
+from tidegate.ext.can_view import BusHandle
 from tidegate.ext.shared import Shared
 
 class Core:

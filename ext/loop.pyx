@@ -13,7 +13,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from tidegate.ext.cabinet cimport cabinet_request, cabinet_step, site_mode
-from tidegate.ext.can cimport BusHandle, bus_handle, can_bus_init, can_drain, can_send_due
+from tidegate.ext.can cimport can_bus_init, can_drain, can_send_due
+from tidegate.ext.can_view cimport BusHandle, bus_handle
 from tidegate.ext.commands cimport write_command
 from tidegate.ext.control cimport ORDER_MANUAL, control_step
 from tidegate.ext.core cimport *
@@ -22,7 +23,7 @@ from tidegate.ext.faults cimport diagnose
 from tidegate.ext.gate cimport gate_init, gate_input_from_image, gate_request, gate_restore, gate_step
 from tidegate.ext.image cimport *
 from tidegate.ext.orders cimport edge, take_orders
-from tidegate.ext.port cimport done_t, port_done_peek, port_done_pop
+from tidegate.ext.port cimport done_t, port_done_peek, port_done_pop, port_mail_init
 from tidegate.ext.program cimport COMMAND_SETPOINT_W, program_check, unit_row_t
 from tidegate.ext.publish cimport least_proof, publish_points, raise_events, say
 from tidegate.ext.registers cimport block_decode
@@ -191,7 +192,7 @@ cdef inline void phase_done(core_t* core, int phase) noexcept nogil:
 
 cdef void core_init(core_t* core, const program_t* program, shared_t* shared) noexcept nogil:
     """Put a zeroed core at its start: nothing seen, nothing allowed, every unit tripped."""
-    cdef uint32_t i, slave, first, last
+    cdef uint32_t i
     cdef int bus
     cdef double nan = INFINITY - INFINITY
     core.program = program
@@ -206,18 +207,7 @@ cdef void core_init(core_t* core, const program_t* program, shared_t* shared) no
     for i in range(program.n_units):
         gate_init(&core.gates[i])
     for i in range(program.n_ports):
-        first = COMMANDS_MAX
-        last = 0
-        for slave in range(program.ports[i].slave_first,
-                           <uint32_t>program.ports[i].slave_first + program.ports[i].slave_count):
-            if program.slaves[slave].command_count == 0:
-                continue
-            if program.slaves[slave].command_first < first:
-                first = program.slaves[slave].command_first
-            if <uint32_t>program.slaves[slave].command_first + program.slaves[slave].command_count > last:
-                last = <uint32_t>program.slaves[slave].command_first + program.slaves[slave].command_count
-        core.mail[i].command_first = first if last > first else 0
-        core.mail[i].command_count = last - first if last > first else 0
+        port_mail_init(&core.mail[i], program, i)
     core.orders.import_w_max = INFINITY
     core.orders.export_w_max = INFINITY
     core.edges.mode = -1

@@ -41,18 +41,24 @@ typedef struct {
     uint32_t pad;
 } command_slot_t;
 
+#define RTU_DEAD 3u /* time-outs in a row: a slave that is no longer there */
 #define PORT_HISTOGRAM_BUCKETS 100 /* four an octave from 1 us: up to half a minute */
 
 /* One slave of the port, in the order of its program rows; the port's side writes, anyone reads. */
 typedef struct {
     uint64_t ok, timeouts, crc_errors, exceptions, mismatches, shorts, echoes; /* by how a transaction ended */
     uint64_t exception_codes[12]; /* by code 1..11; 0 = any other */
+    uint64_t transactions;
+    uint64_t foreign_bytes;       /* behind its replies, or in its unit's name while nobody had asked */
+    uint64_t wire_busy_ns;        /* its part of the port's */
     uint64_t t_ok_ns;             /* last believable answer */
     uint64_t turnaround_ns;       /* request's last byte to reply's first, smoothed; 0 = not known */
     uint64_t timeout_ns;          /* in force for the first byte of a reply */
     uint64_t gap_ns;              /* silence this slave gets before a request, learned */
     uint32_t alive;               /* 1 = answers, 0 = not yet or no more */
     uint32_t silent_run;          /* time-outs in a row */
+    uint32_t stranger;            /* 1 = its identity words are another device's: nothing is written to it */
+    uint32_t pad;
     uint32_t turnaround[PORT_HISTOGRAM_BUCKETS];
     uint32_t round_trip[PORT_HISTOGRAM_BUCKETS]; /* request's first byte to reply's last */
 } slave_stats_t;
@@ -98,6 +104,26 @@ typedef struct {
 } port_mail_t;
 
 _Static_assert(offsetof(port_mail_t, sleeping) == offsetof(port_mail_t, bell) + sizeof(uint32_t), "command_ring");
+
+/* How many command rows a port has, and the first of them: slot n of its mail belongs to row first + n. */
+static inline uint32_t port_command_rows(const program_t *p, uint32_t port, uint32_t *first) {
+    uint32_t low = COMMANDS_MAX, high = 0;
+    for (uint32_t s = p->ports[port].slave_first; s < (uint32_t)p->ports[port].slave_first + p->ports[port].slave_count; s++) {
+        const slave_row_t *slave = &p->slaves[s];
+        if (slave->command_count == 0)
+            continue;
+        if (slave->command_first < low)
+            low = slave->command_first;
+        if ((uint32_t)slave->command_first + slave->command_count > high)
+            high = (uint32_t)slave->command_first + slave->command_count;
+    }
+    *first = high > low ? low : 0u;
+    return high > low ? high - low : 0u;
+}
+/* Both sides of a zeroed mail read its range of rows from here. The program has passed program_check. */
+static inline void port_mail_init(port_mail_t *m, const program_t *p, uint32_t port) {
+    m->command_count = port_command_rows(p, port, &m->command_first);
+}
 
 static inline done_t *port_done_begin(port_mail_t *m) { /* port: slot to fill, or NULL */
     uint64_t tail = __atomic_load_n(&m->done_tail, __ATOMIC_ACQUIRE);

@@ -37,16 +37,21 @@ cdef extern from "port.h" nogil:
 
     enum:
         PORT_HISTOGRAM_BUCKETS
+    const uint32_t RTU_DEAD
 
     ctypedef struct slave_stats_t:
         uint64_t ok, timeouts, crc_errors, exceptions, mismatches, shorts, echoes
         uint64_t exception_codes[12]
+        uint64_t transactions
+        uint64_t foreign_bytes
+        uint64_t wire_busy_ns
         uint64_t t_ok_ns
         uint64_t turnaround_ns
         uint64_t timeout_ns
         uint64_t gap_ns
         uint32_t alive
         uint32_t silent_run
+        uint32_t stranger
         uint32_t turnaround[PORT_HISTOGRAM_BUCKETS]
         uint32_t round_trip[PORT_HISTOGRAM_BUCKETS]
 
@@ -78,6 +83,8 @@ cdef extern from "port.h" nogil:
         command_slot_t commands[PORT_COMMANDS_MAX]
         port_stats_t stats
 
+    uint32_t port_command_rows(const program_t *p, uint32_t port, uint32_t *first) noexcept
+    void port_mail_init(port_mail_t *m, const program_t *p, uint32_t port) noexcept
     done_t *port_done_begin(port_mail_t *m) noexcept
     void port_done_commit(port_mail_t *m) noexcept
     const done_t *port_done_peek(port_mail_t *m) noexcept

@@ -25,7 +25,7 @@ from tidegate.ext.rtu cimport (
     rtu_t,
 )
 
-from tidegate.ext.rtu import STATUS
+from tidegate.ext.rtu_view import STATUS
 
 cdef extern from *:
     """
@@ -155,7 +155,7 @@ cdef enum:
     WRITE_TRIES = 20         # of 1 ms: a driver that takes nothing for longer is broken
     LONGEST_SLEEP_NS = 200000000
     BROKEN_PAUSE_NS = 10000000
-    SPIN_MAX_NS = 20000
+    LATE_MAX_NS = 100000  # of a wake-up that is counted on
     LATE_STEP_NS = 1000
 
 cdef struct port_thread_t:
@@ -163,6 +163,7 @@ cdef struct port_thread_t:
     port_mail_t* mail
     int fd
     pthread_t thread
+    int32_t fd_fresh, fd_retired    # hand-over slots: 0 = empty, else descriptor + 1
     uint32_t stop
     uint32_t drained
     uint64_t stop_t_ns
@@ -184,6 +185,8 @@ cdef void* run(void* arg) noexcept nogil:
             thread.drained = rtu_drained(&thread.engine)
             if thread.drained or t_ns >= thread.stop_t_ns:
                 return NULL
+        if flag_get(<const uint32_t*>&thread.fd_fresh):
+            take_fresh_fd(thread)
         rtu_next(&thread.engine, t_ns, &action)
         if action.what == RTU_SEND:
             send(thread, &action)
@@ -195,17 +198,27 @@ cdef void* run(void* arg) noexcept nogil:
             sleep_exactly(thread, action.until_ns)
 
 
-cdef void sleep_exactly(port_thread_t* thread, uint64_t t_ns) noexcept nogil:
-    """The silence before a request, to the microsecond: asleep but for the usual lateness of a wake-up, then awake.
+cdef void take_fresh_fd(port_thread_t* thread) noexcept nogil:
+    """Only with room for the old one: closing is for the side that opened it."""
+    if flag_get(<const uint32_t*>&thread.fd_retired):
+        return
+    flag_set(<uint32_t*>&thread.fd_retired, <uint32_t>thread.fd + 1)
+    thread.fd = <int>flag_get(<const uint32_t*>&thread.fd_fresh) - 1
+    flag_set(<uint32_t*>&thread.fd_fresh, 0)
+    thread.mail.stats.thread_lost = 0
 
-    The lateness is followed by its median and never taken for more than SPIN_MAX_NS, so that is the most that is spun.
+
+cdef void sleep_exactly(port_thread_t* thread, uint64_t t_ns) noexcept nogil:
+    """The silence before a request, to the microsecond: the alarm is set early by the usual lateness of a wake-up.
+
+    That is followed by its median, so half of the wake-ups come early, and what is spun is by how much they do.
     """
     cdef uint64_t aim = t_ns - thread.late_ns, woke
     thread.sleeps += 1
     sleep_until(aim)
     woke = clock_ns(CLOCK_MONOTONIC)
     if woke > aim + thread.late_ns:
-        thread.late_ns += LATE_STEP_NS if thread.late_ns < SPIN_MAX_NS else 0
+        thread.late_ns += LATE_STEP_NS if thread.late_ns < LATE_MAX_NS else 0
     elif thread.late_ns >= LATE_STEP_NS:
         thread.late_ns -= LATE_STEP_NS
     while woke < t_ns:
@@ -364,6 +377,7 @@ cdef class Port:
             self.own = <port_mail_t*>calloc(1, sizeof(port_mail_t))
             if self.own == NULL:
                 raise MemoryError("no memory for the port's mail")
+            port_mail_init(self.own, self.program, <uint32_t>index)
             self.mail = self.own
 
     def __dealloc__(self):
@@ -419,6 +433,34 @@ cdef class Port:
             port_done_pop(self.mail)
             done = port_done_peek(self.mail)
         return found
+
+    @property
+    def lost(self) -> int:
+        """errno of the tty while it does not work: the adapter was pulled, the other end is gone. 0 = good."""
+        return self.mail.stats.thread_lost
+
+    @property
+    def waiting(self) -> bool:
+        """True while a descriptor that was handed over has not been taken by the thread."""
+        return self.thread != NULL and self.thread.fd_fresh != 0
+
+    def hand_over(self, int fd) -> bool:
+        """Let the running thread go on with `fd` in place of the one it has. False while an earlier one waits."""
+        if fd < 0 or no_wait(fd) != 0:
+            raise ValueError(f"descriptor {fd}: expected an open one")
+        if self.thread == NULL or self.thread.fd_fresh != 0:
+            return False
+        self.fd = fd
+        flag_set(<uint32_t*>&self.thread.fd_fresh, <uint32_t>fd + 1)
+        return True
+
+    def retired(self):
+        """The descriptor that the thread has let go, to be closed by the caller; None if there is none."""
+        if self.thread == NULL or self.thread.fd_retired == 0:
+            return None
+        fd = self.thread.fd_retired - 1
+        flag_set(<uint32_t*>&self.thread.fd_retired, 0)
+        return fd
 
     @property
     def fifo(self) -> int:

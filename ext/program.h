@@ -127,7 +127,8 @@ enum field_type {
     FIELD_U16 = 0, FIELD_S16, FIELD_U32, FIELD_S32, FIELD_U64, FIELD_S64, FIELD_F32, FIELD_F64, FIELD_SUNSSF, FIELD_BITS,
 };
 enum field_flags { FIELD_SENTINEL = 1, FIELD_LOW_WORD_FIRST = 2, FIELD_BYTE_SWAP = 4, FIELD_SF_POINT = 8, FIELD_ACC = 16,
-                   FIELD_ONE_OF = 32 /* value = 1 if bit `raw` of sentinel is set (raw < 64), else 0 */ };
+                   FIELD_ONE_OF = 32 /* value = 1 if bit `raw` of sentinel is set (raw < 64), else 0 */,
+                   FIELD_IDENTITY = 64 /* nothing is written to the slave before this value was read and was in range */ };
 
 typedef struct {
     int16_t point;

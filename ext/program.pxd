@@ -142,6 +142,7 @@ cdef extern from "program.h" nogil:
         FIELD_SF_POINT
         FIELD_ACC
         FIELD_ONE_OF
+        FIELD_IDENTITY
 
     enum:
         COMMAND_FLASH

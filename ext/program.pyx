@@ -15,6 +15,7 @@ from tidegate.ext.gate cimport GATE_FAULTS_MAX, REACTION_OPEN, gate_fault_row_t,
 from tidegate.ext.image cimport (
     IMAGE_LAYOUT_VERSION, POINTS_MAX, SITE_POINT_NAMES, SITE_POINTS, UNIT_POINT_NAMES, UNIT_POINTS, UNITS_MAX,
 )
+from tidegate.ext.port cimport PORT_COMMANDS_MAX, port_command_rows
 
 
 # ---------------------------------------------------------------------------------------------------------- check
@@ -140,6 +141,8 @@ cdef int check_block(const program_t* p, Py_ssize_t i) noexcept nogil:
             return bad(BAD_FIELD, k)
         if field.flags & FIELD_SF_POINT and not point_ok(p, field.sf_point, False):
             return bad(BAD_FIELD, k)
+        if field.flags & FIELD_IDENTITY and (bits or field.type != FIELD_U16):  # the engine compares one plain word
+            return bad(BAD_FIELD, k)
         if not isfinite(field.scale) or field.scale == 0.0 or not isfinite(field.offset_value) or not field.min <= field.max:
             return bad(BAD_FIELD, k)
     return 0
@@ -151,6 +154,7 @@ cdef int check_ports(const program_t* p) noexcept nogil:
         const slave_row_t* slave
         const command_row_t* command
         Py_ssize_t i, k
+        uint32_t first
         int code
     for i in range(<Py_ssize_t>p.n_ports):
         port = &p.ports[i]
@@ -163,6 +167,8 @@ cdef int check_ports(const program_t* p) noexcept nogil:
         if port.gap_rule > GAP_FIXED or (port.gap_rule == GAP_FIXED and port.gap_ns == 0):
             return bad(BAD_PORT, i)
         if <uint32_t>port.slave_first + port.slave_count > p.n_slaves:
+            return bad(BAD_PORT, i)
+        if port_command_rows(p, <uint32_t>i, &first) > PORT_COMMANDS_MAX:
             return bad(BAD_PORT, i)
     for i in range(<Py_ssize_t>p.n_slaves):
         slave = &p.slaves[i]
@@ -272,6 +278,7 @@ FIELD_TYPES = {
 FIELD_FLAGS = {
     "sentinel": FIELD_SENTINEL, "low_word_first": FIELD_LOW_WORD_FIRST, "byte_swap": FIELD_BYTE_SWAP,
     "sf_point": FIELD_SF_POINT, "acc": FIELD_ACC, "one_of": FIELD_ONE_OF,
+    "identity": FIELD_IDENTITY,
 }
 CAN_FRAME_FLAGS = {"fd": CAN_FRAME_FD, "mux": CAN_FRAME_MUX, "counter": CAN_FRAME_COUNTER, "crc": CAN_FRAME_CRC}
 CAN_FIELD_FLAGS = {

@@ -130,7 +130,7 @@ cdef bint value_of(const field_row_t* field, uint64_t raw, const point_t* image,
     number = number * field.scale + field.offset_value
     if not isfinite(number):
         return False
-    if field.min < field.max and not field.min <= number <= field.max:
+    if not field.min <= number <= field.max:
         return False
     value[0] = number
     return True

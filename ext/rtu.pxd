@@ -7,10 +7,29 @@ from tidegate.ext.program cimport BLOCKS_MAX, SLAVES_MAX, command_row_t, program
 # The loop's side lives in registers.pyx and is offered here as well.
 from tidegate.ext.registers cimport block_decode, command_encode
 
+cdef extern from *:
+    """
+    #define RTU_NEVER UINT64_MAX
+    #define RTU_MS 1000000ull
+    #define RTU_LEARN 16u  /* answers before a slave's own time-out replaces the map's */
+    #define RTU_SLACK_NS 20000000ull /* USB adapters hold bytes back for up to 16 ms in the middle of a reply */
+    #define RTU_GUARD 32u  /* answers for which a line that carried a frame too many is watched */
+    static inline uint64_t later(uint64_t a, uint64_t b) { return a > b ? a : b; }
+    static inline uint64_t sooner(uint64_t a, uint64_t b) { return a < b ? a : b; }
+    """
+    const uint64_t RTU_NEVER
+    const uint64_t RTU_MS
+    const uint32_t RTU_LEARN
+    const uint32_t RTU_GUARD
+    const uint64_t RTU_SLACK_NS
+    uint64_t later(uint64_t a, uint64_t b) noexcept nogil
+    uint64_t sooner(uint64_t a, uint64_t b) noexcept nogil
+
 cdef enum:
     RTU_FRAME_MAX = 264
     RTU_RX_MAX = 528  # an echo of the longest request and the longest reply
     RTU_BARS = 12      # reply shapes that a slave's next request must not have
+    UNKNOWN_SLAVE = 0xFFFF
 
 cdef enum rtu_do:
     RTU_WAIT = 0  # nothing before `until_ns`; a command put meanwhile is noticed by the next call
@@ -61,6 +80,10 @@ cdef struct rtu_block_t:
     uint16_t tries          # failed in a row
     int16_t readback        # command whose registers stand in this block, -1 none
     uint16_t readback_offset
+    uint16_t turn           # of the blocks with a period: which part of it is this one's
+    uint8_t settled         # 1 = has its phase
+    uint8_t identity        # 1 = holds words that tell which device this is
+    uint8_t proved          # 1 = they were the map's when last read
 
 cdef struct rtu_slave_t:
     uint64_t t_open_ns       # quarantine or back-off: no poll before
@@ -77,6 +100,8 @@ cdef struct rtu_slave_t:
     uint32_t n_blocks
     uint32_t consts_left
     uint32_t const_refused
+    uint32_t unproved        # blocks with identity words that have not been seen right since its last silence
+    uint32_t was_proved      # 1 = all of them have been, once
     uint32_t doubtful        # answers in a row that may have been an older request's
     uint32_t n_bars
     rtu_shape_t bars[RTU_BARS]
@@ -133,6 +158,8 @@ cdef struct rtu_t:
     # the plan
     uint64_t t_poll_ns       # earliest block
     uint32_t n_slaves, n_blocks, n_commands, n_live, n_readable
+    uint32_t n_timed          # blocks with a period
+    uint64_t t_start_ns       # of their grids
     uint32_t slave_first
     uint16_t live[PORT_COMMANDS_MAX]  # commands, constants included
     # a tool's request: 0 none, 1 waiting, 2 in flight, 3 answered
@@ -147,7 +174,8 @@ cdef struct rtu_t:
     rtu_command_t commands[PORT_COMMANDS_MAX]
     rtu_block_t blocks[BLOCKS_MAX]
 
-# The program has passed program_check. Keeps what the mail already holds; call before the port's first rtu_next.
+# The program has passed program_check, the mail port_mail_init. Keeps what the mail already holds; call before the
+# port's first rtu_next.
 cdef void rtu_init(rtu_t* engine, const program_t* program, int port, port_mail_t* mail, uint64_t t_ns) noexcept nogil
 # What to do now. Call again after every rtu_sent, rtu_bytes, or when until_ns has come.
 cdef void rtu_next(rtu_t* engine, uint64_t t_ns, rtu_action_t* action) noexcept nogil
@@ -163,3 +191,7 @@ cdef uint16_t crc16(const uint8_t* bytes, uint32_t count) noexcept nogil
 cdef uint64_t rtu_char_ns(const program_t* program, int port) noexcept nogil
 # Silence that the port's rule asks for between two frames.
 cdef uint64_t rtu_gap_ns(const program_t* program, int port) noexcept nogil
+
+
+cdef inline const uint8_t* reply_at(const rtu_t* e) noexcept nogil:
+    return e.rx + (e.request.length if e.strip_echo else 0)

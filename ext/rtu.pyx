@@ -13,9 +13,7 @@ commands, polls by deadline. A command that was written yields to one poll, so t
 cannot starve the readings it is made from; a command of all zeros does not yield.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy, memmove, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from tidegate.ext.port cimport (
     DONE_CRC,
@@ -24,18 +22,11 @@ from tidegate.ext.port cimport (
     DONE_MISMATCH,
     DONE_OK,
     DONE_SHORT,
-    DONE_SLOTS,
     DONE_TIMEOUT,
-    PORT_HISTOGRAM_BUCKETS,
     command_get,
-    command_put,
     port_done_begin,
     port_done_commit,
-    port_done_peek,
-    port_done_pop,
-    port_histogram_add,
     port_stats_t,
-    slave_stats_t,
 )
 from tidegate.ext.program cimport (
     BLOCK_REGS_MAX,
@@ -44,39 +35,21 @@ from tidegate.ext.program cimport (
     COMMAND_HEARTBEAT,
     COMMAND_SETPOINT_W,
     COMMAND_STOP,
+    FIELD_IDENTITY,
     GAP_CHARS,
     GAP_FIXED,
     POLL_ONCE,
     POLL_SLOW,
     block_row_t,
+    field_row_t,
     port_row_t,
     slave_row_t,
 )
-
-cdef extern from *:
-    """
-    #define RTU_NEVER UINT64_MAX
-    #define RTU_MS 1000000ull
-    #define RTU_LEARN 16u  /* answers before a slave's own time-out replaces the map's */
-    #define RTU_DEAD 3u    /* time-outs in a row */
-    #define RTU_SLACK_NS 20000000ull /* USB adapters hold bytes back for up to 16 ms in the middle of a reply */
-    #define RTU_GUARD 32u  /* answers for which a line that carried a frame too many is watched */
-    static inline uint64_t later(uint64_t a, uint64_t b) { return a > b ? a : b; }
-    static inline uint64_t sooner(uint64_t a, uint64_t b) { return a < b ? a : b; }
-    """
-    const uint64_t RTU_NEVER
-    const uint64_t RTU_MS
-    const uint32_t RTU_LEARN
-    const uint32_t RTU_DEAD
-    const uint32_t RTU_GUARD
-    const uint64_t RTU_SLACK_NS
-    uint64_t later(uint64_t a, uint64_t b) noexcept nogil
-    uint64_t sooner(uint64_t a, uint64_t b) noexcept nogil
+from tidegate.ext.rtu_slaves cimport barred, foreign, prove, slave_ended, slave_of, suspect, timeout_of
 
 cdef enum:
     PORT_STRIP_ECHO = 1   # bit of port_row_t.flags
     PENDING = -1          # judge: the reply is not whole
-    UNKNOWN_SLAVE = 0xFFFF
     SEPARATORS = RTU_BARS + 3  # shapes that a separator may have
 
 
@@ -165,7 +138,7 @@ cdef void rtu_init(rtu_t* e, const program_t* program, int port, port_mail_t* ma
     cdef const slave_row_t* slave
     cdef const block_row_t* block
     cdef rtu_block_t* b
-    cdef uint32_t s, i, first = RTU_FRAME_MAX, last = 0
+    cdef uint32_t s, i
     memset(e, 0, sizeof(rtu_t))
     memset(&mail.stats, 0, sizeof(mail.stats))
     e.program, e.mail, e.port = program, mail, port
@@ -174,7 +147,7 @@ cdef void rtu_init(rtu_t* e, const program_t* program, int port, port_mail_t* ma
     e.slack_ns = RTU_SLACK_NS
     e.strip_echo = row.flags & PORT_STRIP_ECHO
     e.t_free_ns = t_ns + e.gap_ns  # nobody knows what was on the line before
-    e.t_line_ns = t_ns
+    e.t_line_ns = e.t_start_ns = t_ns
     e.last_row = -1
     e.slave_first = row.slave_first
     e.n_slaves = row.slave_count if row.slave_count < SLAVES_MAX else SLAVES_MAX
@@ -195,14 +168,22 @@ cdef void rtu_init(rtu_t* e, const program_t* program, int port, port_mail_t* ma
             b.t_due_ns = t_ns
             # The first round: what is read once (scale factors, identity) comes before what needs it.
             b.deadline_ns = t_ns + (0 if block.poll_class == POLL_ONCE else 1 + period_of(block))
-        if slave.command_count > 0:
-            first = <uint32_t>sooner(first, slave.command_first)
-            last = <uint32_t>later(last, <uint32_t>slave.command_first + slave.command_count)
-    mail.command_first = first if last > first else 0
-    mail.command_count = last - first if last > first else 0
+            if block.poll_class != POLL_ONCE and period_of(block) > 0:
+                b.turn = <uint16_t>e.n_timed
+                e.n_timed += 1
+            b.identity = has_identity(program, block)
+            e.slaves[s].unproved += b.identity
     e.n_commands = mail.command_count if mail.command_count < PORT_COMMANDS_MAX else PORT_COMMANDS_MAX
     init_commands(e)
     plan(e)
+
+
+cdef uint8_t has_identity(const program_t* program, const block_row_t* block) noexcept nogil:
+    cdef uint32_t f
+    for f in range(block.field_first, <uint32_t>block.field_first + block.field_count):
+        if program.fields[f].flags & FIELD_IDENTITY:
+            return 1
+    return 0
 
 
 cdef void init_commands(rtu_t* e) noexcept nogil:
@@ -341,6 +322,9 @@ cdef bint may_write(const rtu_t* e, const rtu_command_t* c, const command_row_t*
                     uint64_t t_ns) noexcept nogil:
     # Stops may go where others wait.
     cdef bint bold = c.want.urgent and (row.kind == COMMAND_STOP or (row.kind == COMMAND_SETPOINT_W and at_zero(c, row)))
+    # Another device may sit at this address: no register of it is ours to write. One that was the right one is stopped.
+    if s.unproved and not (bold and s.was_proved and c.tried_seq != c.want.seq):
+        return False
     if not s.alive and s.n_blocks > 0:
         # A silent slave is found again by its polls. A stop is tried once all the same.
         if not (bold and (s.ever or e.draining) and c.tried_seq != c.want.seq):
@@ -403,14 +387,6 @@ cdef int choose_block(rtu_t* e, uint64_t t_ns) noexcept nogil:
     if best < 0 or (best_twin >= 0 and <int>e.blocks[best].row == e.last_row):
         return best_twin if best_twin >= 0 else best
     return best
-
-
-cdef bint barred(const rtu_slave_t* s, uint32_t function, uint32_t reply) noexcept nogil:
-    cdef uint32_t i
-    for i in range(s.n_bars):
-        if s.bars[i].function == function and s.bars[i].reply == reply:
-            return True
-    return False
 
 
 cdef bint alike(const rtu_t* e, const rtu_block_t* b) noexcept nogil:
@@ -508,31 +484,13 @@ cdef int rtu_ask(rtu_t* e, const uint8_t* frame, uint32_t count) noexcept nogil:
 
 
 cdef void build_asked(rtu_t* e) noexcept nogil:
-    cdef uint32_t s, slave = UNKNOWN_SLAVE
-    for s in range(e.n_slaves):
-        if e.program.slaves[e.slave_first + s].unit_id == e.asked_frame[0]:
-            slave = s
-    begin(e, RTU_ASKED, 0, slave, e.asked_frame[0], e.asked_frame[1])
+    begin(e, RTU_ASKED, 0, slave_of(e, e.asked_frame[0]), e.asked_frame[0], e.asked_frame[1])
     memcpy(e.tx, e.asked_frame, e.asked_length)
     e.request.reply = predicted(e.tx, e.asked_length)
     e.request.length = <uint16_t>seal(e.tx, e.asked_length)
 
 
 # ---------------------------------------------------------------- in flight
-
-cdef uint64_t timeout_of(const rtu_t* e, uint32_t slave) noexcept nogil:
-    """For the first byte: twice the slowest answer seen and 20 ms, never above the map's figure."""
-    cdef uint64_t most = 200 * RTU_MS, learned
-    cdef const rtu_slave_t* s
-    if slave >= e.n_slaves:
-        return most
-    most = e.program.slaves[e.slave_first + slave].timeout_ns
-    s = &e.slaves[slave]
-    if s.samples < RTU_LEARN:
-        return most
-    learned = (2 * s.worst_ns + 20 * RTU_MS) << (s.silent_run if s.silent_run < 8 else 8)
-    return sooner(learned, most)
-
 
 cdef void rtu_sent(rtu_t* e, uint64_t t_end_ns) noexcept nogil:
     cdef uint64_t wire = e.request.length * e.char_ns, reply
@@ -552,6 +510,9 @@ cdef void rtu_sent(rtu_t* e, uint64_t t_end_ns) noexcept nogil:
     e.t_hard_ns = e.t_deadline_ns + e.slack_ns
     e.mail.stats.transactions += 1
     e.mail.stats.wire_busy_ns += wire
+    if e.request.slave < e.n_slaves:
+        e.mail.stats.slaves[e.request.slave].transactions += 1
+        e.mail.stats.slaves[e.request.slave].wire_busy_ns += wire
     e.mail.stats.silence_ns += e.gap_ns
     if e.request.purpose == RTU_COMMAND:
         e.commands[e.request.index].since_poll += 1
@@ -572,11 +533,13 @@ cdef void rtu_bytes(rtu_t* e, const uint8_t* bytes, uint32_t count, uint64_t t_n
     e.mail.stats.wire_busy_ns += count * e.char_ns
     e.t_line_ns = later(e.t_line_ns, t_ns)
     if e.state != RTU_RECEIVING:
-        e.mail.stats.foreign_bytes += count
+        foreign(e, slave_of(e, bytes[0]), count)
         suspect(e, bytes, count)
         e.t_free_ns = later(e.t_free_ns, t_ns + e.gap_ns)
         plan(e)
         return
+    if e.request.slave < e.n_slaves:
+        e.mail.stats.slaves[e.request.slave].wire_busy_ns += count * e.char_ns
     had = e.rx_len
     if had > skip:
         e.pause_ns = later(e.pause_ns, t_ns - sooner(t_ns, e.t_piece_ns + count * e.char_ns))
@@ -594,7 +557,7 @@ cdef void rtu_bytes(rtu_t* e, const uint8_t* bytes, uint32_t count, uint64_t t_n
     if status == PENDING and e.rx_len >= RTU_RX_MAX:
         status = DONE_MISMATCH
     if status != PENDING:
-        e.mail.stats.foreign_bytes += count - taken
+        foreign(e, e.request.slave, count - taken)
         if status == DONE_MISMATCH or status == DONE_ECHO:
             suspect(e, reply_at(e), e.rx_len - skip if e.rx_len > skip else 0)
         finish(e, status, t_ns)
@@ -664,7 +627,7 @@ cdef inline bint signed(const rtu_t* e, const uint8_t* p) noexcept nogil:
 
 
 cdef inline int ended(rtu_t* e, const uint8_t* p, uint32_t n, uint32_t total, int status) noexcept nogil:
-    e.mail.stats.foreign_bytes += n - total
+    foreign(e, e.request.slave, n - total)
     return status if crc_good(p, total) else DONE_CRC
 
 
@@ -735,15 +698,6 @@ cdef void learn_slack(rtu_t* e, int status) noexcept nogil:
         e.slack_ns = sooner(2 * e.pause_worst_ns + 2 * RTU_MS, RTU_SLACK_NS)
 
 
-cdef void slave_ended(rtu_t* e, int status, bint answered, uint64_t t_ns) noexcept nogil:
-    if e.request.slave >= e.n_slaves:
-        return
-    if answered:
-        slave_answered(e, status, t_ns)
-    else:
-        slave_failed(e, status, t_ns)
-
-
 cdef void count_end(port_stats_t* stats, int status) noexcept nogil:
     if status == DONE_OK:
         stats.ok += 1
@@ -761,177 +715,6 @@ cdef void count_end(port_stats_t* stats, int status) noexcept nogil:
         stats.shorts += 1
     else:
         stats.echoes += 1
-
-
-cdef inline const uint8_t* reply_at(const rtu_t* e) noexcept nogil:
-    return e.rx + (e.request.length if e.strip_echo else 0)
-
-
-cdef void slave_answered(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
-    cdef rtu_slave_t* s = &e.slaves[e.request.slave]
-    cdef slave_stats_t* stats = &e.mail.stats.slaves[e.request.slave]
-    cdef uint64_t turn = e.t_first_ns - e.t_sent_ns if e.t_first_ns > e.t_sent_ns else 0
-    cdef uint8_t code
-    if status == DONE_OK:
-        stats.ok += 1
-    else:
-        code = reply_at(e)[2]
-        stats.exceptions += 1
-        stats.exception_codes[code if code < 12 else 0] += 1
-    stats.t_ok_ns = t_ns
-    s.t_ready_ns = t_ns + e.program.slaves[e.slave_first + e.request.slave].turnaround_ns
-    s.t_open_ns = 0
-    e.in_step = in_step(e, s, status)
-    if e.in_step:
-        s.n_bars = 0
-        s.doubtful = 0
-    else:
-        doubt(e, s, t_ns)
-    s.silent_run = 0
-    s.samples += 1 if s.samples < RTU_LEARN else 0
-    # A little down for each reply that was whole at the wake-up, more up for each that was not: four of five replies need
-    # one wake-up, and none waits long for it. One that is very late says little about the next.
-    if e.listened and turn > s.expected_ns:
-        s.expected_ns += sooner((turn - s.expected_ns) // 2, later(s.expected_ns // 16, e.char_ns // 4))
-    elif e.parts > 1:
-        s.expected_ns += e.char_ns // 4
-    else:
-        s.expected_ns -= later(s.expected_ns // 64, sooner(s.expected_ns, e.char_ns // 16))
-    s.worst_ns = later(turn, s.worst_ns - s.worst_ns // 256)
-    stats.turnaround_ns += (turn >> 3) - (stats.turnaround_ns >> 3) if stats.turnaround_ns else turn
-    port_histogram_add(stats.turnaround, turn)
-    port_histogram_add(stats.round_trip, t_ns - sooner(t_ns, e.t_sent_ns - e.request.length * e.char_ns))
-    learn_gap(e, s)
-    if not s.alive or not s.ever:
-        revive(e, e.request.slave, t_ns)
-    stats.alive, stats.silent_run = 1, 0
-    stats.timeout_ns = timeout_of(e, e.request.slave)
-    stats.gap_ns = e.gap_ns + s.gap_extra_ns
-
-
-cdef bint in_step(const rtu_t* e, const rtu_slave_t* s, int status) noexcept nogil:
-    """Whether this answer proves that the device owes no older one: only if no older one could look like it."""
-    cdef uint32_t i
-    if status == DONE_EXCEPTION:  # every exception to one function looks the same
-        for i in range(s.n_bars):
-            if s.bars[i].function == e.request.function:
-                return False
-        return not (e.last_exception and e.last_unit == e.request.unit and e.last.function == e.request.function)
-    # The acknowledgement of a function 5 or 6 is its request again and may be an echo.
-    if not e.strip_echo and (e.request.function == 5 or e.request.function == 6):
-        return s.n_bars == 0
-    return not barred(s, e.request.function, e.request.reply)
-
-
-cdef void doubt(rtu_t* e, rtu_slave_t* s, uint64_t t_ns) noexcept nogil:
-    """The answer may have been an older one's, and its own still come: wait for it, and ask for another shape next."""
-    bar(s, e.request.function, e.request.reply)
-    s.t_open_ns = later(t_ns, e.t_sent_ns + pause_of(e, s))
-    s.doubtful += 1
-    if s.doubtful >= 2 * RTU_BARS:  # nothing but such answers, each after a pause: this is how the device is
-        s.n_bars = s.doubtful = 0
-
-
-cdef void bar(rtu_slave_t* s, uint32_t function, uint32_t reply) noexcept nogil:
-    """No request to this slave whose answer would look like this one, until it is seen in step."""
-    cdef uint32_t i, at = s.n_bars
-    for i in range(s.n_bars):
-        if s.bars[i].function == function and s.bars[i].reply == reply:
-            at = i
-    if at == s.n_bars and s.n_bars == RTU_BARS:
-        at = 0  # full: the oldest was longest ago
-    if at < s.n_bars:
-        s.n_bars -= 1
-        memmove(&s.bars[at], &s.bars[at + 1], (s.n_bars - at) * sizeof(rtu_shape_t))
-    s.bars[s.n_bars].function = <uint8_t>function
-    s.bars[s.n_bars].reply = <uint16_t>reply
-    s.n_bars += 1
-
-
-cdef void suspect(rtu_t* e, const uint8_t* p, uint32_t n) noexcept nogil:
-    """A frame that nobody asked for: whoever sent it may send it again."""
-    cdef uint32_t s
-    e.guard = RTU_GUARD
-    for s in range(e.n_slaves if n >= 3 else 0):
-        if e.program.slaves[e.slave_first + s].unit_id == p[0]:
-            bar(&e.slaves[s], p[1] & 0x7F, 5u + p[2] if p[1] <= 4 or p[1] == 23 else 8)
-
-
-cdef uint64_t pause_of(const rtu_t* e, const rtu_slave_t* s) noexcept nogil:
-    """From a request's end until the slowest answer that this slave may still give would be through."""
-    cdef uint64_t most = e.program.slaves[e.slave_first + e.request.slave].timeout_ns
-    return (most if s.samples < RTU_LEARN else sooner(most, 2 * s.worst_ns + 20 * RTU_MS)) + e.request.reply * e.char_ns
-
-
-cdef void learn_gap(rtu_t* e, rtu_slave_t* s) noexcept nogil:
-    """A slave that bears a shorter silence gets one, after 256 good answers and never below where it failed."""
-    s.good_run += 1
-    if s.good_run % 256 == 0 and s.gap_extra_ns > s.gap_floor_ns:
-        s.gap_extra_ns = later(s.gap_floor_ns, s.gap_extra_ns * 3 // 4)
-        if s.gap_extra_ns < 50000:
-            s.gap_extra_ns = 0
-
-
-cdef void revive(rtu_t* e, uint32_t slave, uint64_t t_ns) noexcept nogil:
-    """After a silence the device may have started anew: its constants, what is read once, and its commands again."""
-    cdef rtu_slave_t* s = &e.slaves[slave]
-    cdef uint32_t i
-    cdef rtu_command_t* c
-    s.alive = s.ever = 1
-    s.consts_left = s.const_refused = 0
-    for i in range(e.n_commands):
-        c = &e.commands[i]
-        if c.slave != slave or e.program.commands[e.mail.command_first + i].slave - e.slave_first != slave:
-            continue
-        # In flight right now: this very write brought the news, and its end_command will settle it.
-        if e.request.purpose != RTU_COMMAND or e.request.index != i:
-            # A wearing register is written again only if a read-back shows that it lost its value.
-            if not (e.program.commands[e.mail.command_first + i].flags & COMMAND_FLASH and c.known):
-                c.written_seq = 0
-                c.known = 0
-        c.t_retry_ns = 0
-        if e.program.commands[e.mail.command_first + i].kind == COMMAND_CONST and c.written_seq == 0:
-            s.consts_left += 1
-    for i in range(e.n_blocks):
-        if e.blocks[i].slave == slave and e.program.blocks[e.blocks[i].row].poll_class == POLL_ONCE:
-            e.blocks[i].t_due_ns = e.blocks[i].deadline_ns = t_ns
-
-
-cdef void slave_failed(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
-    cdef rtu_slave_t* s = &e.slaves[e.request.slave]
-    cdef slave_stats_t* stats = &e.mail.stats.slaves[e.request.slave]
-    cdef uint64_t cost, pause
-    bar(s, e.request.function, e.request.reply)
-    if status == DONE_CRC:
-        stats.crc_errors += 1
-    elif status == DONE_MISMATCH:
-        stats.mismatches += 1
-    elif status == DONE_SHORT:
-        stats.shorts += 1
-    elif status == DONE_ECHO:
-        stats.echoes += 1
-    else:
-        stats.timeouts += 1
-    if status != DONE_CRC:
-        # The answer may still come: nothing to this slave until the slowest one known would be through.
-        s.t_open_ns = later(t_ns, e.t_sent_ns + pause_of(e, s))
-    if status == DONE_TIMEOUT:
-        s.silent_run += 1
-        if s.alive and s.silent_run == 1 and s.samples >= RTU_LEARN:
-            # It answers, but not this time: perhaps the silence before was too short for it.
-            if s.good_run < 256 and s.gap_extra_ns > 0:
-                s.gap_floor_ns = s.gap_extra_ns
-            s.gap_extra_ns = sooner(later(2 * s.gap_extra_ns, 250000), 20 * RTU_MS)
-            s.good_run = 0
-        if s.silent_run >= RTU_DEAD:
-            s.alive = 0
-            # At most a tenth of the line for asking whether it is back.
-            cost = t_ns - sooner(t_ns, e.t_sent_ns)
-            pause = (100 * RTU_MS) << (s.silent_run - RTU_DEAD if s.silent_run < RTU_DEAD + 6 else 6)
-            s.t_open_ns = t_ns + sooner(later(pause, 10 * cost), 5000 * RTU_MS)
-    stats.alive, stats.silent_run = s.alive, s.silent_run
-    stats.timeout_ns = timeout_of(e, e.request.slave)
-    stats.gap_ns = e.gap_ns + s.gap_extra_ns
 
 
 cdef inline uint64_t period_of(const block_row_t* row) noexcept nogil:
@@ -964,8 +747,10 @@ cdef void end_block(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
         b.tries = 0
         if b.readback >= 0:
             compare_readback(e, b, regs, words)
+        if b.identity:
+            prove(e, b, regs)
     if row.poll_class == POLL_ONCE and status == DONE_OK:
-        b.t_due_ns = RTU_NEVER
+        b.t_due_ns = b.deadline_ns = RTU_NEVER if b.proved or not b.identity else t_ns + 1000 * RTU_MS
         return
     if status == DONE_EXCEPTION:
         # 5 and 6: busy, soon again. The others mean that the map is wrong, and asking more often helps nobody.
@@ -979,8 +764,15 @@ cdef void end_block(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     else:
         # On the grid of its period; what was missed altogether is not made up for.
         b.t_due_ns += period
-        if period == 0 or b.t_due_ns + period < t_ns or b.t_due_ns > t_ns + period:
+        if period > 0 and not b.settled:
+            # All were due at start. From now on each has a part of the period to itself, or slow polls that are due
+            # together would keep a fast one waiting for all of them.
+            b.settled = 1
+            b.t_due_ns = e.t_start_ns + period * (b.turn + 1) // e.n_timed
+        if period == 0 or b.t_due_ns > t_ns + period:
             b.t_due_ns = t_ns
+        elif b.t_due_ns + period < t_ns:
+            b.t_due_ns += (t_ns - b.t_due_ns) // period * period
     if status != DONE_OK:
         b.tries = 0
     # A slave that takes long pays for it with its own next turns.
@@ -1120,6 +912,8 @@ cdef int rtu_drained(rtu_t* e) noexcept nogil:
         kind = e.program.commands[e.mail.command_first + i].kind
         if kind != COMMAND_SETPOINT_W and kind != COMMAND_STOP:
             continue
+        if e.slaves[e.commands[i].slave].unproved and not e.slaves[e.commands[i].slave].was_proved:
+            continue  # never known as the device of its map, so it never had a setpoint from here
         if e.mail.commands[i].seq != e.commands[i].want.seq:
             take_slot(e, i)
             if e.mail.commands[i].seq != e.commands[i].want.seq:
@@ -1127,134 +921,3 @@ cdef int rtu_drained(rtu_t* e) noexcept nogil:
         if e.commands[i].want.valid and e.commands[i].want.seq != e.commands[i].written_seq:
             return 0
     return 1
-
-
-# ---------------------------------------------------------------- what Python sees
-
-STATUS = ("ok", "timeout", "crc", "exception", "mismatch", "short", "echo")
-
-
-def crc(bytes frame not None) -> int:
-    """CRC-16 of a Modbus frame; it stands behind the frame low byte first."""
-    return crc16(<const uint8_t*>PyBytes_AS_STRING(frame), <uint32_t>PyBytes_GET_SIZE(frame))
-
-
-def histogram_edges() -> list[int]:
-    """Upper edge in ns of each bucket of the slaves' turnaround and round trip histograms."""
-    edges = [1024]
-    for index in range(1, PORT_HISTOGRAM_BUCKETS):
-        octave, quarter = divmod(index - 1, 4)
-        edges.append(1024 * 2**octave * (5 + quarter) // 4)
-    return edges
-
-
-cdef dict stats_of(const port_stats_t* stats, uint32_t n_slaves, uint32_t n_commands):
-    """A port's counters as plain Python; slaves and commands in the order of their program rows."""
-    found = dict(stats[0])
-    found["slaves"] = found["slaves"][:n_slaves]
-    for key in ("written_seq", "written_t_ns", "refusals"):
-        found[key] = found[key][:n_commands]
-    return found
-
-
-cdef class Engine:
-    """One port's engine with a mail of its own, driven by hand: bytes and times in, requests and results out.
-
-    program : bytes of a compiled site (`tidegate.ext.program.pack`). port : its number. All times in ns.
-    Raises ValueError or IndexError for a program or a port that does not exist. Real-time safe: no.
-    """
-
-    cdef rtu_t* e
-    cdef port_mail_t* mail
-    cdef bytes program
-
-    def __cinit__(self, bytes program not None, int port=0, uint64_t t_ns=0):
-        if PyBytes_GET_SIZE(program) < <Py_ssize_t>sizeof(program_t):
-            raise ValueError(f"program: {len(program)} bytes, needs at least {sizeof(program_t)}")
-        cdef const program_t* rows = <const program_t*>PyBytes_AS_STRING(program)
-        if not 0 <= port < <int>rows.n_ports:
-            raise IndexError(f"port {port}: the program has {rows.n_ports}")
-        self.program = program
-        self.e = <rtu_t*>calloc(1, sizeof(rtu_t))
-        self.mail = <port_mail_t*>calloc(1, sizeof(port_mail_t))
-        if self.e == NULL or self.mail == NULL:
-            raise MemoryError("no memory for the engine")
-        rtu_init(self.e, rows, port, self.mail, t_ns)
-
-    def __dealloc__(self):
-        free(self.e)
-        free(self.mail)
-
-    def next(self, uint64_t t_ns):
-        """("wait" | "send" | "recv", until_ns, bytes): what to do; bytes is the frame to send or how many are missing."""
-        cdef rtu_action_t action
-        rtu_next(self.e, t_ns, &action)
-        if action.what == RTU_SEND:
-            return "send", t_ns, PyBytes_FromStringAndSize(<const char*>action.frame, action.length)
-        return "recv" if action.what == RTU_RECV else "wait", action.until_ns, action.want
-
-    def sent(self, uint64_t t_end_ns):
-        """The frame's last byte leaves the wire at t_end_ns."""
-        rtu_sent(self.e, t_end_ns)
-
-    def receive(self, bytes data not None, uint64_t t_ns):
-        """Bytes whose last one came at t_ns."""
-        rtu_bytes(self.e, <const uint8_t*>PyBytes_AS_STRING(data), <uint32_t>PyBytes_GET_SIZE(data), t_ns)
-
-    def put(self, int slot, regs, uint64_t t_ns=0, bint valid=True, bint urgent=False):
-        """Put registers into command slot number `slot`, as the loop does."""
-        cdef uint16_t[4] words
-        if not 0 <= slot < <int>self.mail.command_count or len(regs) > 4:
-            raise IndexError(f"slot {slot} of {self.mail.command_count}, {len(regs)} registers of at most 4")
-        memset(words, 0, sizeof(words))
-        for i, word in enumerate(regs):
-            words[<Py_ssize_t>i] = word
-        command_put(&self.mail.commands[slot], words, valid, urgent, t_ns)
-
-    def take(self):
-        """Blocks finished since the last call, oldest first: dicts of done_t, status in words."""
-        cdef const done_t* done = port_done_peek(self.mail)
-        found = []
-        while done != NULL:
-            row = dict(done[0])
-            row["regs"] = row["regs"][:done.count]
-            row["status"] = STATUS[done.status]
-            found.append(row)
-            port_done_pop(self.mail)
-            done = port_done_peek(self.mail)
-        return found
-
-    def ask(self, bytes frame not None):
-        """Hand in one request of a tool (unit, function, data; no CRC); False while another one is under way."""
-        return bool(rtu_ask(self.e, <const uint8_t*>PyBytes_AS_STRING(frame), <uint32_t>PyBytes_GET_SIZE(frame)))
-
-    def answer(self):
-        """(status, frame without CRC) of the tool's request once it has ended, else None."""
-        if self.e.asked != 3:
-            return None
-        self.e.asked = 0
-        return STATUS[self.e.answer_status], PyBytes_FromStringAndSize(
-            <const char*>self.e.asked_frame, self.e.answer_length
-        )
-
-    def drain(self):
-        """From now on commands only."""
-        rtu_drain(self.e)
-
-    @property
-    def drained(self) -> bool:
-        """Every setpoint and stop that may be sent has been acknowledged."""
-        return bool(rtu_drained(self.e))
-
-    @property
-    def gap_ns(self) -> int:
-        return self.e.gap_ns
-
-    @property
-    def char_ns(self) -> int:
-        return self.e.char_ns
-
-    @property
-    def stats(self):
-        """Counters of the port and its slaves; see port.h."""
-        return stats_of(&self.mail.stats, self.e.n_slaves, self.e.n_commands)

@@ -23,8 +23,7 @@ from tidegate.hal import canlink
 SOL_CAN_RAW = 101
 CAN_RAW_FILTER, CAN_RAW_ERR_FILTER, CAN_RAW_RECV_OWN_MSGS, CAN_RAW_FD_FRAMES = 1, 2, 4, 5
 CAN_ERR_MASK = 0x1FFFFFFF
-SO_TIMESTAMPING, SO_RXQ_OVFL = 37, 40
-STAMP_RX_SOFTWARE, STAMP_SOFTWARE = 1 << 3, 1 << 4
+SO_TIMESTAMPNS, SO_RXQ_OVFL = 35, 40
 CAN_EFF_FLAG, CAN_RTR_FLAG, CAN_EFF_MASK = 0x80000000, 0x40000000, 0x1FFFFFFF
 FILTERS_MAX = 512  # CAN_RAW_FILTER_MAX of the kernel
 
@@ -131,7 +130,7 @@ def open_bus(
         if fd_frames:
             bus.setsockopt(SOL_CAN_RAW, CAN_RAW_FD_FRAMES, 1)
         bus.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
-        bus.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, STAMP_RX_SOFTWARE | STAMP_SOFTWARE)
+        bus.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         bus.bind((interface,))
     except OSError as error:
         bus.close()
@@ -140,7 +139,7 @@ def open_bus(
 
 
 class Handle(Protocol):
-    """The part of ext.can.BusHandle that the keeper uses."""
+    """The part of ext.can_view.BusHandle that the keeper uses."""
 
     @property
     def state(self) -> str: ...

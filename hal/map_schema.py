@@ -103,6 +103,11 @@ class Point(Strict):
     hidden: bool = False  # made by the loader (scale factors), not by hand
 
     @property
+    def is_identity(self) -> bool:
+        """Whether this word tells which device it is: a signature, or a SunSpec model that is written."""
+        return self.hidden and self.name.endswith("_word")
+
+    @property
     def words(self) -> int:
         """Registers that the value takes; 1 for a coil."""
         return 1 if self.function in (1, 2) else WORDS.get(self.type, 1)
@@ -309,7 +314,7 @@ class DeviceMap(Strict):
 
     def identity_points(self) -> list[str]:
         """Hidden points that are believable only while the device is the one of the map."""
-        return [p.name for p in self.point if p.hidden and p.name.endswith("_word")]
+        return [p.name for p in self.point if p.is_identity]
 
     def model_starts(self) -> dict[int, int]:
         """SunSpec model number -> address of its ID word, for models that a point reads; empty for other maps."""

@@ -7,7 +7,7 @@ from typing import BinaryIO, TextIO
 
 import can
 
-from tidegate.ext.rtu import crc
+from tidegate.ext.rtu_view import crc
 from tidegate.hal.decode import decode_frame, decode_registers, frame_of
 from tidegate.hal.map_schema import DeviceMap
 

@@ -26,7 +26,7 @@ from can.interfaces.socketcan.socketcan import SocketcanBus
 
 from tidegate.ext import program as ext_program
 from tidegate.ext import realtime
-from tidegate.ext.can import Bus
+from tidegate.ext.can_view import Bus
 from tidegate.ext.loop import Core
 from tidegate.ext.shared import Shared
 from tidegate.hal import canbus

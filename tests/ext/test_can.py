@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidegate.ext.can import CRC_NAMES, Bus
+from tidegate.ext.can_view import CRC_NAMES, Bus
 
 MS = 1_000_000
 NEVER, GOOD, STALE, INVALID = 0, 1, 3, 4

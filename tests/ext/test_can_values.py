@@ -17,7 +17,7 @@ from cantools.database.conversion import BaseConversion
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidegate.ext.can import Bus
+from tidegate.ext.can_view import Bus
 
 DATA = Path(__file__).parent.parent / "data" / "can"
 CAN_EFF_FLAG = 0x80000000

@@ -11,7 +11,7 @@ import pytest
 
 from tidegate.ext import program
 from tidegate.ext.port import Port
-from tidegate.ext.rtu import crc
+from tidegate.ext.rtu_view import crc
 
 MS = 1_000_000
 SETPOINT = {"kind": 1, "function": 16, "address": 900, "unit": 0, "type": 1}

@@ -178,3 +178,8 @@ def test_what_is_encoded_decodes_to_itself_within_one_step():
         for type_number, scale in ((1, 1.0), (3, 0.1), (6, 1.0), (5, 0.01)):
             regs = command(value, type=type_number, scale=scale)
             assert read(regs + [0] * 16, type=type_number, scale=scale)[0] == pytest.approx(value, abs=abs(scale))
+
+
+@pytest.mark.parametrize(("word", "quality"), [(4711, GOOD), (4710, INVALID), (0, INVALID)])
+def test_a_range_of_one_value_is_a_range(word, quality):
+    assert read([word] + [0] * 9, type=0, min=4711.0, max=4711.0)[2] == quality

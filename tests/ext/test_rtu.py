@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from tidegate.ext import program
-from tidegate.ext.rtu import Engine, crc
+from tidegate.ext.rtu_view import Engine, crc
 
 MS = 1_000_000
 CHAR_NS = 86_806  # 10 bits at 115200
@@ -458,3 +458,133 @@ def test_a_reply_faster_than_the_wire_is_not_stamped_in_the_future():
     row = engine.take()[0]
     assert row["status"] == "ok"
     assert row["t_sample_ns"] <= row["t_done_ns"] == at + 50_000
+
+
+def identity(address, word, **row):
+    """A block read once whose first word tells which device this is."""
+    field = {"point": "d.p7", "offset": 0, "flags": program.FIELD_FLAGS["identity"], "min": word, "max": word}
+    return block(address, 2, poll_class=2, fields=[field], **row)
+
+
+def writes_of(device):
+    return [(function, address) for function, address, _ in device.log if function > 4]
+
+
+def test_nothing_is_written_before_the_identity_words_are_read():
+    device = Device(1)
+    device.regs[70] = 4711
+    line = Line(site([slave(1, block(0, 10), identity(70, 4711), commands=[*CONSTS, SETPOINT])]), device)
+    line.engine.put(2, [9], 0, urgent=True)
+    line.run(100 * MS)
+    first_write = next(i for i, row in enumerate(device.log) if row[0] > 4)
+    assert (3, 70, 2) in device.log[:first_write]
+    assert writes_of(device) == [(16, 800), (6, 801), (16, 900)]
+
+
+def test_another_device_at_the_address_gets_no_write_at_all_until_it_is_the_right_one():
+    device = Device(1)
+    device.regs[70] = 1
+    line = Line(site([slave(1, block(0, 10), identity(70, 4711), commands=[*CONSTS, SETPOINT])]), device)
+    line.engine.put(2, [9], 0, urgent=True)
+    line.run(5000 * MS)
+    line.engine.put(2, [0], line.t, urgent=True)  # not even a stop: the register may mean something else there
+    line.run(line.t + 1000 * MS)
+    assert writes_of(device) == []
+    assert line.engine.stats["slaves"][0]["stranger"] == 1 and len(line.good()) > 100
+    device.regs[70] = 4711
+    line.run(line.t + 2000 * MS)
+    assert line.engine.stats["slaves"][0]["stranger"] == 0
+    assert writes_of(device) == [(16, 800), (6, 801), (16, 900)]
+
+
+def test_after_a_silence_the_identity_is_read_again_before_the_constants():
+    device = Device(1)
+    device.regs[70] = 4711
+    line = Line(site([slave(1, block(0, 10), identity(70, 4711), commands=CONSTS)]), device).run(100 * MS)
+    device.silent = True
+    line.run(line.t + 3000 * MS)
+    device.silent, device.regs[70] = False, 5
+    device.log.clear()
+    line.run(line.t + 8000 * MS)
+    assert (3, 70, 2) in device.log and writes_of(device) == []
+
+
+def test_a_port_that_drains_does_not_wait_for_a_device_that_was_never_known():
+    device = Device(1)
+    device.regs[70] = 1
+    line = Line(site([slave(1, block(0, 10), identity(70, 4711), commands=[SETPOINT])]), device)
+    line.engine.put(0, [0], 0, urgent=True)
+    line.run(200 * MS)
+    line.engine.drain()
+    line.run(line.t + 20 * MS)
+    assert line.engine.drained
+
+
+def test_slow_polls_of_one_period_spread_over_it():
+    slow = [block(200 + 100 * i, 30 + i, period_ns=1000 * MS, poll_class=1) for i in range(8)]
+    line = Line(site([slave(1, block(0, 10), *slow)]), Device(1)).run(4500 * MS)
+    starts = [start for start, _, frame in line.sent if frame[2:4] == bytes([0, 0]) and start > 1500 * MS]
+    # Two rounds of the fast block hold at most one slow one: 8 + 81 characters, two silences, the answer's delay.
+    one_slow = (8 + 5 + 2 * 38) * CHAR_NS + 2 * GAP_NS + MS
+    one_fast = (8 + 5 + 20) * CHAR_NS + 2 * GAP_NS + MS
+    assert max(b - a for a, b in pairwise(starts)) < one_fast + one_slow + MS // 10
+    asked = [address for _, address, _ in line.devices[1].log]
+    assert all(4 <= asked.count(200 + 100 * i) <= 5 for i in range(8))
+
+
+def test_phases_stay_apart_after_an_outage():
+    device = Device(1)
+    slow = [block(200 + 100 * i, 30 + i, period_ns=1000 * MS, poll_class=1) for i in range(8)]
+    line = Line(site([slave(1, block(0, 10), *slow)]), device).run(2500 * MS)
+    device.silent = True
+    line.run(line.t + 7300 * MS)
+    device.silent = False
+    line.run(line.t + 6000 * MS)
+    seen = line.t
+    line.run(line.t + 1000 * MS)
+    starts = [start for start, _, frame in line.sent if frame[2:4] != bytes([0, 0]) and start > seen]
+    assert len(starts) in (7, 8, 9) and min(b - a for a, b in pairwise(starts)) > 50 * MS
+
+
+def test_each_slave_has_its_part_of_the_line_in_the_statistics():
+    line = Line(site([slave(1, block(0, 10)), slave(2, block(0, 60))]), Device(1), Device(2)).run(1000 * MS)
+    stats = line.engine.stats
+    parts = [one["wire_busy_ns"] for one in stats["slaves"]]
+    assert sum(parts) == stats["wire_busy_ns"]
+    assert sum(one["transactions"] for one in stats["slaves"]) == stats["transactions"]
+    assert parts[1] == pytest.approx(parts[0] * (8 + 125) / (8 + 25), rel=0.05)
+    line.run(line.sent[-1][1] + MS // 2)
+    while line.engine.next(line.t)[0] == "recv":
+        line.run(line.t + MS // 10)
+    line.engine.receive(sealed(2, 3, 2, 1, 1), line.t)
+    assert line.engine.stats["slaves"][1]["foreign_bytes"] == 7
+
+
+def test_half_of_the_replies_are_whole_at_the_wake_up():
+    line = Line(site([slave(1, block(0, 10))]), Device(1, turn_ns=7 * MS)).run(2000 * MS)
+    while line.bytes or line.engine.next(line.t)[0] == "recv":
+        line.run(line.t + MS)
+    early = sum(1 for what, at in wakes(line, 400) if what == "early")
+    assert 120 <= early <= 280
+
+
+def wakes(line, count):
+    """(early or whole, when) of the next wake-ups that the engine asks for while a reply is under way."""
+    found = []
+    while len(found) < count:
+        what, at, more = line.engine.next(line.t)
+        if what == "send":
+            end = line.t + len(more) * line.engine.char_ns
+            line.engine.sent(end)
+            line.reply(more, end)
+            _, wake, _ = line.engine.next(end)
+            arrives, data = line.bytes.popleft()
+            found.append(("early" if wake < arrives else "whole", wake))
+            if wake < arrives:
+                line.engine.next(wake)  # what the thread does: nothing there yet, so it listens
+            line.t = max(wake, arrives)
+            line.engine.receive(data, line.t)
+        else:
+            line.t = max(at, line.t + 1)
+        line.engine.take()
+    return found

@@ -6,7 +6,7 @@ The capture has a reply that looks right and is not: function 4 to a function 3 
 import pytest
 
 from tidegate.ext import program
-from tidegate.ext.rtu import Engine, crc
+from tidegate.ext.rtu_view import Engine, crc
 
 MS = 1_000_000
 # Session of 2026-01-17, in the order of the recording: the read, its answer, the write and its answer.

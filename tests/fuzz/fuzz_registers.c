@@ -45,9 +45,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
     for (int i = 0; i <= 10; i++, ten *= 10.0)
         __pyx_v_8tidegate_3ext_9registers_TEN[i] = ten;
     input_t in = {bytes, bytes + size};
-    memset(&program, 0, sizeof program);
     memset(&done, 0, sizeof done);
-    block_row_t *b = &program.blocks[0];
+    block_row_t *b = &program.blocks[0]; /* every other row stays as it was: empty */
+    memset(b, 0, sizeof *b);
+    memset(program.fields, 0, 8 * sizeof program.fields[0]);
     b->function = (uint8_t)(1 + take(&in, 1) % 4);
     int bits = b->function <= 2;
     b->count = (uint16_t)(4 + take(&in, 1) % (BLOCK_REGS_MAX - 3));

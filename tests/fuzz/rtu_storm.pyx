@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING
 
 from tidegate.ext.port cimport (
-    DONE_OK, command_put, done_t, port_done_peek, port_done_pop, port_mail_t,
+    DONE_OK, command_put, done_t, port_done_peek, port_done_pop, port_mail_init, port_mail_t,
 )
 from tidegate.ext.program cimport COMMAND_CONST, program_t
 from tidegate.ext.rtu cimport (
@@ -110,6 +110,7 @@ cdef class Storm:
         self.t_ns = 1000000000
         self.first_wrong = ""
         memset(self.mail, 0, sizeof(port_mail_t))
+        port_mail_init(self.mail, self.program, 0)
         rtu_init(self.e, self.program, 0, self.mail, self.t_ns)
         with nogil:
             while self.sent < cases:

@@ -24,11 +24,11 @@ for name in "$@"; do
     mkdir -p "$out" "build/fuzz/corpus/$name"
     # The interpreter's symbols stay open: nothing that is fuzzed calls into it.
     clang -g -O1 -std=gnu11 -w -fno-pie -no-pie -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-        -fno-sanitize=function,vptr -I ext -I "$include" "tests/fuzz/fuzz_$name.c" -o "$out/fuzz" -lm \
+        -fno-sanitize=function,vptr -I ext -I "$include" "tests/fuzz/fuzz_$name.c" $(ls tests/fuzz/part_"$name"_*.c 2>/dev/null) -o "$out/fuzz" -lm \
         -Wl,--unresolved-symbols=ignore-all
     seeds=()
     [ ! -d "tests/fuzz/corpus/$name" ] || seeds=("tests/fuzz/corpus/$name")
     echo "== fuzz $name, $runs executions"
-    "$out/fuzz" -runs="$runs" -max_len=1024 -timeout=10 -seed=1 -print_final_stats=1 -verbosity=0 \
+    "$out/fuzz" -runs="$runs" -max_len=512 -timeout=10 -seed=1 -print_final_stats=1 -verbosity=0 \
         -artifact_prefix="$out/" "build/fuzz/corpus/$name" ${seeds[@]+"${seeds[@]}"} 2>&1 | tee "$out/log" | tail -n 12
 done

@@ -7,7 +7,7 @@ import pytest
 from tidegate.config.compile import can_field, register_field
 from tidegate.config.site import Device
 from tidegate.ext import program
-from tidegate.ext.can import Bus
+from tidegate.ext.can_view import Bus
 from tidegate.hal import maps
 from tidegate.hal.decode import decode_frame, decode_registers, frame_of
 from tidegate.hal.vocabulary import required, signals, unit_of
@@ -295,7 +295,7 @@ def test_the_page_of_supported_devices_is_current():
 def test_checksum_names_are_those_of_the_decoder():
     from typing import get_args
 
-    from tidegate.ext.can import CRC_NAMES
+    from tidegate.ext.can_view import CRC_NAMES
     from tidegate.hal.map_schema import Frame
 
     assert set(get_args(Frame.model_fields["crc"].annotation)) == set(CRC_NAMES)

@@ -294,7 +294,7 @@ def test_the_orion_recording_decodes_frame_by_frame():
 
 
 def framed(body):
-    from tidegate.ext.rtu import crc
+    from tidegate.ext.rtu_view import crc
 
     value = crc(body)
     return body + bytes((value & 0xFF, value >> 8))

@@ -17,7 +17,7 @@ import serial
 
 from tidegate.ext import program
 from tidegate.ext.port import Port
-from tidegate.ext.rtu import crc
+from tidegate.ext.rtu_view import crc
 
 MS = 1_000_000
 OURS, THEIRS = "/dev/ttyS1", "/dev/ttyS2"
