@@ -29,12 +29,6 @@ cdef enum:  # pcs_var
     PCS_REVERT_LEFT_S, PCS_HB_DEVICE, PCS_HB_CONTROLLER, PCS_OP_CTL, PCS_LOCAL, PCS_READY, PCS_FAULT, PCS_ZERO
     PCS_VARS
 
-cdef enum:  # pcs_state  # the numbers of SunSpec 701 InvSt
-    PCS_IS_OFF = 0
-    PCS_IS_RUN = 3
-    PCS_IS_FAULT = 6
-    PCS_IS_STANDBY = 7
-
 cdef enum:  # meter_var
     METER_W, METER_W_L1, METER_W_L2, METER_W_L3, METER_VA, METER_VAR, METER_A, METER_A_L1, METER_A_L2, METER_A_L3
     METER_V, METER_V_L1, METER_V_L2, METER_V_L3, METER_HZ, METER_PF, METER_IMPORT_WH, METER_EXPORT_WH, METER_TOTAL_WH
@@ -93,6 +87,7 @@ cdef struct battery_t:
 
 cdef struct pcs_t:
     double v[PCS_VARS]
+    double state_standby, state_run, state_fault  # as its map numbers them
     double charge_w_max, discharge_w_max, tau_s, ramp_w_per_s, loss_w, loss_ratio
     double alpha           # share of the gap that the lag closes in one step
     uint64_t dead_ns, measure_ns, heartbeat_timeout_ns

@@ -292,12 +292,12 @@ cdef void pcs_refresh(plant_t* plant, pcs_t* pcs, uint64_t t_ns) noexcept nogil:
     left_s = v[PCS_REVERT_S] - <double>(t_ns - pcs.set_t_ns) * SECOND
     v[PCS_REVERT_LEFT_S] = left_s if left_s > 0.0 and pcs.set_t_ns > 0 and not pcs.reverted else 0.0
     if tripped:
-        v[PCS_STATE] = PCS_IS_FAULT
+        v[PCS_STATE] = pcs.state_fault
     elif v[PCS_OP_CTL] == 0.0 or plant.islanded or pcs.faults & PCS_IN_LOCAL:
-        v[PCS_STATE] = PCS_IS_STANDBY
+        v[PCS_STATE] = pcs.state_standby
     else:
-        v[PCS_STATE] = PCS_IS_RUN
-    v[PCS_ON] = 1.0 if v[PCS_STATE] == PCS_IS_RUN else 0.0
+        v[PCS_STATE] = pcs.state_run
+    v[PCS_ON] = 1.0 if v[PCS_STATE] == pcs.state_run else 0.0
     v[PCS_READY] = v[PCS_ON]
 
 

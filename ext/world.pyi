@@ -75,6 +75,7 @@ class World:
         revert_s: float = 0.0,
         enabled: bool = True,
         started: bool = True,
+        states: tuple[int, int, int] = ...,
     ) -> int: ...
     def add_meter(
         self,

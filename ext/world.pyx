@@ -368,8 +368,8 @@ cdef class World:
 
     def add_pcs(self, *, int battery, double charge_w_max, double discharge_w_max, double tau_s, double dead_s,
                 double ramp_w_per_s, double loss_w, double loss_ratio, double measure_s, double heartbeat_timeout_s=0.0, double revert_s=0.0,
-                bint enabled=True, bint started=True):
-        """A power converter on a battery; returns its number."""
+                bint enabled=True, bint started=True, states=(7, 3, 6)):
+        """A power converter on a battery; returns its number. states: its numbers for standby, run and fault."""
         cdef plant_t* plant = &self.world.plant
         cdef pcs_t* pcs
         if plant.n_pcs >= PCS_MAX:
@@ -394,6 +394,7 @@ cdef class World:
         pcs.v[PCS_REVERT_S] = revert_s
         pcs.v[PCS_REVERT_ENA] = 1.0 if revert_s > 0.0 else 0.0
         pcs.v[PCS_OP_CTL] = 1.0 if started else 0.0
+        pcs.state_standby, pcs.state_run, pcs.state_fault = states
         plant.n_pcs += 1
         return plant.n_pcs - 1
 

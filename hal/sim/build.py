@@ -15,7 +15,7 @@ import numpy as np
 
 from tidegate.ext import program as programs
 from tidegate.ext import world as worlds
-from tidegate.hal.sim.names import COMMANDS, NOWHERE, ROLES, variable_of
+from tidegate.hal.sim.names import COMMANDS, NOWHERE, ROLES, STATES, STATES_PLAIN, variable_of
 
 # One LFP cell at rest: flat in the middle, steep at the ends. Shape as published for large prismatic cells.
 OCV_SOC = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
@@ -200,7 +200,15 @@ def _add_units(built: Built) -> None:
             revert_s=0.0 if "revert_after" in names else settings["pcs_watchdog_ms"] * 1e-3,
             enabled="setpoint_enable" not in names,
             started="start" not in names,
+            states=_states(built, pcs),
         )
+
+
+def _states(built: Built, name: str) -> tuple[int, int, int]:
+    """The converter's own numbers for standby, run and fault."""
+    found = _map_of(built, _role(built, name))
+    models = [point.model for point in found.point if point.name == "state"] if found is not None else []
+    return STATES.get(models[0], STATES_PLAIN) if models else STATES_PLAIN
 
 
 def _slaves_of(built: Built, device: str) -> list[int]:

@@ -66,6 +66,14 @@ COMMANDS = {
     "controller_heartbeat": "hb_controller",
 }
 
+# What a converter calls standby, run and fault, by the SunSpec model that its state stands in.
+STATES = {
+    701: (7, 3, 6),  # InvSt
+    103: (8, 4, 7),  # St
+    64201: (8, 11, 7),  # CurrentState of KACO
+}
+STATES_PLAIN = STATES[701]  # for maps that say "ready" in a register of its own
+
 ROLES = {
     "grid-meter": "grid",
     "it-meter": "it",
