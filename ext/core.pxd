@@ -8,7 +8,7 @@ from tidegate.ext.faults cimport diagnose_state_t
 from tidegate.ext.gate cimport gate_input_t, gate_state_t, gate_verdict_t
 from tidegate.ext.image cimport POINTS_MAX, UNITS_MAX, point_t
 from tidegate.ext.port cimport port_mail_t
-from tidegate.ext.program cimport CAN_BUSES_MAX, CAN_FRAMES_MAX, COMMANDS_MAX, PORTS_MAX, program_t
+from tidegate.ext.program cimport CAN_BUSES_MAX, CAN_FRAMES_MAX, COMMANDS_MAX, PORTS_MAX, SLAVES_MAX, program_t
 from tidegate.ext.shared cimport PLAN_SOURCES, order_t, plan_t, shared_t
 
 cdef enum:
@@ -20,6 +20,8 @@ cdef enum:
     GOOD_CYCLES_PER_DROP = 100
     REASON_HOLD_NS = 100000000  # at most ten reason events a second
     SHORT_HOLD_NS = 1000000000  # a shortfall has ended when there was none for so long
+    BUS_HOLD_NS = 1000000000    # at most one event a second about each bus, port and slave
+    BUS_LOOK_CYCLES = 16
 
 # The newest words put into a command slot, so that a slot changes only when the wire should.
 cdef struct command_memory_t:
@@ -29,6 +31,13 @@ cdef struct command_memory_t:
     uint64_t t_ns
     uint64_t written_seq # the device has taken this one ...
     uint64_t waits_t_ns  # ... and was asked for a newer one, or took the last one, at this time
+
+# The state of a bus, port or slave: the last one that was told, and the newest.
+cdef struct bus_edge_t:
+    uint64_t t_ns
+    int32_t told
+    int32_t seen
+    uint32_t changes
 
 # What the publish phase compares with to raise events on edges.
 cdef struct edges_t:
@@ -45,6 +54,9 @@ cdef struct edges_t:
     uint32_t hunting
     uint64_t plan[PLAN_SOURCES]      # number of the row in force
     uint64_t billing_ended
+    bus_edge_t can[CAN_BUSES_MAX]
+    bus_edge_t ports[PORTS_MAX]
+    bus_edge_t slaves[SLAVES_MAX]
 
 # Which configured limits are not being enforced, by enum reason.
 cdef struct watch_t:

@@ -5,10 +5,10 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from tidegate.ext.control cimport ORDER_PLAN
-from tidegate.ext.core cimport REASON_HOLD_NS, SHORT_HOLD_NS, core_t
+from tidegate.ext.core cimport BUS_HOLD_NS, BUS_LOOK_CYCLES, REASON_HOLD_NS, SHORT_HOLD_NS, bus_edge_t, core_t
 from tidegate.ext.gate cimport gate_verdict_t
 from tidegate.ext.image cimport *
-from tidegate.ext.port cimport port_mail_t
+from tidegate.ext.port cimport RTU_DEAD, port_mail_t, slave_stats_t
 from tidegate.ext.program cimport COMMAND_SETPOINT_W
 from tidegate.ext.shared cimport *
 
@@ -188,6 +188,41 @@ cdef void raise_events(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nog
         say(core, EVENT_OVERRUN, -1, <int32_t>escalation, <int32_t>core.edges.escalation,
             <double>core.shared.loop.missed, 0.0, t_ns, cycle)
         core.edges.escalation = escalation
+    if cycle % BUS_LOOK_CYCLES == 0:
+        raise_bus_events(core, t_ns, cycle)
+
+
+cdef void raise_bus_events(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nogil:
+    cdef const slave_stats_t* stats
+    cdef uint32_t i, port
+    for i in range(core.program.n_can_buses):
+        tell(core, &core.edges.can[i], BUS_ACTIVE, BUS_ACTIVE + <int32_t>core.can[i].stats.state, <int32_t>i, t_ns, cycle)
+    for port in range(core.program.n_ports):
+        tell(core, &core.edges.ports[port], PORT_UP, PORT_LOST if core.mail[port].stats.thread_lost else PORT_UP,
+             <int32_t>port, t_ns, cycle)
+        for i in range(core.program.ports[port].slave_count):
+            stats = &core.mail[port].stats.slaves[i]
+            if stats.stranger or stats.alive or stats.silent_run >= RTU_DEAD:  # else it has still to show itself
+                tell(core, &core.edges.slaves[core.program.ports[port].slave_first + i], SLAVE_BACK,
+                     SLAVE_STRANGER if stats.stranger else SLAVE_BACK if stats.alive else SLAVE_SILENT,
+                     core.program.slaves[core.program.ports[port].slave_first + i].device, t_ns, cycle)
+
+
+cdef void tell(core_t* core, bus_edge_t* edge, int32_t usual, int32_t now, int32_t number, uint64_t t_ns,
+               uint64_t cycle) noexcept nogil:
+    """One event for a state that changed and stayed; one that flaps is told once a second, with how often it did."""
+    if edge.t_ns == 0:  # nothing told yet: being in order is no news
+        edge.told = edge.seen = usual
+    if now != edge.seen:
+        edge.seen = now
+        edge.changes += 1
+    if edge.changes == 0 or (edge.t_ns > 0 and t_ns - edge.t_ns < BUS_HOLD_NS):
+        edge.t_ns = edge.t_ns if edge.t_ns > 0 else 1
+        return
+    say(core, EVENT_BUS, -1, edge.seen, edge.told, number, edge.changes, t_ns, cycle)
+    edge.told = edge.seen
+    edge.changes = 0
+    edge.t_ns = t_ns
 
 
 cdef void raise_control_events(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nogil:

@@ -67,6 +67,11 @@ enum unenforced {
     UNENFORCED_EXCEEDED,   /* the meter shows more, whatever was ordered */
 };
 
+/* event_t.code of EVENT_BUS; the first five are enum can_state of can.pxd. value: number of the bus, port or device;
+ * limit: changes since the last word about it. */
+enum bus_news { BUS_ACTIVE, BUS_WARNING, BUS_PASSIVE, BUS_OFF, BUS_DOWN, PORT_UP, PORT_LOST, SLAVE_BACK, SLAVE_SILENT,
+                SLAVE_STRANGER };
+
 typedef struct {
     uint64_t seq; /* as in snapshot_t */
     uint64_t cycle, t_ns;

@@ -70,6 +70,15 @@ cdef extern from "shared.h" nogil:
         UNENFORCED_OVERRULED
         UNENFORCED_EXCEEDED
 
+    enum:
+        BUS_ACTIVE
+        BUS_DOWN
+        PORT_UP
+        PORT_LOST
+        SLAVE_BACK
+        SLAVE_SILENT
+        SLAVE_STRANGER
+
     ctypedef struct event_t:
         uint64_t seq
         uint64_t cycle, t_ns

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 PHASE_NAMES: tuple[str, ...]
 EVENT_NAMES: tuple[str, ...]
+BUS_NEWS: tuple[tuple[str, str], ...]
 ORDER_NAMES: tuple[str, ...]
 POLICY_NAMES_BY_NUMBER: tuple[str, ...]
 ORDER_POLICY_FIRST: int

@@ -21,6 +21,11 @@ EVENT_NAMES = (
     "", "start", "mode", "reason", "fault_on", "fault_off", "command", "overrun", "bus", "stop", "shortfall", "latch",
     "source", "plan", "unenforced", "hunting", "billing",
 )
+# Words of enum bus_news, and of which list of the description `value` is the number.
+BUS_NEWS = (
+    ("active", "can"), ("error warning", "can"), ("error passive", "can"), ("bus-off", "can"), ("down", "can"),
+    ("open", "ports"), ("lost", "ports"), ("answers", "devices"), ("silent", "devices"), ("another device", "devices"),
+)
 ORDER_NAMES = ("mode", "setpoint_w", "import_w_max", "export_w_max", "ack", "arm", "manual_w")
 POLICY_NAMES_BY_NUMBER = tuple(POLICY_NAMES[i].decode() for i in range(POLICIES))
 ORDER_POLICY_FIRST = ORDER_POLICY  # order kind of the first policy; the others follow in the order of the names

@@ -62,6 +62,9 @@ class Records:
         self.boot = memory.boot_id.hex()
         self.program = memory.program_sha256.hex()
         self.faults = fault_names(describe)
+        self.named = {
+            kind: [str(row.get("name", "")) for row in describe.get(kind) or []] for kind in ("can", "ports", "devices")
+        }
         self.clock = Clock()
         self.spans: dict[int, str] = {}
         """Number of a span of the plan -> its name, for events."""
@@ -114,7 +117,9 @@ class Records:
         return record
 
     def detail_of(self, kind: str, event: shared.Event) -> str:
-        """What else there is to say of an event of the control."""
+        """What else there is to say of an event of the control or of a bus."""
+        if kind == "bus":
+            return self.bus_of(event.code, event.value)
         if kind == "unenforced":
             causes = shared.UNENFORCED_NAMES
             return causes[event.previous] if 0 <= event.previous < len(causes) else str(event.previous)
@@ -149,9 +154,17 @@ class Records:
             return f"level {code}" if code else "calm"
         elif event == "billing":
             table = ("", "period ended")
+        elif event == "bus":
+            table = tuple(word for word, _ in shared.BUS_NEWS)
         if isinstance(table, tuple) and 0 <= code < len(table):
             return table[code]
         return str(code)
+
+    def bus_of(self, code: int, number: float) -> str:
+        """Which bus, port or device a bus event is about, by the name that the site file gives it."""
+        kind = shared.BUS_NEWS[code][1] if 0 <= code < len(shared.BUS_NEWS) else ""
+        rows = self.named.get(kind, [])
+        return rows[int(number)] if 0 <= number < len(rows) else f"{kind} {number:.0f}"
 
 
 def is_metered(name: str, unit: str) -> bool:
