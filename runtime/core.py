@@ -17,22 +17,20 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Protocol
-
-import serial
 
 from tidegate.ext import image as ext_image
 from tidegate.ext import loop as ext_loop
 from tidegate.ext import program as ext_program
 from tidegate.ext import realtime
 from tidegate.ext import shared as ext_shared
-from tidegate.ext.can import BusHandle
+from tidegate.ext.can_view import BusHandle
 from tidegate.ext.image import check_layouts
 from tidegate.ext.loop import Core
 from tidegate.ext.port import Port
-from tidegate.ext.rtu import histogram_edges
+from tidegate.ext.rtu_view import histogram_edges
 from tidegate.ext.shared import Shared
-from tidegate.hal import canbus, serial_line
+from tidegate.hal import serial_line
+from tidegate.runtime.lines import SerialKeeper, open_all, pairs
 
 LOOP_PRIORITY = 80
 PORT_PRIORITY = 70
@@ -60,50 +58,6 @@ class Lacks:
 def buffer_of(fd: int) -> mmap.mmap:
     """Map a whole descriptor that the supervisor handed over, read-only."""
     return mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ)
-
-
-def pairs(words: list[str], what: str) -> dict[str, str]:
-    """Turn NAME=VALUE words into a dict."""
-    out = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or not name or not value:
-            raise SystemExit(f"core: --{what} {word!r}: expected NAME=DEVICE or NAME=DESCRIPTOR")
-        out[name] = value
-    return out
-
-
-class Owned(Protocol):
-    """Whatever closes a descriptor when the process ends."""
-
-    def close(self) -> None: ...
-
-
-class Inherited:
-    """A descriptor that came from the supervisor, which also closes it."""
-
-    def close(self) -> None:
-        """Nothing: the supervisor gives the same descriptor to the next core."""
-
-
-def open_serial(row: dict, where: str) -> tuple[int, Owned]:
-    """Descriptor of a serial port in raw mode, and what must stay alive with it. `where`: a number or a device."""
-    if where.isdigit():
-        return int(where), Inherited()
-    try:
-        port = serial.Serial(
-            where,
-            baudrate=row["baud"],
-            bytesize=row.get("data_bits", 8),
-            parity=row.get("parity", "N"),
-            stopbits=row.get("stop_bits", 1),
-            timeout=0,
-            exclusive=True,
-        )
-        serial_line.tune(port.fileno(), where, rs485=row.get("rs485", False))
-    except (serial.SerialException, OSError, ValueError) as error:
-        raise SystemExit(f"core: serial port {row['name']} ({where}): {error}") from None
-    return port.fileno(), port
 
 
 def hold_cpu_awake(stack: ExitStack, lacks: Lacks) -> None:
@@ -185,39 +139,6 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def open_cans(core: Core, describe: dict, rows: dict, given: dict[str, str], stack: ExitStack) -> None:
-    """Open the CAN buses, all of them or none, and start the thread that looks after them."""
-    kept = []
-    for bus, row in enumerate(describe["can"]):
-        where = given.get(row["name"], row["interface"])
-        if where.isdigit():
-            os.set_blocking(int(where), False)
-            core.set_can_fd(bus, int(where))
-            continue
-        received = [frame["id"] for frame in rows["can_frames"] if frame["bus"] == bus]
-        sent = [frame["id"] for frame in rows["can_tx"] if frame["bus"] == bus]
-        try:
-            link = canbus.open_bus(where, received, sent, bitrate=row.get("bitrate"))
-        except OSError as error:
-            raise SystemExit(f"core: CAN bus {row['name']}: {error.strerror}") from None
-        core.set_can_fd(bus, link.detach())
-        kept.append(canbus.Kept(where, core.can_handle(bus), received, sent, bitrate=row.get("bitrate")))
-    if kept:
-        keeper = canbus.Keeper(kept)
-        keeper.start()
-        stack.callback(keeper.stop)
-
-
-def open_serials(describe: dict, given: dict[str, str], stack: ExitStack) -> list[int]:
-    """Open the serial ports, all of them or none. Returns their descriptors."""
-    fds = []
-    for row in describe["ports"]:
-        fd, owner = open_serial(row, given.get(row["name"], row["device"]))
-        stack.callback(owner.close)
-        fds.append(fd)
-    return fds
-
-
 def start_head(shared: Shared, blob: bytes, program: dict) -> None:
     """Who is writing this memory, since when, and for which site."""
     t_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
@@ -248,9 +169,10 @@ def main(words: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: core.stop())
     with ExitStack() as stack:
-        fds = open_serials(describe, pairs(args.serial, "serial"), stack)
-        open_cans(core, describe, rows, pairs(args.can, "can"), stack)
-        ports = [Port(core, index, fd) for index, fd in enumerate(fds)]
+        lines = open_all(core, describe, rows, pairs(args.serial, "serial"), pairs(args.can, "can"), stack)
+        ports = [Port(core, index, line.fd) for index, line in enumerate(lines)]
+        keeper = SerialKeeper(lines, ports)
+        stack.callback(keeper.close)  # after the threads, which end first
         for port in ports:
             stack.callback(port.stop)
             port.start(PORT_PRIORITY)
@@ -288,6 +210,7 @@ def main(words: list[str] | None = None) -> int:
                         print(f"core: {line}", file=sys.stderr, flush=True)
             if time.monotonic() >= report_s:
                 report_s = time.monotonic() + REPORT_EVERY_S
+                keeper.look()
                 shared.put_buses(bus_report(buses, serials))
             loop.join(0.05)
     return 0 if core.at_rest else 3
