@@ -80,6 +80,16 @@ def bus_options(words: Iterable[str]) -> dict[str, Any]:
     return options
 
 
+def hung_up(bus: can.BusABC) -> bool:
+    """Whether the server behind a socketcand interface is gone: python-can reads on from the closed connection for ever."""
+    connection = getattr(bus, "_SocketCanDaemonBus__socket", None)
+    if not isinstance(connection, socket.socket):
+        return False
+    watch = select.poll()
+    watch.register(connection, select.POLLRDHUP)
+    return bool(watch.poll(0))
+
+
 class Bridge:
     """Two threads' worth of copying, and the counters that say what could not be copied."""
 
@@ -114,6 +124,9 @@ class Bridge:
                 self._fail(error)
                 return
             if message is None:
+                if hung_up(self.bus):
+                    self._fail(ConnectionResetError("the server closed the connection"))
+                    return
                 continue
             try:
                 self.end.send(frame_of(message), socket.MSG_DONTWAIT)

@@ -224,3 +224,77 @@ def test_udp_multicast_is_bridged() -> None:
             pass
         assert message is not None and bytes(message.data) == b"\x07"
         near.close()
+
+
+class Socketcand:
+    """The daemon's side of one connection, by its published protocol: greeting, open, rawmode, then frames in text."""
+
+    def __init__(self) -> None:
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listening.getsockname()[1]
+        self.opened = threading.Event()
+        self.sent: list[str] = []
+        self.link: socket.socket | None = None
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            self.link, _ = self.listening.accept()
+            self.link.sendall(b"< hi >")
+            held = ""
+            while data := self.link.recv(1024).decode():
+                held += data
+                while ">" in held:
+                    command, held = held.split(">", 1)
+                    words = command.strip(" <").split()
+                    if words[0] in ("open", "rawmode"):
+                        self.link.sendall(b"< ok >")
+                        if words[0] == "rawmode":
+                            self.opened.set()
+                    else:
+                        self.sent.append(" ".join(words))
+
+    def frame(self, can_id: int, data: bytes) -> None:
+        assert self.link is not None
+        self.link.sendall(f"< frame {can_id:03X} 23.424242 {data.hex().upper()} >".encode())
+
+    def close(self) -> None:
+        for end in (self.link, self.listening):
+            if end is not None:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+                end.close()
+
+
+def test_socketcand_is_bridged_and_a_server_that_goes_away_is_noticed() -> None:
+    server = Socketcand()
+    name = f"socketcand:can0?host=127.0.0.1&port={server.port}"
+    near = canbus.open_bus(name, [0x351])
+    bus = Bus([ROW], [{"id": 0x305, "data": b"\x07\x08", "period_ns": 10**9}], fd=near.fileno())
+    try:
+        assert server.opened.wait(10)
+        server.frame(0x351, (4711).to_bytes(8, "little"))
+        assert drained(bus, 1) == 1 and bus.values() == [4711.0]
+        assert bus.send_due(1) == 1
+        end = time.monotonic() + 20
+        while not server.sent and time.monotonic() < end:
+            time.sleep(0.005)
+        assert server.sent[0].split()[:3] == ["send", "305", "2"]
+        server.close()
+        while not bus.handle().dead and time.monotonic() < end:
+            bus.drain(2)
+            time.sleep(0.005)
+        assert bus.handle().dead and bus.point(0)[2] == 3
+        canbus._bridges[name].wait(30)
+        assert "server closed the connection" in canbus.bridge_words(name)
+    finally:
+        server.close()
+        near.close()
+
+
+@pytest.mark.parametrize("name", ["pcan:PCAN_USBBUS1", "kvaser:0"])
+def test_an_adapter_without_its_drivers_is_refused_in_one_message(name: str) -> None:
+    with pytest.raises(OSError, match=f"CAN interface {re.escape(name)}: .+") as refused:
+        canbus.open_bus(name, [0x351])
+    assert "Traceback" not in str(refused.value)
