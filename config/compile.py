@@ -551,7 +551,7 @@ def command_row(command: Any, unit: int, names: dict[str, str]) -> dict[str, Any
         "function": command.function,
         "kind": program.COMMAND_KINDS[command.kind],
         "address": command.address,
-        "count": command.words if command.function == 16 else 1,
+        "count": command.words if command.function in (16, 22, 23) else 1,
         "type": program.FIELD_TYPES[command.type],
         "flags": (flags["low_word_first"] if command.word_order == "low-first" else 0)
         | (flags["sf_point"] if command.sf else 0)

@@ -196,13 +196,16 @@ cdef int check_ports(const program_t* p) noexcept nogil:
         slave = &p.slaves[command.slave]
         if i < slave.command_first or i >= slave.command_first + slave.command_count:
             return bad(BAD_COMMAND, i)
-        if command.function != 5 and command.function != 6 and command.function != 15 and command.function != 16:
+        if command.function not in (5, 6, 15, 16, 22, 23):
+            return bad(BAD_COMMAND, i)
+        # Masks are no value: 22 has them as one constant of 32 bits, and-mask first.
+        if command.function == 22 and (command.kind != COMMAND_CONST or command.type != FIELD_U32):
             return bad(BAD_COMMAND, i)
         if command.kind > COMMAND_STOP or command.type > FIELD_F64 or command.unit < -1 or command.unit >= <int>p.n_units:
             return bad(BAD_COMMAND, i)
         if (command.function == 6 or command.function == 5) and command.count != 1:
             return bad(BAD_COMMAND, i)
-        if command.function == 16 and command.count != type_regs(command.type):
+        if command.function in (16, 22, 23) and command.count != type_regs(command.type):
             return bad(BAD_COMMAND, i)
         if not 1 <= command.count <= 4 or <uint32_t>command.address + command.count > 65536u:
             return bad(BAD_COMMAND, i)
@@ -549,7 +552,7 @@ def pack(spec: dict) -> bytes:
     for i, given in enumerate(_rows(flat, "commands", COMMANDS_MAX)):
         row = _complete(f"commands[{i}]", given, defaults, names)
         if "count" not in given:
-            row["count"] = type_regs(row["type"]) if row["function"] == 16 else 1
+            row["count"] = type_regs(row["type"]) if row["function"] in (16, 22, 23) else 1
         p.commands[i] = row
     p.n_can_frames, p.n_can_fields, p.n_can_tx = len(flat["can_frames"]), len(flat["can_fields"]), len(spec.get("can_tx", []))
     p.n_ports, p.n_slaves, p.n_blocks = len(flat["ports"]), len(flat["slaves"]), len(flat["blocks"])

@@ -67,7 +67,11 @@ def _check_points(where: str, found: DeviceMap, problems: list[str]) -> None:
             problems.append(f"map {where}: {label}: scale 0 cannot be written")
         if c.kind == "setpoint_w" and c.positive is None:
             problems.append(f"map {where}: {label}: positive is missing: discharge or charge, as the manual does")
-        if c.function in (5, 6) and c.words != 1:
+        if c.function == 22 and (c.kind != "const" or c.type != "u32"):
+            problems.append(
+                f"map {where}: {label}: function 22 takes two masks: a const of type u32, and-mask in the high word"
+            )
+        if c.function in (5, 6, 15) and c.words != 1:
             problems.append(
                 f"map {where}: {label}: function {c.function} writes one register, {c.type} needs {c.words}"
             )

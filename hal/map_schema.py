@@ -129,7 +129,7 @@ class Command(Strict):
     model: int = 0
     field: str = ""
     address: Address | None = None
-    function: Literal[5, 6, 16] = 16
+    function: Literal[5, 6, 15, 16, 22, 23] = 16
     type: RegisterType = "u16"
     word_order: Literal["high-first", "low-first"] = "high-first"
     scale: float = 1.0

@@ -124,6 +124,28 @@ def test_functions_5_6_15_and_16_write_what_is_read_back(fd):
     assert (regs[10], regs[30:32]) == (4711, [0xDEAD, 0xBEEF])
 
 
+def test_functions_22_and_23_mask_a_register_and_write_with_their_own_read_back(fd):
+    u32 = program.FIELD_TYPES["u32"]
+    commands = [
+        {"kind": 0, "function": 22, "address": 42, "type": u32, "value": float(0xFF0F00A0)},
+        {"kind": 1, "function": 23, "address": 44, "unit": 0, "type": u32},
+    ]
+    port = Port(site([block(3, 10, 60)], commands), 0, fd)
+    port.start()
+    try:
+        until(lambda: port.stats["written_seq"][0] == 1)
+        port.put(1, [0xDEAD, 0xBEEF])
+        until(lambda: port.stats["written_seq"][1] == 2)
+        done = port.take() and []
+        until(lambda: done.extend(port.take()) or 0 in {row["block"] for row in done if row["status"] == "ok"})
+    finally:
+        port.stop()
+    regs = newest(done, 0)
+    assert regs[32] == (42 & 0xFF0F) | (0x00A0 & ~0xFF0F)
+    assert regs[34:36] == [0xDEAD, 0xBEEF]
+    assert port.stats["exceptions"] == port.stats["readback_mismatches"] == 0
+
+
 def test_an_address_that_a_foreign_slave_does_not_have_is_an_exception_and_not_a_time_out(fd):
     port = Port(site([block(3, 5000, 2), block(3, 10, 5)]), 0, fd)
     port.start()
