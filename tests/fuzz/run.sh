@@ -4,7 +4,8 @@
 #   tests/fuzz/run.sh [-n EXECUTIONS] [NAME...]      e.g. tests/fuzz/run.sh -n 10000000 can
 #
 # A target takes in the C that Cython made of its module. Inputs that led somewhere are kept in build/fuzz/corpus; one
-# that fails is left in build/fuzz and named. Status: 0 no finding, 77 clang is missing here, else a finding.
+# that fails is left in build/fuzz and named. Status: 0 no finding, 77 clang or its
+# run-time is missing here, else a finding.
 set -euo pipefail
 runs=1000000
 while getopts n: option; do
@@ -16,6 +17,8 @@ done
 shift $((OPTIND - 1))
 cd "$(dirname "$0")/../.."
 command -v clang >/dev/null || { echo "fuzz: clang is missing (Debian package clang)"; exit 77; }
+compgen -G "$(clang -print-resource-dir)/lib/*/libclang_rt.fuzzer*" >/dev/null ||
+    { echo "fuzz: clang's run-time is missing (Debian package libclang-rt-dev)"; exit 77; }
 python=.venv/bin/python
 include=$($python -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
 [ $# -gt 0 ] || set -- $(ls tests/fuzz/fuzz_*.c | sed 's,.*/fuzz_\(.*\)\.c,\1,')
