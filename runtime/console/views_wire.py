@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tidegate.ext.rtu import histogram_edges
+from tidegate.ext.rtu_view import histogram_edges
 from tidegate.runtime.console.findings import port_devices
 from tidegate.runtime.console.plant import Plant
 from tidegate.runtime.console.status import rate

@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from tidegate.ext import can, image, shared
+from tidegate.ext import can_view, image, shared
 
 
 def test_every_site_and_unit_name_is_unique() -> None:
@@ -35,7 +35,7 @@ def test_the_name_of_a_site_point_ends_in_its_unit() -> None:
 
 
 def test_modules_of_one_build_agree_on_their_layout() -> None:
-    image.check_layouts([image, shared, can])
+    image.check_layouts([image, shared, can_view])
 
 
 def test_a_module_of_another_build_is_refused_by_name() -> None:
