@@ -81,7 +81,7 @@ def bus_options(words: Iterable[str]) -> dict[str, Any]:
 
 
 def hung_up(bus: can.BusABC) -> bool:
-    """Whether the server behind a socketcand interface is gone: python-can reads on from the closed connection for ever."""
+    """Whether a socketcand server is gone: python-can reads on from the closed connection for ever and says nothing."""
     connection = getattr(bus, "_SocketCanDaemonBus__socket", None)
     if not isinstance(connection, socket.socket):
         return False
