@@ -89,6 +89,7 @@ cdef struct rtu_slave_t:
     uint64_t t_open_ns       # quarantine or back-off: no poll before
     uint64_t t_ready_ns      # the device's own pause after its last reply: nothing before
     uint64_t expected_ns     # turnaround that the wake-up counts on
+    int aim_run              # replies in a row that were not whole at the wake-up, or (below 0) that were
     uint64_t worst_ns        # slowest turnaround seen, forgotten slowly
     uint64_t gap_extra_ns    # silence before a request to it, beyond the bus's rule
     uint64_t gap_floor_ns    # learned: below this it failed

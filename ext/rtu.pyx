@@ -51,6 +51,7 @@ cdef enum:
     PORT_STRIP_ECHO = 1   # bit of port_row_t.flags
     PENDING = -1          # judge: the reply is not whole
     SEPARATORS = RTU_BARS + 3  # shapes that a separator may have
+    PIECE = 16            # bytes that a UART's FIFO may hand over at once
 
 
 # ---------------------------------------------------------------- frames
@@ -526,7 +527,7 @@ cdef void rtu_sent(rtu_t* e, uint64_t t_end_ns) noexcept nogil:
 
 
 cdef void rtu_bytes(rtu_t* e, const uint8_t* bytes, uint32_t count, uint64_t t_ns) noexcept nogil:
-    cdef uint32_t taken, skip = e.request.length if e.strip_echo else 0, had, new_bytes
+    cdef uint32_t taken, skip = e.request.length if e.strip_echo else 0, had, new_bytes, missing
     cdef int status
     if count == 0:
         return
@@ -562,9 +563,10 @@ cdef void rtu_bytes(rtu_t* e, const uint8_t* bytes, uint32_t count, uint64_t t_n
             suspect(e, reply_at(e), e.rx_len - skip if e.rx_len > skip else 0)
         finish(e, status, t_ns)
     elif e.rx_len > skip:
-        had = e.request.reply + skip
-        e.t_wake_ns = t_ns + (had - e.rx_len if had > e.rx_len else 1) * e.char_ns
-        e.t_deadline_ns = sooner(e.t_wake_ns + e.slack_ns, e.t_hard_ns)
+        missing = e.request.reply + skip - e.rx_len if e.request.reply + skip > e.rx_len else 1
+        # Bytes come in pieces, so the rest may be there sooner than its characters take: listen for the last of them.
+        e.t_wake_ns = t_ns + (missing - PIECE if missing > PIECE else 0) * e.char_ns
+        e.t_deadline_ns = sooner(t_ns + missing * e.char_ns + e.slack_ns, e.t_hard_ns)
 
 
 cdef int judge(rtu_t* e) noexcept nogil:

@@ -30,6 +30,9 @@ from tidegate.ext.rtu cimport (
     sooner,
 )
 
+cdef enum:
+    AIM_STRIDE = 8  # replies in a row that came on the same side of their wake-up: by chance one in 256
+
 
 cdef uint64_t timeout_of(const rtu_t* e, uint32_t slave) noexcept nogil:
     """For the first byte: twice the slowest answer seen and 20 ms, never above the map's figure."""
@@ -60,7 +63,6 @@ cdef void slave_answered(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     cdef rtu_slave_t* s = &e.slaves[e.request.slave]
     cdef slave_stats_t* stats = &e.mail.stats.slaves[e.request.slave]
     cdef uint64_t turn = e.t_first_ns - e.t_sent_ns if e.t_first_ns > e.t_sent_ns else 0
-    cdef uint64_t stride
     cdef uint8_t code
     if status == DONE_OK:
         stats.ok += 1
@@ -79,16 +81,7 @@ cdef void slave_answered(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
         doubt(e, s, t_ns)
     s.silent_run = 0
     s.samples += 1 if s.samples < RTU_LEARN else 0
-    # As much down for a reply that was whole at the wake-up as up for one that was not, so half of them are whole, and
-    # none has waited long. A later aim saves wake-ups but holds the line: each reply would lie there whole for longer than
-    # its end varies. Far off, it moves in strides; one that is very late says little about the next.
-    stride = later(s.expected_ns // 1024, e.char_ns // 64)
-    if not e.listened and e.parts == 1:
-        s.expected_ns -= sooner(s.expected_ns, later(s.expected_ns // 64, stride) if turn + e.char_ns < s.expected_ns else stride)
-    elif turn > s.expected_ns + e.char_ns:
-        s.expected_ns += sooner((turn - s.expected_ns) // 2, later(s.expected_ns // 16, e.char_ns // 4))
-    else:
-        s.expected_ns += stride
+    aim(e, s, turn)
     s.worst_ns = later(turn, s.worst_ns - s.worst_ns // 256)
     stats.turnaround_ns += (turn >> 3) - (stats.turnaround_ns >> 3) if stats.turnaround_ns else turn
     port_histogram_add(stats.turnaround, turn)
@@ -100,6 +93,24 @@ cdef void slave_answered(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     stats.timeout_ns = timeout_of(e, e.request.slave)
     stats.gap_ns = e.gap_ns + s.gap_extra_ns
 
+
+
+cdef void aim(const rtu_t* e, rtu_slave_t* s, uint64_t turn) noexcept nogil:
+    """Move the wake-up for the next reply: as far down for one that was whole as up for one that was not.
+
+    So half of them are whole at the wake-up and none has waited long. A later aim saves wake-ups but holds the line: each
+    reply would lie there for longer than its end varies. One that is very late says little about the next, so only several
+    in a row make a stride.
+    """
+    cdef uint64_t step = later(s.expected_ns // 1024, e.char_ns // 64)
+    if not e.listened and e.parts == 1:
+        s.aim_run = s.aim_run - 1 if s.aim_run < 0 else -1
+        s.expected_ns -= sooner(s.expected_ns, later(s.expected_ns // 64, step) if s.aim_run <= -AIM_STRIDE else step)
+        return
+    s.aim_run = s.aim_run + 1 if s.aim_run > 0 else 1
+    if s.aim_run >= AIM_STRIDE and turn > s.expected_ns:
+        step = later(step, sooner((turn - s.expected_ns) // 2, later(s.expected_ns // 16, e.char_ns // 4)))
+    s.expected_ns += step
 
 
 cdef bint in_step(const rtu_t* e, const rtu_slave_t* s, int status) noexcept nogil:
