@@ -58,5 +58,6 @@ class Control:
         demand: Sequence[float] | None = ...,
         phases_w: Sequence[float] | None = ...,
         circuits_w: Sequence[float] | None = ...,
+        paired: bool = ...,
     ) -> Decision: ...
     def cost_ns(self, rounds: int = ...) -> float: ...

@@ -381,7 +381,7 @@ cdef class Control:
              available=True, setpoint_w=None, energy_wh=0.0, net_w=None, lease_w=None, plan_w=None,
              until_soc=None, bint forced=False, target_grid_w=None,
              import_w_max=None, export_w_max=None, peak_w_max=None, demand_w_max=None, bint stop=False,
-             demand=None, phases_w=None, circuits_w=None):
+             demand=None, phases_w=None, circuits_w=None, bint paired=False):
         """Run one cycle and return its Decision.
 
         grid_w   : + import; None or NaN = no believable meter (blind).
@@ -395,6 +395,7 @@ cdef class Control:
         target_grid_w : the plan's grid power to keep.
         import_w_max, export_w_max, peak_w_max, demand_w_max : run-time limits, tighter than the settings or without effect.
         demand   : (mean W so far, elapsed s, left s[, W already paid for]) of the running demand window.
+        paired   : grid_w and ess_w are known to be of the same age; else a chase between the two is looked for.
         phases_w, circuits_w : meter readings of the phases and sub-meters with the batteries' share taken out (as net_w).
         Real-time safe: no (Python); the compiled step inside is.
         """
@@ -422,6 +423,7 @@ cdef class Control:
         plant.load_w = plant.net_w + pv_w
         plant.load_ok = isfinite(plant.net_w)
         plant.grid_new = 1
+        plant.paired = paired
         plant.demand_windows = demand is not None
         plant.demand_gain = 1.0
         if demand is not None:

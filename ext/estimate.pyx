@@ -24,7 +24,7 @@ cdef extern from *:
     """
     #define AGE_SCAN_NS 8000000u       /* points that have just turned good are looked at again this often */
     #define REREAD_NS 250000000u       /* an unchanged value is taken for the same sample for so long */
-    #define PAIRED_SHARE 0.25          /* of the motion may stay unexplained where the age is taken for known */
+    #define PAIRED_SHARE 0.5           /* of the motion may stay unexplained where the age is taken for known */
     _Static_assert(sizeof(gate_input_t) <= sizeof(((unit_memory_t *)0)->envelope_key), "make envelope_key larger");
     """
     const uint64_t AGE_SCAN_NS, REREAD_NS
@@ -466,6 +466,11 @@ cdef class Estimate:
     @property
     def grid_new(self):
         return bool(self.plant.grid_new)
+
+    @property
+    def paired(self):
+        """True once an age of the readings is known that explains what the meter sees of the battery."""
+        return bool(self.plant.paired)
 
     @property
     def net_w(self):
