@@ -101,6 +101,7 @@ PACKAGES = packages()
 MAPPING_ONLY = os.environ.get("TIDEGATE_MAPPING_ONLY") == "1"
 
 setup(
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},  # a wheel too is compiled on all cores
     packages=list(PACKAGES),
     package_dir=PACKAGES,
     package_data={
