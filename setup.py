@@ -107,6 +107,7 @@ setup(
     package_data={
         f"{NAME}.runtime": ["py.typed"],
         f"{NAME}.runtime.carbon": ["*.j2"],
+        f"{NAME}.runtime.commissioning": ["*.j2"],
         f"{NAME}.runtime.demo": ["*.j2"],
         f"{NAME}.ext": ["*.pxd", "*.h", "*.pyi", "py.typed"],
         f"{NAME}.hal": ["py.typed", "*.toml", "devices/*", "devices/sunspec/*"],

@@ -84,6 +84,11 @@ class Tidegate(Lazy):
         "read": ("tidegate.runtime.cli_devices:read", "tools", "Read a device once."),
         "sniff": ("tidegate.runtime.cli_devices:sniff", "tools", "Listen to a bus."),
         "simulate": ("tidegate.runtime.simulate:simulate", "sim", "A simulated cabinet behind ptys, to talk to."),
+        "commission": (
+            "tidegate.runtime.commissioning.commission:commission",
+            "commission",
+            "Move the battery a little, measure, sign a protocol.",
+        ),
         "doctor": (
             "tidegate.runtime.commissioning.doctor:doctor",
             "tools",

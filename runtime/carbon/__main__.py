@@ -10,8 +10,8 @@ from pathlib import Path
 from tidegate.runtime.carbon.factors import FactorError
 from tidegate.runtime.carbon.ledger import LedgerError
 from tidegate.runtime.carbon.service import PAUSE_S, Sidecar, catch_up, open_ledger
-from tidegate.runtime.carbon.signing import DeviceKey
 from tidegate.runtime.client import Client, NoAnswer
+from tidegate.runtime.device_key import KEY_FILE, DeviceKey
 
 EXIT_UNUSABLE = 78  # a ledger or a factor file that needs a person; starting again would not help
 
@@ -57,7 +57,7 @@ def main(words: list[str] | None = None) -> int:
         try:
             folder = args.site.parent if args.site is not None else Path()
             ledger = open_ledger(describe, args.state_dir, folder)
-            sidecar = Sidecar(describe, ledger, folder=folder, key=DeviceKey.at(args.state_dir / "carbon-key.pem"))
+            sidecar = Sidecar(describe, ledger, folder=folder, key=DeviceKey.at(args.state_dir / KEY_FILE))
         except (LedgerError, FactorError, ValueError) as error:
             print(f"carbon: {error}", file=sys.stderr, flush=True)
             return EXIT_UNUSABLE

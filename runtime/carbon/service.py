@@ -18,9 +18,10 @@ from tidegate.runtime.carbon.attribution import Method
 from tidegate.runtime.carbon.booking import Booker
 from tidegate.runtime.carbon.factors import Factors, factors_of
 from tidegate.runtime.carbon.ledger import Ledger
-from tidegate.runtime.carbon.signing import DeviceKey, sign
+from tidegate.runtime.carbon.signing import sign
 from tidegate.runtime.carbon.site import Nodes, nodes_of
 from tidegate.runtime.carbon.whole import to_whole
+from tidegate.runtime.device_key import DeviceKey
 
 COMMIT_RECORDS = 1000
 COMMIT_S = 10.0

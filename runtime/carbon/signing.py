@@ -6,63 +6,20 @@ somebody else.
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
 
 from tidegate.runtime.carbon.ledger import Damage, Entry, Ledger, LedgerError
 from tidegate.runtime.carbon.sums import period_error_ug
+from tidegate.runtime.device_key import DeviceKey, signed_by
 
 BLOCK_ENTRIES = 96  # a day of quarter hours
 
 
-class DeviceKey:
-    """The device's signing key, in a PEM file that only its owner may read."""
-
-    def __init__(self, private: Ed25519PrivateKey) -> None:
-        self._private = private
-        self.public = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
-
-    @classmethod
-    def at(cls, path: Path) -> "DeviceKey":
-        """The key in a file; made there if there is none. Raises LedgerError for a file that is no such key."""
-        try:
-            raw = path.read_bytes()
-        except FileNotFoundError:
-            made = Ed25519PrivateKey.generate()
-            pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(pem)
-                file.flush()
-                os.fsync(file.fileno())
-            return cls(made)
-        except OSError as error:
-            raise LedgerError(f"{path}: the signing key cannot be read: {error.strerror}") from None
-        try:
-            key = load_pem_private_key(raw, None)
-        except (ValueError, TypeError) as error:
-            raise LedgerError(f"{path}: not a PEM private key ({error}); restore it from its copy") from None
-        if not isinstance(key, Ed25519PrivateKey):
-            raise LedgerError(f"{path}: a {type(key).__name__}, needs an Ed25519 key")
-        return cls(key)
-
-    def block(self, site: str, first: int, last: int, root: str) -> dict[str, Any]:
-        """The body of a block entry over the entries first..last, whose newest hash is `root`."""
-        signature = self._private.sign(_message(site, first, last, root)).hex()
-        return {"site": site, "first": first, "last": last, "root": root, "key": self.public, "signature": signature}
+def block(key: DeviceKey, site: str, first: int, last: int, root: str) -> dict[str, Any]:
+    """The body of a block entry over the entries first..last, whose newest hash is `root`."""
+    signature = key.sign(_message(site, first, last, root))
+    return {"site": site, "first": first, "last": last, "root": root, "key": key.public, "signature": signature}
 
 
 def _message(site: str, first: int, last: int, root: str) -> bytes:
@@ -76,7 +33,7 @@ def sign(ledger: Ledger, key: DeviceKey, site: str, *, least: int = BLOCK_ENTRIE
     first = int(covered) + 1 if covered is not None else 0
     if last - first + 1 < max(1, least):
         return False
-    ledger.append([("block", 0, key.block(site, first, last, root))], {"signed": str(last)})
+    ledger.append([("block", 0, block(key, site, first, last, root))], {"signed": str(last)})
     return True
 
 
@@ -90,12 +47,8 @@ def check_block(
         return f"block begins at {body['first']}, the one before ended at {expected_first - 1}"
     if key is not None and body["key"] != key:
         return f"block signed by key {body['key'][:16]}..., expected {key[:16]}..."
-    try:
-        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(body["key"]))
-        public.verify(
-            bytes.fromhex(body["signature"]), _message(body["site"], body["first"], body["last"], body["root"])
-        )
-    except (InvalidSignature, ValueError):
+    message = _message(body["site"], body["first"], body["last"], body["root"])
+    if not signed_by(body["key"], body["signature"], message):
         return "signature of the block does not fit"
     return None
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from tidegate.runtime.carbon.ledger import Ledger
 from tidegate.runtime.carbon.service import Sidecar
-from tidegate.runtime.carbon.signing import DeviceKey, sign, verify
+from tidegate.runtime.carbon.signing import sign, verify
 from tidegate.runtime.demo.runs import WholeRun
+from tidegate.runtime.device_key import DeviceKey
 
 # The trace was recorded on 2024-05-09, the grid factors in March 2023: the replay is dated into the factors.
 REPLAY_UTC_S = 1_678_915_160  # 2023-03-15T21:19:20Z, the trace's own time of day

@@ -18,8 +18,9 @@ from tidegate.runtime.carbon.factors import Factors, Series, Step
 from tidegate.runtime.carbon.ledger import Ledger
 from tidegate.runtime.carbon.reports import write
 from tidegate.runtime.carbon.service import Sidecar, catch_up
-from tidegate.runtime.carbon.signing import DeviceKey, sign, verify
+from tidegate.runtime.carbon.signing import sign, verify
 from tidegate.runtime.carbon.site import nodes_of
+from tidegate.runtime.device_key import DeviceKey
 from tidegate.runtime.talk import unpack
 
 YEAR = 1_704_067_200  # 2024-01-01

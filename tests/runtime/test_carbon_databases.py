@@ -15,7 +15,8 @@ import sqlalchemy as sa
 
 from tidegate.runtime.carbon.ledger import Ledger, LedgerError
 from tidegate.runtime.carbon.service import catch_up
-from tidegate.runtime.carbon.signing import DeviceKey, sign, verify
+from tidegate.runtime.carbon.signing import sign, verify
+from tidegate.runtime.device_key import DeviceKey
 
 sys.path.insert(0, os.path.dirname(__file__))
 from test_carbon_service import Journal, journal, sidecar

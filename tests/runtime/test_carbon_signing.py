@@ -13,9 +13,10 @@ from tidegate.runtime.carbon.account import Accountant
 from tidegate.runtime.carbon.booking import BookedPeriod, FlowPeriod
 from tidegate.runtime.carbon.cli import carbon
 from tidegate.runtime.carbon.factors import Factors
-from tidegate.runtime.carbon.ledger import GENESIS, Ledger, LedgerError, chain
-from tidegate.runtime.carbon.signing import DeviceKey, anchor_line, read_anchors, sign, verify
+from tidegate.runtime.carbon.ledger import GENESIS, Ledger, chain
+from tidegate.runtime.carbon.signing import anchor_line, read_anchors, sign, verify
 from tidegate.runtime.carbon.site import nodes_of
+from tidegate.runtime.device_key import DeviceKey, KeyFileError
 
 FLIPS = int(os.environ.get("CARBON_FLIPS", "150"))
 DESCRIBE = {
@@ -134,7 +135,7 @@ def test_a_key_file_is_made_once_and_read_by_its_owner_only(tmp_path):
 )
 def test_a_tampered_key_file_is_refused(tmp_path, content):
     (tmp_path / "k.pem").write_bytes(content)
-    with pytest.raises(LedgerError, match="not a PEM private key"):
+    with pytest.raises(KeyFileError, match="not a PEM private key"):
         DeviceKey.at(tmp_path / "k.pem")
 
 

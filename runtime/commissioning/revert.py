@@ -1,0 +1,179 @@
+"""What the plant does when the controller falls silent: the real revert time, watched from another bus if there is one.
+
+Only readings go out here. The setpoint that the converter falls back from came through the gate.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tidegate.config.compile import load_maps
+from tidegate.config.site import Device, Serial, Site
+from tidegate.hal.decode import decode_registers
+from tidegate.hal.map_schema import DeviceMap
+from tidegate.runtime.commissioning.ownrun import OwnRun
+from tidegate.runtime.commissioning.plant import LEASE_S, Plant
+from tidegate.runtime.commissioning.protocol import FINDING, OK, SKIPPED, UNCLEAR, Report, plot
+from tidegate.runtime.commissioning.steps import Say, Task
+from tidegate.runtime.tools.buses import RegisterReader, ToolError
+
+IN_A_ROW = 3  # readings that must agree before it counts as reverted
+OPEN_S = 5.0
+REVERT_SLACK_S = 2.0
+
+
+class PowerReader:
+    """Reads `power_w` of one device on a port that the core has left."""
+
+    def __init__(self, port: Serial, device: Device, found: DeviceMap) -> None:
+        self.where = f"{device.name} on {port.name}"
+        self._unit_id = device.unit_id or 1
+        self._point = next(p for p in found.point if p.name == "power_w")
+        self._scale = next((p for p in found.point if p.name == self._point.sf), None) if self._point.sf else None
+        self._sign = -1.0 if device.invert else 1.0
+        self._reader = self._open(port)
+        self._factor = self._scale_factor()
+
+    @staticmethod
+    def _open(port: Serial) -> RegisterReader:
+        until = time.monotonic() + OPEN_S
+        while True:
+            try:
+                return RegisterReader(port.device, port.baud, port.parity, port.stop_bits, timeout_s=0.3)
+            except ToolError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.02)  # the core is just letting go
+
+    def _scale_factor(self) -> int | None:
+        if self._scale is None or self._scale.address is None:
+            return None
+        words = self._read(self._scale)
+        return None if not words else words[0] - 65536 if words[0] > 32767 else words[0]
+
+    def _read(self, point: Any) -> list[int] | None:
+        try:
+            return self._reader.read(self._unit_id, point.function, point.address, point.words)
+        except TimeoutError:
+            return None
+
+    def power_w(self) -> float | None:
+        """Power now by the map's own sign, None if it did not answer."""
+        words = self._read(self._point)
+        value = decode_registers(self._point, words, self._factor) if words else None
+        return None if value is None else value * self._sign
+
+    def close(self) -> None:
+        """Give the port back."""
+        self._reader.close()
+
+
+def observer(site: Site, maps: dict[str, DeviceMap], pcs: str) -> tuple[Device, Serial, bool] | None:
+    """(device, port, whether it shares the converter's bus) to watch from: the grid meter, else the converter."""
+    ports = {port.name: port for port in site.serial if port.device != "sim"}
+    converter = next(one for one in site.device if one.name == pcs)
+    meter = next((one for one in site.device if one.role == "grid-meter"), None)
+    for device in (meter, converter):
+        if device is not None and device.bus in ports and any(p.name == "power_w" for p in maps[device.name].point):
+            return device, ports[device.bus], device.bus == converter.bus
+    return None
+
+
+Rows = list[tuple[float, float]]  # (s since the silence began, W)
+
+
+def watch(reader: PowerReader, begin_s: float, timeout_s: float, enough: Callable[[Rows], bool]) -> Rows:
+    """Readings until `enough`, or until timeout_s after the silence began. begin_s: time.monotonic() of that."""
+    rows: list[tuple[float, float]] = []
+    while (gone := time.monotonic() - begin_s) < timeout_s:
+        value = reader.power_w()
+        if value is None:
+            time.sleep(0.02)
+            continue
+        rows.append((gone, value))
+        if enough(rows):
+            break
+    return rows
+
+
+def reverted_after(rows: list[tuple[float, float]], held_w: float, back_w: float) -> float | None:
+    """When the readings had left `held_w` for good: first of some in a row nearer to `back_w`. None if they did not."""
+    nearer = [abs(value - back_w) < abs(value - held_w) for _, value in rows]
+    for i in range(len(rows) - IN_A_ROW + 1):
+        if all(nearer[i : i + IN_A_ROW]):
+            return rows[i][0]
+    return None
+
+
+def silence(own: OwnRun, task: Task, report: Report, say: Say) -> None:
+    """Fall silent under power and watch the plant fall back; afterwards setpoint 0 goes out again."""
+    with own.client() as client:
+        plant = Plant(client)
+        plant.wait_armed()
+        unit = plant.describe["units"][0]
+        seen_from = observer(own.site, load_maps(own.site, []), unit["pcs"])
+        topic = f"revert of {unit['pcs']}"
+        if seen_from is None:
+            report.add(topic, SKIPPED, "its buses exist only inside the site's own processes")
+            return
+        device, port, same = seen_from
+        point = f"{device.name}.power_w"
+        with client.lease("maintenance", LEASE_S) as lease:
+            plant.move(lease, 0.0, 1.0)
+            rest_w = plant.value(point)
+            plant.move(lease, task.power_w, max(1.0, task.hold_s / 2))
+            held_w = plant.value(point)
+            say("falling silent, as a crashed controller would ...")
+            begin = own.silence()
+            lease.lost = "the core was silenced by this test"
+    if rest_w is None or held_w is None:
+        report.add(topic, UNCLEAR, f"{point} could not be read before the silence")
+        return
+    try:
+        reader = PowerReader(port, device, load_maps(own.site, [])[device.name])
+    except ToolError as why:
+        report.add(topic, UNCLEAR, f"{why}")
+        return
+    try:
+        rows = watch(reader, begin, task.revert_s, lambda seen: reverted_after(seen, held_w, rest_w) is not None)
+    finally:
+        reader.close()
+    judge_silence(own, unit["pcs"], rows, held_w, rest_w, f"{reader.where}{', the same bus' if same else ''}", report)
+
+
+def judge_silence(
+    own: OwnRun, pcs: str, rows: list[tuple[float, float]], held_w: float, rest_w: float, where: str, report: Report
+) -> None:
+    """The line about the revert time."""
+    topic = f"revert of {pcs}"
+    after_s = reverted_after(rows, held_w, rest_w)
+    device = next(one for one in own.site.device if one.name == pcs)
+    found = load_maps(own.site, [])[pcs]
+    asked = device.options.get("revert_s", found.number["revert_s"].default if "revert_s" in found.number else None)
+    resend_s = max((one.resend_ms for one in found.command if one.kind == "setpoint_w"), default=0) / 1e3
+    if rows:
+        t, values = (np.array(column) for column in zip(*rows, strict=True))
+        caption = f"Seen at {where}. At 0 s the core was killed; its last setpoint was up to {resend_s:g} s older."
+        report.plots.append(
+            plot(t, {"grid meter" if device.name not in where else "converter": values}, "Silence", caption)
+        )
+    if after_s is None:
+        gone = f"{rows[-1][0]:.0f} s" if rows else "no reading"
+        remedy = "set the converter's own watchdog; without it a dead controller leaves its last setpoint"
+        report.add(topic, FINDING, f"had not fallen back after {gone} of silence (seen at {where})", remedy)
+        return
+    report.figure(f"{pcs} fell back after the controller's death, s", after_s, 2)
+    report.tables.setdefault("commissioning", {})["pcs_revert_ms"] = round(after_s * 1e3)
+    older = f"last setpoint up to {resend_s:g} s before"
+    said = f"fell back {after_s:.2f} s after the controller died ({older}), seen at {where}"
+    if asked is not None and after_s > float(asked) + REVERT_SLACK_S:
+        report.add(
+            topic,
+            FINDING,
+            f"{said}; asked for {float(asked):g} s",
+            "the converter did not take the time that its map writes",
+        )
+    else:
+        report.add(topic, OK, said + (f"; asked for {float(asked):g} s" if asked is not None else ""))

@@ -1,0 +1,243 @@
+"""Steps of a commissioning that add their lines to the report: BMS and motion. The last, silence, is in `revert`."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tidegate.config.site import Site
+from tidegate.runtime.client import LeaseHeld
+from tidegate.runtime.commissioning import measure
+from tidegate.runtime.commissioning.measure import CROSSED, MISSING, REVERSED, RIGHT, Edge
+from tidegate.runtime.commissioning.plant import Plant, Recording, order
+from tidegate.runtime.commissioning.protocol import FINDING, OK, SKIPPED, UNCLEAR, Report, plot
+
+STEPS = ("bms", "signs", "phases", "lag", "meter", "revert")
+MOVING = ("signs", "phases", "lag", "meter")
+PHASES = ("power_l1_w", "power_l2_w", "power_l3_w")
+BMS_POINTS = ("charge_a_max", "discharge_a_max", "charge_w_max", "discharge_w_max", "pack_v", "soc", "alarm")
+RAMP_S, RAMP_STEP_S = 4.0, 0.05
+NOISE_PARTS = 5.0  # a step should be so many times what the meter does by itself
+GAIN_OFF_MAX = 0.1
+Say = Callable[[str], None]
+
+
+@dataclass
+class Task:
+    """What is to be done, and with how much."""
+
+    site: Site
+    power_w: float
+    hold_s: float
+    repeats: int
+    skip: frozenset[str]
+    revert_s: float
+
+
+def bms(plant: Plant, task: Task, report: Report) -> None:
+    """What each BMS allows now, beside the nameplate in the site file."""
+    for unit in plant.describe["units"]:
+        name, topic = unit["bms"], f"BMS {unit['bms']}"
+        read = {key: plant.value(f"{name}.{key}") for key in BMS_POINTS}
+        storage = next(one for one in task.site.storage if one.name == unit["name"])
+        said, worst = [], OK
+        for way in ("charge", "discharge"):
+            amps, volt = read[f"{way}_a_max"], read["pack_v"]
+            allowed = read[f"{way}_w_max"]
+            if allowed is None and amps is not None and volt is not None:
+                allowed = amps * volt
+            if allowed is None:
+                continue
+            plate = float(getattr(storage, f"{way}_w_max"))
+            report.figure(f"{name} allows to {way}, W", allowed, 0)
+            said.append(f"{way} {allowed / 1e3:.1f} kW (nameplate {plate / 1e3:g} kW)")
+            worst = FINDING if allowed <= 0 else worst
+        if read["soc"] is not None:
+            said.append(f"at {read['soc'] * 100:.0f} % state of charge")
+            report.figure(f"{name} state of charge", read["soc"], 3)
+        if read["alarm"]:
+            worst = FINDING
+            said.append(f"alarm bits {int(read['alarm']):#x}")
+        remedy = "see the BMS; the gate allows no more than it does" if worst == FINDING else ""
+        if said:
+            report.add(topic, worst, "allows " + ", ".join(said), remedy)
+        else:
+            report.add(topic, UNCLEAR, "sends no limits that could be read")
+
+
+@dataclass
+class Motion:
+    """What the plant did while it was moved."""
+
+    t: np.ndarray
+    seen: dict[str, np.ndarray]
+    edges: list[Edge]
+    ramp: tuple[float, float]
+    every_ms: float
+
+
+def move(plant: Plant, lease: LeaseHeld, task: Task, names: list[str], say: Say) -> Motion:
+    """Rest, steps to both sides, a slow ramp; all of it recorded. Raises SetupError if the site trips."""
+    levels = [task.power_w, 0.0, -task.power_w, 0.0] * task.repeats
+    took = (len(levels) + 1) * task.hold_s + RAMP_S
+    say(f"moving by {task.power_w:.0f} W to both sides for {took:.0f} s ...")
+    with Recording(plant.client, names) as recording:
+        times = [plant.move(lease, 0.0, task.hold_s)]
+        times += [plant.move(lease, level, task.hold_s) for level in levels]
+        begin_ns = int(order(lease, 0.0, 1.0)["t_ns"])
+        count = round(RAMP_S / RAMP_STEP_S)
+        began = time.monotonic()
+        for i in range(1, count + 1):
+            order(lease, task.power_w * triangle(i / count), 1.0)
+            time.sleep(max(0.0, began + i * RAMP_STEP_S - time.monotonic()))
+        end_ns = int(order(lease, 0.0, 1.0)["t_ns"])
+        plant.check()
+        time.sleep(0.3)
+    t0 = times[0]
+    t, seen = recording.arrays(t0)
+    at = [(t_ns - t0) / 1e9 for t_ns in times]
+    begin_s, end_s = (begin_ns - t0) / 1e9, (end_ns - t0) / 1e9
+    return Motion(t, seen, measure.edges(at, begin_s), (begin_s, end_s), float(np.median(np.diff(t)) * 1e3))
+
+
+def triangle(part: float) -> float:
+    """0, +1, -1, 0 over a whole."""
+    if part < 0.25:
+        return 4 * part
+    return 2 - 4 * part if part < 0.75 else 4 * part - 4
+
+
+def moving(plant: Plant, lease: LeaseHeld, task: Task, report: Report, say: Say) -> None:
+    """Signs, phases, lag, delay and interval out of one motion."""
+    grid = plant.device("grid-meter")[0]["name"]
+    phases = [f"{grid}.{name}" for name in PHASES]
+    has_phases = all(plant.value(name) is not None for name in phases)
+    units = plant.describe["units"]
+    points = [f"unit{i}.setpoint_w" for i in range(len(units))] + [f"{unit['pcs']}.power_w" for unit in units]
+    made = move(plant, lease, task, [*points, f"{grid}.power_w", *(phases if has_phases else [])], say)
+    ess = np.sum([made.seen[f"{unit['pcs']}.power_w"] for unit in units], axis=0)
+    report.figure("test power, W", task.power_w, 0)
+    report.figure("snapshots apart, ms", made.every_ms, 2)
+    setpoint = np.sum([made.seen[f"unit{i}.setpoint_w"] for i in range(len(units))], axis=0)
+    shown = {"setpoint": setpoint, "converter": ess, "grid meter": made.seen[f"{grid}.power_w"]}
+    caption = "Battery power: + discharge. Grid: + import; a load that stands still lies between the two."
+    report.plots.append(plot(made.t, shown, "Steps and ramp", caption))
+    if "signs" not in task.skip:
+        signs(made, ess, grid, task, report)
+    if "phases" not in task.skip:
+        phase_signs(made, ess, grid, phases if has_phases else [], task, report)
+    if "lag" not in task.skip:
+        for i, unit in enumerate(units):
+            lags(made, i, unit["pcs"], report)
+    if "meter" not in task.skip:
+        meter(made, ess, grid, report)
+
+
+def signs(made: Motion, ess: np.ndarray, grid: str, task: Task, report: Report) -> None:
+    """Which way the grid meter's transformers face."""
+    seen = made.seen[f"{grid}.power_w"]
+    noise = float(np.nanstd(seen[(made.t >= 0) & (made.t < made.edges[0].t_s)]))
+    report.figure(f"{grid} by itself while the battery rested, W rms", noise)
+    found = measure.shares(made.t, ess, seen, made.edges, task.power_w)
+    topic, verdict = f"CT of {grid}", measure.judge_total(found)
+    if not len(found):
+        report.add(topic, UNCLEAR, "the converter did not follow its setpoint, so nothing could be seen",
+                   "see the line about the converter, `tidegate why`")  # fmt: skip
+        return
+    share = float(np.median(found))
+    report.figure(f"{grid} shows of a step", share, 3)
+    said = f"shows {share:+.0%} of the battery's steps (median of {len(found)} edges)"
+    if verdict == RIGHT:
+        report.add(topic, OK, f"{said}: import falls when the battery gives")
+    elif verdict == REVERSED:
+        inverted = next(one.invert for one in task.site.device if one.name == grid)
+        report.devices[grid] = {"invert": not inverted}
+        report.add(topic, FINDING, f"{said}: its transformers face the other way",
+                   f"invert = {str(not inverted).lower()} in the site file, or turn all three round")  # fmt: skip
+    elif verdict == MISSING:
+        report.add(topic, FINDING, f"{said}: it does not see this cabinet",
+                   "its transformers belong around the connection that cabinet and load share")  # fmt: skip
+    else:
+        calm = task.power_w < NOISE_PARTS * noise
+        remedy = "give more --power, or a calmer hour" if calm else "see the phases; one transformer may face back"
+        report.add(topic, UNCLEAR, said, remedy)
+
+
+def phase_signs(made: Motion, ess: np.ndarray, grid: str, points: list[str], task: Task, report: Report) -> None:
+    """Each phase's transformer, and whether it sits on the phase of its voltage."""
+    topic = f"phases of {grid}"
+    if not points:
+        report.add(topic, SKIPPED, "its map has no power by phase")
+        return
+    slow_s = next(one.poll_slow_ms for one in task.site.device if one.name == grid) / 1e3
+    if task.hold_s * (1 - measure.SETTLED) < slow_s:
+        least = slow_s / (1 - measure.SETTLED)
+        report.add(topic, UNCLEAR, f"read every {slow_s:g} s, steps of {task.hold_s:g} s are too short for that",
+                   f"give --hold {least:.1f} or more")  # fmt: skip
+        return
+    found = [measure.shares(made.t, ess, made.seen[name], made.edges, task.power_w) for name in points]
+    verdicts = measure.judge_phases(found)
+    for name, one in zip(points, found, strict=True):
+        if len(one):
+            report.figure(f"{name} shows of a step", float(np.median(one)), 3)
+    words = {
+        RIGHT: "right",
+        REVERSED: "reversed",
+        CROSSED: "on another phase than its voltage",
+        MISSING: "shows nothing",
+    }
+    said = ", ".join(f"L{i} {words.get(one, 'unclear')}" for i, one in enumerate(verdicts, 1))
+    if all(one == RIGHT for one in verdicts):
+        report.add(topic, OK, said)
+    elif all(one == REVERSED for one in verdicts):
+        report.add(topic, FINDING, said, "as the sum: see above")
+    elif any(one in words and one != RIGHT for one in verdicts):
+        report.add(
+            topic, FINDING, said, "turn or move these transformers; a key of the site file cannot mend one phase"
+        )
+    else:
+        report.add(topic, UNCLEAR, said, "give more --power, or a calmer hour")
+
+
+def lags(made: Motion, number: int, pcs: str, report: Report) -> None:
+    """How a converter follows its setpoint."""
+    found = measure.lag(made.t, made.seen[f"unit{number}.setpoint_w"], made.seen[f"{pcs}.power_w"], made.edges)
+    topic = f"converter {pcs}"
+    if not np.isfinite(found.lag63_ms):
+        report.add(topic, FINDING, "did not follow the steps", "remote mode? `tidegate get " + pcs + ".`")
+        return
+    for name, value in (("63 % after", found.lag63_ms), ("90 % after", found.lag90_ms), ("dead time", found.dead_ms),
+                        ("time constant", found.tau_ms)):  # fmt: skip
+        report.figure(f"{pcs} {name}, ms", value)
+    report.figure(f"{pcs} gives of what is ordered", found.gain, 3)
+    said = f"63 % of a step after {found.lag63_ms:.0f} ms, 90 % after {found.lag90_ms:.0f} ms, gives {found.gain:.1%}"
+    wrong = abs(found.gain - 1) > GAIN_OFF_MAX
+    report.add(topic, FINDING if wrong else OK, said, "its map's scale or the converter's own limit" if wrong else "")
+    if number == 0:
+        report.tables.setdefault("control", {})["pcs_tau_ms"] = round(found.tau_ms, 1)
+        report.tables.setdefault("commissioning", {})["pcs_lag_ms"] = round(found.lag63_ms, 1)
+
+
+def meter(made: Motion, ess: np.ndarray, grid: str, report: Report) -> None:
+    """How often the grid meter's reading changes, and how much later than the converter's it comes."""
+    late, wide = measure.delay_ms(made.t, ess, -made.seen[f"{grid}.power_w"], made.edges)
+    if not np.isfinite(late):
+        late, wide = measure.delay_ms(made.t, ess, made.seen[f"{grid}.power_w"], made.edges)
+    every = measure.interval_ms(made.t, made.seen[f"{grid}.power_w"], made.ramp)
+    said = []
+    table = report.tables.setdefault("commissioning", {})
+    if np.isfinite(every):
+        report.figure(f"{grid} new value every, ms", every)
+        table["meter_interval_ms"] = round(every, 1)
+        said.append(f"a new value every {every:.0f} ms")
+    if np.isfinite(late):
+        report.figure(f"{grid} later than the converter's reading, ms", late)
+        report.figure(f"{grid} spread of that, ms", wide)
+        table["meter_delay_ms"] = round(late, 1)
+        report.tables.setdefault("control", {})["meter_latency_ms"] = round(max(0.0, late), 1)
+        said.append(f"half of a step {late:+.0f} ms after the converter's own reading (spread {wide:.0f} ms)")
+    if said:
+        report.add(f"meter {grid}", OK, ", ".join(said))
+    else:
+        report.add(f"meter {grid}", UNCLEAR, "showed too little of the motion", "give more --power or --hold")
