@@ -14,6 +14,7 @@ from tidegate.runtime.commissioning.answers import SetupError
 EXIT_NOT_RUNNING = 69
 EXIT_PLANT = 70
 ARMED_S = 30.0
+MOVES = ("run", "derated")  # modes in which the battery follows; a late cycle derates and clears by itself
 LEASE_S = 0.5  # an order outlives us by three of these
 
 
@@ -67,7 +68,7 @@ class Plant:
         self.client = client
         self.describe = client.describe()
         self.names = [row["name"] for row in self.describe["points"]]
-        self.units = [row["name"] for row in self.describe["units"]]
+        self.derated: set[str] = set()  # faults that derated the site while it was moved
 
     def device(self, role: str) -> list[dict[str, Any]]:
         """Devices of a role."""
@@ -80,16 +81,18 @@ class Plant:
     def wait_armed(self) -> None:
         """Wait until the site runs. Raises SetupError with what keeps it from that."""
         until = time.monotonic() + ARMED_S
-        while (why := self.client.why())["mode"] != "run":
+        while (why := self.client.why())["mode"] not in MOVES:
             if time.monotonic() > until:
                 raise SetupError(not_armed(why), EXIT_PLANT)
             time.sleep(0.1)
 
     def check(self) -> None:
-        """Raise SetupError if the site tripped or somebody stopped it."""
+        """Raise SetupError if the site tripped or somebody stopped it; note what derated it."""
         why = self.client.why()
-        if why["mode"] != "run":
+        if why["mode"] not in MOVES:
             raise SetupError(not_armed(why), EXIT_PLANT)
+        if why["mode"] == "derated":
+            self.derated |= set(why["faults"]) or {"no fault named"}
 
     def move(self, lease: LeaseHeld, power_w: float, hold_s: float) -> int:
         """Order a power and hold it; gives the core's time of the order. Raises SetupError if the site trips."""

@@ -116,6 +116,10 @@ def moving(plant: Plant, lease: LeaseHeld, task: Task, report: Report, say: Say)
     units = plant.describe["units"]
     points = [f"unit{i}.setpoint_w" for i in range(len(units))] + [f"{unit['pcs']}.power_w" for unit in units]
     made = move(plant, lease, task, [*points, f"{grid}.power_w", *(phases if has_phases else [])], say)
+    if plant.derated:
+        faults = ", ".join(sorted(plant.derated))
+        report.add("derated", UNCLEAR, f"while it moved: {faults}; power was limited at times",
+                   "repeat it once `tidegate doctor` finds nothing to mend")  # fmt: skip
     ess = np.sum([made.seen[f"{unit['pcs']}.power_w"] for unit in units], axis=0)
     report.figure("test power, W", task.power_w, 0)
     report.figure("snapshots apart, ms", made.every_ms, 2)

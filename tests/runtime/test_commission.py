@@ -16,6 +16,7 @@ from tidegate.runtime.client import Client
 from tidegate.runtime.commissioning import measure, ownrun, sitefile
 from tidegate.runtime.commissioning.answers import SetupError
 from tidegate.runtime.commissioning.measure import CROSSED, MISSING, REVERSED, RIGHT, UNCLEAR
+from tidegate.runtime.commissioning.plant import Plant
 from tidegate.runtime.commissioning.protocol import Report, html, signed, verify
 from tidegate.runtime.commissioning.revert import reverted_after
 from tidegate.runtime.device_key import DeviceKey, signed_by
@@ -227,6 +228,35 @@ def test_without_a_gateway_both_remedies_are_named(tmp_path):
 def test_what_cannot_be_is_refused_in_one_line(tmp_path, words, code, said):
     done = tidegate("commission", *words, "--yes", folder=tmp_path)
     assert done.returncode == code and said in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+class Answering:
+    """A client whose site is in the modes given, one after the other."""
+
+    def __init__(self, *modes):
+        self.modes = list(modes)
+
+    def describe(self):
+        return {"points": [], "units": [], "devices": []}
+
+    def why(self):
+        mode = self.modes.pop(0) if len(self.modes) > 1 else self.modes[0]
+        return {
+            "mode": mode,
+            "faults": ["unit0 loop_late"] if mode == "derated" else [],
+            "latches": [],
+            "stopped": False,
+        }
+
+
+def test_a_late_cycle_is_noted_and_a_trip_ends_it():
+    plant = Plant(Answering("run", "derated", "tripped"))
+    plant.check()
+    assert not plant.derated
+    plant.check()
+    assert plant.derated == {"unit0 loop_late"}
+    with pytest.raises(SetupError, match="mode tripped"):
+        plant.check()
 
 
 # ------------------------------------------------------------------------------------------------- a live plant
