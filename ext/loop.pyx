@@ -380,6 +380,16 @@ cdef class Core:
         with nogil:
             core_cycle(self.core, t_ns, dt_ns, number)
 
+    def put_points(self, uint32_t first, const unsigned char[::1] points not None):
+        """Lay readings over the image from point `first` on, as the buses would before a cycle. For tests and replays."""
+        cdef size_t count = <size_t>points.shape[0] // sizeof(point_t)
+        if count * sizeof(point_t) != <size_t>points.shape[0]:
+            raise ValueError(f"points: {points.shape[0]} bytes, expected a multiple of {sizeof(point_t)}")
+        if first + count > self.core.program.n_points:
+            raise IndexError(f"points {first} to {first + count}: this site has {self.core.program.n_points}")
+        if count:
+            memcpy(&self.core.image[first], &points[0], count * sizeof(point_t))
+
     def run(self, double stop_wait_s=1.0):
         """Cycle on the wall clock until `stop`; setpoint 0 goes out first. Releases the GIL for all that time."""
         with nogil:
