@@ -25,6 +25,7 @@ bench: build
 
 #: make world     overlapping faults from many seeds against the whole site in virtual time, 10^8 cycles (CYCLES=1e9 for more)
 world: build
+	@$(PY) tests/world/reaction.py --alarms 10000 --silences 1000
 	@$(PY) tests/world/campaign.py --seeds 1:2 --cycles $(or $(CYCLES),1e8)
 
 #: make fuzz      10^7 executions of each parser under sanitizers (clang's libFuzzer)

@@ -19,6 +19,14 @@ def summary(blob: bytes) -> list[str]:
     for plan in said["plan"]:
         fast = f", fast points every {plan['round_us'] / 1e3:.3g} ms" if plan["round_us"] else ""
         lines.append(f"port {plan['port']}: timed polls take {plan['share']:.0%} of the line{fast}")
+        if plan["zero_us"]:
+            lines.append(
+                f"port {plan['port']}: 0 W is on the wire within {plan['zero_us'] / 1e3:.3g} ms of an alarm, within "
+                f"{plan['zero_timeout_us'] / 1e3:.3g} ms when a reply is missing just then"
+            )
+    if said["silence_us"]:
+        silent = ", ".join(f"{name} {us / 1e3:.4g} ms" for name, us in said["silence_us"].items())
+        lines.append(f"setpoint 0 after silence of: {silent}")
     for device in said["devices"]:
         lines += [f"doubt about {device['name']} ({device['map']}): {doubt}" for doubt in device["doubts"]]
     lines.append(f"program {said['sha256']}")

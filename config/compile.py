@@ -199,7 +199,7 @@ class Compiler:
                 for d in self.devices
                 if d.bus == serial.name and self.maps[d.name].bus == "serial"
             ]
-            plan = port_plan(serial, users, self.problems)
+            plan = port_plan(serial, users, self.problems, self.site.site.period_us * 1000)
             self.plans.append(plan)
             slaves = [self._slave(device, found, plan) for device, found in users]
             rule = serial.gap if isinstance(serial.gap, str) else "fixed"
@@ -444,11 +444,14 @@ class Compiler:
                 for device in self.devices
                 for command in self.maps[device.name].command
             ],
+            "silence_us": self.silence_us(),
             "plan": [
                 {
                     "port": plan.port,
                     "share": round(plan.share, 4),
                     "round_us": round(plan.round_ns / 1e3),
+                    "zero_us": math.ceil(plan.zero_ns / 1e3),
+                    "zero_timeout_us": math.ceil(plan.zero_timeout_ns / 1e3),
                     "blocks": [
                         {
                             "device": b.device,
@@ -465,6 +468,21 @@ class Compiler:
                 for plan in self.plans
             ],
         }
+
+    def silence_us(self) -> dict[str, int]:
+        """Device -> longest time from its last word to setpoint 0: the age of what the gate needs, and a cycle."""
+        needed = {"bms": ("soc", "pack_v", "charge_a_max", "discharge_a_max"), "pcs": ("power_w",)}
+        bounds = {}
+        for number, device in enumerate(self.site.device):
+            names = needed.get(device.role, ("power_w",) if device.role == "grid-meter" else ())
+            ages = [
+                point["age_max_ns"]
+                for point in self.points
+                if point["device"] == number and point["age_max_ns"] and point["name"].partition(".")[2] in names
+            ]
+            if ages:
+                bounds[device.name] = math.ceil((min(ages) + self.site.site.period_us * 1000) / 1e3)
+        return bounds
 
     def _described(self, device: Device) -> dict[str, Any]:
         found = self.maps[device.name]

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from tidegate.config.site import Device, Serial
-from tidegate.hal.map_schema import DeviceMap, Point
+from tidegate.hal.map_schema import Command, DeviceMap, Point
 
 SHARE_MAX = 0.8  # of the line for timed polls; the rest belongs to writes, repeats and what polls as often as it can
 ROUND_MAX_NS = 1_000_000_000  # a control that sees the grid less than once a second is no control
@@ -40,6 +40,10 @@ class PortPlan:
     port: str
     blocks: list[Block] = field(default_factory=list)
     write_ns: int = 0  # one setpoint write to each converter on the port
+    # From a cause in the core's inputs to the last byte of setpoint 0: while devices answer, and when the transaction
+    # in flight and other converters' writes, which may come first, run into time-outs. 0 = no converter here.
+    zero_ns: int = 0
+    zero_timeout_ns: int = 0
 
     @property
     def share(self) -> float:
@@ -83,6 +87,12 @@ def transaction_ns(serial: Serial, device: Device, found: DeviceMap, request: in
     silence = gap_ns(serial)
     answer = max(silence, latency_ns(device, found))
     return round((request + reply) * char_ns(serial) + answer + max(silence, turnaround_ns(device, found)))
+
+
+def _write_bytes(command: Command) -> tuple[int, int]:
+    """(request, reply) bytes of a write."""
+    data = 2 * command.words
+    return {16: (9 + data, 8), 15: (10, 8), 22: (10, 10), 23: (13 + data, 5 + data)}.get(command.function, (8, 8))
 
 
 def _reply_bytes(function: int, count: int) -> int:
@@ -181,15 +191,51 @@ def device_blocks(serial: Serial, device: Device, found: DeviceMap, problems: li
     return timed
 
 
-def port_plan(serial: Serial, devices: list[tuple[Device, DeviceMap]], problems: list[str]) -> PortPlan:
+def port_plan(
+    serial: Serial, devices: list[tuple[Device, DeviceMap]], problems: list[str], period_ns: int = 1_000_000
+) -> PortPlan:
     """The plan of one port. A plan that the line cannot carry adds a line to `problems` that says what to change."""
     plan = PortPlan(serial.name)
     for device, found in devices:
         plan.blocks += device_blocks(serial, device, found, problems)
         if any(command.kind == "setpoint_w" for command in found.command):
             plan.write_ns += transaction_ns(serial, device, found, WRITE_REQUEST_BYTES, WRITE_REPLY_BYTES)
+    plan.zero_ns, plan.zero_timeout_ns = _zero_ns(serial, devices, plan, period_ns)
     problems += _overload(serial, plan)
     return plan
+
+
+def _zero_ns(
+    serial: Serial, devices: list[tuple[Device, DeviceMap]], plan: PortPlan, period_ns: int
+) -> tuple[int, int]:
+    """(while devices answer, with a time-out): two cycles, the longest transaction in flight, the setpoint's frame.
+
+    A reply's time-out runs to its first byte; its length follows. Converters that share the port are told one by one,
+    so the last of them waits for the writes of all others.
+    """
+    byte_ns = char_ns(serial)
+    longest, others, frame = [0.0, 0.0], [0.0, 0.0], 0.0
+    setpoints = []
+    for device, found in devices:
+        timeout = 1e6 * (device.timeout_ms or found.modbus.timeout_ms)
+        sizes = [(REQUEST_BYTES, _reply_bytes(b.function, b.count)) for b in plan.blocks if b.device == device.name]
+        for request, reply in sizes + [_write_bytes(command) for command in found.command]:
+            answered = float(transaction_ns(serial, device, found, request, reply))
+            silence = max(gap_ns(serial), turnaround_ns(device, found))
+            timed_out = (request + reply) * byte_ns + timeout + silence
+            longest = [max(longest[0], answered), max(longest[1], timed_out, answered)]
+        for command in found.command:
+            if command.kind == "setpoint_w":
+                request, reply = _write_bytes(command)
+                frame = max(frame, request * byte_ns)
+                setpoints.append((transaction_ns(serial, device, found, request, reply), timeout))
+    if not setpoints:
+        return 0, 0
+    setpoints.remove(min(setpoints))
+    for answered, timeout in setpoints:
+        others = [others[0] + answered, others[1] + answered + timeout]
+    bounds = [math.ceil(2 * period_ns + busy + wait + frame) for busy, wait in zip(longest, others, strict=True)]
+    return bounds[0], bounds[1]
 
 
 def _ms(ns: float) -> str:
