@@ -3,8 +3,10 @@
 import copy
 import json
 import os
+import re
 import tomllib
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -315,3 +317,11 @@ def test_a_whole_week_of_slots_is_good_and_stands_in_the_description(tmp_path):
     described = program.describe(compile_site(load_site(write(tmp_path, text))))
     assert [slot["name"] for slot in described["schedule"]] == ["slot0", "slot1"]
     assert described["control"]["demand_billing"] == "year"
+
+
+def test_the_calendar_on_the_page_is_a_good_one(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "site-file.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"## What holds when.*?```toml\n(.*?)```", page, flags=re.S)
+    site = load_site(write(tmp_path, DEMO + "\n" + block))
+    compile_site(site)
+    assert [slot.name for slot in site.schedule] == ["night-charge", "evening-peak"]
