@@ -23,8 +23,9 @@ bench: build
 	@mkdir -p build/bench
 	@for script in tests/bench/bench_*.py; do echo "== $$script"; $(PY) $$script --out build/bench || exit 1; done
 
-#: make world     overlapping faults from many seeds against the whole site in virtual time, 10^8 cycles (CYCLES=1e9 for more)
+#: make world     faults against the whole site in virtual time: -O0 and -O2 agree, answer times, 10^8 cycles (CYCLES=1e9)
 world: build
+	@$(PY) tests/world/same_bytes.py
 	@$(PY) tests/world/reaction.py --alarms 10000 --silences 1000
 	@$(PY) tests/world/campaign.py --seeds 1:2 --cycles $(or $(CYCLES),1e8)
 
