@@ -32,6 +32,7 @@ world: build
 #: make fuzz      10^7 executions of each parser under sanitizers (clang's libFuzzer)
 fuzz: build
 	@$(PY) tests/fuzz/run_storm.py
+	@$(PY) tests/fuzz/fuzz_console.py --lines 10000000
 	@tests/fuzz/run.sh -n 10000000 || { status=$$?; [ $$status -eq 77 ] && echo "fuzz: skipped"; }
 
 #: make test-vm   the CAN and serial code on a PREEMPT_RT kernel with real drivers, under QEMU

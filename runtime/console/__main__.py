@@ -5,7 +5,6 @@ With --port it serves a serial line for ever; without, the terminal it runs in.
 
 import argparse
 import contextlib
-import os
 import signal
 import sys
 import time
@@ -46,7 +45,7 @@ class Console:
 
     def session(self, line: Line) -> Session:
         place = Place(
-            os.path.basename(line.name),
+            line.name.removeprefix("/dev/"),
             self.folder,
             site=self.args.site,
             carrier=line.carrier,

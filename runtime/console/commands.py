@@ -179,13 +179,13 @@ def config_apply(session: "Session", named: Named) -> Flow:
     )
     if wider:
         must_be_idle(session, wider)
+    keys = ", ".join(sorted({line[1:].split("=")[0].strip() for line in made.diff() if line[:1] == "+" != line[1:2]}))
     try:
         made.apply()
     except SiteError as why:
         raise Refusal(f"not applied: {why.problems[0]}") from None
     except OSError as why:
         raise Refusal(f"not applied, the old file stands: {why.strerror}") from None
-    keys = ", ".join(sorted({line.split("=")[0].strip("+ ") for line in made.diff() if line.startswith("+")}))
     session.note("config", f"{made.path.name} changed {keys}".strip())
     session.staged = None
     session.say("written")

@@ -66,7 +66,7 @@ def _sit(session: "Session", user: Any) -> None:
         raise Refusal(f"{clean(holder)} is logged in; one at a time, and stop works for both")
     session.user = user
     session.note("login", user.role)
-    session.say(f"{user.name}, role {user.role}. status shows the cabinet, alarms what is wrong, ? what can be typed.")
+    session.say(f"{user.name}, role {user.role}. status, alarms, and ? for more")
 
 
 def _first_user(session: "Session") -> Flow:

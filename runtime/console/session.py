@@ -153,10 +153,13 @@ class Session:
         """Put lines out, through the pager. Whatever is in them, no control character leaves."""
         width = max(20, self.terminal.columns - 1)
         for line in lines:
-            plain = clean(line)
-            self._lines.append(plain[:width])
-            for at in range(width, len(plain), width - 2):
-                self._lines.append("  " + plain[at : at + width - 2])
+            left = clean(line)
+            while len(left) > width:
+                cut = left.rfind(" ", width // 2, width + 1)
+                cut = cut if cut > 0 else width
+                self._lines.append(left[:cut].rstrip())
+                left = "  " + left[cut:].lstrip()
+            self._lines.append(left)
 
     def _pump(self) -> None:
         """Send what fits the page."""

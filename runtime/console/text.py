@@ -22,7 +22,7 @@ def power(value_w: float | None) -> str:
         return "--.- kW"
     if abs(value_w) >= 999_950:
         return f"{value_w / 1e6:+.2f} MW"
-    return f"{value_w / 1e3 + 0.0:+.1f} kW"
+    return f"{round(value_w / 1e3, 1) + 0.0:+.1f} kW"  # no -0.0
 
 
 def plain_power(value_w: float | None) -> str:

@@ -216,7 +216,7 @@ class SlowTerminal:
         self.sent += len(text)
         os.write(self.master, text.encode())
 
-    def expect(self, text: str, timeout_s: float = 60.0) -> str:
+    def expect(self, text: str, timeout_s: float = 30.0) -> str:
         """Wait for text in what came since the last `send`."""
         until_s = time.monotonic() + timeout_s
         while True:
@@ -240,7 +240,7 @@ class SlowTerminal:
         self.send(f"login {name}\r")
         self.expect("Password: ")
         self.send(password + "\r")
-        self.expect("what can be typed")
+        self.expect("> ")
 
     def close(self) -> None:
         for fd in (self.master, self.slave):
