@@ -170,8 +170,9 @@ def main() -> int:
     )
     options = parser.parse_args()
     if options.seed is not None:
-        show(run(options.seed, shrink(options.seed) if options.shrink else None))
-        return 0
+        found = run(options.seed, shrink(options.seed) if options.shrink else None)
+        show(found)
+        return 1 if found["failed"] else 0
     first, behind = (int(part) for part in options.seeds.split(":"))
     started, cycles, cpu_s, bad, seed = time.monotonic(), 0, 0.0, 0, first
     while seed < behind or cycles < options.cycles:

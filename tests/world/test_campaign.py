@@ -1,5 +1,9 @@
 """A slice of the fault campaign; `make world` runs the long one. A failure prints the line that repeats it."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import campaign
 import numpy as np
 import pytest
@@ -7,6 +11,7 @@ import reaction
 
 from tidegate.hal.sim.virtual import VirtualPlant
 
+ROOT = Path(__file__).parents[2]
 SLICE = range(1, 215)  # 10 million cycles
 ALONE = (
     [(kind, "grid", span[1]) for kind, span in campaign.SERIAL.items()]
@@ -20,7 +25,13 @@ ALONE = (
 
 
 def test_seeded_faults_break_no_rule_and_the_site_comes_back():
-    bad = [found for seed in SLICE if (found := campaign.run(seed))["failed"]]
+    bad, cycles = [], 0
+    for seed in SLICE:
+        found = campaign.run(seed)
+        cycles += found["checks"]["cycles"]  # those that the world has looked at
+        if found["failed"]:
+            bad.append(found)
+    assert cycles >= 10_000_000
     for found in bad:
         campaign.show(found)
     assert not bad, "again: " + "; ".join(campaign.repeat_line(found["seed"]) for found in bad)
@@ -36,6 +47,15 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others():
     first, again, other = campaign.run(7), campaign.run(7), campaign.run(8)
     assert first["sha256"] == again["sha256"] != other["sha256"]
     assert first["events"] == again["events"]
+
+
+def test_the_line_that_a_failure_prints_repeats_it_to_the_byte():
+    command = campaign.repeat_line(11).split()
+    again = subprocess.run([sys.executable, *command[1:]], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    found = campaign.run(11)
+    assert f"seed 11: all good; sha256 {found['sha256'][:16]}" in again.stdout
+    assert all(fault["kind"] in again.stdout for fault in found["faults"])
 
 
 def test_campaign_can_fail_and_shrinks_to_the_fault_that_did_it(monkeypatch, capsys):
