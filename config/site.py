@@ -269,7 +269,6 @@ class Carbon(Strict):
     prices: Annotated[str, Field(description="price table, path beside the site file")] | None = None
     price_per_kwh: Annotated[float, Field(ge=-100, le=100)] | None = None
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "EUR"
-    jobs: Annotated[str, Field(description="folder of job logs beside the site file")] | None = None
     embodied_kg: Annotated[float, Field(ge=0, le=1e9, description="CO2e of making the IT equipment")] | None = None
     embodied_years: Annotated[float, Field(gt=0, le=100, description="its expected life")] = 5.0
     slots: Annotated[int, Field(ge=1, le=10_000_000, description="GPUs, or what else jobs reserve, in all")] | None = (

@@ -110,7 +110,6 @@ def correct(
     factors: Factors | None = None,
     start_utc_s: int | None = None,
     end_utc_s: int | None = None,
-    true_up: str = "daily",
 ) -> Done:
     """Book anew what edits or restated factors change, from the first such period to the newest one.
 
@@ -128,6 +127,7 @@ def correct(
     if not methods:
         raise CorrectionError(f"{ledger.url}: no method is recorded; nothing was booked by a sidecar")
     nodes = nodes_from(methods[-1].body)
+    true_up = methods[-1].body.get("true_up", "daily")  # ledgers of before it was recorded knew no other
     accountant: Accountant | None = None
     rows: list[tuple[str, int, Mapping[str, Any]]] = []
     for entry in ledger.in_force("period"):

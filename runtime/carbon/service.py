@@ -90,6 +90,7 @@ class Sidecar:
             "period_s": period_s,
             "policy": self.accountant.method.policy,
             "losses": self.accountant.method.losses,
+            "true_up": self.accountant.true_up,
             "flows": {flow.name: [flow.kind, flow.register, flow.integral] for flow in self.nodes.flows},
             "storages": {
                 s.node: [s.energy_mwh, s.charge_ppm, s.discharge_ppm, s.standby_mw] for s in self.nodes.storages

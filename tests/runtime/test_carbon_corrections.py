@@ -131,3 +131,23 @@ def test_the_command_line_corrects_a_period(book, tmp_path):
     result = CliRunner().invoke(carbon, words)
     assert result.exit_code == 0 and "periods booked anew" in result.output, result.output
     assert CliRunner().invoke(carbon, [*words[:-1], "tomorrow grid.import 1"]).exit_code == 65
+
+
+def test_a_site_without_true_up_is_corrected_without_it(tmp_path):
+    """Over midnight, where another site would set its stock to the state of charge."""
+    early_s = 3 * 3600
+    records = [{**record, "utc_ns": record["utc_ns"] - early_s * 10**9} for record in RECORDS]
+    describe = {**DESCRIBE, "carbon": {"true_up": "never"}}
+    ledgers = []
+    for name, second in (("a", 210), ("twin", 180)):
+        hours = (200, second, 220, 230, 240, 250)
+        steps = [Step(HOUR - early_s + 3600 * i, HOUR - early_s + 3600 * (i + 1), g * G) for i, g in enumerate(hours)]
+        known = Factors(Series("GB", "average", "half hours", steps=steps).finish(), 500 * G, "fallback")
+        made = Sidecar(describe, Ledger(tmp_path / f"{name}.db"), known, Method("average"))
+        catch_up(made, Journal(records))
+        made.commit()
+        ledgers.append((made.ledger, known))
+    correct(ledgers[0][0], author="a", reason="the operator restated an hour", factors=ledgers[1][1])
+    a, b = (list(map(plain, ledger.in_force("period"))) for ledger, _ in ledgers)
+    assert a == b and any(body["start_utc_s"] < HOUR for body in a) and a[-1]["start_utc_s"] > HOUR
+    assert not any("TRUE_UP" in flag for body in a for flag in body["flags"])

@@ -278,3 +278,12 @@ def test_jobs_that_name_no_node_share_all_of_the_it_load():
     assert by_job(body)["a"][5] == by_job(body)["b"][5] == 9_000_000
     body = settled(bodies(), [work("a", 0, 900, node="mars")], [], ["it"])
     assert body["set_aside"] == ["node mars: no such load; its jobs are not counted"] and body["jobs"] == []
+
+
+def test_a_day_that_is_not_over_is_not_settled(tmp_path):
+    ledger = Ledger(tmp_path / "open.db")
+    rows = [("period", body["start_utc_s"], body) for body in bodies()]
+    ledger.append([("method", 0, {"kinds": {"it": "it"}}), *rows[:-1]])
+    assert settle(ledger, [work("a", 0, 3600)], [], DAY, DAY + 86_400) == 0
+    ledger.append(rows[-1:])
+    assert settle(ledger, [work("a", 0, 3600)], [], DAY, DAY + 86_400) == 1

@@ -32,7 +32,7 @@ class _Node:
 
 def settle(ledger: Ledger, works: Sequence[Work], aside: Sequence[str], start_utc_s: int, end_utc_s: int,
            sources: Iterable[Mapping[str, Any]] = ()) -> int:  # fmt: skip
-    """Append a settlement for each UTC day of [start, end) that has periods. -> days settled.
+    """Append a settlement for each UTC day of [start, end) that has periods and is over. -> days settled.
 
     A day that was settled before is settled anew by a newer entry. aside : what the readers could not use.
     """
@@ -43,11 +43,18 @@ def settle(ledger: Ledger, works: Sequence[Work], aside: Sequence[str], start_ut
     by_start = sorted(works, key=lambda work: work.start_utc_s)
     for day in range(start_utc_s // DAY_S * DAY_S, end_utc_s, DAY_S):
         bodies = [entry.body for entry in ledger.in_force("period", day, day + DAY_S)]
-        if bodies:
+        if bodies and _over(ledger, bodies[-1], day + DAY_S):
             mine = [w for w in by_start if w.start_utc_s < day + DAY_S and w.end_utc_s > day]
             rows.append(("job", day, settled(bodies, mine, aside, loads, list(sources))))
     ledger.append(rows)
     return len(rows)
+
+
+def _over(ledger: Ledger, last: Mapping[str, Any], end_utc_s: int) -> bool:
+    """Whether nothing more can be booked into a day: its last period ends with it, or a later one is booked."""
+    if last["start_utc_s"] + last["length_s"] >= end_utc_s:
+        return True
+    return next(iter(ledger.in_force("period", end_utc_s)), None) is not None
 
 
 def settled(bodies: Sequence[Mapping[str, Any]], works: Sequence[Work], aside: Sequence[str], loads: Sequence[str],
