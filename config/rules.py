@@ -11,6 +11,7 @@ from tidegate.config import slots
 
 Place = Callable[[tuple[int | str, ...]], str]
 
+STEP_W_MIN = 200  # of ext/cabinet.pxd
 METERS = ("grid-meter", "it-meter", "cooling-meter", "lighting-meter", "other-meter", "pv-meter", "generator-meter",
           "circuit-meter")  # fmt: skip
 
@@ -38,6 +39,7 @@ def cross_check(raw: dict[str, Any], place: Place) -> list[str]:
         *_check_buses(raw, place),
         *_check_roles(raw, place),
         *_check_storage(raw, place),
+        *_check_nameplates(raw, place),
         *_check_limits(raw, place),
         *_check_schedule(raw, place),
         *_check_blind(raw, place),
@@ -180,6 +182,37 @@ def _check_storage(raw: dict[str, Any], place: Place) -> list[str]:
         if row.get("role") in ("bms", "pcs") and row.get("name") not in used:
             problems.append(
                 f"{place(('device', i, 'role'))}: no [[storage]] names this {row['role']}; add one or remove it"
+            )
+    return problems
+
+
+def _check_nameplates(raw: dict[str, Any], place: Place) -> list[str]:
+    problems = []
+    plates: dict[tuple[str, Any], float] = {}
+    for i, row in enumerate(_rows(raw, "device")):
+        for key, role in (("nameplate_w_max", "pcs"), ("nameplate_a_max", "bms")):
+            plate = _number(row, key)
+            if plate is not None:
+                plates[(key, row.get("name"))] = plate
+                if row.get("role") != role:
+                    problems.append(f"{place(('device', i, key))}: only a {role} has one; remove the key")
+    for i, row in enumerate(_rows(raw, "storage")):
+        for key, plate_key, name in (
+            ("charge_w_max", "nameplate_w_max", row.get("pcs")),
+            ("discharge_w_max", "nameplate_w_max", row.get("pcs")),
+            ("charge_a_max", "nameplate_a_max", row.get("bms")),
+            ("discharge_a_max", "nameplate_a_max", row.get("bms")),
+        ):
+            limit, plate = _number(row, key), plates.get((plate_key, name))
+            if limit is not None and plate is not None and limit > plate:
+                problems.append(
+                    f"{place(('storage', i, key))}: {limit:g} is above {plate_key} = {plate:g} of {name}; lower it"
+                )
+        powers = [_number(row, key) for key in ("charge_w_max", "discharge_w_max")]
+        if all(power is not None and 0 < power < STEP_W_MIN for power in powers):
+            problems.append(
+                f"{place(('storage', i, 'discharge_w_max'))}: arming tests the converter with {STEP_W_MIN} W, so that "
+                f"the states ready and run could never be reached; raise charge_w_max or discharge_w_max to that"
             )
     return problems
 

@@ -99,6 +99,12 @@ class Device(Strict):
     timeout_ms: Millisecond | None = None
     latency_ms: Annotated[float, Field(ge=0, le=10_000, description="answer delay, for planning")] | None = None
     turnaround_ms: Annotated[float, Field(ge=0, le=10_000)] | None = None
+    nameplate_w_max: Annotated[float, Field(gt=0, le=2e6, description="of a converter, from its type plate")] | None = (
+        None
+    )
+    nameplate_a_max: Annotated[float, Field(gt=0, le=2e6, description="of a battery, from its type plate")] | None = (
+        None
+    )
     circuit_w_max: Watt | None = None
     circuit_storage: Annotated[tuple[str, ...], Field(description="storage units behind a circuit-meter")] = ()
 
