@@ -1,0 +1,145 @@
+"""docs/install.md: its try is typed line by line as a newcomer would, and what comes is compared with the page."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "install.md"
+NUMBER = re.compile(r"[+-]?\d[\d.,]*")
+WAIT_S = 60.0
+# What a machine lacks is its own affair: of these lines only the topic is compared, and these end with 1 or 2 for it.
+MACHINE = ("tidegate doctor",)
+# Orders take a moment to arm the site; a person would type these again.
+AGAIN = ("tidegate why",)
+
+
+@dataclass
+class Step:
+    """One command of the page, and the lines that it shows."""
+
+    words: str
+    shown: list[str] = field(default_factory=list)
+
+
+def steps() -> list[Step]:
+    """The commands of the page's console block."""
+    block = re.search(r"```console\n(.*?)```", PAGE.read_text(), re.S)
+    assert block
+    made: list[Step] = []
+    lines = iter(block[1].splitlines())
+    for line in lines:
+        if not line.startswith("$ "):
+            made[-1].shown.append(line)
+            continue
+        words = line[2:]
+        while words.endswith("\\"):
+            words = words[:-1] + next(lines)
+        made.append(Step(words))
+    return made
+
+
+def plain(line: str, topic_only: bool = False) -> str:
+    """A line without what differs from run to run: numbers, times, keys, folders."""
+    line = re.sub(r"signed by [0-9a-f]{64}", "signed by KEY", line)
+    line = re.sub(r"\d{8}T\d{6}Z", "TIME", line)
+    line = re.sub(r"ipc://\S+", "ENDPOINT", line)
+    line = re.sub(r"/dev/pts/\d+", "PTY", line)
+    if topic_only:
+        found = re.match(r"(ok|costs you|fix|unknown) +([^:]+):", line)
+        return found[2] if found else ""
+    return " ".join(NUMBER.sub("#", line).split())
+
+
+def missing(step: Step, said: str) -> str | None:
+    """The first line of the page that did not come, in order; None if all did."""
+    topics = step.words.startswith(MACHINE)
+    came = iter([plain(line, topics) for line in said.splitlines()])
+    for line in step.shown:
+        wanted = plain(line, topics)
+        if line != "..." and wanted and wanted not in came:
+            return line
+    return None
+
+
+class Shell:
+    """Types commands in one folder; those that end in & go on, and are ended at the end in reverse order."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        places = {"TIDEGATE_RUNTIME_DIR": str(folder / "run"), "TIDEGATE_STATE_DIR": str(folder / "state")}
+        self.env = {**os.environ, **places, "PATH": path, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
+        self.going: list[subprocess.Popen[str]] = []
+
+    def type(self, step: Step) -> str | None:
+        """Run it; gives the line of the page that did not come."""
+        if step.words.endswith("&"):
+            return self.start(step)
+        until = time.monotonic() + (WAIT_S if step.words.startswith(AGAIN) else 0.0)
+        while True:
+            done = subprocess.run(
+                step.words, shell=True, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=180,
+                stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+            lacks = missing(step, done.stdout)
+            allowed = (0, 1, 2) if step.words.startswith(MACHINE) else (0,)
+            if lacks is None and done.returncode in allowed:
+                return None
+            if time.monotonic() > until:
+                pytest.fail(f"$ {step.words}\ncode {done.returncode}\n{done.stdout}\n{done.stderr}\nnot seen: {lacks}")
+            time.sleep(0.3)
+
+    def start(self, step: Step) -> str | None:
+        words = shlex.split(step.words.removesuffix("&"))
+        process = subprocess.Popen(words, cwd=self.folder, env=self.env, stdout=subprocess.PIPE, text=True)
+        self.going.append(process)
+        said: list[str] = []
+
+        def read() -> None:
+            assert process.stdout is not None
+            said.extend(iter(process.stdout.readline, ""))
+
+        threading.Thread(target=read, daemon=True).start()
+        until = time.monotonic() + WAIT_S
+        while (lacks := missing(step, "".join(said))) is not None and time.monotonic() < until:
+            time.sleep(0.05)
+        return lacks
+
+    def close(self) -> list[int]:
+        """Ctrl-C for what still goes on, the last one first; gives the exit codes."""
+        codes = []
+        for process in reversed(self.going):
+            process.terminate()
+            codes.append(process.wait(60))
+        return codes
+
+
+def test_a_newcomer_reaches_a_running_site_with_the_page_alone(tmp_path):
+    shell = Shell(tmp_path)
+    typed = steps()
+    try:
+        for step in typed:
+            assert shell.type(step) is None, step.words
+    finally:
+        codes = shell.close()
+    assert codes == [0, 0] and len(typed) == 8
+    assert (
+        list(tmp_path.glob("hall.commissioning-*.html")) and "[commissioning]" in (tmp_path / "hall.toml").read_text()
+    )
+
+
+def test_a_line_that_does_not_come_is_noticed():
+    step = Step("tidegate x", ["one 1 W", "...", "two 2 W"])
+    assert missing(step, "one 7 W\nmore\ntwo 3 W\n") is None
+    assert missing(step, "two 2 W\none 1 W\n") == "two 2 W"
+    assert missing(step, "one 1 kW\ntwo 2 W\n") == "one 1 W"
+    assert missing(Step("tidegate doctor", ["ok clock: fine"]), "fix clock: off\n") is None
+    assert missing(Step("tidegate doctor", ["ok clock: fine"]), "fix disk: off\n") == "ok clock: fine"
