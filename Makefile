@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 OUT ?= demo-out
 
-.PHONY: help setup build lint test demo bench world fuzz prove mutants test-vm wheel clean
+.PHONY: help setup build lint test demo bench world control fuzz prove mutants test-vm wheel clean
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -28,6 +28,10 @@ world: build
 	@$(PY) tests/world/same_bytes.py
 	@$(PY) tests/world/reaction.py --alarms 10000 --silences 1000
 	@$(PY) tests/world/campaign.py --seeds 1:2 --cycles $(or $(CYCLES),1e8)
+
+#: make control   10^4 seeded minutes of the whole site under random policies (MINUTES=100 for fewer); about 90 minutes
+control: build
+	@$(PY) tests/world/minutes.py --minutes $(or $(MINUTES),10000)
 
 #: make fuzz      10^7 executions of each parser under sanitizers (clang's libFuzzer)
 fuzz: build
