@@ -46,6 +46,7 @@ class Control:
         energy_wh: float | Sequence[float] = ...,
         net_w: float | None = ...,
         lease_w: float | None = ...,
+        manual_w: float | None = ...,
         plan_w: float | None = ...,
         until_soc: float | None = ...,
         forced: bool = ...,

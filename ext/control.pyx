@@ -94,6 +94,17 @@ cdef void narrow_by_policy(const control_params_t* params, const plant_t* plant,
             narrow(c, soc_band(params, plant))
 
 
+cdef void pass_over(const control_params_t* params, const plant_t* plant, const orders_t* orders,
+                    control_state_t* state, corridor_t* c, double envelope_hi_w, double dt_s) noexcept nogil:
+    """A person on site outranks the policies, never the limits above: asked all the same, so that each that is missed is told."""
+    cdef corridor_t theirs = c[0]
+    theirs.lo = theirs.hi = c.answer
+    theirs.lo_reason = theirs.hi_reason = REASON_MANUAL
+    narrow_by_policy(params, plant, orders, state, &theirs, envelope_hi_w, REASON_MANUAL, dt_s)
+    c.missed = theirs.missed
+    c.missed_short = theirs.missed_short
+
+
 cdef void control_step(const control_params_t* params, const plant_t* plant, const orders_t* orders,
                        control_state_t* state, decision_t* decision, double dt_s) noexcept nogil:
     cdef corridor_t c
@@ -143,7 +154,9 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
         narrow(&c, phase_limit(params, plant))
     if plant.circuits_ok:
         narrow(&c, circuit_limit(params, plant))
-    if preference != REASON_MANUAL:  # a person on site outranks policies, never the limits above
+    if preference == REASON_MANUAL:
+        pass_over(params, plant, orders, state, &c, decision.envelope_hi_w, dt_s)
+    else:
         narrow_by_policy(params, plant, orders, state, &c, decision.envelope_hi_w, preference, dt_s)
 
     state.ramp_anchor_w = plant.net_w - c.answer
@@ -378,7 +391,7 @@ cdef class Control:
         memset(&self.state, 0, sizeof(self.state))
 
     def step(self, *, grid_w, ess_w=0.0, pv_w=0.0, soc=0.5, lo_w=-INFINITY, hi_w=INFINITY, double dt_s=0.001,
-             available=True, setpoint_w=None, energy_wh=0.0, net_w=None, lease_w=None, plan_w=None,
+             available=True, setpoint_w=None, energy_wh=0.0, net_w=None, lease_w=None, manual_w=None, plan_w=None,
              until_soc=None, bint forced=False, target_grid_w=None,
              import_w_max=None, export_w_max=None, peak_w_max=None, demand_w_max=None, bint stop=False,
              demand=None, phases_w=None, circuits_w=None, bint paired=False):
@@ -391,6 +404,7 @@ cdef class Control:
         net_w    : grid power if the batteries rested, when it is not grid_w + sum of ess_w.
         dt_s     : length of this cycle.
         lease_w, plan_w : setpoints under a lease or of a plan, None = none. until_soc : where the plan's ends;
+                   manual_w : that of a person on site, before them and every policy but the connection's, phases' and circuits'.
                    forced : the plan's outranks the lease, the recharge band and the soc band.
         target_grid_w : the plan's grid power to keep.
         import_w_max, export_w_max, peak_w_max, demand_w_max : run-time limits, tighter than the settings or without effect.
@@ -443,6 +457,9 @@ cdef class Control:
         self.orders.import_w_max = INFINITY if import_w_max is None else import_w_max
         self.orders.export_w_max = INFINITY if export_w_max is None else export_w_max
         self.orders.flags = 0
+        if manual_w is not None:
+            self.orders.flags |= ORDER_MANUAL
+            self.orders.lease_w = manual_w
         if plan_w is not None:
             self.orders.flags |= ORDER_PLAN | (ORDER_FORCED if forced else 0)
             self.orders.plan_w = plan_w

@@ -58,7 +58,7 @@ cdef void watch_limits(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nog
     if has(site.connection_export_w_max) or has(orders.export_w_max):
         judge(core, REASON_EXPORT_LIMIT, general, 1, 0)
     if limits(site.phase_import_w_max):
-        judge(core, REASON_PHASE_LIMIT, general, plant.phases_ok == 7, 0)
+        judge(core, REASON_PHASE_LIMIT, general, plant.phases_ok and plant.phases_ok == phases(core), 0)
     all_ = circuits(site)
     if all_:
         judge(core, REASON_CIRCUIT_LIMIT, general, plant.circuits_ok & all_ == all_, 0)
@@ -106,6 +106,16 @@ cdef inline bint anybody(const plant_t* plant) noexcept nogil:
         if plant.units[unit].available:
             return 1
     return 0
+
+
+cdef inline uint32_t phases(const core_t* core) noexcept nogil:
+    """Those that the site's meter has: a site on two phases holds its limit on two."""
+    cdef uint32_t found = 0
+    cdef int phase
+    for phase in range(PHASES_MAX):
+        if core.program.site.grid_w_l[phase] >= 0:
+            found |= <uint32_t>1 << phase
+    return found
 
 
 cdef inline uint32_t circuits(const control_params_t* site) noexcept nogil:

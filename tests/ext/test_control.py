@@ -170,6 +170,20 @@ def test_lease_then_plan_then_self_consumption_then_rest() -> None:
     assert Control().step(**step).reason == "rest"
 
 
+def test_a_person_comes_before_a_forced_charge_and_what_is_passed_over_is_named() -> None:
+    step = {"lo_w": -30e3, "hi_w": 30e3}
+    control = Control(peak_w_max=40e3, connection_import_w_max=60e3)
+    made = control.step(grid_w=45e3, manual_w=-8e3, plan_w=-20e3, forced=True, lease_w=3e3, **step)
+    assert (made.request_total_w, made.reason) == (-8e3, "manual")
+    assert made.missed == {"peak limit": "overruled"}
+    made = control.step(grid_w=45e3, plan_w=-20e3, forced=True, lease_w=3e3, **step)
+    assert (made.request_total_w, made.reason) == (5e3, "peak limit"), "a forced charge never makes a peak"
+    made = control.step(grid_w=30e3, plan_w=-5e3, forced=True, lease_w=3e3, **step)
+    assert (made.request_total_w, made.reason) == (-5e3, "forced charge or discharge")
+    made = control.step(grid_w=55e3, manual_w=-20e3, **step)
+    assert (made.request_total_w, made.reason) == (-5e3, "connection limit"), "never above the connection"
+
+
 def test_self_consumption_keeps_what_the_peaks_need() -> None:
     control = Control(follow_grid=1.0, follow_soc_min=0.5)
     assert control.step(grid_w=8e3, soc=0.4, lo_w=-30e3, hi_w=30e3).request_total_w == 0.0
