@@ -261,6 +261,7 @@ cdef void rtu_next(rtu_t* e, uint64_t t_ns, rtu_action_t* action) noexcept nogil
 cdef inline bint choose(rtu_t* e, uint64_t t_ns, uint64_t* until) noexcept nogil:
     """Build the next request; 0 when there is none before `until`."""
     cdef bint poll_due = e.t_poll_ns <= t_ns and not e.draining
+    cdef uint64_t hold = RTU_NEVER
     cdef int index = choose_command(e, t_ns, poll_due, until)
     if index >= 0:
         build_command(e, <uint32_t>index)
@@ -269,11 +270,13 @@ cdef inline bint choose(rtu_t* e, uint64_t t_ns, uint64_t* until) noexcept nogil
         build_asked(e)
         return True
     if poll_due:
-        index = choose_block(e, t_ns)
+        index = choose_block(e, t_ns, &hold)
         if index >= 0:
             build_block(e, <uint32_t>index)
             return True
         plan(e)
+        if hold != RTU_NEVER:
+            e.t_poll_ns = hold
     if not e.draining:
         until[0] = sooner(until[0], later(e.t_poll_ns, t_ns + 1))
     return False
@@ -368,22 +371,36 @@ cdef void take_slot(rtu_t* e, uint32_t i) noexcept nogil:
         e.mail.stats.written_seq[i] = copy.seq
 
 
-cdef int choose_block(rtu_t* e, uint64_t t_ns) noexcept nogil:
-    """The open block with the earliest deadline; one that cannot be mistaken goes before one that can."""
+cdef int choose_block(rtu_t* e, uint64_t t_ns, uint64_t* hold) noexcept nogil:
+    """The open block with the earliest deadline; one that cannot be mistaken goes before one that can.
+
+    hold : until when the line is left silent for a slave that needs more of it than the others. Its block is the one that
+    is due first; on a line that is asked without a pause its silence would never come by itself.
+    """
     cdef rtu_block_t* b
     cdef rtu_slave_t* s
     cdef uint32_t i
     cdef int best = -1, best_twin = -1
+    cdef uint64_t waits = RTU_NEVER, silent
     for i in range(e.n_blocks):
         b = &e.blocks[i]
         s = &e.slaves[b.slave]
-        if b.t_due_ns > t_ns or s.t_open_ns > t_ns or open_ns(e, s) > t_ns:
+        if b.t_due_ns > t_ns or s.t_open_ns > t_ns:
+            continue
+        silent = open_ns(e, s)
+        if silent > t_ns:
+            if s.gap_extra_ns and s.t_ready_ns < silent and b.deadline_ns < waits:
+                waits, hold[0] = b.deadline_ns, silent
             continue
         if alike(e, b):
             if best_twin < 0 or b.deadline_ns < e.blocks[best_twin].deadline_ns:
                 best_twin = <int>i
         elif best < 0 or b.deadline_ns < e.blocks[best].deadline_ns:
             best = <int>i
+    if waits != RTU_NEVER and (best < 0 or waits < e.blocks[best].deadline_ns) and (
+            best_twin < 0 or waits < e.blocks[best_twin].deadline_ns):
+        return -1
+    hold[0] = RTU_NEVER
     # The block that was asked last may not go round a twin for ever: then the twin gets its separator.
     if best < 0 or (best_twin >= 0 and <int>e.blocks[best].row == e.last_row):
         return best_twin if best_twin >= 0 else best
