@@ -193,6 +193,31 @@ def test_demand_windows_begin_with_the_quarter_hours_of_utc(offset_s: float) -> 
     assert paid_w == pytest.approx(40e3, rel=1e-3)
 
 
+@pytest.mark.parametrize("window_s", [300.0, 900.0, 1800.0, 3600.0])
+def test_the_highest_window_is_that_of_the_tariffs_own_length(window_s: float) -> None:
+    estimate = Estimate(age_max_s=10.0, demand_w_max=38e3, demand_window_s=window_s)
+    start_s = 36000.0
+    for i in range(7202):
+        t_s = start_s + i
+        estimate.reading("grid_w", 60e3 if 600 <= i < 900 else 20e3, t_s)
+        estimate.reading("ess0_w", 0.0, t_s)
+        estimate.step(t_s)
+    # Five minutes of 40 kW more than the rest.
+    assert estimate.demand[3] == pytest.approx(20e3 + 40e3 * 300.0 / window_s, rel=2e-3)
+    assert estimate.demand[2] == pytest.approx(window_s - 7201.0 % window_s)
+
+
+@pytest.mark.parametrize(("step_s", "highest_w"), [(0.0, 30e3), (300.0, 40e3)])
+def test_a_sliding_window_finds_the_peak_that_aligned_ones_share(step_s: float, highest_w: float) -> None:
+    estimate = Estimate(age_max_s=10.0, demand_w_max=38e3, demand_window_s=1800.0, demand_step_s=step_s)
+    for i in range(5402):
+        t_s = 36000.0 + i
+        estimate.reading("grid_w", 40e3 if 900 <= i < 2700 else 20e3, t_s)
+        estimate.reading("ess0_w", 0.0, t_s)
+        estimate.step(t_s)
+    assert estimate.demand[3] == pytest.approx(highest_w, rel=2e-3)
+
+
 def test_a_window_that_was_not_seen_from_its_start_says_how_much_is_missing() -> None:
     estimate = Estimate(age_max_s=10.0, demand_w_max=38e3)
     for i in range(100):

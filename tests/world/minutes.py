@@ -48,8 +48,7 @@ DEADBAND_W = 100.0
 WIDTH_W = 2.0 * DEADBAND_W + 2.0
 # True grid power against what was decided from readings: the PCS's loss and rounding, the meter's digit, and the width.
 TRUE_W = WIDTH_W + 100.0
-# A request is held while the new one lies within the deadband: half of it, for a minute.
-ENERGY_SHARE, ENERGY_LEAST_WH = 0.02, 0.5 * DEADBAND_W * MINUTE_S / 3600.0
+ENERGY_SHARE = 0.02
 
 # Whatever may stand against a limit, strongest first; what never decides anything is not in it.
 RANK = ("stopped", "blind", "gate", "envelope", "connection limit", "export limit", "phase limit", "circuit limit",
@@ -244,6 +243,11 @@ def corridor(made: Minute, series: dict[str, np.ndarray], hunts_s: float, cycle_
     return bad
 
 
+def least_wh(made: Minute) -> float:
+    """What holding a request costs in a minute: it stays within the deadband, a charge within a step of its rate."""
+    return 0.5 * max(DEADBAND_W, float(made.control["recharge_rate_w"]) / 16.0) * MINUTE_S / 3600.0
+
+
 def bare(made: Minute) -> dict[str, float]:
     """The minute's settings as the compiled control names them."""
     rest = {key: float(value) for key, value in made.control.items() if key != "meter_latency_ms_max"}
@@ -269,7 +273,7 @@ def alone(made: Minute, series: dict[str, np.ndarray]) -> list[str]:
                 total_ws += abs(decided.request_total_w) * dt_s
                 ramped_s += dt_s / 2.0 * (decided.reason == "grid ramp limit")
         found.append(total_ws / 3600.0)
-    most_wh = max(ENERGY_SHARE * found[0], ENERGY_LEAST_WH) + stairs_w * ramped_s / 3600.0
+    most_wh = max(ENERGY_SHARE * found[0], least_wh(made)) + stairs_w * ramped_s / 3600.0
     if abs(found[1] - found[0]) > most_wh and "range_w_max" not in settings_:
         return [f"control alone: {found[0]:.2f} Wh at 10 ms, {found[1]:.2f} Wh at 100 ms"]
     return []
@@ -313,7 +317,7 @@ def judge(seed: int) -> dict[str, Any]:
             failed += tighter(made, series) + alone(made, series)
         if period_us == (1_000 if seed % 10 == 0 else 10_000) and play(made, period_us)[1] != sha256:
             failed.append(f"{period_us / 1e3:g} ms: equal inputs gave other bytes")
-    most_wh = max(ENERGY_SHARE * energies[0], ENERGY_LEAST_WH)
+    most_wh = max(ENERGY_SHARE * energies[0], least_wh(made))
     other = abs(energies[1] - energies[0]) > most_wh and not hunting
     path = "range_w_max" in made.control or "damp_share" in made.control
     if other and not path:
