@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tidegate.ext.image import REASONS_BY_NUMBER
 from tidegate.runtime.supervisor import Supervisor
 
 DEMO = Path(str(files("tidegate.config").joinpath("demo/site.toml")))
@@ -60,6 +61,29 @@ def test_the_core_holds_its_course_while_the_gateway_is_dead(site):
         time.sleep(0.01)
     assert memory.proof > proof and memory.loop_counters()["cycles"] > missed
     assert modes <= {3.0, 4.0}, "the mode changed because a listener died"
+
+
+def test_a_slot_of_the_plan_ends_by_itself_while_no_gateway_lives(site):
+    memory = site.shared
+    names = [row["name"] for row in site.describe["points"]]
+    chosen, plan = names.index("site.preference"), float(REASONS_BY_NUMBER.index("plan"))
+    with site.client() as client:
+        client.schedule([{"start_utc_s": int(time.time()) - 1, "setpoint_w": -1500.0}], int(time.time()) + 6)
+    assert until(lambda: memory.read_image()[chosen].value == plan)
+    held = killed = 0
+    end = time.monotonic() + 45.0
+    while memory.read_image()[chosen].value == plan and time.monotonic() < end:
+        gateway = site.children["gateway"]
+        if gateway.alive:
+            os.kill(gateway.pid, signal.SIGKILL)  # each that the supervisor starts, before it can serve
+            killed += 1
+        held += killed > 0
+        time.sleep(0.02)
+    rows = memory.plan().rows
+    assert killed and held > 10, "the slot went on without its gateway"
+    assert memory.read_image()[chosen].value != plan
+    assert rows and time.monotonic_ns() >= rows[0].end_t_ns, "its own time ended it"
+    assert site.children["core"].alive and not site.failure
 
 
 def test_killing_the_sidecar_loses_no_meter_record(site):
