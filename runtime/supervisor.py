@@ -78,7 +78,7 @@ class Supervisor:
         self._core_words = core_words or []
         self._lock = SiteLock(self.name, self.runtime)
         self._watch = Watch()
-        self._stopping = threading.Event()
+        self._stopping = False  # no Event: a signal that interrupts its `set` would wait for its own lock
         self._ended = threading.Event()
         self._monitor: threading.Thread | None = None
         self._fds: list[int] = []
@@ -142,7 +142,7 @@ class Supervisor:
             try:
                 self._start_child(carbon)
             except StartError as why:
-                if self._stopping.is_set():
+                if self._stopping:
                     raise
                 carbon.given_up = True  # the cabinet is worth more than its accounts: records wait in the journal
                 self._out(f"tidegate: {why}; the site runs without it, its journal keeps the records")
@@ -159,7 +159,7 @@ class Supervisor:
         try:
             self._start_child(self._child("console", "tidegate.runtime.console", words, []))
         except StartError as why:
-            if self._stopping.is_set():
+            if self._stopping:
                 raise
             self.children["console"].given_up = True
             self._out(f"tidegate: {why}; the site runs without its console")
@@ -206,10 +206,10 @@ class Supervisor:
         return child
 
     def _start_child(self, child: Child) -> None:
-        if self._stopping.is_set():
+        if self._stopping:
             raise StartError("stopped while starting")
         child.start()
-        eventually(lambda: child.ready.is_set() or not child.alive or self._stopping.is_set(), START_S)
+        eventually(lambda: child.ready.is_set() or not child.alive or self._stopping, START_S)
         self._check(child)
 
     def _check(self, child: Child) -> None:
@@ -222,20 +222,20 @@ class Supervisor:
 
     def _keep(self) -> None:
         """Restart those that only listen, end everything when the core or the simulated plant is gone."""
-        while not self._stopping.is_set():
+        while not self._stopping:
             mine = [child for child in self.children.values() if not child.given_up]
             for child in self._watch.wait(mine, 1.0):
-                if self._stopping.is_set():
+                if self._stopping:
                     break
                 code = child.wait(1.0)
                 if child.name in ("core", "sim"):
                     self.failure = f"{child.name} (pid {child.pid}) ended by itself with code {code}"
                     self._out(f"tidegate: {self.failure}; ending the others")
-                    self._stopping.set()
+                    self._stopping = True
                 elif child.name == "console" and code == EXIT_RESTART:
                     self.restart = True
                     self._out("tidegate: the site file was changed at the console; starting anew")
-                    self._stopping.set()
+                    self._stopping = True
                 elif code == EXIT_UNUSABLE:
                     child.given_up = True
                     self._out(f"tidegate: {child.name} needs a person and stays down; the core runs on")
@@ -257,7 +257,7 @@ class Supervisor:
 
     def ask_to_stop(self) -> None:
         """Begin the end; returns at once and may be called from a signal handler."""
-        self._stopping.set()
+        self._stopping = True
         self._watch.knock()
 
     # ---- end ----

@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import pty
+import select
 import signal
 import socket
 import sys
@@ -154,6 +155,19 @@ def link(folder: Path, opened: dict[str, str]) -> list[Path]:
     return made
 
 
+class End:
+    """Set by a signal or a thread. No threading.Event: `set` in a handler that interrupts `wait` never returns."""
+
+    def __init__(self) -> None:
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def set(self) -> None:
+        os.eventfd_write(self._fd, 1)
+
+    def wait(self, timeout_s: float | None) -> bool:
+        return bool(select.select([self._fd], [], [], timeout_s)[0])
+
+
 def result(built: Built, live: Live) -> dict[str, Any]:
     """What was measured: answer times, true energies, the last setpoints that reached the converters."""
     world = built.world
@@ -208,7 +222,7 @@ def main(words: list[str] | None = None) -> int:
     can_fds = [open_can(name, can[name], opened, adapters) if name in can else -1 for name in buses]
     links = link(options.links, opened) if options.links is not None else []
 
-    ended = threading.Event()
+    ended = End()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     signal.signal(signal.SIGINT, lambda *_: ended.set())
     lock = threading.Lock()

@@ -175,3 +175,26 @@ def test_bad_words_are_refused_by_name(program):
             capture_output=True, text=True, timeout=20, check=False,
         )  # fmt: skip
         assert found.returncode == 2 and said in found.stderr
+
+
+INTERRUPTED = """
+import signal
+from tidegate.hal.sim.__main__ import End
+end, times = End(), 0
+def handler(*_):
+    global times
+    times += 1
+    end.set()
+    signal.setitimer(signal.ITIMER_REAL, 0.0002)
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.0002)
+while times < 2000:
+    end.wait(0.0)
+print(end.wait(None))
+"""
+
+
+def test_a_signal_may_interrupt_the_wait_for_the_end():
+    """A threading.Event in this place waits for its own lock within the first few hundred signals."""
+    found = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60, check=True)
+    assert found.stdout == "True\n"
