@@ -185,7 +185,7 @@ def handler(*_):
     global times
     times += 1
     end.set()
-    signal.setitimer(signal.ITIMER_REAL, 0.0002)
+    signal.setitimer(signal.ITIMER_REAL, 0.0002 if times < 2000 else 0)
 signal.signal(signal.SIGALRM, handler)
 signal.setitimer(signal.ITIMER_REAL, 0.0002)
 while times < 2000:
