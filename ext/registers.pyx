@@ -67,7 +67,7 @@ cdef inline bint scale_exponent(const point_t* image, int point, int* exponent) 
     return True
 
 
-cdef uint64_t raw_of(const field_row_t* field, const done_t* done, bint bits) noexcept nogil:
+cdef uint64_t raw_of(const field_row_t* field, const uint16_t* regs, bint bits) noexcept nogil:
     """The field's bits as one number; the highest word first unless the map says otherwise."""
     cdef uint32_t words, i, at
     cdef uint64_t raw = 0
@@ -77,14 +77,14 @@ cdef uint64_t raw_of(const field_row_t* field, const done_t* done, bint bits) no
             at = field.offset + i
             if at >= BLOCK_REGS_MAX * 16:
                 break
-            raw |= <uint64_t>((done.regs[at >> 4] >> (at & 15)) & 1) << i
+            raw |= <uint64_t>((regs[at >> 4] >> (at & 15)) & 1) << i
         return raw
     words = words_of(field.type)
     for i in range(words):
         at = field.offset + (words - 1 - i if field.flags & FIELD_LOW_WORD_FIRST else i)
         if at >= BLOCK_REGS_MAX:
             return 0
-        word = done.regs[at]
+        word = regs[at]
         if field.flags & FIELD_BYTE_SWAP:
             word = swapped(word)
         raw = (raw << 16) | word
@@ -136,6 +136,19 @@ cdef bint value_of(const field_row_t* field, uint64_t raw, const point_t* image,
     return True
 
 
+cdef bint block_believable(const program_t* program, const block_row_t* block, const uint16_t* regs) noexcept nogil:
+    cdef const field_row_t* field
+    cdef uint32_t i
+    cdef double value = 0.0
+    for i in range(block.field_first, <uint32_t>block.field_first + block.field_count):
+        field = &program.fields[i]
+        if field.flags & FIELD_SF_POINT:  # the engine does not know the scale
+            continue
+        if not value_of(field, raw_of(field, regs, block.function <= 2), NULL, &value):
+            return False
+    return True
+
+
 cdef void block_decode(const program_t* program, const done_t* done, point_t* image) noexcept nogil:
     cdef const block_row_t* block
     cdef const field_row_t* field
@@ -155,7 +168,7 @@ cdef void block_decode(const program_t* program, const done_t* done, point_t* im
             if (field.type == FIELD_SUNSSF) != scales or <uint32_t>field.point >= program.n_points:
                 continue
             point = &image[field.point]
-            if value_of(field, raw_of(field, done, bits), image, &value):
+            if value_of(field, raw_of(field, done.regs, bits), image, &value):
                 point.value = value
                 point.t_ns = done.t_sample_ns
                 point.quality = QUALITY_GOOD

@@ -5,7 +5,7 @@ from tidegate.ext.image cimport point_t
 from tidegate.ext.port cimport PORT_COMMANDS_MAX, command_slot_t, done_t, port_mail_t
 from tidegate.ext.program cimport BLOCKS_MAX, SLAVES_MAX, command_row_t, program_t
 # The loop's side lives in registers.pyx and is offered here as well.
-from tidegate.ext.registers cimport block_decode, command_encode
+from tidegate.ext.registers cimport block_believable, block_decode, command_encode
 
 cdef extern from *:
     """

@@ -769,7 +769,11 @@ cdef void end_block(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
         if b.identity:
             prove(e, b, regs)
     if row.poll_class == POLL_ONCE and status == DONE_OK:
-        b.t_due_ns = b.deadline_ns = RTU_NEVER if b.proved or not b.identity else t_ns + 1000 * RTU_MS
+        # A scale factor that came as nonsense would keep every setpoint back until the slave falls silent and returns.
+        if (b.proved or not b.identity) and block_believable(e.program, row, regs):
+            b.t_due_ns = b.deadline_ns = RTU_NEVER
+        else:
+            b.t_due_ns = b.deadline_ns = t_ns + 1000 * RTU_MS
         return
     if status == DONE_EXCEPTION:
         # 5 and 6: busy, soon again. The others mean that the map is wrong, and asking more often helps nobody.

@@ -139,6 +139,24 @@ def test_a_block_read_once_is_read_before_all_others_and_not_again():
     assert asked.count(50) == 1
 
 
+def test_a_block_read_once_that_came_as_nonsense_is_asked_again_until_it_is_believable():
+    device = Device(1)
+    device.regs[50] = 0x8000  # SunSpec: no scale factor
+    scale = block(
+        50,
+        2,
+        poll_class=2,
+        fields=[{"point": "d.p7", "offset": 0, "type": program.FIELD_TYPES["sunssf"], "min": -10, "max": 10}],
+    )
+    line = Line(site([slave(1, block(0, 10), scale)]), device).run(2500 * MS)
+    asked = [address for _, address, _ in device.log]
+    assert asked.count(50) == 3
+    device.regs[50] = 0
+    line.run(8000 * MS)
+    asked = [address for _, address, _ in device.log]
+    assert asked.count(50) == 4
+
+
 SETPOINT = {"kind": 1, "function": 16, "address": 900, "unit": 0, "type": 1}
 
 
