@@ -62,6 +62,7 @@ cdef extern from "faults.h" nogil:
         FAULT_CAN_PASSIVE
         FAULT_CAN_OFF
         FAULT_CAN_UNSENT
+        FAULT_LATCHES_LOST
         FAULTS
 
     const char *FAULT_NAMES[FAULTS]

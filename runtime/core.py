@@ -135,8 +135,21 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--shared-fd", type=int, required=True, help="descriptor of the shared memory")
     parser.add_argument("--serial", action="append", default=[], metavar="NAME=DEVICE", help="device or descriptor")
     parser.add_argument("--can", action="append", default=[], metavar="NAME=INTERFACE", help="interface or descriptor")
+    parser.add_argument(
+        "--latched", action="append", default=[], metavar="UNIT=BITS,FIRST", help="what a unit had latched before"
+    )
     parser.add_argument("--cpu", type=int, default=None, help="pin the loop to this CPU")
     return parser.parse_args(words)
+
+
+def latches_of(words: list[str]) -> list[tuple[int, int, int]]:
+    """(unit, latched rows as bits, row that came first) of each argument."""
+    found = []
+    for word in words:
+        unit, _, rest = word.partition("=")
+        bits, _, first = rest.partition(",")
+        found.append((int(unit), int(bits, 0), int(first)))
+    return found
 
 
 def start_head(shared: Shared, blob: bytes, program: dict) -> None:
@@ -162,6 +175,8 @@ def main(words: list[str] | None = None) -> int:
     describe, rows = ext_program.describe(raw), ext_program.rows(raw)
     shared = Shared(args.shared_fd)
     core = Core(blob, shared)
+    for unit, bits, first in latches_of(args.latched):
+        core.restore(unit, bits, first)
     start_head(shared, raw, rows)
     lacks = Lacks()
     threading.stack_size(THREAD_STACK)

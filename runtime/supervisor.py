@@ -24,6 +24,7 @@ from tidegate.config.site import Site, SiteError
 from tidegate.ext import program
 from tidegate.ext.shared import Shared
 from tidegate.runtime.children import Child, Watch, eventually
+from tidegate.runtime.latches import LatchFile, told, words_of
 from tidegate.runtime.paths import SiteLock, runtime_dir, state_dir
 from tidegate.runtime.preflight import place_of, prepare
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 START_S = 30.0
 REST_S = 20.0  # the core's ramp to zero and its last writes
 END_S = 8.0
+GUARD_S = 0.01
 RESTARTS = 5
 RESTARTS_WITHIN_S = 60.0
 HEALTHY_PAUSE_S = 0.05
@@ -70,6 +72,8 @@ class Supervisor:
         self.name = self.site.site.name
         self.runtime = runtime_dir(self.name, runtime)
         self.state = state_dir(self.name, state)
+        self.latches = LatchFile(self.state, [row["name"] for row in self.describe["units"]])
+        self._latches_said = ""
         self.children: dict[str, Child] = {}
         self.shared: Shared | None = None
         self._out = out or (lambda line: print(line, file=sys.stderr, flush=True))
@@ -81,6 +85,7 @@ class Supervisor:
         self._stopping = False  # no Event: a signal that interrupts its `set` would wait for its own lock
         self._ended = threading.Event()
         self._monitor: threading.Thread | None = None
+        self._guard: threading.Thread | None = None
         self._fds: list[int] = []
         self.failure = ""
         self.restart = False
@@ -122,7 +127,7 @@ class Supervisor:
         core = self._child(
             "core",
             "tidegate.runtime.core",
-            [*memory, *_words(core_ends), *self._core_words],
+            [*memory, *_words(core_ends), *self._latched_words(), *self._core_words],
             [program_fd, shared_fd, *_fds(core_ends)],
         )
         self._start_child(core)
@@ -133,6 +138,8 @@ class Supervisor:
         if not eventually(lambda: (self.shared is not None and self.shared.running) or not core.alive, START_S):
             raise StartError("the core did not reach its first cycle")
         self._check(core)
+        self._guard = threading.Thread(target=self._guard_run, name="guard", daemon=True)
+        self._guard.start()
         folders = ["--runtime-dir", str(self.runtime), "--state-dir", str(self.state)]
         gateway = self._child("gateway", "tidegate.runtime.gateway", [*memory, *folders], [program_fd, shared_fd])
         self._start_child(gateway)
@@ -149,6 +156,28 @@ class Supervisor:
         self._start_console()
         self._monitor = threading.Thread(target=self._keep, name="supervisor", daemon=True)
         self._monitor.start()
+
+    def _latched_words(self) -> list[str]:
+        """What was latched when the site ran last, as arguments for the core; said to people too."""
+        latched, damage = self.latches.read()
+        if damage:
+            self._out(f"tidegate: what was latched before is not known: {damage}")
+        for line in told(self.latches.units, latched):
+            self._out(f"tidegate: {line}")
+        return words_of(latched)
+
+    def _guard_run(self) -> None:
+        """Keep what must outlive us on disk while the gateway is down, too."""
+        while not self._ended.wait(GUARD_S):
+            self._keep_latches()
+
+    def _keep_latches(self) -> None:
+        """Latches on disk, also while no gateway runs; a disk that refuses is said once."""
+        if self.shared is None or self.latches.keep(self.shared):
+            self._latches_said = ""
+        elif self.latches.error != self._latches_said:
+            self._latches_said = self.latches.error
+            self._out(f"tidegate: {self.latches.error}")
 
     def _start_console(self) -> None:
         wanted = self.site.console
@@ -286,6 +315,10 @@ class Supervisor:
                         self._out("tidegate: not every port confirmed setpoint 0; the converters' own watchdogs act")
                     if "gateway" in self.children and self.children["gateway"].alive:
                         time.sleep(0.15)  # one group of its journal, so that the sidecar finds the last records
+            self._ended.set()
+            if self._guard is not None:
+                self._guard.join(END_S)
+            self._keep_latches()  # what the core's last cycles latched
             for fd in self._fds:
                 with contextlib.suppress(OSError):
                     os.close(fd)

@@ -25,6 +25,7 @@ from tidegate.runtime.gateway.serve import Server
 from tidegate.runtime.gateway.zap import Zap, curve, loopback
 from tidegate.runtime.journal import Journal, Record
 from tidegate.runtime.keys import Roles, folder_of, server_keys
+from tidegate.runtime.latches import Latched, LatchFile, told
 
 TURN_MESSAGES = 32  # of one socket before the other work has its turn
 CPU_SHARE = 0.2  # of one core that requests may take; the rest waits in the kernel, peer by peer
@@ -106,6 +107,8 @@ class Gateway:
         )
         self._lease_file = LeaseFile(runtime / "lease", self.boot)
         self.planner = planner_of(describe, memory, state)
+        self.latches = LatchFile(state, [row["name"] for row in describe.get("units") or ()])
+        self._latches_said = ""
         self._stop_mark = state / "stopped"
         now_ns = time.monotonic_ns()
         if self._stop_mark.exists():
@@ -235,6 +238,9 @@ class Gateway:
         for damage in self._damages:
             self._tell("journal", "damaged", damage)
         self._tell("gateway", "started", f"pid {os.getpid()}")
+        if self.event_next == 0 and self.memory.latch_changes == 0:  # since then only the core's own events tell
+            for line in told(self.latches.units, [Latched(*one) for one in zip(*self.memory.latches[1:], strict=True)]):
+                self._tell("latches", "restored", line)
         listening: list[Any] = []
         if self.zap is not None:
             poller.register(self.zap.socket, zmq.POLLIN)
@@ -303,6 +309,7 @@ class Gateway:
         return self.peers.local(_property(frame, "Peer-Address"))
 
     def _send(self, route: Any, answer: bytes) -> None:
+        self._keep_latches()
         transport, envelope = route
         try:
             transport.api.send_multipart([*envelope, answer], zmq.DONTWAIT)
@@ -401,8 +408,22 @@ class Gateway:
                 continue
             if event is None:
                 return
+            self._keep_latches()  # the journal hears of it later, too
             self._put_event(self.records.event(self.event_seq, event), self.event_next)
             self.event_next += 1
+
+    def _keep_latches(self) -> None:
+        """Latches on disk, before anything that could tell of one leaves. Costs one comparison where nothing changed.
+
+        A disk that refuses is said once and does not hold the news back: silence is worse.
+        """
+        if not self.latches.keep(self.memory):
+            if self.latches.error != self._latches_said:
+                self._latches_said = self.latches.error
+                self._tell("latches", "not-kept", self.latches.error)
+        elif self._latches_said:
+            self._latches_said = ""
+            self._tell("latches", "kept", "the disk takes them again")
 
     def _put_event(self, record: dict[str, Any], source: int) -> None:
         self.recorder.put("event", Record(self.boot, self.event_seq, record["utc_ns"], source, wire.encode(record)))
@@ -471,6 +492,7 @@ class Gateway:
             self.server.replayed(*self.recorder.answers.popleft())
 
     def _publish(self, topic: str, payload: bytes) -> None:
+        self._keep_latches()
         for transport in self.transports:
             with contextlib.suppress(zmq.ZMQError):
                 transport.stream.send_multipart([topic.encode(), payload], zmq.DONTWAIT)

@@ -11,7 +11,7 @@ from tidegate.ext import program
 from tidegate.ext.faults import FAULT_IDS, Diagnosis
 from tidegate.ext.gate import REACTIONS
 
-OWN_TESTS = {"soc_jump", "soc_drift", "meter_stuck", "loop_pause", "request_invalid"}  # below, not by case
+OWN_TESTS = {"soc_jump", "soc_drift", "meter_stuck", "loop_pause", "request_invalid", "latches_lost"}  # not by case
 
 
 def test_every_row_of_the_table_has_a_case_or_a_test_of_its_own() -> None:
@@ -316,3 +316,18 @@ def test_several_faults_at_once_take_the_highest_reaction() -> None:
     rig.set(warning=1.0, pcs_fault=1.0, temp_max_c=61.0)
     rig.run(200)
     assert rig.verdict["reaction"] == 6 and rig.verdict["setpoint_w"] == 0 and not rig.verdict["heartbeat_ok"]
+
+
+def test_latches_that_nobody_can_read_hold_the_unit_until_acknowledged() -> None:
+    rig = running()
+    rig.gate.restore(1 << FAULT_IDS.index("latches_lost"))
+    rig.request_w = 20_000.0
+    rig.cycle()
+    assert rig.gate.tripped and rig.verdict["setpoint_w"] == 0 and rig.is_latched("latches_lost")
+    assert rig.verdict["reaction"] == REACTIONS.index("zero")
+    rig.cycle(arm=1)
+    assert rig.gate.tripped
+    rig.cycle(ack=1)
+    assert not rig.is_latched("latches_lost") and rig.gate.tripped
+    rig.cycle(arm=1)
+    assert not rig.gate.tripped
