@@ -280,6 +280,10 @@ class Carbon(Strict):
     slots: Annotated[int, Field(ge=1, le=10_000_000, description="GPUs, or what else jobs reserve, in all")] | None = (
         None
     )
+    readings: (
+        Annotated[str, Field(description="register readings of water and heat: CSV or folder, beside the site file")]
+        | None
+    ) = None
     ledger: Annotated[str, Field(description="SQLite path or database URL")] | None = None
     interval_s: Literal[300, 900, 1800, 3600] = 900
 

@@ -58,12 +58,22 @@ def _traces(site: Site) -> list[str]:
 
 def _factors(site: Site) -> list[str]:
     """What is wrong with the factor table, where the extra that reads it is installed."""
-    if not site.carbon.factors or importlib.util.find_spec("sqlalchemy") is None:
+    if importlib.util.find_spec("sqlalchemy") is None:
         return []
-    from tidegate.runtime.carbon.factors import FactorError, factors_of
+    problems = []
+    if site.carbon.factors or site.carbon.prices:
+        from tidegate.runtime.carbon.factors import FactorError, factors_of
 
-    try:
-        factors_of(site.carbon.model_dump(), site.folder)
-    except (FactorError, OSError) as why:
-        return [f"carbon.factors: {why}"]
-    return []
+        try:
+            factors_of(site.carbon.model_dump(), site.folder)
+        except (FactorError, OSError) as why:
+            problems.append(f"carbon.factors: {why}")
+    if site.carbon.readings:
+        from tidegate.runtime.carbon.factors import FactorError
+        from tidegate.runtime.carbon.readings import read_readings
+
+        try:
+            read_readings(site.folder / site.carbon.readings)
+        except (FactorError, OSError) as why:
+            problems.append(f"carbon.readings: {why}")
+    return problems

@@ -63,9 +63,15 @@ def main(words: list[str] | None = None) -> int:
             return EXIT_UNUSABLE
         print(json.dumps({"carbon": "ready", "ledger": ledger.url, "head": ledger.head[0]}), flush=True)
         silent_since = 0.0
+        said: list[str] = []
         while True:
             last = stop.asked
             try:
+                trouble = sidecar.refresh()
+                for text in trouble:
+                    if text not in said:
+                        print(f"carbon: {text}", file=sys.stderr, flush=True)
+                said = list(trouble)
                 catch_up(sidecar, client)
                 sidecar.commit()
                 silent_since = 0.0
@@ -82,9 +88,9 @@ def main(words: list[str] | None = None) -> int:
             stop.wait(args.pause_s)
         ledger.close()
         at = sidecar.cursor
-        said = {"carbon": "ended", "records": sidecar.records, "periods": sidecar.periods, "boot": at and at[0],
+        ended = {"carbon": "ended", "records": sidecar.records, "periods": sidecar.periods, "boot": at and at[0],
                 "seq": at and at[1]}  # fmt: skip
-        print(json.dumps(said), flush=True)
+        print(json.dumps(ended), flush=True)
     return 0
 
 

@@ -125,8 +125,12 @@ def verify(ledger: str, key: str | None, anchors: Path | None, report: Path | No
 
 
 def check_report(book: Any, path: Path) -> list[str]:
-    """Where a report.json differs from what the ledger gives for its span; made without instruments it is whole."""
+    """Where a report.json differs from what the ledger gives for its span.
+
+    What a person gave beside the ledger (instruments, declarations) is taken from the report, which names it.
+    """
     from tidegate.runtime.carbon.evidence import compare, digest, gather
+    from tidegate.runtime.carbon.instruments import Instrument
     from tidegate.runtime.carbon.ledger import LedgerError, canonical
 
     raw = path.read_bytes()
@@ -137,13 +141,20 @@ def check_report(book: Any, path: Path) -> list[str]:
     except (ValueError, KeyError, TypeError) as error:
         return [f"{path.name}: not a report any more: {error}"]
     try:
-        known = gather(book, *span, until_seq=said["ledger"]["last_seq"])[0]
-    except (LedgerError, TypeError, KeyError) as error:
-        return [f"{path.name}: span: {error}"]
-    # What a person gave beside the ledger cannot be made again from it; the digest alone vouches for that.
-    for part, key in (("scope2", "market_based"), ("evidence", "installation"), ("evidence", "not_given")):
-        if isinstance(said.get(part), dict) and key in said[part]:
-            known[part][key] = said[part][key]
+        given = said["given"]
+        rows = given["instruments"]
+        known = gather(
+            book,
+            *span,
+            until_seq=said["ledger"]["last_seq"],
+            instruments=None if rows is None else [Instrument(*row) for row in rows],
+            residual_ug_per_kwh=given["residual_ug_per_kwh"],
+            installation=given["installation"],
+        )[0]
+        if said["evidence"]["ledger"]["signature"] is None:
+            known["evidence"]["ledger"]["signature"] = None  # made before the block was signed
+    except (LedgerError, TypeError, KeyError, ValueError, AttributeError, ArithmeticError) as error:
+        return [f"{path.name}: report: span or what was given: {error}"]
     known["sha256"] = digest(known)
     found = compare(said, known)
     return found if found or fits else [f"{path.name}: its digest does not fit, or its text is not the canonical one"]
@@ -165,9 +176,10 @@ def check_report(book: Any, path: Path) -> list[str]:
 def report(ledger: str, start: str | None, end: str | None, span: str | None, out: Path, lang: str, no_pdf: bool,
            instruments: Path | None, residual_g: str | None, installation: Path | None) -> None:  # fmt: skip
     """Report a span of LEDGER as JSON, CSV, HTML and PDF of the same numbers."""
-    from tidegate.runtime.carbon.evidence import read_instruments
     from tidegate.runtime.carbon.factors import FactorError, parse_factor
+    from tidegate.runtime.carbon.instruments import read_instruments
     from tidegate.runtime.carbon.ledger import LedgerError
+    from tidegate.runtime.carbon.record import read_installation
     from tidegate.runtime.carbon.reports import ReportError, write
 
     try:
@@ -183,7 +195,7 @@ def report(ledger: str, start: str | None, end: str | None, span: str | None, ou
             pdf=not no_pdf,
             instruments=read_instruments(instruments) if instruments else None,
             residual_ug_per_kwh=parse_factor(residual_g, "g/kWh", "--residual-g") if residual_g else None,
-            installation=json.loads(installation.read_text(encoding="utf-8")) if installation else None,
+            installation=read_installation(installation) if installation else None,
         )
     except (LedgerError, ReportError) as error:
         click.echo(f"tidegate carbon: {error}", err=True)
@@ -249,6 +261,29 @@ def _span(span: str | None, start: str | None, end: str | None) -> tuple[int, in
     if start is None or end is None:
         raise ValueError("give --span, or --from and --to")
     return parse_time(start, "--from"), parse_time(end, "--to")
+
+
+@carbon.command()
+@click.argument("ledger")
+@click.argument("file", type=click.Path(path_type=Path, exists=True))
+def readings(ledger: str, file: Path) -> None:
+    """Take register readings of water, heat or energy from FILE (CSV, or a folder) into LEDGER.
+
+    A site file's [carbon] readings does it by itself. Stop the sidecar before, start it after.
+    """
+    from tidegate.runtime.carbon.factors import FactorError
+    from tidegate.runtime.carbon.ledger import Ledger, LedgerError
+    from tidegate.runtime.carbon.readings import read_readings, take_in
+
+    try:
+        count = take_in(Ledger(ledger), read_readings(file))
+    except LedgerError as error:
+        click.echo(f"tidegate carbon: {error}", err=True)
+        sys.exit(EXIT_UNUSABLE)
+    except FactorError as error:
+        click.echo(f"tidegate carbon: {error}", err=True)
+        sys.exit(EXIT_CONTENT)
+    click.echo(f"{count} readings taken in")
 
 
 @carbon.command()

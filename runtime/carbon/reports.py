@@ -18,12 +18,15 @@ from tidegate.runtime.carbon.evidence import gather
 from tidegate.runtime.carbon.factors import iso
 from tidegate.runtime.carbon.jobs.summary import IDLE_COLUMNS, JOB_COLUMNS, job_rows
 from tidegate.runtime.carbon.ledger import Ledger, LedgerError, canonical
-from tidegate.runtime.carbon.words import POLICY_ZH, SCOPE_ZH, WORDS
+from tidegate.runtime.carbon.words import DEFINITIONS_ZH, POLICY_ZH, SCOPE_ZH, WORDS
 
 BARS = 400
 COLUMNS = ("start_utc", "length_s", "node", "kind", "mwh", "ug", "quality", "method", "factor_ug_per_kwh",
            "factor_status", "flags")  # fmt: skip
 CJK = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "SimHei")
+
+
+NOT_MEASURED = "not measured"
 
 
 class ReportError(RuntimeError):
@@ -77,6 +80,9 @@ def write(
         days = Days(out)
         document, _, _ = gather(ledger, start_utc_s, end_utc_s, each=each, each_day=days.add, **more)
         written.update(days.close())
+    written["indicators csv"] = out / "report.indicators.csv"
+    with written["indicators csv"].open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(indicator_rows(document))
     written["json"].write_text(canonical(document) + "\n", encoding="utf-8")
     series = bins.series()
     for language in languages:
@@ -130,6 +136,18 @@ def rows_of(body: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         )
     for out in body["outflows"]:
         rows.append((start, length, out["name"], f"outflow {out['kind']}", out["mwh"], out["ug"], "", "", "", "", ""))
+    return rows
+
+
+def indicator_rows(document: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    """CSV rows of the indicators and the fields of (EU) 2024/1364; what was not measured says so."""
+    rows = [("part", "name", "value", "unit", "basis")]
+    found = document["indicators"]
+    units = {"cue_kg_per_kwh": "kg/kWh", "wue_l_per_kwh": "L/kWh"}
+    for name, definition in found["definitions"].items():
+        rows.append(("indicators", name, found[name] or NOT_MEASURED, units.get(name, ""), definition))
+    for name, row in document["eu_2024_1364"]["fields"].items():
+        rows.append(("eu_2024_1364", name, row["value"] or NOT_MEASURED, row["unit"], row["basis"]))
     return rows
 
 
@@ -231,6 +249,7 @@ def html(document: Mapping[str, Any], series: Mapping[str, Any], language: str) 
         d=document,
         font=plots.FONT + (", 'Noto Sans SC', 'PingFang SC', 'Microsoft YaHei'" if language == "zh" else ""),
         scope=SCOPE_ZH if language == "zh" else document["scope"],
+        definitions={**document["indicators"]["definitions"], **(DEFINITIONS_ZH if language == "zh" else {})},
         policy_note=POLICY_ZH if language == "zh" else document["policy_note"],
         break_even=break_even(document),
         origins=origin_rows(document),

@@ -5,6 +5,7 @@ case. The cursor, the state of the booking and the entries that they led to are 
 """
 
 import gc
+import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from tidegate.runtime.carbon.account import Accountant
 from tidegate.runtime.carbon.attribution import Method
 from tidegate.runtime.carbon.booking import Booker
 from tidegate.runtime.carbon.factors import Factors, factors_of
+from tidegate.runtime.carbon.inputs import Inputs, grid_record
 from tidegate.runtime.carbon.ledger import Ledger
 from tidegate.runtime.carbon.signing import sign
 from tidegate.runtime.carbon.site import Nodes, nodes_of
@@ -34,6 +36,15 @@ def software_version() -> str:
         return version("tidegate")
     except PackageNotFoundError:
         return "unknown"
+
+
+def software_build() -> str:
+    """What the accounting code is, to the byte: the start of the SHA-256 of its files."""
+    whole = hashlib.sha256()
+    folder = Path(__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        whole.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
+    return whole.hexdigest()[:16]
 
 
 def method_of(settings: Mapping[str, Any]) -> Method:
@@ -65,6 +76,7 @@ class Sidecar:
         self.site = str(describe["site"]["name"])
         self.nodes: Nodes = nodes_of(describe)
         self.factors = factors or factors_of(settings, folder)
+        self.inputs = Inputs({} if factors else settings, folder)
         self.accountant = Accountant(
             self.site, self.nodes, self.factors, method or method_of(settings), settings.get("true_up") or "daily"
         )
@@ -84,9 +96,9 @@ class Sidecar:
 
     def _note_methodology(self, period_s: int) -> None:
         """A method that changed is an entry of its own, so that a report can say from when it holds."""
-        grid = self.factors.grid
         body: dict[str, Any] = {
             "software": software_version(),
+            "build": software_build(),
             "period_s": period_s,
             "policy": self.accountant.method.policy,
             "losses": self.accountant.method.losses,
@@ -100,12 +112,7 @@ class Sidecar:
             "embodied": self._embodied(),
             "kinds": self.nodes.kinds,
             "notes": list(self.nodes.notes),
-            "grid_factor": {
-                "source": grid.source if grid else self.factors.fallback_source,
-                "sha256": grid.sha256 if grid else "",
-                "zone": grid.zone if grid else "",
-                "notes": list(grid.notes) if grid else [],
-            },
+            "grid_factor": grid_record(self.factors),
         }
         text = json.dumps(body, sort_keys=True)
         if self.ledger.state("methodology") != text:
@@ -119,6 +126,15 @@ class Sidecar:
         life_s = round(float(self.settings.get("embodied_years") or 5.0) * 365.25 * 86_400)
         return {"ug": to_whole(str(kg), 1_000_000_000), "life_s": life_s, "slots": int(slots)}
 
+    def refresh(self) -> list[str]:
+        """Take in factor and reading files that are new or changed. -> what could not be used, and why.
+
+        Call it between two pulls: what is booked from then on is booked with them. Raises LedgerError.
+        """
+        self.commit()
+        self.factors = self.accountant.factors = self.inputs.look(self.ledger, self.factors)
+        return self.inputs.trouble
+
     @property
     def cursor(self) -> tuple[str, int] | None:
         return self.booker.cursor
@@ -131,6 +147,8 @@ class Sidecar:
             part = rows[at : at + COMMIT_RECORDS]
             for booked in self.booker.book(part):
                 body = self.accountant.book(booked)
+                if self.inputs.trouble:
+                    body["flags"].append("INPUT_REFUSED")
                 self._pending.append(("period", booked.start_utc_s, body))
                 closed += 1
             self.records += len(part)

@@ -176,9 +176,14 @@ class Indicators:
     cue_kg_per_kwh: float | None
     grid_g_per_kwh: float | None  # import carbon over import energy
     it_g_per_kwh: float | None
-    renewable_direct: float | None  # share of the loads' energy from own generation in the same period
+    renewable_direct: float | None  # share of the loads' energy from own renewable generation in the same period
     renewable_stored: float | None  # ... that came through storage
     residual_share: float | None
+
+
+def renewable_nodes(sums: Sums, kinds: Mapping[str, str]) -> frozenset[str]:
+    """Own sources that burn nothing; a generator is a source and not one of them."""
+    return frozenset(name for name in sums.generation if kinds.get(name) != "generator")
 
 
 def indicators(sums: Sums, kinds: Mapping[str, str]) -> Indicators:
@@ -186,18 +191,19 @@ def indicators(sums: Sums, kinds: Mapping[str, str]) -> Indicators:
     it = sums.role_mwh(kinds, "it")
     loads = sum(mwh for name, mwh in sums.outflow_mwh.items() if sums.outflow_kind[name] == "load")
     direct = stored = 0
+    renewable = renewable_nodes(sums, kinds)
     for name, origins in sums.origins.items():
         if sums.outflow_kind[name] != "load":
             continue
         for origin, mwh in origins.items():
-            if origin in sums.generation:
+            if origin in renewable:
                 direct += mwh
-            elif origin.removesuffix(THROUGH_STORAGE) in sums.generation:
+            elif origin.removesuffix(THROUGH_STORAGE) in renewable:
                 stored += mwh
     came = sum(sums.inflow_mwh.values()) + sum(sums.discharge_mwh.values())
     imported = sums.inflow_mwh["grid"]
     # mWh and ug: 1 ug/mWh is 1 g/kWh.
-    total_ug = sum(sums.outflow_ug.values()) + sum(sums.loss_ug.values())
+    total_ug = sum(sums.outflow_ug.values()) - sums.export_ug + sum(sums.loss_ug.values())
     return Indicators(
         _ratio(sums.site_mwh, it),
         _ratio(total_ug, it * 1000),

@@ -48,3 +48,15 @@ def carbon_ug(energy_mwh: int, factor_ug_per_kwh: int) -> int:
 def to_whole(value: Decimal | str | int, scale: int) -> int:
     """Return `value` times `scale` as a whole number, half to even; exact for text, so no float error enters."""
     return int((Decimal(value) * scale).to_integral_value(rounding=ROUND_HALF_EVEN))
+
+
+def fixed(value: float | None, digits: int) -> str | None:
+    """A ratio as text with fixed decimals, so that it has one form."""
+    return None if value is None else f"{value:.{digits}f}"
+
+
+def decimal(value: int, digits: int) -> str:
+    """A whole number of 10^-digits as decimal text, exact: decimal(1234, 3) is 1.234."""
+    sign, value = ("-", -value) if value < 0 else ("", value)
+    whole, rest = divmod(value, 10**digits)
+    return f"{sign}{whole}.{rest:0{digits}d}" if digits else f"{sign}{whole}"

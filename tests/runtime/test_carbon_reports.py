@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from tidegate.runtime.carbon.account import Accountant
 from tidegate.runtime.carbon.booking import BookedPeriod, FlowPeriod
 from tidegate.runtime.carbon.cli import carbon
-from tidegate.runtime.carbon.evidence import gather, read_instruments
+from tidegate.runtime.carbon.evidence import gather
 from tidegate.runtime.carbon.factors import FactorError, Factors, Series, Step
+from tidegate.runtime.carbon.instruments import read_instruments
 from tidegate.runtime.carbon.ledger import Ledger
 from tidegate.runtime.carbon.reports import Bins, ReportError, pdf_font, span_of, write
 from tidegate.runtime.carbon.site import nodes_of
@@ -98,11 +99,12 @@ def test_the_same_ledger_gives_the_same_bytes(ledger, tmp_path):
 
 def test_solar_energy_is_told_apart_direct_and_through_storage(ledger):
     document, _, ratios = gather(ledger, DAY, DAY + 86_400)
-    assert document["evidence"]["storage"]["time_shifted_mwh"]["roof"] > 0
+    assert document["evidence"]["storage"]["time_shifted_mwh"]["roof"] > "0.0"
     assert 0 < ratios.renewable_stored < ratios.renewable_direct < 1
     roof = next(row for row in document["evidence"]["sources"] if row["source"] == "roof")
-    assert roof["kind"] == "SOE01" and roof["same_period_mwh"] < roof["mwh"]
-    assert document["eu_2024_1364"]["E_RES_OS_mwh"] > roof["same_period_mwh"]
+    assert roof["kind"] == "SOE01" and float(roof["same_period_mwh"]) < float(roof["mwh"])
+    own = document["eu_2024_1364"]["fields"]["E_RES_OS"]
+    assert float(own["value"]) / 1000 > float(roof["same_period_mwh"]) and own["unit"] == "kWh"
     assert document["indicators"]["pue_kind"] == "interim"
     assert document["consequence_ug"]["caused_by_charging"] > document["consequence_ug"]["avoided_by_discharging"]
 
