@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from tidegate.runtime.carbon.ocmf_cli import ocmf
+
 EXIT_DAMAGED = 1
 EXIT_CONTENT = 65
 EXIT_UNUSABLE = 78
@@ -16,6 +18,9 @@ EXIT_UNUSABLE = 78
 @click.group()
 def carbon() -> None:
     """Energy and carbon: book, report, verify."""
+
+
+carbon.add_command(ocmf)
 
 
 @carbon.command()
@@ -180,10 +185,10 @@ def report(ledger: str, start: str | None, end: str | None, span: str | None, ou
     from tidegate.runtime.carbon.instruments import read_instruments
     from tidegate.runtime.carbon.ledger import LedgerError
     from tidegate.runtime.carbon.record import read_installation
-    from tidegate.runtime.carbon.reports import ReportError, write
+    from tidegate.runtime.carbon.reports import ReportError, span_between, write
 
     try:
-        first, last = _span(span, start, end)
+        first, last = span_between(span, start, end)
         if (instruments is None) != (residual_g is None):
             raise ValueError("--instruments and --residual-g belong together")
         found = write(
@@ -232,9 +237,10 @@ def settle(ledger: str, jobs: Path, span: str | None, start: str | None, end: st
     from tidegate.runtime.carbon.jobs.settle import settle as settle_days
     from tidegate.runtime.carbon.jobs.work import JobError
     from tidegate.runtime.carbon.ledger import Ledger, LedgerError
+    from tidegate.runtime.carbon.reports import span_between
 
     try:
-        first, last = _span(span, start, end)
+        first, last = span_between(span, start, end)
         hosts = read_map(nodes, "host", "node") if nodes else None
         works, aside = read_jobs(jobs, hosts, read_map(tenants, "namespace", "owner") if tenants else None)
         files = sorted(jobs.iterdir()) if jobs.is_dir() else [jobs]
@@ -249,18 +255,6 @@ def settle(ledger: str, jobs: Path, span: str | None, start: str | None, end: st
     for text in aside:
         click.echo(f"set aside: {text}", err=True)
     click.echo(f"{len(works)} jobs, {len(aside)} set aside, {days} days settled")
-
-
-def _span(span: str | None, start: str | None, end: str | None) -> tuple[int, int]:
-    """(start, end) of --span, or of --from and --to."""
-    from tidegate.runtime.carbon.factors import parse_time
-    from tidegate.runtime.carbon.reports import span_of
-
-    if span is not None:
-        return span_of(span)
-    if start is None or end is None:
-        raise ValueError("give --span, or --from and --to")
-    return parse_time(start, "--from"), parse_time(end, "--to")
 
 
 @carbon.command()

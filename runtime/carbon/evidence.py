@@ -14,7 +14,7 @@ from tidegate.runtime.carbon.indicators import Hours, eu_fields, indicators_reco
 from tidegate.runtime.carbon.instruments import Instrument, market_based
 from tidegate.runtime.carbon.jobs.summary import Compute
 from tidegate.runtime.carbon.ledger import Entry, Ledger, LedgerError, canonical
-from tidegate.runtime.carbon.readings import Registers
+from tidegate.runtime.carbon.readings import Registers, readings_record
 from tidegate.runtime.carbon.record import block_over, check_installation, evidence_record
 from tidegate.runtime.carbon.sums import Indicators, Sums, add_up, indicators
 
@@ -170,6 +170,7 @@ def gather(
         },
         "scope2": _scope2(watch.imports, sums, instruments, residual_ug_per_kwh),
         "indicators": found,
+        "readings": readings_record(registers, ledger, start_utc_s, end_utc_s, until_seq),
         "eu_2024_1364": eu_fields(sums, kinds, found, registers, instruments, method.get("storages", {}),
                                   declared.get("eu_2024_1364", {})),
         "factors": {"import_mwh_by_status": _sorted(sums.factor_mwh), "sources": _sorted(sums.factor_sources),

@@ -139,8 +139,12 @@ class Registers:
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str], dict[int, tuple[int, str, str]]] = {}
+        self.sources: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}  # by digest, without the documents
 
     def add(self, body: Mapping[str, Any]) -> None:
+        source = body["source"]
+        told = {name: source[name] for name in ("kind", "name", "sha256", "key", "page", "flow") if name in source}
+        self.sources.setdefault((body["meter"], body["quantity"]), {})[source["sha256"]] = told
         own = self.rows.setdefault((body["meter"], body["quantity"]), {})
         for utc_s, value, sync, state, _ in body["rows"]:
             own[utc_s] = (value, sync, state)
@@ -166,6 +170,43 @@ class Registers:
                     flags.update(f"{meter}: {flag}" for flag in flow.flags if flag.split()[0] != "GAP")
         found.flags = sorted(flags)
         return found
+
+
+def readings_record(
+    registers: Registers, ledger: Ledger, start_utc_s: int, end_utc_s: int, until_seq: int | None = None
+) -> list[dict[str, Any]]:
+    """What each register that came by file says of [start, end), and what was booked for the flow that it shares."""
+    found = []
+    for (meter, quantity), rows in sorted(registers.rows.items()):
+        good = {at: row for at, row in rows.items() if row[2] in BELIEVED}
+        sources = registers.sources[(meter, quantity)]
+        flow = next((one["flow"] for one in reversed(sources.values()) if one.get("flow")), None)
+        if flow is None:
+            periods = booked(meter, good)
+        else:
+            step = next((e.body["length_s"] for e in ledger.in_force("period", start_utc_s, end_utc_s, until_seq)), 900)
+            periods = booked(meter, good, step)
+        # The first period began before the first reading, unless that was on its very start.
+        first = min(good, default=0)
+        mine = {p.start_utc_s: p.flows[meter] for p in periods
+                if start_utc_s <= p.start_utc_s < end_utc_s and p.start_utc_s >= first}  # fmt: skip
+        row: dict[str, Any] = {
+            "meter": meter, "quantity": quantity, "unit": QUANTITIES[quantity][1], "flow": flow,
+            "periods": len(mine), "from_utc_s": min(mine, default=None), "last_utc_s": max(mine, default=None),
+            "total": sum(one.mwh for one in mine.values()), "not_believed": len(rows) - len(good),
+            "flags": sorted({flag for one in mine.values() for flag in one.flags}),
+            "sources": [sources[digest] for digest in sorted(sources)],
+            "booked_mwh": None, "difference_mwh": None,
+        }  # fmt: skip
+        if flow is not None and mine:
+            known = sum(
+                entry.body["flows"][flow]["mwh"]
+                for entry in ledger.in_force("period", min(mine), max(mine) + 1, until_seq)
+                if entry.start_utc_s in mine and flow in entry.body["flows"]
+            )
+            row["booked_mwh"], row["difference_mwh"] = known, row["total"] - known
+        found.append(row)
+    return found
 
 
 BELIEVED = ("G", "S")  # states of a reading that may be used: good, and a substitute value of the meter's own

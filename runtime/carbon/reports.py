@@ -15,7 +15,7 @@ from tidegate.runtime.carbon import plots
 from tidegate.runtime.carbon.account import break_even_ppm
 from tidegate.runtime.carbon.attribution import THROUGH_STORAGE
 from tidegate.runtime.carbon.evidence import gather
-from tidegate.runtime.carbon.factors import iso
+from tidegate.runtime.carbon.factors import iso, parse_time
 from tidegate.runtime.carbon.jobs.summary import IDLE_COLUMNS, JOB_COLUMNS, job_rows
 from tidegate.runtime.carbon.ledger import Ledger, LedgerError, canonical
 from tidegate.runtime.carbon.words import DEFINITIONS_ZH, POLICY_ZH, SCOPE_ZH, WORDS
@@ -48,6 +48,15 @@ def span_of(text: str) -> tuple[int, int]:
             end = start.replace(year=start.year + 1)
         return int(start.timestamp()), int(end.timestamp())
     raise ValueError(f"{text!r}: expected a day, month or year, like 2026-03-14, 2026-03 or 2026")
+
+
+def span_between(span: str | None, start: str | None, end: str | None) -> tuple[int, int]:
+    """(start, end) of --span, or of --from and --to."""
+    if span is not None:
+        return span_of(span)
+    if start is None or end is None:
+        raise ValueError("give --span, or --from and --to")
+    return parse_time(start, "--from"), parse_time(end, "--to")
 
 
 def write(
