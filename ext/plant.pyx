@@ -304,21 +304,32 @@ cdef void pcs_refresh(plant_t* plant, pcs_t* pcs, uint64_t t_ns) noexcept nogil:
 # ---------------------------------------------------------------- meters
 
 
-cdef void meter_measure(plant_t* plant, meter_t* meter, double* v) noexcept nogil:
-    cdef double w = 0.0, volt = 0.0 if plant.islanded else plant.volt
-    cdef int phase
+cdef double meter_w(const plant_t* plant, const meter_t* meter) noexcept nogil:
+    """True power at the place where a meter sits."""
+    cdef double w
+    cdef uint32_t i
     if meter.source == METERS_GRID:
-        w = plant.grid_w
-    elif meter.source == METERS_IT:
-        w = plant.it_w
-    elif meter.source == METERS_COOLING:
-        w = plant.cooling_w
-    elif meter.source == METERS_PV:
-        w = plant.pv_w
-    elif meter.source == METERS_PCS:
-        w = plant.pcs[meter.index].w
-    elif meter.source == METERS_CIRCUIT:
-        w = plant.it_w * meter.share
+        return plant.grid_w
+    if meter.source == METERS_IT:
+        return plant.it_w
+    if meter.source == METERS_COOLING:
+        return plant.cooling_w
+    if meter.source == METERS_PV:
+        return plant.pv_w
+    if meter.source == METERS_PCS:
+        return plant.pcs[meter.index].w
+    if meter.source != METERS_CIRCUIT:
+        return 0.0
+    w = plant.it_w * meter.share
+    for i in range(plant.n_pcs):
+        if meter.behind >> i & 1:
+            w -= plant.pcs[i].w
+    return w
+
+
+cdef void meter_measure(plant_t* plant, meter_t* meter, double* v) noexcept nogil:
+    cdef double w = meter_w(plant, meter), volt = 0.0 if plant.islanded else plant.volt
+    cdef int phase
     if meter.resolution_w > 0.0:
         w = floor(w / meter.resolution_w + 0.5) * meter.resolution_w
     if meter.faults & METER_REVERSED:
@@ -346,19 +357,7 @@ cdef void meter_measure(plant_t* plant, meter_t* meter, double* v) noexcept nogi
 
 
 cdef void meter_count(plant_t* plant, meter_t* meter, double dt_s) noexcept nogil:
-    cdef double w = 0.0
-    if meter.source == METERS_GRID:
-        w = plant.grid_w
-    elif meter.source == METERS_IT:
-        w = plant.it_w
-    elif meter.source == METERS_COOLING:
-        w = plant.cooling_w
-    elif meter.source == METERS_PV:
-        w = plant.pv_w
-    elif meter.source == METERS_PCS:
-        w = plant.pcs[meter.index].w
-    elif meter.source == METERS_CIRCUIT:
-        w = plant.it_w * meter.share
+    cdef double w = meter_w(plant, meter)
     if meter.faults:
         if meter.faults & METER_REVERSED:
             w = -w

@@ -50,6 +50,8 @@ DEFAULTS: dict[str, Any] = {
     "faults": (),
 }
 
+CIRCUIT_SHARE = 0.5  # of the IT load, behind a circuit-meter
+
 TYPE_NAMES = {number: name for name, number in programs.FIELD_TYPES.items()}
 SPACES = {1: 0, 2: 1, 3: 2, 4: 3}  # Modbus function -> register space
 WRITE_SPACES = {5: 0, 15: 0, 6: 2, 16: 2}
@@ -287,7 +289,8 @@ def _add_lines(built: Built) -> None:
             interval_s = settings["meter_update_ms"] * 1e-3 * (1.0 + 50e-6 * (2.0 * float(chance.random()) - 1.0))
             meter = built.world.add_meter(
                 "circuit" if device["role"] in NOWHERE else ROLES.get(device["role"], "it"),
-                share=0.0 if device["role"] in NOWHERE else float(device.get("share", 0.5)),
+                share=0.0 if device["role"] in NOWHERE else CIRCUIT_SHARE,
+                behind=_behind(built, device),
                 interval_s=interval_s,
                 delay_s=settings["meter_delay_ms"] * 1e-3 if device["role"] == "grid-meter" else 0.0,
                 resolution_w=settings["meter_resolution_w"],
@@ -304,6 +307,12 @@ def _add_lines(built: Built) -> None:
         )
         built.slaves[name] = number
         _fill_slave(built, number, slave, device, name)
+
+
+def _behind(built: Built, device: dict[str, Any]) -> int:
+    """Bit mask of the converters behind a sub-meter."""
+    names = [unit["name"] for unit in built.rows["units"]]
+    return sum(1 << names.index(name) for name in device.get("circuit_storage") or () if name in names)
 
 
 def _exponent(signal: str, top_w: float) -> int:
