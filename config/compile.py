@@ -26,6 +26,7 @@ PLAIN_CONTROL_KEYS = (
     *("range_w_max", "range_window_s", "damp_share", "damp_lo_hz", "damp_hi_hz", "follow_soc_min"),
 )
 
+PHASES = ("power_l1_w", "power_l2_w", "power_l3_w")
 ROLE_NODES = {
     "grid-meter": "grid",
     "it-meter": "it",
@@ -61,6 +62,8 @@ def load_maps(site: Site, problems: list[str]) -> dict[str, DeviceMap]:
                 f"device[{device.name}].map: {device.map} is a map for a {found[device.name].map.kind}, "
                 f"but the role is {device.role}"
             )
+        if device.role == "grid-meter" and site.limits.phase_import_w_max is not None:
+            found[device.name] = _fast(found[device.name], PHASES)
         serial = device.bus in {one.name for one in site.serial}
         if serial != (found[device.name].bus == "serial"):
             problems.append(
@@ -68,6 +71,12 @@ def load_maps(site: Site, problems: list[str]) -> dict[str, DeviceMap]:
                 f"but {device.map} speaks {found[device.name].map.protocol}"
             )
     return found
+
+
+def _fast(found: DeviceMap, names: tuple[str, ...]) -> DeviceMap:
+    """The map with these points polled as often as the wire allows: a limit rests on them."""
+    points = (point.model_copy(update={"poll": "fast"}) if point.name in names else point for point in found.point)
+    return found.model_copy(update={"point": tuple(points)})
 
 
 def _option_text(value: str | int | float | bool) -> str:
@@ -267,9 +276,7 @@ class Compiler:
         for device in self.devices:
             if device.role == "grid-meter":
                 row["grid_w"] = f"{device.name}.power_w"
-                row["grid_w_l"] = [
-                    f"{device.name}.power_l{n}_w" if self.has(device.name, f"power_l{n}_w") else -1 for n in (1, 2, 3)
-                ]
+                row["grid_w_l"] = [f"{device.name}.{name}" if self.has(device.name, name) else -1 for name in PHASES]
                 for key in ("import_wh", "export_wh"):
                     if self.has(device.name, key):
                         row[f"grid_{key}"] = f"{device.name}.{key}"
@@ -357,7 +364,7 @@ class Compiler:
         row.update(
             meter_latency_s_max=None if control.meter_latency_ms_max is None else control.meter_latency_ms_max / 1e3,
             phase_import_w_max=limits.phase_import_w_max,
-            phase_share=None if control.phase_share is None else list(control.phase_share),
+            phase_share=self._phase_share(),
             follow_grid=1.0 if control.follow_grid else None,
             target_grid_w=control.target_grid_w or None,
             recentre=1.0 if control.recentre else None,
@@ -378,6 +385,28 @@ class Compiler:
             row["soc_min"] = max(storage.soc_min for storage in self.site.storage)
             row["soc_max"] = min(storage.soc_max for storage in self.site.storage)
         return {key: value for key, value in row.items() if value is not None and key in program.CONTROL_FIELDS}
+
+    def _phase_share(self) -> list[float] | None:
+        """Of the battery's power on each phase; None = a third each. Equal parts on a meter with fewer phases."""
+        share, limit_w = self.site.control.phase_share, self.site.limits.phase_import_w_max
+        meter = next((device for device in self.devices if device.role == "grid-meter"), None)
+        if limit_w is None or meter is None or meter.name not in self.maps:
+            return None if share is None else list(share)
+        there = [self.has(meter.name, name) for name in PHASES]
+        if not any(there):
+            self.problems.append(
+                f"limits.phase_import_w_max: the map of device {meter.name!r}, {meter.map}, has no power of a single "
+                f"phase (power_l1_w to power_l3_w): nobody could hold the limit; choose another map or remove the key"
+            )
+        if share is None:
+            return None if all(there) or not any(there) else [has / sum(there) for has in there]
+        self.problems += [
+            f"control.phase_share: {part:g} of the battery is on L{n}, whose power the map of device {meter.name!r}, "
+            f"{meter.map}, does not have; set it to 0, or choose a map with power_l{n}_w"
+            for n, (part, has) in enumerate(zip(share, there, strict=True), 1)
+            if part > 0 and not has and any(there)
+        ]
+        return list(share)
 
     def _unit_mask(self, device: Device) -> int:
         names = [storage.name for storage in self.site.storage]

@@ -9,7 +9,7 @@
 
 #include "image.h"
 
-#define CONTROL_LAYOUT_VERSION 3u
+#define CONTROL_LAYOUT_VERSION 4u
 #define HISTORY_MAX 512  /* readings of one unit's power kept for same-age pairing; a power of two */
 #define LAGS 40          /* reading ages that are tried when the meter's latency is measured */
 #define CIRCUITS_MAX 8
@@ -236,9 +236,12 @@ typedef struct {
     double register_wh, register_ws, register_gain; /* learning the utility's register */
     double import_ws;       /* our own monotone import, for that */
     uint64_t register_t_ns;
+    /* sub-meters and phases: the newest reading that said something new, and its stamp */
     double circuit_seen_w[CIRCUITS_MAX], circuit_net_w[CIRCUITS_MAX];
     uint64_t circuit_t_ns[CIRCUITS_MAX];
-    uint32_t circuits_known, lag_stale, lag_best;
+    double phase_seen_w[PHASES_MAX];
+    uint64_t phase_t_ns[PHASES_MAX];
+    uint32_t circuits_known, phases_known, lag_stale, lag_best;
     uint32_t look_far;      /* 1 = the battery hunts: look for longer ages than the site expects */
     /* billing period, set from outside */
     uint64_t billing_end_t_ns; /* CLOCK_MONOTONIC at which the ratchet falls to nothing; 0 = never */

@@ -211,7 +211,9 @@ cdef extern from "control.h" nogil:
         double circuit_seen_w[CIRCUITS_MAX]
         double circuit_net_w[CIRCUITS_MAX]
         uint64_t circuit_t_ns[CIRCUITS_MAX]
-        uint32_t circuits_known, lag_stale, lag_best
+        double phase_seen_w[PHASES_MAX]
+        uint64_t phase_t_ns[PHASES_MAX]
+        uint32_t circuits_known, phases_known, lag_stale, lag_best
         uint32_t look_far
         uint64_t billing_end_t_ns
         uint64_t billing_number

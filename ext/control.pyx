@@ -9,7 +9,6 @@ into the request at once and whole, and the battery's own answer to it is never 
 """
 
 import time
-import time
 
 from libc.math cimport INFINITY, NAN, fabs, fmax, fmin, isfinite
 from libc.string cimport memset

@@ -236,6 +236,8 @@ cdef void take_grid(const program_t* program, point_t* image, estimate_state_t* 
         plant.load_ok = 0
         plant.phases_ok = 0
         plant.circuits_ok = 0
+        state.phases_known = 0
+        state.circuits_known = 0
         state.net_known = 0
         state.grid_t_ns = 0
         state.load_t_ns = 0
@@ -243,6 +245,8 @@ cdef void take_grid(const program_t* program, point_t* image, estimate_state_t* 
         return
     plant.grid_ok = 1
     sample_ns = image[point].t_ns
+    take_phases(program, image, state, plant, t_ns)
+    take_circuits(program, image, state, plant, t_ns)
     if sample_ns == state.grid_seen_t_ns and state.net_known:
         if not all_known:
             doubt(image, SITE_LOAD_W)
@@ -272,8 +276,6 @@ cdef void take_grid(const program_t* program, point_t* image, estimate_state_t* 
             state.lag_score[state.lag_best] <= PAIRED_SHARE * state.lag_motion[state.lag_best])
     plant.load_ok = 1
     plant.load_w = plant.net_w + plant.pv_w
-    take_phases(program, image, plant, grid_w, sample_ns)
-    take_circuits(program, image, state, plant, t_ns)
 
     if state.grid_t_ns and sample_ns > state.grid_t_ns:
         demand_meet(&program.control, state, state.grid_w, grid_w, state.grid_t_ns, sample_ns)
@@ -297,20 +299,45 @@ cdef void take_grid(const program_t* program, point_t* image, estimate_state_t* 
         state.load_t_ns = 0
 
 
-cdef void take_phases(const program_t* program, const point_t* image, plant_t* plant, double grid_w,
-                      uint64_t sample_ns) noexcept nogil:
-    """Net power of each phase: the battery's power at the time of the reading falls on the phases by their shares."""
+cdef inline bint news(const point_t* reading, double* seen_w, uint64_t* used_t_ns, bint known) noexcept nogil:
+    """1 and noted, unless this is the same sample read twice: equal values within REREAD_NS are."""
+    if known and reading.value == seen_w[0] and reading.t_ns - used_t_ns[0] <= REREAD_NS:
+        return 0
+    seen_w[0] = reading.value
+    used_t_ns[0] = reading.t_ns
+    return 1
+
+
+cdef void take_phases(const program_t* program, const point_t* image, estimate_state_t* state, plant_t* plant,
+                      uint64_t t_ns) noexcept nogil:
+    """Net power of each phase: its reading, and the battery's power of the same age by its share of this phase.
+
+    By the phase's own stamp: a meter's phases are often polled apart from its sum.
+    """
     cdef int phase, point
+    cdef uint32_t bit
     cdef double share
     cdef const control_params_t* params = &program.control
     cdef bint thirds = not params.phase_share[0] + params.phase_share[1] + params.phase_share[2] > 0.0
     plant.phases_ok = 0
     for phase in range(PHASES_MAX):
         point = program.site.grid_w_l[phase]
-        if believable(image, point):
-            share = 1.0 / 3.0 if thirds else params.phase_share[phase]
-            plant.phase_net_w[phase] = image[point].value + share * (plant.net_w - grid_w)
-            plant.phases_ok |= <uint32_t>1 << phase
+        bit = <uint32_t>1 << phase
+        if not believable(image, point):
+            state.phases_known &= ~bit
+            continue
+        plant.phases_ok |= bit
+        if not news(&image[point], &state.phase_seen_w[phase], &state.phase_t_ns[phase], state.phases_known & bit):
+            continue
+        share = 1.0 / 3.0 if thirds else params.phase_share[phase]
+        if share > 0.0:
+            plant.phase_net_w[phase] = share * pair(
+                program, state, <uint32_t>0xFFFFFFFF, image[point].value / share, plant.phase_net_w[phase] / share,
+                state.phases_known & bit, image[point].t_ns, t_ns,
+            )
+        else:
+            plant.phase_net_w[phase] = image[point].value
+        state.phases_known |= bit
 
 
 cdef void take_circuits(const program_t* program, const point_t* image, estimate_state_t* state, plant_t* plant,
@@ -326,9 +353,9 @@ cdef void take_circuits(const program_t* program, const point_t* image, estimate
             state.circuits_known &= ~bit
             continue
         plant.circuits_ok |= bit
-        if image[point].t_ns == state.circuit_t_ns[circuit] and state.circuits_known & bit:
+        if not news(&image[point], &state.circuit_seen_w[circuit], &state.circuit_t_ns[circuit],
+                    state.circuits_known & bit):
             continue
-        state.circuit_t_ns[circuit] = image[point].t_ns
         plant.circuit_net_w[circuit] = pair(
             program, state, <uint32_t>program.control.circuit_units[circuit], image[point].value,
             plant.circuit_net_w[circuit], state.circuits_known & bit, image[point].t_ns, t_ns,

@@ -250,6 +250,24 @@ def test_phases_carry_their_share_of_the_battery() -> None:
     assert estimate.phases_net_w == pytest.approx((9e3, 9e3, 9e3))
 
 
+def test_a_phase_that_is_read_later_than_the_sum_is_paired_with_the_battery_of_its_own_time() -> None:
+    """The battery goes from 0 to 9 kW between the two; neither reading makes a load that is not there."""
+    estimate = Estimate(phases=True, meter_latency_s_max=0.01)
+    for i in range(400):
+        t_s = 10.0 + i * 0.01
+        ess_w = 0.0 if i < 200 else min(9e3, 90.0 * (i - 200))
+        estimate.reading("ess0_w", ess_w, t_s)
+        if i % 10 == 0:
+            estimate.reading("grid_w", 54e3 - ess_w + 0.1 * (i % 3), t_s)
+        if i % 10 == 5:
+            for phase in range(3):
+                estimate.reading(f"grid_l{phase}_w", 18e3 - ess_w / 3.0, t_s)
+        estimate.step(t_s)
+        if i > 10:
+            assert estimate.phases_net_w == pytest.approx((18e3,) * 3, abs=30.0), i
+    assert estimate.net_w == pytest.approx(54e3, abs=90.0)
+
+
 def test_a_sub_meter_carries_the_units_behind_it() -> None:
     estimate = Estimate(2, circuits=1, circuit_units=[0b10])
     for name, value in (("grid_w", 10e3), ("ess0_w", 5e3), ("ess1_w", 3e3), ("circuit0_w", 4e3)):
