@@ -3,7 +3,9 @@ from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 
 from tidegate.ext.cabinet cimport cabinet_t
 from tidegate.ext.can cimport can_bus_t, can_frame_stats_t
-from tidegate.ext.control cimport control_params_t, control_state_t, decision_t, estimate_state_t, orders_t, plant_t
+from tidegate.ext.control cimport (
+    CIRCUITS_MAX, PHASES_MAX, control_params_t, control_state_t, decision_t, estimate_state_t, orders_t, plant_t,
+)
 from tidegate.ext.faults cimport diagnose_state_t
 from tidegate.ext.gate cimport gate_input_t, gate_state_t, gate_verdict_t
 from tidegate.ext.image cimport POINTS_MAX, UNITS_MAX, point_t
@@ -65,6 +67,10 @@ cdef struct watch_t:
     uint64_t since_t_ns[REASONS_MAX] # when cause began to differ from told; 0 = it does not
     uint64_t seen_t_ns               # of the newest grid reading
     double above_s, below_s          # for so long the meter has shown more than the import, the export limit
+    uint64_t phase_t_ns[PHASES_MAX]  # the same of each phase and each sub-meter
+    double phase_above_s[PHASES_MAX]
+    uint64_t circuit_t_ns[CIRCUITS_MAX]
+    double circuit_above_s[CIRCUITS_MAX]
 
 # Everything that one site needs in memory; allocated once, zeroed, never grown.
 cdef struct core_t:

@@ -1,8 +1,10 @@
 # ext/policies.pxd: contents page of policies.pyx.
-from libc.math cimport INFINITY, fmax
+from libc.math cimport INFINITY, fmax, fmin
 from libc.stdint cimport uint32_t
 
-from tidegate.ext.control cimport CIRCUITS_MAX, control_params_t, control_state_t, orders_t, plant_t, policy_t
+from tidegate.ext.control cimport (
+    CIRCUITS_MAX, ORDER_DEMAND, control_params_t, control_state_t, orders_t, plant_t, policy_t,
+)
 
 
 cdef inline double import_limit(double value) noexcept nogil:
@@ -12,6 +14,14 @@ cdef inline double import_limit(double value) noexcept nogil:
 
 cdef inline double some(double value, double otherwise) noexcept nogil:
     return value if value > 0.0 else otherwise
+
+
+cdef inline double demand_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil:
+    """Mean that a demand window may have by the utility's count; what has been paid for need not be shaved again."""
+    cdef double limit_w = some(params.demand_w_max, INFINITY)
+    if orders.flags & ORDER_DEMAND:
+        limit_w = fmin(limit_w, import_limit(orders.demand_w_max))
+    return fmax(limit_w, params.demand_ratchet * plant.demand_paid_w)
 
 
 cdef inline double circuit_need(const control_params_t* params, const plant_t* plant, int circuit) noexcept nogil:

@@ -125,13 +125,11 @@ cdef policy_t demand_window(const control_params_t* params, const plant_t* plant
     p.lo = -INFINITY
     p.hi = INFINITY
     p.reason = REASON_DEMAND_WINDOW
-    limit_w = some(params.demand_w_max, INFINITY)
-    if orders.flags & ORDER_DEMAND:
-        limit_w = fmin(limit_w, import_limit(orders.demand_w_max))
+    limit_w = demand_limit(params, plant, orders)
     if not isfinite(limit_w):
         return p
-    # The limit in our own meter's watts, less the margin; what has been paid for need not be shaved again.
-    limit_w = fmax(limit_w, params.demand_ratchet * plant.demand_paid_w) / plant.demand_gain - params.demand_margin_w
+    # In our own meter's watts, less the margin.
+    limit_w = limit_w / plant.demand_gain - params.demand_margin_w
     act_w = fmax(state.load_peak_w - DEMAND_POWER_SHARE * hi_w, DEMAND_ACT_SHARE * limit_w)
     for later in range(min(plant.demand_windows, <uint32_t>SUBWINDOWS_MAX)):
         left_s = fmax(plant.demand_left_s + later * plant.demand_sub_s, DEMAND_END_S)

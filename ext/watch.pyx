@@ -11,6 +11,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from tidegate.ext.control cimport *
 from tidegate.ext.core cimport core_t, watch_t
 from tidegate.ext.image cimport *
+from tidegate.ext.policies cimport demand_limit
 from tidegate.ext.publish cimport say
 from tidegate.ext.shared cimport *
 
@@ -45,6 +46,7 @@ cdef void watch_limits(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nog
     cdef int reason
     cdef double value = core.decision.shortfall_w
     measure(core)
+    measure_parts(core)
     if orders.stop:
         general = UNENFORCED_STOPPED
     elif not plant.grid_ok:
@@ -137,10 +139,37 @@ cdef void judge(core_t* core, uint32_t reason, uint32_t general, bint read_, bin
         w.cause[reason] = UNENFORCED_WIDENED
     elif core.decision.missed >> reason & 1:
         w.cause[reason] = UNENFORCED_SHORT if core.decision.missed_short >> reason & 1 else UNENFORCED_OVERRULED
-    elif w.above_s > EXCEEDED_S and reason == above_reason(core):
+    elif exceeded(core, reason):
         w.cause[reason] = UNENFORCED_EXCEEDED
-    elif w.below_s > EXCEEDED_S and reason == REASON_EXPORT_LIMIT:
-        w.cause[reason] = UNENFORCED_EXCEEDED
+
+
+cdef bint exceeded(const core_t* core, uint32_t reason) noexcept nogil:
+    """Whatever was decided: does the limit's own meter say otherwise?"""
+    cdef const watch_t* w = &core.watch
+    cdef int i
+    if reason == REASON_PHASE_LIMIT:
+        for i in range(PHASES_MAX):
+            if w.phase_above_s[i] > EXCEEDED_S:
+                return 1
+    elif reason == REASON_CIRCUIT_LIMIT:
+        for i in range(CIRCUITS_MAX):
+            if w.circuit_above_s[i] > EXCEEDED_S:
+                return 1
+    elif reason == REASON_DEMAND_WINDOW:
+        return over_the_window(core)
+    elif reason == REASON_EXPORT_LIMIT:
+        return w.below_s > EXCEEDED_S
+    elif reason == above_reason(core):
+        return w.above_s > EXCEEDED_S
+    return 0
+
+
+cdef inline bint over_the_window(const core_t* core) noexcept nogil:
+    """The window has used what it may have; nothing in the rest of it brings its mean back below the limit."""
+    cdef const plant_t* plant = &core.plant
+    cdef double limit_w = demand_limit(&core.params, plant, &core.orders)
+    cdef double length_s = plant.demand_elapsed_s + plant.demand_left_s
+    return isfinite(limit_w) and plant.demand_used_ws[0] * plant.demand_gain > limit_w * length_s
 
 
 cdef inline uint32_t above_reason(const core_t* core) noexcept nogil:
@@ -165,3 +194,34 @@ cdef void measure(core_t* core) noexcept nogil:
     export_w = fmin(core.params.connection_export_w_max, core.orders.export_w_max)
     w.above_s = w.above_s + dt_s if plant.grid_w > core.decision.grid_limit_w + aside_w else 0.0
     w.below_s = w.below_s + dt_s if isfinite(export_w) and -plant.grid_w > export_w + aside_w else 0.0
+
+
+cdef void measure_parts(core_t* core) noexcept nogil:
+    """The same for each phase and each sub-meter that has a limit."""
+    cdef watch_t* w = &core.watch
+    cdef const control_params_t* params = &core.params
+    cdef int i
+    if limits(params.phase_import_w_max):
+        for i in range(PHASES_MAX):
+            w.phase_above_s[i] = longer(core, core.program.site.grid_w_l[i], params.phase_import_w_max,
+                                        w.phase_above_s[i], &w.phase_t_ns[i])
+    for i in range(CIRCUITS_MAX):
+        if limits(params.circuit_import_w_max[i]):
+            w.circuit_above_s[i] = longer(core, core.program.site.circuit_w[i], params.circuit_import_w_max[i],
+                                          w.circuit_above_s[i], &w.circuit_t_ns[i])
+
+
+cdef inline double longer(const core_t* core, int point, double limit_w, double above_s,
+                          uint64_t* seen_t_ns) noexcept nogil:
+    """above_s, and the time since the reading before if the newest one is above the limit as well; 0 if it is not."""
+    cdef const point_t* reading
+    cdef double dt_s
+    if not believable(core.image, point):
+        seen_t_ns[0] = 0
+        return 0.0
+    reading = &core.image[point]
+    if reading.t_ns == seen_t_ns[0]:
+        return above_s
+    dt_s = <double>(reading.t_ns - seen_t_ns[0]) * 1e-9 if 0 < seen_t_ns[0] < reading.t_ns else 0.0
+    seen_t_ns[0] = reading.t_ns
+    return above_s + dt_s if reading.value > limit_w + 2.0 * core.params.deadband_w + 1.0 else 0.0
