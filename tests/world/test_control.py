@@ -228,3 +228,20 @@ def test_a_meter_far_older_than_the_site_file_says_makes_a_chase_that_is_told_an
         late = between(world, "request_w", 70.0, 90.0)
         assert np.ptp(late) < 300.0, "ended"
         assert np.median(between(world, "grid_w", 70.0, 90.0)) == pytest.approx(45e3, abs=500.0)
+
+
+@pytest.mark.parametrize("step_s", [0, 60])
+def test_a_sliding_window_is_held_wherever_it_begins_and_a_fixed_one_only_by_the_clock(step_s):
+    """Five minutes of 45 kW over the border of two fixed windows, 30 kW allowed in any five minutes."""
+    control = f"demand_w_max = 30000\ndemand_window_s = 300\ndemand_step_s = {step_s}"
+    control += "\npeak_w_max = 55000\nrecharge_rate_w = 0"
+    load = np.array([0.0, 150.0, 450.0]), np.array([20e3, 45e3, 20e3])
+    with plant(load_w=load, control=control, soc_start=0.9) as world:
+        world.run(482.0)
+        series = world.series()
+        second = np.floor(series["t_s"]).astype(int)
+        grid_w = np.array([series["grid_w"][second == i].mean() for i in range(480)])
+    means = {begin: grid_w[begin : begin + 300].mean() for begin in (0, 60, 120, 180)}
+    assert means[0] <= 30e3 * 1.002, means
+    sliding = max(means[begin] for begin in (60, 120, 180))
+    assert sliding <= 30e3 * 1.002 if step_s else sliding > 33e3, means

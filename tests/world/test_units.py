@@ -1,0 +1,119 @@
+"""One, four and sixteen cabinets, each on its lines: one is lost at full power, the others take over with one write."""
+
+import tomllib
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+from tidegate.config.compile import compile_site
+from tidegate.config.site import load_site, parse_site
+from tidegate.ext.program import describe
+from tidegate.hal.sim.virtual import VirtualPlant
+
+SITE = files("tidegate.config").joinpath("demo/site.toml")
+PEAK_W, UNIT_W = 100e3, 30e3
+LINES, BUSES = 7, 4  # one line more is the grid meter's
+
+HEAD = """
+schema = 1
+[site]
+name = "many"
+[[serial]]
+name = "grid"
+device = "sim"
+baud = 115200
+[[device]]
+name = "meter"
+map = "eastron-sdm630"
+bus = "grid"
+unit_id = 1
+role = "grid-meter"
+latency_ms = 1
+[limits]
+connection_import_w_max = 1000000
+[control]
+peak_w_max = 100000
+recharge_rate_w = 0
+[simulation]
+soc_start = 0.8
+cells = 100
+"""
+
+# The gate's own ramp would spread the step over 50 ms; these cabinets take it at once.
+CABINET = """
+[[device]]
+name = "c{n}"
+map = "kaco-gridsave"
+options = {{ rated_w = 30000 }}
+bus = "pcs{line}"
+unit_id = {unit_id}
+role = "pcs"
+latency_ms = 1
+[[device]]
+name = "b{n}"
+map = "orion-bms2"
+bus = "bms{bus}"
+can_id_offset = {offset}
+role = "bms"
+[[storage]]
+name = "u{n}"
+bms = "b{n}"
+pcs = "c{n}"
+energy_wh = 60000
+charge_w_max = 30000
+discharge_w_max = 30000
+ramp_go_w_per_s = 6e7
+ramp_stop_w_per_s = 3e8
+"""
+
+
+@cache
+def program(units):
+    lines, buses = min(units, LINES), min(units, BUSES)
+    text = HEAD + "".join(f'[[serial]]\nname = "pcs{n}"\ndevice = "sim"\nbaud = 115200\n' for n in range(lines))
+    text += "".join(f'[[can]]\nname = "bms{n}"\ninterface = "sim"\n' for n in range(buses))
+    text += "".join(
+        CABINET.format(n=n, line=n % lines, unit_id=n + 1, bus=n % buses, offset=0x20 * (n // buses))
+        for n in range(units)
+    )
+    site, problems = parse_site(tomllib.loads(text), text)
+    assert site is not None and not problems, problems
+    site._folder = load_site(str(SITE)).folder
+    return compile_site(site)
+
+
+@pytest.mark.parametrize("fault", ["battery.alarm", "pcs.tripped"])
+@pytest.mark.parametrize("units", [1, 4, 16])
+def test_a_unit_that_is_lost_at_full_power_is_replaced_in_the_next_cycle_and_with_one_write(units, fault):
+    """The rest could just carry it: 25 kW each for those that remain, 30 kW at most."""
+    need_w = 25e3 * max(units - 1, 1)
+    load = np.array([0.0, 6.0]), np.array([80e3, PEAK_W + need_w])
+    target = {"battery.alarm": "b0", "pcs.tripped": "c0"}[fault]
+    faults = [{"kind": fault, "target": target, "value": 0.0, "on_s": 10.0, "off_s": 30.0}]
+    overrides = {"trace_phase_s": 0.0, "faults": faults}
+    bound_s = max(row["zero_us"] for row in describe(program(units))["plan"]) * 1e-6
+    with VirtualPlant(program(units), load, seed=3, series_every=1, overrides=overrides) as world:
+        world.run(9.9)
+        before_w = [row["wire_set_w"] for row in world.world.converters()]
+        assert sum(before_w) == pytest.approx(need_w, rel=0.01) and max(before_w) - min(before_w) < 0.02 * UNIT_W
+        low_s = None
+        while low_s is None and world.world.t_s < 11.5:
+            world.run(0.001)
+            low_s = world.world.t_s if world.series()["setpoint_w"][-1] < 0.99 * sum(before_w) else None
+        assert low_s is not None, "the gate has not noticed"
+        world.run(bound_s + 0.001)
+        wire_w = [row["wire_set_w"] for row in world.world.converters()]
+        world.run(1.0)
+        setpoint_w = world.series()["setpoint_w"][world.series()["t_s"] > 9.9]
+        assert wire_w[0] == 0.0
+        if units == 1:
+            assert max(setpoint_w[-500:]) == 0.0
+            records = [row["points"]["site.shortfall_w"][0] for row in world.meter_records()]
+            assert records[-1] == pytest.approx(need_w, rel=0.02), "and the shortfall is told"
+        else:
+            assert np.count_nonzero(setpoint_w < 0.99 * sum(before_w)) == 1, "one cycle"
+            assert sum(wire_w) >= 0.99 * sum(before_w), f"on the wire after {bound_s * 1e3:.1f} ms"
+        assert max(wire_w) <= UNIT_W
+        assert not any(world.checks[name] for name in ("outside_envelope", "outside_nameplate", "setpoint_to_tripped"))
