@@ -254,6 +254,29 @@ class Console(Strict):
     baud: Literal[1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200] = 9600
 
 
+class Fetch(Strict):
+    """A service that the sidecar asks for factors over HTTP. Without one it asks nobody."""
+
+    service: Literal["electricity-maps", "watttime", "gb-carbon-intensity", "entsoe"]
+    zone: Annotated[str, Field(max_length=64, description="zone, WattTime region, or ENTSO-E's EIC code")] = ""
+    signal: Annotated[Literal["co2_moer", "co2_aoer"], Field(description="of WattTime: marginal or average")] = (
+        "co2_moer"
+    )
+    key_file: (
+        Annotated[str, Field(description="file beside the site file with the key; for WattTime user:password")] | None
+    ) = None
+    every_s: Annotated[int, Field(ge=60, le=86_400)] = 900
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$", description="another root")] | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Fetch":
+        if self.service != "gb-carbon-intensity":
+            for key in ("zone", "key_file"):
+                if not getattr(self, key):
+                    raise ValueError(f"{self.service} needs {key}")
+        return self
+
+
 class Carbon(Strict):
     """What the sidecar books with."""
 
@@ -280,12 +303,19 @@ class Carbon(Strict):
     slots: Annotated[int, Field(ge=1, le=10_000_000, description="GPUs, or what else jobs reserve, in all")] | None = (
         None
     )
+    fetch: Annotated[tuple[Fetch, ...], Field(max_length=8)] = ()
     readings: (
         Annotated[str, Field(description="register readings of water and heat: CSV or folder, beside the site file")]
         | None
     ) = None
     ledger: Annotated[str, Field(description="SQLite path or database URL")] | None = None
     interval_s: Literal[300, 900, 1800, 3600] = 900
+
+    @model_validator(mode="after")
+    def _has_a_place(self) -> "Carbon":
+        if self.fetch and not self.factors:
+            raise ValueError('fetch needs factors = "FOLDER/", where it keeps what it was told')
+        return self
 
 
 class Commissioning(Strict):

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from tidegate.runtime.carbon.factors import FactorError
+from tidegate.runtime.carbon.fetch import Fetcher, sources_of
 from tidegate.runtime.carbon.ledger import LedgerError
 from tidegate.runtime.carbon.service import PAUSE_S, Sidecar, catch_up, open_ledger
 from tidegate.runtime.client import Client, NoAnswer
@@ -61,6 +62,9 @@ def main(words: list[str] | None = None) -> int:
         except (LedgerError, FactorError, ValueError) as error:
             print(f"carbon: {error}", file=sys.stderr, flush=True)
             return EXIT_UNUSABLE
+        wanted = sources_of(sidecar.settings, folder)
+        if wanted:
+            Fetcher(wanted, folder / str(sidecar.settings["factors"])).start()
         print(json.dumps({"carbon": "ready", "ledger": ledger.url, "head": ledger.head[0]}), flush=True)
         silent_since = 0.0
         said: list[str] = []

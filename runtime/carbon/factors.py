@@ -9,6 +9,7 @@ import bisect
 import csv
 import hashlib
 import io
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -226,15 +227,19 @@ def read_gb_half_hours(path: Path) -> Series:
     return series.finish()
 
 
+FILE_VERSION = 1
+FILE_HEAD = f"# tidegate factors {FILE_VERSION}\n"
 COLUMNS = ("start_utc", "end_utc", "zone", "value", "unit", "kind", "lifecycle", "status", "source", "version")
 
 
 def read_csv(path: Path) -> list[Series]:
     """The product's own factor file, one series for each zone and kind.
 
-    Columns: start_utc, end_utc, zone, value, unit, kind, lifecycle, status, source, version; issued_at may follow.
+    Columns: start_utc, end_utc, zone, value, unit, kind, lifecycle, status, source, version; issued_at may follow. A
+    first line `# tidegate factors 1` may say which version of this format it is; a later one is refused.
     """
     raw = path.read_bytes()
+    check_version(raw, path.name)
     found: dict[tuple[str, str], Series] = {}
     for line, row in _rows(raw, path.name, COLUMNS):
         where = f"{path.name}, line {line}"
@@ -271,6 +276,20 @@ def read_csv(path: Path) -> list[Series]:
     return [series.finish() for series in found.values()]
 
 
+def check_version(raw: bytes, name: str) -> None:
+    """Raise FactorError for a file of a later format than this version knows."""
+    first = raw.split(b"\n", 1)[0].decode("utf-8", "replace").lstrip("\ufeff").strip()
+    if not first.startswith("#"):
+        return
+    words = first.lstrip("# ").split()
+    if words[:2] != ["tidegate", "factors"] or len(words) != 3 or not words[2].isdigit():
+        raise FactorError(f"{name}, line 1: {first[:40]!r} is neither a header nor {FILE_HEAD.strip()!r}")
+    if int(words[2]) > FILE_VERSION:
+        raise FactorError(
+            f"{name}: factor file of format {words[2]}, this version knows {FILE_VERSION}; update tidegate"
+        )
+
+
 def _share_ppm(text: str, unit: str, where: str) -> int:
     scales = {"%": 10_000, "1": 1_000_000}
     if unit not in scales:
@@ -289,14 +308,21 @@ def _rows(raw: bytes, name: str, columns: Sequence[str]) -> Iterable[tuple[int, 
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FactorError(f"{name}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
-    reader = csv.DictReader(io.StringIO(text))
+    lines = io.StringIO(text)
+    above = 0
+    if text.startswith("#"):
+        lines.readline()
+        above = 1
+    reader = csv.DictReader(lines)
     missing = [column for column in columns if column not in (reader.fieldnames or ())]
     if missing:
-        raise FactorError(f"{name}, line 1: column {', '.join(missing)} is missing; expected {', '.join(columns)}")
+        raise FactorError(
+            f"{name}, line {above + 1}: column {', '.join(missing)} is missing; expected {', '.join(columns)}"
+        )
     for row in reader:
         if any(row.get(column) is None for column in columns):
-            raise FactorError(f"{name}, line {reader.line_num}: fewer fields than the {len(columns)} columns")
-        yield reader.line_num, row
+            raise FactorError(f"{name}, line {reader.line_num + above}: fewer fields than the {len(columns)} columns")
+        yield reader.line_num + above, row
 
 
 def read_all(path: Path) -> list[Series]:
@@ -311,30 +337,64 @@ def read_all(path: Path) -> list[Series]:
 
 def read(path: Path) -> Series:
     """The average series of a factor file or folder. Raises FactorError if there is none, or more than one zone."""
-    series = [one for one in read_all(path) if one.kind == "average"]
+    return average_of(read_all(path), path.name)
+
+
+def _average(found: Iterable[Series]) -> list[Series]:
+    return [one for one in found if one.kind == "average"]
+
+
+def _empty(path: Path) -> bool:
+    return not path.exists() or (path.is_dir() and not any(p.is_file() and p.name[0] != "." for p in path.iterdir()))
+
+
+def average_of(found: Iterable[Series], name: str) -> Series:
+    """The one average series. Raises FactorError as `read`."""
+    series = _average(found)
     if not series:
-        raise FactorError(f"{path.name}: no factors of kind average")
+        raise FactorError(f"{name}: no factors of kind average")
     if len(series) > 1:
         zones = ", ".join(one.zone or "(none)" for one in series)
-        raise FactorError(f"{path.name}: factors of several zones ({zones}); keep one zone in a file of a site")
+        raise FactorError(f"{name}: factors of several zones ({zones}); keep one zone in a file of a site")
     return series[0]
 
 
 NO_FACTOR_UG_PER_KWH = 1_000_000_000  # 1 kg/kWh: no grid's average is above it for long
 
 
+BELIEVABLE_S = 1_704_067_200  # 2024-01-01: a clock before it is not set
+
+
+def refuse_future(found: Iterable[Series], now_s: float) -> None:
+    """Raise FactorError for a version that was issued more than a day from now: a wrong date, or a wrong clock."""
+    if now_s < BELIEVABLE_S:
+        return
+    for series in found:
+        for step in series.steps:
+            if step.issued_utc_s > now_s + 86_400:
+                raise FactorError(
+                    f"{series.source}: the version of {iso(step.start_utc_s)} was issued {iso(step.issued_utc_s)}, "
+                    "after today; correct the date in the file, or the clock of this machine"
+                )
+
+
 def factors_of(settings: dict[str, Any], folder: Path) -> Factors:
     """The factors that a site file's [carbon] names; paths are relative to `folder`.
 
-    Raises FactorError for a file that cannot be used.
+    Where factors are fetched the folder may be empty still. Raises FactorError for a file that cannot be used.
     """
     constant = settings.get("grid_factor_g_per_kwh")
     fallback = NO_FACTOR_UG_PER_KWH if constant is None else to_whole(str(constant), 1_000_000)
     why = "no factor is known: upper bound of grid averages" if constant is None else "constant of the site file"
     path = settings.get("factors")
-    series = read(folder / path) if path else None
-    others = {one.kind: one for one in read_all(folder / path)} if path else {}
-    only = constant is not None and series is None
+    found: list[Series] = []
+    if path and not (settings.get("fetch") and _empty(folder / path)):
+        found = read_all(folder / path)
+        refuse_future(found, time.time())
+    # Factors that are fetched may all be marginal until the average ones come.
+    series = average_of(found, str(path)) if found and not (settings.get("fetch") and not _average(found)) else None
+    others = {one.kind: one for one in found}
+    only = constant is not None and not path
     constants = {}
     for role in ("pv", "generator"):
         value = to_whole(str(settings.get(f"{role}_factor_g_per_kwh") or 0), 1_000_000)

@@ -7,13 +7,23 @@ restatement: both versions stay, with the time each was known.
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from tidegate.runtime.carbon.factors import FactorError, Series, Step, iso, parse_factor, parse_time, read_csv
+from tidegate.runtime.carbon.factors import (
+    FactorError,
+    Series,
+    Step,
+    check_version,
+    iso,
+    parse_factor,
+    parse_time,
+    read_csv,
+)
 from tidegate.runtime.carbon.whole import to_whole
 
 # Direct g CO2 per kWh of generation by ENTSO-E's psrType. IPCC AR5 WG3 annex III medians for what burns (direct
@@ -186,14 +196,17 @@ def entsoe(raw: bytes, name: str, factors: Mapping[str, int] = ENTSOE_G_PER_KWH)
     except ElementTree.ParseError as error:
         raise FactorError(f"{name}: not XML ({error}); fetch it again") from None
 
+    if root.tag.endswith("Acknowledgement_MarketDocument"):
+        why = (root.findtext(".//{*}Reason/{*}text") or "no reason given").strip()
+        raise FactorError(f"{name}: the service has no data: {why:.200}")
+
     def text(node: Any, path: str) -> str:
         found = node.find("/".join(f"{{*}}{part}" for part in path.split("/")))
         if found is None or found.text is None:
             raise FactorError(f"{name}: {path} is missing")
         return str(found.text).strip()
 
-    generation: dict[int, list[tuple[str, Decimal]]] = {}
-    length = 0
+    blocks: list[tuple[str, int, dict[int, Decimal]]] = []  # source, length of its steps, MW by start
     for block in root.findall("{*}TimeSeries"):
         if block.find("{*}outBiddingZone_Domain.mRID") is not None:
             continue  # consumption of pumped storage
@@ -203,24 +216,39 @@ def entsoe(raw: bytes, name: str, factors: Mapping[str, int] = ENTSOE_G_PER_KWH)
             step = {"PT15M": 900, "PT30M": 1800, "PT60M": 3600}.get(text(period, "resolution"))
             if step is None:
                 raise FactorError(f"{name}: resolution {text(period, 'resolution')}, expected PT15M, PT30M or PT60M")
-            length = min(length, step) if length else step
             start = parse_time(text(period, "timeInterval/start"), name)
             end = parse_time(text(period, "timeInterval/end"), name)
-            points = {int(text(p, "position")): Decimal(text(p, "quantity")) for p in period.findall("{*}Point")}
+            try:
+                points = {int(text(p, "position")): Decimal(text(p, "quantity")) for p in period.findall("{*}Point")}
+            except ArithmeticError:
+                raise FactorError(f"{name}: a quantity of {source} is not a number") from None
             last: Decimal | None = None
+            own: dict[int, Decimal] = {}
             for position in range(1, (end - start) // step + 1):
                 if position in points:
                     last = points[position]
                 elif curve != "A03":
                     continue
                 if last is not None:
-                    generation.setdefault(start + (position - 1) * step, []).append((source, last))
+                    own[start + (position - 1) * step] = last
+            blocks.append((source, step, own))
     zone = (root.findtext(".//{*}inBiddingZone_Domain.mRID") or "").strip()
     series = Series(
         zone, "average", f"ENTSO-E A75 {zone}, own factors per source", hashlib.sha256(raw).hexdigest(), "direct"
     )
+    length = min((step for _, step, _ in blocks), default=3600)
+    generation: dict[int, dict[str, Decimal]] = {}
+    for source, step, own in blocks:
+        for start, mw in own.items():
+            for at in range(start, start + step, length):  # a source in whole hours beside others in quarters
+                generation.setdefault(at, {})[source] = mw
+    every = {source for source, _, _ in blocks}
     for start, parts in generation.items():
-        value = mixed(parts, factors, f"{name}, {iso(start)}")
+        missing = sorted(every - set(parts))
+        if missing:
+            series.notes.append(f"{iso(start)}: nothing of {', '.join(missing)}; held")
+            continue
+        value = mixed(list(parts.items()), factors, f"{name}, {iso(start)}")
         if value is not None:
             series.steps.append(Step(start, start + length, value, "actual"))
     if not series.steps:
@@ -251,7 +279,8 @@ def read_document(path: Path) -> list[Series]:
         if isinstance(document, dict) and "data" in document and not rows:
             return [gb_api(raw, name)]
         return [electricity_maps(raw, name)]
-    first = head.split(b"\n", 1)[0]
+    check_version(raw, name)
+    first = head.split(b"\n", 2)[1 if head.startswith(b"#") else 0] if b"\n" in head else head
     if b"forecast_g_per_kwh" in first:
         from tidegate.runtime.carbon.factors import read_gb_half_hours
 
@@ -263,26 +292,38 @@ def read_document(path: Path) -> list[Series]:
     raise FactorError(f"{name}: neither a factor file nor an answer of a service that is known")
 
 
-def read_folder(folder: Path) -> list[Series]:
-    """All documents of a cache folder, merged by zone and kind; a later document restates, an equal one is dropped.
+_memory: dict[str, tuple[tuple[int, int], list[Series]]] = {}  # a folder that grows is read again and again
 
-    A document without a time of its own was known when it was put there (its modification time).
-    """
+
+def _remembered(path: Path) -> list[Series]:
+    """The series of a document, from memory where the file has not changed; the caller may change what it gets."""
+    stat = path.stat()
+    stamp = (stat.st_size, stat.st_mtime_ns)
+    known = _memory.get(str(path))
+    if known is None or known[0] != stamp:
+        known = _memory[str(path)] = (stamp, read_document(path))
+    return [replace(one, steps=list(one.steps), notes=list(one.notes)) for one in known[1]]
+
+
+def read_folder(folder: Path) -> list[Series]:
+    """All documents of a cache folder, merged by zone and kind; a later document restates, an equal one is dropped."""
     found: dict[tuple[str, str], Series] = {}
+    have: dict[tuple[str, str], dict[tuple[int, int], Step]] = {}
     for path in sorted(folder.iterdir()):
         if not path.is_file() or path.name.startswith("."):
             continue
-        for series in read_document(path):
+        for series in _remembered(path):
             key = (series.zone, series.kind)
             merged = found.get(key)
             if merged is None:
                 found[key] = series
+                have[key] = {(step.start_utc_s, step.issued_utc_s): step for step in series.steps}
                 continue
-            have = {(step.start_utc_s, step.issued_utc_s): step for step in merged.steps}
             for step in series.steps:
-                twin = have.get((step.start_utc_s, step.issued_utc_s))
+                twin = have[key].get((step.start_utc_s, step.issued_utc_s))
                 if twin is None:
                     merged.steps.append(step)
+                    have[key][step.start_utc_s, step.issued_utc_s] = step
                 elif twin.ug_per_kwh != step.ug_per_kwh:
                     raise FactorError(
                         f"{path.name}: {iso(step.start_utc_s)} differs from an earlier document of the same issue "

@@ -1,8 +1,20 @@
 """Factors: held and never interpolated, marked for what they are, and refused by line when they cannot be right."""
 
+import time
+
 import pytest
 
-from tidegate.runtime.carbon.factors import COLUMNS, FactorError, Factors, iso, parse_factor, parse_time, read, read_csv
+from tidegate.runtime.carbon.factors import (
+    COLUMNS,
+    FactorError,
+    Factors,
+    factors_of,
+    iso,
+    parse_factor,
+    parse_time,
+    read,
+    read_csv,
+)
 
 G = 1_000_000
 GB = """time_utc,forecast_g_per_kwh,actual_g_per_kwh
@@ -98,6 +110,25 @@ def test_a_restatement_is_a_new_version_and_the_old_one_is_still_found(tmp_path)
 def test_a_bad_factor_file_is_refused_by_line(tmp_path, text, words):
     with pytest.raises(FactorError, match=words):
         read(put(tmp_path / "f.csv", text))
+
+
+def test_a_file_of_a_later_format_is_refused_by_name(tmp_path):
+    assert read(put(tmp_path / "f.csv", "# tidegate factors 1\n" + table(row()))).steps
+    with pytest.raises(FactorError, match=r"f.csv: factor file of format 2, this version knows 1; update tidegate"):
+        read(put(tmp_path / "f.csv", "# tidegate factors 2\n" + table(row())))
+    with pytest.raises(FactorError, match=r"f.csv, line 1: '# my notes' is neither"):
+        read(put(tmp_path / "f.csv", "# my notes\n" + table(row())))
+    with pytest.raises(FactorError, match=r"f.csv, line 3: unit 'g/MJ'"):
+        read(put(tmp_path / "f.csv", "# tidegate factors 1\n" + table(row(unit="g/MJ"))))
+
+
+def test_a_version_issued_in_the_future_is_refused_by_name(tmp_path, monkeypatch):
+    put(tmp_path / "f.csv", table(row() + ",2026-01-01T02:00Z", row(version=2) + ",2036-01-05T00:00Z", issued=True))
+    monkeypatch.setattr(time, "time", lambda: at("2026-01-06T00:00Z"))
+    with pytest.raises(FactorError, match="a source: the version of 2026-01-01T00:00Z was issued 2036-01-05T00:00Z"):
+        factors_of({"factors": "f.csv"}, tmp_path)
+    monkeypatch.setattr(time, "time", lambda: 1000.0)  # a clock that is not set knows no future
+    assert factors_of({"factors": "f.csv"}, tmp_path).grid_at(at("2026-01-01T00:30Z")).version == "2"
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path):

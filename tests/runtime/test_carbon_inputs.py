@@ -1,30 +1,11 @@
 """Factor and reading files that change while the sidecar runs."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
+from tests.runtime.test_carbon_service import DESCRIBE, HOUR, Journal, journal
 from tidegate.runtime.carbon.evidence import gather
 from tidegate.runtime.carbon.factors import COLUMNS
 from tidegate.runtime.carbon.factors import iso as stamp
 from tidegate.runtime.carbon.ledger import Ledger
 from tidegate.runtime.carbon.service import Sidecar, catch_up
-
-
-def _rig():
-    """The journal of test_carbon_service.py, which is no package."""
-    name = "carbon_service_rig"
-    if name not in sys.modules:
-        path = Path(__file__).with_name("test_carbon_service.py")
-        spec = importlib.util.spec_from_file_location(name, path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-RIG = _rig()
-HOUR, Journal, journal = RIG.HOUR, RIG.Journal, RIG.journal
 
 
 def table(path, value, start=HOUR, end=HOUR + 86_400, unit="g/kWh"):
@@ -33,7 +14,7 @@ def table(path, value, start=HOUR, end=HOUR + 86_400, unit="g/kWh"):
 
 
 def site(**carbon):
-    return {**RIG.DESCRIBE, "carbon": carbon}
+    return {**DESCRIBE, "carbon": carbon}
 
 
 def test_a_new_factor_file_holds_from_the_next_period_on_without_a_restart(tmp_path):

@@ -110,8 +110,22 @@ def test_entsoe_repeats_a_point_that_curve_a03_leaves_out():
     assert [s.ug_per_kwh for s in series.steps] == [245 * G, 245 * G, 245 * G, 367_500_000]
 
 
-def test_entsoe_leaves_a_gap_of_another_curve_to_the_other_sources():
-    assert [s.ug_per_kwh // G for s in entsoe(a75("A01"), "e.xml").steps] == [245, 0, 0, 367]
+def test_entsoe_holds_where_a_source_says_nothing_instead_of_mixing_the_rest():
+    series = entsoe(a75("A01"), "e.xml")
+    assert [s.ug_per_kwh // G for s in series.steps] == [245, 367]
+    assert series.notes == ["2026-01-01T00:15Z: nothing of B04; held", "2026-01-01T00:30Z: nothing of B04; held"]
+
+
+def test_entsoe_spreads_a_source_in_whole_hours_over_the_quarters_of_the_others():
+    series = entsoe(a75(points=((1, 100),), resolution="PT60M"), "e.xml")
+    assert [(s.ug_per_kwh // G, s.end_utc_s - s.start_utc_s) for s in series.steps] == [(245, 900)] * 4
+
+
+def test_entsoe_that_has_nothing_says_why():
+    raw = b"""<Acknowledgement_MarketDocument xmlns="urn:x"><Reason><code>999</code><text>No matching data found</text>
+    </Reason></Acknowledgement_MarketDocument>"""
+    with pytest.raises(FactorError, match=r"e.xml: the service has no data: No matching data found"):
+        entsoe(raw, "e.xml")
 
 
 MIX = """time_utc,gas_mw,wind_onshore_mw,load_mw
