@@ -95,6 +95,18 @@ def opened(ledger: str) -> Any:
 
 
 @carbon.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("carbon-day"), show_default=True)
+def day(out: Path) -> None:
+    """Book a day to look at: measured GPU power, measured PV, the grid factors of one day, a cabinet; with its jobs."""
+    from tidegate.runtime.demo.day import book_day, day_name
+
+    for path in book_day(out).values():
+        click.echo(str(path))
+    click.echo(f"next: tidegate carbon settle {out}/ledger.db --jobs {out}/jobs.jsonl --span {day_name()}")
+    click.echo(f"      tidegate carbon report {out}/ledger.db --span {day_name()} --out {out}/report")
+
+
+@carbon.command()
 @click.argument("ledger")
 @click.option("--key", help="Public key, hex, that must have signed; else that of the first block.")
 @click.option("--anchors", type=click.Path(path_type=Path, exists=True), help="File of anchor lines kept elsewhere.")
