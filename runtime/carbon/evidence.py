@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from tidegate.runtime.carbon.account import break_even_ppm
 from tidegate.runtime.carbon.factors import iso
 from tidegate.runtime.carbon.indicators import Hours, eu_fields, indicators_record
 from tidegate.runtime.carbon.instruments import Instrument, market_based
@@ -16,7 +17,7 @@ from tidegate.runtime.carbon.jobs.summary import Compute
 from tidegate.runtime.carbon.ledger import Entry, Ledger, LedgerError, canonical
 from tidegate.runtime.carbon.readings import Registers, readings_record
 from tidegate.runtime.carbon.record import block_over, check_installation, evidence_record
-from tidegate.runtime.carbon.sums import Indicators, Sums, add_up, indicators
+from tidegate.runtime.carbon.sums import Indicators, Sums, add_up, indicators, shifting
 
 REPORT_VERSION = 2
 SCOPE = (
@@ -62,7 +63,7 @@ class Watch:
     each : called with every body, for what else is made of them (CSV rows, bins of a plot).
     """
 
-    def __init__(self, entries: Iterable[Entry], each: Callable[[Mapping[str, Any]], None] | None = None) -> None:
+    def __init__(self, entries: Iterable[Entry], each: Callable[[Mapping[str, Any], int], None] | None = None) -> None:
         self._entries = entries
         self._each = each
         self.first_seq = self.last_seq = -1
@@ -90,7 +91,7 @@ class Watch:
             self.hours.add(body)
             self.sync[body["utc_sync"]] += 1
             if self._each is not None:
-                self._each(body)
+                self._each(body, entry.seq)
             yield body
 
 
@@ -102,11 +103,13 @@ def gather(
     instruments: list[Instrument] | None = None,
     residual_ug_per_kwh: int | None = None,
     installation: Mapping[str, Any] | None = None,
-    each: Callable[[Mapping[str, Any]], None] | None = None,
+    each: Callable[[Mapping[str, Any], int], None] | None = None,
     each_day: Callable[[Mapping[str, Any]], None] | None = None,
     until_seq: int | None = None,
 ) -> tuple[dict[str, Any], Sums, Indicators]:
-    """(document, sums, ratios) of the periods that begin in [start, end), read once; `each` is given every body.
+    """(document, sums, ratios) of the periods that begin in [start, end), read once.
+
+    each : is given each body and its seq.
 
     installation : what a person declares, as from record.read_installation.
     until_seq : as the ledger stood at that entry, for a report of before.
@@ -191,6 +194,13 @@ def gather(
     }  # fmt: skip
     if sums.consequence:
         document["consequence_ug"] = {"caused_by_charging": sums.caused_ug, "avoided_by_discharging": sums.avoided_ug}
+    if sums.priced_mwh:
+        document["price"] = {"currency": method.get("currency", "EUR"), "import_cost_u": sums.cost_u,
+                             "priced_mwh": sums.priced_mwh}  # fmt: skip
+    pairs = [break_even_ppm(row[1], row[2]) for row in method.get("storages", {}).values()]
+    moved = shifting(sums, max(pairs)) if pairs else None
+    if moved is not None:
+        document["shifting"] = moved
     if compute.days:
         it_ug = sums.role_ug(kinds, "it")
         document["compute"] = compute.document(sum(sums.outflow_ug.values()) - sums.export_ug, it_ug, method)

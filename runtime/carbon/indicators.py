@@ -176,7 +176,7 @@ def renewable_energy(sums: Sums, kinds: Mapping[str, str], instruments: Sequence
 
 
 def _metered(sums: Sums, kinds: Mapping[str, str]) -> set[str]:
-    return {kinds[name] for name in sums.outflow_mwh if name in kinds and name != "it"}
+    return {kinds[name] for name in sums.outflow_mwh if name in kinds and name not in sums.by_difference}
 
 
 # ---- (EU) 2024/1364 ----

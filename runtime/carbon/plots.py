@@ -8,6 +8,7 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -66,8 +67,11 @@ def styled() -> Any:
     return rc_context(STYLE)  # type: ignore[arg-type]
 
 
-def svg(made: Figure, title: str) -> str:
-    """The SVG text of a figure, for a page; `title` is read out by screen readers."""
+def svg(made: Figure, title: str, prefix: str = "") -> str:
+    """The SVG text of a figure, for a page; `title` is read out by screen readers.
+
+    prefix : goes before all its ids, where several plots share a page.
+    """
     buffer = io.StringIO()
     with warnings.catch_warnings():
         # The letters are the reader's; ours only measures, and may lack some.
@@ -79,6 +83,8 @@ def svg(made: Figure, title: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
     text = re.sub(r"font: ([^;\"]*?)'DejaVu Sans'[^;\"]*", rf"font: \1{_svg_font()}", text)
     text = re.sub(r"font-family: [^;\"]*", f"font-family: {_svg_font()}", text)
+    if prefix:
+        text = re.sub(r'( id="|href="#|url\(#)', rf"\1{prefix}-", text)
     return text.replace(">", f"><title>{html.escape(title)}</title>", 1)
 
 
@@ -111,54 +117,160 @@ def colour(name: str) -> str:
     return COLOURS.get(stem, OTHER)
 
 
+PALETTE = ("#475569", "#7c8fb0", "#5b7f95", "#9aa5b1", "#66738a", "#3f5d7d", "#8d99ae", "#52616b")
+
+
+def colours(names: Sequence[str], storages: Sequence[str] = (), local: Sequence[str] = ()) -> dict[str, str]:
+    """A colour for each node: the fixed one of what it is, else the next of a palette. local : own generation."""
+    found: dict[str, str] = {}
+    free = 0
+    for name in sorted(names):
+        if name in storages:
+            found[name] = BATTERY
+        elif name in local:
+            found[name] = PV
+        elif name in COLOURS:
+            found[name] = COLOURS[name]
+        else:
+            found[name], free = PALETTE[free % len(PALETTE)], free + 1
+    return found
+
+
 # ---- Sankey ----
 
+Rows = Sequence[tuple[str, float, str]]  # label, amount, colour
 
-def sankey(
-    left: Sequence[tuple[str, float, str]],
-    right: Sequence[tuple[str, float, str]],
-    *,
-    unit: str,
-    title: str,
-    middle: str,
-    width: int = 860,
-    digits: int = 1,
-) -> str:
-    """Bands from sources over one bus to sinks. left, right : (label, amount, colour); both sums should agree."""
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """One flow of a Sankey: its bar at the outside, its way to the bus, its label. y grows downwards."""
+
+    label: str
+    amount: float
+    paint: str
+    bar_x: float
+    bar_y: float
+    thick: float
+    from_x: float  # the curve, left to right
+    from_y: float
+    to_x: float
+    to_y: float
+    text_x: float
+    text_y: float
+    left: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A Sankey laid out: bands, and the bus in the middle."""
+
+    width: float
+    height: float
+    bands: tuple[Band, ...]
+    bus_x: float
+    bus_y: float
+    span: float
+
+
+BAR, GAP = 12, 18
+
+
+def text_width(text: str, size: float = 13.0) -> float:
+    """About how wide a text is; full-width letters take a whole square."""
+    return sum(size if ord(letter) > 0x2E80 else size * 0.58 for letter in text)
+
+
+def shortened(text: str, width: float, size: float = 13.0) -> str:
+    """A text cut to a width, with an ellipsis where something was cut."""
+    if text_width(text, size) <= width:
+        return text
+    while text and text_width(text + "…", size) > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def layout(left: Rows, right: Rows, unit: str, width: float = 860, digits: int = 1) -> Layout:
+    """Where everything of a Sankey goes; the margins are as wide as the labels need."""
     left = [row for row in left if row[1] > 0]
     right = [row for row in right if row[1] > 0]
     total = max(sum(row[1] for row in left), sum(row[1] for row in right), 1e-12)
-    gap, bar, span = 18, 12, 190
-    height = span + gap * (max(len(left), len(right)) - 1) + 36
-    x0, x1, x2 = 210, width / 2 - bar / 2, width - 210 - bar
+    span = 190.0
+    rows = max(len(left), len(right), 1)
+    height = span + GAP * (rows - 1) + 36
+    margins = []
+    for side in (left, right):
+        wide = [text_width(f"{label} {amount:,.{digits}f} {unit}") for label, amount, _ in side]
+        margins.append(min(max([120.0, *wide]) + 16, width * 0.36))
+    x0, x1, x2 = margins[0], width / 2 - BAR / 2, width - margins[1] - BAR
     scale = span / total
     mid_top = (height - span) / 2 + 6
-    out = [
-        f'<svg viewBox="0 0 {width} {height}" role="img" class="sankey" xmlns="http://www.w3.org/2000/svg">',
-        f"<title>{html.escape(title)}</title>",
-        f'<text x="{x1 + bar / 2:.1f}" y="12" text-anchor="middle" class="mid">{html.escape(middle)}</text>',
-        f'<rect x="{x1:.1f}" y="{mid_top:.1f}" width="{bar}" height="{span}" fill="{INK}" rx="2"/>',
-    ]
-    for rows, x, anchor, forward in ((left, x0, "end", True), (right, x2, "start", False)):
-        used = span * sum(row[1] for row in rows) / total + gap * (len(rows) - 1)
+    bands = []
+    for side, x, is_left in ((left, x0, True), (right, x2, False)):
+        room = margins[0 if is_left else 1] - 10
+        used = span * sum(row[1] for row in side) / total + GAP * (len(side) - 1)
         y, at_mid = (height - used) / 2 + 6, mid_top
-        for label, amount, paint in rows:
+        for label, amount, paint in side:
             thick = max(amount * scale, 0.6)
-            xa, xb = (x + bar, x1) if forward else (x1 + bar, x)
-            ya, yb = (y, at_mid) if forward else (at_mid, y)
-            half = (xa + xb) / 2
-            out.append(
-                f'<path d="M{xa:.1f} {ya:.1f}C{half:.1f} {ya:.1f} {half:.1f} {yb:.1f} {xb:.1f} {yb:.1f}'
-                f'V{yb + thick:.1f}C{half:.1f} {yb + thick:.1f} {half:.1f} {ya + thick:.1f} {xa:.1f} {ya + thick:.1f}Z"'
-                f' fill="{paint}" fill-opacity="0.28"/>'
-            )
-            out.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{bar}" height="{thick:.1f}" fill="{paint}" rx="1.5"/>')
-            tx = x - 8 if forward else x + bar + 8
-            out.append(
-                f'<text x="{tx:.1f}" y="{y + thick / 2 + 4:.1f}" text-anchor="{anchor}">{html.escape(label)} '
-                f'<tspan class="num">{amount:,.{digits}f} {html.escape(unit)}</tspan></text>'
-            )
-            y += thick + gap
+            number = f" {amount:,.{digits}f} {unit}"
+            ends = (x + BAR, x1, y, at_mid) if is_left else (x1 + BAR, x, at_mid, y)
+            bands.append(Band(
+                shortened(label, room - text_width(number)), amount, paint, x, y, thick, ends[0], ends[2], ends[1],
+                ends[3], x - 8 if is_left else x + BAR + 8, y + thick / 2 + 4, is_left,
+            ))  # fmt: skip
+            y += thick + GAP
             at_mid += amount * scale
+    return Layout(width, height, tuple(bands), x1, mid_top, span)
+
+
+def sankey(left: Rows, right: Rows, *, unit: str, title: str, middle: str, width: int = 860, digits: int = 1) -> str:
+    """Bands from sources over one bus to sinks, as SVG. Both sums should agree."""
+    return sankey_svg(layout(left, right, unit, width, digits), unit=unit, title=title, middle=middle, digits=digits)
+
+
+def sankey_svg(laid: Layout, *, unit: str, title: str, middle: str, digits: int = 1) -> str:
+    """The SVG text of a Sankey that was laid out."""
+    out = [
+        f'<svg viewBox="0 0 {laid.width:g} {laid.height:g}" role="img" class="sankey" xmlns="http://www.w3.org/2000/svg">',
+        f"<title>{html.escape(title)}</title>",
+        f'<text x="{laid.bus_x + BAR / 2:.1f}" y="12" text-anchor="middle" class="mid">{html.escape(middle)}</text>',
+        f'<rect x="{laid.bus_x:.1f}" y="{laid.bus_y:.1f}" width="{BAR}" height="{laid.span:g}" fill="{INK}" rx="2"/>',
+    ]
+    for b in laid.bands:
+        half = (b.from_x + b.to_x) / 2
+        out.append(
+            f'<path d="M{b.from_x:.1f} {b.from_y:.1f}C{half:.1f} {b.from_y:.1f} {half:.1f} {b.to_y:.1f} {b.to_x:.1f} '
+            f"{b.to_y:.1f}V{b.to_y + b.thick:.1f}C{half:.1f} {b.to_y + b.thick:.1f} {half:.1f} "
+            f'{b.from_y + b.thick:.1f} {b.from_x:.1f} {b.from_y + b.thick:.1f}Z" fill="{b.paint}" fill-opacity="0.28"/>'
+        )
+        out.append(
+            f'<rect x="{b.bar_x:.1f}" y="{b.bar_y:.1f}" width="{BAR}" height="{b.thick:.1f}" fill="{b.paint}" '
+            'rx="1.5"/>'
+        )
+        out.append(
+            f'<text x="{b.text_x:.1f}" y="{b.text_y:.1f}" text-anchor="{"end" if b.left else "start"}">'
+            f'{html.escape(b.label)} <tspan class="num">{b.amount:,.{digits}f} {html.escape(unit)}</tspan></text>'
+        )
     out.append("</svg>")
     return "".join(out)
+
+
+def draw_sankey(axes: Any, laid: Layout, *, unit: str, middle: str, digits: int = 1, size: float = 8.0) -> None:
+    """The same as patches on matplotlib axes, for a printed page."""
+    from matplotlib.patches import PathPatch, Rectangle
+    from matplotlib.path import Path
+
+    axes.set_xlim(0, laid.width)
+    axes.set_ylim(laid.height, 0)
+    axes.axis("off")
+    axes.add_patch(Rectangle((laid.bus_x, laid.bus_y), BAR, laid.span, facecolor=INK, lw=0))
+    axes.text(laid.bus_x + BAR / 2, 10, middle, ha="center", size=size, color=MUTED)
+    M, L, C, Z = Path.MOVETO, Path.LINETO, Path.CURVE4, Path.CLOSEPOLY
+    for b in laid.bands:
+        half = (b.from_x + b.to_x) / 2
+        top, low, t = b.from_y, b.to_y, b.thick
+        points = [(b.from_x, top), (half, top), (half, low), (b.to_x, low), (b.to_x, low + t), (half, low + t),
+                  (half, top + t), (b.from_x, top + t), (b.from_x, top)]  # fmt: skip
+        axes.add_patch(PathPatch(Path(points, [M, C, C, C, L, C, C, C, Z]), facecolor=b.paint, alpha=0.28, lw=0))
+        axes.add_patch(Rectangle((b.bar_x, b.bar_y), BAR, t, facecolor=b.paint, lw=0))
+        said = f"{b.label} {b.amount:,.{digits}f} {unit}"
+        axes.text(b.text_x, b.text_y, said, ha="right" if b.left else "left", size=size, color=INK)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tidegate.runtime.carbon.attribution import CHARGE_BOOKED, RESIDUAL, THROUGH_STORAGE, UNMETERED
+from tidegate.runtime.carbon.whole import carbon_ug
 
 FOREIGN = (RESIDUAL, CHARGE_BOOKED)
 
@@ -44,11 +45,16 @@ class Sums:
     factor_sources: Counter[str] = field(default_factory=Counter)
     flags: Counter[str] = field(default_factory=Counter)
     generation: set[str] = field(default_factory=set)
+    by_difference: set[str] = field(default_factory=set)  # loads that no meter counts
     balance_error_ug: int = 0
     worst_error_ug: int = 0  # largest error of any one period
     avoided_ug: int = 0  # consequence ledger
     caused_ug: int = 0
     consequence: bool = False
+    priced_mwh: int = 0  # import that has a price
+    cost_u: int = 0  # of it, millionths of the currency
+    charge_grid_ug: int = 0  # energy charged, times the grid's average factor at that time
+    discharge_grid_ug: int = 0
 
     @property
     def site_mwh(self) -> int:
@@ -83,6 +89,8 @@ def add_up(bodies: Iterable[Mapping[str, Any]]) -> Sums:
         sums.covered_s += body["length_s"]
         sums.records += body["records"]
         sums.lost += body["lost"]
+        if body.get("by_difference"):
+            sums.by_difference.add(body["by_difference"])
         _flows(sums, body)
         _carbon(sums, body)
     return sums
@@ -111,6 +119,19 @@ def _flows(sums: Sums, body: Mapping[str, Any]) -> None:
             _add(sums.charge_mwh, node, mwh)
         elif kind == "discharge":
             _add(sums.discharge_mwh, node, mwh)
+    grid = body["factors"].get("grid")
+    price = body.get("price_u_per_kwh")
+    if price is not None:
+        imported = flows.get("grid.import", {}).get("mwh", 0)
+        sums.priced_mwh += imported
+        sums.cost_u += price * imported // 1_000_000
+    if grid is not None:
+        for name in body["stock"]:
+            for kind, counter in (("charge", "charge_grid_ug"), ("discharge", "discharge_grid_ug")):
+                moved = flows.get(f"{name}.{kind}")
+                if moved is not None and moved["mwh"]:
+                    ug = carbon_ug(moved["mwh"], grid["ug_per_kwh"])
+                    setattr(sums, counter, getattr(sums, counter) + ug)
     for flag in body["flags"]:
         sums.flags[flag.split()[0]] += 1
     if body["residual_mwh"] < 0:
@@ -213,6 +234,29 @@ def indicators(sums: Sums, kinds: Mapping[str, str]) -> Indicators:
         _ratio(stored, loads),
         _ratio(sums.outflow_mwh[RESIDUAL], came),
     )
+
+
+def shifting(sums: Sums, break_even_ppm: int) -> dict[str, Any] | None:
+    """What moving energy through the batteries had to beat, and what it met; None if nothing was moved both ways.
+
+    break_even_ppm : 1 / round trip. By average factors and, where they are known, by marginal ones: how far the factor
+    while discharging exceeded that while charging, each weighted by the energy moved.
+    """
+    charged, discharged = sum(sums.charge_mwh.values()), sum(sums.discharge_mwh.values())
+    if not charged or not discharged:
+        return None
+    found: dict[str, Any] = {"break_even_ppm": break_even_ppm}
+    rows = [("average", sums.charge_grid_ug, sums.discharge_grid_ug)]
+    if sums.consequence:
+        rows.append(("marginal", sums.caused_ug, sums.avoided_ug))
+    for name, at_charge, at_discharge in rows:
+        low, high = at_charge * 1_000_000 // charged, at_discharge * 1_000_000 // discharged
+        ratio = high * 1_000_000 // low if low else None
+        found[name] = {
+            "at_charge_ug_per_kwh": low, "at_discharge_ug_per_kwh": high, "ratio_ppm": ratio,
+            "above_break_even": None if ratio is None else ratio > break_even_ppm,
+        }  # fmt: skip
+    return found
 
 
 def _ratio(over: int, under: int) -> float | None:

@@ -190,6 +190,7 @@ def test_a_machine_without_chinese_letters_is_told_which_font(monkeypatch):
     from matplotlib import font_manager
 
     monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
+    monkeypatch.setattr(font_manager, "findSystemFonts", list)
     with pytest.raises(ReportError, match="no font with Chinese letters"):
         pdf_font("zh")
 
