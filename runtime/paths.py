@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import pwd
 import re
 import stat
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 # A UNIX socket's path ends at 107 bytes, the longest name that we put behind the folder is "/stream".
 SOCKET_PATH_MAX = 107
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
+# Of the installed service: its package makes them, and they belong to its user.
+SERVICE_RUNTIME = Path("/run/tidegate")
+SERVICE_STATE = Path("/var/lib/tidegate")
 
 
 class SiteBusy(RuntimeError):
@@ -28,16 +32,26 @@ def folder_name(site: str) -> str:
     return plain
 
 
+def _ours(path: Path) -> bool:
+    """Whether a folder of the installed service belongs to us: then we are the service's user, or one for it."""
+    try:
+        return path.lstat().st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
 def runtime_root() -> Path:
     """Give the folder for sockets and locks: it is gone after a reboot."""
     given = os.environ.get("TIDEGATE_RUNTIME_DIR")
     if given:
         return Path(given)
+    if _ours(SERVICE_RUNTIME):
+        return SERVICE_RUNTIME
     session = os.environ.get("XDG_RUNTIME_DIR")
     if session and os.access(session, os.W_OK):
         return Path(session) / "tidegate"
     if os.geteuid() == 0:
-        return Path("/run/tidegate")
+        return SERVICE_RUNTIME
     return Path(f"/tmp/tidegate-{os.getuid()}")
 
 
@@ -46,10 +60,18 @@ def state_root() -> Path:
     given = os.environ.get("TIDEGATE_STATE_DIR")
     if given:
         return Path(given)
-    if os.geteuid() == 0:
-        return Path("/var/lib/tidegate")
+    if os.geteuid() == 0 or _ours(SERVICE_STATE):
+        return SERVICE_STATE
     home = os.environ.get("XDG_STATE_HOME")
     return (Path(home) if home else Path.home() / ".local" / "state") / "tidegate"
+
+
+def user_name(uid: int) -> str:
+    """The name of a user for people, or the number where nobody has that."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def private_folder(path: Path, mode: int = 0o750) -> Path:
@@ -62,7 +84,12 @@ def private_folder(path: Path, mode: int = 0o750) -> Path:
     if not stat.S_ISDIR(seen.st_mode):
         raise PermissionError(f"{path} is not a folder; remove it")
     if seen.st_uid != os.geteuid():
-        raise PermissionError(f"{path} belongs to user {seen.st_uid}, not to us ({os.geteuid()}); remove it")
+        owner = user_name(seen.st_uid)
+        become = f"runuser -u {owner} --" if os.geteuid() == 0 else f"sudo -u {owner}"
+        raise PermissionError(
+            f"{path} belongs to user {owner}, not to {user_name(os.geteuid())}; do this as that user "
+            f"({become} tidegate ...), or remove it"
+        )
     if seen.st_mode & 0o002:
         raise PermissionError(f"{path} can be written by anybody (mode {seen.st_mode & 0o777:o}); chmod o-w {path}")
     return path

@@ -70,15 +70,22 @@ def find_endpoint(site: str | None = None) -> str:
     given = os.environ.get("TIDEGATE_ENDPOINT")
     if site is None and given:
         return given
-    roots = [paths.runtime_root(), Path("/run/tidegate")]
+    roots = [paths.runtime_root(), paths.SERVICE_RUNTIME]
     found: dict[str, Path] = {}
+    closed: list[Path] = []
     for root in roots:
         if not root.is_dir():
+            continue
+        if not os.access(root, os.R_OK | os.X_OK):
+            closed.append(root)
             continue
         for folder in sorted(root.iterdir()):
             api = folder / "api"
             if api.exists() and stat.S_ISSOCK(api.stat().st_mode):
                 found.setdefault(folder.name, folder)
+    if closed and not found:
+        who = paths.user_name(os.geteuid())
+        raise NoAnswer(f"{closed[-1]} may not be looked into: join its group (adduser {who} tidegate), or use sudo")
     if site is not None:
         name = paths.folder_name(site)
         if name not in found:
