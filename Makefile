@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 OUT ?= demo-out
 
-.PHONY: help setup build lint test demo bench world control fuzz prove mutants test-vm wheel clean
+.PHONY: help setup build lint test demo bench world control fuzz prove mutants test-vm wheel deb clean
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -70,6 +70,10 @@ prove: build
 #: make wheel     sdist and wheel in dist/
 wheel: setup
 	@$(PY) -m build --outdir dist .
+
+#: make deb       the Debian package in dist/ (REUSE=1: of the modules that are built already)
+deb: build
+	@packaging/deb.sh
 
 #: make clean     remove everything that was built
 clean:

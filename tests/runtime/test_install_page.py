@@ -1,72 +1,19 @@
 """docs/install.md: its try is typed line by line as a newcomer would, and what comes is compared with the page."""
 
 import os
-import re
 import shlex
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from tests.page import AGAIN, MACHINE, Step, missing, steps
+
 PAGE = Path(__file__).parents[2] / "docs" / "install.md"
-NUMBER = re.compile(r"[+-]?\d[\d.,]*")
 WAIT_S = 60.0
-# What a machine lacks is its own affair: of these lines only the topic is compared, and these end with 1 or 2 for it.
-MACHINE = ("tidegate doctor",)
-# Orders take a moment to arm the site; a person would type these again.
-AGAIN = ("tidegate why",)
-
-
-@dataclass
-class Step:
-    """One command of the page, and the lines that it shows."""
-
-    words: str
-    shown: list[str] = field(default_factory=list)
-
-
-def steps() -> list[Step]:
-    """The commands of the page's console block."""
-    block = re.search(r"```console\n(.*?)```", PAGE.read_text(), re.S)
-    assert block
-    made: list[Step] = []
-    lines = iter(block[1].splitlines())
-    for line in lines:
-        if not line.startswith("$ "):
-            made[-1].shown.append(line)
-            continue
-        words = line[2:]
-        while words.endswith("\\"):
-            words = words[:-1] + next(lines)
-        made.append(Step(words))
-    return made
-
-
-def plain(line: str, topic_only: bool = False) -> str:
-    """A line without what differs from run to run: numbers, times, keys, folders."""
-    line = re.sub(r"signed by [0-9a-f]{64}", "signed by KEY", line)
-    line = re.sub(r"\d{8}T\d{6}Z", "TIME", line)
-    line = re.sub(r"ipc://\S+", "ENDPOINT", line)
-    line = re.sub(r"/dev/pts/\d+", "PTY", line)
-    if topic_only:
-        found = re.match(r"(ok|costs you|fix|unknown) +([^:]+):", line)
-        return found[2] if found else ""
-    return " ".join(NUMBER.sub("#", line).split())
-
-
-def missing(step: Step, said: str) -> str | None:
-    """The first line of the page that did not come, in order; None if all did."""
-    topics = step.words.startswith(MACHINE)
-    came = iter([plain(line, topics) for line in said.splitlines()])
-    for line in step.shown:
-        wanted = plain(line, topics)
-        if line != "..." and wanted and wanted not in came:
-            return line
-    return None
 
 
 class Shell:
@@ -124,7 +71,7 @@ class Shell:
 
 def test_a_newcomer_reaches_a_running_site_with_the_page_alone(tmp_path):
     shell = Shell(tmp_path)
-    typed = steps()
+    typed = steps(PAGE)
     try:
         for step in typed:
             assert shell.type(step) is None, step.words
