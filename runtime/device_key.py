@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -46,7 +46,7 @@ class DeviceKey:
             raise KeyFileError(f"{path}: the signing key cannot be read: {error.strerror}") from None
         try:
             key = load_pem_private_key(raw, None)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise KeyFileError(f"{path}: not a PEM private key ({error}); restore it from its copy") from None
         if not isinstance(key, Ed25519PrivateKey):
             raise KeyFileError(f"{path}: a {type(key).__name__}, needs an Ed25519 key")

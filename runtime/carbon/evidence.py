@@ -182,6 +182,7 @@ def gather(
         "gaps": watch.gaps.found,
         "edits": edit_rows,
         "flags": _sorted(sums.flags),
+        "flag_spans_utc_s": {name: sums.flag_spans[name] for name in sorted(sums.flag_spans)},
         "records": {"taken": sums.records, "lost": sums.lost},
         "given": {"instruments": None if instruments is None else [one.row() for one in instruments],
                   "residual_ug_per_kwh": residual_ug_per_kwh, "installation": declared},

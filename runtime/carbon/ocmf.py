@@ -101,7 +101,7 @@ def signing_key(path: Path) -> ec.EllipticCurvePrivateKey:
         raise OcmfError(f"{path}: the key cannot be read: {error.strerror}") from None
     try:
         found = load_pem_private_key(raw, None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise OcmfError(f"{path}: not a PEM private key ({error}); restore it from its copy") from None
     if not isinstance(found, ec.EllipticCurvePrivateKey) or found.curve.name != "secp256r1":
         raise OcmfError(f"{path}: a {type(found).__name__}; needs a key on secp256r1")

@@ -139,6 +139,12 @@ class Sidecar:
     def cursor(self) -> tuple[str, int] | None:
         return self.booker.cursor
 
+    @property
+    def position(self) -> tuple[str, int] | None:
+        """(boot, seq) of the newest record taken in; the cursor stays behind it while records wait for a clock."""
+        boot, seq, _, _ = self.booker.place
+        return None if boot is None else (boot, seq)
+
     def take(self, records: Iterable[Mapping[str, Any]]) -> int:
         """Book records in; commit when enough has come together. -> periods closed."""
         closed = 0
@@ -206,8 +212,8 @@ def _without_collector() -> Iterator[None]:
 
 
 def _pull(sidecar: Sidecar, client: Any) -> tuple[list[dict[str, Any]], bool]:
-    """The records behind the sidecar's cursor, and whether that was all."""
-    at = sidecar.cursor
+    """The records behind the last one taken in, and whether that was all."""
+    at = sidecar.position
     boot, seq = at if at is not None else (None, -1)
     try:
         records, end = client.replay("meter", boot, seq, ASK)

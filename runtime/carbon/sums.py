@@ -44,6 +44,7 @@ class Sums:
     factor_mwh: Counter[str] = field(default_factory=Counter)  # import by status of its factor
     factor_sources: Counter[str] = field(default_factory=Counter)
     flags: Counter[str] = field(default_factory=Counter)
+    flag_spans: dict[str, list[int]] = field(default_factory=dict)  # start of the first and end of the last period
     generation: set[str] = field(default_factory=set)
     by_difference: set[str] = field(default_factory=set)  # loads that no meter counts
     balance_error_ug: int = 0
@@ -101,6 +102,12 @@ def _add(counter: Counter[str], name: str, value: int) -> None:
     counter[name] = counter.get(name, 0) + value
 
 
+def _flag(sums: Sums, name: str, body: Mapping[str, Any]) -> None:
+    start, end = body["start_utc_s"], body["start_utc_s"] + body["length_s"]
+    sums.flags[name] += 1
+    sums.flag_spans.setdefault(name, [start, end])[1] = end
+
+
 def _flows(sums: Sums, body: Mapping[str, Any]) -> None:
     flows = body["flows"]
     for name, flow in flows.items():
@@ -108,7 +115,7 @@ def _flows(sums: Sums, body: Mapping[str, Any]) -> None:
         mwh = flow["mwh"]
         _add(sums.quality_mwh, flow["quality"], mwh)
         for flag in flow["flags"]:
-            sums.flags[f"{name}: {flag.split()[0]}"] += 1
+            _flag(sums, f"{name}: {flag.split()[0]}", body)
         if kind == "load":
             continue
         if kind in ("import", "generation"):
@@ -133,7 +140,8 @@ def _flows(sums: Sums, body: Mapping[str, Any]) -> None:
                     ug = carbon_ug(moved["mwh"], grid["ug_per_kwh"])
                     setattr(sums, counter, getattr(sums, counter) + ug)
     for flag in body["flags"]:
-        sums.flags[flag.split()[0]] += 1
+        # Which flow it names is a part of this one; what follows the others is a number.
+        _flag(sums, flag if flag.startswith("REVERSED_SIGN") else flag.split()[0], body)
     if body["residual_mwh"] < 0:
         _add(sums.inflow_mwh, UNMETERED, -body["residual_mwh"])
     for node, found in body["factors"].items():

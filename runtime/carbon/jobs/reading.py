@@ -34,8 +34,9 @@ def _read_one(
     except OSError as error:
         raise JobError(f"{path}: {error.strerror}") from None
     name, head = path.name, raw[:4096].lstrip()
-    if head[:1] == b"[" or name.endswith(".jsonl"):
-        return _records(raw, name), []
+    lines = name.endswith(".jsonl") or (head[:1] == b"{" and b'"job"' in head.split(b"\n", 1)[0])
+    if head[:1] == b"[" or lines:
+        return _records(raw, name, lines), []
     if head[:1] == b"{" or b"_joules_total" in head or b"DCGM_" in head or head[:1] == b"#":
         return read_prometheus(raw, name, nodes, tenants)
     if b"JobID" in head.split(b"\n", 1)[0]:
@@ -43,12 +44,9 @@ def _read_one(
     raise JobError(f"{name}: neither sacct output, nor Prometheus, nor a JSON list of jobs")
 
 
-def _records(raw: bytes, name: str) -> list[Work]:
+def _records(raw: bytes, name: str, lines: bool) -> list[Work]:
     try:
-        if name.endswith(".jsonl"):
-            rows = [json.loads(line) for line in raw.splitlines() if line.strip()]
-        else:
-            rows = json.loads(raw)
+        rows = [json.loads(line) for line in raw.splitlines() if line.strip()] if lines else json.loads(raw)
     except ValueError as error:
         raise JobError(f"{name}: not JSON ({error})") from None
     return [from_record(row, f"{name}, job {number}") for number, row in enumerate(rows)]
