@@ -277,6 +277,13 @@ class Fetch(Strict):
         return self
 
 
+class Watchdog(Strict):
+    """The board's own watchdog, fed by the loop's proof of life. Without this table it is left alone."""
+
+    device: Annotated[str, Field(pattern=r"^/", max_length=255, description="path of the device")] = "/dev/watchdog"
+    timeout_s: Annotated[int, Field(ge=2, le=600, description="the board is reset after so long without")] = 10
+
+
 class Carbon(Strict):
     """What the sidecar books with."""
 
@@ -391,6 +398,7 @@ class Site(Strict):
     safety: Safety = Safety()
     gateway: Gateway = Gateway()
     console: Console | None = None
+    watchdog: Watchdog | None = None
     carbon: Carbon = Carbon()
     commissioning: Commissioning | None = None
     simulation: Simulation | None = None

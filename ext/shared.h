@@ -1,7 +1,8 @@
 /* ext/shared.h: the memory that the core shares with the gateway: image, rings, mailbox, statistics.
  *
- * One writer each: the core writes all but the mailbox, the gateway writes the mailbox. No locks. A reader that
- * loses a race sees an odd or changed sequence and tries again; the writer never waits.
+ * One writer each: the core writes all but the mailbox, which is the gateway's, and `guard`, which is the
+ * supervisor's. No locks. A reader that loses a race sees an odd or changed sequence and tries again; the writer
+ * never waits.
  */
 #ifndef TIDEGATE_SHARED_H
 #define TIDEGATE_SHARED_H
@@ -12,7 +13,7 @@
 #include "image.h"
 
 #define SHARED_MAGIC 0x31534454u /* "TDS1" */
-#define SHARED_LAYOUT_VERSION 2u
+#define SHARED_LAYOUT_VERSION 3u
 
 #define SNAPSHOT_SLOTS 64u /* powers of two */
 #define METER_SLOTS 256u
@@ -131,6 +132,25 @@ typedef struct {
     plan_row_t rows[PLAN_ROWS];
 } plan_t;
 
+/* What the supervisor sees of the core from outside. */
+enum guard_cause {
+    GUARD_GONE,     /* the loop's thread or the core's process has ended */
+    GUARD_STALLED,  /* no cycle for more than three periods */
+    GUARD_LATE,     /* so many late cycles that the watchdogs are starved (escalation 3) */
+    GUARD_PRIORITY, /* the loop's thread lost the FIFO priority that it had */
+    GUARD_UNLOCKED, /* the core's memory is no longer locked as it was */
+    GUARD_CAUSES
+};
+
+typedef struct {
+    uint64_t looks;               /* so far */
+    uint64_t fed_systemd, fed_device; /* signs of life passed on to either watchdog */
+    uint64_t times[GUARD_CAUSES]; /* each cause began so often */
+    uint64_t longest_ns;          /* the longest time without a cycle, as seen */
+    uint32_t holding, pad;        /* bits of the causes that hold now */
+} guard_t;
+_Static_assert(sizeof(guard_t) == 80, "guard_t crosses process borders; bump SHARED_LAYOUT_VERSION");
+
 typedef struct {
     uint32_t magic, layout_version, image_version, size;
     uint8_t program_sha256[32];
@@ -167,6 +187,10 @@ typedef struct {
     uint64_t buses_seq; /* seqlock: odd while being written */
     uint32_t buses_size, pad;
     uint8_t buses[BUSES_SIZE];
+
+    guard_t guard;    /* written by the supervisor */
+    int32_t loop_tid; /* thread of the loop, for whoever watches it from outside */
+    int32_t pad_end;
 } shared_t;
 
 static inline void buses_put(shared_t *s, const void *json, uint32_t size) {

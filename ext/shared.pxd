@@ -134,6 +134,15 @@ cdef extern from "shared.h" nogil:
         uint32_t count, pad
         plan_row_t rows[PLAN_ROWS]
 
+    enum: GUARD_CAUSES
+
+    ctypedef struct guard_t:
+        uint64_t looks
+        uint64_t fed_systemd, fed_device
+        uint64_t times[GUARD_CAUSES]
+        uint64_t longest_ns
+        uint32_t holding, pad
+
     ctypedef struct shared_t:
         uint32_t magic, layout_version, image_version, size
         uint8_t program_sha256[32]
@@ -163,6 +172,8 @@ cdef extern from "shared.h" nogil:
         uint64_t buses_seq
         uint32_t buses_size
         uint8_t buses[BUSES_SIZE]
+        guard_t guard
+        int32_t loop_tid
 
     void buses_put(shared_t *s, const void *json, uint32_t size) noexcept
     uint32_t buses_get(const shared_t *s, void *json) noexcept

@@ -1,7 +1,7 @@
 """Python's view of the memory that the core shares with the gateway.
 
-One writer each: the core writes everything but the mailbox, the gateway writes the mailbox. Reading never disturbs the
-writer; a reader that lost a race tries again.
+One writer each: the core writes everything but the mailbox, which is the gateway's, and `guard`, which is the
+supervisor's. Reading never disturbs the writer; a reader that lost a race tries again.
 """
 import collections
 import json
@@ -16,6 +16,7 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, mun
 from tidegate.ext.control cimport POLICIES, POLICY_NAMES
 from tidegate.ext.image cimport IMAGE_LAYOUT_VERSION, QUALITY_NEVER
 
+GUARD_NAMES = ("gone", "stalled", "late", "priority-lost", "unlocked")  # of enum guard_cause
 PHASE_NAMES = ("read", "estimate", "control", "limit", "write", "publish")
 EVENT_NAMES = (
     "", "start", "mode", "reason", "fault_on", "fault_off", "command", "overrun", "bus", "stop", "shortfall", "latch",
@@ -346,6 +347,50 @@ cdef class Shared:
     @property
     def cycle(self):
         return shared_load64(&self.ptr.cycle)
+
+    def life(self):
+        """(running, cycle, t_ns of its start, proof, escalation): what tells a living loop from a process that is there."""
+        return (
+            bool(shared_load32(&self.ptr.running)),
+            shared_load64(&self.ptr.cycle),
+            shared_load64(&self.ptr.t_ns),
+            shared_load64(&self.ptr.proof),
+            shared_load32(&self.ptr.loop.escalation),
+        )
+
+    def put_grants(self, *, int loop_tid, uint32_t fifo, bint locked):
+        """Say which thread is the loop, and what the kernel gave it: FIFO priority (0 = none), locked memory."""
+        self._must_write()
+        self.ptr.loop.fifo = fifo
+        self.ptr.loop.locked = locked
+        self.ptr.loop_tid = loop_tid
+
+    @property
+    def loop_tid(self):
+        return self.ptr.loop_tid
+
+    def put_guard(self, *, uint64_t looks, uint64_t fed_systemd, uint64_t fed_device, times, uint64_t longest_ns,
+                  uint32_t holding):
+        """Leave what the supervisor saw from outside; times: one count a name of GUARD_NAMES."""
+        self._must_write()
+        for i in range(GUARD_CAUSES):
+            shared_store64(&self.ptr.guard.times[i], times[i])
+        self.ptr.guard.fed_systemd = fed_systemd
+        self.ptr.guard.fed_device = fed_device
+        self.ptr.guard.longest_ns = longest_ns
+        self.ptr.guard.holding = holding
+        shared_store64(&self.ptr.guard.looks, looks)
+
+    def guard(self):
+        """What the supervisor saw from outside; looks is 0 where nobody looks."""
+        return {
+            "looks": shared_load64(&self.ptr.guard.looks),
+            "fed_systemd": self.ptr.guard.fed_systemd,
+            "fed_device": self.ptr.guard.fed_device,
+            "longest_ns": self.ptr.guard.longest_ns,
+            "times": {name: shared_load64(&self.ptr.guard.times[i]) for i, name in enumerate(GUARD_NAMES)},
+            "holding": [name for i, name in enumerate(GUARD_NAMES) if self.ptr.guard.holding >> i & 1],
+        }
 
     # ---- image and rings ----
 
@@ -682,4 +727,5 @@ def layout():
         "plan_t": sizeof(plan_t),
         "histogram_t": sizeof(histogram_t),
         "loop_stats_t": sizeof(loop_stats_t),
+        "guard_t": sizeof(guard_t),
     }

@@ -31,6 +31,7 @@ from tidegate.ext.rtu_view import histogram_edges
 from tidegate.ext.shared import Shared
 from tidegate.hal import serial_line
 from tidegate.runtime.lines import SerialKeeper, open_all, pairs
+from tidegate.runtime.locked import Locked
 
 LOOP_PRIORITY = 80
 PORT_PRIORITY = 70
@@ -116,15 +117,18 @@ def loaded_heavies() -> list[str]:
     return [name for name in HEAVY if name in sys.modules]
 
 
-def loop_thread(core: Core, lacks: Lacks, cpu: int | None, ready: threading.Event) -> None:
+def loop_thread(
+    core: Core, shared: Shared, locked: bool, lacks: Lacks, cpu: int | None, ready: threading.Event
+) -> None:
     """FIFO last of all: threads started after it would inherit it."""
     if cpu is not None:
         os.sched_setaffinity(0, {cpu})  # 0: this thread only
-    lacks.ask(
+    fifo = lacks.ask(
         f"SCHED_FIFO {LOOP_PRIORITY}",
         realtime.set_fifo(LOOP_PRIORITY),
         "other programs may delay a cycle by milliseconds (raise rtprio in limits.conf, or use the systemd unit)",
     )
+    shared.put_grants(loop_tid=threading.get_native_id(), fifo=LOOP_PRIORITY if fifo else 0, locked=locked)
     ready.set()
     core.run(DRAIN_S)
 
@@ -197,16 +201,18 @@ def main(words: list[str] | None = None) -> int:
         core.dry_cycle()
         del raw, rows, describe
         gc.collect()
+        memory = Locked()
+        stack.callback(memory.close)
         realtime.keep_heap()
         realtime.prefault_heap()
-        lacks.ask(
+        locked = lacks.ask(
             "mlockall",
             lock_all(),
             "a page fault may delay a cycle (raise memlock in limits.conf, or use the systemd unit)",
         )
         hold_cpu_awake(stack, lacks)
         ready = threading.Event()
-        loop = threading.Thread(target=loop_thread, args=(core, lacks, args.cpu, ready), name="loop")
+        loop = threading.Thread(target=loop_thread, args=(core, shared, locked, lacks, args.cpu, ready), name="loop")
         loop.start()
         ready.wait()
         peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -226,6 +232,8 @@ def main(words: list[str] | None = None) -> int:
             if time.monotonic() >= report_s:
                 report_s = time.monotonic() + REPORT_EVERY_S
                 keeper.look()
+                if locked and memory.lost():
+                    lock_all()
                 shared.put_buses(bus_report(buses, serials))
             loop.join(0.05)
     return 0 if core.at_rest else 3

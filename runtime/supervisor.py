@@ -24,17 +24,20 @@ from tidegate.config.site import Site, SiteError
 from tidegate.ext import program
 from tidegate.ext.shared import Shared
 from tidegate.runtime.children import Child, Watch, eventually
+from tidegate.runtime.guard import Feed, Guard
 from tidegate.runtime.latches import LatchFile, told, words_of
 from tidegate.runtime.paths import SiteLock, runtime_dir, state_dir
 from tidegate.runtime.preflight import place_of, prepare
+from tidegate.runtime.watchdogs import Board, Notify, WatchdogError
 
 if TYPE_CHECKING:
     from tidegate.runtime.client import Client
 
 START_S = 30.0
+RESTART_S = 120.0  # an end and a start, each child at its slowest
 REST_S = 20.0  # the core's ramp to zero and its last writes
 END_S = 8.0
-GUARD_S = 0.01
+KEEP_S = 0.01
 RESTARTS = 5
 RESTARTS_WITHIN_S = 60.0
 HEALTHY_PAUSE_S = 0.05
@@ -52,7 +55,7 @@ class Supervisor:
     site : path of a site file, or a loaded Site. out : called with one line of text for people at a time.
     log : file that takes the children's messages; None = our own stderr.
     state : folder for journal and ledger; None = the user's.
-    sidecar : also run the carbon sidecar.
+    sidecar : also run the carbon sidecar. notify : where systemd listens.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Supervisor:
         state: Path | None = None,
         sidecar: bool = True,
         core_words: list[str] | None = None,
+        notify: Notify | None = None,
     ) -> None:
         self.path = None if isinstance(site, Site) else place_of(site)
         self.site, self.blob = prepare(site, accounts=sidecar)
@@ -85,7 +89,10 @@ class Supervisor:
         self._stopping = False  # no Event: a signal that interrupts its `set` would wait for its own lock
         self._ended = threading.Event()
         self._monitor: threading.Thread | None = None
-        self._guard: threading.Thread | None = None
+        self._keeper: threading.Thread | None = None
+        self.guard: Guard | None = None
+        self.notify = notify or Notify()
+        self.board: Board | None = None
         self._fds: list[int] = []
         self.failure = ""
         self.restart = False
@@ -111,6 +118,12 @@ class Supervisor:
         return self
 
     def _start(self) -> None:
+        wanted = self.site.watchdog
+        if wanted is not None and not os.access(wanted.device, os.W_OK):
+            raise StartError(
+                f"watchdog.device: {wanted.device} is missing or not ours to write; load its driver, give our group "
+                "the right, or leave [watchdog] out"
+            )
         program_fd = self._program_fd()
         self.shared, shared_fd = Shared.memfd()
         self._fds.append(shared_fd)
@@ -138,8 +151,7 @@ class Supervisor:
         if not eventually(lambda: (self.shared is not None and self.shared.running) or not core.alive, START_S):
             raise StartError("the core did not reach its first cycle")
         self._check(core)
-        self._guard = threading.Thread(target=self._guard_run, name="guard", daemon=True)
-        self._guard.start()
+        self._start_guard(core)
         folders = ["--runtime-dir", str(self.runtime), "--state-dir", str(self.state)]
         gateway = self._child("gateway", "tidegate.runtime.gateway", [*memory, *folders], [program_fd, shared_fd])
         self._start_child(gateway)
@@ -166,10 +178,48 @@ class Supervisor:
             self._out(f"tidegate: {line}")
         return words_of(latched)
 
-    def _guard_run(self) -> None:
-        """Keep what must outlive us on disk while the gateway is down, too."""
-        while not self._ended.wait(GUARD_S):
+    def _start_guard(self, core: Child) -> None:
+        """Look at the core from outside, and feed the watchdogs with what is seen. Raises StartError."""
+        assert self.shared is not None
+        feeds = []
+        if self.notify.feed_every_s is not None:
+            feeds.append(Feed("systemd", self.notify.feed_every_s, self.notify.alive))
+        wanted = self.site.watchdog
+        if wanted is not None:
+            try:
+                self.board = Board(wanted.device, wanted.timeout_s)
+            except WatchdogError as why:
+                raise StartError(str(why.strerror)) from None
+            feeds.append(Feed("device", self.board.feed_every_s, self.board.alive))
+            if self.board.note:
+                self._out(f"tidegate: {self.board.note}")
+        self.guard = Guard(self.shared, core.pid, self.site.site.period_us * 1000, feeds)
+        self.guard.start()
+        self._keeper = threading.Thread(target=self._keep_run, name="keeper", daemon=True)
+        self._keeper.start()
+
+    def _keep_run(self) -> None:
+        """What may wait for a disk or for who reads our messages: latches on disk, what the guard saw."""
+        while not self._ended.wait(KEEP_S):
             self._keep_latches()
+            self._tell_guard()
+
+    def _tell_guard(self) -> None:
+        while self.guard is not None and self.guard.news:
+            self._out(f"tidegate: {self.guard.news.popleft()}")
+
+    def _leave_guard(self) -> None:
+        """The core is gone: the board's watchdog stops if its end was asked for, and else goes on to the reset."""
+        if self.guard is not None:
+            self.guard.stop()  # twice does no harm
+        if self.board is not None:
+            self.board.close(disarm=not self.failure)
+            if self.failure:
+                self._out(
+                    f"tidegate: {self.board.path} goes on: the board restarts in {self.board.timeout_s} s "
+                    "unless the site runs again before"
+                )
+            self.board = None
 
     def _keep_latches(self) -> None:
         """Latches on disk, also while no gateway runs; a disk that refuses is said once."""
@@ -295,6 +345,8 @@ class Supervisor:
         """Setpoint 0 on the wire first, then end the others. Gives 0 if the core reached rest."""
         with _undisturbed():
             self.ask_to_stop()
+            if self.guard is not None:
+                self.guard.ending = self.children["core"].alive  # else it went by itself, which is news
             if self._monitor is not None and self._monitor is not threading.current_thread():
                 self._monitor.join(END_S)
             code = 0
@@ -310,15 +362,18 @@ class Supervisor:
                     continue
                 ended = child.end(timeout_s)
                 if name == "core":
+                    self._leave_guard()
                     code = ended if ended is not None else 1
                     if code == 3:
                         self._out("tidegate: not every port confirmed setpoint 0; the converters' own watchdogs act")
                     if "gateway" in self.children and self.children["gateway"].alive:
                         time.sleep(0.15)  # one group of its journal, so that the sidecar finds the last records
+            self._leave_guard()
             self._ended.set()
-            if self._guard is not None:
-                self._guard.join(END_S)
+            if self._keeper is not None:
+                self._keeper.join(END_S)
             self._keep_latches()  # what the core's last cycles latched
+            self._tell_guard()
             for fd in self._fds:
                 with contextlib.suppress(OSError):
                     os.close(fd)
@@ -383,6 +438,9 @@ def _undisturbed() -> Any:
 
 def run(path: str, *, state: Path | None = None, sidecar: bool = True, core_words: list[str] | None = None) -> int:
     """`tidegate run`: supervise until a signal or the end of the core. Gives the exit code."""
+    notify = Notify.from_environment(os.environ)
+    if notify.error:
+        print(f"tidegate: {notify.error}", file=sys.stderr, flush=True)
     pending: list[int] = []
     supervisor: Supervisor | None = None
 
@@ -396,7 +454,7 @@ def run(path: str, *, state: Path | None = None, sidecar: bool = True, core_word
     changed = False
     while True:
         try:
-            supervisor = Supervisor(path, state=state, sidecar=sidecar, core_words=core_words)
+            supervisor = Supervisor(path, state=state, sidecar=sidecar, core_words=core_words, notify=notify)
             if pending:
                 return 128 + pending[0]
             supervisor.start()
@@ -412,8 +470,13 @@ def run(path: str, *, state: Path | None = None, sidecar: bool = True, core_word
             print(f"core runs without {lack}", file=sys.stderr, flush=True)
         pid = supervisor.children["core"].pid
         print(f"tidegate: site {supervisor.name} runs; core pid {pid}, API {supervisor.endpoint}", flush=True)
+        notify.ready(f"site {supervisor.name} runs, core pid {pid}")
         while not supervisor.wait(3600.0):
             pass
+        if supervisor.restart and not pending:
+            notify.patience(RESTART_S)
+        else:
+            notify.stopping()
         code = supervisor.stop()
         if supervisor.failure:
             print(f"tidegate: {supervisor.failure}", file=sys.stderr, flush=True)

@@ -15,6 +15,7 @@ import zmq
 from tidegate.ext import shared
 from tidegate.runtime import wire
 from tidegate.runtime.gateway.desk import EXPORT, IMPORT, Desk, Held
+from tidegate.runtime.gateway.guarded import Guarded
 from tidegate.runtime.gateway.kept import LeaseFile
 from tidegate.runtime.gateway.peers import Bucket, Peer, Peers
 from tidegate.runtime.gateway.planner import Billing, Planner
@@ -109,6 +110,7 @@ class Gateway:
         self.planner = planner_of(describe, memory, state)
         self.latches = LatchFile(state, [row["name"] for row in describe.get("units") or ()])
         self._latches_said = ""
+        self._guarded = Guarded(memory.guard())
         self._stop_mark = state / "stopped"
         now_ns = time.monotonic_ns()
         if self._stop_mark.exists():
@@ -326,6 +328,7 @@ class Gateway:
         self.desk.step(now_ns, self.records.clock.utc_ns(now_ns))
         self._plan(now_ns)
         self._orders_news()
+        self._guard_news(now_ns)
         if self.roles is not None:
             if self.roles.reload(now_ns):
                 self._tell("access", "changed", "a key lost a right; all connections from outside are cut")
@@ -425,6 +428,10 @@ class Gateway:
             self._latches_said = ""
             self._tell("latches", "kept", "the disk takes them again")
 
+    def _guard_news(self, now_ns: int) -> None:
+        for name, detail in self._guarded.step(now_ns, self.memory.guard()):
+            self._tell("core", name, detail)
+
     def _put_event(self, record: dict[str, Any], source: int) -> None:
         self.recorder.put("event", Record(self.boot, self.event_seq, record["utc_ns"], source, wire.encode(record)))
         self.event_seq += 1
@@ -516,6 +523,7 @@ class Gateway:
         """Take over what the core said last, make it durable, and close."""
         self._events()
         self._meters()
+        self._guard_news(time.monotonic_ns())
         self._tell("gateway", "stopped", f"pid {os.getpid()}")
         self.recorder.stop()
         self._durable()

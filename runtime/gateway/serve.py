@@ -421,6 +421,7 @@ class Server:
                 "image_age_ms": None if age_ns is None else age_ns / 1e6,
                 "stalled": age_ns is None or age_ns > STALL_NS,
             },
+            "guard": self.memory.guard(),
             "mode": self.mode(),
             "loop": self.memory.loop_stats(),
             "buses": self.memory.buses(),
