@@ -4,7 +4,9 @@ Told from a load that swings by itself: under hunting the grid swings by what th
 swing after swing. A load that the battery follows leaves its own steps on the grid as well, and where the age of the
 readings is known (pairing.pyx), the battery's own moves are not mistaken at all. Six half swings in a row of that kind
 raise the level by one: the pairing looks for longer ages, and the request follows with a time constant that doubles with
-each level. Twenty quiet periods lower it again.
+each level. Twenty quiet periods lower it again; an age that was not found by then is not looked for any more.
+What cannot be told apart from a chase is a smooth swing of some ten seconds about the very limit that is shaved: above
+it the battery moves and below it the grid, by the same.
 """
 
 from libc.math cimport fabs, fmax, fmin
@@ -19,12 +21,13 @@ cdef extern from *:
     #define ALIKE_LO 0.7        /* grid's swing over the battery's */
     #define ALIKE_HI 1.3
     #define STEADY_LO 0.6       /* a half swing over the one before: a battery on its way to rest does not hunt */
+    #define HALF_SWING_S 9.0    /* twice the oldest reading that is looked for: a slower swing is the load's own */
     #define QUIET_PERIODS 20.0
     #define QUIET_LEAST_S 10.0
     #define LEVEL_MAX 6
     """
     const int TURNS, LEVEL_MAX
-    const double SWING_LEAST_W, ALIKE_LO, ALIKE_HI, STEADY_LO, QUIET_PERIODS, QUIET_LEAST_S
+    const double SWING_LEAST_W, ALIKE_LO, ALIKE_HI, STEADY_LO, HALF_SWING_S, QUIET_PERIODS, QUIET_LEAST_S
 
 
 cdef inline void begin(hunting_t* h, double ess_w, double grid_w) noexcept nogil:
@@ -41,7 +44,7 @@ cdef void turned(hunting_t* h, double swing_w) noexcept nogil:
     """The battery has turned: was this half swing one of a chase?"""
     cdef double grid_w = fmax(h.grid_hi_w, h.grid_hi_before_w) - fmin(h.grid_lo_w, h.grid_lo_before_w)
     cdef double ratio = grid_w / swing_w
-    if ALIKE_LO <= ratio <= ALIKE_HI and swing_w >= STEADY_LO * h.swing_w:
+    if ALIKE_LO <= ratio <= ALIKE_HI and swing_w >= STEADY_LO * h.swing_w and h.turn_s <= HALF_SWING_S:
         h.count += 1
         h.calm_s = 0.0
     else:

@@ -23,6 +23,7 @@ from tidegate.ext.faults cimport diagnose
 from tidegate.ext.gate cimport gate_init, gate_input_from_image, gate_request, gate_restore, gate_step
 from tidegate.ext.image cimport *
 from tidegate.ext.orders cimport edge, take_orders
+from tidegate.ext.pairing cimport look_far
 from tidegate.ext.port cimport done_t, port_done_peek, port_done_pop, port_mail_init
 from tidegate.ext.program cimport COMMAND_SETPOINT_W, program_check, unit_row_t
 from tidegate.ext.publish cimport least_proof, publish_points, raise_events, say
@@ -103,8 +104,7 @@ cdef void control(core_t* core, uint64_t dt_ns) noexcept nogil:
     control_step(
         &core.params, &core.plant, &core.orders, &core.control, &core.decision, <double>dt_ns * 1e-9
     )
-    if core.decision.hunting and not core.estimate.look_far:
-        core.estimate.look_far = 1
+    look_far(&core.program.control, &core.estimate, core.decision.hunting > 0)
     phase_done(core, PHASE_CONTROL)
 
 

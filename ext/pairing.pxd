@@ -37,6 +37,21 @@ cdef inline uint32_t lags_of(const control_params_t* params, const estimate_stat
     return lags
 
 
+# Looks for all ages from now on; or, when none beyond the site's own was found, for the site's own again.
+cdef inline void look_far(const control_params_t* params, estimate_state_t* state, bint far) noexcept nogil:
+    cdef uint32_t own
+    if far and not state.look_far:
+        state.look_far = 1
+    elif not far and state.look_far == 2:
+        state.look_far = 0
+        own = lags_of(params, state)
+        if state.lag_measured and state.lag_best >= own:
+            state.look_far = 2
+            return
+        state.lag_lo = min(state.lag_lo, own - 1)
+        state.lag_hi = min(state.lag_hi, own - 1)
+
+
 # Appends; readings closer than the spacing replace the newest, so that the ring spans the longest age.
 cdef void history_add(history_t* h, uint64_t t_ns, double w, uint64_t spacing_ns) noexcept nogil
 

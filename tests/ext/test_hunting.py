@@ -71,6 +71,16 @@ def test_a_load_that_swings_by_itself_is_not_taken_for_a_chase(shape, hz, settin
     assert max(row[1] for row in rows) == 0
 
 
+@pytest.mark.parametrize("hz", [0.02, 0.05])
+def test_a_slow_swing_about_the_limit_itself_is_no_chase(hz):
+    """Above the limit the battery moves, below it the grid, by the same: only the time that it takes tells."""
+    about = lambda hz: lambda t: 45e3 + 8e3 * math.sin(2.0 * math.pi * hz * t)  # noqa: E731
+    rows = chase(about(hz), 0.02, seconds=12.0 / hz)
+    assert max(row[1] for row in rows) == 0
+    assert max(row[2] for row in rows[100:]) < 45.5e3
+    assert max(row[1] for row in chase(about(0.1), 0.02, seconds=120.0)) == 1, "known: at ten seconds nothing tells"
+
+
 def test_where_the_battery_is_known_at_the_readings_own_age_nothing_is_damped():
     rows = chase(lambda t: 60e3 if t > 2.0 else 40e3, 1.0, paired=True)
     assert max(row[1] for row in rows) == 0 and turns([row[0] for row in rows]) == 0
