@@ -6,6 +6,7 @@ import time
 import pytest
 import zmq
 
+from tidegate.ext import shared
 from tidegate.runtime import client as clients
 from tidegate.runtime import keys
 from tidegate.runtime.client import Client
@@ -112,6 +113,25 @@ def test_the_role_operate_takes_a_lease_but_acknowledges_nothing(remote, tmp_pat
             with pytest.raises(clients.ClientError) as refused:
                 ask()
             assert refused.value.code == "not-allowed"
+
+
+def test_a_policy_is_tighter_at_once_for_operate_and_wider_only_for_maintain(remote, core, tmp_path):
+    _, endpoint, folder = remote
+    kind = shared.ORDER_POLICY_FIRST + shared.POLICY_NAMES_BY_NUMBER.index("peak_w_max")
+    ems, hand = key_of(folder, tmp_path, "ems", "operate"), key_of(folder, tmp_path, "hand", "maintain")
+    with Client(endpoint, keys=ems, timeout_s=5) as site:
+        eventually(site.health)
+        assert site.policy("peak_w_max", 30e3, for_s=600)["status"] == "applied"
+        assert core.memory.order(kind).value == 30e3
+        for wider in ({"value": 40e3}, {"value": None}, {"off": True}):
+            with pytest.raises(clients.ClientError) as refused:
+                site.policy("peak_w_max", **wider)
+            assert refused.value.code == "not-allowed"
+        assert core.memory.order(kind).value == 30e3
+    with Client(endpoint, keys=hand, timeout_s=5) as site:
+        eventually(site.health)
+        assert site.policy("peak_w_max", 40e3, for_s=600)["status"] == "applied"
+        assert core.memory.order(kind).value == 40e3
 
 
 def test_a_revoked_key_is_cut_within_five_seconds_and_the_others_stay(remote, tmp_path):

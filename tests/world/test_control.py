@@ -245,3 +245,20 @@ def test_a_sliding_window_is_held_wherever_it_begins_and_a_fixed_one_only_by_the
     assert means[0] <= 30e3 * 1.002, means
     sliding = max(means[begin] for begin in (60, 120, 180))
     assert sliding <= 30e3 * 1.002 if step_s else sliding > 33e3, means
+
+
+@pytest.mark.parametrize(("gone", "load_known"), [("pv", False), ("it", True)])
+def test_a_missing_pv_or_load_meter_costs_the_report_and_not_the_limit(gone, load_known):
+    two = compile_site(load_site(str(files("tidegate.config").joinpath("sites/two-cabinets-pv.toml"))))
+    load = np.array([0.0, 20.0]), np.array([60e3, 110e3])
+    faults = [{"kind": "dead", "target": gone, "value": 0.0, "on_s": 10.0, "off_s": 30.0}]
+    overrides = {"trace_phase_s": 0.0, "soc_start": 0.7, "faults": faults}
+    pv = np.array([0.0]), np.array([5e3])
+    with VirtualPlant(two, load, pv=pv, seed=3, series_every=20, overrides=overrides) as world:
+        world.run(40.0)
+        assert np.max(between(world, "grid_w", 21.0, 29.0)) < 90.3e3
+        assert REASONS_BY_NUMBER[int(between(world, "reason", 21.0, 29.0)[-1])] == "peak limit"
+        last = [one["points"]["site.load_w"][0] for one in world.meter_records() if 22e9 < one["t_ns"] - 1e9 < 28e9]
+        assert last and all((one is not None) == load_known for one in last), "what is not known is not made up"
+        assert [one["t_ns"] for one in events(world, "bus") if 10e9 < one["t_ns"] - 1e9 < 13e9], "and it is told"
+        assert not [one for one in told(world) if one[2] > 10.0 and one[1] != "enforced" and one[2] < 20.0]
