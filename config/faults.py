@@ -181,6 +181,36 @@ def load_faults(changes: dict[str, Any], problems: list[str]) -> tuple[dict[int,
     return rows, described
 
 
+# What a cabinet can suffer without a row that says so: (what, why, what happens instead).
+UNSEEN = (
+    ("a frame or reply that is wrong: checksum, length, kind, stuck or jumping counter, exception, echo, late answer",
+     "it is refused where it arrives and is no reading",
+     "the reading it should have brought ages: `bms_stale`, `pcs_stale`, `meter_stale`; counted for each device"),
+    ("a second sender of a BMS frame, a second master on a serial line", "bytes do not say who sent them",
+     "counters, checksums and identity words refuse what does not fit; who forges all of them is believed"),
+    ("a flooded bus, frames lost in the kernel", "reading has a bounded share of a cycle, so the loop does not feel it",
+     "readings that were pushed out age; drops are counted"),
+    ("another device or firmware at an address", "it is known before the first write",
+     "nothing is written to it and its unit does not arm"),
+    ("a meter's sign or phases swapped, a unit or scale of a map wrong", "a row would need to know the right ones",
+     "`tidegate commission` measures them; a converter's own shows at each arming, `pcs_step_failed`"),
+    ("a fuse or transformer that gets too warm", "there is no thermal model, only limits of power and current",
+     "the control keeps below the limits; what it cannot keep is `grid_over_limit`"),
+    ("smoke, gas, water, insulation, a welded contactor, a weak cell", "only what the BMS map has is read",
+     "the BMS's own alarm bits: `bms_alarm`, `bms_warning`"),
+    ("a contactor opened under load", "the BMS opens when it must, and asks nobody", "its readings say it afterwards"),
+    ("an emergency stop or door switch", "the controller has no digital inputs: it is not the safety function",
+     "wire it to the converter or the BMS; the loss of either is a row"),
+    ("an energy counter that turns over, is reset or runs backwards", "no setpoint rests on it",
+     "the carbon ledger books a gap"),
+    ("wall clock steps", "control knows monotonic time only", "records carry both clocks"),
+    ("the core's own death, a stall, lost priority, memory not locked", "who is dead cannot say so",
+     "the supervisor and the converter's own watchdog see it from outside"),
+    ("disks, processes beside the core, network, keys, orders of strangers", "none of them can change a setpoint",
+     "the gateway's events, `tidegate doctor`"),
+)  # fmt: skip
+
+
 def as_markdown() -> str:
     """The table for people: docs/faults.md."""
     lines = [
@@ -211,6 +241,8 @@ def as_markdown() -> str:
         )
     lines += ["", "## Why a row is as it is", ""]
     lines += [f"- `{row.id}`: {row.note}" for row in default_table() if row.note]
+    lines += ["", "## What has no row", "", "| what | why | what happens instead |", "|---|---|---|"]
+    lines += [f"| {what} | {why} | {instead} |" for what, why, instead in UNSEEN]
     return "\n".join(lines) + "\n"
 
 

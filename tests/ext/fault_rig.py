@@ -228,3 +228,29 @@ CASES = [
     Case("can_unsent", {"site.can_unsent": 4.0}, 0, RAMP_ZERO, 1000, good={"site.can_unsent": 3.0}, flaps=6),
     Case("loop_silent", {"site.loop_escalation": 3.0}, 0, SILENT, 5000, good={"site.loop_escalation": 2.0}, flaps=3),
 ]  # fmt: skip
+
+# What each hazard allows before the controller must act, in ms: no table and no site may be slower.
+AT_MOST_MS = {
+    0: "bms_never bms_alarm soc_jump soc_drift pcs_never meter_never loop_late loop_unsafe "
+       "loop_silent loop_pause request_invalid pcs_step_failed latches_lost",
+    100: "bms_stale pcs_stale pcs_fault meter_stale can_off",
+    200: "bms_invalid cell_high_trip cell_low_trip",
+    300: "meter_invalid",
+    500: "temp_high_trip cell_high_stop cell_low_stop pack_v_high pack_v_low pcs_invalid pcs_not_ready "
+       "pcs_outside",
+    1000: "bms_silent bms_warning bms_inhibit temp_high_stop temp_low_stop temp_low_trip meter_stuck "
+       "pcs_write_lost can_passive can_unsent",
+    2000: "dc_v_mismatch",
+    3000: "pcs_not_following pcs_outside_long",
+    4000: "pcs_lost",
+    5000: "dc_a_mismatch cell_high_warn cell_low_warn",
+    6000: "pcs_runaway",
+    10000: "dc_mismatch_long soc_low soc_high temp_high_warn temp_low_warn pv_lost grid_over_limit",
+    60000: "pcs_watchdog",
+}  # fmt: skip
+
+# Debounce and clear time of the rows whose tests are not by case.
+OWN_TIMES_MS = {
+    "soc_jump": (0, 10_000), "soc_drift": (0, 1000), "meter_stuck": (0, 1000), "loop_pause": (0, 500),
+    "request_invalid": (0, 1000), "latches_lost": (0, 1),
+}  # fmt: skip

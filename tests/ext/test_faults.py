@@ -4,18 +4,44 @@ import math
 
 import pytest
 
-from tests.ext.fault_rig import BMS_WATCHED, CASES, PCS_WATCHED, POINT, QUALITIES, Case, Rig, running
+from tests.ext.fault_rig import (
+    AT_MOST_MS,
+    BMS_WATCHED,
+    CASES,
+    OWN_TIMES_MS,
+    PCS_WATCHED,
+    POINT,
+    QUALITIES,
+    Case,
+    Rig,
+    running,
+)
 from tests.ext.gate_cases import LIMITS
+from tidegate.config import faults
 from tidegate.config.faults import load_faults
 from tidegate.ext import program
 from tidegate.ext.faults import FAULT_IDS, Diagnosis
 from tidegate.ext.gate import REACTIONS
 
-OWN_TESTS = {"soc_jump", "soc_drift", "meter_stuck", "loop_pause", "request_invalid", "latches_lost"}  # not by case
+OWN_TESTS = set(OWN_TIMES_MS)  # below, not by case
 
 
 def test_every_row_of_the_table_has_a_case_or_a_test_of_its_own() -> None:
     assert {case.id for case in CASES} | OWN_TESTS == set(FAULT_IDS)
+
+
+@pytest.mark.parametrize("ident", FAULT_IDS)
+def test_no_row_may_be_slower_than_its_hazard_allows(ident: str) -> None:
+    row = faults.default_table()[FAULT_IDS.index(ident)]
+    allowed = [ms for ms, idents in AT_MOST_MS.items() if ident in idents.split()]
+    assert [row.debounce_ms_max] == allowed and row.debounce_ms <= row.debounce_ms_max
+
+
+@pytest.mark.parametrize("ident", FAULT_IDS)
+def test_the_times_of_a_row_are_those_that_its_cases_expect(ident: str) -> None:
+    row = faults.default_table()[FAULT_IDS.index(ident)]
+    expected = {(case.act_ms, case.clear_ms) for case in CASES if case.id == ident} or {OWN_TIMES_MS[ident]}
+    assert expected == {(row.debounce_ms, row.clear_ms)}
 
 
 def bring(case: Case) -> Rig:
