@@ -274,6 +274,9 @@ class Fetch(Strict):
             for key in ("zone", "key_file"):
                 if not getattr(self, key):
                     raise ValueError(f"{self.service} needs {key}")
+        host = (self.url or "").removeprefix("http://").partition("/")[0].rpartition(":")[0]
+        if self.key_file and (self.url or "").startswith("http://") and host not in ("127.0.0.1", "localhost"):
+            raise ValueError("a key needs https; http:// is for 127.0.0.1:PORT only")
         return self
 
 

@@ -421,6 +421,10 @@ def test_nobody_is_asked_unless_the_site_file_says_so(tmp_path):
         ({"factors": "f/", "fetch": [{"service": "electricity-maps", "zone": "DE"}]}, "needs key_file"),
         ({"factors": "f/", "fetch": [{"service": "entsoe", "key_file": "k"}]}, "needs zone"),
         ({"factors": "f/", "fetch": [{"service": "weather"}]}, "electricity-maps"),
+        (
+            {"factors": "f/", "fetch": [{"service": "entsoe", "zone": "Z", "key_file": "k", "url": "http://x.y:80/a"}]},
+            "a key needs https",
+        ),
         ({"factors": "f/", "fetch": [{"service": "gb-carbon-intensity", "url": "ftp://x"}]}, "pattern"),
         ({"factors": "f/", "fetch": [{"service": "gb-carbon-intensity", "every_s": 1}]}, "greater than or equal to 60"),
     ],

@@ -1,7 +1,9 @@
 """Indicators against figures worked by hand, and what is not measured is said so and never 0."""
 
 import json
+import random
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -213,6 +215,16 @@ def test_a_certificate_that_is_not_cancelled_or_not_renewable_is_not_in_ref(tmp_
     assert float(fields["E_RES_TOT"]["value"]) == pytest.approx(own + 0.5) and own == pytest.approx(14 / 3, abs=1e-5)
 
 
+def test_the_fields_of_the_act_are_these(tmp_path):
+    """Those that the fact sheet and the page docs/carbon-reports.md list, measured or named."""
+    fields = gather(booked(tmp_path / "l.db"), DAY, DAY + 7200)[0]["eu_2024_1364"]["fields"]
+    measured = "E_DC E_IT E_DC_BG E_REUSE W_IN W_IN_POT E_RES_TOT E_RES_GOO E_RES_PPA E_RES_OS C_BTG PUE WUE ERF REF"
+    assert set(fields) == {*measured.split(), *DECLARED}
+    page = Path("docs/carbon-reports.md").read_text(encoding="utf-8")
+    assert [name for name in fields if name not in page] == []
+    assert all(row["value"] is None or isinstance(row["value"], str) for row in fields.values())
+
+
 def test_every_declared_field_can_be_declared_and_no_other(tmp_path):
     ledger = booked(tmp_path / "l.db")
     said = {name: f"{number}" for number, name in enumerate(DECLARED)}
@@ -244,6 +256,17 @@ def test_a_report_with_certificates_and_declarations_verifies_and_a_changed_one_
                   residual_ug_per_kwh=300 * KWH, installation={"name": "hall"})  # fmt: skip
     words = ["verify", str(tmp_path / "l.db"), "--report", str(found["json"])]
     assert CliRunner().invoke(carbon, words).exit_code == 0
+    raw = found["json"].read_bytes()
+    rng = random.Random(6)
+    places = [raw.index(part) + rng.randrange(600) for part in (b'"evidence"', b'"given"', b'"indicators"')
+              for _ in range(10)]  # fmt: skip
+    for at in places:
+        changed = bytearray(raw)
+        changed[at] ^= 1 << rng.randrange(8)
+        found["json"].write_bytes(changed)
+        result = CliRunner().invoke(carbon, words)
+        assert result.exit_code == 1 and "report" in result.output, at
+    found["json"].write_bytes(raw)
     text = found["json"].read_text().replace('"cfe_score":"0.558824"', '"cfe_score":"0.958824"')
     found["json"].write_text(text)
     result = CliRunner().invoke(carbon, words)
