@@ -258,6 +258,10 @@ class Orders(Generic[Answer]):
         """`run`, `stop`, or `manual`: power_w (+ discharge) for for_ms, and again before that is over."""
         return self.ask("mode", mode=mode, power_w=power_w, for_ms=for_ms)
 
+    def jobs(self, *records: Mapping[str, Any]) -> Answer:
+        """Push jobs that ended, maps as in docs/api.md, at most 64; those that cannot be are named under `refused`."""
+        return self.ask("jobs", jobs=[dict(record) for record in records])
+
     def ack(self) -> Answer:
         """Acknowledge latched faults whose cause is gone."""
         return self.ask("ack")

@@ -138,10 +138,10 @@ class Health(Read, tag="health", kw_only=True):
 class Replay(Read, tag="replay", kw_only=True):
     """Journaled records behind (boot, seq); boot left out = from the oldest that is held.
 
-    `total` has the quarter hours of meter samples that had to go.
+    `total` has the quarter hours of meter samples that had to go, `job` the job records that were pushed.
     """
 
-    stream: Literal["meter", "event", "total"]
+    stream: Literal["meter", "event", "total", "job"]
     boot: Boot | None = None
     seq: Annotated[int, msgspec.Meta(ge=-1, le=INTEGER_MAX, description="the last one that you have; -1 = none")] = -1
     count: Annotated[int, msgspec.Meta(ge=1, le=512)] = 256
@@ -268,7 +268,30 @@ class Note(Command, tag="note", kw_only=True):
     detail: Annotated[str, msgspec.Meta(max_length=150)] = ""
 
 
-Request = Describe | Get | Why | Health | Replay | Lease | Setpoint | Limit | Schedule | Policy | Mode | Ack | Note
+class JobRecord(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """One job on one node, after its end. A record with the same job, node and start replaces the one before."""
+
+    job: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    start_utc_s: Count
+    end_utc_s: Count
+    owner: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    node: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    """The IT load of the site that it ran on, by its meter's name; empty = all of the IT load."""
+    slots: Annotated[int, msgspec.Meta(ge=1, le=10_000_000, description="GPUs, or what else it held")] = 1
+    energy_j: Annotated[float, msgspec.Meta(ge=0, le=1e15, description="counted by software")] | None = None
+    units: Annotated[dict[str, Annotated[float, msgspec.Meta(ge=0, le=1e15)]], msgspec.Meta(max_length=16)] = {}
+    """What it made: {"token": 1.2e6, "request": 300}."""
+
+
+class Jobs(Command, tag="jobs", kw_only=True):
+    """Jobs that ended, for the carbon account; answered once they are on disk."""
+
+    jobs: Annotated[list[JobRecord], msgspec.Meta(min_length=1, max_length=64)]
+
+
+Request = (
+    Describe | Get | Why | Health | Replay | Lease | Setpoint | Limit | Schedule | Policy | Mode | Ack | Note | Jobs
+)
 READS = ("describe", "get", "why", "health", "replay")
 OPS = {
     "describe": "read",
@@ -284,6 +307,7 @@ OPS = {
     "mode": "operate",
     "ack": "maintain",
     "note": "operate",
+    "jobs": "operate",
 }
 
 
@@ -319,6 +343,10 @@ class Reply(msgspec.Struct, kw_only=True, omit_defaults=True):
     records: list[dict[str, Any]] | None = None
     end: bool | None = None
     """Replay: true when nothing newer is held."""
+    accepted: Count | None = None
+    """Jobs: how many are on disk."""
+    refused: list[str] | None = None
+    """Jobs: those that are not, each with its place in the request, its name and the reason."""
 
 
 # ---- what is published ----
@@ -495,6 +523,7 @@ def schema() -> dict[str, Any]:
         Mode,
         Ack,
         Note,
+        Jobs,
         Reply,
         Meter,
         Snapshot,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tidegate.runtime.carbon.factors import FactorError
 from tidegate.runtime.carbon.fetch import Fetcher, sources_of
+from tidegate.runtime.carbon.jobs.pushed import Pushed
 from tidegate.runtime.carbon.ledger import LedgerError
 from tidegate.runtime.carbon.service import PAUSE_S, Sidecar, catch_up, open_ledger
 from tidegate.runtime.client import Client, NoAnswer
@@ -66,6 +67,7 @@ def main(words: list[str] | None = None) -> int:
         if wanted:
             Fetcher(wanted, folder / str(sidecar.settings["factors"])).start()
         print(json.dumps({"carbon": "ready", "ledger": ledger.url, "head": ledger.head[0]}), flush=True)
+        pushed, jobs = Pushed(ledger), 0
         silent_since = 0.0
         said: list[str] = []
         while True:
@@ -78,6 +80,8 @@ def main(words: list[str] | None = None) -> int:
                 said = list(trouble)
                 catch_up(sidecar, client)
                 sidecar.commit()
+                jobs += pushed.pull(client)
+                pushed.settle(sidecar.closed_until_utc_s)
                 silent_since = 0.0
             except NoAnswer:
                 # The gateway restarts by itself; the journal keeps what we miss.
@@ -93,7 +97,7 @@ def main(words: list[str] | None = None) -> int:
         ledger.close()
         at = sidecar.cursor
         ended = {"carbon": "ended", "records": sidecar.records, "periods": sidecar.periods, "boot": at and at[0],
-                "seq": at and at[1]}  # fmt: skip
+                "seq": at and at[1], "jobs": jobs}  # fmt: skip
         print(json.dumps(ended), flush=True)
     return 0
 

@@ -241,13 +241,17 @@ def report(ledger: str, start: str | None, end: str | None, span: str | None, ou
 @click.option("--tenants", type=click.Path(path_type=Path, exists=True), help="CSV namespace,owner.")
 def settle(ledger: str, jobs: Path, span: str | None, start: str | None, end: str | None, nodes: Path | None,
            tenants: Path | None) -> None:  # fmt: skip
-    """Share the metered energy of whole days among the jobs that ran. Stop the sidecar before, start it after."""
+    """Share the metered energy of whole days among the jobs that ran. Stop the sidecar before, start it after.
+
+    Jobs that were pushed over the gateway count too.
+    """
     import hashlib
 
     from tidegate.runtime.carbon.factors import FactorError
+    from tidegate.runtime.carbon.jobs.pushed import SOURCE, works_of
     from tidegate.runtime.carbon.jobs.reading import read_jobs, read_map
     from tidegate.runtime.carbon.jobs.settle import settle as settle_days
-    from tidegate.runtime.carbon.jobs.work import JobError
+    from tidegate.runtime.carbon.jobs.work import JobError, sort_out
     from tidegate.runtime.carbon.ledger import Ledger, LedgerError
     from tidegate.runtime.carbon.reports import span_between
 
@@ -257,7 +261,13 @@ def settle(ledger: str, jobs: Path, span: str | None, start: str | None, end: st
         works, aside = read_jobs(jobs, hosts, read_map(tenants, "namespace", "owner") if tenants else None)
         files = sorted(jobs.iterdir()) if jobs.is_dir() else [jobs]
         sources = [{"name": f.name, "sha256": hashlib.sha256(f.read_bytes()).hexdigest()} for f in files if f.is_file()]
-        days = settle_days(Ledger(ledger), works, aside, first, last, sources)
+        book = Ledger(ledger)
+        pushed, more = works_of(book, first, last)
+        if pushed:
+            works, doubles = sort_out([*works, *pushed])
+            aside += [*more, *doubles]
+            sources.append(SOURCE)
+        days = settle_days(book, works, aside, first, last, sources)
     except LedgerError as error:
         click.echo(f"tidegate carbon: {error}", err=True)
         sys.exit(EXIT_UNUSABLE)

@@ -18,7 +18,7 @@ import msgspec
 import sqlalchemy as sa
 
 SCHEMA_VERSION = 1
-KINDS = ("open", "method", "period", "factor", "edit", "job", "reading", "report", "block", "note")
+KINDS = ("open", "method", "period", "factor", "edit", "job", "work", "reading", "report", "block", "note")
 
 _meta = sa.MetaData()
 _entries = sa.Table(

@@ -145,6 +145,13 @@ class Sidecar:
         boot, seq, _, _ = self.booker.place
         return None if boot is None else (boot, seq)
 
+    @property
+    def closed_until_utc_s(self) -> int:
+        """Every period that ends by then is booked; 0 before the first record."""
+        if self.booker.cursor is None:
+            return 0
+        return self.booker.open_until_ns // 1_000_000_000 - self.booker.period_s
+
     def take(self, records: Iterable[Mapping[str, Any]]) -> int:
         """Book records in; commit when enough has come together. -> periods closed."""
         closed = 0

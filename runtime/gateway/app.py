@@ -87,13 +87,14 @@ class Gateway:
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         folder = state / "journal"
         folder.mkdir(mode=0o750, exist_ok=True)
-        journals = {name: Journal(folder, name) for name in ("meter", "event")}
+        journals = {name: Journal(folder, name) for name in ("meter", "event", "job")}
         retention = Retention(
             journals["meter"],
             journals["event"],
             Journal(folder, "totals"),
             samples_bytes=int(options.get("journal_mb_max") or 2048) << 20,
             samples_age_ns=int(options.get("journal_days_max") or 35) * 86_400 * 10**9,
+            job=journals["job"],
         )
         self.recorder = Recorder(journals, self.wake, retention)
         limits = describe.get("limits") or {}
@@ -128,6 +129,8 @@ class Gateway:
         self._put_plan()
         self.server = Server(describe, memory, self.records, self.recorder, self.desk, self._send)
         self.server.health_more = self._health
+        self.server.put_jobs = self._put_jobs
+        self._job_next = journals["job"].last.get(self.boot, (-1, -1))[0] + 1
         self.peers = Peers(os.geteuid(), str(options.get("local_role", "operate")))
         self.autostart = bool(options.get("autostart", describe.get("autostart", True)))
         self.context: zmq.Context[Any] = zmq.Context()
@@ -436,6 +439,14 @@ class Gateway:
         self.recorder.put("event", Record(self.boot, self.event_seq, record["utc_ns"], source, wire.encode(record)))
         self.event_seq += 1
 
+    def _put_jobs(self, jobs: list[dict[str, Any]], by: str) -> int:
+        """Take pushed job records into their journal. -> seq."""
+        seq, self._job_next = self._job_next, self._job_next + 1
+        record = self.records.head("job", seq, self.memory.cycle, time.monotonic_ns())
+        record.update(peer=by, jobs=jobs)
+        self.recorder.put("job", Record(self.boot, seq, record["utc_ns"], seq, wire.encode(record)))
+        return seq
+
     def _tell(self, event: str, name: str, detail: str, **more: Any) -> None:
         """An event of the gateway's own; throttled, so that nobody can fill the journal by asking."""
         if not self._news.take(time.monotonic_ns()):
@@ -493,6 +504,9 @@ class Gateway:
             os.eventfd_read(self.wake)
         while self.recorder.done:
             stream, record = self.recorder.done.popleft()
+            if stream == "job":
+                self.server.journaled(record.seq)
+                continue
             self.durable[stream] = record.seq
             self._publish(stream, record.payload)
         while self.recorder.answers:

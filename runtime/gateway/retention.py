@@ -11,6 +11,7 @@ QUARTER_S = 900
 SAMPLES_AGE_NS = 35 * 86_400 * 10**9
 SAMPLES_BYTES = 2 << 30
 EVENTS_BYTES = 256 << 20
+JOBS_BYTES = 64 << 20  # some 300,000 jobs
 
 
 class Retention:
@@ -29,6 +30,7 @@ class Retention:
         samples_bytes: int = SAMPLES_BYTES,
         samples_age_ns: int = SAMPLES_AGE_NS,
         events_bytes: int = EVENTS_BYTES,
+        job: Journal | None = None,
     ) -> None:
         self.meter = meter
         self.event = event
@@ -36,6 +38,7 @@ class Retention:
         self.samples_bytes = samples_bytes
         self.samples_age_ns = samples_age_ns
         self.events_bytes = events_bytes
+        self.job = job
         self.folded = 0
 
     def step(self) -> None:
@@ -51,6 +54,8 @@ class Retention:
                 self.folded += 1
         if self.event.bytes_total > self.events_bytes:
             self.event.drop_oldest()
+        if self.job is not None and self.job.bytes_total > JOBS_BYTES:
+            self.job.drop_oldest()
 
     def _fold(self) -> None:
         """Write the totals of the oldest segment and make them durable; done once a segment, also across a crash."""

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from tidegate.ext import image, shared
 from tidegate.runtime import wire
 from tidegate.runtime.gateway.desk import ACK, EXPORT, IMPORT, MANUAL, MODE, PLAN, SETPOINT, Desk, Order
@@ -33,6 +35,18 @@ class Waiting:
     more: list[Any] = field(default_factory=list)  # routes of the same request asked again
 
 
+@dataclass
+class Pushed:
+    """Job records that are not on disk yet, and who waits for that."""
+
+    route: Any
+    peer: Peer
+    request: Any
+    refused: list[str]
+    accepted: int
+    more: list[Any] = field(default_factory=list)
+
+
 class Server:
     """Serves requests. `send` puts an answer on its way to the peer that `route` stands for."""
 
@@ -53,6 +67,9 @@ class Server:
         self.send = send
         self.answers = Answers()
         self.waiting: list[Waiting] = []
+        self.pushed: dict[int, Pushed] = {}  # seq in the journal of jobs
+        self.put_jobs: Callable[[list[dict[str, Any]], str], int] = lambda jobs, by: -1
+        self._loads = loads_of(describe)
         self.counts = {"requests": 0, "refused": 0, "malformed": 0, "dropped": 0, "commands": 0, "failed": 0}
         self.health_more: Callable[[], dict[str, Any]] = dict
         self._index = {name: i for i, name in enumerate(records.names)}
@@ -127,7 +144,8 @@ class Server:
         known, kept = self.answers.find(peer.name, request.id, now_ns)
         if known:
             if kept is None:
-                for waiting in self.waiting:
+                everyone: list[Waiting | Pushed] = [*self.waiting, *self.pushed.values()]
+                for waiting in everyone:
                     if waiting.request.id == request.id and waiting.peer.name == peer.name:
                         waiting.more.append(route)
             return kept
@@ -135,6 +153,9 @@ class Server:
         if op == "note":
             self.desk.news.append(("note", request.name, f"{peer.who}: {request.detail}"))
             return self._done(peer, request, {}, now_ns)
+        if op == "jobs":
+            self._jobs(route, peer, request, now_ns)
+            return None
         self._command_checks(request, now_ns)
         self.counts["commands"] += 1
         if op == "lease":
@@ -155,6 +176,29 @@ class Server:
         self.answers.keep(peer.name, request.id, now_ns, None)
         self.waiting.append(Waiting(route, peer, request, orders, now_ns + APPLY_NS))
         return None
+
+    def _jobs(self, route: Any, peer: Peer, request: wire.Jobs, now_ns: int) -> None:
+        """Journal job records; `journaled` answers. No core is needed for that."""
+        if self.recorder.error:
+            raise Refused("unavailable", f"the journal cannot be written: {self.recorder.error}"[: wire.TEXT_MAX])
+        good, refused = sort_jobs(request.jobs, self._loads, self.records.clock.utc_ns(now_ns) // 10**9)
+        if not good:
+            raise Refused("invalid-field", refused[0], refused=refused)
+        self.answers.keep(peer.name, request.id, now_ns, None)
+        seq = self.put_jobs(good, peer.who)
+        self.pushed[seq] = Pushed(route, peer, request, refused, len(good))
+
+    def journaled(self, seq: int) -> None:
+        """Answer the push whose records are on disk now."""
+        pushed = self.pushed.pop(seq, None)
+        if pushed is None:
+            return  # of the gateway before this one
+        more: dict[str, Any] = {"accepted": pushed.accepted}
+        if pushed.refused:
+            more["refused"] = pushed.refused
+        answer = self._done(pushed.peer, pushed.request, more, time.monotonic_ns())
+        for route in (pushed.route, *pushed.more):
+            self.send(route, answer)
 
     def _command_checks(self, request: Any, now_ns: int) -> None:
         limit = request.not_after_t_ns
@@ -472,6 +516,41 @@ class Server:
         elif isinstance(result, Exception):
             result = self._failure(request, result)
         self.send(route, result)
+
+
+EARLIEST_JOB_S = 1_577_836_800  # 2020-01-01: before, the clock was not set
+LONGEST_JOB_S = 366 * 86_400
+
+
+def loads_of(describe: dict[str, Any]) -> frozenset[str]:
+    """The IT loads that a job may name: metered ones, or the one that is what the other meters leave."""
+    metered = {str(row["device"]) for row in describe.get("nodes") or () if row.get("role") == "it"}
+    return frozenset(metered or {"it"})
+
+
+def sort_jobs(jobs: list[wire.JobRecord], loads: frozenset[str], utc_s: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """(records for the journal, what is refused and why). utc_s : now, by the device's clock."""
+    good: list[dict[str, Any]] = []
+    refused: list[str] = []
+    for number, job in enumerate(jobs):
+        why = ""
+        if job.end_utc_s < job.start_utc_s:
+            why = f"ends {job.start_utc_s - job.end_utc_s} s before it starts"
+        elif job.end_utc_s == job.start_utc_s:
+            why = "lasts 0 s"
+        elif job.start_utc_s < EARLIEST_JOB_S:
+            why = f"starts at {job.start_utc_s}, before 2020: the clock was not set"
+        elif job.end_utc_s - job.start_utc_s > LONGEST_JOB_S:
+            why = f"lasts {(job.end_utc_s - job.start_utc_s) // 86_400} days"
+        elif utc_s > EARLIEST_JOB_S and job.end_utc_s > utc_s + 86_400:
+            why = f"ends {(job.end_utc_s - utc_s) // 86_400} days from now; push a job after its end"
+        elif job.node and job.node not in loads:
+            why = f"node {job.node!r} is no IT load of this site; known: {', '.join(sorted(loads))}"
+        if why:
+            refused.append(f"jobs[{number}], {job.job[:60]}: {why}"[: wire.TEXT_MAX])
+        else:
+            good.append(msgspec.to_builtins(job))
+    return good, refused
 
 
 def _op(request: Any) -> str:

@@ -31,10 +31,11 @@ class _Node:
 
 
 def settle(ledger: Ledger, works: Sequence[Work], aside: Sequence[str], start_utc_s: int, end_utc_s: int,
-           sources: Iterable[Mapping[str, Any]] = ()) -> int:  # fmt: skip
+           sources: Iterable[Mapping[str, Any]] = (), state: Mapping[str, str] | None = None) -> int:  # fmt: skip
     """Append a settlement for each UTC day of [start, end) that has periods and is over. -> days settled.
 
     A day that was settled before is settled anew by a newer entry. aside : what the readers could not use.
+    state : is put in the same transaction.
     """
     methods = list(ledger.entries("method"))
     kinds: Mapping[str, str] = methods[-1].body["kinds"] if methods else {}
@@ -46,7 +47,7 @@ def settle(ledger: Ledger, works: Sequence[Work], aside: Sequence[str], start_ut
         if bodies and _over(ledger, bodies[-1], day + DAY_S):
             mine = [w for w in by_start if w.start_utc_s < day + DAY_S and w.end_utc_s > day]
             rows.append(("job", day, settled(bodies, mine, aside, loads, list(sources))))
-    ledger.append(rows)
+    ledger.append(rows, state)
     return len(rows)
 
 

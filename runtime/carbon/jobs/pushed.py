@@ -1,0 +1,112 @@
+"""Jobs that integrators pushed over the gateway: from its journal into the ledger, then shared out day by day.
+
+A push is an entry of kind "work" for each day that its jobs began on, written together with the cursor. A UTC day is
+settled an hour after it is over, and again when a job of it comes later; days without a job count once there has been
+a first one.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tidegate.runtime.carbon.jobs.settle import DAY_S, settle
+from tidegate.runtime.carbon.jobs.work import LONGEST_S, Work, from_record, sort_out
+from tidegate.runtime.carbon.ledger import Ledger
+
+ASK = 256
+LATE_S = 3600  # how long a day waits for jobs that are pushed after its end, and how often it is settled again
+
+
+class Pushed:
+    """Takes pushed jobs in and settles days. One beside each sidecar, on the same ledger."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        stored = ledger.state("jobs")
+        known = json.loads(stored) if stored is not None else {}
+        self.boot: str | None = known.get("boot")
+        self.seq: int = known.get("seq", -1)
+        self._next_day: int | None = known.get("next_day")  # first day not settled yet; None before the first job
+        self._touched: set[int] = set(known.get("touched", ()))
+        self._settled_at: int = known.get("settled_at", 0)
+
+    def _state(self) -> dict[str, str]:
+        told = {"boot": self.boot, "seq": self.seq, "next_day": self._next_day, "touched": sorted(self._touched),
+                "settled_at": self._settled_at}  # fmt: skip
+        return {"jobs": json.dumps(told, sort_keys=True)}
+
+    def pull(self, client: Any) -> int:
+        """Take in what was pushed since the last one. -> jobs. client : has replay(stream, boot, seq, count)."""
+        taken, end = 0, False
+        while not end:
+            try:
+                records, end = client.replay("job", self.boot, self.seq, ASK)
+            except Exception as error:
+                if getattr(error, "code", "") != "gone":
+                    raise
+                records, end = client.replay("job", None, -1, ASK)
+                records = [r for r in records if r["boot"] != self.boot or r["seq"] > self.seq]
+            if not records:
+                break
+            taken += self._take(records)
+        return taken
+
+    def _take(self, records: list[Mapping[str, Any]]) -> int:
+        rows = []
+        taken = 0
+        for record in records:
+            works = [from_record(row, f"pushed by {record['peer']}") for row in record["jobs"]]
+            taken += len(works)
+            for work in works:
+                first, last = work.start_utc_s // DAY_S * DAY_S, (work.end_utc_s - 1) // DAY_S * DAY_S
+                self._touched.update(range(first, last + DAY_S, DAY_S))
+                if self._next_day is None:
+                    self._next_day = first
+            for day in sorted({work.start_utc_s // DAY_S * DAY_S for work in works}):
+                body = {"v": 1, "boot": record["boot"], "seq": record["seq"], "peer": record["peer"],
+                        "jobs": [_row(work) for work in works if work.start_utc_s // DAY_S * DAY_S == day]}  # fmt: skip
+                rows.append(("work", day, body))
+            self.boot, self.seq = record["boot"], record["seq"]
+        self.ledger.append(rows, self._state())
+        return taken
+
+    def settle(self, closed_until_utc_s: int) -> int:
+        """Settle the days that are due. closed_until_utc_s : every period before it is in the ledger. -> days."""
+        if self._next_day is None or closed_until_utc_s < self._settled_at + LATE_S:
+            return 0
+        until = (closed_until_utc_s - LATE_S) // DAY_S * DAY_S
+        due = {day for day in self._touched if day < until} | set(range(self._next_day, until, DAY_S))
+        if not due:
+            return 0
+        done = 0
+        self._settled_at = closed_until_utc_s
+        for day in sorted(due):
+            works, aside = works_of(self.ledger, day, day + DAY_S)
+            self._touched.discard(day)
+            self._next_day = max(self._next_day, day + DAY_S)
+            done += settle(self.ledger, works, aside, day, day + DAY_S, [SOURCE], self._state())
+        return done
+
+
+SOURCE = {"name": "pushed over the gateway", "sha256": ""}
+
+
+def _row(work: Work) -> list[Any]:
+    return [work.id, work.start_utc_s, work.end_utc_s, work.owner, work.node, work.slots, work.measured_mwh,
+            dict(work.units)]  # fmt: skip
+
+
+def works_of(ledger: Ledger, start_utc_s: int, end_utc_s: int) -> tuple[list[Work], list[str]]:
+    """(pushed jobs that ran in [start, end), what is set aside). The newest record of a job, node and start counts."""
+    newest: dict[tuple[str, str, int], Work] = {}
+    for work in _all(ledger, start_utc_s, end_utc_s):
+        newest[work.id, work.node, work.start_utc_s] = work
+    return sort_out([work for work in newest.values() if work.end_utc_s > start_utc_s])
+
+
+def _all(ledger: Ledger, start_utc_s: int, end_utc_s: int) -> Iterator[Work]:
+    for entry in ledger.entries("work", start_utc_s - LONGEST_S - DAY_S, end_utc_s):
+        where = f"entry {entry.seq}, pushed by {entry.body['peer']}"
+        for job, start, end, owner, node, slots, mwh, units in entry.body["jobs"]:
+            if start < end_utc_s:
+                yield Work(job, start, end, owner, node, slots, mwh, None, units, where)
