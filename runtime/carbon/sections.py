@@ -425,7 +425,9 @@ class Report:
             if len(d["gaps"]) > GAPS_MAX:
                 blocks.append(Text(f"{len(d['gaps']) - GAPS_MAX} {w['more']}", "note"))
         if d["flags"]:
-            said = ", ".join(f"{name} ({count})" for name, count in d["flags"].items())
+            spans = d["flag_spans_utc_s"]
+            said = ", ".join(f"{name} ({count}; {iso(spans[name][0])} - {iso(spans[name][1])})"
+                             for name, count in d["flags"].items())  # fmt: skip
             blocks.append(Text(f"{w['flags']}: {said}", "note"))
         blocks += [Text(self.say(note), "list") for note in d["method"]["notes"]]
         if d["edits"]:
@@ -435,7 +437,26 @@ class Report:
                     for e in d["edits"]]  # fmt: skip
             head = self._head("#" + w["entries"], w["author"], w["reason"], w["span"], "#" + w["periods_word"])
             blocks.append(Table(head, rows, [""] * len(rows), leaf=True))
+        blocks += self.readings()
         return Section("quality", w["quality"], blocks)
+
+    def readings(self) -> list[Table | Text | Plot]:
+        """Registers that came by file, beside what was booked for the same flow."""
+        w = self.w
+        if not self.d["readings"]:
+            return []
+        rows: list[Line] = []
+        for row in self.d["readings"]:
+            unit, own = ("kWh", "L")[row["unit"] == "mL"], row["difference_mwh"]
+            shown = f"{row['total'] / (1e3 if row['unit'] == 'mL' else 1e6):,.3f} {unit}"
+            rows.append((
+                Cell(row["meter"]), Cell(row["quantity"]), Cell(", ".join(sorted({s["kind"] for s in row["sources"]}))),
+                Cell(f"{row['periods']:,}", number=True), Cell(shown, number=True), Cell(row["flow"] or "-"),
+                Cell("-" if own is None else f"{own / 1e6:,.6f} kWh", number=True), Cell(", ".join(row["flags"])),
+            ))  # fmt: skip
+        head = self._head(w["meter"], w["quantity"], w["source"], "#" + w["periods_word"], "#" + w["read_total"],
+                          w["flow"], "#" + w["read_less_booked"], w["flags"])  # fmt: skip
+        return [Text(w["readings"], "head", "readings"), Table(head, rows, [""] * len(rows), leaf=True)]
 
     def _row_id(self, utc_s: int) -> str:
         start = self.rows.row_at(utc_s)

@@ -291,6 +291,8 @@ def test_signed_readings_go_into_the_ledger_and_are_set_beside_what_was_booked(l
     assert made.exit_code == 0, made.output
     checked = runner.invoke(carbon, ["verify", str(path), "--report", str(tmp_path / "r" / "report.json")])
     assert "report.json: 0 differences" in checked.output
+    page = (tmp_path / "r" / "report.en.html").read_text()
+    assert "Registers read by file" in page and "SN1" in page and "0.000000 kWh" in page
 
 
 def test_a_refused_file_leaves_the_ledger_as_it_was(ledger, tmp_path):
