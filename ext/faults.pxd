@@ -84,7 +84,7 @@ cdef struct diagnose_state_t:
     uint32_t drifted
     uint32_t meter_moved                # the PCS moved while the meter did not
     double meter_w, meter_pcs_w
-    uint64_t meter_t_ns                 # when the meter's value last changed
+    uint64_t meter_t_ns                 # when the meter's value last changed, or since then the PCS first moved
 
 # Conditions of one unit present now, one bit per row of the fault table. `image` holds the setpoint and the envelope
 # of the cycle before; t_ns is now, dt_ns the true length of this cycle.

@@ -282,8 +282,10 @@ cdef uint64_t meter_rows(const program_t* program, const unit_row_t* u, const po
             state.meter_pcs_w = image[u.pcs_w].value
             state.meter_t_ns = t_ns
             state.meter_moved = 0
-        elif fabs(image[u.pcs_w].value - state.meter_pcs_w) > milli(program, FAULT_METER_STUCK) * nameplate_w:
+        elif not state.meter_moved and fabs(image[u.pcs_w].value - state.meter_pcs_w) > milli(
+                program, FAULT_METER_STUCK) * nameplate_w:
             state.meter_moved = 1
+            state.meter_t_ns = t_ns  # however long it stood still before: only from here on should it have moved
         stuck = state.meter_moved and <double>(t_ns - state.meter_t_ns) * 1e-9 > floor_milli(program, FAULT_METER_STUCK)
     return (
         bit(FAULT_METER_NEVER, (seen & QUALITY_BIT(QUALITY_NEVER)) != 0)

@@ -206,7 +206,7 @@ def _beyond(watts: float) -> dict[str, Any]:
 
 
 def _stuck(watts: float) -> dict[str, Any]:
-    """A meter that stands still, while the converter's power moves after the first cycle."""
+    """A meter that stands still, while the converter moves in the second cycle, which is STEP_MS long."""
     return {"grid_w": 9_000.5, "pcs_w": lambda rig: rig.set_at_w - (watts if rig.since else 0.0)}
 
 
@@ -215,7 +215,7 @@ OWN_NUMBERS = [
     Case("pcs_runaway", off_by(3001.0), 5000, 5, 5000, good=off_by(3000.0), latched=True),
     Case("pcs_outside", _beyond(901.0), 250, ZERO, 2000, good=_beyond(900.0)),
     Case("pcs_outside_long", _beyond(901.0), 2000, 6, 2000, good=_beyond(900.0), latched=True),
-    Case("meter_stuck", _stuck(1501.0), 5002, DERATE, 1000, good=_stuck(1499.0), share=0.5),
+    Case("meter_stuck", _stuck(1501.0), STEP_MS + 5002, DERATE, 1000, good=_stuck(1499.0), share=0.5),
     Case("soc_jump", {"soc": 0.5205}, 0, DERATE, 10_000, good={"soc": 0.5195}, share=0.5),
     Case("request_invalid", {"unit0.request_w": math.nan}, 0, WARN, 1000, good={"unit0.request_w": 1e9}),
     Case("loop_pause", {}, 0, ZERO, 500),

@@ -219,7 +219,7 @@ def test_energy_that_flows_moves_the_state_of_charge_rightly() -> None:
     assert not rig.is_active("soc_drift")
 
 
-@pytest.mark.parametrize(("moved_w", "seconds", "stuck"), [(1499, 6, False), (1501, 4.9, False), (1501, 5.3, True)])
+@pytest.mark.parametrize(("moved_w", "seconds", "stuck"), [(1499, 7, False), (1600, 4.9, False), (1600, 6, True)])
 def test_a_meter_that_stands_still_while_the_converter_moves_is_stuck(
     moved_w: float, seconds: float, stuck: bool
 ) -> None:
@@ -236,6 +236,18 @@ def test_a_meter_that_stands_still_while_the_converter_moves_is_stuck(
         assert rig.is_active("meter_stuck")
         rig.run(2, 1)
         assert not rig.is_active("meter_stuck")
+
+
+def test_a_meter_that_was_steady_before_the_converter_moved_has_its_five_seconds_from_then_on() -> None:
+    """A steady load, then a setpoint: the meter must be given the time to show it."""
+    rig = running()
+    rig.set(grid_w=11_000.0)
+    rig.run(30_000)
+    rig.request_w = 10_000
+    rig.run(4_900)
+    assert not rig.is_active("meter_stuck")
+    rig.run(1_100)
+    assert rig.is_active("meter_stuck")
 
 
 @pytest.mark.parametrize(("dt_ms", "paused"), [(250, False), (251, True)])
