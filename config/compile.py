@@ -315,6 +315,9 @@ class Compiler:
                 f"at most {IDENTITY_MAX}"
             )
         row["identity"] = [f"{storage.pcs}.{name}" for name in identity[:IDENTITY_MAX]]
+        measured = self.site.commissioning
+        if measured is not None and measured.pcs_revert_ms is not None and len(self.site.storage) == 1:
+            row["revert_measured_s"] = measured.pcs_revert_ms / 1e3  # of one converter; with several, whose?
         highest = max(storage.charge_w_max, storage.discharge_w_max)
         go = storage.ramp_go_w_per_s or highest / RAMP_GO_S
         stop = storage.ramp_stop_w_per_s or max(highest / RAMP_STOP_S, 5 * go)

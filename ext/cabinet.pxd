@@ -36,7 +36,6 @@ cdef struct cabinet_t:
     uint32_t agree, differ
     double base_w, waited_s
     uint64_t seen_t_ns
-    double revert_s    # measured time-out of the converter's own watchdog; 0 = not measured
     # the way back from manual
     double return_s
 

@@ -11,7 +11,7 @@
 #include "safety.h"
 
 #define PROGRAM_MAGIC 0x31474454u /* "TDG1" */
-#define PROGRAM_LAYOUT_VERSION 2u
+#define PROGRAM_LAYOUT_VERSION 3u
 
 #define CAN_BUSES_MAX 4
 #define CAN_FRAMES_MAX 128 /* received ids, all buses */
@@ -187,6 +187,7 @@ typedef struct {
     int16_t pcs_revert_s;                  /* time-out of the PCS's own watchdog as it reads back, s; 0 = off */
     int16_t pad[3];
     double energy_wh;                      /* usable, nameplate */
+    double revert_measured_s;              /* of the PCS's own watchdog, as commissioning measured it; 0 = not measured */
     gate_limits_t gate;
 } unit_row_t;
 

@@ -195,6 +195,7 @@ cdef extern from "program.h" nogil:
         int16_t pcs_revert_s
         int16_t pad[3]
         double energy_wh
+        double revert_measured_s
         gate_limits_t gate
 
     ctypedef struct site_points_t:

@@ -53,8 +53,8 @@ cdef void publish_points(core_t* core, uint64_t t_ns) noexcept nogil:
         put(core, at + UNIT_STEP_TEST, core.cabinets[unit].step, t_ns)
         put(core, at + UNIT_WRITE_WAIT_S, write_wait_s(core, unit, t_ns), t_ns)
         put(core, at + UNIT_CONTACTOR_OPEN, verdict.contactor_open, t_ns)
-        if core.cabinets[unit].revert_s > 0.0:
-            put(core, at + UNIT_REVERT_S, core.cabinets[unit].revert_s, t_ns)
+        if core.program.units[unit].revert_measured_s > 0.0:
+            put(core, at + UNIT_REVERT_S, core.program.units[unit].revert_measured_s, t_ns)
         if (
             verdict.setpoint_w != core.inputs[unit].request_w
             or fabs(core.decision.request_w[unit] - core.inputs[unit].request_w) >= 1.0

@@ -30,6 +30,7 @@ PCS = {
     "charge_w_max": "charge_w_max",
     "rated_w": "w_max",
     "revert_left_s": "revert_left_s",
+    "watchdog_s": "revert_s",
     "setpoint_w": "set_w",
 }
 METER = {

@@ -15,7 +15,7 @@ from tidegate.ext import world as worlds
 from tidegate.ext.image import REASONS_BY_NUMBER
 from tidegate.ext.loop import Core
 from tidegate.ext.plant import floor_energy
-from tidegate.ext.shared import EVENT_NAMES, PlanRow, Shared
+from tidegate.ext.shared import EVENT_NAMES, Picture, PlanRow, Shared
 from tidegate.hal.sim.build import build, energies, reaction_s, steps
 
 START_NS = 1_000_000_000  # 0 means "never" to the core
@@ -144,6 +144,10 @@ class VirtualPlant:
                 }
             )
             self._next_event += 1
+
+    def picture(self) -> Picture | None:
+        """The image of all points as the last cycle left it."""
+        return self._shared.read_image()
 
     def order(self, kind: int, value: float, for_s: float) -> None:
         """Put an order of shared.h (ORDER_NAMES) into the core's mailbox, as the gateway would."""
