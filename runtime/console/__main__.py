@@ -12,9 +12,10 @@ from pathlib import Path
 
 from tidegate.runtime.client import Client
 from tidegate.runtime.console.commands import grammar
+from tidegate.runtime.console.flow import Place
 from tidegate.runtime.console.line import Line, LineError, SerialLine, TerminalLine, open_serial
 from tidegate.runtime.console.plant import Plant
-from tidegate.runtime.console.session import Place, Session
+from tidegate.runtime.console.session import Session
 from tidegate.runtime.console.users import Lock, Users
 from tidegate.runtime.paths import private_folder
 

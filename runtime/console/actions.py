@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from tidegate.runtime.client import ClientError
 from tidegate.runtime.console.findings import active_faults, latched_faults
+from tidegate.runtime.console.flow import Flow, Live, Refusal, Wait, gateway_words
 from tidegate.runtime.console.grammar import GrammarError, seconds, watts
 from tidegate.runtime.console.login import Named, confirm
-from tidegate.runtime.console.session import Flow, Live, Refusal, Wait, gateway_words
 from tidegate.runtime.console.status import status_lines
 from tidegate.runtime.console.text import clean, plain_power, power, span
 

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 from tidegate.config.site import SiteError
 from tidegate.runtime.console import actions, login
+from tidegate.runtime.console.flow import Flow, Live, Refusal, Terminal
 from tidegate.runtime.console.grammar import Form, Grammar, GrammarError, seconds
 from tidegate.runtime.console.login import Named, confirm
-from tidegate.runtime.console.session import Flow, Live, Refusal, Terminal
 from tidegate.runtime.console.siteedit import EditError, Staged
 from tidegate.runtime.console.status import status_lines
 from tidegate.runtime.console.views import (

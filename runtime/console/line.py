@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import serial
 
-from tidegate.runtime.console.session import Terminal
+from tidegate.runtime.console.flow import Terminal
 
 READ_BYTES = 4096
 BACKLOG_MAX = 32_768  # more than a technician ever asks for at once; what is beyond it is dropped and said

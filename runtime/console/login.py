@@ -4,7 +4,7 @@ import time
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
-from tidegate.runtime.console.session import CONFIRM_S, Ask, Flow, Live, Refusal, Wait
+from tidegate.runtime.console.flow import CONFIRM_S, Ask, Flow, Live, Refusal, Wait
 from tidegate.runtime.console.text import clean, span
 
 if TYPE_CHECKING:

@@ -1,19 +1,30 @@
 """One technician at one line: keys in, text out, and nothing that can block but a question to the gateway.
 
-Commands are generators. They give `Ask` when they need a line, `Live` when they want the screen, `Wait` when time must
-pass; the session gives them the answer when it is there. So one thread serves keyboard, countdown and screen.
+Commands are generators (`flow.py`): the session gives each the answer when it is there. So one thread serves keyboard,
+countdown and screen.
 """
 
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tidegate.runtime import wire
 from tidegate.runtime.client import ClientError
 from tidegate.runtime.console.editor import Editor, Line
+from tidegate.runtime.console.flow import (
+    COLUMNS_MIN,
+    ROWS_MIN,
+    Ask,
+    Flow,
+    Live,
+    Place,
+    Refusal,
+    Runs,
+    Terminal,
+    Wait,
+    gateway_words,
+)  # fmt: skip
 from tidegate.runtime.console.grammar import Grammar, GrammarError
 from tidegate.runtime.console.keys import Key, Keys
 from tidegate.runtime.console.plant import Plant
@@ -22,8 +33,6 @@ from tidegate.runtime.console.text import clean
 from tidegate.runtime.console.users import Lock, Seat, User, UserError, Users
 
 IDLE_S = 300.0
-CONFIRM_S = 30.0
-ASK_S = 60.0
 HALF_LINE_S = 120.0
 REFRESH_S = 1.0
 REFRESH_BYTES = 190  # a second, so that status and the probe stay under 200
@@ -32,71 +41,8 @@ PROBES_MISSED = 3
 KEY_PRESENCE_S = 30.0  # without carrier and an answering terminal, a key must come this often during manual power
 GARBAGE_BYTES = 24
 GARBAGE_EVERY_S = 10.0
-ROWS_MIN, COLUMNS_MIN = 24, 80
 PROBE = "\x1b[5n"  # "are you there": a VT100 answers by itself
 FIND_SIZE = "\x1b7\x1b[999;999H\x1b[6n\x1b8"
-
-
-@dataclass
-class Ask:
-    """A line from the user; the command gets the text, or None after time_s or Ctrl-C."""
-
-    prompt: str
-    secret: bool = False
-    time_s: float = ASK_S
-
-
-@dataclass
-class Live:
-    """The screen, repainted once a second until a key. On a dumb line it is shown once."""
-
-    draw: Callable[[], list[str]]
-
-
-@dataclass
-class Wait:
-    """Let time pass; the command gets True when Ctrl-C or the end of the line cut it short."""
-
-    time_s: float
-
-
-Flow = Generator[Ask | Live | Wait, Any, None]
-
-
-class Refusal(Exception):
-    """A command that is not carried out, with one line for people."""
-
-
-class Runs(Protocol):
-    """Something that goes on beside the commands and ends with the session: manual power."""
-
-    def tick(self, session: "Session") -> None: ...
-    def end(self, session: "Session", why: str) -> None: ...
-    @property
-    def words(self) -> str: ...
-
-
-@dataclass
-class Terminal:
-    vt100: bool = False
-    rows: int = ROWS_MIN
-    columns: int = COLUMNS_MIN
-    pager: bool = True
-    chosen: bool = False  # by a person, not found out
-
-
-@dataclass
-class Place:
-    """Where a session happens, and what it may reach there. carrier : True, False, or None for a line without one."""
-
-    name: str
-    state: Path
-    site: Path | None = None
-    carrier: Callable[[], bool | None] = lambda: None
-    probes: bool = True
-    baud: int = 9600
-    restart: Callable[[], bool] | None = None
-    terminal: Terminal = field(default_factory=Terminal)
 
 
 class Session:
@@ -641,10 +587,3 @@ class Session:
                 if self._flow is None:
                     self._pump()
             self._garbage = self._readable = 0
-
-
-def gateway_words(why: ClientError) -> str:
-    """A refusal of the gateway as one line."""
-    if why.code == "no-answer":
-        return f"the gateway does not answer, so nothing was done: {why.text}"
-    return f"refused ({why.code}): {why.text}"

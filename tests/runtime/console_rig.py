@@ -14,8 +14,9 @@ import pyte
 
 from tidegate.runtime.client import ClientError, NoAnswer
 from tidegate.runtime.console.commands import grammar
+from tidegate.runtime.console.flow import Place
 from tidegate.runtime.console.plant import Plant
-from tidegate.runtime.console.session import Place, Session
+from tidegate.runtime.console.session import Session
 from tidegate.runtime.console.users import Lock, Users
 
 NAME, USER, PASSWORD = "hall-7", "anna", "correct-horse"

@@ -1,0 +1,88 @@
+"""What a command may ask of the session that runs it, and where that session takes place.
+
+Commands are generators. They give `Ask` when they need a line, `Live` when they want the screen, `Wait` when time must
+pass, and get the answer when it is there.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tidegate.runtime.client import ClientError
+
+if TYPE_CHECKING:
+    from tidegate.runtime.console.session import Session
+
+CONFIRM_S = 30.0
+ASK_S = 60.0
+ROWS_MIN, COLUMNS_MIN = 24, 80
+
+
+@dataclass
+class Ask:
+    """A line from the user; the command gets the text, or None after time_s or Ctrl-C."""
+
+    prompt: str
+    secret: bool = False
+    time_s: float = ASK_S
+
+
+@dataclass
+class Live:
+    """The screen, repainted once a second until a key. On a dumb line it is shown once."""
+
+    draw: Callable[[], list[str]]
+
+
+@dataclass
+class Wait:
+    """Let time pass; the command gets True when Ctrl-C or the end of the line cut it short."""
+
+    time_s: float
+
+
+Flow = Generator[Ask | Live | Wait, Any, None]
+
+
+class Refusal(Exception):
+    """A command that is not carried out, with one line for people."""
+
+
+class Runs(Protocol):
+    """Something that goes on beside the commands and ends with the session: manual power."""
+
+    def tick(self, session: "Session") -> None: ...
+    def end(self, session: "Session", why: str) -> None: ...
+    @property
+    def words(self) -> str: ...
+
+
+@dataclass
+class Terminal:
+    vt100: bool = False
+    rows: int = ROWS_MIN
+    columns: int = COLUMNS_MIN
+    pager: bool = True
+    chosen: bool = False  # by a person, not found out
+
+
+@dataclass
+class Place:
+    """Where a session happens, and what it may reach there. carrier : True, False, or None for a line without one."""
+
+    name: str
+    state: Path
+    site: Path | None = None
+    carrier: Callable[[], bool | None] = lambda: None
+    probes: bool = True
+    baud: int = 9600
+    restart: Callable[[], bool] | None = None
+    terminal: Terminal = field(default_factory=Terminal)
+
+
+def gateway_words(why: ClientError) -> str:
+    """A refusal of the gateway as one line."""
+    if why.code == "no-answer":
+        return f"the gateway does not answer, so nothing was done: {why.text}"
+    return f"refused ({why.code}): {why.text}"
