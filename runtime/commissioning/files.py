@@ -74,10 +74,18 @@ def replace(path: Path, text: str) -> Path:
     mode = path.stat().st_mode & 0o777
     temporary = _temporary(path, text, mode)
     try:
-        os.link(path, backup)
+        _keep(path, backup, mode)
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
         _drop(temporary)
         raise _cannot(path, error) from None
     return backup
+
+
+def _keep(path: Path, backup: Path, mode: int) -> None:
+    """Keep the old file under another name. Raises OSError, SetupError."""
+    try:
+        os.link(path, backup)
+    except PermissionError:  # fs.protected_hardlinks: of a file that is root's, the service's user gets no second name
+        write_new(backup, path.read_text(encoding="utf-8"), mode)

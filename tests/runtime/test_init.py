@@ -241,6 +241,22 @@ def test_a_replaced_file_keeps_mode_and_a_copy(tmp_path):
     assert [copy.read_text() for copy in copies] == ["old", "new 0", "new 1"] and len(set(copies)) == 3
 
 
+def test_a_file_of_somebody_else_is_replaced_and_the_copy_kept(tmp_path, monkeypatch):
+    """The kernel refuses a second name for what is not ours; on an installed package a test does it in earnest."""
+    site = tmp_path / "site.toml"
+    site.write_text("old")
+    link = files.os.link
+
+    def protected(source, target):
+        if source == site:
+            raise PermissionError(1, "Operation not permitted")
+        link(source, target)
+
+    monkeypatch.setattr(files.os, "link", protected)
+    copy = files.replace(site, "new")
+    assert (site.read_text(), copy.read_text()) == ("new", "old")
+
+
 class PowerCut(BaseException):
     pass
 
