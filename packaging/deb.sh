@@ -96,5 +96,6 @@ find "$stage" -type d -exec chmod 755 {} +
 chmod -R go-w "$stage"
 find "$stage" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 deb=$out/tidegate_${version}_$arch.deb
-dpkg-deb --root-owner-group -Zxz -z"${LEVEL:-3}" --build "$stage" "$deb" >/dev/null
+dpkg-deb --root-owner-group -Zxz -z"${LEVEL:-3}" --build "$stage" "$work/part" >/dev/null
+mv "$work/part" "$deb"
 echo "$deb: $(du -h "$deb" | cut -f1), $((size / 1024)) MiB installed"

@@ -30,6 +30,13 @@ from tidegate.runtime.latches import Latched, LatchFile
 row = FAULT_IDS.index("temp_high_trip")
 LatchFile(pathlib.Path("{state}"), ["cabinet"]).write([Latched(1 << row, row)])
 """
+# As `commission` does: root wrote the file, the service's user changes it.
+CHANGE = """
+import pathlib
+from tidegate.runtime.commissioning.files import replace
+site = pathlib.Path("/etc/tidegate/hall.toml")
+replace(site, site.read_text() + "# commissioned\\n")
+"""
 USER = """
 import pathlib
 from tidegate.runtime.console.users import Users
@@ -165,13 +172,32 @@ def test_installed_run_upgraded_removed_purged(board):
     policies = board.run("sh", "-c", f"cut -d' ' -f41 /proc/{core}/task/*/stat").split()
     assert "1" in policies, f"no thread of the core runs FIFO: {policies}\n{journal(board)}"
 
+    # A crash is started again; what no restart mends is said once and left alone.
+    board.run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", UNIT)
+    until = time.monotonic() + WAIT_S
+    while properties(board, "NRestarts", "ActiveState") != {"NRestarts": "1", "ActiveState": "active"}:
+        assert time.monotonic() < until, journal(board)
+        time.sleep(0.5)
+    until_it_runs(board)
+    board.run("sh", "-c", "sed 's/^energy_wh.*/energy_wh = \"much\"/' /etc/tidegate/hall.toml >/etc/tidegate/bad.toml")
+    board.run("systemctl", "start", "tidegate@bad")
+    until = time.monotonic() + WAIT_S
+    while board.run("systemctl", "is-active", "tidegate@bad", code=None).strip() != "failed":
+        assert time.monotonic() < until, board.run("systemctl", "status", "tidegate@bad", code=None)
+        time.sleep(0.5)
+    assert board.run("systemctl", "show", "tidegate@bad", "--property=NRestarts").strip() == "NRestarts=0"
+    assert "energy_wh" in board.run("journalctl", "--no-pager", "-u", "tidegate@bad")
+    missing_file = board.run("systemctl", "start", "tidegate@nowhere", code=None)
+    assert "Assertion failed" in missing_file, missing_file
+    board.run("rm", "/etc/tidegate/bad.toml")
+
     # What a person or a fault leaves behind: a key, a console user, a latch, an option of the machine's own.
     board.run("systemctl", "stop", UNIT)
     assert "ended with setpoint 0" in journal(board)
     board.run("tidegate", "keys", "-s", "simulated", "make", "scada", "--out", "/tmp/scada.key", user="tidegate")
-    for code in (LATCH, USER):
+    for code in (LATCH, USER, CHANGE):
         board.run("/usr/lib/tidegate/bin/python3", "-c", code.format(state=STATE), user="tidegate")
-    board.run("sh", "-c", "echo '# ours' >>/etc/default/tidegate; echo '# ours' >>/etc/tidegate/hall.toml")
+    board.run("sh", "-c", "echo '# ours' >>/etc/default/tidegate")
     board.run("systemctl", "start", UNIT)
     assert "temp_high_trip" in until_it_runs(board)
     before = kept(board)
