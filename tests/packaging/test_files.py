@@ -68,6 +68,7 @@ def test_the_sandbox_is_as_tight_as_it_was(analyze):
 def test_the_unit_gives_the_loop_what_it_asks_for_and_ends_the_supervisor_alone():
     unit = settings()
     assert int(unit["LimitRTPRIO"][0]) >= 80 and unit["LimitMEMLOCK"] == ["infinity"]
+    assert unit["Type"] == ["notify"] and int(unit["WatchdogSec"][0]) > 0
     assert unit["KillMode"] == ["mixed"] and "RestrictRealtime" not in unit
     assert unit["CapabilityBoundingSet"] == unit["AmbientCapabilities"] == ["CAP_NET_ADMIN"] and unit[
         "NoNewPrivileges"

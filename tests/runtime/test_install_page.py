@@ -14,6 +14,7 @@ from tests.page import AGAIN, MACHINE, Step, missing, steps
 
 PAGE = Path(__file__).parents[2] / "docs" / "install.md"
 WAIT_S = 60.0
+UNCLEAR_MAX = 3  # on a busy machine a reading may come too late for a step; the page says to do it again
 
 
 class Shell:
@@ -31,6 +32,7 @@ class Shell:
         if step.words.endswith("&"):
             return self.start(step)
         until = time.monotonic() + (WAIT_S if step.words.startswith(AGAIN) else 0.0)
+        unclear = UNCLEAR_MAX
         while True:
             done = subprocess.run(
                 step.words, shell=True, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=180,
@@ -40,6 +42,9 @@ class Shell:
             allowed = (0, 1, 2) if step.words.startswith(MACHINE) else (0,)
             if lacks is None and done.returncode in allowed:
                 return None
+            if "unclear " in done.stdout and unclear:
+                unclear -= 1
+                continue
             if time.monotonic() > until:
                 pytest.fail(f"$ {step.words}\ncode {done.returncode}\n{done.stdout}\n{done.stderr}\nnot seen: {lacks}")
             time.sleep(0.3)
