@@ -64,8 +64,9 @@ def main(words: list[str] | None = None) -> int:
             print(f"carbon: {error}", file=sys.stderr, flush=True)
             return EXIT_UNUSABLE
         wanted = sources_of(sidecar.settings, folder)
-        if wanted:
-            Fetcher(wanted, folder / str(sidecar.settings["factors"])).start()
+        fetcher = Fetcher(wanted, folder / str(sidecar.settings["factors"])) if wanted else None
+        if fetcher is not None:
+            fetcher.start()
         print(json.dumps({"carbon": "ready", "ledger": ledger.url, "head": ledger.head[0]}), flush=True)
         pushed, jobs = Pushed(ledger), 0
         silent_since = 0.0
@@ -94,6 +95,9 @@ def main(words: list[str] | None = None) -> int:
             if last:
                 break
             stop.wait(args.pause_s)
+        if fetcher is not None:
+            fetcher.ended = True
+            fetcher.join(2.0)
         ledger.close()
         at = sidecar.cursor
         ended = {"carbon": "ended", "records": sidecar.records, "periods": sidecar.periods, "boot": at and at[0],

@@ -10,7 +10,6 @@ import base64
 import http.client
 import os
 import re
-import sys
 import threading
 import time
 import urllib.error
@@ -265,8 +264,17 @@ def _keep(source: Source, cache: Path, said: Series, rows: Sequence[Step], now_s
 # ---- the thread ----
 
 
+def _say(text: str) -> None:
+    # Not print: a daemon thread that holds the lock of sys.stderr when the interpreter ends would abort it.
+    os.write(2, f"carbon: {text}\n".encode())
+
+
 class Fetcher(threading.Thread):
-    """Asks every source in its own time until the process ends. A failure is said once and asked again, ever later."""
+    """Asks every source in its own time until `ended`. A failure is said once and asked again, ever later.
+
+    A daemon: a service that does not answer keeps no process from ending. Files are replaced whole, so that it may end
+    anywhere.
+    """
 
     def __init__(self, found: Sequence[Source], cache: Path, say: Callable[[str], None] | None = None) -> None:
         super().__init__(name="factors", daemon=True)
@@ -274,10 +282,11 @@ class Fetcher(threading.Thread):
         self._failed: dict[Source, int] = {}
         self._said: dict[Source, str] = {}
         self._cache = cache
-        self._say = say or (lambda text: print(f"carbon: {text}", file=sys.stderr, flush=True))
+        self._say = say or _say
+        self.ended = False
 
     def run(self) -> None:
-        while True:
+        while not self.ended:
             self.turn(time.monotonic(), int(time.time()))
             time.sleep(0.5)
 
