@@ -48,6 +48,8 @@ DEADBAND_W = 100.0
 WIDTH_W = 2.0 * DEADBAND_W + 2.0
 # True grid power against what was decided from readings: the PCS's loss and rounding, the meter's digit, and the width.
 TRUE_W = WIDTH_W + 100.0
+# The trim stands on top of what was decided, so that the converter's own error ends inside; at most so much of it.
+TRIM_SHARE = 0.05
 ENERGY_SHARE = 0.02
 
 # Whatever may stand against a limit, strongest first; what never decides anything is not in it.
@@ -215,7 +217,8 @@ def corridor(made: Minute, series: dict[str, np.ndarray], hunts_s: float, cycle_
     reason, grid, ess = series["reason"].astype(int), series["grid_w"], series["ess_w"]
     check("corridor is upside down", lo > hi + 1e-6)
     check("corridor leaves the envelope", (lo < series["envelope_lo_w"] - 1e-6) | (hi > series["envelope_hi_w"] + 1e-6))
-    check("request leaves the corridor", (request < lo - WIDTH_W) | (request > hi + WIDTH_W))
+    width = WIDTH_W + TRIM_SHARE * np.abs(request)
+    check("request leaves the corridor", (request < lo - width) | (request > hi + width))
     check("request leaves the envelope",
           (request < series["envelope_lo_w"] - 1.0) | (request > series["envelope_hi_w"] + 1.0))  # fmt: skip
     settled = still(series, STILL_S, cycle_s) & (series["t_s"] > START_S) & (series["mode"] == series["mode"][-1])
@@ -246,6 +249,12 @@ def corridor(made: Minute, series: dict[str, np.ndarray], hunts_s: float, cycle_
 def least_wh(made: Minute) -> float:
     """What holding a request costs in a minute: it stays within the deadband, a charge within a step of its rate."""
     return 0.5 * max(DEADBAND_W, float(made.control["recharge_rate_w"]) / 16.0) * MINUTE_S / 3600.0
+
+
+def rearm_wh(made: Minute) -> float:
+    """A converter that was dead is armed again by an operator who looks once a second: so much later, or sooner."""
+    dead = any(one["target"] == "pcs1" for one in made.overrides["faults"])
+    return 30e3 / 3600.0 if dead else 0.0
 
 
 def bare(made: Minute) -> dict[str, float]:
@@ -317,7 +326,7 @@ def judge(seed: int) -> dict[str, Any]:
             failed += tighter(made, series) + alone(made, series)
         if period_us == (1_000 if seed % 10 == 0 else 10_000) and play(made, period_us)[1] != sha256:
             failed.append(f"{period_us / 1e3:g} ms: equal inputs gave other bytes")
-    most_wh = max(ENERGY_SHARE * energies[0], least_wh(made))
+    most_wh = max(ENERGY_SHARE * energies[0], least_wh(made)) + rearm_wh(made)
     other = abs(energies[1] - energies[0]) > most_wh and not hunting
     path = "range_w_max" in made.control or "damp_share" in made.control
     if other and not path:
