@@ -298,3 +298,16 @@ def test_an_adapter_without_its_drivers_is_refused_in_one_message(name: str) -> 
     with pytest.raises(OSError, match=f"CAN interface {re.escape(name)}: .+") as refused:
         canbus.open_bus(name, [0x351])
     assert "Traceback" not in str(refused.value)
+
+
+def test_a_driver_that_raises_what_it_likes_is_one_line() -> None:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, far:
+        words = ["--fd", str(far.fileno()), "--interface", "kvaser", "--channel", "0"]
+        ended = subprocess.run(
+            [sys.executable, "-m", "tidegate.hal.bridge", *words],
+            pass_fds=[far.fileno()],
+            capture_output=True,
+            text=True,
+        )
+    assert ended.returncode == 2 and "bridge: kvaser 0: " in ended.stderr and "Traceback" not in ended.stderr

@@ -268,7 +268,7 @@ def test_a_missing_can_interface_is_named_with_the_remedy():
 def test_sniff_writes_what_it_heard(bus_name, tmp_path, suffix):
     out = tmp_path / f"heard{suffix}"
     talker = Talker(bus_name, ORION)
-    words = ["--can", f"virtual:{bus_name}", "--map", "orion-bms2", "--seconds", "0.4", "--out", str(out)]
+    words = ["--can", f"virtual:{bus_name}", "--map", "orion-bms2", "--seconds", "2", "--out", str(out)]
     result = CliRunner().invoke(sniff, words)
     talker.close()
     assert result.exit_code == 0 and "soc 0.95" in result.output
