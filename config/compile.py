@@ -466,6 +466,7 @@ class Compiler:
             "control": site.control.model_dump(mode="json"),
             "schedule": [one.model_dump(mode="json") for one in site.schedule],
             "gateway": site.gateway.model_dump(mode="json"),
+            "recorder": site.recorder.model_dump(mode="json"),
             "carbon": site.carbon.model_dump(mode="json"),
             "simulation": site.simulation.model_dump(mode="json") if site.simulation else None,
             "simulated": site.simulated,

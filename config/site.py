@@ -287,6 +287,22 @@ class Watchdog(Strict):
     timeout_s: Annotated[int, Field(ge=2, le=600, description="the board is reset after so long without")] = 10
 
 
+class Recorder(Strict):
+    """The last minutes of every cycle: a ring in memory, a file when something happens."""
+
+    mib: Annotated[float, Field(ge=0, le=1024, description="memory for the ring; 0 = none, else at least 2")] = 64
+    automatic: Annotated[
+        bool, Field(description="write a file on a fault that takes power away, and on an overrun")
+    ] = True
+    files_max: Annotated[int, Field(ge=1, le=10_000, description="files kept that nobody asked for")] = 20
+
+    @model_validator(mode="after")
+    def _room_for_a_state(self) -> "Recorder":
+        if 0 < self.mib < 2:
+            raise ValueError(f"mib = {self.mib:g} is too small for one state; give at least 2, or 0 for no recorder")
+        return self
+
+
 class Carbon(Strict):
     """What the sidecar books with."""
 
@@ -400,6 +416,7 @@ class Site(Strict):
     schedule: Annotated[tuple[Slot, ...], Field(max_length=64)] = ()
     safety: Safety = Safety()
     gateway: Gateway = Gateway()
+    recorder: Recorder = Recorder()
     console: Console | None = None
     watchdog: Watchdog | None = None
     carbon: Carbon = Carbon()

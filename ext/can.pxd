@@ -4,6 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from tidegate.ext.image cimport point_t
 from tidegate.ext.program cimport CAN_FRAMES_MAX, CAN_TX_MAX, can_frame_row_t, can_tx_row_t, program_t
 from tidegate.ext.gate cimport gate_verdict_t
+from tidegate.ext.ring cimport recorder_t
 
 cdef enum:
     CAN_BATCH_MAX = 64   # frames taken from a descriptor in one cycle at most (CAN_BATCH of can_io.h)
@@ -106,6 +107,7 @@ cdef struct can_bus_t:
     can_frame out[CAN_QUEUE_MAX]
     uint64_t out_t_ns[CAN_QUEUE_MAX]
     can_batch_t batch
+    recorder_t* recorder  # takes every frame that is decoded; NULL: none
 
 # Prepares a zeroed bus: id lookup, transmit grid, receive batch. The first can_drain or can_send_due does it where
 # nobody has. The bus must stay where it is afterwards.
@@ -116,6 +118,8 @@ cdef int can_drain(const program_t* program, can_bus_t* bus, point_t* image, can
 # One frame; t_ns: when it was received. Returns 1 if its values went into the image.
 cdef int can_decode(const program_t* program, can_bus_t* bus, const can_buffer_t* frame, bint is_fd, point_t* image,
                     can_frame_stats_t* per_id, uint64_t t_ns) noexcept nogil
+# All points of a bus that nothing can come from any more are stale.
+cdef void can_lose_points(const program_t* program, const can_bus_t* bus, point_t* image) noexcept nogil
 # The write phase: sends the cyclic frames that are due; heartbeats only with their gate's permission. Returns frames
 # sent, < 0 -errno of the last one that failed.
 cdef int can_send_due(const program_t* program, can_bus_t* bus, const gate_verdict_t* verdicts,

@@ -10,6 +10,7 @@ from libc.stdint cimport UINT64_MAX
 from libc.string cimport memcpy, memset
 
 from tidegate.ext.image cimport QUALITY_GOOD, QUALITY_HELD, QUALITY_INVALID, QUALITY_STALE
+from tidegate.ext.ring cimport recorder_frame, recorder_lost
 from tidegate.ext.program cimport (
     CAN_FIELD_ABS,
     CAN_FIELD_FLOAT,
@@ -186,6 +187,7 @@ cdef inline int _refuse(can_frame_stats_t* st) noexcept nogil:
 cdef int can_decode(const program_t* program, can_bus_t* bus, const can_buffer_t* frame, bint is_fd, point_t* image,
                     can_frame_stats_t* per_id, uint64_t t_ns) noexcept nogil:
     cdef int index = _row_of(program, bus, frame.can_id)
+    recorder_frame(bus.recorder, bus.bus, frame.can_id, frame.len, frame.flags, is_fd, frame.data, t_ns)
     if index < 0:
         bus.stats.unknown += 1
         return 0
@@ -348,7 +350,7 @@ cdef inline int _failed(can_bus_t* bus, int error) noexcept nogil:
     return -error
 
 
-cdef void _lose_points(const program_t* program, const can_bus_t* bus, point_t* image) noexcept nogil:
+cdef void can_lose_points(const program_t* program, const can_bus_t* bus, point_t* image) noexcept nogil:
     cdef const can_frame_row_t* row
     cdef point_t* point
     cdef uint32_t i, j
@@ -393,7 +395,8 @@ cdef int can_drain(const program_t* program, can_bus_t* bus, point_t* image, can
         taken = _drain_fd(program, bus, image, per_id, t_ns)
     # Off the bus nothing can come: its points are stale now, not when their age has run out.
     if bus.stats.state >= CAN_BUS_OFF and not bus.lost:
-        _lose_points(program, bus, image)
+        can_lose_points(program, bus, image)
+        recorder_lost(bus.recorder, bus.bus)
     bus.lost = bus.stats.state >= CAN_BUS_OFF
     return taken
 

@@ -14,6 +14,7 @@ from tidegate.ext.program cimport (
     command_row_t,
 )
 from tidegate.ext.registers cimport command_encode
+from tidegate.ext.ring cimport ITEM_WRITTEN, recorder_word
 
 
 cdef void write_command(core_t* core, uint32_t port, uint32_t slot, uint32_t number, uint64_t t_ns) noexcept nogil:
@@ -25,13 +26,16 @@ cdef void write_command(core_t* core, uint32_t port, uint32_t slot, uint32_t num
     cdef const command_row_t* row = &core.program.commands[number]
     cdef command_memory_t* memory = &core.commands[number]
     cdef uint16_t regs[4]
+    cdef uint64_t written_seq = core.mail[port].stats.written_seq[slot]
     cdef double value = row.value
     cdef uint32_t valid = 1, urgent = 0
     cdef int due = row.resend_ns > 0 and t_ns - memory.t_ns >= row.resend_ns
 
-    if core.mail[port].stats.written_seq[slot] != memory.written_seq:
-        memory.written_seq = core.mail[port].stats.written_seq[slot]
+    # Once a cycle: the port's thread may write it at any time.
+    if written_seq != memory.written_seq:
+        memory.written_seq = written_seq
         memory.waits_t_ns = t_ns
+        recorder_word(core.recorder, ITEM_WRITTEN, number, written_seq)
 
     if row.kind == COMMAND_CONST:
         if memory.put:
@@ -58,8 +62,9 @@ cdef void write_command(core_t* core, uint32_t port, uint32_t slot, uint32_t num
         return
     memcpy(memory.regs, regs, sizeof(regs))
     memory.valid = valid
-    if not memory.put or core.mail[port].stats.written_seq[slot] == core.mail[port].commands[slot].seq:
+    if not memory.put or memory.written_seq == memory.put_seq:
         memory.waits_t_ns = t_ns
     memory.put = 1
     memory.t_ns = t_ns
     command_put(&core.mail[port].commands[slot], regs, valid, urgent, t_ns)
+    memory.put_seq = core.mail[port].commands[slot].seq

@@ -11,6 +11,7 @@ from tidegate.ext.gate cimport gate_input_t, gate_state_t, gate_verdict_t
 from tidegate.ext.image cimport POINTS_MAX, UNITS_MAX, point_t
 from tidegate.ext.port cimport port_mail_t
 from tidegate.ext.program cimport CAN_BUSES_MAX, CAN_FRAMES_MAX, COMMANDS_MAX, PORTS_MAX, SLAVES_MAX, program_t
+from tidegate.ext.ring cimport recorder_t
 from tidegate.ext.shared cimport PLAN_SOURCES, order_t, plan_t, shared_t
 
 cdef enum:
@@ -31,8 +32,25 @@ cdef struct command_memory_t:
     uint32_t valid
     uint32_t put
     uint64_t t_ns
+    uint64_t put_seq     # of the slot, with the words above
     uint64_t written_seq # the device has taken this one ...
     uint64_t waits_t_ns  # ... and was asked for a newer one, or took the last one, at this time
+
+# What others change while a cycle runs and the cycle decides by: looked at once in it, here, so that a recording can
+# give it again. (Readings, orders and the plan are taken over whole as well, each in its own place.)
+cdef struct can_seen_t:
+    uint32_t state          # enum can_state
+    uint32_t tx_failed_run
+    uint32_t unconfirmed
+    uint32_t pad
+
+cdef struct outside_t:
+    can_seen_t can[CAN_BUSES_MAX]
+    uint64_t missed          # cycles too late, when the escalation last changed
+    uint32_t escalation
+    uint32_t stop
+    uint32_t ports_lost[PORTS_MAX]
+    uint32_t slaves[SLAVES_MAX] # enum bus_news; 0 = has still to show itself
 
 # The state of a bus, port or slave: the last one that was told, and the newest.
 cdef struct bus_edge_t:
@@ -104,6 +122,7 @@ cdef struct core_t:
     gate_verdict_t verdicts[UNITS_MAX]
     cabinet_t cabinets[UNITS_MAX]
     # publish
+    outside_t outside
     edges_t edges
     watch_t watch
     uint64_t second
@@ -114,3 +133,4 @@ cdef struct core_t:
     uint32_t timed           # 1 = phases are timed (live); 0 in virtual time
     uint64_t t_phase_ns
     uint32_t good_cycles
+    recorder_t* recorder     # NULL: nothing is recorded

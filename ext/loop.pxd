@@ -18,5 +18,6 @@ cdef class Core:
     cdef core_t* core
     cdef object program_buffer
     cdef Shared shared_memory
+    cdef object ring
     cdef core_t* ptr(self) noexcept
     cdef can_bus_t* _bus(self, int bus) except NULL

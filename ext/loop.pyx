@@ -8,7 +8,7 @@ locks, logs, takes the GIL, touches a tty or asks for the time.
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EINTR
 from libc.math cimport INFINITY, fmax
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
@@ -26,8 +26,10 @@ from tidegate.ext.orders cimport edge, take_orders
 from tidegate.ext.pairing cimport look_far
 from tidegate.ext.port cimport done_t, port_done_peek, port_done_pop, port_mail_init
 from tidegate.ext.program cimport COMMAND_SETPOINT_W, program_check, unit_row_t
-from tidegate.ext.publish cimport least_proof, publish_points, raise_events, say
+from tidegate.ext.publish cimport least_proof, look_outside, publish_points, raise_events, say
+from tidegate.ext.recorder cimport Ring, recorder_cycle
 from tidegate.ext.registers cimport block_decode
+from tidegate.ext.ring cimport ITEM_UTC, recorder_begin, recorder_done, recorder_word
 from tidegate.ext.shared cimport *
 from tidegate.ext.watch cimport watch_limits
 
@@ -64,7 +66,7 @@ cdef void core_cycle(core_t* core, uint64_t t_ns, uint64_t dt_ns, uint64_t cycle
     control(core, dt_ns)
     limit(core, t_ns, dt_ns)
     write(core, t_ns)
-    publish(core, t_ns, cycle)
+    publish(core, t_ns, dt_ns, cycle)
 
 
 cdef void read(core_t* core, uint64_t t_ns) noexcept nogil:
@@ -77,6 +79,7 @@ cdef void read(core_t* core, uint64_t t_ns) noexcept nogil:
         done = port_done_peek(&core.mail[i])
         while done != NULL:  # bounded by DONE_SLOTS
             block_decode(core.program, done, core.image)
+            recorder_done(core.recorder, i, done)
             port_done_pop(&core.mail[i])
             done = port_done_peek(&core.mail[i])
     image_age(core.program, core.image, &core.estimate, t_ns)
@@ -87,12 +90,15 @@ cdef void read(core_t* core, uint64_t t_ns) noexcept nogil:
 cdef void estimate(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
     """Form load, integrals and the units' envelopes; turn conditions into fault bits."""
     cdef uint32_t unit
+    cdef int64_t utc_offset_ns = core.shared.utc_offset_ns
     for unit in range(core.program.n_units):
         gate_input_from_image(core.program, <int>unit, core.image, &core.inputs[unit])
         core.inputs[unit].faults = diagnose(
             core.program, <int>unit, core.image, &core.diagnoses[unit], t_ns, dt_ns
         )
-    core.estimate.utc_offset_ns = core.shared.utc_offset_ns  # where the clock's quarter hours begin; labels only otherwise
+    if core.estimate.utc_offset_ns != utc_offset_ns:  # where the clock's quarter hours begin; labels only otherwise
+        core.estimate.utc_offset_ns = utc_offset_ns
+        recorder_word(core.recorder, ITEM_UTC, 0, <uint64_t>utc_offset_ns)
     estimate_step(
         core.program, core.image, core.inputs, core.verdicts, &core.estimate, &core.plant, t_ns, dt_ns
     )
@@ -150,10 +156,11 @@ cdef void write(core_t* core, uint64_t t_ns) noexcept nogil:
     phase_done(core, PHASE_WRITE)
 
 
-cdef void publish(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nogil:
+cdef void publish(core_t* core, uint64_t t_ns, uint64_t dt_ns, uint64_t cycle) noexcept nogil:
     """The image for everyone, snapshots and events for the rings, proof of life."""
     cdef shared_t* shared = core.shared
     cdef uint32_t n = core.program.n_points
+    look_outside(core)
     publish_points(core, t_ns)
     raise_events(core, t_ns, cycle)
     watch_limits(core, t_ns, cycle)
@@ -169,6 +176,8 @@ cdef void publish(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nogil:
     if t_ns >= core.second:  # one meter record a second
         core.second = (t_ns // SECOND_NS + 1) * SECOND_NS
         snapshot_push(shared.meters, METER_SLOTS, &shared.meter_head, core.image, n, cycle, t_ns)
+    if core.recorder != NULL:
+        recorder_cycle(core, t_ns, dt_ns, cycle)
     phase_done(core, PHASE_PUBLISH)
 
 
@@ -361,6 +370,17 @@ cdef class Core:
         self.core.shared.latches[unit] = latched
         self.core.shared.latch_first[unit] = first_fault
         self.core.edges.latched[unit] = latched
+
+    def record(self, Ring ring not None):
+        """Leave every cycle from here on in the ring, which is mapped writable; before the run."""
+        if ring.writer.ring == NULL:
+            raise ValueError("ring: mapped read-only; the core needs to write it")
+        memcpy(ring.ring.program_sha256, self.core.program.sha256, sizeof(ring.ring.program_sha256))
+        recorder_begin(&ring.writer)
+        self.ring = ring
+        self.core.recorder = &ring.writer
+        for bus in range(self.core.program.n_can_buses):
+            self.core.can[bus].recorder = &ring.writer
 
     def dry_cycle(self):
         """Run every code path once on scratch memory, so that the first real cycle finds it in the cache."""

@@ -15,6 +15,7 @@ from tidegate.ext.control cimport (
 )
 from tidegate.ext.core cimport core_t
 from tidegate.ext.plan cimport take_plan
+from tidegate.ext.ring cimport ITEM_STOP, recorder_order, recorder_word
 from tidegate.ext.shared cimport *
 
 
@@ -22,6 +23,7 @@ cdef void take_orders(core_t* core, uint64_t t_ns) noexcept nogil:
     """Copy the mailbox and keep what has not expired. A torn slot keeps its last whole copy for one more cycle."""
     cdef int kind
     cdef order_t copy
+    cdef uint32_t stop = core.stop
     cdef uint32_t planned = ORDER_PLAN | ORDER_FORCED | ORDER_TARGET | ORDER_PEAK | ORDER_DEMAND
     for kind in range(ORDERS):
         # The usual case costs one load: nothing new in the slot.
@@ -31,6 +33,7 @@ cdef void take_orders(core_t* core, uint64_t t_ns) noexcept nogil:
             core.mailbox[kind] = copy
             if kind >= ORDER_POLICY:
                 core.policies_due_ns = 0
+            recorder_order(core.recorder, kind, &copy)
     core.orders.lease_held = in_force(&core.mailbox[ORDER_SETPOINT_W], t_ns)
     core.orders.lease_w = core.mailbox[ORDER_SETPOINT_W].value if core.orders.lease_held else 0.0
     if in_force(&core.mailbox[ORDER_MANUAL_W], t_ns):
@@ -51,7 +54,10 @@ cdef void take_orders(core_t* core, uint64_t t_ns) noexcept nogil:
     core.orders.export_w_max = fmin(limit_order(&core.mailbox[ORDER_EXPORT_W_MAX], t_ns), core.planned.export_w_max)
     if t_ns >= core.policies_due_ns:
         take_policies(core, t_ns)
-    core.orders.stop = core.stop
+    if stop != core.outside.stop:
+        core.outside.stop = stop
+        recorder_word(core.recorder, ITEM_STOP, 0, stop)
+    core.orders.stop = stop
     if in_force(&core.mailbox[ORDER_MODE], t_ns) and core.mailbox[ORDER_MODE].value == ORDER_MODE_STOP:
         core.orders.stop = 1
     for kind in range(ORDERS):

@@ -9,6 +9,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from tidegate.ext.control cimport ORDER_DEMAND, ORDER_FORCED, ORDER_PEAK, ORDER_PLAN, ORDER_TARGET, orders_t
 from tidegate.ext.core cimport core_t
+from tidegate.ext.ring cimport recorder_plan
 from tidegate.ext.shared cimport *
 
 cdef uint64_t NEVER_NS = 0xFFFFFFFFFFFFFFFF
@@ -17,6 +18,7 @@ cdef uint64_t NEVER_NS = 0xFFFFFFFFFFFFFFFF
 cdef void take_plan(core_t* core, uint64_t t_ns) noexcept nogil:
     # The usual case costs two loads: nothing new, and no border reached.
     if core.shared.plan.seq != core.plan.seq and plan_get(&core.shared.plan, &core.plan):
+        recorder_plan(core.recorder, &core.plan)
         core.plan_due_ns = 0
         core.estimate.billing_end_t_ns = core.plan.billing_end_t_ns
         core.estimate.billing_number = core.plan.billing_number

@@ -5,11 +5,13 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from tidegate.ext.control cimport ORDER_PLAN
-from tidegate.ext.core cimport BUS_HOLD_NS, BUS_LOOK_CYCLES, REASON_HOLD_NS, SHORT_HOLD_NS, bus_edge_t, core_t
+from tidegate.ext.can cimport can_stats_t
+from tidegate.ext.core cimport BUS_HOLD_NS, BUS_LOOK_CYCLES, REASON_HOLD_NS, SHORT_HOLD_NS, bus_edge_t, can_seen_t, core_t
 from tidegate.ext.gate cimport gate_verdict_t
 from tidegate.ext.image cimport *
 from tidegate.ext.port cimport RTU_DEAD, port_mail_t, slave_stats_t
 from tidegate.ext.program cimport COMMAND_SETPOINT_W
+from tidegate.ext.ring cimport ITEM_CAN, ITEM_ESCALATION, ITEM_PORT, ITEM_SLAVE, recorder_put, recorder_word
 from tidegate.ext.shared cimport *
 
 
@@ -20,6 +22,56 @@ cdef inline void put(core_t* core, int point, double value, uint64_t t_ns) noexc
         row.changes += 1
     row.t_ns = t_ns
     row.quality = QUALITY_GOOD
+
+
+cdef void look_outside(core_t* core) noexcept nogil:
+    """Once a cycle: the loop's lateness, and what the buses have come to with the frames of this cycle."""
+    cdef const can_stats_t* stats
+    cdef can_seen_t* seen
+    cdef uint32_t bus
+    if core.shared.loop.escalation != core.outside.escalation:
+        core.outside.escalation = core.shared.loop.escalation
+        core.outside.missed = core.shared.loop.missed
+        recorder_word(core.recorder, ITEM_ESCALATION, core.outside.escalation, core.outside.missed)
+    for bus in range(core.program.n_can_buses):
+        stats = &core.can[bus].stats
+        seen = &core.outside.can[bus]
+        if (
+            stats.state != seen.state
+            or stats.tx_failed_run != seen.tx_failed_run
+            or stats.unconfirmed != seen.unconfirmed
+        ):
+            seen.state = stats.state
+            seen.tx_failed_run = stats.tx_failed_run
+            seen.unconfirmed = stats.unconfirmed
+            if core.recorder != NULL:
+                recorder_put(core.recorder, ITEM_CAN, bus, seen, sizeof(can_seen_t))
+
+
+cdef void look_at_ports(core_t* core) noexcept nogil:
+    """The serial ports and the devices on them, when it is time to tell of them."""
+    cdef const slave_stats_t* stats
+    cdef uint32_t port, i, number, seen
+    for port in range(core.program.n_ports):
+        seen = 1 if core.mail[port].stats.thread_lost else 0
+        if seen != core.outside.ports_lost[port]:
+            core.outside.ports_lost[port] = seen
+            recorder_word(core.recorder, ITEM_PORT, port, seen)
+        for i in range(core.program.ports[port].slave_count):
+            number = core.program.ports[port].slave_first + i
+            stats = &core.mail[port].stats.slaves[i]
+            seen = slave_news(stats.stranger, stats.alive, stats.silent_run)
+            if seen != core.outside.slaves[number]:
+                core.outside.slaves[number] = seen
+                recorder_word(core.recorder, ITEM_SLAVE, number, seen)
+
+
+cdef inline uint32_t slave_news(uint32_t stranger, uint32_t alive, uint32_t silent_run) noexcept nogil:
+    if stranger:
+        return SLAVE_STRANGER
+    if alive:
+        return SLAVE_BACK
+    return SLAVE_SILENT if silent_run >= RTU_DEAD else 0
 
 
 cdef void publish_points(core_t* core, uint64_t t_ns) noexcept nogil:
@@ -74,7 +126,7 @@ cdef void publish_points(core_t* core, uint64_t t_ns) noexcept nogil:
     put(core, SITE_FAULT_BITS_LO, <double>(active & 0xFFFFFFFFu), t_ns)
     put(core, SITE_FAULT_BITS_HI, <double>(active >> 32), t_ns)
     put(core, SITE_REACTION, reaction, t_ns)
-    put(core, SITE_LOOP_ESCALATION, core.shared.loop.escalation, t_ns)
+    put(core, SITE_LOOP_ESCALATION, core.outside.escalation, t_ns)
     put(core, SITE_HUNTING, core.decision.hunting, t_ns)
     publish_buses(core, t_ns)
     publish_latches(core)
@@ -83,12 +135,8 @@ cdef void publish_points(core_t* core, uint64_t t_ns) noexcept nogil:
 cdef void publish_buses(core_t* core, uint64_t t_ns) noexcept nogil:
     cdef uint32_t bus, state = 0, unsent = 0
     for bus in range(core.program.n_can_buses):
-        if core.can[bus].stats.state > state:
-            state = core.can[bus].stats.state
-        if core.can[bus].stats.tx_failed_run > unsent:
-            unsent = core.can[bus].stats.tx_failed_run
-        if core.can[bus].stats.unconfirmed > unsent:
-            unsent = core.can[bus].stats.unconfirmed
+        state = max(state, core.outside.can[bus].state)
+        unsent = max(unsent, core.outside.can[bus].tx_failed_run, core.outside.can[bus].unconfirmed)
     put(core, SITE_CAN_STATE, state, t_ns)
     put(core, SITE_CAN_UNSENT, unsent, t_ns)
 
@@ -104,7 +152,8 @@ cdef double write_wait_s(const core_t* core, uint32_t unit, uint64_t t_ns) noexc
                 core.program.commands[mail.command_first + slot].kind == COMMAND_SETPOINT_W
                 and core.program.commands[mail.command_first + slot].unit == <int>unit
                 and core.commands[mail.command_first + slot].put
-                and mail.stats.written_seq[slot] != mail.commands[slot].seq
+                and core.commands[mail.command_first + slot].written_seq
+                != core.commands[mail.command_first + slot].put_seq
             ):
                 return <double>(t_ns - core.commands[mail.command_first + slot].waits_t_ns) * 1e-9
     return 0.0
@@ -144,7 +193,7 @@ cdef void say(core_t* core, uint32_t kind, int unit, int32_t code, int32_t previ
 
 cdef void raise_events(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nogil:
     """Events on edges only. Reasons may alternate each cycle, so they are held off; the image has every one."""
-    cdef uint32_t unit, escalation = core.shared.loop.escalation
+    cdef uint32_t unit, escalation = core.outside.escalation
     cdef uint64_t changed
     cdef int32_t bit, reason
     cdef int short_of_limit
@@ -186,26 +235,25 @@ cdef void raise_events(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nog
     raise_control_events(core, t_ns, cycle)
     if escalation != core.edges.escalation:
         say(core, EVENT_OVERRUN, -1, <int32_t>escalation, <int32_t>core.edges.escalation,
-            <double>core.shared.loop.missed, 0.0, t_ns, cycle)
+            <double>core.outside.missed, 0.0, t_ns, cycle)
         core.edges.escalation = escalation
     if cycle % BUS_LOOK_CYCLES == 0:
+        look_at_ports(core)
         raise_bus_events(core, t_ns, cycle)
 
 
 cdef void raise_bus_events(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nogil:
-    cdef const slave_stats_t* stats
-    cdef uint32_t i, port
+    cdef uint32_t i, port, number
     for i in range(core.program.n_can_buses):
-        tell(core, &core.edges.can[i], BUS_ACTIVE, BUS_ACTIVE + <int32_t>core.can[i].stats.state, <int32_t>i, t_ns, cycle)
+        tell(core, &core.edges.can[i], BUS_ACTIVE, BUS_ACTIVE + <int32_t>core.outside.can[i].state, <int32_t>i, t_ns, cycle)
     for port in range(core.program.n_ports):
-        tell(core, &core.edges.ports[port], PORT_UP, PORT_LOST if core.mail[port].stats.thread_lost else PORT_UP,
+        tell(core, &core.edges.ports[port], PORT_UP, PORT_LOST if core.outside.ports_lost[port] else PORT_UP,
              <int32_t>port, t_ns, cycle)
         for i in range(core.program.ports[port].slave_count):
-            stats = &core.mail[port].stats.slaves[i]
-            if stats.stranger or stats.alive or stats.silent_run >= RTU_DEAD:  # else it has still to show itself
-                tell(core, &core.edges.slaves[core.program.ports[port].slave_first + i], SLAVE_BACK,
-                     SLAVE_STRANGER if stats.stranger else SLAVE_BACK if stats.alive else SLAVE_SILENT,
-                     core.program.slaves[core.program.ports[port].slave_first + i].device, t_ns, cycle)
+            number = core.program.ports[port].slave_first + i
+            if core.outside.slaves[number]:
+                tell(core, &core.edges.slaves[number], SLAVE_BACK, <int32_t>core.outside.slaves[number],
+                     core.program.slaves[number].device, t_ns, cycle)
 
 
 cdef void tell(core_t* core, bus_edge_t* edge, int32_t usual, int32_t now, int32_t number, uint64_t t_ns,

@@ -95,6 +95,8 @@ class Tidegate(Lazy):
             "What the machine lacks and costs.",
         ),
         "init": ("tidegate.runtime.commissioning.init:init", "tools", "Look at the buses, draft a site file."),
+        "record": ("tidegate.runtime.recording.cli:record", "recorder", "Write the last minutes to a file."),
+        "replay": ("tidegate.runtime.recording.cli:replay", "recorder", "Run the core over a recording again."),
         "keys": ("tidegate.runtime.cli_keys:keys", "gateway", "Keys and roles of remote clients."),
         "console": ("tidegate.runtime.cli_console:console", "", "The serial console, in this terminal."),
         "policy": ("tidegate.runtime.cli_control:policy", "gateway", "Another limit or wish while the site runs."),

@@ -27,6 +27,7 @@ from tidegate.ext.can_view import BusHandle
 from tidegate.ext.image import check_layouts
 from tidegate.ext.loop import Core
 from tidegate.ext.port import Port
+from tidegate.ext.recorder import Ring
 from tidegate.ext.rtu_view import histogram_edges
 from tidegate.ext.shared import Shared
 from tidegate.hal import serial_line
@@ -137,6 +138,7 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tidegate.runtime.core", description=__doc__)
     parser.add_argument("--program-fd", type=int, required=True, help="descriptor of the compiled site")
     parser.add_argument("--shared-fd", type=int, required=True, help="descriptor of the shared memory")
+    parser.add_argument("--ring-fd", type=int, default=None, help="descriptor of the recorder's ring")
     parser.add_argument("--serial", action="append", default=[], metavar="NAME=DEVICE", help="device or descriptor")
     parser.add_argument("--can", action="append", default=[], metavar="NAME=INTERFACE", help="interface or descriptor")
     parser.add_argument(
@@ -182,6 +184,9 @@ def main(words: list[str] | None = None) -> int:
     for unit, bits, first in latches_of(args.latched):
         core.restore(unit, bits, first)
     start_head(shared, raw, rows)
+    ring = Ring(args.ring_fd, writable=True) if args.ring_fd is not None else None
+    if ring is not None:
+        core.record(ring)
     lacks = Lacks()
     threading.stack_size(THREAD_STACK)
 
@@ -216,8 +221,9 @@ def main(words: list[str] | None = None) -> int:
         loop.start()
         ready.wait()
         peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        ring_kib = ring.bytes_mapped >> 10 if ring is not None else 0  # of these, the recorder's
         said = {"core": "running", "pid": os.getpid(), "lacks": lacks.words, "heavy_imports": loaded_heavies()}
-        print(json.dumps({**said, "rss_kib": peak_kib}), flush=True)
+        print(json.dumps({**said, "rss_kib": peak_kib, "ring_kib": ring_kib}), flush=True)
         for line in lacks.words:
             print(f"core: without {line}", file=sys.stderr, flush=True)
         # A signal handler runs between two bytecodes of this thread, so the wait is in slices.

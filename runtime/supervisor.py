@@ -22,7 +22,9 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from tidegate.config.site import Site, SiteError
 from tidegate.ext import program
+from tidegate.ext.recorder import Ring
 from tidegate.ext.shared import Shared
+from tidegate.runtime import recording
 from tidegate.runtime.children import Child, Watch, eventually
 from tidegate.runtime.guard import Feed, Guard
 from tidegate.runtime.latches import LatchFile, told, words_of
@@ -94,6 +96,7 @@ class Supervisor:
         self.notify = notify or Notify()
         self.board: Board | None = None
         self._fds: list[int] = []
+        self._site_fd: int | None = None
         self.failure = ""
         self.restart = False
 
@@ -137,11 +140,13 @@ class Supervisor:
             )
             self._start_child(sim)
         memory = ["--program-fd", str(program_fd), "--shared-fd", str(shared_fd)]
+        ring_fd = self._ring_fd()
+        ring = ["--ring-fd", str(ring_fd)] if ring_fd is not None else []
         core = self._child(
             "core",
             "tidegate.runtime.core",
-            [*memory, *_words(core_ends), *self._latched_words(), *self._core_words],
-            [program_fd, shared_fd, *_fds(core_ends)],
+            [*memory, *ring, *_words(core_ends), *self._latched_words(), *self._core_words],
+            [program_fd, shared_fd, *([ring_fd] if ring_fd is not None else []), *_fds(core_ends)],
         )
         self._start_child(core)
         # The buses belong to core and sim from here on: if one of them ends, the other sees it hang up.
@@ -155,6 +160,8 @@ class Supervisor:
         folders = ["--runtime-dir", str(self.runtime), "--state-dir", str(self.state)]
         gateway = self._child("gateway", "tidegate.runtime.gateway", [*memory, *folders], [program_fd, shared_fd])
         self._start_child(gateway)
+        if ring_fd is not None:
+            self._start_recorder(program_fd, ring_fd)
         if self._sidecar and importlib.util.find_spec("tidegate.runtime.carbon.__main__") is not None:
             words = ["--endpoint", f"ipc://{self.runtime}", "--state-dir", str(self.state), *self._site_words()]
             carbon = self._child("carbon", "tidegate.runtime.carbon", words, [])
@@ -229,6 +236,21 @@ class Supervisor:
             self._latches_said = self.latches.error
             self._out(f"tidegate: {self.latches.error}")
 
+    def _start_recorder(self, program_fd: int, ring_fd: int) -> None:
+        words = ["--program-fd", str(program_fd), "--ring-fd", str(ring_fd), "--endpoint", self.endpoint]
+        words += ["--state-dir", str(self.state)]
+        fds = [program_fd, ring_fd]
+        if self._site_fd is not None:
+            words += ["--site-fd", str(self._site_fd)]
+            fds.append(self._site_fd)
+        try:
+            self._start_child(self._child("recorder", "tidegate.runtime.recording", words, fds))
+        except StartError as why:
+            if self._stopping:
+                raise
+            self.children["recorder"].given_up = True
+            self._out(f"tidegate: {why}; the site runs without its recorder")
+
     def _start_console(self) -> None:
         wanted = self.site.console
         if wanted is None:
@@ -258,6 +280,18 @@ class Supervisor:
             os.close(fd)
         self._fds.append(read_only)
         return read_only
+
+    def _ring_fd(self) -> int | None:
+        """Memory for the recorder's ring, None where the site has none."""
+        if recording.lack(self.describe):
+            return None
+        fd = Ring.memfd(self.describe["recorder"]["mib"])
+        self._fds.append(fd)
+        if self.path is not None:
+            self._site_fd = os.memfd_create("tidegate-site", os.MFD_CLOEXEC)
+            self._fds.append(self._site_fd)
+            os.pwrite(self._site_fd, Path(self.path).read_bytes(), 0)
+        return fd
 
     def _simulated_buses(self) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
         """A pty pair for each simulated serial port, a packet pair for each simulated CAN bus: (core's, sim's) ends."""
@@ -354,6 +388,7 @@ class Supervisor:
                 ("core", REST_S),
                 ("console", END_S),
                 ("carbon", END_S),
+                ("recorder", END_S),
                 ("gateway", END_S),
                 ("sim", END_S),
             ):

@@ -262,6 +262,10 @@ class Orders(Generic[Answer]):
         """Push jobs that ended, maps as in docs/api.md, at most 64; those that cannot be are named under `refused`."""
         return self.ask("jobs", jobs=[dict(record) for record in records])
 
+    def record(self, cause: str = "") -> Answer:
+        """Have the recorder write its ring to a file; an event `note` named `recording` tells which."""
+        return self.ask("record", cause=cause)
+
     def ack(self) -> Answer:
         """Acknowledge latched faults whose cause is gone."""
         return self.ask("ack")

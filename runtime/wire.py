@@ -268,6 +268,12 @@ class Note(Command, tag="note", kw_only=True):
     detail: Annotated[str, msgspec.Meta(max_length=150)] = ""
 
 
+class Record(Command, tag="record", kw_only=True):
+    """Have the recorder write the last minutes of every cycle to a file on the device; an event `note` names it."""
+
+    cause: Annotated[str, msgspec.Meta(max_length=64)] = ""
+
+
 class JobRecord(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One job on one node, after its end. A record with the same job, node and start replaces the one before."""
 
@@ -290,7 +296,21 @@ class Jobs(Command, tag="jobs", kw_only=True):
 
 
 Request = (
-    Describe | Get | Why | Health | Replay | Lease | Setpoint | Limit | Schedule | Policy | Mode | Ack | Note | Jobs
+    Describe
+    | Get
+    | Why
+    | Health
+    | Replay
+    | Lease
+    | Setpoint
+    | Limit
+    | Schedule
+    | Policy
+    | Mode
+    | Ack
+    | Note
+    | Jobs
+    | Record
 )
 READS = ("describe", "get", "why", "health", "replay")
 OPS = {
@@ -308,6 +328,7 @@ OPS = {
     "ack": "maintain",
     "note": "operate",
     "jobs": "operate",
+    "record": "operate",
 }
 
 
@@ -340,6 +361,8 @@ class Reply(msgspec.Struct, kw_only=True, omit_defaults=True):
     site: dict[str, Any] | None = None
     why: dict[str, Any] | None = None
     health: dict[str, Any] | None = None
+    record: dict[str, Any] | None = None
+    """The folder that the recorder writes to, on the device."""
     records: list[dict[str, Any]] | None = None
     end: bool | None = None
     """Replay: true when nothing newer is held."""
@@ -524,6 +547,7 @@ def schema() -> dict[str, Any]:
         Ack,
         Note,
         Jobs,
+        Record,
         Reply,
         Meter,
         Snapshot,

@@ -140,7 +140,8 @@ def ten_lines(summary: dict[str, Any]) -> list[str]:
             f"live        load step to setpoint on the wire: {said} ({step['count']} steps)",
             f"live        lateness p50 {late['p50']:.0f}, p99 {late['p99']:.0f}, max {late['max']:.0f} us; "
             f"work p99 {work['p99']:.1f} us; {live['missed_cycles']} of {live['cycles']:,} cycles missed",
-            f"core        {summary['core']['rss_mib']:.1f} MiB resident; imports of numpy, zmq, pydantic: "
+            f"core        {summary['core']['rss_mib']:.1f} MiB resident, of these {summary['core']['ring_mib']:.1f} "
+            f"the recorder's last minutes; imports of numpy, zmq, pydantic: "
             f"{sum(summary['core']['imports'].values())}",
         ]
         lines += [f"lacks       {lack}" for lack in live["lacks"][:1]]

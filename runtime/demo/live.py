@@ -66,6 +66,7 @@ def run_live(site: Any, seconds: float, folder: Path, console: Console) -> LiveR
             lateness, work = shared.histogram("lateness").since(lateness0), shared.histogram("work").since(work0)
             counters = {name: value - counters0.get(name, 0) for name, value in shared.loop_counters().items()}
             rss_kib, threads = _status(pid)
+            ring_kib = int(supervisor.core_said.get("ring_kib", 0))
             imports = {
                 name: name in supervisor.core_said.get("heavy_imports", []) or _mapped(pid, name) for name in HEAVY
             }
@@ -92,6 +93,7 @@ def run_live(site: Any, seconds: float, folder: Path, console: Console) -> LiveR
         step_to_wire_ms=answers,
         lacks=list(supervisor.core_said.get("lacks", [])),
         core_rss_kib=rss_kib,
+        core_ring_kib=ring_kib,
         core_threads=threads,
         core_imports=imports,
         meter_records=metered,

@@ -59,6 +59,7 @@ class LiveRun:
     step_to_wire_ms: list[float]
     lacks: list[str]
     core_rss_kib: int
+    core_ring_kib: int  # of these, the recorder's memory
     core_threads: int
     core_imports: dict[str, bool]
     meter_records: int

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import zmq
 
 from tidegate.ext import shared
-from tidegate.runtime import wire
+from tidegate.runtime import recording, wire
 from tidegate.runtime.gateway.desk import EXPORT, IMPORT, Desk, Held
 from tidegate.runtime.gateway.guarded import Guarded
 from tidegate.runtime.gateway.kept import LeaseFile
@@ -131,6 +131,8 @@ class Gateway:
         self.server.health_more = self._health
         self.server.put_jobs = self._put_jobs
         self._job_next = journals["job"].last.get(self.boot, (-1, -1))[0] + 1
+        self.server.recordings_lack = recording.lack(describe)
+        self.server.recordings = None if self.server.recordings_lack else state / "recordings"
         self.peers = Peers(os.geteuid(), str(options.get("local_role", "operate")))
         self.autostart = bool(options.get("autostart", describe.get("autostart", True)))
         self.context: zmq.Context[Any] = zmq.Context()

@@ -4,6 +4,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -72,6 +73,8 @@ class Server:
         self._loads = loads_of(describe)
         self.counts = {"requests": 0, "refused": 0, "malformed": 0, "dropped": 0, "commands": 0, "failed": 0}
         self.health_more: Callable[[], dict[str, Any]] = dict
+        self.recordings: Path | None = None  # where the recorder writes; else recordings_lack says why nobody does
+        self.recordings_lack = ""
         self._index = {name: i for i, name in enumerate(records.names)}
         self._describe = {
             **describe,
@@ -156,6 +159,11 @@ class Server:
         if op == "jobs":
             self._jobs(route, peer, request, now_ns)
             return None
+        if op == "record":
+            if self.recordings is None:
+                raise Refused("unavailable", self.recordings_lack)
+            self.desk.news.append(("record", "requested", f"{peer.who}: {request.cause}"))
+            return self._done(peer, request, {"record": {"folder": str(self.recordings)}}, now_ns)
         self._command_checks(request, now_ns)
         self.counts["commands"] += 1
         if op == "lease":

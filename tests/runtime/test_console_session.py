@@ -410,5 +410,5 @@ def test_a_lease_that_is_lost_ends_manual_power_with_the_reason(desk):
 
 def test_record_shows_what_the_gateway_says(desk):
     desk.login()
-    desk.gateway.refuses["record"] = ClientError("unknown-op", "no such request")
-    assert "refused (unknown-op): no such request" in desk.say("record")
+    desk.gateway.refuses["record"] = ClientError("unavailable", "the site file says [recorder] mib = 0")
+    assert "refused (unavailable): the site file says [recorder] mib = 0" in desk.say("record")

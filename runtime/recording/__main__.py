@@ -1,0 +1,170 @@
+"""The recorder process: writes the core's ring to a file on a fault, an overrun or on request."""
+
+import argparse
+import contextlib
+import json
+import mmap
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tidegate.ext import program, recorder
+from tidegate.runtime.client import Client, ClientError, NoAnswer
+from tidegate.runtime.recording.file import write
+from tidegate.runtime.recording.whole import RecordingError
+
+AFTER_S = 2.0  # what follows a fault belongs to it
+AGAIN_S = 60.0  # between two recordings that nobody asked for
+REACTION_RAMP = 3  # enum reaction of ext/safety.h: from here on a fault takes power away
+NICE = 10
+
+
+class Recorder:
+    """Decides when the ring is written. `write` gets the cause and returns what to say of it."""
+
+    def __init__(self, automatic: bool) -> None:
+        self.automatic = automatic
+        self.due_s = 0.0
+        self.cause = ""
+        self.running = False
+        self._last_s = -AGAIN_S
+
+    def hear(self, event: dict[str, Any], now_s: float) -> None:
+        """Take note of an event of the gateway's stream."""
+        kind = event["event"]
+        if kind == "record":
+            self._want(f"request {event['detail']}", now_s, 0.0)
+        elif kind == "overrun" and event["code"] > 0:
+            self._fault(f"overrun {event['name']}", now_s)
+        elif kind == "fault_on" and event["previous"] >= REACTION_RAMP:
+            self._fault(f"fault {event['name']}", now_s)
+        elif kind == "latch" and event["previous"]:
+            self._fault(f"latch {event['name']}", now_s)
+        if kind == "mode":
+            self.running = event["name"] != "tripped"
+
+    def _fault(self, cause: str, now_s: float) -> None:
+        # A site that stands tripped does so for reasons that are no news.
+        if self.automatic and self.running and now_s - self._last_s >= AGAIN_S:
+            self._want(cause, now_s, AFTER_S)
+
+    def _want(self, cause: str, now_s: float, after_s: float) -> None:
+        if not self.cause or after_s == 0.0:
+            self.cause, self.due_s = cause, now_s + after_s
+
+    def take(self, now_s: float) -> str:
+        """The cause for which the ring is to be written now, or nothing."""
+        if not self.cause or now_s < self.due_s:
+            return ""
+        cause, self.cause = self.cause, ""
+        if not cause.startswith("request"):
+            self._last_s = now_s
+        return cause
+
+
+def file_name(cause: str, utc_s: float) -> str:
+    """Name of a recording: when, and why in plain letters."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(utc_s))
+    words = cause.split()
+    return (
+        f"{stamp}-{re.sub(r'[^A-Za-z0-9_-]+', '-', '-'.join(words[:2] if words[0] != 'request' else words[:1]))}.mcap"
+    )
+
+
+def unused(path: Path) -> Path:
+    """The path, or one with a number behind it: two may be asked for within a second."""
+    number, found = 2, path
+    while found.exists():
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        number += 1
+    return found
+
+
+def prune(folder: Path, files_max: int) -> None:
+    """Remove the oldest recordings that nobody asked for, beyond so many."""
+    own = sorted(path for path in folder.glob("*.mcap") if path.stem.split("-")[1:2] != ["request"])
+    for path in own[: max(0, len(own) - files_max)]:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def arguments(words: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tidegate.runtime.recording", description=__doc__)
+    parser.add_argument("--program-fd", type=int, required=True, help="descriptor of the compiled site")
+    parser.add_argument("--ring-fd", type=int, required=True, help="descriptor of the core's ring")
+    parser.add_argument("--endpoint", required=True, help="where the gateway listens")
+    parser.add_argument("--state-dir", type=Path, required=True, help="recordings go into a folder of it")
+    parser.add_argument(
+        "--site-fd", type=int, help="descriptor of the site file's text, which goes into the recordings"
+    )
+    return parser.parse_args(words)
+
+
+def text_of(fd: int | None) -> str:
+    """The site file as it was when the site was started; it may be another one by now."""
+    return os.pread(fd, os.fstat(fd).st_size, 0).decode(errors="replace") if fd is not None else ""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Listen until SIGTERM."""
+    args = arguments(words)
+    stopping = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    os.nice(NICE)
+    with mmap.mmap(args.program_fd, 0, prot=mmap.PROT_READ) as mapped:
+        blob = bytes(mapped)
+    options = program.describe(blob).get("recorder") or {}
+    ring = recorder.Ring(args.ring_fd)
+    site = text_of(args.site_fd)
+    folder = args.state_dir / "recordings"
+    folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+    for left in folder.glob("*.part"):  # of one that was ended while it wrote
+        left.unlink(missing_ok=True)
+    judge = Recorder(bool(options.get("automatic", True)))
+    print(json.dumps({"recorder": "ready", "folder": str(folder)}), flush=True)
+    with Client(args.endpoint) as client:
+        heard = client.subscribe("event")
+        with contextlib.suppress(ClientError):
+            judge.running = client.why()["mode"] != "tripped"
+        while not stopping:
+            try:
+                event = heard.receive(0.2)
+            except ClientError:
+                continue
+            if event is not None and event["kind"] == "event":
+                judge.hear(event, time.monotonic())
+            cause = judge.take(time.monotonic())
+            if cause:
+                said = record(folder, ring, blob, site, cause, int(options.get("files_max", 20)))
+                print(json.dumps(said), flush=True)
+                with contextlib.suppress(NoAnswer, ClientError):
+                    client.ask("note", name="recording", detail=(said.get("file") or said["failed"])[-150:])
+    return 0
+
+
+def record(folder: Path, ring: recorder.Ring, blob: bytes, site: str, cause: str, files_max: int) -> dict[str, Any]:
+    """Write a recording; what became of it."""
+    path = unused(folder / file_name(cause, time.time()))
+    try:
+        done = write(
+            path, ring, blob, site=site, cause=cause, utc_offset_ns=time.time_ns() - time.monotonic_ns()
+        )  # fmt: skip
+    except (RecordingError, OSError) as why:
+        print(f"recorder: {path}: {why}", file=sys.stderr, flush=True)
+        return {"failed": f"failed: {why}", "cause": cause}
+    prune(folder, files_max)
+    return {"file": str(path), "cause": cause, **done}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
