@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 OUT ?= demo-out
 
-.PHONY: help setup build lint test demo bench world control fuzz prove mutants test-vm wheel deb clean
+.PHONY: help setup build lint test demo bench world control carbon fuzz prove mutants test-vm wheel deb clean
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -32,6 +32,11 @@ world: build
 #: make control   10^4 seeded minutes of the whole site under random policies (MINUTES=100 for fewer); about 90 minutes
 control: build
 	@$(PY) tests/world/minutes.py --minutes $(or $(MINUTES),10000)
+
+#: make carbon    10^5 site-days conserved and equal to plain fractions, 1,000 kills on both databases, 10,000 bit flips
+# CARBON=conserved, kills or flips runs one of them. Slices of each are in make test.
+carbon: build
+	@$(PY) tests/tools/carbon_long.py $(or $(CARBON),conserved kills flips)
 
 #: make fuzz      10^7 executions of each parser under sanitizers (clang's libFuzzer)
 fuzz: build

@@ -134,6 +134,10 @@ def gather(
             registers.add(entry.body)
             if entry.seq > watch.last_seq:
                 watch.last_seq, watch.root = entry.seq, entry.hash
+    if compute.aside_entries:
+        for entry in ledger.entries("note"):
+            if entry.seq in compute.aside_entries:
+                compute.noted(entry.body)
     methods = [entry for entry in ledger.entries("method") if entry.seq <= watch.last_seq]
     edits = [entry for entry in ledger.entries("edit") if entry.seq <= watch.last_seq]
     method = methods[-1].body if methods else {}

@@ -281,6 +281,8 @@ def _table(paper: Paper, table: Table) -> None:
     """Columns as wide as they need, the whole as wide as the page; a head again on each page."""
     shown = table.rows[: table.print_rows]
     if not shown:
+        if table.rows:
+            _paragraph(paper, f"… {len(table.rows)}: report.csv", "note")
         return
     columns = max(len(row) for row in shown)
     size = 8.0 if columns <= 7 else 6.2

@@ -15,6 +15,7 @@ from tidegate.runtime.carbon.rows import Row, Rows
 from tidegate.runtime.carbon.words import DEFINITIONS_ZH, NAMES, POLICY_ZH, SCOPE_ZH, SENTENCES_ZH, WORDS
 
 GAPS_MAX = 200
+PRINTED_MAX = 100  # rows of the periods on paper, all or none; the page and the CSV have all
 NOT_GIVEN_MAX = 30
 
 
@@ -560,7 +561,9 @@ class Report:
             "p_import", "p_own", "p_out", "p_in", "p_export", "p_loads", "p_residual", "p_factor", "p_carbon")),
             "#" + w["entries"], w["p_note"])  # fmt: skip
         return Section("periods", w[f"periods_{self.rows.kind}"], [
-            Text(w["periods_note"], "note"), Table(head, rows, ids, leaf=True, print_rows=100)])  # fmt: skip
+            Text(w["periods_note"], "note"),
+            Table(head, rows, ids, leaf=True, print_rows=PRINTED_MAX if len(rows) <= PRINTED_MAX else 0),
+        ])  # fmt: skip
 
     def _period_row(self, row: Row, form: str) -> tuple[Cell, ...]:
         numbers = (row.import_mwh, row.generation_mwh, row.discharge_mwh, row.charge_mwh, row.export_mwh, row.load_mwh,

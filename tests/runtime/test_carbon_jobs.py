@@ -287,3 +287,26 @@ def test_a_day_that_is_not_over_is_not_settled(tmp_path):
     assert settle(ledger, [work("a", 0, 3600)], [], DAY, DAY + 86_400) == 0
     ledger.append(rows[-1:])
     assert settle(ledger, [work("a", 0, 3600)], [], DAY, DAY + 86_400) == 1
+
+
+def test_what_was_set_aside_stands_in_the_ledger_once_and_in_the_report_whole(ledger):
+    aside = [f"log, line {number}: job x lasts 0 s; it is not counted" for number in range(60)]
+    before = len(list(ledger.entries("note")))
+    assert settle(ledger, [work("a", 0, 3600)], aside, DAY, DAY + 86_400) == 1
+    (entry,) = list(ledger.entries("job"))
+    assert entry.body["set_aside"] == [] and len(list(ledger.entries("note"))) == before + 1
+    compute = gather(ledger, DAY, DAY + 86_400)[0]["compute"]
+    assert compute["set_aside_count"] == 60 and compute["set_aside"][:2] == aside[:2]
+    assert settle(ledger, [work("a", 0, 3600)], aside[:1], DAY, DAY + 86_400) == 1  # settled anew, the log was mended
+    assert gather(ledger, DAY, DAY + 86_400)[0]["compute"]["set_aside"] == aside[:1]
+
+
+def test_many_days_are_settled_in_several_transactions_and_none_is_lost(tmp_path):
+    ledger = Ledger(tmp_path / "many.db")
+    ledger.append([("method", 0, {"kinds": {"it": "it"}})])
+    for day in range(40):
+        moved = {**bodies()[0], "start_utc_s": DAY + 86_400 * day, "length_s": 86_400}
+        ledger.append([("period", moved["start_utc_s"], moved)])
+    assert settle(ledger, [work("a", 0, 3600)], [], DAY, DAY + 40 * 86_400, state={"jobs": "x"}) == 40
+    assert [e.start_utc_s for e in ledger.entries("job")] == [DAY + 86_400 * day for day in range(40)]
+    assert ledger.state("jobs") == "x" and ledger.verify() == []

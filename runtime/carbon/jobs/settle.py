@@ -5,6 +5,7 @@ rest goes to the jobs, in proportion to the energy that software counted, or, un
 the reserved slots and time. Everything is whole numbers: jobs and idle add up to the meter.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ DAY_S = 86_400
 HOUR_S = 3600
 BY_ENERGY, BY_TIME = "software energy", "reserved slots and time"
 ASIDE_MAX = 1000
+ASIDE_INLINE = 8  # more stand in one entry of their own, not in that of every day
+DAYS_AT_ONCE = 16  # in one transaction; a year of a busy site is tens of megabytes
 
 
 @dataclass(slots=True)
@@ -35,20 +38,33 @@ def settle(ledger: Ledger, works: Sequence[Work], aside: Sequence[str], start_ut
     """Append a settlement for each UTC day of [start, end) that has periods and is over. -> days settled.
 
     A day that was settled before is settled anew by a newer entry. aside : what the readers could not use.
-    state : is put in the same transaction.
+    state : is put with the last of them.
     """
     methods = list(ledger.entries("method"))
     kinds: Mapping[str, str] = methods[-1].body["kinds"] if methods else {}
     loads = sorted(name for name, role in kinds.items() if role == "it")
-    rows = []
+    rows: list[tuple[str, int, Mapping[str, Any]]] = []
+    done, told = 0, None
+    if len(aside) > ASIDE_INLINE:
+        body = {"about": "jobs", "set_aside": list(aside)[:ASIDE_MAX], "set_aside_count": len(aside)}
+        told = ledger.append([("note", start_utc_s, body)])[0][0]
     by_start = sorted(works, key=lambda work: work.start_utc_s)
+    starts = [work.start_utc_s for work in by_start]
+    longest_s = max((work.end_utc_s - work.start_utc_s for work in works), default=0)
     for day in range(start_utc_s // DAY_S * DAY_S, end_utc_s, DAY_S):
         bodies = [entry.body for entry in ledger.in_force("period", day, day + DAY_S)]
         if bodies and _over(ledger, bodies[-1], day + DAY_S):
-            mine = [w for w in by_start if w.start_utc_s < day + DAY_S and w.end_utc_s > day]
-            rows.append(("job", day, settled(bodies, mine, aside, loads, list(sources))))
+            near = by_start[bisect_left(starts, day - longest_s) : bisect_left(starts, day + DAY_S)]
+            mine = [work for work in near if work.end_utc_s > day]
+            made = settled(bodies, mine, () if told is not None else aside, loads, list(sources))
+            if told is not None:
+                made["aside_entry"] = told
+            rows.append(("job", day, made))
+        if len(rows) == DAYS_AT_ONCE:
+            ledger.append(rows)
+            rows, done = [], done + len(rows)
     ledger.append(rows, state)
-    return len(rows)
+    return done + len(rows)
 
 
 def _over(ledger: Ledger, last: Mapping[str, Any], end_utc_s: int) -> bool:

@@ -31,6 +31,7 @@ class Compute:
         self._sources: dict[str, str] = {}
         self._aside: dict[str, None] = {}
         self._aside_count = 0
+        self.aside_entries: set[int] = set()  # notes that hold what was set aside for many days at once
 
     def add(self, body: Mapping[str, Any], seq: int) -> None:
         self.days += 1
@@ -60,6 +61,14 @@ class Compute:
             self._idle_cost_u += cost
         for source in body["sources"]:
             self._sources[source["name"]] = source["sha256"]
+        for text in body["set_aside"]:
+            self._aside[text] = None
+        self._aside_count = max(self._aside_count, body["set_aside_count"], len(self._aside))
+        if "aside_entry" in body:
+            self.aside_entries.add(body["aside_entry"])
+
+    def noted(self, body: Mapping[str, Any]) -> None:
+        """Take in a note of what was set aside."""
         for text in body["set_aside"]:
             self._aside[text] = None
         self._aside_count = max(self._aside_count, body["set_aside_count"], len(self._aside))
