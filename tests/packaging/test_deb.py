@@ -1,10 +1,13 @@
 """The package as a machine gets it: installed, run by its unit, upgraded, removed, purged. Needs `make deb`."""
 
+import io
 import os
 import re
 import shutil
 import subprocess
+import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,39 @@ def newest_source() -> float:
     return max((os.path.getmtime(ROOT / one) for one in listed.stdout.splitlines() if (ROOT / one).exists()), default=0)
 
 
+def with_next_version(package: Path) -> bytes:
+    """The same package as the next version: its control file changed, the packed files as they are."""
+    fields = subprocess.run(["dpkg-deb", "--ctrl-tarfile", str(package)], capture_output=True, check=True).stdout
+    made = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(fields)) as old, tarfile.open(fileobj=made, mode="w") as new:
+        for member in old:
+            if not member.isfile():
+                new.addfile(member)
+                continue
+            held = old.extractfile(member)
+            assert held is not None
+            data = held.read()
+            if member.name == "./control":
+                data = re.sub(rb"^Version: (.*)$", rb"Version: \1+next", data, flags=re.M)
+                member.size = len(data)
+            new.addfile(member, io.BytesIO(data))
+    out = b"!<arch>\n"
+    for name, data in members(package):
+        name, data = ("control.tar", made.getvalue()) if name.startswith("control.tar") else (name, data)
+        out += f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2)
+    return out
+
+
+def members(package: Path) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of what an ar file holds."""
+    held = package.read_bytes()
+    at = 8
+    while at < len(held):
+        name, size = held[at : at + 16].decode().strip().rstrip("/"), int(held[at + 48 : at + 58])
+        yield name, held[at + 60 : at + 60 + size]
+        at += 60 + size + size % 2
+
+
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory):
     """A folder with the package under its own name, and the same with a higher version as next.deb."""
@@ -61,14 +97,7 @@ def packages(tmp_path_factory):
         pytest.skip(f"{found[-1].name} is older than the sources; run: make deb")
     folder = tmp_path_factory.mktemp("packages")
     shutil.copy(found[-1], folder)
-    tree = folder / "tree"
-    subprocess.run(["dpkg-deb", "--raw-extract", str(found[-1]), str(tree)], check=True)
-    control = tree / "DEBIAN/control"
-    control.write_text(re.sub(r"^Version: (.*)$", r"Version: \1+next", control.read_text(), flags=re.M))
-    (tree / "usr/share/doc/tidegate/next").write_text("")
-    words = ["dpkg-deb", "--root-owner-group", "-Znone", "--build", str(tree), str(folder / "next.deb")]
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-    shutil.rmtree(tree)
+    (folder / "next.deb").write_bytes(with_next_version(found[-1]))
     return folder
 
 
