@@ -62,13 +62,13 @@ def test_every_line_and_branch_of_the_gate_is_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("request_valid && !tripped, demand", "request_valid, demand"),
-        ("side = narrowed(side, 0, LIMIT_INVALID)", "side = narrowed(side, 1, LIMIT_INVALID)"),
-        ("if (ack && !memory->active && memory->latched)", "if (memory->latched)"),
-        ("if (severe > demand.reaction)", "if (severe == 4)"),
-        ("heartbeat_ok = good && demand", "heartbeat_ok = demand"),
-        ("least(dt_us, GATE_RAMP_DT_US_MAX)", "dt_us"),
-        ("input->arm != 0 && state->last_arm == 0", "input->arm != 0"),
+        ("sight.request_valid && !stays,", "sight.request_valid,"),
+        ("input, way.ma_bit, way.w_bit, way.cell_bit), side, 0,", "input, way.ma_bit, way.w_bit, way.cell_bit), side, 1,"),
+        ("if (ack && !memory.active && memory.latched)", "if (memory.latched)"),
+        ("const int graver = severe > demand.reaction;", "const int graver = severe == 4;"),
+        ("heartbeat_ok = sight.good && demand", "heartbeat_ok = demand"),
+        ("within(input->dt_us, 0, GATE_RAMP_DT_US_MAX)", "within(input->dt_us, 0, GATE_DT_US_MAX)"),
+        ("now != 0 && before == 0;\n}", "now != 0;\n}"),
     ],
 )
 def test_a_planted_fault_is_noticed(tmp_path: Path, before: str, after: str) -> None:

@@ -17,20 +17,23 @@ SOURCE = HERE.parents[1] / "ext" / "safety.c"
 
 FAULTS = [  # what it is, function proved, text in safety.c, text planted
     ("a limit that does not limit", "within", "        return low_end;", "        return x;"),
-    ("power wraps around", "power_w", "return w > INT32_MAX ? INT32_MAX : (int32_t)w;", "return (int32_t)w;"),
+    ("power wraps around", "power_w", "return (int32_t)least((int64_t)mv * ma / 1000000, INT32_MAX);",
+     "return (int32_t)((int64_t)mv * ma / 1000000);"),
     ("power at the very limit", "taper_w", "if (w <= 0 || room <= 0)", "if (w <= 0 || room < 0)"),
     ("the wider of two limits", "narrowed", "if (limit_w < side.w)", "if (limit_w > side.w)"),
     ("a lost converter overlooked", "known", "\n        || missing(input, VALID_ESS_W))", ")"),
-    ("a forbidden discharge", "discharge_side", "if (input->discharge_ok == 0)", "if (input->discharge_ok == 2)"),
-    ("the wrong current limit", "charge_side", "pack_mv, input->charge_ma_max)", "pack_mv, input->discharge_ma_max)"),
-    ("a latch lost while active", "row_step", "if (ack && !memory->active && memory", "if (ack && memory"),
-    ("the lowest reaction wins", "rows_step", "if (severe > demand.reaction)", "if (severe < demand.reaction)"),
+    ("a forbidden direction", "narrowest", "narrowed_if(way.enabled == 0,", "narrowed_if(way.enabled == 2,"),
+    ("a current limit left out", "narrowest", "power_w(input->pack_mv, way.ma), LIMIT_CURRENT",
+     "power_w(input->pack_mv, way.own_ma), LIMIT_CURRENT"),
+    ("a latch lost while active", "row_step", "if (ack && !memory.active && memory", "if (ack && memory"),
+    ("a row that never acts", "filled", "if (!present || filled_us < debounce_us)", "if (!present || filled_us <= debounce_us)"),
+    ("the lowest reaction wins", "joined", "graver = severe > demand", "graver = severe < demand"),
     ("armed with a latch", "trip_of", " && !demand.latches)", ")"),
-    ("a change of side not from zero", "ramped_mw", "(last_mw > 0 ? last_mw : 0) + step_mw", "last_mw + step_mw"),
-    ("a ramp out of the envelope", "setpoint_of", "return within(ramp_mw, (int64_t)lo_w * 1000, (int64_t)hi_w * 1000);",
-     "return ramp_mw;"),
-    ("power while tripped", "gate_step", "request_valid && !tripped, demand", "request_valid, demand"),
-    ("a heartbeat on unknown inputs", "gate_step", "heartbeat_ok = good && demand", "heartbeat_ok = demand"),
+    ("a change of side not from zero", "reach_mw", "above_zero(above_zero(last_mw) + up_mw", "above_zero(last_mw + up_mw"),
+    ("a setpoint out of the envelope", "reach_mw", "least(least(above_zero(wanted_mw), most_mw),",
+     "least(above_zero(wanted_mw),"),
+    ("power while tripped", "decided", "sight.request_valid && !stays,", "sight.request_valid,"),
+    ("a heartbeat on unknown inputs", "decided", "heartbeat_ok = sight.good && demand", "heartbeat_ok = demand"),
 ]  # fmt: skip
 
 
@@ -44,7 +47,7 @@ def noticed(function: str, before: str, after: str) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "safety.c"
         copy.write_text(text.replace(before, after))
-        env = {**os.environ, "FUNCTIONS": function, "Z3_TRY_S": "3"}
+        env = {**os.environ, "FUNCTIONS": function, "Z3_STEPS": "2000000"}
         done = subprocess.run([HERE / "prove.sh", copy], env=env, capture_output=True, text=True)
     if done.returncode == 2:
         raise SystemExit(done.stderr or done.stdout)
