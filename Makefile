@@ -72,6 +72,10 @@ prove: build
 	@tests/proof/prove.sh
 	@$(PY) tests/proof/planted.py
 
+#: make mutants   every slip of a pen in the safety gate and in each number of its fault table: do the tests notice?
+mutants: build
+	@$(PY) tests/mutants/run.py
+
 #: make wheel     sdist and wheel in dist/
 wheel: setup
 	@$(PY) -m build --outdir dist .

@@ -38,6 +38,8 @@ def test_everything_that_verifies_a_safety_requirement_exists() -> None:
     tests = set()
     for file in (ROOT / "tests").rglob("test_*.py"):
         tests |= set(re.findall(r"^def (test_\w+)", file.read_text(), flags=re.M))
+    proof = [ROOT / "ext" / "safety.c", *(ROOT / "tests" / "proof").glob("*.c")]
+    contracts = "".join(file.read_text() for file in proof)
     files = {file.name for file in (ROOT / "tests").rglob("*.*")}
     missing = []
     for ident, how in requirements().items():
@@ -49,6 +51,9 @@ def test_everything_that_verifies_a_safety_requirement_exists() -> None:
                 found = any(pattern.match(test) for test in tests)
             if not found:
                 missing.append(f"{ident}: {name}")
+        proved = re.search(r"\bproof\b(?: \((S\d+)\))?", how)
+        if proved and f" {proved[1] or ident}:" not in contracts:
+            missing.append(f"{ident}: a contract of this name")
         if "volume" in how and "gate_volume.c" not in files:
             missing.append(f"{ident}: gate_volume.c")
     assert len(requirements()) >= 20 and not missing

@@ -63,7 +63,7 @@ def test_every_line_and_branch_of_the_gate_is_run(tmp_path: Path) -> None:
     ("before", "after"),
     [
         ("sight.request_valid && !stays,", "sight.request_valid,"),
-        ("input, way.ma_bit, way.w_bit, way.cell_bit), side, 0,", "input, way.ma_bit, way.w_bit, way.cell_bit), side, 1,"),
+        ("way.w_bit, way.cell_bit), side, 0,", "way.w_bit, way.cell_bit), side, 1,"),
         ("if (ack && !memory.active && memory.latched)", "if (memory.latched)"),
         ("const int graver = severe > demand.reaction;", "const int graver = severe == 4;"),
         ("heartbeat_ok = sight.good && demand", "heartbeat_ok = demand"),
