@@ -33,16 +33,24 @@ def test_manual_ends_by_itself_and_inside_the_envelope_also_with_a_gateway_that_
         assert memory is not None
         manual = 3.0e3
 
+        def picture() -> dict[str, float]:
+            end = time.monotonic() + 30.0
+            while (found := memory.read_image()) is None:  # the loop was writing at every try
+                assert time.monotonic() < end
+            return {name: float(found[place].value) for place, name in enumerate(names)}
+
         def now(name: str) -> float:
-            picture = memory.read_image()
-            assert picture is not None
-            return float(picture[names.index(name)].value)
+            return picture()[name]
+
+        def inside() -> bool:
+            seen = picture()
+            return 0.0 < seen["unit0.setpoint_w"] <= seen["unit0.envelope_hi_w"]
 
         with one.client() as client:
             assert until(lambda: client.why()["mode"] in ("run", "derated"))
             client.mode("manual", power_w=1e6, for_ms=4000)
             assert until(lambda: client.why()["mode"] == "manual")
-            assert until(lambda: 0.0 < now("unit0.setpoint_w") <= now("unit0.envelope_hi_w")), "the gate has the word"
+            assert until(inside), "the gate has the word"
             client.mode("manual", power_w=manual, for_ms=4000)
             assert until(lambda: now("unit0.setpoint_w") == manual)
         if gateway == "stands still":
@@ -50,9 +58,9 @@ def test_manual_ends_by_itself_and_inside_the_envelope_also_with_a_gateway_that_
         try:
             # What is seen in between: the state leaves manual by itself, and no setpoint leaves the envelope.
             end = time.monotonic() + 60.0
-            while int(now("unit0.state")) == MANUAL or now("unit0.setpoint_w") == manual:
+            while int((seen := picture())["unit0.state"]) == MANUAL or seen["unit0.setpoint_w"] == manual:
                 assert time.monotonic() < end, "manual outlived its order"
-                assert now("unit0.envelope_lo_w") <= now("unit0.setpoint_w") <= now("unit0.envelope_hi_w")
+                assert seen["unit0.envelope_lo_w"] <= seen["unit0.setpoint_w"] <= seen["unit0.envelope_hi_w"]
                 time.sleep(0.01)
             assert int(now("unit0.state")) in (RUN, DERATED)
         finally:
