@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -18,6 +19,15 @@ KEY_FILE = "carbon-key.pem"  # in the site's state folder; named so since its fi
 
 class KeyFileError(ValueError):
     """A key file that cannot be used, in one sentence."""
+
+
+def write_key(path: Path, key: PrivateKeyTypes) -> None:
+    """Put a new private key into a file that only its owner may read, durable when this returns. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 class DeviceKey:
@@ -34,13 +44,8 @@ class DeviceKey:
             raw = path.read_bytes()
         except FileNotFoundError:
             made = Ed25519PrivateKey.generate()
-            pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
             path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(pem)
-                file.flush()
-                os.fsync(file.fileno())
+            write_key(path, made)
             return cls(made)
         except OSError as error:
             raise KeyFileError(f"{path}: the signing key cannot be read: {error.strerror}") from None

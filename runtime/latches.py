@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from tidegate.ext.faults import FAULT_IDS
 from tidegate.ext.shared import Shared
-from tidegate.runtime.console.store import replace, sweep
+from tidegate.runtime.store import replace, sweep
 
 VERSION = 1
 FILE = "latches.json"

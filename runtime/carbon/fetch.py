@@ -24,6 +24,7 @@ from typing import Any
 from tidegate.runtime.carbon import sources
 from tidegate.runtime.carbon.factors import COLUMNS, FILE_HEAD, FactorError, Series, Step, iso, read_csv
 from tidegate.runtime.carbon.whole import decimal
+from tidegate.runtime.store import replace
 
 ROOTS = {
     "electricity-maps": "https://api.electricitymaps.com",
@@ -251,12 +252,7 @@ def _keep(source: Source, cache: Path, said: Series, rows: Sequence[Step], now_s
                     step.version.replace(",", ";"), _z(step.issued_utc_s),
                 )
             ) + "\n"  # fmt: skip
-        passing = path.with_name(f".{path.name}.new")
-        with passing.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(passing, path)
+        replace(path, text.encode(), 0o644)
     except OSError as error:
         raise FetchError(f"{source.name}: {path}: {error.strerror}; nothing was kept") from None
 

@@ -9,7 +9,6 @@ import base64
 import binascii
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,8 +21,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     PublicFormat,
     load_der_public_key,
     load_pem_private_key,
@@ -33,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 from tidegate.runtime.carbon.factors import FactorError
 from tidegate.runtime.carbon.readings import Readings, scaled
 from tidegate.runtime.carbon.whole import decimal
+from tidegate.runtime.device_key import write_key
 
 FORMAT = "1.4"
 DEFAULT_ALGORITHM = "ECDSA-secp256r1-SHA256"
@@ -91,11 +89,7 @@ def signing_key(path: Path) -> ec.EllipticCurvePrivateKey:
         raw = path.read_bytes()
     except FileNotFoundError:
         made = ec.generate_private_key(ec.SECP256R1())
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-            file.flush()
-            os.fsync(file.fileno())
+        write_key(path, made)
         return made
     except OSError as error:
         raise OcmfError(f"{path}: the key cannot be read: {error.strerror}") from None

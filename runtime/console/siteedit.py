@@ -14,7 +14,7 @@ from typing import Any
 from tidegate.config.compile import compile_site
 from tidegate.config.lines import HEADER, KEY, line_of
 from tidegate.config.site import Site, SiteError, parse_site, read_site_text
-from tidegate.runtime.console import store
+from tidegate.runtime import store
 
 WORD = re.compile(r"[A-Za-z0-9 _./:+-]{1,128}")
 

@@ -16,8 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tidegate.runtime import wire
-from tidegate.runtime.console import store
+from tidegate.runtime import store, wire
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,15}")
 PASSWORD_MIN = 8

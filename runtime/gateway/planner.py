@@ -7,7 +7,6 @@ the clock is corrected. When this process dies, it leaves a plan that goes on by
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from zoneinfo import ZoneInfo
 from tidegate.config import slots
 from tidegate.ext.shared import PLAN_ROWS_MAX, Plan, PlanRow
 from tidegate.runtime.gateway.desk import Planned
+from tidegate.runtime.store import replace
 
 SECOND = 1_000_000_000
 CALENDAR, CLIENT = 1, 2  # enum plan_source of ext/shared.h
@@ -73,12 +73,7 @@ class Billing:
             return
         self.paid_w = peak_w
         self._kept = {"kind": self.kind, "number": self.number, "paid_w": peak_w}
-        fresh = self.path.with_suffix(".new")
-        with fresh.open("w") as file:
-            json.dump(self._kept, file)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self.path)
+        replace(self.path, json.dumps(self._kept).encode())
 
 
 class Planner:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.runtime.console_rig import ESCAPES, NAME, Desk
 from tidegate.config.site import SiteError
-from tidegate.runtime.console import store
+from tidegate.runtime import store
 from tidegate.runtime.console.actions import judge
 from tidegate.runtime.console.commands import grammar
 from tidegate.runtime.console.findings import findings
