@@ -163,8 +163,15 @@ def delay_ms(t: np.ndarray, ess: np.ndarray, grid: np.ndarray, steps: Sequence[E
 
 
 def interval_ms(t: np.ndarray, values: np.ndarray, span: tuple[float, float]) -> float:
-    """Mean time between two changes of a reading while the power moves all the time, ms; NaN for fewer than four."""
+    """Mean time between two changes of a reading while the power moves all the time, ms; NaN for fewer than four.
+
+    Far longer times than the usual one are those in which a change was not seen, and do not count.
+    """
     inside = (t >= span[0]) & (t < span[1]) & np.isfinite(values)
     at, seen = t[inside], values[inside]
     changed = at[1:][np.diff(seen) != 0]
-    return float((changed[-1] - changed[0]) / (len(changed) - 1) * 1e3) if len(changed) >= 4 else float("nan")
+    if len(changed) < 4:
+        return float("nan")
+    between = np.diff(changed)
+    usual = between < 1.5 * np.median(between) + np.median(np.diff(at))
+    return float(np.mean(between[usual]) * 1e3)
