@@ -86,5 +86,6 @@ deb: build
 
 #: make clean     remove everything that was built
 clean:
-	rm -rf build dist *.egg-info ext/*.so $(VENV)
+	rm -rf build dist *.egg-info $(VENV)
+	find ext -name '*.so' -delete
 	find ext -name '*.c' ! -name 'safety.c' -delete

@@ -13,43 +13,43 @@ TRACE = os.environ.get("TRACE") == "1"  # line tracing for coverage of .pyx; slo
 
 # Listed, not globbed: a missing source must stop the build. Value: C files linked in.
 MODULES: dict[str, tuple[str, ...]] = {
-    "image": (),
-    "realtime": (),
-    "shared": (),
-    "program": (),
-    "can": (),
-    "can_view": (),
-    "registers": (),
-    "rtu": (),
-    "rtu_slaves": (),
-    "rtu_view": (),
-    "port": (),
-    "pairing": (),
-    "demand": (),
-    "estimate": ("safety.c",),
-    "policies": (),
-    "wish": (),
-    "sharing": (),
-    "hunting": (),
-    "plan": (),
-    "watch": (),
-    "control": (),
-    "gate": ("safety.c",),
-    "faults": (),
-    "orders": (),
-    "cabinet": (),
-    "commands": (),
-    "publish": (),
-    "recorder": (),
-    "loop": ("safety.c",),
-    "replay": (),
-    "plant": (),
-    "slave": (),
-    "buses": (),
-    "world": (),
-    "live": (),
+    "abi.image": (),
+    "cycle.realtime": (),
+    "abi.shared": (),
+    "abi.program": (),
+    "bus.can": (),
+    "bus.can_view": (),
+    "bus.registers": (),
+    "bus.rtu": (),
+    "bus.rtu_slave": (),
+    "bus.rtu_view": (),
+    "bus.port": (),
+    "estimate.pairing": (),
+    "estimate.demand": (),
+    "estimate.estimator": ("safety/safety.c",),
+    "control.policies": (),
+    "control.preference": (),
+    "control.dispatch": (),
+    "control.hunting": (),
+    "cycle.schedule": (),
+    "cycle.enforcement": (),
+    "control.corridor": (),
+    "safety.gate": ("safety/safety.c",),
+    "safety.diagnosis": (),
+    "cycle.orders": (),
+    "safety.cabinet": (),
+    "cycle.outputs": (),
+    "cycle.publish": (),
+    "cycle.recorder": (),
+    "cycle.loop": ("safety/safety.c",),
+    "record.replay": (),
+    "sim.plant": (),
+    "sim.slave": (),
+    "sim.buses": (),
+    "sim.world": (),
+    "sim.live": (),
 }
-HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext").glob("*.h"))
+HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext").rglob("*.h"))
 
 # Warnings are errors for what we wrote. The two exceptions are about code that Cython generates around it.
 CFLAGS = [
@@ -62,8 +62,8 @@ CFLAGS = [
 def namespace_tree() -> str:
     """Return a folder in which each top-level folder is reachable as tidegate/<folder>.
 
-    Cython resolves ``from tidegate.ext.image cimport point_t`` by looking for tidegate/ext/image.pxd, which does not
-    exist in a checkout. Links supply it; mypy is pointed at the same folder.
+    Cython resolves ``from tidegate.ext.abi.image cimport point_t`` by looking for tidegate/ext/abi/image.pxd, which
+    does not exist in a checkout. Links supply it; mypy is pointed at the same folder.
     """
     tree = ROOT / "build" / "ns"
     (tree / NAME).mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def namespace_tree() -> str:
 extensions = [
     Extension(
         f"{NAME}.ext.{module}",
-        sources=[f"ext/{module}.pyx", *(f"ext/{source}" for source in c_sources)],
+        sources=[f"ext/{module.replace('.', '/')}.pyx", *(f"ext/{source}" for source in c_sources)],
         include_dirs=["ext"],
         depends=HEADERS,
         define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE else [],
@@ -108,10 +108,11 @@ setup(
     package_dir=PACKAGES,
     package_data={
         f"{NAME}.runtime": ["py.typed"],
-        f"{NAME}.runtime.carbon": ["*.j2"],
+        f"{NAME}.runtime.carbon.report": ["*.j2"],
         f"{NAME}.runtime.commissioning": ["*.j2"],
         f"{NAME}.runtime.demo": ["*.j2"],
-        f"{NAME}.ext": ["*.pxd", "*.h", "*.pyi", "py.typed"],
+        f"{NAME}.ext": ["py.typed"],
+        **{package: ["*.pxd", "*.h", "*.pyi"] for package in PACKAGES if package.startswith(f"{NAME}.ext.")},
         f"{NAME}.hal": ["py.typed", "*.toml", "devices/*", "devices/sunspec/*"],
         f"{NAME}.config": ["py.typed", "*.toml", "*.json", "sites/*", "demo/*"],
     },

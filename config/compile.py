@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
-from tidegate.config.plan import PortPlan, port_plan
+from tidegate.config.poll_plan import PortPlan, port_plan
 from tidegate.config.site import EXIT_PLAN, Device, Site, SiteError, Storage
-from tidegate.ext import program
-from tidegate.ext.can_view import CRC_NAMES
+from tidegate.ext.abi import program
+from tidegate.ext.bus.can_view import CRC_NAMES
 from tidegate.hal.map_schema import DeviceMap, Point
 from tidegate.hal.maps import MapError, load_map
 from tidegate.hal.vocabulary import signals

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tidegate.ext.faults import FAULT_IDS
-from tidegate.ext.gate import REACTIONS
+from tidegate.ext.safety.diagnosis import FAULT_IDS
+from tidegate.ext.safety.gate import REACTIONS
 
 TIME_MS_MAX = 2_000_000  # GATE_TIME_US_MAX: longer times would not fit the gate's buckets
 MILLI_MAX = 2_147_483.0  # thresholds travel as thousandths in 32 bits
@@ -113,7 +113,7 @@ def read_table(text: str, problems: list[str]) -> list[FaultRow]:
                 problems.append(f"faults.toml: {one} stands {ids.count(one)} times; keep one")
         if sorted(ids) == sorted(FAULT_IDS):
             problems.append(
-                "faults.toml: the rows are not in the order of ext/faults.h, which is the order of the bits"
+                "faults.toml: the rows are not in the order of ext/safety/fault_rows.h, which is the order of the bits"
             )
     return rows
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from tidegate.config import slots
+from tidegate.config import calendar
 
 Place = Callable[[tuple[int | str, ...]], str]
 
-STEP_W_MIN = 200  # of ext/cabinet.pxd
+STEP_W_MIN = 200  # of ext/safety/cabinet.pxd
 METERS = ("grid-meter", "it-meter", "cooling-meter", "lighting-meter", "other-meter", "pv-meter", "generator-meter",
           "circuit-meter")  # fmt: skip
 
@@ -280,8 +280,8 @@ def _check_schedule(raw: dict[str, Any], place: Place) -> list[str]:
         if not isinstance(row, dict):
             return []
         at = place(("schedule", i))
-        if not any(key in row for key in slots.FIELDS):
-            problems.append(f"{at}: the slot says nothing; give it one of {', '.join(slots.FIELDS)}")
+        if not any(key in row for key in calendar.FIELDS):
+            problems.append(f"{at}: the slot says nothing; give it one of {', '.join(calendar.FIELDS)}")
         problems += [
             f"{place(('schedule', i, key))}: there is no setpoint_w in this slot for it to work on; add one"
             for key in ("until_soc", "forced")
@@ -299,14 +299,14 @@ def _check_schedule(raw: dict[str, Any], place: Place) -> list[str]:
                     f"{place(('schedule', i, key))}: {slot:g} W is above {fixed} = {site:g} W of the site; a slot can "
                     f"only be tighter: lower it, or raise the site's limit and put the tighter one into slots"
                 )
-        days = row.get("days", list(slots.DAYS))
-        if not isinstance(days, list) or any(day not in slots.DAYS for day in days):
+        days = row.get("days", list(calendar.DAYS))
+        if not isinstance(days, list) or any(day not in calendar.DAYS for day in days):
             return problems  # said elsewhere, key by key
         try:
-            begin, end = slots.minutes(str(row.get("begin"))), slots.minutes(str(row.get("end")))
+            begin, end = calendar.minutes(str(row.get("begin"))), calendar.minutes(str(row.get("end")))
         except ValueError:
             return problems
-        if begin == slots.DAY_MIN:
+        if begin == calendar.DAY_MIN:
             problems.append(f"{place(('schedule', i, 'begin'))}: a day begins at 00:00; 24:00 is only an end")
         if begin == end:
             problems.append(
@@ -317,15 +317,15 @@ def _check_schedule(raw: dict[str, Any], place: Place) -> list[str]:
     problems += [f"{place(('schedule', i, 'name'))}: the name {name!r} is taken; choose another"
                  for i, name in enumerate(names) if name in names[:i]]  # fmt: skip
     problems += [
-        f"{place(('schedule', b))}: overlaps slot {names[a]!r} from {slots.shown(minute)} on; "
+        f"{place(('schedule', b))}: overlaps slot {names[a]!r} from {calendar.shown(minute)} on; "
         f"let one end where the other begins"
-        for a, b, minute in slots.overlaps(list(whole))
+        for a, b, minute in calendar.overlaps(list(whole))
     ]
     if whole and _table(raw, "control").get("schedule_gaps") == "refuse":
         problems += [
-            f"schedule: no slot from {slots.shown(begin)} to {slots.shown(end)}; add one, or let the next source take "
-            f'over with control.schedule_gaps = "next"'
-            for begin, end in slots.gaps(list(whole))
+            f"schedule: no slot from {calendar.shown(begin)} to {calendar.shown(end)}; add one, or let the next source "
+            f'take over with control.schedule_gaps = "next"'
+            for begin, end in calendar.gaps(list(whole))
         ]
     return problems
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from tidegate.config.lines import line_of
 from tidegate.config.rules import cross_check
+from tidegate.config.toml_lines import line_of
 
 SITE_BYTES_MAX = 1 << 20
 

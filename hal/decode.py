@@ -1,6 +1,6 @@
 """Raw registers and frames to values by a device map, in plain Python: for tools and tests, never for the loop.
 
-The loop's own decoders are compiled (ext/registers.pyx, ext/can.pyx); tests hold the two against each other.
+The loop's own decoders are compiled (ext/bus/registers.pyx, ext/bus/can.pyx); tests hold the two against each other.
 """
 
 import math

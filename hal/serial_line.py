@@ -129,7 +129,7 @@ def quantile_ns(buckets: Sequence[int], edges: Sequence[int], part: float) -> in
 def turnaround_words(port: str, stats: Mapping[str, Any], edges: Sequence[int], least: int = 32) -> list[str]:
     """What the measured turnarounds of a port say about its adapter, a sentence a finding; empty when all is well.
 
-    stats : `Port.stats`. edges: `tidegate.ext.rtu_view.histogram_edges()`. least: answers before anything is said.
+    stats : `Port.stats`. edges: `tidegate.ext.bus.rtu_view.histogram_edges()`. least: answers before anything is said.
     Many devices are slow; an adapter that holds bytes back makes *every* slave on it slow by the same amount.
     """
     quick = [

@@ -41,12 +41,14 @@ if [ -n "${REUSE:-}" ]; then
     # `make build` has just brought them up to date; the name of each tells the Python that it is for. Touched, since
     # Cython also looks at the files of its own installation, which in the tools' environment are newer than any.
     built=$("$work/tools/bin/python" -c 'import sys, sysconfig; print("lib.%s-%s" % (sysconfig.get_platform(), sys.implementation.cache_tag))')
-    mkdir -p "$work/source/build/$built/tidegate/ext"
-    for module in "$root"/ext/*"$suffix"; do
-        [ ! -f "$module" ] || cp "$module" "$work/source/build/$built/tidegate/ext"
+    for module in "$root"/ext/*/*"$suffix"; do
+        [ -f "$module" ] || continue
+        room="$work/source/build/$built/tidegate/ext/$(basename "$(dirname "$module")")"
+        mkdir -p "$room"
+        cp "$module" "$room"
+        touch "$room/$(basename "$module")"
     done
-    touch "$work"/source/ext/*.c
-    touch "$work/source/build/$built/tidegate/ext"/*
+    find "$work/source/ext" -name '*.c' -exec touch {} +
 else
     find "$work/source/ext" -name '*.c' ! -name safety.c -delete
 fi

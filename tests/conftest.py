@@ -6,6 +6,6 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell starts its back
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 try:
-    import tidegate.ext.image  # noqa: F401
+    import tidegate.ext.abi.image  # noqa: F401
 except ImportError as error:  # pragma: no cover
     raise RuntimeError("the compiled core is not built: run `make build` first") from error

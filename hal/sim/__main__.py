@@ -20,8 +20,8 @@ import tty
 from pathlib import Path
 from typing import Any
 
-from tidegate.ext import realtime
-from tidegate.ext.live import Live, monotonic_ns
+from tidegate.ext.cycle import realtime
+from tidegate.ext.sim.live import Live, monotonic_ns
 from tidegate.hal.sim.build import Built, build, energies, reaction_s
 from tidegate.hal.sim.slcan import Adapter
 from tidegate.hal.sim.trace import TraceError, read_trace
@@ -200,7 +200,7 @@ def main(words: list[str] | None = None) -> int:
     """Run until told to end; gives the exit code."""
     options = arguments(words)
     blob = program_of(options)
-    from tidegate.ext import program
+    from tidegate.ext.abi import program
 
     try:
         load, pv = traces(options, program.describe(blob))

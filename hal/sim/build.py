@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tidegate.ext import program as programs
-from tidegate.ext import world as worlds
+from tidegate.ext.abi import program as programs
+from tidegate.ext.sim import world as worlds
 from tidegate.hal.sim.names import COMMANDS, NOWHERE, ROLES, STATES, STATES_PLAIN, variable_of
 
 # One LFP cell at rest: flat in the middle, steep at the ends. Shape as published for large prismatic cells.
@@ -120,7 +120,7 @@ def build(
 ) -> Built:
     """The plant of a compiled site.
 
-    blob : the program (tidegate.ext.program.pack or the compiler's).
+    blob : the program (tidegate.ext.abi.program.pack or the compiler's).
     load : (t_s, w) of IT power, replayed as steps; None = the site's constant load_w.
     pv   : (t_s, w) of PV generation.
     seed : the only source of chance; None = the site's.

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from tidegate.ext import world as worlds
-from tidegate.ext.image import REASONS_BY_NUMBER
-from tidegate.ext.loop import Core
-from tidegate.ext.plant import floor_energy
-from tidegate.ext.shared import EVENT_NAMES, Picture, PlanRow, Shared
+from tidegate.ext.abi.image import REASONS_BY_NUMBER
+from tidegate.ext.abi.shared import EVENT_NAMES, Picture, PlanRow, Shared
+from tidegate.ext.cycle.loop import Core
+from tidegate.ext.sim import world as worlds
+from tidegate.ext.sim.plant import floor_energy
 from tidegate.hal.sim.build import build, energies, reaction_s, steps
 
 START_NS = 1_000_000_000  # 0 means "never" to the core
@@ -175,7 +175,7 @@ class VirtualPlant:
         return self.world.cycle * self.period_ns * 1e-9 / self.wall_s if self.wall_s > 0 else 0.0
 
     def series(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Decimated true and published quantities by name (`tidegate.ext.world.SERIES`), one array each."""
+        """Decimated true and published quantities by name (`tidegate.ext.sim.world.SERIES`), one array each."""
         rows = np.concatenate(self._series) if self._series else np.empty((0, len(worlds.SERIES)))
         return {name: rows[:, i] for i, name in enumerate(worlds.SERIES)}
 
@@ -265,7 +265,7 @@ class VirtualPlant:
         """What a perfect controller behind the same meter, wire and converter would leave on the same load.
 
         energy_wh: one that never charges; energy_recharging_wh: one that also recharges as this site is told to, so
-        that a step may find it charging. See `tidegate.ext.plant.floor_energy`.
+        that a step may find it charging. See `tidegate.ext.sim.plant.floor_energy`.
         """
         settings, control = self.built.settings, self.built.rows["control"]
         t_ns, power_w = steps(self._load, settings)

@@ -7,13 +7,13 @@ import sys
 import time
 from pathlib import Path
 
-from tidegate.runtime.carbon.factors import FactorError
-from tidegate.runtime.carbon.fetch import Fetcher, sources_of
+from tidegate.runtime.api.blocking_client import Client, NoAnswer
+from tidegate.runtime.carbon.factors.fetch import Fetcher, sources_of
+from tidegate.runtime.carbon.factors.series import FactorError
 from tidegate.runtime.carbon.jobs.pushed import Pushed
-from tidegate.runtime.carbon.ledger import LedgerError
-from tidegate.runtime.carbon.service import PAUSE_S, Sidecar, catch_up, open_ledger
-from tidegate.runtime.client import Client, NoAnswer
-from tidegate.runtime.device_key import KEY_FILE, DeviceKey
+from tidegate.runtime.carbon.ledger.ledger import LedgerError
+from tidegate.runtime.carbon.sidecar.service import PAUSE_S, Sidecar, catch_up, open_ledger
+from tidegate.runtime.state.device_key import KEY_FILE, DeviceKey
 
 EXIT_UNUSABLE = 78  # a ledger or a factor file that needs a person; starting again would not help
 

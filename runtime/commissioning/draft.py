@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tidegate.hal import maps
-from tidegate.runtime.commissioning.answers import Answers
+from tidegate.runtime.commissioning.prompts import Answers
 from tidegate.runtime.commissioning.survey import Part
 
 SLOW_ROLES = ("it-meter", "cooling-meter", "pv-meter")

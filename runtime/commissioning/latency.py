@@ -16,9 +16,10 @@ import time
 from statistics import median
 from typing import Any
 
-from tidegate.ext import program, realtime
-from tidegate.ext.loop import Core
-from tidegate.ext.shared import Shared
+from tidegate.ext.abi import program
+from tidegate.ext.abi.shared import Shared
+from tidegate.ext.cycle import realtime
+from tidegate.ext.cycle.loop import Core
 
 PERIOD_US = 1000
 PRIORITY = 80

@@ -13,11 +13,11 @@ from tidegate.config.compile import load_maps
 from tidegate.config.site import Device, Serial, Site
 from tidegate.hal.decode import decode_registers
 from tidegate.hal.map_schema import DeviceMap
-from tidegate.runtime.commissioning.ownrun import OwnRun
-from tidegate.runtime.commissioning.plant import LEASE_S, Plant
-from tidegate.runtime.commissioning.protocol import FINDING, OK, SKIPPED, UNCLEAR, Report, plot
+from tidegate.runtime.commissioning.commissioning_report import FINDING, OK, SKIPPED, UNCLEAR, Report, plot
+from tidegate.runtime.commissioning.plant_session import LEASE_S, Plant
+from tidegate.runtime.commissioning.private_run import OwnRun
 from tidegate.runtime.commissioning.steps import Say, Task
-from tidegate.runtime.tools.buses import RegisterReader, ToolError
+from tidegate.runtime.tools.open_bus import RegisterReader, ToolError
 
 IN_A_ROW = 3  # readings that must agree before it counts as reverted
 OPEN_S = 5.0

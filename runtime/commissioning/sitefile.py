@@ -10,9 +10,9 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from tidegate.config.site import SiteError, read_site_text
-from tidegate.runtime.commissioning.answers import SetupError
-from tidegate.runtime.commissioning.files import EXIT_CANNOT_WRITE, replace
-from tidegate.runtime.preflight import prepare
+from tidegate.runtime.commissioning.new_file import EXIT_CANNOT_WRITE, replace
+from tidegate.runtime.commissioning.prompts import SetupError
+from tidegate.runtime.supervisor.preflight import prepare
 
 
 def edited(text: str, tables: Mapping[str, Mapping[str, Any]], devices: Mapping[str, Mapping[str, Any]]) -> str:

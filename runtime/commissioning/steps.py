@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tidegate.config.site import Site
-from tidegate.runtime.client import LeaseHeld
+from tidegate.runtime.api.blocking_client import LeaseHeld
 from tidegate.runtime.commissioning import measure
+from tidegate.runtime.commissioning.commissioning_report import FINDING, OK, SKIPPED, UNCLEAR, Report, plot
 from tidegate.runtime.commissioning.measure import CROSSED, MISSING, REVERSED, RIGHT, Edge
-from tidegate.runtime.commissioning.plant import Plant, Recording, order
-from tidegate.runtime.commissioning.protocol import FINDING, OK, SKIPPED, UNCLEAR, Report, plot
+from tidegate.runtime.commissioning.plant_session import Plant, Recording, order
 
 STEPS = ("bms", "signs", "phases", "lag", "meter", "revert")
 MOVING = ("signs", "phases", "lag", "meter")

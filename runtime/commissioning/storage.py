@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import median
 
 from tidegate.config.site import Site
-from tidegate.runtime import paths
 from tidegate.runtime.commissioning.machine import COSTS, FIX, OK, Finding
+from tidegate.runtime.state import paths
 
 SYNCS = 20
 BETTER = "an SSD or eMMC instead of an SD card"
@@ -110,7 +110,8 @@ def versions() -> Finding:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             found[name] = "missing"
-    from tidegate.ext import image, loop, shared
+    from tidegate.ext.abi import image, shared
+    from tidegate.ext.cycle import loop
 
     missing = [extra for extra, module in EXTRAS.items() if importlib.util.find_spec(module) is None]
     values: dict[str, object] = {**found, "python": platform.python_version(), "extras_missing": missing}

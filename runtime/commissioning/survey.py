@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tidegate.hal import maps
-from tidegate.runtime.commissioning.answers import Answers, SetupError
-from tidegate.runtime.tools.buses import RegisterReader, open_can
+from tidegate.runtime.commissioning.prompts import Answers, SetupError
+from tidegate.runtime.tools.open_bus import RegisterReader, open_can
 from tidegate.runtime.tools.scan import FoundBms, FoundDevice, fitting_bms, listen, scan_serial
 
 EXIT_NOTHING = 69  # EX_UNAVAILABLE: nobody answers

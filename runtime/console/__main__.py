@@ -10,14 +10,14 @@ import sys
 import time
 from pathlib import Path
 
-from tidegate.runtime.client import Client
+from tidegate.runtime.api.blocking_client import Client
 from tidegate.runtime.console.commands import grammar
 from tidegate.runtime.console.flow import Place
-from tidegate.runtime.console.line import Line, LineError, SerialLine, TerminalLine, open_serial
-from tidegate.runtime.console.plant import Plant
 from tidegate.runtime.console.session import Session
+from tidegate.runtime.console.site_state import Plant
+from tidegate.runtime.console.transport import Line, LineError, SerialLine, TerminalLine, open_serial
 from tidegate.runtime.console.users import Lock, Users
-from tidegate.runtime.paths import private_folder
+from tidegate.runtime.state.paths import private_folder
 
 TURN_S = 0.1
 AGAIN_S = 2.0  # a port that is not there is looked for again

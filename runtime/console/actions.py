@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from tidegate.runtime.client import ClientError
+from tidegate.runtime.api.blocking_client import ClientError
 from tidegate.runtime.console.findings import active_faults, latched_faults
 from tidegate.runtime.console.flow import Flow, Live, Refusal, Wait, gateway_words
 from tidegate.runtime.console.grammar import GrammarError, seconds, watts

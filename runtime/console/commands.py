@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidegate.config.site import SiteError
 from tidegate.runtime.console import actions, login
+from tidegate.runtime.console.bus_views import bus_lines, latency_lines
 from tidegate.runtime.console.flow import Flow, Live, Refusal, Terminal
 from tidegate.runtime.console.grammar import Form, Grammar, GrammarError, seconds
 from tidegate.runtime.console.login import Named, confirm
@@ -20,7 +21,6 @@ from tidegate.runtime.console.views import (
     watch_lines,
     why_lines,
 )
-from tidegate.runtime.console.views_wire import bus_lines, latency_lines
 
 if TYPE_CHECKING:
     from tidegate.runtime.console.session import Session

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.runtime.console.plant import Plant
+from tidegate.runtime.console.site_state import Plant
 from tidegate.runtime.console.text import age, number, power
 
 NEVER, GOOD, HELD, STALE, INVALID = range(5)

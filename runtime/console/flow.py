@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tidegate.runtime.client import ClientError
+from tidegate.runtime.api.blocking_client import ClientError
 
 if TYPE_CHECKING:
     from tidegate.runtime.console.session import Session

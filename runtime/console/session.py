@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
-from tidegate.runtime import wire
-from tidegate.runtime.client import ClientError
+from tidegate.runtime.api import messages
+from tidegate.runtime.api.blocking_client import ClientError
 from tidegate.runtime.console.editor import Editor, Line
 from tidegate.runtime.console.flow import (
     COLUMNS_MIN,
@@ -26,9 +26,9 @@ from tidegate.runtime.console.flow import (
     gateway_words,
 )  # fmt: skip
 from tidegate.runtime.console.grammar import Grammar, GrammarError
-from tidegate.runtime.console.keys import Key, Keys
-from tidegate.runtime.console.plant import Plant
+from tidegate.runtime.console.key_codes import Key, Keys
 from tidegate.runtime.console.screen import Screen
+from tidegate.runtime.console.site_state import Plant
 from tidegate.runtime.console.text import clean
 from tidegate.runtime.console.users import Lock, Seat, User, UserError, Users
 
@@ -214,7 +214,7 @@ class Session:
         """Whether the present user has the role; "" needs no login."""
         if not role:
             return True
-        return self.user is not None and wire.ROLES.index(self.user.role) >= wire.ROLES.index(role)
+        return self.user is not None and messages.ROLES.index(self.user.role) >= messages.ROLES.index(role)
 
     @property
     def who(self) -> str:
@@ -464,7 +464,7 @@ class Session:
         if token in ("POINT", "PATTERN"):
             return self.plant.names
         if token == "ROLE":
-            return wire.ROLES
+            return messages.ROLES
         if token == "USER" and self.user is not None:
             try:
                 return list(self.users.all())

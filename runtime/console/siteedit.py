@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.config.compile import compile_site
-from tidegate.config.lines import HEADER, KEY, line_of
 from tidegate.config.site import Site, SiteError, parse_site, read_site_text
-from tidegate.runtime import store
+from tidegate.config.toml_lines import HEADER, KEY, line_of
+from tidegate.runtime.state import atomic_file
 
 WORD = re.compile(r"[A-Za-z0-9 _./:+-]{1,128}")
 
@@ -146,12 +146,12 @@ class Staged:
         Raises SiteError when somebody else has changed the file meanwhile, OSError when the disk refuses; then the old
         one stands. A loss of power at any moment leaves the old file or the new one, whole.
         """
-        store.sweep(self.path.parent, self.path.name)
+        atomic_file.sweep(self.path.parent, self.path.name)
         if read_site_text(self.path) != self.old:
             raise SiteError(str(self.path), ["was changed by somebody else meanwhile; config drop, then begin again"])
         mode = self.path.stat().st_mode & 0o777
-        store.replace(previous(self.path), self.old.encode(), mode)
-        store.replace(self.path, self.text.encode(), mode)
+        atomic_file.replace(previous(self.path), self.old.encode(), mode)
+        atomic_file.replace(self.path, self.text.encode(), mode)
         self.old = self.text
 
 

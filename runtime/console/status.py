@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from tidegate.runtime.console.findings import active_faults, fault_row, findings, latched_faults
-from tidegate.runtime.console.plant import Plant
+from tidegate.runtime.console.site_state import Plant
 from tidegate.runtime.console.text import bar, clean, labelled, micro, number, plain_power, power, wrapped
 
 WIDTH = 79
@@ -16,7 +16,7 @@ ALARMS_SHOWN = 4
 STALE_S = 3.0
 QUIET_W = 50.0
 
-# Why the setpoint is what it is, for each reason of ext/image.h, with the figure that it is about.
+# Why the setpoint is what it is, for each reason of ext/abi/image.h, with the figure that it is about.
 WORDS = {
     "gate": "the safety gate let less through than was asked",
     "envelope": "the units cannot do more now",

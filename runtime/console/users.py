@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tidegate.runtime import store, wire
+from tidegate.runtime.api import messages
+from tidegate.runtime.state import atomic_file
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,15}")
 PASSWORD_MIN = 8
@@ -61,7 +62,7 @@ class Users:
         self.path = folder / "users.json"
         self.cost = cost
         self._nobody = User("", "read", _salt(), "", cost)
-        store.sweep(folder, self.path.name)
+        atomic_file.sweep(folder, self.path.name)
 
     def all(self) -> dict[str, User]:
         """Users by name; read anew each time, so that a removed one is gone at once."""
@@ -76,7 +77,7 @@ class Users:
             found = {}
             for name, row in raw["users"].items():
                 user = User(name=name, **row)
-                if NAME.fullmatch(name) is None or user.role not in wire.ROLES:
+                if NAME.fullmatch(name) is None or user.role not in messages.ROLES:
                     raise ValueError(name)
                 found[name] = user
             return found
@@ -90,7 +91,7 @@ class Users:
         for name, user in sorted(users.items()):
             rows[name] = {key: value for key, value in asdict(user).items() if key != "name"}
         try:
-            store.replace(self.path, json.dumps({"schema": 1, "users": rows}, indent=1).encode())
+            atomic_file.replace(self.path, json.dumps({"schema": 1, "users": rows}, indent=1).encode())
         except OSError as why:
             raise UserError(f"{self.path}: {why.strerror}; nothing was changed") from None
 
@@ -104,8 +105,8 @@ class Users:
         """Add a user, or give one a new role and password."""
         if NAME.fullmatch(name) is None:
             raise UserError("a name has 1 to 16 of a-z, 0-9, _ and -, and begins with a letter")
-        if role not in wire.ROLES:
-            raise UserError(f"role {role!r}: expected one of {', '.join(wire.ROLES)}")
+        if role not in messages.ROLES:
+            raise UserError(f"role {role!r}: expected one of {', '.join(messages.ROLES)}")
         if len(password) < PASSWORD_MIN:
             raise UserError(f"a password has at least {PASSWORD_MIN} characters")
         if password.lower() == name:
@@ -172,7 +173,7 @@ class Lock:
     def _keep(self) -> None:
         # A disk that is full must not let anybody guess for ever: what is in memory counts all the same.
         with contextlib.suppress(OSError):
-            store.replace(self.path, str(self.failures).encode())
+            atomic_file.replace(self.path, str(self.failures).encode())
 
 
 class Seat:

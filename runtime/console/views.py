@@ -5,9 +5,9 @@ import math
 import time
 from typing import Any
 
-from tidegate.runtime import wire
+from tidegate.runtime.api import messages
 from tidegate.runtime.console.findings import active_faults, fault_row, findings, latched_faults
-from tidegate.runtime.console.plant import Plant
+from tidegate.runtime.console.site_state import Plant
 from tidegate.runtime.console.status import why_words
 from tidegate.runtime.console.text import age, clean, labelled, number, plot, power, table, wrapped
 
@@ -109,7 +109,7 @@ def point_lines(plant: Plant, pattern: str) -> list[str]:
     rows = []
     for name in names:
         point = plant.now.points.get(name)
-        quality = wire.QUALITIES[point.quality] if point is not None and point.quality < 5 else "?"
+        quality = messages.QUALITIES[point.quality] if point is not None and point.quality < 5 else "?"
         value = number(point.value if point is not None else None, plant.unit_of(name))
         shown = quality if quality == "good" else quality.upper()
         rows.append((name, value, shown, age(plant.now.age_ms(name))))
@@ -125,7 +125,7 @@ def watch_lines(plant: Plant, names: list[str]) -> list[str]:
     for name in names:
         seen = [value for _, value in plant.past(name, 60.0) if math.isfinite(value)]
         spread = f"{number(min(seen))} to {number(max(seen))}" if seen else ""
-        quality = wire.QUALITIES[plant.now.quality(name)]
+        quality = messages.QUALITIES[plant.now.quality(name)]
         mark = "" if quality == "good" else quality.upper()
         value = number(plant.now.value(name), plant.unit_of(name))
         lines.append(f"{name:<{width}}  {value:>12}  {mark:<7}  minute: {spread}"[:WIDTH].rstrip())

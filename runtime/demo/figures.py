@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from tidegate.runtime.carbon import plots
-from tidegate.runtime.carbon.attribution import RESIDUAL
-from tidegate.runtime.carbon.sums import Sums
+from tidegate.runtime.carbon.engine.attribution import RESIDUAL
+from tidegate.runtime.carbon.report.totals import Sums
+from tidegate.runtime.charts import charts
 from tidegate.runtime.demo.runs import LiveRun, WholeRun
 
 WIDTH = 860
@@ -21,17 +21,17 @@ def _minutes(t_s: np.ndarray) -> np.ndarray:
 def grid_power(run: WholeRun) -> str:
     """Grid import with and without the cabinet, least and most of each bin, and the limit."""
     t_s = run.series["t_s"]
-    with plots.styled():
-        made, axes = plots.figure(WIDTH, 300)
-        t, top = plots.binned(t_s, run.series["load_w"], BINS, "max")
-        _, low = plots.binned(t_s, run.series["load_w"], BINS, "min")
-        axes.fill_between(_minutes(t), low / 1e3, top / 1e3, color=plots.WITHOUT, alpha=0.75, lw=0.8, step="post",
+    with charts.styled():
+        made, axes = charts.figure(WIDTH, 300)
+        t, top = charts.binned(t_s, run.series["load_w"], BINS, "max")
+        _, low = charts.binned(t_s, run.series["load_w"], BINS, "min")
+        axes.fill_between(_minutes(t), low / 1e3, top / 1e3, color=charts.WITHOUT, alpha=0.75, lw=0.8, step="post",
                           label="without the cabinet")  # fmt: skip
-        t, top = plots.binned(t_s, run.series["grid_max_w"], BINS, "max")
-        _, low = plots.binned(t_s, run.series["grid_min_w"], BINS, "min")
-        axes.fill_between(_minutes(t), low / 1e3, top / 1e3, color=plots.GRID, alpha=0.85, lw=0.8, step="post",
+        t, top = charts.binned(t_s, run.series["grid_max_w"], BINS, "max")
+        _, low = charts.binned(t_s, run.series["grid_min_w"], BINS, "min")
+        axes.fill_between(_minutes(t), low / 1e3, top / 1e3, color=charts.GRID, alpha=0.85, lw=0.8, step="post",
                           label="with the cabinet")  # fmt: skip
-        axes.axhline(run.limit_w / 1e3, color=plots.LIMIT, lw=1.4, ls=(0, (5, 3)))
+        axes.axhline(run.limit_w / 1e3, color=charts.LIMIT, lw=1.4, ls=(0, (5, 3)))
         axes.annotate(
             f"limit {run.limit_w / 1e3:g} kW",
             (1.0, run.limit_w / 1e3),
@@ -39,28 +39,28 @@ def grid_power(run: WholeRun) -> str:
             xytext=(0, 4),
             textcoords="offset points",
             ha="right",
-            color=plots.LIMIT,
+            color=charts.LIMIT,
         )
         axes.set(xlabel="minutes", ylabel="grid import, kW", xlim=(0, t_s[-1] / 60), ylim=(0, None))
         axes.legend(loc="lower right", ncols=2)
-        return plots.svg(made, "Grid import with and without the cabinet")
+        return charts.svg(made, "Grid import with and without the cabinet")
 
 
 def battery(run: WholeRun) -> str:
     """Battery power and state of charge."""
     t_s = run.series["t_s"]
-    with plots.styled():
-        made, (power, soc) = plots.figure(WIDTH, 330, 2, (3, 2))
-        t, top = plots.binned(t_s, run.series["ess_w"], BINS, "max")
-        _, low = plots.binned(t_s, run.series["ess_w"], BINS, "min")
-        power.fill_between(_minutes(t), np.minimum(low, 0) / 1e3, np.maximum(top, 0) / 1e3, color=plots.BATTERY,
+    with charts.styled():
+        made, (power, soc) = charts.figure(WIDTH, 330, 2, (3, 2))
+        t, top = charts.binned(t_s, run.series["ess_w"], BINS, "max")
+        _, low = charts.binned(t_s, run.series["ess_w"], BINS, "min")
+        power.fill_between(_minutes(t), np.minimum(low, 0) / 1e3, np.maximum(top, 0) / 1e3, color=charts.BATTERY,
                            alpha=0.8, lw=0, step="post")  # fmt: skip
-        power.axhline(0, color=plots.MUTED, lw=0.8)
+        power.axhline(0, color=charts.MUTED, lw=0.8)
         power.set(ylabel="battery, kW\n+ discharge", xlim=(0, t_s[-1] / 60))
-        t, values = plots.binned(t_s, run.series["soc"], BINS, "mean")
-        soc.plot(_minutes(t), values * 100, color=plots.INK, lw=1.6)
+        t, values = charts.binned(t_s, run.series["soc"], BINS, "mean")
+        soc.plot(_minutes(t), values * 100, color=charts.INK, lw=1.6)
         soc.set(ylabel="state of charge, %", xlabel="minutes")
-        return plots.svg(made, "Battery power and state of charge")
+        return charts.svg(made, "Battery power and state of charge")
 
 
 def reasons(run: WholeRun) -> str:
@@ -68,61 +68,61 @@ def reasons(run: WholeRun) -> str:
     t_s, codes = run.series["t_s"], run.series["reason"].astype(int)
     seconds = np.bincount(codes[codes >= 0], minlength=len(run.reasons)) * run.row_s
     shown = [code for code in range(len(run.reasons)) if seconds[code] > 0]
-    with plots.styled():
-        made, axes = plots.figure(WIDTH, 46 + 26 * len(shown))
+    with charts.styled():
+        made, axes = charts.figure(WIDTH, 46 + 26 * len(shown))
         for row, code in enumerate(reversed(shown)):
             edges = np.flatnonzero(np.diff(np.concatenate(([0], (codes == code).astype(int), [0]))))
             spans = [(t_s[a] / 60, (b - a) * run.row_s / 60) for a, b in zip(edges[::2], edges[1::2], strict=True)]
             axes.broken_barh(spans, (row - 0.36, 0.72), color=_reason_colour(run.reasons[code]), lw=0)
             axes.annotate(f"{seconds[code] / 60:.1f} min", (1, row), xycoords=("axes fraction", "data"), xytext=(4, -3),
-                          textcoords="offset points", color=plots.MUTED, annotation_clip=False)  # fmt: skip
+                          textcoords="offset points", color=charts.MUTED, annotation_clip=False)  # fmt: skip
         axes.set_yticks(range(len(shown)), [run.reasons[code] for code in reversed(shown)])
         axes.set(xlabel="minutes", xlim=(0, t_s[-1] / 60), ylim=(-0.6, len(shown) - 0.4))
         axes.grid(axis="y", visible=False)
-        return plots.svg(made, "Binding reason over time")
+        return charts.svg(made, "Binding reason over time")
 
 
 def _reason_colour(name: str) -> str:
     return {
-        "peak limit": plots.BATTERY, "connection limit": plots.LIMIT, "recharge band": plots.COOLING,
-        "recentre": plots.PV, "rest": plots.WITHOUT, "gate": plots.LIMIT, "blind": plots.LIMIT,
-    }.get(name, plots.GRID)  # fmt: skip
+        "peak limit": charts.BATTERY, "connection limit": charts.LIMIT, "recharge band": charts.COOLING,
+        "recentre": charts.PV, "rest": charts.WITHOUT, "gate": charts.LIMIT, "blind": charts.LIMIT,
+    }.get(name, charts.GRID)  # fmt: skip
 
 
 def close_up(run: WholeRun) -> str:
     """The steepest steps at full resolution: load, grid and setpoint."""
     t_s = run.close_up["t_s"]
-    with plots.styled():
-        made, (grid, ess) = plots.figure(WIDTH, 330, 2, (3, 2))
-        grid.step(t_s, run.close_up["load_w"] / 1e3, where="post", color=plots.WITHOUT, lw=1.6, label="load")
-        grid.step(t_s, run.close_up["grid_w"] / 1e3, where="post", color=plots.GRID, lw=1.2, label="grid")
-        grid.axhline(run.limit_w / 1e3, color=plots.LIMIT, lw=1.2, ls=(0, (5, 3)))
+    with charts.styled():
+        made, (grid, ess) = charts.figure(WIDTH, 330, 2, (3, 2))
+        grid.step(t_s, run.close_up["load_w"] / 1e3, where="post", color=charts.WITHOUT, lw=1.6, label="load")
+        grid.step(t_s, run.close_up["grid_w"] / 1e3, where="post", color=charts.GRID, lw=1.2, label="grid")
+        grid.axhline(run.limit_w / 1e3, color=charts.LIMIT, lw=1.2, ls=(0, (5, 3)))
         grid.set(ylabel="kW", xlim=(t_s[0], t_s[-1]))
         grid.legend(loc="lower right", ncols=2)
-        ess.step(t_s, run.close_up["setpoint_w"] / 1e3, where="post", color=plots.INK, lw=1.0, label="setpoint")
-        ess.step(t_s, run.close_up["ess_w"] / 1e3, where="post", color=plots.BATTERY, lw=1.4, label="battery")
+        ess.step(t_s, run.close_up["setpoint_w"] / 1e3, where="post", color=charts.INK, lw=1.0, label="setpoint")
+        ess.step(t_s, run.close_up["ess_w"] / 1e3, where="post", color=charts.BATTERY, lw=1.4, label="battery")
         ess.set(ylabel="battery, kW", xlabel="seconds")
         ess.legend(loc="lower right", ncols=2)
-        return plots.svg(made, "The steepest minute of the trace")
+        return charts.svg(made, "The steepest minute of the trace")
 
 
 def histogram(buckets: Sequence[tuple[int, int]], what: str, marks: dict[str, float]) -> str:
     """A log-log histogram of durations. buckets : (lower edge in ns, count); marks : name -> us."""
     rows = [(max(edge, 1) / 1e3, count) for edge, count in buckets if count]
-    with plots.styled():
-        made, axes = plots.figure(WIDTH, 220)
+    with charts.styled():
+        made, axes = charts.figure(WIDTH, 220)
         if rows:
             edges = np.array([edge for edge, _ in rows])
             counts = np.array([count for _, count in rows], dtype=float)
-            axes.bar(edges, counts, width=edges * 0.031, align="edge", color=plots.GRID, lw=0)
+            axes.bar(edges, counts, width=edges * 0.031, align="edge", color=charts.GRID, lw=0)
             axes.set(xscale="log", yscale="log", xlabel=f"{what}, us", ylabel="cycles")
             for name, value in marks.items():
                 if value > 0:
-                    axes.axvline(value, color=plots.LIMIT if name == "max" else plots.INK, lw=1, ls=(0, (2, 2)))
+                    axes.axvline(value, color=charts.LIMIT if name == "max" else charts.INK, lw=1, ls=(0, (2, 2)))
                     axes.annotate(f"{name} {value:.3g}", (value, 1), xycoords=("data", "axes fraction"),
                                   xytext=(3, -10 if name != "p99" else -22), textcoords="offset points",
-                                  color=plots.MUTED, fontsize=9)  # fmt: skip
-        return plots.svg(made, f"Histogram of {what}")
+                                  color=charts.MUTED, fontsize=9)  # fmt: skip
+        return charts.svg(made, f"Histogram of {what}")
 
 
 def pue(bodies: Sequence[dict[str, Any]], kinds: dict[str, str]) -> str:
@@ -136,23 +136,23 @@ def pue(bodies: Sequence[dict[str, Any]], kinds: dict[str, str]) -> str:
         rest += sum(body["loss_mwh"].values())
         ratio.append(rest / it if it else np.nan)
         factor.append(body["factors"]["grid"]["ug_per_kwh"] / 1e6)
-    with plots.styled():
-        made, (top, low) = plots.figure(WIDTH, 260, 2)
+    with charts.styled():
+        made, (top, low) = charts.figure(WIDTH, 260, 2)
         width = bodies[0]["length_s"] / 60 * 0.92
-        top.bar(minutes, ratio, width=width, align="edge", color=plots.IT, lw=0)
+        top.bar(minutes, ratio, width=width, align="edge", color=charts.IT, lw=0)
         top.set(ylabel="interim PUE", ylim=(1.0, max(1.2, float(np.nanmax(ratio)) * 1.02)))
-        low.bar(minutes, factor, width=width, align="edge", color=plots.COOLING, lw=0)
+        low.bar(minutes, factor, width=width, align="edge", color=charts.COOLING, lw=0)
         low.set(ylabel="grid, g/kWh", xlabel="minutes, one bar a booked period")
-        return plots.svg(made, "Interim PUE and grid factor of each period")
+        return charts.svg(made, "Interim PUE and grid factor of each period")
 
 
 def energy_flow(sums: Sums) -> str:
     """Sankey of energy, kWh."""
-    left = [(name, mwh / 1e6, plots.colour(name)) for name, mwh in sorted(sums.inflow_mwh.items())]
-    left += [(f"{name} discharge", mwh / 1e6, plots.BATTERY) for name, mwh in sorted(sums.discharge_mwh.items())]
-    right = [(name, mwh / 1e6, plots.colour(name)) for name, mwh in sums.outflow_mwh.items() if mwh]
-    right += [(f"{name} charge", mwh / 1e6, plots.BATTERY) for name, mwh in sorted(sums.charge_mwh.items())]
-    return plots.sankey(left, right, unit="kWh", title="Energy by flow", middle="site bus", digits=2)
+    left = [(name, mwh / 1e6, charts.colour(name)) for name, mwh in sorted(sums.inflow_mwh.items())]
+    left += [(f"{name} discharge", mwh / 1e6, charts.BATTERY) for name, mwh in sorted(sums.discharge_mwh.items())]
+    right = [(name, mwh / 1e6, charts.colour(name)) for name, mwh in sums.outflow_mwh.items() if mwh]
+    right += [(f"{name} charge", mwh / 1e6, charts.BATTERY) for name, mwh in sorted(sums.charge_mwh.items())]
+    return charts.sankey(left, right, unit="kWh", title="Energy by flow", middle="site bus", digits=2)
 
 
 def carbon_flow(sums: Sums) -> str:
@@ -160,12 +160,12 @@ def carbon_flow(sums: Sums) -> str:
     from_stock = (
         sum(sums.outflow_ug.values()) + sum(sums.charge_ug.values()) - sum(sums.inflow_ug.values()) - sums.created_ug
     )
-    left = [(name, ug / 1e9, plots.colour(name)) for name, ug in sorted(sums.inflow_ug.items())]
-    left.append(("from the battery", from_stock / 1e9, plots.BATTERY))
-    left.append(("unknown", sums.created_ug / 1e9, plots.OTHER))
-    right = [(name, ug / 1e9, plots.colour(name)) for name, ug in sums.outflow_ug.items()]
-    right += [(f"{name} charge", ug / 1e9, plots.BATTERY) for name, ug in sorted(sums.charge_ug.items())]
-    return plots.sankey(left, right, unit="kg", title="Carbon by flow", middle="site bus", digits=3)
+    left = [(name, ug / 1e9, charts.colour(name)) for name, ug in sorted(sums.inflow_ug.items())]
+    left.append(("from the battery", from_stock / 1e9, charts.BATTERY))
+    left.append(("unknown", sums.created_ug / 1e9, charts.OTHER))
+    right = [(name, ug / 1e9, charts.colour(name)) for name, ug in sums.outflow_ug.items()]
+    right += [(f"{name} charge", ug / 1e9, charts.BATTERY) for name, ug in sorted(sums.charge_ug.items())]
+    return charts.sankey(left, right, unit="kg", title="Carbon by flow", middle="site bus", digits=3)
 
 
 def all_of(whole: WholeRun, live: LiveRun | None, sums: Sums) -> dict[str, str]:
@@ -186,4 +186,4 @@ def all_of(whole: WholeRun, live: LiveRun | None, sums: Sums) -> dict[str, str]:
     return found
 
 
-assert RESIDUAL in plots.COLOURS
+assert RESIDUAL in charts.COLOURS

@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from tidegate.ext import program, shared
+from tidegate.ext.abi import program, shared
 from tidegate.runtime.gateway.app import Gateway
 
 PRIORITY = -5  # nice

@@ -12,21 +12,22 @@ from zoneinfo import ZoneInfo
 
 import zmq
 
-from tidegate.ext import shared
-from tidegate.runtime import recording, wire
-from tidegate.runtime.gateway.desk import EXPORT, IMPORT, Desk, Held
-from tidegate.runtime.gateway.guarded import Guarded
-from tidegate.runtime.gateway.kept import LeaseFile
+from tidegate.ext.abi import shared
+from tidegate.runtime import recording
+from tidegate.runtime.api import messages
+from tidegate.runtime.api.curve_keys import Roles, folder_of, server_keys
+from tidegate.runtime.gateway.command_handler import EXPORT, IMPORT, Desk, Held
+from tidegate.runtime.gateway.guard_events import Guarded
+from tidegate.runtime.gateway.journal_writer import Recorder
+from tidegate.runtime.gateway.lease_file import LeaseFile
 from tidegate.runtime.gateway.peers import Bucket, Peer, Peers
-from tidegate.runtime.gateway.planner import Billing, Planner
-from tidegate.runtime.gateway.recorder import Recorder
+from tidegate.runtime.gateway.plan_table import Billing, Planner
 from tidegate.runtime.gateway.records import Records
+from tidegate.runtime.gateway.requests import Server
 from tidegate.runtime.gateway.retention import Retention
-from tidegate.runtime.gateway.serve import Server
 from tidegate.runtime.gateway.zap import Zap, curve, loopback
-from tidegate.runtime.journal import Journal, Record
-from tidegate.runtime.keys import Roles, folder_of, server_keys
-from tidegate.runtime.latches import Latched, LatchFile, told
+from tidegate.runtime.state.journal import Journal, Record
+from tidegate.runtime.state.latches import Latched, LatchFile, told
 
 TURN_MESSAGES = 32  # of one socket before the other work has its turn
 CPU_SHARE = 0.2  # of one core that requests may take; the rest waits in the kernel, peer by peer
@@ -47,7 +48,7 @@ class Sockets:
         self.api = context.socket(zmq.ROUTER)
         for socket in (self.stream, self.api):
             socket.setsockopt(zmq.LINGER, 0)
-            socket.setsockopt(zmq.MAXMSGSIZE, wire.COMMAND_BYTES_MAX)
+            socket.setsockopt(zmq.MAXMSGSIZE, messages.COMMAND_BYTES_MAX)
             socket.setsockopt(zmq.HANDSHAKE_IVL, 1000)
             socket.setsockopt(zmq.BACKLOG, 16)
             socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
@@ -348,9 +349,9 @@ class Gateway:
             self._head_ns = now_ns
             self._publish(
                 "head",
-                wire.encode(
+                messages.encode(
                     {
-                        "v": wire.WIRE_VERSION,
+                        "v": messages.WIRE_VERSION,
                         "kind": "head",
                         "site": self.records.site,
                         "boot": self.records.boot,
@@ -399,7 +400,7 @@ class Gateway:
                 return
             record = self.records.meter(picture)
             self.recorder.put(
-                "meter", Record(self.boot, picture.number, record["utc_ns"], picture.number, wire.encode(record))
+                "meter", Record(self.boot, picture.number, record["utc_ns"], picture.number, messages.encode(record))
             )
             self.meter_next += 1
 
@@ -438,7 +439,7 @@ class Gateway:
             self._tell("core", name, detail)
 
     def _put_event(self, record: dict[str, Any], source: int) -> None:
-        self.recorder.put("event", Record(self.boot, self.event_seq, record["utc_ns"], source, wire.encode(record)))
+        self.recorder.put("event", Record(self.boot, self.event_seq, record["utc_ns"], source, messages.encode(record)))
         self.event_seq += 1
 
     def _put_jobs(self, jobs: list[dict[str, Any]], by: str) -> int:
@@ -446,7 +447,7 @@ class Gateway:
         seq, self._job_next = self._job_next, self._job_next + 1
         record = self.records.head("job", seq, self.memory.cycle, time.monotonic_ns())
         record.update(peer=by, jobs=jobs)
-        self.recorder.put("job", Record(self.boot, seq, record["utc_ns"], seq, wire.encode(record)))
+        self.recorder.put("job", Record(self.boot, seq, record["utc_ns"], seq, messages.encode(record)))
         return seq
 
     def _tell(self, event: str, name: str, detail: str, **more: Any) -> None:
@@ -490,7 +491,7 @@ class Gateway:
                 continue
             if picture is None:
                 return
-            self._publish("snapshot", wire.encode(self.records.snapshot(picture, self._loop)))
+            self._publish("snapshot", messages.encode(self.records.snapshot(picture, self._loop)))
             self.snapshot_next += 1
             self.snapshots_sent += 1
 

@@ -4,7 +4,7 @@ import collections
 import re
 from dataclasses import dataclass, field
 
-from tidegate.runtime import wire
+from tidegate.runtime.api import messages as wire
 
 # libzmq gives the address of a peer on a UNIX socket as host:uid:gid:pid, from the kernel's own SO_PEERCRED.
 CREDENTIALS = re.compile(r":(\d+):(\d+):(\d+)$")

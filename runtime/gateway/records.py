@@ -4,8 +4,8 @@ import math
 import time
 from typing import Any
 
-from tidegate.ext import image, shared
-from tidegate.runtime import wire
+from tidegate.ext.abi import image, shared
+from tidegate.runtime.api import messages
 
 METER_UNITS = ("Wh", "Ws", "s", "W")
 CLOCK_AGE_NS = 500_000_000  # offset to UTC is asked for again after this
@@ -73,7 +73,7 @@ class Records:
         """The part that all records share."""
         utc_ns = self.clock.utc_ns(t_ns)
         return {
-            "v": wire.WIRE_VERSION, "kind": kind, "site": self.site, "boot": self.boot, "seq": seq, "cycle": cycle,
+            "v": messages.WIRE_VERSION, "kind": kind, "site": self.site, "boot": self.boot, "seq": seq, "cycle": cycle,
             "t_ns": t_ns, "utc_ns": utc_ns, "utc_sync": self.clock.sync, "program": self.program,
         }  # fmt: skip
 
@@ -88,7 +88,9 @@ class Records:
         """The record of one second: energies, integrals, seconds covered, powers, soc."""
         record = self.head("meter", picture.number, picture.cycle, picture.t_ns)
         values, qualities = picture.values, picture.qualities
-        record["points"] = {self.names[i]: (wire.number(values[i], qualities[i]), qualities[i]) for i in self.metered}
+        record["points"] = {
+            self.names[i]: (messages.number(values[i], qualities[i]), qualities[i]) for i in self.metered
+        }
         return record
 
     def snapshot(self, picture: shared.Picture, loop: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgpack
 
-from tidegate.runtime.journal import Journal, Record
+from tidegate.runtime.state.journal import Journal, Record
 
 QUARTER_S = 900
 SAMPLES_AGE_NS = 35 * 86_400 * 10**9

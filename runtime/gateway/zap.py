@@ -11,7 +11,7 @@ from typing import Any
 import zmq
 from zmq.utils import z85
 
-from tidegate.runtime.keys import Roles
+from tidegate.runtime.api.curve_keys import Roles
 
 DOMAIN = b"tidegate"
 ENDPOINT = "inproc://zeromq.zap.01"

@@ -12,14 +12,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tidegate.ext import program, recorder
-from tidegate.runtime.client import Client, ClientError, NoAnswer
-from tidegate.runtime.recording.file import write
-from tidegate.runtime.recording.whole import RecordingError
+from tidegate.ext.abi import program
+from tidegate.ext.cycle import recorder
+from tidegate.runtime.api.blocking_client import Client, ClientError, NoAnswer
+from tidegate.runtime.recording.integrity import RecordingError
+from tidegate.runtime.recording.recording_file import write
 
 AFTER_S = 2.0  # what follows a fault belongs to it
 AGAIN_S = 60.0  # between two recordings that nobody asked for
-REACTION_RAMP = 3  # enum reaction of ext/safety.h: from here on a fault takes power away
+REACTION_RAMP = 3  # enum reaction of ext/safety/safety.h: from here on a fault takes power away
 NICE = 10
 
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tidegate.ext import program
-from tidegate.ext.image import MODES_BY_NUMBER, REASONS_BY_NUMBER, fixed_points
-from tidegate.ext.loop import Core
-from tidegate.ext.replay import Replay
-from tidegate.ext.shared import Picture, Shared
+from tidegate.ext.abi import program
+from tidegate.ext.abi.image import MODES_BY_NUMBER, REASONS_BY_NUMBER, fixed_points
+from tidegate.ext.abi.shared import Picture, Shared
+from tidegate.ext.cycle.loop import Core
+from tidegate.ext.record.replay import Replay
 
 COMPARED = (
     "site.setpoint_w",

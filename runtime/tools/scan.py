@@ -10,7 +10,7 @@ import can
 from tidegate.hal import maps, sunspec
 from tidegate.hal.decode import decode_frame, decode_registers
 from tidegate.hal.map_schema import DeviceMap, Point
-from tidegate.runtime.tools.buses import RegisterReader
+from tidegate.runtime.tools.open_bus import RegisterReader
 
 CHAIN_MAX = 40  # models in a chain; more means that we read something else
 VOLTS = (80.0, 300.0)  # a phase of any grid

@@ -57,7 +57,7 @@ def valid(endpoint: str, rate: str, seconds: str) -> None:
 
 def listen(endpoint: str, seconds: str) -> None:
     """Count snapshots and those that are missing."""
-    from tidegate.runtime.client import Client
+    from tidegate.runtime.api.blocking_client import Client
 
     got, end = 0, time.monotonic() + float(seconds)
     with Client(endpoint, timeout_s=20) as client:

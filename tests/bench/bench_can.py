@@ -24,11 +24,11 @@ import can
 import cantools
 from can.interfaces.socketcan.socketcan import SocketcanBus
 
-from tidegate.ext import program as ext_program
-from tidegate.ext import realtime
-from tidegate.ext.can_view import Bus
-from tidegate.ext.loop import Core
-from tidegate.ext.shared import Shared
+from tidegate.ext.abi import program as ext_program
+from tidegate.ext.abi.shared import Shared
+from tidegate.ext.bus.can_view import Bus
+from tidegate.ext.cycle import realtime
+from tidegate.ext.cycle.loop import Core
 from tidegate.hal import canbus
 
 DBC = Path(__file__).parent.parent / "data" / "can" / "foxbms.dbc"

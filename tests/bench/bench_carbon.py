@@ -15,23 +15,23 @@ from pathlib import Path
 
 import msgpack
 
-from tidegate.runtime.carbon.account import Accountant
-from tidegate.runtime.carbon.booking import BookedPeriod, FlowPeriod
-from tidegate.runtime.carbon.factors import Factors, Series, Step
+from tidegate.runtime.api.blocking_client import Client
+from tidegate.runtime.api.connection import unpack
+from tidegate.runtime.carbon.engine.account import Accountant
+from tidegate.runtime.carbon.engine.booking import BookedPeriod, FlowPeriod
+from tidegate.runtime.carbon.engine.topology import nodes_of
+from tidegate.runtime.carbon.factors.series import Factors, Series, Step
 from tidegate.runtime.carbon.jobs.settle import settle
 from tidegate.runtime.carbon.jobs.work import Work
-from tidegate.runtime.carbon.ledger import Ledger
-from tidegate.runtime.carbon.reports import write
-from tidegate.runtime.carbon.service import Sidecar, catch_up
-from tidegate.runtime.carbon.signing import sign, verify
-from tidegate.runtime.carbon.site import nodes_of
-from tidegate.runtime.client import Client
-from tidegate.runtime.device_key import DeviceKey
+from tidegate.runtime.carbon.ledger.ledger import Ledger
+from tidegate.runtime.carbon.ledger.signing import sign, verify
+from tidegate.runtime.carbon.report.write import write
+from tidegate.runtime.carbon.sidecar.service import Sidecar, catch_up
 from tidegate.runtime.gateway.app import Gateway
-from tidegate.runtime.journal import Journal, Record
-from tidegate.runtime.talk import unpack
+from tidegate.runtime.state.device_key import DeviceKey
+from tidegate.runtime.state.journal import Journal, Record
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "runtime" / "carbon" / "engine"))
 from conftest import FakeCore
 
 YEAR = 1_704_067_200  # 2024-01-01

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from tidegate.ext.control import Control
-from tidegate.ext.estimate import Estimate
+from tidegate.ext.control.corridor import Control
+from tidegate.ext.estimate.estimator import Estimate
 
 ROOT = Path(__file__).parent.parent.parent
 TRACE = ROOT / "config" / "demo" / "smc_h100_9node_unet3d_20240509_2s.csv"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.ext.fault_rig import Rig, running
+from tests.ext.safety.fault_rig import Rig, running
 
 
 def ns_each(count: int, call: Callable[[], object]) -> float:

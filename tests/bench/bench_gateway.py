@@ -28,10 +28,10 @@ import msgpack
 import zmq
 
 from tidegate.config.site import load_site
-from tidegate.ext.shared import Shared
-from tidegate.runtime import wire
-from tidegate.runtime.client import ClientError
-from tidegate.runtime.supervisor import Supervisor
+from tidegate.ext.abi.shared import Shared
+from tidegate.runtime.api import messages
+from tidegate.runtime.api.blocking_client import ClientError
+from tidegate.runtime.supervisor.supervisor import Supervisor
 
 ATTACK = str(Path(__file__).with_name("attack.py"))
 DEMO = Path(str(files("tidegate.config").joinpath("demo/site.toml")))
@@ -156,7 +156,7 @@ def fuzz(count: int = 10_000_000, seed: int = 1) -> None:
     ]
     findings = accepted = refused = 0
     began = time.monotonic()
-    parse = wire.parse
+    parse = messages.parse
     for number in range(count):
         how = number % 4
         if how == 0:
@@ -185,7 +185,7 @@ def fuzz(count: int = 10_000_000, seed: int = 1) -> None:
             power = getattr(request, "setpoint_w", 0.0)
             if not -1e9 <= power <= 1e9:
                 raise AssertionError(f"accepted {request}")
-        except wire.Refused:
+        except messages.Refused:
             refused += 1
         except BaseException as why:
             findings += 1

@@ -16,10 +16,10 @@ import threading
 import time
 from pathlib import Path
 
-from tidegate.ext import program as ext_program
-from tidegate.ext import realtime
-from tidegate.ext.loop import Core
-from tidegate.ext.shared import Shared
+from tidegate.ext.abi import program as ext_program
+from tidegate.ext.abi.shared import Shared
+from tidegate.ext.cycle import realtime
+from tidegate.ext.cycle.loop import Core
 
 PERIOD_US = 1000
 PRIORITY = 80

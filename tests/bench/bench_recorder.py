@@ -15,9 +15,9 @@ from pathlib import Path
 
 from tidegate.config.compile import compile_site
 from tidegate.config.site import load_site
-from tidegate.ext.recorder import Ring
+from tidegate.ext.cycle.recorder import Ring
 from tidegate.hal.sim.virtual import VirtualPlant
-from tidegate.runtime.recording import file as recordings
+from tidegate.runtime.recording import recording_file as recordings
 
 MIB = 64.0  # what a site has if it says nothing
 TEN_MINUTES_S = 600.0

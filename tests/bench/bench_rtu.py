@@ -24,11 +24,11 @@ import tty
 from pathlib import Path
 from typing import Any
 
-from tidegate.ext import program as ext_program
-from tidegate.ext import realtime
-from tidegate.ext.loop import Core
-from tidegate.ext.port import Port
-from tidegate.ext.shared import Shared
+from tidegate.ext.abi import program as ext_program
+from tidegate.ext.abi.shared import Shared
+from tidegate.ext.bus.port import Port
+from tidegate.ext.cycle import realtime
+from tidegate.ext.cycle.loop import Core
 
 HERE = Path(__file__).resolve().parent
 BAUD = 115200

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tidegate.config.plan import REQUEST_BYTES, char_ns, gap_ns, port_plan, transaction_ns
+from tidegate.config.poll_plan import REQUEST_BYTES, char_ns, gap_ns, port_plan, transaction_ns
 from tidegate.config.site import Device, Serial
 from tidegate.hal import maps
 

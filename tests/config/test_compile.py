@@ -8,7 +8,7 @@ import pytest
 
 from tidegate.config.compile import compile_site
 from tidegate.config.site import Site, SiteError, load_site, parse_site
-from tidegate.ext import program
+from tidegate.ext.abi import program
 
 DEMO = files("tidegate.config").joinpath("demo/site.toml")
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from tidegate.config.faults import as_markdown, default_table, load_faults, read_table
-from tidegate.ext.faults import FAULT_IDS
-from tidegate.ext.gate import REACTIONS
+from tidegate.ext.safety.diagnosis import FAULT_IDS
+from tidegate.ext.safety.gate import REACTIONS
 
 TEXT = files("tidegate.config").joinpath("faults.toml").read_text(encoding="utf-8")
 

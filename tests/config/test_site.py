@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.config.check import check
 from tidegate.config.compile import compile_site
 from tidegate.config.schema import schema_text
 from tidegate.config.site import EXIT_CONTENT, EXIT_PLAN, EXIT_UNREADABLE, SiteError, load_site, parse_site
+from tidegate.config.summary import check
 
 DEMO = files("tidegate.config").joinpath("demo/site.toml").read_text(encoding="utf-8")
 
@@ -309,7 +309,7 @@ def test_a_schedule_that_cannot_be_is_refused_with_the_remedy(tmp_path, rows, co
 
 
 def test_a_whole_week_of_slots_is_good_and_stands_in_the_description(tmp_path):
-    from tidegate.ext import program
+    from tidegate.ext.abi import program
 
     night = "setpoint_w = -5e3\nuntil_soc = 0.9\nforced = true"
     text = with_slots(("00:00", "07:00", night), ("07:00", "24:00", "peak_w_max = 4e4"),

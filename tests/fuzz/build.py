@@ -16,7 +16,7 @@ def build(name: str) -> ModuleType:
     """Cython and C compile tests/fuzz/<name>.pyx where it or a header changed; the result lies in build/fuzz."""
     source, out = HERE / f"{name}.pyx", ROOT / "build" / "fuzz"
     out.mkdir(parents=True, exist_ok=True)
-    inputs = [source, *sorted((ROOT / "ext").glob("*.pxd")), *sorted((ROOT / "ext").glob("*.h"))]
+    inputs = [source, *sorted((ROOT / "ext").rglob("*.pxd")), *sorted((ROOT / "ext").rglob("*.h"))]
     stamp = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()[:16]
     built = out / f"{name}_{stamp}" / (name + sysconfig.get_config_var("EXT_SUFFIX"))
     if not built.exists():

@@ -1,18 +1,18 @@
 /* tests/fuzz/fuzz_can.c: the CAN phases under libFuzzer, with AddressSanitizer and UndefinedBehaviorSanitizer.
  *
- * Takes the C that Cython made of ext/can.pyx into this file; its loop functions need no interpreter. The input makes
+ * Takes the C that Cython made of ext/bus/can.pyx into this file; its loop functions need no interpreter. The input makes
  * a table (rows as the program checker lets them through), then frames, classic and FD, through the queue and through
  * the receive batch, with times between. After each step what must always hold is checked.
  */
-#include "can.c"
+#include "bus/can.c"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#define P(name) __pyx_f_8tidegate_3ext_3can_##name
-typedef struct __pyx_t_8tidegate_3ext_3can_can_bus_t bus_t;
-typedef struct __pyx_t_8tidegate_3ext_3can_can_frame_stats_t id_stats_t;
+#define P(name) __pyx_f_8tidegate_3ext_3bus_3can_##name
+typedef struct __pyx_t_8tidegate_3ext_3bus_3can_can_bus_t bus_t;
+typedef struct __pyx_t_8tidegate_3ext_3bus_3can_can_frame_stats_t id_stats_t;
 
 static program_t program;
 static bus_t bus;

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from tests.runtime.console_rig import NAME, PASSWORD, USER, Desk  # noqa: E402
+from tests.runtime.console.console_rig import NAME, PASSWORD, USER, Desk  # noqa: E402
 
 BATCH = 1000
 PLAIN = bytes([*range(0x20, 0x7F), 0x0D, 0x0A, 0x08])

@@ -1,16 +1,16 @@
 /* tests/fuzz/fuzz_registers.c: registers to values and back under libFuzzer, with sanitizers.
  *
- * Takes the C that Cython made of ext/registers.pyx into this file. The input makes one block with rows as the program
+ * Takes the C that Cython made of ext/bus/registers.pyx into this file. The input makes one block with rows as the program
  * checker lets them through, and registers; then values for a command row. What is good must be in range, what is not
  * must change nothing, and what is written must read back within one step.
  */
-#include "registers.c"
+#include "bus/registers.c"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#define P(name) __pyx_f_8tidegate_3ext_9registers_##name
+#define P(name) __pyx_f_8tidegate_3ext_3bus_9registers_##name
 
 static program_t program;
 static point_t image[POINTS_MAX], before[POINTS_MAX];
@@ -43,7 +43,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
     /* What the module's start would fill from Python: powers of ten. */
     double ten = 1.0;
     for (int i = 0; i <= 10; i++, ten *= 10.0)
-        __pyx_v_8tidegate_3ext_9registers_TEN[i] = ten;
+        __pyx_v_8tidegate_3ext_3bus_9registers_TEN[i] = ten;
     input_t in = {bytes, bytes + size};
     memset(&done, 0, sizeof done);
     block_row_t *b = &program.blocks[0]; /* every other row stays as it was: empty */

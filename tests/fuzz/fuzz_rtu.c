@@ -1,18 +1,18 @@
 /* tests/fuzz/fuzz_rtu.c: the RTU engine under libFuzzer, with AddressSanitizer and UndefinedBehaviorSanitizer.
  *
- * Takes the C that Cython made of ext/rtu.pyx into this file, part_rtu_slaves.c the rest of the engine; neither needs an
+ * Takes the C that Cython made of ext/bus/rtu.pyx into this file, part_rtu_slave.c the rest of the engine; neither needs an
  * interpreter. The input makes a site
  * (rows as the program checker lets them through), then answers: honest ones, honest ones with a byte changed, raw
  * bytes, silence, at any time, and commands between. After each step what must always hold is checked.
  */
-#include "rtu.c"
+#include "bus/rtu.c"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-#define P(name) __pyx_f_8tidegate_3ext_3rtu_##name
-typedef struct __pyx_t_8tidegate_3ext_3rtu_rtu_t engine_t;
-typedef struct __pyx_t_8tidegate_3ext_3rtu_rtu_action_t action_t;
+#define P(name) __pyx_f_8tidegate_3ext_3bus_3rtu_##name
+typedef struct __pyx_t_8tidegate_3ext_3bus_3rtu_rtu_t engine_t;
+typedef struct __pyx_t_8tidegate_3ext_3bus_3rtu_rtu_action_t action_t;
 enum { WAIT = 0, SEND = 1, RECV = 2, BARS = 12 };
 
 static program_t program;
@@ -50,11 +50,11 @@ static int encode(const program_t *p, const command_row_t *row, double value, co
 extern void *part_timeout_of, *part_slave_ended, *part_suspect, *part_prove;
 /* What the module's start would fetch from its neighbours. */
 static void hand_over(void) {
-    *(void **)&__pyx_f_8tidegate_3ext_9registers_command_encode = (void *)encode;
-    *(void **)&__pyx_f_8tidegate_3ext_10rtu_slaves_timeout_of = part_timeout_of;
-    *(void **)&__pyx_f_8tidegate_3ext_10rtu_slaves_slave_ended = part_slave_ended;
-    *(void **)&__pyx_f_8tidegate_3ext_10rtu_slaves_suspect = part_suspect;
-    *(void **)&__pyx_f_8tidegate_3ext_10rtu_slaves_prove = part_prove;
+    *(void **)&__pyx_f_8tidegate_3ext_3bus_9registers_command_encode = (void *)encode;
+    *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_slave_timeout_of = part_timeout_of;
+    *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_slave_slave_ended = part_slave_ended;
+    *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_slave_suspect = part_suspect;
+    *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_slave_prove = part_prove;
 }
 
 static void make_block(input_t *in, uint16_t slave) {

@@ -11,11 +11,11 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING
 
-from tidegate.ext.port cimport (
+from tidegate.ext.bus.port cimport (
     DONE_OK, command_put, done_t, port_done_peek, port_done_pop, port_mail_init, port_mail_t,
 )
-from tidegate.ext.program cimport COMMAND_CONST, program_t
-from tidegate.ext.rtu cimport (
+from tidegate.ext.abi.program cimport COMMAND_CONST, program_t
+from tidegate.ext.bus.rtu cimport (
     RTU_BLOCK, RTU_RECV, RTU_SEND, crc16, rtu_action_t, rtu_bytes, rtu_init, rtu_next, rtu_sent, rtu_t,
 )
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tidegate.ext import program
+from tidegate.ext.abi import program
 
 MS = 1_000_000
 PER_SEED = 500_000

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import can
 import pytest
 
-from tidegate.ext.can_view import Bus
+from tidegate.ext.bus.can_view import Bus
 from tidegate.hal import bridge, canbus
 from tidegate.hal.bridge import Bridge
 from tidegate.hal.canbus import Keeper, Kept

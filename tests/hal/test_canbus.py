@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tidegate.ext.can_view import Bus
+from tidegate.ext.bus.can_view import Bus
 from tidegate.hal import canbus, canlink
 from tidegate.hal.canbus import Keeper, Kept
 

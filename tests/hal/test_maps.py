@@ -6,8 +6,8 @@ import pytest
 
 from tidegate.config.compile import can_field, register_field
 from tidegate.config.site import Device
-from tidegate.ext import program
-from tidegate.ext.can_view import Bus
+from tidegate.ext.abi import program
+from tidegate.ext.bus.can_view import Bus
 from tidegate.hal import maps
 from tidegate.hal.decode import decode_frame, decode_registers, frame_of
 from tidegate.hal.vocabulary import required, signals, unit_of
@@ -99,7 +99,7 @@ def test_compiled_can_decoder_agrees_with_the_vector(name, number):
 
 @pytest.mark.parametrize(("name", "number"), [v for v in VECTORS if maps.shipped(v[0]).bus == "serial"])
 def test_compiled_register_decoder_agrees_with_the_vector(name, number):
-    registers = pytest.importorskip("tidegate.ext.registers")
+    registers = pytest.importorskip("tidegate.ext.bus.registers")
     found, vector = vector_of(name, number)
     point = next(p for p in found.point if p.name == vector.point)
     blob, base = register_program(found, point)
@@ -295,7 +295,7 @@ def test_the_page_of_supported_devices_is_current():
 def test_checksum_names_are_those_of_the_decoder():
     from typing import get_args
 
-    from tidegate.ext.can_view import CRC_NAMES
+    from tidegate.ext.bus.can_view import CRC_NAMES
     from tidegate.hal.map_schema import Frame
 
     assert set(get_args(Frame.model_fields["crc"].annotation)) == set(CRC_NAMES)

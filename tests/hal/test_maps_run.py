@@ -8,7 +8,7 @@ import pytest
 
 from tidegate.config.compile import compile_site
 from tidegate.config.site import parse_site
-from tidegate.ext import program
+from tidegate.ext.abi import program
 from tidegate.hal import maps
 from tidegate.hal.sim.virtual import VirtualPlant
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tidegate.ext.rtu_view import histogram_edges
+from tidegate.ext.bus.rtu_view import histogram_edges
 from tidegate.hal.serial_line import quantile_ns, tune, turnaround_words
 
 

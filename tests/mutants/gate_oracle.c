@@ -1,4 +1,4 @@
-/* The gate a second time, written from ext/safety.h and docs/safety.md: slow, in one piece, in wide integers. Under seeded
+/* The gate a second time, written from ext/safety/safety.h and docs/safety.md: slow, in one piece, in wide integers. Under seeded
  * inputs that sit on every edge, both must say the same in every cycle: verdict, envelope, and all that is remembered.
  *
  * usage: gate_oracle SEED CYCLES            exit code 1 and the first difference, if there is one

@@ -1,4 +1,4 @@
-"""The safety gate with every mutant in one text, and with every decision's truth recorded: ext/safety.c, rewritten.
+"""The safety gate with every mutant in one text, and with every decision's truth recorded: safety.c, rewritten.
 
 `mutated()` gives C in which a global `mutant` chooses one change; 0 is the gate as it is. `recorded()` gives C that
 tells `heard_truth()` the truth of each condition of each decision that has more than one. Contracts are comments and
@@ -16,7 +16,7 @@ from pathlib import Path
 from pycparser import c_ast, c_generator, c_parser
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "ext" / "safety.c"
+SOURCE = ROOT / "ext" / "safety" / "safety.c"
 
 # The compiler's own headers hold more than C; the gate needs these of them.
 STDINT = """
@@ -107,7 +107,7 @@ class Writer(c_generator.CGenerator):
         self.source = source
 
     def whole(self) -> str:
-        parts = ['#include "safety.h"', self.head()]
+        parts = ['#include "safety/safety.h"', self.head()]
         for node in parsed(self.source).ext:
             if str(node.coord.file).endswith(self.source.name) and not isinstance(node, c_ast.StaticAssert):
                 parts.append(self.visit(node) + ("" if isinstance(node, c_ast.FuncDef) else ";"))

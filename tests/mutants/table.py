@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from tests.ext import fault_rig, mode_rig, test_faults, test_scenarios
+from tests.ext.safety import fault_rig, mode_rig, test_diagnosis, test_scenarios
 from tidegate.config import faults
 from tidegate.config.faults import FaultRow
 
@@ -16,21 +16,21 @@ NUMBERS = ("threshold", "floor", "debounce_ms", "debounce_ms_max", "derate_permi
 # A step for a number that is 0, or that counts things, by its unit.
 STEP = {"K": 0.5, "V": 0.01, "frames": 1.0}
 OWN = {
-    "soc_jump": test_faults.test_a_jump_of_the_state_of_charge_derates_for_ten_seconds,
-    "soc_drift": test_faults.test_a_state_of_charge_that_parts_from_counted_energy_is_told,
-    "meter_stuck": test_faults.test_a_meter_that_stands_still_while_the_converter_moves_is_stuck,
-    "loop_pause": test_faults.test_a_pause_of_the_controller_sends_to_zero,
-    "request_invalid": test_faults.test_a_request_that_is_no_number_is_told,
-    "latches_lost": test_faults.test_latches_that_nobody_can_read_hold_the_unit_until_acknowledged,
+    "soc_jump": test_diagnosis.test_a_jump_of_the_state_of_charge_derates_for_ten_seconds,
+    "soc_drift": test_diagnosis.test_a_state_of_charge_that_parts_from_counted_energy_is_told,
+    "meter_stuck": test_diagnosis.test_a_meter_that_stands_still_while_the_converter_moves_is_stuck,
+    "loop_pause": test_diagnosis.test_a_pause_of_the_controller_sends_to_zero,
+    "request_invalid": test_diagnosis.test_a_request_that_is_no_number_is_told,
+    "latches_lost": test_diagnosis.test_latches_that_nobody_can_read_hold_the_unit_until_acknowledged,
 }
 BY_CASE = (
-    test_faults.test_a_row_acts_in_its_time_with_its_reaction,
-    test_faults.test_a_row_stays_away_just_short_of_its_edge,
-    test_faults.test_a_row_clears_in_its_time,
-    test_faults.test_a_latched_row_trips_until_acknowledged_and_armed,
-    test_faults.test_a_flapping_row_latches_at_its_number,
+    test_diagnosis.test_a_row_acts_in_its_time_with_its_reaction,
+    test_diagnosis.test_a_row_stays_away_just_short_of_its_edge,
+    test_diagnosis.test_a_row_clears_in_its_time,
+    test_diagnosis.test_a_latched_row_trips_until_acknowledged_and_armed,
+    test_diagnosis.test_a_flapping_row_latches_at_its_number,
 )
-LEVELS = test_faults.test_a_level_is_over_only_beyond_its_hysteresis
+LEVELS = test_diagnosis.test_a_level_is_over_only_beyond_its_hysteresis
 IN_MODES = (
     test_scenarios.test_a_row_acts_and_clears_in_its_time_in_every_mode,
     test_scenarios.test_a_row_stays_away_just_short_of_its_edge_in_every_mode,
@@ -88,8 +88,8 @@ def arguments(test: Callable[..., None]) -> Iterator[dict[str, Any]]:
 def judges(row: str) -> Iterator[tuple[Callable[..., None], dict[str, Any]]]:
     """The tests that are about a row, the quick ones first."""
     for test in (
-        test_faults.test_no_row_may_be_slower_than_its_hazard_allows,
-        test_faults.test_the_times_of_a_row_are_those_that_its_cases_expect,
+        test_diagnosis.test_no_row_may_be_slower_than_its_hazard_allows,
+        test_diagnosis.test_the_times_of_a_row_are_those_that_its_cases_expect,
     ):
         yield test, {"ident": row}
     for test in BY_CASE:

@@ -27,7 +27,7 @@ def oracle(folder: Path, gate: str, *flags: str) -> list[str]:
 
 
 def test_gate_and_oracle_agree_in_every_cycle(tmp_path: Path) -> None:
-    oracle(tmp_path, (ROOT / "ext" / "safety.c").read_text(), "-O2", "-Wall", "-Wextra")
+    oracle(tmp_path, (ROOT / "ext" / "safety" / "safety.c").read_text(), "-O2", "-Wall", "-Wextra")
 
 
 def test_the_rewritten_gate_is_the_gate_while_no_mutant_is_chosen(tmp_path: Path) -> None:

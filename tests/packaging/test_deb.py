@@ -28,22 +28,22 @@ STAND_IN = (
 )
 LATCH = """
 import pathlib
-from tidegate.ext.faults import FAULT_IDS
-from tidegate.runtime.latches import Latched, LatchFile
+from tidegate.ext.safety.diagnosis import FAULT_IDS
+from tidegate.runtime.state.latches import Latched, LatchFile
 row = FAULT_IDS.index("temp_high_trip")
 LatchFile(pathlib.Path("{state}"), ["cabinet"]).write([Latched(1 << row, row)])
 """
 # As `commission` does: root wrote the file, the service's user changes it.
 CHANGE = """
 import pathlib
-from tidegate.runtime.commissioning.files import replace
+from tidegate.runtime.commissioning.new_file import replace
 site = pathlib.Path("/etc/tidegate/hall.toml")
 replace(site, site.read_text() + "# commissioned\\n")
 """
 USER = """
 import pathlib
 from tidegate.runtime.console.users import Users
-from tidegate.runtime.paths import private_folder
+from tidegate.runtime.state.paths import private_folder
 Users(private_folder(pathlib.Path("{state}/console"), 0o700)).put("mara", "maintain", "three tides a day")
 """
 

@@ -1,8 +1,8 @@
 """Is the proof awake? Each planted fault must make it fail.
 
 Run: make prove, or python tests/proof/planted.py [--only N]
-A fault is planted in a copy of ext/safety.c, and the function that it sits in is proved again. Exit code 1 if any fault
-goes unnoticed.
+A fault is planted in a copy of ext/safety/safety.c, and the function that it sits in is proved again. Exit code 1 if
+any fault goes unnoticed.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SOURCE = HERE.parents[1] / "ext" / "safety.c"
+SOURCE = HERE.parents[1] / "ext" / "safety" / "safety.c"
 
 FAULTS = [  # what it is, function proved, text in safety.c, text planted
     ("a limit that does not limit", "within", "        return low_end;", "        return x;"),

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Prove the contracts of ext/safety.c with Frama-C/WP and Z3; prints the number of goals, fails unless all are proved.
+# Prove the contracts of ext/safety/safety.c with Frama-C/WP and Z3; prints the number of goals, fails unless all are proved.
 #
 # usage: prove.sh [FILE]     FILE is safety.c or a copy of it with a planted fault
 # Needs the Debian packages frama-c-base, why3 and z3; installs nothing.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-file=${1:-$root/ext/safety.c}
+file=${1:-$root/ext/safety/safety.c}
 functions=${FUNCTIONS:-}
 seconds=${SECONDS_PER_GOAL:-3600} # only a safeguard: tests/proof/z3 bounds each try by steps
 for tool in frama-c why3 z3; do

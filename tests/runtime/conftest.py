@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tidegate.ext import program, shared
-from tidegate.runtime.client import Client
+from tidegate.ext.abi import program, shared
+from tidegate.runtime.api.blocking_client import Client
 from tidegate.runtime.gateway.app import Gateway
 
 DEVICE_POINTS = [

@@ -15,19 +15,19 @@ RUNS = {
     "conserved": (
         "10^5 site-days: 0 micrograms off, equal to plain fractions",
         {"CARBON_DAYS": "100000"},
-        ["tests/runtime/test_carbon_attribution.py"],
+        ["tests/runtime/carbon/engine/test_attribution.py"],
         "",
     ),
     "kills": (
         "kill -9 at 1,000 points of booking, SQLite and PostgreSQL",
         {"CARBON_KILLS": "1000"},
-        ["tests/runtime/test_carbon_databases.py"],
+        ["tests/runtime/carbon/ledger/test_databases.py"],
         "kill_9",
     ),
     "flips": (
         "one bit flipped, 10,000 times in the ledger, 2,000 times in a report",
         {"CARBON_FLIPS": "10000"},
-        ["tests/runtime/test_carbon_signing.py", "tests/runtime/test_carbon_reports.py"],
+        ["tests/runtime/carbon/ledger/test_signing.py", "tests/runtime/carbon/report/test_write.py"],
         "flip or changed_anywhere",
     ),
 }

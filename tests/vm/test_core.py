@@ -9,9 +9,10 @@ from pathlib import Path
 import can
 import pytest
 
-from tidegate.ext import program, realtime
-from tidegate.ext.loop import Core
-from tidegate.ext.shared import Shared
+from tidegate.ext.abi import program
+from tidegate.ext.abi.shared import Shared
+from tidegate.ext.cycle import realtime
+from tidegate.ext.cycle.loop import Core
 from tidegate.hal import canbus, canlink
 from tidegate.hal.canbus import Keeper, Kept
 

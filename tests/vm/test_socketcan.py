@@ -17,7 +17,7 @@ from pathlib import Path
 import can
 import pytest
 
-from tidegate.ext.can_view import Bus
+from tidegate.ext.bus.can_view import Bus
 from tidegate.hal import canbus, canlink
 from tidegate.hal.canbus import Keeper, Kept
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import serial
 
-from tidegate.ext import program
-from tidegate.ext.port import Port
-from tidegate.ext.rtu_view import crc
+from tidegate.ext.abi import program
+from tidegate.ext.bus.port import Port
+from tidegate.ext.bus.rtu_view import crc
 
 MS = 1_000_000
 OURS, THEIRS = "/dev/ttyS1", "/dev/ttyS2"

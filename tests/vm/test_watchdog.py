@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.runtime.watchdogs import Board, WatchdogError
+from tidegate.runtime.supervisor.watchdogs import Board, WatchdogError
 
 STATE = Path("/sys/class/watchdog/watchdog0/state")
 

@@ -32,9 +32,9 @@ import numpy as np
 
 from tidegate.config.compile import compile_site
 from tidegate.config.site import load_site, parse_site
-from tidegate.ext import shared
-from tidegate.ext.control import Control
-from tidegate.ext.image import REASONS_BY_NUMBER as REASONS
+from tidegate.ext.abi import shared
+from tidegate.ext.abi.image import REASONS_BY_NUMBER as REASONS
+from tidegate.ext.control.corridor import Control
 from tidegate.hal.sim.virtual import VirtualPlant
 
 S = 10**9

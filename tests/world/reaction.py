@@ -13,7 +13,7 @@ import sys
 import campaign
 import numpy as np
 
-from tidegate.ext.program import describe
+from tidegate.ext.abi.program import describe
 from tidegate.hal.sim.virtual import VirtualPlant
 
 A_RUN = 25  # events in one run of the world

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import campaign
 
-from tidegate.ext import shared
-from tidegate.ext.loop import Core
-from tidegate.ext.recorder import Ring
-from tidegate.ext.replay import Replay
-from tidegate.ext.shared import PlanRow, Shared
+from tidegate.ext.abi import shared
+from tidegate.ext.abi.shared import PlanRow, Shared
+from tidegate.ext.cycle.loop import Core
+from tidegate.ext.cycle.recorder import Ring
+from tidegate.ext.record.replay import Replay
 from tidegate.hal.sim.virtual import VirtualPlant
 
 S = 10**9

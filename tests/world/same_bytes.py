@@ -37,7 +37,10 @@ def build(level: str, flags: list[str] | None = None) -> Path:
     ext = folder / "tidegate" / "ext"
     ext.mkdir(parents=True, exist_ok=True)
     links = {folder / "tidegate" / name: ROOT / name for name in ("config", "hal", "runtime")}
-    links |= {ext / path.name: path for path in (ROOT / "ext").glob("*.py")}
+    for path in (ROOT / "ext").rglob("*.py"):
+        link = ext / path.relative_to(ROOT / "ext")
+        link.parent.mkdir(exist_ok=True)
+        links[link] = path
     for link, target in links.items():
         if not link.is_symlink():
             link.symlink_to(target)
@@ -46,14 +49,15 @@ def build(level: str, flags: list[str] | None = None) -> Path:
     include = ["-I", sysconfig.get_paths()["include"], "-I", str(ROOT / "ext")]
 
     def compile_one(name: str, linked: tuple[str, ...]) -> None:
-        sources = [str(ROOT / "ext" / source) for source in (f"{name}.c", *linked)]
+        path = name.replace(".", "/")
+        sources = [str(ROOT / "ext" / source) for source in (f"{path}.c", *linked)]
         objects = []
         for source in sources:  # one call each, so that a compiler cache can help
-            objects.append(str(ext / f"{name}-{Path(source).stem}.o"))
+            objects.append(str(ext / f"{path}-{Path(source).stem}.o"))
             subprocess.run(
                 [*compiler, level, *FLAGS, *(flags or []), *include, "-c", source, "-o", objects[-1]], check=True
             )
-        subprocess.run([*compiler, "-shared", *objects, "-o", str(ext / f"{name}{suffix}"), "-lm"], check=True)
+        subprocess.run([*compiler, "-shared", *objects, "-o", str(ext / f"{path}{suffix}"), "-lm"], check=True)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(compile_one, *zip(*modules().items(), strict=True)))
@@ -63,7 +67,7 @@ def build(level: str, flags: list[str] | None = None) -> Path:
 def outcome(folder: Path, first: int, behind: int) -> list[dict]:
     """What the core of this folder does with these seeds."""
     code = (
-        "import json, sys; import campaign; from tidegate.ext import loop, world;"
+        "import json, sys; import campaign; from tidegate.ext.cycle import loop; from tidegate.ext.sim import world;"
         "assert all(m.__file__.startswith(sys.argv[1]) for m in (loop, world)), loop.__file__;"
         "keep = ('seed', 'sha256', 'checks', 'events', 'failed', 'cycles');"
         "runs = [campaign.run(seed) for seed in range(int(sys.argv[2]), int(sys.argv[3]))];"

@@ -8,9 +8,9 @@ import pytest
 
 from tidegate.config.compile import compile_site
 from tidegate.config.site import load_site
-from tidegate.ext.faults import FAULT_IDS
-from tidegate.ext.image import MODES_BY_NUMBER
-from tidegate.ext.shared import EVENT_NAMES
+from tidegate.ext.abi.image import MODES_BY_NUMBER
+from tidegate.ext.abi.shared import EVENT_NAMES
+from tidegate.ext.safety.diagnosis import FAULT_IDS
 from tidegate.hal.sim.virtual import VirtualPlant
 
 ORDER_MODE, ORDER_MANUAL = 0, 6

@@ -8,8 +8,8 @@ import pytest
 
 from tidegate.config.compile import compile_site
 from tidegate.config.site import load_site, parse_site
-from tidegate.ext import shared
-from tidegate.ext.image import REASONS_BY_NUMBER
+from tidegate.ext.abi import shared
+from tidegate.ext.abi.image import REASONS_BY_NUMBER
 from tidegate.hal.sim.virtual import VirtualPlant
 
 S = 10**9

@@ -8,7 +8,7 @@ import pytest
 
 from tidegate.config.compile import compile_site
 from tidegate.config.site import load_site, parse_site
-from tidegate.ext import program as ext_program
+from tidegate.ext.abi import program as ext_program
 from tidegate.hal.sim.virtual import VirtualPlant
 
 SITE = files("tidegate.config").joinpath("demo/site.toml")

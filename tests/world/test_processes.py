@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.ext.image import REASONS_BY_NUMBER
-from tidegate.runtime.supervisor import Supervisor
+from tidegate.ext.abi.image import REASONS_BY_NUMBER
+from tidegate.runtime.supervisor.supervisor import Supervisor
 
 DEMO = Path(str(files("tidegate.config").joinpath("demo/site.toml")))
 

@@ -15,11 +15,11 @@ from click.testing import CliRunner
 from mcap.reader import make_reader
 from mcap.writer import Writer
 
-from tidegate.ext import program
-from tidegate.runtime.cli import main
-from tidegate.runtime.recording import file as files
+from tidegate.ext.abi import program
+from tidegate.runtime.cli.main import main
+from tidegate.runtime.recording import recording_file as files
+from tidegate.runtime.recording.integrity import RecordingError, check
 from tidegate.runtime.recording.player import Player
-from tidegate.runtime.recording.whole import RecordingError, check
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "config" / "demo" / "site.toml"
@@ -281,7 +281,7 @@ def test_records_that_are_none_are_told_by_their_place(run, tmp_path):
 def test_a_ring_with_nothing_in_it_gives_no_file(run, tmp_path):
     import os
 
-    from tidegate.ext.recorder import Ring
+    from tidegate.ext.cycle.recorder import Ring
 
     fd = Ring.memfd(2)
     ring = Ring(fd, writable=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from tidegate.runtime.carbon.jobs.settle import DAY_S, settle
 from tidegate.runtime.carbon.jobs.work import LONGEST_S, Work, from_record, sort_out
-from tidegate.runtime.carbon.ledger import Ledger
+from tidegate.runtime.carbon.ledger.ledger import Ledger
 
 ASK = 256
 LATE_S = 3600  # how long a day waits for jobs that are pushed after its end, and how often it is settled again

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tidegate.runtime.carbon.engine.integers import share
 from tidegate.runtime.carbon.jobs.work import Work
-from tidegate.runtime.carbon.ledger import Ledger
-from tidegate.runtime.carbon.whole import share
+from tidegate.runtime.carbon.ledger.ledger import Ledger
 
 DAY_S = 86_400
 HOUR_S = 3600

@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Mapping
 
-from tidegate.runtime.carbon.factors import FactorError, parse_time
+from tidegate.runtime.carbon.factors.series import FactorError, parse_time
 from tidegate.runtime.carbon.jobs.work import JobError, Work, joules_mwh
 
 NEEDED = ("JobID", "Start", "End")

@@ -1,0 +1,166 @@
+/* ext/abi/image.h: what the controller knows about the plant, one row a signal.
+ *
+ * Owner of every name and number that crosses from the loop to the outside. A point is a row of the image; rows
+ * 0..SITE_POINTS-1 are the site's own, then UNIT_POINTS rows for each storage unit, then the rows of the device maps.
+ */
+#ifndef TIDEGATE_IMAGE_H
+#define TIDEGATE_IMAGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define IMAGE_LAYOUT_VERSION 2u
+
+#define POINTS_MAX 768 /* rows of the image */
+#define UNITS_MAX 16   /* storage units: one BMS and one PCS each */
+
+enum point_quality {
+    QUALITY_NEVER = 0, /* no reading yet; value is NaN */
+    QUALITY_GOOD = 1,
+    QUALITY_HELD = 2,    /* bridged for a bounded time */
+    QUALITY_STALE = 3,   /* older than the row's age_max_ns */
+    QUALITY_INVALID = 4, /* arrived but not believable; value keeps the last good one */
+};
+
+typedef struct {
+    double value;     /* in the unit that the signal's name ends in */
+    uint64_t t_ns;    /* CLOCK_MONOTONIC of the last valid advancing reading, 0 = never seen */
+    uint32_t quality; /* enum point_quality */
+    uint32_t changes; /* advancing readings so far */
+} point_t;
+_Static_assert(sizeof(point_t) == 24, "point_t crosses process borders; bump IMAGE_LAYOUT_VERSION");
+
+/* Points of the site, name and unit, in image order. Signs: grid + import, battery + discharge, PV + generation. */
+#define SITE_POINT_TABLE(X)                                                                              \
+    X(SITE_GRID_W, "site.grid_w", "W")                   /* at the connection point */                   \
+    X(SITE_LOAD_W, "site.load_w", "W")                   /* grid + ess + pv, all of the same age */      \
+    X(SITE_ESS_W, "site.ess_w", "W")                     /* all units, at the PCS terminals */           \
+    X(SITE_PV_W, "site.pv_w", "W")                                                                       \
+    X(SITE_REQUEST_W, "site.request_w", "W")             /* what the control wants, all units */         \
+    X(SITE_SETPOINT_W, "site.setpoint_w", "W")           /* what the gate let go, all units */           \
+    X(SITE_CORRIDOR_LO_W, "site.corridor_lo_w", "W")     /* remaining interval of battery power */       \
+    X(SITE_CORRIDOR_HI_W, "site.corridor_hi_w", "W")                                                     \
+    X(SITE_ENVELOPE_LO_W, "site.envelope_lo_w", "W")     /* what the units can do now */                 \
+    X(SITE_ENVELOPE_HI_W, "site.envelope_hi_w", "W")                                                     \
+    X(SITE_REASON, "site.reason", "enum")                /* enum reason: the binding one */              \
+    X(SITE_PREFERENCE, "site.preference", "enum")        /* enum reason: who picked inside the rest */   \
+    X(SITE_SHORTFALL_W, "site.shortfall_w", "W")         /* grid power above a limit not enforced */     \
+    X(SITE_MODE, "site.mode", "enum")                    /* enum mode */                                 \
+    X(SITE_DEMAND_W, "site.demand_w", "W")               /* mean import of the running window */         \
+    X(SITE_DEMAND_LEFT_S, "site.demand_left_s", "s")     /* left of the running window */                \
+    X(SITE_DEMAND_PEAK_W, "site.demand_peak_w", "W")     /* highest window of the billing period */      \
+    X(SITE_GRID_LIMIT_W, "site.grid_limit_w", "W")       /* import limit in force */                     \
+    X(SITE_GRID_IN_WS, "site.grid_in_ws", "Ws")          /* monotone integrals since core start */       \
+    X(SITE_GRID_OUT_WS, "site.grid_out_ws", "Ws")                                                        \
+    X(SITE_GRID_COVERED_S, "site.grid_covered_s", "s")                                                   \
+    X(SITE_GRID_MIN_W, "site.grid_min_w", "W")           /* of the last whole second */                  \
+    X(SITE_GRID_MAX_W, "site.grid_max_w", "W")                                                           \
+    X(SITE_LOAD_IN_WS, "site.load_in_ws", "Ws")                                                          \
+    X(SITE_LOAD_OUT_WS, "site.load_out_ws", "Ws")                                                        \
+    X(SITE_LOAD_COVERED_S, "site.load_covered_s", "s")                                                   \
+    X(SITE_LOAD_MIN_W, "site.load_min_w", "W")                                                           \
+    X(SITE_LOAD_MAX_W, "site.load_max_w", "W")                                                           \
+    X(SITE_ESS_IN_WS, "site.ess_in_ws", "Ws")            /* + discharge goes to in, charge to out */     \
+    X(SITE_ESS_OUT_WS, "site.ess_out_ws", "Ws")                                                          \
+    X(SITE_ESS_COVERED_S, "site.ess_covered_s", "s")                                                     \
+    X(SITE_ESS_MIN_W, "site.ess_min_w", "W")                                                             \
+    X(SITE_ESS_MAX_W, "site.ess_max_w", "W")                                                             \
+    X(SITE_PV_IN_WS, "site.pv_in_ws", "Ws")                                                              \
+    X(SITE_PV_OUT_WS, "site.pv_out_ws", "Ws")                                                            \
+    X(SITE_PV_COVERED_S, "site.pv_covered_s", "s")                                                       \
+    X(SITE_PV_MIN_W, "site.pv_min_w", "W")                                                               \
+    X(SITE_PV_MAX_W, "site.pv_max_w", "W")                                                               \
+    X(SITE_FAULT_BITS_LO, "site.fault_bits_lo", "bits")  /* faults 0..31 active, any unit */             \
+    X(SITE_FAULT_BITS_HI, "site.fault_bits_hi", "bits")  /* faults 32..63 */                             \
+    X(SITE_REACTION, "site.reaction", "enum")            /* enum reaction: the highest */                \
+    X(SITE_LOOP_ESCALATION, "site.loop_escalation", "enum") /* 0 none 1 derate 2 safe 3 silent */        \
+    X(SITE_UNENFORCED_BITS, "site.unenforced_bits", "bits") /* by enum reason: configured, not enforced */ \
+    X(SITE_HUNTING, "site.hunting", "enum")              /* 0 calm; else how far the request is damped */ \
+    X(SITE_CAN_STATE, "site.can_state", "enum")          /* worst bus: enum can_state of can.pxd */      \
+    X(SITE_CAN_UNSENT, "site.can_unsent", "count")       /* own frames in a row that nobody took */
+
+/* Points of each storage unit; the name is unitN.<this>. */
+#define UNIT_POINT_TABLE(X)                                                            \
+    X(UNIT_REQUEST_W, "request_w", "W")                                                \
+    X(UNIT_SETPOINT_W, "setpoint_w", "W")                                              \
+    X(UNIT_ENVELOPE_LO_W, "envelope_lo_w", "W")                                        \
+    X(UNIT_ENVELOPE_HI_W, "envelope_hi_w", "W")                                        \
+    X(UNIT_LIMIT_BITS, "limit_bits", "bits")     /* which limits bind the envelope */  \
+    X(UNIT_REACTION, "reaction", "enum")                                               \
+    X(UNIT_FAULT_BITS_LO, "fault_bits_lo", "bits")                                     \
+    X(UNIT_FAULT_BITS_HI, "fault_bits_hi", "bits")                                     \
+    X(UNIT_LATCH_BITS_LO, "latch_bits_lo", "bits")                                     \
+    X(UNIT_LATCH_BITS_HI, "latch_bits_hi", "bits")                                     \
+    X(UNIT_HEARTBEAT_OK, "heartbeat_ok", "bool")                                       \
+    X(UNIT_STATE, "state", "enum")               /* enum mode: the unit's own */        \
+    X(UNIT_FIRST_FAULT, "first_fault", "enum")   /* first-out cause, -1 none */        \
+    X(UNIT_STEP_TEST, "step_test", "enum")       /* at arming: 0 open, 1 passed, 2 failed */ \
+    X(UNIT_WRITE_WAIT_S, "write_wait_s", "s")    /* a setpoint waits so long for the PCS to take it */ \
+    X(UNIT_REVERT_S, "revert_s", "s")            /* the PCS's own watchdog, as measured */ \
+    X(UNIT_CONTACTOR_OPEN, "contactor_open", "bool") /* 1 = the BMS is asked to open */
+
+#define AS_ENUM(id, name, unit) id,
+enum site_point { SITE_POINT_TABLE(AS_ENUM) SITE_POINTS };
+enum unit_point { UNIT_POINT_TABLE(AS_ENUM) UNIT_POINTS };
+#undef AS_ENUM
+
+#define AS_NAME(id, name, unit) {name, unit},
+static const char *const SITE_POINT_NAMES[SITE_POINTS][2] __attribute__((unused)) = {SITE_POINT_TABLE(AS_NAME)};
+static const char *const UNIT_POINT_NAMES[UNIT_POINTS][2] __attribute__((unused)) = {UNIT_POINT_TABLE(AS_NAME)};
+#undef AS_NAME
+
+/* Image index of a unit's point. */
+#define UNIT_POINT(unit, which) (SITE_POINTS + (unit) * UNIT_POINTS + (which))
+
+/* Why a setpoint is what it is, strongest first; the order of the corridor. */
+#define REASON_TABLE(X)                                                                   \
+    X(REASON_GATE, "gate")                       /* the safety gate changed the request */ \
+    X(REASON_ENVELOPE, "envelope")               /* what the units can do now */           \
+    X(REASON_CONNECTION_LIMIT, "connection limit")                                        \
+    X(REASON_EXPORT_LIMIT, "export limit")                                                \
+    X(REASON_PHASE_LIMIT, "phase limit")                                                  \
+    X(REASON_CIRCUIT_LIMIT, "circuit limit")                                              \
+    X(REASON_BACKUP_RESERVE, "backup reserve")                                            \
+    X(REASON_DEMAND_WINDOW, "demand window")                                              \
+    X(REASON_PEAK_LIMIT, "peak limit")                                                    \
+    X(REASON_RAMP_LIMIT, "grid ramp limit")                                               \
+    X(REASON_RANGE_LIMIT, "dynamic range limit")                                          \
+    X(REASON_OSCILLATION, "oscillation damping")                                          \
+    X(REASON_RECHARGE_BAND, "recharge band")                                              \
+    X(REASON_SOC_BAND, "soc band")               /* the rest is kept for the limits */     \
+    X(REASON_FORCED, "forced charge or discharge")                                        \
+    X(REASON_LEASE, "lease")                                                              \
+    X(REASON_PLAN, "plan")                                                                \
+    X(REASON_SELF_CONSUMPTION, "self-consumption")                                        \
+    X(REASON_RECENTRE, "recentre")                                                        \
+    X(REASON_REST, "rest")                                                                \
+    X(REASON_BLIND, "blind")                     /* no believable grid meter */            \
+    X(REASON_STOPPED, "stopped")                                                          \
+    X(REASON_MANUAL, "manual")
+#define AS_ENUM(id, name) id,
+enum reason { REASON_TABLE(AS_ENUM) REASONS };
+#undef AS_ENUM
+#define AS_NAME(id, name) name,
+static const char *const REASON_NAMES[REASONS] __attribute__((unused)) = {REASON_TABLE(AS_NAME)};
+#undef AS_NAME
+
+/* What the site as a whole is doing. */
+#define MODE_TABLE(X) X(MODE_TRIPPED, "tripped") X(MODE_ARMING, "arming") X(MODE_READY, "ready") X(MODE_RUN, "run") \
+    X(MODE_DERATED, "derated") X(MODE_STOPPING, "stopping") X(MODE_OFF, "off") X(MODE_MANUAL, "manual")
+#define AS_ENUM(id, name) id,
+enum mode { MODE_TABLE(AS_ENUM) MODES };
+#undef AS_ENUM
+#define AS_NAME(id, name) name,
+static const char *const MODE_NAMES[MODES] __attribute__((unused)) = {MODE_TABLE(AS_NAME)};
+#undef AS_NAME
+
+/* Monotone integral of one power: a lost snapshot loses shape and never energy. */
+typedef struct {
+    double in_ws;     /* W s while the power was positive */
+    double out_ws;    /* W s while it was negative, counted positive */
+    double covered_s; /* time for which the power was known */
+    double min_w, max_w;           /* of the running second */
+    double last_min_w, last_max_w; /* of the last whole second */
+} integral_t;
+
+#endif

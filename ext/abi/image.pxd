@@ -1,0 +1,148 @@
+# ext/abi/image.pxd: contents page of image.pyx and of image.h, which owns the structs.
+from libc.math cimport isfinite
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "abi/image.h" nogil:
+    enum:
+        IMAGE_LAYOUT_VERSION
+        POINTS_MAX
+        UNITS_MAX
+
+    enum:
+        QUALITY_NEVER
+        QUALITY_GOOD
+        QUALITY_HELD
+        QUALITY_STALE
+        QUALITY_INVALID
+
+    ctypedef struct point_t:
+        double value
+        uint64_t t_ns
+        uint32_t quality
+        uint32_t changes
+
+    ctypedef struct integral_t:
+        double in_ws
+        double out_ws
+        double covered_s
+        double min_w, max_w
+        double last_min_w, last_max_w
+
+    enum:
+        SITE_GRID_W
+        SITE_LOAD_W
+        SITE_ESS_W
+        SITE_PV_W
+        SITE_REQUEST_W
+        SITE_SETPOINT_W
+        SITE_CORRIDOR_LO_W
+        SITE_CORRIDOR_HI_W
+        SITE_ENVELOPE_LO_W
+        SITE_ENVELOPE_HI_W
+        SITE_REASON
+        SITE_PREFERENCE
+        SITE_SHORTFALL_W
+        SITE_MODE
+        SITE_DEMAND_W
+        SITE_DEMAND_LEFT_S
+        SITE_DEMAND_PEAK_W
+        SITE_GRID_LIMIT_W
+        SITE_GRID_IN_WS
+        SITE_GRID_OUT_WS
+        SITE_GRID_COVERED_S
+        SITE_GRID_MIN_W
+        SITE_GRID_MAX_W
+        SITE_LOAD_IN_WS
+        SITE_LOAD_OUT_WS
+        SITE_LOAD_COVERED_S
+        SITE_LOAD_MIN_W
+        SITE_LOAD_MAX_W
+        SITE_ESS_IN_WS
+        SITE_ESS_OUT_WS
+        SITE_ESS_COVERED_S
+        SITE_ESS_MIN_W
+        SITE_ESS_MAX_W
+        SITE_PV_IN_WS
+        SITE_PV_OUT_WS
+        SITE_PV_COVERED_S
+        SITE_PV_MIN_W
+        SITE_PV_MAX_W
+        SITE_FAULT_BITS_LO
+        SITE_FAULT_BITS_HI
+        SITE_REACTION
+        SITE_LOOP_ESCALATION
+        SITE_UNENFORCED_BITS
+        SITE_HUNTING
+        SITE_CAN_STATE
+        SITE_CAN_UNSENT
+        SITE_POINTS
+
+    enum:
+        UNIT_REQUEST_W
+        UNIT_SETPOINT_W
+        UNIT_ENVELOPE_LO_W
+        UNIT_ENVELOPE_HI_W
+        UNIT_LIMIT_BITS
+        UNIT_REACTION
+        UNIT_FAULT_BITS_LO
+        UNIT_FAULT_BITS_HI
+        UNIT_LATCH_BITS_LO
+        UNIT_LATCH_BITS_HI
+        UNIT_HEARTBEAT_OK
+        UNIT_STATE
+        UNIT_FIRST_FAULT
+        UNIT_STEP_TEST
+        UNIT_WRITE_WAIT_S
+        UNIT_REVERT_S
+        UNIT_CONTACTOR_OPEN
+        UNIT_POINTS
+
+    enum:
+        REASON_GATE
+        REASON_ENVELOPE
+        REASON_CONNECTION_LIMIT
+        REASON_EXPORT_LIMIT
+        REASON_PHASE_LIMIT
+        REASON_CIRCUIT_LIMIT
+        REASON_BACKUP_RESERVE
+        REASON_DEMAND_WINDOW
+        REASON_PEAK_LIMIT
+        REASON_RAMP_LIMIT
+        REASON_RANGE_LIMIT
+        REASON_OSCILLATION
+        REASON_RECHARGE_BAND
+        REASON_SOC_BAND
+        REASON_FORCED
+        REASON_LEASE
+        REASON_PLAN
+        REASON_SELF_CONSUMPTION
+        REASON_RECENTRE
+        REASON_REST
+        REASON_BLIND
+        REASON_STOPPED
+        REASON_MANUAL
+        REASONS
+
+    enum:
+        MODE_TRIPPED
+        MODE_ARMING
+        MODE_READY
+        MODE_RUN
+        MODE_DERATED
+        MODE_STOPPING
+        MODE_OFF
+        MODE_MANUAL
+        MODES
+
+
+    const char *SITE_POINT_NAMES[SITE_POINTS][2]
+    const char *UNIT_POINT_NAMES[UNIT_POINTS][2]
+    const char *REASON_NAMES[REASONS]
+    const char *MODE_NAMES[MODES]
+
+
+# 1 = the point's value may be used.
+cdef inline bint believable(const point_t* image, int point) noexcept nogil:
+    return point >= 0 and (image[point].quality == QUALITY_GOOD or image[point].quality == QUALITY_HELD) and isfinite(
+        image[point].value)

@@ -1,0 +1,244 @@
+# ext/abi/program.pxd: contents page of program.pyx and of program.h, which owns the structs.
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from tidegate.ext.control.corridor cimport control_params_t
+from tidegate.ext.abi.image cimport UNITS_MAX, POINTS_MAX, integral_t, point_t
+from tidegate.ext.safety.gate cimport GATE_FAULTS_MAX, gate_fault_row_t, gate_limits_t
+
+
+cdef extern from "abi/program.h" nogil:
+    enum:
+        PROGRAM_MAGIC
+        PROGRAM_LAYOUT_VERSION
+        CAN_BUSES_MAX
+        CAN_FRAMES_MAX
+        CAN_FIELDS_MAX
+        CAN_TX_MAX
+        PORTS_MAX
+        SLAVES_MAX
+        BLOCKS_MAX
+        FIELDS_MAX
+        COMMANDS_MAX
+        BLOCK_REGS_MAX
+
+    ctypedef struct point_row_t:
+        char name[48]
+        char unit[12]
+        int32_t device
+        uint64_t age_max_ns
+
+    enum:
+        CAN_FRAME_FD
+        CAN_FRAME_MUX
+        CAN_FRAME_COUNTER
+        CAN_FRAME_CRC
+
+    ctypedef struct can_frame_row_t:
+        uint32_t id
+        uint8_t bus
+        uint8_t len_min, len_max
+        uint8_t flags
+        uint16_t field_first, field_count
+        uint16_t mux_start
+        uint8_t mux_length, mux_big_endian
+        uint16_t counter_start
+        uint8_t counter_length, counter_big_endian
+        uint8_t crc_kind, crc_byte
+        uint16_t pad
+        uint64_t period_ns
+
+    enum:
+        CAN_FIELD_SENTINEL
+        CAN_FIELD_ABS
+        CAN_FIELD_FLOAT
+        CAN_FIELD_MUXED
+        CAN_FIELD_ONE_OF
+
+    ctypedef struct can_field_row_t:
+        int16_t point
+        uint16_t start
+        uint8_t length
+        uint8_t big_endian
+        uint8_t is_signed
+        uint8_t flags
+        uint32_t mux_value
+        uint32_t mask
+        double scale, offset
+        double min, max
+        uint64_t sentinel
+
+    enum:
+        CAN_TX_ALWAYS
+        CAN_TX_HEARTBEAT
+
+    ctypedef struct can_tx_row_t:
+        uint32_t id
+        uint8_t bus, len
+        uint8_t kind
+        int8_t unit
+        uint8_t data[8]
+        uint64_t period_ns
+        int16_t counter_start
+        uint8_t counter_length
+        uint8_t has_open
+        uint8_t pad[4]
+        uint8_t open_data[8]
+
+    enum:
+        GAP_SPEC
+        GAP_CHARS
+        GAP_FIXED
+
+    ctypedef struct port_row_t:
+        char name[16]
+        uint32_t baud
+        uint8_t data_bits, stop_bits
+        char parity
+        uint8_t gap_rule
+        uint64_t gap_ns
+        uint16_t slave_first, slave_count
+        uint32_t flags
+
+    ctypedef struct slave_row_t:
+        uint8_t port, unit_id
+        int16_t device
+        uint32_t pad
+        uint64_t timeout_ns
+        uint64_t turnaround_ns
+        uint16_t block_first, block_count
+        uint16_t command_first, command_count
+
+    enum:
+        POLL_FAST
+        POLL_SLOW
+        POLL_ONCE
+
+    ctypedef struct block_row_t:
+        uint16_t slave
+        uint8_t function
+        uint8_t poll_class
+        uint16_t address, count
+        uint64_t period_ns
+        uint16_t field_first, field_count
+        uint32_t signature
+        uint16_t signature_offset, signature_word
+        uint32_t pad
+
+    enum:
+        FIELD_U16
+        FIELD_S16
+        FIELD_U32
+        FIELD_S32
+        FIELD_U64
+        FIELD_S64
+        FIELD_F32
+        FIELD_F64
+        FIELD_SUNSSF
+        FIELD_BITS
+
+    enum:
+        FIELD_SENTINEL
+        FIELD_LOW_WORD_FIRST
+        FIELD_BYTE_SWAP
+        FIELD_SF_POINT
+        FIELD_ACC
+        FIELD_ONE_OF
+        FIELD_IDENTITY
+
+    enum:
+        COMMAND_FLASH
+
+    ctypedef struct field_row_t:
+        int16_t point
+        uint16_t offset
+        uint8_t type
+        uint8_t flags
+        uint8_t bit_first, bit_count
+        int16_t sf_point
+        uint16_t pad[3]
+        double scale, offset_value
+        double min, max
+        uint64_t sentinel
+
+    enum:
+        COMMAND_CONST
+        COMMAND_SETPOINT_W
+        COMMAND_HEARTBEAT
+        COMMAND_STOP
+
+    ctypedef struct command_row_t:
+        uint16_t slave
+        uint8_t function
+        uint8_t kind
+        uint16_t address, count
+        uint8_t type
+        uint8_t flags
+        int8_t unit
+        uint8_t pad0
+        int16_t sf_point
+        int16_t readback_point
+        double scale
+        double value
+        uint64_t resend_ns
+
+    ctypedef struct unit_row_t:
+        char name[16]
+        int16_t soc, soh, pack_v, pack_a, temp_max_c, temp_min_c
+        int16_t charge_a_max, discharge_a_max, charge_v_max, discharge_v_min
+        int16_t charge_w_max, discharge_w_max
+        int16_t cell_v_max, cell_v_min
+        int16_t charge_ok, discharge_ok
+        int16_t alarm, warning
+        int16_t pcs_w, pcs_state, pcs_fault, pcs_hb
+        int16_t pcs_ready
+        int16_t dc_v, dc_a
+        int16_t identity[3]
+        int16_t pcs_revert_s
+        int16_t pad[3]
+        double energy_wh
+        double revert_measured_s
+        gate_limits_t gate
+
+    ctypedef struct site_points_t:
+        int16_t grid_w
+        int16_t grid_w_l[3]
+        int16_t pv_w
+        int16_t circuit_w[8]
+        int16_t grid_import_wh, grid_export_wh
+        int16_t pad[9]
+
+    ctypedef struct program_t:
+        uint32_t magic, layout_version, image_version, size
+        uint8_t sha256[32]
+        uint64_t period_ns
+        uint32_t snapshot_every
+        uint32_t n_points, n_units
+        uint32_t n_can_buses, n_can_frames, n_can_fields, n_can_tx
+        uint32_t n_ports, n_slaves, n_blocks, n_fields, n_commands
+        uint32_t describe_size
+        site_points_t site
+        control_params_t control
+        unit_row_t units[UNITS_MAX]
+        gate_fault_row_t faults[GATE_FAULTS_MAX]
+        point_row_t points[POINTS_MAX]
+        can_frame_row_t can_frames[CAN_FRAMES_MAX]
+        can_field_row_t can_fields[CAN_FIELDS_MAX]
+        can_tx_row_t can_tx[CAN_TX_MAX]
+        port_row_t ports[PORTS_MAX]
+        slave_row_t slaves[SLAVES_MAX]
+        block_row_t blocks[BLOCKS_MAX]
+        field_row_t fields[FIELDS_MAX]
+        command_row_t commands[COMMANDS_MAX]
+
+
+
+# Why a program is refused, as program_check returns it: PROGRAM_WHY(code) and PROGRAM_ROW(code).
+cdef enum program_why:
+    PROGRAM_OK = 0
+    BAD_SHORT, BAD_MAGIC, BAD_LAYOUT, BAD_IMAGE, BAD_SIZE, BAD_COUNT, BAD_PERIOD, BAD_TEXT, BAD_SITE, BAD_UNIT
+    BAD_POINT, BAD_FRAME, BAD_CAN_FIELD, BAD_CAN_TX, BAD_PORT, BAD_SLAVE, BAD_BLOCK, BAD_FIELD, BAD_COMMAND
+    BAD_CONTROL, BAD_GATE, BAD_FAULT
+    PROGRAM_WHYS
+
+# Verifies every index and bound of a program of `size` bytes, describe blob included; the hash is check()'s, in Python.
+# Returns 0, or why | row << 8. Reads nothing beyond `size`.
+cdef int program_check(const program_t* program, size_t size) noexcept nogil

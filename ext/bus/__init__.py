@@ -1,0 +1,1 @@
+"""Bytes to values and back: CAN frames, Modbus RTU, one thread a serial port."""

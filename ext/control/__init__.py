@@ -1,0 +1,1 @@
+"""What to do: the corridor, its policies, the preference, the split among units."""

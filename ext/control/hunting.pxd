@@ -1,0 +1,6 @@
+# ext/control/hunting.pxd: contents page of hunting.pyx.
+from tidegate.ext.control.corridor cimport control_params_t, hunting_t, plant_t
+
+# The request, slowed down for as long as battery and meter chase each other.
+cdef double calm(const control_params_t* params, const plant_t* plant, hunting_t* h, double wanted_w,
+                 double dt_s) noexcept nogil

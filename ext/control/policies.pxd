@@ -1,0 +1,57 @@
+# ext/control/policies.pxd: contents page of policies.pyx.
+from libc.math cimport INFINITY, fmax, fmin
+from libc.stdint cimport uint32_t
+
+from tidegate.ext.control.corridor cimport (
+    CIRCUITS_MAX, ORDER_DEMAND, control_params_t, control_state_t, orders_t, plant_t, policy_t,
+)
+
+
+cdef inline double import_limit(double value) noexcept nogil:
+    # fmax takes the number of the two: a limit that is none (NaN) means 0, less power and not more.
+    return fmax(value, 0.0)
+
+
+cdef inline double some(double value, double otherwise) noexcept nogil:
+    return value if value > 0.0 else otherwise
+
+
+cdef inline double demand_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil:
+    """Mean that a demand window may have by the utility's count; what has been paid for need not be shaved again."""
+    cdef double limit_w = some(params.demand_w_max, INFINITY)
+    if orders.flags & ORDER_DEMAND:
+        limit_w = fmin(limit_w, import_limit(orders.demand_w_max))
+    return fmax(limit_w, params.demand_ratchet * plant.demand_paid_w)
+
+
+cdef inline double circuit_need(const control_params_t* params, const plant_t* plant, int circuit) noexcept nogil:
+    """Power that the units behind a sub-meter must give at least; minus infinity where it has no limit."""
+    if not (plant.circuits_ok >> circuit & 1 and 0.0 < params.circuit_import_w_max[circuit] < INFINITY):
+        return -INFINITY
+    return plant.circuit_net_w[circuit] - params.circuit_import_w_max[circuit] + params.deadband_w
+
+
+cdef inline bint behind(const control_params_t* params, int circuit, uint32_t unit) noexcept nogil:
+    return <uint32_t>params.circuit_units[circuit] >> unit & 1
+
+
+# The policies, strongest first.
+cdef policy_t connection_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil
+cdef policy_t export_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil
+cdef policy_t phase_limit(const control_params_t* params, const plant_t* plant) noexcept nogil
+cdef policy_t circuit_limit(const control_params_t* params, const plant_t* plant) noexcept nogil
+cdef policy_t backup_reserve(const control_params_t* params, const plant_t* plant) noexcept nogil
+cdef policy_t demand_window(const control_params_t* params, const plant_t* plant, const orders_t* orders,
+                            const control_state_t* state, double hi_w) noexcept nogil
+cdef policy_t peak_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil
+cdef policy_t ramp_limit(const control_params_t* params, const plant_t* plant, const control_state_t* state,
+                         double dt_s) noexcept nogil
+cdef policy_t range_limit(const control_params_t* params, const plant_t* plant, const control_state_t* state) noexcept nogil
+cdef policy_t oscillation_damping(const control_params_t* params, const control_state_t* state,
+                                  double answer_w) noexcept nogil
+cdef policy_t recharge_band(const control_params_t* params, const plant_t* plant) noexcept nogil
+cdef policy_t soc_band(const control_params_t* params, const plant_t* plant) noexcept nogil
+
+# Memory of the dynamic range limit and of the damping, kept once a cycle.
+cdef void range_keep(const control_params_t* params, control_state_t* state, double grid_w, double dt_s) noexcept nogil
+cdef void band_pass(const control_params_t* params, const plant_t* plant, control_state_t* state, double dt_s) noexcept nogil

@@ -1,0 +1,232 @@
+"""The policies: each says which interval of battery power it accepts, and why; nothing else.
+
+Pure functions over the image of the plant, but for the two memories that the range limit and the damping need, which
+are kept by functions of their own. A policy knows neither its rank nor the others: that is the resolver's business.
+"""
+
+from libc.math cimport INFINITY, fabs, fmax, fmin, isfinite
+
+from tidegate.ext.control.corridor cimport *
+from tidegate.ext.abi.image cimport *
+
+
+cdef extern from *:
+    """
+    #define DEMAND_POWER_SHARE 0.9 /* of the discharge power that the wait for the window's end relies on */
+    #define DEMAND_ACT_SHARE 0.5   /* of the limit: the rest of a window is never left with less */
+    #define DEMAND_APPROACH_S 30.0 /* how fast the grid is led to what the rest may have */
+    #define DEMAND_END_S 2.0       /* the last seconds of a window are not divided by less */
+    #define TWO_PI 6.283185307179586
+    """
+    const double DEMAND_POWER_SHARE, DEMAND_ACT_SHARE, DEMAND_APPROACH_S, DEMAND_END_S, TWO_PI
+
+
+cdef inline policy_t import_below(double net_w, double limit_w, double aim_w, uint32_t reason) noexcept nogil:
+    """Discharge at least what net_w stands above the limit; aim_w below it, for the meter's last digit."""
+    cdef policy_t p
+    p.lo = net_w - limit_w + aim_w if isfinite(limit_w) else -INFINITY
+    p.hi = INFINITY
+    p.reason = reason
+    return p
+
+
+cdef policy_t connection_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil:
+    return import_below(
+        plant.net_w,
+        fmin(import_limit(params.connection_import_w_max), import_limit(orders.import_w_max)),
+        params.deadband_w,
+        REASON_CONNECTION_LIMIT,
+    )
+
+
+cdef policy_t export_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil:
+    cdef policy_t p
+    cdef double limit_w = fmin(import_limit(params.connection_export_w_max), import_limit(orders.export_w_max))
+    p.lo = -INFINITY
+    p.hi = plant.net_w + limit_w - params.deadband_w if isfinite(limit_w) else INFINITY
+    p.reason = REASON_EXPORT_LIMIT
+    return p
+
+
+cdef policy_t phase_limit(const control_params_t* params, const plant_t* plant) noexcept nogil:
+    """The worst phase decides; the battery's power falls on the phases by their shares."""
+    cdef policy_t p
+    cdef double share
+    cdef int phase
+    cdef bint thirds = not params.phase_share[0] + params.phase_share[1] + params.phase_share[2] > 0.0
+    p.lo = -INFINITY
+    p.hi = INFINITY
+    p.reason = REASON_PHASE_LIMIT
+    if not (0.0 < params.phase_import_w_max < INFINITY):
+        return p
+    for phase in range(PHASES_MAX):
+        share = 1.0 / 3.0 if thirds else params.phase_share[phase]
+        if plant.phases_ok >> phase & 1 and share > 0.0:
+            p.lo = fmax(p.lo, (plant.phase_net_w[phase] - params.phase_import_w_max + params.deadband_w) / share)
+    return p
+
+
+cdef policy_t circuit_limit(const control_params_t* params, const plant_t* plant) noexcept nogil:
+    """The total must allow what the units behind each sub-meter owe, whatever the others do to make up for it."""
+    cdef policy_t p
+    cdef double need, others_lo
+    cdef int circuit
+    cdef uint32_t unit
+    p.lo = -INFINITY
+    p.hi = INFINITY
+    p.reason = REASON_CIRCUIT_LIMIT
+    for circuit in range(CIRCUITS_MAX):
+        need = circuit_need(params, plant, circuit)
+        if need == -INFINITY:
+            continue
+        others_lo = 0.0
+        for unit in range(plant.n_units):
+            if plant.units[unit].available and not behind(params, circuit, unit):
+                others_lo += plant.units[unit].envelope_lo_w
+        p.lo = fmax(p.lo, need + others_lo)
+    return p
+
+
+cdef inline double discharge_above(const plant_t* plant, double soc_floor) noexcept nogil:
+    """Discharge power of the units above this state of charge."""
+    cdef double hi_w = 0.0
+    cdef uint32_t unit
+    for unit in range(plant.n_units):
+        if plant.units[unit].available:
+            # The last half percent is a slope, so that the power does not chatter at the edge.
+            hi_w += plant.units[unit].envelope_hi_w * fmin(fmax((plant.units[unit].soc - soc_floor) * 200.0, 0.0), 1.0)
+    return hi_w
+
+
+cdef policy_t backup_reserve(const control_params_t* params, const plant_t* plant) noexcept nogil:
+    """Below the reserve a unit discharges only for what is stronger: the connection's limits."""
+    cdef policy_t p
+    p.lo = -INFINITY
+    p.hi = INFINITY
+    p.reason = REASON_BACKUP_RESERVE
+    if not params.reserve_soc > 0.0:
+        return p
+    p.hi = discharge_above(plant, params.reserve_soc)
+    return p
+
+
+cdef policy_t demand_window(const control_params_t* params, const plant_t* plant, const orders_t* orders,
+                            const control_state_t* state, double hi_w) noexcept nogil:
+    """What may still be drawn in the rest of the window, and not a watt-hour shaved before it must be.
+
+    The mean that the rest of the window may have is `rest_w`. While the battery could still hold it against the
+    highest load seen of late, waiting costs nothing, and the load may fall by itself: the energy that must be shaved
+    is the same later. From `act_w` on there is no such slack, and the grid is led to `rest_w`.
+    """
+    cdef policy_t p
+    cdef double limit_w, act_w, left_s, rest_w, rest_least_w = INFINITY, allowed_w = INFINITY
+    cdef double length_s = some(params.demand_window_s, 900.0)
+    cdef uint32_t later
+    p.lo = -INFINITY
+    p.hi = INFINITY
+    p.reason = REASON_DEMAND_WINDOW
+    limit_w = demand_limit(params, plant, orders)
+    if not isfinite(limit_w):
+        return p
+    # In our own meter's watts, less the margin.
+    limit_w = limit_w / plant.demand_gain - params.demand_margin_w
+    act_w = fmax(state.load_peak_w - DEMAND_POWER_SHARE * hi_w, DEMAND_ACT_SHARE * limit_w)
+    for later in range(min(plant.demand_windows, <uint32_t>SUBWINDOWS_MAX)):
+        left_s = fmax(plant.demand_left_s + later * plant.demand_sub_s, DEMAND_END_S)
+        rest_w = limit_w * (length_s - plant.demand_unknown_s[later]) - plant.demand_used_ws[later]
+        rest_w = fmax(rest_w / left_s, 0.0)
+        rest_least_w = fmin(rest_least_w, rest_w)
+        if rest_w > act_w:
+            rest_w += (rest_w - act_w) * left_s / DEMAND_APPROACH_S
+        allowed_w = fmin(allowed_w, rest_w)
+    # Charging never uses up what the rest of the window needs.
+    p.lo = fmax(plant.net_w - allowed_w, fmin(0.0, plant.net_w - rest_least_w))
+    return p
+
+
+cdef policy_t peak_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil:
+    cdef double limit_w = import_limit(params.peak_w_max)
+    if orders.flags & ORDER_PEAK:
+        limit_w = fmin(limit_w, import_limit(orders.peak_w_max))
+    return import_below(plant.net_w, limit_w, params.deadband_w, REASON_PEAK_LIMIT)
+
+
+cdef policy_t ramp_limit(const control_params_t* params, const plant_t* plant, const control_state_t* state,
+                         double dt_s) noexcept nogil:
+    """The grid may leave the power it was led to by so many watts a second, whatever the load does."""
+    cdef policy_t p
+    cdef double up = some(params.ramp_up_w_per_s, INFINITY), down = some(params.ramp_down_w_per_s, INFINITY)
+    p.lo = plant.net_w - (state.ramp_anchor_w + up * dt_s) if isfinite(up) else -INFINITY
+    p.hi = plant.net_w - (state.ramp_anchor_w - down * dt_s) if isfinite(down) else INFINITY
+    p.reason = REASON_RAMP_LIMIT
+    return p
+
+
+cdef policy_t range_limit(const control_params_t* params, const plant_t* plant, const control_state_t* state) noexcept nogil:
+    """All that the grid was led to within the rolling window, and what comes next, spans no more than the limit."""
+    cdef policy_t p
+    cdef double least_w = INFINITY, most_w = -INFINITY
+    cdef uint32_t i, at
+    for i in range(min(state.range_count, <uint32_t>RANGE_SLOTS)):
+        at = (state.range_head + RANGE_SLOTS - i) % RANGE_SLOTS
+        least_w = fmin(least_w, state.range_lo_w[at])
+        most_w = fmax(most_w, state.range_hi_w[at])
+    p.lo = plant.net_w - (least_w + params.range_w_max) + params.deadband_w
+    p.hi = plant.net_w - (most_w - params.range_w_max) - params.deadband_w
+    p.reason = REASON_RANGE_LIMIT
+    return p
+
+
+cdef void range_keep(const control_params_t* params, control_state_t* state, double grid_w, double dt_s) noexcept nogil:
+    """Note the grid power that was decided, in slices of the rolling window."""
+    state.range_left_s -= dt_s
+    if state.range_count == 0 or state.range_left_s <= 0.0:
+        # Not started afresh: cycles that do not divide the slice would stretch the window.
+        state.range_left_s = fmax(state.range_left_s + some(params.range_window_s, 60.0) / (RANGE_SLOTS - 1), 0.0)
+        state.range_head = (state.range_head + 1) % RANGE_SLOTS
+        state.range_count = min(state.range_count + 1, <uint32_t>RANGE_SLOTS)
+        state.range_lo_w[state.range_head] = grid_w
+        state.range_hi_w[state.range_head] = grid_w
+    state.range_lo_w[state.range_head] = fmin(state.range_lo_w[state.range_head], grid_w)
+    state.range_hi_w[state.range_head] = fmax(state.range_hi_w[state.range_head], grid_w)
+
+
+cdef policy_t oscillation_damping(const control_params_t* params, const control_state_t* state,
+                                  double answer_w) noexcept nogil:
+    """Take a share of what swings inside the band away from the grid, on top of whatever was decided so far."""
+    cdef policy_t p
+    cdef double swing_w = fmin(params.damp_share, 1.0) * (state.damp_fast_w - state.damp_slow_w)
+    p.lo = answer_w + swing_w
+    p.hi = answer_w + swing_w
+    p.reason = REASON_OSCILLATION
+    if fabs(swing_w) <= params.deadband_w:
+        p.lo = -INFINITY
+        p.hi = INFINITY
+    return p
+
+
+cdef void band_pass(const control_params_t* params, const plant_t* plant, control_state_t* state, double dt_s) noexcept nogil:
+    """Two low passes of the net power; the upper one two octaves above the band, for the sake of its phase."""
+    cdef double slow_z = TWO_PI * some(params.damp_lo_hz, 0.1) * dt_s
+    cdef double fast_z = 4.0 * TWO_PI * some(params.damp_hi_hz, 2.0) * dt_s
+    state.damp_slow_w += (plant.net_w - state.damp_slow_w) * (slow_z / (1.0 + slow_z))
+    state.damp_fast_w += (plant.net_w - state.damp_fast_w) * (fast_z / (1.0 + fast_z))
+
+
+cdef policy_t recharge_band(const control_params_t* params, const plant_t* plant) noexcept nogil:
+    """Charging may not make a new peak; discharging is none of its business."""
+    cdef policy_t p
+    cdef double limit_w = import_limit(params.recharge_w_max)
+    p.lo = fmin(0.0, plant.net_w - limit_w + params.deadband_w) if isfinite(limit_w) else -INFINITY
+    p.hi = INFINITY
+    p.reason = REASON_RECHARGE_BAND
+    return p
+
+
+cdef policy_t soc_band(const control_params_t* params, const plant_t* plant) noexcept nogil:
+    """Between the reserve and here the charge is kept for the limits: no wish discharges it."""
+    cdef policy_t p
+    p.lo = -INFINITY
+    p.hi = discharge_above(plant, params.follow_soc_min)
+    p.reason = REASON_SOC_BAND
+    return p

@@ -1,0 +1,98 @@
+"""The wish: the battery power that would be taken if every policy allowed it, and who wishes it.
+
+Lease, plan, self-consumption, recharge, rest: the first source that is there. An absent one falls to the next.
+"""
+
+from libc.math cimport fabs, floor, fmax, fmin, isfinite
+
+from tidegate.ext.control.corridor cimport *
+from tidegate.ext.abi.image cimport *
+
+
+cdef extern from *:
+    """
+    #define RECHARGE_START 0.01    /* below the target, of the state of charge */
+    #define RECHARGE_END 0.001
+    #define RECHARGE_TAPER 0.02    /* full rate from here on */
+    """
+    const double RECHARGE_START, RECHARGE_END, RECHARGE_TAPER
+
+
+cdef double recharge_wish(const control_params_t* params, control_state_t* state, double soc, double dt_s) noexcept nogil:
+    """Charging (or, where a ramp is followed, discharging) power that leads the state of charge to its target.
+
+    Starts one percent below the target and ends at it, rises within two seconds in sixteen steps: a setpoint for
+    every watt would fill the bus.
+    """
+    cdef double rate_w = params.recharge_rate_w
+    cdef double missing = params.target_soc - soc, wish_w
+    if not rate_w > 0.0 or not isfinite(missing):
+        state.recharging = 0
+        state.recharge_w = 0.0
+        return 0.0
+    if not state.recharging:
+        state.recharging = missing > RECHARGE_START or (params.recentre > 0.0 and -missing > RECHARGE_START)
+    elif (missing <= 0.0 and not params.recentre > 0.0) or fabs(missing) <= RECHARGE_END:
+        state.recharging = 0
+    if not state.recharging:
+        state.recharge_w = 0.0
+        return 0.0
+    wish_w = -rate_w * fmin(fmax(missing / RECHARGE_TAPER, -1.0), 1.0)
+    if fabs(wish_w) < fabs(state.recharge_w) or wish_w * state.recharge_w < 0.0:
+        state.recharge_w = 0.0 if wish_w * state.recharge_w < 0.0 else wish_w
+    elif wish_w < 0.0:
+        state.recharge_w = fmax(wish_w, state.recharge_w - 0.5 * rate_w * dt_s)
+    else:
+        state.recharge_w = fmin(wish_w, state.recharge_w + 0.5 * rate_w * dt_s)
+    return in_steps(state.recharge_w, rate_w * RECHARGE_STEP)
+
+
+cdef void again(const control_params_t* params, control_state_t* state, double answer_w) noexcept nogil:
+    """What was not allowed grows again from what was, one step ahead of it."""
+    cdef double step_w = params.recharge_rate_w * RECHARGE_STEP
+    if state.recharge_w < 0.0:
+        state.recharge_w = fmin(fmax(state.recharge_w, answer_w - step_w), 0.0)
+    else:
+        state.recharge_w = fmax(fmin(state.recharge_w, answer_w + step_w), 0.0)
+
+
+cdef inline double in_steps(double value, double step) noexcept nogil:
+    # Towards zero, with a little for the last bit of a sum of steps.
+    return 0.0 - floor(-value / step + 1e-9) * step if value < 0.0 else floor(value / step + 1e-9) * step
+
+
+cdef bint reached(const orders_t* orders, control_state_t* state, double soc) noexcept nogil:
+    """1 from when the plan's row has led the state of charge where it should, until another row comes."""
+    if state.plan_done == orders.plan_number and orders.plan_number:
+        return 1
+    if (orders.plan_w < 0.0 and soc >= orders.plan_until_soc) or (orders.plan_w > 0.0 and soc <= orders.plan_until_soc):
+        state.plan_done = orders.plan_number
+        return 1
+    return 0
+
+
+cdef double wish(const control_params_t* params, const plant_t* plant, const orders_t* orders, control_state_t* state,
+                 double soc, double dt_s, uint32_t* preference) noexcept nogil:
+    """The point that would be taken if every policy allowed it. An absent source falls to the next."""
+    cdef bint planned = orders.flags & ORDER_PLAN and isfinite(orders.plan_w) and not reached(orders, state, soc)
+    if orders.flags & ORDER_MANUAL and isfinite(orders.lease_w):
+        preference[0] = REASON_MANUAL
+        return orders.lease_w
+    if planned and orders.flags & ORDER_FORCED:
+        preference[0] = REASON_FORCED
+        return orders.plan_w
+    if orders.lease_held and isfinite(orders.lease_w):
+        preference[0] = REASON_LEASE
+        return orders.lease_w
+    if planned:
+        preference[0] = REASON_PLAN
+        return orders.plan_w
+    if orders.flags & ORDER_TARGET and isfinite(orders.target_grid_w):
+        preference[0] = REASON_SELF_CONSUMPTION
+        return plant.net_w - orders.target_grid_w
+    if params.follow_grid > 0.0 and isfinite(params.target_grid_w):
+        preference[0] = REASON_SELF_CONSUMPTION
+        return plant.net_w - params.target_grid_w
+    wish_w = recharge_wish(params, state, soc, dt_s)
+    preference[0] = REASON_RECENTRE if wish_w != 0.0 else REASON_REST
+    return wish_w

@@ -1,0 +1,136 @@
+# ext/cycle/core.pxd: everything that one site needs in memory; a struct, no code.
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
+
+from tidegate.ext.safety.cabinet cimport cabinet_t
+from tidegate.ext.bus.can cimport can_bus_t, can_frame_stats_t
+from tidegate.ext.control.corridor cimport (
+    CIRCUITS_MAX, PHASES_MAX, control_params_t, control_state_t, decision_t, estimate_state_t, orders_t, plant_t,
+)
+from tidegate.ext.safety.diagnosis cimport diagnose_state_t
+from tidegate.ext.safety.gate cimport gate_input_t, gate_state_t, gate_verdict_t
+from tidegate.ext.abi.image cimport POINTS_MAX, UNITS_MAX, point_t
+from tidegate.ext.bus.port cimport port_mail_t
+from tidegate.ext.abi.program cimport CAN_BUSES_MAX, CAN_FRAMES_MAX, COMMANDS_MAX, PORTS_MAX, SLAVES_MAX, program_t
+from tidegate.ext.abi.ring cimport recorder_t
+from tidegate.ext.abi.shared cimport PLAN_SOURCES, order_t, plan_t, shared_t
+
+cdef enum:
+    ORDER_KINDS = 64        # MAILBOX_SLOTS of shared.h
+    REASONS_MAX = 32        # REASONS of image.h, a bit each
+    ESCALATE_DERATE = 3     # leaky bucket of late cycles: +1 late by a period, -1 per 100 in time
+    ESCALATE_SAFE = 10
+    ESCALATE_SILENT = 30
+    GOOD_CYCLES_PER_DROP = 100
+    REASON_HOLD_NS = 100000000  # at most ten reason events a second
+    SHORT_HOLD_NS = 1000000000  # a shortfall has ended when there was none for so long
+    BUS_HOLD_NS = 1000000000    # at most one event a second about each bus, port and slave
+    BUS_LOOK_CYCLES = 16
+
+# The newest words put into a command slot, so that a slot changes only when the wire should.
+cdef struct command_memory_t:
+    uint16_t regs[4]
+    uint32_t valid
+    uint32_t put
+    uint64_t t_ns
+    uint64_t put_seq     # of the slot, with the words above
+    uint64_t written_seq # the device has taken this one ...
+    uint64_t waits_t_ns  # ... and was asked for a newer one, or took the last one, at this time
+
+# What others change while a cycle runs and the cycle decides by: looked at once in it, here, so that a recording can
+# give it again. (Readings, orders and the plan are taken over whole as well, each in its own place.)
+cdef struct can_seen_t:
+    uint32_t state          # enum can_state
+    uint32_t tx_failed_run
+    uint32_t unconfirmed
+    uint32_t pad
+
+cdef struct outside_t:
+    can_seen_t can[CAN_BUSES_MAX]
+    uint64_t missed          # cycles too late, when the escalation last changed
+    uint32_t escalation
+    uint32_t stop
+    uint32_t ports_lost[PORTS_MAX]
+    uint32_t slaves[SLAVES_MAX] # enum bus_news; 0 = has still to show itself
+
+# The state of a bus, port or slave: the last one that was told, and the newest.
+cdef struct bus_edge_t:
+    uint64_t t_ns
+    int32_t told
+    int32_t seen
+    uint32_t changes
+
+# What the publish phase compares with to raise events on edges.
+cdef struct edges_t:
+    uint64_t active[UNITS_MAX]
+    uint64_t latched[UNITS_MAX]
+    int32_t mode
+    int32_t reason
+    uint64_t reason_t_ns
+    uint32_t short_of_limit
+    uint64_t short_t_ns              # when it last was
+    uint32_t escalation
+    int32_t preference
+    uint64_t preference_t_ns
+    uint32_t hunting
+    uint64_t plan[PLAN_SOURCES]      # number of the row in force
+    uint64_t billing_ended
+    bus_edge_t can[CAN_BUSES_MAX]
+    bus_edge_t ports[PORTS_MAX]
+    bus_edge_t slaves[SLAVES_MAX]
+
+# Which configured limits are not being enforced, by enum reason.
+cdef struct watch_t:
+    uint32_t cause[REASONS_MAX]      # enum unenforced, now
+    uint32_t told[REASONS_MAX]       # as the last event said
+    uint64_t since_t_ns[REASONS_MAX] # when cause began to differ from told; 0 = it does not
+    uint64_t seen_t_ns               # of the newest grid reading
+    double above_s, below_s          # for so long the meter has shown more than the import, the export limit
+    uint64_t phase_t_ns[PHASES_MAX]  # the same of each phase and each sub-meter
+    double phase_above_s[PHASES_MAX]
+    uint64_t circuit_t_ns[CIRCUITS_MAX]
+    double circuit_above_s[CIRCUITS_MAX]
+
+# Everything that one site needs in memory; allocated once, zeroed, never grown.
+cdef struct core_t:
+    const program_t* program
+    shared_t* shared
+    point_t image[POINTS_MAX]
+    # buses
+    can_bus_t can[CAN_BUSES_MAX]
+    can_frame_stats_t can_ids[CAN_FRAMES_MAX]
+    port_mail_t mail[PORTS_MAX]
+    command_memory_t commands[COMMANDS_MAX]
+    # estimate
+    gate_input_t inputs[UNITS_MAX]
+    diagnose_state_t diagnoses[UNITS_MAX]
+    estimate_state_t estimate
+    plant_t plant
+    # control
+    order_t mailbox[ORDER_KINDS]     # newest whole copy of each order
+    uint64_t edge_done[ORDER_KINDS]  # seq of the last ACK and ARM acted on
+    orders_t orders
+    plan_t plan                      # newest whole copy
+    uint64_t plan_due_ns             # when another row may come into force
+    uint64_t plan_number[PLAN_SOURCES] # row in force, 0 = none
+    orders_t planned                 # what the plan asks for
+    control_params_t params          # the site's settings with the orders of policies in force
+    uint64_t policies_due_ns         # when one of these ends
+    control_state_t control
+    decision_t decision
+    # limit
+    gate_state_t gates[UNITS_MAX]
+    gate_verdict_t verdicts[UNITS_MAX]
+    cabinet_t cabinets[UNITS_MAX]
+    # publish
+    outside_t outside
+    edges_t edges
+    watch_t watch
+    uint64_t second
+    uint64_t snapshot_due
+    int32_t mode
+    # the run
+    uint32_t stop            # set from outside: setpoint 0, drain, end
+    uint32_t timed           # 1 = phases are timed (live); 0 in virtual time
+    uint64_t t_phase_ns
+    uint32_t good_cycles
+    recorder_t* recorder     # NULL: nothing is recorded

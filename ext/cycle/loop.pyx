@@ -1,0 +1,439 @@
+"""The loop: read, estimate, control, limit, write, publish.
+
+`core_cycle` below is the whole product in six words. Time, dt and the cycle's number are arguments, so that the same
+compiled code runs on the wall clock (`core_run`) and in the virtual time of `world.pyx`. Nothing in a phase allocates,
+locks, logs, takes the GIL, touches a tty or asks for the time.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.errno cimport EINTR
+from libc.math cimport INFINITY, fmax
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+
+from tidegate.ext.safety.cabinet cimport cabinet_request, cabinet_step, site_mode
+from tidegate.ext.bus.can cimport can_bus_init, can_drain, can_send_due
+from tidegate.ext.bus.can_view cimport BusHandle, bus_handle
+from tidegate.ext.cycle.outputs cimport write_command
+from tidegate.ext.control.corridor cimport ORDER_MANUAL, control_step
+from tidegate.ext.cycle.core cimport *
+from tidegate.ext.estimate.estimator cimport estimate_step, image_age
+from tidegate.ext.safety.diagnosis cimport diagnose
+from tidegate.ext.safety.gate cimport gate_init, gate_input_from_image, gate_request, gate_restore, gate_step
+from tidegate.ext.abi.image cimport *
+from tidegate.ext.cycle.orders cimport edge, take_orders
+from tidegate.ext.estimate.pairing cimport look_far
+from tidegate.ext.bus.port cimport done_t, port_done_peek, port_done_pop, port_mail_init
+from tidegate.ext.abi.program cimport COMMAND_SETPOINT_W, program_check, unit_row_t
+from tidegate.ext.cycle.publish cimport least_proof, look_outside, publish_points, raise_events, say
+from tidegate.ext.cycle.recorder cimport Ring, recorder_cycle
+from tidegate.ext.bus.registers cimport block_decode
+from tidegate.ext.abi.ring cimport ITEM_UTC, recorder_begin, recorder_done, recorder_word
+from tidegate.ext.abi.shared cimport *
+from tidegate.ext.cycle.enforcement cimport watch_limits
+
+cdef extern from "<time.h>" nogil:
+    ctypedef long time_t
+    struct timespec:
+        time_t tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec* out)
+    int clock_nanosleep(int clock, int flags, const timespec* wanted, timespec* left)
+    int CLOCK_MONOTONIC
+    int TIMER_ABSTIME
+
+cdef extern from "<sys/resource.h>" nogil:
+    struct rusage:
+        long ru_minflt
+        long ru_majflt
+        long ru_nivcsw
+    int getrusage(int who, rusage* out)
+    enum:
+        RUSAGE_THREAD "1"
+
+from tidegate.ext.abi.program import check_code_text
+
+cdef uint64_t SECOND_NS = 1000000000
+
+
+# ---------------------------------------------------------------- the cycle
+
+
+cdef void core_cycle(core_t* core, uint64_t t_ns, uint64_t dt_ns, uint64_t cycle) noexcept nogil:
+    read(core, t_ns)
+    estimate(core, t_ns, dt_ns)
+    control(core, dt_ns)
+    limit(core, t_ns, dt_ns)
+    write(core, t_ns)
+    publish(core, t_ns, dt_ns, cycle)
+
+
+cdef void read(core_t* core, uint64_t t_ns) noexcept nogil:
+    """Take what the buses and the mailbox hold, and age every point."""
+    cdef uint32_t i
+    cdef const done_t* done
+    for i in range(core.program.n_can_buses):
+        can_drain(core.program, &core.can[i], core.image, core.can_ids, t_ns)
+    for i in range(core.program.n_ports):
+        done = port_done_peek(&core.mail[i])
+        while done != NULL:  # bounded by DONE_SLOTS
+            block_decode(core.program, done, core.image)
+            recorder_done(core.recorder, i, done)
+            port_done_pop(&core.mail[i])
+            done = port_done_peek(&core.mail[i])
+    image_age(core.program, core.image, &core.estimate, t_ns)
+    take_orders(core, t_ns)
+    phase_done(core, PHASE_READ)
+
+
+cdef void estimate(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
+    """Form load, integrals and the units' envelopes; turn conditions into fault bits."""
+    cdef uint32_t unit
+    cdef int64_t utc_offset_ns = core.shared.utc_offset_ns
+    for unit in range(core.program.n_units):
+        gate_input_from_image(core.program, <int>unit, core.image, &core.inputs[unit])
+        core.inputs[unit].faults = diagnose(
+            core.program, <int>unit, core.image, &core.diagnoses[unit], t_ns, dt_ns
+        )
+    if core.estimate.utc_offset_ns != utc_offset_ns:  # where the clock's quarter hours begin; labels only otherwise
+        core.estimate.utc_offset_ns = utc_offset_ns
+        recorder_word(core.recorder, ITEM_UTC, 0, <uint64_t>utc_offset_ns)
+    estimate_step(
+        core.program, core.image, core.inputs, core.verdicts, &core.estimate, &core.plant, t_ns, dt_ns
+    )
+    phase_done(core, PHASE_ESTIMATE)
+
+
+cdef void control(core_t* core, uint64_t dt_ns) noexcept nogil:
+    """The corridor: what each unit should do, and why."""
+    control_step(
+        &core.params, &core.plant, &core.orders, &core.control, &core.decision, <double>dt_ns * 1e-9
+    )
+    look_far(&core.program.control, &core.estimate, core.decision.hunting > 0)
+    phase_done(core, PHASE_CONTROL)
+
+
+cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
+    """The gate: what each unit may do. Everything written below comes from its verdict."""
+    cdef uint32_t unit
+    cdef double dt_s = <double>dt_ns * 1e-9, wanted_w, nameplate_w
+    cdef const unit_row_t* row
+    cdef int arm = edge(core, ORDER_ARM, t_ns)
+    cdef int ack = edge(core, ORDER_ACK, t_ns)
+    cdef uint64_t dt_us = (dt_ns + 500) // 1000
+    if dt_us > 1000000:
+        dt_us = 1000000
+    for unit in range(core.program.n_units):
+        row = &core.program.units[unit]
+        nameplate_w = fmax(row.gate.charge_w_max, row.gate.discharge_w_max)
+        wanted_w = cabinet_request(
+            &core.cabinets[unit], &core.verdicts[unit], core.decision.request_w[unit], core.decision.lo_w,
+            core.decision.hi_w, nameplate_w, core.orders.flags & ORDER_MANUAL, dt_s,
+        )
+        core.inputs[unit].request_w = gate_request(wanted_w, &core.inputs[unit].valid)
+        core.inputs[unit].dt_us = <int32_t>dt_us
+        core.inputs[unit].arm = <uint32_t>arm
+        core.inputs[unit].ack = <uint32_t>ack
+        gate_step(&row.gate, core.program.faults, &core.inputs[unit], &core.gates[unit], &core.verdicts[unit])
+        cabinet_step(
+            &core.cabinets[unit], &core.verdicts[unit], core.orders.stop, core.orders.flags & ORDER_MANUAL,
+            &core.image[row.pcs_w] if row.pcs_w >= 0 else NULL, dt_s,
+        )
+    core.mode = site_mode(core.cabinets, core.program.n_units)
+    phase_done(core, PHASE_LIMIT)
+
+
+cdef void write(core_t* core, uint64_t t_ns) noexcept nogil:
+    """Newest setpoints and heartbeats to the ports; cyclic CAN frames that are due."""
+    cdef uint32_t port, slot, row
+    for port in range(core.program.n_ports):
+        for slot in range(core.mail[port].command_count):
+            row = core.mail[port].command_first + slot
+            write_command(core, port, slot, row, t_ns)
+    for port in range(core.program.n_can_buses):
+        can_send_due(core.program, &core.can[port], core.verdicts, t_ns)
+    phase_done(core, PHASE_WRITE)
+
+
+cdef void publish(core_t* core, uint64_t t_ns, uint64_t dt_ns, uint64_t cycle) noexcept nogil:
+    """The image for everyone, snapshots and events for the rings, proof of life."""
+    cdef shared_t* shared = core.shared
+    cdef uint32_t n = core.program.n_points
+    look_outside(core)
+    publish_points(core, t_ns)
+    raise_events(core, t_ns, cycle)
+    watch_limits(core, t_ns, cycle)
+    image_begin(shared)
+    shared.cycle = cycle
+    shared.t_ns = t_ns
+    memcpy(shared.image, core.image, n * sizeof(point_t))
+    shared.proof = least_proof(core)
+    image_end(shared)
+    if cycle >= core.snapshot_due:
+        core.snapshot_due = cycle + core.program.snapshot_every
+        snapshot_push(shared.snapshots, SNAPSHOT_SLOTS, &shared.snapshot_head, core.image, n, cycle, t_ns)
+    if t_ns >= core.second:  # one meter record a second
+        core.second = (t_ns // SECOND_NS + 1) * SECOND_NS
+        snapshot_push(shared.meters, METER_SLOTS, &shared.meter_head, core.image, n, cycle, t_ns)
+    if core.recorder != NULL:
+        recorder_cycle(core, t_ns, dt_ns, cycle)
+    phase_done(core, PHASE_PUBLISH)
+
+
+# ---------------------------------------------------------------- the run: an absolute grid
+
+
+cdef inline uint64_t now_ns() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <uint64_t>t.tv_sec * 1000000000u + <uint64_t>t.tv_nsec
+
+
+cdef inline void phase_done(core_t* core, int phase) noexcept nogil:
+    """The stopwatch of the live run; in virtual time there is none and no phase can tell."""
+    cdef uint64_t t
+    if core.timed:
+        t = now_ns()
+        histogram_add(&core.shared.loop.phase[phase], t - core.t_phase_ns)
+        core.t_phase_ns = t
+
+
+cdef void core_init(core_t* core, const program_t* program, shared_t* shared) noexcept nogil:
+    """Put a zeroed core at its start: nothing seen, nothing allowed, every unit tripped."""
+    cdef uint32_t i
+    cdef int bus
+    cdef double nan = INFINITY - INFINITY
+    core.program = program
+    core.shared = shared
+    for i in range(program.n_points):
+        core.image[i].value = nan
+    for bus in range(CAN_BUSES_MAX):
+        core.can[bus].fd = -1
+        core.can[bus].bus = <unsigned char>bus
+        if <uint32_t>bus < program.n_can_buses:
+            can_bus_init(&core.can[bus], program)
+    for i in range(program.n_units):
+        gate_init(&core.gates[i])
+    for i in range(program.n_ports):
+        port_mail_init(&core.mail[i], program, i)
+    core.orders.import_w_max = INFINITY
+    core.orders.export_w_max = INFINITY
+    core.edges.mode = -1
+    core.edges.reason = -1
+    core.edges.preference = -1
+    core.params = program.control
+    core.mode = MODE_TRIPPED
+    shared.n_points = program.n_points
+    shared.n_units = program.n_units
+    memcpy(shared.program_sha256, program.sha256, sizeof(program.sha256))
+
+
+cdef int core_at_rest(const core_t* core) noexcept nogil:
+    cdef uint32_t unit, port, slot
+    for unit in range(core.program.n_units):
+        if core.verdicts[unit].setpoint_w != 0:
+            return 0
+    for port in range(core.program.n_ports):
+        for slot in range(core.mail[port].command_count):
+            if core.program.commands[core.mail[port].command_first + slot].kind != COMMAND_SETPOINT_W:
+                continue
+            if core.mail[port].stats.written_seq[slot] != core.mail[port].commands[slot].seq:
+                return 0
+    return 1
+
+
+cdef void escalate(core_t* core, loop_stats_t* loop, uint64_t periods_late) noexcept nogil:
+    """Leaky bucket of late cycles: derate, then safe, then silent (the gate and the supervisor read the level)."""
+    if periods_late > 0:
+        loop.missed += 1
+        loop.skipped += periods_late
+        if periods_late > loop.longest_miss:
+            loop.longest_miss = periods_late
+        if loop.leaky_bucket < 2 * ESCALATE_SILENT:
+            loop.leaky_bucket += 1
+        core.good_cycles = 0
+    else:
+        core.good_cycles += 1
+        if core.good_cycles >= GOOD_CYCLES_PER_DROP:
+            core.good_cycles = 0
+            if loop.leaky_bucket > 0:
+                loop.leaky_bucket -= 1
+    loop.escalation = 0
+    if loop.leaky_bucket >= ESCALATE_SILENT:
+        loop.escalation = 3
+    elif loop.leaky_bucket >= ESCALATE_SAFE:
+        loop.escalation = 2
+    elif loop.leaky_bucket >= ESCALATE_DERATE:
+        loop.escalation = 1
+
+
+cdef void core_run(core_t* core, uint64_t stop_wait_ns) noexcept nogil:
+    cdef loop_stats_t* loop = &core.shared.loop
+    cdef uint64_t period_ns = core.program.period_ns
+    cdef uint64_t grid_ns = now_ns() + period_ns
+    cdef uint64_t last_ns = grid_ns - period_ns, t_ns, end_ns, late_ns, cycle = 0, stop_ns = 0
+    cdef timespec wanted
+    cdef rusage usage
+    core.timed = 1
+    say(core, EVENT_START, -1, 0, 0, 0.0, 0.0, last_ns, 0)
+    core.shared.running = 1
+    while True:
+        wanted.tv_sec = <time_t>(grid_ns // SECOND_NS)
+        wanted.tv_nsec = <long>(grid_ns % SECOND_NS)
+        while clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &wanted, NULL) == EINTR:
+            pass
+        t_ns = now_ns()
+        late_ns = t_ns - grid_ns
+        histogram_add(&loop.lateness, late_ns)
+        escalate(core, loop, late_ns // period_ns)
+        core.t_phase_ns = t_ns
+        core_cycle(core, t_ns, t_ns - last_ns, cycle)
+        last_ns = t_ns
+        end_ns = core.t_phase_ns  # the last phase's end
+        histogram_add(&loop.work, end_ns - t_ns)
+        cycle += 1
+        loop.cycles = cycle
+        # Late by a period or more: go on at the next grid point that lies ahead, never in a burst.
+        grid_ns += period_ns
+        if end_ns >= grid_ns:
+            loop.overruns += 1
+            grid_ns += ((end_ns - grid_ns) // period_ns + 1) * period_ns
+        if cycle % 1024 == 0 and getrusage(RUSAGE_THREAD, &usage) == 0:
+            loop.minor_faults = <uint64_t>usage.ru_minflt
+            loop.major_faults = <uint64_t>usage.ru_majflt
+            loop.involuntary_switches = <uint64_t>usage.ru_nivcsw
+        if core.stop:
+            if stop_ns == 0:
+                stop_ns = t_ns
+            if core_at_rest(core) or t_ns - stop_ns > stop_wait_ns:
+                break
+    say(core, EVENT_STOP, -1, core_at_rest(core), 0, 0.0, 0.0, t_ns, cycle)
+    core.shared.running = 0
+    core.timed = 0
+
+
+# ---------------------------------------------------------------- what Python sees
+
+
+cdef class Core:
+    """One site's core in this process: memory, buses, the run.
+
+    program : bytes-like that does not move: a compiled site (`tidegate.ext.abi.program.pack`).
+    shared  : the memory that the gateway reads (`tidegate.ext.abi.shared.Shared`), writable.
+    Raises ValueError if the program is damaged or was compiled for another layout.
+    """
+
+    def __cinit__(self, program, Shared shared not None):
+        cdef Py_buffer view
+        cdef int code
+        self.core = <core_t*>calloc(1, sizeof(core_t))
+        if self.core == NULL:
+            raise MemoryError("no memory for the core")
+        PyObject_GetBuffer(program, &view, PyBUF_SIMPLE)
+        cdef const program_t* program_at = <const program_t*>view.buf
+        code = program_check(program_at, <size_t>view.len)
+        PyBuffer_Release(&view)
+        if code:
+            raise ValueError(f"program: {check_code_text(code)}")
+        if not shared.writable:
+            raise ValueError("shared memory: mapped read-only; the core needs to write it")
+        self.program_buffer = program  # the struct pointers live as long as these do
+        self.shared_memory = shared
+        core_init(self.core, program_at, shared.ptr)
+
+    def __dealloc__(self):
+        free(self.core)
+
+    cdef core_t* ptr(self) noexcept:
+        return self.core
+
+    cdef can_bus_t* _bus(self, int bus) except NULL:
+        if not 0 <= bus < <int>self.core.program.n_can_buses:
+            raise IndexError(f"CAN bus {bus}: this site has {self.core.program.n_can_buses}")
+        return &self.core.can[bus]
+
+    def set_can_fd(self, int bus, int fd):
+        """Let CAN bus number `bus` read and write the descriptor `fd`; before the run."""
+        self._bus(bus).fd = fd
+
+    def can_handle(self, int bus):
+        """What a thread outside the loop may do with the bus (`tidegate.hal.canbus.Keeper`)."""
+        return bus_handle(self.core.program, self._bus(bus), self.core.can_ids, self)
+
+    def restore(self, int unit, uint64_t latched, int first_fault=-1):
+        """Take over what a unit had latched before a restart; before the run."""
+        if not 0 <= unit < <int>self.core.program.n_units:
+            raise IndexError(f"unit {unit}: this site has {self.core.program.n_units}")
+        gate_restore(&self.core.gates[unit], latched)
+        self.core.gates[unit].first_fault = first_fault
+        self.core.shared.latches[unit] = latched
+        self.core.shared.latch_first[unit] = first_fault
+        self.core.edges.latched[unit] = latched
+
+    def record(self, Ring ring not None):
+        """Leave every cycle from here on in the ring, which is mapped writable; before the run."""
+        if ring.writer.ring == NULL:
+            raise ValueError("ring: mapped read-only; the core needs to write it")
+        memcpy(ring.ring.program_sha256, self.core.program.sha256, sizeof(ring.ring.program_sha256))
+        recorder_begin(&ring.writer)
+        self.ring = ring
+        self.core.recorder = &ring.writer
+        for bus in range(self.core.program.n_can_buses):
+            self.core.can[bus].recorder = &ring.writer
+
+    def dry_cycle(self):
+        """Run every code path once on scratch memory, so that the first real cycle finds it in the cache."""
+        cdef core_t* scratch = <core_t*>calloc(1, sizeof(core_t))
+        cdef shared_t* nowhere = <shared_t*>calloc(1, sizeof(shared_t))
+        try:
+            if scratch == NULL or nowhere == NULL:
+                raise MemoryError("no memory for the dry cycle")
+            core_init(scratch, self.core.program, nowhere)
+            core_cycle(scratch, SECOND_NS, self.core.program.period_ns, 0)
+        finally:
+            free(scratch)
+            free(nowhere)
+
+    def cycle(self, uint64_t t_ns, uint64_t dt_ns, uint64_t number):
+        """One cycle at a made-up time: the same code as on the wall clock. For tests and replays."""
+        with nogil:
+            core_cycle(self.core, t_ns, dt_ns, number)
+
+    def put_points(self, uint32_t first, const unsigned char[::1] points not None):
+        """Lay readings over the image from point `first` on, as the buses would before a cycle. For tests and replays."""
+        cdef size_t count = <size_t>points.shape[0] // sizeof(point_t)
+        if count * sizeof(point_t) != <size_t>points.shape[0]:
+            raise ValueError(f"points: {points.shape[0]} bytes, expected a multiple of {sizeof(point_t)}")
+        if first + count > self.core.program.n_points:
+            raise IndexError(f"points {first} to {first + count}: this site has {self.core.program.n_points}")
+        if count:
+            memcpy(&self.core.image[first], &points[0], count * sizeof(point_t))
+
+    def run(self, double stop_wait_s=1.0):
+        """Cycle on the wall clock until `stop`; setpoint 0 goes out first. Releases the GIL for all that time."""
+        with nogil:
+            core_run(self.core, <uint64_t>(stop_wait_s * 1e9))
+
+    def stop(self):
+        """Ask the run to end: setpoint 0 to every unit, wait until the ports have written it, leave."""
+        self.core.stop = 1
+
+    @property
+    def at_rest(self) -> bool:
+        return bool(core_at_rest(self.core))
+
+
+def layout():
+    """Sizes and versions that this module was compiled with; see `tidegate.ext.abi.image.check_layouts`."""
+    return {
+        "IMAGE_LAYOUT_VERSION": IMAGE_LAYOUT_VERSION,
+        "point_t": sizeof(point_t),
+        "program_t": sizeof(program_t),
+        "shared_t": sizeof(shared_t),
+        "port_mail_t": sizeof(port_mail_t),
+        "gate_state_t": sizeof(gate_state_t),
+        "control_state_t": sizeof(control_state_t),
+        "estimate_state_t": sizeof(estimate_state_t),
+        "core_t": sizeof(core_t),
+    }

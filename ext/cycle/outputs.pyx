@@ -1,0 +1,66 @@
+"""Command rows: what the verdict says, as registers in the ports' newest-wins slots."""
+
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from tidegate.ext.cycle.core cimport command_memory_t, core_t
+from tidegate.ext.safety.gate cimport REACTION_ZERO_SILENT
+from tidegate.ext.bus.port cimport command_put
+from tidegate.ext.abi.program cimport (
+    COMMAND_CONST, COMMAND_HEARTBEAT, COMMAND_SETPOINT_W, COMMAND_STOP, command_row_t,
+)
+from tidegate.ext.bus.registers cimport command_encode
+from tidegate.ext.abi.ring cimport ITEM_WRITTEN, recorder_word
+
+
+cdef void write_command(core_t* core, uint32_t port, uint32_t slot, uint32_t number, uint64_t t_ns) noexcept nogil:
+    """Put the row's value into its slot when it changed or when the device wants to hear it again.
+
+    Repeats come from here and not from the port's thread: a loop that stands still must fall silent on the wire,
+    so that the PCS's own watchdog can act.
+    """
+    cdef const command_row_t* row = &core.program.commands[number]
+    cdef command_memory_t* memory = &core.commands[number]
+    cdef uint16_t regs[4]
+    cdef uint64_t written_seq = core.mail[port].stats.written_seq[slot]
+    cdef double value = row.value
+    cdef uint32_t valid = 1, urgent = 0
+    cdef int due = row.resend_ns > 0 and t_ns - memory.t_ns >= row.resend_ns
+
+    # Once a cycle: the port's thread may write it at any time.
+    if written_seq != memory.written_seq:
+        memory.written_seq = written_seq
+        memory.waits_t_ns = t_ns
+        recorder_word(core.recorder, ITEM_WRITTEN, number, written_seq)
+
+    if row.kind == COMMAND_CONST:
+        if memory.put:
+            return
+    elif row.unit < 0 or <uint32_t>row.unit >= core.program.n_units:
+        return
+    elif row.kind == COMMAND_SETPOINT_W:
+        value = <double>core.verdicts[row.unit].setpoint_w
+        urgent = 1
+    elif row.kind == COMMAND_HEARTBEAT:
+        if not due and memory.put:
+            return
+        if not core.verdicts[row.unit].heartbeat_ok:
+            return
+        value = <double>(core.verdicts[row.unit].proof & 0x7FFF)
+    elif row.kind == COMMAND_STOP:
+        valid = 1 if core.verdicts[row.unit].reaction >= REACTION_ZERO_SILENT else 0
+        urgent = valid
+
+    memset(regs, 0, sizeof(regs))
+    if command_encode(core.program, row, value, core.image, regs) == 0:
+        return  # the scale is not known yet: nothing has been promised to this device
+    if memory.put and not due and memory.valid == valid and memcmp(regs, memory.regs, sizeof(regs)) == 0:
+        return
+    memcpy(memory.regs, regs, sizeof(regs))
+    memory.valid = valid
+    if not memory.put or memory.written_seq == memory.put_seq:
+        memory.waits_t_ns = t_ns
+    memory.put = 1
+    memory.t_ns = t_ns
+    command_put(&core.mail[port].commands[slot], regs, valid, urgent, t_ns)
+    memory.put_seq = core.mail[port].commands[slot].seq

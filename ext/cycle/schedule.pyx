@@ -1,0 +1,82 @@
+"""The plan: which spans of the calendar and of clients are in force. Only times are compared here.
+
+Each span ends at its own time, whatever has become of the process that wrote it. Of two sources the client's chooses the
+power, where it gives one; of limits the tightest counts.
+"""
+
+from libc.math cimport INFINITY, NAN, fmin, isfinite
+from libc.stdint cimport uint32_t, uint64_t
+
+from tidegate.ext.control.corridor cimport ORDER_DEMAND, ORDER_FORCED, ORDER_PEAK, ORDER_PLAN, ORDER_TARGET, orders_t
+from tidegate.ext.cycle.core cimport core_t
+from tidegate.ext.abi.ring cimport recorder_plan
+from tidegate.ext.abi.shared cimport *
+
+cdef uint64_t NEVER_NS = 0xFFFFFFFFFFFFFFFF
+
+
+cdef void take_plan(core_t* core, uint64_t t_ns) noexcept nogil:
+    # The usual case costs two loads: nothing new, and no border reached.
+    if core.shared.plan.seq != core.plan.seq and plan_get(&core.shared.plan, &core.plan):
+        recorder_plan(core.recorder, &core.plan)
+        core.plan_due_ns = 0
+        core.estimate.billing_end_t_ns = core.plan.billing_end_t_ns
+        core.estimate.billing_number = core.plan.billing_number
+        core.estimate.billing_paid_w = core.plan.paid_w if isfinite(core.plan.paid_w) else 0.0
+    core.shared.plan_applied_seq = core.plan.seq
+    if t_ns >= core.plan_due_ns:
+        choose(core, t_ns)
+
+
+cdef void choose(core_t* core, uint64_t t_ns) noexcept nogil:
+    """Of each source the span in force that began last; and when the next border comes."""
+    cdef const plan_row_t* row
+    cdef const plan_row_t* found[PLAN_SOURCES]
+    cdef uint32_t i, count = core.plan.count
+    cdef int source
+    core.plan_due_ns = NEVER_NS
+    for source in range(PLAN_SOURCES):
+        found[source] = NULL
+    if count > PLAN_ROWS:  # written by another process: bounded here
+        count = PLAN_ROWS
+    for i in range(count):
+        row = &core.plan.rows[i]
+        if t_ns < row.start_t_ns:
+            core.plan_due_ns = min(core.plan_due_ns, row.start_t_ns)
+        elif t_ns < row.end_t_ns and PLAN_NONE < row.source < PLAN_SOURCES:
+            core.plan_due_ns = min(core.plan_due_ns, row.end_t_ns)
+            if found[row.source] == NULL or row.start_t_ns >= found[row.source].start_t_ns:
+                found[row.source] = row
+    core.planned.flags = 0
+    core.planned.import_w_max = INFINITY
+    core.planned.export_w_max = INFINITY
+    core.planned.peak_w_max = INFINITY
+    core.planned.demand_w_max = INFINITY
+    for source in range(PLAN_SOURCES):  # the client's come last and win
+        core.plan_number[source] = 0
+        if found[source] != NULL:
+            core.plan_number[source] = found[source].number
+            take_row(found[source], &core.planned)
+
+
+cdef void take_row(const plan_row_t* row, orders_t* planned) noexcept nogil:
+    if isfinite(row.setpoint_w):
+        planned.flags = (planned.flags & ~<uint32_t>ORDER_FORCED) | ORDER_PLAN
+        if row.flags & PLAN_FORCED:
+            planned.flags |= ORDER_FORCED
+        planned.plan_w = row.setpoint_w
+        planned.plan_until_soc = row.until_soc if isfinite(row.until_soc) else NAN
+        planned.plan_number = row.number
+    if isfinite(row.target_grid_w):
+        planned.flags |= ORDER_TARGET
+        planned.target_grid_w = row.target_grid_w
+    planned.import_w_max = fmin(planned.import_w_max, limit_of(row.import_w_max))
+    planned.export_w_max = fmin(planned.export_w_max, limit_of(row.export_w_max))
+    planned.peak_w_max = fmin(planned.peak_w_max, limit_of(row.peak_w_max))
+    planned.demand_w_max = fmin(planned.demand_w_max, limit_of(row.demand_w_max))
+    planned.flags |= ORDER_PEAK if isfinite(planned.peak_w_max) else 0
+    planned.flags |= ORDER_DEMAND if isfinite(planned.demand_w_max) else 0
+
+
+cdef inline double limit_of(double value) noexcept nogil:
+    return (value if value > 0.0 else 0.0) if isfinite(value) else INFINITY

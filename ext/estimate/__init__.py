@@ -1,0 +1,1 @@
+"""What is: one picture of the plant from readings of different ages."""

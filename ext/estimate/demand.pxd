@@ -1,0 +1,29 @@
+# ext/estimate/demand.pxd: contents page of demand.pyx.
+from libc.stdint cimport uint32_t, uint64_t
+
+from tidegate.ext.control.corridor cimport SUBWINDOWS_MAX, control_params_t, estimate_state_t, plant_t
+from tidegate.ext.abi.image cimport point_t
+from tidegate.ext.abi.program cimport program_t
+
+
+cdef inline uint64_t demand_sub_ns(const control_params_t* params) noexcept nogil:
+    cdef double window_s = params.demand_window_s if params.demand_window_s >= 1.0 else 900.0
+    cdef double step_s = params.demand_step_s
+    if not 1.0 <= step_s < window_s or window_s > step_s * SUBWINDOWS_MAX:
+        step_s = window_s
+    return <uint64_t>(step_s * 1e9)
+
+
+# Adds the import between two grid readings to the sub-windows of the UTC clock that it falls into.
+cdef void demand_meet(const control_params_t* params, estimate_state_t* state, double from_w, double to_w,
+                      uint64_t from_ns, uint64_t to_ns) noexcept nogil
+
+# Closes the sub-windows up to `number`; a window that was measured nearly whole counts for the billing period.
+cdef void demand_turn(const control_params_t* params, estimate_state_t* state, uint64_t number) noexcept nogil
+
+# What the windows that are still open have used, for the policy.
+cdef void demand_view(const control_params_t* params, estimate_state_t* state, plant_t* plant,
+                      uint64_t t_ns) noexcept nogil
+
+# Learns the utility's energy register over our own integral.
+cdef void learn_register(const program_t* program, const point_t* image, estimate_state_t* state) noexcept nogil

@@ -1,0 +1,542 @@
+"""From readings of different ages to one picture of the plant.
+
+The meter's reading tells the grid's power some time ago, the PCS's reading the battery's power some other time ago.
+Added as they come they would show a load that is not there whenever the battery moves, and a control that believes it
+hunts. So the battery's power is kept for a while, and each grid reading is paired with what the battery did *then*
+(pairing.pyx).
+"""
+
+from libc.math cimport NAN, fmax, fmin, isfinite, fabs
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy, memset
+
+from tidegate.ext.control.corridor cimport *
+from tidegate.ext.estimate.demand cimport demand_meet, demand_sub_ns, demand_turn, demand_view, learn_register
+from tidegate.ext.safety.gate cimport LIMIT_TRIPPED, gate_limits_t, REACTION_DERATE, REACTION_RAMP_ZERO, gate_envelope
+from tidegate.ext.abi.image cimport *
+from tidegate.ext.estimate.integral cimport meet, turn_second
+from tidegate.ext.estimate.pairing cimport *
+from tidegate.ext.abi.program cimport unit_row_t
+
+
+cdef extern from *:
+    """
+    #define AGE_SCAN_NS 8000000u       /* points that have just turned good are looked at again this often */
+    #define REREAD_NS 250000000u       /* an unchanged value is taken for the same sample for so long */
+    #define PAIRED_SHARE 0.5           /* of the motion may stay unexplained where the age is taken for known */
+    _Static_assert(sizeof(gate_input_t) <= sizeof(((unit_memory_t *)0)->envelope_key), "make envelope_key larger");
+    """
+    const uint64_t AGE_SCAN_NS, REREAD_NS
+    const double PAIRED_SHARE
+
+
+# ---------------------------------------------------------------- age
+
+
+cdef void image_age(const program_t* program, point_t* image, estimate_state_t* state, uint64_t t_ns) noexcept nogil:
+    """Turn what is too old into stale. Between two scans nothing can become due: the earliest of all is kept."""
+    cdef uint32_t i
+    cdef uint64_t due, age_max_ns
+    if t_ns < state.age_due_ns:
+        return
+    due = t_ns + AGE_SCAN_NS
+    for i in range(SITE_POINTS + program.n_units * UNIT_POINTS, program.n_points):
+        age_max_ns = program.points[i].age_max_ns
+        if age_max_ns == 0 or (image[i].quality != QUALITY_GOOD and image[i].quality != QUALITY_HELD):
+            continue
+        if t_ns > image[i].t_ns + age_max_ns:
+            image[i].quality = QUALITY_STALE
+        elif image[i].t_ns + age_max_ns < due:
+            due = image[i].t_ns + age_max_ns + 1
+    state.age_due_ns = due
+
+
+# ---------------------------------------------------------------- one cycle
+
+
+cdef inline void put(point_t* image, int point, double value, uint64_t t_ns) noexcept nogil:
+    image[point].value = value
+    image[point].t_ns = t_ns
+    image[point].quality = QUALITY_GOOD
+    image[point].changes += 1
+
+
+cdef inline void doubt(point_t* image, int point) noexcept nogil:
+    if image[point].quality == QUALITY_GOOD:
+        image[point].quality = QUALITY_STALE
+
+
+cdef void put_integral(point_t* image, int first, const integral_t* integral, uint64_t t_ns) noexcept nogil:
+    put(image, first, integral.in_ws, t_ns)
+    put(image, first + 1, integral.out_ws, t_ns)
+    put(image, first + 2, integral.covered_s, t_ns)
+
+
+cdef void put_extremes(point_t* image, int first, const integral_t* integral, uint64_t t_ns) noexcept nogil:
+    if integral.last_min_w <= integral.last_max_w:
+        put(image, first, integral.last_min_w, t_ns)
+        put(image, first + 1, integral.last_max_w, t_ns)
+    else:
+        doubt(image, first)
+        doubt(image, first + 1)
+
+
+cdef void start(const control_params_t* params, estimate_state_t* state, uint64_t t_ns) noexcept nogil:
+    state.second = t_ns // 1000000000u + 1
+    state.register_gain = 1.0
+    state.lag_hi = lags_of(params, state) - 1
+    turn_second(&state.grid, 0, 0.0)
+    turn_second(&state.load, 0, 0.0)
+    turn_second(&state.ess, 0, 0.0)
+    turn_second(&state.pv, 0, 0.0)
+
+
+cdef void estimate_step(const program_t* program, point_t* image, const gate_input_t* inputs,
+                        const gate_verdict_t* last, estimate_state_t* state, plant_t* plant,
+                        uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
+    cdef int ess_new, all_known
+    if state.second == 0:
+        start(&program.control, state, t_ns)
+    plant.n_units = program.n_units
+    ess_new = take_units(program, image, inputs, last, state, plant, t_ns, &all_known)
+    if ess_new:
+        take_ess(program, image, state, plant, all_known)
+    elif not all_known:
+        doubt(image, SITE_ESS_W)
+        state.ess_t_ns = 0
+    take_pv(program, image, state, plant)
+    take_grid(program, image, state, plant, all_known, t_ns)
+    if program.control.demand_w_max > 0.0 or plant.demand_windows == 0 or plant.grid_new:
+        if state.demand_started:
+            demand_view(&program.control, state, plant, t_ns)
+    if t_ns >= state.second * 1000000000u:
+        whole_second(program, image, state, plant, t_ns)
+
+
+cdef int take_units(const program_t* program, const point_t* image, const gate_input_t* inputs,
+                    const gate_verdict_t* last, estimate_state_t* state, plant_t* plant, uint64_t t_ns,
+                    int* all_known) noexcept nogil:
+    """Newest readings and envelopes of the units; 1 if any power is new."""
+    cdef uint32_t unit
+    cdef int new = 0, point
+    cdef unit_memory_t* m
+    cdef unit_view_t* view
+    cdef const unit_row_t* row
+    cdef double ess_w = 0.0
+    all_known[0] = 1
+    for unit in range(program.n_units):
+        row = &program.units[unit]
+        view = &plant.units[unit]
+        m = &state.units[unit]
+        point = row.pcs_w
+        view.ess_new = 0
+        if not believable(image, point):
+            if m.known:
+                m.known = 0
+                m.history.count = 0  # what it does in the dark is not interpolated later
+                new = 1
+            all_known[0] = 0
+        else:
+            if image[point].t_ns != m.seen_t_ns or not m.known:
+                m.known = 1
+                m.seen_t_ns = image[point].t_ns
+                view.ess_w = image[point].value
+                view.ess_new = 1
+                history_add(&m.history, image[point].t_ns, view.ess_w, <uint64_t>LAG_NS_MAX // HISTORY_MAX)
+                new = 1
+            ess_w += view.ess_w
+        view.setpoint_w = last[unit].setpoint_w
+        if view.setpoint_w != m.setpoint_w:
+            m.setpoint_old_w = m.setpoint_w
+            m.setpoint_w = view.setpoint_w
+            m.setpoint_t_ns = t_ns
+            state.setpoint_t_ns = t_ns
+        # A unit that the gate holds at nothing takes no part: the others take over in this cycle.
+        view.available = m.known and last[unit].reaction < REACTION_RAMP_ZERO and not last[unit].limit_bits & LIMIT_TRIPPED
+        take_envelope(row, &inputs[unit], &last[unit], m, view)
+        view.soc = image[row.soc].value if believable(image, row.soc) else NAN
+        view.energy_wh = row.energy_wh
+    plant.ess_w = ess_w
+    return new
+
+
+cdef void take_envelope(const unit_row_t* row, const gate_input_t* input, const gate_verdict_t* last,
+                        unit_memory_t* m, unit_view_t* view) noexcept nogil:
+    """The gate's envelope, computed again only when one of its inputs changed."""
+    cdef gate_input_t key
+    cdef uint32_t bits
+    memcpy(&key, input, sizeof(key))
+    key.request_w = 0
+    key.dt_us = 0
+    key.ack = 0
+    key.arm = 0
+    key.faults = 0
+    key.ess_w = 0
+    if not m.envelope_known or memcmp(&key, m.envelope_key, sizeof(key)) != 0:
+        memcpy(m.envelope_key, &key, sizeof(key))
+        m.envelope_known = 1
+        gate_envelope(&row.gate, input, &m.envelope_lo_w, &m.envelope_hi_w, &bits)
+    view.envelope_lo_w = m.envelope_lo_w
+    view.envelope_hi_w = m.envelope_hi_w
+    if last.reaction == REACTION_DERATE:
+        view.envelope_lo_w = fmax(view.envelope_lo_w, last.envelope_lo_w)
+        view.envelope_hi_w = fmin(view.envelope_hi_w, last.envelope_hi_w)
+
+
+cdef void take_ess(const program_t* program, point_t* image, estimate_state_t* state, plant_t* plant,
+                   int all_known) noexcept nogil:
+    """Total battery power: history for the latency, integral and point."""
+    cdef uint64_t newest_ns = 0
+    cdef uint32_t unit
+    cdef history_t* h = &state.total
+    for unit in range(program.n_units):
+        if state.units[unit].known and state.units[unit].seen_t_ns > newest_ns:
+            newest_ns = state.units[unit].seen_t_ns
+    if h.count and fabs(plant.ess_w - h.w[h.head]) > 0.25 * MOTION_W:
+        state.moved_t_ns = newest_ns
+    history_add(h, newest_ns, plant.ess_w, <uint64_t>LAG_NS_MAX // HISTORY_MAX)
+    if not all_known:
+        doubt(image, SITE_ESS_W)
+        state.ess_t_ns = 0
+        return
+    if newest_ns > state.ess_t_ns:
+        meet(&state.ess, &state.ess_t_ns, &state.ess_w, plant.ess_w, newest_ns)
+        put(image, SITE_ESS_W, plant.ess_w, newest_ns)
+        put_integral(image, SITE_ESS_IN_WS, &state.ess, newest_ns)
+
+
+cdef void take_pv(const program_t* program, point_t* image, estimate_state_t* state, plant_t* plant) noexcept nogil:
+    cdef int point = program.site.pv_w
+    if point < 0:
+        plant.pv_w = 0.0
+        return
+    if not believable(image, point):
+        doubt(image, SITE_PV_W)
+        state.pv_t_ns = 0
+        return
+    if image[point].t_ns != state.pv_t_ns:
+        plant.pv_w = image[point].value
+        meet(&state.pv, &state.pv_t_ns, &state.pv_w, plant.pv_w, image[point].t_ns)
+        put(image, SITE_PV_W, plant.pv_w, image[point].t_ns)
+        put_integral(image, SITE_PV_IN_WS, &state.pv, image[point].t_ns)
+
+
+cdef void take_grid(const program_t* program, point_t* image, estimate_state_t* state, plant_t* plant, int all_known,
+                    uint64_t t_ns) noexcept nogil:
+    cdef int point = program.site.grid_w
+    cdef double grid_w
+    cdef uint64_t sample_ns
+    plant.grid_new = 0
+    if not believable(image, point):
+        if plant.grid_ok:
+            doubt(image, SITE_GRID_W)
+            doubt(image, SITE_LOAD_W)
+        plant.grid_ok = 0
+        plant.load_ok = 0
+        plant.phases_ok = 0
+        plant.circuits_ok = 0
+        state.phases_known = 0
+        state.circuits_known = 0
+        state.net_known = 0
+        state.grid_t_ns = 0
+        state.load_t_ns = 0
+        state.demand_t_ns = 0
+        return
+    plant.grid_ok = 1
+    sample_ns = image[point].t_ns
+    take_phases(program, image, state, plant, t_ns)
+    take_circuits(program, image, state, plant, t_ns)
+    if sample_ns == state.grid_seen_t_ns and state.net_known:
+        if not all_known:
+            doubt(image, SITE_LOAD_W)
+            state.load_t_ns = 0
+        return
+
+    state.grid_seen_t_ns = sample_ns
+    grid_w = image[point].value
+    plant.grid_new = 1
+    plant.grid_w = grid_w
+    plant.grid_t_ns = sample_ns
+    # The same value again is the same sample read twice, unless nothing at all has changed for long.
+    if not state.net_known or grid_w != state.grid_used_w or sample_ns - state.grid_used_t_ns > REREAD_NS:
+        if state.net_known:
+            measure_latency(&program.control, state, grid_w, sample_ns)
+        else:
+            state.lag_stale = 1
+            state.pending_count = 0
+        plant.net_w = pair(program, state, <uint32_t>0xFFFFFFFF, grid_w, plant.net_w, state.net_known, sample_ns, t_ns)
+        state.net_known = 1
+        state.grid_used_w = grid_w
+        state.grid_used_t_ns = sample_ns
+        plant.latency_s = fmax(0.5e-9 * <double>(LAG_NS[state.lag_lo] + LAG_NS[state.lag_hi]), 0.0)
+        if not state.lag_measured:
+            plant.latency_s = program.control.meter_latency_s
+        plant.paired = state.lag_measured and (
+            state.lag_score[state.lag_best] <= PAIRED_SHARE * state.lag_motion[state.lag_best])
+    plant.load_ok = 1
+    plant.load_w = plant.net_w + plant.pv_w
+
+    if state.grid_t_ns and sample_ns > state.grid_t_ns:
+        demand_meet(&program.control, state, state.grid_w, grid_w, state.grid_t_ns, sample_ns)
+    state.demand_t_ns = sample_ns
+    if not state.demand_started:
+        demand_turn(&program.control, state,
+                    <uint64_t>(<int64_t>sample_ns + state.utc_offset_ns) // demand_sub_ns(&program.control))
+    meet(&state.grid, &state.grid_t_ns, &state.grid_w, grid_w, sample_ns)
+    put(image, SITE_GRID_W, grid_w, sample_ns)
+    put_integral(image, SITE_GRID_IN_WS, &state.grid, sample_ns)
+    if program.site.pv_w < 0:  # no PV is known to give nothing
+        meet(&state.pv, &state.pv_t_ns, &state.pv_w, 0.0, sample_ns)
+        put(image, SITE_PV_W, 0.0, sample_ns)
+        put_integral(image, SITE_PV_IN_WS, &state.pv, sample_ns)
+    if all_known and (program.site.pv_w < 0 or believable(image, program.site.pv_w)):
+        meet(&state.load, &state.load_t_ns, &state.load_w, plant.load_w, sample_ns)
+        put(image, SITE_LOAD_W, plant.load_w, sample_ns)
+        put_integral(image, SITE_LOAD_IN_WS, &state.load, sample_ns)
+    else:
+        doubt(image, SITE_LOAD_W)
+        state.load_t_ns = 0
+
+
+cdef inline bint news(const point_t* reading, double* seen_w, uint64_t* used_t_ns, bint known) noexcept nogil:
+    """1 and noted, unless this is the same sample read twice: equal values within REREAD_NS are."""
+    if known and reading.value == seen_w[0] and reading.t_ns - used_t_ns[0] <= REREAD_NS:
+        return 0
+    seen_w[0] = reading.value
+    used_t_ns[0] = reading.t_ns
+    return 1
+
+
+cdef void take_phases(const program_t* program, const point_t* image, estimate_state_t* state, plant_t* plant,
+                      uint64_t t_ns) noexcept nogil:
+    """Net power of each phase: its reading, and the battery's power of the same age by its share of this phase.
+
+    By the phase's own stamp: a meter's phases are often polled apart from its sum.
+    """
+    cdef int phase, point
+    cdef uint32_t bit
+    cdef double share
+    cdef const control_params_t* params = &program.control
+    cdef bint thirds = not params.phase_share[0] + params.phase_share[1] + params.phase_share[2] > 0.0
+    plant.phases_ok = 0
+    for phase in range(PHASES_MAX):
+        point = program.site.grid_w_l[phase]
+        bit = <uint32_t>1 << phase
+        if not believable(image, point):
+            state.phases_known &= ~bit
+            continue
+        plant.phases_ok |= bit
+        if not news(&image[point], &state.phase_seen_w[phase], &state.phase_t_ns[phase], state.phases_known & bit):
+            continue
+        share = 1.0 / 3.0 if thirds else params.phase_share[phase]
+        if share > 0.0:
+            plant.phase_net_w[phase] = share * pair(
+                program, state, <uint32_t>0xFFFFFFFF, image[point].value / share, plant.phase_net_w[phase] / share,
+                state.phases_known & bit, image[point].t_ns, t_ns,
+            )
+        else:
+            plant.phase_net_w[phase] = image[point].value
+        state.phases_known |= bit
+
+
+cdef void take_circuits(const program_t* program, const point_t* image, estimate_state_t* state, plant_t* plant,
+                        uint64_t t_ns) noexcept nogil:
+    """Net power of each sub-meter: its reading and the batteries behind it, of the same age."""
+    cdef int circuit, point
+    cdef uint32_t bit
+    plant.circuits_ok = 0
+    for circuit in range(CIRCUITS_MAX):
+        point = program.site.circuit_w[circuit]
+        bit = <uint32_t>1 << circuit
+        if not believable(image, point):
+            state.circuits_known &= ~bit
+            continue
+        plant.circuits_ok |= bit
+        if not news(&image[point], &state.circuit_seen_w[circuit], &state.circuit_t_ns[circuit],
+                    state.circuits_known & bit):
+            continue
+        plant.circuit_net_w[circuit] = pair(
+            program, state, <uint32_t>program.control.circuit_units[circuit], image[point].value,
+            plant.circuit_net_w[circuit], state.circuits_known & bit, image[point].t_ns, t_ns,
+        )
+        state.circuits_known |= bit
+
+
+cdef void whole_second(const program_t* program, point_t* image, estimate_state_t* state, plant_t* plant,
+                       uint64_t t_ns) noexcept nogil:
+    """Once a second: extremes of the last one, demand, the utility's register."""
+    cdef double mean_w
+    state.second = t_ns // 1000000000u + 1
+    turn_second(&state.grid, state.grid_t_ns, state.grid_w)
+    turn_second(&state.load, state.load_t_ns, state.load_w)
+    turn_second(&state.ess, state.ess_t_ns, state.ess_w)
+    turn_second(&state.pv, state.pv_t_ns, state.pv_w)
+    put_extremes(image, SITE_GRID_MIN_W, &state.grid, t_ns)
+    put_extremes(image, SITE_LOAD_MIN_W, &state.load, t_ns)
+    put_extremes(image, SITE_ESS_MIN_W, &state.ess, t_ns)
+    put_extremes(image, SITE_PV_MIN_W, &state.pv, t_ns)
+    learn_register(program, image, state)
+    if state.demand_started:
+        demand_view(&program.control, state, plant, t_ns)
+        mean_w = plant.demand_elapsed_s - plant.demand_unknown_s[0]
+        mean_w = plant.demand_used_ws[0] / mean_w if mean_w > 0.0 else 0.0
+        put(image, SITE_DEMAND_W, mean_w * plant.demand_gain, t_ns)
+        put(image, SITE_DEMAND_LEFT_S, plant.demand_left_s, t_ns)
+        put(image, SITE_DEMAND_PEAK_W, plant.demand_paid_w, t_ns)
+
+
+# ---------------------------------------------------------------- Python view
+
+
+_QUALITIES = {"never": QUALITY_NEVER, "good": QUALITY_GOOD, "held": QUALITY_HELD, "stale": QUALITY_STALE,
+              "invalid": QUALITY_INVALID}
+_SITE = {SITE_POINT_NAMES[i][0].decode(): i for i in range(SITE_POINTS)}
+
+
+cdef class Estimate:
+    """The compiled estimation over an image of its own: readings in, the plant as the control sees it out.
+
+    units    : storage units, 1..16, each with readings `ess0_w`, `ess1_w` ... and `soc0`, `soc1` ...
+    age_max_s: readings older than this are stale.
+    pv       : the site has a PV meter (`pv_w`); phases: readings `grid_l0_w`..; circuits: number of sub-meters `circuit0_w`..
+    settings : any of `tidegate.ext.control.corridor.defaults()`.
+    Other readings: `grid_w`, `grid_import_wh`.
+    """
+
+    def __cinit__(self):
+        self.program = <program_t*>calloc(1, sizeof(program_t))
+        self.image = <point_t*>calloc(POINTS_MAX, sizeof(point_t))
+        self.inputs = <gate_input_t*>calloc(UNITS_MAX, sizeof(gate_input_t))
+        self.verdicts = <gate_verdict_t*>calloc(UNITS_MAX, sizeof(gate_verdict_t))
+        self.state = <estimate_state_t*>calloc(1, sizeof(estimate_state_t))
+        if not (self.program and self.image and self.inputs and self.verdicts and self.state):
+            raise MemoryError("no memory for the estimation")
+
+    def __dealloc__(self):
+        free(self.program)
+        free(self.image)
+        free(self.inputs)
+        free(self.verdicts)
+        free(self.state)
+
+    def __init__(self, int units=1, *, double age_max_s=1.0, bint pv=False, bint phases=False, int circuits=0,
+                 **settings):
+        cdef Control settled = Control(units, **settings)
+        cdef int i, at
+        if not 0 <= circuits <= CIRCUITS_MAX:
+            raise ValueError(f"circuits={circuits}: at most {CIRCUITS_MAX}")
+        self.program.control = settled.params
+        self.program.n_units = <uint32_t>units
+        at = SITE_POINTS + units * UNIT_POINTS
+        names = ["grid_w", "grid_import_wh"] + ["pv_w"] * pv + [f"grid_l{i}_w" for i in range(PHASES_MAX * phases)]
+        names += [f"circuit{i}_w" for i in range(circuits)]
+        names += [f"{kind}" for i in range(units) for kind in (f"ess{i}_w", f"soc{i}")]
+        self.names = {name: at + i for i, name in enumerate(names)}
+        self.program.n_points = <uint32_t>(at + len(names))
+        for i in self.names.values():
+            self.program.points[i].age_max_ns = <uint64_t>(age_max_s * 1e9)
+        for i in range(<int>self.program.n_points):
+            self.image[i].value = NAN
+        find = self.names.get
+        self.program.site.grid_w = find("grid_w")
+        self.program.site.grid_import_wh = find("grid_import_wh")
+        self.program.site.grid_export_wh = -1
+        self.program.site.pv_w = find("pv_w", -1)
+        for i in range(PHASES_MAX):
+            self.program.site.grid_w_l[i] = find(f"grid_l{i}_w", -1)
+        for i in range(CIRCUITS_MAX):
+            self.program.site.circuit_w[i] = find(f"circuit{i}_w", -1)
+        memset(self.program.units, 0xFF, sizeof(self.program.units))
+        for i in range(units):
+            self.program.units[i].pcs_w = find(f"ess{i}_w")
+            self.program.units[i].soc = find(f"soc{i}")
+            self.program.units[i].energy_wh = 0.0
+            memset(&self.program.units[i].gate, 0, sizeof(gate_limits_t))
+        memset(&self.plant, 0, sizeof(plant_t))
+
+    def reading(self, str name, double value, double t_s, str quality="good"):
+        """Put a reading into the image as a device would: value, stamp (s, monotonic), quality.
+
+        Raises KeyError for a name that this site does not have.
+        """
+        cdef point_t* point = &self.image[<int>self.names[name]]
+        point.value = value
+        point.t_ns = <uint64_t>(t_s * 1e9 + 0.5)
+        point.quality = _QUALITIES[quality]
+        point.changes += 1
+
+    def step(self, double t_s, *, setpoint_w=(), double utc_offset_s=0.0):
+        """Age the image and estimate once at time t_s; setpoint_w: what the gate let go to each unit last cycle."""
+        cdef uint64_t t_ns = <uint64_t>(t_s * 1e9 + 0.5)
+        cdef int i
+        for i, value in enumerate(setpoint_w):
+            self.verdicts[i].setpoint_w = <int32_t>value
+        self.state.utc_offset_ns = <int64_t>(utc_offset_s * 1e9)
+        image_age(self.program, self.image, self.state, t_ns)
+        estimate_step(self.program, self.image, self.inputs, self.verdicts, self.state, &self.plant, t_ns, 1000000)
+
+    def trip(self, int unit, bint tripped=True):
+        """Let the gate hold this unit at zero, or let it go."""
+        self.verdicts[unit].limit_bits = LIMIT_TRIPPED if tripped else 0
+
+    def point(self, str name):
+        """(value, quality name, stamp in s) of a reading or of a site point such as `site.load_w`."""
+        cdef point_t* point = &self.image[<int>(_SITE[name] if name in _SITE else self.names[name])]
+        quality = [key for key, number in _QUALITIES.items() if number == point.quality][0]
+        return point.value, quality, <double>point.t_ns * 1e-9
+
+    @property
+    def grid_ok(self):
+        return bool(self.plant.grid_ok)
+
+    @property
+    def grid_new(self):
+        return bool(self.plant.grid_new)
+
+    @property
+    def paired(self):
+        """True once an age of the readings is known that explains what the meter sees of the battery."""
+        return bool(self.plant.paired)
+
+    @property
+    def net_w(self):
+        """Grid power if the batteries rested, W."""
+        return self.plant.net_w
+
+    @property
+    def load_w(self):
+        return self.plant.load_w
+
+    @property
+    def ess_w(self):
+        return self.plant.ess_w
+
+    @property
+    def available(self):
+        return tuple(bool(self.plant.units[i].available) for i in range(<int>self.plant.n_units))
+
+    @property
+    def phases_net_w(self):
+        return tuple(self.plant.phase_net_w[i] for i in range(PHASES_MAX) if self.plant.phases_ok >> i & 1)
+
+    @property
+    def circuits_net_w(self):
+        return tuple(self.plant.circuit_net_w[i] for i in range(CIRCUITS_MAX) if self.plant.circuits_ok >> i & 1)
+
+    @property
+    def latency_s(self):
+        """(least, most, measured): bounds of the age of a grid reading when it arrives."""
+        return (LAG_NS[self.state.lag_lo] * 1e-9, LAG_NS[self.state.lag_hi] * 1e-9, bool(self.state.lag_measured))
+
+    @property
+    def latency_scores(self):
+        """(age in s, share of the motion that it leaves unexplained, squared motion seen) of each age tried."""
+        return [(LAG_NS[i] * 1e-9, self.state.lag_score[i] / fmax(self.state.lag_motion[i], 1e-9), self.state.lag_motion[i])
+                for i in range(LAGS)]
+
+    @property
+    def demand(self):
+        """(used W s, unmeasured s, left s, paid W, gain) of the running window."""
+        return (self.plant.demand_used_ws[0], self.plant.demand_unknown_s[0], self.plant.demand_left_s,
+                self.plant.demand_paid_w, self.plant.demand_gain)

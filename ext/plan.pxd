@@ -1,7 +1,0 @@
-# ext/plan.pxd: contents page of plan.pyx.
-from libc.stdint cimport uint64_t
-
-from tidegate.ext.core cimport core_t
-
-# Takes a new plan over, and what of it is in force at t_ns into core.planned.
-cdef void take_plan(core_t* core, uint64_t t_ns) noexcept nogil

@@ -1,0 +1,51 @@
+# ext/safety/cabinet.pxd: the state of one cabinet (a storage unit), and what it may do in it.
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+
+from tidegate.ext.safety.gate cimport gate_verdict_t
+from tidegate.ext.abi.image cimport point_t
+
+cdef enum:
+    # The step test: a small power, asked of the converter and looked for at its terminals, before it gets more.
+    STEP_PERMILLE = 20       # of the nameplate
+    STEP_W_MIN = 200         # below that a meter's resolution is all that would be seen
+    STEP_READINGS = 2        # so many in a row must agree, or disagree
+    RETURN_S = 2             # from manual back to automatic: the nameplate in this many seconds, for this long
+
+cdef double STEP_WAIT_S  # the converter has not followed by then: failed
+
+cdef enum step_result:
+    STEP_OPEN = 0
+    STEP_PASSED
+    STEP_FAILED
+
+# What moves the machine; each 0 or 1 but `step`.
+cdef struct cabinet_facts_t:
+    uint32_t tripped   # the gate gives nothing until it is armed
+    uint32_t stop      # an order to stop, or the end of the run
+    uint32_t derated   # a reaction from derate upwards
+    uint32_t moving    # the setpoint is not 0
+    uint32_t manual    # a manual order is in force
+    uint32_t step      # enum step_result
+
+cdef struct cabinet_t:
+    int32_t mode       # enum mode of image.h
+    # step test
+    int32_t size_w     # what the step is to be
+    int32_t step_w     # setpoint that is looked at; 0 = the converter has yet to rest
+    uint32_t step      # enum step_result
+    uint32_t agree, differ
+    double base_w, waited_s
+    uint64_t seen_t_ns
+    # the way back from manual
+    double return_s
+
+# The machine alone: next state from state and facts. Pure; every pair of them is explored in a test.
+cdef int32_t cabinet_next(int32_t mode, const cabinet_facts_t* facts) noexcept nogil
+# What of `wanted_w` the unit may ask of the gate in its state.
+cdef double cabinet_request(cabinet_t* cabinet, const gate_verdict_t* last, double wanted_w, double lo_w, double hi_w,
+                            double nameplate_w, uint32_t manual, double dt_s) noexcept nogil
+# After the gate: look at the step test, then move. pcs_w: the converter's power, NULL = its map has none.
+cdef void cabinet_step(cabinet_t* cabinet, const gate_verdict_t* verdict, uint32_t stop, uint32_t manual,
+                       const point_t* pcs_w, double dt_s) noexcept nogil
+# What the site as a whole is doing: its most active unit's state, derated while another is tripped.
+cdef int32_t site_mode(const cabinet_t* cabinets, uint32_t n_units) noexcept nogil

@@ -1,0 +1,177 @@
+"""The state of one cabinet: tripped, arming, ready, run, derated, stopping, off, manual.
+
+It starts tripped. The gate (safety.c) decides alone what is safe and when a trip ends; this machine decides what a unit
+that the gate would let run may ask for: nothing, the power of the step test, a manual power, or what the control wants.
+
+    tripped --the gate armed--> arming --step test passed--> ready --at rest--> run <--> derated
+    any armed state --stop--> stopping --at rest--> off --stop lifted--> arming
+    ready, run, derated <--manual order in force--> manual
+    every state --the gate tripped--> tripped
+"""
+
+from libc.math cimport fabs, fmax, fmin, isfinite
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from tidegate.ext.safety.gate cimport REACTION_DERATE
+from tidegate.ext.abi.image cimport (
+    MODE_ARMING, MODE_DERATED, MODE_MANUAL, MODE_OFF, MODE_READY, MODE_RUN, MODE_STOPPING, MODE_TRIPPED, MODES,
+    QUALITY_GOOD, point_t,
+)
+
+cdef double STEP_WAIT_S = 10.0
+
+
+cdef int32_t cabinet_next(int32_t mode, const cabinet_facts_t* facts) noexcept nogil:
+    if facts.tripped or mode < 0 or mode >= <int32_t>MODES:  # what cannot be is a trip, not a guess
+        return MODE_TRIPPED
+    if facts.stop:
+        return MODE_STOPPING if facts.moving else MODE_OFF
+    if mode == MODE_TRIPPED or mode == MODE_OFF or mode == MODE_STOPPING:
+        return MODE_ARMING
+    if mode == MODE_ARMING:
+        return MODE_READY if facts.step == STEP_PASSED else MODE_ARMING
+    if mode == MODE_READY and facts.moving:  # the step's power goes back to 0 before anybody takes over
+        return MODE_READY
+    if facts.manual:
+        return MODE_MANUAL
+    return MODE_DERATED if facts.derated else MODE_RUN
+
+
+# ---------------------------------------------------------------- what may be asked for
+
+
+cdef double cabinet_request(cabinet_t* cabinet, const gate_verdict_t* last, double wanted_w, double lo_w, double hi_w,
+                            double nameplate_w, uint32_t manual, double dt_s) noexcept nogil:
+    """lo_w, hi_w: the corridor that the site leaves. A power that is no number passes as such: the gate refuses it."""
+    cdef double slew_w
+    if cabinet.mode == MODE_MANUAL and manual:
+        cabinet.return_s = RETURN_S
+        return wanted_w
+    if cabinet.mode == MODE_RUN or cabinet.mode == MODE_DERATED or cabinet.mode == MODE_MANUAL:
+        if cabinet.return_s > 0.0 and isfinite(wanted_w):
+            cabinet.return_s -= dt_s
+            slew_w = nameplate_w / RETURN_S * dt_s
+            wanted_w = fmin(fmax(wanted_w, last.setpoint_w - slew_w - 1.0), last.setpoint_w + slew_w + 1.0)
+        return wanted_w
+    if cabinet.mode == MODE_ARMING:
+        return step_request(cabinet, last, lo_w, hi_w, nameplate_w)
+    return 0.0
+
+
+cdef double step_request(cabinet_t* cabinet, const gate_verdict_t* last, double lo_w, double hi_w,
+                         double nameplate_w) noexcept nogil:
+    """Discharge where the site and the battery allow it, else charge; while neither does, wait at 0."""
+    cdef int32_t step_w = <int32_t>fmax(nameplate_w * (STEP_PERMILLE * 1e-3), STEP_W_MIN)
+    cabinet.size_w = step_w
+    if cabinet.step_w == 0 or cabinet.step != STEP_OPEN:
+        return 0.0
+    if hi_w >= step_w and last.envelope_hi_w >= step_w:
+        return step_w
+    if lo_w <= -step_w and last.envelope_lo_w <= -step_w:
+        return -step_w
+    return 0.0
+
+
+# ---------------------------------------------------------------- the step test
+
+
+cdef void step_look(cabinet_t* cabinet, const gate_verdict_t* verdict, const point_t* reading, double dt_s) noexcept nogil:
+    """Whether the converter's power follows a small setpoint in sign and in size.
+
+    A wrong unit (kW for W), a wrong sign, or a converter that does not listen shows at 2 % and not at full power.
+    """
+    cdef double moved_w
+    cdef int32_t step_w = verdict.setpoint_w
+    cdef double pcs_w
+    cdef uint64_t pcs_t_ns
+    if reading == NULL or reading.quality != QUALITY_GOOD:
+        cabinet.agree = cabinet.differ = 0
+        return
+    pcs_w = reading.value
+    pcs_t_ns = reading.t_ns
+    if cabinet.step_w == 0:  # first it must rest: a converter that is still busy is waited for
+        cabinet.waited_s += dt_s
+        if pcs_t_ns == cabinet.seen_t_ns:
+            return
+        cabinet.agree = cabinet.agree + 1 if fabs(pcs_w - cabinet.base_w) <= 0.25 * cabinet.size_w else 0
+        cabinet.base_w = pcs_w
+        cabinet.seen_t_ns = pcs_t_ns
+        if cabinet.agree >= STEP_READINGS:
+            cabinet.agree = 0
+            cabinet.waited_s = 0.0
+            cabinet.step_w = 1  # what it is asked for then is the gate's to say
+        elif cabinet.waited_s > STEP_WAIT_S:
+            cabinet.step = STEP_FAILED
+        return
+    if step_w == 0 or step_w != cabinet.step_w:  # not asked yet, on its ramp, or its direction changed
+        cabinet.step_w = step_w if step_w != 0 else 1
+        cabinet.seen_t_ns = pcs_t_ns
+        cabinet.agree = cabinet.differ = 0
+        return
+    cabinet.waited_s += dt_s
+    if pcs_t_ns != cabinet.seen_t_ns:
+        cabinet.seen_t_ns = pcs_t_ns
+        moved_w = (pcs_w - cabinet.base_w) / step_w
+        cabinet.agree = cabinet.agree + 1 if 0.5 <= moved_w <= 1.5 else 0
+        cabinet.differ = cabinet.differ + 1 if moved_w < -0.5 or moved_w > 2.5 else 0
+    if cabinet.agree >= STEP_READINGS:
+        cabinet.step = STEP_PASSED
+    elif cabinet.differ >= STEP_READINGS or cabinet.waited_s > STEP_WAIT_S:
+        cabinet.step = STEP_FAILED
+
+
+cdef void cabinet_step(cabinet_t* cabinet, const gate_verdict_t* verdict, uint32_t stop, uint32_t manual,
+                       const point_t* pcs_w, double dt_s) noexcept nogil:
+    cdef cabinet_facts_t facts
+    cdef int32_t before = cabinet.mode
+    if before == MODE_ARMING:
+        step_look(cabinet, verdict, pcs_w, dt_s)
+    facts.tripped = 1 if verdict.tripped else 0
+    facts.stop = stop
+    facts.derated = 1 if verdict.reaction >= REACTION_DERATE else 0
+    facts.moving = 1 if verdict.setpoint_w != 0 else 0
+    facts.manual = 1 if manual else 0
+    facts.step = cabinet.step
+    cabinet.mode = cabinet_next(before, &facts)
+    if cabinet.mode != before and (cabinet.mode == MODE_ARMING or cabinet.mode == MODE_TRIPPED):
+        before = cabinet.mode
+        memset(cabinet, 0, sizeof(cabinet_t))  # each arming has a test of its own
+        cabinet.mode = before
+
+
+cdef int32_t site_mode(const cabinet_t* cabinets, uint32_t n_units) noexcept nogil:
+    cdef int32_t mode = MODE_TRIPPED
+    cdef uint32_t unit, tripped = 0
+    for unit in range(n_units):
+        if cabinets[unit].mode == MODE_TRIPPED:
+            tripped += 1
+        elif mode == MODE_TRIPPED or activity(cabinets[unit].mode) > activity(mode):
+            mode = cabinets[unit].mode
+    return MODE_DERATED if mode == MODE_RUN and tripped else mode
+
+
+cdef inline int activity(int32_t mode) noexcept nogil:
+    if mode == MODE_MANUAL:
+        return 7
+    if mode == MODE_DERATED:
+        return 6
+    if mode == MODE_RUN:
+        return 5
+    if mode == MODE_READY:
+        return 4
+    if mode == MODE_ARMING:
+        return 3
+    return 2 if mode == MODE_STOPPING else 1
+
+
+# ---------------------------------------------------------------- what Python sees
+
+
+def next_mode(int mode, *, bint tripped=False, bint stop=False, bint derated=False, bint moving=False,
+              bint manual=False, int step=STEP_OPEN):
+    """The state that follows `mode` (enum mode of image.h) under these facts. step: 0 open, 1 passed, 2 failed."""
+    cdef cabinet_facts_t facts
+    facts.tripped, facts.stop, facts.derated, facts.moving, facts.manual = tripped, stop, derated, moving, manual
+    facts.step = <uint32_t>step
+    return cabinet_next(mode, &facts)

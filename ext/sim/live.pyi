@@ -1,0 +1,16 @@
+"""The simulated plant in wall time: one thread, without the GIL, that answers like the devices themselves."""
+
+from collections.abc import Sequence
+
+from tidegate.ext.sim.world import World
+
+class Live:
+    def __init__(
+        self, world: World, serial_fds: Sequence[int], can_fds: Sequence[int], control_fd: int = -1
+    ) -> None: ...
+    def run(self) -> None: ...
+    def stop(self) -> None: ...
+    @property
+    def statistics(self) -> dict[str, float]: ...
+
+def monotonic_ns() -> int: ...

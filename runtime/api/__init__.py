@@ -1,0 +1,1 @@
+"""How a program talks to a running site: messages, clients, keys."""

@@ -1,0 +1,1 @@
+"""From meter records to booked periods: integers that are conserved."""

@@ -1,0 +1,250 @@
+"""From booked energy to the ledger's period entry: factors, attribution, consequence, all in whole numbers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from tidegate.runtime.carbon.engine.attribution import (
+    Inflow,
+    Lot,
+    Method,
+    Move,
+    Period,
+    Result,
+    Stock,
+    attribute,
+    stock_carbon_ug,
+    stock_energy_mwh,
+)
+from tidegate.runtime.carbon.engine.booking import BookedPeriod
+from tidegate.runtime.carbon.engine.integers import PPM, carbon_ug
+from tidegate.runtime.carbon.engine.topology import Nodes
+from tidegate.runtime.carbon.factors.series import Factors, Found
+
+ENTRY_VERSION = 1
+OPENING = "opening"  # origin of what was in the battery before the account began
+DAY_S = 86_400
+
+
+class Accountant:
+    """Keeps the stocks and turns each booked period into the body of a ledger entry.
+
+    true_up : "daily" sets the stock's energy to the battery's state of charge at each UTC midnight, "never" leaves it.
+    """
+
+    def __init__(self, site: str, nodes: Nodes, factors: Factors, method: Method | None = None,
+                 true_up: str = "daily") -> None:  # fmt: skip
+        if true_up not in ("daily", "never"):
+            raise ValueError(f"true_up {true_up!r}: expected daily or never")
+        self.site = site
+        self.nodes = nodes
+        self.factors = factors
+        self.method = method or Method()
+        self.true_up = true_up
+        self.stocks: dict[str, Stock] = {}
+        self.opened = False
+
+    # ---- state, as plain values ----
+
+    def state(self) -> dict[str, Any]:
+        return {"opened": self.opened, "stocks": {name: stock_record(stock) for name, stock in self.stocks.items()}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.opened = state["opened"]
+        self.stocks = {name: stock_from(record) for name, record in state["stocks"].items()}
+
+    # ---- one period ----
+
+    def book(
+        self, booked: BookedPeriod, known_utc_s: int | None = None, factors: Factors | None = None
+    ) -> dict[str, Any]:
+        """Attribute one period and return its ledger body.
+
+        known_utc_s : use factors as known at that time. factors : use these instead of the site's own.
+        """
+        factors = factors or self.factors
+        grid = factors.grid_at(booked.start_utc_s, known_utc_s)
+        flags = list(booked.flags)
+        opening = {}
+        if not self.opened:
+            opening = self._open(booked, grid)
+            self.opened = True
+        period, used = self._period(booked, grid, factors)
+        opened = {name: (stock_energy_mwh(stock), stock_carbon_ug(stock)) for name, stock in self.stocks.items()}
+        result = attribute(period, self.stocks, self.method)
+        if result.balance_error_ug:
+            raise ArithmeticError(f"period {booked.start_utc_s}: carbon is off by {result.balance_error_ug} ug")
+        flags += result.flags
+        flags += _suspicious(booked, result)
+        self.stocks = result.stocks
+        body: dict[str, Any] = {
+            "v": ENTRY_VERSION,
+            "site": self.site,
+            "start_utc_s": booked.start_utc_s,
+            "length_s": booked.length_s,
+            "records": booked.records,
+            "lost": booked.lost,
+            "soc_ppm": booked.soc_ppm,
+            "utc_sync": booked.utc_sync,
+            "flags": flags,
+            "by_difference": self.nodes.by_difference,
+            "flows": {name: _flow_record(flow) for name, flow in booked.flows.items()},
+            "method": asdict(self.method),
+            "factors": {name: found.record() for name, found in used.items()},
+            "inflow_ug": result.inflow_ug,
+            "created_ug": result.created_ug,
+            "outflows": [
+                {"name": o.name, "kind": o.kind, "mwh": o.energy_mwh, "ug": o.carbon_ug, "origins": o.origins}
+                for o in result.outflows
+            ],
+            "residual_mwh": result.residual_mwh,
+            "loss_mwh": result.loss_mwh,
+            "loss_ug": result.loss_ug,
+            "stock": {
+                name: {"opening_mwh": opened.get(name, (0, 0))[0], "opening_ug": opened.get(name, (0, 0))[1],
+                       "mwh": stock_energy_mwh(stock), "ug": stock_carbon_ug(stock), "origins": _origins(stock)}
+                for name, stock in self.stocks.items()
+            },
+        }  # fmt: skip
+        if opening:
+            body["opening"] = opening
+        price, cfe_ppm = factors.price_at(booked.start_utc_s), factors.cfe_ppm_at(booked.start_utc_s)
+        if price is not None:
+            body["price_u_per_kwh"] = price
+        if cfe_ppm is not None:
+            body["cfe_ppm"] = cfe_ppm
+        consequence = self._consequence(booked, known_utc_s, factors)
+        if consequence:
+            body["consequence"] = consequence
+        return body
+
+    def _open(self, booked: BookedPeriod, grid: Found) -> dict[str, Any]:
+        """The battery was not empty when the account began: price what was in it like the grid at that moment."""
+        opening = {}
+        for storage in self.nodes.storages:
+            if booked.soc_ppm is None or not storage.energy_mwh:
+                continue
+            moved = sum(
+                flow.mwh * sign
+                for name, flow in booked.flows.items()
+                for kind, sign in (("discharge", 1), ("charge", -1))
+                if name == f"{storage.node}.{kind}"
+            )
+            mwh = max(0, storage.energy_mwh * booked.soc_ppm // PPM + moved)
+            if mwh:
+                self.stocks[storage.node] = (Lot(mwh, carbon_ug(mwh, grid.ug_per_kwh), ((OPENING, mwh),)),)
+                opening[storage.node] = {
+                    "mwh": mwh,
+                    "ug_per_kwh": grid.ug_per_kwh,
+                    "why": "state of charge at the start, priced at the grid factor of the first period",
+                }
+        return opening
+
+    def _period(self, booked: BookedPeriod, grid: Found, factors: Factors) -> tuple[Period, dict[str, Found]]:
+        inflows, loads, exports = [], [], []
+        used: dict[str, Found] = {}
+        charge: dict[str, int] = {}
+        discharge: dict[str, int] = {}
+        for flow in self.nodes.flows:
+            mwh = booked.flows[flow.name].mwh
+            if flow.kind == "import":
+                used[flow.node] = grid
+                inflows.append(Inflow(flow.node, mwh, grid.ug_per_kwh))
+            elif flow.kind == "generation":
+                found = used[flow.node] = factors.source_at(self.nodes.kinds.get(flow.node, flow.node))
+                inflows.append(Inflow(flow.node, mwh, found.ug_per_kwh, True))
+            elif flow.kind == "load":
+                loads.append((flow.node, mwh))
+            elif flow.kind == "export":
+                exports.append(("export", mwh))
+            elif flow.kind == "charge":
+                charge[flow.node] = mwh
+            else:
+                discharge[flow.node] = mwh
+        moves = []
+        midnight = (booked.start_utc_s + booked.length_s) % DAY_S == 0
+        for storage in self.nodes.storages:
+            true_up = None
+            if midnight and self.true_up == "daily" and booked.soc_ppm is not None and storage.energy_mwh:
+                true_up = storage.energy_mwh * booked.soc_ppm // PPM
+            moves.append(
+                Move(
+                    storage.node,
+                    charge.get(storage.node, 0),
+                    discharge.get(storage.node, 0),
+                    storage.charge_ppm,
+                    storage.discharge_ppm,
+                    storage.standby_mw * booked.length_s // 3600,
+                    true_up_mwh=true_up,
+                )
+            )
+        if self.nodes.by_difference is not None:
+            came = sum(inflow.energy_mwh for inflow in inflows) + sum(discharge.values())
+            gone = sum(mwh for _, mwh in loads) + sum(mwh for _, mwh in exports) + sum(charge.values())
+            loads.insert(0, (self.nodes.by_difference, max(0, came - gone)))
+        return Period(tuple(inflows), tuple(loads), tuple(exports), tuple(moves)), used
+
+    def _consequence(self, booked: BookedPeriod, known_utc_s: int | None, factors: Factors) -> dict[str, Any]:
+        """What the battery changed elsewhere, by marginal factors. A ledger of its own, apart from the inventory."""
+        marginal = factors.marginal_at(booked.start_utc_s, known_utc_s)
+        if marginal is None:
+            return {}
+        moved = {"charge": 0, "discharge": 0}
+        for flow in self.nodes.flows:
+            if flow.kind in moved:
+                moved[flow.kind] += booked.flows[flow.name].mwh
+        return {
+            "factor": marginal.record(),
+            "charge_ug": carbon_ug(moved["charge"], marginal.ug_per_kwh),
+            "avoided_ug": carbon_ug(moved["discharge"], marginal.ug_per_kwh),
+        }
+
+
+def break_even_ppm(charge_ppm: int, discharge_ppm: int) -> int:
+    """Ratio of the factors, discharge over charge, above which moving energy saves carbon: 1 / round trip, in ppm."""
+    return -(-PPM * PPM * PPM // (charge_ppm * discharge_ppm))
+
+
+def stock_record(stock: Stock) -> list[list[Any]]:
+    return [[lot.energy_mwh, lot.carbon_ug, [list(origin) for origin in lot.origins]] for lot in stock]
+
+
+def stock_from(record: Sequence[Sequence[Any]]) -> Stock:
+    return tuple(Lot(mwh, ug, tuple((name, part) for name, part in origins)) for mwh, ug, origins in record)
+
+
+def _origins(stock: Stock) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for lot in stock:
+        for name, mwh in lot.origins:
+            found[name] = found.get(name, 0) + mwh
+    return dict(sorted(found.items()))
+
+
+def _flow_record(flow: Any) -> dict[str, Any]:
+    return {
+        "mwh": flow.mwh,
+        "quality": flow.quality,
+        "method": flow.method,
+        "flags": flow.flags,
+        "open_mwh": flow.opening_mwh,
+        "close_mwh": flow.closing_mwh,
+        "integral_mwh": flow.integral_mwh,
+        "covered_ms": round(flow.covered_s * 1000),
+    }
+
+
+def _suspicious(booked: BookedPeriod, result: Result) -> list[str]:
+    """A direction that closes the balance when it is turned round: a current transformer or a sign is reversed."""
+    residual = result.residual_mwh
+    if "BALANCE" not in result.flags:
+        return []
+    found = []
+    for name, flow in booked.flows.items():
+        node, _, kind = name.partition(".")
+        # Turning a flow round changes the balance by twice its energy, in the direction of its kind.
+        sign = 1 if kind in ("import", "generation", "discharge") else -1
+        turned = residual - 2 * sign * flow.mwh
+        if flow.mwh and abs(turned) * 10 < abs(residual):
+            found.append(f"REVERSED_SIGN {node} {kind}")
+    return found

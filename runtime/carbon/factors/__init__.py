@@ -1,0 +1,1 @@
+"""Emission factors and prices: files, services, instruments, as series in time."""

@@ -1,0 +1,140 @@
+"""Contractual instruments of Scope 2: energy in intervals of at most an hour, with a factor of its own."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tidegate.runtime.carbon.engine.integers import carbon_ug, fixed, to_whole
+from tidegate.runtime.carbon.factors.series import FactorError, parse_factor, parse_time
+
+COLUMNS = ("start_utc", "end_utc", "wh", "g_per_kwh", "source")
+KINDS = ("goo", "ppa", "other")
+HOUR_S = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """Energy in an interval with its own factor. cancelled : reference of the cancellation, empty = not cancelled."""
+
+    start_utc_s: int
+    end_utc_s: int
+    mwh: int
+    ug_per_kwh: int
+    source: str
+    kind: str = "other"
+    renewable: bool = False
+    cancelled: str = ""
+
+    def row(self) -> list[Any]:
+        return [self.start_utc_s, self.end_utc_s, self.mwh, self.ug_per_kwh, self.source, self.kind, self.renewable,
+                self.cancelled]  # fmt: skip
+
+
+def read_instruments(path: Path) -> list[Instrument]:
+    """CSV of start_utc, end_utc, wh, g_per_kwh, source and, where they are known, kind, renewable, cancelled.
+
+    kind : goo, ppa or other. renewable : yes or no. cancelled : the reference of the cancellation.
+    Raises FactorError by line; an interval is at most one hour.
+    """
+    found = []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+        if missing:
+            raise FactorError(f"{path.name}, line 1: column {', '.join(missing)} is missing")
+        for row in reader:
+            where = f"{path.name}, line {reader.line_num}"
+            start, end = parse_time(row["start_utc"], where), parse_time(row["end_utc"], where)
+            if not 0 < end - start <= HOUR_S:
+                raise FactorError(f"{where}: an interval of {end - start} s; expected more than 0 and at most one hour")
+            try:
+                mwh = to_whole(row["wh"], 1000)
+            except ArithmeticError:
+                raise FactorError(f"{where}: {row['wh']!r} is not a number") from None
+            if mwh < 0:
+                raise FactorError(f"{where}: {row['wh']} Wh is negative")
+            kind = (row.get("kind") or "other").strip()
+            if kind not in KINDS:
+                raise FactorError(f"{where}: kind {kind!r}, expected one of {', '.join(KINDS)}")
+            renewable = (row.get("renewable") or "no").strip()
+            if renewable not in ("yes", "no"):
+                raise FactorError(f"{where}: renewable {renewable!r}, expected yes or no")
+            found.append(
+                Instrument(
+                    start,
+                    end,
+                    mwh,
+                    parse_factor(row["g_per_kwh"], "g/kWh", where),
+                    row["source"],
+                    kind,
+                    renewable == "yes",
+                    (row.get("cancelled") or "").strip(),
+                )
+            )
+    return sorted(found, key=lambda one: (one.start_utc_s, one.source))
+
+
+def market_based(
+    imports: Sequence[tuple[int, int, int]], instruments: Sequence[Instrument], residual_ug_per_kwh: int
+) -> dict[str, Any]:
+    """Scope 2 market-based, matched period by period, beside the same over the whole span.
+
+    imports : (start, length, mWh) of every period, in the order of time, as the instruments are.
+    """
+    matched = ug = load = first = 0
+    left = [one.mwh for one in instruments]
+    for start, length, wanted in imports:
+        end = start + length
+        load += wanted
+        while first < len(instruments) and instruments[first].start_utc_s <= start - HOUR_S:
+            first += 1  # no interval is longer than an hour, so this one is over
+        for at in range(first, len(instruments)):
+            one = instruments[at]
+            if not wanted or one.start_utc_s >= end:
+                break
+            if one.end_utc_s > start:
+                used = min(wanted, left[at])
+                left[at] -= used
+                wanted -= used
+                matched += used
+                ug += carbon_ug(used, one.ug_per_kwh)
+        ug += carbon_ug(wanted, residual_ug_per_kwh)
+    held = sum(one.mwh for one in instruments)
+    covered = min(load, held)
+    mean = sum(carbon_ug(one.mwh, one.ug_per_kwh) for one in instruments)
+    netted = (mean * covered // held if held else 0) + carbon_ug(load - covered, residual_ug_per_kwh)
+    return {
+        "load_mwh": load,
+        "matched_mwh": matched,
+        "instruments_mwh": held,
+        "hourly_ug": ug,
+        "netted_ug": netted,
+        "hourly_matched_share": fixed(matched / load if load else None, 6),
+        "netted_share": fixed(covered / load if load else None, 6),
+    }
+
+
+def carbon_free_by_hour(instruments: Iterable[Instrument]) -> dict[int, int]:
+    """mWh of instruments with a factor of 0 by UTC hour; one that straddles two hours by its time, rounded down."""
+    found: dict[int, int] = {}
+    for one in instruments:
+        if one.ug_per_kwh:
+            continue
+        length = one.end_utc_s - one.start_utc_s
+        hour = one.start_utc_s // HOUR_S * HOUR_S
+        while hour < one.end_utc_s:
+            part = min(one.end_utc_s, hour + HOUR_S) - max(one.start_utc_s, hour)
+            found[hour] = found.get(hour, 0) + one.mwh * part // length
+            hour += HOUR_S
+    return found
+
+
+def cancelled_renewable_mwh(instruments: Iterable[Instrument], kind: str, start_utc_s: int, end_utc_s: int) -> int:
+    """mWh of renewable, cancelled instruments of a kind that begin in [start, end)."""
+    return sum(
+        one.mwh
+        for one in instruments
+        if one.kind == kind and one.renewable and one.cancelled and start_utc_s <= one.start_utc_s < end_utc_s
+    )

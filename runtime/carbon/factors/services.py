@@ -1,0 +1,339 @@
+"""Factors as public services give them: Electricity Maps, WattTime, the GB operator, ENTSO-E, and a generation mix.
+
+Every reader takes bytes that are on the disk; nothing here needs a network. A later document for the same step is a
+restatement: both versions stay, with the time each was known.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from tidegate.runtime.carbon.engine.integers import to_whole
+from tidegate.runtime.carbon.factors.series import (
+    FactorError,
+    Series,
+    Step,
+    check_version,
+    iso,
+    parse_factor,
+    parse_time,
+    read_csv,
+)
+
+# Direct g CO2 per kWh of generation by ENTSO-E's psrType. IPCC AR5 WG3 annex III medians for what burns (direct
+# emissions of a typical plant); 0 for what burns nothing. A site may give its own.
+ENTSOE_G_PER_KWH: Mapping[str, int] = {
+    "B01": 230,  # biomass, as booked by the IPCC for cofiring; contested, hence configurable
+    "B02": 1000,  # lignite
+    "B03": 490, "B04": 490,  # gas
+    "B05": 820,  # hard coal
+    "B06": 650,  # oil
+    "B07": 1000, "B08": 1000,  # oil shale, peat
+    "B09": 38,  # geothermal
+    "B10": 0, "B11": 0, "B12": 0, "B13": 0,  # hydro, marine
+    "B14": 0,  # nuclear
+    "B15": 0, "B16": 0, "B18": 0, "B19": 0,  # other renewable, solar, wind
+    "B17": 500,  # waste
+    "B20": 700,  # other
+}  # fmt: skip
+
+# The columns of a mix file, by what they hold.
+MIX_G_PER_KWH: Mapping[str, int] = {
+    "lignite_mw": 1000, "hard_coal_mw": 820, "gas_mw": 490, "other_conventional_mw": 700, "biomass_mw": 230,
+    "hydro_mw": 0, "other_renewables_mw": 0, "wind_onshore_mw": 0, "wind_offshore_mw": 0, "solar_mw": 0,
+}  # fmt: skip
+
+
+def _json(raw: bytes, name: str) -> Any:
+    try:
+        return json.loads(raw, parse_float=Decimal)
+    except ValueError as error:
+        raise FactorError(f"{name}: not JSON ({error}); fetch it again") from None
+
+
+def _field(row: Any, key: str, where: str) -> Any:
+    if not isinstance(row, dict) or row.get(key) is None:
+        raise FactorError(f"{where}: {key} is missing")
+    return row[key]
+
+
+def electricity_maps(raw: bytes, name: str) -> Series:
+    """History of Electricity Maps v3: zone, and rows of carbonIntensity, datetime, updatedAt, isEstimated, ..."""
+    document = _json(raw, name)
+    rows = document.get("history") or document.get("data") if isinstance(document, dict) else document
+    if not rows:
+        raise FactorError(f"{name}: no rows under history or data")
+    zone = str(rows[0].get("zone") or document.get("zone") or "")
+    kind = str(rows[0].get("emissionFactorType") or "lifecycle")
+    series = Series(zone, "average", f"Electricity Maps v3 {zone}", hashlib.sha256(raw).hexdigest(), kind)
+    minutes = {"hourly": 60, "15_minutes": 15, "5_minutes": 5, "daily": 1440}
+    for number, row in enumerate(rows):
+        where = f"{name}, row {number}"
+        if row.get("carbonIntensity") is None:
+            series.notes.append(f"{where}: no value; held")
+            continue
+        granularity = row.get("temporalGranularity") or "hourly"
+        if granularity not in minutes:
+            raise FactorError(f"{where}: temporalGranularity {granularity!r}, expected one of {', '.join(minutes)}")
+        start = parse_time(_field(row, "datetime", where), where)
+        issued = parse_time(row["updatedAt"], where) if row.get("updatedAt") else 0
+        series.steps.append(
+            Step(
+                start,
+                start + minutes[granularity] * 60,
+                parse_factor(str(row["carbonIntensity"]), "g/kWh", where),
+                "estimated" if row.get("isEstimated") else "actual",
+                issued,
+                str(row.get("updatedAt") or ""),
+                str(row.get("estimationMethod") or ""),
+            )
+        )
+    return series.finish()
+
+
+def watttime(raw: bytes, name: str) -> Series:
+    """WattTime v3: {"meta": {region, signal_type, units, data_point_period_seconds, generated_at}, "data": [...]}.
+
+    co2_moer is marginal and belongs to the consequence ledger only; co2_aoer is average.
+    """
+    document = _json(raw, name)
+    meta = _field(document, "meta", name)
+    signal, units = _field(meta, "signal_type", f"{name}, meta"), _field(meta, "units", f"{name}, meta")
+    kinds = {"co2_moer": "marginal", "co2_aoer": "average"}
+    if signal not in kinds:
+        raise FactorError(f"{name}: signal_type {signal!r}, expected {' or '.join(kinds)}")
+    if units != "lbs_co2_per_mwh":
+        raise FactorError(f"{name}: units {units!r}, expected lbs_co2_per_mwh")
+    region = str(meta.get("region", ""))
+    seconds = int(meta.get("data_point_period_seconds") or 300)
+    issued = parse_time(meta["generated_at"], name) if meta.get("generated_at") else 0
+    forecast = bool(meta.get("generated_at_period_seconds")) or "forecast" in str(meta.get("type", ""))
+    series = Series(region, kinds[signal], f"WattTime v3 {region} {signal}", hashlib.sha256(raw).hexdigest(), "direct")
+    for number, row in enumerate(_field(document, "data", name)):
+        where = f"{name}, row {number}"
+        start = parse_time(_field(row, "point_time", where), where)
+        value = parse_factor(str(_field(row, "value", where)), "lb/MWh", where)
+        status = "forecast" if forecast or (issued and start > issued) else "actual"
+        series.steps.append(Step(start, start + seconds, value, status, issued, str(row.get("version") or "")))
+    for warning in meta.get("warnings") or []:
+        series.notes.append(f"WattTime warns: {warning}")
+    return series.finish()
+
+
+def gb_api(raw: bytes, name: str) -> Series:
+    """The GB operator's API: {"data": [{from, to, intensity: {forecast, actual}}]}. It may be HTTP 200 and empty."""
+    document = _json(raw, name)
+    rows = document.get("data") if isinstance(document, dict) else None
+    if not rows:
+        raise FactorError(f"{name}: the answer holds no data; the service gives that with HTTP 200, ask again later")
+    series = Series("GB", "average", "GB Carbon Intensity API", hashlib.sha256(raw).hexdigest(), "direct")
+    for number, row in enumerate(rows):
+        where = f"{name}, row {number}"
+        start, end = (parse_time(_field(row, key, where), where) for key in ("from", "to"))
+        intensity = _field(row, "intensity", where)
+        value = intensity.get("actual")
+        status = "actual" if value is not None else "forecast"
+        if value is None:
+            value = _field(intensity, "forecast", where)
+        series.steps.append(Step(start, end, parse_factor(str(value), "g/kWh", where), status))
+    return series.finish()
+
+
+def mixed(parts: Sequence[tuple[str, Decimal]], factors: Mapping[str, int], where: str) -> int | None:
+    """ug/kWh of generation (source, MW), weighted; None if nothing ran. Raises FactorError for an unknown source."""
+    weighted = whole = Decimal(0)
+    for source, mw in parts:
+        if source not in factors:
+            raise FactorError(f"{where}: no factor for source {source}; give one")
+        if mw > 0:  # a pumped store that draws shows a negative generation
+            weighted += mw * factors[source]
+            whole += mw
+    return None if whole == 0 else to_whole(weighted / whole, 1_000_000)
+
+
+def mix_csv(raw: bytes, name: str, factors: Mapping[str, int] = MIX_G_PER_KWH) -> Series:
+    """A generation mix: time_utc and one column of MW a source. An hour with a blank is held and said so."""
+    import csv
+    import io
+
+    reader = csv.DictReader(io.StringIO(raw.decode("utf-8-sig")))
+    sources = [column for column in reader.fieldnames or () if column in factors]
+    if "time_utc" not in (reader.fieldnames or ()) or not sources:
+        raise FactorError(f"{name}, line 1: expected time_utc and columns such as {', '.join(list(factors)[:3])}")
+    digest = hashlib.sha256(raw).hexdigest()
+    series = Series("", "average", f"{name}, own factors per source", digest, "direct")
+    starts: list[int] = []
+    for row in reader:
+        where = f"{name}, line {reader.line_num}"
+        start = parse_time(row["time_utc"], where)
+        if any(not row[source] for source in sources):
+            series.notes.append(f"{iso(start)}: a source is blank; held")
+            continue
+        try:
+            parts = [(source, Decimal(row[source])) for source in sources]
+        except ArithmeticError:
+            raise FactorError(f"{where}: not a number") from None
+        value = mixed(parts, factors, where)
+        if value is not None:
+            series.steps.append(Step(start, start, value, "actual"))
+            starts.append(start)
+    gaps = sorted(b - a for a, b in pairwise(starts))
+    length = gaps[len(gaps) // 2] if gaps else 3600
+    series.steps = [Step(s.start_utc_s, s.start_utc_s + length, s.ug_per_kwh, s.status) for s in series.steps]
+    return series.finish()
+
+
+def entsoe(raw: bytes, name: str, factors: Mapping[str, int] = ENTSOE_G_PER_KWH) -> Series:
+    """ENTSO-E A75 (actual generation per type), PT15M or PT60M; curve A03 repeats a point that is left out."""
+    try:
+        root = ElementTree.fromstring(raw)
+    except ElementTree.ParseError as error:
+        raise FactorError(f"{name}: not XML ({error}); fetch it again") from None
+
+    if root.tag.endswith("Acknowledgement_MarketDocument"):
+        why = (root.findtext(".//{*}Reason/{*}text") or "no reason given").strip()
+        raise FactorError(f"{name}: the service has no data: {why:.200}")
+
+    def text(node: Any, path: str) -> str:
+        found = node.find("/".join(f"{{*}}{part}" for part in path.split("/")))
+        if found is None or found.text is None:
+            raise FactorError(f"{name}: {path} is missing")
+        return str(found.text).strip()
+
+    blocks: list[tuple[str, int, dict[int, Decimal]]] = []  # source, length of its steps, MW by start
+    for block in root.findall("{*}TimeSeries"):
+        if block.find("{*}outBiddingZone_Domain.mRID") is not None:
+            continue  # consumption of pumped storage
+        source = text(block, "MktPSRType/psrType")
+        curve = text(block, "curveType")
+        for period in block.findall("{*}Period"):
+            step = {"PT15M": 900, "PT30M": 1800, "PT60M": 3600}.get(text(period, "resolution"))
+            if step is None:
+                raise FactorError(f"{name}: resolution {text(period, 'resolution')}, expected PT15M, PT30M or PT60M")
+            start = parse_time(text(period, "timeInterval/start"), name)
+            end = parse_time(text(period, "timeInterval/end"), name)
+            try:
+                points = {int(text(p, "position")): Decimal(text(p, "quantity")) for p in period.findall("{*}Point")}
+            except ArithmeticError:
+                raise FactorError(f"{name}: a quantity of {source} is not a number") from None
+            last: Decimal | None = None
+            own: dict[int, Decimal] = {}
+            for position in range(1, (end - start) // step + 1):
+                if position in points:
+                    last = points[position]
+                elif curve != "A03":
+                    continue
+                if last is not None:
+                    own[start + (position - 1) * step] = last
+            blocks.append((source, step, own))
+    zone = (root.findtext(".//{*}inBiddingZone_Domain.mRID") or "").strip()
+    series = Series(
+        zone, "average", f"ENTSO-E A75 {zone}, own factors per source", hashlib.sha256(raw).hexdigest(), "direct"
+    )
+    length = min((step for _, step, _ in blocks), default=3600)
+    generation: dict[int, dict[str, Decimal]] = {}
+    for source, step, own in blocks:
+        for start, mw in own.items():
+            for at in range(start, start + step, length):  # a source in whole hours beside others in quarters
+                generation.setdefault(at, {})[source] = mw
+    every = {source for source, _, _ in blocks}
+    for start, parts in generation.items():
+        missing = sorted(every - set(parts))
+        if missing:
+            series.notes.append(f"{iso(start)}: nothing of {', '.join(missing)}; held")
+            continue
+        value = mixed(list(parts.items()), factors, f"{name}, {iso(start)}")
+        if value is not None:
+            series.steps.append(Step(start, start + length, value, "actual"))
+    if not series.steps:
+        raise FactorError(f"{name}: no generation in it")
+    return series.finish()
+
+
+# ---- any document, and a folder of them ----
+
+
+def read_document(path: Path) -> list[Series]:
+    """Every series in a document of any kind that is known. Raises FactorError naming what it is not."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise FactorError(f"{path}: {error.strerror}") from None
+    name = path.name
+    head = raw[:4096].lstrip()
+    if head.startswith(b"<"):
+        return [entsoe(raw, name)]
+    if head[:1] in (b"{", b"["):
+        document = _json(raw, name)
+        if isinstance(document, dict) and "meta" in document:
+            return [watttime(raw, name)]
+        rows = document.get("data") if isinstance(document, dict) else None
+        if rows and isinstance(rows[0], dict) and "intensity" in rows[0]:
+            return [gb_api(raw, name)]
+        if isinstance(document, dict) and "data" in document and not rows:
+            return [gb_api(raw, name)]
+        return [electricity_maps(raw, name)]
+    check_version(raw, name)
+    first = head.split(b"\n", 2)[1 if head.startswith(b"#") else 0] if b"\n" in head else head
+    if b"forecast_g_per_kwh" in first:
+        from tidegate.runtime.carbon.factors.series import read_gb_half_hours
+
+        return [read_gb_half_hours(path)]
+    if b"start_utc" in first:
+        return read_csv(path)
+    if b"_mw" in first:
+        return [mix_csv(raw, name)]
+    raise FactorError(f"{name}: neither a factor file nor an answer of a service that is known")
+
+
+_memory: dict[str, tuple[tuple[int, int], list[Series]]] = {}  # a folder that grows is read again and again
+
+
+def _remembered(path: Path) -> list[Series]:
+    """The series of a document, from memory where the file has not changed; the caller may change what it gets."""
+    stat = path.stat()
+    stamp = (stat.st_size, stat.st_mtime_ns)
+    known = _memory.get(str(path))
+    if known is None or known[0] != stamp:
+        known = _memory[str(path)] = (stamp, read_document(path))
+    return [replace(one, steps=list(one.steps), notes=list(one.notes)) for one in known[1]]
+
+
+def read_folder(folder: Path) -> list[Series]:
+    """All documents of a cache folder, merged by zone and kind; a later document restates, an equal one is dropped."""
+    found: dict[tuple[str, str], Series] = {}
+    have: dict[tuple[str, str], dict[tuple[int, int], Step]] = {}
+    for path in sorted(folder.iterdir()):
+        if not path.is_file() or path.name.startswith("."):
+            continue
+        for series in _remembered(path):
+            key = (series.zone, series.kind)
+            merged = found.get(key)
+            if merged is None:
+                found[key] = series
+                have[key] = {(step.start_utc_s, step.issued_utc_s): step for step in series.steps}
+                continue
+            for step in series.steps:
+                twin = have[key].get((step.start_utc_s, step.issued_utc_s))
+                if twin is None:
+                    merged.steps.append(step)
+                    have[key][step.start_utc_s, step.issued_utc_s] = step
+                elif twin.ug_per_kwh != step.ug_per_kwh:
+                    raise FactorError(
+                        f"{path.name}: {iso(step.start_utc_s)} differs from an earlier document of the same issue "
+                        "time; one of them was changed by hand, remove it"
+                    )
+            merged.notes += series.notes
+            merged.sha256 = hashlib.sha256((merged.sha256 + series.sha256).encode()).hexdigest()
+    return [series.finish() for series in found.values()]
+
+
+READERS: Mapping[str, Callable[[bytes, str], Series]] = {
+    "electricity-maps": electricity_maps, "watttime": watttime, "gb": gb_api, "entsoe": entsoe, "mix": mix_csv,
+}  # fmt: skip

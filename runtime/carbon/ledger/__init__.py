@@ -1,0 +1,1 @@
+"""What was booked, append-only, chained and signed."""

@@ -1,0 +1,150 @@
+"""Signed blocks and anchors: who wrote the ledger, and a word of it at a second party.
+
+A block entry signs the hash of the entry before it with the device's Ed25519 key. That shows which device wrote; it
+does not stop whoever holds the key from writing everything anew. Only an anchor does: the head's hash, kept by
+somebody else.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tidegate.runtime.carbon.ledger.ledger import Damage, Entry, Ledger, LedgerError
+from tidegate.runtime.carbon.report.totals import period_error_ug
+from tidegate.runtime.state.device_key import DeviceKey, signed_by
+
+BLOCK_ENTRIES = 96  # a day of quarter hours
+
+
+def block(key: DeviceKey, site: str, first: int, last: int, root: str) -> dict[str, Any]:
+    """The body of a block entry over the entries first..last, whose newest hash is `root`."""
+    signature = key.sign(_message(site, first, last, root))
+    return {"site": site, "first": first, "last": last, "root": root, "key": key.public, "signature": signature}
+
+
+def _message(site: str, first: int, last: int, root: str) -> bytes:
+    return f"tidegate carbon block\n{site}\n{first}\n{last}\n{root}".encode()
+
+
+def sign(ledger: Ledger, key: DeviceKey, site: str, *, least: int = BLOCK_ENTRIES) -> bool:
+    """Append a block if at least `least` entries are not covered by one yet. -> whether it did."""
+    last, root = ledger.head
+    covered = ledger.state("signed")
+    first = int(covered) + 1 if covered is not None else 0
+    if last - first + 1 < max(1, least):
+        return False
+    ledger.append([("block", 0, block(key, site, first, last, root))], {"signed": str(last)})
+    return True
+
+
+def check_block(
+    body: Mapping[str, Any], seq: int, previous_hash: str, expected_first: int, key: str | None
+) -> str | None:
+    """What is wrong with a block entry, or None. previous_hash : hash of the entry before it."""
+    if body["last"] != seq - 1 or body["root"] != previous_hash:
+        return "block does not sign the entry before it"
+    if body["first"] != expected_first:
+        return f"block begins at {body['first']}, the one before ended at {expected_first - 1}"
+    if key is not None and body["key"] != key:
+        return f"block signed by key {body['key'][:16]}..., expected {key[:16]}..."
+    message = _message(body["site"], body["first"], body["last"], body["root"])
+    if not signed_by(body["key"], body["signature"], message):
+        return "signature of the block does not fit"
+    return None
+
+
+# ---- anchors ----
+
+
+def anchor_line(ledger: Ledger, site: str) -> str:
+    """One line for a second party: the head as it is now."""
+    seq, digest = ledger.head
+    return json.dumps({"site": site, "seq": seq, "hash": digest}, sort_keys=True)
+
+
+def read_anchors(lines: Iterable[str], where: str) -> dict[int, str]:
+    """seq -> hash of anchor lines. Raises LedgerError naming the line."""
+    found: dict[int, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            found[int(row["seq"])] = str(row["hash"])
+        except (ValueError, KeyError, TypeError):
+            raise LedgerError(f"{where}, line {number}: not an anchor; expected {{'seq': ..., 'hash': ...}}") from None
+    return found
+
+
+# ---- the whole check ----
+
+
+def verify(ledger: Ledger, *, key: str | None = None, anchors: Mapping[int, str] | None = None) -> list[Damage]:
+    """Everything that is not as it was written: chain, blocks, anchors, the periods' order and their carbon.
+
+    key : public key in hex that must have signed; None takes that of the first block.
+    """
+    damages = ledger.verify()
+    bad = {damage.seq for damage in damages}
+    wanted = dict(anchors or {})
+    expected_first = 0
+    previous_hash = ""
+    line = _Line()
+    for entry in ledger.entries(lenient=True):
+        if entry.seq in wanted and wanted.pop(entry.seq) != entry.hash:
+            damages.append(Damage(entry.seq, "is not the one that was anchored; the ledger was written anew"))
+        if entry.seq not in bad and entry.kind == "block":
+            problem = check_block(entry.body, entry.seq, previous_hash, expected_first, key)
+            if problem is not None:
+                damages.append(Damage(entry.seq, problem))
+            key = key or entry.body["key"]
+            expected_first = entry.seq
+        if entry.seq not in bad and entry.kind == "period":
+            problem = line.add(entry)
+            if problem is not None:
+                damages.append(Damage(entry.seq, problem))
+        previous_hash = entry.hash
+    damages += line.breaks()
+    head = ledger.head[0]
+    for seq in sorted(wanted):
+        damages.append(Damage(seq, f"was anchored and is missing; the ledger ends at {head}"))
+    return sorted(damages, key=lambda damage: (damage.seq is None, damage.seq or 0))
+
+
+class _Line:
+    """The periods that are in force, in the order of time: their stocks must join, their carbon must balance."""
+
+    def __init__(self) -> None:
+        self._last = -1
+        self._known: dict[int, tuple[int, dict[str, tuple[int, int, int, int]]]] = {}  # start -> seq, stocks
+
+    def add(self, entry: Entry) -> str | None:
+        """Take a period in; say what is wrong with it by itself."""
+        body, start = entry.body, entry.start_utc_s
+        before = self._known.get(start)
+        self._known[start] = (
+            entry.seq,
+            {name: (s["opening_mwh"], s["opening_ug"], s["mwh"], s["ug"]) for name, s in body["stock"].items()},
+        )
+        if body["start_utc_s"] != start:
+            return "its row and its body name different periods"
+        replaces = body.get("replaces")
+        if replaces is None:
+            if start <= self._last:
+                return f"period {start} does not follow period {self._last}"
+            self._last = start
+        elif before is None or before[0] != replaces:
+            return f"it replaces entry {replaces}, which is not the one in force for period {start}"
+        error = period_error_ug(body)
+        return f"carbon does not balance: {error} ug" if error else None
+
+    def breaks(self) -> list[Damage]:
+        """Where a stock does not open as the period before closed."""
+        found = []
+        closing: dict[str, tuple[int, int, int, int]] = {}
+        for _, (seq, stocks) in sorted(self._known.items()):
+            for name, stock in stocks.items():
+                if name in closing and closing[name][2:] != stock[:2]:
+                    found.append(Damage(seq, f"stock {name} does not open where the period before closed"))
+            closing = stocks
+        return found

@@ -1,0 +1,257 @@
+"""What a report says of a span: one document of whole numbers and text, made from the ledger alone.
+
+The same ledger and the same question give the same bytes. Ratios are text with fixed decimals, so that the document has
+one canonical form, and `compare` can name the first thing in a report that the ledger does not say.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tidegate.runtime.carbon.engine.account import break_even_ppm
+from tidegate.runtime.carbon.factors.instruments import Instrument, market_based
+from tidegate.runtime.carbon.factors.series import iso
+from tidegate.runtime.carbon.jobs.job_summary import Compute
+from tidegate.runtime.carbon.ledger.ledger import Entry, Ledger, LedgerError, canonical
+from tidegate.runtime.carbon.report.evidence_record import block_over, check_installation, evidence_record
+from tidegate.runtime.carbon.report.indicators import Hours, eu_fields, indicators_record
+from tidegate.runtime.carbon.report.totals import Indicators, Sums, add_up, indicators, shifting
+from tidegate.runtime.carbon.sidecar.readings import Registers, readings_record
+
+REPORT_VERSION = 2
+SCOPE = (
+    "This account covers metered electricity inside the named boundary and the emissions of its generation. It is not "
+    "verified. It makes no claim about goods, and computation is not a good under Regulation (EU) 2023/956. Energy "
+    "moved through storage to another period is reported apart and is not claimed as same-period supply."
+)
+POLICY_NOTE = (
+    "The Scope 2 total does not depend on the attribution policy: it is metered import times the factor of the period "
+    "of import. The policy only moves carbon between time, nodes, export and loss."
+)
+
+
+class Gaps:
+    """Stretches of a flow whose energy is not plainly measured, neighbouring periods of one kind as one."""
+
+    def __init__(self) -> None:
+        self.found: list[dict[str, Any]] = []
+        self._last: dict[str, dict[str, Any]] = {}
+
+    def add(self, body: Mapping[str, Any]) -> None:
+        end = body["start_utc_s"] + body["length_s"]
+        for name, flow in body["flows"].items():
+            if flow["quality"] == "good":
+                continue
+            row = self._last.get(name)
+            same = row is not None and row["end_utc_s"] == body["start_utc_s"]
+            if row is not None and same and (row["quality"], row["method"]) == (flow["quality"], flow["method"]):
+                row["end_utc_s"] = end
+                row["mwh"] += flow["mwh"]
+                row["flags"] = sorted({*row["flags"], *flow["flags"]})
+                continue
+            self._last[name] = {
+                "flow": name, "start_utc_s": body["start_utc_s"], "end_utc_s": end, "quality": flow["quality"],
+                "method": flow["method"], "mwh": flow["mwh"], "flags": sorted(flow["flags"]),
+            }  # fmt: skip
+            self.found.append(self._last[name])
+
+
+class Watch:
+    """One pass over a span: keeps what a report needs of it, never the periods themselves.
+
+    each : called with every body, for what else is made of them (CSV rows, bins of a plot).
+    """
+
+    def __init__(self, entries: Iterable[Entry], each: Callable[[Mapping[str, Any], int], None] | None = None) -> None:
+        self._entries = entries
+        self._each = each
+        self.first_seq = self.last_seq = -1
+        self.root = ""
+        self.last: Entry | None = None
+        self.longest_s = 0
+        self.imports: list[tuple[int, int, int]] = []  # start, length, mWh of every period
+        self.gaps = Gaps()
+        self.hours = Hours()
+        self.sync: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        for entry in self._entries:
+            body = entry.body
+            if self.last is None:
+                self.first_seq = entry.seq
+            self.first_seq = min(self.first_seq, entry.seq)
+            if entry.seq > self.last_seq:
+                self.last_seq, self.root = entry.seq, entry.hash
+            self.last = entry
+            self.longest_s = max(self.longest_s, body["length_s"])
+            mwh = sum(flow["mwh"] for name, flow in body["flows"].items() if name.endswith(".import"))
+            self.imports.append((body["start_utc_s"], body["length_s"], mwh))
+            self.gaps.add(body)
+            self.hours.add(body)
+            self.sync[body["utc_sync"]] += 1
+            if self._each is not None:
+                self._each(body, entry.seq)
+            yield body
+
+
+def gather(
+    ledger: Ledger,
+    start_utc_s: int,
+    end_utc_s: int,
+    *,
+    instruments: list[Instrument] | None = None,
+    residual_ug_per_kwh: int | None = None,
+    installation: Mapping[str, Any] | None = None,
+    each: Callable[[Mapping[str, Any], int], None] | None = None,
+    each_day: Callable[[Mapping[str, Any]], None] | None = None,
+    until_seq: int | None = None,
+) -> tuple[dict[str, Any], Sums, Indicators]:
+    """(document, sums, ratios) of the periods that begin in [start, end), read once.
+
+    each : is given each body and its seq.
+
+    installation : what a person declares, as from record.read_installation.
+    until_seq : as the ledger stood at that entry, for a report of before.
+    Raises LedgerError if there are none, ValueError for a declaration that cannot be.
+    """
+    declared = check_installation(dict(installation or {}), "installation")
+    watch = Watch(ledger.in_force("period", start_utc_s, end_utc_s, until_seq), each)
+    sums = add_up(watch)
+    if watch.last is None:
+        raise LedgerError(f"no period is booked from {iso(start_utc_s)} to {iso(end_utc_s)}")
+    newest = watch.last.body
+    compute = Compute()
+    for entry in ledger.in_force("job", start_utc_s, end_utc_s, until_seq):
+        compute.add(entry.body, entry.seq)
+        if entry.seq > watch.last_seq:
+            watch.last_seq, watch.root = entry.seq, entry.hash
+        if each_day is not None:
+            each_day(entry.body)
+    registers = Registers()
+    for entry in ledger.entries("reading"):
+        if until_seq is None or entry.seq <= until_seq:
+            registers.add(entry.body)
+            if entry.seq > watch.last_seq:
+                watch.last_seq, watch.root = entry.seq, entry.hash
+    if compute.aside_entries:
+        for entry in ledger.entries("note"):
+            if entry.seq in compute.aside_entries:
+                compute.noted(entry.body)
+    methods = [entry for entry in ledger.entries("method") if entry.seq <= watch.last_seq]
+    edits = [entry for entry in ledger.entries("edit") if entry.seq <= watch.last_seq]
+    method = methods[-1].body if methods else {}
+    kinds = method.get("kinds", {})
+    grid = method.get("grid_factor", {})
+    for entry in ledger.entries("factor"):
+        if methods and methods[-1].seq < entry.seq <= watch.last_seq:
+            grid = entry.body["grid"]
+    ratios = indicators(sums, kinds)
+    missing = (end_utc_s - start_utc_s - sums.covered_s) if sums.covered_s else 0
+    chain = {"first_seq": watch.first_seq, "last_seq": watch.last_seq, "root": watch.root}
+    edit_rows = [_edit_row(entry) for entry in edits if entry.body["to_utc_s"] >= start_utc_s
+                 and entry.body["from_utc_s"] < end_utc_s]  # fmt: skip
+    found = indicators_record(ratios, sums, kinds, end_utc_s - start_utc_s, watch.hours, registers, instruments)
+    document: dict[str, Any] = {
+        "report_version": REPORT_VERSION,
+        "scope": SCOPE,
+        "policy_note": POLICY_NOTE,
+        "site": newest["site"],
+        "span": {"from_utc_s": start_utc_s, "to_utc_s": end_utc_s, "booked_from_utc_s": sums.start_utc_s,
+                 "booked_to_utc_s": sums.end_utc_s, "periods": sums.periods, "not_booked_s": missing},
+        "ledger": chain,
+        "method": {"policy": newest["method"]["policy"], "losses": newest["method"]["losses"],
+                   "storages": method.get("storages", {}), "notes": method.get("notes", []),
+                   "software": method.get("software", ""), "changes": len(methods)},
+        "energy_mwh": {
+            "inflow": _sorted(sums.inflow_mwh), "outflow": _sorted(sums.outflow_mwh),
+            "charge": _sorted(sums.charge_mwh), "discharge": _sorted(sums.discharge_mwh),
+            "storage_loss": _sorted(sums.loss_mwh), "opening": sums.opening_mwh, "closing": sums.closing_mwh,
+            "site": sums.site_mwh,
+        },
+        "origins_mwh": {name: _sorted(row) for name, row in sorted(sums.origins.items())},
+        "carbon_ug": {
+            "inflow": _sorted(sums.inflow_ug), "outflow": _sorted(sums.outflow_ug), "charge": _sorted(sums.charge_ug),
+            "storage_loss": _sorted(sums.loss_ug), "created": sums.created_ug, "opening": sums.opening_ug,
+            "closing": sums.closing_ug, "balance_error": sums.worst_error_ug,
+        },
+        "scope2": _scope2(watch.imports, sums, instruments, residual_ug_per_kwh),
+        "indicators": found,
+        "readings": readings_record(registers, ledger, start_utc_s, end_utc_s, until_seq),
+        "eu_2024_1364": eu_fields(sums, kinds, found, registers, instruments, method.get("storages", {}),
+                                  declared.get("eu_2024_1364", {})),
+        "factors": {"import_mwh_by_status": _sorted(sums.factor_mwh), "sources": _sorted(sums.factor_sources),
+                    "grid": grid},
+        "quality_mwh": _sorted(sums.quality_mwh),
+        "gaps": watch.gaps.found,
+        "edits": edit_rows,
+        "flags": _sorted(sums.flags),
+        "flag_spans_utc_s": {name: sums.flag_spans[name] for name in sorted(sums.flag_spans)},
+        "records": {"taken": sums.records, "lost": sums.lost},
+        "given": {"instruments": None if instruments is None else [one.row() for one in instruments],
+                  "residual_ug_per_kwh": residual_ug_per_kwh, "installation": declared},
+        "evidence": evidence_record(
+            sums, method, declared, scope=SCOPE, policy=newest["method"]["policy"], longest_s=watch.longest_s,
+            span=(start_utc_s, end_utc_s), sync=watch.sync, gaps=watch.gaps.found, edits=edit_rows,
+            chain={**chain, "signature": block_over(ledger, watch.last_seq)}, instruments=instruments or (),
+            imports=watch.imports, grid=grid,
+        ),
+    }  # fmt: skip
+    if sums.consequence:
+        document["consequence_ug"] = {"caused_by_charging": sums.caused_ug, "avoided_by_discharging": sums.avoided_ug}
+    if sums.priced_mwh:
+        document["price"] = {"currency": method.get("currency", "EUR"), "import_cost_u": sums.cost_u,
+                             "priced_mwh": sums.priced_mwh}  # fmt: skip
+    pairs = [break_even_ppm(row[1], row[2]) for row in method.get("storages", {}).values()]
+    moved = shifting(sums, max(pairs)) if pairs else None
+    if moved is not None:
+        document["shifting"] = moved
+    if compute.days:
+        it_ug = sums.role_ug(kinds, "it")
+        document["compute"] = compute.document(sum(sums.outflow_ug.values()) - sums.export_ug, it_ug, method)
+    document["sha256"] = digest(document)
+    return document, sums, ratios
+
+
+def _edit_row(entry: Entry) -> dict[str, Any]:
+    return {"seq": entry.seq, **entry.body}
+
+
+def digest(document: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical text of a document without its own digest."""
+    return hashlib.sha256(canonical({k: v for k, v in document.items() if k != "sha256"}).encode()).hexdigest()
+
+
+def compare(said: Any, known: Any, path: str = "report") -> list[str]:
+    """Where a report differs from what its ledger gives: the paths of all values that do."""
+    if isinstance(said, dict) and isinstance(known, dict):
+        rows = []
+        for key in sorted({*said, *known}):
+            if key not in said or key not in known:
+                rows.append(f"{path}.{key}: {'missing' if key not in said else 'not in the ledger'}")
+            else:
+                rows += compare(said[key], known[key], f"{path}.{key}")
+        return rows
+    if isinstance(said, list) and isinstance(known, list) and len(said) == len(known):
+        return [row for i, pair in enumerate(zip(said, known, strict=True)) for row in compare(*pair, f"{path}[{i}]")]
+    if said != known or type(said) is not type(known):
+        return [f"{path}: says {said!r:.60}, the ledger says {known!r:.60}"]
+    return []
+
+
+def _sorted(counter: Mapping[str, int]) -> dict[str, int]:
+    return {key: counter[key] for key in sorted(counter)}
+
+
+def _scope2(
+    imports: Sequence[tuple[int, int, int]], sums: Sums, instruments: list[Instrument] | None, residual: int | None
+) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "location_based_ug": sums.inflow_ug["grid"],
+        "import_mwh": sums.inflow_mwh["grid"],
+        "export_netted": False,
+        "market_based": None,
+    }
+    if instruments is not None and residual is not None:
+        found["market_based"] = market_based(imports, instruments, residual)
+    return found

@@ -1,0 +1,123 @@
+"""What stands behind the numbers of a report: the account by quarter hour, day or month, and how each flow was made.
+
+A page links every number to a row here, and a row to the ledger's entries.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from tidegate.runtime.carbon.engine.attribution import CHARGE_BOOKED
+
+QUARTERS_MAX = 200  # a day has 92 to 100; above, the rows are days
+DAYS_MAX = 400
+
+
+@dataclass(slots=True)
+class Row:
+    """A stretch of the account. mWh and ug; `marked` names the flows that were not plainly measured."""
+
+    start_utc_s: int
+    end_utc_s: int = 0
+    periods: int = 0
+    first_seq: int = 0
+    last_seq: int = 0
+    import_mwh: int = 0
+    generation_mwh: int = 0
+    discharge_mwh: int = 0
+    charge_mwh: int = 0
+    export_mwh: int = 0
+    load_mwh: int = 0
+    residual_mwh: int = 0
+    grid_ug: int = 0
+    load_ug: int = 0
+    statuses: set[str] = field(default_factory=set)
+    marked: set[str] = field(default_factory=set)
+
+
+SIDES = {
+    "import": "import_mwh",
+    "generation": "generation_mwh",
+    "discharge": "discharge_mwh",
+    "charge": "charge_mwh",
+    "export": "export_mwh",
+}
+
+
+class Rows:
+    """Takes the periods of a span in the order of time, `count` in all, and keeps a row for each stretch."""
+
+    def __init__(self, count: int, length_s: int) -> None:
+        self.kind = "quarter" if count <= QUARTERS_MAX else "day" if length_s <= DAYS_MAX * 86_400 else "month"
+        self.rows: list[Row] = []
+        self.made: dict[tuple[str, str, str], list[int]] = {}  # flow, quality, method -> periods, mWh
+        self._ends_s = -1
+        self._open = Row(0)
+
+    def add(self, body: Mapping[str, Any], seq: int) -> None:
+        start = body["start_utc_s"]
+        if start >= self._ends_s:
+            self._begin(start, start + body["length_s"], seq)
+        row = self._open
+        row.end_utc_s = start + body["length_s"]
+        row.periods += 1
+        if seq < row.first_seq:
+            row.first_seq = seq
+        if seq > row.last_seq:
+            row.last_seq = seq
+        made = self.made
+        for name, flow in body["flows"].items():
+            mwh, quality = flow["mwh"], flow["quality"]
+            side = SIDES.get(name.rpartition(".")[2])
+            if side is not None and mwh:
+                setattr(row, side, getattr(row, side) + mwh)
+            if quality != "good":
+                row.marked.add(name)
+            key = (name, quality, flow["method"])
+            known = made.get(key)
+            if known is None:
+                made[key] = [1, mwh]
+            else:
+                known[0] += 1
+                known[1] += mwh
+        for out in body["outflows"]:
+            if out["kind"] == "load" and out["name"] != CHARGE_BOOKED:
+                row.load_mwh += out["mwh"]
+                row.load_ug += out["ug"]
+        row.residual_mwh += body["residual_mwh"]
+        row.grid_ug += body["inflow_ug"].get("grid", 0)
+        grid = body["factors"].get("grid")
+        if grid is not None:
+            row.statuses.add(grid["status"])
+
+    def _begin(self, start: int, end: int, seq: int) -> None:
+        first = start
+        if self.kind == "quarter":
+            self._ends_s = end
+        elif self.kind == "day":
+            first = start // 86_400 * 86_400
+            self._ends_s = first + 86_400
+        else:
+            day = datetime.fromtimestamp(start, UTC).replace(day=1, hour=0, minute=0, second=0)
+            first = int(day.timestamp())
+            self._ends_s = int(day.replace(year=day.year + day.month // 12, month=day.month % 12 + 1).timestamp())
+        self._open = Row(first, first_seq=seq, last_seq=seq)
+        self.rows.append(self._open)
+
+    def row_at(self, utc_s: int) -> int | None:
+        """The start of the row that a moment lies in; None if nothing is booked there."""
+        held = None
+        for row in self.rows:
+            if row.start_utc_s > utc_s:
+                break
+            held = row
+        return held.start_utc_s if held is not None and utc_s < held.end_utc_s else None
+
+    def of_flow(self, name: str) -> list[tuple[str, str, int, int]]:
+        """(quality, method, periods, mWh) of a flow."""
+        return [(key[1], key[2], *row) for key, row in sorted(self.made.items()) if key[0] == name]  # type: ignore[misc]
+
+    @property
+    def flows(self) -> Sequence[str]:
+        return sorted({key[0] for key in self.made})

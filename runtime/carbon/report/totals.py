@@ -1,0 +1,271 @@
+"""Sums over ledger bodies: energy and carbon by node, indicators, the shares of measured and bridged numbers.
+
+A ratio is a ratio of sums, never a mean of ratios. Everything is whole numbers until the last step.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tidegate.runtime.carbon.engine.attribution import CHARGE_BOOKED, RESIDUAL, THROUGH_STORAGE, UNMETERED
+from tidegate.runtime.carbon.engine.integers import carbon_ug
+
+FOREIGN = (RESIDUAL, CHARGE_BOOKED)
+
+
+@dataclass(slots=True)
+class Sums:
+    """What a span of periods adds up to. mWh and ug."""
+
+    start_utc_s: int = 0
+    end_utc_s: int = 0
+    periods: int = 0
+    covered_s: int = 0
+    records: int = 0
+    lost: int = 0
+    inflow_mwh: Counter[str] = field(default_factory=Counter)
+    inflow_ug: Counter[str] = field(default_factory=Counter)
+    outflow_mwh: Counter[str] = field(default_factory=Counter)
+    outflow_ug: Counter[str] = field(default_factory=Counter)
+    outflow_kind: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, Counter[str]] = field(default_factory=dict)  # outflow -> origin -> mWh
+    charge_mwh: Counter[str] = field(default_factory=Counter)
+    charge_ug: Counter[str] = field(default_factory=Counter)
+    discharge_mwh: Counter[str] = field(default_factory=Counter)
+    loss_mwh: Counter[str] = field(default_factory=Counter)
+    loss_ug: Counter[str] = field(default_factory=Counter)
+    created_ug: int = 0
+    opening_mwh: int = 0
+    opening_ug: int = 0
+    closing_mwh: int = 0
+    closing_ug: int = 0
+    quality_mwh: Counter[str] = field(default_factory=Counter)
+    factor_mwh: Counter[str] = field(default_factory=Counter)  # import by status of its factor
+    factor_sources: Counter[str] = field(default_factory=Counter)
+    flags: Counter[str] = field(default_factory=Counter)
+    flag_spans: dict[str, list[int]] = field(default_factory=dict)  # start of the first and end of the last period
+    generation: set[str] = field(default_factory=set)
+    by_difference: set[str] = field(default_factory=set)  # loads that no meter counts
+    balance_error_ug: int = 0
+    worst_error_ug: int = 0  # largest error of any one period
+    avoided_ug: int = 0  # consequence ledger
+    caused_ug: int = 0
+    consequence: bool = False
+    priced_mwh: int = 0  # import that has a price
+    cost_u: int = 0  # of it, millionths of the currency
+    charge_grid_ug: int = 0  # energy charged, times the grid's average factor at that time
+    discharge_grid_ug: int = 0
+
+    @property
+    def site_mwh(self) -> int:
+        """E_DC: what the site used. Storage inside the boundary counts with its loss only."""
+        came = sum(self.inflow_mwh.values())
+        export = sum(mwh for name, mwh in self.outflow_mwh.items() if self.outflow_kind[name] == "export")
+        return came - export - (self.closing_mwh - self.opening_mwh)
+
+    @property
+    def export_ug(self) -> int:
+        return sum(ug for name, ug in self.outflow_ug.items() if self.outflow_kind[name] == "export")
+
+    def role_mwh(self, kinds: Mapping[str, str], role: str) -> int:
+        return sum(mwh for name, mwh in self.outflow_mwh.items() if kinds.get(name) == role)
+
+    def role_ug(self, kinds: Mapping[str, str], role: str) -> int:
+        return sum(ug for name, ug in self.outflow_ug.items() if kinds.get(name) == role)
+
+
+def add_up(bodies: Iterable[Mapping[str, Any]]) -> Sums:
+    """Sum period bodies in time order. Checks every period's carbon again, from the numbers in the ledger."""
+    sums = Sums()
+    first = True
+    for body in bodies:
+        if first:
+            sums.start_utc_s = body["start_utc_s"]
+            sums.opening_mwh = sum(stock["opening_mwh"] for stock in body["stock"].values())
+            sums.opening_ug = sum(stock["opening_ug"] for stock in body["stock"].values())
+            first = False
+        sums.end_utc_s = body["start_utc_s"] + body["length_s"]
+        sums.periods += 1
+        sums.covered_s += body["length_s"]
+        sums.records += body["records"]
+        sums.lost += body["lost"]
+        if body.get("by_difference"):
+            sums.by_difference.add(body["by_difference"])
+        _flows(sums, body)
+        _carbon(sums, body)
+    return sums
+
+
+def _add(counter: Counter[str], name: str, value: int) -> None:
+    # Counter's own += looks the name up twice and calls __missing__; a year has ten million of these.
+    counter[name] = counter.get(name, 0) + value
+
+
+def _flag(sums: Sums, name: str, body: Mapping[str, Any]) -> None:
+    start, end = body["start_utc_s"], body["start_utc_s"] + body["length_s"]
+    sums.flags[name] += 1
+    sums.flag_spans.setdefault(name, [start, end])[1] = end
+
+
+def _flows(sums: Sums, body: Mapping[str, Any]) -> None:
+    flows = body["flows"]
+    for name, flow in flows.items():
+        node, _, kind = name.partition(".")
+        mwh = flow["mwh"]
+        _add(sums.quality_mwh, flow["quality"], mwh)
+        for flag in flow["flags"]:
+            _flag(sums, f"{name}: {flag.split()[0]}", body)
+        if kind == "load":
+            continue
+        if kind in ("import", "generation"):
+            _add(sums.inflow_mwh, node, mwh)
+            if kind == "generation":
+                sums.generation.add(node)
+        elif kind == "charge":
+            _add(sums.charge_mwh, node, mwh)
+        elif kind == "discharge":
+            _add(sums.discharge_mwh, node, mwh)
+    grid = body["factors"].get("grid")
+    price = body.get("price_u_per_kwh")
+    if price is not None:
+        imported = flows.get("grid.import", {}).get("mwh", 0)
+        sums.priced_mwh += imported
+        sums.cost_u += price * imported // 1_000_000
+    if grid is not None:
+        for name in body["stock"]:
+            for kind, counter in (("charge", "charge_grid_ug"), ("discharge", "discharge_grid_ug")):
+                moved = flows.get(f"{name}.{kind}")
+                if moved is not None and moved["mwh"]:
+                    ug = carbon_ug(moved["mwh"], grid["ug_per_kwh"])
+                    setattr(sums, counter, getattr(sums, counter) + ug)
+    for flag in body["flags"]:
+        # Which flow it names is a part of this one; what follows the others is a number.
+        _flag(sums, flag if flag.startswith("REVERSED_SIGN") else flag.split()[0], body)
+    if body["residual_mwh"] < 0:
+        _add(sums.inflow_mwh, UNMETERED, -body["residual_mwh"])
+    for node, found in body["factors"].items():
+        if node not in sums.generation:
+            _add(sums.factor_mwh, found["status"], flows.get(f"{node}.import", {}).get("mwh", 0))
+            sums.factor_sources[found["source"]] += 1
+
+
+def period_error_ug(body: Mapping[str, Any]) -> int:
+    """Carbon that came in and was there, less what went out, was lost and is there: 0 unless a number was changed."""
+    booked = sum(o["ug"] for o in body["outflows"] if o["kind"] != "charge" or o["name"] == CHARGE_BOOKED)
+    stocks = body["stock"].values()
+    return int(
+        sum(body["inflow_ug"].values())
+        + body["created_ug"]
+        + sum(stock["opening_ug"] for stock in stocks)
+        - booked
+        - sum(body["loss_ug"].values())
+        - sum(stock["ug"] for stock in stocks)
+    )
+
+
+def _carbon(sums: Sums, body: Mapping[str, Any]) -> None:
+    kinds, mwhs, ugs, all_origins = sums.outflow_kind, sums.outflow_mwh, sums.outflow_ug, sums.origins
+    for out in body["outflows"]:
+        name, kind = out["name"], out["kind"]
+        if kind == "charge" and name != CHARGE_BOOKED:
+            _add(sums.charge_ug, name, out["ug"])
+            continue
+        if name not in kinds:
+            kinds[name], mwhs[name], ugs[name], all_origins[name] = kind, 0, 0, Counter()
+        mwhs[name] += out["mwh"] if name != CHARGE_BOOKED else 0
+        ugs[name] += out["ug"]
+        by_origin = all_origins[name]
+        for origin, mwh in out["origins"].items():
+            by_origin[origin] = by_origin.get(origin, 0) + mwh
+    for name, ug in body["inflow_ug"].items():
+        _add(sums.inflow_ug, name, ug)
+    for name, mwh in body["loss_mwh"].items():
+        _add(sums.loss_mwh, name, mwh)
+    for name, ug in body["loss_ug"].items():
+        _add(sums.loss_ug, name, ug)
+    sums.created_ug += body["created_ug"]
+    error = period_error_ug(body)
+    sums.balance_error_ug += error
+    sums.worst_error_ug = max(sums.worst_error_ug, abs(error))
+    sums.closing_mwh = sum(stock["mwh"] for stock in body["stock"].values())
+    sums.closing_ug = sum(stock["ug"] for stock in body["stock"].values())
+    consequence = body.get("consequence")
+    if consequence:
+        sums.consequence = True
+        sums.avoided_ug += consequence["avoided_ug"]
+        sums.caused_ug += consequence["charge_ug"]
+
+
+@dataclass(frozen=True, slots=True)
+class Indicators:
+    """Ratios of a span; None where the denominator is 0."""
+
+    pue: float | None  # interim unless the span is a whole year
+    cue_kg_per_kwh: float | None
+    grid_g_per_kwh: float | None  # import carbon over import energy
+    it_g_per_kwh: float | None
+    renewable_direct: float | None  # share of the loads' energy from own renewable generation in the same period
+    renewable_stored: float | None  # ... that came through storage
+    residual_share: float | None
+
+
+def renewable_nodes(sums: Sums, kinds: Mapping[str, str]) -> frozenset[str]:
+    """Own sources that burn nothing; a generator is a source and not one of them."""
+    return frozenset(name for name in sums.generation if kinds.get(name) != "generator")
+
+
+def indicators(sums: Sums, kinds: Mapping[str, str]) -> Indicators:
+    """Ratios of sums. kinds : node -> role (it, cooling, ...)."""
+    it = sums.role_mwh(kinds, "it")
+    loads = sum(mwh for name, mwh in sums.outflow_mwh.items() if sums.outflow_kind[name] == "load")
+    direct = stored = 0
+    renewable = renewable_nodes(sums, kinds)
+    for name, origins in sums.origins.items():
+        if sums.outflow_kind[name] != "load":
+            continue
+        for origin, mwh in origins.items():
+            if origin in renewable:
+                direct += mwh
+            elif origin.removesuffix(THROUGH_STORAGE) in renewable:
+                stored += mwh
+    came = sum(sums.inflow_mwh.values()) + sum(sums.discharge_mwh.values())
+    imported = sums.inflow_mwh["grid"]
+    # mWh and ug: 1 ug/mWh is 1 g/kWh.
+    total_ug = sum(sums.outflow_ug.values()) - sums.export_ug + sum(sums.loss_ug.values())
+    return Indicators(
+        _ratio(sums.site_mwh, it),
+        _ratio(total_ug, it * 1000),
+        _ratio(sums.inflow_ug["grid"], imported),
+        _ratio(sums.role_ug(kinds, "it"), it),
+        _ratio(direct, loads),
+        _ratio(stored, loads),
+        _ratio(sums.outflow_mwh[RESIDUAL], came),
+    )
+
+
+def shifting(sums: Sums, break_even_ppm: int) -> dict[str, Any] | None:
+    """What moving energy through the batteries had to beat, and what it met; None if nothing was moved both ways.
+
+    break_even_ppm : 1 / round trip. By average factors and, where they are known, by marginal ones: how far the factor
+    while discharging exceeded that while charging, each weighted by the energy moved.
+    """
+    charged, discharged = sum(sums.charge_mwh.values()), sum(sums.discharge_mwh.values())
+    if not charged or not discharged:
+        return None
+    found: dict[str, Any] = {"break_even_ppm": break_even_ppm}
+    rows = [("average", sums.charge_grid_ug, sums.discharge_grid_ug)]
+    if sums.consequence:
+        rows.append(("marginal", sums.caused_ug, sums.avoided_ug))
+    for name, at_charge, at_discharge in rows:
+        low, high = at_charge * 1_000_000 // charged, at_discharge * 1_000_000 // discharged
+        ratio = high * 1_000_000 // low if low else None
+        found[name] = {
+            "at_charge_ug_per_kwh": low, "at_discharge_ug_per_kwh": high, "ratio_ppm": ratio,
+            "above_break_even": None if ratio is None else ratio > break_even_ppm,
+        }  # fmt: skip
+    return found
+
+
+def _ratio(over: int, under: int) -> float | None:
+    return None if under == 0 else over / under

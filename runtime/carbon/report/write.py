@@ -1,0 +1,189 @@
+"""Reports from the ledger: JSON, CSV, HTML and PDF of the same numbers, the same bytes for the same ledger."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from tidegate.runtime.carbon.factors.series import iso, parse_time
+from tidegate.runtime.carbon.jobs.job_summary import IDLE_COLUMNS, JOB_COLUMNS, job_rows
+from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError, canonical
+from tidegate.runtime.carbon.report.document import gather
+from tidegate.runtime.carbon.report.pdf import ReportError, pdf_font, pdf_pages
+from tidegate.runtime.carbon.report.periods import Rows
+from tidegate.runtime.carbon.report.plots import Bins, Drawings
+from tidegate.runtime.carbon.report.sections import Plot, Report, Section, Table
+from tidegate.runtime.charts import charts
+
+COLUMNS = ("start_utc", "length_s", "node", "kind", "mwh", "ug", "quality", "method", "factor_ug_per_kwh",
+           "factor_status", "flags")  # fmt: skip
+
+NOT_MEASURED = "not measured"
+__all__ = ["ReportError", "pdf_font", "span_of", "write"]
+
+
+def span_of(text: str) -> tuple[int, int]:
+    """(start, end) in UTC seconds of a day, month or year: 2026-03-14, 2026-03 or 2026. Raises ValueError."""
+    for form, step in (("%Y-%m-%d", "day"), ("%Y-%m", "month"), ("%Y", "year")):
+        try:
+            start = datetime.strptime(text, form).replace(tzinfo=UTC)
+        except ValueError:
+            continue
+        if step == "day":
+            return int(start.timestamp()), int(start.timestamp()) + 86_400
+        if step == "month":
+            end = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
+        else:
+            end = start.replace(year=start.year + 1)
+        return int(start.timestamp()), int(end.timestamp())
+    raise ValueError(f"{text!r}: expected a day, month or year, like 2026-03-14, 2026-03 or 2026")
+
+
+def span_between(span: str | None, start: str | None, end: str | None) -> tuple[int, int]:
+    """(start, end) of --span, or of --from and --to."""
+    if span is not None:
+        return span_of(span)
+    if start is None or end is None:
+        raise ValueError("give --span, or --from and --to")
+    return parse_time(start, "--from"), parse_time(end, "--to")
+
+
+def write(
+    ledger: Ledger,
+    start_utc_s: int,
+    end_utc_s: int,
+    out: Path,
+    *,
+    languages: Sequence[str] = ("en",),
+    pdf: bool = True,
+    **more: Any,
+) -> dict[str, Path]:
+    """Write report.json, report.csv, and report.<language>.html and .pdf into `out`. -> what was written, by name.
+
+    more : as for evidence.gather. Raises LedgerError if nothing is booked, ReportError if a font is missing.
+    """
+    count = ledger.count("period", start_utc_s, end_utc_s)
+    if not count:
+        raise LedgerError(f"no period is booked from {iso(start_utc_s)} to {iso(end_utc_s)}")
+    if pdf:
+        for language in languages:
+            pdf_font(language)  # before anything is written
+    bins, behind = Bins(count), Rows(count, end_utc_s - start_utc_s)
+    out.mkdir(parents=True, exist_ok=True)
+    written = {"json": out / "report.json", "csv": out / "report.csv"}
+    with written["csv"].open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(COLUMNS)
+
+        def each(body: Mapping[str, Any], seq: int) -> None:
+            rows.writerows(rows_of(body))
+            bins.add(body)
+            behind.add(body, seq)
+
+        days = Days(out)
+        document, _, _ = gather(ledger, start_utc_s, end_utc_s, each=each, each_day=days.add, **more)
+        written.update(days.close())
+    written["indicators csv"] = out / "report.indicators.csv"
+    with written["indicators csv"].open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(indicator_rows(document))
+    written["json"].write_text(canonical(document) + "\n", encoding="utf-8")
+    series = bins.series()
+    for language in languages:
+        report = Report(document, behind, language, [path.name for path in written.values()])
+        drawings = Drawings(document, series, report)
+        written[f"html {language}"] = out / f"report.{language}.html"
+        written[f"html {language}"].write_text(html(report, drawings), encoding="utf-8")
+        if pdf:
+            written[f"pdf {language}"] = out / f"report.{language}.pdf"
+            written[f"pdf {language}"].write_bytes(pdf_pages(report, drawings))
+    return written
+
+
+class Days:
+    """The rows of jobs and of idle hours, written as they come; no file without a row."""
+
+    def __init__(self, out: Path) -> None:
+        self._paths = {"jobs csv": out / "report.jobs.csv", "idle csv": out / "report.idle.csv"}
+        for path in self._paths.values():
+            path.unlink(missing_ok=True)
+        self._files: dict[str, Any] = {}
+
+    def add(self, body: Mapping[str, Any]) -> None:
+        for name, columns, rows in (
+            ("jobs csv", JOB_COLUMNS, job_rows(body)),
+            ("idle csv", IDLE_COLUMNS, body["idle"]),
+        ):
+            if name not in self._files:
+                self._files[name] = self._paths[name].open("w", encoding="utf-8", newline="")
+                csv.writer(self._files[name], lineterminator="\n").writerow(columns)
+            csv.writer(self._files[name], lineterminator="\n").writerows(rows)
+
+    def close(self) -> dict[str, Path]:
+        for file in self._files.values():
+            file.close()
+        return {name: self._paths[name] for name in self._files}
+
+
+def rows_of(body: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """CSV rows of one period, one a flow and one an outflow; ledger numbers as they are."""
+    start, length = iso(body["start_utc_s"]), body["length_s"]
+    flags = " ".join(flag.replace(" ", "_") for flag in body["flags"])
+    factors = body["factors"]
+    rows: list[tuple[Any, ...]] = []
+    for name, flow in body["flows"].items():
+        node, _, kind = name.partition(".")
+        found = factors.get(node) if kind == "import" or kind == "generation" else None
+        factor, status = (found["ug_per_kwh"], found["status"]) if found else ("", "")
+        rows.append(
+            (start, length, node, kind, flow["mwh"], "", flow["quality"], flow["method"], factor, status, flags)
+        )
+    for out in body["outflows"]:
+        rows.append((start, length, out["name"], f"outflow {out['kind']}", out["mwh"], out["ug"], "", "", "", "", ""))
+    return rows
+
+
+def indicator_rows(document: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    """CSV rows of the indicators and the fields of (EU) 2024/1364; what was not measured says so."""
+    rows = [("part", "name", "value", "unit", "basis")]
+    found = document["indicators"]
+    units = {"cue_kg_per_kwh": "kg/kWh", "wue_l_per_kwh": "L/kWh"}
+    for name, definition in found["definitions"].items():
+        rows.append(("indicators", name, found[name] or NOT_MEASURED, units.get(name, ""), definition))
+    for name, row in document["eu_2024_1364"]["fields"].items():
+        rows.append(("eu_2024_1364", name, row["value"] or NOT_MEASURED, row["unit"], row["basis"]))
+    return rows
+
+
+def html(report: Report, drawings: Drawings) -> str:
+    """The page in one language."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(iso=iso, hours=lambda seconds: f"{seconds / 3600:,.2f} h")
+    text = files("tidegate.runtime.carbon.report").joinpath("carbon_report.html.j2").read_text(encoding="utf-8")
+    chinese = ", 'Noto Sans SC', 'PingFang SC', 'Microsoft YaHei', 'WenQuanYi Micro Hei'"
+    return environment.from_string(text).render(
+        lang=report.language,
+        w=report.w,
+        d=report.d,
+        font=charts.FONT + (chinese if report.language == "zh" else ""),
+        scope=report.scope,
+        sections=[_shown(section) for section in report.sections()],
+        plots=drawings.svg(),
+    )
+
+
+def _shown(section: Section) -> dict[str, Any]:
+    """A section as the template walks it."""
+    blocks = []
+    for block in section.blocks:
+        if isinstance(block, Table):
+            rows = list(zip(block.ids, block.rows, strict=True))
+            blocks.append({"kind": "table", "block": block, "rows": rows})
+        else:
+            blocks.append({"kind": "plot" if isinstance(block, Plot) else block.kind, "block": block})
+    return {"id": section.id, "title": section.title, "blocks": blocks}

@@ -1,0 +1,1 @@
+"""The process that books: the gateway's records in, the ledger out."""

@@ -1,0 +1,81 @@
+"""Files that the sidecar books with and that may change while it runs: factor tables and register readings."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tidegate.runtime.carbon.factors.series import FactorError, Factors, factors_of
+from tidegate.runtime.carbon.ledger.ledger import Ledger
+from tidegate.runtime.carbon.sidecar.readings import read_readings, take_in
+
+KEYS = ("factors", "prices", "readings")
+
+Stamp = tuple[tuple[str, int, int], ...]
+
+
+def stamp_of(paths: Sequence[Path]) -> Stamp:
+    """Name, size and time of every file; differs when one is added, changed or gone."""
+    found = []
+    for path in paths:
+        try:
+            files = sorted(path.iterdir()) if path.is_dir() else [path]
+        except OSError:
+            files = [path]
+        for file in files:
+            try:
+                stat = file.stat()
+            except OSError:
+                continue
+            found.append((str(file), stat.st_size, stat.st_mtime_ns))
+    return tuple(found)
+
+
+def grid_record(factors: Factors) -> dict[str, Any]:
+    """Where the grid's factors come from, for the ledger."""
+    grid = factors.grid
+    return {
+        "source": grid.source if grid else factors.fallback_source,
+        "sha256": grid.sha256 if grid else "",
+        "zone": grid.zone if grid else "",
+        "notes": list(grid.notes) if grid else [],
+    }
+
+
+class Inputs:
+    """Looks at the files of a site's [carbon] and takes in what changed.
+
+    A file that cannot be used changes nothing: what was in force stays, and `trouble` says why until it is mended.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], folder: Path) -> None:
+        self._settings = dict(settings)
+        self._folder = folder
+        self._paths = [folder / str(settings[key]) for key in KEYS if settings.get(key)]
+        self._stamp: Stamp | None = None
+        self.trouble: list[str] = []
+
+    def look(self, ledger: Ledger, factors: Factors) -> Factors:
+        """The factors that hold now. Appends readings that are new, and an entry where factors changed or failed."""
+        stamp = stamp_of(self._paths)
+        if stamp == self._stamp:
+            return factors
+        self._stamp = stamp
+        before, self.trouble = self.trouble, []
+        entries: list[tuple[str, int, dict[str, Any]]] = []
+        if self._settings.get("factors") or self._settings.get("prices"):
+            try:
+                found = factors_of(self._settings, self._folder)
+                if found != factors:
+                    entries.append(("factor", 0, {"v": 1, "grid": grid_record(found)}))
+                    factors = found
+            except (FactorError, OSError) as error:
+                self.trouble.append(f"factors refused, those of before stay in force: {error}")
+        if self._settings.get("readings"):
+            try:
+                take_in(ledger, read_readings(self._folder / str(self._settings["readings"])))
+            except (FactorError, OSError) as error:
+                self.trouble.append(f"readings refused: {error}")
+        entries += [("note", 0, {"v": 1, "what": text}) for text in self.trouble if text not in before]
+        if entries:
+            ledger.append(entries)
+        return factors

@@ -1,0 +1,366 @@
+"""`tidegate carbon`: attribute a file, verify a ledger, anchor it, report from it."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tidegate.runtime.cli.ocmf_commands import ocmf
+
+EXIT_DAMAGED = 1
+EXIT_CONTENT = 65
+EXIT_UNUSABLE = 78
+
+
+@click.group()
+def carbon() -> None:
+    """Energy and carbon: book, report, verify."""
+
+
+carbon.add_command(ocmf)
+
+
+@carbon.command()
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+def attribute(file: Any) -> None:
+    """Attribute the periods of FILE (JSON; - is standard input) and print what each node received.
+
+    docs/carbon.md has an example, worked by hand.
+    """
+    try:
+        click.echo(json.dumps(attribute_document(json.load(file)), indent=1, ensure_ascii=False))
+    except (ValueError, KeyError, TypeError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        click.echo(f"tidegate carbon: {file.name}: {what}", err=True)
+        sys.exit(EXIT_CONTENT)
+
+
+def attribute_document(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Periods in, outflows and stocks out; energies in mWh, carbon in ug, whole numbers only.
+
+    Raises ValueError or KeyError naming what is wrong.
+    """
+    from tidegate.runtime.carbon.engine import attribution as a
+    from tidegate.runtime.carbon.engine.account import stock_from, stock_record
+
+    unknown = set(document) - {"method", "stocks", "periods"}
+    if unknown:
+        raise ValueError(f"unknown key {sorted(unknown)[0]!r}; known: method, stocks, periods")
+    method = a.Method(**document.get("method", {}))
+    stocks = {name: stock_from(lots) for name, lots in document.get("stocks", {}).items()}
+    periods = []
+    for number, row in enumerate(document["periods"]):
+        try:
+            period = a.Period(
+                tuple(a.Inflow(**inflow) for inflow in row.get("inflows", ())),
+                tuple((name, mwh) for name, mwh in row.get("loads", {}).items()),
+                tuple((name, mwh) for name, mwh in row.get("exports", {}).items()),
+                tuple(a.Move(**move) for move in row.get("storages", ())),
+            )
+            result = a.attribute(period, stocks, method)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"period {number}: {error}") from None
+        stocks = result.stocks
+        periods.append(
+            {
+                "inflow_ug": result.inflow_ug,
+                "outflows": [
+                    {"name": o.name, "kind": o.kind, "mwh": o.energy_mwh, "ug": o.carbon_ug, "origins": o.origins}
+                    for o in result.outflows
+                ],
+                "created_ug": result.created_ug,
+                "loss_ug": result.loss_ug,
+                "loss_mwh": result.loss_mwh,
+                "residual_mwh": result.residual_mwh,
+                "stocks": {name: stock_record(stock) for name, stock in result.stocks.items()},
+                "flags": result.flags,
+                "balance_error_ug": result.balance_error_ug,
+            }
+        )
+    return {"periods": periods}
+
+
+def opened(ledger: str) -> Any:
+    """The ledger at a path or URL, for reading; ends the program with a reason if it cannot be read."""
+    from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
+
+    try:
+        return Ledger(ledger, read_only=True)
+    except LedgerError as error:
+        click.echo(f"tidegate carbon: {error}", err=True)
+        sys.exit(EXIT_UNUSABLE)
+
+
+@carbon.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("carbon-day"), show_default=True)
+def day(out: Path) -> None:
+    """Book a day to look at: measured GPU power, measured PV, the grid factors of one day, a cabinet; with its jobs."""
+    from tidegate.runtime.carbon.example_day import book_day, day_name
+
+    for path in book_day(out).values():
+        click.echo(str(path))
+    click.echo(f"next: tidegate carbon settle {out}/ledger.db --jobs {out}/jobs.jsonl --span {day_name()}")
+    click.echo(f"      tidegate carbon report {out}/ledger.db --span {day_name()} --out {out}/report")
+
+
+@carbon.command()
+@click.argument("ledger")
+@click.option("--key", help="Public key, hex, that must have signed; else that of the first block.")
+@click.option("--anchors", type=click.Path(path_type=Path, exists=True), help="File of anchor lines kept elsewhere.")
+@click.option(
+    "--report", type=click.Path(path_type=Path, exists=True), help="A report.json to check against the ledger."
+)
+def verify(ledger: str, key: str | None, anchors: Path | None, report: Path | None) -> None:
+    """Check LEDGER (path or URL): every changed, missing or reordered entry is named. Exit code 1 if there is one."""
+    from tidegate.runtime.carbon.ledger.ledger import LedgerError
+    from tidegate.runtime.carbon.ledger.signing import read_anchors
+    from tidegate.runtime.carbon.ledger.signing import verify as verify_ledger
+
+    book = opened(ledger)
+    try:
+        known = read_anchors(anchors.read_text(encoding="utf-8").splitlines(), anchors.name) if anchors else {}
+        damages = verify_ledger(book, key=key, anchors=known)
+    except LedgerError as error:
+        click.echo(f"tidegate carbon: {error}", err=True)
+        sys.exit(EXIT_UNUSABLE)
+    wrong = check_report(book, report) if report and not damages else []
+    for row in [*map(str, damages), *wrong]:
+        click.echo(row)
+    seq, digest = book.head
+    signed = "" if key else "; no key was given, so that of the first block was taken"
+    click.echo(f"{seq + 1} entries, head {digest[:16]}..., {len(damages)} damaged, {len(known)} anchors{signed}")
+    if report:
+        click.echo(
+            f"{report.name}: {f'{len(wrong)} differences' if not damages else 'not checked, the ledger is damaged'}"
+        )
+    if not known:
+        click.echo("without an anchor kept elsewhere, whoever holds the key can have written everything anew")
+    sys.exit(EXIT_DAMAGED if damages or wrong else 0)
+
+
+def check_report(book: Any, path: Path) -> list[str]:
+    """Where a report.json differs from what the ledger gives for its span.
+
+    What a person gave beside the ledger (instruments, declarations) is taken from the report, which names it.
+    """
+    from tidegate.runtime.carbon.factors.instruments import Instrument
+    from tidegate.runtime.carbon.ledger.ledger import LedgerError, canonical
+    from tidegate.runtime.carbon.report.document import compare, digest, gather
+
+    raw = path.read_bytes()
+    try:
+        said = json.loads(raw)
+        span = said["span"]["from_utc_s"], said["span"]["to_utc_s"]
+        fits = said["sha256"] == digest(said) and raw == (canonical(said) + "\n").encode()
+    except (ValueError, KeyError, TypeError) as error:
+        return [f"{path.name}: not a report any more: {error}"]
+    try:
+        given = said["given"]
+        rows = given["instruments"]
+        known = gather(
+            book,
+            *span,
+            until_seq=said["ledger"]["last_seq"],
+            instruments=None if rows is None else [Instrument(*row) for row in rows],
+            residual_ug_per_kwh=given["residual_ug_per_kwh"],
+            installation=given["installation"],
+        )[0]
+        if said["evidence"]["ledger"]["signature"] is None:
+            known["evidence"]["ledger"]["signature"] = None  # made before the block was signed
+    except (LedgerError, TypeError, KeyError, ValueError, AttributeError, ArithmeticError) as error:
+        return [f"{path.name}: report: span or what was given: {error}"]
+    known["sha256"] = digest(known)
+    found = compare(said, known)
+    return found if found or fits else [f"{path.name}: its digest does not fit, or its text is not the canonical one"]
+
+
+@carbon.command()
+@click.argument("ledger")
+@click.option("--from", "start", help="First moment, like 2026-03-14T00:00Z; or --span.")
+@click.option("--to", "end", help="Moment behind the last.")
+@click.option("--span", help="A day, month or year: 2026-03-14, 2026-03, 2026 (UTC).")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("carbon-report"), show_default=True)
+@click.option("--lang", type=click.Choice(["en", "zh", "both"]), default="en", show_default=True)
+@click.option("--no-pdf", is_flag=True, help="Without the PDF.")
+@click.option("--instruments", type=click.Path(path_type=Path, exists=True), help="CSV of contractual instruments.")
+@click.option("--residual-g", type=str, help="Residual mix, g/kWh, for what no instrument covers.")
+@click.option(
+    "--installation", type=click.Path(path_type=Path, exists=True), help="JSON of the evidence record's head."
+)
+def report(ledger: str, start: str | None, end: str | None, span: str | None, out: Path, lang: str, no_pdf: bool,
+           instruments: Path | None, residual_g: str | None, installation: Path | None) -> None:  # fmt: skip
+    """Report a span of LEDGER as JSON, CSV, HTML and PDF of the same numbers."""
+    from tidegate.runtime.carbon.factors.instruments import read_instruments
+    from tidegate.runtime.carbon.factors.series import FactorError, parse_factor
+    from tidegate.runtime.carbon.ledger.ledger import LedgerError
+    from tidegate.runtime.carbon.report.evidence_record import read_installation
+    from tidegate.runtime.carbon.report.write import ReportError, span_between, write
+
+    try:
+        first, last = span_between(span, start, end)
+        if (instruments is None) != (residual_g is None):
+            raise ValueError("--instruments and --residual-g belong together")
+        found = write(
+            opened(ledger),
+            first,
+            last,
+            out,
+            languages=("en", "zh") if lang == "both" else (lang,),
+            pdf=not no_pdf,
+            instruments=read_instruments(instruments) if instruments else None,
+            residual_ug_per_kwh=parse_factor(residual_g, "g/kWh", "--residual-g") if residual_g else None,
+            installation=read_installation(installation) if installation else None,
+        )
+    except (LedgerError, ReportError) as error:
+        click.echo(f"tidegate carbon: {error}", err=True)
+        sys.exit(EXIT_UNUSABLE)
+    except (FactorError, ValueError) as error:
+        click.echo(f"tidegate carbon: {error}", err=True)
+        sys.exit(EXIT_CONTENT)
+    for path in found.values():
+        click.echo(str(path))
+
+
+@carbon.command()
+@click.argument("ledger")
+@click.option(
+    "--jobs",
+    required=True,
+    type=click.Path(path_type=Path, exists=True),
+    help="Job log, or a folder of them: sacct, Prometheus, JSON.",
+)
+@click.option("--span", help="A day, month or year: 2026-03-14, 2026-03, 2026 (UTC).")
+@click.option("--from", "start", help="First day, like 2026-03-14T00:00Z; or --span.")
+@click.option("--to", "end", help="Moment behind the last day.")
+@click.option(
+    "--nodes", type=click.Path(path_type=Path, exists=True), help="CSV host,node: which load a host is part of."
+)
+@click.option("--tenants", type=click.Path(path_type=Path, exists=True), help="CSV namespace,owner.")
+def settle(ledger: str, jobs: Path, span: str | None, start: str | None, end: str | None, nodes: Path | None,
+           tenants: Path | None) -> None:  # fmt: skip
+    """Share the metered energy of whole days among the jobs that ran. Stop the sidecar before, start it after.
+
+    Jobs that were pushed over the gateway count too.
+    """
+    import hashlib
+
+    from tidegate.runtime.carbon.factors.series import FactorError
+    from tidegate.runtime.carbon.jobs.csv_rows import read_jobs, read_map
+    from tidegate.runtime.carbon.jobs.pushed import SOURCE, works_of
+    from tidegate.runtime.carbon.jobs.settle import settle as settle_days
+    from tidegate.runtime.carbon.jobs.work import JobError, sort_out
+    from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
+    from tidegate.runtime.carbon.report.write import span_between
+
+    try:
+        first, last = span_between(span, start, end)
+        hosts = read_map(nodes, "host", "node") if nodes else None
+        works, aside = read_jobs(jobs, hosts, read_map(tenants, "namespace", "owner") if tenants else None)
+        files = sorted(jobs.iterdir()) if jobs.is_dir() else [jobs]
+        sources = [{"name": f.name, "sha256": hashlib.sha256(f.read_bytes()).hexdigest()} for f in files if f.is_file()]
+        book = Ledger(ledger)
+        pushed, more = works_of(book, first, last)
+        if pushed:
+            works, doubles = sort_out([*works, *pushed])
+            aside += [*more, *doubles]
+            sources.append(SOURCE)
+        days = settle_days(book, works, aside, first, last, sources)
+    except LedgerError as error:
+        click.echo(f"tidegate carbon: {error}", err=True)
+        sys.exit(EXIT_UNUSABLE)
+    except (JobError, FactorError, ValueError) as error:
+        click.echo(f"tidegate carbon: {error}", err=True)
+        sys.exit(EXIT_CONTENT)
+    for text in aside:
+        click.echo(f"set aside: {text}", err=True)
+    click.echo(f"{len(works)} jobs, {len(aside)} set aside, {days} days settled")
+
+
+@carbon.command()
+@click.argument("ledger")
+@click.argument("file", type=click.Path(path_type=Path, exists=True))
+def readings(ledger: str, file: Path) -> None:
+    """Take register readings of water, heat or energy from FILE (CSV, or a folder) into LEDGER.
+
+    A site file's [carbon] readings does it by itself. Stop the sidecar before, start it after.
+    """
+    from tidegate.runtime.carbon.factors.series import FactorError
+    from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
+    from tidegate.runtime.carbon.sidecar.readings import read_readings, take_in
+
+    try:
+        count = take_in(Ledger(ledger), read_readings(file))
+    except LedgerError as error:
+        click.echo(f"tidegate carbon: {error}", err=True)
+        sys.exit(EXIT_UNUSABLE)
+    except FactorError as error:
+        click.echo(f"tidegate carbon: {error}", err=True)
+        sys.exit(EXIT_CONTENT)
+    click.echo(f"{count} readings taken in")
+
+
+@carbon.command()
+@click.argument("ledger")
+@click.option("--author", required=True, help="Who corrects.")
+@click.option("--reason", required=True, help="Why; it stands in every report of the span.")
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="'START FLOW KWH'",
+    help="A metered energy, like '2026-03-14T10:15Z grid.import 4.25'; may be given again.",
+)
+@click.option("--factors", type=click.Path(path_type=Path, exists=True), help="Restated factors, file or folder.")
+@click.option("--from", "start", help="First moment that the restated factors count for.")
+@click.option("--to", "end", help="Moment behind the last.")
+def correct(ledger: str, author: str, reason: str, sets: tuple[str, ...], factors: Path | None, start: str | None,
+            end: str | None) -> None:  # fmt: skip
+    """Book periods of LEDGER anew by new entries; what was booked stays. Stop the sidecar before, start it after."""
+    from tidegate.runtime.carbon.engine.corrections import CorrectionError, Edit
+    from tidegate.runtime.carbon.engine.corrections import correct as book_anew
+    from tidegate.runtime.carbon.engine.integers import to_whole
+    from tidegate.runtime.carbon.factors.series import FactorError, Factors, parse_time, read
+    from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
+
+    try:
+        edits = []
+        for text in sets:
+            words = text.split()
+            if len(words) != 3:
+                raise ValueError(f"--set {text!r}: expected START FLOW KWH")
+            edits.append(Edit(parse_time(words[0], "--set"), words[1], to_whole(words[2], 1_000_000)))
+        done = book_anew(
+            Ledger(ledger),
+            author=author,
+            reason=reason,
+            edits=edits,
+            factors=Factors(read(factors), 0, "") if factors else None,
+            start_utc_s=parse_time(start, "--from") if start else None,
+            end_utc_s=parse_time(end, "--to") if end else None,
+        )
+    except LedgerError as error:
+        click.echo(f"tidegate carbon: {error}", err=True)
+        sys.exit(EXIT_UNUSABLE)
+    except (CorrectionError, FactorError, ValueError, ArithmeticError) as error:
+        click.echo(f"tidegate carbon: {error}", err=True)
+        sys.exit(EXIT_CONTENT)
+    click.echo(f"{done.periods} periods booked anew")
+
+
+@carbon.command()
+@click.argument("ledger")
+@click.option("--to", type=click.Path(path_type=Path), help="Append the line to this file, on another machine at best.")
+def anchor(ledger: str, to: Path | None) -> None:
+    """Print the head of LEDGER as one line for a second party."""
+    from tidegate.runtime.carbon.ledger.signing import anchor_line
+
+    book = opened(ledger)
+    first = next(iter(book.entries("open")), None)
+    line = anchor_line(book, first.body["site"] if first else "")
+    if to is not None:
+        with to.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    click.echo(line)

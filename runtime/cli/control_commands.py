@@ -1,0 +1,98 @@
+"""`tidegate policy` and `tidegate schedule`: what the control aims at while the site runs, and by the clock."""
+
+import json
+import time
+import tomllib
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import click
+
+from tidegate.config import calendar
+from tidegate.runtime.cli.main import say, seconds, watts, with_client
+
+SHARES = ("damp_share", "reserve_soc", "follow_soc_min", "target_soc", "follow_grid")
+
+
+@click.command()
+@with_client
+@click.argument("name", required=False)
+@click.argument("value", required=False)
+@click.option("--for", "for_", help="For so long, such as 2h; else until it is set again or the core restarts.")
+def policy(client: Any, name: str | None, value: str | None, for_: str | None) -> None:
+    """Set NAME of [control] to VALUE: a number, `off`, or `site` for the site file's own; nothing lists what is set.
+
+    What is tighter holds at once; what is wider needs the role maintain.
+    """
+    if name is None or value is None:
+        told = client.why()
+        for key, number in told["policies"].items():
+            click.echo(f"{key} = {number:g}")
+        if not told["policies"]:
+            click.echo("all as in the site file")
+        return
+    for_s = None if for_ is None else seconds(for_)
+    if value in ("off", "site"):
+        say(client.policy(name, off=value == "off", for_s=for_s))
+    else:
+        say(client.policy(name, float(value) if name in SHARES else watts(value), for_s=for_s))
+
+
+@click.command()
+@with_client
+@click.argument("plan", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=False)
+@click.option("--clear", is_flag=True, help="End the plan that holds.")
+@click.option("--days", type=click.IntRange(1, 14), default=2, show_default=True, help="How far to show the calendar.")
+def schedule(client: Any, plan: Path | None, clear: bool, days: int) -> None:
+    """Send a PLAN (TOML: [[step]] with start, end = ...), or show the calendar of the site."""
+    if clear:
+        say(client.schedule([], 0))
+    elif plan is not None:
+        steps, end_utc_s = read_plan(plan)
+        say(client.schedule(steps, end_utc_s))
+    else:
+        site = client.describe()
+        zone = ZoneInfo(site["site"].get("timezone") or "UTC")
+        rows = site.get("schedule") or []
+        now_s = int(time.time())
+        for span in calendar.spans(rows, zone, now_s, now_s + days * 86_400):
+            slot = rows[span.slot]
+            said = {key: slot[key] for key in (*calendar.FIELDS, "forced") if slot.get(key) not in (None, False)}
+            begin, end = (datetime.fromtimestamp(t_s, zone) for t_s in (span.start_utc_s, span.end_utc_s))
+            click.echo(f"{begin:%a %Y-%m-%d %H:%M %z} to {end:%a %H:%M %z}  {slot['name']}: {json.dumps(said)}")
+        if not rows:
+            click.echo("the site file has no [[schedule]]")
+
+
+def read_plan(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """(steps, end in UTC s) of a plan file. Raises ValueError with the step and what is wrong with it."""
+
+    def utc_s(value: Any, where: str) -> int:
+        if not isinstance(value, datetime) or value.tzinfo is None:
+            raise ValueError(f"{path}: {where}: expected a time with its offset, such as 2026-11-25T17:00:00+01:00")
+        return int(value.timestamp())
+
+    try:
+        raw = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as why:
+        raise ValueError(f"{path}: is not TOML: {why}") from None
+    rows = raw.get("step")
+    if not isinstance(rows, list) or not rows or set(raw) - {"step", "end"}:
+        raise ValueError(f"{path}: expected end = TIME and [[step]] tables, nothing else")
+    steps = []
+    for i, row in enumerate(rows):
+        unknown = set(row) - {"start", "forced", *calendar.FIELDS}
+        if unknown:
+            raise ValueError(
+                f"{path}: step[{i}]: unknown key {sorted(unknown)[0]}; "
+                f"known: start, forced, {', '.join(calendar.FIELDS)}"
+            )
+        steps.append(
+            {
+                "start_utc_s": utc_s(row.get("start"), f"step[{i}].start"),
+                **{k: v for k, v in row.items() if k != "start"},
+            }
+        )
+    return steps, utc_s(raw.get("end"), "end")

@@ -1,0 +1,60 @@
+"""`tidegate export`: other protocols for the same site, each a process of its own beside the gateway."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import click
+
+from tidegate.runtime.cli.main import EXIT_UNAVAILABLE, fail, need, with_client
+
+
+@click.group("export")
+def export() -> None:
+    """Show a site in other protocols. Each command is a client of the gateway and runs until Ctrl-C."""
+
+
+@export.command()
+@with_client
+@click.option("--listen", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=9464, show_default=True)
+def prometheus(client: Any, listen: str, port: int) -> None:
+    """Metrics for Prometheus at http://LISTEN:PORT/metrics."""
+    module = need("tidegate.runtime.export.prometheus_exporter", "export")
+    click.echo(f"metrics at http://{listen}:{port}/metrics")
+    try:
+        module.serve(client, listen, port)
+    except OSError as why:
+        fail(f"{listen}:{port}: {why.strerror or why}", EXIT_UNAVAILABLE)
+
+
+@export.command()
+@with_client
+@click.option("--listen", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=1502, show_default=True)
+def modbus(client: Any, listen: str, port: int) -> None:
+    """SunSpec over Modbus TCP: models 1, 203, 713, and 704 for a setpoint under a lease."""
+    module = need("tidegate.runtime.export.sunspec_server", "export")
+    click.echo(f"SunSpec at {listen}:{port}, registers from 40000")
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(module.serve(client.endpoint, None, listen, port, client._keys))
+    except OSError as why:
+        fail(str(why), EXIT_UNAVAILABLE)
+
+
+@export.command()
+@with_client
+@click.option("--broker", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=1883, show_default=True)
+@click.option("--prefix", default="tidegate", show_default=True)
+@click.option("--user")
+@click.option("--password", envvar="TIDEGATE_MQTT_PASSWORD", help="Better in TIDEGATE_MQTT_PASSWORD.")
+@click.option("--tls", is_flag=True, help="Encrypt, with the system's certificates.")
+def mqtt(client: Any, broker: str, port: int, prefix: str, user: str | None, password: str | None, tls: bool) -> None:
+    """Records and points to an MQTT broker."""
+    module = need("tidegate.runtime.export.mqtt_bridge", "export")
+    try:
+        module.serve(client, broker, port, prefix=prefix, user=user, password=password, tls=tls)
+    except OSError as why:
+        fail(f"{broker}:{port}: {why.strerror or why}", EXIT_UNAVAILABLE)

@@ -1,0 +1,122 @@
+"""The plant as commissioning sees it: a client of the site's gateway that records, moves the battery and lets go."""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tidegate.runtime.api.blocking_client import Client, ClientError, LeaseHeld
+from tidegate.runtime.commissioning.prompts import SetupError
+
+EXIT_NOT_RUNNING = 69
+EXIT_PLANT = 70
+ARMED_S = 30.0
+MOVES = ("run", "derated")  # modes in which the battery follows; a late cycle derates and clears by itself
+LEASE_S = 0.5  # an order outlives us by three of these
+
+
+@dataclass
+class Recording:
+    """Snapshots of some points while it runs. t_ns: the core's clock."""
+
+    client: Client
+    names: Sequence[str]
+    rows: list[tuple[int, list[float]]] = field(default_factory=list)
+    _end: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def __enter__(self) -> "Recording":
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(started,), name="recording", daemon=True)
+        self._thread.start()
+        if not started.wait(10.0):
+            raise SetupError("the gateway publishes no snapshots", EXIT_PLANT)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        if self._thread is not None:
+            self._thread.join(5.0)
+
+    def _run(self, started: threading.Event) -> None:
+        with Client(self.client.endpoint) as own:
+            heard = own.subscribe("snapshot")
+            while not self._end.is_set():
+                message = heard.receive(0.2)
+                if message is None:
+                    continue
+                points = message["points"]
+                values = [points[name][0] if name in points else None for name in self.names]
+                self.rows.append((message["t_ns"], [float("nan") if v is None else float(v) for v in values]))
+                started.set()
+
+    def arrays(self, t0_ns: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """(t in s from t0, name -> values); the rows in order of time."""
+        rows = sorted(self.rows)
+        t = np.array([(t_ns - t0_ns) / 1e9 for t_ns, _ in rows])
+        table = np.array([values for _, values in rows]).reshape(len(rows), len(self.names))
+        return t, {name: table[:, i] for i, name in enumerate(self.names)}
+
+
+class Plant:
+    """A running site. Raises SetupError for one that is not armed."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.describe = client.describe()
+        self.names = [row["name"] for row in self.describe["points"]]
+        self.derated: set[str] = set()  # faults that derated the site while it was moved
+
+    def device(self, role: str) -> list[dict[str, Any]]:
+        """Devices of a role."""
+        return [one for one in self.describe["devices"] if one["role"] == role]
+
+    def value(self, name: str) -> float | None:
+        """Present value of a point; None where there is none or it is not good."""
+        return self.client.get(name)[name].value if name in self.names else None
+
+    def wait_armed(self) -> None:
+        """Wait until the site runs. Raises SetupError with what keeps it from that."""
+        until = time.monotonic() + ARMED_S
+        while (why := self.client.why())["mode"] not in MOVES:
+            if time.monotonic() > until:
+                raise SetupError(not_armed(why), EXIT_PLANT)
+            time.sleep(0.1)
+
+    def check(self) -> None:
+        """Raise SetupError if the site tripped or somebody stopped it; note what derated it."""
+        why = self.client.why()
+        if why["mode"] not in MOVES:
+            raise SetupError(not_armed(why), EXIT_PLANT)
+        if why["mode"] == "derated":
+            self.derated |= set(why["faults"]) or {"no fault named"}
+
+    def move(self, lease: LeaseHeld, power_w: float, hold_s: float) -> int:
+        """Order a power and hold it; gives the core's time of the order. Raises SetupError if the site trips."""
+        answer = order(lease, power_w, hold_s)
+        until = time.monotonic() + hold_s
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 0.25))
+            if lease.lost:
+                raise SetupError(f"the lease was lost: {lease.lost}", EXIT_PLANT)
+        self.check()
+        return int(answer["t_ns"])
+
+
+def order(lease: LeaseHeld, power_w: float, hold_s: float) -> dict[str, Any]:
+    """One setpoint under the lease. Raises SetupError."""
+    try:
+        return lease.setpoint(power_w, hold_s + 2.0)
+    except ClientError as why:
+        raise SetupError(f"the setpoint was refused: {why}", EXIT_PLANT) from None
+
+
+def not_armed(why: dict[str, Any]) -> str:
+    """What keeps a site from running, in words."""
+    parts = [f"{name}: {', '.join(why[name])}" for name in ("faults", "latches") if why.get(name)]
+    if why.get("stopped"):
+        parts.append("stopped by order; `tidegate set run` lifts it")
+    return f"the site is in mode {why['mode']}, not run ({'; '.join(parts) or 'no fault named'}); see `tidegate why`"

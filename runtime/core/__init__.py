@@ -1,0 +1,1 @@
+"""The core process: buses opened, threads started, the loop run, setpoint 0 at the end."""

@@ -1,0 +1,249 @@
+"""The core process: opens the buses, starts one I/O thread a serial port, then the loop; ends with setpoint 0.
+
+It holds no listener, writes no log file and imports neither numpy nor zmq nor pydantic: a small process whose memory
+is locked. Everything it knows of the site is in the program that it is handed as a descriptor.
+"""
+
+import argparse
+import gc
+import json
+import mmap
+import os
+import resource
+import signal
+import struct
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from tidegate.ext.abi import image as ext_image
+from tidegate.ext.abi import program as ext_program
+from tidegate.ext.abi import shared as ext_shared
+from tidegate.ext.abi.image import check_layouts
+from tidegate.ext.abi.shared import Shared
+from tidegate.ext.bus.can_view import BusHandle
+from tidegate.ext.bus.port import Port
+from tidegate.ext.bus.rtu_view import histogram_edges
+from tidegate.ext.cycle import loop as ext_loop
+from tidegate.ext.cycle import realtime
+from tidegate.ext.cycle.loop import Core
+from tidegate.ext.cycle.recorder import Ring
+from tidegate.hal import serial_line
+from tidegate.runtime.core.locked_memory import Locked
+from tidegate.runtime.core.serial_ports import SerialKeeper, open_all, pairs
+
+LOOP_PRIORITY = 80
+PORT_PRIORITY = 70
+DRAIN_S = 1.0  # for the last setpoint to reach the wire
+TURNAROUND_LOOK_S = 10.0  # enough answers to judge an adapter by
+THREAD_STACK = 256 << 10  # bytes; locked memory counts them
+EXT = os.path.dirname(ext_image.__file__)
+REPORT_EVERY_S = 1.0
+HEAVY = ("numpy", "zmq", "pydantic")
+
+
+@dataclass
+class Lacks:
+    """What this machine refused, with what it costs, in plain words."""
+
+    words: list[str] = field(default_factory=list)
+
+    def ask(self, what: str, error: int, cost: str) -> bool:
+        """Note a refusal (errno other than 0); returns whether it was granted."""
+        if error:
+            self.words.append(f"{what}: {os.strerror(error)}; {cost}")
+        return not error
+
+
+def buffer_of(fd: int) -> mmap.mmap:
+    """Map a whole descriptor that the supervisor handed over, read-only."""
+    return mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ)
+
+
+def hold_cpu_awake(stack: ExitStack, lacks: Lacks) -> None:
+    """Keep the CPU out of deep idle states for as long as this process lives."""
+    try:
+        fd = os.open("/dev/cpu_dma_latency", os.O_WRONLY)
+        os.write(fd, struct.pack("=i", 0))
+        stack.callback(os.close, fd)
+    except OSError as error:
+        lacks.ask("/dev/cpu_dma_latency", error.errno or 1, "deep idle states delay the wake-up by up to a millisecond")
+
+
+def lock_all() -> int:
+    """Lock this process's memory: all that is touched, and all that the loop runs on whether touched or not.
+
+    Returns 0 or the first errno. Code and data of the compiled core, libc and the shared memory are fetched whole, so
+    that a path taken for the first time in a fault meets no page fault of its own.
+    """
+    error = realtime.lock_memory()
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            words = line.split(maxsplit=5)
+            place = words[5].strip() if len(words) > 5 else ""
+            if words[1].startswith("r") and (
+                EXT in place or "/libc" in place or place.startswith(("[heap", "/memfd:"))
+            ):
+                start, end = (int(word, 16) for word in words[0].split("-"))
+                error = error or realtime.lock_range(start, end - start)
+    return error
+
+
+def bus_report(buses: dict[str, BusHandle], ports: dict[str, Port]) -> dict:
+    """Counters of every bus and port by name, for people; by this process's Python side, never by the loop."""
+    return {
+        "t_ns": time.clock_gettime_ns(time.CLOCK_MONOTONIC),
+        "can": {name: {**bus.stats, "ids": bus.ids} for name, bus in buses.items()},
+        "serial": {name: port_report(port.stats) for name, port in ports.items()},
+    }
+
+
+def port_report(stats: dict) -> dict:
+    """A port's counters without what only its engine needs; of histograms the buckets in use."""
+    plain = {key: value for key, value in stats.items() if isinstance(value, int)}
+    slaves = [
+        {
+            key: {at: count for at, count in enumerate(value) if count} if isinstance(value, list) else value
+            for key, value in slave.items()
+        }
+        for slave in stats["slaves"]
+    ]
+    return {**plain, "slaves": slaves}
+
+
+def loaded_heavies() -> list[str]:
+    """Which of the modules that this process must not import are loaded all the same."""
+    return [name for name in HEAVY if name in sys.modules]
+
+
+def loop_thread(
+    core: Core, shared: Shared, locked: bool, lacks: Lacks, cpu: int | None, ready: threading.Event
+) -> None:
+    """FIFO last of all: threads started after it would inherit it."""
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})  # 0: this thread only
+    fifo = lacks.ask(
+        f"SCHED_FIFO {LOOP_PRIORITY}",
+        realtime.set_fifo(LOOP_PRIORITY),
+        "other programs may delay a cycle by milliseconds (raise rtprio in limits.conf, or use the systemd unit)",
+    )
+    shared.put_grants(loop_tid=threading.get_native_id(), fifo=LOOP_PRIORITY if fifo else 0, locked=locked)
+    ready.set()
+    core.run(DRAIN_S)
+
+
+def arguments(words: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tidegate.runtime.core.process", description=__doc__)
+    parser.add_argument("--program-fd", type=int, required=True, help="descriptor of the compiled site")
+    parser.add_argument("--shared-fd", type=int, required=True, help="descriptor of the shared memory")
+    parser.add_argument("--ring-fd", type=int, default=None, help="descriptor of the recorder's ring")
+    parser.add_argument("--serial", action="append", default=[], metavar="NAME=DEVICE", help="device or descriptor")
+    parser.add_argument("--can", action="append", default=[], metavar="NAME=INTERFACE", help="interface or descriptor")
+    parser.add_argument(
+        "--latched", action="append", default=[], metavar="UNIT=BITS,FIRST", help="what a unit had latched before"
+    )
+    parser.add_argument("--cpu", type=int, default=None, help="pin the loop to this CPU")
+    return parser.parse_args(words)
+
+
+def latches_of(words: list[str]) -> list[tuple[int, int, int]]:
+    """(unit, latched rows as bits, row that came first) of each argument."""
+    found = []
+    for word in words:
+        unit, _, rest = word.partition("=")
+        bits, _, first = rest.partition(",")
+        found.append((int(unit), int(bits, 0), int(first)))
+    return found
+
+
+def start_head(shared: Shared, blob: bytes, program: dict) -> None:
+    """Who is writing this memory, since when, and for which site."""
+    t_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    shared.set_head(
+        boot_id=os.urandom(16),
+        program_sha256=bytes.fromhex(ext_program.sha256(blob)),
+        t_start_ns=t_ns,
+        utc_offset_ns=time.clock_gettime_ns(time.CLOCK_REALTIME) - t_ns,
+        n_points=len(program["points"]),
+        n_units=len(program["units"]),
+        core_pid=os.getpid(),
+    )
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the core until SIGTERM or SIGINT. Exit 0: setpoint 0 is on the wire; 3: not every port confirmed it."""
+    args = arguments(words)
+    check_layouts((ext_image, ext_loop, ext_shared))
+    blob = buffer_of(args.program_fd)
+    raw = bytes(blob)
+    describe, rows = ext_program.describe(raw), ext_program.rows(raw)
+    shared = Shared(args.shared_fd)
+    core = Core(blob, shared)
+    for unit, bits, first in latches_of(args.latched):
+        core.restore(unit, bits, first)
+    start_head(shared, raw, rows)
+    ring = Ring(args.ring_fd, writable=True) if args.ring_fd is not None else None
+    if ring is not None:
+        core.record(ring)
+    lacks = Lacks()
+    threading.stack_size(THREAD_STACK)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: core.stop())
+    with ExitStack() as stack:
+        lines = open_all(core, describe, rows, pairs(args.serial, "serial"), pairs(args.can, "can"), stack)
+        ports = [Port(core, index, line.fd) for index, line in enumerate(lines)]
+        keeper = SerialKeeper(lines, ports)
+        stack.callback(keeper.close)  # after the threads, which end first
+        for port in ports:
+            stack.callback(port.stop)
+            port.start(PORT_PRIORITY)
+
+        buses = {row["name"]: core.can_handle(bus) for bus, row in enumerate(describe["can"])}
+        serials = {row["name"]: port for row, port in zip(describe["ports"], ports, strict=True)}
+        core.dry_cycle()
+        del raw, rows, describe
+        gc.collect()
+        memory = Locked()
+        stack.callback(memory.close)
+        realtime.keep_heap()
+        realtime.prefault_heap()
+        locked = lacks.ask(
+            "mlockall",
+            lock_all(),
+            "a page fault may delay a cycle (raise memlock in limits.conf, or use the systemd unit)",
+        )
+        hold_cpu_awake(stack, lacks)
+        ready = threading.Event()
+        loop = threading.Thread(target=loop_thread, args=(core, shared, locked, lacks, args.cpu, ready), name="loop")
+        loop.start()
+        ready.wait()
+        peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        ring_kib = ring.bytes_mapped >> 10 if ring is not None else 0  # of these, the recorder's
+        said = {"core": "running", "pid": os.getpid(), "lacks": lacks.words, "heavy_imports": loaded_heavies()}
+        print(json.dumps({**said, "rss_kib": peak_kib, "ring_kib": ring_kib}), flush=True)
+        for line in lacks.words:
+            print(f"core: without {line}", file=sys.stderr, flush=True)
+        # A signal handler runs between two bytecodes of this thread, so the wait is in slices.
+        report_s = 0.0
+        look_s = time.monotonic() + TURNAROUND_LOOK_S
+        while loop.is_alive():
+            if time.monotonic() >= look_s:
+                look_s = float("inf")
+                for name, port in serials.items():
+                    for line in serial_line.turnaround_words(name, port.stats, histogram_edges()):
+                        print(f"core: {line}", file=sys.stderr, flush=True)
+            if time.monotonic() >= report_s:
+                report_s = time.monotonic() + REPORT_EVERY_S
+                keeper.look()
+                if locked and memory.lost():
+                    lock_all()
+                shared.put_buses(bus_report(buses, serials))
+            loop.join(0.05)
+    return 0 if core.at_rest else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

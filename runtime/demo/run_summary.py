@@ -1,0 +1,160 @@
+"""summary.json: every figure of the demo under one fixed name; docs/summary.md explains each."""
+
+import platform
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from tidegate.runtime.carbon.report.totals import Indicators, Sums
+from tidegate.runtime.carbon.sidecar.service import software_version
+from tidegate.runtime.demo.runs import LiveRun, WholeRun
+from tidegate.runtime.demo.virtual_run import RECORDED, REPLAY_UTC_S, Trace
+
+SUMMARY_VERSION = 1
+SCOPE = (
+    "Simulated plant, real load trace, real controller. Cooling is a model: 8 % of the 10-minute mean of IT power; the "
+    "servers are immersion-cooled and their cooling was not metered. The account covers electricity of the period "
+    "shown; it is no statement about any product or goods, and no audit has taken place."
+)
+
+
+def summary_of(
+    whole: WholeRun, live: LiveRun | None, sums: Sums, ratios: Indicators, trace: Trace, quick: bool
+) -> dict[str, Any]:
+    """The content of summary.json."""
+    found: dict[str, Any] = {
+        "version": SUMMARY_VERSION,
+        "tidegate": software_version(),
+        "quick": quick,
+        "machine": {"system": platform.system(), "kernel": platform.release(), "python": platform.python_version()},
+        "scope": SCOPE,
+        "trace": {
+            "file": trace.path.name,
+            "sha256": trace.sha256,
+            "recorded_utc": RECORDED,
+            "replayed_as_utc_s": REPLAY_UTC_S,
+            "seconds": round(trace.seconds, 3),
+            "seconds_replayed": round(whole.seconds, 3),
+        },
+        "virtual": {
+            "seconds": round(whole.seconds, 3),
+            "cycles": whole.cycles,
+            "wall_s": round(whole.wall_s, 3),
+            "cpu_s": round(whole.cpu_s, 3),
+            "speed_x_realtime": round(whole.speed_x, 1),
+            "limit_w": whole.limit_w,
+            "reaction_s": round(whole.reaction_s, 4),
+            "steps": whole.steps,
+            "grid_peak_w": {name: round(value, 1) for name, value in whole.peak_w.items()},
+            "energy_above_limit_wh": {name: round(value, 3) for name, value in whole.above_wh.items()},
+            "step_to_wire_ms": spread(whole.step_to_wire_ms),
+            "violations": {name: value for name, value in whole.checks.items() if name != "cycles"},
+            "seed": whole.seed,
+            "sha256": whole.sha256,
+        },
+        "carbon": {
+            "balance_error_ug": sums.worst_error_ug,
+            "periods": sums.periods,
+            "grid_import_wh": wh(sums.inflow_mwh["grid"]),
+            "it_wh": wh(sums.role_mwh(whole.kinds, "it")),
+            "cooling_wh": wh(sums.role_mwh(whole.kinds, "cooling")),
+            "battery_charge_wh": wh(sum(sums.charge_mwh.values())),
+            "battery_discharge_wh": wh(sum(sums.discharge_mwh.values())),
+            "storage_loss_wh": wh(sum(sums.loss_mwh.values())),
+            "residual_wh": wh(sums.outflow_mwh["residual"]),
+            "grid_import_g": grams(sums.inflow_ug["grid"]),
+            "it_g": grams(sums.role_ug(whole.kinds, "it")),
+            "stock_opening_g": grams(sums.opening_ug),
+            "stock_closing_g": grams(sums.closing_ug),
+            "pue_interim": rounded(ratios.pue, 4),
+            "grid_g_per_kwh": rounded(ratios.grid_g_per_kwh, 2),
+            "it_g_per_kwh": rounded(ratios.it_g_per_kwh, 2),
+            "factor_status_wh": {name: wh(mwh) for name, mwh in sorted(sums.factor_mwh.items())},
+            "flags": dict(sorted(sums.flags.items())),
+        },
+    }
+    if live is not None:
+        found["live"] = {
+            "seconds": live.seconds,
+            "period_us": live.period_us,
+            "cycles": live.cycles,
+            "missed_cycles": live.missed,
+            "step_to_wire_ms": spread(live.step_to_wire_ms),
+            "lateness_us": {name: round(value, 3) for name, value in live.lateness_us.items()},
+            "work_us": {name: round(value, 3) for name, value in live.work_us.items()},
+            "grid_peak_w": round(live.grid_peak_w, 1),
+            "meter_records": live.meter_records,
+            "meter_records_booked": live.meter_booked,
+            "meter_gaps": live.meter_gaps,
+            "clean_end": live.clean_end,
+            "lacks": live.lacks,
+            "notes": live.notes,
+        }
+        found["core"] = {
+            "rss_mib": round(live.core_rss_kib / 1024, 2),
+            "ring_mib": round(live.core_ring_kib / 1024, 2),
+            "rss_without_ring_mib": round((live.core_rss_kib - live.core_ring_kib) / 1024, 2),
+            "threads": live.core_threads,
+            "imports": live.core_imports,
+        }
+    return found
+
+
+def spread(values: Sequence[float]) -> dict[str, float | int | None]:
+    """Count, median and largest of measured values; None where nothing was measured."""
+    if not values:
+        return {"count": 0, "p50": None, "max": None}
+    return {"count": len(values), "p50": round(statistics.median(values), 3), "max": round(max(values), 3)}
+
+
+def wh(mwh: int) -> float:
+    return round(mwh / 1000, 3)
+
+
+def grams(ug: int) -> float:
+    return round(ug / 1e6, 6)
+
+
+def rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+# What was asked of each figure: path in the summary, words, test.
+ASKED: tuple[tuple[str, str, Any], ...] = (
+    ("virtual.speed_x_realtime", "at least 500", lambda v, s: v >= 500),
+    (
+        "virtual.grid_peak_w.with_outside_reaction",
+        "at most the limit",
+        lambda v, s: v <= s["virtual"]["limit_w"] * 1.000001,
+    ),
+    (
+        "virtual.energy_above_limit_wh.with",
+        "at most 0.5 % of without, and 1.25 x floor",
+        lambda v, s: (
+            v <= 0.005 * s["virtual"]["energy_above_limit_wh"]["without"]
+            and v <= 1.25 * s["virtual"]["energy_above_limit_wh"]["floor"]
+        ),
+    ),
+    ("live.step_to_wire_ms.p50", "at most 25 ms", lambda v, s: v <= 25),
+    ("live.missed_cycles", "measured", None),
+    ("live.lateness_us.p99", "measured", None),
+    ("live.work_us.p99", "at most 20 us", lambda v, s: v <= 20),
+    ("carbon.balance_error_ug", "0", lambda v, s: v == 0),
+    ("core.rss_without_ring_mib", "at most 32 MiB", lambda v, s: v <= 32),
+    ("core.ring_mib", "at most 128 MiB, the recorder's last minutes", lambda v, s: v <= 128),
+)
+
+
+def judged(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """(figure, value, asked, verdict) for each figure asked for; the verdict is met, missed, or a dash."""
+    rows = []
+    for path, words, test in ASKED:
+        value: Any = summary
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is None:
+            rows.append((path, "not measured", words, "-"))
+            continue
+        verdict = "-" if test is None else "met" if test(value, summary) else "missed"
+        rows.append((path, f"{value:,}", words, verdict))
+    return rows

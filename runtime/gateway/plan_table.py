@@ -1,0 +1,178 @@
+"""What lies in the core's plan: spans of the calendar and of a client's plan in monotonic time, the billing period.
+
+The core only compares times. So this looks ahead as far as the core's table reaches and renews it as spans go by and as
+the clock is corrected. When this process dies, it leaves a plan that goes on by itself for as far as it reaches.
+"""
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+from zoneinfo import ZoneInfo
+
+from tidegate.config import calendar
+from tidegate.ext.abi.shared import PLAN_ROWS_MAX, Plan, PlanRow
+from tidegate.runtime.gateway.command_handler import Planned
+from tidegate.runtime.state.atomic_file import replace
+
+SECOND = 1_000_000_000
+CALENDAR, CLIENT = 1, 2  # enum plan_source of ext/abi/shared.h
+AHEAD_S = 7 * 86_400  # a calendar further ahead is not worth a row
+ROWS_EACH = PLAN_ROWS_MAX // 2
+EVERY_NS = SECOND
+MOVED_NS = 50_000_000  # the clock was corrected by more: the spans move with it
+CLIENT_NUMBER = 1 << 30  # above the calendar's numbers; a step is told from others by its start
+
+
+class Memory(Protocol):
+    """What is needed of the shared memory."""
+
+    def put_plan(
+        self, rows: list[PlanRow], *, billing_end_t_ns: int = 0, billing_number: int = 0, paid_w: float = 0.0
+    ) -> int: ...
+    def plan(self) -> Plan | None: ...
+
+
+class Billing:
+    """Highest demand window of the running billing period, kept in a file over restarts.
+
+    The number of the period is that of its month or year. A file that cannot be read counts as none: less is then taken
+    for paid, so more is shaved.
+    """
+
+    def __init__(self, path: Path, kind: str, zone: ZoneInfo, start_w: float) -> None:
+        self.path, self.kind, self.zone = path, kind, zone
+        self.number, self.end_utc_s = 0, 0
+        self.paid_w = 0.0
+        self._kept: dict[str, Any] = {}
+        self._start_w = start_w
+        self.problem = ""
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                kept = json.loads(path.read_text())
+                if isinstance(kept, dict) and math.isfinite(float(kept["paid_w"])) and kept.get("kind") == kind:
+                    self._kept = kept
+                    self._start_w = 0.0
+            except (OSError, ValueError, KeyError, TypeError) as why:
+                self.problem = f"{path}: {why}"
+
+    def turn(self, utc_s: int) -> None:
+        """Let the period of this second be the running one."""
+        if self.number and utc_s < self.end_utc_s:
+            return
+        self.number, _, self.end_utc_s = calendar.billing_period(self.kind, self.zone, utc_s)
+        self.paid_w = float(self._kept["paid_w"]) if self._kept.get("number") == self.number else self._start_w
+        self._start_w = 0.0  # what the site file knows was paid for in the period of the first start
+
+    def paid(self, peak_w: float) -> None:
+        """Keep a higher window. Raises OSError when the disk refuses."""
+        if not peak_w > self.paid_w:
+            return
+        self.paid_w = peak_w
+        self._kept = {"kind": self.kind, "number": self.number, "paid_w": peak_w}
+        replace(self.path, json.dumps(self._kept).encode())
+
+
+class Planner:
+    """Keeps the core's plan as calendar, client and billing want it.
+
+    schedule : the slots of the site file. zone : the site's. billing : None where the ratchet has no period.
+    """
+
+    def __init__(
+        self, memory: Memory, schedule: list[Mapping[str, Any]], zone: ZoneInfo, billing: Billing | None = None
+    ) -> None:
+        self.memory = memory
+        self.schedule = schedule
+        self.zone = zone
+        self.billing = billing
+        self.client: list[Planned] = []
+        self.names: dict[int, str] = {}
+        self._due_ns = 0
+        self._put: tuple[list[PlanRow], int, int, float] | None = None
+
+    def take_over(self, now_ns: int, utc_ns: int) -> list[Planned]:
+        """The client's plan that a gateway before this one left with the core."""
+        plan = self.memory.plan()
+        found = []
+        for row in plan.rows if plan is not None else ():
+            if row.source == CLIENT and row.end_t_ns > now_ns:
+                start_s, end_s = (round((t_ns - now_ns + utc_ns) / SECOND) for t_ns in (row.start_t_ns, row.end_t_ns))
+                found.append(Planned(start_s, end_s, row.forced, dict(row.values)))
+        return found
+
+    def put(self, client: list[Planned], now_ns: int, utc_ns: int) -> int:
+        """Leave with the core what holds now and next; the plan's seq."""
+        self.client = client
+        self._due_ns = now_ns + EVERY_NS
+        if self.billing is not None:
+            self.billing.turn(utc_ns // SECOND)
+        fresh = (self._rows(now_ns, utc_ns), *self._period(now_ns, utc_ns))
+        self._put = fresh
+        return self.memory.put_plan(fresh[0], billing_end_t_ns=fresh[1], billing_number=fresh[2], paid_w=fresh[3])
+
+    def step(self, client: list[Planned], peak_w: float | None, now_ns: int, utc_ns: int) -> None:
+        """Once a second: put the plan anew if it has changed or the clock was corrected.
+
+        peak_w : highest demand window that the core knows of, None = it does not say.
+        Raises OSError when the billing period's record cannot be kept.
+        """
+        if now_ns < self._due_ns and client == self.client:
+            return
+        try:
+            if self.billing is not None and peak_w is not None and utc_ns // SECOND < self.billing.end_utc_s:
+                self.billing.paid(peak_w)
+        finally:
+            self._due_ns = now_ns + EVERY_NS
+            if self.billing is not None:
+                self.billing.turn(utc_ns // SECOND)
+            fresh = (self._rows(now_ns, utc_ns), *self._period(now_ns, utc_ns))
+            if self._put is None or self._differs(self._put, fresh):
+                self.put(client, now_ns, utc_ns)
+
+    @staticmethod
+    def _differs(before: tuple[list[PlanRow], int, int, float], now: tuple[list[PlanRow], int, int, float]) -> bool:
+        if len(before[0]) != len(now[0]) or before[2:] != now[2:] or abs(before[1] - now[1]) > MOVED_NS:
+            return True
+        return any(
+            a[2:] != b[2:] or abs(a.start_t_ns - b.start_t_ns) > MOVED_NS or abs(a.end_t_ns - b.end_t_ns) > MOVED_NS
+            for a, b in zip(before[0], now[0], strict=True)
+        )
+
+    def _period(self, now_ns: int, utc_ns: int) -> tuple[int, int, float]:
+        if self.billing is None:
+            return 0, 0, 0.0
+        end_ns = max(1, self.billing.end_utc_s * SECOND - utc_ns + now_ns)
+        return end_ns, self.billing.number, self.billing.paid_w
+
+    def _rows(self, now_ns: int, utc_ns: int) -> list[PlanRow]:
+        utc_s = utc_ns // SECOND
+        rows, names = [], {}
+
+        def add(
+            start_utc_s: int, end_utc_s: int, source: int, number: int, forced: bool, values: Any, name: str
+        ) -> None:
+            start_ns, end_ns = (t_s * SECOND - utc_ns + now_ns for t_s in (start_utc_s, end_utc_s))
+            if end_ns > now_ns:
+                # The monotonic clock begins at 0 with the machine; a span from before it begins there.
+                rows.append(PlanRow(max(1, start_ns), end_ns, source, number, forced, values))
+                names[number] = name
+
+        for span in (
+            calendar.spans(self.schedule, self.zone, utc_s, utc_s + AHEAD_S)[:ROWS_EACH] if self.schedule else ()
+        ):
+            slot = self.schedule[span.slot]
+            values = {key: float(slot[key]) for key in calendar.FIELDS if slot.get(key) is not None}
+            add(span.start_utc_s, span.end_utc_s, CALENDAR, span.number, bool(slot.get("forced")), values, slot["name"])
+        ahead = [step for step in self.client if step.end_utc_s > utc_s]
+        for step in ahead[:ROWS_EACH]:
+            number = CLIENT_NUMBER | (step.start_utc_s & (CLIENT_NUMBER - 1))
+            at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(step.start_utc_s))
+            add(step.start_utc_s, step.end_utc_s, CLIENT, number, step.forced, step.values, f"step {at}")
+        self.names.update(names)
+        while len(self.names) > 4 * PLAN_ROWS_MAX:  # the oldest; events of them are long out
+            del self.names[next(iter(self.names))]
+        return rows

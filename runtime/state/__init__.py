@@ -1,0 +1,1 @@
+"""What outlives a process: folders, latches, keys, the journal."""

@@ -1,0 +1,535 @@
+"""`tidegate run`: start core, gateway and carbon sidecar of one site, keep them, and end them in the safe order.
+
+The order of the end is the point: the core first, which ramps to 0 and sees the last setpoint onto the wire while all
+its devices still answer; then those that only listen. A child cannot outlive us: it gets SIGTERM from the kernel when
+we die, and to the core that means the same ramp to 0. All memory is anonymous, so nothing is left over either.
+"""
+
+import contextlib
+import importlib.util
+import os
+import pty
+import signal
+import socket
+import sys
+import threading
+import time
+import tty
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Self
+
+from tidegate.config.site import Site, SiteError
+from tidegate.ext.abi import program
+from tidegate.ext.abi.shared import Shared
+from tidegate.ext.cycle.recorder import Ring
+from tidegate.runtime import recording
+from tidegate.runtime.state.latches import LatchFile, told, words_of
+from tidegate.runtime.state.paths import SiteLock, runtime_dir, state_dir
+from tidegate.runtime.supervisor.child import Child, Watch, eventually
+from tidegate.runtime.supervisor.guard import Feed, Guard
+from tidegate.runtime.supervisor.preflight import place_of, prepare
+from tidegate.runtime.supervisor.watchdogs import Board, Notify, WatchdogError
+
+if TYPE_CHECKING:
+    from tidegate.runtime.api.blocking_client import Client
+
+START_S = 30.0
+RESTART_S = 120.0  # an end and a start, each child at its slowest
+REST_S = 20.0  # the core's ramp to zero and its last writes
+END_S = 8.0
+KEEP_S = 0.01
+RESTARTS = 5
+RESTARTS_WITHIN_S = 60.0
+HEALTHY_PAUSE_S = 0.05
+EXIT_UNUSABLE = 78  # EX_CONFIG: starting it again would not help
+EXIT_RESTART = 85  # of the console: the site file was changed there
+
+
+class StartError(RuntimeError):
+    """The site is sound but could not be started; says which process failed and what it said."""
+
+
+class Supervisor:
+    """All processes of one site.
+
+    site : path of a site file, or a loaded Site. out : called with one line of text for people at a time.
+    log : file that takes the children's messages; None = our own stderr.
+    state : folder for journal and ledger; None = the user's.
+    sidecar : also run the carbon sidecar. notify : where systemd listens.
+    """
+
+    def __init__(
+        self,
+        site: str | os.PathLike[str] | Site,
+        *,
+        out: Callable[[str], None] | None = None,
+        log: IO[Any] | None = None,
+        runtime: Path | None = None,
+        state: Path | None = None,
+        sidecar: bool = True,
+        core_words: list[str] | None = None,
+        notify: Notify | None = None,
+    ) -> None:
+        self.path = None if isinstance(site, Site) else place_of(site)
+        self.site, self.blob = prepare(site, accounts=sidecar)
+        self.describe = program.describe(self.blob)
+        self.name = self.site.site.name
+        self.runtime = runtime_dir(self.name, runtime)
+        self.state = state_dir(self.name, state)
+        self.latches = LatchFile(self.state, [row["name"] for row in self.describe["units"]])
+        self._latches_said = ""
+        self.children: dict[str, Child] = {}
+        self.shared: Shared | None = None
+        self._out = out or (lambda line: print(line, file=sys.stderr, flush=True))
+        self._log = log
+        self._sidecar = sidecar
+        self._core_words = core_words or []
+        self._lock = SiteLock(self.name, self.runtime)
+        self._watch = Watch()
+        self._stopping = False  # no Event: a signal that interrupts its `set` would wait for its own lock
+        self._ended = threading.Event()
+        self._monitor: threading.Thread | None = None
+        self._keeper: threading.Thread | None = None
+        self.guard: Guard | None = None
+        self.notify = notify or Notify()
+        self.board: Board | None = None
+        self._fds: list[int] = []
+        self._site_fd: int | None = None
+        self.failure = ""
+        self.restart = False
+
+    # ---- start ----
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, why: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        """Start everything; what was started is ended again if anything fails. Raises SiteBusy, StartError."""
+        self._lock.acquire()
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _start(self) -> None:
+        wanted = self.site.watchdog
+        if wanted is not None and not os.access(wanted.device, os.W_OK):
+            raise StartError(
+                f"watchdog.device: {wanted.device} is missing or not ours to write; load its driver, give our group "
+                "the right, or leave [watchdog] out"
+            )
+        program_fd = self._program_fd()
+        self.shared, shared_fd = Shared.memfd()
+        self._fds.append(shared_fd)
+        core_ends, sim_ends = self._simulated_buses()
+        if sim_ends:
+            sim = self._child(
+                "sim",
+                "tidegate.hal.sim",
+                ["--program-fd", str(program_fd), *self._site_words(), *_words(sim_ends)],
+                [program_fd, *_fds(sim_ends)],
+            )
+            self._start_child(sim)
+        memory = ["--program-fd", str(program_fd), "--shared-fd", str(shared_fd)]
+        ring_fd = self._ring_fd()
+        ring = ["--ring-fd", str(ring_fd)] if ring_fd is not None else []
+        core = self._child(
+            "core",
+            "tidegate.runtime.core.process",
+            [*memory, *ring, *_words(core_ends), *self._latched_words(), *self._core_words],
+            [program_fd, shared_fd, *([ring_fd] if ring_fd is not None else []), *_fds(core_ends)],
+        )
+        self._start_child(core)
+        # The buses belong to core and sim from here on: if one of them ends, the other sees it hang up.
+        for fd in [*_fds(core_ends), *_fds(sim_ends)]:
+            os.close(fd)
+            self._fds.remove(fd)
+        if not eventually(lambda: (self.shared is not None and self.shared.running) or not core.alive, START_S):
+            raise StartError("the core did not reach its first cycle")
+        self._check(core)
+        self._start_guard(core)
+        folders = ["--runtime-dir", str(self.runtime), "--state-dir", str(self.state)]
+        gateway = self._child("gateway", "tidegate.runtime.gateway", [*memory, *folders], [program_fd, shared_fd])
+        self._start_child(gateway)
+        if ring_fd is not None:
+            self._start_recorder(program_fd, ring_fd)
+        if self._sidecar and importlib.util.find_spec("tidegate.runtime.carbon.__main__") is not None:
+            words = ["--endpoint", f"ipc://{self.runtime}", "--state-dir", str(self.state), *self._site_words()]
+            carbon = self._child("carbon", "tidegate.runtime.carbon", words, [])
+            try:
+                self._start_child(carbon)
+            except StartError as why:
+                if self._stopping:
+                    raise
+                carbon.given_up = True  # the cabinet is worth more than its accounts: records wait in the journal
+                self._out(f"tidegate: {why}; the site runs without it, its journal keeps the records")
+        self._start_console()
+        self._monitor = threading.Thread(target=self._keep, name="supervisor", daemon=True)
+        self._monitor.start()
+
+    def _latched_words(self) -> list[str]:
+        """What was latched when the site ran last, as arguments for the core; said to people too."""
+        latched, damage = self.latches.read()
+        if damage:
+            self._out(f"tidegate: what was latched before is not known: {damage}")
+        for line in told(self.latches.units, latched):
+            self._out(f"tidegate: {line}")
+        return words_of(latched)
+
+    def _start_guard(self, core: Child) -> None:
+        """Look at the core from outside, and feed the watchdogs with what is seen. Raises StartError."""
+        assert self.shared is not None
+        feeds = []
+        if self.notify.feed_every_s is not None:
+            feeds.append(Feed("systemd", self.notify.feed_every_s, self.notify.alive))
+        wanted = self.site.watchdog
+        if wanted is not None:
+            try:
+                self.board = Board(wanted.device, wanted.timeout_s)
+            except WatchdogError as why:
+                raise StartError(str(why.strerror)) from None
+            feeds.append(Feed("device", self.board.feed_every_s, self.board.alive))
+            if self.board.note:
+                self._out(f"tidegate: {self.board.note}")
+        self.guard = Guard(self.shared, core.pid, self.site.site.period_us * 1000, feeds)
+        self.guard.start()
+        self._keeper = threading.Thread(target=self._keep_run, name="keeper", daemon=True)
+        self._keeper.start()
+
+    def _keep_run(self) -> None:
+        """What may wait for a disk or for who reads our messages: latches on disk, what the guard saw."""
+        while not self._ended.wait(KEEP_S):
+            self._keep_latches()
+            self._tell_guard()
+
+    def _tell_guard(self) -> None:
+        while self.guard is not None and self.guard.news:
+            self._out(f"tidegate: {self.guard.news.popleft()}")
+
+    def _leave_guard(self) -> None:
+        """The core is gone: the board's watchdog stops if its end was asked for, and else goes on to the reset."""
+        if self.guard is not None:
+            self.guard.stop()  # twice does no harm
+        if self.board is not None:
+            self.board.close(disarm=not self.failure)
+            if self.failure:
+                self._out(
+                    f"tidegate: {self.board.path} goes on: the board restarts in {self.board.timeout_s} s "
+                    "unless the site runs again before"
+                )
+            self.board = None
+
+    def _keep_latches(self) -> None:
+        """Latches on disk, also while no gateway runs; a disk that refuses is said once."""
+        if self.shared is None or self.latches.keep(self.shared):
+            self._latches_said = ""
+        elif self.latches.error != self._latches_said:
+            self._latches_said = self.latches.error
+            self._out(f"tidegate: {self.latches.error}")
+
+    def _start_recorder(self, program_fd: int, ring_fd: int) -> None:
+        words = ["--program-fd", str(program_fd), "--ring-fd", str(ring_fd), "--endpoint", self.endpoint]
+        words += ["--state-dir", str(self.state)]
+        fds = [program_fd, ring_fd]
+        if self._site_fd is not None:
+            words += ["--site-fd", str(self._site_fd)]
+            fds.append(self._site_fd)
+        try:
+            self._start_child(self._child("recorder", "tidegate.runtime.recording", words, fds))
+        except StartError as why:
+            if self._stopping:
+                raise
+            self.children["recorder"].given_up = True
+            self._out(f"tidegate: {why}; the site runs without its recorder")
+
+    def _start_console(self) -> None:
+        wanted = self.site.console
+        if wanted is None:
+            return
+        words = ["--endpoint", f"ipc://{self.runtime}", "--state-dir", str(self.state), "--supervised"]
+        words += ["--port", wanted.port, "--baud", str(wanted.baud), *(self._site_words() if self.path else [])]
+        try:
+            self._start_child(self._child("console", "tidegate.runtime.console", words, []))
+        except StartError as why:
+            if self._stopping:
+                raise
+            self.children["console"].given_up = True
+            self._out(f"tidegate: {why}; the site runs without its console")
+
+    def _site_words(self) -> list[str]:
+        """The site file's place; a Site made in memory still knows the folder that its paths are relative to."""
+        return ["--site", str(self.path or self.site.folder / "site.toml")]
+
+    def _program_fd(self) -> int:
+        """The compiled site as a descriptor that cannot be written to."""
+        fd = os.memfd_create("tidegate-program", os.MFD_CLOEXEC)
+        try:
+            with open(fd, "wb", closefd=False) as file:
+                file.write(self.blob)
+            read_only = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(fd)
+        self._fds.append(read_only)
+        return read_only
+
+    def _ring_fd(self) -> int | None:
+        """Memory for the recorder's ring, None where the site has none."""
+        if recording.lack(self.describe):
+            return None
+        fd = Ring.memfd(self.describe["recorder"]["mib"])
+        self._fds.append(fd)
+        if self.path is not None:
+            self._site_fd = os.memfd_create("tidegate-site", os.MFD_CLOEXEC)
+            self._fds.append(self._site_fd)
+            os.pwrite(self._site_fd, Path(self.path).read_bytes(), 0)
+        return fd
+
+    def _simulated_buses(self) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
+        """A pty pair for each simulated serial port, a packet pair for each simulated CAN bus: (core's, sim's) ends."""
+        ours: dict[str, dict[str, int]] = {"serial": {}, "can": {}}
+        theirs: dict[str, dict[str, int]] = {"serial": {}, "can": {}}
+        for row in self.describe["ports"]:
+            if row["device"] == "sim":
+                master, slave = pty.openpty()
+                tty.setraw(slave)
+                tty.setraw(master)
+                self._fds += [master, slave]
+                ours["serial"][row["name"]], theirs["serial"][row["name"]] = slave, master
+        for row in self.describe["can"]:
+            if row["interface"] == "sim":
+                left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                ours["can"][row["name"]], theirs["can"][row["name"]] = left.detach(), right.detach()
+                self._fds += [ours["can"][row["name"]], theirs["can"][row["name"]]]
+        if not theirs["serial"] and not theirs["can"]:
+            return ours, {}
+        return ours, theirs
+
+    def _child(self, name: str, module: str, words: list[str], fds: list[int]) -> Child:
+        child = Child(name, ["-m", module, *words], fds, self._log)
+        self.children[name] = child
+        return child
+
+    def _start_child(self, child: Child) -> None:
+        if self._stopping:
+            raise StartError("stopped while starting")
+        child.start()
+        eventually(lambda: child.ready.is_set() or not child.alive or self._stopping, START_S)
+        self._check(child)
+
+    def _check(self, child: Child) -> None:
+        if not child.alive:
+            code = child.wait(1.0)
+            said = " / ".join(list(child.said)[-3:]) or "it said why above"
+            raise StartError(f"{child.name} ended at once with code {code}: {said}")
+
+    # ---- run ----
+
+    def _keep(self) -> None:
+        """Restart those that only listen, end everything when the core or the simulated plant is gone."""
+        while not self._stopping:
+            mine = [child for child in self.children.values() if not child.given_up]
+            for child in self._watch.wait(mine, 1.0):
+                if self._stopping:
+                    break
+                code = child.wait(1.0)
+                if child.name in ("core", "sim"):
+                    self.failure = f"{child.name} (pid {child.pid}) ended by itself with code {code}"
+                    self._out(f"tidegate: {self.failure}; ending the others")
+                    self._stopping = True
+                elif child.name == "console" and code == EXIT_RESTART:
+                    self.restart = True
+                    self._out("tidegate: the site file was changed at the console; starting anew")
+                    self._stopping = True
+                elif code == EXIT_UNUSABLE:
+                    child.given_up = True
+                    self._out(f"tidegate: {child.name} needs a person and stays down; the core runs on")
+                elif child.may_restart(RESTARTS, RESTARTS_WITHIN_S):
+                    self._out(f"tidegate: {child.name} ended with code {code}; starting it again")
+                    time.sleep(HEALTHY_PAUSE_S * 2 ** min(4, len(child.starts) - 1))
+                    child.start()
+                else:
+                    child.given_up = True
+                    self._out(
+                        f"tidegate: {child.name} ended {RESTARTS} times within {RESTARTS_WITHIN_S:.0f} s "
+                        "and stays down; the core runs on"
+                    )
+        self._ended.set()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until something ends the run: a signal, or the core. False if it still runs."""
+        return self._ended.wait(timeout_s)
+
+    def ask_to_stop(self) -> None:
+        """Begin the end; returns at once and may be called from a signal handler."""
+        self._stopping = True
+        self._watch.knock()
+
+    # ---- end ----
+
+    def stop(self) -> int:
+        """Setpoint 0 on the wire first, then end the others. Gives 0 if the core reached rest."""
+        with _undisturbed():
+            self.ask_to_stop()
+            if self.guard is not None:
+                self.guard.ending = self.children["core"].alive  # else it went by itself, which is news
+            if self._monitor is not None and self._monitor is not threading.current_thread():
+                self._monitor.join(END_S)
+            code = 0
+            for name, timeout_s in (
+                ("core", REST_S),
+                ("console", END_S),
+                ("carbon", END_S),
+                ("recorder", END_S),
+                ("gateway", END_S),
+                ("sim", END_S),
+            ):
+                child = self.children.get(name)
+                if child is None:
+                    continue
+                ended = child.end(timeout_s)
+                if name == "core":
+                    self._leave_guard()
+                    code = ended if ended is not None else 1
+                    if code == 3:
+                        self._out("tidegate: not every port confirmed setpoint 0; the converters' own watchdogs act")
+                    if "gateway" in self.children and self.children["gateway"].alive:
+                        time.sleep(0.15)  # one group of its journal, so that the sidecar finds the last records
+            self._leave_guard()
+            self._ended.set()
+            if self._keeper is not None:
+                self._keeper.join(END_S)
+            self._keep_latches()  # what the core's last cycles latched
+            self._tell_guard()
+            for fd in self._fds:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+            self._fds.clear()
+            self._ended.set()
+            self._lock.release()
+        return code
+
+    # ---- what it gives ----
+
+    @property
+    def endpoint(self) -> str:
+        """Where the gateway listens, for a client."""
+        return f"ipc://{self.runtime}"
+
+    def client(self) -> "Client":
+        """A client of this site's gateway."""
+        from tidegate.runtime.api.blocking_client import Client
+
+        return Client(self.endpoint)
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """What the simulated plant measured, one JSON object a line, in order."""
+        return self.children["sim"].records() if "sim" in self.children else []
+
+    @property
+    def core_said(self) -> dict[str, Any]:
+        """What the core said when it was ready: pid, what this machine lacks, resident memory."""
+        return (
+            next((one for one in self.children["core"].records() if "core" in one), {})
+            if "core" in self.children
+            else {}
+        )
+
+
+def _words(ends: dict[str, dict[str, int]]) -> list[str]:
+    return [
+        word for kind, names in ends.items() for name, fd in names.items() for word in (f"--{kind}", f"{name}={fd}")
+    ]
+
+
+def _fds(ends: dict[str, dict[str, int]]) -> list[int]:
+    return [fd for names in ends.values() for fd in names.values()]
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Any:
+    """Let no second Ctrl-C interrupt the end: what it asks for is already being done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def run(path: str, *, state: Path | None = None, sidecar: bool = True, core_words: list[str] | None = None) -> int:
+    """`tidegate run`: supervise until a signal or the end of the core. Gives the exit code."""
+    notify = Notify.from_environment(os.environ)
+    if notify.error:
+        print(f"tidegate: {notify.error}", file=sys.stderr, flush=True)
+    pending: list[int] = []
+    supervisor: Supervisor | None = None
+
+    def on_signal(number: int, frame: object) -> None:
+        pending.append(number)
+        if supervisor is not None:
+            supervisor.ask_to_stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    changed = False
+    while True:
+        try:
+            supervisor = Supervisor(path, state=state, sidecar=sidecar, core_words=core_words, notify=notify)
+            if pending:
+                return 128 + pending[0]
+            supervisor.start()
+        except (SiteError, StartError) as why:
+            if pending:
+                return 128 + pending[0]
+            if not changed or not _take_back(Path(path)):
+                raise
+            print(f"tidegate: {why}; the changed site file does not start, going back", file=sys.stderr, flush=True)
+            changed = False
+            continue
+        for lack in supervisor.core_said.get("lacks", []):
+            print(f"core runs without {lack}", file=sys.stderr, flush=True)
+        pid = supervisor.children["core"].pid
+        print(f"tidegate: site {supervisor.name} runs; core pid {pid}, API {supervisor.endpoint}", flush=True)
+        notify.ready(f"site {supervisor.name} runs, core pid {pid}")
+        while not supervisor.wait(3600.0):
+            pass
+        if supervisor.restart and not pending:
+            notify.patience(RESTART_S)
+        else:
+            notify.stopping()
+        code = supervisor.stop()
+        if supervisor.failure:
+            print(f"tidegate: {supervisor.failure}", file=sys.stderr, flush=True)
+            return code or 1
+        print("tidegate: ended with setpoint 0" if code == 0 else f"tidegate: ended, core code {code}", flush=True)
+        if not supervisor.restart or pending:
+            return code
+        changed = True
+
+
+def _take_back(path: Path) -> bool:
+    """Put the site file before the last change in its place, the refused one beside it; false if there is none."""
+    before = path.with_name(f"{path.name}.previous")
+    if not before.exists():
+        return False
+    refused = path.with_name(f"{path.name}.refused")
+    with contextlib.suppress(OSError):
+        refused.unlink()
+    os.link(path, refused)
+    os.rename(before, path)
+    return True

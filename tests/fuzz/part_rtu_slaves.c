@@ -1,7 +1,0 @@
-/* tests/fuzz/part_rtu_slaves.c: the other half of the engine, in a unit of its own because Cython's helpers are static. */
-#include "rtu_slaves.c"
-
-#define P(name) __pyx_f_8tidegate_3ext_10rtu_slaves_##name
-
-void *part_timeout_of = (void *)P(timeout_of), *part_slave_ended = (void *)P(slave_ended), *part_suspect = (void *)P(suspect),
-     *part_prove = (void *)P(prove);

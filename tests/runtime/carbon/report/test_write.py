@@ -1,0 +1,206 @@
+"""Reports: the same numbers in every form, the same bytes every time, and every number the ledger's."""
+
+import csv
+import io
+import json
+import os
+import random
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tidegate.runtime.carbon.engine.account import Accountant
+from tidegate.runtime.carbon.engine.booking import BookedPeriod, FlowPeriod
+from tidegate.runtime.carbon.engine.topology import nodes_of
+from tidegate.runtime.carbon.factors.instruments import read_instruments
+from tidegate.runtime.carbon.factors.series import FactorError, Factors, Series, Step
+from tidegate.runtime.carbon.ledger.ledger import Ledger
+from tidegate.runtime.carbon.report.document import gather
+from tidegate.runtime.carbon.report.translations import WORDS
+from tidegate.runtime.carbon.report.write import Bins, ReportError, pdf_font, span_of, write
+from tidegate.runtime.cli.carbon_commands import carbon
+
+FLIPS = int(os.environ.get("CARBON_FLIPS", "150"))
+DAY = 1_709_251_200  # 2024-03-01
+G = 1_000_000
+DESCRIBE = {
+    "points": [{"name": n} for n in ("grid.import_wh", "grid.export_wh", "it.import_wh", "cool.import_wh",
+                                     "roof.import_wh", "site.ess_in_ws", "site.ess_out_ws", "site.ess_covered_s")],
+    "nodes": [{"role": "grid", "device": "grid", "in_wh": "grid.import_wh", "out_wh": "grid.export_wh"},
+              {"role": "it", "device": "it", "in_wh": "it.import_wh", "out_wh": None},
+              {"role": "cooling", "device": "cool", "in_wh": "cool.import_wh", "out_wh": None},
+              {"role": "pv", "device": "roof", "in_wh": "roof.import_wh", "out_wh": None},
+              {"role": "ess", "device": "pcs1", "in_wh": None, "out_wh": None}],
+    "units": [{"name": "cabinet", "energy_wh": 60_000.0}],
+}  # fmt: skip
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    """A sunny day: PV charges the cabinet at noon, the cabinet feeds the room in the evening, one gap."""
+    made = Ledger(tmp_path / "ledger.db")
+    made.begin("hall <7>")
+    nodes = nodes_of(DESCRIBE)
+    method = {"kinds": nodes.kinds, "storages": {"cabinet": [60_000_000, 970_000, 970_000]}, "notes": ["a note"],
+              "software": "test", "grid_factor": {"sha256": "", "source": "t"}}  # fmt: skip
+    made.append([("method", 0, method)])
+    half_hours = [(DAY + 1800 * i, (150 + i) * G, "actual" if i % 5 else "forecast") for i in range(46)]
+    steps = [Step(start, start + 1800, value, status) for start, value, status in half_hours]
+    marginal = [Step(DAY, DAY + 86_400, 400 * G)]
+    factors = Factors(Series("GB", "average", "t", steps=steps).finish(), 500 * G, "fallback",
+                      marginal=Series("GB", "marginal", "m", steps=marginal).finish())  # fmt: skip
+    accountant = Accountant("hall <7>", nodes, factors)
+    rng = random.Random(5)
+    for i in range(96):
+        sun = max(0, 9_000_000 - (i - 48) ** 2 * 10_000)
+        charge, discharge = (3_000_000, 0) if 40 <= i < 56 else (0, 2_400_000 if 68 <= i < 84 else 0)
+        it = 8_000_000 + rng.randrange(10**6)
+        out = it + it // 12 + 30_000 + charge
+        mwh = {"grid.import": max(0, out - sun - discharge), "grid.export": max(0, sun + discharge - out),
+               "it.load": it, "cool.load": it // 12, "roof.generation": sun, "cabinet.charge": charge,
+               "cabinet.discharge": discharge}  # fmt: skip
+        flows = {k: FlowPeriod(v, "good", "register", [], 0, v, None, 900.0) for k, v in mwh.items()}
+        if i in (20, 21):
+            flows["it.load"].quality, flows["it.load"].flags = "estimated", ["GAP"]
+        booked = BookedPeriod(DAY + 900 * i, 900, flows, [], 900, 0, None, "S")
+        made.append([("period", booked.start_utc_s, accountant.book(booked))])
+    return made
+
+
+def test_every_form_holds_the_same_numbers(ledger, tmp_path):
+    found = write(ledger, DAY, DAY + 86_400, tmp_path / "r", languages=("en", "zh"), pdf=False)
+    document = json.loads(found["json"].read_text())
+    rows = list(csv.DictReader(io.StringIO(found["csv"].read_text())))
+    for name, mwh in document["energy_mwh"]["outflow"].items():
+        assert sum(int(r["mwh"]) for r in rows if r["node"] == name and r["kind"].startswith("outflow")) == mwh
+        assert (
+            sum(int(r["ug"]) for r in rows if r["node"] == name and r["kind"].startswith("outflow"))
+            == (document["carbon_ug"]["outflow"][name])
+        )
+    shown = f"{document['energy_mwh']['inflow']['grid'] / 1e6:,.3f}"
+    for language in ("en", "zh"):
+        page = found[f"html {language}"].read_text()
+        assert shown in page and document["sha256"] in page and "hall &lt;7&gt;" in page
+        assert WORDS[language]["title"] in page
+    assert document["carbon_ug"]["balance_error"] == 0
+    (gap,) = document["gaps"]
+    assert (gap["flow"], gap["start_utc_s"], gap["end_utc_s"]) == ("it.load", DAY + 18_000, DAY + 19_800)
+    assert (gap["quality"], gap["flags"]) == ("estimated", ["GAP"])
+
+
+def test_the_same_ledger_gives_the_same_bytes(ledger, tmp_path):
+    one, two = (write(ledger, DAY, DAY + 86_400, tmp_path / name) for name in ("1", "2"))
+    for name in one:
+        assert one[name].read_bytes() == two[name].read_bytes(), name
+    assert one["pdf en"].read_bytes().startswith(b"%PDF")
+
+
+def test_solar_energy_is_told_apart_direct_and_through_storage(ledger):
+    document, _, ratios = gather(ledger, DAY, DAY + 86_400)
+    assert document["evidence"]["storage"]["time_shifted_mwh"]["roof"] > "0.0"
+    assert 0 < ratios.renewable_stored < ratios.renewable_direct < 1
+    roof = next(row for row in document["evidence"]["sources"] if row["source"] == "roof")
+    assert roof["kind"] == "SOE01" and float(roof["same_period_mwh"]) < float(roof["mwh"])
+    own = document["eu_2024_1364"]["fields"]["E_RES_OS"]
+    assert float(own["value"]) / 1000 > float(roof["same_period_mwh"]) and own["unit"] == "kWh"
+    assert document["indicators"]["pue_kind"] == "interim"
+    assert document["consequence_ug"]["caused_by_charging"] > document["consequence_ug"]["avoided_by_discharging"]
+
+
+def test_matching_by_period_claims_less_than_netting(ledger, tmp_path):
+    path = tmp_path / "i.csv"
+    path.write_text("start_utc,end_utc,wh,g_per_kwh,source\n" + "".join(
+        f"2024-03-01T{h:02d}:00Z,2024-03-01T{h + 1:02d}:00Z,60000,0,wind farm\n" for h in range(4)))  # fmt: skip
+    document, *_ = gather(ledger, DAY, DAY + 86_400, instruments=read_instruments(path), residual_ug_per_kwh=300 * G)
+    market = document["scope2"]["market_based"]
+    assert market["matched_mwh"] < market["instruments_mwh"] == 240_000_000
+    assert market["netted_ug"] < market["hourly_ug"]
+    assert float(market["hourly_matched_share"]) < float(market["netted_share"])
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("2024-03-01T00:00Z,2024-03-01T02:00Z,1,0,x", "an interval of 7200 s"),
+        ("2024-03-01T00:00Z,2024-03-01T01:00Z,-1,0,x", "is negative"),
+        ("2024-03-01T00:00Z,2024-03-01T01:00Z,many,0,x", "is not a number"),
+        ("2024-03-01T00:00,2024-03-01T01:00Z,1,0,x", "has no offset"),
+    ],
+)
+def test_an_instrument_that_cannot_be_is_refused_by_line(tmp_path, row, words):
+    (tmp_path / "i.csv").write_text(f"start_utc,end_utc,wh,g_per_kwh,source\n{row}\n")
+    with pytest.raises(FactorError, match=f"line 2.*{words}"):
+        read_instruments(tmp_path / "i.csv")
+
+
+def test_words_that_promise_too_much_never_appear_and_the_scope_always_does(ledger, tmp_path):
+    found = write(ledger, DAY, DAY + 86_400, tmp_path / "r", languages=("en", "zh"), pdf=False)
+    for path in found.values():
+        text = path.read_text().lower()
+        for word in ("compliant", "certified", "zero carbon"):
+            assert word not in text
+    assert "not verified" in found["html en"].read_text() and "未经核验" in found["html zh"].read_text()
+
+
+def test_both_languages_have_every_word():
+    assert set(WORDS["en"]) == set(WORDS["zh"])
+    used = re.findall(r"\bw\.([a-z_0-9]+)", Path("runtime/carbon/report/carbon_report.html.j2").read_text())
+    assert set(used) <= set(WORDS["en"])
+
+
+def test_a_report_changed_anywhere_is_found_and_located(ledger, tmp_path):
+    found = write(ledger, DAY, DAY + 86_400, tmp_path / "r", pdf=False)
+    path, runner = found["json"], CliRunner()
+    words = ["verify", str(tmp_path / "ledger.db"), "--report", str(path)]
+    assert runner.invoke(carbon, words).exit_code == 0
+    raw = path.read_bytes()
+    rng = random.Random(3)
+    for trial in range(max(20, FLIPS // 5)):
+        changed = bytearray(raw)
+        at = rng.randrange(len(raw))
+        changed[at] ^= 1 << rng.randrange(8)
+        path.write_bytes(changed)
+        result = runner.invoke(carbon, words)
+        assert result.exit_code == 1 and "report" in result.output, (trial, at)
+    path.write_bytes(raw.replace(b'"lost":0', b'"lost":1'))
+    assert "report.records.lost: says 1, the ledger says 0" in runner.invoke(carbon, words).output
+
+
+def test_a_span_without_periods_is_refused(ledger, tmp_path):
+    result = CliRunner().invoke(
+        carbon, ["report", str(tmp_path / "ledger.db"), "--span", "2025", "--out", str(tmp_path)]
+    )
+    assert result.exit_code == 78 and "no period is booked" in result.output
+
+
+@pytest.mark.parametrize(("text", "days"), [("2024-02-29", 1), ("2024-02", 29), ("2024-12", 31), ("2024", 366)])
+def test_a_span_is_a_whole_day_month_or_year(text, days):
+    start, end = span_of(text)
+    assert end - start == days * 86_400
+
+
+def test_a_span_of_another_form_is_refused():
+    with pytest.raises(ValueError, match="expected a day, month or year"):
+        span_of("last week")
+
+
+def test_a_machine_without_chinese_letters_is_told_which_font(monkeypatch):
+    from matplotlib import font_manager
+
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
+    monkeypatch.setattr(font_manager, "findSystemFonts", list)
+    with pytest.raises(ReportError, match="no font with Chinese letters"):
+        pdf_font("zh")
+
+
+def test_bins_over_time_keep_the_energy(ledger):
+    bodies = [entry.body for entry in ledger.entries("period")] * 11
+    bins = Bins(len(bodies))
+    for body in bodies:
+        bins.add(body)
+    series = bins.series()
+    assert len(series["hours"]) <= 400
+    whole = sum(o["mwh"] for body in bodies for o in body["outflows"] if o["name"] == "it")
+    assert series["energy"]["it"].sum() == pytest.approx(whole / 1e6)

@@ -1,0 +1,110 @@
+"""What lies in the core's plan: calendar and client by one clock, renewed, left behind; what a period has paid for."""
+
+from zoneinfo import ZoneInfo
+
+from tidegate.ext.abi.shared import PLAN_ROWS_MAX, Shared
+from tidegate.runtime.gateway.command_handler import Planned
+from tidegate.runtime.gateway.plan_table import CALENDAR, CLIENT, Billing, Planner
+
+S = 10**9
+NOON = 1_795_348_800  # 2026-11-22T12:00:00Z, a Sunday
+BERLIN = ZoneInfo("Europe/Berlin")
+EVENING = {"name": "evening", "begin": "17:00", "end": "20:00", "peak_w_max": 40e3,
+           "days": ("mon", "tue", "wed", "thu", "fri", "sat", "sun")}  # fmt: skip
+
+
+def planner(*schedule, billing=None):
+    memory, _ = Shared.memfd()
+    return memory, Planner(memory, list(schedule), BERLIN, billing)
+
+
+def test_a_slot_comes_into_the_plan_in_monotonic_time():
+    memory, plans = planner(EVENING)
+    plans.put([], 500 * S, NOON * S)
+    row = memory.plan().rows[0]
+    # 17:00 in Berlin in November is 16:00 UTC: four hours from now.
+    assert (row.start_t_ns, row.end_t_ns) == ((500 + 4 * 3600) * S, (500 + 7 * 3600) * S)
+    assert (row.source, row.forced, row.values) == (CALENDAR, False, {"peak_w_max": 40e3})
+    assert plans.names[row.number] == "evening"
+    assert len(memory.plan().rows) == 7
+
+
+def test_the_plan_is_put_anew_only_when_it_changes_or_the_clock_is_corrected():
+    memory, plans = planner(EVENING)
+    first = plans.put([], 1 * S, NOON * S)
+    plans.step([], None, 3 * S, (NOON + 2) * S)
+    assert memory.plan().rows and plans.memory.plan().rows[0].start_t_ns == (1 + 4 * 3600) * S
+    assert plans.put.__self__ is plans and plans._put is not None
+    again = memory.put_plan(memory.plan().rows)  # a seq to compare with
+    assert again == first + 2, "nothing was put in between"
+    plans.step([], None, 6 * S, (NOON + 5 + 30) * S)  # the wall clock was set forward by 30 s
+    assert memory.plan().rows[0].start_t_ns == (1 + 4 * 3600 - 30) * S
+
+
+def test_client_and_calendar_share_the_table_and_what_is_over_goes():
+    memory, plans = planner(EVENING)
+    steps = [Planned(NOON + 60 * i, NOON + 60 * i + 60, False, {"setpoint_w": float(i)}) for i in range(100)]
+    plans.put(steps, 1 * S, NOON * S)
+    rows = memory.plan().rows
+    assert len(rows) <= PLAN_ROWS_MAX and {row.source for row in rows} == {CALENDAR, CLIENT}
+    assert len({row.number for row in rows}) == len(rows)
+    plans.step(steps, None, 121 * S, (NOON + 120) * S)
+    client = [row for row in memory.plan().rows if row.source == CLIENT]
+    assert client[0].values == {"setpoint_w": 2.0} and len(client) == PLAN_ROWS_MAX // 2
+
+
+def test_a_new_gateway_takes_the_clients_plan_over_from_the_core():
+    memory, plans = planner()
+    steps = [Planned(NOON - 50, NOON + 60, True, {"setpoint_w": -5e3, "until_soc": 0.9})]
+    plans.put(steps, 1000 * S, NOON * S)
+    fresh = Planner(memory, [], BERLIN)
+    assert fresh.take_over(1010 * S, (NOON + 10) * S) == steps
+    assert fresh.take_over(1060 * S, (NOON + 60) * S) == []
+
+
+def test_what_a_billing_period_has_paid_for_outlives_a_restart(tmp_path):
+    path = tmp_path / "billing.json"
+    billing = Billing(path, "month", BERLIN, 30e3)
+    billing.turn(NOON)
+    assert (billing.number, billing.paid_w) == (202611, 30e3)
+    billing.paid(41e3)
+    billing.paid(38e3)
+    again = Billing(path, "month", BERLIN, 30e3)
+    again.turn(NOON + 3600)
+    assert again.paid_w == 41e3
+
+
+def test_the_next_period_begins_with_nothing_paid(tmp_path):
+    path = tmp_path / "billing.json"
+    billing = Billing(path, "month", BERLIN, 30e3)
+    billing.turn(NOON)
+    billing.paid(41e3)
+    billing.turn(billing.end_utc_s - 1)
+    assert billing.paid_w == 41e3
+    billing.turn(billing.end_utc_s)
+    assert (billing.number, billing.paid_w) == (202612, 0.0)
+    again = Billing(path, "month", BERLIN, 30e3)
+    again.turn(NOON + 30 * 86_400)
+    assert again.paid_w == 0.0, "what the site file knows belongs to the period of the first start"
+    yearly = Billing(path, "year", BERLIN, 30e3)
+    yearly.turn(NOON)
+    assert (yearly.number, yearly.paid_w) == (2026, 30e3), "another period than the file's"
+
+
+def test_a_damaged_billing_file_counts_as_nothing_paid_and_is_named(tmp_path):
+    path = tmp_path / "billing.json"
+    path.write_text('{"kind": "month", "paid_w": "many"')
+    billing = Billing(path, "month", BERLIN, 0.0)
+    billing.turn(NOON)
+    assert billing.paid_w == 0.0 and str(path) in billing.problem
+
+
+def test_the_core_is_told_the_period_and_the_highest_window_is_kept(tmp_path):
+    billing = Billing(tmp_path / "billing.json", "month", BERLIN, 0.0)
+    memory, plans = planner(billing=billing)
+    plans.put([], 5 * S, NOON * S)
+    end_ns = (billing.end_utc_s - NOON + 5) * S
+    assert (memory.plan().billing_end_t_ns, memory.plan().billing_number) == (end_ns, 202611)
+    plans.step([], 39e3, 7 * S, (NOON + 2) * S)
+    assert memory.plan().paid_w == 39e3
+    assert Billing(tmp_path / "billing.json", "month", BERLIN, 0.0)._kept["paid_w"] == 39e3
