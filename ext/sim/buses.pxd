@@ -101,7 +101,6 @@ cdef struct can_frame_out_t:
     uint64_t period_ns, next_ns
     uint8_t template[8]
 
-# A load step on its way: seen in the registers, answered on the wire.
 # What the world knows of one storage unit's channels.
 cdef struct heard_t:
     uint64_t bms_ns, pcs_ns      # last frame or reply that reached the core's side unspoilt
@@ -109,6 +108,7 @@ cdef struct heard_t:
     uint64_t line_faulty_ns      # last moment with a fault on the converter's line
     uint32_t zero_on_wire, pad   # setpoint 0 has been seen on the wire since the alarm
 
+# A load step on its way: seen in the registers, answered on the wire.
 cdef struct answer_t:
     uint64_t step_t_ns, shown_t_ns
     double set_w[PCS_MAX]  # setpoints on the wire before it
@@ -161,22 +161,29 @@ cdef struct world_t:
     uint32_t series_used, series_size, series_every, series_left
     double series_grid_max_w, series_grid_min_w
 
-cdef uint64_t world_random(world_t* world) noexcept nogil
-cdef double world_uniform(world_t* world) noexcept nogil  # 0 <= x < 1
-# Writes the frame of row `row` as it is now; returns its length.
-cdef int frame_encode(world_t* world, can_frame_out_t* frame, uint8_t* data) noexcept nogil
+
+# xorshift64*: small, fast, the same everywhere.
+cdef inline uint64_t world_random(world_t* world) noexcept nogil:
+    cdef uint64_t x = world.random
+    x ^= x >> 12
+    x ^= x << 25
+    x ^= x >> 27
+    world.random = x
+    return x * <uint64_t>0x2545F4914F6CDD1D
+
+
+# 0 <= x < 1
+cdef inline double world_uniform(world_t* world) noexcept nogil:
+    return <double>(world_random(world) >> 11) * (1.0 / 9007199254740992.0)
+
+
 # One whole request on line `number`, last byte at t_ns: the answering slave's reply goes into `reply`.
 # Returns the slave's row, -1 = silence.
 cdef int line_answer(world_t* world, int number, const uint8_t* request, uint32_t count, uint64_t t_ns,
                      uint8_t* reply, uint32_t* length) noexcept nogil
 cdef void world_faults(world_t* world, uint64_t t_ns) noexcept nogil
-# Follows a load step from the meter's registers to the wire; call after each plant step.
-cdef void world_watch_step(world_t* world, uint64_t t_ns) noexcept nogil
 cdef void line_run(world_t* world, int number, uint64_t t_ns) noexcept nogil
 cdef void line_engine(line_t* line, uint64_t t_ns) noexcept nogil
 # The last byte of the request held in the line is on the wire: devices act, the reply goes into line.sent.
 cdef void line_request_done(world_t* world, int number, uint64_t t_ns) noexcept nogil
 cdef void line_look(line_t* line, uint64_t t_ns) noexcept nogil
-cdef void can_emit(world_t* world, uint64_t t_ns) noexcept nogil
-cdef void can_flood(world_t* world, uint64_t t_ns) noexcept nogil
-cdef void can_take(world_t* world, uint64_t t_ns) noexcept nogil

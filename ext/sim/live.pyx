@@ -9,6 +9,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
 from tidegate.ext.sim.buses cimport *
+from tidegate.ext.sim.can_frames cimport can_emit
+from tidegate.ext.sim.observe cimport world_watch_step
 from tidegate.ext.bus.can cimport can_frame
 from tidegate.ext.sim.plant cimport plant_step
 from tidegate.ext.abi.program cimport CAN_BUSES_MAX, PORTS_MAX

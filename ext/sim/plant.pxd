@@ -162,6 +162,9 @@ cdef struct plant_t:
 # Moves the plant on by one dt_ns, to t_ns. Deterministic: no libm function but sqrt, floor and fabs.
 cdef void plant_start(plant_t* plant, uint64_t t_ns) noexcept nogil
 cdef void plant_step(plant_t* plant, uint64_t t_ns) noexcept nogil
+# Only the traces, and only the cooling that follows them.
+cdef void load_step(plant_t* plant, uint64_t t_ns) noexcept nogil
+cdef void cooling_step(plant_t* plant, double dt_s) noexcept nogil
 # A controller has written variable `var` of a PCS (its new value stands in v already).
 cdef void pcs_written(plant_t* plant, pcs_t* pcs, int var, uint64_t t_ns) noexcept nogil
 # Brings the derived variables of a PCS up to date, before somebody reads them.

@@ -1,12 +1,14 @@
-"""The physics of one site, a step at a time: cells, power converters, meters, load.
+"""The physics of one site, a step at a time: power converters, meters, load. The cells are in battery.pyx.
 
 Every equation is elementary arithmetic and sqrt, which IEEE 754 fixes to the last bit: a run repeats to the byte on any
 machine. Losses and stored energy are summed as they happen, so that a test can close the energy balance.
 """
 
-from libc.math cimport INFINITY, fabs, floor, isfinite, sqrt
-from libc.stdint cimport int32_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.math cimport INFINITY, fabs, floor, isfinite
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from tidegate.ext.sim.battery cimport battery_slow, battery_take, open_voltage
 
 cdef double SECOND = 1e-9
 cdef uint64_t SECOND_NS = 1000000000
@@ -30,134 +32,6 @@ cdef double lag_share(double dt_s, double tau_s) noexcept nogil:
         e *= e
         halvings -= 1
     return 1.0 - e
-
-
-# ---------------------------------------------------------------- battery
-
-
-cdef double open_voltage(battery_t* battery) noexcept nogil:
-    """Voltage of the pack at rest: piecewise linear in the state of charge."""
-    cdef double soc = battery.charge_as / battery.capacity_as
-    cdef int i = battery.segment
-    while i > 0 and soc < battery.ocv_soc[i]:
-        i -= 1
-    while i < battery.ocv_count - 2 and soc >= battery.ocv_soc[i + 1]:
-        i += 1
-    battery.segment = i
-    return battery.cells * (
-        battery.ocv_v[i]
-        + (battery.ocv_v[i + 1] - battery.ocv_v[i]) * (soc - battery.ocv_soc[i])
-        / (battery.ocv_soc[i + 1] - battery.ocv_soc[i])
-    )
-
-
-cdef double battery_take(battery_t* battery, double dc_w, double dt_s) noexcept nogil:
-    """Draw dc_w (+ discharge) at the terminals for dt_s; return what the cells could really give."""
-    cdef double open_v = battery.open_v
-    cdef double room, current_a
-    if not battery.contactor:
-        battery.current_a = 0.0
-        battery.dc_w = 0.0
-        return 0.0
-    # V = E - R I and P = V I; the smaller root is the working one. Beyond E^2 / 4R no current gives more.
-    room = open_v * open_v - 4.0 * battery.r_ohm * dc_w
-    if room < 0.0:
-        room = 0.0
-    current_a = (open_v - sqrt(room)) / (2.0 * battery.r_ohm)
-    if current_a > 0.0 and battery.charge_as <= 0.0:
-        current_a = 0.0
-    battery.current_a = current_a
-    battery.dc_w = (open_v - battery.r_ohm * current_a) * current_a
-    battery.charge_as -= current_a * dt_s
-    battery.drawn_j += open_v * current_a * dt_s
-    battery.heat_j += battery.r_ohm * current_a * current_a * dt_s
-    battery.temp_c += (
-        battery.r_ohm * current_a * current_a - (battery.temp_c - battery.ambient_c) * battery.cooling_w_per_k
-    ) * dt_s / battery.heat_j_per_k
-    battery.open_v = open_voltage(battery)
-    return battery.dc_w
-
-
-cdef void battery_slow(battery_t* battery, double dt_s) noexcept nogil:
-    """What the BMS works out ten times a second: limits, alarms, its own protection."""
-    cdef double* v = battery.v
-    cdef double soc = battery.charge_as / battery.capacity_as
-    cdef double cell_v = (battery.open_v - battery.r_ohm * battery.current_a) / battery.cells
-    cdef double up = (1.0 - soc) / battery.taper, down = soc / battery.taper
-    cdef int broken
-    up = 0.0 if up < 0.0 else (1.0 if up > 1.0 else up)
-    down = 0.0 if down < 0.0 else (1.0 if down > 1.0 else down)
-
-    # Its own protection: a limit broken by a tenth for two seconds raises the alarm, for five opens the contactor.
-    broken = (
-        cell_v > battery.cell_v_max
-        or cell_v < battery.cell_v_min
-        or battery.temp_c > battery.temp_c_max
-        or battery.temp_c < battery.temp_c_min
-        or battery.current_a > 1.1 * battery.discharge_a_max * down + 1.0
-        or -battery.current_a > 1.1 * battery.charge_a_max * up + 1.0
-    )
-    battery.above_s = battery.above_s + dt_s if broken else 0.0
-    if battery.above_s > 5.0 and battery.contactor:
-        battery.contactor = 0
-        battery.opened += 1
-        if fabs(battery.current_a) > 5.0:
-            battery.opened_under_load += 1
-
-    v[BATTERY_SOC] = soc
-    v[BATTERY_SOH] = battery.soh
-    v[BATTERY_PACK_V] = battery.open_v - battery.r_ohm * battery.current_a
-    v[BATTERY_PACK_A] = battery.current_a
-    v[BATTERY_TEMP_MAX_C] = battery.temp_c + 1.0
-    v[BATTERY_TEMP_MIN_C] = battery.temp_c - 1.0
-    v[BATTERY_CELL_V_MAX] = cell_v + 0.004
-    v[BATTERY_CELL_V_MIN] = cell_v - 0.004
-    v[BATTERY_CHARGE_V_MAX] = battery.cell_v_max * battery.cells
-    v[BATTERY_DISCHARGE_V_MIN] = battery.cell_v_min * battery.cells
-    v[BATTERY_CHARGE_A_MAX] = battery.charge_a_max * up
-    v[BATTERY_DISCHARGE_A_MAX] = battery.discharge_a_max * down
-    v[BATTERY_CHARGE_OK] = 1.0 if battery.contactor and up > 0.0 else 0.0
-    v[BATTERY_DISCHARGE_OK] = 1.0 if battery.contactor and down > 0.0 else 0.0
-    v[BATTERY_ALARM] = 1.0 if battery.above_s > 2.0 or not battery.contactor else 0.0
-    v[BATTERY_WARNING] = 1.0 if broken else 0.0
-    v[BATTERY_CONTACTOR] = battery.contactor
-    v[BATTERY_CAPACITY_AH] = battery.capacity_as / 3600.0
-    v[BATTERY_ENERGY_WH] = battery.charge_as * battery.open_v / 3600.0
-    v[BATTERY_STATE] = 3.0 if battery.contactor else 99.0
-    if battery.faults:
-        battery_lies(battery)
-    v[BATTERY_CHARGE_W_MAX] = v[BATTERY_CHARGE_A_MAX] * v[BATTERY_PACK_V]
-    v[BATTERY_DISCHARGE_W_MAX] = v[BATTERY_DISCHARGE_A_MAX] * v[BATTERY_PACK_V]
-
-
-cdef void battery_lies(battery_t* battery) noexcept nogil:
-    """Injected faults of the BMS: what it says, never what the cells are."""
-    cdef double* v = battery.v
-    if battery.faults & BATTERY_WARNS:
-        v[BATTERY_WARNING] = 1.0
-    if battery.faults & BATTERY_ALARMS:
-        v[BATTERY_ALARM] = 1.0
-    if battery.faults & BATTERY_NO_CHARGE:
-        v[BATTERY_CHARGE_OK] = 0.0
-        v[BATTERY_CHARGE_A_MAX] = 0.0
-    if battery.faults & BATTERY_NO_DISCHARGE:
-        v[BATTERY_DISCHARGE_OK] = 0.0
-        v[BATTERY_DISCHARGE_A_MAX] = 0.0
-    if battery.faults & BATTERY_LIMITS_ZERO:
-        v[BATTERY_CHARGE_A_MAX] = 0.0
-        v[BATTERY_DISCHARGE_A_MAX] = 0.0
-    if battery.faults & BATTERY_SENTINEL:
-        v[BATTERY_SOC] = NAN
-    if battery.faults & BATTERY_WILD:
-        v[BATTERY_TEMP_MAX_C] = -150.0
-        v[BATTERY_TEMP_MIN_C] = -150.0
-        v[BATTERY_PACK_V] = 0.0
-    if battery.faults & BATTERY_SOC_JUMP:
-        v[BATTERY_SOC] = v[BATTERY_SOC] + 0.25 if v[BATTERY_SOC] < 0.5 else v[BATTERY_SOC] - 0.25
-    if battery.faults & BATTERY_VOLTAGE_OFF:
-        v[BATTERY_PACK_V] *= 0.93
-    if battery.faults & BATTERY_HOT:
-        v[BATTERY_TEMP_MAX_C] = battery.temp_c_max + 2.0
 
 
 # ---------------------------------------------------------------- power converter
@@ -530,83 +404,3 @@ cdef void plant_step(plant_t* plant, uint64_t t_ns) noexcept nogil:
     else:
         totals.ess_in_j -= plant.ess_w * dt_s
     judge(plant, t_ns, dt_s)
-
-
-# ---------------------------------------------------------------- the floor
-
-
-def floor_energy(const uint64_t[::1] t_ns, const double[::1] power_w, *, double limit_w, double seconds,
-                 double cooling_share, double cooling_mean_s=600.0, double meter_interval_s, double meter_phase_s, double meter_delay_s, double wire_s,
-                 double dead_s, double tau_s, double ramp_w_per_s, double discharge_w_max, double charge_w_max=0.0,
-                 double recharge_w_max=0.0):
-    """What a perfect controller behind the same meter, wire and converter would leave above the limit.
-
-    It knows the load exactly, but only at each update of the meter's registers; one least read and one least write
-    later (wire_s) the converter has the setpoint, and answers with the same dead time, lag and ramp. It commands the
-    power that is wanted and never more (no overdrive against the lag), has all the energy it needs, and no limit but
-    the converter's. With recharge_w_max it also charges, at most charge_w_max, while the grid stays below that power:
-    then a step may find it charging.
-
-    t_ns, power_w: rows of IT power, each held until the next. Returns a dict: energy_wh and peak_w above the limit,
-    and the same without a battery.
-    """
-    cdef plant_t plant
-    cdef double dt_s = 1e-3, p_w = 0.0, target_w = 0.0, alpha, move_w, most_w, over_w, next_tick_s
-    cdef double above_j = 0.0, without_j = 0.0, peak_w = 0.0, peak_without_w = 0.0, wanted_w, at_s
-    cdef double[1024] queue_s
-    cdef double[1024] queue_w
-    cdef uint32_t head = 0, tail = 0
-    cdef uint64_t i, steps = <uint64_t>(seconds / dt_s)
-    if t_ns.shape[0] == 0 or t_ns.shape[0] != power_w.shape[0]:
-        raise ValueError(f"{t_ns.shape[0]} times and {power_w.shape[0]} powers, needs as many of both, at least one")
-    if (meter_delay_s + wire_s + dead_s) / meter_interval_s > 1000.0:
-        raise ValueError("delay of more than 1000 meter intervals")
-    memset(&plant, 0, sizeof(plant))
-    plant.dt_ns = 1000000
-    plant.volt = 230.0
-    plant.load_t_ns = &t_ns[0]
-    plant.load_rows_w = &power_w[0]
-    plant.load_count = <uint32_t>t_ns.shape[0]
-    plant.cooling_share = cooling_share
-    plant.cooling_count = <uint32_t>cooling_mean_s if 1.0 <= cooling_mean_s <= COOLING_S else 600
-    alpha = lag_share(dt_s, tau_s)
-    most_w = ramp_w_per_s * dt_s
-    with nogil:
-        plant_start(&plant, 0)
-        next_tick_s = meter_phase_s
-        for i in range(1, steps + 1):
-            at_s = <double>i * dt_s
-            load_step(&plant, i * 1000000)
-            cooling_step(&plant, dt_s)
-            plant.load_w = plant.it_w + plant.cooling_w
-            while next_tick_s <= at_s:
-                wanted_w = plant.load_w - limit_w
-                if wanted_w < 0.0:
-                    wanted_w = 0.0
-                    if plant.load_w < recharge_w_max:
-                        wanted_w = plant.load_w - recharge_w_max
-                        if wanted_w < -charge_w_max:
-                            wanted_w = -charge_w_max
-                if wanted_w > discharge_w_max:
-                    wanted_w = discharge_w_max
-                queue_s[head % 1024] = next_tick_s + meter_delay_s + wire_s + dead_s
-                queue_w[head % 1024] = wanted_w
-                head += 1
-                next_tick_s += meter_interval_s
-            while tail != head and queue_s[tail % 1024] <= at_s:
-                target_w = queue_w[tail % 1024]
-                tail += 1
-            move_w = (target_w - p_w) * alpha
-            p_w += move_w if fabs(move_w) <= most_w else (most_w if move_w > 0.0 else -most_w)
-            over_w = plant.load_w - limit_w
-            if plant.load_w > peak_without_w:
-                peak_without_w = plant.load_w
-            if over_w > 0.0:
-                without_j += over_w * dt_s
-            over_w -= p_w
-            if over_w + limit_w > peak_w:
-                peak_w = over_w + limit_w
-            if over_w > 0.0:
-                above_j += over_w * dt_s
-    return {"energy_wh": above_j / 3600.0, "peak_w": peak_w, "energy_without_wh": without_j / 3600.0,
-            "peak_without_w": peak_without_w}

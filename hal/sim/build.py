@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tidegate.ext.abi import program as programs
+from tidegate.ext.sim import assembly
 from tidegate.ext.sim import world as worlds
 from tidegate.hal.sim.names import COMMANDS, NOWHERE, ROLES, STATES, STATES_PLAIN, variable_of
 
@@ -330,7 +331,7 @@ def _fill_slave(built: Built, number: int, slave: dict[str, Any], device: dict[s
     rows, world = built.rows, built.world
     kind = "pcs" if device["role"] == "pcs" else "meter"
     index = built.converters[name] if kind == "pcs" and name in built.converters else built.meters.get(name, 0)
-    known = worlds.PCS_VARIABLES if kind == "pcs" else worlds.METER_VARIABLES
+    known = assembly.PCS_VARIABLES if kind == "pcs" else assembly.METER_VARIABLES
     blocks = rows["blocks"][slave["block_first"] : slave["block_first"] + slave["block_count"]]
     commands = rows["commands"][slave["command_first"] : slave["command_first"] + slave["command_count"]]
     names = _command_names(built, name)
@@ -504,7 +505,7 @@ def _add_can(built: Built) -> None:
                 {
                     **{key: row[key] for key in ("start", "length", "big_endian", "is_signed", "flags", "mux_value")},
                     **{key: row[key] for key in ("mask", "scale", "offset", "sentinel")},
-                    "source": ("battery", battery, variable_of("battery", signal, worlds.BATTERY_VARIABLES)),
+                    "source": ("battery", battery, variable_of("battery", signal, assembly.BATTERY_VARIABLES)),
                 }
             )
         period_ns = frame["period_ns"] or 1_000_000_000
@@ -575,7 +576,7 @@ def _add_fault(built: Built, row: dict[str, Any]) -> None:
     kind, _, bit = row["kind"].partition(".")
     value = float(row.get("value", 0.0))
     if bit:
-        value = float(worlds.FAULT_BITS[kind][bit])
+        value = float(assembly.FAULT_BITS[kind][bit])
     target = row.get("target", 0)
     if isinstance(target, str):
         for table in (built.slaves, built.batteries, built.converters, built.meters):

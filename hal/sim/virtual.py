@@ -15,7 +15,7 @@ from tidegate.ext.abi.image import REASONS_BY_NUMBER
 from tidegate.ext.abi.shared import EVENT_NAMES, Picture, PlanRow, Shared
 from tidegate.ext.cycle.loop import Core
 from tidegate.ext.sim import world as worlds
-from tidegate.ext.sim.plant import floor_energy
+from tidegate.ext.sim.floor import floor_energy
 from tidegate.hal.sim.build import build, energies, reaction_s, steps
 
 START_NS = 1_000_000_000  # 0 means "never" to the core
@@ -265,7 +265,7 @@ class VirtualPlant:
         """What a perfect controller behind the same meter, wire and converter would leave on the same load.
 
         energy_wh: one that never charges; energy_recharging_wh: one that also recharges as this site is told to, so
-        that a step may find it charging. See `tidegate.ext.sim.plant.floor_energy`.
+        that a step may find it charging. See `tidegate.ext.sim.floor.floor_energy`.
         """
         settings, control = self.built.settings, self.built.rows["control"]
         t_ns, power_w = steps(self._load, settings)

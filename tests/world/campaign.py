@@ -20,7 +20,7 @@ import numpy as np
 from tidegate.config.compile import compile_site
 from tidegate.config.site import load_site
 from tidegate.ext.abi.program import describe
-from tidegate.ext.sim.world import FAULT_BITS
+from tidegate.ext.sim.assembly import FAULT_BITS
 from tidegate.hal.sim.virtual import VirtualPlant
 
 PEACE_S, FAULTS_S, RECOVERY_S = 5.0, 12.0, 30.0

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tidegate.ext.abi.program import FIELD_FLAGS, FIELD_TYPES
-from tidegate.ext.sim.plant import floor_energy
-from tidegate.ext.sim.world import FAULT_BITS, World
+from tidegate.ext.sim.assembly import FAULT_BITS
+from tidegate.ext.sim.floor import floor_energy
+from tidegate.ext.sim.world import World
 from tidegate.hal.sim.build import OCV_SOC, OCV_V
 
 CELLS, CAPACITY_AH = 240.0, 78.0

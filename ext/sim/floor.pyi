@@ -1,4 +1,4 @@
-"""The physics of one site, a step at a time: cells, power converters, meters, load."""
+"""The floor under every controller: what the delay of meter, wire and converter alone leaves above the limit."""
 
 from typing import Any
 
