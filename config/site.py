@@ -15,8 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from tidegate.config.rules import cross_check
 from tidegate.config.toml_lines import line_of
+from tidegate.hal import description
 
 SITE_BYTES_MAX = 1 << 20
+
+# Defaults stand once, in hal/description.py: the compiled program and the simulator have the same.
+_HEAD, _SERIAL, _CAN = description.SiteHead(), description.SerialPort(name=""), description.CanBus(name="")
+_STORAGE, _CONTROL = description.Storage(name=""), description.Control()
+_SLOT = description.Slot(name="", begin="", end="")
+_GATEWAY, _RECORDER = description.Gateway(), description.Recorder()
+_CARBON, _FETCH, _SIMULATION = description.Carbon(), description.Fetch(service=""), description.Simulation()
 
 # Exit codes of the command line for a site that cannot be used, by class.
 EXIT_UNREADABLE = 66  # missing, no permission, not a file, too big (EX_NOINPUT)
@@ -53,10 +61,10 @@ class SiteHead(Strict):
     """Who and where."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=63, description="name of the site")]
-    timezone: Annotated[str, Field(description="IANA name, for tariffs and reports")] = "UTC"
+    timezone: Annotated[str, Field(description="IANA name, for tariffs and reports")] = _HEAD.timezone
     country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
-    period_us: Annotated[int, Field(ge=250, le=100_000, description="length of one cycle")] = 1000
-    snapshot_hz: Annotated[float, Field(gt=0, le=4000, description="snapshots published a second")] = 10.0
+    period_us: Annotated[int, Field(ge=250, le=100_000, description="length of one cycle")] = _HEAD.period_us
+    snapshot_hz: Annotated[float, Field(gt=0, le=4000, description="snapshots published a second")] = _HEAD.snapshot_hz
 
 
 class Serial(Strict):
@@ -64,10 +72,10 @@ class Serial(Strict):
 
     name: Name
     device: Annotated[str, Field(min_length=1, description='path of the tty, or "sim"')]
-    baud: Annotated[int, Field(ge=300, le=4_000_000)] = 9600
-    parity: Literal["N", "E", "O"] = "N"
-    stop_bits: Literal[1, 2] = 1
-    gap: Literal["spec", "chars"] | Annotated[int, Field(ge=1, le=100_000, description="us")] = "spec"
+    baud: Annotated[int, Field(ge=300, le=4_000_000)] = _SERIAL.baud
+    parity: Literal["N", "E", "O"] = _SERIAL.parity
+    stop_bits: Literal[1, 2] = _SERIAL.stop_bits
+    gap: Literal["spec", "chars"] | Annotated[int, Field(ge=1, le=100_000, description="us")] = _SERIAL.gap
     strip_echo: bool = False
     rs485: Annotated[bool, Field(description="let the driver switch direction (TIOCSRS485)")] = False
 
@@ -77,7 +85,7 @@ class Can(Strict):
 
     name: Name
     interface: Annotated[str, Field(min_length=1, max_length=255, description='can0, "sim", or a python-can URL')]
-    bitrate: Annotated[int, Field(ge=10_000, le=1_000_000)] = 500_000
+    bitrate: Annotated[int, Field(ge=10_000, le=1_000_000)] = _CAN.bitrate
 
 
 class Device(Strict):
@@ -120,12 +128,12 @@ class Storage(Strict):
     discharge_w_max: Annotated[float, Field(gt=0, le=2e6)]
     charge_a_max: Annotated[float, Field(gt=0, le=2e6)] | None = None
     discharge_a_max: Annotated[float, Field(gt=0, le=2e6)] | None = None
-    soc_min: Share = 0.1
-    soc_max: Share = 0.95
-    soc_taper: Share = 0.03
+    soc_min: Share = _STORAGE.soc_min
+    soc_max: Share = _STORAGE.soc_max
+    soc_taper: Share = _STORAGE.soc_taper
     temp_min_c: Annotated[float, Field(ge=-40, le=60)] = 0.0
-    temp_max_c: Annotated[float, Field(ge=0, le=80)] = 50.0
-    temp_taper_c: Annotated[float, Field(ge=0, le=30)] = 5.0
+    temp_max_c: Annotated[float, Field(ge=0, le=80)] = _STORAGE.temp_max_c
+    temp_taper_c: Annotated[float, Field(ge=0, le=30)] = _STORAGE.temp_taper_c
     cell_v_min: Annotated[float, Field(ge=0, le=10, description="0 = not checked")] = 0.0
     cell_v_max: Annotated[float, Field(ge=0, le=10, description="0 = not checked")] = 0.0
     cell_taper_v: Annotated[float, Field(ge=0, le=1, description="linear derate before a cell limit")] = 0.0
@@ -149,13 +157,13 @@ class Control(Strict):
     recharge_w_max: Watt | None = None
     ramp_up_w_per_s: Annotated[float, Field(gt=0, le=1e9)] | None = None
     ramp_down_w_per_s: Annotated[float, Field(gt=0, le=1e9)] | None = None
-    target_soc: Share = 0.8
+    target_soc: Share = _CONTROL.target_soc
     recharge_rate_w: Watt | None = None
     reserve_soc: Share = 0.0
-    trim_per_s: Annotated[float, Field(ge=0, le=100)] = 0.2
-    meter_latency_ms: Annotated[float, Field(ge=0, le=60_000)] = 50.0
-    deadband_w: Watt = 50.0
-    pcs_tau_ms: Annotated[float, Field(ge=0, le=60_000)] = 50.0
+    trim_per_s: Annotated[float, Field(ge=0, le=100)] = _CONTROL.trim_per_s
+    meter_latency_ms: Annotated[float, Field(ge=0, le=60_000)] = _CONTROL.meter_latency_ms
+    deadband_w: Watt = _CONTROL.deadband_w
+    pcs_tau_ms: Annotated[float, Field(ge=0, le=60_000)] = _CONTROL.pcs_tau_ms
     meter_latency_ms_max: Annotated[float, Field(ge=10, le=10_000, description="longest age looked for")] | None = None
     demand_w_max: Annotated[float, Field(gt=0, le=1e8, description="mean import over one demand window")] | None = None
     demand_window_s: Literal[300, 900, 1800, 3600] | None = None
@@ -168,7 +176,7 @@ class Control(Strict):
     ] = None
     schedule_gaps: Annotated[
         Literal["next", "refuse"], Field(description="where no slot holds: the next source, or a file that is refused")
-    ] = "next"
+    ] = _CONTROL.schedule_gaps
     phase_share: tuple[Share, Share, Share] | None = None
     blind_discharge_w_max: Annotated[
         float, Field(ge=0, le=1e8, description="discharge that may go on without the site meter; 0 = none")
@@ -192,7 +200,7 @@ class Slot(Strict):
     """A time slot of the calendar, by the site's clock: what holds between begin and end on these days."""
 
     name: Name
-    days: Annotated[tuple[Weekday, ...], Field(min_length=1)] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+    days: Annotated[tuple[Weekday, ...], Field(min_length=1)] = _SLOT.days
     begin: TimeOfDay
     end: Annotated[TimeOfDay, Field(description="not behind begin: on the next day")]
     setpoint_w: Annotated[float, Field(ge=-1e8, le=1e8, description="battery power, + discharge")] | None = None
@@ -233,10 +241,12 @@ class Gateway(Strict):
     ] = False
     local_role: Annotated[
         Literal["read", "operate", "maintain"], Field(description="of users of our group on this machine")
-    ] = "operate"
-    autostart: Annotated[bool, Field(description="arm by itself when nothing is latched")] = True
-    journal_mb_max: Annotated[int, Field(ge=16, le=1_000_000, description="samples; totals stay")] = 2048
-    journal_days_max: Annotated[int, Field(ge=1, le=3660)] = 35
+    ] = _GATEWAY.local_role
+    autostart: Annotated[bool, Field(description="arm by itself when nothing is latched")] = _GATEWAY.autostart
+    journal_mb_max: Annotated[int, Field(ge=16, le=1_000_000, description="samples; totals stay")] = (
+        _GATEWAY.journal_mb_max
+    )
+    journal_days_max: Annotated[int, Field(ge=1, le=3660)] = _GATEWAY.journal_days_max
     keys: Annotated[str, Field(description="folder of keys; default: keys in the site's state folder")] | None = None
 
     @model_validator(mode="after")
@@ -260,12 +270,12 @@ class Fetch(Strict):
     service: Literal["electricity-maps", "watttime", "gb-carbon-intensity", "entsoe"]
     zone: Annotated[str, Field(max_length=64, description="zone, WattTime region, or ENTSO-E's EIC code")] = ""
     signal: Annotated[Literal["co2_moer", "co2_aoer"], Field(description="of WattTime: marginal or average")] = (
-        "co2_moer"
+        _FETCH.signal
     )
     key_file: (
         Annotated[str, Field(description="file beside the site file with the key; for WattTime user:password")] | None
     ) = None
-    every_s: Annotated[int, Field(ge=60, le=86_400)] = 900
+    every_s: Annotated[int, Field(ge=60, le=86_400)] = _FETCH.every_s
     url: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$", description="another root")] | None = None
 
     @model_validator(mode="after")
@@ -290,11 +300,15 @@ class Watchdog(Strict):
 class Recorder(Strict):
     """The last minutes of every cycle: a ring in memory, a file when something happens."""
 
-    mib: Annotated[float, Field(ge=0, le=1024, description="memory for the ring; 0 = none, else at least 2")] = 64
+    mib: Annotated[float, Field(ge=0, le=1024, description="memory for the ring; 0 = none, else at least 2")] = (
+        _RECORDER.mib
+    )
     automatic: Annotated[
         bool, Field(description="write a file on a fault that takes power away, and on an overrun")
-    ] = True
-    files_max: Annotated[int, Field(ge=1, le=10_000, description="files kept that nobody asked for")] = 20
+    ] = _RECORDER.automatic
+    files_max: Annotated[int, Field(ge=1, le=10_000, description="files kept that nobody asked for")] = (
+        _RECORDER.files_max
+    )
 
     @model_validator(mode="after")
     def _room_for_a_state(self) -> "Recorder":
@@ -309,23 +323,33 @@ class Carbon(Strict):
     factors: Annotated[str, Field(description="grid factor table, path beside the site file")] | None = None
     grid_factor_g_per_kwh: Annotated[float, Field(ge=0, le=5000)] | None = None
     pv_factor_g_per_kwh: Annotated[float, Field(ge=0, le=5000)] = 0.0
-    generator_factor_g_per_kwh: Annotated[float, Field(ge=0, le=5000, description="of a generator-meter")] = 800.0
-    unknown_factor_g_per_kwh: Annotated[float, Field(ge=0, le=5000, description="for what no meter explains")] = 1000.0
+    generator_factor_g_per_kwh: Annotated[float, Field(ge=0, le=5000, description="of a generator-meter")] = (
+        _CARBON.generator_factor_g_per_kwh
+    )
+    unknown_factor_g_per_kwh: Annotated[float, Field(ge=0, le=5000, description="for what no meter explains")] = (
+        _CARBON.unknown_factor_g_per_kwh
+    )
     policy: Annotated[
         Literal["average", "fifo", "priority", "at-charge"], Field(description="how storage hands on carbon")
-    ] = "average"
+    ] = _CARBON.policy
     losses: Annotated[
         Literal["carried", "expensed"], Field(description="carbon of storage losses: kept by the stock, or written off")
-    ] = "carried"
-    true_up: Annotated[Literal["daily", "never"], Field(description="set the stock to the state of charge")] = "daily"
-    charge_efficiency: Annotated[float, Field(gt=0, le=1, description="DC stored per AC charged")] = 0.97
-    discharge_efficiency: Annotated[float, Field(gt=0, le=1, description="AC delivered per DC taken")] = 0.97
+    ] = _CARBON.losses
+    true_up: Annotated[Literal["daily", "never"], Field(description="set the stock to the state of charge")] = (
+        _CARBON.true_up
+    )
+    charge_efficiency: Annotated[float, Field(gt=0, le=1, description="DC stored per AC charged")] = (
+        _CARBON.charge_efficiency
+    )
+    discharge_efficiency: Annotated[float, Field(gt=0, le=1, description="AC delivered per DC taken")] = (
+        _CARBON.discharge_efficiency
+    )
     standby_w: Annotated[Watt, Field(description="what each storage unit loses at rest, DC")] = 0.0
     prices: Annotated[str, Field(description="price table, path beside the site file")] | None = None
     price_per_kwh: Annotated[float, Field(ge=-100, le=100)] | None = None
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "EUR"
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = _CARBON.currency
     embodied_kg: Annotated[float, Field(ge=0, le=1e9, description="CO2e of making the IT equipment")] | None = None
-    embodied_years: Annotated[float, Field(gt=0, le=100, description="its expected life")] = 5.0
+    embodied_years: Annotated[float, Field(gt=0, le=100, description="its expected life")] = _CARBON.embodied_years
     slots: Annotated[int, Field(ge=1, le=10_000_000, description="GPUs, or what else jobs reserve, in all")] | None = (
         None
     )
@@ -335,7 +359,7 @@ class Carbon(Strict):
         | None
     ) = None
     ledger: Annotated[str, Field(description="SQLite path or database URL")] | None = None
-    interval_s: Literal[300, 900, 1800, 3600] = 900
+    interval_s: Literal[300, 900, 1800, 3600] = _CARBON.interval_s
 
     @model_validator(mode="after")
     def _has_a_place(self) -> "Carbon":
@@ -370,35 +394,37 @@ class SimulatedFault(Strict):
 class Simulation(Strict):
     """The simulated world behind buses whose device is "sim"."""
 
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 1
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = _SIMULATION.seed
     load_trace: Annotated[str, Field(description="CSV beside the site file")] | None = None
-    load_column: str = "power_w_filled"
+    load_column: str = _SIMULATION.load_column
     load_w: Watt | None = None
     start_s: Annotated[float, Field(ge=0)] = 0.0
     length_s: Annotated[float, Field(gt=0)] | None = None
     pv_trace: str | None = None
-    pv_column: str = "ac_power_w"
-    pv_scale: Annotated[float, Field(ge=0, le=1e6)] = 1.0
+    pv_column: str = _SIMULATION.pv_column
+    pv_scale: Annotated[float, Field(ge=0, le=1e6)] = _SIMULATION.pv_scale
     cooling_share: Share = 0.0
-    cooling_mean_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
-    meter_update_ms: Annotated[float, Field(gt=0, le=60_000)] = 20.0
+    cooling_mean_s: Annotated[float, Field(gt=0, le=86_400)] = _SIMULATION.cooling_mean_s
+    meter_update_ms: Annotated[float, Field(gt=0, le=60_000)] = _SIMULATION.meter_update_ms
     meter_delay_ms: Annotated[float, Field(ge=0, le=60_000)] = 0.0
-    meter_resolution_w: Annotated[float, Field(ge=0, le=1e6)] = 1.0
-    pcs_tau_ms: Annotated[float, Field(gt=0, le=60_000)] = 20.0
-    pcs_dead_ms: Annotated[float, Field(ge=0, le=60_000)] = 2.0
-    pcs_ramp_w_per_s: Annotated[float, Field(gt=0, le=1e9)] = 1e6
-    pcs_loss_w: Annotated[float, Field(ge=0, le=1e6)] = 150.0
-    pcs_loss_share: Share = 0.02
-    pcs_watchdog_ms: Annotated[float, Field(gt=0, le=600_000)] = 2000.0
-    cells: Annotated[int, Field(ge=1, le=1000)] = 240
-    soc_start: Share = 0.6
-    soh: Annotated[float, Field(gt=0, le=1)] = 1.0
-    ambient_c: Annotated[float, Field(ge=-40, le=60)] = 22.0
-    pcs_measure_ms: Annotated[float, Field(gt=0, le=60_000)] = 10.0
-    turnaround_ms: Annotated[float, Field(ge=0, le=10_000, description="answer delay of the simulated slaves")] = 1.0
-    turnaround_jitter_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.5
-    step_w: Annotated[float, Field(gt=0, le=1e8, description="smallest load step that is judged")] = 20.0
-    phase_share: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
+    meter_resolution_w: Annotated[float, Field(ge=0, le=1e6)] = _SIMULATION.meter_resolution_w
+    pcs_tau_ms: Annotated[float, Field(gt=0, le=60_000)] = _SIMULATION.pcs_tau_ms
+    pcs_dead_ms: Annotated[float, Field(ge=0, le=60_000)] = _SIMULATION.pcs_dead_ms
+    pcs_ramp_w_per_s: Annotated[float, Field(gt=0, le=1e9)] = _SIMULATION.pcs_ramp_w_per_s
+    pcs_loss_w: Annotated[float, Field(ge=0, le=1e6)] = _SIMULATION.pcs_loss_w
+    pcs_loss_share: Share = _SIMULATION.pcs_loss_share
+    pcs_watchdog_ms: Annotated[float, Field(gt=0, le=600_000)] = _SIMULATION.pcs_watchdog_ms
+    cells: Annotated[int, Field(ge=1, le=1000)] = _SIMULATION.cells
+    soc_start: Share = _SIMULATION.soc_start
+    soh: Annotated[float, Field(gt=0, le=1)] = _SIMULATION.soh
+    ambient_c: Annotated[float, Field(ge=-40, le=60)] = _SIMULATION.ambient_c
+    pcs_measure_ms: Annotated[float, Field(gt=0, le=60_000)] = _SIMULATION.pcs_measure_ms
+    turnaround_ms: Annotated[float, Field(ge=0, le=10_000, description="answer delay of the simulated slaves")] = (
+        _SIMULATION.turnaround_ms
+    )
+    turnaround_jitter_ms: Annotated[float, Field(ge=0, le=10_000)] = _SIMULATION.turnaround_jitter_ms
+    step_w: Annotated[float, Field(gt=0, le=1e8, description="smallest load step that is judged")] = _SIMULATION.step_w
+    phase_share: tuple[float, float, float] = _SIMULATION.phase_share
     faults: tuple[SimulatedFault, ...] = ()
 
 

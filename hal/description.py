@@ -20,7 +20,7 @@ class Row(msgspec.Struct, frozen=True):
     """A row of the description. Fields of a later release are left aside."""
 
 
-class SiteHead(Row, kw_only=True):
+class SiteHead(Row, frozen=True, kw_only=True):
     """Who and where."""
 
     name: str = "site"
@@ -30,7 +30,7 @@ class SiteHead(Row, kw_only=True):
     snapshot_hz: float = 10.0
 
 
-class Point(Row, kw_only=True):
+class Point(Row, frozen=True, kw_only=True):
     """One row of the image, in its order."""
 
     name: str
@@ -50,7 +50,7 @@ class Point(Row, kw_only=True):
         return self.name.partition(".")[2]
 
 
-class Device(Row, kw_only=True):
+class Device(Row, frozen=True, kw_only=True):
     """One meter, power converter or BMS with what its map says of itself."""
 
     name: str
@@ -71,7 +71,7 @@ class Device(Row, kw_only=True):
     """Model number -> address of its ID word."""
 
 
-class SerialPort(Row, kw_only=True):
+class SerialPort(Row, frozen=True, kw_only=True):
     """One RS-485 port."""
 
     name: str
@@ -84,7 +84,7 @@ class SerialPort(Row, kw_only=True):
     rs485: bool = False
 
 
-class CanBus(Row, kw_only=True):
+class CanBus(Row, frozen=True, kw_only=True):
     """One CAN bus."""
 
     name: str
@@ -92,7 +92,7 @@ class CanBus(Row, kw_only=True):
     bitrate: int = 500_000
 
 
-class Storage(Row, kw_only=True):
+class Storage(Row, frozen=True, kw_only=True):
     """One storage unit: a BMS and the converter in front of it."""
 
     name: str
@@ -116,7 +116,7 @@ class Storage(Row, kw_only=True):
     ramp_stop_w_per_s: float | None = None
 
 
-class Limits(Row, kw_only=True):
+class Limits(Row, frozen=True, kw_only=True):
     """What the connection point can bear; None = no limit."""
 
     connection_import_w_max: float | None = None
@@ -125,7 +125,7 @@ class Limits(Row, kw_only=True):
     base_load_w: float = 0.0
 
 
-class Control(Row, kw_only=True):
+class Control(Row, frozen=True, kw_only=True):
     """What the corridor aims at; None = the policy does not exist."""
 
     peak_w_max: float | None = None
@@ -161,7 +161,7 @@ class Control(Row, kw_only=True):
     recentre: bool = False
 
 
-class Slot(Row, kw_only=True):
+class Slot(Row, frozen=True, kw_only=True):
     """A time slot of the calendar, by the site's clock."""
 
     name: str
@@ -178,7 +178,7 @@ class Slot(Row, kw_only=True):
     demand_w_max: float | None = None
 
 
-class Gateway(Row, kw_only=True):
+class Gateway(Row, frozen=True, kw_only=True):
     """The ZeroMQ API."""
 
     endpoint: str | None = None
@@ -191,7 +191,7 @@ class Gateway(Row, kw_only=True):
     keys: str | None = None
 
 
-class Recorder(Row, kw_only=True):
+class Recorder(Row, frozen=True, kw_only=True):
     """The ring of the last minutes."""
 
     mib: float = 64
@@ -199,7 +199,7 @@ class Recorder(Row, kw_only=True):
     files_max: int = 20
 
 
-class Fetch(Row, kw_only=True):
+class Fetch(Row, frozen=True, kw_only=True):
     """A service that the sidecar asks for factors."""
 
     service: str
@@ -210,7 +210,7 @@ class Fetch(Row, kw_only=True):
     url: str | None = None
 
 
-class Carbon(Row, kw_only=True):
+class Carbon(Row, frozen=True, kw_only=True):
     """What the sidecar books with."""
 
     factors: str | None = None
@@ -236,7 +236,7 @@ class Carbon(Row, kw_only=True):
     interval_s: int = 900
 
 
-class SimulatedFault(Row, kw_only=True):
+class SimulatedFault(Row, frozen=True, kw_only=True):
     """One thing that goes wrong in the simulated world."""
 
     kind: str
@@ -246,7 +246,7 @@ class SimulatedFault(Row, kw_only=True):
     value: float = 0.0
 
 
-class Simulation(Row, kw_only=True):
+class Simulation(Row, frozen=True, kw_only=True):
     """The simulated world behind buses whose device is "sim"."""
 
     seed: int = 1
@@ -281,7 +281,7 @@ class Simulation(Row, kw_only=True):
     faults: tuple[SimulatedFault, ...] = ()
 
 
-class Node(Row, kw_only=True):
+class Node(Row, frozen=True, kw_only=True):
     """One metered flow of the account: its role, its power, its energy registers.
 
     in_wh counts what is positive inside (import, discharge, generation), out_wh the other direction.
@@ -294,7 +294,7 @@ class Node(Row, kw_only=True):
     out_wh: str | None = None
 
 
-class Fault(Row, kw_only=True):
+class Fault(Row, frozen=True, kw_only=True):
     """One row of the fault table as this site has it."""
 
     id: str
@@ -317,7 +317,7 @@ class Fault(Row, kw_only=True):
     derate_permille: int | None = None
 
 
-class Command(Row, kw_only=True):
+class Command(Row, frozen=True, kw_only=True):
     """One written register of a device."""
 
     device: str
@@ -326,7 +326,7 @@ class Command(Row, kw_only=True):
     address: int | None = None
 
 
-class PlanBlock(Row, kw_only=True):
+class PlanBlock(Row, frozen=True, kw_only=True):
     """One read of a port's poll plan."""
 
     device: str
@@ -338,7 +338,7 @@ class PlanBlock(Row, kw_only=True):
     time_us: int
 
 
-class PortPlan(Row, kw_only=True):
+class PortPlan(Row, frozen=True, kw_only=True):
     """How a port's time is spent: `zero_us` is the time from an alarm to 0 W on the wire."""
 
     port: str
@@ -349,7 +349,7 @@ class PortPlan(Row, kw_only=True):
     blocks: tuple[PlanBlock, ...] = ()
 
 
-class Description(Row, kw_only=True):
+class Description(Row, frozen=True, kw_only=True):
     """A compiled site."""
 
     schema: int = SCHEMA

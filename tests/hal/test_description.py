@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from tidegate.config import site as site_file
 from tidegate.config.compile import compile_site
 from tidegate.config.site import load_site
