@@ -193,14 +193,13 @@ class Control(Strict):
 
 
 TimeOfDay = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$|^24:00$")]
-Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
 class Slot(Strict):
     """A time slot of the calendar, by the site's clock: what holds between begin and end on these days."""
 
     name: Name
-    days: Annotated[tuple[Weekday, ...], Field(min_length=1)] = _SLOT.days
+    days: Annotated[tuple[description.Weekday, ...], Field(min_length=1)] = _SLOT.days
     begin: TimeOfDay
     end: Annotated[TimeOfDay, Field(description="not behind begin: on the next day")]
     setpoint_w: Annotated[float, Field(ge=-1e8, le=1e8, description="battery power, + discharge")] | None = None

@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 SCHEMA = 1  # of the blob; within one, fields are only added
 
 
@@ -165,7 +166,7 @@ class Slot(Row, frozen=True, kw_only=True):
     """A time slot of the calendar, by the site's clock."""
 
     name: str
-    days: tuple[str, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+    days: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
     begin: str
     end: str
     setpoint_w: float | None = None
@@ -204,7 +205,7 @@ class Fetch(Row, frozen=True, kw_only=True):
 
     service: str
     zone: str = ""
-    signal: str = "co2_moer"
+    signal: Literal["co2_moer", "co2_aoer"] = "co2_moer"
     key_file: str | None = None
     every_s: int = 900
     url: str | None = None
@@ -233,7 +234,7 @@ class Carbon(Row, frozen=True, kw_only=True):
     fetch: tuple[Fetch, ...] = ()
     readings: str | None = None
     ledger: str | None = None
-    interval_s: int = 900
+    interval_s: Literal[300, 900, 1800, 3600] = 900
 
 
 class SimulatedFault(Row, frozen=True, kw_only=True):
