@@ -1,11 +1,13 @@
 """The calendar: time slots of the site file as spans of UTC, and billing periods. Daylight saving included.
 
-A slot is a stretch of the wall clock. An hour that the clocks leave out in spring gives a slot that begins when they
-jump; of an hour that comes twice in autumn the first counts. Both ends follow the same rule, so that slots which touch
-on the wall clock touch in time as well: never a gap, never an overlap.
+A slot is a stretch of the wall clock on the days that it names: weekdays, months, public holidays. An hour that the
+clocks leave out in spring gives a slot that begins when they jump; of an hour that comes twice in autumn the first
+counts. Both ends follow the same rule, so that slots which touch on the wall clock touch in time as well: never a gap,
+never an overlap.
 """
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -17,6 +19,32 @@ WEEK_MIN = 7 * DAY_MIN
 SLOTS_MAX = 64
 FIELDS = ("setpoint_w", "until_soc", "target_grid_w", "import_w_max", "export_w_max", "peak_w_max", "demand_w_max")
 LIMITS = FIELDS[3:]
+MONTHS = tuple(range(1, 13))
+HOLIDAYS = ("as-weekday", "never", "also", "only")  # what a public holiday is to a slot
+MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+IsHoliday = Callable[[date], bool]
+
+
+def no_holiday(day: date) -> bool:
+    """The calendar of a site that names no country."""
+    return False
+
+
+def public_holidays(country: str, subdivision: str | None = None) -> IsHoliday:
+    """Which days are public holidays there, by the `holidays` library.
+
+    country : ISO 3166-1 alpha-2.
+    subdivision : as ISO 3166-2 has it behind the hyphen, such as BY; None = those of the whole country.
+    Raises ImportError without the extra `tariff`, ValueError for a place that the library does not know.
+    """
+    import holidays  # only for sites that need it
+
+    try:
+        known = holidays.country_holidays(country, subdiv=subdivision)
+    except NotImplementedError as why:
+        raise ValueError(str(why)) from None
+    return functools.cache(known.__contains__)
 
 
 @dataclass(frozen=True)
@@ -65,10 +93,35 @@ def moment(zone: ZoneInfo, day: date, minute: int) -> int:
     return int(utc.timestamp())
 
 
-def spans(slots: Iterable[Mapping[str, Any]], zone: ZoneInfo, from_utc_s: int, to_utc_s: int) -> list[Span]:
+def holidays_of(slots: Iterable[Mapping[str, Any]], site: Mapping[str, Any]) -> IsHoliday:
+    """The public holidays that these slots need to know. site: has country and subdivision, as in the site file."""
+    if all((slot.get("holidays") or HOLIDAYS[0]) == HOLIDAYS[0] for slot in slots):
+        return no_holiday
+    return public_holidays(str(site["country"]), site.get("subdivision"))
+
+
+def holds(slot: Mapping[str, Any], month: int, weekday: int, holiday: bool) -> bool:
+    """Whether the slot begins on a day of this kind. month: 1 to 12; weekday: 0 = Monday."""
+    if month not in (slot.get("months") or MONTHS):
+        return False
+    rule = slot.get("holidays") or HOLIDAYS[0]
+    if rule == "only":
+        return holiday
+    if holiday and rule != "as-weekday":
+        return rule == "also"
+    return DAYS[weekday] in slot["days"]
+
+
+def spans(
+    slots: Iterable[Mapping[str, Any]],
+    zone: ZoneInfo,
+    from_utc_s: int,
+    to_utc_s: int,
+    is_holiday: IsHoliday = no_holiday,
+) -> list[Span]:
     """Occurrences of the slots that touch [from, to), by their start.
 
-    slots : maps with days, begin and end, as the site file has them.
+    slots : maps with days, begin and end, and perhaps months and holidays, as the site file has them.
     """
     found = []
     first = datetime.fromtimestamp(from_utc_s, zone).date() - timedelta(days=1)
@@ -77,7 +130,7 @@ def spans(slots: Iterable[Mapping[str, Any]], zone: ZoneInfo, from_utc_s: int, t
         begin, end = minutes(slot["begin"]), minutes(slot["end"])
         day = first
         while day <= last:
-            if DAYS[day.weekday()] in slot["days"]:
+            if holds(slot, day.month, day.weekday(), is_holiday(day)):
                 start_s = moment(zone, day, begin)
                 end_s = moment(zone, day, begin + length_min(begin, end))
                 if start_s < end_s and end_s > from_utc_s and start_s < to_utc_s:
@@ -86,53 +139,102 @@ def spans(slots: Iterable[Mapping[str, Any]], zone: ZoneInfo, from_utc_s: int, t
     return sorted(found, key=lambda span: span.start_utc_s)
 
 
-def week(slots: Iterable[Mapping[str, Any]]) -> list[tuple[int, int, int]]:
-    """(begin, end, slot) in minutes of the week, by begin; a slot over the week's end is cut in two."""
+@dataclass(frozen=True)
+class When:
+    """A minute of some day of the year. month: 0 where any month will do; holiday: the day is a public holiday."""
+
+    weekday: int
+    minute: int
+    month: int = 0
+    holiday: bool = False
+
+    def __str__(self) -> str:
+        day = f"{DAYS[self.weekday]} {self.minute // 60:02}:{self.minute % 60:02}"
+        month = f" in {MONTH_NAMES[self.month - 1]}" if self.month else ""
+        return f"{day}{month}{' on a public holiday' if self.holiday else ''}"
+
+
+def _kinds_of_day(slots: Sequence[Mapping[str, Any]]) -> Iterator[tuple[tuple[int, int, bool], tuple[int, int, bool]]]:
+    """(day before, day) for every two days that may follow each other, as (month, weekday, holiday).
+
+    Months that no slot tells apart from January, and holidays where no slot knows any, are left out.
+    """
+    by_month = {
+        month: frozenset(i for i, s in enumerate(slots) if month in (s.get("months") or MONTHS)) for month in MONTHS
+    }
+    known = any((slot.get("holidays") or HOLIDAYS[0]) != HOLIDAYS[0] for slot in slots)
+    seen = set()
+    for month in MONTHS:
+        for before in (month, (month - 2) % 12 + 1):
+            kind = (by_month[before], by_month[month])
+            if kind in seen:
+                continue
+            seen.add(kind)
+            for weekday in range(7):
+                for holiday in (False, True)[: 1 + known]:
+                    for eve in (False, True)[: 1 + known]:
+                        yield (before, (weekday - 1) % 7, eve), (month, weekday, holiday)
+
+
+def _held(
+    slots: Sequence[Mapping[str, Any]], before: tuple[int, int, bool], day: tuple[int, int, bool]
+) -> list[tuple[int, int, int]]:
+    """(begin, end, slot) in minutes of the day, by begin: what holds on it, from the day before on too."""
     found = []
     for index, slot in enumerate(slots):
-        begin, end = minutes(slot["begin"]), minutes(slot["end"])
-        for day in slot["days"]:
-            start = DAYS.index(day) * DAY_MIN + begin
-            stop = start + length_min(begin, end)
-            found.append((start, min(stop, WEEK_MIN), index))
-            if stop > WEEK_MIN:
-                found.append((0, stop - WEEK_MIN, index))
+        begin = minutes(slot["begin"])
+        end = begin + length_min(begin, minutes(slot["end"]))
+        if holds(slot, *day):
+            found.append((begin, min(end, DAY_MIN), index))
+        if end > DAY_MIN and holds(slot, *before):
+            found.append((0, end - DAY_MIN, index))
     return sorted(found)
 
 
-def overlaps(slots: list[Mapping[str, Any]]) -> list[tuple[int, int, int]]:
-    """(slot, slot, minute of the week) of every two slots of which both hold at that minute."""
-    rows = week(slots)
-    found: dict[tuple[int, int], int] = {}
-    for i, (begin, end, slot) in enumerate(rows):
-        for other_begin, _, other in rows[i + 1 :]:
-            if other_begin >= end:
-                break
-            found.setdefault((min(slot, other), max(slot, other)), max(begin, other_begin))
-    return [(a, b, minute) for (a, b), minute in found.items()]
+def _when(slots: Sequence[Mapping[str, Any]], day: tuple[int, int, bool], minute: int) -> When:
+    """The place in the year, with no more said than is needed to find it."""
+    return When(day[1], minute, day[0] if any(slot.get("months") for slot in slots) else 0, day[2])
 
 
-def gaps(slots: list[Mapping[str, Any]]) -> list[tuple[int, int]]:
-    """(begin, end) in minutes of the week of every stretch that no slot holds."""
-    found, reached = [], 0
-    for begin, end, _ in week(slots):
-        if begin > reached:
-            found.append((reached, begin))
-        reached = max(reached, end)
-    if reached < WEEK_MIN:
-        found.append((reached, WEEK_MIN))
-    return found
+def overlaps(slots: Sequence[Mapping[str, Any]]) -> list[tuple[int, int, When]]:
+    """(slot, slot, first moment) of every two slots of which both hold at some moment of the year."""
+    found: dict[tuple[int, int], When] = {}
+    for before, day in _kinds_of_day(slots):
+        rows = _held(slots, before, day)
+        for i, (begin, end, slot) in enumerate(rows):
+            for other_begin, _, other in rows[i + 1 :]:
+                if other_begin >= end:
+                    break
+                if slot != other:
+                    found.setdefault((min(slot, other), max(slot, other)), _when(slots, day, max(begin, other_begin)))
+    return [(a, b, when) for (a, b), when in found.items()]
 
 
-def shown(minute: int) -> str:
-    """A minute of the week for people, such as "tue 07:30"."""
-    day, rest = divmod(minute % WEEK_MIN, DAY_MIN)
-    return f"{DAYS[day]} {rest // 60:02}:{rest % 60:02}"
+def gaps(slots: Sequence[Mapping[str, Any]]) -> list[tuple[When, When]]:
+    """(begin, end) of every stretch of a day that no slot holds; of equal ones on several days the first."""
+    found: dict[tuple[int, int, int], tuple[When, When]] = {}
+    for before, day in _kinds_of_day(slots):
+        reached = 0
+        for begin, end, _ in [*_held(slots, before, day), (DAY_MIN, DAY_MIN, -1)]:
+            if begin > reached:
+                stretch = (_when(slots, day, reached), _when(slots, day, begin))
+                found.setdefault((day[1], reached, begin), stretch)
+            reached = max(reached, end)
+    return list(found.values())
+
+
+def window_shift_s(zone: ZoneInfo, window_s: int, utc_s: int) -> int:
+    """How far the local clock's windows lie before those of UTC, s: half an hour for the hours of Asia/Kolkata."""
+    offset = datetime.fromtimestamp(utc_s, zone).utcoffset() or timedelta()
+    return int(offset.total_seconds()) % window_s
 
 
 def billing_period(kind: str, zone: ZoneInfo, utc_s: int) -> tuple[int, int, int]:
-    """(number, start, end) of the month or year of the site's clock that holds this UTC second; start, end: UTC s."""
+    """(number, start, end) of the day, month or year of the site's clock that holds this second; all in UTC s."""
     here = datetime.fromtimestamp(utc_s, zone)
+    if kind == "day":
+        day = here.date()
+        return day.toordinal(), moment(zone, day, 0), moment(zone, day + timedelta(days=1), 0)
     if kind == "year":
         return here.year, moment(zone, date(here.year, 1, 1), 0), moment(zone, date(here.year + 1, 1, 1), 0)
     following = date(here.year + here.month // 12, here.month % 12 + 1, 1)

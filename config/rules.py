@@ -42,6 +42,7 @@ def cross_check(raw: dict[str, Any], place: Place) -> list[str]:
         *_check_nameplates(raw, place),
         *_check_limits(raw, place),
         *_check_schedule(raw, place),
+        *_check_capacity_tariff(raw, place),
         *_check_blind(raw, place),
         *_check_rest(raw, place),
     ]
@@ -312,22 +313,70 @@ def _check_schedule(raw: dict[str, Any], place: Place) -> list[str]:
             problems.append(
                 f"{place(('schedule', i, 'end'))}: {row['end']} is begin as well; a whole day ends at 24:00"
             )
-        whole.append({"days": days, "begin": row["begin"], "end": row["end"], "name": row.get("name", i)})
+        kinds = {key: row[key] for key in ("months", "holidays") if key in row}
+        whole.append({"days": days, "begin": row["begin"], "end": row["end"], "name": row.get("name", i), **kinds})
+    problems += _check_holidays(raw, place)
     names = [row["name"] for row in whole]
     problems += [f"{place(('schedule', i, 'name'))}: the name {name!r} is taken; choose another"
                  for i, name in enumerate(names) if name in names[:i]]  # fmt: skip
     problems += [
-        f"{place(('schedule', b))}: overlaps slot {names[a]!r} from {calendar.shown(minute)} on; "
-        f"let one end where the other begins"
-        for a, b, minute in calendar.overlaps(list(whole))
+        f"{place(('schedule', b))}: overlaps slot {names[a]!r} from {when} on; let one end where the other begins"
+        for a, b, when in calendar.overlaps(whole)
     ]
     if whole and _table(raw, "control").get("schedule_gaps") == "refuse":
         problems += [
-            f"schedule: no slot from {calendar.shown(begin)} to {calendar.shown(end)}; add one, or let the next source "
-            f'take over with control.schedule_gaps = "next"'
-            for begin, end in calendar.gaps(list(whole))
+            f"schedule: no slot from {begin} to {end}; add one, or let the next "
+            f'source take over with control.schedule_gaps = "next"'
+            for begin, end in calendar.gaps(whole)
         ]
     return problems
+
+
+def _check_holidays(raw: dict[str, Any], place: Place) -> list[str]:
+    """A slot that knows public holidays needs to know whose."""
+    site = _table(raw, "site")
+    country, subdivision = site.get("country"), site.get("subdivision")
+    rows = raw.get("schedule", [])
+    asks = [i for i, row in enumerate(rows) if row.get("holidays", "as-weekday") != "as-weekday"]
+    if not asks:
+        if subdivision is not None and country is None:
+            return [f"{place(('site', 'subdivision'))}: a subdivision of no country; add site.country"]
+        return []
+    if country is None:
+        return [
+            f"{place(('schedule', asks[0], 'holidays'))}: public holidays of which country? Add site.country, such as "
+            f'"DE", and site.subdivision where regions differ'
+        ]
+    try:
+        calendar.public_holidays(str(country), None if subdivision is None else str(subdivision))
+    except ImportError:
+        return [
+            f"{place(('schedule', asks[0], 'holidays'))}: public holidays need the package holidays; install "
+            f"tidegate[tariff]"
+        ]
+    except ValueError as why:
+        return [f"{place(('site', 'country'))}: no public holidays are known there ({why})"]
+    return []
+
+
+def _check_capacity_tariff(raw: dict[str, Any], place: Place) -> list[str]:
+    """A tariff that bills the mean of several peaks names a period that is longer than what each peak is of."""
+    control = _table(raw, "control")
+    count, of, billing = control.get("demand_peaks"), control.get("demand_peaks_of"), control.get("demand_billing")
+    if count is None and of is None:
+        return []
+    if count is None or of is None:
+        key = "demand_peaks_of" if count is None else "demand_peaks"
+        return [
+            f"{place(('control', key))}: demand_peaks (how many) and demand_peaks_of (day or month) go together; add "
+            f"the other"
+        ]
+    if (of, billing) not in (("day", "month"), ("day", "year"), ("month", "year")):
+        return [
+            f"{place(('control', 'demand_peaks_of'))}: the highest {of}s of which period? Set demand_billing to "
+            f"{'month or year' if of == 'day' else 'year'}"
+        ]
+    return []
 
 
 def _table(raw: dict[str, Any], key: str) -> dict[str, Any]:

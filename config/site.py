@@ -62,7 +62,10 @@ class SiteHead(Strict):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=63, description="name of the site")]
     timezone: Annotated[str, Field(description="IANA name, for tariffs and reports")] = _HEAD.timezone
-    country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
+    country: Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="for public holidays and reports")] | None = None
+    subdivision: Annotated[
+        str | None, Field(pattern=r"^[A-Z0-9]{1,3}$", description="of the country, as in ISO 3166-2, for its holidays")
+    ] = None
     period_us: Annotated[int, Field(ge=250, le=100_000, description="length of one cycle")] = _HEAD.period_us
     snapshot_hz: Annotated[float, Field(gt=0, le=4000, description="snapshots published a second")] = _HEAD.snapshot_hz
 
@@ -166,13 +169,19 @@ class Control(Strict):
     pcs_tau_ms: Annotated[float, Field(ge=0, le=60_000)] = _CONTROL.pcs_tau_ms
     meter_latency_ms_max: Annotated[float, Field(ge=10, le=10_000, description="longest age looked for")] | None = None
     demand_w_max: Annotated[float, Field(gt=0, le=1e8, description="mean import over one demand window")] | None = None
-    demand_window_s: Literal[300, 900, 1800, 3600] | None = None
+    demand_window_s: Literal[300, 600, 900, 1800, 3600] | None = None
     demand_step_s: Annotated[float, Field(ge=0, le=3600, description="a sliding window moves by this")] | None = None
     demand_margin_w: Watt | None = None
     demand_ratchet: Share | None = None
     demand_paid_w: Watt | None = None
     demand_billing: Annotated[
         Literal["month", "year"] | None, Field(description="the ratchet starts anew with it, by the site's clock")
+    ] = None
+    demand_peaks: Annotated[
+        int | None, Field(ge=1, le=31, description="the bill is the mean of so many highest peaks of the period")
+    ] = None
+    demand_peaks_of: Annotated[
+        Literal["day", "month"] | None, Field(description="what each of them is the highest window of")
     ] = None
     schedule_gaps: Annotated[
         Literal["next", "refuse"], Field(description="where no slot holds: the next source, or a file that is refused")
@@ -200,6 +209,13 @@ class Slot(Strict):
 
     name: Name
     days: Annotated[tuple[description.Weekday, ...], Field(min_length=1)] = _SLOT.days
+    months: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=12)], ...], Field(description="1 = January; none = the whole year")
+    ] = ()
+    holidays: Annotated[
+        description.HolidayRule,
+        Field(description="public holidays of site.country: as their weekday, never, beside the days, or nothing else"),
+    ] = _SLOT.holidays
     begin: TimeOfDay
     end: Annotated[TimeOfDay, Field(description="not behind begin: on the next day")]
     setpoint_w: Annotated[float, Field(ge=-1e8, le=1e8, description="battery power, + discharge")] | None = None

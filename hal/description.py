@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+HolidayRule = Literal["as-weekday", "never", "also", "only"]
 SCHEMA = 1  # of the blob; within one, fields are only added
 
 
@@ -27,6 +28,7 @@ class SiteHead(Row, frozen=True, kw_only=True):
     name: str = "site"
     timezone: str = "UTC"
     country: str | None = None
+    subdivision: str | None = None
     period_us: int = 1000
     snapshot_hz: float = 10.0
 
@@ -148,6 +150,8 @@ class Control(Row, frozen=True, kw_only=True):
     demand_ratchet: float | None = None
     demand_paid_w: float | None = None
     demand_billing: Literal["month", "year"] | None = None
+    demand_peaks: int | None = None
+    demand_peaks_of: Literal["day", "month"] | None = None
     schedule_gaps: Literal["next", "refuse"] = "next"
     phase_share: tuple[float, float, float] | None = None
     blind_discharge_w_max: float = 0.0
@@ -167,6 +171,8 @@ class Slot(Row, frozen=True, kw_only=True):
 
     name: str
     days: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+    months: tuple[int, ...] = ()
+    holidays: HolidayRule = "as-weekday"
     begin: str
     end: str
     setpoint_w: float | None = None

@@ -57,7 +57,7 @@ def schedule(client: Any, plan: Path | None, clear: bool, days: int) -> None:
         zone = ZoneInfo(site["site"].get("timezone") or "UTC")
         rows = site.get("schedule") or []
         now_s = int(time.time())
-        for span in calendar.spans(rows, zone, now_s, now_s + days * 86_400):
+        for span in calendar.spans(rows, zone, now_s, now_s + days * 86_400, calendar.holidays_of(rows, site["site"])):
             slot = rows[span.slot]
             said = {key: slot[key] for key in (*calendar.FIELDS, "forced") if slot.get(key) not in (None, False)}
             begin, end = (datetime.fromtimestamp(t_s, zone) for t_s in (span.start_utc_s, span.end_utc_s))

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import zmq
 
+from tidegate.config import calendar
 from tidegate.ext.abi import shared
 from tidegate.runtime import recording
 from tidegate.runtime.api import messages
@@ -569,12 +570,14 @@ def site_policies(describe: dict[str, Any]) -> dict[str, float | None]:
 def planner_of(describe: dict[str, Any], memory: shared.Shared, state: Path) -> Planner:
     """What keeps the core's plan for this site."""
     control = describe.get("control") or {}
-    zone = ZoneInfo(str((describe.get("site") or {}).get("timezone") or "UTC"))
+    site = describe.get("site") or {}
+    zone = ZoneInfo(str(site.get("timezone") or "UTC"))
     kind = control.get("demand_billing")
-    billing = (
-        Billing(state / "billing.json", str(kind), zone, float(control.get("demand_paid_w") or 0.0)) if kind else None
-    )
-    return Planner(memory, list(describe.get("schedule") or ()), zone, billing)
+    paid_w = float(control.get("demand_paid_w") or 0.0)
+    peaks, of = int(control.get("demand_peaks") or 1), control.get("demand_peaks_of")
+    billing = Billing(state / "billing.json", str(kind), zone, paid_w, peaks=peaks, of=of) if kind else None
+    schedule = list(describe.get("schedule") or ())
+    return Planner(memory, schedule, zone, billing, calendar.holidays_of(schedule, site))
 
 
 def _limit(value: Any) -> float:

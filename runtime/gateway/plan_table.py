@@ -37,58 +37,98 @@ class Memory(Protocol):
 
 
 class Billing:
-    """Highest demand window of the running billing period, kept in a file over restarts.
+    """What the running billing period has paid for already, kept in a file over restarts.
 
-    The number of the period is that of its month or year. A file that cannot be read counts as none: less is then taken
-    for paid, so more is shaved.
+    kind  : "month" or "year", by the site's clock.
+    peaks : the bill is the mean of so many highest peaks of the period; of : what each is the highest window of, "day"
+            or "month"; None = the period itself, so that its one highest window is the bill.
+    A window below the `peaks`-th highest of the other days costs nothing, so no more than that is shaved. A file that
+    cannot be read counts as none: less is then taken for paid, so more is shaved.
     """
 
-    def __init__(self, path: Path, kind: str, zone: ZoneInfo, start_w: float) -> None:
+    def __init__(
+        self, path: Path, kind: str, zone: ZoneInfo, start_w: float, *, peaks: int = 1, of: str | None = None
+    ) -> None:
         self.path, self.kind, self.zone = path, kind, zone
-        self.number, self.end_utc_s = 0, 0
-        self.paid_w = 0.0
-        self._kept: dict[str, Any] = {}
+        self.peaks, self.of = peaks, of or kind
+        self.number, self.end_utc_s = 0, 0  # of the running day, month or year that a peak is of
+        self.highest_w: list[float] = []  # of the others that have ended in this period, falling
+        self._own_w = 0.0
+        self._period = 0
         self._start_w = start_w
+        self._kept: dict[str, Any] = {}
         self.problem = ""
         with contextlib.suppress(FileNotFoundError):
             try:
                 kept = json.loads(path.read_text())
-                if isinstance(kept, dict) and math.isfinite(float(kept["paid_w"])) and kept.get("kind") == kind:
-                    self._kept = kept
+                if isinstance(kept, dict) and kept.get("kind") == kind and kept.get("of", kind) == self.of:
+                    others = [float(one) for one in kept.get("highest_w", [])]
+                    if not all(map(math.isfinite, [float(kept["paid_w"]), *others])):
+                        raise ValueError("a power that is no number")
+                    self._kept = {"period": kept["number"], **kept, "highest_w": others}
                     self._start_w = 0.0
             except (OSError, ValueError, KeyError, TypeError) as why:
                 self.problem = f"{path}: {why}"
+
+    @property
+    def paid_w(self) -> float:
+        """Mean import of a window up to which the running day, month or year costs nothing more, W."""
+        free_w = self.highest_w[self.peaks - 1] if len(self.highest_w) >= self.peaks else 0.0
+        return max(self._own_w, free_w)
+
+    @property
+    def billed_w(self) -> float:
+        """The mean of the highest peaks so far, W: what the bill is at if nothing higher comes."""
+        highest = sorted([*self.highest_w, self._own_w], reverse=True)[: self.peaks]
+        return sum(highest) / len(highest)
 
     def turn(self, utc_s: int) -> None:
         """Let the period of this second be the running one."""
         if self.number and utc_s < self.end_utc_s:
             return
-        self.number, _, self.end_utc_s = calendar.billing_period(self.kind, self.zone, utc_s)
-        self.paid_w = float(self._kept["paid_w"]) if self._kept.get("number") == self.number else self._start_w
+        period = calendar.billing_period(self.kind, self.zone, utc_s)[0]
+        number, _, self.end_utc_s = calendar.billing_period(self.of, self.zone, utc_s)
+        if self._kept:
+            self._period, self.number = self._kept["period"], self._kept["number"]
+            self.highest_w, self._own_w = self._kept["highest_w"], float(self._kept["paid_w"])
+            self._kept = {}
+        if period != self._period:
+            self.highest_w, self._own_w = [], self._start_w
+        elif number != self.number:
+            self.highest_w = sorted([*self.highest_w, self._own_w], reverse=True)[: self.peaks]
+            self._own_w = 0.0
+        self._period, self.number = period, number
         self._start_w = 0.0  # what the site file knows was paid for in the period of the first start
 
     def paid(self, peak_w: float) -> None:
         """Keep a higher window. Raises OSError when the disk refuses."""
         if not peak_w > self.paid_w:
             return
-        self.paid_w = peak_w
-        self._kept = {"kind": self.kind, "number": self.number, "paid_w": peak_w}
-        replace(self.path, json.dumps(self._kept).encode())
+        self._own_w = peak_w
+        kept = {"kind": self.kind, "of": self.of, "period": self._period, "number": self.number}
+        replace(self.path, json.dumps({**kept, "paid_w": peak_w, "highest_w": self.highest_w}).encode())
 
 
 class Planner:
     """Keeps the core's plan as calendar, client and billing want it.
 
     schedule : the slots of the site file. zone : the site's. billing : None where the ratchet has no period.
+    is_holiday : the public holidays of the site.
     """
 
     def __init__(
-        self, memory: Memory, schedule: list[Mapping[str, Any]], zone: ZoneInfo, billing: Billing | None = None
+        self,
+        memory: Memory,
+        schedule: list[Mapping[str, Any]],
+        zone: ZoneInfo,
+        billing: Billing | None = None,
+        is_holiday: calendar.IsHoliday = calendar.no_holiday,
     ) -> None:
         self.memory = memory
         self.schedule = schedule
         self.zone = zone
         self.billing = billing
+        self.is_holiday = is_holiday
         self.client: list[Planned] = []
         self.names: dict[int, str] = {}
         self._due_ns = 0
@@ -161,9 +201,8 @@ class Planner:
                 rows.append(PlanRow(max(1, start_ns), end_ns, source, number, forced, values))
                 names[number] = name
 
-        for span in (
-            calendar.spans(self.schedule, self.zone, utc_s, utc_s + AHEAD_S)[:ROWS_EACH] if self.schedule else ()
-        ):
+        spans = calendar.spans(self.schedule, self.zone, utc_s, utc_s + AHEAD_S, self.is_holiday)
+        for span in spans[:ROWS_EACH]:
             slot = self.schedule[span.slot]
             values = {key: float(slot[key]) for key in calendar.FIELDS if slot.get(key) is not None}
             add(span.start_utc_s, span.end_utc_s, CALENDAR, span.number, bool(slot.get("forced")), values, slot["name"])

@@ -88,15 +88,110 @@ def test_slots_that_touch_on_the_wall_clock_touch_in_time_all_year(cut, zone):
 
 def test_overlaps_and_gaps_are_found_over_the_weeks_end():
     rows = [slot("22:00", "06:00", ("sun",)), slot("05:00", "07:00", ("mon",))]
-    assert calendar.overlaps(rows) == [(0, 1, 5 * 60)]
-    assert calendar.gaps([slot("00:00", "24:00", calendar.DAYS[1:])]) == [(0, 24 * 60)]
-    assert calendar.shown(24 * 60 + 450) == "tue 07:30"
+    assert calendar.overlaps(rows) == [(0, 1, calendar.When(0, 5 * 60))]
+    whole_monday = (calendar.When(0, 0), calendar.When(0, 24 * 60))
+    assert calendar.gaps([slot("00:00", "24:00", calendar.DAYS[1:])]) == [whole_monday]
+    assert str(calendar.When(1, 450)) == "tue 07:30"
+    assert str(calendar.When(6, 0, 12, True)) == "sun 00:00 in Dec on a public holiday"
+
+
+def season(begin, end, months, holidays="as-weekday", days=calendar.DAYS):
+    return {**slot(begin, end, days), "months": months, "holidays": holidays}
+
+
+def test_a_slot_holds_in_its_months_only_and_a_night_belongs_to_the_month_in_which_it_begins():
+    winter = [season("22:00", "06:00", (11, 12, 1, 2))]
+    year = calendar.spans(winter, BERLIN, at("2026-01-01T12:00+01:00"), at("2027-01-01T00:00+01:00"))
+    assert {datetime.fromtimestamp(one.start_utc_s, BERLIN).month for one in year} == {1, 2, 11, 12}
+    last = max(one.end_utc_s for one in year if datetime.fromtimestamp(one.start_utc_s, BERLIN).month == 2)
+    assert last == at("2026-03-01T06:00+01:00")
+
+
+@pytest.mark.parametrize(
+    ("rule", "held"),
+    [("as-weekday", ["05-14"]), ("never", []), ("also", ["05-14", "05-25"]), ("only", ["05-14", "05-25"])],
+)
+def test_a_public_holiday_is_to_a_slot_what_it_says(rule, held):
+    """Ascension Day, a Thursday, and Whit Monday of 2026; the slot names Thursdays."""
+    pytest.importorskip("holidays")
+    rows = [season("08:00", "20:00", (5,), rule, ("thu",))]
+    found = calendar.spans(
+        rows,
+        BERLIN,
+        at("2026-05-13T00:00+02:00"),
+        at("2026-05-27T00:00+02:00"),
+        calendar.public_holidays("DE"),
+    )
+    days = [f"{datetime.fromtimestamp(one.start_utc_s, BERLIN):%m-%d}" for one in found]
+    ordinary = [] if rule == "only" else ["05-21"]
+    assert sorted(days) == sorted([*held, *ordinary])
+
+
+def test_holidays_of_a_region_are_its_own_and_an_unknown_place_is_refused():
+    pytest.importorskip("holidays")
+    epiphany = date(2026, 1, 6)
+    assert calendar.public_holidays("DE", "BY")(epiphany) and not calendar.public_holidays("DE", "HH")(epiphany)
+    with pytest.raises(ValueError, match="QQ"):
+        calendar.public_holidays("QQ")
+
+
+def test_slots_of_other_months_do_not_overlap_and_a_month_that_nobody_holds_is_a_gap():
+    summer, winter = season("00:00", "24:00", (4, 5, 6, 7, 8, 9)), season("00:00", "24:00", (10, 11, 12, 1, 2))
+    assert calendar.overlaps([summer, winter]) == []
+    assert {begin.month for begin, _ in calendar.gaps([summer, winter])} == {3}
+    night = season("20:00", "04:00", (3,))
+    ((_, _, when),) = calendar.overlaps([summer, night])
+    assert (when.month, when.minute) == (4, 0)  # the last night of March reaches into April
+
+
+def test_a_holiday_slot_overlaps_one_that_takes_holidays_for_weekdays():
+    work, rest = slot("08:00", "20:00"), season("10:00", "12:00", calendar.MONTHS, "only")
+    ((_, _, when),) = calendar.overlaps([work, rest])
+    assert when.holiday and when.minute == 600
+    assert calendar.overlaps([season("08:00", "20:00", (), "never"), rest]) == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_what_the_check_says_of_overlaps_is_what_the_calendar_does(data):
+    """A year of spans laid over each other, against the check by kinds of day."""
+    minute = st.integers(0, 47).map(lambda half: 30 * half)
+    rows = []
+    for _ in range(data.draw(st.integers(2, 4))):
+        begin, end = data.draw(minute), data.draw(minute)
+        months = data.draw(st.sets(st.integers(1, 12), max_size=4))
+        days = data.draw(st.sets(st.sampled_from(calendar.DAYS), min_size=1))
+        rule = data.draw(st.sampled_from(calendar.HOLIDAYS))
+        if begin != end:
+            rows.append(season(text_of(begin), text_of(end), tuple(months), rule, tuple(days)))
+    # Over fifteen years every kind of day that the check thinks of has come, with one day in three a holiday.
+    is_holiday = lambda day: day.toordinal() * 7 % 3 == 0  # noqa: E731
+    found = calendar.spans(rows, UTC_ZONE, at("2026-01-01T00:00+00:00"), at("2041-01-01T00:00+00:00"), is_holiday)
+    met, open_spans = set(), []
+    for span in found:
+        open_spans = [one for one in open_spans if one.end_utc_s > span.start_utc_s]
+        met |= {tuple(sorted((one.slot, span.slot))) for one in open_spans if one.slot != span.slot}
+        open_spans.append(span)
+    assert met <= {(a, b) for a, b, _ in calendar.overlaps(rows)}
 
 
 @pytest.mark.parametrize("text", ["7:00", "24:01", "12:60", "noon", "12-30", ""])
 def test_what_is_no_time_of_day_is_refused(text):
     with pytest.raises(ValueError, match="expected"):
         calendar.minutes(text)
+
+
+@pytest.mark.parametrize(
+    ("zone", "window_s", "shift_s"),
+    [
+        ("Asia/Kolkata", 3600, 1800),
+        ("Asia/Kathmandu", 1800, 900),
+        ("Asia/Kathmandu", 3600, 2700),
+        ("Europe/Berlin", 3600, 0),
+    ],
+)
+def test_windows_of_the_local_clock_lie_off_those_of_utc_where_the_zone_does(zone, window_s, shift_s):
+    assert calendar.window_shift_s(ZoneInfo(zone), window_s, at("2026-07-01T00:00+00:00")) == shift_s
 
 
 def test_a_billing_period_begins_and_ends_by_the_sites_clock():

@@ -1,6 +1,10 @@
 """What lies in the core's plan: calendar and client by one clock, renewed, left behind; what a period has paid for."""
 
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
 
 from tidegate.ext.abi.shared import PLAN_ROWS_MAX, Shared
 from tidegate.runtime.gateway.command_handler import Planned
@@ -108,3 +112,92 @@ def test_the_core_is_told_the_period_and_the_highest_window_is_kept(tmp_path):
     plans.step([], 39e3, 7 * S, (NOON + 2) * S)
     assert memory.plan().paid_w == 39e3
     assert Billing(tmp_path / "billing.json", "month", BERLIN, 0.0)._kept["paid_w"] == 39e3
+
+
+def day(text):
+    return int(datetime.fromisoformat(text).timestamp())
+
+
+def after(path, peaks_kw, *, count, of="day", kind="month", first="2026-11-01T12:00+01:00", step_days=1):
+    """A billing that has seen one peak a day (or month), asked on the day behind the last."""
+    billing = Billing(path, kind, BERLIN, 0.0, peaks=count, of=of)
+    at = datetime.fromisoformat(first)
+    for peak_kw in peaks_kw:
+        billing.turn(int(at.timestamp()))
+        billing.paid(peak_kw * 1e3)
+        at += timedelta(days=step_days)
+    billing.turn(int(at.timestamp()))
+    return billing
+
+
+@pytest.mark.parametrize(
+    ("peaks_kw", "count", "free_kw", "billed_kw"),
+    [
+        ((40, 50, 30), 3, 30, 40),  # today may reach the third highest for nothing
+        ((40, 50), 3, 0, 30),  # a third day with any peak at all raises the mean
+        ((40, 50, 30, 45, 20), 3, 40, 45),
+        ((40, 50), 1, 50, 50),
+    ],
+)
+def test_a_mean_of_the_highest_days_leaves_what_costs_nothing_unshaved(tmp_path, peaks_kw, count, free_kw, billed_kw):
+    billing = after(tmp_path / "billing.json", peaks_kw, count=count)
+    assert billing.paid_w == free_kw * 1e3
+    assert billing.billed_w == pytest.approx(billed_kw * 1e3)
+
+
+def test_shaving_to_what_is_paid_never_raises_the_bill_and_a_watt_less_would_be_for_nothing(tmp_path):
+    """Against the definition: the mean of the n highest of all days, for random months."""
+    random = np.random.default_rng(5)
+    for trial in range(200):
+        count = int(random.integers(1, 6))
+        days_kw = random.integers(10, 90, int(random.integers(0, 20))).astype(float)
+        billing = after(tmp_path / f"{trial}.json", days_kw, count=count)
+
+        def bill(today_kw, days_kw=days_kw, count=count):
+            highest = np.sort([*days_kw, today_kw])[::-1][:count]
+            return highest.sum() / count  # missing days count nothing
+
+        free_kw = billing.paid_w / 1e3
+        assert bill(free_kw) == pytest.approx(bill(0.0))
+        assert bill(free_kw + 1.0) > bill(0.0)
+
+
+def test_peaks_of_days_survive_a_restart_and_end_with_their_month(tmp_path):
+    path = tmp_path / "billing.json"
+    after(path, (40, 50, 30, 20), count=3)
+    again = Billing(path, "month", BERLIN, 0.0, peaks=3, of="day")
+    again.turn(day("2026-11-05T12:00+01:00"))
+    assert again.paid_w == 30e3
+    again.turn(day("2026-12-01T00:00+01:00"))
+    assert again.paid_w == 0.0 and again.billed_w == 0.0
+
+
+def test_the_mean_of_twelve_months_takes_each_month_for_itself(tmp_path):
+    billing = after(
+        tmp_path / "billing.json",
+        (40, 50),
+        count=12,
+        of="month",
+        kind="year",
+        first="2026-01-15T12:00+01:00",
+        step_days=31,
+    )
+    assert billing.paid_w == 0.0 and billing.number == 202603
+    billing.paid(20e3)
+    assert billing.paid_w == 20e3
+
+
+def test_a_file_of_another_tariff_is_not_taken_for_this_one(tmp_path):
+    path = tmp_path / "billing.json"
+    after(path, (40, 50, 30), count=3)
+    monthly = Billing(path, "month", BERLIN, 0.0)
+    monthly.turn(day("2026-11-04T12:00+01:00"))
+    assert monthly.paid_w == 0.0
+
+
+def test_a_file_of_the_release_before_is_read(tmp_path):
+    path = tmp_path / "billing.json"
+    path.write_text('{"kind": "month", "number": 202611, "paid_w": 41000.0}')
+    billing = Billing(path, "month", BERLIN, 0.0)
+    billing.turn(day("2026-11-04T12:00+01:00"))
+    assert billing.paid_w == 41e3
