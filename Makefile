@@ -21,7 +21,9 @@ test: lint
 #: make bench     figures beside their peers, in one run, as tables and JSON in build/bench
 bench: build
 	@mkdir -p build/bench
-	@for script in tests/bench/bench_*.py; do echo "== $$script"; $(PY) $$script --out build/bench || exit 1; done
+	@failed=; for script in tests/bench/bench_*.py; do \
+	    echo "== $$script"; $(PY) $$script --out build/bench || failed="$$failed $$script"; \
+	done; [ -z "$$failed" ] || { echo "bench: a figure was missed or a bench broke off:$$failed" >&2; exit 1; }
 
 #: make world     faults against the whole site in virtual time: -O0 and -O2 agree, answer times, 10^8 cycles (CYCLES=1e9)
 world: build

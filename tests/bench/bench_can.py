@@ -1,6 +1,6 @@
 """What does a CAN frame cost, from the descriptor to its values, beside python-can and cantools in the same run?
 
-Run: make bench, or python tests/bench/bench_can.py [--rounds N] [--interface vcan0] [--out DIR]
+Run: make bench, or python tests/bench/bench_can.py [--rounds N] [--interface vcan0] [--out DIR] [--smoke]
 Frames: four messages of the foxBMS database, random payloads, the same bytes for both. Without SocketCAN they come
 through an AF_UNIX SOCK_SEQPACKET pair that both read in turns, python-can with its own SocketCAN bus class; kernel
 stamps are on. With --interface both read that real interface. First every value is compared, then timed, the two
@@ -8,7 +8,6 @@ peers taking turns chunk by chunk. `floor` is recvmmsg alone. Only the ratios wi
 """
 
 import argparse
-import json
 import os
 import random
 import socket
@@ -22,6 +21,7 @@ from typing import Any
 
 import can
 import cantools
+import harness
 from can.interfaces.socketcan.socketcan import SocketcanBus
 
 from tidegate.ext.abi import program as ext_program
@@ -112,7 +112,7 @@ def compare(database: Any, bus: Bus, places: dict[int, tuple[int, list[str]]], l
     return compared
 
 
-def cyclic(seconds: float) -> dict[str, Any]:
+def cyclic(seconds: float, given: harness.Conditions) -> dict[str, Any]:
     """How far from its grid does a cyclic frame leave the running loop? By the kernel's stamps at the far end.
 
     f_BmsStateRequest of foxBMS: every 100 ms, and the BMS opens its contactors when it comes 5 ms early or late. Here
@@ -132,7 +132,8 @@ def cyclic(seconds: float) -> dict[str, Any]:
     core.set_can_fd(0, near.fileno())
 
     def body() -> None:
-        realtime.set_fifo(80)
+        error = realtime.set_fifo(80)
+        given.peer("loop that sends", f"ordinary priority (FIFO: {os.strerror(error)})" if error else "SCHED_FIFO 80")
         core.run(0.1)
 
     thread = threading.Thread(target=body)
@@ -166,12 +167,23 @@ def cyclic(seconds: float) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = harness.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=400, help=f"chunks of {CHUNK} frames for each peer")
     parser.add_argument("--seconds", type=float, default=10.0, help="of cyclic transmission by the loop")
     parser.add_argument("--interface", default=None, help="a real CAN interface instead of a socket pair")
-    parser.add_argument("--out", type=Path, default=None, help="folder for can.json")
     args = parser.parse_args()
+    if args.smoke:
+        args.rounds, args.seconds = 20, 0.5
+    with harness.conditions(args) as given:
+        result = measure(args, given)
+    harness.write(args, "can", result, given)
+    return 0
+
+
+def measure(args: argparse.Namespace, given: harness.Conditions) -> dict[str, Any]:
+    """Compare, then time both peers and the cyclic frames; print the figures and return them."""
+    for peer in ("recvmmsg + table", "python-can + cantools"):
+        given.peer(peer, "one thread of this process in turns, ordinary priority, no locked memory")
     database: Any = cantools.database.load_file(DBC)
     rows, places = rows_of(database)
     generator = random.Random(1)
@@ -220,7 +232,7 @@ def main() -> int:
         memory_ns.append((time.perf_counter_ns() - start) / CHUNK)
     idle = Bus(rows, [{"id": 0x210, "data": b"\x01", "period_ns": 10**15}])
     idle.send_due(1)
-    cycles = 5_000_000
+    cycles = 50_000 if args.smoke else 5_000_000
     start = time.perf_counter_ns()
     idle.spin(cycles, 2)
     idle_ns = (time.perf_counter_ns() - start) / cycles
@@ -238,7 +250,7 @@ def main() -> int:
         "idle_virtual_bus_ns_per_cycle": round(idle_ns, 2),
         "core_share_of_a_full_1_mbit_bus": round(ours * FULL_BUS / 1e9, 5),
     }
-    result["cyclic"] = cyclic(args.seconds)
+    result["cyclic"] = cyclic(args.seconds, given)
     print(f"CAN through a {result['path']}: {compared} values equal to cantools, then {args.rounds} chunks each")
     print(f"  recvmmsg + table              {ours:9.0f} ns a frame")
     print(f"  python-can + cantools         {peers:9.0f} ns a frame: {result['ratio']} x (asked: at least 10)")
@@ -253,10 +265,7 @@ def main() -> int:
             f"    {name.replace('_', ' '):14} {row['frames']:5} frames   p50 {row['off_grid_us_p50']} us"
             f"   p99 {row['off_grid_us_p99']} us   max {row['off_grid_us_max']} us"
         )
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "can.json").write_text(json.dumps(result, indent=1) + "\n")
-    return 0
+    return result
 
 
 if __name__ == "__main__":

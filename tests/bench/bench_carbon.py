@@ -1,5 +1,6 @@
-"""How fast the carbon sidecar books, reports and verifies: `python tests/bench/bench_carbon.py [quarters]`.
+"""How fast the carbon sidecar books, reports and verifies.
 
+Run: make bench, or python tests/bench/bench_carbon.py [--quarters N] [--seconds S] [--out DIR] [--smoke]
 A year of one site with 12 nodes and 200 jobs a day; a day of meter records at one a second into SQLite. One process, no
 threads of ours.
 """
@@ -13,8 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import harness
 import msgpack
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.runtime.conftest import FakeCore
 from tidegate.runtime.api.blocking_client import Client
 from tidegate.runtime.api.connection import unpack
 from tidegate.runtime.carbon.engine.account import Accountant
@@ -30,9 +34,6 @@ from tidegate.runtime.carbon.sidecar.service import Sidecar, catch_up
 from tidegate.runtime.gateway.app import Gateway
 from tidegate.runtime.state.device_key import DeviceKey
 from tidegate.runtime.state.journal import Journal, Record
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "runtime" / "carbon" / "engine"))
-from conftest import FakeCore
 
 YEAR = 1_704_067_200  # 2024-01-01
 LOADS = [f"rack{i}" for i in range(8)]
@@ -94,7 +95,7 @@ def year(folder: Path, quarters: int) -> None:
             ledger.append(pending)
             sign(ledger, key, "year")
             pending = []
-    said("book a year", clock.read(), "at most 60 s")
+    report("book a year", clock.read(), "at most 60 s")
     clock = Clock()
     works = []
     for number in range(quarters // 96 * 200):
@@ -104,17 +105,17 @@ def year(folder: Path, quarters: int) -> None:
                           8, rng.randrange(10**9), None, {"job": 1000, "gpu_hour": 8000}, f"{number}"))  # fmt: skip
     aside = [f"log, line {number}: job x lasts 0 s; it is not counted" for number in range(1000)]
     days = settle(ledger, works, aside, YEAR, YEAR + quarters * 900)
-    said(f"settle {len(works):,} jobs of {days} days", clock.read(), "")
+    report(f"settle {len(works):,} jobs of {days} days", clock.read(), "")
     count = len(works)
     works.clear()
     clock = Clock()
     damages = verify(ledger)
-    said("verify it", f"{clock.read()}, {len(damages)} damaged", "at most 10 s")
+    report("verify it", f"{clock.read()}, {len(damages)} damaged", "at most 10 s")
     clock = Clock()
     write(ledger, YEAR, YEAR + 366 * 86_400, folder / "report")
-    said("annual report (JSON, CSV, HTML, PDF)", clock.read(), "at most 10 s")
-    said(f"memory at most, with {count:,} jobs", f"{rss_mib():.0f} MiB", "under 200 MiB")
-    said("ledger on the disk", f"{(folder / 'year.db').stat().st_size / 2**20:.0f} MiB", "")
+    report("annual report (JSON, CSV, HTML, PDF)", clock.read(), "at most 10 s")
+    report(f"memory at most, with {count:,} jobs", f"{rss_mib():.0f} MiB", "under 200 MiB")
+    report("ledger on the disk", f"{(folder / 'year.db').stat().st_size / 2**20:.0f} MiB", "")
 
 
 class Packed:
@@ -149,7 +150,7 @@ def day(folder: Path, seconds: int = 86_400) -> None:
     catch_up(sidecar, packed)
     sidecar.commit()
     wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
-    said("ingest", f"{seconds / wall:,.0f} records/s ({seconds / cpu:,.0f} a processor second)", "at least 20,000")
+    report("ingest", f"{seconds / wall:,.0f} records/s ({seconds / cpu:,.0f} a processor second)", "at least 20,000")
 
 
 def day_over_the_gateway(folder: Path, seconds: int = 86_400) -> None:
@@ -182,15 +183,33 @@ def day_over_the_gateway(folder: Path, seconds: int = 86_400) -> None:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     assert taken == seconds, taken
-    said("a day away, caught up over the gateway", f"{wall:.1f} s ({cpu:.1f} s processor)", "under 60 s")
+    report("a day away, caught up over the gateway", f"{wall:.1f} s ({cpu:.1f} s processor)", "under 60 s")
 
 
-def said(what: str, value: str, asked: str) -> None:
+FIGURES: list[dict[str, str]] = []
+
+
+def report(what: str, value: str, asked: str) -> None:
+    """Print one figure beside the one asked for, and keep it for --out."""
+    FIGURES.append({"figure": what, "measured": value, "asked": asked})
     print(f"{what:40} {value:44} {asked}", flush=True)
 
 
+def main() -> int:
+    parser = harness.parser(__doc__)
+    parser.add_argument("--quarters", type=int, default=35_040, help="quarter hours that are booked; a year has 35,040")
+    parser.add_argument("--seconds", type=int, default=86_400, help="of meter records, one a second")
+    args = parser.parse_args()
+    if args.smoke:
+        args.quarters, args.seconds = 192, 3_600
+    with harness.conditions(args) as given, tempfile.TemporaryDirectory() as name:
+        given.peer("sidecar and gateway", "ordinary priority, one process each")
+        year(Path(name), args.quarters)
+        day(Path(name), args.seconds)
+        day_over_the_gateway(Path(name), args.seconds)
+    harness.write(args, "carbon", FIGURES, given)
+    return 0
+
+
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as name:
-        year(Path(name), int(sys.argv[1]) if len(sys.argv) > 1 else 35_040)
-        day(Path(name))
-        day_over_the_gateway(Path(name))
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """How well does the control hold its limits behind real delays, beside what physics allows and a filter-based peer?
 
-Run: make bench, or python tests/bench/bench_control.py [--only NAME] [--out DIR] [--plots DIR]
+Run: make bench, or python tests/bench/bench_control.py [--only NAME] [--out DIR] [--plots DIR] [--smoke]
 The plant is a first-order power converter, a meter that refreshes and may lag, and a bus that takes its time; the
 compiled estimation and control are stepped cycle by cycle. `floor` is the same plant under an oracle that reads the
 load's true power off the meter's samples and needs no estimate. The peer is written from its description: the power
@@ -9,9 +9,7 @@ held against the readings and setpoints that its own test publishes.
 Each figure is printed beside the one asked for; the exit code is 1 when one is missed.
 """
 
-import argparse
 import csv
-import json
 import math
 import random
 import sys
@@ -21,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import harness
 import numpy as np
 
 from tidegate.ext.control.corridor import Control
@@ -616,6 +615,7 @@ CASES: dict[str, Callable[[], tuple[list[Row], dict[str, Any]]]] = {
     "cost": case_cost,
     "idle": case_idle,
 }
+QUICK = ("peer", "units", "cost")  # what a smoke run takes of them
 
 
 # ---------------------------------------------------------------- plots
@@ -670,23 +670,22 @@ def plots(curves: dict[str, Any], folder: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = harness.parser(__doc__)
     parser.add_argument("--only", choices=sorted(CASES), action="append")
-    parser.add_argument("--out", type=Path)
     parser.add_argument("--plots", type=Path)
     arguments = parser.parse_args()
-    rows, curves = [], {}
-    for name in arguments.only or CASES:
-        start = time.perf_counter()
-        found, curves[name] = CASES[name]()
-        rows += found
-        print(f"     ({name}: {time.perf_counter() - start:.1f} s)")
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "control.json").write_text(json.dumps(rows, indent=1))
+    rows: list[Row] = []
+    curves: dict[str, Any] = {}
+    with harness.conditions(arguments) as given:
+        for name in arguments.only or (QUICK if arguments.smoke else CASES):
+            start = time.perf_counter()
+            found, curves[name] = CASES[name]()
+            rows += found
+            print(f"     ({name}: {time.perf_counter() - start:.1f} s)")
+    harness.write(arguments, "control", rows, given)
     if arguments.plots:
         plots(curves, arguments.plots)
-    return 0 if all(row["good"] for row in rows) else 1
+    return 0 if arguments.smoke or all(row["good"] for row in rows) else 1
 
 
 if __name__ == "__main__":

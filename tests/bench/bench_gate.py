@@ -1,11 +1,10 @@
 """What one unit's safety costs a cycle: way in, diagnosis of all rows, envelope, gate.
 
-Run: make bench, or python tests/bench/bench_gate.py [--count N] [--out DIR]
+Run: make bench, or python tests/bench/bench_gate.py [--count N] [--out DIR] [--smoke]
 One unit with every signal that a map can have and the shipped fault table, armed and discharging; and the same with a
 derating active, when the gate walks its rows.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -13,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import harness
 
 from tests.ext.safety.fault_rig import Rig, running
 
@@ -34,20 +35,21 @@ def measure(rig: Rig, count: int) -> dict[str, float]:
     return {"diagnose_ns": diagnosis, "gate_ns": gate, "sum_ns": round(diagnosis + gate, 1)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+def main() -> int:
+    parser = harness.parser(__doc__)
     parser.add_argument("--count", type=int, default=300_000)
-    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    count = 1000 if args.smoke else args.count
     quiet = running()
     warned = running()
     warned.set(warning=1.0)
     warned.cycle()
-    found = {"quiet": measure(quiet, args.count), "derated": measure(warned, args.count)}
-    print(json.dumps(found, indent=1))
-    if args.out:
-        (args.out / "gate.json").write_text(json.dumps(found, indent=1) + "\n")
+    with harness.conditions(args) as given:
+        found = {"quiet": measure(quiet, count), "derated": measure(warned, count)}
+        print(json.dumps(found, indent=1))
+    harness.write(args, "gate", found, given)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,15 +1,18 @@
 """What the gateway does to itself and to the loop: every figure that docs/api.md names.
 
-    python tests/bench/bench_gateway.py latency      command to setpoint in the image, over ipc
-    python tests/bench/bench_gateway.py fuzz [N]     command decoder against N random and mutated messages (10^7)
-    python tests/bench/bench_gateway.py stream       1 kHz snapshots to 4 subscribers
-    python tests/bench/bench_gateway.py footprint    resident memory and CPU of the gateway at 10 Hz
-    python tests/bench/bench_gateway.py hostile [S]  floods, half-open connections, slow subscribers
+    python tests/bench/bench_gateway.py latency                command to setpoint in the image, over ipc
+    python tests/bench/bench_gateway.py fuzz [--count N]       decoder against random and mutated messages (10^7)
+    python tests/bench/bench_gateway.py stream                 1 kHz snapshots to 4 subscribers
+    python tests/bench/bench_gateway.py footprint              resident memory and CPU of the gateway at 10 Hz
+    python tests/bench/bench_gateway.py hostile [--seconds S]  floods, half-open connections, slow subscribers
+    [--out DIR] [--smoke]
 
-All but fuzz run the real processes over the simulated demo site, in folders of their own. One JSON object a figure.
+Several may be named; without a name all but fuzz, as in make bench. All but fuzz run the real processes over the
+simulated demo site, in folders of their own. One JSON object a figure.
 """
 
 import contextlib
+import inspect
 import json
 import os
 import random
@@ -20,10 +23,12 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import harness
 import msgpack
 import zmq
 
@@ -34,11 +39,17 @@ from tidegate.runtime.api.blocking_client import ClientError
 from tidegate.runtime.supervisor.supervisor import Supervisor
 
 ATTACK = str(Path(__file__).with_name("attack.py"))
+ARM_S = 30.0  # a full run waits so long for the cabinet to be armed
 DEMO = Path(str(files("tidegate.config").joinpath("demo/site.toml")))
 
 
-def say(name: str, **figures: Any) -> None:
-    print(json.dumps({"figure": name, **figures}), flush=True)
+FIGURES: list[dict[str, Any]] = []
+
+
+def report(name: str, **figures: Any) -> None:
+    """Print one figure, and keep it for --out."""
+    FIGURES.append({"figure": name, **figures})
+    print(json.dumps(FIGURES[-1]), flush=True)
 
 
 def percentile(values: list[float], percent: float) -> float:
@@ -63,7 +74,7 @@ def running(**changes: Any) -> Any:
         with Supervisor(site, runtime=root / "run", state=root / "state", sidecar=False, out=lambda line: None) as one:
             with one.client() as client:
                 client.timeout_s = 20
-                until = time.monotonic() + 30
+                until = time.monotonic() + ARM_S
                 while client.why()["mode"] not in ("run", "derated") and time.monotonic() < until:
                     time.sleep(0.1)
             yield one
@@ -113,7 +124,7 @@ def latency(count: int = 1000) -> None:
                 time.sleep(0.021)
         period_ms = site.site.site.period_us / 1000
         over = [one - period_ms for one in times]
-        say(
+        report(
             "command to setpoint in the image, ms above one cycle",
             p50=round(statistics.median(over), 3), p99=round(percentile(over, 99), 3), max=round(max(over), 3),
             answer_p50=round(statistics.median(answers), 3), count=count, asked={"p50": 2, "p99": 5},
@@ -189,11 +200,12 @@ def fuzz(count: int = 10_000_000, seed: int = 1) -> None:
             refused += 1
         except BaseException as why:
             findings += 1
-            say("finding", data=data.hex(), why=repr(why))
+            report("finding", data=data.hex(), why=repr(why))
             if isinstance(why, KeyboardInterrupt):
                 break
-    say("fuzz of the command decoder", messages=count, seed=seed, findings=findings, accepted=accepted, refused=refused,
-        seconds=round(time.monotonic() - began), asked={"messages": 10_000_000, "findings": 0})  # fmt: skip
+    report("fuzz of the command decoder", messages=count, seed=seed, findings=findings, accepted=accepted,
+        refused=refused, seconds=round(time.monotonic() - began),
+        asked={"messages": 10_000_000, "findings": 0})  # fmt: skip
 
 
 # ---- stream ----
@@ -209,7 +221,7 @@ def stream(seconds: float = 20.0, hz: float = 1000.0, subscribers: int = 4) -> N
         others = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(subscribers)]
         told = [json.loads(other.communicate()[0]) for other in others]
         after = client.health()["gateway"]
-        say(
+        report(
             "snapshots at 1 kHz to 4 subscribers on ipc",
             hz=hz, seconds=seconds, got=[one["got"] for one in told], lost=[one["lost"] for one in told],
             dropped_at_gateway=after["snapshots_dropped"] - before["snapshots_dropped"],
@@ -226,7 +238,7 @@ def footprint(seconds: float = 30.0) -> None:
         cpu, began = cpu_s(pid), time.monotonic()
         while time.monotonic() - began < seconds:
             heard.receive(0.5)
-        say(
+        report(
             "gateway at 10 Hz",
             rss_kib=status_kib(pid, "VmRSS"), peak_kib=status_kib(pid, "VmHWM"),
             cpu_share=round((cpu_s(pid) - cpu) / (time.monotonic() - began), 4),
@@ -330,14 +342,14 @@ def hostile(seconds: float = 40.0, malformed: int = 1_000_000) -> None:
             end.set()
             opener.join()
             context.destroy(0)
-        say(
+        report(
             "hostile load: loop beside it",
             **{f"{name}_p999_us": [round(one[name]["p999"] / 1e3, 1) for one in (quiet, attacked)] for name in names},
             **{f"{name}_p50_us": [round(one[name]["p50"] / 1e3, 1) for one in (quiet, attacked)] for name in names},
             ratio={name: round(attacked[name]["p999"] / max(1.0, quiet[name]["p999"]), 2) for name in names},
             asked={"ratio": 1.1},
         )  # fmt: skip
-        say(
+        report(
             "hostile load: gateway after it",
             malformed_sent=sent, valid=commands, setpoint_kept=kept,
             same_process=site.children["gateway"].pid == pid, answered=answered, answer_s=round(health_s, 3),
@@ -345,18 +357,34 @@ def hostile(seconds: float = 40.0, malformed: int = 1_000_000) -> None:
         )  # fmt: skip
 
 
-def main() -> None:
-    words = sys.argv[1:] or ["latency", "stream", "footprint", "hostile"]
-    jobs = {"latency": latency, "fuzz": fuzz, "stream": stream, "footprint": footprint, "hostile": hostile}
-    name = words[0]
-    if len(words) == 2 and words[1].replace(".", "").isdigit():
-        jobs[name](int(words[1]))  # type: ignore[operator]
-        return
-    for name in words:
-        if name not in jobs:
-            raise SystemExit(f"bench_gateway: {name!r}: expected one of {', '.join(jobs)}")
-        jobs[name]()  # type: ignore[operator]
+JOBS: dict[str, tuple[Callable[..., None], dict[str, Any]]] = {  # and what a smoke run gives them
+    "latency": (latency, {"count": 20}),
+    "stream": (stream, {"seconds": 1.0, "subscribers": 2}),
+    "footprint": (footprint, {"seconds": 1.0}),
+    "hostile": (hostile, {"seconds": 2.0, "malformed": 10_000}),
+    "fuzz": (fuzz, {"count": 5_000}),
+}
+
+
+def main() -> int:
+    parser = harness.parser(__doc__)
+    parser.add_argument("figures", nargs="*", choices=[*JOBS, []], help="all but fuzz when none is named")
+    parser.add_argument("--count", type=int, help="messages of fuzz, commands of latency")
+    parser.add_argument("--seconds", type=float, help="of stream, footprint and hostile")
+    args = parser.parse_args()
+    global ARM_S
+    if args.smoke:
+        ARM_S = 0.0
+    with harness.conditions(args) as given:
+        given.peer("all processes", "ordinary priority but for the core, which asks for what a site's core asks for")
+        for name in args.figures or ([*JOBS] if args.smoke else [*JOBS][:-1]):
+            job, short = JOBS[name]
+            taken = inspect.signature(job).parameters
+            said = {key: value for key in ("count", "seconds") if (value := getattr(args, key)) and key in taken}
+            job(**((short if args.smoke else {}) | said))
+    harness.write(args, "gateway", FIGURES, given)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,12 +1,13 @@
 """How late does the loop wake, beside cyclictest and an asyncio loop, interleaved in one run?
 
-Run: make bench, or python tests/bench/bench_loop.py [--rounds N] [--seconds S] [--out DIR]
-cyclictest comes from Debian's rt-tests; where it is missing the table says so. Only the ratios within one run count.
+Run: make bench, or python tests/bench/bench_loop.py [--rounds N] [--seconds S] [--out DIR] [--smoke]
+cyclictest comes from Debian's rt-tests; where it is missing the table says so. All three run at the same period, FIFO
+priority and with locked memory, under one hold of /dev/cpu_dma_latency (cyclictest holds it by itself, so the others
+must have it too). The event loop also runs as programs on one usually do, without a priority. Only the ratios within
+one run count.
 """
 
-import argparse
 import asyncio
-import json
 import os
 import re
 import shutil
@@ -14,7 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
+
+import harness
 
 from tidegate.ext.abi import program as ext_program
 from tidegate.ext.abi.shared import Shared
@@ -33,9 +35,10 @@ def percentiles(late_us: list[float]) -> dict[str, float]:
     } | {"max": round(rising[-1], 1)}
 
 
-def run_cyclictest(seconds: float) -> dict[str, float] | None:
-    """Wake-up latency of cyclictest at the same period, priority and locking; None where it is not installed."""
+def run_cyclictest(seconds: float, given: harness.Conditions) -> dict[str, float] | None:
+    """Wake-up latency of cyclictest at the same period, priority and locking; None where it cannot run."""
     if not shutil.which("cyclictest"):
+        given.peer("cyclictest", "not installed (Debian: rt-tests): no peer to compare with")
         return None
     done = subprocess.run(
         ["cyclictest", "-q", "-m", f"-p{PRIORITY}", f"-i{PERIOD_US}", f"-l{int(seconds * 1e6 / PERIOD_US)}", "-h20000"],
@@ -43,7 +46,9 @@ def run_cyclictest(seconds: float) -> dict[str, float] | None:
         text=True,
     )
     if done.returncode:
-        raise RuntimeError(f"cyclictest: exit {done.returncode}: {done.stderr.strip()}")
+        given.peer("cyclictest", f"refused, exit {done.returncode}: {done.stderr.strip()}")
+        return None
+    given.peer("cyclictest", f"SCHED_FIFO {PRIORITY}, memory locked; holds cpu_dma_latency itself as well")
     late: list[float] = []
     for line in done.stdout.splitlines():
         bucket = re.fullmatch(r"(\d+)\s+(\d+)", line.strip())
@@ -55,16 +60,31 @@ def run_cyclictest(seconds: float) -> dict[str, float] | None:
     return percentiles(late)
 
 
-def run_loop(seconds: float) -> tuple[dict[str, float], dict[str, float], float]:
+def priority(number: int) -> str:
+    """Ask for SCHED_FIFO for the calling thread, and say what it got."""
+    error = realtime.set_fifo(number) if number else 0
+    if realtime.is_fifo():
+        return f"SCHED_FIFO {number}"
+    return f"ordinary priority (FIFO: {os.strerror(error)})" if error else "ordinary priority"
+
+
+def locked() -> str:
+    """Lock this process's memory, as cyclictest does with -m, and say whether it is."""
+    error = realtime.lock_memory()
+    return f"memory not locked: {os.strerror(error)}" if error else "memory locked"
+
+
+def run_loop(seconds: float, given: harness.Conditions) -> tuple[dict[str, float], dict[str, float], float]:
     """Lateness and work of the real loop with one unit and no bus, us, and its share of one core."""
     blob = ext_program.pack({"period_ns": PERIOD_US * 1000, "units": [{}]})
     shared, fd = Shared.memfd("bench")
     core = Core(blob, shared)
     core.dry_cycle()
     cpu = [0.0]
+    memory = locked()
 
     def body() -> None:
-        realtime.set_fifo(PRIORITY)
+        given.peer("loop", f"{priority(PRIORITY)}, {memory}")
         before = time.thread_time()
         core.run(0.1)
         cpu[0] = time.thread_time() - before
@@ -84,11 +104,12 @@ def run_loop(seconds: float) -> tuple[dict[str, float], dict[str, float], float]
     return out[0], out[1], cpu[0] / seconds
 
 
-def run_asyncio(seconds: float) -> dict[str, float]:
+def run_asyncio(seconds: float, number: int, given: harness.Conditions) -> dict[str, float]:
     """The same grid kept by asyncio.sleep: what an energy manager written on an event loop gets."""
     late: list[float] = []
+    memory = locked()
 
-    async def body() -> None:
+    async def keep_grid() -> None:
         due = time.monotonic()
         end = due + seconds
         while due < end:
@@ -96,47 +117,64 @@ def run_asyncio(seconds: float) -> dict[str, float]:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             late.append(max(0.0, (time.monotonic() - due) * 1e6))
 
-    asyncio.run(body())
+    def body() -> None:
+        given.peer(asyncio_name(number), f"{priority(number)}, {memory}")
+        asyncio.run(keep_grid())
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
     return percentiles(late)
 
 
+def asyncio_name(number: int) -> str:
+    return "asyncio" if number else "asyncio, no priority"
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = harness.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each peer in each round")
-    parser.add_argument("--out", type=Path, default=None, help="folder for loop.json")
     args = parser.parse_args()
-    rows: dict[str, list[dict[str, float]]] = {"cyclictest": [], "loop": [], "loop work": [], "asyncio": []}
+    if args.smoke:
+        args.rounds, args.seconds = 1, 0.3
+    with harness.conditions(args) as given:
+        result = measure(args.rounds, args.seconds, given)
+    harness.write(args, "loop", result, given)
+    return 0
+
+
+def measure(rounds: int, seconds: float, given: harness.Conditions) -> dict[str, object]:
+    """Take turns for so many rounds; print the medians and return them."""
+    names = ["cyclictest", "loop", "loop work", *(asyncio_name(number) for number in (PRIORITY, 0))]
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     shares = []
-    for _ in range(args.rounds):
-        peer = run_cyclictest(args.seconds)
+    for _ in range(rounds):
+        peer = run_cyclictest(seconds, given)
         if peer:
             rows["cyclictest"].append(peer)
-        late, work, share = run_loop(args.seconds)
+        late, work, share = run_loop(seconds, given)
         rows["loop"].append(late)
         rows["loop work"].append(work)
         shares.append(share)
-        rows["asyncio"].append(run_asyncio(args.seconds))
+        for number in (PRIORITY, 0):
+            rows[asyncio_name(number)].append(run_asyncio(seconds, number, given))
 
     def median(name: str, which: str) -> float | None:
         values = sorted(row[which] for row in rows[name])
         return values[len(values) // 2] if values else None
 
     table = {name: {which: median(name, which) for which in ("p50", "p99", "p99.9", "max")} for name in rows}
-    print(f"lateness at {PERIOD_US} us, median of {args.rounds} rounds of {args.seconds:g} s, us")
+    print(f"lateness at {PERIOD_US} us, median of {rounds} rounds of {seconds:g} s, us")
     for name, row in table.items():
-        print(f"  {name:12}", "  ".join(f"{which} {value}" for which, value in row.items()))
-    result = {"lateness_us": table, "cpu_share": round(max(shares), 4)}
+        print(f"  {name:20}", "  ".join(f"{which} {value}" for which, value in row.items()))
+    result: dict[str, object] = {"lateness_us": table, "cpu_share": round(max(shares), 4)}
     if rows["cyclictest"]:
-        result["p99_ratio_to_cyclictest"] = round(table["loop"]["p99"] / table["cyclictest"]["p99"], 2)
-        print(f"  loop / cyclictest p99: {result['p99_ratio_to_cyclictest']} (asked: at most 1.2)")
-    else:
-        print("  cyclictest is not installed (Debian: rt-tests): no peer to compare with")
-    print(f"  share of one core: {result['cpu_share']:.1%} (asked: at most 3 %)")
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "loop.json").write_text(json.dumps(result, indent=1) + "\n")
-    return 0
+        ratio = round(table["loop"]["p99"] / table["cyclictest"]["p99"], 2)
+        result["p99_ratio_to_cyclictest"] = ratio
+        print(f"  loop / cyclictest p99: {ratio} (asked: at most 1.2)")
+    print(f"  share of one core: {max(shares):.1%} (asked: at most 3 %)")
+    return result
 
 
 if __name__ == "__main__":

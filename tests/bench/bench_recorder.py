@@ -1,17 +1,17 @@
 """What does the recorder cost a cycle, in time and memory? The same plant in virtual time with the ring and without it.
 
-Run: make bench, or python tests/bench/bench_recorder.py [--rounds N] [--seconds S] [--out DIR]
+Run: make bench, or python tests/bench/bench_recorder.py [--rounds N] [--seconds S] [--out DIR] [--smoke]
 Rounds alternate, the fastest of each kind counts: whatever else the machine did only adds. The plant's own physics and
 bus timing are in both.
 """
 
-import argparse
-import json
 import os
 import tempfile
 import time
 from importlib.resources import files
 from pathlib import Path
+
+import harness
 
 from tidegate.config.compile import compile_site
 from tidegate.config.site import load_site
@@ -43,18 +43,27 @@ def fresh(mib: float = MIB) -> Ring:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = harness.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=20.0, help="of the plant, in each round")
-    parser.add_argument("--out", type=Path, default=None, help="folder for recorder.json")
     args = parser.parse_args()
+    if args.smoke:
+        args.rounds, args.seconds = 1, 2.0
+    with harness.conditions(args) as given:
+        result = measure(args.rounds, args.seconds)
+    harness.write(args, "recorder", result, given)
+    return 0
+
+
+def measure(rounds: int, seconds: float) -> dict[str, float]:
+    """The same plant with the ring and without it in turns, and a file of it; print the figures and return them."""
     blob = compile_site(load_site(str(files("tidegate.config").joinpath("demo/site.toml"))))
     without, with_ = [], []
-    for _ in range(args.rounds):
-        without.append(run(blob, args.seconds, None)[0])
-        with_.append(run(blob, args.seconds, fresh())[0])
+    for _ in range(rounds):
+        without.append(run(blob, seconds, None)[0])
+        with_.append(run(blob, seconds, fresh())[0])
     ring = fresh()
-    _, cycles = run(blob, args.seconds, ring)
+    _, cycles = run(blob, seconds, ring)
     bytes_a_cycle = ring.head / cycles
     cost_ns = min(with_) - min(without)
     mib = bytes_a_cycle * TEN_MINUTES_S * 1000 / (1 << 20)
@@ -69,17 +78,14 @@ def main() -> int:
         "write_and_verify_us_a_cycle": round(write_s * 1e6 / said["cycles"], 2),
         "file_bytes_a_cycle": round(said["bytes"] / said["cycles"], 1),
     }  # fmt: skip
-    print(f"the demo's site in virtual time, fastest of {args.rounds} rounds of {args.seconds:g} s, one core")
+    print(f"the demo's site in virtual time, fastest of {rounds} rounds of {seconds:g} s, one core")
     print(f"  without {min(without):.0f} ns a cycle, with the ring {min(with_):.0f}")
     print(f"  the recorder: {cost_ns:.0f} ns a cycle (asked: at most 1000)")
     print(f"  {bytes_a_cycle:.1f} bytes a cycle: {mib:.1f} MiB for ten minutes at 1 kHz (asked: at most 128)")
     print(
         f"  a file of it, repeated and verified: {result['write_and_verify_us_a_cycle']} us a cycle, in another process"
     )
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "recorder.json").write_text(json.dumps(result, indent=1) + "\n")
-    return 0
+    return result
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How much of the line do we use, and what does a transaction cost, beside libmodbus and pymodbus on the same slave?
 
-Run: make bench, or python tests/bench/bench_rtu.py [--rounds N] [--seconds S] [--out DIR]
+Run: make bench, or python tests/bench/bench_rtu.py [--rounds N] [--seconds S] [--out DIR] [--smoke]
 The slave (paced_slave.c) keeps the line's pace on a pty; the peers take turns in every round, because only ratios
 within one run count. For all of them the CPUs are kept out of deep idle states, as the core keeps them: on an idle
 machine their exit costs more than the line is idle. libmodbus comes from Debian's libmodbus-dev; where it is missing
@@ -24,6 +24,8 @@ import tty
 from pathlib import Path
 from typing import Any
 
+import harness
+
 from tidegate.ext.abi import program as ext_program
 from tidegate.ext.abi.shared import Shared
 from tidegate.ext.bus.port import Port
@@ -33,6 +35,7 @@ from tidegate.ext.cycle.loop import Core
 HERE = Path(__file__).resolve().parent
 BAUD = 115200
 SLAVE_PRIORITY, CLIENT_PRIORITY, LOOP_PRIORITY, PORT_PRIORITY = 75, 60, 80, 70
+PEERS = ("ours", "libmodbus", "pymodbus")
 ASKED_SHARE = {60: 0.99, 10: 0.975}
 CHAR_NS = 10 * 1e9 / BAUD
 
@@ -119,6 +122,7 @@ def peer(name: str, registers: int, seconds: float, built: dict[str, Path | None
         else:  # each in a process of its own, so that its CPU time is its own
             words = [sys.executable, __file__, "--client", name, device, str(registers), str(seconds)]
             found = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+        device_side.terminate()
         said = json.loads(device_side.communicate(timeout=30)[0])
     finally:
         device_side.kill()
@@ -185,47 +189,46 @@ def lateness(ports: int, seconds: float, slave_program: Path) -> dict[str, float
     }
 
 
-def hold_cpu_awake(stack: contextlib.ExitStack) -> bool:
-    """Keep the CPUs out of deep idle states, as the core does; for every peer alike. False where that is refused."""
-    try:
-        fd = os.open("/dev/cpu_dma_latency", os.O_WRONLY)
-        os.write(fd, bytes(4))
-    except OSError as error:
-        print(f"bench_rtu: /dev/cpu_dma_latency: {error.strerror}: idle states make every wake-up later")
-        return False
-    stack.callback(os.close, fd)
-    return True
-
-
 def middle(rows: list[dict[str, float]], key: str) -> float:
     return statistics.median(row[key] for row in rows)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = harness.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--out", type=Path)
     parser.add_argument("--client", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.client:
         client(args.client[0], args.client[1], int(args.client[2]), float(args.client[3]))
         return 0
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        hold_cpu_awake(stack)
+    if args.smoke:
+        args.rounds, args.seconds = 1, 0.3
+    with harness.conditions(args) as given:
+        found = measure(args, given)
+    harness.write(args, "rtu", found, given)
+    return 0
+
+
+def measure(args: argparse.Namespace, given: harness.Conditions) -> dict[str, Any]:
+    """Every peer in turns, then the loop beside busy ports; print the figures and return them."""
+    with tempfile.TemporaryDirectory() as folder:
         built = {
             "slave": compile_c("paced_slave.c", Path(folder)),
             "libmodbus": compile_c("libmodbus_client.c", Path(folder), "modbus"),
         }
         if built["slave"] is None:
-            print("bench_rtu: no C compiler here: nothing measured")
-            return 0
+            raise SystemExit("bench_rtu: no C compiler here: nothing measured")
+        given.peer("slave", f"FIFO {SLAVE_PRIORITY} where it is granted")
         if built["libmodbus"] is None:
-            print("bench_rtu: libmodbus is missing here (Debian package libmodbus-dev): its column stays empty")
+            given.peer("libmodbus", "missing here (Debian package libmodbus-dev): its column stays empty")
+        for name in PEERS:
+            given.peer(name, f"FIFO {CLIENT_PRIORITY} where it is granted, a process of its own")
+        given.peer("loop", f"FIFO {LOOP_PRIORITY}, its ports FIFO {PORT_PRIORITY}, where granted; two busy processes")
         turns: dict[tuple[int, str], list[dict[str, float]]] = {}
         for _ in range(args.rounds):
             for registers in (60, 10):
-                for name in ("ours", "libmodbus", "pymodbus"):
+                for name in PEERS:
                     found = peer(name, registers, args.seconds, built)
                     if found:
                         turns.setdefault((registers, name), []).append(found)
@@ -233,11 +236,11 @@ def main() -> int:
         for _ in range(args.rounds):
             for ports in (0, 4):
                 loops[ports].append(lateness(ports, 2 * args.seconds, built["slave"]))
-    report(args, turns, loops)
-    return 0
+    return report(args, turns, loops)
 
 
-def report(args: argparse.Namespace, turns: dict[tuple[int, str], Any], loops: dict[int, Any]) -> None:
+def report(args: argparse.Namespace, turns: dict[tuple[int, str], Any], loops: dict[int, Any]) -> dict[str, Any]:
+    """Print the tables and return what they say."""
     out: dict[str, Any] = {"baud": BAUD, "rounds": args.rounds, "seconds": args.seconds, "peers": {}, "asked": {}}
     print(f"paced slave at {BAUD} baud, median of {args.rounds} rounds; share = legal ideal time / time used;")
     print("hasty = requests before 3.5 characters of silence: a share above 100 % is bought with them")
@@ -271,9 +274,7 @@ def report(args: argparse.Namespace, turns: dict[tuple[int, str], Any], loops: d
     for text, value, how, limit, good in asked:
         print(f"{'met ' if good else 'MISSED'} {text}: {value:.3f} (asked {how} {limit})")
         out["asked"][text] = {"measured": value, how: limit, "met": good}
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "rtu.json").write_text(json.dumps(out, indent=1) + "\n")
+    return out
 
 
 if __name__ == "__main__":

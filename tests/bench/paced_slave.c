@@ -4,13 +4,14 @@
  *
  * Answers function 3 and 16 for any unit. A pty carries bytes in no time, so this end gives them their time: a request
  * that arrives at t ends on the wire at t + its bytes; the answer begins 3.5 characters later and comes in pieces of 8
- * bytes, each when its last byte would be there. Then one line of JSON: how many, from when to when, and how many
- * requests began before 3.5 characters of silence had passed, and how long the line lay idle beyond that.
+ * bytes, each when its last byte would be there. At the end, or at a SIGTERM, one line of JSON: how many, from when to
+ * when, how many requests began before 3.5 characters of silence had passed, and how long the line lay idle beyond that.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,11 @@
 #include <time.h>
 #include <unistd.h>
 
+static volatile sig_atomic_t over;
+static void finish(int signal) {
+    (void)signal;
+    over = 1;
+}
 static uint64_t now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -59,7 +65,8 @@ int main(int argc, char **argv) {
         sched_setscheduler(0, SCHED_FIFO, &param);
     mlockall(MCL_CURRENT | MCL_FUTURE);
     uint8_t in[512], out[300];
-    while (now() < end) {
+    signal(SIGTERM, finish);
+    while (now() < end && !over) {
         struct pollfd p = {fd, POLLIN, 0};
         if (poll(&p, 1, 20) <= 0)
             continue;
