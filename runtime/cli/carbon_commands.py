@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
+from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNUSABLE, fail
 from tidegate.runtime.cli.ocmf_commands import ocmf
 
+COMMAND = "tidegate carbon"
 EXIT_DAMAGED = 1
-EXIT_CONTENT = 65
-EXIT_UNUSABLE = 78
 
 
 @click.group()
@@ -34,8 +34,7 @@ def attribute(file: Any) -> None:
         click.echo(json.dumps(attribute_document(json.load(file)), indent=1, ensure_ascii=False))
     except (ValueError, KeyError, TypeError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        click.echo(f"tidegate carbon: {file.name}: {what}", err=True)
-        sys.exit(EXIT_CONTENT)
+        fail(f"{file.name}: {what}", EXIT_CONTENT, COMMAND)
 
 
 def attribute_document(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,8 +89,7 @@ def opened(ledger: str) -> Any:
     try:
         return Ledger(ledger, read_only=True)
     except LedgerError as error:
-        click.echo(f"tidegate carbon: {error}", err=True)
-        sys.exit(EXIT_UNUSABLE)
+        fail(error, EXIT_UNUSABLE, COMMAND)
 
 
 @carbon.command()
@@ -124,8 +122,7 @@ def verify(ledger: str, key: str | None, anchors: Path | None, report: Path | No
         known = read_anchors(anchors.read_text(encoding="utf-8").splitlines(), anchors.name) if anchors else {}
         damages = verify_ledger(book, key=key, anchors=known)
     except LedgerError as error:
-        click.echo(f"tidegate carbon: {error}", err=True)
-        sys.exit(EXIT_UNUSABLE)
+        fail(error, EXIT_UNUSABLE, COMMAND)
     wrong = check_report(book, report) if report and not damages else []
     for row in [*map(str, damages), *wrong]:
         click.echo(row)
@@ -215,11 +212,9 @@ def report(ledger: str, start: str | None, end: str | None, span: str | None, ou
             installation=read_installation(installation) if installation else None,
         )
     except (LedgerError, ReportError) as error:
-        click.echo(f"tidegate carbon: {error}", err=True)
-        sys.exit(EXIT_UNUSABLE)
+        fail(error, EXIT_UNUSABLE, COMMAND)
     except (FactorError, ValueError) as error:
-        click.echo(f"tidegate carbon: {error}", err=True)
-        sys.exit(EXIT_CONTENT)
+        fail(error, EXIT_CONTENT, COMMAND)
     for path in found.values():
         click.echo(str(path))
 
@@ -269,11 +264,9 @@ def settle(ledger: str, jobs: Path, span: str | None, start: str | None, end: st
             sources.append(SOURCE)
         days = settle_days(book, works, aside, first, last, sources)
     except LedgerError as error:
-        click.echo(f"tidegate carbon: {error}", err=True)
-        sys.exit(EXIT_UNUSABLE)
+        fail(error, EXIT_UNUSABLE, COMMAND)
     except (JobError, FactorError, ValueError) as error:
-        click.echo(f"tidegate carbon: {error}", err=True)
-        sys.exit(EXIT_CONTENT)
+        fail(error, EXIT_CONTENT, COMMAND)
     for text in aside:
         click.echo(f"set aside: {text}", err=True)
     click.echo(f"{len(works)} jobs, {len(aside)} set aside, {days} days settled")
@@ -294,11 +287,9 @@ def readings(ledger: str, file: Path) -> None:
     try:
         count = take_in(Ledger(ledger), read_readings(file))
     except LedgerError as error:
-        click.echo(f"tidegate carbon: {error}", err=True)
-        sys.exit(EXIT_UNUSABLE)
+        fail(error, EXIT_UNUSABLE, COMMAND)
     except FactorError as error:
-        click.echo(f"tidegate carbon: {error}", err=True)
-        sys.exit(EXIT_CONTENT)
+        fail(error, EXIT_CONTENT, COMMAND)
     click.echo(f"{count} readings taken in")
 
 
@@ -342,11 +333,9 @@ def correct(ledger: str, author: str, reason: str, sets: tuple[str, ...], factor
             end_utc_s=parse_time(end, "--to") if end else None,
         )
     except LedgerError as error:
-        click.echo(f"tidegate carbon: {error}", err=True)
-        sys.exit(EXIT_UNUSABLE)
+        fail(error, EXIT_UNUSABLE, COMMAND)
     except (CorrectionError, FactorError, ValueError, ArithmeticError) as error:
-        click.echo(f"tidegate carbon: {error}", err=True)
-        sys.exit(EXIT_CONTENT)
+        fail(error, EXIT_CONTENT, COMMAND)
     click.echo(f"{done.periods} periods booked anew")
 
 

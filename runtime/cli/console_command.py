@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tidegate.runtime.cli.main import EXIT_UNAVAILABLE, fail
+from tidegate.runtime.cli.common import EXIT_UNAVAILABLE, fail
 
 
 @click.command()

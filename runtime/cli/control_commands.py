@@ -11,7 +11,9 @@ from zoneinfo import ZoneInfo
 import click
 
 from tidegate.config import calendar
-from tidegate.runtime.cli.main import say, seconds, watts, with_client
+from tidegate.config.quantities import QuantityError, watts
+from tidegate.runtime.api.blocking_client import Client
+from tidegate.runtime.cli.common import SECONDS, echo_answer, with_client
 
 SHARES = ("damp_share", "reserve_soc", "follow_soc_min", "target_soc", "follow_grid")
 
@@ -20,8 +22,10 @@ SHARES = ("damp_share", "reserve_soc", "follow_soc_min", "target_soc", "follow_g
 @with_client
 @click.argument("name", required=False)
 @click.argument("value", required=False)
-@click.option("--for", "for_", help="For so long, such as 2h; else until it is set again or the core restarts.")
-def policy(client: Any, name: str | None, value: str | None, for_: str | None) -> None:
+@click.option(
+    "--for", "for_s", type=SECONDS, help="For so long, such as 2h; else until it is set again or the core restarts."
+)
+def policy(client: Client, name: str | None, value: str | None, for_s: float | None) -> None:
     """Set NAME of [control] to VALUE: a number, `off`, or `site` for the site file's own; nothing lists what is set.
 
     What is tighter holds at once; what is wider needs the role maintain.
@@ -33,11 +37,20 @@ def policy(client: Any, name: str | None, value: str | None, for_: str | None) -
         if not told["policies"]:
             click.echo("all as in the site file")
         return
-    for_s = None if for_ is None else seconds(for_)
     if value in ("off", "site"):
-        say(client.policy(name, off=value == "off", for_s=for_s))
+        echo_answer(client.policy(name, off=value == "off", for_s=for_s))
     else:
-        say(client.policy(name, float(value) if name in SHARES else watts(value), for_s=for_s))
+        echo_answer(client.policy(name, policy_value(name, value), for_s=for_s))
+
+
+def policy_value(name: str, text: str) -> float:
+    """A share or a power, as the policy wants it. Raises click.BadParameter."""
+    try:
+        return float(text) if name in SHARES else watts(text)
+    except QuantityError as error:
+        raise click.BadParameter(str(error)) from None
+    except ValueError:
+        raise click.BadParameter(f"{name}: {text!r}: expected a number") from None
 
 
 @click.command()
@@ -45,13 +58,13 @@ def policy(client: Any, name: str | None, value: str | None, for_: str | None) -
 @click.argument("plan", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=False)
 @click.option("--clear", is_flag=True, help="End the plan that holds.")
 @click.option("--days", type=click.IntRange(1, 14), default=2, show_default=True, help="How far to show the calendar.")
-def schedule(client: Any, plan: Path | None, clear: bool, days: int) -> None:
+def schedule(client: Client, plan: Path | None, clear: bool, days: int) -> None:
     """Send a PLAN (TOML: [[step]] with start, end = ...), or show the calendar of the site."""
     if clear:
-        say(client.schedule([], 0))
+        echo_answer(client.schedule([], 0))
     elif plan is not None:
         steps, end_utc_s = read_plan(plan)
-        say(client.schedule(steps, end_utc_s))
+        echo_answer(client.schedule(steps, end_utc_s))
     else:
         site = client.describe()
         zone = ZoneInfo(site["site"].get("timezone") or "UTC")

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import click
 from rich.console import Console
 
+from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_INTERRUPTED, EXIT_SOFTWARE, fail, refuse_site
+
 QUICK_LIVE_S, LIVE_S = 5.0, 30.0
 QUICK_WHOLE_S = 1200.0
-EXIT_CONTENT = 65
-EXIT_SOFTWARE = 70
 
 
 @click.command()
@@ -35,19 +34,14 @@ def demo(ctx: click.Context, quick: bool, out: Path, site_path: Path | None, no_
     console = Console(highlight=False, soft_wrap=True)
     try:
         ctx.exit(run_demo(out, console, quick=quick, live=not no_live, site_path=site_path))
-    except SiteError as why:
-        for problem in why.problems:
-            click.echo(f"{why.path}: {problem}", err=True)
-        sys.exit(why.exit_code)
-    except (TraceError, FactorError) as why:
-        click.echo(f"tidegate demo: {why}; nothing was started", err=True)
-        sys.exit(EXIT_CONTENT)
-    except (StartError, SiteBusy, OSError) as why:
-        click.echo(f"tidegate demo: {why}", err=True)
-        sys.exit(EXIT_SOFTWARE)
+    except SiteError as error:
+        refuse_site(error)
+    except (TraceError, FactorError) as error:
+        fail(f"{error}; nothing was started", EXIT_CONTENT, "tidegate demo")
+    except (StartError, SiteBusy, OSError) as error:
+        fail(error, EXIT_SOFTWARE, "tidegate demo")
     except KeyboardInterrupt:
-        click.echo("tidegate demo: stopped; setpoint 0 went out first", err=True)
-        sys.exit(130)
+        fail("stopped; setpoint 0 went out first", EXIT_INTERRUPTED, "tidegate demo")
 
 
 def demo_site() -> Path:

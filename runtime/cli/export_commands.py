@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-from typing import Any
 
 import click
 
-from tidegate.runtime.cli.main import EXIT_UNAVAILABLE, fail, need, with_client
+from tidegate.runtime.api.blocking_client import Client
+from tidegate.runtime.cli.common import EXIT_UNAVAILABLE, fail, need, with_client
 
 
 @click.group("export")
@@ -18,7 +18,7 @@ def export() -> None:
 @with_client
 @click.option("--listen", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), default=9464, show_default=True)
-def prometheus(client: Any, listen: str, port: int) -> None:
+def prometheus(client: Client, listen: str, port: int) -> None:
     """Metrics for Prometheus at http://LISTEN:PORT/metrics."""
     module = need("tidegate.runtime.export.prometheus_exporter", "export")
     click.echo(f"metrics at http://{listen}:{port}/metrics")
@@ -32,7 +32,7 @@ def prometheus(client: Any, listen: str, port: int) -> None:
 @with_client
 @click.option("--listen", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), default=1502, show_default=True)
-def modbus(client: Any, listen: str, port: int) -> None:
+def modbus(client: Client, listen: str, port: int) -> None:
     """SunSpec over Modbus TCP: models 1, 203, 713, and 704 for a setpoint under a lease."""
     module = need("tidegate.runtime.export.sunspec_server", "export")
     click.echo(f"SunSpec at {listen}:{port}, registers from 40000")
@@ -40,7 +40,7 @@ def modbus(client: Any, listen: str, port: int) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(module.serve(client.endpoint, None, listen, port, client._keys))
     except OSError as why:
-        fail(str(why), EXIT_UNAVAILABLE)
+        fail(why, EXIT_UNAVAILABLE)
 
 
 @export.command()
@@ -51,7 +51,9 @@ def modbus(client: Any, listen: str, port: int) -> None:
 @click.option("--user")
 @click.option("--password", envvar="TIDEGATE_MQTT_PASSWORD", help="Better in TIDEGATE_MQTT_PASSWORD.")
 @click.option("--tls", is_flag=True, help="Encrypt, with the system's certificates.")
-def mqtt(client: Any, broker: str, port: int, prefix: str, user: str | None, password: str | None, tls: bool) -> None:
+def mqtt(
+    client: Client, broker: str, port: int, prefix: str, user: str | None, password: str | None, tls: bool
+) -> None:
     """Records and points to an MQTT broker."""
     module = need("tidegate.runtime.export.mqtt_bridge", "export")
     try:

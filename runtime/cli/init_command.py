@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from tidegate.config.quantities import QuantityError, assignment
 from tidegate.config.site import SiteError
 from tidegate.config.summary import summary
 from tidegate.hal import maps
@@ -33,14 +34,11 @@ SHORT = {
 }
 
 
-def _pairs(words: Sequence[str], name: str) -> dict[str, str]:
-    found = {}
-    for word in words:
-        where, equals, value = word.rpartition("=")
-        if not equals or not where or not value:
-            raise SetupError(f"{name} {word!r}: expected WHERE=VALUE, such as /dev/ttyS1:1=grid-meter", EXIT_USAGE)
-        found[where] = value
-    return found
+def _assignments(words: Sequence[str], name: str) -> dict[str, str]:
+    try:
+        return dict(assignment(word, "WHERE=VALUE, such as /dev/ttyS1:1=grid-meter") for word in words)
+    except QuantityError as error:
+        raise SetupError(f"{name} {error}", EXIT_USAGE) from None
 
 
 @click.command()
@@ -74,7 +72,9 @@ def init(
     """
     try:
         given = {key: list(value) if isinstance(value, tuple) else value for key, value in more.items()}
-        answers = read_answers(answers_file, {**given, "roles": _pairs(role, "--role"), "maps": _pairs(map_, "--map")})
+        answers = read_answers(
+            answers_file, {**given, "roles": _assignments(role, "--role"), "maps": _assignments(map_, "--map")}
+        )
         asker = Asker(interactive=not yes and sys.stdin.isatty())
         make_site(site, answers, asker)
     except (SetupError, ToolError) as why:

@@ -6,7 +6,7 @@ import click
 
 from tidegate.runtime.api import curve_keys as store
 from tidegate.runtime.api import messages
-from tidegate.runtime.cli.main import fail
+from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_SOFTWARE, fail
 from tidegate.runtime.state import paths
 
 roles = click.Choice(list(messages.ROLES))
@@ -24,7 +24,7 @@ def keys(ctx: click.Context, site: str, state_dir: Path | None) -> None:
     try:
         ctx.obj = store.folder_of(paths.state_dir(site, state_dir))
     except (OSError, ValueError) as why:
-        fail(str(why), 70)
+        fail(why, EXIT_SOFTWARE)
 
 
 @keys.command()
@@ -37,7 +37,7 @@ def make(folder: Path, name: str, role: str, out: Path | None) -> None:
     try:
         target = store.make(folder, name, role, out or Path(f"{name}.key"))
     except (store.KeyProblem, OSError) as why:
-        fail(str(why), 65)
+        fail(why, EXIT_CONTENT)
     click.echo(f"{target}: key of {name}, role {role}; move it to the client and delete it here")
 
 
@@ -49,7 +49,7 @@ def list_(folder: Path) -> None:
         public, _ = store.server_keys(folder)
         granted = store.read_roles(folder / "roles.toml")
     except (store.KeyProblem, OSError) as why:
-        fail(str(why), 65)
+        fail(why, EXIT_CONTENT)
     click.echo(f"{'this device':<32}  {'':<8}  {public}")
     for key, one in granted.items():
         click.echo(f"{one.name:<32}  {one.role:<8}  {key}")
@@ -65,7 +65,7 @@ def grant(folder: Path, name: str, role: str, public: str | None) -> None:
     try:
         store.grant(folder, name, role, public)
     except (store.KeyProblem, OSError) as why:
-        fail(str(why), 65)
+        fail(why, EXIT_CONTENT)
     click.echo(f"{name}: {role}; in force within 5 s")
 
 
@@ -77,5 +77,5 @@ def revoke(folder: Path, name: str) -> None:
     try:
         store.revoke(folder, name)
     except (store.KeyProblem, OSError) as why:
-        fail(str(why), 65)
+        fail(why, EXIT_CONTENT)
     click.echo(f"{name}: revoked; its connections are cut within 5 s")

@@ -1,23 +1,18 @@
 """`tidegate carbon ocmf`: signed meter readings in and out."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-EXIT_CONTENT = 65
-EXIT_UNUSABLE = 78
+from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNUSABLE, fail
+
+COMMAND = "tidegate carbon ocmf"
 
 
 @click.group()
 def ocmf() -> None:
     """Signed meter readings in the Open Charge Metering Format (OCMF), in and out."""
-
-
-def _fail(error: Exception, code: int) -> None:
-    click.echo(f"tidegate carbon ocmf: {error}", err=True)
-    sys.exit(code)
 
 
 def _read(files: tuple[Path, ...], key: str, flow: str = "") -> tuple[list[Any], list[str], int]:
@@ -51,7 +46,7 @@ def check(files: tuple[Path, ...], key: str) -> None:
     try:
         found, odd, count = _read(files, key)
     except (FactorError, OSError) as error:
-        _fail(error, EXIT_CONTENT)
+        fail(error, EXIT_CONTENT, COMMAND)
     for text in odd:
         click.echo(text, err=True)
     for one in found:
@@ -83,9 +78,9 @@ def take(ledger: str, files: tuple[Path, ...], key: str, flow: str) -> None:
                 raise FactorError(f"--flow {flow}: no such flow in {ledger}; known: {', '.join(known)}")
         rows = take_in(book, found)
     except LedgerError as error:
-        _fail(error, EXIT_UNUSABLE)
+        fail(error, EXIT_UNUSABLE, COMMAND)
     except (FactorError, OSError) as error:
-        _fail(error, EXIT_CONTENT)
+        fail(error, EXIT_CONTENT, COMMAND)
     for text in odd:
         click.echo(text, err=True)
     click.echo(f"{count} documents, every signature fits; {rows} readings taken in")
@@ -115,11 +110,11 @@ def export(ledger: str, flow: str, span: str | None, start: str | None, end: str
         bodies = (entry.body for entry in book.in_force("period"))
         lines = list(exported(bodies, flow, serial or flow.rpartition(".")[0], first, last, secret))
     except LedgerError as error:
-        _fail(error, EXIT_UNUSABLE)
+        fail(error, EXIT_UNUSABLE, COMMAND)
     except (FactorError, ValueError, OSError) as error:
-        _fail(error, EXIT_CONTENT)
+        fail(error, EXIT_CONTENT, COMMAND)
     if not lines:
-        _fail(LedgerError("nothing is booked in that span"), EXIT_UNUSABLE)
+        fail("nothing is booked in that span", EXIT_UNUSABLE, COMMAND)
     text = "".join(f"{line}\n" for line in lines)
     if out is None:
         click.echo(text, nl=False)

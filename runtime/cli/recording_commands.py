@@ -4,11 +4,20 @@ import csv
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 
-from tidegate.runtime.cli.main import EXIT_REFUSED, EXIT_UNAVAILABLE, fail, refuse_site, with_client
+from tidegate.runtime.api.blocking_client import Client
+from tidegate.runtime.cli.common import (
+    EXIT_CANNOT_WRITE,
+    EXIT_CONTENT,
+    EXIT_REFUSED,
+    EXIT_UNAVAILABLE,
+    fail,
+    refuse_site,
+    requirement,
+    with_client,
+)
 from tidegate.runtime.recording.integrity import RecordingError
 from tidegate.runtime.recording.player import Outcome, Player, columns, shown
 from tidegate.runtime.recording.recording_file import Recording, read
@@ -21,7 +30,7 @@ APART_MAX = 20  # points shown
 @with_client
 @click.option("--cause", default="by hand", show_default=True, help="Stands in the file.")
 @click.option("--wait", "wait_s", type=float, default=60.0, show_default=True, help="s for the file to be written")
-def record(client: Any, cause: str, wait_s: float) -> None:
+def record(client: Client, cause: str, wait_s: float) -> None:
     """Write the last minutes of every cycle to a file on the device."""
     events = client.subscribe("event")
     while events.receive(0.1) is not None or client.why() is None:
@@ -36,8 +45,8 @@ def record(client: Any, cause: str, wait_s: float) -> None:
                 fail(said, EXIT_REFUSED)
             click.echo(said)
             return
-    fail("no recorder answered; is mcap installed there (pip install 'tidegate[recorder]') and [recorder] mib > 0?",
-         EXIT_UNAVAILABLE)  # fmt: skip
+    fail(f"no recorder answered; is mcap installed there (pip install {requirement('recorder')}) and [recorder] "
+         "mib > 0?", EXIT_UNAVAILABLE)  # fmt: skip
 
 
 @click.command()
@@ -64,27 +73,27 @@ def replay(file: Path, other: Path | None, table: Path | None, every: int) -> No
         recording = read(file)
         outcome = play(recording, beside, table, every)
     except RecordingError as why:
-        fail(str(why), 65)
+        fail(why, EXIT_CONTENT)
     except ValueError as why:
-        fail(f"{file}: {why}", 65)
+        fail(f"{file}: {why}", EXIT_CONTENT)
     except OSError as why:
-        fail(f"{why.filename}: {why.strerror}", 73)
+        fail(f"{why.filename}: {why.strerror}", EXIT_CANNOT_WRITE)
     meta = recording.meta
     if not outcome.cycles:
-        fail(f"{file}: holds no cycle, so nothing was repeated", 65)
+        fail(f"{file}: holds no cycle, so nothing was repeated", EXIT_CONTENT)
     click.echo(f"{file}: site {meta['site']}, {meta['cause']}, program {meta['program_sha256'][:12]}")
     if outcome.cut:
         click.echo(f"{outcome.cut} cycles had more input than a record holds")
     if outcome.differs_cycle is not None:
-        tell_where(outcome, int(meta["utc_offset_ns"]))
+        print_first_difference(outcome, int(meta["utc_offset_ns"]))
     else:
         click.echo(f"{outcome.cycles} cycles, all decided alike to the byte")
     if beside is not None:
-        tell(outcome)
+        print_differences(outcome)
     sys.exit(EXIT_DIFFERS if outcome.differs_cycle is not None else 0)
 
 
-def tell_where(outcome: Outcome, utc_offset_ns: int) -> None:
+def print_first_difference(outcome: Outcome, utc_offset_ns: int) -> None:
     """The first cycle that differs, and what does."""
     clock = time.strftime("%H:%M:%S", time.gmtime((outcome.differs_t_ns + utc_offset_ns) // 10**9))
     click.echo(
@@ -125,7 +134,7 @@ def play(recording: Recording, beside: bytes | None, table: Path | None, every: 
     return player.outcome
 
 
-def tell(outcome: Outcome) -> None:
+def print_differences(outcome: Outcome) -> None:
     """The differences between what was decided and what the other configuration would have decided."""
     if outcome.missing:
         click.echo(f"the other site does not know {len(outcome.missing)} readings: {', '.join(outcome.missing[:5])}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from tidegate.config.site import SiteError
+from tidegate.runtime.cli.common import refuse_site
 from tidegate.runtime.supervisor.preflight import prepare
 
 EXAMPLE = "sites/simulated.toml"
@@ -29,10 +30,8 @@ def simulate(site: Path | None, folder: Path) -> None:
     path = site or Path(str(files("tidegate.config").joinpath(EXAMPLE)))
     try:
         loaded, blob = prepare(path, accounts=False)
-    except SiteError as why:
-        for problem in why.problems:
-            click.echo(f"{why.path}: {problem}", err=True)
-        sys.exit(why.exit_code)
+    except SiteError as error:
+        refuse_site(error)
     words = [word for row in loaded.serial for word in ("--serial", f"{row.name}=pty")]
     words += [word for row in loaded.can for word in ("--can", f"{row.name}=slcan")]
     sys.exit(_run(["--site", str(path), "--links", str(folder), "--true-hz", "0", *words], blob, folder))

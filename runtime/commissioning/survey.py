@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tidegate.config.quantities import QuantityError, unit_ids
 from tidegate.hal import maps
-from tidegate.runtime.commissioning.prompts import Answers, SetupError
+from tidegate.runtime.commissioning.prompts import EXIT_USAGE, Answers, SetupError
 from tidegate.runtime.tools.open_bus import RegisterReader, open_can
 from tidegate.runtime.tools.scan import FoundBms, FoundDevice, fitting_bms, listen, scan_serial
 
@@ -47,20 +48,6 @@ class Part:
     name: str = ""
 
 
-def unit_ids(text: str) -> list[int]:
-    """Numbers out of "1-10,30". Raises SetupError."""
-    found: list[int] = []
-    try:
-        for part in text.split(","):
-            low, _, high = part.partition("-")
-            found += range(int(low), int(high or low) + 1)
-    except ValueError:
-        raise SetupError(f"ids {text!r}: expected numbers like 1-10,30", 64) from None
-    if not found or not all(1 <= one <= 247 for one in found):
-        raise SetupError(f"ids {text!r}: unit ids are 1 to 247", 64)
-    return found
-
-
 def bus_name(where: str, taken: set[str], kind: str) -> str:
     """A name for a bus out of its path: short, unique, as the site file wants names."""
     stem = re.sub(r"[^a-z0-9_-]", "", os.path.basename((where.partition(":")[2] or where).partition("?")[0]).lower())
@@ -82,10 +69,10 @@ def absolute(where: str) -> str:
 def survey(answers: Answers, say: Say) -> list[Part]:
     """Every device that answers on the buses. Raises ToolError for a bus that cannot be used, SetupError for none."""
     if not answers.serial and not answers.can:
-        raise SetupError("no bus to look at; give --serial /dev/... and --can can0 (or INTERFACE:CHANNEL)", 64)
+        raise SetupError("no bus to look at; give --serial /dev/... and --can can0 (or INTERFACE:CHANNEL)", EXIT_USAGE)
     for port in [*answers.serial, *answers.can]:
         if [*answers.serial, *answers.can].count(port) > 1:
-            raise SetupError(f"{port}: named twice; each bus once", 64)
+            raise SetupError(f"{port}: named twice; each bus once", EXIT_USAGE)
     logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # a silent id is what a scan expects
     taken: set[str] = set()
     parts: list[Part] = []
@@ -98,12 +85,15 @@ def survey(answers: Answers, say: Say) -> list[Part]:
 
 def survey_serial(port: str, answers: Answers, taken: set[str], say: Say) -> list[Part]:
     """Devices of one serial port, at the first rate and parity at which anybody answers."""
-    ids = unit_ids(answers.ids)
+    try:
+        ids = unit_ids(answers.ids)
+    except QuantityError as error:
+        raise SetupError(f"ids {error}", EXIT_USAGE) from None
     tried = []
     for baud in answers.baud or BAUDS:
         for parity in answers.parity.upper():
             if parity not in "NEO":
-                raise SetupError(f"parity {parity!r}: expected letters out of N, E and O", 64)
+                raise SetupError(f"parity {parity!r}: expected letters out of N, E and O", EXIT_USAGE)
             with RegisterReader(port, baud, parity, timeout_s=0.1) as reader:
                 found = scan_serial(reader, ids)
             tried.append(f"{baud} 8{parity}1")

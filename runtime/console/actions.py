@@ -3,10 +3,11 @@
 import math
 from typing import TYPE_CHECKING, Any
 
+from tidegate.config.quantities import seconds, watts
 from tidegate.runtime.api.blocking_client import ClientError
 from tidegate.runtime.console.findings import active_faults, latched_faults
 from tidegate.runtime.console.flow import Flow, Live, Refusal, Wait, gateway_words
-from tidegate.runtime.console.grammar import GrammarError, seconds, watts
+from tidegate.runtime.console.grammar import GrammarError
 from tidegate.runtime.console.login import Named, confirm
 from tidegate.runtime.console.status import status_lines
 from tidegate.runtime.console.text import clean, plain_power, power, span
@@ -34,9 +35,9 @@ def outcome(answer: dict[str, Any]) -> str:
 
 def stop(session: "Session", named: Named) -> list[str]:
     """To zero, and stay there. Needs no login and asks nothing."""
-    if session.beside is not None:
-        session.beside.end(session, "stop")
-        session.beside = None
+    if session.background is not None:
+        session.background.end(session, "stop")
+        session.background = None
     try:
         answer = session.command("mode", mode="stop")
     except ClientError as why:
@@ -72,7 +73,7 @@ def ack(session: "Session", named: Named) -> Flow:
 def limit(session: "Session", named: Named) -> list[str]:
     """A tighter limit of grid power for a time."""
     side = "import_w_max" if named["SIDE"] == "import" else "export_w_max"
-    value, for_s = watts(named["POWER"]), seconds(named["TIME"])
+    value, for_s = watts(named["POWER"], unit_needed=True), seconds(named["TIME"])
     if value < 0:
         raise GrammarError(f"{named['POWER']}: a limit is not negative; import and export are two limits")
     answer = session.command("limit", **{side: value, "for_ms": int(for_s * 1000)})
@@ -159,7 +160,7 @@ class Manual:
 
     def _over(self, session: "Session", why: str) -> None:
         self.end(session, why)
-        session.beside = None
+        session.background = None
         session.remark(f"manual power has ended: {why}; automatic again")
 
     def end(self, session: "Session", why: str) -> None:
@@ -174,7 +175,7 @@ class Manual:
 
 def manual(session: "Session", named: Named) -> Flow:
     """Battery power by hand for a time."""
-    power_w, for_s = watts(named["POWER"]), seconds(named.get("TIME", "60s"))
+    power_w, for_s = watts(named["POWER"], unit_needed=True), seconds(named.get("TIME", "60s"))
     if for_s > MANUAL_S_MAX:
         raise GrammarError(f"manual power lasts at most {MANUAL_S_MAX / 60:.0f}min")
     does = "discharges" if power_w > 0 else "charges" if power_w < 0 else "rests"
@@ -184,11 +185,11 @@ def manual(session: "Session", named: Named) -> Flow:
         "It ends by itself then, at manual off, at stop, at logout, and when the cable is pulled:",
         f"the last order is void {3 * RENEW_S:.0f} s after the line is seen to be dead. {_presence_words(session)}",
     )
-    if session.beside is not None:
-        session.beside.end(session, "replaced")
-        session.beside = None
+    if session.background is not None:
+        session.background.end(session, "replaced")
+        session.background = None
     made = Manual(session, power_w, for_s)
-    session.beside = made
+    session.background = made
     session.note("manual", f"{power_w:.0f} W for {for_s:.0f} s")
     session.say(f"{made.words}: {made.told}")
     if session.terminal.vt100:
@@ -204,10 +205,10 @@ def _presence_words(session: "Session") -> str:
 
 
 def manual_off(session: "Session", named: Named) -> list[str]:
-    if not isinstance(session.beside, Manual):
+    if not isinstance(session.background, Manual):
         return ["no manual power is on"]
-    session.beside.end(session, "manual off")
-    session.beside = None
+    session.background.end(session, "manual off")
+    session.background = None
     return ["manual power has ended; automatic again"]
 
 
@@ -216,12 +217,12 @@ def manual_off(session: "Session", named: Named) -> list[str]:
 
 def test_step(session: "Session", named: Named) -> Flow:
     """A step of battery power, and what converter and grid meter made of it."""
-    power_w, for_s = watts(named["POWER"]), seconds(named.get("TIME", f"{TEST_S:.0f}s"))
+    power_w, for_s = watts(named["POWER"], unit_needed=True), seconds(named.get("TIME", f"{TEST_S:.0f}s"))
     if not abs(power_w) > 0:
         raise GrammarError("a step of 0 W shows nothing")
     if for_s > TEST_S_MAX:
         raise GrammarError(f"a step lasts at most {TEST_S_MAX:.0f}s")
-    if session.beside is not None:
+    if session.background is not None:
         raise Refusal("manual power is on; manual off first")
     does = "discharges" if power_w > 0 else "charges"
     yield from confirm(
@@ -230,7 +231,7 @@ def test_step(session: "Session", named: Named) -> Flow:
     )
     session.note("test step", f"{power_w:.0f} W for {for_s:.0f} s")
     rows: list[tuple[float, float, float]] = []
-    session.beside = Manual(session, 0.0, for_s + 2 * BEFORE_S + 2.0, quiet=True)
+    session.background = Manual(session, 0.0, for_s + 2 * BEFORE_S + 2.0, quiet=True)
     try:
         start_s = session.clock()
         rested: list[tuple[float, float, float]] = []
@@ -238,7 +239,7 @@ def test_step(session: "Session", named: Named) -> Flow:
             if (yield Wait(LOOK_S)):
                 raise Refusal("cut short; automatic again")
             rested.append(_look(session, start_s))
-        made = session.beside
+        made = session.background
         if not isinstance(made, Manual):
             raise Refusal("the step was cut short")
         made.power_w = power_w
@@ -247,14 +248,14 @@ def test_step(session: "Session", named: Named) -> Flow:
         while session.clock() - start_s < for_s:
             if (yield Wait(LOOK_S)):
                 raise Refusal("cut short; automatic again")
-            if session.beside is not made:
+            if session.background is not made:
                 raise Refusal("the step was cut short")
             rows.append(_look(session, start_s))
         session.say(*judge(power_w, rested, rows, made.told))
     finally:
-        if session.beside is not None:
-            session.beside.end(session, "test step over")
-            session.beside = None
+        if session.background is not None:
+            session.background.end(session, "test step over")
+            session.background = None
 
 
 def _look(session: "Session", start_s: float) -> tuple[float, float, float]:

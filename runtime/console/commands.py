@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from tidegate.config.quantities import seconds
 from tidegate.config.site import SiteError
 from tidegate.runtime.console import actions, login
 from tidegate.runtime.console.bus_views import bus_lines, latency_lines
 from tidegate.runtime.console.flow import Flow, Live, Refusal, Terminal
-from tidegate.runtime.console.grammar import Form, Grammar, GrammarError, seconds
+from tidegate.runtime.console.grammar import Form, Grammar, GrammarError
 from tidegate.runtime.console.login import Named, confirm
 from tidegate.runtime.console.siteedit import EditError, Staged
 from tidegate.runtime.console.status import status_lines
@@ -40,13 +41,13 @@ def fresh(session: "Session") -> None:
 
 def status(session: "Session", named: Named) -> Flow:
     fresh(session)
-    words = lambda: session.beside.words if session.beside is not None else ""  # noqa: E731
+    words = lambda: session.background.words if session.background is not None else ""  # noqa: E731
     yield Live(lambda: status_lines(session.plant, session.who, words(), session.clock()))
 
 
 def status_once(session: "Session", named: Named) -> Flow:
     fresh(session)
-    words = session.beside.words if session.beside is not None else ""
+    words = session.background.words if session.background is not None else ""
     session.say(*status_lines(session.plant, session.who, words, session.clock()))
     yield from ()
 

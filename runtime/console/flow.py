@@ -7,12 +7,9 @@ pass, and get the answer when it is there.
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from tidegate.runtime.api.blocking_client import ClientError
-
-if TYPE_CHECKING:
-    from tidegate.runtime.console.session import Session
 
 CONFIRM_S = 30.0
 ASK_S = 60.0
@@ -47,15 +44,6 @@ Flow = Generator[Ask | Live | Wait, Any, None]
 
 class Refusal(Exception):
     """A command that is not carried out, with one line for people."""
-
-
-class Runs(Protocol):
-    """Something that goes on beside the commands and ends with the session: manual power."""
-
-    def tick(self, session: "Session") -> None: ...
-    def end(self, session: "Session", why: str) -> None: ...
-    @property
-    def words(self) -> str: ...
 
 
 @dataclass

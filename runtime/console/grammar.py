@@ -121,31 +121,3 @@ class Grammar:
             if may(form.role) or words or part:
                 rows.append((form.text, form.help))
         return rows
-
-
-def seconds(text: str) -> float:
-    """Read 30s, 5m, 5min, 1h or plain seconds. Raises GrammarError."""
-    factors = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-    digits = text.rstrip("abcdefghijklmnopqrstuvwxyz")
-    try:
-        value = float(digits) * factors[text[len(digits) :] or "s"]
-    except (ValueError, KeyError):
-        raise GrammarError(f"{text!r} is no time; say 30s, 5min or 1h") from None
-    if not 0 < value <= 86_400:
-        raise GrammarError(f"{text!r}: a time is more than 0 and at most 24h")
-    return value
-
-
-def watts(text: str) -> float:
-    """Read 5kW, -2.5kW, 5000W. The unit must be there: 5 may be kW or W. Raises GrammarError."""
-    plain = text.lower()
-    for ending, factor in (("kw", 1e3), ("mw", 1e6), ("w", 1.0)):
-        if plain.endswith(ending):
-            try:
-                value = float(plain.removesuffix(ending)) * factor
-            except ValueError:
-                break
-            if not abs(value) <= 1e8:
-                break
-            return value + 0.0
-    raise GrammarError(f"{text!r} is no power; say 5kW, -2.5kW or 5000W (+ discharges, - charges)")

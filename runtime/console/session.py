@@ -7,8 +7,9 @@ countdown and screen.
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from typing import Any
+from typing import Any, Protocol
 
+from tidegate.config.quantities import QuantityError
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.blocking_client import ClientError
 from tidegate.runtime.console.editor import Editor, Line
@@ -20,7 +21,6 @@ from tidegate.runtime.console.flow import (
     Live,
     Place,
     Refusal,
-    Runs,
     Terminal,
     Wait,
     gateway_words,
@@ -45,6 +45,15 @@ PROBE = "\x1b[5n"  # "are you there": a VT100 answers by itself
 FIND_SIZE = "\x1b7\x1b[999;999H\x1b[6n\x1b8"
 
 
+class BackgroundTask(Protocol):
+    """Something that goes on beside the commands and ends with the session: manual power."""
+
+    def tick(self, session: "Session") -> None: ...
+    def end(self, session: "Session", why: str) -> None: ...
+    @property
+    def words(self) -> str: ...
+
+
 class Session:
     """out : takes bytes for the line. clock : monotonic seconds; all waiting is by it."""
 
@@ -67,7 +76,7 @@ class Session:
         self.seat = Seat(place.state)
         self.terminal = place.terminal
         self.user: User | None = None
-        self.beside: Runs | None = None
+        self.background: BackgroundTask | None = None
         self.staged: Any = None  # a site file in the making
         self.ended = False
         self._out = out
@@ -130,9 +139,9 @@ class Session:
     def hang_up(self, why: str) -> None:
         """The line is gone: nothing half typed is kept, manual power ends, the login ends."""
         self._abandon()
-        if self.beside is not None:
-            self.beside.end(self, why)
-            self.beside = None
+        if self.background is not None:
+            self.background.end(self, why)
+            self.background = None
         if self.user is not None:
             self.note("logout", why)
         self.user = None
@@ -330,7 +339,7 @@ class Session:
         self._page_left = self.terminal.rows - 1
         try:
             made = form.run(self, named)
-        except (Refusal, GrammarError, UserError) as refused:
+        except (Refusal, GrammarError, QuantityError, UserError) as refused:
             made = [str(refused)]
         except ClientError as why_not:
             made = [gateway_words(why_not)]
@@ -369,7 +378,7 @@ class Session:
             self._flow = None
             self._go_on()
             return
-        except (Refusal, GrammarError, UserError) as why:
+        except (Refusal, GrammarError, QuantityError, UserError) as why:
             self._flow = None
             self.say(str(why))
             self._go_on()
@@ -411,8 +420,8 @@ class Session:
         name = clean(self.plant.name)
         who = self.user.name if self.user is not None else ""
         shown = f"{who}@{name}" if who and name else who or name or "tidegate"
-        if self.beside is not None:
-            shown += f" [{self.beside.words}]"
+        if self.background is not None:
+            shown += f" [{self.background.words}]"
         self.editor.columns = self.terminal.columns
         self.editor.begin(f"{shown}> ")
 
@@ -515,8 +524,8 @@ class Session:
         self.plant.poll()
         if self.ended:
             return
-        if self.beside is not None:
-            self.beside.tick(self)
+        if self.background is not None:
+            self.background.tick(self)
         self._presence(now_s)
         if self._screen is not None and now_s >= self._refresh_s and isinstance(self._want, Live):
             self._refresh_s = now_s + REFRESH_S
@@ -529,7 +538,7 @@ class Session:
                 self.say("no answer in time: nothing was done")
             self._resume(None if asked else False)
         idle_s = now_s - self._key_s
-        if self.user is not None and idle_s >= IDLE_S and self.beside is None:
+        if self.user is not None and idle_s >= IDLE_S and self.background is None:
             self.log_out(f"no key for {IDLE_S / 60:.0f} minutes")
         elif not self.editor.empty and idle_s >= HALF_LINE_S and self._flow is None:
             self._write("\r\n")
@@ -549,7 +558,7 @@ class Session:
     def _presence(self, now_s: float) -> None:
         if self.user is None:
             return
-        every_s = PROBE_MANUAL_S if self.beside is not None else PROBE_S
+        every_s = PROBE_MANUAL_S if self.background is not None else PROBE_S
         if self._answers and self.place.carrier() is None and now_s - self._probe_s >= every_s:
             self._probe_s = now_s
             self._missed += 1

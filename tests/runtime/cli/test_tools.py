@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from tests.runtime.rtu_peer import Slaves, Wire, words_of_float, words_of_text
 from tidegate.hal import maps, sunspec
 from tidegate.hal.decode import decode_frame, frame_of
-from tidegate.runtime.cli.device_commands import devices, read, scan, sniff
+from tidegate.runtime.cli.bus_commands import read, scan, sniff
+from tidegate.runtime.cli.device_commands import devices
 from tidegate.runtime.tools.open_bus import RegisterReader, ToolError, claim
 from tidegate.runtime.tools.read_once import read_can, read_registers
 from tidegate.runtime.tools.scan import fitting_bms, fitting_maps, scan_serial, sunspec_chain
@@ -158,7 +159,7 @@ def test_read_applies_scale_factors(slaves):
 
 
 def test_read_command_reads_one_point_by_site_file(slaves, tmp_path):
-    site = Path(maps.__file__).parents[2] / "config/sites/one-cabinet.toml"
+    site = Path(maps.__file__).parents[1] / "config/sites/one-cabinet.toml"
     text = site.read_text().replace("/dev/ttyS1", slaves.client)
     path = tmp_path / "site.toml"
     path.write_text(text)
@@ -178,7 +179,7 @@ def test_read_of_an_unknown_point_lists_the_known(slaves):
 
 
 def test_a_simulated_device_is_not_on_a_real_bus():
-    site = Path(maps.__file__).parents[2] / "config/demo/site.toml"
+    site = Path(maps.__file__).parents[1] / "config/demo/site.toml"
     result = CliRunner().invoke(read, ["grid", "--site", str(site)])
     assert result.exit_code == 2 and "simulated" in result.output
 

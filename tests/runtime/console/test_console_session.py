@@ -218,7 +218,7 @@ def test_stop_answers_at_once_from(tmp_path, state, vt100):
     said = desk.say("stop")
     assert len(stops(desk)) == 1 and stops(desk)[0]["mode"] == "stop", said
     assert "stop applied" in said
-    assert desk.session.beside is None
+    assert desk.session.background is None
 
 
 def test_a_garbled_line_that_ends_in_stop_stops(desk):
@@ -363,9 +363,9 @@ def test_a_cable_of_three_wires_ends_manual_power_when_the_terminal_stops_answer
     for _ in range(20):  # the terminal answers each probe
         desk.wait(1.0)
         desk.session.feed(b"\x1b[0n")
-    assert desk.session.beside is not None
+    assert desk.session.background is not None
     ended = desk.now_s
-    while desk.session.beside is not None and desk.now_s < ended + 60:
+    while desk.session.background is not None and desk.now_s < ended + 60:
         desk.wait(0.1)
     assert desk.now_s - ended <= 8.5, "as docs/console.md says"
 
@@ -374,12 +374,12 @@ def test_without_carrier_and_answers_manual_power_needs_a_key_now_and_then(desk)
     desk.login()
     desk.say("manual 2kW 5min", NAME)
     desk.wait(KEY_PRESENCE_S - 1)
-    assert desk.session.beside is not None
+    assert desk.session.background is not None
     desk.type(" ")
     desk.wait(KEY_PRESENCE_S - 1)
-    assert desk.session.beside is not None
+    assert desk.session.background is not None
     desk.wait(2)
-    assert desk.session.beside is None
+    assert desk.session.background is None
 
 
 def test_manual_power_ends_by_itself_with_a_countdown_before(desk):
@@ -397,7 +397,7 @@ def test_manual_power_ends_at(desk, end):
     desk.login()
     desk.say("manual 2kW 5min", NAME)
     desk.say(end)
-    assert desk.session.beside is None and desk.gateway.asked("lease")[-1]["action"] == "release"
+    assert desk.session.background is None and desk.gateway.asked("lease")[-1]["action"] == "release"
 
 
 def test_a_lease_that_is_lost_ends_manual_power_with_the_reason(desk):
