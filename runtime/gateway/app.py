@@ -14,7 +14,6 @@ import zmq
 
 from tidegate.config import calendar
 from tidegate.ext.abi import shared
-from tidegate.runtime import recording
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.curve_keys import Roles, folder_of, server_keys
 from tidegate.runtime.gateway.command_handler import EXPORT, IMPORT, Desk, Held
@@ -27,6 +26,7 @@ from tidegate.runtime.gateway.records import Records
 from tidegate.runtime.gateway.requests import Server
 from tidegate.runtime.gateway.retention import Retention
 from tidegate.runtime.gateway.zap import Zap, curve, loopback
+from tidegate.runtime.recording import availability
 from tidegate.runtime.state.journal import Journal, Record
 from tidegate.runtime.state.latches import Latched, LatchFile, told
 
@@ -133,7 +133,7 @@ class Gateway:
         self.server.health_more = self._health
         self.server.put_jobs = self._put_jobs
         self._job_next = journals["job"].last.get(self.boot, (-1, -1))[0] + 1
-        self.server.recordings_lack = recording.lack(describe)
+        self.server.recordings_lack = availability.missing(describe)
         self.server.recordings = None if self.server.recordings_lack else state / "recordings"
         self.peers = Peers(os.geteuid(), str(options.get("local_role", "operate")))
         self.autostart = bool(options.get("autostart", describe.get("autostart", True)))

@@ -24,7 +24,7 @@ from tidegate.config.site import Site, SiteError
 from tidegate.ext.abi import program
 from tidegate.ext.abi.shared import Shared
 from tidegate.ext.cycle.recorder import Ring
-from tidegate.runtime import recording
+from tidegate.runtime.recording import availability
 from tidegate.runtime.state.latches import LatchFile, told, words_of
 from tidegate.runtime.state.paths import SiteLock, runtime_dir, state_dir
 from tidegate.runtime.supervisor.child import Child, Watch, eventually
@@ -283,7 +283,7 @@ class Supervisor:
 
     def _ring_fd(self) -> int | None:
         """Memory for the recorder's ring, None where the site has none."""
-        if recording.lack(self.describe):
+        if availability.missing(self.describe):
             return None
         fd = Ring.memfd(self.describe["recorder"]["mib"])
         self._fds.append(fd)
