@@ -2,38 +2,38 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from tidegate.config.compile import compile_site
 from tidegate.config.site import SiteError, load_site
 from tidegate.ext.abi import program
+from tidegate.hal.description import described
 
 
 def summary(blob: bytes) -> list[str]:
     """A few lines about a compiled site, for people."""
-    said = program.describe(blob)
+    site = described(program.describe(blob))
     lines = [
-        f"site {said['site']['name']}: {len(said['devices'])} devices, {len(said['units'])} storage units, "
-        f"{len(said['points'])} points, a cycle every {said['period_ns'] / 1e6:g} ms",
+        f"site {site.site.name}: {len(site.devices)} devices, {len(site.units)} storage units, "
+        f"{len(site.points)} points, a cycle every {site.period_ns / 1e6:g} ms",
     ]
-    for plan in said["plan"]:
-        fast = f", fast points every {plan['round_us'] / 1e3:.3g} ms" if plan["round_us"] else ""
-        lines.append(f"port {plan['port']}: timed polls take {plan['share']:.0%} of the line{fast}")
-        if plan["zero_us"]:
+    for plan in site.plan:
+        fast = f", fast points every {plan.round_us / 1e3:.3g} ms" if plan.round_us else ""
+        lines.append(f"port {plan.port}: timed polls take {plan.share:.0%} of the line{fast}")
+        if plan.zero_us:
             lines.append(
-                f"port {plan['port']}: 0 W is on the wire within {plan['zero_us'] / 1e3:.3g} ms of an alarm, within "
-                f"{plan['zero_timeout_us'] / 1e3:.3g} ms when a reply is missing just then"
+                f"port {plan.port}: 0 W is on the wire within {plan.zero_us / 1e3:.3g} ms of an alarm, within "
+                f"{plan.zero_timeout_us / 1e3:.3g} ms when a reply is missing just then"
             )
-    if said["silence_us"]:
-        silent = ", ".join(f"{name} {us / 1e3:.4g} ms" for name, us in said["silence_us"].items())
+    if site.silence_us:
+        silent = ", ".join(f"{name} {us / 1e3:.4g} ms" for name, us in site.silence_us.items())
         lines.append(f"setpoint 0 after silence of: {silent}")
-    for device in said["devices"]:
-        lines += [f"doubt about {device['name']} ({device['map']}): {doubt}" for doubt in device["doubts"]]
-    lines.append(f"program {said['sha256']}")
+    for device in site.devices:
+        lines += [f"doubt about {device.name} ({device.map}): {doubt}" for doubt in device.doubts]
+    lines.append(f"program {site.sha256}")
     return lines
 
 
-def check(path: str, out: Callable[[str], Any] = print, err: Callable[[str], Any] | None = None) -> int:
+def check(path: str, out: Callable[[str], object] = print, err: Callable[[str], object] | None = None) -> int:
     """Check a site file; returns the exit code: 0, or the class of what is wrong (see config.site)."""
     err = err or (lambda line: print(line, file=sys.stderr))
     try:

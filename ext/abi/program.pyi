@@ -1,6 +1,7 @@
 """The compiled site: packs plain rows into the flat program that the core runs, and checks one before it is run."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TypedDict
 
 MAGIC: int
 LAYOUT_VERSION: int
@@ -18,10 +19,159 @@ GAP_RULES: dict[str, int]
 CONTROL_FIELDS: tuple[str, ...]  # of control_params_t in this build
 GATE_FIELDS: tuple[str, ...]  # of gate_limits_t
 
+# Rows as `rows` gives them: the structs of program.h. These names are for type checkers only.
+
+class SiteRow(TypedDict):
+    grid_w: int
+    grid_w_l: list[int]
+    pv_w: int
+    circuit_w: list[int]
+    grid_import_wh: int
+    grid_export_wh: int
+
+class UnitRow(TypedDict):
+    name: str
+    energy_wh: float
+    soc: int
+    pcs_w: int
+    pcs_state: int
+    gate: dict[str, int]
+
+class PointRow(TypedDict):
+    name: str
+    unit: str
+    device: int
+    age_max_ns: int
+
+class CanFrameRow(TypedDict):
+    id: int
+    bus: int
+    len_min: int
+    len_max: int
+    flags: int
+    field_first: int
+    field_count: int
+    mux_start: int
+    mux_length: int
+    mux_big_endian: int
+    counter_start: int
+    counter_length: int
+    counter_big_endian: int
+    crc_kind: int
+    crc_byte: int
+    period_ns: int
+
+class CanFieldRow(TypedDict):
+    point: int
+    start: int
+    length: int
+    big_endian: int
+    is_signed: int
+    flags: int
+    mux_value: int
+    mask: int
+    scale: float
+    offset: float
+    min: float
+    max: float
+    sentinel: int
+
+class CanTxRow(TypedDict):
+    id: int
+    bus: int
+    kind: int
+    unit: int
+    data: bytes
+    period_ns: int
+    counter_start: int
+    counter_length: int
+
+class PortRow(TypedDict):
+    name: str
+    baud: int
+    data_bits: int
+    stop_bits: int
+    parity: str
+    gap_rule: int
+    gap_ns: int
+    slave_first: int
+    slave_count: int
+    flags: int
+
+class SlaveRow(TypedDict):
+    port: int
+    unit_id: int
+    device: int
+    timeout_ns: int
+    turnaround_ns: int
+    block_first: int
+    block_count: int
+    command_first: int
+    command_count: int
+
+class BlockRow(TypedDict):
+    slave: int
+    function: int
+    poll_class: int
+    address: int
+    count: int
+    period_ns: int
+    field_first: int
+    field_count: int
+    signature: int
+    signature_word: int
+
+class FieldRow(TypedDict):
+    point: int
+    offset: int
+    type: int
+    flags: int
+    bit_first: int
+    bit_count: int
+    sf_point: int
+    scale: float
+    offset_value: float
+    min: float
+    max: float
+    sentinel: int
+
+class CommandRow(TypedDict):
+    slave: int
+    function: int
+    kind: int
+    address: int
+    count: int
+    type: int
+    flags: int
+    unit: int
+    sf_point: int
+    readback_point: int
+    scale: float
+    value: float
+    resend_ns: int
+
+class Rows(TypedDict):
+    period_ns: int
+    snapshot_every: int
+    n_can_buses: int
+    site: SiteRow
+    control: dict[str, float]
+    units: list[UnitRow]
+    faults: list[dict[str, int]]
+    points: list[PointRow]
+    can_frames: list[CanFrameRow]
+    can_fields: list[CanFieldRow]
+    can_tx: list[CanTxRow]
+    ports: list[PortRow]
+    slaves: list[SlaveRow]
+    blocks: list[BlockRow]
+    fields: list[FieldRow]
+    commands: list[CommandRow]
+
 def standard_points(n_units: int) -> list[tuple[str, str]]: ...
-def pack(spec: dict[str, Any]) -> bytes: ...
+def pack(spec: Mapping[str, object]) -> bytes: ...
 def check(blob: bytes) -> list[str]: ...
 def check_code_text(code: int) -> str: ...
 def sha256(blob: bytes) -> str: ...
-def describe(blob: bytes) -> dict[str, Any]: ...
-def rows(blob: bytes) -> dict[str, Any]: ...
+def describe(blob: bytes) -> dict[str, object]: ...
+def rows(blob: bytes) -> Rows: ...

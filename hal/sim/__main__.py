@@ -18,16 +18,15 @@ import sys
 import threading
 import tty
 from pathlib import Path
-from typing import Any
 
 from tidegate.ext.cycle import realtime
 from tidegate.ext.sim.live import Live, monotonic_ns
+from tidegate.hal.description import Description, Simulation, described
 from tidegate.hal.sim.build import Built, build, energies, reaction_s
 from tidegate.hal.sim.slcan import Adapter
-from tidegate.hal.sim.trace import TraceError, read_trace
+from tidegate.hal.sim.trace import Trace, TraceError, read_trace
 
 PRIORITY = 75  # above the core's port threads: the devices of a real bus do not wait for them either
-COLUMN = "power_w_filled"
 
 
 def arguments(words: list[str] | None) -> argparse.Namespace:
@@ -53,7 +52,8 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--links", type=Path, help="folder that gets a link NAME for each new pty")
     parser.add_argument("--load", type=Path, help="CSV with the IT power; else the site's load_trace")
-    parser.add_argument("--load-column", help=f"its column of W (the site's load_column, else {COLUMN})")
+    column = Simulation().load_column
+    parser.add_argument("--load-column", help=f"its column of W (the site's load_column, else {column})")
     parser.add_argument("--start-s", type=float, help="begin the trace here")
     parser.add_argument("--seed", type=int, help="instead of the site's")
     parser.add_argument("--true-hz", type=float, default=5.0, help="true powers said so often; 0 = never")
@@ -84,22 +84,19 @@ def program_of(options: argparse.Namespace) -> bytes:
         raise SystemExit(f"sim: the program cannot be read: {error}") from None
 
 
-def traces(options: argparse.Namespace, describe: dict[str, Any]) -> tuple[Any, Any]:
+def traces(options: argparse.Namespace, site: Description) -> tuple[Trace | None, Trace | None]:
     """(load, pv) traces that the command line or the site names; None where neither does."""
-    settings = describe.get("simulation") or {}
-    folder = options.site.parent if options.site else Path(describe.get("folder") or ".")
-    start_s = options.start_s if options.start_s is not None else settings.get("start_s", 0.0)
-    length_s = settings.get("length_s")
+    settings = site.simulation or Simulation()
+    folder = options.site.parent if options.site else Path(site.folder or ".")
+    start_s = options.start_s if options.start_s is not None else settings.start_s
     load = pv = None
-    path = options.load or (folder / settings["load_trace"] if settings.get("load_trace") else None)
+    path = options.load or (folder / settings.load_trace if settings.load_trace else None)
     if path is not None:
-        column = options.load_column or settings.get("load_column") or COLUMN
-        load = read_trace(path, column, start_s=start_s, length_s=length_s)
-    if settings.get("pv_trace"):
-        t_s, power_w = read_trace(
-            folder / settings["pv_trace"], settings.get("pv_column") or "ac_power_w", start_s=start_s
-        )
-        pv = (t_s, power_w * float(settings.get("pv_scale", 1.0)))
+        column = options.load_column or settings.load_column
+        load = read_trace(path, column, start_s=start_s, length_s=settings.length_s)
+    if settings.pv_trace:
+        t_s, power_w = read_trace(folder / settings.pv_trace, settings.pv_column, start_s=start_s)
+        pv = (t_s, power_w * settings.pv_scale)
     return load, pv
 
 
@@ -168,7 +165,7 @@ class End:
         return bool(select.select([self._fd], [], [], timeout_s)[0])
 
 
-def result(built: Built, live: Live) -> dict[str, Any]:
+def result(built: Built, live: Live) -> dict[str, object]:
     """What was measured: answer times, true energies, the last setpoints that reached the converters."""
     world = built.world
     return {
@@ -203,14 +200,14 @@ def main(words: list[str] | None = None) -> int:
     from tidegate.ext.abi import program
 
     try:
-        load, pv = traces(options, program.describe(blob))
+        load, pv = traces(options, described(program.describe(blob)))
         built = build(blob, load=load, pv=pv, seed=options.seed)
     except (TraceError, ValueError) as error:
         print(f"sim: {error}", file=sys.stderr)
         return 2
     serial, can = pairs(options.serial, "serial"), pairs(options.can, "can")
     ports = [port["name"] for port in built.rows["ports"]]
-    buses = [bus["name"] for bus in built.describe.get("can") or []]
+    buses = [bus.name for bus in built.site.can]
     for given, known, what in ((serial, ports, "serial port"), (can, buses, "CAN bus")):
         for name in given:
             if name not in known:
@@ -227,7 +224,7 @@ def main(words: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, lambda *_: ended.set())
     lock = threading.Lock()
 
-    def say(row: dict[str, Any]) -> None:
+    def say(row: dict[str, object]) -> None:
         with lock:
             try:
                 os.write(options.results_fd, json.dumps(row).encode() + b"\n")
@@ -244,7 +241,7 @@ def main(words: list[str] | None = None) -> int:
 
     thread = threading.Thread(target=run, name="plant", daemon=True)
     thread.start()
-    say({"kind": "ready", "sim": os.getpid(), "seed": built.settings["seed"], "ptys": opened})
+    say({"kind": "ready", "sim": os.getpid(), "seed": built.settings.seed, "ptys": opened})
     while not ended.wait(1.0 / options.true_hz if options.true_hz > 0 else None):
         now = built.world.now
         batteries = built.world.batteries()

@@ -7,50 +7,32 @@ core and world proves little about a map: the decode vectors and foreign masters
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from tidegate.ext.abi import program as programs
 from tidegate.ext.sim import assembly
 from tidegate.ext.sim import world as worlds
+from tidegate.hal.description import Description, Device, SimulatedFault, Simulation, described
 from tidegate.hal.sim.names import COMMANDS, NOWHERE, ROLES, STATES, STATES_PLAIN, variable_of
+
+if TYPE_CHECKING:
+    from tidegate.hal.map_schema import DeviceMap
 
 # One LFP cell at rest: flat in the middle, steep at the ends. Shape as published for large prismatic cells.
 OCV_SOC = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
 OCV_V = (2.60, 2.95, 3.10, 3.19, 3.24, 3.27, 3.285, 3.29, 3.30, 3.325, 3.33, 3.335, 3.34, 3.37, 3.48)
 
-# What a site that says nothing about its simulation gets; the keys are those of the site file's [simulation].
-DEFAULTS: dict[str, Any] = {
-    "seed": 1,
-    "load_w": 20_000.0,
-    "cooling_share": 0.0,
-    "meter_update_ms": 20.0,
-    "meter_delay_ms": 0.0,
-    "meter_resolution_w": 1.0,
-    "pcs_tau_ms": 20.0,
-    "pcs_dead_ms": 2.0,
-    "pcs_ramp_w_per_s": 1e6,
-    "pcs_loss_w": 150.0,
-    "pcs_loss_share": 0.02,
-    "pcs_measure_ms": 10.0,
-    "pcs_watchdog_ms": 2000.0,
-    "soh": 1.0,
-    "cooling_mean_s": 600.0,
-    "cells": 240,
-    "soc_start": 0.6,
-    "ambient_c": 22.0,
-    "phase_share": (1 / 3, 1 / 3, 1 / 3),
-    "turnaround_ms": 1.0,
-    "turnaround_jitter_ms": 0.5,
-    "step_w": 20.0,  # any change of the load that a meter shows
-    "trace_ppm": 100.0,
-    "trace_phase_s": None,
-    "faults": (),
-}
+LOAD_W = 20_000.0  # where neither trace nor load_w says more
+ENERGY_WH = 60_000.0  # of a battery in a program that does not say
 
+Trace = tuple[ArrayLike, ArrayLike]  # (t_s, power_w)
 CIRCUIT_SHARE = 0.5  # of the IT load, behind a circuit-meter
 
 TYPE_NAMES = {number: name for name, number in programs.FIELD_TYPES.items()}
@@ -58,14 +40,23 @@ SPACES = {1: 0, 2: 1, 3: 2, 4: 3}  # Modbus function -> register space
 WRITE_SPACES = {5: 0, 15: 0, 6: 2, 16: 2}
 
 
+class Settings(Simulation, frozen=True, kw_only=True):
+    """The site file's [simulation], and what only tests and campaigns set."""
+
+    trace_ppm: float = 100.0
+    """How much faster the load's clock runs than the controller's."""
+    trace_phase_s: float | None = None
+    """Where inside a second the load begins; None = by the seed."""
+
+
 @dataclass
 class Built:
     """A world and what its numbers mean: device name -> number of the battery, pcs, meter and slave behind it."""
 
     world: worlds.World
-    rows: dict[str, Any]
-    describe: dict[str, Any]
-    settings: dict[str, Any]
+    rows: programs.Rows
+    site: Description
+    settings: Settings
     batteries: dict[str, int] = field(default_factory=dict)
     converters: dict[str, int] = field(default_factory=dict)
     meters: dict[str, int] = field(default_factory=dict)
@@ -73,28 +64,25 @@ class Built:
     frames: dict[int, int] = field(default_factory=dict)  # CAN id -> frame row (the first bus that has it)
 
 
-def settings_of(describe: dict[str, Any], overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Simulation settings: defaults, then the site's own, then overrides. Raises ValueError for an unknown key."""
-    settings = dict(DEFAULTS)
-    for key, value in (describe.get("simulation") or {}).items():
-        if value is not None:
-            settings[key] = value
-    for key, value in (overrides or {}).items():
-        if key not in settings:
-            raise ValueError(f"simulation: unknown key {key!r}; known: {', '.join(sorted(settings))}")
-        settings[key] = value
-    return settings
+def settings_of(site: Description, overrides: Mapping[str, object] | None = None) -> Settings:
+    """Simulation settings: defaults, then the site's own, then overrides.
+
+    Raises ValueError for an unknown key and for a value of another type.
+    """
+    for key in overrides or {}:
+        if key not in Settings.__struct_fields__:
+            raise ValueError(f"simulation: unknown key {key!r}; known: {', '.join(sorted(Settings.__struct_fields__))}")
+    own = msgspec.to_builtins(site.simulation) if site.simulation is not None else {}
+    return msgspec.convert({**own, **(overrides or {})}, Settings)
 
 
-def steps(
-    load: tuple[Any, Any] | None, settings: dict[str, Any]
-) -> tuple[np.ndarray[Any, np.dtype[np.uint64]], np.ndarray[Any, np.dtype[np.float64]]]:
+def steps(load: Trace | None, settings: Settings) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
     """(t_ns, power_w) arrays of a load given as (t_s, w); a constant load where none is given.
 
     Raises ValueError for gaps that are not numbers and for times that do not rise.
     """
     if load is None:
-        return np.zeros(1, dtype=np.uint64), np.array([float(settings["load_w"])])
+        return np.zeros(1, dtype=np.uint64), np.array([LOAD_W if settings.load_w is None else settings.load_w])
     t_s = np.ascontiguousarray(load[0], dtype=np.float64)
     power_w = np.ascontiguousarray(load[1], dtype=np.float64)
     if t_s.ndim != 1 or t_s.shape != power_w.shape or t_s.size == 0:
@@ -106,18 +94,18 @@ def steps(
         raise ValueError("load trace: times must rise and not be negative")
     # The load keeps its own time: it begins somewhere inside a second and drifts, so that steps meet every phase of the
     # controller's polls instead of one and the same.
-    t_s = (t_s - t_s[0]) * (1.0 + settings["trace_ppm"] * 1e-6)
-    t_s[1:] += settings["trace_phase_s"]
+    t_s = (t_s - t_s[0]) * (1.0 + settings.trace_ppm * 1e-6)
+    t_s[1:] += settings.trace_phase_s or 0.0
     return np.rint(t_s * 1e9).astype(np.uint64), power_w
 
 
 def build(
     blob: bytes,
     *,
-    load: tuple[Any, Any] | None = None,
-    pv: tuple[Any, Any] | None = None,
+    load: Trace | None = None,
+    pv: Trace | None = None,
     seed: int | None = None,
-    overrides: dict[str, Any] | None = None,
+    overrides: Mapping[str, object] | None = None,
 ) -> Built:
     """The plant of a compiled site.
 
@@ -128,21 +116,22 @@ def build(
     Raises ValueError for a damaged program or trace.
     """
     rows = programs.rows(blob)
-    describe = programs.describe(blob)
-    settings = settings_of(describe, overrides)
+    site = described(programs.describe(blob))
+    settings = settings_of(site, overrides)
     if seed is not None:
-        settings["seed"] = seed
-    if settings["trace_phase_s"] is None:
-        settings["trace_phase_s"] = float(np.random.Generator(np.random.PCG64(settings["seed"] + 2)).random())
-    world = worlds.World(settings["seed"], rows["period_ns"])
-    built = Built(world, rows, describe, settings)
+        settings = msgspec.structs.replace(settings, seed=seed)
+    if settings.trace_phase_s is None:
+        phase_s = float(np.random.Generator(np.random.PCG64(settings.seed + 2)).random())
+        settings = msgspec.structs.replace(settings, trace_phase_s=phase_s)
+    world = worlds.World(settings.seed, rows["period_ns"])
+    built = Built(world, rows, site, settings)
     t_ns, power_w = steps(load, settings)
     world.set_load(
         t_ns,
         power_w,
-        cooling_share=settings["cooling_share"],
-        cooling_mean_s=settings["cooling_mean_s"],
-        phase_share=tuple(settings["phase_share"]),
+        cooling_share=settings.cooling_share,
+        cooling_mean_s=settings.cooling_mean_s,
+        phase_share=settings.phase_share,
     )
     if pv is not None:
         world.set_pv(*steps(pv, settings))
@@ -162,8 +151,8 @@ def _add_units(built: Built) -> None:
     mean_v = sum(OCV_V) / len(OCV_V)
     for number, unit in enumerate(built.rows["units"]):
         gate = unit["gate"]
-        energy_wh = unit["energy_wh"] or 60_000.0
-        cells = float(settings["cells"])
+        energy_wh = unit["energy_wh"] or ENERGY_WH
+        cells = float(settings.cells)
         capacity_ah = energy_wh / (cells * mean_v)
         charge_w = float(gate["charge_w_max"] or energy_wh / 2)
         discharge_w = float(gate["discharge_w_max"] or energy_wh / 2)
@@ -174,12 +163,12 @@ def _add_units(built: Built) -> None:
             r_ohm=cells * 0.05 / capacity_ah,  # 0.5 milliohm a cell of 100 Ah
             ocv_soc=list(OCV_SOC),
             ocv_v=list(OCV_V),
-            soc=float(settings["soc_start"]),
-            soh=float(settings["soh"]),
-            temp_c=float(settings["ambient_c"]) + 3.0,
+            soc=settings.soc_start,
+            soh=settings.soh,
+            temp_c=settings.ambient_c + 3.0,
             heat_j_per_k=6.5 * energy_wh,  # 1 kJ/(kg K), 150 Wh/kg
             cooling_w_per_k=energy_wh / 1000.0,
-            ambient_c=float(settings["ambient_c"]),
+            ambient_c=settings.ambient_c,
             charge_a_max=1.25 * charge_w / (cells * 3.0),
             discharge_a_max=1.25 * discharge_w / (cells * 2.9),
             taper=0.05,
@@ -194,13 +183,13 @@ def _add_units(built: Built) -> None:
             battery=built.batteries[name],
             charge_w_max=charge_w,
             discharge_w_max=discharge_w,
-            tau_s=settings["pcs_tau_ms"] * 1e-3,
-            dead_s=settings["pcs_dead_ms"] * 1e-3,
-            ramp_w_per_s=settings["pcs_ramp_w_per_s"],
-            loss_w=settings["pcs_loss_w"],
-            loss_ratio=settings["pcs_loss_share"],
-            measure_s=settings["pcs_measure_ms"] * 1e-3,
-            revert_s=0.0 if "revert_after" in names else settings["pcs_watchdog_ms"] * 1e-3,
+            tau_s=settings.pcs_tau_ms * 1e-3,
+            dead_s=settings.pcs_dead_ms * 1e-3,
+            ramp_w_per_s=settings.pcs_ramp_w_per_s,
+            loss_w=settings.pcs_loss_w,
+            loss_ratio=settings.pcs_loss_share,
+            measure_s=settings.pcs_measure_ms * 1e-3,
+            revert_s=0.0 if "revert_after" in names else settings.pcs_watchdog_ms * 1e-3,
             enabled="setpoint_enable" not in names,
             started="start" not in names,
             states=_states(built, pcs),
@@ -209,7 +198,7 @@ def _add_units(built: Built) -> None:
 
 def _states(built: Built, name: str) -> tuple[int, int, int]:
     """The converter's own numbers for standby, run and fault."""
-    found = _map_of(built, _role(built, name))
+    found = _map_of(built, _device_named(built, name))
     models = [point.model for point in found.point if point.name == "state"] if found is not None else []
     return STATES.get(models[0], STATES_PLAIN) if models else STATES_PLAIN
 
@@ -223,78 +212,77 @@ def _slaves_of(built: Built, device: str) -> list[int]:
     return found
 
 
-def _slave_name(built: Built, slave: dict[str, Any]) -> str:
-    devices = built.describe.get("devices") or []
+def _slave_name(built: Built, slave: programs.SlaveRow) -> str:
+    devices = built.site.devices
     if 0 <= slave["device"] < len(devices):
-        return str(devices[slave["device"]]["name"])
+        return devices[slave["device"]].name
     for block in built.rows["blocks"][slave["block_first"] : slave["block_first"] + slave["block_count"]]:
         for row in built.rows["fields"][block["field_first"] : block["field_first"] + block["field_count"]]:
             return _device(built, row["point"])
     return ""
 
 
-def _role(built: Built, name: str) -> dict[str, Any]:
-    for device in built.describe.get("devices") or []:
-        if device["name"] == name:
-            return dict(device)
-    if name in built.converters:
-        return {"name": name, "role": "pcs"}
+def _device_named(built: Built, name: str) -> Device:
+    """What the description says of a device; of a program without one, what its points say."""
+    found = built.site.device_named(name)
+    if found is not None:
+        return found
     site = built.rows["site"]
-    if name == _device(built, site["grid_w"]):
-        return {"name": name, "role": "grid-meter"}
-    if name == _device(built, site["pv_w"]):
-        return {"name": name, "role": "pv-meter"}
-    return {"name": name, "role": "it-meter"}
+    if name in built.converters:
+        role = "pcs"
+    elif name == _device(built, site["grid_w"]):
+        role = "grid-meter"
+    else:
+        role = "pv-meter" if name == _device(built, site["pv_w"]) else "it-meter"
+    return Device(name=name, role=role)
 
 
-def _map_of(built: Built, device: dict[str, Any]) -> Any:
+def _map_of(built: Built, device: Device) -> DeviceMap | None:
     """The device's own map, None when the site came without one or it has gone since."""
-    if not device.get("map"):
+    if not device.map:
         return None
     from tidegate.hal.maps import MapError, load_map
 
-    source = str(device["map"])
-    if source.endswith(".toml"):
-        source = str(Path(built.describe.get("folder") or ".") / source)
+    source = str(Path(built.site.folder or ".") / device.map) if device.map.endswith(".toml") else device.map
     try:
-        return load_map(source, {key: str(value) for key, value in (device.get("options") or {}).items()})
+        return load_map(source, device.options)
     except MapError:
         return None  # the program's rows are all there is
 
 
 def _command_names(built: Built, name: str) -> list[str]:
     """Names of a device's command rows, in the program's order; "" where the site does not say."""
-    named = [one["name"] for one in built.describe.get("commands") or [] if one["device"] == name]
+    named = [one.name for one in built.site.commands if one.device == name]
     for number in _slaves_of(built, name):
         count = built.rows["slaves"][number]["command_count"]
-        return [str(one) for one in named] if len(named) == count else ["" for _ in range(count)]
+        return named if len(named) == count else ["" for _ in range(count)]
     return []
 
 
 def _add_lines(built: Built) -> None:
     rows, settings = built.rows, built.settings
-    chance = np.random.Generator(np.random.PCG64(settings["seed"]))  # phases of the devices' own clocks
+    chance = np.random.Generator(np.random.PCG64(settings.seed))  # phases of the devices' own clocks
     for port in rows["ports"]:
         bits = 1 + port["data_bits"] + port["stop_bits"] + (0 if port["parity"] == "N" else 1)
         built.world.add_line(char_ns=round(bits * 1e9 / port["baud"]))
     for slave in rows["slaves"]:
         name = _slave_name(built, slave)
-        device = _role(built, name)
+        device = _device_named(built, name)
         if name in built.slaves:
             continue
         pcs, meter = -1, -1
-        if device["role"] == "pcs":
+        if device.role == "pcs":
             pcs = built.converters.get(name, -1)
         else:
             # A device's clock is its own: phase and, by 50 ppm, rate. Steps then meet every phase of the meter.
-            interval_s = settings["meter_update_ms"] * 1e-3 * (1.0 + 50e-6 * (2.0 * float(chance.random()) - 1.0))
+            interval_s = settings.meter_update_ms * 1e-3 * (1.0 + 50e-6 * (2.0 * float(chance.random()) - 1.0))
             meter = built.world.add_meter(
-                "circuit" if device["role"] in NOWHERE else ROLES.get(device["role"], "it"),
-                share=0.0 if device["role"] in NOWHERE else CIRCUIT_SHARE,
+                "circuit" if device.role in NOWHERE else ROLES.get(device.role, "it"),
+                share=0.0 if device.role in NOWHERE else CIRCUIT_SHARE,
                 behind=_behind(built, device),
                 interval_s=interval_s,
-                delay_s=settings["meter_delay_ms"] * 1e-3 if device["role"] == "grid-meter" else 0.0,
-                resolution_w=settings["meter_resolution_w"],
+                delay_s=settings.meter_delay_ms * 1e-3 if device.role == "grid-meter" else 0.0,
+                resolution_w=settings.meter_resolution_w,
                 phase_s=float(chance.random()) * interval_s,
             )
             built.meters[name] = meter
@@ -303,17 +291,17 @@ def _add_lines(built: Built) -> None:
             slave["unit_id"],
             pcs=pcs,
             meter=meter,
-            turnaround_s=settings["turnaround_ms"] * 1e-3,
-            turnaround_jitter_s=settings["turnaround_jitter_ms"] * 1e-3,
+            turnaround_s=settings.turnaround_ms * 1e-3,
+            turnaround_jitter_s=settings.turnaround_jitter_ms * 1e-3,
         )
         built.slaves[name] = number
         _fill_slave(built, number, slave, device, name)
 
 
-def _behind(built: Built, device: dict[str, Any]) -> int:
+def _behind(built: Built, device: Device) -> int:
     """Bit mask of the converters behind a sub-meter."""
     names = [unit["name"] for unit in built.rows["units"]]
-    return sum(1 << names.index(name) for name in device.get("circuit_storage") or () if name in names)
+    return sum(1 << names.index(name) for name in device.circuit_storage if name in names)
 
 
 def _exponent(signal: str, top_w: float) -> int:
@@ -327,9 +315,9 @@ def _exponent(signal: str, top_w: float) -> int:
     return 0
 
 
-def _fill_slave(built: Built, number: int, slave: dict[str, Any], device: dict[str, Any], name: str) -> None:
+def _fill_slave(built: Built, number: int, slave: programs.SlaveRow, device: Device, name: str) -> None:
     rows, world = built.rows, built.world
-    kind = "pcs" if device["role"] == "pcs" else "meter"
+    kind = "pcs" if device.role == "pcs" else "meter"
     index = built.converters[name] if kind == "pcs" and name in built.converters else built.meters.get(name, 0)
     known = assembly.PCS_VARIABLES if kind == "pcs" else assembly.METER_VARIABLES
     blocks = rows["blocks"][slave["block_first"] : slave["block_first"] + slave["block_count"]]
@@ -368,9 +356,9 @@ def _fill_slave(built: Built, number: int, slave: dict[str, Any], device: dict[s
             wide = TYPE_NAMES[row["type"]] in ("u32", "s32", "u64", "s64")
             wanted = min(0, _exponent(signal, top_w)) if wide else _exponent(signal, top_w)
             exponents[row["sf_point"]] = max(exponents.get(row["sf_point"], -9), wanted)
-    for row in commands:
-        if row["flags"] & programs.FIELD_FLAGS["sf_point"]:
-            exponents.setdefault(row["sf_point"], 0)
+    for command in commands:
+        if command["flags"] & programs.FIELD_FLAGS["sf_point"]:
+            exponents.setdefault(command["sf_point"], 0)
 
     # 3. signals
     bound: set[tuple[int, int]] = set()
@@ -412,23 +400,23 @@ def _fill_slave(built: Built, number: int, slave: dict[str, Any], device: dict[s
     if kind != "pcs":
         return
     kinds = programs.COMMAND_KINDS
-    for row, command in zip(commands, names, strict=True):
-        variable = COMMANDS.get(command)
-        if row["kind"] == kinds["setpoint_w"]:
+    for command, name in zip(commands, names, strict=True):
+        variable = COMMANDS.get(name)
+        if command["kind"] == kinds["setpoint_w"]:
             variable = "set_w"
-        elif row["kind"] == kinds["heartbeat"]:
+        elif command["kind"] == kinds["heartbeat"]:
             variable = "hb_controller"
         if variable is None:
             continue
-        scale = row["scale"]
-        if row["flags"] & programs.FIELD_FLAGS["sf_point"]:
-            scale *= float(f"1e{exponents[row['sf_point']]}")
+        scale = command["scale"]
+        if command["flags"] & programs.FIELD_FLAGS["sf_point"]:
+            scale *= float(f"1e{exponents[command['sf_point']]}")
         world.bind_write(
             number,
-            WRITE_SPACES[row["function"]],
-            row["address"],
-            type=row["type"],
-            flags=row["flags"],
+            WRITE_SPACES[command["function"]],
+            command["address"],
+            type=command["type"],
+            flags=command["flags"],
             scale=scale,
             variable=variable,
         )
@@ -446,9 +434,9 @@ def _merged(ranges: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
     return merged
 
 
-def _models(device: dict[str, Any], found: Any) -> dict[int, int]:
+def _models(device: Device, found: DeviceMap | None) -> dict[int, int]:
     """SunSpec model -> address of its ID word: what the site says, and the rest of the map's chain if it fits."""
-    models = {int(key): int(start) for key, start in (device.get("sunspec") or {}).items()}
+    models = {int(key): start for key, start in device.sunspec.items()}
     if models and found is not None and found.sunspec is not None:
         from tidegate.hal import sunspec
 
@@ -466,7 +454,7 @@ def _chain_end(models: dict[int, int]) -> int:
     return address + sunspec.model(number).length
 
 
-def _fill_chain(world: worlds.World, slave: int, models: dict[int, int], device: dict[str, Any]) -> None:
+def _fill_chain(world: worlds.World, slave: int, models: dict[int, int], device: Device) -> None:
     """The chain as any SunSpec master finds it: marker, headers, identity, "not implemented" for the rest."""
     from tidegate.hal import sunspec
 
@@ -479,7 +467,7 @@ def _fill_chain(world: worlds.World, slave: int, models: dict[int, int], device:
                 words = [(point.sentinel >> (16 * (point.size - 1 - i))) & 0xFFFF for i in range(point.size)]
                 world.set_words(slave, 2, address + point.offset, words)
         world.set_words(slave, 2, address, [number, model.length - 2])
-        texts = {"Mn": "Tidegate", "Md": "simulated PCS", "Vr": "1", "SN": str(device.get("name", "pcs"))}
+        texts = {"Mn": "Tidegate", "Md": "simulated PCS", "Vr": "1", "SN": device.name}
         for name, text in texts.items():
             row = model.points.get(name) if number == 1 else None
             if row is not None:
@@ -491,7 +479,7 @@ def _fill_chain(world: worlds.World, slave: int, models: dict[int, int], device:
 
 def _add_can(built: Built) -> None:
     rows, world = built.rows, built.world
-    chance = np.random.Generator(np.random.PCG64(built.settings["seed"] + 1))
+    chance = np.random.Generator(np.random.PCG64(built.settings.seed + 1))
     flags = programs.CAN_FRAME_FLAGS
     for frame in rows["can_frames"]:
         fields = rows["can_fields"][frame["field_first"] : frame["field_first"] + frame["field_count"]]
@@ -550,47 +538,46 @@ def reaction_s(built: Built) -> float:
         for slave in (one for one in rows["slaves"] if one["port"] == number):
             for block in rows["blocks"][slave["block_first"] : slave["block_first"] + slave["block_count"]]:
                 reply_s = (13 + 2 * block["count"]) * char_s + 2 * gap_s
-                port_s += reply_s + (settings["turnaround_ms"] + settings["turnaround_jitter_ms"]) * 1e-3
+                port_s += reply_s + (settings.turnaround_ms + settings.turnaround_jitter_ms) * 1e-3
             port_s += (17 + 8) * char_s + 2 * gap_s if slave["command_count"] else 0.0
         round_s = max(round_s, port_s)
     return float(
-        (settings["meter_update_ms"] + settings["meter_delay_ms"] + settings["pcs_dead_ms"]) * 1e-3
+        (settings.meter_update_ms + settings.meter_delay_ms + settings.pcs_dead_ms) * 1e-3
         + 2 * round_s
         + 2 * rows["period_ns"] * 1e-9
-        + 7 * settings["pcs_tau_ms"] * 1e-3
+        + 7 * settings.pcs_tau_ms * 1e-3
     )
 
 
 def _judge(built: Built) -> None:
     control = built.rows["control"]
     limit_w = min(control["connection_import_w_max"], control["peak_w_max"])
-    built.world.set_judgement(
-        limit_w if math.isfinite(limit_w) else 1e12, float(built.settings["step_w"]), reaction_s(built)
-    )
-    for row in built.settings["faults"]:
-        _add_fault(built, dict(row))
+    built.world.set_judgement(limit_w if math.isfinite(limit_w) else 1e12, built.settings.step_w, reaction_s(built))
+    for fault in built.settings.faults:
+        _add_fault(built, fault)
 
 
-def _add_fault(built: Built, row: dict[str, Any]) -> None:
+def _add_fault(built: Built, fault: SimulatedFault) -> None:
     """A fault of the site file: kind as in FAULT_NAMES or device.bit ("meter.stuck"), target by name."""
-    kind, _, bit = row["kind"].partition(".")
-    value = float(row.get("value", 0.0))
-    if bit:
-        value = float(assembly.FAULT_BITS[kind][bit])
-    target = row.get("target", 0)
-    if isinstance(target, str):
-        for table in (built.slaves, built.batteries, built.converters, built.meters):
-            if kind in ("battery", "pcs", "meter", "watchdog_off") and table is built.slaves:
-                continue
-            if target in table:
-                target = table[target]
-                break
-        else:
-            if target.startswith("0x") and int(target, 16) in built.frames:
-                target = built.frames[int(target, 16)]
-            elif target == "":
-                target = 0
-            else:
-                raise ValueError(f"simulation.faults: {row['kind']} has no target {target!r}")
-    off_s = row.get("off_s")
-    built.world.add_fault(kind, int(target), value, float(row.get("on_s", 0.0)), 1e9 if off_s is None else float(off_s))
+    kind, _, bit = fault.kind.partition(".")
+    value = float(assembly.FAULT_BITS[kind][bit]) if bit else fault.value
+    off_s = 1e9 if fault.off_s is None else fault.off_s
+    built.world.add_fault(kind, _target(built, kind, fault), value, fault.on_s, off_s)
+
+
+def _target(built: Built, kind: str, fault: SimulatedFault) -> int:
+    """The number of what a fault strikes. Raises ValueError for a name that nothing has."""
+    target = fault.target
+    if isinstance(target, int):
+        return target
+    tables = [built.batteries, built.converters, built.meters]
+    if kind not in ("battery", "pcs", "meter", "watchdog_off"):
+        tables.insert(0, built.slaves)
+    for table in tables:
+        if target in table:
+            return table[target]
+    if target.startswith("0x") and int(target, 16) in built.frames:
+        return built.frames[int(target, 16)]
+    if target == "":
+        return 0
+    raise ValueError(f"simulation.faults: {fault.kind} has no target {target!r}")

@@ -7,8 +7,9 @@ import math
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-Trace = tuple["np.ndarray", "np.ndarray"]  # type: ignore[type-arg]
+Trace = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 class TraceError(ValueError):

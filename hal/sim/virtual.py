@@ -6,22 +6,48 @@ import hashlib
 import os
 import struct
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tidegate.ext.abi.image import REASONS_BY_NUMBER
 from tidegate.ext.abi.shared import EVENT_NAMES, Picture, PlanRow, Shared
 from tidegate.ext.cycle.loop import Core
 from tidegate.ext.sim import world as worlds
 from tidegate.ext.sim.floor import floor_energy
-from tidegate.hal.sim.build import build, energies, reaction_s, steps
+from tidegate.hal.sim.build import Trace, build, energies, reaction_s, steps
 
 START_NS = 1_000_000_000  # 0 means "never" to the core
 CHUNK_S = 10.0  # rings and logs are emptied so often; the meter ring holds 256 s, the event ring 1024 events
 METER_UNITS = ("Wh", "Ws", "s", "W")
 QUALITY_GOOD, QUALITY_HELD = 1, 2
+
+
+class EventRow(TypedDict):
+    """An event of the core, with the fields of the `event` stream."""
+
+    v: int
+    kind: str
+    cycle: int
+    t_ns: int
+    event: str
+    unit: int
+    code: int
+    previous: int
+    value: float
+    limit: float
+
+
+class Verdict(TypedDict):
+    """How well a limit was kept; see docs/simulator.md."""
+
+    limit_w: float
+    reaction_s: float
+    steps: int
+    grid_peak_w: dict[str, float]
+    energy_above_limit_wh: dict[str, float]
 
 
 class VirtualPlant:
@@ -41,18 +67,18 @@ class VirtualPlant:
     def __init__(
         self,
         blob: bytes,
-        load: tuple[Any, Any] | None = None,
+        load: Trace | None = None,
         *,
-        pv: tuple[Any, Any] | None = None,
+        pv: Trace | None = None,
         seed: int | None = None,
-        overrides: dict[str, Any] | None = None,
+        overrides: Mapping[str, object] | None = None,
         series_every: int | None = None,
         arm: bool = True,
         utc_start_ns: int = 0,
     ) -> None:
         self.built = build(blob, load=load, pv=pv, seed=seed, overrides=overrides)
         self.world = self.built.world
-        self.seed = int(self.built.settings["seed"])
+        self.seed = int(self.built.settings.seed)
         self.period_ns = int(self.built.rows["period_ns"])
         self.utc_start_ns = utc_start_ns
         self.wall_s = self.cpu_s = 0.0  # machine time spent in run(), and this thread's share of a processor
@@ -64,7 +90,7 @@ class VirtualPlant:
         self._points = [(row["name"], row["unit"]) for row in self.built.rows["points"]]
         self._shared.set_head(
             boot_id=hashlib.sha256(b"boot %d" % self.seed).digest()[:16],
-            program_sha256=bytes.fromhex(self.built.describe["sha256"]),
+            program_sha256=bytes.fromhex(self.built.site.sha256),
             t_start_ns=START_NS,
             utc_offset_ns=utc_start_ns - START_NS,
             n_points=len(self._points),
@@ -77,9 +103,9 @@ class VirtualPlant:
         self.world.keep_series(int(CHUNK_S * 1e9 / self.period_ns / every) + 2, every)
         self._hash = hashlib.sha256()
         self._wire_bytes = 0
-        self._series: list[np.ndarray[Any, Any]] = []
-        self._meters: list[tuple[int, int, int, np.ndarray[Any, Any], bytes]] = []
-        self._events: list[dict[str, Any]] = []
+        self._series: list[NDArray[np.float64]] = []
+        self._meters: list[tuple[int, int, int, NDArray[np.float64], bytes]] = []
+        self._events: list[EventRow] = []
         self._next_meter = self._next_event = 0
 
     def __enter__(self) -> VirtualPlant:
@@ -153,9 +179,11 @@ class VirtualPlant:
         """Put an order of shared.h (ORDER_NAMES) into the core's mailbox, as the gateway would."""
         self.world.order(kind, value, for_s)
 
-    def put_plan(self, rows: Sequence[PlanRow], **billing: Any) -> None:
+    def put_plan(
+        self, rows: Sequence[PlanRow], *, billing_end_t_ns: int = 0, billing_number: int = 0, paid_w: float = 0.0
+    ) -> None:
         """Leave spans of virtual time (`world.t_ns`) in the core's plan, as the gateway would."""
-        self._shared.put_plan(rows, **billing)
+        self._shared.put_plan(rows, billing_end_t_ns=billing_end_t_ns, billing_number=billing_number, paid_w=paid_w)
 
     # ---------------------------------------------------------------- results
 
@@ -174,17 +202,17 @@ class VirtualPlant:
         """Virtual seconds per second on the clock, other programs' share of the machine included."""
         return self.world.cycle * self.period_ns * 1e-9 / self.wall_s if self.wall_s > 0 else 0.0
 
-    def series(self) -> dict[str, np.ndarray[Any, Any]]:
+    def series(self) -> dict[str, NDArray[np.float64]]:
         """Decimated true and published quantities by name (`tidegate.ext.sim.world.SERIES`), one array each."""
         rows = np.concatenate(self._series) if self._series else np.empty((0, len(worlds.SERIES)))
         return {name: rows[:, i] for i, name in enumerate(worlds.SERIES)}
 
     @property
-    def events(self) -> list[dict[str, Any]]:
+    def events(self) -> list[EventRow]:
         """Events of the core, oldest first, with the fields of the `event` stream."""
         return self._events
 
-    def meter_records(self) -> Iterator[dict[str, Any]]:
+    def meter_records(self) -> Iterator[dict[str, object]]:
         """The records of the `meter` stream: one a second, all points in Wh, Ws, s and W, plus soc."""
         boot = hashlib.sha256(b"boot %d" % self.seed).digest()[:16].hex()
         wanted = [
@@ -200,14 +228,14 @@ class VirtualPlant:
             yield {
                 "v": 1,
                 "kind": "meter",
-                "site": self.built.describe.get("site", {}).get("name", ""),
+                "site": self.built.site.site.name,
                 "boot": boot,
                 "seq": seq,
                 "cycle": cycle,
                 "t_ns": t_ns,
                 "utc_ns": self.utc_start_ns + t_ns - START_NS,
                 "utc_sync": "S",
-                "program": self.built.describe["sha256"],
+                "program": self.built.site.sha256,
                 "points": points,
             }
 
@@ -215,7 +243,7 @@ class VirtualPlant:
         """True energies of the plant at full rate: Wh, W and s, each in the unit that its name ends in."""
         return energies(self.world.totals)
 
-    def verdict(self) -> dict[str, Any]:
+    def verdict(self) -> Verdict:
         """Grid peak and energy above the limit, without the cabinet, with it, and the floor; see docs/simulator.md."""
         totals = self.totals()
         floor = self.floor()
@@ -258,7 +286,7 @@ class VirtualPlant:
             if device == pcs:  # the write counts to its last byte, the reply comes later
                 total_s += 13 * bits / port["baud"]
             else:
-                total_s += count * bits / port["baud"] + self.built.settings["turnaround_ms"] * 1e-3
+                total_s += count * bits / port["baud"] + self.built.settings.turnaround_ms * 1e-3
         return total_s
 
     def floor(self) -> dict[str, float]:
@@ -273,15 +301,15 @@ class VirtualPlant:
         common = {
             "limit_w": self.limit_w,
             "seconds": self.world.t_s,
-            "cooling_share": settings["cooling_share"],
-            "cooling_mean_s": settings["cooling_mean_s"],
-            "meter_interval_s": settings["meter_update_ms"] * 1e-3 * (1.0 + 31e-6),
-            "meter_phase_s": 0.37 * settings["meter_update_ms"] * 1e-3,
-            "meter_delay_s": settings["meter_delay_ms"] * 1e-3,
+            "cooling_share": settings.cooling_share,
+            "cooling_mean_s": settings.cooling_mean_s,
+            "meter_interval_s": settings.meter_update_ms * 1e-3 * (1.0 + 31e-6),
+            "meter_phase_s": 0.37 * settings.meter_update_ms * 1e-3,
+            "meter_delay_s": settings.meter_delay_ms * 1e-3,
             "wire_s": self.wire_s(),
-            "dead_s": settings["pcs_dead_ms"] * 1e-3,
-            "tau_s": settings["pcs_tau_ms"] * 1e-3,
-            "ramp_w_per_s": settings["pcs_ramp_w_per_s"] * max(1, len(gates)),
+            "dead_s": settings.pcs_dead_ms * 1e-3,
+            "tau_s": settings.pcs_tau_ms * 1e-3,
+            "ramp_w_per_s": settings.pcs_ramp_w_per_s * max(1, len(gates)),
             "discharge_w_max": float(sum(gate["discharge_w_max"] for gate in gates)),
         }
         still = floor_energy(t_ns, power_w, **common)
@@ -305,7 +333,7 @@ class VirtualPlant:
         return {name: cycles[i] * self.period_ns * 1e-9 for i, name in enumerate(REASONS_BY_NUMBER) if cycles[i] > 0}
 
     @property
-    def checks(self) -> dict[str, Any]:
+    def checks(self) -> dict[str, int]:
         """Violations that the world saw from outside, cycles counted; all but `cycles` should be 0."""
         found = dict(self.world.checks)
         for key in ("reason_cycles", "mode_cycles"):
@@ -317,7 +345,7 @@ class VirtualPlant:
         """For each answered load step: grid meter's registers -> last byte of the first setpoint that answers it."""
         return list(self.world.answers_ms)
 
-    def lines(self) -> list[dict[str, Any]]:
+    def lines(self) -> list[dict[str, object]]:
         """Transaction statistics, one dict a serial line, with its name."""
         return [
             {"name": port["name"], **row}

@@ -5,7 +5,7 @@ import os
 LOST_SHARE = 0.5  # below this share of the most that was locked, it counts as no longer locked
 
 
-class Locked:
+class LockedMemory:
     """Looks at the locked memory of a process. Keeps /proc/PID/status open: a look costs one read.
 
     Raises OSError if there is no such process.

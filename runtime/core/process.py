@@ -31,7 +31,8 @@ from tidegate.ext.cycle import realtime
 from tidegate.ext.cycle.loop import Core
 from tidegate.ext.cycle.recorder import Ring
 from tidegate.hal import serial_line
-from tidegate.runtime.core.locked_memory import Locked
+from tidegate.hal.description import described
+from tidegate.runtime.core.locked_memory import LockedMemory
 from tidegate.runtime.core.serial_ports import SerialKeeper, open_all, pairs
 
 LOOP_PRIORITY = 80
@@ -158,7 +159,7 @@ def latches_of(words: list[str]) -> list[tuple[int, int, int]]:
     return found
 
 
-def start_head(shared: Shared, blob: bytes, program: dict) -> None:
+def start_head(shared: Shared, blob: bytes, program: "ext_program.Rows") -> None:
     """Who is writing this memory, since when, and for which site."""
     t_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     shared.set_head(
@@ -178,7 +179,7 @@ def main(words: list[str] | None = None) -> int:
     check_layouts((ext_image, ext_loop, ext_shared))
     blob = buffer_of(args.program_fd)
     raw = bytes(blob)
-    describe, rows = ext_program.describe(raw), ext_program.rows(raw)
+    site, rows = described(ext_program.describe(raw)), ext_program.rows(raw)
     shared = Shared(args.shared_fd)
     core = Core(blob, shared)
     for unit, bits, first in latches_of(args.latched):
@@ -193,7 +194,7 @@ def main(words: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: core.stop())
     with ExitStack() as stack:
-        lines = open_all(core, describe, rows, pairs(args.serial, "serial"), pairs(args.can, "can"), stack)
+        lines = open_all(core, site, rows, pairs(args.serial, "serial"), pairs(args.can, "can"), stack)
         ports = [Port(core, index, line.fd) for index, line in enumerate(lines)]
         keeper = SerialKeeper(lines, ports)
         stack.callback(keeper.close)  # after the threads, which end first
@@ -201,12 +202,12 @@ def main(words: list[str] | None = None) -> int:
             stack.callback(port.stop)
             port.start(PORT_PRIORITY)
 
-        buses = {row["name"]: core.can_handle(bus) for bus, row in enumerate(describe["can"])}
-        serials = {row["name"]: port for row, port in zip(describe["ports"], ports, strict=True)}
+        buses = {bus.name: core.can_handle(number) for number, bus in enumerate(site.can)}
+        serials = {row.name: port for row, port in zip(site.ports, ports, strict=True)}
         core.dry_cycle()
-        del raw, rows, describe
+        del raw, rows, site
         gc.collect()
-        memory = Locked()
+        memory = LockedMemory()
         stack.callback(memory.close)
         realtime.keep_heap()
         realtime.prefault_heap()

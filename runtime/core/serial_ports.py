@@ -9,13 +9,16 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import serial
 
 from tidegate.ext.bus.port import Port
 from tidegate.ext.cycle.loop import Core
-from tidegate.hal import canbus, serial_line
+from tidegate.hal import canbus, description, serial_line
+
+if TYPE_CHECKING:
+    from tidegate.ext.abi import program
 
 FRAME_FD = 1  # bit of a received frame's flags: the bus must carry CAN FD
 
@@ -32,10 +35,10 @@ def pairs(words: list[str], what: str) -> dict[str, str]:
 
 
 @dataclass
-class Line:
+class SerialPort:
     """An open serial port. owner: closes the descriptor; None: it came from the supervisor, who closes it."""
 
-    row: dict[str, Any]
+    row: description.SerialPort
     where: str
     fd: int
     owner: serial.Serial | None = None
@@ -46,34 +49,34 @@ class Line:
             self.owner.close()
 
 
-def open_serial(row: dict[str, Any], where: str) -> Line:
+def open_serial(row: description.SerialPort, where: str) -> SerialPort:
     """A serial port in raw mode. where: a descriptor's number or a device.
 
     Raises OSError with what is wrong and the remedy.
     """
     if where.isdigit():
-        return Line(row, where, int(where))
-    name = f"serial port {row['name']} ({where})"
+        return SerialPort(row, where, int(where))
+    name = f"serial port {row.name} ({where})"
     try:
         port = serial.Serial(
             where,
-            baudrate=row["baud"],
-            bytesize=row.get("data_bits", 8),
-            parity=row.get("parity", "N"),
-            stopbits=row.get("stop_bits", 1),
+            baudrate=row.baud,
+            bytesize=8,
+            parity=row.parity,
+            stopbits=row.stop_bits,
             timeout=0,
             exclusive=True,
         )
     except (OSError, ValueError) as error:  # pyserial's own are OSErrors
         raise OSError(f"{name}: {_why(error, where)}") from None
     try:
-        tuned = serial_line.tune(port.fileno(), where, rs485=row.get("rs485", False))
+        tuned = serial_line.tune(port.fileno(), where, rs485=row.rs485)
     except OSError as error:
         port.close()
         raise OSError(f"{name}: {error.strerror or error}") from None
     for words in tuned.words:
         print(f"core: {words}", file=sys.stderr, flush=True)
-    return Line(row, where, port.fileno(), port)
+    return SerialPort(row, where, port.fileno(), port)
 
 
 def _why(error: Exception, where: str) -> str:
@@ -92,29 +95,29 @@ def _why(error: Exception, where: str) -> str:
 
 def open_all(
     core: Core,
-    describe: dict[str, Any],
-    rows: dict[str, Any],
+    site: description.Description,
+    rows: "program.Rows",
     serials: dict[str, str],
     cans: dict[str, str],
     stack: ExitStack,
-) -> list[Line]:
+) -> list[SerialPort]:
     """Open every serial port and CAN bus and start the CAN keeper. SystemExit names all that cannot be opened."""
     problems: list[str] = []
-    lines: list[Line] = []
+    lines: list[SerialPort] = []
     kept: list[canbus.Kept] = []
-    for row in describe["ports"]:
+    for row in site.ports:
         try:
-            line = open_serial(row, serials.get(row["name"], row["device"]))
+            line = open_serial(row, serials.get(row.name, row.device))
         except OSError as error:
             problems.append(str(error))
             continue
         lines.append(line)
         stack.callback(line.close)
-    for bus, row in enumerate(describe["can"]):
+    for number, bus in enumerate(site.can):
         try:
-            found = _open_can(core, bus, row, rows, cans.get(row["name"], row["interface"]))
+            found = _open_can(core, number, bus, rows, cans.get(bus.name, bus.interface))
         except OSError as error:
-            problems.append(f"CAN bus {row['name']}: {error.strerror or error}")
+            problems.append(f"CAN bus {bus.name}: {error.strerror or error}")
             continue
         if found is not None:
             kept.append(found)
@@ -127,7 +130,7 @@ def open_all(
     return lines
 
 
-def _open_can(core: Core, bus: int, row: dict[str, Any], rows: dict[str, Any], where: str) -> canbus.Kept | None:
+def _open_can(core: Core, bus: int, row: description.CanBus, rows: "program.Rows", where: str) -> canbus.Kept | None:
     if where.isdigit():
         os.set_blocking(int(where), False)
         core.set_can_fd(bus, int(where))
@@ -136,17 +139,17 @@ def _open_can(core: Core, bus: int, row: dict[str, Any], rows: dict[str, Any], w
     received = [frame["id"] for frame in frames]
     sent = [frame["id"] for frame in rows["can_tx"] if frame["bus"] == bus]
     fd_frames = any(frame["flags"] & FRAME_FD for frame in frames)
-    link = canbus.open_bus(where, received, sent, fd_frames=fd_frames, bitrate=row.get("bitrate"))
+    link = canbus.open_bus(where, received, sent, fd_frames=fd_frames, bitrate=row.bitrate)
     core.set_can_fd(bus, link.detach())
-    return canbus.Kept(where, core.can_handle(bus), received, sent, fd_frames=fd_frames, bitrate=row.get("bitrate"))
+    return canbus.Kept(where, core.can_handle(bus), received, sent, fd_frames=fd_frames, bitrate=row.bitrate)
 
 
 class SerialKeeper:
     """Opens a serial port again whose adapter was pulled and plugged in; looked at once a second, beside the loop."""
 
-    def __init__(self, lines: Sequence[Line], ports: Sequence[Port]) -> None:
+    def __init__(self, lines: Sequence[SerialPort], ports: Sequence[Port]) -> None:
         self.lines, self.ports = list(lines), list(ports)
-        self._old: list[Line] = []
+        self._old: list[SerialPort] = []
 
     def look(self) -> None:
         """One round over all ports."""
@@ -157,7 +160,7 @@ class SerialKeeper:
             if line.owner is None or not port.lost or port.waiting:
                 continue
             try:
-                fresh = open_serial({**line.row}, line.where)
+                fresh = open_serial(line.row, line.where)
             except OSError:
                 continue  # the event of the loss stands; the next look tries again
             if port.hand_over(fresh.fd):

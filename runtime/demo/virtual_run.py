@@ -68,6 +68,7 @@ def trace_of(site: Any) -> Trace:
 
 def run_whole(site: Any, blob: bytes, trace: Trace, ledger: Path, seconds: float) -> WholeRun:
     """Replay `seconds` of the trace from its start; book and attribute it into a fresh ledger at `ledger`."""
+    from tidegate.ext.abi import program
     from tidegate.ext.abi.image import REASONS_BY_NUMBER
     from tidegate.hal.sim.virtual import VirtualPlant
 
@@ -77,7 +78,7 @@ def run_whole(site: Any, blob: bytes, trace: Trace, ledger: Path, seconds: float
         cpu_s = time.process_time()
         plant.run(seconds)
         cpu_s = time.process_time() - cpu_s
-        describe = plant.built.describe
+        describe = program.describe(blob)
         verdict = plant.verdict()
         series = {name: np.array(column) for name, column in plant.series().items()}
         bodies, kinds, notes = book(describe, plant.meter_records(), ledger, site.folder)

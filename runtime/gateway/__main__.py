@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tidegate.ext.abi import program, shared
+from tidegate.hal.description import described
 from tidegate.runtime.gateway.app import Gateway
 
 PRIORITY = -5  # nice
@@ -37,10 +38,10 @@ def main(words: list[str] | None = None) -> int:
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)  # a command waits for us; without the right, as any program
     with mmap.mmap(args.program_fd, 0, prot=mmap.PROT_READ) as blob:
-        describe = program.describe(bytes(blob))
+        site = described(program.describe(bytes(blob)))
     memory = shared.Shared(args.shared_fd)
     try:
-        gateway = Gateway(describe, memory, args.runtime_dir, args.state_dir)
+        gateway = Gateway(site, memory, args.runtime_dir, args.state_dir)
     except OSError as why:
         print(f"gateway: {why}", file=sys.stderr)
         return 1

@@ -1,6 +1,7 @@
 """The gateway's main thread: rings out, requests in, nothing that can block."""
 
 import contextlib
+import math
 import os
 import resource
 import stat
@@ -10,15 +11,17 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import zmq
 
 from tidegate.config import calendar
 from tidegate.ext.abi import shared
+from tidegate.hal.description import Description
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.curve_keys import Roles, folder_of, server_keys
 from tidegate.runtime.gateway.command_handler import EXPORT, IMPORT, Desk, Held
 from tidegate.runtime.gateway.guard_events import Guarded
-from tidegate.runtime.gateway.journal_writer import Recorder
+from tidegate.runtime.gateway.journal_writer import JournalWriter
 from tidegate.runtime.gateway.lease_file import LeaseFile
 from tidegate.runtime.gateway.peers import Bucket, Peer, Peers
 from tidegate.runtime.gateway.plan_table import Billing, Planner
@@ -75,16 +78,16 @@ class Sockets:
 class Gateway:
     """One gateway beside one core.
 
-    describe : the program's description. memory : the core's shared memory. state : folder of the journal.
+    site : the program's description. memory : the core's shared memory. state : folder of the journal.
     runtime : folder of the sockets.
     """
 
-    def __init__(self, describe: dict[str, Any], memory: shared.Shared, runtime: Path, state: Path) -> None:
-        options = describe.get("gateway") or {}
+    def __init__(self, site: Description, memory: shared.Shared, runtime: Path, state: Path) -> None:
+        options = self.options = site.gateway
         self.memory = memory
         self.runtime = runtime
         self.boot = memory.boot_id
-        self.records = Records(describe, memory)
+        self.records = Records(site, memory)
         self._billing_said = ""
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         folder = state / "journal"
@@ -94,24 +97,23 @@ class Gateway:
             journals["meter"],
             journals["event"],
             Journal(folder, "totals"),
-            samples_bytes=int(options.get("journal_mb_max") or 2048) << 20,
-            samples_age_ns=int(options.get("journal_days_max") or 35) * 86_400 * 10**9,
+            samples_bytes=options.journal_mb_max << 20,
+            samples_age_ns=options.journal_days_max * 86_400 * 10**9,
             job=journals["job"],
         )
-        self.recorder = Recorder(journals, self.wake, retention)
-        limits = describe.get("limits") or {}
+        self.journal = JournalWriter(journals, self.wake, retention)
         self.desk = Desk(
             memory,
-            site_import_w_max=_limit(limits.get("connection_import_w_max")),
-            site_export_w_max=_limit(limits.get("connection_export_w_max")),
+            site_import_w_max=_limit(site.limits.connection_import_w_max),
+            site_export_w_max=_limit(site.limits.connection_export_w_max),
             keep_stop=self._keep_stop,
             keep_lease=self._keep_lease,
-            site_policies=site_policies(describe),
+            site_policies=site_policies(site),
             put_plan=self._put_plan,
         )
         self._lease_file = LeaseFile(runtime / "lease", self.boot)
-        self.planner = planner_of(describe, memory, state)
-        self.latches = LatchFile(state, [row["name"] for row in describe.get("units") or ()])
+        self.planner = planner_of(site, memory, state)
+        self.latches = LatchFile(state, [unit.name for unit in site.units])
         self._latches_said = ""
         self._guarded = Guarded(memory.guard())
         self._stop_mark = state / "stopped"
@@ -129,17 +131,16 @@ class Gateway:
         self.desk.plan = self.planner.take_over(now_ns, self.records.clock.utc_ns(now_ns))
         self.records.spans = self.planner.names
         self._put_plan()
-        self.server = Server(describe, memory, self.records, self.recorder, self.desk, self._send)
+        self.server = Server(site, memory, self.records, self.journal, self.desk, self._send)
         self.server.health_more = self._health
         self.server.put_jobs = self._put_jobs
         self._job_next = journals["job"].last.get(self.boot, (-1, -1))[0] + 1
-        self.server.recordings_lack = availability.missing(describe)
+        self.server.recordings_lack = availability.missing(site)
         self.server.recordings = None if self.server.recordings_lack else state / "recordings"
-        self.peers = Peers(os.geteuid(), str(options.get("local_role", "operate")))
-        self.autostart = bool(options.get("autostart", describe.get("autostart", True)))
+        self.peers = Peers(os.geteuid(), options.local_role)
+        self.autostart = options.autostart
         self.context: zmq.Context[Any] = zmq.Context()
         self.context.setsockopt(zmq.MAX_SOCKETS, 256)
-        self.options = options
         self.zap: Zap | None = None
         self.remote: Sockets | None = None
         self.roles: Roles | None = None
@@ -183,24 +184,24 @@ class Gateway:
 
     def _bind_remote(self, state: Path) -> None:
         """TCP for other machines, where the site file asks for it: CURVE, or plain on loopback by explicit choice."""
-        endpoint = self.options.get("endpoint")
+        endpoint = self.options.endpoint
         if not endpoint:
             return
-        host, _, port = str(endpoint).rpartition(":")
-        stream = self.options.get("publish") or f"{host}:{int(port) + 1}"
+        host, _, port = endpoint.rpartition(":")
+        stream = self.options.publish or f"{host}:{int(port) + 1}"
         prepare = None
-        if self.options.get("plain_loopback"):
-            if not (loopback(str(endpoint)) and loopback(str(stream))):
+        if self.options.plain_loopback:
+            if not (loopback(endpoint) and loopback(stream)):
                 raise OSError(f"{endpoint}: without CURVE only loopback is served")
         else:
-            folder = Path(self.options["keys"]) if self.options.get("keys") else folder_of(state)
+            folder = Path(self.options.keys) if self.options.keys else folder_of(state)
             public, secret = server_keys(folder)
             self.roles = Roles(folder)
             self.zap = self.zap or Zap(
                 self.context, self.roles, lambda name, detail: self._tell("access", name, detail)
             )
             prepare = curve(public, secret)
-        self._remote_at = (str(stream), str(endpoint), prepare)
+        self._remote_at = (stream, endpoint, prepare)
         self.remote = Sockets(self.context, *self._remote_at)
         self.transports = [self.local, self.remote]
 
@@ -243,7 +244,7 @@ class Gateway:
         """Serve until `stopping` is set."""
         poller = zmq.Poller()
         poller.register(self.wake, zmq.POLLIN)
-        self.recorder.start()
+        self.journal.start()
         for damage in self._damages:
             self._tell("journal", "damaged", damage)
         self._tell("gateway", "started", f"pid {os.getpid()}")
@@ -314,7 +315,7 @@ class Gateway:
                 raise LookupError("revoked")
             return self.peers.keyed(granted.name, granted.role)
         if transport is self.remote:
-            return self.peers.plain(_property(frame, "Peer-Address"), str(self.options.get("local_role", "operate")))
+            return self.peers.plain(_property(frame, "Peer-Address"), self.options.local_role)
         return self.peers.local(_property(frame, "Peer-Address"))
 
     def _send(self, route: Any, answer: bytes) -> None:
@@ -359,7 +360,7 @@ class Gateway:
                         "meter": self.durable["meter"],
                         "event": self.durable["event"],
                         "snapshots_dropped": self.snapshots_dropped,
-                        "journal_error": self.recorder.error,
+                        "journal_error": self.journal.error,
                     }
                 ),
             )
@@ -400,7 +401,7 @@ class Gateway:
             if picture is None:
                 return
             record = self.records.meter(picture)
-            self.recorder.put(
+            self.journal.put(
                 "meter", Record(self.boot, picture.number, record["utc_ns"], picture.number, messages.encode(record))
             )
             self.meter_next += 1
@@ -440,7 +441,7 @@ class Gateway:
             self._tell("core", name, detail)
 
     def _put_event(self, record: dict[str, Any], source: int) -> None:
-        self.recorder.put("event", Record(self.boot, self.event_seq, record["utc_ns"], source, messages.encode(record)))
+        self.journal.put("event", Record(self.boot, self.event_seq, record["utc_ns"], source, messages.encode(record)))
         self.event_seq += 1
 
     def _put_jobs(self, jobs: list[dict[str, Any]], by: str) -> int:
@@ -448,7 +449,7 @@ class Gateway:
         seq, self._job_next = self._job_next, self._job_next + 1
         record = self.records.head("job", seq, self.memory.cycle, time.monotonic_ns())
         record.update(peer=by, jobs=jobs)
-        self.recorder.put("job", Record(self.boot, seq, record["utc_ns"], seq, messages.encode(record)))
+        self.journal.put("job", Record(self.boot, seq, record["utc_ns"], seq, messages.encode(record)))
         return seq
 
     def _tell(self, event: str, name: str, detail: str, **more: Any) -> None:
@@ -467,11 +468,11 @@ class Gateway:
             self._tell(event, name, detail)
 
     def _disk_news(self) -> None:
-        if self.recorder.error and not self._disk_said:
-            self._tell("journal", "failing", self.recorder.error)
-        elif self._disk_said and not self.recorder.error:
-            self._tell("journal", "recovered", f"after: {self._disk_said}; {self.recorder.dropped} records lost")
-        self._disk_said = self.recorder.error
+        if self.journal.error and not self._disk_said:
+            self._tell("journal", "failing", self.journal.error)
+        elif self._disk_said and not self.journal.error:
+            self._tell("journal", "recovered", f"after: {self._disk_said}; {self.journal.dropped} records lost")
+        self._disk_said = self.journal.error
 
     def _snapshots(self, now_ns: int) -> None:
         head = self.memory.snapshot_head
@@ -506,15 +507,15 @@ class Gateway:
         """Publish what the disk has."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.wake)
-        while self.recorder.done:
-            stream, record = self.recorder.done.popleft()
+        while self.journal.done:
+            stream, record = self.journal.done.popleft()
             if stream == "job":
                 self.server.journaled(record.seq)
                 continue
             self.durable[stream] = record.seq
             self._publish(stream, record.payload)
-        while self.recorder.answers:
-            self.server.replayed(*self.recorder.answers.popleft())
+        while self.journal.answers:
+            self.server.replayed(*self.journal.answers.popleft())
 
     def _publish(self, topic: str, payload: bytes) -> None:
         self._keep_latches()
@@ -543,7 +544,7 @@ class Gateway:
         self._meters()
         self._guard_news(time.monotonic_ns())
         self._tell("gateway", "stopped", f"pid {os.getpid()}")
-        self.recorder.stop()
+        self.journal.stop()
         self._durable()
         for transport in self.transports:
             transport.stream.setsockopt(zmq.LINGER, 200)
@@ -556,32 +557,34 @@ class Gateway:
                 (self.runtime / name).unlink()
 
 
-def site_policies(describe: dict[str, Any]) -> dict[str, float | None]:
+def site_policies(site: Description) -> dict[str, float | None]:
     """The site file's own values of what may change at run time; None = the policy is not there."""
-    control = describe.get("control") or {}
-    found = {name: control.get(name) for name in shared.POLICY_NAMES_BY_NUMBER}
+    found: dict[str, float | None] = {name: getattr(site.control, name) for name in shared.POLICY_NAMES_BY_NUMBER}
     if found["recharge_w_max"] is None:
         found["recharge_w_max"] = found["peak_w_max"]
     if found["recharge_rate_w"] is None:
-        found["recharge_rate_w"] = sum(float(unit.get("charge_w_max", 0.0)) for unit in describe.get("units") or ())
+        found["recharge_rate_w"] = sum(unit.charge_w_max for unit in site.units)
     return {name: None if value is None else float(value) for name, value in found.items()}
 
 
-def planner_of(describe: dict[str, Any], memory: shared.Shared, state: Path) -> Planner:
+def planner_of(site: Description, memory: shared.Shared, state: Path) -> Planner:
     """What keeps the core's plan for this site."""
-    control = describe.get("control") or {}
-    site = describe.get("site") or {}
-    zone = ZoneInfo(str(site.get("timezone") or "UTC"))
-    kind = control.get("demand_billing")
-    paid_w = float(control.get("demand_paid_w") or 0.0)
-    peaks, of = int(control.get("demand_peaks") or 1), control.get("demand_peaks_of")
-    billing = Billing(state / "billing.json", str(kind), zone, paid_w, peaks=peaks, of=of) if kind else None
-    schedule = list(describe.get("schedule") or ())
-    return Planner(memory, schedule, zone, billing, calendar.holidays_of(schedule, site))
+    zone, control, billing = ZoneInfo(site.site.timezone), site.control, None
+    if control.demand_billing is not None:
+        billing = Billing(
+            state / "billing.json",
+            control.demand_billing,
+            zone,
+            control.demand_paid_w or 0.0,
+            peaks=control.demand_peaks or 1,
+            of=control.demand_peaks_of,
+        )
+    schedule = [msgspec.to_builtins(slot) for slot in site.schedule]
+    return Planner(memory, schedule, zone, billing, calendar.holidays_of(schedule, msgspec.to_builtins(site.site)))
 
 
-def _limit(value: Any) -> float:
-    return float("inf") if value is None else float(value)
+def _limit(value: float | None) -> float:
+    return math.inf if value is None else value
 
 
 def _property(frame: Any, name: str) -> str:

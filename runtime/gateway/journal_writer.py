@@ -22,7 +22,7 @@ RETRY_S = 1.0
 HELD_BYTES_MAX = 8 << 20  # while the disk fails; the oldest go first, and are counted
 
 
-class Recorder:
+class JournalWriter:
     """Journals of all streams, written and read behind the main thread's back.
 
     wake : eventfd that is written when `done` or `answers` has something.

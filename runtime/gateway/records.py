@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from tidegate.ext.abi import image, shared
+from tidegate.hal.description import Description
 from tidegate.runtime.api import messages
 
 METER_UNITS = ("Wh", "Ws", "s", "W")
@@ -49,21 +50,21 @@ class Clock:
 class Records:
     """Turns pictures and events of one start of the core into published maps.
 
-    describe : the program's own description, with "points" in image order and "site".
+    site : the program's own description.
     """
 
-    def __init__(self, describe: dict[str, Any], memory: shared.Shared) -> None:
+    def __init__(self, site: Description, memory: shared.Shared) -> None:
         self.memory = memory
-        self.names = [row["name"] for row in describe["points"]]
-        units = [row.get("unit", "") for row in describe["points"]]
-        self.units = dict(zip(self.names, units, strict=True))
-        self.metered = [i for i, name in enumerate(self.names) if is_metered(name, units[i])]
-        self.site = str(describe.get("site", {}).get("name", "site"))
+        self.names = site.point_names
+        self.metered = [i for i, point in enumerate(site.points) if is_metered(point.name, point.unit)]
+        self.site = site.site.name
         self.boot = memory.boot_id.hex()
         self.program = memory.program_sha256.hex()
-        self.faults = fault_names(describe)
+        self.faults = site.fault_names()
         self.named = {
-            kind: [str(row.get("name", "")) for row in describe.get(kind) or []] for kind in ("can", "ports", "devices")
+            "can": [bus.name for bus in site.can],
+            "ports": [port.name for port in site.ports],
+            "devices": [device.name for device in site.devices],
         }
         self.clock = Clock()
         self.spans: dict[int, str] = {}
@@ -172,16 +173,3 @@ class Records:
 def is_metered(name: str, unit: str) -> bool:
     """Tell whether a point belongs to the meter record."""
     return unit in METER_UNITS or name.rpartition(".")[2] == "soc"
-
-
-def fault_names(describe: dict[str, Any]) -> dict[int, str]:
-    """Row number -> name of the fault table, from a list or a map in the description."""
-    given = describe.get("faults") or []
-    rows: list[tuple[Any, Any]] = list(given.items() if isinstance(given, dict) else enumerate(given))
-    names: dict[int, str] = {}
-    for number, row in rows:
-        if isinstance(row, dict):
-            names[int(row.get("row", number))] = str(row.get("id") or row.get("name") or number)
-        elif isinstance(row, str):
-            names[int(number)] = row
-    return names

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 
 from tidegate.ext.abi import image, shared
+from tidegate.hal.description import Description
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.gateway.command_handler import ACK, EXPORT, IMPORT, MANUAL, MODE, PLAN, SETPOINT, Desk, Order
-from tidegate.runtime.gateway.journal_writer import Recorder, replay_bytes
+from tidegate.runtime.gateway.journal_writer import JournalWriter, replay_bytes
 from tidegate.runtime.gateway.peers import Answers, Peer
 from tidegate.runtime.gateway.records import Records
 
@@ -53,31 +54,30 @@ class Server:
 
     def __init__(
         self,
-        describe: dict[str, Any],
+        site: Description,
         memory: shared.Shared,
         records: Records,
-        recorder: Recorder,
+        journal: JournalWriter,
         desk: Desk,
         send: Send,
     ) -> None:
-        self.describe = describe
         self.memory = memory
         self.records = records
-        self.recorder = recorder
+        self.journal = journal
         self.desk = desk
         self.send = send
         self.answers = Answers()
         self.waiting: list[Waiting] = []
         self.pushed: dict[int, Pushed] = {}  # seq in the journal of jobs
         self.put_jobs: Callable[[list[dict[str, Any]], str], int] = lambda jobs, by: -1
-        self._loads = loads_of(describe)
+        self._loads = loads_of(site)
         self.counts = {"requests": 0, "refused": 0, "malformed": 0, "dropped": 0, "commands": 0, "failed": 0}
         self.health_more: Callable[[], dict[str, Any]] = dict
         self.recordings: Path | None = None  # where the recorder writes; else recordings_lack says why nobody does
         self.recordings_lack = ""
         self._index = {name: i for i, name in enumerate(records.names)}
         self._describe = {
-            **describe,
+            **msgspec.to_builtins(site),
             "reasons": list(image.REASONS_BY_NUMBER),
             "modes": list(image.MODES_BY_NUMBER),
             "qualities": list(messages.QUALITIES),
@@ -187,8 +187,8 @@ class Server:
 
     def _jobs(self, route: Any, peer: Peer, request: messages.Jobs, now_ns: int) -> None:
         """Journal job records; `journaled` answers. No core is needed for that."""
-        if self.recorder.error:
-            raise Refused("unavailable", f"the journal cannot be written: {self.recorder.error}"[: messages.TEXT_MAX])
+        if self.journal.error:
+            raise Refused("unavailable", f"the journal cannot be written: {self.journal.error}"[: messages.TEXT_MAX])
         good, refused = sort_jobs(request.jobs, self._loads, self.records.clock.utc_ns(now_ns) // 10**9)
         if not good:
             raise Refused("invalid-field", refused[0], refused=refused)
@@ -479,14 +479,14 @@ class Server:
             "buses": self.memory.buses(),
             "lease": self.lease(),
             "journal": {
-                "error": self.recorder.error,
-                "errors": self.recorder.errors,
-                "waiting": self.recorder.waiting,
-                "dropped": self.recorder.dropped,
-                "synced": self.recorder.synced,
-                "sync_ms_max": self.recorder.sync_ns_max / 1e6,
-                "bytes": {name: journal.bytes_total for name, journal in self.recorder.journals.items()},
-                "damages": [str(d) for j in self.recorder.journals.values() for d in j.damages][:16],
+                "error": self.journal.error,
+                "errors": self.journal.errors,
+                "waiting": self.journal.waiting,
+                "dropped": self.journal.dropped,
+                "synced": self.journal.synced,
+                "sync_ms_max": self.journal.sync_ns_max / 1e6,
+                "bytes": {name: journal.bytes_total for name, journal in self.journal.journals.items()},
+                "damages": [str(d) for j in self.journal.journals.values() for d in j.damages][:16],
             },
             "requests": dict(self.counts),
             **self.health_more(),
@@ -500,7 +500,7 @@ class Server:
         }
 
     def _replay(self, route: Any, request: Any, head: dict[str, Any]) -> bytes | None:
-        journal = self.recorder.stream(request.stream)
+        journal = self.journal.stream(request.stream)
         boot = bytes.fromhex(request.boot) if request.boot else None
 
         def job() -> bytes:
@@ -512,7 +512,7 @@ class Server:
                 ) from None
             return replay_bytes(head, records, end)
 
-        if not self.recorder.ask((route, request), job):
+        if not self.journal.ask((route, request), job):
             raise Refused("busy", "too many replays at once", expires_ms=100)
         return None
 
@@ -530,9 +530,9 @@ EARLIEST_JOB_S = 1_577_836_800  # 2020-01-01: before, the clock was not set
 LONGEST_JOB_S = 366 * 86_400
 
 
-def loads_of(describe: dict[str, Any]) -> frozenset[str]:
+def loads_of(site: Description) -> frozenset[str]:
     """The IT loads that a job may name: metered ones, or the one that is what the other meters leave."""
-    metered = {str(row["device"]) for row in describe.get("nodes") or () if row.get("role") == "it"}
+    metered = {node.device for node in site.nodes if node.role == "it"}
     return frozenset(metered or {"it"})
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from tidegate.ext.abi import program
 from tidegate.ext.cycle import recorder
+from tidegate.hal.description import described
 from tidegate.runtime.api.blocking_client import Client, ClientError, NoAnswer
 from tidegate.runtime.recording.integrity import RecordingError
 from tidegate.runtime.recording.recording_file import write
@@ -24,7 +25,7 @@ REACTION_RAMP = 3  # enum reaction of ext/safety/safety.h: from here on a fault 
 NICE = 10
 
 
-class Recorder:
+class RecordingTrigger:
     """Decides when the ring is written. `write` gets the cause and returns what to say of it."""
 
     def __init__(self, automatic: bool) -> None:
@@ -124,14 +125,14 @@ def main(words: list[str] | None = None) -> int:
     os.nice(NICE)
     with mmap.mmap(args.program_fd, 0, prot=mmap.PROT_READ) as mapped:
         blob = bytes(mapped)
-    options = program.describe(blob).get("recorder") or {}
+    settings = described(program.describe(blob)).recorder
     ring = recorder.Ring(args.ring_fd)
     site = text_of(args.site_fd)
     folder = args.state_dir / "recordings"
     folder.mkdir(mode=0o750, parents=True, exist_ok=True)
     for left in folder.glob("*.part"):  # of one that was ended while it wrote
         left.unlink(missing_ok=True)
-    judge = Recorder(bool(options.get("automatic", True)))
+    judge = RecordingTrigger(settings.automatic)
     print(json.dumps({"recorder": "ready", "folder": str(folder)}), flush=True)
     with Client(args.endpoint) as client:
         heard = client.subscribe("event")
@@ -146,7 +147,7 @@ def main(words: list[str] | None = None) -> int:
                 judge.hear(event, time.monotonic())
             cause = judge.take(time.monotonic())
             if cause:
-                said = record(folder, ring, blob, site, cause, int(options.get("files_max", 20)))
+                said = record(folder, ring, blob, site, cause, settings.files_max)
                 print(json.dumps(said), flush=True)
                 with contextlib.suppress(NoAnswer, ClientError):
                     client.ask("note", name="recording", detail=(said.get("file") or said["failed"])[-150:])

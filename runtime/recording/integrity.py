@@ -6,7 +6,6 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import zstandard
 
@@ -108,7 +107,7 @@ class _Walk:
 
 
 def _u32(data: bytes, place: int) -> int:
-    found: tuple[Any] = struct.unpack_from("<I", data, place)
+    found: tuple[int] = struct.unpack_from("<I", data, place)
     return int(found[0])
 
 

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from tidegate.ext.abi import program
 from tidegate.ext.abi.image import MODES_BY_NUMBER, REASONS_BY_NUMBER, fixed_points
@@ -165,7 +164,7 @@ def shown(name: str, value: float) -> str:
     return f"{value:.0f} W" if name.endswith("_w") else f"{value:.0f}"
 
 
-def columns(picture: Picture, names: list[str]) -> dict[str, Any]:
+def columns(picture: Picture, names: list[str]) -> dict[str, float | None]:
     """Name -> value or None of every point that is good or held."""
     return {
         name: value if quality in (1, 2) and value == value and abs(value) < 1e300 else None

@@ -9,11 +9,11 @@ import json
 import os
 import platform
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from mcap.exceptions import McapError
 from mcap.reader import make_reader
@@ -21,6 +21,7 @@ from mcap.writer import Writer
 
 from tidegate.ext.abi import program
 from tidegate.ext.cycle import loop, recorder
+from tidegate.hal.description import described
 from tidegate.runtime.recording.integrity import RecordingError, check
 from tidegate.runtime.recording.player import Player, columns
 
@@ -29,6 +30,15 @@ CYCLES = "/tidegate/cycles"
 CHUNK = 256 << 10
 HEAD = struct.Struct("<IHHQQQ")  # how record_t of ext/abi/ring.h begins
 PLOT_EVERY_S = 0.1
+
+
+class Written(TypedDict):
+    """What became of a recording. verified : whether its cycles decided the same again."""
+
+    cycles: int
+    seconds: float
+    bytes: int
+    verified: bool
 
 
 def product() -> str:
@@ -67,7 +77,7 @@ class Recording:
 
 def write(
     path: Path, ring: recorder.Ring, blob: bytes, *, site: str = "", cause: str = "", utc_offset_ns: int = 0
-) -> dict[str, Any]:
+) -> Written:
     """Write all that the ring holds; whole under its name or not at all. Returns cycles, seconds, bytes, verified.
 
     The cycles are repeated while they are written, for the points of the plot; `verified` tells that all decided alike.
@@ -76,7 +86,7 @@ def write(
     place, until = ring.first(), ring.head
     if place is None:
         raise RecordingError("nothing to write yet: the ring has no state to begin with (the core has just started?)")
-    describe = program.describe(blob)
+    site_name = described(program.describe(blob)).site.name
     period_ns = program.rows(blob)["period_ns"]
     every = max(1, round(PLOT_EVERY_S * 1e9 / period_ns))
     partial = path.with_suffix(".part")
@@ -116,7 +126,7 @@ def write(
                 "product": product(),
                 "layouts": json.dumps(layouts(), sort_keys=True),
                 "program_sha256": program.sha256(blob),
-                "site": str(describe.get("site", {}).get("name", "")),
+                "site": site_name,
                 "cause": cause,
                 "machine": platform.machine(),
                 "period_ns": str(period_ns),
@@ -145,13 +155,13 @@ def write(
 class _Plots:
     """One topic of JSON a device."""
 
-    def __init__(self, writer: Writer, points: list[dict[str, Any]]) -> None:
+    def __init__(self, writer: Writer, points: "list[program.PointRow]") -> None:
         self._writer = writer
         self._channels: dict[str, int] = {}
         units: dict[str, dict[str, str]] = {}
         for row in points:
             device, _, signal = row["name"].partition(".")
-            units.setdefault(device, {})[signal] = row.get("unit", "")
+            units.setdefault(device, {})[signal] = row["unit"]
         for device, signals in units.items():
             fields = {
                 name: {"type": ["number", "null"], "description": f"unit: {unit or '1'}"}
@@ -166,8 +176,8 @@ class _Plots:
                 topic=f"/{device}", message_encoding="json", schema_id=schema
             )
 
-    def put(self, values: dict[str, Any], log_ns: int) -> None:
-        rows: dict[str, dict[str, Any]] = {device: {} for device in self._channels}
+    def put(self, values: Mapping[str, float | None], log_ns: int) -> None:
+        rows: dict[str, dict[str, float | None]] = {device: {} for device in self._channels}
         for name, value in values.items():
             device, _, signal = name.partition(".")
             rows[device][signal] = value

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from tidegate.ext.abi.shared import GUARD_NAMES, Shared
 from tidegate.ext.cycle import realtime
-from tidegate.runtime.core.locked_memory import Locked
+from tidegate.runtime.core.locked_memory import LockedMemory
 
 LOOK_S = 0.004
 LOCKED_EVERY = 2  # looks: the kernel takes its time over a process's memory
@@ -151,7 +151,7 @@ class Guard:
         self._counted = memory.n_units > 0  # without a unit there is no gate whose steps could be the proof
         counters = memory.loop_counters()
         self.judge = Judge(period_ns, counters["fifo"])
-        self._locked = Locked(pid) if counters["locked"] else None
+        self._locked = LockedMemory(pid) if counters["locked"] else None
         self._unlocked = False
         self._regain_ns = 0
         self._errors: dict[str, str] = {}

@@ -24,6 +24,7 @@ from tidegate.config.site import Site, SiteError
 from tidegate.ext.abi import program
 from tidegate.ext.abi.shared import Shared
 from tidegate.ext.cycle.recorder import Ring
+from tidegate.hal.description import described
 from tidegate.runtime.recording import availability
 from tidegate.runtime.state.latches import LatchFile, told, words_of
 from tidegate.runtime.state.paths import SiteLock, runtime_dir, state_dir
@@ -74,11 +75,11 @@ class Supervisor:
     ) -> None:
         self.path = None if isinstance(site, Site) else place_of(site)
         self.site, self.blob = prepare(site, accounts=sidecar)
-        self.describe = program.describe(self.blob)
+        self.description = described(program.describe(self.blob))
         self.name = self.site.site.name
         self.runtime = runtime_dir(self.name, runtime)
         self.state = state_dir(self.name, state)
-        self.latches = LatchFile(self.state, [row["name"] for row in self.describe["units"]])
+        self.latches = LatchFile(self.state, [unit.name for unit in self.description.units])
         self._latches_said = ""
         self.children: dict[str, Child] = {}
         self.shared: Shared | None = None
@@ -283,9 +284,9 @@ class Supervisor:
 
     def _ring_fd(self) -> int | None:
         """Memory for the recorder's ring, None where the site has none."""
-        if availability.missing(self.describe):
+        if availability.missing(self.description):
             return None
-        fd = Ring.memfd(self.describe["recorder"]["mib"])
+        fd = Ring.memfd(self.description.recorder.mib)
         self._fds.append(fd)
         if self.path is not None:
             self._site_fd = os.memfd_create("tidegate-site", os.MFD_CLOEXEC)
@@ -297,18 +298,18 @@ class Supervisor:
         """A pty pair for each simulated serial port, a packet pair for each simulated CAN bus: (core's, sim's) ends."""
         ours: dict[str, dict[str, int]] = {"serial": {}, "can": {}}
         theirs: dict[str, dict[str, int]] = {"serial": {}, "can": {}}
-        for row in self.describe["ports"]:
-            if row["device"] == "sim":
+        for port in self.description.ports:
+            if port.device == "sim":
                 master, slave = pty.openpty()
                 tty.setraw(slave)
                 tty.setraw(master)
                 self._fds += [master, slave]
-                ours["serial"][row["name"]], theirs["serial"][row["name"]] = slave, master
-        for row in self.describe["can"]:
-            if row["interface"] == "sim":
+                ours["serial"][port.name], theirs["serial"][port.name] = slave, master
+        for bus in self.description.can:
+            if bus.interface == "sim":
                 left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                ours["can"][row["name"]], theirs["can"][row["name"]] = left.detach(), right.detach()
-                self._fds += [ours["can"][row["name"]], theirs["can"][row["name"]]]
+                ours["can"][bus.name], theirs["can"][bus.name] = left.detach(), right.detach()
+                self._fds += [ours["can"][bus.name], theirs["can"][bus.name]]
         if not theirs["serial"] and not theirs["can"]:
             return ours, {}
         return ours, theirs

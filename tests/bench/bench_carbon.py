@@ -19,6 +19,7 @@ import msgpack
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.runtime.conftest import FakeCore
+from tidegate.hal.description import described
 from tidegate.runtime.api.blocking_client import Client
 from tidegate.runtime.api.connection import unpack
 from tidegate.runtime.carbon.engine.account import Accountant
@@ -169,7 +170,7 @@ def day_over_the_gateway(folder: Path, seconds: int = 86_400) -> None:
     if child == 0:
         core = FakeCore(folder)
         core.step()
-        Gateway({**core.describe, "gateway": {"journal_days_max": 100_000}}, core.memory, run, state).run()
+        Gateway(described({**core.describe, "gateway": {"journal_days_max": 100_000}}), core.memory, run, state).run()
         os._exit(0)
     try:
         with Client(f"ipc://{run}", timeout_s=60) as client:

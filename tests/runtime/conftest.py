@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tidegate.ext.abi import program, shared
+from tidegate.hal.description import described
 from tidegate.runtime.api.blocking_client import Client
 from tidegate.runtime.gateway.app import Gateway
 
@@ -111,9 +112,9 @@ class GatewayThread:
     """A gateway in a thread of the test process."""
 
     def __init__(self, core: FakeCore, runtime: Path, state: Path, **options: Any) -> None:
-        describe = {**core.describe, "gateway": options}
+        site = described({**core.describe, "gateway": options})
         self.runtime = runtime
-        self.gateway = Gateway(describe, core.memory, runtime, state)
+        self.gateway = Gateway(site, core.memory, runtime, state)
         self.thread = threading.Thread(target=self.gateway.run, daemon=True)
         self.thread.start()
 

@@ -51,7 +51,7 @@ def test_killing_the_gateway_changes_no_setpoint_under_a_lease(site):
 
 def test_the_core_holds_its_course_while_the_gateway_is_dead(site):
     memory = site.shared
-    names = [row["name"] for row in site.describe["points"]]
+    names = site.description.point_names
     reason, proof = names.index("site.mode"), memory.proof
     os.kill(site.children["gateway"].pid, signal.SIGKILL)
     missed = memory.loop_counters()["cycles"]
@@ -65,7 +65,7 @@ def test_the_core_holds_its_course_while_the_gateway_is_dead(site):
 
 def test_a_slot_of_the_plan_ends_by_itself_while_no_gateway_lives(site):
     memory = site.shared
-    names = [row["name"] for row in site.describe["points"]]
+    names = site.description.point_names
     chosen, plan = names.index("site.preference"), float(REASONS_BY_NUMBER.index("plan"))
     with site.client() as client:
         client.schedule([{"start_utc_s": int(time.time()) - 1, "setpoint_w": -1500.0}], int(time.time()) + 6)

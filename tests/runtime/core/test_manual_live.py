@@ -29,7 +29,7 @@ def test_manual_ends_by_itself_and_inside_the_envelope_also_with_a_gateway_that_
     tmp_path: Path, gateway: str
 ) -> None:
     with Supervisor(DEMO, runtime=tmp_path / "run", state=tmp_path / "state", sidecar=False, out=lambda _: None) as one:
-        memory, names = one.shared, [row["name"] for row in one.describe["points"]]
+        memory, names = one.shared, one.description.point_names
         assert memory is not None
         manual = 3.0e3
 

@@ -11,6 +11,7 @@ from tidegate.ext.abi import program as ext_program
 from tidegate.ext.abi.shared import Shared
 from tidegate.ext.bus.port import Port
 from tidegate.ext.cycle.loop import Core
+from tidegate.hal.description import SerialPort, described
 from tidegate.runtime.core.serial_ports import SerialKeeper, open_all, open_serial
 
 PORT = {"baud": 9600}
@@ -34,17 +35,17 @@ def test_all_that_cannot_be_opened_is_named_at_once_and_nothing_stays_open(core,
     theirs, ours, device = pty()
     plain = tmp_path / "file"
     plain.write_text("no tty")
-    describe = {
+    site = described({
         "ports": [
             {"name": "good", "device": device, **PORT},
             {"name": "file", "device": str(plain), **PORT},
             {"name": "gone", "device": str(tmp_path / "ttyUSB7"), **PORT},
         ],
         "can": [{"name": "bms", "interface": "can77", "bitrate": 500000}],
-    }
+    })  # fmt: skip
     before = set(os.listdir("/proc/self/fd"))
     with pytest.raises(SystemExit) as ended, ExitStack() as stack:
-        open_all(core, describe, {"can_frames": [], "can_tx": []}, {}, {}, stack)
+        open_all(core, site, {"can_frames": [], "can_tx": []}, {}, {}, stack)
     lines = str(ended.value).splitlines()
     assert len(lines) == 3
     assert "serial port file" in lines[0] and "not a serial port" in lines[0]
@@ -57,10 +58,10 @@ def test_all_that_cannot_be_opened_is_named_at_once_and_nothing_stays_open(core,
 
 def test_a_port_that_another_program_holds_is_named_with_the_remedy():
     theirs, ours, device = pty()
-    held = open_serial({"name": "meters", **PORT}, device)
+    held = open_serial(SerialPort(name="meters", **PORT), device)
     try:
         with pytest.raises(OSError, match=r"serial port meters \(/dev/pts/\d+\): another program has it open \(`fuser"):
-            open_serial({"name": "meters", **PORT}, device)
+            open_serial(SerialPort(name="meters", **PORT), device)
     finally:
         held.close()
         os.close(theirs)
@@ -74,7 +75,7 @@ def test_a_port_whose_adapter_came_back_is_opened_again(tmp_path):
     theirs, ours, device = pty()
     name = tmp_path / "ttyUSB0"
     name.symlink_to(device)
-    line = open_serial({"name": "meters", **PORT}, str(name))
+    line = open_serial(SerialPort(name="meters", **PORT), str(name))
     os.close(ours)
     port = Port(blob, 0, line.fd)
     keeper = SerialKeeper([line], [port])

@@ -165,7 +165,7 @@ def test_pushed_jobs_outlive_a_restart_of_the_gateway_and_of_the_sidecar(core, s
 
 
 def test_a_disk_that_fails_is_said_at_once(core, gateway, monkeypatch):
-    recorder = gateway.gateway.recorder
+    recorder = gateway.gateway.journal
 
     def full():
         raise OSError(28, "No space left on device")

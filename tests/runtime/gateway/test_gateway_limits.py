@@ -188,7 +188,7 @@ def test_a_request_that_the_gateway_cannot_serve_is_answered_and_ends_nothing(ga
 
 
 def test_the_quarter_hours_of_samples_that_had_to_go_can_be_asked_for(core, gateway):
-    retention = gateway.gateway.recorder.retention
+    retention = gateway.gateway.journal.retention
     boot = gateway.gateway.records.boot
     with gateway.client() as site:
         assert site.replay("total") == ([], True)

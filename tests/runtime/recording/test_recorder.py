@@ -14,7 +14,7 @@ pytest.importorskip("mcap", reason="mcap is not installed (pip install 'tidegate
 
 from tidegate.config.site import load_site
 from tidegate.runtime.api.blocking_client import ClientError
-from tidegate.runtime.recording.__main__ import AGAIN_S, Recorder, file_name, prune, unused
+from tidegate.runtime.recording.__main__ import AGAIN_S, RecordingTrigger, file_name, prune, unused
 from tidegate.runtime.recording.recording_file import read
 from tidegate.runtime.supervisor.supervisor import Supervisor
 
@@ -79,7 +79,7 @@ def event(kind, name="", code=0, previous=0, detail=""):
 
 
 def test_what_makes_a_file_and_what_does_not():
-    judge = Recorder(automatic=True)
+    judge = RecordingTrigger(automatic=True)
     judge.hear(event("fault_on", "bms_silent", previous=4), 100.0)
     assert judge.take(200.0) == ""  # a site that has not run stands tripped for reasons that are no news
     judge.hear(event("mode", "run"), 200.0)
@@ -94,7 +94,7 @@ def test_what_makes_a_file_and_what_does_not():
     assert judge.take(310.0 + AGAIN_S) == "overrun 2"
     judge.hear(event("record", "requested", detail="maria: it hums"), 311.0 + AGAIN_S)
     assert judge.take(311.0 + AGAIN_S) == "request maria: it hums"  # a person does not wait
-    quiet = Recorder(automatic=False)
+    quiet = RecordingTrigger(automatic=False)
     quiet.hear(event("mode", "run"), 0.0)
     quiet.hear(event("latch", "pcs_fault", previous=1), 0.0)
     assert quiet.take(100.0) == ""

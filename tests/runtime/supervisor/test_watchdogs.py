@@ -18,7 +18,7 @@ import pytest
 from tests.runtime.supervisor.test_supervisor import DEMO, Run, gone, run  # noqa: F401
 from tidegate.config.site import SiteError
 from tidegate.ext.abi.shared import GUARD_NAMES, Writer
-from tidegate.runtime.core.locked_memory import Locked
+from tidegate.runtime.core.locked_memory import LockedMemory
 from tidegate.runtime.gateway.guard_events import HOLD_NS, Guarded
 from tidegate.runtime.supervisor.guard import (
     GONE,
@@ -234,7 +234,7 @@ def test_unlocked_memory_of_another_process_is_seen() -> None:
         if it.stdout.readline() != "0\n":
             it.stdin.close()
             pytest.skip("this machine does not let us lock memory (ulimit -l)")
-        locked = Locked(it.pid)
+        locked = LockedMemory(it.pid)
         assert locked.kib() > 0 and not locked.lost()
         it.stdin.write("\n")
         it.stdin.flush()
