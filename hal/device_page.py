@@ -7,7 +7,7 @@ KINDS = {"bms": "Batteries (BMS)", "pcs": "Power converters", "meter": "Meters"}
 HEAD = """# Which devices are supported?
 
 Made from the device maps by `python -m tidegate.hal.device_page > docs/supported-devices.md`; a test compares the two.
-`tidegate devices NAME` shows a map with every register. How to add one: [device-maps.md](device-maps.md).
+`tidegate devices show NAME` shows a map with every register. How to add one: [device-maps.md](device-maps.md).
 
 None of these was tried on the real device by this project: a map is as good as its source, and what its source leaves
 open stands beside it as a doubt. Read the doubts before the first start, and compare readings with the device's own

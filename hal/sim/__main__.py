@@ -34,7 +34,7 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tidegate.hal.sim", description=__doc__.split("\n")[0])
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--program-fd", type=int, help="descriptor of the compiled site")
-    source.add_argument("--program", type=Path, help="file of the compiled site (tidegate compile)")
+    source.add_argument("--program", type=Path, help="file of the compiled site")
     parser.add_argument("--site", type=Path, help="site file: only its folder is used, for the traces that it names")
     parser.add_argument(
         "--serial",

@@ -81,7 +81,7 @@ def _device(part: Part) -> list[str]:
     if part.role in SLOW_ROLES:
         lines.append("poll_fast_ms = 500  # accounts need its energy, control does not wait for it")
     if part.role == "grid-meter":
-        lines.append("# invert = true  # if its current transformers face the other way: tidegate commission finds out")
+        lines.append("# invert = true  # if its transformers face the other way: `tidegate commission` finds out")
     return lines
 
 
@@ -114,6 +114,6 @@ def _limits(answers: Answers) -> list[str]:
     lines += [
         "# recharge_w_max = 35000  # recharging may not lift the import above this; without it, up to the limits above",
         "target_soc = 0.8",
-        "# pcs_tau_ms and meter_latency_ms: tidegate commission measures them and writes them here.",
+        "# pcs_tau_ms and meter_latency_ms: `tidegate commission` measures them and writes them here.",
     ]
     return lines

@@ -259,7 +259,7 @@ FORMS = (
     Form("test step POWER [TIME]", "a step, and what the plant made of it", "maintain", actions.test_step),
     Form("record", "keep the last minutes as a recording", "operate", actions.record),
     Form("config show [SECTION]", "the site file", "read", config_show),
-    Form("config set KEY VALUE", "stage a change, as limits.peak_w_max 40000", "maintain", config_set),
+    Form("config set KEY VALUE", "stage a change, as control.peak_w_max 40000", "maintain", config_set),
     Form("config diff", "what is staged", "read", config_diff),
     Form("config check", "whether it is sound, and tighter", "read", config_check),
     Form("config apply", "write it; when idle, or only tighter", "maintain", config_apply),

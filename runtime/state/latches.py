@@ -134,7 +134,8 @@ def words_of(latched: list[Latched]) -> list[str]:
 def told(units: list[str], latched: list[Latched]) -> list[str]:
     """One line for people for each unit that starts latched."""
     return [
-        f"{name} starts tripped, latched before: {', '.join(_names(one.bits))}; acknowledge (tidegate ack), then arm"
+        f"{name} starts tripped, latched before: {', '.join(_names(one.bits))}; "
+        "`tidegate set ack`, then `tidegate set run`"
         for name, one in zip(units, latched, strict=False)
         if one.bits
     ]
