@@ -63,6 +63,7 @@ cdef extern from "safety/fault_rows.h" nogil:
         FAULT_CAN_OFF
         FAULT_CAN_UNSENT
         FAULT_LATCHES_LOST
+        FAULT_PCS_SHORT
         FAULTS
 
     const char *FAULT_NAMES[FAULTS]

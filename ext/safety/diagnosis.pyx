@@ -171,14 +171,16 @@ cdef uint64_t follow_rows(const program_t* program, const unit_row_t* u, int uni
     """Whether the PCS does as it was told.
 
     Its answer lags behind, and its reading behind its answer. So it is compared with a band that holds every setpoint
-    of late, old ones fading with the PCS's own time constant, and likewise with the envelopes of late.
+    of late, old ones fading with the PCS's own time constant, and likewise with the envelopes of late. A converter that
+    gives less than it is told (derating, constant voltage, a slow ramp) is no hazard: it is told, and nothing is taken
+    away. More than told, or the other direction, is.
     """
     cdef int first = SITE_POINTS + unit * UNIT_POINTS
     cdef double setpoint_w = image[first + UNIT_SETPOINT_W].value
     cdef double lo_w = image[first + UNIT_ENVELOPE_LO_W].value, hi_w = image[first + UNIT_ENVELOPE_HI_W].value
     cdef double nameplate_w = fmax(u.gate.charge_w_max, u.gate.discharge_w_max)
     cdef double share = fmin(1.0, dt_s / fmax(FAULT_FOLLOW_TAU_S, 3.0 * program.control.pcs_tau_s))
-    cdef double pcs_w, off_w, out_w
+    cdef double pcs_w, off_w, out_w, short_w
     if not (isfinite(setpoint_w) and isfinite(lo_w) and isfinite(hi_w)):  # before the first cycle has been published
         setpoint_w = lo_w = hi_w = 0.0
     if not state.started:
@@ -194,11 +196,14 @@ cdef uint64_t follow_rows(const program_t* program, const unit_row_t* u, int uni
     if not known(image, u.pcs_w):
         return 0
     pcs_w = image[u.pcs_w].value
-    off_w = fmax(pcs_w - state.follow_hi_w, state.follow_lo_w - pcs_w)
+    off_w = fmax(pcs_w - fmax(state.follow_hi_w, 0.0), fmin(state.follow_lo_w, 0.0) - pcs_w)
+    short_w = fmax(state.follow_lo_w - fmax(pcs_w, 0.0), fmin(pcs_w, 0.0) - state.follow_hi_w)
     out_w = fmax(pcs_w - state.allowed_hi_w, state.allowed_lo_w - pcs_w)
     return (
         bit(FAULT_PCS_NOT_FOLLOWING, off_w > fmax(milli(program, FAULT_PCS_NOT_FOLLOWING) * nameplate_w,
                                                   floor_milli(program, FAULT_PCS_NOT_FOLLOWING)))
+        | bit(FAULT_PCS_SHORT, short_w > fmax(milli(program, FAULT_PCS_SHORT) * nameplate_w,
+                                              floor_milli(program, FAULT_PCS_SHORT)))
         | bit(FAULT_PCS_RUNAWAY, off_w > fmax(milli(program, FAULT_PCS_RUNAWAY) * nameplate_w,
                                               floor_milli(program, FAULT_PCS_RUNAWAY)))
         | bit(FAULT_PCS_OUTSIDE, out_w > fmax(milli(program, FAULT_PCS_OUTSIDE) * nameplate_w,

@@ -68,7 +68,8 @@
     X(FAULT_CAN_PASSIVE, "can_passive")             /* the bus has errors enough to be error-passive */       \
     X(FAULT_CAN_OFF, "can_off")                     /* bus-off, or the interface is down */                   \
     X(FAULT_CAN_UNSENT, "can_unsent")               /* nobody takes our own frames */                         \
-    X(FAULT_LATCHES_LOST, "latches_lost")           /* what was latched before the restart is not known */
+    X(FAULT_LATCHES_LOST, "latches_lost")           /* what was latched before the restart is not known */    \
+    X(FAULT_PCS_SHORT, "pcs_short")                 /* it gives less than it is told, in the right direction */
 
 #define AS_ENUM(id, name) id,
 enum fault { FAULT_TABLE(AS_ENUM) FAULTS };

@@ -426,6 +426,14 @@ def _converter(plant: Plant) -> Iterator[Finding]:
                 "its mode (local, standby), its own limits, sign in its map" if turned else "its mode and own limits",
                 faults,
             )
+        elif faults := _present(plant, "pcs_short"):
+            yield Finding(
+                35,
+                f"{pcs} gives less than it is told",
+                f"setpoint {power(setpoint)}, measured {power(seen)}; the control goes on with what it gives",
+                "derating by heat or DC voltage, a battery near full or empty, its nameplate in the site file",
+                faults,
+            )
         if faults := _present(plant, "pcs_not_ready", "pcs_fault"):
             state = plant.now.value(f"{pcs}.state")
             yield Finding(

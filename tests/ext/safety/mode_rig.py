@@ -195,9 +195,14 @@ class CoreRig:
 # ---------------------------------------------------------------- the second copy, where it depends on the mode
 
 
-def off_by(watts: float) -> dict[str, Any]:
+def wrong_way(watts: float) -> dict[str, Any]:
+    """A converter that takes power while it is told to give some, or the reverse."""
+    return {"pcs_w": lambda rig: -math.copysign(watts, rig.set_at_w)}
+
+
+def short_by(watts: float) -> dict[str, Any]:
     """A converter that gives less than it is told."""
-    return {"pcs_w": lambda rig: rig.setpoint_w - math.copysign(watts, rig.set_at_w)}
+    return {"pcs_w": lambda rig: rig.setpoint_w - math.copysign(min(watts, abs(rig.setpoint_w)), rig.setpoint_w)}
 
 
 def _beyond(watts: float) -> dict[str, Any]:
@@ -211,8 +216,9 @@ def _stuck(watts: float) -> dict[str, Any]:
 
 
 OWN_NUMBERS = [
-    Case("pcs_not_following", off_by(2001.0), 2000, 3, 5000, good=off_by(2000.0)),
-    Case("pcs_runaway", off_by(3001.0), 5000, 5, 5000, good=off_by(3000.0), latched=True),
+    Case("pcs_not_following", wrong_way(2001.0), 2000, 3, 5000, good=wrong_way(2000.0)),
+    Case("pcs_short", short_by(1501.0), 5000, WARN, 5000, good=short_by(1499.0)),
+    Case("pcs_runaway", wrong_way(3001.0), 5000, 5, 5000, good=wrong_way(3000.0), latched=True),
     Case("pcs_outside", _beyond(901.0), 250, ZERO, 2000, good=_beyond(900.0)),
     Case("pcs_outside_long", _beyond(901.0), 2000, 6, 2000, good=_beyond(900.0), latched=True),
     Case("meter_stuck", _stuck(1501.0), STEP_MS + 5002, DERATE, 1000, good=_stuck(1499.0), share=0.5),
@@ -220,6 +226,8 @@ OWN_NUMBERS = [
     Case("request_invalid", {"unit0.request_w": math.nan}, 0, WARN, 1000, good={"unit0.request_w": 1e9}),
     Case("loop_pause", {}, 0, ZERO, 500),
 ]
+NEEDS_POWER = {"pcs_short"}  # rows that cannot be true while the setpoint is 0, or on its way there
+STANDING = [mode for mode, row in MODES.items() if row[2] != 0.0 and mode != "stopping"]
 REPLACED = {case.id for case in OWN_NUMBERS}
 SCENARIO_CASES = [case for case in CASES if case.id not in REPLACED and case.nameplate_w == NAMEPLATE_W] + OWN_NUMBERS
 REACTIONS = {case.id: case.reaction for case in SCENARIO_CASES} | {"soc_drift": WARN}

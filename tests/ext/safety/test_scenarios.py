@@ -8,7 +8,17 @@ import math
 import pytest
 
 from tests.ext.safety.fault_rig import DERATE, OPEN, RAMP_ZERO, SILENT, ZERO, Case
-from tests.ext.safety.mode_rig import DEBOUNCED, MODES, RAMP_STOP_W_PER_MS, REACTIONS, SCENARIO_CASES, CoreRig, site
+from tests.ext.safety.mode_rig import (
+    DEBOUNCED,
+    MODES,
+    NEEDS_POWER,
+    RAMP_STOP_W_PER_MS,
+    REACTIONS,
+    SCENARIO_CASES,
+    STANDING,
+    CoreRig,
+    site,
+)
 from tidegate.ext.abi import program
 from tidegate.ext.safety.diagnosis import FAULT_IDS
 from tidegate.ext.safety.gate import Gate
@@ -68,6 +78,10 @@ def test_a_row_acts_and_clears_in_its_time_in_every_mode(case: Case, mode: str) 
         if case.act_ms > 1:
             rig.run(case.act_ms - 1)
             assert case.id not in rig.active(), "too early"
+        if case.id in NEEDS_POWER and mode not in STANDING:
+            rig.run(200)
+            assert case.id not in rig.active()
+            return
         before_w = rig.setpoint_w
         rig.cycle(251 if case.id == "loop_pause" else 1)
         assert case.id in rig.active(), "late"
