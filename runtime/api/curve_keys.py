@@ -29,7 +29,7 @@ class KeyProblem(ValueError):
 
 class Granted(NamedTuple):
     name: str
-    role: str
+    role: messages.Role
 
 
 def _write(path: Path, text: str, mode: int) -> None:

@@ -4,11 +4,8 @@ import contextlib
 import math
 import os
 import resource
-import stat
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -18,17 +15,16 @@ from tidegate.config import calendar
 from tidegate.ext.abi import shared
 from tidegate.hal.description import Description
 from tidegate.runtime.api import messages
-from tidegate.runtime.api.curve_keys import Roles, folder_of, server_keys
-from tidegate.runtime.gateway.command_handler import EXPORT, IMPORT, Desk, Held
+from tidegate.runtime.gateway.command_handler import EXPORT, IMPORT, Desk, Lease
 from tidegate.runtime.gateway.guard_events import Guarded
 from tidegate.runtime.gateway.journal_writer import JournalWriter
 from tidegate.runtime.gateway.lease_file import LeaseFile
 from tidegate.runtime.gateway.peers import Bucket, Peer, Peers
 from tidegate.runtime.gateway.plan_table import Billing, Planner
-from tidegate.runtime.gateway.records import Records
-from tidegate.runtime.gateway.requests import Server
+from tidegate.runtime.gateway.records import Records, utc_of
+from tidegate.runtime.gateway.requests import Replayed, Server
 from tidegate.runtime.gateway.retention import Retention
-from tidegate.runtime.gateway.zap import Zap, curve, loopback
+from tidegate.runtime.gateway.sockets import Route, Sockets, Transports
 from tidegate.runtime.recording import availability
 from tidegate.runtime.state.journal import Journal, Record
 from tidegate.runtime.state.latches import Latched, LatchFile, told
@@ -40,39 +36,6 @@ HEAD_EVERY_NS = 1_000_000_000
 STATS_EVERY_NS = 1_000_000_000
 NEWS_PER_S = 10.0
 MS = 1_000_000
-
-
-class Sockets:
-    """The two sockets of one transport: `stream` says, `api` answers."""
-
-    def __init__(
-        self, context: zmq.Context[Any], stream: str, api: str, prepare: Callable[[zmq.Socket[Any]], None] | None = None
-    ) -> None:
-        self.stream = context.socket(zmq.PUB)
-        self.api = context.socket(zmq.ROUTER)
-        for socket in (self.stream, self.api):
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.setsockopt(zmq.MAXMSGSIZE, messages.COMMAND_BYTES_MAX)
-            socket.setsockopt(zmq.HANDSHAKE_IVL, 1000)
-            socket.setsockopt(zmq.BACKLOG, 16)
-            socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
-            socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
-            socket.setsockopt(zmq.RCVHWM, 64)
-            if prepare is not None:
-                prepare(socket)
-        self.stream.setsockopt(zmq.SNDHWM, 256)
-        self.api.setsockopt(zmq.SNDHWM, 64)
-        self.api.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        try:
-            self.stream.bind(stream)
-            self.api.bind(api)
-        except zmq.ZMQError as why:
-            self.close()
-            raise OSError(f"{stream}, {api}: {why.strerror}") from None
-
-    def close(self) -> None:
-        self.stream.close(0)
-        self.api.close(0)
 
 
 class Gateway:
@@ -101,7 +64,7 @@ class Gateway:
             samples_age_ns=options.journal_days_max * 86_400 * 10**9,
             job=journals["job"],
         )
-        self.journal = JournalWriter(journals, self.wake, retention)
+        self.journal: JournalWriter[Replayed] = JournalWriter(journals, self.wake, retention)
         self.desk = Desk(
             memory,
             site_import_w_max=_limit(site.limits.connection_import_w_max),
@@ -139,18 +102,7 @@ class Gateway:
         self.server.recordings = None if self.server.recordings_lack else state / "recordings"
         self.peers = Peers(os.geteuid(), options.local_role)
         self.autostart = options.autostart
-        self.context: zmq.Context[Any] = zmq.Context()
-        self.context.setsockopt(zmq.MAX_SOCKETS, 256)
-        self.zap: Zap | None = None
-        self.remote: Sockets | None = None
-        self.roles: Roles | None = None
-        try:
-            self.local = self._bind_local()
-            self.transports = [self.local]
-            self._bind_remote(state)
-        except BaseException:
-            self.context.destroy(0)
-            raise
+        self.transports = Transports(options, runtime, state, lambda name, detail: self._tell("access", name, detail))
 
         meter, event = journals["meter"].last, journals["event"].last
         self.meter_next = meter.get(self.boot, (-1, -1))[0] + 1
@@ -162,62 +114,13 @@ class Gateway:
         self.stopping = False
         self._was_running = False
         self._arm_ns = self._head_ns = self._stats_ns = 0
-        self._loop: dict[str, Any] = {}
+        self._loop: dict[str, object] = {}
         self._news = Bucket(NEWS_PER_S, 4 * NEWS_PER_S)
         self._suppressed = 0
         self._disk_said = ""
         self._cpu = Bucket(CPU_SHARE, 0.05)
         self._tick_ms = 20
         self._damages = [f"{name}: {damage}" for name, journal in journals.items() for damage in journal.damages]
-
-    def _bind_local(self) -> Sockets:
-        """Sockets in the runtime folder, for our user and our group only from the first moment."""
-        before = os.umask(0o117)
-        try:
-            for name in ("stream", "api"):
-                path = self.runtime / name
-                if path.exists() and not stat.S_ISSOCK(path.lstat().st_mode):
-                    raise OSError(f"{path} is in the way and is no socket; remove it")
-            return Sockets(self.context, f"ipc://{self.runtime}/stream", f"ipc://{self.runtime}/api")
-        finally:
-            os.umask(before)
-
-    def _bind_remote(self, state: Path) -> None:
-        """TCP for other machines, where the site file asks for it: CURVE, or plain on loopback by explicit choice."""
-        endpoint = self.options.endpoint
-        if not endpoint:
-            return
-        host, _, port = endpoint.rpartition(":")
-        stream = self.options.publish or f"{host}:{int(port) + 1}"
-        prepare = None
-        if self.options.plain_loopback:
-            if not (loopback(endpoint) and loopback(stream)):
-                raise OSError(f"{endpoint}: without CURVE only loopback is served")
-        else:
-            folder = Path(self.options.keys) if self.options.keys else folder_of(state)
-            public, secret = server_keys(folder)
-            self.roles = Roles(folder)
-            self.zap = self.zap or Zap(
-                self.context, self.roles, lambda name, detail: self._tell("access", name, detail)
-            )
-            prepare = curve(public, secret)
-        self._remote_at = (stream, endpoint, prepare)
-        self.remote = Sockets(self.context, *self._remote_at)
-        self.transports = [self.local, self.remote]
-
-    def _cut_remote(self) -> None:
-        """Close every connection from outside, because somebody lost a right: those that kept theirs connect anew."""
-        if self.remote is None:
-            return
-        self.remote.close()
-        self.transports = [self.local]
-        self.remote = None
-
-    def _mend_remote(self) -> None:
-        """Listen again; the address may take a moment to become free."""
-        with contextlib.suppress(OSError):
-            self.remote = Sockets(self.context, *self._remote_at)
-            self.transports = [self.local, self.remote]
 
     def _keep_stop(self, stopped: bool) -> None:
         """A site that a person stopped stays stopped over a restart of everything, until a person lifts it."""
@@ -231,7 +134,7 @@ class Gateway:
                 "order", "not kept", f"{self._stop_mark}: {why.strerror}; it is in force until the core restarts"
             )
 
-    def _keep_lease(self, held: Held | None) -> None:
+    def _keep_lease(self, held: Lease | None) -> None:
         """A restart of the gateway ends no lease before its time; where that cannot be kept, it does."""
         try:
             self._lease_file.write(held)
@@ -251,13 +154,14 @@ class Gateway:
         if self.event_next == 0 and self.memory.latch_changes == 0:  # since then only the core's own events tell
             for line in told(self.latches.units, [Latched(*one) for one in zip(*self.memory.latches[1:], strict=True)]):
                 self._tell("latches", "restored", line)
-        listening: list[Any] = []
-        if self.zap is not None:
-            poller.register(self.zap.socket, zmq.POLLIN)
+        listening: list[zmq.Socket[bytes]] = []
+        zap = self.transports.zap
+        if zap is not None:
+            poller.register(zap.socket, zmq.POLLIN)
         next_tick = 0
         while not self.stopping:
             now_ns = time.monotonic_ns()
-            wanted = [transport.api for transport in self.transports] if self._cpu.take(now_ns, 0.0) else []
+            wanted = [transport.api for transport in self.transports.all] if self._cpu.take(now_ns, 0.0) else []
             if wanted != listening:
                 for api in listening:
                     poller.unregister(api)
@@ -270,9 +174,9 @@ class Gateway:
             ready = dict(poller.poll(wait_ms))
             if self.wake in ready:
                 self._durable()
-            if self.zap is not None and self.zap.socket in ready:
-                self.zap.serve()
-            for transport in self.transports:
+            if zap is not None and zap.socket in ready:
+                zap.serve()
+            for transport in self.transports.all:
                 if transport.api in ready:
                     self._requests(transport)
             now_ns = time.monotonic_ns()
@@ -294,7 +198,7 @@ class Gateway:
         spent = time.thread_time() - began
         self._cpu.spend(spent)
 
-    def _request(self, transport: Sockets, frames: list[Any]) -> None:
+    def _request(self, transport: Sockets, frames: list[zmq.Frame]) -> None:
         # DEALER sends one frame, REQ an empty one before it. Anything else is nobody we know.
         envelope, payload = frames[:-1], frames[-1]
         if (len(frames) == 3 and len(frames[1].buffer) == 0) or len(frames) == 2:
@@ -303,26 +207,27 @@ class Gateway:
             except LookupError:
                 self.server.counts["dropped"] += 1
                 return
-            self.server.serve((transport, [frame.bytes for frame in envelope]), peer, payload.bytes)
+            self.server.serve(Route(transport, [frame.bytes for frame in envelope]), peer, payload.bytes)
         else:
             self.server.counts["malformed"] += 1
 
-    def _peer(self, transport: Sockets, frame: Any) -> Peer:
+    def _peer(self, transport: Sockets, frame: zmq.Frame) -> Peer:
         """Who sent it. Raises LookupError for a key that has lost its rights since it connected."""
-        if transport is self.remote and self.roles is not None:
-            granted = self.roles.named(str(_property(frame, "User-Id")))
+        remote, roles = self.transports.remote, self.transports.roles
+        if transport is remote and roles is not None:
+            granted = roles.named(str(_property(frame, "User-Id")))
             if granted is None:
                 raise LookupError("revoked")
             return self.peers.keyed(granted.name, granted.role)
-        if transport is self.remote:
+        if transport is remote:
             return self.peers.plain(_property(frame, "Peer-Address"), self.options.local_role)
         return self.peers.local(_property(frame, "Peer-Address"))
 
-    def _send(self, route: Any, answer: bytes) -> None:
+    def _send(self, route: object, answer: bytes) -> None:
+        assert isinstance(route, Route)
         self._keep_latches()
-        transport, envelope = route
         try:
-            transport.api.send_multipart([*envelope, answer], zmq.DONTWAIT)
+            route.sockets.api.send_multipart([*route.envelope, answer], zmq.DONTWAIT)
         except zmq.ZMQError:
             self.unroutable += 1  # gone, or does not read
 
@@ -337,15 +242,14 @@ class Gateway:
         self._plan(now_ns)
         self._orders_news()
         self._guard_news(now_ns)
-        if self.roles is not None:
-            if self.roles.reload(now_ns):
+        if self.transports.roles is not None:
+            if self.transports.roles.reload(now_ns):
                 self._tell("access", "changed", "a key lost a right; all connections from outside are cut")
-                self._cut_remote()
-            if self.remote is None:
-                self._mend_remote()
+                self.transports.cut_remote()
+            self.transports.listen_again()
         if running and self.autostart and now_ns - self._arm_ns >= ARM_EVERY_NS:
             self._arm_ns = now_ns
-            if not self.desk.stopped and self.server.mode() == "tripped" and not self.server.latched():
+            if not self.desk.stopped and self.server.site.mode() == "tripped" and not self.server.site.latched():
                 self.desk.arm(now_ns)
         if now_ns - self._head_ns >= HEAD_EVERY_NS:
             self._head_ns = now_ns
@@ -375,8 +279,9 @@ class Gateway:
 
     def _plan(self, now_ns: int) -> None:
         """Keep the core's plan ahead of the clock, and what the billing period has paid for on disk."""
-        peak_w = self.server.values(("site.demand_peak_w",))["site.demand_peak_w"] if self.planner.billing else None
-        said = self.planner.billing.problem if self.planner.billing else ""
+        billing = self.planner.billing
+        peak_w = self.server.site.values(("site.demand_peak_w",))["site.demand_peak_w"] if billing else None
+        said = billing.problem if billing else ""
         try:
             self.planner.step(self.desk.plan, peak_w, now_ns, self.records.clock.utc_ns(now_ns))
         except OSError as why:
@@ -402,7 +307,7 @@ class Gateway:
                 return
             record = self.records.meter(picture)
             self.journal.put(
-                "meter", Record(self.boot, picture.number, record["utc_ns"], picture.number, messages.encode(record))
+                "meter", Record(self.boot, picture.number, utc_of(record), picture.number, messages.encode(record))
             )
             self.meter_next += 1
 
@@ -440,19 +345,19 @@ class Gateway:
         for name, detail in self._guarded.step(now_ns, self.memory.guard()):
             self._tell("core", name, detail)
 
-    def _put_event(self, record: dict[str, Any], source: int) -> None:
-        self.journal.put("event", Record(self.boot, self.event_seq, record["utc_ns"], source, messages.encode(record)))
+    def _put_event(self, record: dict[str, object], source: int) -> None:
+        self.journal.put("event", Record(self.boot, self.event_seq, utc_of(record), source, messages.encode(record)))
         self.event_seq += 1
 
-    def _put_jobs(self, jobs: list[dict[str, Any]], by: str) -> int:
+    def _put_jobs(self, jobs: list[dict[str, object]], by: str) -> int:
         """Take pushed job records into their journal. -> seq."""
         seq, self._job_next = self._job_next, self._job_next + 1
         record = self.records.head("job", seq, self.memory.cycle, time.monotonic_ns())
         record.update(peer=by, jobs=jobs)
-        self.journal.put("job", Record(self.boot, seq, record["utc_ns"], seq, messages.encode(record)))
+        self.journal.put("job", Record(self.boot, seq, utc_of(record), seq, messages.encode(record)))
         return seq
 
-    def _tell(self, event: str, name: str, detail: str, **more: Any) -> None:
+    def _tell(self, event: str, name: str, detail: str, **more: object) -> None:
         """An event of the gateway's own; throttled, so that nobody can fill the journal by asking."""
         if not self._news.take(time.monotonic_ns()):
             self._suppressed += 1
@@ -515,15 +420,15 @@ class Gateway:
             self.durable[stream] = record.seq
             self._publish(stream, record.payload)
         while self.journal.answers:
-            self.server.replayed(*self.journal.answers.popleft())
+            self.server.replayed(self.journal.answers.popleft())
 
     def _publish(self, topic: str, payload: bytes) -> None:
         self._keep_latches()
-        for transport in self.transports:
+        for transport in self.transports.all:
             with contextlib.suppress(zmq.ZMQError):
                 transport.stream.send_multipart([topic.encode(), payload], zmq.DONTWAIT)
 
-    def _health(self) -> dict[str, Any]:
+    def _health(self) -> dict[str, object]:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return {
             "gateway": {
@@ -546,15 +451,7 @@ class Gateway:
         self._tell("gateway", "stopped", f"pid {os.getpid()}")
         self.journal.stop()
         self._durable()
-        for transport in self.transports:
-            transport.stream.setsockopt(zmq.LINGER, 200)
-            transport.close()
-        if self.zap is not None:
-            self.zap.close()
-        self.context.term()
-        for name in ("stream", "api"):
-            with contextlib.suppress(OSError):
-                (self.runtime / name).unlink()
+        self.transports.close()
 
 
 def site_policies(site: Description) -> dict[str, float | None]:
@@ -587,16 +484,16 @@ def _limit(value: float | None) -> float:
     return math.inf if value is None else value
 
 
-def _property(frame: Any, name: str) -> str:
+def _property(frame: zmq.Frame, name: str) -> str:
     try:
         return str(frame.get(name))
     except zmq.ZMQError:
         return ""
 
 
-def loop_of(memory: shared.Shared) -> dict[str, Any]:
+def loop_of(memory: shared.Shared) -> dict[str, object]:
     """The loop's statistics as snapshots carry them, durations in us."""
-    told: dict[str, Any] = dict(memory.loop_counters())
+    told: dict[str, object] = dict(memory.loop_counters())
     for name in ("lateness", "work"):
         summary = memory.histogram(name).summary()
         told[f"{name}_us"] = {key: summary[key] / 1e3 for key in ("p50", "p99", "p999", "max")}

@@ -9,11 +9,12 @@ import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from tidegate.ext.abi.shared import ORDER_POLICY_FIRST, POLICY_NAMES_BY_NUMBER
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import Refused
+from tidegate.runtime.gateway import ops
 from tidegate.runtime.gateway.peers import Peer
 
 # enum order_kind and enum order_mode of ext/abi/shared.h
@@ -52,7 +53,7 @@ class Mailbox(Protocol):
 
 
 @dataclass
-class Held:
+class Lease:
     """The lease, and what its holder ordered."""
 
     id: str
@@ -87,7 +88,7 @@ class Order:
 
     kind: int
     seq: int
-    wanted: float | None = None
+    request_w: float | None = None
     """What was asked for, W."""
     clamped_w: float | None = None
     """What the desk itself made of it."""
@@ -118,14 +119,14 @@ class Desk:
         site_import_w_max: float = math.inf,
         site_export_w_max: float = math.inf,
         keep_stop: Callable[[bool], None] = lambda stopped: None,
-        keep_lease: Callable[[Held | None], None] = lambda held: None,
+        keep_lease: Callable[[Lease | None], None] = lambda held: None,
         site_policies: dict[str, float | None] | None = None,
         put_plan: Callable[[], int] = lambda: 0,
     ) -> None:
         self.mailbox = mailbox
         self.site_import_w_max = site_import_w_max
         self.site_export_w_max = site_export_w_max
-        self.lease: Held | None = None
+        self.lease: Lease | None = None
         self.limits: dict[str, LimitHeld] = {}
         self.plan: list[Planned] = []
         self.plan_owner = ""
@@ -154,7 +155,7 @@ class Desk:
 
     # ---- the lease ----
 
-    def take_lease(self, request: messages.Lease, peer: Peer, now_ns: int) -> dict[str, Any]:
+    def take_lease(self, request: ops.Lease, peer: Peer, now_ns: int) -> dict[str, object]:
         """Answer a lease request: acquire, renew or release."""
         self.expire(now_ns)
         held = self.lease
@@ -167,7 +168,7 @@ class Desk:
                         "lease-held",
                         f"{held.peer} ({held.priority}) holds the lease",
                         holder=held.peer,
-                        expires_ms=_left_ms(held.expires_ns, now_ns),
+                        expires_ms=left_ms(held.expires_ns, now_ns),
                     )
                 self._say("lease", "pre-empted", f"{held.peer} ({held.priority}) by {peer.who} ({request.priority})")
             elif held is not None:
@@ -175,7 +176,7 @@ class Desk:
             if held is not None:
                 self._end_setpoint()
             period_ns = request.period_ms * MS
-            held = Held(secrets.token_hex(16), peer.name, request.priority, period_ns, now_ns + 3 * period_ns)
+            held = Lease(secrets.token_hex(16), peer.name, request.priority, period_ns, now_ns + 3 * period_ns)
             self.lease = held
             self._say("lease", "acquired", f"{peer.who} ({request.priority}), period {request.period_ms} ms")
             self._keep_lease(held)
@@ -192,9 +193,9 @@ class Desk:
             if held.setpoint_w is not None:
                 self._order(SETPOINT, held.setpoint_w, min(held.until_ns, held.expires_ns))
             self._keep_lease(held)
-        return {"lease": held.id, "expires_ms": _left_ms(held.expires_ns, now_ns), "next_seq": held.seq + 1}
+        return {"lease": held.id, "expires_ms": left_ms(held.expires_ns, now_ns), "next_seq": held.seq + 1}
 
-    def setpoint(self, request: messages.Setpoint, peer: Peer, now_ns: int) -> Order:
+    def setpoint(self, request: ops.Setpoint, peer: Peer, now_ns: int) -> Order:
         """Order a battery power under the lease."""
         self.expire(now_ns)
         held = self.lease
@@ -210,11 +211,11 @@ class Desk:
         # Kept behind the order: killed in between, the holder's second try does the same once more.
         self._keep_lease(held)
         self._say("order", "setpoint", f"{peer.who}: {held.setpoint_w:.0f} W for {request.for_ms} ms")
-        return Order(SETPOINT, seq, wanted=held.setpoint_w)
+        return Order(SETPOINT, seq, request_w=held.setpoint_w)
 
     # ---- limits, modes, edges, plan ----
 
-    def limit(self, request: messages.Limit, peer: Peer, now_ns: int) -> list[Order]:
+    def limit(self, request: ops.Limit, peer: Peer, now_ns: int) -> list[Order]:
         """Tighten the limits of grid power for a time. A limit wider than the site's is the site's."""
         self.expire(now_ns)
         if request.import_w_max is None and request.export_w_max is None:
@@ -240,7 +241,7 @@ class Desk:
             if asked is None:
                 continue
             strictest = min(self._limits(kind))
-            order = Order(kind, self._put_limits(kind), wanted=asked)
+            order = Order(kind, self._put_limits(kind), request_w=asked)
             if site < asked:
                 order.clamped_w, order.by = site, "site file"
             elif strictest < asked:
@@ -264,7 +265,7 @@ class Desk:
         ]
         return self._order(kind, strictest, max(ends))
 
-    def mode(self, request: messages.Mode, peer: Peer, now_ns: int) -> Order:
+    def mode(self, request: ops.Mode, peer: Peer, now_ns: int) -> Order:
         """Stop; or lift the stop, end manual and arm; or take a manual power."""
         if request.mode == "manual":
             return self.take_manual(request, peer, now_ns)
@@ -280,7 +281,7 @@ class Desk:
         self._keep_stop(False)
         return Order(MODE, seq)
 
-    def take_manual(self, request: messages.Mode, peer: Peer, now_ns: int) -> Order:
+    def take_manual(self, request: ops.Mode, peer: Peer, now_ns: int) -> Order:
         """Order a person's power. It ends in the core by itself at until_ns, whatever becomes of person and gateway."""
         self.expire(now_ns)
         if peer.role != "maintain":
@@ -291,8 +292,8 @@ class Desk:
             raise Refused("stopped", "the site is stopped; order mode run first")
         held = self.manual
         if held is not None and held.peer != peer.name:
-            left_ms = _left_ms(held.until_ns, now_ns)
-            raise Refused("lease-held", f"{held.peer} has the site in manual", holder=held.peer, expires_ms=left_ms)
+            expires_ms = left_ms(held.until_ns, now_ns)
+            raise Refused("lease-held", f"{held.peer} has the site in manual", holder=held.peer, expires_ms=expires_ms)
         if held is None:
             held = self.manual = ManualHeld(peer.name, now_ns, now_ns)
         last_ns = held.since_ns + MANUAL_MAX_NS
@@ -301,7 +302,7 @@ class Desk:
         held.until_ns = min(now_ns + request.for_ms * MS, last_ns)
         power_w = request.power_w + 0.0  # -0.0 becomes 0.0
         self._say("order", "manual", f"{peer.who}: {power_w:.0f} W for {request.for_ms} ms")
-        return Order(MANUAL, self._order(MANUAL, power_w, held.until_ns), wanted=power_w)
+        return Order(MANUAL, self._order(MANUAL, power_w, held.until_ns), request_w=power_w)
 
     def _end_manual(self, why: str) -> None:
         if self.manual is not None:
@@ -326,14 +327,14 @@ class Desk:
                 held.export_w_max = value
             self._put[kind] = (value, expires_ns)
 
-    def resume(self, held: Held, now_ns: int) -> None:
+    def resume(self, held: Lease, now_ns: int) -> None:
         """Go on with the lease of a gateway before this one, for as long as it had left."""
         if held.expires_ns <= now_ns:
             return
         self.lease = held
         if held.setpoint_w is not None:
             self._put[SETPOINT] = (held.setpoint_w, min(held.until_ns, held.expires_ns))
-        self._say("lease", "resumed", f"{held.peer} ({held.priority}), {_left_ms(held.expires_ns, now_ns)} ms left")
+        self._say("lease", "resumed", f"{held.peer} ({held.priority}), {left_ms(held.expires_ns, now_ns)} ms left")
 
     def ack(self, peer: Peer, now_ns: int) -> Order:
         """Acknowledge latches whose cause is gone."""
@@ -344,7 +345,7 @@ class Desk:
         """Leave the tripped state, if all conditions are good."""
         return Order(ARM, self._order(ARM, 1.0, now_ns + EDGE_NS))
 
-    def schedule(self, request: messages.Schedule, peer: Peer, now_ns: int, utc_ns: int) -> Order:
+    def schedule(self, request: ops.Schedule, peer: Peer, now_ns: int, utc_ns: int) -> Order:
         """Take a plan over, whole; an empty one ends the plan."""
         starts = [step.start_utc_s for step in request.steps]
         if starts != sorted(set(starts)):
@@ -366,7 +367,7 @@ class Desk:
         self._say("order", "schedule", f"{peer.who}: {len(self.plan)} steps")
         return Order(PLAN, self._put_plan())
 
-    def policy(self, request: messages.Policy, peer: Peer, now_ns: int) -> Order:
+    def policy(self, request: ops.Policy, peer: Peer, now_ns: int) -> Order:
         """Give a setting of [control] another value: a tighter one at once, a wider one for the role maintain."""
         self.expire(now_ns)
         name = request.name
@@ -473,5 +474,6 @@ def _shown(value: float) -> str:
     return "none" if value >= OFF_W else f"{value:g}"
 
 
-def _left_ms(expires_ns: int, now_ns: int) -> int:
+def left_ms(expires_ns: int, now_ns: int) -> int:
+    """Whole milliseconds until a moment, 0 once it is over."""
     return max(0, (expires_ns - now_ns) // MS)

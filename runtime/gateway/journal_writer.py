@@ -8,8 +8,8 @@ import collections
 import os
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
 
 import msgpack
 
@@ -21,8 +21,10 @@ GROUP_RECORDS = 64
 RETRY_S = 1.0
 HELD_BYTES_MAX = 8 << 20  # while the disk fails; the oldest go first, and are counted
 
+Tag = TypeVar("Tag")  # what an asked job comes back as
 
-class JournalWriter:
+
+class JournalWriter(Generic[Tag]):
     """Journals of all streams, written and read behind the main thread's back.
 
     wake : eventfd that is written when `done` or `answers` has something.
@@ -33,7 +35,7 @@ class JournalWriter:
         self.retention = retention
         self.wake = wake
         self.done: collections.deque[tuple[str, Record]] = collections.deque()
-        self.answers: collections.deque[tuple[Any, Any]] = collections.deque()
+        self.answers: collections.deque[Tag] = collections.deque()
         self.error = ""  # what the disk said last; "" while it works
         self.errors = 0
         self.dropped = 0
@@ -41,7 +43,7 @@ class JournalWriter:
         self.synced = 0
         self.sync_ns_max = 0
         self._queue: collections.deque[tuple[str, Record]] = collections.deque()
-        self._asked: collections.deque[tuple[Any, Callable[[], Any]]] = collections.deque()
+        self._asked: collections.deque[tuple[Tag, Callable[[], None]]] = collections.deque()
         self._ready = threading.Condition()
         self._ask = threading.Condition()
         self._stop = False
@@ -66,8 +68,8 @@ class JournalWriter:
                     self.dropped += 1
             self._ready.notify()
 
-    def ask(self, tag: Any, job: Callable[[], Any]) -> bool:
-        """Have a job done by the reading thread; (tag, result or exception) comes back in `answers`."""
+    def ask(self, tag: Tag, job: Callable[[], None]) -> bool:
+        """Have a job done by the reading thread; the tag comes back in `answers`. False: too many wait already."""
         with self._ask:
             if len(self._asked) >= 64:
                 return False
@@ -143,18 +145,15 @@ class JournalWriter:
                 if self._stop:
                     return
                 tag, job = self._asked.popleft()
-            try:
-                result = job()
-            except Exception as why:  # handed to the one who asked
-                result = why
-            self.answers.append((tag, result))
+            job()
+            self.answers.append(tag)
             self._notify()
 
     def _notify(self) -> None:
         os.eventfd_write(self.wake, 1)
 
 
-def replay_bytes(head: dict[str, Any], records: list[Record], end: bool) -> bytes:
+def replay_bytes(head: Mapping[str, object], records: list[Record], end: bool) -> bytes:
     """The answer to a replay, with the records' own bytes in it: what was published is what is replayed."""
     packer = msgpack.Packer(autoreset=False, use_bin_type=True)
     packer.pack_map_header(len(head) + 2)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgpack
 
-from tidegate.runtime.gateway.command_handler import Held
+from tidegate.runtime.gateway.command_handler import Lease
 
 
 class LeaseFile:
@@ -20,7 +20,7 @@ class LeaseFile:
         self.path = path
         self.boot = boot
 
-    def write(self, held: Held | None) -> None:
+    def write(self, held: Lease | None) -> None:
         """Keep the lease whole or not at all; None removes it. Raises OSError."""
         if held is None:
             self.path.unlink(missing_ok=True)
@@ -33,10 +33,10 @@ class LeaseFile:
             os.close(fd)
         os.replace(new, self.path)
 
-    def read(self) -> Held | None:
+    def read(self) -> Lease | None:
         """The lease that a gateway before this one kept beside the same core; None if there is none."""
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             found = msgpack.unpackb(self.path.read_bytes())
             if found.pop("boot") == self.boot:
-                return Held(**found)
+                return Lease(**found)
         return None

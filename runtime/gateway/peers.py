@@ -4,7 +4,7 @@ import collections
 import re
 from dataclasses import dataclass, field
 
-from tidegate.runtime.api import messages as wire
+from tidegate.runtime.api import messages
 
 # libzmq gives the address of a peer on a UNIX socket as host:uid:gid:pid, from the kernel's own SO_PEERCRED.
 CREDENTIALS = re.compile(r":(\d+):(\d+):(\d+)$")
@@ -44,8 +44,8 @@ class Peer:
     """One client: a key, or a user's process on this machine."""
 
     name: str  # for the audit trail: key name, or uid:0
-    role: str
-    messages: Bucket = field(default_factory=lambda: Bucket(400.0, 800.0))
+    role: messages.Role
+    requests: Bucket = field(default_factory=lambda: Bucket(400.0, 800.0))
     reads: Bucket = field(default_factory=lambda: Bucket(200.0, 400.0))
     commands: Bucket = field(default_factory=lambda: Bucket(50.0, 100.0))
     replays: Bucket = field(default_factory=lambda: Bucket(20.0, 60.0))
@@ -59,14 +59,15 @@ class Peer:
         """For the audit trail: the peer, and the person if it named one."""
         return f"{self.name} for {self.user}" if self.user else self.name
 
-    def may(self, op: str) -> bool:
-        return wire.ROLES.index(self.role) >= wire.ROLES.index(wire.OPS[op])
+    def may(self, role: messages.Role) -> bool:
+        """Whether it may do what this role may."""
+        return messages.ROLES.index(self.role) >= messages.ROLES.index(role)
 
 
 class Peers:
     """All that were seen lately; the ones not heard of for longest are forgotten first."""
 
-    def __init__(self, own_uid: int, local_role: str = "operate") -> None:
+    def __init__(self, own_uid: int, local_role: messages.Role = "operate") -> None:
         self.own_uid = own_uid
         self.local_role = local_role
         self._peers: collections.OrderedDict[str, Peer] = collections.OrderedDict()
@@ -77,18 +78,18 @@ class Peers:
         if found is None:
             return self._peer("local:unknown", "unknown", "read")
         uid, _, pid = (int(text) for text in found.groups())
-        role = "maintain" if uid in (0, self.own_uid) else self.local_role
+        role: messages.Role = "maintain" if uid in (0, self.own_uid) else self.local_role
         return self._peer(f"uid:{uid}:{pid}", f"uid:{uid}", role)
 
-    def keyed(self, name: str, role: str) -> Peer:
+    def keyed(self, name: str, role: messages.Role) -> Peer:
         """The peer that proved to hold a key."""
         return self._peer(f"key:{name}", f"key:{name}", role)
 
-    def plain(self, address: str, role: str) -> Peer:
+    def plain(self, address: str, role: messages.Role) -> Peer:
         """A peer on loopback TCP without encryption, which the site file allows explicitly."""
         return self._peer(f"tcp:{address}", f"tcp:{address}", role)
 
-    def _peer(self, key: str, name: str, role: str) -> Peer:
+    def _peer(self, key: str, name: str, role: messages.Role) -> Peer:
         peer = self._peers.get(key)
         if peer is None:
             peer = self._peers[key] = Peer(name, role)

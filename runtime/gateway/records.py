@@ -2,7 +2,7 @@
 
 import math
 import time
-from typing import Any
+from collections.abc import Mapping
 
 from tidegate.ext.abi import image, shared
 from tidegate.hal.description import Description
@@ -70,7 +70,7 @@ class Records:
         self.spans: dict[int, str] = {}
         """Number of a span of the plan -> its name, for events."""
 
-    def head(self, kind: str, seq: int, cycle: int, t_ns: int) -> dict[str, Any]:
+    def head(self, kind: str, seq: int, cycle: int, t_ns: int) -> dict[str, object]:
         """The part that all records share."""
         utc_ns = self.clock.utc_ns(t_ns)
         return {
@@ -85,7 +85,7 @@ class Records:
             for name, value, quality in zip(self.names, picture.values, picture.qualities, strict=True)
         }
 
-    def meter(self, picture: shared.Picture) -> dict[str, Any]:
+    def meter(self, picture: shared.Picture) -> dict[str, object]:
         """The record of one second: energies, integrals, seconds covered, powers, soc."""
         record = self.head("meter", picture.number, picture.cycle, picture.t_ns)
         values, qualities = picture.values, picture.qualities
@@ -94,14 +94,14 @@ class Records:
         }
         return record
 
-    def snapshot(self, picture: shared.Picture, loop: dict[str, Any]) -> dict[str, Any]:
+    def snapshot(self, picture: shared.Picture, loop: dict[str, object]) -> dict[str, object]:
         """All points as they were, with the loop's statistics."""
         record = self.head("snapshot", picture.number, picture.cycle, picture.t_ns)
         record["points"] = self.points(picture)
         record["loop"] = loop
         return record
 
-    def event(self, seq: int, event: shared.Event) -> dict[str, Any]:
+    def event(self, seq: int, event: shared.Event) -> dict[str, object]:
         """What the core reports."""
         record = self.head("event", seq, event.cycle, event.t_ns)
         kind = shared.EVENT_NAMES[event.kind] if event.kind < len(shared.EVENT_NAMES) else f"event-{event.kind}"
@@ -112,7 +112,7 @@ class Records:
         )  # fmt: skip
         return record
 
-    def own_event(self, seq: int, event: str, name: str, detail: str, **more: Any) -> dict[str, Any]:
+    def own_event(self, seq: int, event: str, name: str, detail: str, **more: object) -> dict[str, object]:
         """What the gateway itself reports: orders, leases, the journal."""
         record = self.head("event", seq, self.memory.cycle, time.monotonic_ns())
         record.update(event=event, unit=-1, code=0, name=name, previous=0, value=None, limit=None, detail=detail[:200])
@@ -144,7 +144,7 @@ class Records:
         elif event in ("reason", "source", "unenforced"):
             table = image.REASONS_BY_NUMBER
         elif event in ("fault_on", "fault_off", "latch"):
-            return self.faults.get(code, f"fault {code}")
+            return self.fault_name(code)
         elif event in ("start", "stop"):
             return "core"
         elif event == "overrun":
@@ -163,11 +163,22 @@ class Records:
             return table[code]
         return str(code)
 
+    def fault_name(self, row: int) -> str:
+        """The id of a row of the fault table."""
+        return self.faults.get(row, f"fault {row}")
+
     def bus_of(self, code: int, number: float) -> str:
         """Which bus, port or device a bus event is about, by the name that the site file gives it."""
         kind = shared.BUS_NEWS[code][1] if 0 <= code < len(shared.BUS_NEWS) else ""
         rows = self.named.get(kind, [])
         return rows[int(number)] if 0 <= number < len(rows) else f"{kind} {number:.0f}"
+
+
+def utc_of(record: Mapping[str, object]) -> int:
+    """Wall time of a record, ns."""
+    utc_ns = record["utc_ns"]
+    assert isinstance(utc_ns, int)
+    return utc_ns
 
 
 def is_metered(name: str, unit: str) -> bool:

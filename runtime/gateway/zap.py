@@ -6,7 +6,6 @@ handler nobody gets through.
 
 import ipaddress
 from collections.abc import Callable
-from typing import Any
 
 import zmq
 from zmq.utils import z85
@@ -20,7 +19,7 @@ ENDPOINT = "inproc://zeromq.zap.01"
 class Zap:
     """Answers libzmq's questions (RFC 27). `say` gets refusals for the audit trail: (name, detail)."""
 
-    def __init__(self, context: zmq.Context[Any], roles: Roles, say: Callable[[str, str], None]) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], roles: Roles, say: Callable[[str, str], None]) -> None:
         self.roles = roles
         self.accepted = self.refused = 0
         self._say = say
@@ -67,10 +66,10 @@ class Zap:
         self.socket.close(0)
 
 
-def curve(public: str, secret: str) -> Callable[[zmq.Socket[Any]], None]:
+def curve(public: str, secret: str) -> Callable[[zmq.Socket[bytes]], None]:
     """Make a socket a CURVE server whose clients the handler judges."""
 
-    def prepare(socket: zmq.Socket[Any]) -> None:
+    def prepare(socket: zmq.Socket[bytes]) -> None:
         socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         socket.curve_server = True

@@ -36,6 +36,7 @@ from tidegate.config.site import load_site
 from tidegate.ext.abi.shared import Shared
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.blocking_client import ClientError
+from tidegate.runtime.gateway import ops
 from tidegate.runtime.supervisor.supervisor import Supervisor
 
 ATTACK = str(Path(__file__).with_name("attack.py"))
@@ -167,7 +168,7 @@ def fuzz(count: int = 10_000_000, seed: int = 1) -> None:
     ]
     findings = accepted = refused = 0
     began = time.monotonic()
-    parse = messages.parse
+    parse = ops.parse
     for number in range(count):
         how = number % 4
         if how == 0:

@@ -10,9 +10,11 @@ import threading
 import time
 import urllib.request
 
+import msgspec
 import pytest
 
 from tidegate.hal import sunspec as models
+from tidegate.hal.description import Device
 
 
 def free_port():
@@ -85,10 +87,9 @@ def test_sunspec_shows_the_site_and_takes_a_setpoint_under_a_lease(pushing, gate
     pushing.values["site.corridor_lo_w"] = (-30_000.0, 1)
 
     async def talk():
-        gateway.gateway.server._describe["devices"] = [
-            {"name": "grid", "role": "grid-meter"},
-            {"name": "bms1", "role": "bms"},
-        ]
+        view = gateway.gateway.server.site
+        devices = (Device(name="grid", role="grid-meter"), Device(name="bms1", role="bms"))
+        view.described = msgspec.structs.replace(view.described, devices=devices)
         serving = asyncio.create_task(module.serve(gateway.endpoint, None, "127.0.0.1", port))
         client = AsyncModbusTcpClient("127.0.0.1", port=port)
         until = time.monotonic() + 15

@@ -180,7 +180,7 @@ def test_a_table_of_roles_that_is_not_understood_lets_nobody_in(remote, tmp_path
         time.sleep(2.5)
         with pytest.raises(clients.NoAnswer):
             site.health()
-    assert "key[0]" in gateway.gateway.roles.problem
+    assert "key[0]" in gateway.gateway.transports.roles.problem
 
 
 def test_without_curve_only_loopback_is_served(core, start_gateway):

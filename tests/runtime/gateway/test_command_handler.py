@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tidegate.ext.abi.shared import ORDER_POLICY_FIRST, POLICY_NAMES_BY_NUMBER
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import Refused
+from tidegate.runtime.gateway import ops
 from tidegate.runtime.gateway.command_handler import EXPORT, IMPORT, MANUAL, MANUAL_MAX_NS, PLAN, SETPOINT, Desk
 from tidegate.runtime.gateway.peers import Peer
 
@@ -40,12 +41,12 @@ def peer(name="a", role="maintain"):
 
 
 def acquire(desk, who, now_ns, period_ms=1000, priority="ems"):
-    request = messages.Lease(v=1, id="x", action="acquire", priority=priority, period_ms=period_ms)
+    request = ops.Lease(v=1, id="x", action="acquire", priority=priority, period_ms=period_ms)
     return desk.take_lease(request, who, now_ns)["lease"]
 
 
 def setpoint(desk, who, lease, seq, now_ns, power_w=100.0, for_ms=60_000):
-    request = messages.Setpoint(v=1, id="y", lease=lease, seq=seq, setpoint_w=power_w, for_ms=for_ms)
+    request = ops.Setpoint(v=1, id="y", lease=lease, seq=seq, setpoint_w=power_w, for_ms=for_ms)
     return desk.setpoint(request, who, now_ns)
 
 
@@ -64,7 +65,7 @@ def test_a_renewal_moves_the_end_but_never_behind_for_ms():
     lease = acquire(desk, peer(), 0, period_ms=100)
     setpoint(desk, peer(), lease, 0, 0, for_ms=450)
     for now_ms in (100, 200, 300, 400):
-        desk.take_lease(messages.Lease(v=1, id="r", action="renew", lease=lease), peer(), now_ms * MS)
+        desk.take_lease(ops.Lease(v=1, id="r", action="renew", lease=lease), peer(), now_ms * MS)
     assert box.in_force(SETPOINT, 449 * MS) == 100.0 and box.in_force(SETPOINT, 450 * MS) is None
 
 
@@ -128,7 +129,7 @@ def test_whatever_is_asked_only_the_holder_commands_and_silence_ends_it(asked):
                 mine[name] = acquire(desk, peer(name), now_ns, 100, priority)
                 seqs[name] = 0
             elif what in ("renew", "release"):
-                desk.take_lease(messages.Lease(v=1, id="r", action=what, lease=mine.get(name)), peer(name), now_ns)
+                desk.take_lease(ops.Lease(v=1, id="r", action=what, lease=mine.get(name)), peer(name), now_ns)
             elif what == "setpoint":
                 setpoint(desk, peer(name), mine.get(name, "0" * 32), seqs[name], now_ns, power_w)
                 seqs[name] += 1
@@ -149,7 +150,7 @@ def test_whatever_is_asked_only_the_holder_commands_and_silence_ends_it(asked):
 def test_the_strictest_limit_counts_and_the_next_follows_when_it_ends():
     box = Box()
     desk = Desk(box, site_import_w_max=50_000.0, site_export_w_max=0.0)
-    ask = lambda w, ms: messages.Limit(v=1, id="l", import_w_max=w, for_ms=ms)  # noqa: E731
+    ask = lambda w, ms: ops.Limit(v=1, id="l", import_w_max=w, for_ms=ms)  # noqa: E731
     desk.limit(ask(30_000.0, 1000), peer("a"), 0)
     desk.limit(ask(20_000.0, 500), peer("b"), 0)
     assert box.in_force(IMPORT, 1) == 20_000.0
@@ -157,18 +158,18 @@ def test_the_strictest_limit_counts_and_the_next_follows_when_it_ends():
     assert box.in_force(IMPORT, 501 * MS) == 30_000.0
     desk.expire(1000 * MS)
     assert box.in_force(IMPORT, 1001 * MS) is None
-    wide = desk.limit(messages.Limit(v=1, id="l", export_w_max=5000.0, for_ms=10), peer("a"), 2 * S)[0]
+    wide = desk.limit(ops.Limit(v=1, id="l", export_w_max=5000.0, for_ms=10), peer("a"), 2 * S)[0]
     assert (wide.clamped_w, wide.by) == (0.0, "site file") and box.in_force(EXPORT, 2 * S) == 5000.0
 
 
 def step(start, **values):
-    return messages.Step(start_utc_s=start, **values)
+    return ops.Step(start_utc_s=start, **values)
 
 
 def test_a_plan_is_kept_step_by_step_until_its_end():
     put = []
     desk = Desk(Box(), put_plan=lambda: put.append(1) or 6)
-    plan = messages.Schedule(v=1, id="p", steps=[step(100, setpoint_w=5.0), step(110, peak_w_max=7.0)], end_utc_s=120)
+    plan = ops.Schedule(v=1, id="p", steps=[step(100, setpoint_w=5.0), step(110, peak_w_max=7.0)], end_utc_s=120)
     order = desk.schedule(plan, peer("a"), 0, 90 * S)
     assert (order.kind, order.seq, put) == (PLAN, 6, [1])
     assert [(one.start_utc_s, one.end_utc_s, one.values) for one in desk.plan] == [
@@ -181,7 +182,7 @@ def test_a_plan_is_kept_step_by_step_until_its_end():
 
 
 def test_a_forced_step_needs_the_role_maintain_and_a_setpoint():
-    forced = messages.Schedule(v=1, id="p", steps=[step(10, setpoint_w=-5e3, forced=True)], end_utc_s=20)
+    forced = ops.Schedule(v=1, id="p", steps=[step(10, setpoint_w=-5e3, forced=True)], end_utc_s=20)
     with pytest.raises(Refused) as refused:
         Desk(Box()).schedule(forced, peer(role="operate"), 0, 0)
     assert refused.value.code == "not-allowed"
@@ -190,11 +191,11 @@ def test_a_forced_step_needs_the_role_maintain_and_a_setpoint():
     assert desk.plan[0].forced
     for values in ({"forced": True}, {"until_soc": 0.5}):
         with pytest.raises(Refused, match="without setpoint_w"):
-            desk.schedule(messages.Schedule(v=1, id="p", steps=[step(10, **values)], end_utc_s=20), peer(), 0, 0)
+            desk.schedule(ops.Schedule(v=1, id="p", steps=[step(10, **values)], end_utc_s=20), peer(), 0, 0)
 
 
 def policy(desk, role, name, value=None, now_ns=0, **more):
-    return desk.policy(messages.Policy(v=1, id="q", name=name, value=value, **more), peer("x", role), now_ns)
+    return desk.policy(ops.Policy(v=1, id="q", name=name, value=value, **more), peer("x", role), now_ns)
 
 
 def kind_of(name):
@@ -248,16 +249,16 @@ def test_a_policy_that_cannot_be_is_refused_with_its_field(name, value):
 
 @pytest.mark.parametrize(("starts", "end"), [([10, 10], 20), ([20, 10], 30), ([10], 10), ([10], 5)])
 def test_a_plan_that_does_not_rise_is_refused(starts, end):
-    rows = [messages.Step(start_utc_s=start, setpoint_w=0.0) for start in starts]
+    rows = [ops.Step(start_utc_s=start, setpoint_w=0.0) for start in starts]
     with pytest.raises(Refused):
-        Desk(Box()).schedule(messages.Schedule(v=1, id="p", steps=rows, end_utc_s=end), peer(), 0, 0)
+        Desk(Box()).schedule(ops.Schedule(v=1, id="p", steps=rows, end_utc_s=end), peer(), 0, 0)
 
 
 # ---- manual ----
 
 
 def manual(desk, who, now_ns, power_w=2000.0, for_ms=3000):
-    return desk.mode(messages.Mode(v=1, id="m", mode="manual", power_w=power_w, for_ms=for_ms), who, now_ns)
+    return desk.mode(ops.Mode(v=1, id="m", mode="manual", power_w=power_w, for_ms=for_ms), who, now_ns)
 
 
 def test_manual_ends_in_the_mailbox_by_itself_unless_it_is_given_again():
@@ -281,7 +282,7 @@ def test_manual_lasts_thirty_minutes_at_most_and_run_starts_it_anew():
     assert box.in_force(MANUAL, MANUAL_MAX_NS - 1) == 2000.0 and box.in_force(MANUAL, MANUAL_MAX_NS) is None
     with pytest.raises(Refused, match="30 min"):
         manual(desk, peer(), now_ns)
-    desk.mode(messages.Mode(v=1, id="r", mode="run"), peer(), now_ns)
+    desk.mode(ops.Mode(v=1, id="r", mode="run"), peer(), now_ns)
     manual(desk, peer(), now_ns)
 
 
@@ -297,7 +298,7 @@ def test_manual_is_refused_to_whom_it_is_not_due(who, request_more, code):
     desk = Desk(Box())
     manual(desk, peer(), 0)
     with pytest.raises(Refused) as why:
-        desk.mode(messages.Mode(v=1, id="m", mode="manual", **request_more), who, S)
+        desk.mode(ops.Mode(v=1, id="m", mode="manual", **request_more), who, S)
     assert why.value.code == code
 
 
@@ -306,7 +307,7 @@ def test_anybodys_stop_and_run_end_manual_at_once(mode):
     box = Box()
     desk = Desk(box)
     manual(desk, peer(), 0)
-    desk.mode(messages.Mode(v=1, id="s", mode=mode), peer("b", "operate"), S)
+    desk.mode(ops.Mode(v=1, id="s", mode=mode), peer("b", "operate"), S)
     assert box.in_force(MANUAL, S) is None and desk.manual is None
     if mode == "stop":
         with pytest.raises(Refused) as why:

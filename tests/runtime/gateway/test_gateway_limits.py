@@ -180,7 +180,7 @@ def test_more_holders_of_limits_than_there_is_room_for_are_refused(gateway):
 def test_a_request_that_the_gateway_cannot_serve_is_answered_and_ends_nothing(gateway, monkeypatch):
     with gateway.client() as site:
         with monkeypatch.context() as broken:
-            broken.setattr(gateway.gateway.server, "why", lambda: {}["missing"])
+            broken.setattr(gateway.gateway.server.site, "why", lambda: {}["missing"])
             with pytest.raises(clients.ClientError) as refused:
                 site.why()
         assert refused.value.code == "internal" and "KeyError" in refused.value.text

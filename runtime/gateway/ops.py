@@ -1,0 +1,498 @@
+"""The operations of the API: one class each, with its fields, its role, what serves it and what its answer holds.
+
+Everything else about an operation follows from its class: the decoder (`parse`), roles and dispatch, the JSON Schema
+(docs/api.schema.json) and the table in docs/api.md. `python -m tidegate.runtime.gateway.ops docs` writes those two.
+"""
+
+import json
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
+
+import msgspec
+
+from tidegate.hal.description import Description
+from tidegate.runtime.api import messages
+from tidegate.runtime.api.messages import (
+    LEASE_MS_MAX,
+    Boot,
+    Count,
+    ForMs,
+    Id,
+    LeaseId,
+    Point,
+    PointName,
+    Refused,
+    Role,
+    UserName,
+    Version,
+    Watts,
+    WattsUp,
+)
+
+if TYPE_CHECKING:
+    from tidegate.runtime.gateway.command_handler import Order
+    from tidegate.runtime.gateway.requests import Call
+
+Fields: TypeAlias = Mapping[str, object]
+
+
+class Nothing(msgspec.Struct):
+    """The answer of an operation that has nothing to add."""
+
+
+class Operation(msgspec.Struct, tag_field="op", kw_only=True):
+    """What every request has. A subclass with a `serve` of its own is an operation."""
+
+    v: Version
+    id: Id
+    role: ClassVar[Role]
+    Answer: ClassVar[type[msgspec.Struct]] = Nothing
+
+    def serve(self, call: "Call") -> "Fields | list[Order] | None":
+        """The answer's own fields; or orders, of which the core's doing is the answer; or None: it comes later.
+
+        Raises Refused.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def op(cls) -> str:
+        """Its name on the wire."""
+        return str(cls.__struct_config__.tag)
+
+
+# ---- requests that only read: unknown fields are ignored ----
+
+
+class Read(Operation, kw_only=True):
+    role: ClassVar[Role] = "read"
+
+
+class Describe(Read, tag="describe", kw_only=True):
+    """What the site is: points with units, devices, limits, faults, names of modes and reasons."""
+
+    class Answer(msgspec.Struct):
+        site: messages.SiteDescription
+
+    def serve(self, call: "Call") -> Fields:
+        return {"site": call.site.description(OPS)}
+
+
+class Get(Read, tag="get", kw_only=True):
+    """Points as they are now."""
+
+    points: Annotated[list[PointName], msgspec.Meta(max_length=768, description="names; none = all")] = []
+    ages: Annotated[bool, msgspec.Meta(description="also say how old each reading is")] = False
+
+    class Answer(msgspec.Struct):
+        points: dict[str, Point]
+        ages_ms: Annotated[dict[str, float | None], msgspec.Meta(description="null for one that never came")]
+
+    def serve(self, call: "Call") -> Fields:
+        return call.site.points(self.points, self.ages)
+
+
+class Why(Read, tag="why", kw_only=True):
+    """Why the setpoint is what it is: reason, mode, corridor, envelope, faults, latches, lease."""
+
+    class Answer(msgspec.Struct):
+        why: dict[str, object]
+
+    def serve(self, call: "Call") -> Fields:
+        return {"why": call.site.why()}
+
+
+class Health(Read, tag="health", kw_only=True):
+    """State of core, loop, buses, journal, gateway and lease."""
+
+    histograms: Annotated[bool, msgspec.Meta(description="also the loop's: [lower edge in ns, count] each")] = False
+
+    class Answer(msgspec.Struct):
+        health: dict[str, object]
+
+    def serve(self, call: "Call") -> Fields:
+        more = {"histograms": call.site.histograms()} if self.histograms else {}
+        return {"health": {**call.server.health(), **more}}
+
+
+class Replay(Read, tag="replay", kw_only=True):
+    """Journaled records behind (boot, seq).
+
+    `total` has the quarter hours of meter samples that had to go, `job` the job records that were pushed.
+    """
+
+    stream: Literal["meter", "event", "total", "job"]
+    boot: Annotated[Boot | None, msgspec.Meta(description="none = from the oldest that is held")] = None
+    seq: Annotated[
+        int, msgspec.Meta(ge=-1, le=messages.INTEGER_MAX, description="the last one that you have; -1 = none")
+    ] = -1
+    count: Annotated[int, msgspec.Meta(ge=1, le=512)] = 256
+
+    class Answer(msgspec.Struct):
+        records: list[dict[str, object]]
+        end: Annotated[bool, msgspec.Meta(description="nothing newer is held")]
+
+    def serve(self, call: "Call") -> None:
+        call.server.replay(call, self)
+
+
+# ---- commands: unknown fields are refused ----
+
+
+class Command(Operation, kw_only=True, forbid_unknown_fields=True):
+    role: ClassVar[Role] = "operate"
+    needs_core: ClassVar[bool] = True
+    not_after_t_ns: Count | None = None
+    """CLOCK_MONOTONIC of the device; later the command is refused."""
+    user: UserName | None = None
+    """The person on whose behalf the peer asks; stands in the journal beside the peer's own name."""
+
+
+class Leased(Command, kw_only=True):
+    lease: LeaseId
+    seq: Annotated[int, msgspec.Meta(ge=0, le=messages.INTEGER_MAX, description="rises under one lease")]
+
+
+class Lease(Command, tag="lease", kw_only=True):
+    """Take, renew or give back the one right to command the setpoint. It ends 3 periods after the last renewal."""
+
+    action: Literal["acquire", "renew", "release"]
+    priority: Literal["optimiser", "ems", "maintenance"] = "ems"
+    period_ms: Annotated[int, msgspec.Meta(ge=1, le=LEASE_MS_MAX // 3)] = 1000
+    lease: LeaseId | None = None
+
+    class Answer(msgspec.Struct):
+        lease: LeaseId
+        expires_ms: Count
+        next_seq: Count
+
+    def serve(self, call: "Call") -> Fields:
+        return call.desk.take_lease(self, call.peer, call.now_ns)
+
+
+class Setpoint(Leased, tag="setpoint", kw_only=True):
+    """Battery power of the site, + discharge, while the lease lasts and at most for_ms."""
+
+    setpoint_w: Watts
+    for_ms: ForMs
+
+    class Answer(msgspec.Struct):
+        applied_w: float
+        by: str
+        expires_ms: Count
+        next_seq: Count
+
+    def serve(self, call: "Call") -> "list[Order]":
+        return [call.desk.setpoint(self, call.peer, call.now_ns)]
+
+
+class Limit(Command, tag="limit", kw_only=True):
+    """A tighter limit of grid power for a time; the strictest of all that are in force counts."""
+
+    import_w_max: WattsUp | None = None
+    export_w_max: WattsUp | None = None
+    for_ms: ForMs
+
+    class Answer(msgspec.Struct):
+        applied_w: float
+        by: str
+
+    def serve(self, call: "Call") -> "list[Order]":
+        return call.desk.limit(self, call.peer, call.now_ns)
+
+
+Soc = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class Step(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What holds from start_utc_s until the next step; a step that says nothing leaves it to the next source."""
+
+    start_utc_s: Count
+    setpoint_w: Watts | None = None
+    """Battery power of the site, + discharge."""
+    until_soc: Soc | None = None
+    """The setpoint ends when the state of charge is there."""
+    forced: bool = False
+    """The setpoint outranks a lease, the recharge band and the soc band; needs the role maintain."""
+    target_grid_w: Watts | None = None
+    """Self-consumption: the grid power to keep."""
+    import_w_max: WattsUp | None = None
+    export_w_max: WattsUp | None = None
+    peak_w_max: WattsUp | None = None
+    demand_w_max: WattsUp | None = None
+
+
+class Schedule(Command, tag="schedule", kw_only=True):
+    """Setpoints and limits by the clock; a step lasts until the next, the last until end_utc_s. No steps = no plan."""
+
+    steps: Annotated[list[Step], msgspec.Meta(max_length=128)]
+    end_utc_s: Count
+
+    def serve(self, call: "Call") -> "list[Order]":
+        return [call.desk.schedule(self, call.peer, call.now_ns, call.utc_ns)]
+
+
+PolicyName = Literal[
+    "peak_w_max",
+    "demand_w_max",
+    "recharge_w_max",
+    "ramp_up_w_per_s",
+    "ramp_down_w_per_s",
+    "range_w_max",
+    "damp_share",
+    "reserve_soc",
+    "follow_soc_min",
+    "follow_grid",
+    "target_grid_w",
+    "target_soc",
+    "recharge_rate_w",
+]
+
+
+class Policy(Command, tag="policy", kw_only=True):
+    """Another value for a setting of [control]; none = the site file's again. What is wider needs the role maintain."""
+
+    name: PolicyName
+    value: Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)] | None = None
+    off: Annotated[bool, msgspec.Meta(description="switch the policy off")] = False
+    for_ms: ForMs | None = None
+    """None = until it is set again or the core restarts."""
+
+    class Answer(msgspec.Struct):
+        text: str
+
+    def serve(self, call: "Call") -> "list[Order]":
+        return [call.desk.policy(self, call.peer, call.now_ns)]
+
+
+class Mode(Command, tag="mode", kw_only=True):
+    """`stop` ramps to zero and stays there; `run` lifts a stop, ends manual and arms; `manual` needs the role maintain.
+
+    `manual` gives `power_w` (+ discharge) for `for_ms` through the gate and the connection limits; policies, plan and
+    lease rest meanwhile. It ends by itself: whoever wants more sends it again before the time is over.
+    """
+
+    mode: Literal["run", "stop", "manual"]
+    power_w: Watts | None = None
+    for_ms: Annotated[int, msgspec.Meta(ge=100, le=60_000, description="of manual")] = 3_000
+
+    class Answer(msgspec.Struct):
+        applied_w: float
+        by: str
+        expires_ms: Count
+
+    def serve(self, call: "Call") -> "list[Order]":
+        return [call.desk.mode(self, call.peer, call.now_ns)]
+
+
+class Ack(Command, tag="ack", kw_only=True):
+    """Acknowledge latched faults; those whose cause is gone are lifted."""
+
+    role: ClassVar[Role] = "maintain"
+
+    def serve(self, call: "Call") -> "list[Order]":
+        return [call.desk.ack(call.peer, call.now_ns)]
+
+
+class Note(Command, tag="note", kw_only=True):
+    """A line for the journal that changes nothing: a login, a test, a change of the site file."""
+
+    needs_core: ClassVar[bool] = False
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+    detail: Annotated[str, msgspec.Meta(max_length=150)] = ""
+
+    def serve(self, call: "Call") -> Fields:
+        call.desk.news.append(("note", self.name, f"{call.peer.who}: {self.detail}"))
+        return {}
+
+
+class JobRecord(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """One job on one node, after its end. A record with the same job, node and start replaces the one before."""
+
+    job: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    start_utc_s: Count
+    end_utc_s: Count
+    owner: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    node: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    """The IT load of the site that it ran on, by its meter's name; empty = all of the IT load."""
+    slots: Annotated[int, msgspec.Meta(ge=1, le=10_000_000, description="GPUs, or what else it held")] = 1
+    energy_j: Annotated[float, msgspec.Meta(ge=0, le=1e15, description="counted by software")] | None = None
+    units: Annotated[dict[str, Annotated[float, msgspec.Meta(ge=0, le=1e15)]], msgspec.Meta(max_length=16)] = {}
+    """What it made: {"token": 1.2e6, "request": 300}."""
+
+
+class Jobs(Command, tag="jobs", kw_only=True):
+    """Jobs that ended, for the carbon account; answered once they are on disk."""
+
+    needs_core: ClassVar[bool] = False
+    jobs: Annotated[list[JobRecord], msgspec.Meta(min_length=1, max_length=64)]
+
+    class Answer(msgspec.Struct):
+        accepted: Annotated[int, msgspec.Meta(description="how many are on disk")]
+        refused: Annotated[list[str], msgspec.Meta(description="the others: place in the request, name, reason")]
+
+    def serve(self, call: "Call") -> None:
+        call.server.push_jobs(call, self)
+
+
+class Record(Command, tag="record", kw_only=True):
+    """Have the recorder write the last minutes of every cycle to a file on the device; an event `note` names it."""
+
+    needs_core: ClassVar[bool] = False
+    cause: Annotated[str, msgspec.Meta(max_length=64)] = ""
+
+    class Answer(msgspec.Struct):
+        record: Annotated[dict[str, str], msgspec.Meta(description="the `folder` on the device")]
+
+    def serve(self, call: "Call") -> Fields:
+        if call.server.recordings is None:
+            raise Refused("unavailable", call.server.recordings_lack)
+        call.desk.news.append(("record", "requested", f"{call.peer.who}: {self.cause}"))
+        return {"record": {"folder": str(call.server.recordings)}}
+
+
+# ---- what follows from the classes ----
+
+OPERATIONS: dict[str, type[Operation]] = {
+    kind.op(): kind
+    for kind in list(globals().values())
+    if isinstance(kind, type) and issubclass(kind, Operation) and kind is not Operation and "serve" in vars(kind)
+}
+OPS: dict[str, Role] = {op: kind.role for op, kind in OPERATIONS.items()}
+_UNION: object = typing.Union[tuple(OPERATIONS.values())]  # noqa: UP007
+
+
+def _reply() -> type[msgspec.Struct]:
+    """Every answer: the head, and what any operation adds."""
+    known = set(messages.ReplyHead.__struct_fields__)
+    added = {
+        field.name: (field.name, field.type | None, None)
+        for kind in OPERATIONS.values()
+        for field in msgspec.structs.fields(kind.Answer)
+        if field.name not in known
+    }
+    return msgspec.defstruct(
+        "Reply",
+        list(added.values()),
+        bases=(messages.ReplyHead,),
+        namespace={"__doc__": messages.ReplyHead.__doc__},
+        kw_only=True,
+        omit_defaults=True,
+    )
+
+
+Reply = _reply()
+
+
+def parse(data: bytes | memoryview) -> Operation:
+    """Give the request that the bytes hold. Raises Refused with the code that fits, and nothing else."""
+    found = messages.decode(data)
+    version = found.get("v")
+    if version not in messages.VERSIONS or type(version) is not int:
+        spoken = ", ".join(map(str, messages.VERSIONS))
+        text = f"v is {version!r}, this gateway speaks {spoken}; use a client of one of these versions"
+        raise Refused("version", text[: messages.TEXT_MAX], request=found)
+    op = found.get("op")
+    if type(op) is not str or op not in OPS:
+        text = f"op is {op!r}, expected one of {', '.join(OPS)}"
+        raise Refused("unknown-op", text[: messages.TEXT_MAX], request=found)
+    try:
+        request: Operation = msgspec.convert(found, type=_UNION)
+    except msgspec.ValidationError as why:
+        raise Refused("invalid-field", str(why)[: messages.TEXT_MAX], request=found) from None
+    return request
+
+
+def _any_value(kind: type) -> dict[str, object]:
+    """The schema of `object`: whatever JSON has."""
+    if kind is object:
+        return {"description": "any value"}
+    raise NotImplementedError(kind)
+
+
+def schema() -> dict[str, object]:
+    """Give the JSON Schema of all messages, from the definitions that enforce them."""
+    kinds = (*OPERATIONS.values(), Reply, messages.Meter, messages.Snapshot, messages.Event, messages.Head)
+    _, components = msgspec.json.schema_components(kinds, schema_hook=_any_value, ref_template="#/$defs/{name}")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Tidegate ZeroMQ API",
+        "description": "MessagePack maps. Requests: DEALER or REQ to the api socket, one frame. Topics: SUB to the "
+        "stream socket, two frames, topic and payload.",
+        "x-version": messages.WIRE_VERSION,
+        "x-versions-read": list(messages.VERSIONS),
+        "x-codes": messages.CODES,
+        "x-roles": OPS,
+        "x-topics": {
+            "snapshot": "#/$defs/Snapshot",
+            "meter": "#/$defs/Meter",
+            "event": "#/$defs/Event",
+            "head": "#/$defs/Head",
+        },
+        "x-strict": {
+            "request_bytes_max": messages.COMMAND_BYTES_MAX,
+            "reply_bytes_max": messages.REPLY_BYTES_MAX,
+            "depth_max": messages.DEPTH_MAX,
+            "text_max": messages.TEXT_MAX,
+            "items_max": messages.ITEMS_MAX,
+            "integer_max": messages.INTEGER_MAX,
+        },
+        "$defs": components,
+    }
+
+
+def _parts(kind: object) -> tuple[str, type[msgspec.Struct] | None]:
+    """(what people should know of a type, the struct in it if there is one)."""
+    if typing.get_origin(kind) is Annotated:
+        inner, *metas = typing.get_args(kind)
+        said, struct = _parts(inner)
+        told = next((m.description for m in metas if isinstance(m, msgspec.Meta) and m.description), "")
+        return (told or said), struct
+    if typing.get_origin(kind) is Literal:
+        return ", ".join(map(str, typing.get_args(kind))), None
+    if typing.get_origin(kind) in (list, dict, typing.Union, types.UnionType):
+        found = [_parts(inner) for inner in typing.get_args(kind) if inner is not type(None)]
+        return next((said for said, _ in found if said), ""), next((struct for _, struct in found if struct), None)
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return "", kind
+    return "", None
+
+
+def _columns(kind: type[msgspec.Struct], left_out: tuple[str, ...]) -> str:
+    shown = []
+    for field in msgspec.structs.fields(kind):
+        if field.name in left_out:
+            continue
+        said, struct = _parts(field.type)
+        if struct is not None and not issubclass(struct, Description) and not said:
+            said = "each " + ", ".join(f"`{name}`" for name in struct.__struct_fields__)
+        shown.append(f"`{field.name}`" + (f" ({said})" if said else ""))
+    return "; ".join(shown)
+
+
+def table() -> str:
+    """The operations for people, as docs/api.md has them."""
+    lines = ["| op | role | what it does | fields | answer |", "|---|---|---|---|---|"]
+    for op, kind in OPERATIONS.items():
+        what = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+        fields = _columns(kind, ("v", "id", *Command.__struct_fields__))
+        lines.append(f"| `{op}` | {kind.role} | {what} | {fields} | {_columns(kind.Answer, ())} |")
+    return "\n".join(lines) + "\n"
+
+
+TABLE_BEGINS, TABLE_ENDS = "<!-- operations: made by tidegate.runtime.gateway.ops -->\n", "<!-- operations end -->\n"
+
+
+def write(docs: Path) -> None:
+    """Bring docs/api.schema.json and the table of docs/api.md up to date."""
+    (docs / "api.schema.json").write_text(json.dumps(schema(), indent=1, sort_keys=True) + "\n")
+    before, rest = (docs / "api.md").read_text().split(TABLE_BEGINS)
+    (docs / "api.md").write_text(before + TABLE_BEGINS + table() + TABLE_ENDS + rest.split(TABLE_ENDS)[1])
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

@@ -1,0 +1,151 @@
+"""What the gateway knows of the site now: points, mode, reasons, faults, lease, and why the setpoint is what it is."""
+
+import time
+from collections.abc import Mapping
+
+import msgspec
+
+from tidegate.ext.abi import image, shared
+from tidegate.hal.description import Description
+from tidegate.runtime.api import messages
+from tidegate.runtime.api.messages import Refused
+from tidegate.runtime.gateway.command_handler import Desk, left_ms
+from tidegate.runtime.gateway.records import Records
+
+
+class SiteView:
+    """Reads the core's image, and the desk's orders in force. Nothing here changes anything."""
+
+    def __init__(self, site: Description, memory: shared.Shared, records: Records, desk: Desk) -> None:
+        self.memory = memory
+        self.records = records
+        self.desk = desk
+        self.described = site
+        self._index = {name: i for i, name in enumerate(records.names)}
+
+    def description(self, ops: Mapping[str, str]) -> dict[str, object]:
+        """What `describe` answers: the site, and the names of what is told by number."""
+        return {
+            **msgspec.to_builtins(self.described),
+            "reasons": list(image.REASONS_BY_NUMBER),
+            "modes": list(image.MODES_BY_NUMBER),
+            "qualities": list(messages.QUALITIES),
+            "wire_version": messages.WIRE_VERSION,
+            "ops": ops,
+            "codes": messages.CODES,
+        }
+
+    def points(self, names: list[str], ages: bool) -> dict[str, object]:
+        """Values and qualities of these points, of all if none is named; with `ages` also how old they are, ms."""
+        picture = self.memory.read_image()
+        if picture is None:
+            raise Refused("core-down", "the core ended in the middle of a cycle")
+        unknown = [name for name in names if name not in self._index]
+        if unknown:
+            raise Refused("unknown-point", f"{unknown[0][:64]!r} is no point of this site"[: messages.TEXT_MAX])
+        if names:
+            values, qualities = picture.values, picture.qualities
+            wanted = ((name, self._index[name]) for name in names)
+            points = {name: (messages.number(values[i], qualities[i]), qualities[i]) for name, i in wanted}
+        else:
+            points = self.records.points(picture)
+        if not ages:
+            return {"points": points}
+        now_ns, times = time.monotonic_ns(), picture.times_ns
+        t_ns = {name: times[self._index[name]] for name in points}
+        ages_ms = {name: max(0.0, (now_ns - at_ns) / 1e6) if at_ns else None for name, at_ns in t_ns.items()}
+        return {"points": points, "ages_ms": ages_ms}
+
+    def values(self, names: tuple[str, ...]) -> dict[str, float | None]:
+        """Present values by name, None where not good."""
+        picture = self.memory.read_image()
+        if picture is None:
+            return dict.fromkeys(names)
+        return {
+            name: messages.number(point.value, point.quality) if i is not None else None
+            for name in names
+            for i in (self._index.get(name),)
+            for point in (picture[i] if i is not None else picture[0],)
+        }
+
+    def reason(self, point: str) -> str:
+        value = self.values((point,))[point]
+        table = image.REASONS_BY_NUMBER
+        return table[int(value)] if value is not None and 0 <= value < len(table) else "unknown"
+
+    def mode(self) -> str:
+        value = self.values(("site.mode",))["site.mode"]
+        table = image.MODES_BY_NUMBER
+        return table[int(value)] if value is not None and 0 <= value < len(table) else "unknown"
+
+    def why(self) -> dict[str, object]:
+        """Why the setpoint is what it is: the binding reason, the corridor, the envelope, faults, the lease."""
+        names = (
+            "site.setpoint_w",
+            "site.request_w",
+            "site.grid_w",
+            "site.load_w",
+            "site.ess_w",
+            "site.corridor_lo_w",
+            "site.corridor_hi_w",
+            "site.envelope_lo_w",
+            "site.envelope_hi_w",
+            "site.grid_limit_w",
+            "site.shortfall_w",
+        )
+        now = self.values(names)
+        told: dict[str, object] = {name.partition(".")[2]: value for name, value in now.items()}
+        told["mode"] = self.mode()
+        told["reason"] = self.reason("site.reason")
+        told["preference"] = self.reason("site.preference")
+        told["faults"] = self._faults("fault_bits")
+        told["latches"] = self._faults("latch_bits")
+        told["lease"] = self.lease()
+        told["stopped"] = self.desk.stopped
+        told["policies"] = {name: value for name, (value, _) in self.desk.policies.items()}
+        told["unenforced"] = self._unenforced()
+        told["hunting"] = int(self.values(("site.hunting",))["site.hunting"] or 0)
+        manual = self.desk.manual
+        if manual is not None:
+            told["manual"] = {"peer": manual.peer, "left_ms": left_ms(manual.until_ns, time.monotonic_ns())}
+        return told
+
+    def _unenforced(self) -> list[str]:
+        """Configured limits that are not being enforced."""
+        bits = int(self.values(("site.unenforced_bits",))["site.unenforced_bits"] or 0)
+        return [name for i, name in enumerate(image.REASONS_BY_NUMBER) if bits >> i & 1]
+
+    def bits(self, what: str) -> list[tuple[int, int]]:
+        """(unit, row of the fault table) of every fault that is set. what: `fault_bits` or `latch_bits`."""
+        found = []
+        for unit in range(self.memory.n_units):
+            names = (f"unit{unit}.{what}_lo", f"unit{unit}.{what}_hi")
+            low, high = self.values(names).values()
+            bits = int(low or 0) | int(high or 0) << 32
+            found += [(unit, bit) for bit in range(64) if bits >> bit & 1]
+        return found
+
+    def _faults(self, what: str) -> list[str]:
+        return [f"unit{unit} {self.records.fault_name(bit)}" for unit, bit in self.bits(what)]
+
+    def latched(self) -> bool:
+        """Tell whether a fault is latched in any unit."""
+        return bool(self.bits("latch_bits"))
+
+    def lease(self) -> dict[str, object] | None:
+        held = self.desk.lease
+        if held is None:
+            return None
+        return {
+            "holder": held.peer,
+            "priority": held.priority,
+            "expires_ms": left_ms(held.expires_ns, time.monotonic_ns()),
+            "setpoint_w": held.setpoint_w,
+        }
+
+    def histograms(self) -> dict[str, object]:
+        """The loop's histograms, ns."""
+        return {
+            name: [[edge, count] for edge, count in self.memory.histogram(name).buckets]
+            for name in ("lateness", "work", *shared.PHASE_NAMES)
+        }
