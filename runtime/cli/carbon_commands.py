@@ -282,7 +282,7 @@ def readings(ledger: str, file: Path) -> None:
     """
     from tidegate.runtime.carbon.factors.series import FactorError
     from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
-    from tidegate.runtime.carbon.sidecar.readings import read_readings, take_in
+    from tidegate.runtime.carbon.readings.readings import read_readings, take_in
 
     try:
         count = take_in(Ledger(ledger), read_readings(file))
@@ -312,8 +312,9 @@ def correct(ledger: str, author: str, reason: str, sets: tuple[str, ...], factor
     """Book periods of LEDGER anew by new entries; what was booked stays. Stop the sidecar before, start it after."""
     from tidegate.runtime.carbon.engine.corrections import CorrectionError, Edit
     from tidegate.runtime.carbon.engine.corrections import correct as book_anew
-    from tidegate.runtime.carbon.engine.integers import to_whole
-    from tidegate.runtime.carbon.factors.series import FactorError, Factors, parse_time, read
+    from tidegate.runtime.carbon.factors.files import read
+    from tidegate.runtime.carbon.factors.series import FactorError, Factors, parse_time
+    from tidegate.runtime.carbon.integers import to_whole
     from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
 
     try:

@@ -60,7 +60,7 @@ def run_demo(
     """
     from tidegate.config.compile import compile_site
     from tidegate.config.site import load_site
-    from tidegate.runtime.carbon.factors.series import factors_of
+    from tidegate.runtime.carbon.factors.files import factors_of
     from tidegate.runtime.demo.live_run import live_site, run_live
     from tidegate.runtime.demo.virtual_run import run_whole, trace_of
 

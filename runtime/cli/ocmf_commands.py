@@ -17,7 +17,7 @@ def ocmf() -> None:
 
 def _read(files: tuple[Path, ...], key: str, flow: str = "") -> tuple[list[Any], list[str], int]:
     """(readings, oddities, documents) of files. key : the public key itself, or the file that it is in."""
-    from tidegate.runtime.carbon.ledger.ocmf import documents, public_key, readings
+    from tidegate.runtime.carbon.readings.ocmf import documents, public_key, readings
 
     path = Path(key)
     known = public_key(path.read_text(encoding="utf-8") if len(key) < 256 and path.is_file() else key)
@@ -41,7 +41,7 @@ KEY = click.option("--key", required=True, help="The meter's public key: a file,
 def check(files: tuple[Path, ...], key: str) -> None:
     """Check the signatures of FILES and say what they read."""
     from tidegate.runtime.carbon.factors.series import FactorError, iso
-    from tidegate.runtime.carbon.sidecar.readings import QUANTITIES
+    from tidegate.runtime.carbon.readings.readings import QUANTITIES
 
     try:
         found, odd, count = _read(files, key)
@@ -66,7 +66,7 @@ def take(ledger: str, files: tuple[Path, ...], key: str, flow: str) -> None:
     """Take the signed readings of FILES into LEDGER. Stop the sidecar before, start it after."""
     from tidegate.runtime.carbon.factors.series import FactorError
     from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
-    from tidegate.runtime.carbon.sidecar.readings import take_in
+    from tidegate.runtime.carbon.readings.readings import take_in
 
     try:
         found, odd, count = _read(files, key, flow)
@@ -100,7 +100,7 @@ def export(ledger: str, flow: str, span: str | None, start: str | None, end: str
     """Write the running total of a flow of LEDGER as signed documents, one a UTC day."""
     from tidegate.runtime.carbon.factors.series import FactorError
     from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
-    from tidegate.runtime.carbon.ledger.ocmf import exported, hex_of, signing_key
+    from tidegate.runtime.carbon.readings.ocmf import exported, hex_of, signing_key
     from tidegate.runtime.carbon.report.write import span_between
 
     try:

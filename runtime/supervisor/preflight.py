@@ -62,7 +62,8 @@ def _factors(site: Site) -> list[str]:
         return []
     problems = []
     if site.carbon.factors or site.carbon.prices:
-        from tidegate.runtime.carbon.factors.series import FactorError, factors_of
+        from tidegate.runtime.carbon.factors.files import factors_of
+        from tidegate.runtime.carbon.factors.series import FactorError
 
         try:
             factors_of(site.carbon.model_dump(), site.folder)
@@ -70,7 +71,7 @@ def _factors(site: Site) -> list[str]:
             problems.append(f"carbon.factors: {why}")
     if site.carbon.readings:
         from tidegate.runtime.carbon.factors.series import FactorError
-        from tidegate.runtime.carbon.sidecar.readings import read_readings
+        from tidegate.runtime.carbon.readings.readings import read_readings
 
         try:
             read_readings(site.folder / site.carbon.readings)

@@ -17,9 +17,9 @@ from tidegate.runtime.carbon.engine.attribution import (
     stock_energy_mwh,
 )
 from tidegate.runtime.carbon.engine.booking import BookedPeriod
-from tidegate.runtime.carbon.engine.integers import PPM, carbon_ug
 from tidegate.runtime.carbon.engine.topology import Nodes
 from tidegate.runtime.carbon.factors.series import Factors, Found
+from tidegate.runtime.carbon.integers import PPM, carbon_ug
 
 ENTRY_VERSION = 1
 OPENING = "opening"  # origin of what was in the battery before the account began

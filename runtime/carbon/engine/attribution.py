@@ -2,7 +2,7 @@
 
 A battery is a stock of energy *and* of carbon. Discharge is priced on the stock at the opening of the period, so no
 equation has to be solved in a circle, and what leaves the stock is what entered it. Everything is whole numbers (mWh
-and micrograms, see whole.py); for every period and every policy
+and micrograms, see integers.py); for every period and every policy
 
     carbon of inflows + opening stock + created = carbon of outflows + storage loss + closing stock
 
@@ -15,7 +15,8 @@ policy only moves carbon between time, tenants, export and loss.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tidegate.runtime.carbon.engine.integers import PPM, carbon_ug, share
+from tidegate.runtime.carbon.integers import PPM, carbon_ug, share
+from tidegate.runtime.carbon.ledger.bodies import CHARGE_BOOKED
 
 POLICIES = ("average", "fifo", "priority", "at_charge")
 LOSSES = ("carry", "expense")
@@ -134,9 +135,6 @@ class Result:
         came = sum(self.inflow_ug.values()) + self.created_ug + self.opening_ug
         booked = sum(out.carbon_ug for out in self.outflows if out.kind != "charge" or out.name == CHARGE_BOOKED)
         return came - booked - sum(self.loss_ug.values()) - self.closing_ug
-
-
-CHARGE_BOOKED = "charge booked at purchase"  # outflow of the policy at_charge
 
 
 # ---- stocks ----

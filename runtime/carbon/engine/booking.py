@@ -10,12 +10,11 @@ register's.
 UTC labels. Its whole state is one dictionary of plain values, so that it can be stored with the periods that it gave.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from tidegate.runtime.carbon.engine.bulk import plain_stretch
 from tidegate.runtime.carbon.engine.counter import (
     ESTIMATED,
     GAP_S,
@@ -33,7 +32,6 @@ CLOCK_STEP_NS = 1_000_000_000
 BELIEVABLE_UTC_NS = 1_704_067_200_000_000_000  # 2024-01-01: an unsynchronised clock before is not a clock
 HELD_MAX = 4096  # records kept while the time is unknown
 GRACE_S = 900  # how long a period waits for a meter that is silent
-SLOW = 32  # records taken one by one before the next try to take many at once
 
 
 @dataclass(slots=True)
@@ -213,12 +211,17 @@ class Booker:
             self._soc = soc[0]
         return self._close(label, parts) if crossing else []
 
-    # ---- many records at once, see stretch.py ----
+    # ---- many records at once, see bulk.py ----
 
     @property
     def pairs(self) -> Sequence[tuple[Flow, Counter]]:
         """Every flow with its counter."""
         return self._pairs
+
+    @property
+    def holds(self) -> bool:
+        """Whether records wait for a clock."""
+        return bool(self._held)
 
     @property
     def place(self) -> tuple[str | None, int, int, int]:
@@ -395,18 +398,6 @@ class Booker:
         booked = self._period()
         booked.flags = list(dict.fromkeys(booked.flags))
         return booked
-
-    def book(self, records: Sequence[Mapping[str, Any]]) -> Iterator[BookedPeriod]:
-        """Feed many records; the same result as one by one, sooner where nothing happens."""
-        at, patient = 0, 0
-        while at < len(records):
-            if at >= patient and not self._held:
-                taken = plain_stretch(self, records, at)
-                at += taken
-                patient = at if taken else at + SLOW
-            if at < len(records):
-                yield from self.feed(records[at])
-                at += 1
 
 
 _STATE = (

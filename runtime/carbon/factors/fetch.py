@@ -21,9 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tidegate.runtime.carbon.engine.integers import decimal
 from tidegate.runtime.carbon.factors import services
-from tidegate.runtime.carbon.factors.series import COLUMNS, FILE_HEAD, FactorError, Series, Step, iso, read_csv
+from tidegate.runtime.carbon.factors.files import COLUMNS, FILE_HEAD, read_csv
+from tidegate.runtime.carbon.factors.series import FactorError, Series, Step, iso
+from tidegate.runtime.carbon.integers import decimal
 from tidegate.runtime.state.atomic_file import replace
 
 ROOTS = {

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tidegate.runtime.carbon.engine.integers import carbon_ug, fixed, to_whole
 from tidegate.runtime.carbon.factors.series import FactorError, parse_factor, parse_time
+from tidegate.runtime.carbon.integers import carbon_ug, fixed, to_whole
 
 COLUMNS = ("start_utc", "end_utc", "wh", "g_per_kwh", "source")
 KINDS = ("goo", "ppa", "other")

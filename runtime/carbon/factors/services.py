@@ -6,25 +6,14 @@ restatement: both versions stay, with the time each was known.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from tidegate.runtime.carbon.engine.integers import to_whole
-from tidegate.runtime.carbon.factors.series import (
-    FactorError,
-    Series,
-    Step,
-    check_version,
-    iso,
-    parse_factor,
-    parse_time,
-    read_csv,
-)
+from tidegate.runtime.carbon.factors.series import FactorError, Series, Step, iso, parse_factor, parse_time
+from tidegate.runtime.carbon.integers import to_whole
 
 # Direct g CO2 per kWh of generation by ENTSO-E's psrType. IPCC AR5 WG3 annex III medians for what burns (direct
 # emissions of a typical plant); 0 for what burns nothing. A site may give its own.
@@ -50,7 +39,7 @@ MIX_G_PER_KWH: Mapping[str, int] = {
 }  # fmt: skip
 
 
-def _json(raw: bytes, name: str) -> Any:
+def parse_json(raw: bytes, name: str) -> Any:
     try:
         return json.loads(raw, parse_float=Decimal)
     except ValueError as error:
@@ -65,7 +54,7 @@ def _field(row: Any, key: str, where: str) -> Any:
 
 def electricity_maps(raw: bytes, name: str) -> Series:
     """History of Electricity Maps v3: zone, and rows of carbonIntensity, datetime, updatedAt, isEstimated, ..."""
-    document = _json(raw, name)
+    document = parse_json(raw, name)
     rows = document.get("history") or document.get("data") if isinstance(document, dict) else document
     if not rows:
         raise FactorError(f"{name}: no rows under history or data")
@@ -102,7 +91,7 @@ def watttime(raw: bytes, name: str) -> Series:
 
     co2_moer is marginal and belongs to the consequence ledger only; co2_aoer is average.
     """
-    document = _json(raw, name)
+    document = parse_json(raw, name)
     meta = _field(document, "meta", name)
     signal, units = _field(meta, "signal_type", f"{name}, meta"), _field(meta, "units", f"{name}, meta")
     kinds = {"co2_moer": "marginal", "co2_aoer": "average"}
@@ -128,7 +117,7 @@ def watttime(raw: bytes, name: str) -> Series:
 
 def gb_api(raw: bytes, name: str) -> Series:
     """The GB operator's API: {"data": [{from, to, intensity: {forecast, actual}}]}. It may be HTTP 200 and empty."""
-    document = _json(raw, name)
+    document = parse_json(raw, name)
     rows = document.get("data") if isinstance(document, dict) else None
     if not rows:
         raise FactorError(f"{name}: the answer holds no data; the service gives that with HTTP 200, ask again later")
@@ -257,83 +246,3 @@ def entsoe(raw: bytes, name: str, factors: Mapping[str, int] = ENTSOE_G_PER_KWH)
 
 
 # ---- any document, and a folder of them ----
-
-
-def read_document(path: Path) -> list[Series]:
-    """Every series in a document of any kind that is known. Raises FactorError naming what it is not."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise FactorError(f"{path}: {error.strerror}") from None
-    name = path.name
-    head = raw[:4096].lstrip()
-    if head.startswith(b"<"):
-        return [entsoe(raw, name)]
-    if head[:1] in (b"{", b"["):
-        document = _json(raw, name)
-        if isinstance(document, dict) and "meta" in document:
-            return [watttime(raw, name)]
-        rows = document.get("data") if isinstance(document, dict) else None
-        if rows and isinstance(rows[0], dict) and "intensity" in rows[0]:
-            return [gb_api(raw, name)]
-        if isinstance(document, dict) and "data" in document and not rows:
-            return [gb_api(raw, name)]
-        return [electricity_maps(raw, name)]
-    check_version(raw, name)
-    first = head.split(b"\n", 2)[1 if head.startswith(b"#") else 0] if b"\n" in head else head
-    if b"forecast_g_per_kwh" in first:
-        from tidegate.runtime.carbon.factors.series import read_gb_half_hours
-
-        return [read_gb_half_hours(path)]
-    if b"start_utc" in first:
-        return read_csv(path)
-    if b"_mw" in first:
-        return [mix_csv(raw, name)]
-    raise FactorError(f"{name}: neither a factor file nor an answer of a service that is known")
-
-
-_memory: dict[str, tuple[tuple[int, int], list[Series]]] = {}  # a folder that grows is read again and again
-
-
-def _remembered(path: Path) -> list[Series]:
-    """The series of a document, from memory where the file has not changed; the caller may change what it gets."""
-    stat = path.stat()
-    stamp = (stat.st_size, stat.st_mtime_ns)
-    known = _memory.get(str(path))
-    if known is None or known[0] != stamp:
-        known = _memory[str(path)] = (stamp, read_document(path))
-    return [replace(one, steps=list(one.steps), notes=list(one.notes)) for one in known[1]]
-
-
-def read_folder(folder: Path) -> list[Series]:
-    """All documents of a cache folder, merged by zone and kind; a later document restates, an equal one is dropped."""
-    found: dict[tuple[str, str], Series] = {}
-    have: dict[tuple[str, str], dict[tuple[int, int], Step]] = {}
-    for path in sorted(folder.iterdir()):
-        if not path.is_file() or path.name.startswith("."):
-            continue
-        for series in _remembered(path):
-            key = (series.zone, series.kind)
-            merged = found.get(key)
-            if merged is None:
-                found[key] = series
-                have[key] = {(step.start_utc_s, step.issued_utc_s): step for step in series.steps}
-                continue
-            for step in series.steps:
-                twin = have[key].get((step.start_utc_s, step.issued_utc_s))
-                if twin is None:
-                    merged.steps.append(step)
-                    have[key][step.start_utc_s, step.issued_utc_s] = step
-                elif twin.ug_per_kwh != step.ug_per_kwh:
-                    raise FactorError(
-                        f"{path.name}: {iso(step.start_utc_s)} differs from an earlier document of the same issue "
-                        "time; one of them was changed by hand, remove it"
-                    )
-            merged.notes += series.notes
-            merged.sha256 = hashlib.sha256((merged.sha256 + series.sha256).encode()).hexdigest()
-    return [series.finish() for series in found.values()]
-
-
-READERS: Mapping[str, Callable[[bytes, str], Series]] = {
-    "electricity-maps": electricity_maps, "watttime": watttime, "gb": gb_api, "entsoe": entsoe, "mix": mix_csv,
-}  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tidegate.runtime.carbon.engine.integers import share
+from tidegate.runtime.carbon.integers import share
 from tidegate.runtime.carbon.jobs.work import Work
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tidegate.runtime.carbon.engine.integers import to_whole
 from tidegate.runtime.carbon.factors.series import iso
+from tidegate.runtime.carbon.integers import to_whole
 
 BUCKET_S = 300  # resolution of a measured energy; divides every period
 EARLIEST_UTC_S = 1_577_836_800  # 2020-01-01: a job before was stamped by a clock at 1970

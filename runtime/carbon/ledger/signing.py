@@ -9,8 +9,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tidegate.runtime.carbon.ledger.bodies import period_error_ug
 from tidegate.runtime.carbon.ledger.ledger import Damage, Entry, Ledger, LedgerError
-from tidegate.runtime.carbon.report.totals import period_error_ug
 from tidegate.runtime.state.device_key import DeviceKey, signed_by
 
 BLOCK_ENTRIES = 96  # a day of quarter hours

@@ -14,10 +14,10 @@ from tidegate.runtime.carbon.factors.instruments import Instrument, market_based
 from tidegate.runtime.carbon.factors.series import iso
 from tidegate.runtime.carbon.jobs.job_summary import Compute
 from tidegate.runtime.carbon.ledger.ledger import Entry, Ledger, LedgerError, canonical
+from tidegate.runtime.carbon.readings.readings import Registers, readings_record
 from tidegate.runtime.carbon.report.evidence_record import block_over, check_installation, evidence_record
 from tidegate.runtime.carbon.report.indicators import Hours, eu_fields, indicators_record
 from tidegate.runtime.carbon.report.totals import Indicators, Sums, add_up, indicators, shifting
-from tidegate.runtime.carbon.sidecar.readings import Registers, readings_record
 
 REPORT_VERSION = 2
 SCOPE = (

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.runtime.carbon.engine.attribution import RESIDUAL, THROUGH_STORAGE, UNMETERED
-from tidegate.runtime.carbon.engine.integers import decimal, fixed
 from tidegate.runtime.carbon.factors.instruments import HOUR_S, Instrument
 from tidegate.runtime.carbon.factors.series import iso
+from tidegate.runtime.carbon.integers import decimal, fixed
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.report.indicators import check_declared
 from tidegate.runtime.carbon.report.totals import Sums, renewable_nodes

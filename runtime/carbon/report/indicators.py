@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tidegate.runtime.carbon.engine.attribution import THROUGH_STORAGE
-from tidegate.runtime.carbon.engine.integers import PPM, decimal, fixed
 from tidegate.runtime.carbon.factors.instruments import HOUR_S, Instrument, cancelled_renewable_mwh, carbon_free_by_hour
+from tidegate.runtime.carbon.integers import PPM, decimal, fixed
+from tidegate.runtime.carbon.readings.readings import Amount, Registers
 from tidegate.runtime.carbon.report.totals import Indicators, Sums, renewable_nodes
-from tidegate.runtime.carbon.sidecar.readings import Amount, Registers
 
 YEAR_S = 365 * 86_400
 

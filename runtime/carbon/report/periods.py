@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from tidegate.runtime.carbon.engine.attribution import CHARGE_BOOKED
+from tidegate.runtime.carbon.ledger.bodies import CHARGE_BOOKED
 
 QUARTERS_MAX = 200  # a day has 92 to 100; above, the rows are days
 DAYS_MAX = 400

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tidegate.runtime.carbon.engine.attribution import CHARGE_BOOKED, RESIDUAL, THROUGH_STORAGE, UNMETERED
-from tidegate.runtime.carbon.engine.integers import carbon_ug
+from tidegate.runtime.carbon.engine.attribution import RESIDUAL, THROUGH_STORAGE, UNMETERED
+from tidegate.runtime.carbon.integers import carbon_ug
+from tidegate.runtime.carbon.ledger.bodies import CHARGE_BOOKED, period_error_ug
 
 FOREIGN = (RESIDUAL, CHARGE_BOOKED)
 
@@ -148,20 +149,6 @@ def _flows(sums: Sums, body: Mapping[str, Any]) -> None:
         if node not in sums.generation:
             _add(sums.factor_mwh, found["status"], flows.get(f"{node}.import", {}).get("mwh", 0))
             sums.factor_sources[found["source"]] += 1
-
-
-def period_error_ug(body: Mapping[str, Any]) -> int:
-    """Carbon that came in and was there, less what went out, was lost and is there: 0 unless a number was changed."""
-    booked = sum(o["ug"] for o in body["outflows"] if o["kind"] != "charge" or o["name"] == CHARGE_BOOKED)
-    stocks = body["stock"].values()
-    return int(
-        sum(body["inflow_ug"].values())
-        + body["created_ug"]
-        + sum(stock["opening_ug"] for stock in stocks)
-        - booked
-        - sum(body["loss_ug"].values())
-        - sum(stock["ug"] for stock in stocks)
-    )
 
 
 def _carbon(sums: Sums, body: Mapping[str, Any]) -> None:

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tidegate.runtime.carbon.factors.series import FactorError, Factors, factors_of
+from tidegate.runtime.carbon.factors.files import factors_of
+from tidegate.runtime.carbon.factors.series import FactorError, Factors
 from tidegate.runtime.carbon.ledger.ledger import Ledger
-from tidegate.runtime.carbon.sidecar.readings import read_readings, take_in
+from tidegate.runtime.carbon.readings.readings import read_readings, take_in
 
 KEYS = ("factors", "prices", "readings")
 

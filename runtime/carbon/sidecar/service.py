@@ -17,9 +17,11 @@ from typing import Any
 from tidegate.runtime.carbon.engine.account import Accountant
 from tidegate.runtime.carbon.engine.attribution import Method
 from tidegate.runtime.carbon.engine.booking import Booker
-from tidegate.runtime.carbon.engine.integers import to_whole
+from tidegate.runtime.carbon.engine.bulk import book
 from tidegate.runtime.carbon.engine.topology import Nodes, nodes_of
-from tidegate.runtime.carbon.factors.series import Factors, factors_of
+from tidegate.runtime.carbon.factors.files import factors_of
+from tidegate.runtime.carbon.factors.series import Factors
+from tidegate.runtime.carbon.integers import to_whole
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.ledger.signing import sign
 from tidegate.runtime.carbon.sidecar.inputs import Inputs, grid_record
@@ -41,7 +43,7 @@ def software_version() -> str:
 def software_build() -> str:
     """What the accounting code is, to the byte: the start of the SHA-256 of its files."""
     whole = hashlib.sha256()
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     for path in sorted(folder.rglob("*.py")):
         whole.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
     return whole.hexdigest()[:16]
@@ -158,7 +160,7 @@ class Sidecar:
         rows = list(records)
         for at in range(0, len(rows), COMMIT_RECORDS):
             part = rows[at : at + COMMIT_RECORDS]
-            for booked in self.booker.book(part):
+            for booked in book(self.booker, part):
                 body = self.accountant.book(booked)
                 if self.inputs.trouble:
                     body["flags"].append("INPUT_REFUSED")

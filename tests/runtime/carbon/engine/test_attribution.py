@@ -7,7 +7,7 @@ from fractions import Fraction as F
 import pytest
 
 from tidegate.runtime.carbon.engine.attribution import LOSSES, POLICIES, Inflow, Lot, Method, Move, Period, attribute
-from tidegate.runtime.carbon.engine.integers import carbon_ug, share, to_whole
+from tidegate.runtime.carbon.integers import carbon_ug, share, to_whole
 
 DAYS = int(os.environ.get("CARBON_DAYS", "150"))  # 100000 for the full property run; see docs/carbon.md
 

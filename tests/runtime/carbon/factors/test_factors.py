@@ -4,17 +4,8 @@ import time
 
 import pytest
 
-from tidegate.runtime.carbon.factors.series import (
-    COLUMNS,
-    FactorError,
-    Factors,
-    factors_of,
-    iso,
-    parse_factor,
-    parse_time,
-    read,
-    read_csv,
-)
+from tidegate.runtime.carbon.factors.files import COLUMNS, factors_of, read, read_csv
+from tidegate.runtime.carbon.factors.series import FactorError, Factors, iso, parse_factor, parse_time
 
 G = 1_000_000
 GB = """time_utc,forecast_g_per_kwh,actual_g_per_kwh

@@ -19,7 +19,8 @@ from tests.runtime.carbon.sidecar.test_service import DESCRIBE, HOUR, Journal, j
 from tidegate.config.site import Carbon
 from tidegate.runtime.carbon.factors import fetch as fetching
 from tidegate.runtime.carbon.factors.fetch import Fetcher, FetchError, Source, fetch, sources_of
-from tidegate.runtime.carbon.factors.series import factors_of, iso, parse_time
+from tidegate.runtime.carbon.factors.files import factors_of
+from tidegate.runtime.carbon.factors.series import iso, parse_time
 from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
 from tidegate.runtime.carbon.sidecar.service import Sidecar, catch_up
 

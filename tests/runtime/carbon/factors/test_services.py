@@ -5,16 +5,9 @@ import os
 
 import pytest
 
-from tidegate.runtime.carbon.factors.series import FactorError, Factors, factors_of, parse_time
-from tidegate.runtime.carbon.factors.services import (
-    electricity_maps,
-    entsoe,
-    gb_api,
-    mix_csv,
-    read_document,
-    read_folder,
-    watttime,
-)
+from tidegate.runtime.carbon.factors.files import factors_of, read_document, read_folder
+from tidegate.runtime.carbon.factors.series import FactorError, Factors, parse_time
+from tidegate.runtime.carbon.factors.services import electricity_maps, entsoe, gb_api, mix_csv, watttime
 
 G = 1_000_000
 

@@ -14,10 +14,10 @@ from tidegate.runtime.carbon.engine.topology import nodes_of
 from tidegate.runtime.carbon.factors.instruments import carbon_free_by_hour, read_instruments
 from tidegate.runtime.carbon.factors.series import FactorError, Factors, Series, Step
 from tidegate.runtime.carbon.ledger.ledger import Ledger
+from tidegate.runtime.carbon.readings.readings import Registers, read_readings, take_in
 from tidegate.runtime.carbon.report.document import gather
 from tidegate.runtime.carbon.report.indicators import DECLARED, DEFINITIONS
 from tidegate.runtime.carbon.report.write import write
-from tidegate.runtime.carbon.sidecar.readings import Registers, read_readings, take_in
 from tidegate.runtime.cli.carbon_commands import carbon
 
 DAY = 1_709_251_200  # 2024-03-01T00:00Z

@@ -1,7 +1,7 @@
 """Factor and reading files that change while the sidecar runs."""
 
 from tests.runtime.carbon.sidecar.test_service import DESCRIBE, HOUR, Journal, journal
-from tidegate.runtime.carbon.factors.series import COLUMNS
+from tidegate.runtime.carbon.factors.files import COLUMNS
 from tidegate.runtime.carbon.factors.series import iso as stamp
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.report.document import gather

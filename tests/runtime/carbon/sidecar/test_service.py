@@ -13,7 +13,7 @@ import pytest
 
 from tidegate.runtime.carbon.factors.series import Factors
 from tidegate.runtime.carbon.ledger.ledger import Ledger
-from tidegate.runtime.carbon.sidecar.service import Sidecar, catch_up
+from tidegate.runtime.carbon.sidecar.service import Sidecar, catch_up, software_build
 
 ROOT = Path(__file__).parents[4]
 HOUR = 1_717_200_000 // 3600 * 3600
@@ -166,3 +166,12 @@ def test_kill_9_while_booking_loses_and_doubles_nothing(tmp_path, seed):
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
     assert bodies(tmp_path / "whole.db") == bodies(tmp_path / "cut.db")
     assert json.loads(whole.ledger.state("booking"))["booker"]["_seq"] == 20_000 // 3 - 1
+
+
+def test_the_build_of_the_accounting_code_covers_every_room_of_it(monkeypatch):
+    whole = software_build()
+    read = []
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or path.open("rb").read())
+    assert software_build() == whole
+    rooms = {path.relative_to(ROOT / "runtime" / "carbon").parts[0] for path in read}
+    assert {"engine", "factors", "ledger", "sidecar", "report", "integers.py"} <= rooms

@@ -27,9 +27,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from tidegate.runtime.carbon.engine.integers import decimal
 from tidegate.runtime.carbon.factors.series import FactorError
-from tidegate.runtime.carbon.sidecar.readings import Readings, scaled
+from tidegate.runtime.carbon.integers import decimal
+from tidegate.runtime.carbon.readings.readings import Readings, scaled
 from tidegate.runtime.state.device_key import write_key
 
 FORMAT = "1.4"

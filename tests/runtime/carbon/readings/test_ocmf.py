@@ -17,7 +17,7 @@ from tidegate.runtime.carbon.engine.booking import BookedPeriod, FlowPeriod
 from tidegate.runtime.carbon.engine.topology import nodes_of
 from tidegate.runtime.carbon.factors.series import Factors
 from tidegate.runtime.carbon.ledger.ledger import Ledger
-from tidegate.runtime.carbon.ledger.ocmf import (
+from tidegate.runtime.carbon.readings.ocmf import (
     Number,
     OcmfError,
     documents,

@@ -15,8 +15,8 @@ from typing import Any
 
 from tidegate.runtime.carbon.engine.booking import Booker
 from tidegate.runtime.carbon.engine.counter import Flow
-from tidegate.runtime.carbon.engine.integers import to_whole
 from tidegate.runtime.carbon.factors.series import FactorError, iso, parse_time
+from tidegate.runtime.carbon.integers import to_whole
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 
 ENERGY = {"Wh": 1000, "kWh": 1_000_000, "MWh": 1_000_000_000}  # mWh
