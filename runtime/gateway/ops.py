@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
 import msgspec
 
-from tidegate.hal.description import Description
+from tidegate.ext.abi.shared import EVENT_NAMES, EVENTS_KEPT, Overwritten
+from tidegate.ext.safety.gate import REACTIONS
+from tidegate.hal.description import Description, Fault
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import (
     LEASE_MS_MAX,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from tidegate.runtime.gateway.command_handler import Order
     from tidegate.runtime.gateway.requests import Call
 
+FAULT_ON = EVENT_NAMES.index("fault_on")
 Fields: TypeAlias = Mapping[str, object]
 
 
@@ -104,6 +107,66 @@ class Why(Read, tag="why", kw_only=True):
 
     def serve(self, call: "Call") -> Fields:
         return {"why": call.site.why()}
+
+
+class Remedy(msgspec.Struct):
+    """What ends an alarm: the condition must hold for so long, and where it latches somebody must acknowledge."""
+
+    condition: str
+    for_ms: int
+    acknowledge: bool
+
+
+class Alarm(msgspec.Struct):
+    id: str
+    unit: str
+    text: str
+    reaction: str
+    active: Annotated[bool, msgspec.Meta(description="its cause is there now; else only the latch is left")]
+    latched: bool
+    since_s: Annotated[float | None, msgspec.Meta(description="none = from before the core's last events")]
+    cause: str
+    remedy: Remedy
+
+
+class Alarms(Read, tag="alarms", kw_only=True):
+    """The faults that are active or latched, strongest reaction first: since when, why, and what ends each."""
+
+    class Answer(msgspec.Struct):
+        alarms: list[Alarm]
+
+    def serve(self, call: "Call") -> Fields:
+        site, memory = call.site.described, call.server.memory
+        active, latched = (set(call.site.bits(what)) for what in ("fault_bits", "latch_bits"))
+        began_ns: dict[tuple[int, int], int] = {}
+        number = memory.event_head
+        while number > max(0, memory.event_head - EVENTS_KEPT) and not active | latched <= began_ns.keys():
+            number -= 1
+            try:
+                event = memory.next_event(number)
+            except Overwritten:
+                break
+            if event is not None and event.kind == FAULT_ON:
+                began_ns.setdefault((event.unit, event.code), event.t_ns)
+        rows = {place if fault.row is None else fault.row: fault for place, fault in enumerate(site.faults)}
+        alarms = []
+        for unit, row in active | latched:
+            fault = rows.get(row) or Fault(id=f"fault {row}")
+            t_ns = began_ns.get((unit, row))
+            found = Alarm(
+                id=fault.id,
+                unit=site.units[unit].name if unit < len(site.units) else f"unit{unit}",
+                text=fault.text,
+                reaction=fault.reaction,
+                active=(unit, row) in active,
+                latched=(unit, row) in latched,
+                since_s=None if t_ns is None else max(0, call.now_ns - t_ns) / 1e9,
+                cause=fault.what,
+                remedy=Remedy(fault.clear, fault.clear_ms, (unit, row) in latched or fault.latched),
+            )
+            alarms.append(found)
+        alarms.sort(key=lambda one: (-REACTIONS.index(one.reaction) if one.reaction in REACTIONS else 0, one.id))
+        return {"alarms": msgspec.to_builtins(alarms)}
 
 
 class Health(Read, tag="health", kw_only=True):
