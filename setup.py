@@ -43,6 +43,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "cycle.recorder": (),
     "cycle.loop": ("safety/safety.c",),
     "record.replay": (),
+    "sim.habits": (),
     "sim.battery": (),
     "sim.plant": (),
     "sim.floor": (),

@@ -439,6 +439,50 @@ class Simulation(Strict):
     )
     turnaround_jitter_ms: Annotated[float, Field(ge=0, le=10_000)] = _SIMULATION.turnaround_jitter_ms
     step_w: Annotated[float, Field(gt=0, le=1e8, description="smallest load step that is judged")] = _SIMULATION.step_w
+    meter_jitter: Annotated[
+        float, Field(ge=0, le=1, description="share of the interval by which a reading may come late")
+    ] = _SIMULATION.meter_jitter
+    meter_average_ms: Annotated[
+        float, Field(ge=0, le=60_000, description="the grid meter shows the mean of so long")
+    ] = _SIMULATION.meter_average_ms
+    meter_lag_ms: Annotated[float, Field(ge=0, le=60_000, description="or a first-order average")] = (
+        _SIMULATION.meter_lag_ms
+    )
+    meter_band_w: Annotated[
+        float, Field(ge=0, le=1e6, description="the grid meter reports changes of so much, and anyway every 30 s")
+    ] = _SIMULATION.meter_band_w
+    meter_then_s: Annotated[
+        float, Field(ge=0, description="from then on the grid meter has the next three; 0 = never")
+    ] = _SIMULATION.meter_then_s
+    meter_then_update_ms: Annotated[float, Field(gt=0, le=60_000)] = _SIMULATION.meter_then_update_ms
+    meter_then_average_ms: Annotated[float, Field(ge=0, le=60_000)] = _SIMULATION.meter_then_average_ms
+    meter_then_lag_ms: Annotated[float, Field(ge=0, le=60_000)] = _SIMULATION.meter_then_lag_ms
+    pcs_gain: Annotated[float, Field(gt=0, le=2, description="gives so much of what it is told")] = _SIMULATION.pcs_gain
+    pcs_offset_w: Annotated[float, Field(ge=-1e6, le=1e6, description="and so much more")] = _SIMULATION.pcs_offset_w
+    pcs_quantum_w: Annotated[
+        float, Field(ge=0, le=1e6, description="takes setpoints in whole steps of this; 0 = any")
+    ] = _SIMULATION.pcs_quantum_w
+    pcs_derate_share: Annotated[float, Field(gt=0, le=1, description="derated: gives this share")] = (
+        _SIMULATION.pcs_derate_share
+    )
+    pcs_derate_w: Annotated[float, Field(gt=0, description="derated: gives at most so much")] = _SIMULATION.pcs_derate_w
+    pcs_derate_from_s: Annotated[float, Field(ge=0, description="derated from then on")] = _SIMULATION.pcs_derate_from_s
+    pcs_derate_until_s: Annotated[float, Field(ge=0, description="derated until then")] = _SIMULATION.pcs_derate_until_s
+    pcs_full_soc: Annotated[
+        float, Field(ge=0, le=2, description="takes no charge from there on, until 1 % below; above 1 = never")
+    ] = _SIMULATION.pcs_full_soc
+    bms_taper: Annotated[
+        float, Field(gt=0, le=1, description="width in SoC over which the BMS takes its current limits to zero")
+    ] = _SIMULATION.bms_taper
+    bms_soc_step: Annotated[float, Field(ge=0, le=0.1, description="SoC in whole steps of this; 0 = as it is")] = (
+        _SIMULATION.bms_soc_step
+    )
+    bms_jump_s: Annotated[float, Field(ge=0, description="the BMS's limits change about so often; 0 = never")] = (
+        _SIMULATION.bms_jump_s
+    )
+    bms_jump_lo: Annotated[float, Field(ge=0, le=1, description="to a share of themselves between this and 1")] = (
+        _SIMULATION.bms_jump_lo
+    )
     phase_share: tuple[float, float, float] = _SIMULATION.phase_share
     faults: tuple[SimulatedFault, ...] = ()
 

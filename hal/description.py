@@ -284,6 +284,26 @@ class Simulation(Row, frozen=True, kw_only=True):
     turnaround_ms: float = 1.0
     turnaround_jitter_ms: float = 0.5
     step_w: float = 20.0
+    meter_jitter: float = 0.0
+    meter_average_ms: float = 0.0
+    meter_lag_ms: float = 0.0
+    meter_band_w: float = 0.0
+    meter_then_s: float = 0.0
+    meter_then_update_ms: float = 20.0
+    meter_then_average_ms: float = 0.0
+    meter_then_lag_ms: float = 0.0
+    pcs_gain: float = 1.0
+    pcs_offset_w: float = 0.0
+    pcs_quantum_w: float = 0.0
+    pcs_derate_share: float = 1.0
+    pcs_derate_w: float = 1e12
+    pcs_derate_from_s: float = 0.0
+    pcs_derate_until_s: float = 1e9
+    pcs_full_soc: float = 2.0
+    bms_taper: float = 0.05
+    bms_soc_step: float = 0.0
+    bms_jump_s: float = 0.0
+    bms_jump_lo: float = 1.0
     phase_share: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
     faults: tuple[SimulatedFault, ...] = ()
 

@@ -86,6 +86,37 @@ class Assembly:
         resolution_w: float = 0.0,
         phase_s: float = 0.0,
     ) -> int: ...
+    def battery_habits(
+        self, number: int, *, soc_step: float = 0.0, jump_s: float = 0.0, jump_lo: float = 1.0, random: int = 1
+    ) -> None: ...
+    def pcs_habits(
+        self,
+        number: int,
+        *,
+        gain: float = 1.0,
+        offset_w: float = 0.0,
+        quantum_w: float = 0.0,
+        share: float = 1.0,
+        cap_w: float = 1e12,
+        from_s: float = 0.0,
+        until_s: float = 1e9,
+        full_soc: float = 2.0,
+    ) -> None: ...
+    def meter_habits(
+        self,
+        number: int,
+        *,
+        jitter: float = 0.0,
+        average_s: float = 0.0,
+        lag_s: float = 0.0,
+        band_w: float = 0.0,
+        silent_s: float = 30.0,
+        random: int = 1,
+        then_at_s: float = 0.0,
+        then_interval_s: float = 0.0,
+        then_average_s: float = 0.0,
+        then_lag_s: float = 0.0,
+    ) -> None: ...
     def add_line(self, *, char_ns: int) -> int: ...
     def add_slave(
         self,

@@ -36,7 +36,7 @@ FAULT_BITS = {
     "pcs": {"frozen": PCS_FROZEN, "tripped": PCS_TRIPPED, "local": PCS_IN_LOCAL, "wrong_sign": PCS_WRONG_SIGN,
             "deaf": PCS_DEAF},
     "meter": {"stuck": METER_STUCK, "reversed": METER_REVERSED, "nan": METER_NAN, "swapped": METER_SWAPPED,
-              "reset": METER_RESET},
+              "reset": METER_RESET, "absolute": METER_ABSOLUTE, "no_l3": METER_NO_L3, "w_stuck": METER_W_STUCK},
     "battery": {"warning": BATTERY_WARNS, "alarm": BATTERY_ALARMS, "no_charge": BATTERY_NO_CHARGE,
                 "no_discharge": BATTERY_NO_DISCHARGE, "limits_zero": BATTERY_LIMITS_ZERO, "sentinel": BATTERY_SENTINEL,
                 "wild": BATTERY_WILD, "soc_jump": BATTERY_SOC_JUMP, "voltage_off": BATTERY_VOLTAGE_OFF,
@@ -94,6 +94,11 @@ cdef class Assembly:
             return
         for i in range(self.world.plant.n_meters):
             free(self.world.plant.meters[i].readings)
+            free(self.world.plant.meters[i].habits)
+        for i in range(self.world.plant.n_pcs):
+            free(self.world.plant.pcs[i].habits)
+        for i in range(self.world.plant.n_batteries):
+            free(self.world.plant.batteries[i].habits)
         if self.world.slaves != NULL:
             for i in range(<uint32_t>SLAVES_MAX):
                 for k in range(<uint32_t>SPACES):
@@ -250,6 +255,81 @@ cdef class Assembly:
                 raise MemoryError("no memory for a meter's readings")
         plant.n_meters += 1
         return plant.n_meters - 1
+
+    def battery_habits(self, int number, *, double soc_step=0.0, double jump_s=0.0, double jump_lo=1.0, uint64_t random=1):
+        """Let a battery show its state of charge in steps, and its BMS change the limits every jump_s or so."""
+        cdef battery_habits_t* habits
+        if not 0 <= number < <int>self.world.plant.n_batteries:
+            raise IndexError(f"no battery {number}")
+        if soc_step < 0 or jump_s < 0 or not 0.0 <= jump_lo <= 1.0 or random == 0:
+            raise ValueError(f"battery {number}: step and time not below 0, a share of 0..1, a seed above 0")
+        habits = self.world.plant.batteries[number].habits
+        if habits == NULL:
+            habits = <battery_habits_t*>calloc(1, sizeof(battery_habits_t))
+            if habits == NULL:
+                raise MemoryError("no memory for a battery's habits")
+            self.world.plant.batteries[number].habits = habits
+        habits.soc_step = soc_step
+        habits.share = 1.0
+        habits.jump_lo = jump_lo
+        habits.jump_ns = habits.next_ns = <uint64_t>(jump_s * 1e9)
+        habits.random = random
+
+    def pcs_habits(self, int number, *, double gain=1.0, double offset_w=0.0, double quantum_w=0.0, double share=1.0,
+                   double cap_w=1e12, double from_s=0.0, double until_s=1e9, double full_soc=2.0):
+        """Let a converter give gain * told + offset; share and cap_w of that from from_s on; no charge above full_soc."""
+        cdef pcs_habits_t* habits
+        if not 0 <= number < <int>self.world.plant.n_pcs:
+            raise IndexError(f"no power converter {number}")
+        if gain <= 0 or quantum_w < 0 or not 0.0 < share <= 1.0 or cap_w <= 0 or from_s < 0 or until_s < from_s:
+            raise ValueError(f"power converter {number}: gain, share and cap above 0, times that rise")
+        habits = self.world.plant.pcs[number].habits
+        if habits == NULL:
+            habits = <pcs_habits_t*>calloc(1, sizeof(pcs_habits_t))
+            if habits == NULL:
+                raise MemoryError("no memory for a power converter's habits")
+            self.world.plant.pcs[number].habits = habits
+        habits.gain = gain
+        habits.offset_w = offset_w
+        habits.quantum_w = quantum_w
+        habits.share = share
+        habits.cap_w = cap_w
+        habits.from_ns = <uint64_t>(from_s * 1e9)
+        habits.until_ns = <uint64_t>(until_s * 1e9)
+        habits.full_soc = full_soc
+
+    def meter_habits(self, int number, *, double jitter=0.0, double average_s=0.0, double lag_s=0.0, double band_w=0.0, double silent_s=30.0,
+                     uint64_t random=1, double then_at_s=0.0, double then_interval_s=0.0, double then_average_s=0.0,
+                     double then_lag_s=0.0):
+        """Let a meter come late by up to a share of its interval, average (moving mean or first order), report on change.
+
+        band_w, silent_s: it reports a change of band_w, and anyway after so long. then_at_s: from then on it has the
+        interval and the average of the then_ arguments; 0 = never.
+        """
+        cdef meter_habits_t* habits
+        cdef double dt_s = <double>self.world.plant.dt_ns * 1e-9
+        if not 0 <= number < <int>self.world.plant.n_meters:
+            raise IndexError(f"no meter {number}")
+        if not 0.0 <= jitter <= 1.0 or min(average_s, lag_s, band_w, then_average_s, then_lag_s, then_at_s) < 0 or random == 0:
+            raise ValueError(f"meter {number}: a jitter of 0..1, times and band not below 0, a seed above 0")
+        if then_at_s > 0 and then_interval_s <= 0:
+            raise ValueError(f"meter {number}: its later interval must be above 0")
+        habits = self.world.plant.meters[number].habits
+        if habits == NULL:
+            habits = <meter_habits_t*>calloc(1, sizeof(meter_habits_t))
+            if habits == NULL:
+                raise MemoryError("no memory for a meter's habits")
+            self.world.plant.meters[number].habits = habits
+        habits.jitter = jitter
+        habits.own.window_s = habits.net.window_s = average_s
+        habits.own.alpha = habits.net.alpha = lag_share(dt_s, lag_s) if lag_s > 0 else 0.0
+        habits.band_w = band_w
+        habits.silent_ns = <uint64_t>(silent_s * 1e9)
+        habits.random = random
+        habits.then_ns = <uint64_t>(then_at_s * 1e9)
+        habits.then_interval_ns = <uint64_t>(then_interval_s * 1e9)
+        habits.then_window_s = then_average_s
+        habits.then_lag_s = then_lag_s
 
     def add_line(self, *, uint64_t char_ns):
         """A serial line; returns its number."""

@@ -2,6 +2,7 @@
 
 from libc.math cimport INFINITY, fabs, sqrt
 
+from tidegate.ext.sim.habits cimport battery_habit
 from tidegate.ext.sim.plant cimport *
 
 cdef double NAN = INFINITY - INFINITY
@@ -96,6 +97,8 @@ cdef void battery_slow(battery_t* battery, double dt_s) noexcept nogil:
     v[BATTERY_CAPACITY_AH] = battery.capacity_as / 3600.0
     v[BATTERY_ENERGY_WH] = battery.charge_as * battery.open_v / 3600.0
     v[BATTERY_STATE] = 3.0 if battery.contactor else 99.0
+    if battery.habits != NULL:
+        battery_habit(battery, dt_s)
     if battery.faults:
         battery_lies(battery)
     v[BATTERY_CHARGE_W_MAX] = v[BATTERY_CHARGE_A_MAX] * v[BATTERY_PACK_V]

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from tidegate.ext.sim.assembly import Assembly
+
 def floor_energy(
     t_ns: np.ndarray[Any, np.dtype[np.uint64]],
     power_w: np.ndarray[Any, np.dtype[np.float64]],
@@ -23,3 +25,20 @@ def floor_energy(
     charge_w_max: float = 0.0,
     recharge_w_max: float = 0.0,
 ) -> dict[str, float]: ...
+def run_ideal(
+    world: Assembly,
+    grid_w: np.ndarray[Any, np.dtype[np.float64]],
+    ess_w: np.ndarray[Any, np.dtype[np.float64]],
+    *,
+    meter: int,
+    limit_w: float,
+    recharge_w_max: float,
+    recharge_w: float,
+    target_soc: float,
+    soc_min: float,
+    soc_max: float,
+    soc_taper: float,
+    wire_s: float,
+    start_s: float,
+    invert: bool = True,
+) -> None: ...

@@ -9,8 +9,9 @@ cdef enum:
     PCS_MAX = 16
     METERS_MAX = 32
     OCV_POINTS_MAX = 24
-    SETPOINTS_MAX = 32   # accepted by a PCS, not yet effective
-    READINGS_MAX = 256   # measured by a meter, not yet in its registers
+    SETPOINTS_MAX = 1024  # accepted by a PCS, not yet effective
+    READINGS_MAX = 512   # measured by a meter, not yet in its registers
+    AVERAGE_ROWS = 1025  # points of the integral that a moving mean looks back on
     COOLING_S = 3600     # the cooling follows the mean of at most this many seconds of IT power
 
 cdef enum:  # battery_var
@@ -54,6 +55,9 @@ cdef enum:  # plant_fault  # bits of battery_t.faults, pcs_t.faults and meter_t.
     METER_NAN = 4
     METER_SWAPPED = 8     # phases 1 and 2
     METER_RESET = 16      # energy registers fall to zero
+    METER_ABSOLUTE = 32   # shows |W|
+    METER_NO_L3 = 64      # the transformer of phase 3 is missing
+    METER_W_STUCK = 128   # powers keep their values, energies count on, replies stay fresh
     BATTERY_WARNS = 1
     BATTERY_ALARMS = 2
     BATTERY_NO_CHARGE = 4
@@ -64,6 +68,36 @@ cdef enum:  # plant_fault  # bits of battery_t.faults, pcs_t.faults and meter_t.
     BATTERY_SOC_JUMP = 128
     BATTERY_VOLTAGE_OFF = 256  # pack voltage disagrees with the PCS
     BATTERY_HOT = 512
+
+# What real devices add to the plain ones; a pointer to it is NULL where a device has none of it.
+cdef struct battery_habits_t:
+    double soc_step        # state of charge shown in whole steps of this, 0 = as it is
+    double jump_lo         # from time to time the BMS's limits are another share of themselves, jump_lo..1
+    double share           # the one that holds now
+    uint64_t jump_ns, next_ns, random  # mean time between two jumps, 0 = none
+
+cdef struct pcs_habits_t:
+    double gain, offset_w  # what it gives = gain * told + offset
+    double quantum_w       # it takes whole steps of this, 0 = any
+    double share, cap_w    # derated: gives this share of what it is told, and at most this much
+    uint64_t from_ns, until_ns  # while it is derated, since the start
+    double full_soc        # takes no charge from here on, until 1 % below; above 1 = never
+    uint32_t full, pad
+
+cdef struct average_t:     # of one power
+    double window_s, alpha  # moving mean over so much; share of the gap closed in one step; both 0 = none
+    double integral_j, smooth_w
+    double rows_j[AVERAGE_ROWS]  # the integral, once a block
+    uint32_t block, left, at, pad  # steps of a block, and until its end
+
+cdef struct meter_habits_t:
+    double jitter          # share of the interval by which a reading may come late
+    double band_w          # reports only changes of at least this, or after silent_ns
+    uint64_t silent_ns, said_ns, base_ns, random
+    double said_w
+    uint64_t then_ns, then_interval_ns  # from then on another interval and average, 0 = never
+    double then_window_s, then_lag_s
+    average_t own, net     # of what it measures, and of the site's load less PV (for the floor)
 
 cdef struct battery_t:
     double v[BATTERY_VARS]
@@ -82,6 +116,7 @@ cdef struct battery_t:
     double charge_as, temp_c, current_a, open_v, dc_w
     double above_s         # how long a limit of the BMS has been broken
     uint32_t contactor, faults, opened, opened_under_load
+    battery_habits_t* habits
     # totals, J
     double drawn_j, heat_j
 
@@ -100,6 +135,7 @@ cdef struct pcs_t:
     uint64_t set_t_ns      # last write of the setpoint, 0 = never
     uint64_t heartbeat_t_ns, measure_next_ns
     uint32_t faults, reverted, reverts, writes
+    pcs_habits_t* habits
     # totals, J
     double out_j, in_j, loss_j, battery_j
 
@@ -116,8 +152,10 @@ cdef struct meter_t:
     double resolution_w
     double import_j, export_j
     uint64_t shown_t_ns    # when the registers last changed
+    uint64_t taken_t_ns    # when the newest reading was measured that they show, or will
     uint32_t faults, updates
     reading_t* readings    # ring, only with a delay
+    meter_habits_t* habits
     uint32_t head, tail
 
 cdef struct totals_t:
@@ -162,6 +200,8 @@ cdef struct plant_t:
 # Moves the plant on by one dt_ns, to t_ns. Deterministic: no libm function but sqrt, floor and fabs.
 cdef void plant_start(plant_t* plant, uint64_t t_ns) noexcept nogil
 cdef void plant_step(plant_t* plant, uint64_t t_ns) noexcept nogil
+# True power at the place where a meter sits.
+cdef double meter_w(const plant_t* plant, const meter_t* meter) noexcept nogil
 # Only the traces, and only the cooling that follows them.
 cdef void load_step(plant_t* plant, uint64_t t_ns) noexcept nogil
 cdef void cooling_step(plant_t* plant, double dt_s) noexcept nogil

@@ -9,6 +9,9 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from tidegate.ext.sim.battery cimport battery_slow, battery_take, open_voltage
+from tidegate.ext.sim.habits cimport (
+    average_w, meter_habit, meter_habits_start, meter_next, meter_reports, pcs_goal,
+)
 
 cdef double SECOND = 1e-9
 cdef uint64_t SECOND_NS = 1000000000
@@ -63,6 +66,8 @@ cdef void pcs_written(plant_t* plant, pcs_t* pcs, int var, uint64_t t_ns) noexce
         wanted_w = pcs.discharge_w_max
     if wanted_w < -pcs.charge_w_max:
         wanted_w = -pcs.charge_w_max
+    if pcs.queue_head != pcs.queue_tail and pcs.queue_w[(pcs.queue_head - 1) % SETPOINTS_MAX] == wanted_w:
+        return  # a repeat: what waits already says the same, and earlier
     if pcs.queue_head - pcs.queue_tail < SETPOINTS_MAX:
         pcs.queue_t_ns[pcs.queue_head % SETPOINTS_MAX] = t_ns + pcs.dead_ns
         pcs.queue_w[pcs.queue_head % SETPOINTS_MAX] = wanted_w
@@ -72,7 +77,7 @@ cdef void pcs_written(plant_t* plant, pcs_t* pcs, int var, uint64_t t_ns) noexce
 
 
 cdef void pcs_step(plant_t* plant, pcs_t* pcs, uint64_t t_ns, double dt_s) noexcept nogil:
-    cdef double move_w, most_w, loss_w, got_w
+    cdef double move_w, most_w, loss_w, got_w, goal_w
     cdef battery_t* battery = &plant.batteries[pcs.battery]
     while pcs.queue_tail != pcs.queue_head and pcs.queue_t_ns[pcs.queue_tail % SETPOINTS_MAX] <= t_ns:
         pcs.target_w = pcs.queue_w[pcs.queue_tail % SETPOINTS_MAX]
@@ -92,7 +97,8 @@ cdef void pcs_step(plant_t* plant, pcs_t* pcs, uint64_t t_ns, double dt_s) noexc
         pcs.target_w = 0.0
 
     if pcs.faults & PCS_FROZEN == 0:
-        move_w = (pcs.target_w - pcs.w) * pcs.alpha
+        goal_w = pcs.target_w if pcs.habits == NULL else pcs_goal(plant, pcs, t_ns)
+        move_w = (goal_w - pcs.w) * pcs.alpha
         most_w = pcs.ramp_w_per_s * dt_s
         if move_w > most_w:
             move_w = most_w
@@ -204,12 +210,23 @@ cdef double meter_w(const plant_t* plant, const meter_t* meter) noexcept nogil:
 cdef void meter_measure(plant_t* plant, meter_t* meter, double* v) noexcept nogil:
     cdef double w = meter_w(plant, meter), volt = 0.0 if plant.islanded else plant.volt
     cdef int phase
+    if meter.faults & METER_W_STUCK:
+        if v != meter.v:
+            memcpy(v, meter.v, sizeof(meter.v))
+        meter_energies(meter, v)
+        return
+    if meter.habits != NULL:
+        w = average_w(&meter.habits.own, w, plant.dt_s)
     if meter.resolution_w > 0.0:
         w = floor(w / meter.resolution_w + 0.5) * meter.resolution_w
     if meter.faults & METER_REVERSED:
         w = -w
     if meter.faults & METER_NAN:
         w = NAN
+    if meter.faults & METER_ABSOLUTE:
+        w = fabs(w)
+    if meter.faults & METER_NO_L3:
+        w -= w * plant.phase_share[2]
     v[METER_W] = w
     v[METER_VA] = fabs(w)
     v[METER_VAR] = 0.0
@@ -217,6 +234,11 @@ cdef void meter_measure(plant_t* plant, meter_t* meter, double* v) noexcept nogi
         v[METER_W_L1 + phase] = w * plant.phase_share[phase]
         v[METER_V_L1 + phase] = volt
         v[METER_A_L1 + phase] = fabs(w) * plant.phase_share[phase] / plant.volt
+    if meter.faults & METER_NO_L3:
+        for phase in range(2):
+            v[METER_W_L1 + phase] = w * plant.phase_share[phase] / (1.0 - plant.phase_share[2])
+        v[METER_W_L3] = 0.0
+        v[METER_A_L3] = 0.0
     if meter.faults & METER_SWAPPED:
         v[METER_W_L1] = -w * plant.phase_share[1]
         v[METER_W_L2] = -w * plant.phase_share[0]
@@ -224,10 +246,14 @@ cdef void meter_measure(plant_t* plant, meter_t* meter, double* v) noexcept nogi
     v[METER_V] = volt
     v[METER_HZ] = plant.hz
     v[METER_PF] = 1.0 if w >= 0.0 else -1.0
+    v[METER_ZERO] = 0.0
+    meter_energies(meter, v)
+
+
+cdef void meter_energies(const meter_t* meter, double* v) noexcept nogil:
     v[METER_IMPORT_WH] = meter.import_j / 3600.0
     v[METER_EXPORT_WH] = meter.export_j / 3600.0
     v[METER_TOTAL_WH] = (meter.import_j + meter.export_j) / 3600.0
-    v[METER_ZERO] = 0.0
 
 
 cdef void meter_count(plant_t* plant, meter_t* meter, double dt_s) noexcept nogil:
@@ -238,6 +264,10 @@ cdef void meter_count(plant_t* plant, meter_t* meter, double dt_s) noexcept nogi
         if meter.faults & METER_RESET:
             meter.import_j = 0.0
             meter.export_j = 0.0
+        if meter.faults & METER_ABSOLUTE:
+            w = fabs(w)
+        if meter.faults & METER_NO_L3:
+            w -= w * plant.phase_share[2]
     if w >= 0.0:
         meter.import_j += w * dt_s
     else:
@@ -247,6 +277,8 @@ cdef void meter_count(plant_t* plant, meter_t* meter, double dt_s) noexcept nogi
 cdef void meter_step(plant_t* plant, meter_t* meter, uint64_t t_ns, double dt_s) noexcept nogil:
     cdef reading_t* reading
     meter_count(plant, meter, dt_s)
+    if meter.habits != NULL:
+        meter_habit(plant, meter, t_ns)
     if meter.readings != NULL:
         while meter.tail != meter.head and meter.readings[meter.tail % READINGS_MAX].t_ns + meter.delay_ns <= t_ns:
             reading = &meter.readings[meter.tail % READINGS_MAX]
@@ -257,6 +289,10 @@ cdef void meter_step(plant_t* plant, meter_t* meter, uint64_t t_ns, double dt_s)
                 meter.updates += 1
     if t_ns < meter.next_ns:
         return
+    if meter.habits != NULL and not meter_reports(plant, meter):
+        meter_next(meter)
+        return
+    meter.taken_t_ns = meter.next_ns
     if meter.readings == NULL:
         if meter.faults & METER_STUCK == 0:
             meter_measure(plant, meter, meter.v)
@@ -267,6 +303,9 @@ cdef void meter_step(plant_t* plant, meter_t* meter, uint64_t t_ns, double dt_s)
         reading.t_ns = meter.next_ns
         meter_measure(plant, meter, reading.v)
         meter.head += 1
+    if meter.habits != NULL:
+        meter_next(meter)
+        return
     meter.next_ns += meter.interval_ns
     if meter.next_ns <= t_ns:
         meter.next_ns = t_ns + meter.interval_ns
@@ -367,6 +406,8 @@ cdef void plant_start(plant_t* plant, uint64_t t_ns) noexcept nogil:
         pcs_refresh(plant, &plant.pcs[i], t_ns)
     for i in range(plant.n_meters):
         plant.meters[i].next_ns += t_ns
+        if plant.meters[i].habits != NULL:
+            meter_habits_start(plant, &plant.meters[i], t_ns)
         meter_measure(plant, &plant.meters[i], plant.meters[i].v)
 
 

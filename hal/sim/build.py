@@ -20,6 +20,7 @@ from tidegate.ext.abi import program as programs
 from tidegate.ext.sim import assembly
 from tidegate.ext.sim import world as worlds
 from tidegate.hal.description import Description, Device, SimulatedFault, Simulation, described
+from tidegate.hal.sim.habits import add_habits
 from tidegate.hal.sim.names import COMMANDS, NOWHERE, ROLES, STATES, STATES_PLAIN, variable_of
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ def build(
     _add_units(built)
     _add_lines(built)
     _add_can(built)
+    add_habits(built)
     _judge(built)
     return built
 
@@ -171,7 +173,7 @@ def _add_units(built: Built) -> None:
             ambient_c=settings.ambient_c,
             charge_a_max=1.25 * charge_w / (cells * 3.0),
             discharge_a_max=1.25 * discharge_w / (cells * 2.9),
-            taper=0.05,
+            taper=settings.bms_taper,
             cell_v_max=3.65,
             cell_v_min=2.50,
             temp_c_max=55.0,
