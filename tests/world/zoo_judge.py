@@ -1,0 +1,238 @@
+"""What a plant of the zoo shows: energy above its limit beside the floor of that very plant, chases, events, lies.
+
+The floor (`tidegate.ext.sim.floor.run_ideal`) is the same plant under a controller that reads the same meter at the
+same moments, free of its resolution and lies and of what the battery did, writes one least read and one write later,
+and recharges as the site is told to. Averages of the meter, dead time, lag, ramp, empty cells, derating are in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import zoo_plants as plants
+
+from tidegate.ext.sim.floor import run_ideal
+from tidegate.hal.sim.build import build
+from tidegate.hal.sim.virtual import START_NS, VirtualPlant
+
+S = 1e9
+READY = 2  # modes below are tripped and arming
+ARMED_WITHIN_S = 30.0  # plus ten times what the meter needs: then it is judged, armed or not
+CHASE_REVERSALS = 4
+FOUND_WITHIN_S = 5.0
+TELLS = ("fault_on", "latch", "unenforced")
+
+
+@dataclass
+class Found:
+    """Figures of one plant; energies in Wh after it was ready."""
+
+    seed: int
+    stratum: str
+    minutes: float
+    ready_s: float | None = None
+    with_wh: float = 0.0
+    without_wh: float = 0.0
+    floor_wh: float = 0.0
+    allowance_wh: float = 0.0
+    ratio: float = 0.0  # with / (floor + allowance)
+    outside_wh: float = 0.0  # above limit and tolerance outside reaction times, where the ideal is not
+    peak_over_w: float = 0.0
+    floor_peak_over_w: float = 0.0
+    chase_w: float = 0.0  # swing of the battery in the quiet end, 0 = none
+    chase_told: bool = False
+    quiet_events: int = 0
+    quiet_hours: float = 0.0
+    trips: int = 0
+    age_known: bool | None = None  # before ready; None = the core does not publish it
+    events: dict[str, int] = field(default_factory=dict)
+    lie: str = ""
+    told_s: float | None = None  # after physics could tell
+    lied_export_w: float = 0.0
+    sha256: str = ""
+
+    @property
+    def failed(self) -> list[str]:
+        """What is worse than asked of any one plant; empty when nothing is."""
+        bad = []
+        if self.ready_s is None:
+            bad.append("never ready")
+        if self.lie:
+            if self.told_s is None or self.told_s > FOUND_WITHIN_S:
+                bad.append(
+                    f"{self.lie} meter: " + ("never told" if self.told_s is None else f"told after {self.told_s:.1f} s")
+                )
+            return bad
+        if self.ratio > 2.0:
+            bad.append(
+                f"{self.ratio:.2f} x floor ({self.with_wh:.2f} Wh, floor {self.floor_wh:.2f} + {self.allowance_wh:.2f})"
+            )
+        if self.chase_w:
+            bad.append(f"chases by {self.chase_w:.0f} W in the quiet end" + (" (told)" if self.chase_told else ""))
+        if self.trips:
+            bad.append(f"{self.trips} trips")
+        if self.age_known is False:
+            bad.append("age not known before ready")
+        return bad
+
+
+def settled_rate(chase_w: np.ndarray, threshold_w: float) -> tuple[int, float]:
+    """(reversals, widest swing) of a power, by turns of more than a threshold."""
+    turns, widest, low, high, rising = 0, 0.0, chase_w[0], chase_w[0], 0
+    for w in chase_w.tolist():
+        if rising >= 0:
+            high = max(high, w)
+            if high - w > threshold_w:
+                turns += rising > 0
+                rising, low = -1, w
+                widest = max(widest, high - w)
+        if rising <= 0:
+            low = min(low, w)
+            if w - low > threshold_w:
+                turns += rising < 0
+                rising, high = 1, w
+                widest = max(widest, w - low)
+    return turns, widest
+
+
+def above_wh(grid_w: np.ndarray, limit_w: float, dt_s: float) -> float:
+    return float(np.maximum(grid_w - limit_w, 0.0).sum() * dt_s / 3600.0)
+
+
+def reaction_of(made: plants.Draw, world: VirtualPlant) -> float:
+    """Time in which a step may stand above the limit: meter, two rounds and a write on the bus, converter."""
+    return made.meter_s + made.converter_s + 4.0 * world.wire_s() + 0.1
+
+
+def ideal(
+    made: plants.Draw, blob: bytes, load: Any, wire_s: float, start_s: float, rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """True grid and battery power under the perfect controller, a row a millisecond."""
+    built = build(blob, load=load, seed=made.seed, overrides=plants.overrides(made))
+    built.world.start(START_NS)
+    control, unit = built.rows["control"], built.rows["units"][0]["gate"]
+    grid_w, ess_w = np.empty(rows), np.empty(rows)
+    run_ideal(
+        built.world, grid_w, ess_w,
+        meter=built.meters["grid"], limit_w=made.limit_w, recharge_w_max=control["recharge_w_max"],
+        recharge_w=control["recharge_rate_w"], target_soc=control["target_soc"], soc_min=unit["soc_min_cpct"] * 1e-4,
+        soc_max=unit["soc_max_cpct"] * 1e-4, soc_taper=max(unit["soc_taper_cpct"] * 1e-4, 1e-6), wire_s=wire_s,
+        start_s=start_s,
+    )  # fmt: skip
+    return grid_w, ess_w
+
+
+def age_interval(plant: VirtualPlant) -> tuple[float, float] | None:
+    """Published interval of the grid reading's age, s; None where the core has no such point."""
+    names = [name for name, _ in plant._points]
+    for lo, hi in (("grid.age_lo_s", "grid.age_hi_s"), ("site.grid_age_lo_s", "site.grid_age_hi_s")):
+        if lo in names and hi in names:
+            picture = plant.picture()
+            assert picture is not None
+            return float(picture.values[names.index(lo)]), float(picture.values[names.index(hi)])
+    return None
+
+
+def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Found:
+    """Run one plant and its floor. A dict given as `series` is filled with the rows of both."""
+    blob, load = plants.program(made), plants.load_of(made)
+    seconds = made.seconds + made.quiet_s
+    every = 1 if seconds <= 200.0 else 5
+    limit_w, tolerance_w = made.limit_w, made.tolerance_w
+    found = Found(made.seed, made.name or made.stratum, seconds / 60.0)
+    with VirtualPlant(blob, load, seed=made.seed, overrides=plants.overrides(made), series_every=every) as plant:
+        world = plant.world
+        world.set_judgement(limit_w, max(tolerance_w, 20.0), reaction_of(made, plant))
+        latest_s = min(ARMED_WITHIN_S + 10.0 * made.meter_s, 0.5 * made.seconds)
+        now_s, age = 0.0, None
+        while found.ready_s is None and now_s < seconds - 1.0:
+            plant.run(1.0)
+            now_s += 1.0
+            modes = [one for one in plant.events if one["event"] == "mode" and one["code"] >= READY]
+            if modes:
+                found.ready_s = modes[0]["t_ns"] / S - 1.0
+                age = age_interval(plant)
+        plant.run(seconds - now_s)
+        rows, events, wire_s, period_s = plant.series(), plant.events, plant.wire_s(), plant.period_ns / S
+        found.sha256 = plant.sha256
+        reaction_s = reaction_of(made, plant)
+    start_s = min(found.ready_s if found.ready_s is not None else latest_s, latest_s)
+    best_grid_w, best_ess_w = ideal(made, blob, load, wire_s, start_s, round(seconds / 1e-3))
+    best_grid_w, best_ess_w = best_grid_w[every - 1 :: every], best_ess_w[every - 1 :: every]
+    n = min(len(rows["t_s"]), len(best_grid_w))
+    rows = {key: values[:n] for key, values in rows.items()}
+    best_grid_w, best_ess_w = best_grid_w[:n], best_ess_w[:n]
+    dt_s = period_s * every
+    if series is not None:
+        series.update(rows, floor_grid_w=best_grid_w, floor_ess_w=best_ess_w)
+
+    judged = rows["t_s"] > start_s
+    grid_w, load_w = rows["grid_w"], rows["load_w"] - rows["pv_w"]
+    found.with_wh = above_wh(grid_w[judged], limit_w, dt_s)
+    found.without_wh = above_wh(load_w[judged], limit_w, dt_s)
+    # Who leaves the battery alone leaves what the load alone does: behind a long average that may be the best.
+    found.floor_wh = min(above_wh(best_grid_w[judged], limit_w, dt_s), found.without_wh)
+    # The floor is free of steps and dead bands; who has them may stand that much above while the load does.
+    found.allowance_wh = float((load_w[judged] > limit_w - tolerance_w).sum() * dt_s * tolerance_w / 3600.0) + 0.01
+    found.ratio = found.with_wh / (found.floor_wh + found.allowance_wh)
+    found.peak_over_w = float(max(grid_w[judged].max() - limit_w, 0.0))
+    found.floor_peak_over_w = float(max(best_grid_w[judged].max() - limit_w, 0.0))
+
+    stepped = np.abs(np.diff(load_w, prepend=load_w[0])) >= max(tolerance_w, 20.0)
+    last = np.maximum.accumulate(np.where(stepped, np.arange(n), -(10**9)))
+    calm = judged & (np.arange(n) - last > reaction_s / dt_s)
+    lost = calm & (grid_w > limit_w + 2.0 * tolerance_w) & (best_grid_w <= limit_w + 2.0 * tolerance_w)
+    found.outside_wh = above_wh(grid_w[lost], limit_w, dt_s)
+
+    settled = rows["t_s"] > made.seconds + 0.5 * made.quiet_s
+    hop = max(1, round(0.01 / dt_s))
+    threshold_w = max(0.02 * made.power_w, 4.0 * tolerance_w)
+    turns, widest_w = settled_rate(rows["ess_w"][settled][::hop], threshold_w)
+    hunting = [one for one in events if one["event"] == "hunting"]
+    if turns >= CHASE_REVERSALS:
+        found.chase_w, found.chase_told = widest_w, bool(hunting)
+    for one in events:
+        found.events[one["event"]] = found.events.get(one["event"], 0) + 1
+        at_s = one["t_ns"] / S - 1.0
+        if at_s > made.seconds + 0.5 * made.quiet_s:
+            found.quiet_events += 1
+        if one["event"] == "mode" and one["code"] == 0 and found.ready_s is not None and at_s > found.ready_s:
+            found.trips += 1
+    found.quiet_hours = 0.5 * made.quiet_s / 3600.0
+    if age is not None:
+        true_s = 1e-3 * (
+            made.setting("meter_delay_ms") + 0.5 * made.setting("meter_average_ms") + made.setting("meter_lag_ms")
+        )
+        width_s = 1e-3 * made.setting("meter_update_ms") + 0.02
+        found.age_known = age[0] - width_s <= true_s <= age[1] + width_s and age[1] - age[0] <= 2.0 * width_s
+    if made.faults and made.faults[0].get("lie"):
+        _lied(made, found, rows, events, dt_s)
+    return found
+
+
+def _lied(
+    made: plants.Draw, found: Found, rows: dict[str, np.ndarray], events: list[dict[str, Any]], dt_s: float
+) -> None:
+    """How long after physics could tell the core told; what it let happen until then."""
+    found.lie = str(made.faults[0]["lie"])
+    on_s = max(float(made.faults[0]["on_s"]), 3.0)
+    after = rows["t_s"] >= on_s
+    load_w, ess_w, t_s = rows["load_w"][after], rows["ess_w"][after], rows["t_s"][after]
+    clear_w = 0.05 * made.power_w + 4.0 * made.tolerance_w
+    grid_w = load_w - ess_w
+    # A value that stands still shows when the grid has moved; a wrong sign when the battery has.
+    moved = np.abs(grid_w - grid_w[0]) if found.lie in ("frozen", "w_stuck") else np.abs(ess_w - ess_w[0])
+    if found.lie == "absolute":  # only an export looks different
+        moved = np.where(grid_w < 0.0, moved, 0.0)
+    shown = np.flatnonzero(moved > clear_w)
+    told = [one["t_ns"] / S - 1.0 for one in events
+            if one["event"] in TELLS or (one["event"] == "mode" and one["code"] == 0)]  # fmt: skip
+    told = [at_s for at_s in told if at_s > on_s]
+    if not len(shown):
+        found.told_s = 0.0  # nothing could tell
+        return
+    since_s = float(t_s[shown[0]]) + made.meter_s + 1e-3 * made.setting("pcs_measure_ms")
+    found.told_s = max(told[0] - since_s, 0.0) if told else None
+    found.lied_export_w = float(max(-(grid_w.min()), 0.0))
