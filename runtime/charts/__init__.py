@@ -1,1 +1,1 @@
-"""Plots as SVG text, for every report."""
+"""Plots as SVG text, the same bytes for the same numbers, for every report."""

@@ -1,1 +1,1 @@
-"""The command line, `tidegate`: one module a group of commands."""
+"""The command line, `tidegate`: one module a group of commands. Nothing imports it."""

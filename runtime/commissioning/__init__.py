@@ -1,1 +1,1 @@
-"""The first hour on site: draft a site file, look the machine over, measure the plant and keep a signed protocol."""
+"""The first hour on site: draft a site file, look the machine over, measure the plant, keep a signed report."""

@@ -1,1 +1,1 @@
-"""What outlives a process: folders, latches, keys, the journal."""
+"""What outlives a process: folders, latches, keys, the journal. Every file is whole or the one before."""

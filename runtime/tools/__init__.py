@@ -1,1 +1,1 @@
-"""What a technician does with a bus while the controller is not on it: scan, read, sniff. pymodbus and python-can."""
+"""What a technician does with a bus while the controller is not on it: scan, read, sniff."""
