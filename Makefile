@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 OUT ?= demo-out
 
-.PHONY: help setup build lint test demo bench world control carbon fuzz prove mutants test-vm wheel deb clean
+.PHONY: help setup build lint test test-newest constraints docs demo bench world control carbon fuzz prove mutants test-vm wheel deb clean
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -17,6 +17,11 @@ demo: build
 #: make test      lint, types and every test that fits a few minutes
 test: lint
 	$(PY) -m pytest
+
+#: make docs      the pages as a site that needs no network: build/site/index.html
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+	@echo "docs: build/site/index.html"
 
 #: make bench     figures beside their peers, in one run, as tables and JSON in build/bench
 bench: build
@@ -59,15 +64,17 @@ build: setup
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml constraints.txt
 	@PYTHON=$(PYTHON) VENV=$(VENV) sh tests/tools/setup.sh
 	@touch $@
 
 lint: build
-	@echo "== ruff, mypy"
+	@echo "== ruff, mypy, import-linter"
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-logo --cache-dir build/import-linter >build/import-linter.log || \
+	    { cat build/import-linter.log; exit 1; }
 
 #: make prove     the safety gate's contracts, and faults planted in it (frama-c-base, why3, z3)
 prove: build
@@ -77,6 +84,16 @@ prove: build
 #: make mutants   every slip of a pen in the safety gate and in each number of its fault table: do the tests notice?
 mutants: build
 	@$(PY) tests/mutants/run.py
+
+#: make constraints  write constraints.txt anew: the versions that CI, the .deb and make setup install
+constraints:
+	@PYTHON=$(PYTHON) sh tests/tools/constraints.sh
+
+#: make test-newest  make test with the newest versions that pyproject.toml allows, in an environment of its own
+test-newest:
+	@VENV=build/newest PYTHON=$(PYTHON) NEWEST=1 sh tests/tools/setup.sh
+	@touch build/newest/.installed
+	@$(MAKE) test VENV=build/newest
 
 #: make wheel     sdist and wheel in dist/
 wheel: setup

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Build dist/tidegate_VERSION_ARCH.deb: the wheel and all that it imports in a virtual environment below /usr/lib/tidegate.
 # It is made for the Python of this machine's Debian (PYTHON, default /usr/bin/python3) and depends on that version.
-# pip fetches the wheels as it is configured; whoever installs the package needs no network.
+# pip fetches the wheels as it is configured, in the versions of constraints.txt; whoever installs the package needs no
+# network.
 #   REUSE=1        take the modules that `make build` compiled, where they are for the same Python; else compile anew
 #   DEB_VERSION=V  another version than that of pyproject.toml
 #   LEVEL=N        of xz, 0 to 9; 3 otherwise
@@ -33,7 +34,7 @@ export SOURCE_DATE_EPOCH
 echo "== wheel"
 "$PYTHON" -m venv "$work/tools"
 pip="$work/tools/bin/python -m pip -q -q --disable-pip-version-check"
-$pip install "setuptools>=77" "cython>=3.1,<4" wheel
+$pip install -c "$root/constraints.txt" "setuptools>=77" "cython>=3.1,<4" wheel
 mkdir "$work/source"
 (cd "$root" && cp -pR runtime ext hal config setup.py pyproject.toml README.md LICENSE CHANGELOG.md "$work/source")
 find "$work/source" \( -name __pycache__ -o -name '*.so' \) -prune -exec rm -rf {} +
@@ -56,7 +57,7 @@ $pip wheel --no-deps --no-build-isolation --wheel-dir "$work/wheel" "$work/sourc
 
 echo "== what it imports"
 "$PYTHON" -m venv --without-pip "$lib"
-$pip install --target "$site" --no-compile "$(ls "$work"/wheel/*.whl)[all]"
+$pip install -c "$root/constraints.txt" --target "$site" --no-compile "$(ls "$work"/wheel/*.whl)[all]"
 # The environment was made below the stage; its paths must be those of the installed machine.
 rm -rf "$lib/bin" "$lib/include" "$lib/lib64" "$site/bin"
 mkdir -p "$lib/bin"

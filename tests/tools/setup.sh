@@ -1,6 +1,6 @@
 #!/bin/sh
 # Make the virtual environment with everything that the demo and the tests import.
-# Called by the Makefile; PYTHON and VENV come from there.
+# Called by the Makefile; PYTHON and VENV come from there. NEWEST=1 takes the newest versions, not those of constraints.txt.
 set -eu
 PYTHON=${PYTHON:-python3}
 VENV=${VENV:-.venv}
@@ -24,7 +24,9 @@ if [ -n "$missing" ]; then
     fi
 fi
 
+pinned="-c constraints.txt"
+[ -z "${NEWEST:-}" ] || pinned=--upgrade
 echo "== setup: python packages into $VENV (a minute)"
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
-"$VENV/bin/python" -m pip install -q --disable-pip-version-check "setuptools>=77" "cython>=3.1,<4" wheel
-TIDEGATE_MAPPING_ONLY=1 "$VENV/bin/python" -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[all,dev]"
+"$VENV/bin/python" -m pip install -q --disable-pip-version-check $pinned "setuptools>=77" "cython>=3.1,<4" wheel
+TIDEGATE_MAPPING_ONLY=1 "$VENV/bin/python" -m pip install -q --disable-pip-version-check $pinned --no-build-isolation -e ".[all,dev,docs]"
