@@ -14,6 +14,7 @@ TRACE = os.environ.get("TRACE") == "1"  # line tracing for coverage of .pyx; slo
 # Listed, not globbed: a missing source must stop the build. Value: C files linked in.
 MODULES: dict[str, tuple[str, ...]] = {
     "abi.image": (),
+    "abi.settings": (),
     "cycle.realtime": (),
     "abi.shared": (),
     "abi.program": (),

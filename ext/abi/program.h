@@ -6,7 +6,7 @@
 #ifndef TIDEGATE_PROGRAM_H
 #define TIDEGATE_PROGRAM_H
 
-#include "control/corridor.h"
+#include "abi/settings.h"
 #include "abi/image.h"
 #include "safety/safety.h"
 

@@ -1,8 +1,8 @@
 # ext/abi/program.pxd: contents page of program.pyx and of program.h, which owns the structs.
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from tidegate.ext.control.corridor cimport control_params_t
+from tidegate.ext.abi.settings cimport control_params_t
 from tidegate.ext.abi.image cimport UNITS_MAX, POINTS_MAX, integral_t, point_t
-from tidegate.ext.safety.gate cimport GATE_FAULTS_MAX, gate_fault_row_t, gate_limits_t
+from tidegate.ext.safety.safety cimport GATE_FAULTS_MAX, gate_fault_row_t, gate_limits_t
 
 
 cdef extern from "abi/program.h" nogil:

@@ -10,8 +10,8 @@ from libc.math cimport INFINITY, isfinite, isnan
 from libc.stddef cimport size_t
 from libc.string cimport memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from tidegate.ext.control.corridor cimport control_params_t
-from tidegate.ext.safety.gate cimport GATE_FAULTS_MAX, REACTION_OPEN, gate_fault_row_t, gate_limits_t
+from tidegate.ext.abi.settings cimport control_params_t
+from tidegate.ext.safety.safety cimport GATE_FAULTS_MAX, REACTION_OPEN, gate_fault_row_t, gate_limits_t
 from tidegate.ext.abi.image cimport (
     IMAGE_LAYOUT_VERSION, POINTS_MAX, SITE_POINT_NAMES, SITE_POINTS, UNIT_POINT_NAMES, UNIT_POINTS, UNITS_MAX,
 )

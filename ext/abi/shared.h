@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-#include "control/corridor.h"
+#include "abi/settings.h"
 #include "abi/image.h"
 
 #define SHARED_MAGIC 0x31534454u /* "TDS1" */

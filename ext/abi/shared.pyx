@@ -13,7 +13,7 @@ from libc.math cimport NAN
 from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 
-from tidegate.ext.control.corridor cimport POLICIES, POLICY_NAMES
+from tidegate.ext.abi.settings cimport POLICIES, POLICY_NAMES
 from tidegate.ext.abi.image cimport IMAGE_LAYOUT_VERSION, QUALITY_NEVER
 
 GUARD_NAMES = ("gone", "stalled", "late", "priority-lost", "unlocked")  # of enum guard_cause

@@ -3,7 +3,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from tidegate.ext.abi.image cimport point_t
 from tidegate.ext.abi.program cimport CAN_FRAMES_MAX, CAN_TX_MAX, can_frame_row_t, can_tx_row_t, program_t
-from tidegate.ext.safety.gate cimport gate_verdict_t
+from tidegate.ext.safety.safety cimport gate_verdict_t
 from tidegate.ext.abi.ring cimport recorder_t
 
 cdef enum:

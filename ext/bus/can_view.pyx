@@ -8,7 +8,7 @@ from tidegate.ext.bus.can cimport (
     CAN_BUS_ECHO, CAN_QUEUE_MAX, can_bits_end, can_buffer_t, can_bus_init, can_bus_t, can_checksum, can_drain,
     can_frame, can_frame_stats_t, can_inject, can_send_due, can_slot_put, can_slot_take, can_stats_t,
 )
-from tidegate.ext.safety.gate cimport gate_verdict_t
+from tidegate.ext.safety.safety cimport gate_verdict_t
 from tidegate.ext.abi.image cimport IMAGE_LAYOUT_VERSION, POINTS_MAX, QUALITY_NEVER, point_t
 from tidegate.ext.abi.program cimport (
     CAN_FIELD_ABS, CAN_FIELD_FLOAT, CAN_FIELD_MUXED, CAN_FIELD_ONE_OF, CAN_FIELD_SENTINEL, CAN_FIELDS_MAX,

@@ -2,8 +2,6 @@ from collections.abc import Sequence
 
 REASONS_BY_NUMBER: tuple[str, ...]
 
-def defaults() -> dict[str, float | list[float]]: ...
-
 class Decision:
     @property
     def request_w(self) -> tuple[float, ...]: ...

@@ -2,9 +2,9 @@
 
 Every policy is a small pure function that gives the interval of battery power it accepts. `control_step` starts from
 what the units can do, narrows by policy, strongest first, and takes the point of what is left that lies nearest to the
-wish (lease, plan, self-consumption, recharge, rest). The policy that moved the answer last is the binding reason.
+preference (lease, plan, self-consumption, recharge, rest). The policy that moved the answer last is the binding reason.
 
-Delay is not filtered here: `net_w` comes from readings of the same age (estimate.pyx), so that a step of the load goes
+Delay is not filtered here: `net_w` comes from readings of the same age (pairing.pyx), so that a step of the load goes
 into the request at once and whole, and the battery's own answer to it is never mistaken for a change of the load.
 """
 
@@ -13,11 +13,13 @@ import time
 from libc.math cimport INFINITY, NAN, fabs, fmax, fmin, isfinite
 from libc.string cimport memset
 
-from tidegate.ext.control.hunting cimport calm
+from tidegate.ext.control.hunting cimport hunting_damp
 from tidegate.ext.abi.image cimport *
+from tidegate.ext.abi.settings cimport *
+from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.control.policies cimport *
 from tidegate.ext.control.dispatch cimport share_out, state_of_charge
-from tidegate.ext.control.preference cimport RECHARGE_STEP, again, wish
+from tidegate.ext.control.preference cimport RECHARGE_STEP, preferred_power, recharge_backoff
 
 
 cdef extern from *:
@@ -32,7 +34,7 @@ cdef extern from *:
 # ---------------------------------------------------------------- the resolver
 
 
-cdef inline void miss(corridor_t* corridor, uint32_t reason, uint32_t by) noexcept nogil:
+cdef inline void note_missed(corridor_t* corridor, uint32_t reason, uint32_t by) noexcept nogil:
     corridor.missed |= <uint32_t>1 << reason
     if by == REASON_ENVELOPE:
         corridor.missed_short |= <uint32_t>1 << reason
@@ -45,7 +47,7 @@ cdef void narrow(corridor_t* corridor, policy_t policy) noexcept nogil:
     if policy.lo > corridor.lo:
         if policy.lo > corridor.hi:
             if policy.lo > corridor.hi + corridor.tolerance_w:
-                miss(corridor, policy.reason, corridor.hi_reason)
+                note_missed(corridor, policy.reason, corridor.hi_reason)
             corridor.lo = corridor.hi
             corridor.lo_reason = reason = corridor.hi_reason
         else:
@@ -54,13 +56,13 @@ cdef void narrow(corridor_t* corridor, policy_t policy) noexcept nogil:
     if policy.hi < corridor.hi:
         if policy.hi < corridor.lo:
             if policy.hi < corridor.lo - corridor.tolerance_w:
-                miss(corridor, policy.reason, corridor.lo_reason)
+                note_missed(corridor, policy.reason, corridor.lo_reason)
             corridor.hi = corridor.lo
             corridor.hi_reason = reason = corridor.lo_reason
         else:
             corridor.hi = policy.hi
             corridor.hi_reason = reason
-    answer = fmin(fmax(corridor.wish, corridor.lo), corridor.hi)
+    answer = fmin(fmax(corridor.preferred_w, corridor.lo), corridor.hi)
     if answer != corridor.answer or reason != policy.reason:
         corridor.answer = answer
         corridor.reason = reason
@@ -93,9 +95,9 @@ cdef void narrow_by_policy(const control_params_t* params, const plant_t* plant,
             narrow(c, soc_band(params, plant))
 
 
-cdef void pass_over(const control_params_t* params, const plant_t* plant, const orders_t* orders,
-                    control_state_t* state, corridor_t* c, double envelope_hi_w, double dt_s) noexcept nogil:
-    """A person on site outranks the policies, never the limits above: asked all the same, so that each that is missed is told."""
+cdef void manual_override(const control_params_t* params, const plant_t* plant, const orders_t* orders,
+                          control_state_t* state, corridor_t* c, double envelope_hi_w, double dt_s) noexcept nogil:
+    """A person on site outranks the policies, never the limits above: asked all the same, so that each miss is reported."""
     cdef corridor_t theirs = c[0]
     theirs.lo = theirs.hi = c.answer
     theirs.lo_reason = theirs.hi_reason = REASON_MANUAL
@@ -128,7 +130,7 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
         blind_w = fmin(fmax(state.last_total_w, 0.0), params.blind_discharge_w_max)
         rest(plant, state, decision, REASON_BLIND)
         if blind_w > 0.0:
-            stay_blind(plant, state, decision, fmin(blind_w, c.hi))
+            hold_blind(plant, state, decision, fmin(blind_w, c.hi))
         return
 
     if not state.started:
@@ -140,9 +142,9 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
     load_peak(plant, state, dt_s)
 
     soc = state_of_charge(plant)
-    c.wish = wish(params, plant, orders, state, soc, dt_s, &preference)
-    c.answer = fmin(fmax(c.wish, c.lo), c.hi)
-    c.reason = preference if c.answer == c.wish else <uint32_t>REASON_ENVELOPE
+    c.preferred_w = preferred_power(params, plant, orders, state, soc, dt_s, &preference)
+    c.answer = fmin(fmax(c.preferred_w, c.lo), c.hi)
+    c.reason = preference if c.answer == c.preferred_w else <uint32_t>REASON_ENVELOPE
     c.tolerance_w = fmax(params.deadband_w, 1.0)
     c.missed = 0
     c.missed_short = 0
@@ -154,16 +156,16 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
     if plant.circuits_ok:
         narrow(&c, circuit_limit(params, plant))
     if preference == REASON_MANUAL:
-        pass_over(params, plant, orders, state, &c, decision.envelope_hi_w, dt_s)
+        manual_override(params, plant, orders, state, &c, decision.envelope_hi_w, dt_s)
     else:
         narrow_by_policy(params, plant, orders, state, &c, decision.envelope_hi_w, preference, dt_s)
 
     state.ramp_anchor_w = plant.net_w - c.answer
-    if preference == REASON_RECENTRE and c.answer != c.wish:
-        again(params, state, c.answer)
+    if preference == REASON_RECENTRE and c.answer != c.preferred_w:
+        recharge_backoff(params, state, c.answer)
 
     total_w = hold(params, state, &c, preference)
-    total_w = calm(params, plant, &state.hunting, total_w, dt_s)
+    total_w = hunting_damp(params, plant, &state.hunting, total_w, dt_s)
     total_w = fmin(fmax(total_w, decision.envelope_lo_w), decision.envelope_hi_w)
     state.settle_s = state.settle_s + dt_s if total_w == state.last_total_w else 0.0
     state.last_total_w = total_w
@@ -207,7 +209,7 @@ cdef inline double grid_limit(const control_params_t* params, const orders_t* or
     return fmin(limit_w, import_limit(orders.peak_w_max)) if orders.flags & ORDER_PEAK else limit_w
 
 
-cdef void stay_blind(const plant_t* plant, control_state_t* state, decision_t* decision, double total_w) noexcept nogil:
+cdef void hold_blind(const plant_t* plant, control_state_t* state, decision_t* decision, double total_w) noexcept nogil:
     """Go on discharging at most what was given last, where the site says that so much is always drawn."""
     cdef uint32_t unit
     for unit in range(plant.n_units):
@@ -240,7 +242,7 @@ cdef inline double hold(const control_params_t* params, const control_state_t* s
                         uint32_t preference) noexcept nogil:
     """Keep the last request while it is as good as the new one within what the meter can tell."""
     cdef double last = state.last_total_w, width = params.deadband_w
-    if c.answer == c.wish and preference != REASON_SELF_CONSUMPTION:
+    if c.answer == c.preferred_w and preference != REASON_SELF_CONSUMPTION:
         return c.answer
     if preference == REASON_RECENTRE and c.answer < 0.0 and c.answer <= last < 0.0 and last <= c.hi:
         width = fmax(width, params.recharge_rate_w * RECHARGE_STEP)  # a little less charging does no harm
@@ -284,15 +286,6 @@ cdef double trim(const control_params_t* params, const plant_t* plant, control_s
 
 
 REASONS_BY_NUMBER = tuple(REASON_NAMES[i].decode() for i in range(REASONS))
-_NONE = ("connection_import_w_max", "connection_export_w_max", "peak_w_max", "recharge_w_max")
-
-
-def defaults():
-    """Return every setting of the control with its value when nothing is said: no limit, nothing follows."""
-    cdef control_params_t params
-    memset(&params, 0, sizeof(params))
-    found = dict(params)
-    return {**found, **{key: float("inf") for key in _NONE}}
 
 
 cdef class Decision:
@@ -345,7 +338,7 @@ cdef class Decision:
 
     @property
     def hunting(self):
-        """How far the request is damped because the battery hunts; 0 = calm."""
+        """How far the request is damped because the battery hunts; 0 = not at all."""
         return self.decision.hunting
 
     @property
@@ -362,24 +355,14 @@ cdef class Control:
     """The compiled control, driven one cycle at a time.
 
     units    : storage units, 1..16.
-    settings : any of `defaults()`, W, s, 0..1; lists for the settings of phases and circuits.
+    settings : any of `tidegate.ext.abi.settings.defaults()`, W, s, 0..1; lists for the settings of phases and circuits.
     Raises ValueError for a setting that does not exist and for a number of units that cannot be.
     """
 
     def __init__(self, int units=1, **settings):
         if not 1 <= units <= UNITS_MAX:
             raise ValueError(f"units={units}: a site has 1 to {UNITS_MAX} storage units")
-        known = defaults()
-        for key, value in settings.items():
-            if key not in known:
-                raise ValueError(f"no setting {key!r}; known: {', '.join(sorted(known))}")
-            if isinstance(known[key], list):
-                value = [float(one) for one in value]
-                if len(value) > len(known[key]):
-                    raise ValueError(f"{key} takes at most {len(known[key])} values, got {len(value)}")
-                value = value + known[key][len(value):]
-            known[key] = value
-        self.params = known
+        self.params = params_of(settings)
         memset(&self.state, 0, sizeof(self.state))
         memset(&self.plant, 0, sizeof(self.plant))
         memset(&self.orders, 0, sizeof(self.orders))

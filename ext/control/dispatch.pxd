@@ -1,5 +1,7 @@
-# ext/control/dispatch.pxd: contents page of sharing.pyx.
-from tidegate.ext.control.corridor cimport control_params_t, control_state_t, decision_t, plant_t
+# ext/control/dispatch.pxd: contents page of dispatch.pyx.
+from tidegate.ext.abi.settings cimport control_params_t
+from tidegate.ext.control.corridor cimport control_state_t, decision_t
+from tidegate.ext.estimate.estimate cimport plant_t
 
 # Of all units that take part, weighted by their energy; NaN with none.
 cdef double state_of_charge(const plant_t* plant) noexcept nogil

@@ -1,8 +1,10 @@
-"""Several units share one request: by headroom and state of charge, fair and calm, within each one's envelope."""
+"""Several units share one request: by headroom and state of charge, fairly and without unrest, within each one's envelope."""
 
 from libc.math cimport INFINITY, NAN, fabs, fmax, fmin, isfinite
 
+from tidegate.ext.abi.settings cimport *
 from tidegate.ext.control.corridor cimport *
+from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.control.policies cimport circuit_need, some
 
@@ -75,7 +77,7 @@ cdef void fill(const plant_t* plant, double amount_w, uint32_t mask, double soc,
         if not plant.units[unit].available or not room[unit] > 0.0:
             mask &= ~(<uint32_t>1 << unit)
             continue
-        # The fuller unit gives more and takes less, so that they meet; by at most a factor, so that the split is calm.
+        # The fuller unit gives more and takes less, so that they meet; by at most a factor, so that the split is steady.
         tilt = (plant.units[unit].soc - soc) * SPLIT_TILT
         tilt = 1.0 - tilt if down else 1.0 + tilt
         weight[unit] = room[unit] * (fmin(fmax(tilt, 0.25), 4.0) if isfinite(tilt) else 1.0)

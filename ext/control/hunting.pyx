@@ -11,7 +11,9 @@ it the battery moves and below it the grid, by the same.
 
 from libc.math cimport fabs, fmax, fmin
 
+from tidegate.ext.abi.settings cimport *
 from tidegate.ext.control.corridor cimport *
+from tidegate.ext.estimate.estimate cimport *
 
 
 cdef extern from *:
@@ -30,7 +32,7 @@ cdef extern from *:
     const double SWING_LEAST_W, ALIKE_LO, ALIKE_HI, STEADY_LO, HALF_SWING_S, QUIET_PERIODS, QUIET_LEAST_S
 
 
-cdef inline void begin(hunting_t* h, double ess_w, double grid_w) noexcept nogil:
+cdef inline void half_swing_begin(hunting_t* h, double ess_w, double grid_w) noexcept nogil:
     h.ess_lo_w = ess_w
     h.ess_hi_w = ess_w
     h.grid_lo_before_w = h.grid_lo_w
@@ -40,13 +42,13 @@ cdef inline void begin(hunting_t* h, double ess_w, double grid_w) noexcept nogil
     h.turn_s = 0.0
 
 
-cdef void turned(hunting_t* h, double swing_w) noexcept nogil:
+cdef void half_swing_end(hunting_t* h, double swing_w) noexcept nogil:
     """The battery has turned: was this half swing one of a chase?"""
     cdef double grid_w = fmax(h.grid_hi_w, h.grid_hi_before_w) - fmin(h.grid_lo_w, h.grid_lo_before_w)
     cdef double ratio = grid_w / swing_w
     if ALIKE_LO <= ratio <= ALIKE_HI and swing_w >= STEADY_LO * h.swing_w and h.turn_s <= HALF_SWING_S:
         h.count += 1
-        h.calm_s = 0.0
+        h.quiet_s = 0.0
     else:
         h.count = 0
     h.swing_w = swing_w
@@ -56,45 +58,45 @@ cdef void turned(hunting_t* h, double swing_w) noexcept nogil:
         h.count = TURNS // 2
 
 
-cdef void follow(const control_params_t* params, const plant_t* plant, hunting_t* h) noexcept nogil:
+cdef void find_turns(const control_params_t* params, const plant_t* plant, hunting_t* h) noexcept nogil:
     """Find the battery's turns, each time the meter has something new."""
     cdef double least_w = fmax(8.0 * params.deadband_w, SWING_LEAST_W), swing_w = h.ess_hi_w - h.ess_lo_w
     h.grid_lo_w = fmin(h.grid_lo_w, plant.grid_w)
     h.grid_hi_w = fmax(h.grid_hi_w, plant.grid_w)
-    if h.way >= 0 and plant.ess_w < h.ess_hi_w - 0.25 * fmax(swing_w, least_w):
-        if h.way > 0 and swing_w >= least_w:
-            turned(h, swing_w)
-        h.way = -1
-        begin(h, h.ess_hi_w, plant.grid_w)
-    elif h.way <= 0 and plant.ess_w > h.ess_lo_w + 0.25 * fmax(swing_w, least_w):
-        if h.way < 0 and swing_w >= least_w:
-            turned(h, swing_w)
-        h.way = 1
-        begin(h, h.ess_lo_w, plant.grid_w)
+    if h.direction >= 0 and plant.ess_w < h.ess_hi_w - 0.25 * fmax(swing_w, least_w):
+        if h.direction > 0 and swing_w >= least_w:
+            half_swing_end(h, swing_w)
+        h.direction = -1
+        half_swing_begin(h, h.ess_hi_w, plant.grid_w)
+    elif h.direction <= 0 and plant.ess_w > h.ess_lo_w + 0.25 * fmax(swing_w, least_w):
+        if h.direction < 0 and swing_w >= least_w:
+            half_swing_end(h, swing_w)
+        h.direction = 1
+        half_swing_begin(h, h.ess_lo_w, plant.grid_w)
     h.ess_lo_w = fmin(h.ess_lo_w, plant.ess_w)
     h.ess_hi_w = fmax(h.ess_hi_w, plant.ess_w)
 
 
-cdef double calm(const control_params_t* params, const plant_t* plant, hunting_t* h, double wanted_w,
-                 double dt_s) noexcept nogil:
+cdef double hunting_damp(const control_params_t* params, const plant_t* plant, hunting_t* h, double wanted_w,
+                         double dt_s) noexcept nogil:
     cdef double tau_s
     if not h.started:
         h.started = 1
         h.slow_w = wanted_w
         h.grid_lo_w = plant.grid_w
         h.grid_hi_w = plant.grid_w
-        begin(h, plant.ess_w, plant.grid_w)
+        half_swing_begin(h, plant.ess_w, plant.grid_w)
     h.turn_s += dt_s
-    h.calm_s += dt_s
+    h.quiet_s += dt_s
     if plant.paired:  # its own moves are known to the last watt: whatever swings is the load
         h.count = 0
     elif plant.grid_new:
-        follow(params, plant, h)
+        find_turns(params, plant, h)
     if h.level == 0:
         h.slow_w = wanted_w
         return wanted_w
-    if h.calm_s > fmax(QUIET_PERIODS * h.period_s, QUIET_LEAST_S):
-        h.calm_s = 0.0
+    if h.quiet_s > fmax(QUIET_PERIODS * h.period_s, QUIET_LEAST_S):
+        h.quiet_s = 0.0
         h.level -= 1
     tau_s = 0.5 * h.period_s * <double>(1 << h.level)
     h.slow_w += (wanted_w - h.slow_w) * fmin(dt_s / fmax(tau_s, dt_s), 1.0)

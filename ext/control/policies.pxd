@@ -2,9 +2,9 @@
 from libc.math cimport INFINITY, fmax, fmin
 from libc.stdint cimport uint32_t
 
-from tidegate.ext.control.corridor cimport (
-    CIRCUITS_MAX, ORDER_DEMAND, control_params_t, control_state_t, orders_t, plant_t, policy_t,
-)
+from tidegate.ext.abi.settings cimport CIRCUITS_MAX, control_params_t
+from tidegate.ext.control.corridor cimport ORDER_DEMAND, control_state_t, orders_t, policy_t
+from tidegate.ext.estimate.estimate cimport plant_t
 
 
 cdef inline double import_limit(double value) noexcept nogil:
@@ -31,7 +31,7 @@ cdef inline double circuit_need(const control_params_t* params, const plant_t* p
     return plant.circuit_net_w[circuit] - params.circuit_import_w_max[circuit] + params.deadband_w
 
 
-cdef inline bint behind(const control_params_t* params, int circuit, uint32_t unit) noexcept nogil:
+cdef inline bint unit_is_downstream(const control_params_t* params, int circuit, uint32_t unit) noexcept nogil:
     return <uint32_t>params.circuit_units[circuit] >> unit & 1
 
 

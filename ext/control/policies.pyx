@@ -6,7 +6,9 @@ are kept by functions of their own. A policy knows neither its rank nor the othe
 
 from libc.math cimport INFINITY, fabs, fmax, fmin, isfinite
 
+from tidegate.ext.abi.settings cimport *
 from tidegate.ext.control.corridor cimport *
+from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.abi.image cimport *
 
 
@@ -81,7 +83,7 @@ cdef policy_t circuit_limit(const control_params_t* params, const plant_t* plant
             continue
         others_lo = 0.0
         for unit in range(plant.n_units):
-            if plant.units[unit].available and not behind(params, circuit, unit):
+            if plant.units[unit].available and not unit_is_downstream(params, circuit, unit):
                 others_lo += plant.units[unit].envelope_lo_w
         p.lo = fmax(p.lo, need + others_lo)
     return p
@@ -224,7 +226,7 @@ cdef policy_t recharge_band(const control_params_t* params, const plant_t* plant
 
 
 cdef policy_t soc_band(const control_params_t* params, const plant_t* plant) noexcept nogil:
-    """Between the reserve and here the charge is kept for the limits: no wish discharges it."""
+    """Between the reserve and here the charge is kept for the limits: no preference discharges it."""
     cdef policy_t p
     p.lo = -INFINITY
     p.hi = discharge_above(plant, params.follow_soc_min)

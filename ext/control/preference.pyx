@@ -1,11 +1,13 @@
-"""The wish: the battery power that would be taken if every policy allowed it, and who wishes it.
+"""The preference: the battery power that would be taken if every policy allowed it, and who asks for it.
 
 Lease, plan, self-consumption, recharge, rest: the first source that is there. An absent one falls to the next.
 """
 
 from libc.math cimport fabs, floor, fmax, fmin, isfinite
 
+from tidegate.ext.abi.settings cimport *
 from tidegate.ext.control.corridor cimport *
+from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.abi.image cimport *
 
 
@@ -18,14 +20,14 @@ cdef extern from *:
     const double RECHARGE_START, RECHARGE_END, RECHARGE_TAPER
 
 
-cdef double recharge_wish(const control_params_t* params, control_state_t* state, double soc, double dt_s) noexcept nogil:
+cdef double recharge_preference(const control_params_t* params, control_state_t* state, double soc, double dt_s) noexcept nogil:
     """Charging (or, where a ramp is followed, discharging) power that leads the state of charge to its target.
 
     Starts one percent below the target and ends at it, rises within two seconds in sixteen steps: a setpoint for
     every watt would fill the bus.
     """
     cdef double rate_w = params.recharge_rate_w
-    cdef double missing = params.target_soc - soc, wish_w
+    cdef double missing = params.target_soc - soc, preferred_w
     if not rate_w > 0.0 or not isfinite(missing):
         state.recharging = 0
         state.recharge_w = 0.0
@@ -37,17 +39,17 @@ cdef double recharge_wish(const control_params_t* params, control_state_t* state
     if not state.recharging:
         state.recharge_w = 0.0
         return 0.0
-    wish_w = -rate_w * fmin(fmax(missing / RECHARGE_TAPER, -1.0), 1.0)
-    if fabs(wish_w) < fabs(state.recharge_w) or wish_w * state.recharge_w < 0.0:
-        state.recharge_w = 0.0 if wish_w * state.recharge_w < 0.0 else wish_w
-    elif wish_w < 0.0:
-        state.recharge_w = fmax(wish_w, state.recharge_w - 0.5 * rate_w * dt_s)
+    preferred_w = -rate_w * fmin(fmax(missing / RECHARGE_TAPER, -1.0), 1.0)
+    if fabs(preferred_w) < fabs(state.recharge_w) or preferred_w * state.recharge_w < 0.0:
+        state.recharge_w = 0.0 if preferred_w * state.recharge_w < 0.0 else preferred_w
+    elif preferred_w < 0.0:
+        state.recharge_w = fmax(preferred_w, state.recharge_w - 0.5 * rate_w * dt_s)
     else:
-        state.recharge_w = fmin(wish_w, state.recharge_w + 0.5 * rate_w * dt_s)
-    return in_steps(state.recharge_w, rate_w * RECHARGE_STEP)
+        state.recharge_w = fmin(preferred_w, state.recharge_w + 0.5 * rate_w * dt_s)
+    return quantized(state.recharge_w, rate_w * RECHARGE_STEP)
 
 
-cdef void again(const control_params_t* params, control_state_t* state, double answer_w) noexcept nogil:
+cdef void recharge_backoff(const control_params_t* params, control_state_t* state, double answer_w) noexcept nogil:
     """What was not allowed grows again from what was, one step ahead of it."""
     cdef double step_w = params.recharge_rate_w * RECHARGE_STEP
     if state.recharge_w < 0.0:
@@ -56,12 +58,12 @@ cdef void again(const control_params_t* params, control_state_t* state, double a
         state.recharge_w = fmax(fmin(state.recharge_w, answer_w + step_w), 0.0)
 
 
-cdef inline double in_steps(double value, double step) noexcept nogil:
+cdef inline double quantized(double value, double step) noexcept nogil:
     # Towards zero, with a little for the last bit of a sum of steps.
     return 0.0 - floor(-value / step + 1e-9) * step if value < 0.0 else floor(value / step + 1e-9) * step
 
 
-cdef bint reached(const orders_t* orders, control_state_t* state, double soc) noexcept nogil:
+cdef bint plan_target_reached(const orders_t* orders, control_state_t* state, double soc) noexcept nogil:
     """1 from when the plan's row has led the state of charge where it should, until another row comes."""
     if state.plan_done == orders.plan_number and orders.plan_number:
         return 1
@@ -71,10 +73,10 @@ cdef bint reached(const orders_t* orders, control_state_t* state, double soc) no
     return 0
 
 
-cdef double wish(const control_params_t* params, const plant_t* plant, const orders_t* orders, control_state_t* state,
-                 double soc, double dt_s, uint32_t* preference) noexcept nogil:
+cdef double preferred_power(const control_params_t* params, const plant_t* plant, const orders_t* orders, control_state_t* state,
+                            double soc, double dt_s, uint32_t* preference) noexcept nogil:
     """The point that would be taken if every policy allowed it. An absent source falls to the next."""
-    cdef bint planned = orders.flags & ORDER_PLAN and isfinite(orders.plan_w) and not reached(orders, state, soc)
+    cdef bint planned = orders.flags & ORDER_PLAN and isfinite(orders.plan_w) and not plan_target_reached(orders, state, soc)
     if orders.flags & ORDER_MANUAL and isfinite(orders.lease_w):
         preference[0] = REASON_MANUAL
         return orders.lease_w
@@ -93,6 +95,6 @@ cdef double wish(const control_params_t* params, const plant_t* plant, const ord
     if params.follow_grid > 0.0 and isfinite(params.target_grid_w):
         preference[0] = REASON_SELF_CONSUMPTION
         return plant.net_w - params.target_grid_w
-    wish_w = recharge_wish(params, state, soc, dt_s)
-    preference[0] = REASON_RECENTRE if wish_w != 0.0 else REASON_REST
-    return wish_w
+    preferred_w = recharge_preference(params, state, soc, dt_s)
+    preference[0] = REASON_RECENTRE if preferred_w != 0.0 else REASON_REST
+    return preferred_w

@@ -3,11 +3,11 @@ from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 
 from tidegate.ext.safety.cabinet cimport cabinet_t
 from tidegate.ext.bus.can cimport can_bus_t, can_frame_stats_t
-from tidegate.ext.control.corridor cimport (
-    CIRCUITS_MAX, PHASES_MAX, control_params_t, control_state_t, decision_t, estimate_state_t, orders_t, plant_t,
-)
+from tidegate.ext.abi.settings cimport CIRCUITS_MAX, PHASES_MAX, control_params_t
+from tidegate.ext.control.corridor cimport control_state_t, decision_t, orders_t
+from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
 from tidegate.ext.safety.diagnosis cimport diagnose_state_t
-from tidegate.ext.safety.gate cimport gate_input_t, gate_state_t, gate_verdict_t
+from tidegate.ext.safety.safety cimport gate_input_t, gate_state_t, gate_verdict_t
 from tidegate.ext.abi.image cimport POINTS_MAX, UNITS_MAX, point_t
 from tidegate.ext.bus.port cimport port_mail_t
 from tidegate.ext.abi.program cimport CAN_BUSES_MAX, CAN_FRAMES_MAX, COMMANDS_MAX, PORTS_MAX, SLAVES_MAX, program_t
@@ -24,7 +24,7 @@ cdef enum:
     REASON_HOLD_NS = 100000000  # at most ten reason events a second
     SHORT_HOLD_NS = 1000000000  # a shortfall has ended when there was none for so long
     BUS_HOLD_NS = 1000000000    # at most one event a second about each bus, port and slave
-    BUS_LOOK_CYCLES = 16
+    BUS_SAMPLE_CYCLES = 16
 
 # The newest words put into a command slot, so that a slot changes only when the wire should.
 cdef struct command_memory_t:
@@ -44,7 +44,7 @@ cdef struct can_seen_t:
     uint32_t unconfirmed
     uint32_t pad
 
-cdef struct outside_t:
+cdef struct external_t:
     can_seen_t can[CAN_BUSES_MAX]
     uint64_t missed          # cycles too late, when the escalation last changed
     uint32_t escalation
@@ -52,10 +52,10 @@ cdef struct outside_t:
     uint32_t ports_lost[PORTS_MAX]
     uint32_t slaves[SLAVES_MAX] # enum bus_news; 0 = has still to show itself
 
-# The state of a bus, port or slave: the last one that was told, and the newest.
+# The state of a bus, port or slave: the last one that was reported, and the newest.
 cdef struct bus_edge_t:
     uint64_t t_ns
-    int32_t told
+    int32_t reported
     int32_t seen
     uint32_t changes
 
@@ -79,10 +79,10 @@ cdef struct edges_t:
     bus_edge_t slaves[SLAVES_MAX]
 
 # Which configured limits are not being enforced, by enum reason.
-cdef struct watch_t:
+cdef struct enforcement_t:
     uint32_t cause[REASONS_MAX]      # enum unenforced, now
-    uint32_t told[REASONS_MAX]       # as the last event said
-    uint64_t since_t_ns[REASONS_MAX] # when cause began to differ from told; 0 = it does not
+    uint32_t reported[REASONS_MAX]       # as the last event said
+    uint64_t since_t_ns[REASONS_MAX] # when cause began to differ from reported; 0 = it does not
     uint64_t seen_t_ns               # of the newest grid reading
     double above_s, below_s          # for so long the meter has shown more than the import, the export limit
     uint64_t phase_t_ns[PHASES_MAX]  # the same of each phase and each sub-meter
@@ -122,9 +122,9 @@ cdef struct core_t:
     gate_verdict_t verdicts[UNITS_MAX]
     cabinet_t cabinets[UNITS_MAX]
     # publish
-    outside_t outside
+    external_t external
     edges_t edges
-    watch_t watch
+    enforcement_t enforcement
     uint64_t second
     uint64_t snapshot_due
     int32_t mode

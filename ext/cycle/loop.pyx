@@ -20,18 +20,19 @@ from tidegate.ext.control.corridor cimport ORDER_MANUAL, control_step
 from tidegate.ext.cycle.core cimport *
 from tidegate.ext.estimate.estimator cimport estimate_step, image_age
 from tidegate.ext.safety.diagnosis cimport diagnose
-from tidegate.ext.safety.gate cimport gate_init, gate_input_from_image, gate_request, gate_restore, gate_step
+from tidegate.ext.safety.gate cimport gate_input_from_image, gate_request
+from tidegate.ext.safety.safety cimport gate_init, gate_restore, gate_step
 from tidegate.ext.abi.image cimport *
-from tidegate.ext.cycle.orders cimport edge, take_orders
-from tidegate.ext.estimate.pairing cimport look_far
+from tidegate.ext.cycle.orders cimport edge, update_orders
+from tidegate.ext.estimate.pairing cimport widen_lag_search
 from tidegate.ext.bus.port cimport done_t, port_done_peek, port_done_pop, port_mail_init
 from tidegate.ext.abi.program cimport COMMAND_SETPOINT_W, program_check, unit_row_t
-from tidegate.ext.cycle.publish cimport least_proof, look_outside, publish_points, raise_events, say
+from tidegate.ext.cycle.publish cimport proof_min, sample_external, publish_points, raise_events, event_emit
 from tidegate.ext.cycle.recorder cimport Ring, recorder_cycle
 from tidegate.ext.bus.registers cimport block_decode
 from tidegate.ext.abi.ring cimport ITEM_UTC, recorder_begin, recorder_done, recorder_word
 from tidegate.ext.abi.shared cimport *
-from tidegate.ext.cycle.enforcement cimport watch_limits
+from tidegate.ext.cycle.enforcement cimport check_enforcement
 
 cdef extern from "<time.h>" nogil:
     ctypedef long time_t
@@ -83,7 +84,7 @@ cdef void read(core_t* core, uint64_t t_ns) noexcept nogil:
             port_done_pop(&core.mail[i])
             done = port_done_peek(&core.mail[i])
     image_age(core.program, core.image, &core.estimate, t_ns)
-    take_orders(core, t_ns)
+    update_orders(core, t_ns)
     phase_done(core, PHASE_READ)
 
 
@@ -110,7 +111,7 @@ cdef void control(core_t* core, uint64_t dt_ns) noexcept nogil:
     control_step(
         &core.params, &core.plant, &core.orders, &core.control, &core.decision, <double>dt_ns * 1e-9
     )
-    look_far(&core.program.control, &core.estimate, core.decision.hunting > 0)
+    widen_lag_search(&core.program.control, &core.estimate, core.decision.hunting > 0)
     phase_done(core, PHASE_CONTROL)
 
 
@@ -160,15 +161,15 @@ cdef void publish(core_t* core, uint64_t t_ns, uint64_t dt_ns, uint64_t cycle) n
     """The image for everyone, snapshots and events for the rings, proof of life."""
     cdef shared_t* shared = core.shared
     cdef uint32_t n = core.program.n_points
-    look_outside(core)
+    sample_external(core)
     publish_points(core, t_ns)
     raise_events(core, t_ns, cycle)
-    watch_limits(core, t_ns, cycle)
+    check_enforcement(core, t_ns, cycle)
     image_begin(shared)
     shared.cycle = cycle
     shared.t_ns = t_ns
     memcpy(shared.image, core.image, n * sizeof(point_t))
-    shared.proof = least_proof(core)
+    shared.proof = proof_min(core)
     image_end(shared)
     if cycle >= core.snapshot_due:
         core.snapshot_due = cycle + core.program.snapshot_every
@@ -276,7 +277,7 @@ cdef void core_run(core_t* core, uint64_t stop_wait_ns) noexcept nogil:
     cdef timespec wanted
     cdef rusage usage
     core.timed = 1
-    say(core, EVENT_START, -1, 0, 0, 0.0, 0.0, last_ns, 0)
+    event_emit(core, EVENT_START, -1, 0, 0, 0.0, 0.0, last_ns, 0)
     core.shared.running = 1
     while True:
         wanted.tv_sec = <time_t>(grid_ns // SECOND_NS)
@@ -308,7 +309,7 @@ cdef void core_run(core_t* core, uint64_t stop_wait_ns) noexcept nogil:
                 stop_ns = t_ns
             if core_at_rest(core) or t_ns - stop_ns > stop_wait_ns:
                 break
-    say(core, EVENT_STOP, -1, core_at_rest(core), 0, 0.0, 0.0, t_ns, cycle)
+    event_emit(core, EVENT_STOP, -1, core_at_rest(core), 0, 0.0, 0.0, t_ns, cycle)
     core.shared.running = 0
     core.timed = 0
 

@@ -3,5 +3,5 @@ from libc.stdint cimport uint64_t
 
 from tidegate.ext.cycle.core cimport core_t
 
-cdef void take_orders(core_t* core, uint64_t t_ns) noexcept nogil
+cdef void update_orders(core_t* core, uint64_t t_ns) noexcept nogil
 cdef int edge(core_t* core, int kind, uint64_t t_ns) noexcept nogil

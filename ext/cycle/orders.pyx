@@ -3,16 +3,17 @@
 from libc.math cimport INFINITY, fmin, isfinite
 from libc.stdint cimport uint32_t, uint64_t
 
+from tidegate.ext.abi.settings cimport POLICIES, policy_setting
 from tidegate.ext.control.corridor cimport (
-    ORDER_DEMAND, ORDER_FORCED, ORDER_MANUAL, ORDER_PEAK, ORDER_PLAN, ORDER_TARGET, POLICIES, policy_setting,
+    ORDER_DEMAND, ORDER_FORCED, ORDER_MANUAL, ORDER_PEAK, ORDER_PLAN, ORDER_TARGET,
 )
 from tidegate.ext.cycle.core cimport core_t
-from tidegate.ext.cycle.schedule cimport take_plan
+from tidegate.ext.cycle.schedule cimport update_plan
 from tidegate.ext.abi.ring cimport ITEM_STOP, recorder_order, recorder_word
 from tidegate.ext.abi.shared cimport *
 
 
-cdef void take_orders(core_t* core, uint64_t t_ns) noexcept nogil:
+cdef void update_orders(core_t* core, uint64_t t_ns) noexcept nogil:
     """Copy the mailbox and keep what has not expired. A torn slot keeps its last whole copy for one more cycle."""
     cdef int kind
     cdef order_t copy
@@ -35,7 +36,7 @@ cdef void take_orders(core_t* core, uint64_t t_ns) noexcept nogil:
         core.orders.flags |= ORDER_MANUAL
     else:
         core.orders.flags &= ~<uint32_t>ORDER_MANUAL
-    take_plan(core, t_ns)
+    update_plan(core, t_ns)
     core.orders.flags = (core.orders.flags & ~planned) | core.planned.flags
     core.orders.plan_w = core.planned.plan_w
     core.orders.plan_until_soc = core.planned.plan_until_soc
@@ -46,9 +47,9 @@ cdef void take_orders(core_t* core, uint64_t t_ns) noexcept nogil:
     core.orders.import_w_max = fmin(limit_order(&core.mailbox[ORDER_IMPORT_W_MAX], t_ns), core.planned.import_w_max)
     core.orders.export_w_max = fmin(limit_order(&core.mailbox[ORDER_EXPORT_W_MAX], t_ns), core.planned.export_w_max)
     if t_ns >= core.policies_due_ns:
-        take_policies(core, t_ns)
-    if stop != core.outside.stop:
-        core.outside.stop = stop
+        update_policies(core, t_ns)
+    if stop != core.external.stop:
+        core.external.stop = stop
         recorder_word(core.recorder, ITEM_STOP, 0, stop)
     core.orders.stop = stop
     if in_force(&core.mailbox[ORDER_MODE], t_ns) and core.mailbox[ORDER_MODE].value == ORDER_MODE_STOP:
@@ -57,7 +58,7 @@ cdef void take_orders(core_t* core, uint64_t t_ns) noexcept nogil:
         core.shared.applied_seq[kind] = core.mailbox[kind].seq
 
 
-cdef void take_policies(core_t* core, uint64_t t_ns) noexcept nogil:
+cdef void update_policies(core_t* core, uint64_t t_ns) noexcept nogil:
     """The site's settings, with what is ordered in their place. Recomputed when an order comes or ends."""
     cdef int policy
     cdef const order_t* order

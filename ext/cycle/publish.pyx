@@ -7,9 +7,9 @@ from libc.string cimport memset
 from tidegate.ext.control.corridor cimport ORDER_PLAN
 from tidegate.ext.bus.can cimport can_stats_t
 from tidegate.ext.cycle.core cimport (
-    BUS_HOLD_NS, BUS_LOOK_CYCLES, REASON_HOLD_NS, SHORT_HOLD_NS, bus_edge_t, can_seen_t, core_t,
+    BUS_HOLD_NS, BUS_SAMPLE_CYCLES, REASON_HOLD_NS, SHORT_HOLD_NS, bus_edge_t, can_seen_t, core_t,
 )
-from tidegate.ext.safety.gate cimport gate_verdict_t
+from tidegate.ext.safety.safety cimport gate_verdict_t
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.bus.port cimport RTU_DEAD, port_mail_t, slave_stats_t
 from tidegate.ext.abi.program cimport COMMAND_SETPOINT_W
@@ -26,18 +26,18 @@ cdef inline void put(core_t* core, int point, double value, uint64_t t_ns) noexc
     row.quality = QUALITY_GOOD
 
 
-cdef void look_outside(core_t* core) noexcept nogil:
+cdef void sample_external(core_t* core) noexcept nogil:
     """Once a cycle: the loop's lateness, and what the buses have come to with the frames of this cycle."""
     cdef const can_stats_t* stats
     cdef can_seen_t* seen
     cdef uint32_t bus
-    if core.shared.loop.escalation != core.outside.escalation:
-        core.outside.escalation = core.shared.loop.escalation
-        core.outside.missed = core.shared.loop.missed
-        recorder_word(core.recorder, ITEM_ESCALATION, core.outside.escalation, core.outside.missed)
+    if core.shared.loop.escalation != core.external.escalation:
+        core.external.escalation = core.shared.loop.escalation
+        core.external.missed = core.shared.loop.missed
+        recorder_word(core.recorder, ITEM_ESCALATION, core.external.escalation, core.external.missed)
     for bus in range(core.program.n_can_buses):
         stats = &core.can[bus].stats
-        seen = &core.outside.can[bus]
+        seen = &core.external.can[bus]
         if (
             stats.state != seen.state
             or stats.tx_failed_run != seen.tx_failed_run
@@ -50,25 +50,25 @@ cdef void look_outside(core_t* core) noexcept nogil:
                 recorder_put(core.recorder, ITEM_CAN, bus, seen, sizeof(can_seen_t))
 
 
-cdef void look_at_ports(core_t* core) noexcept nogil:
-    """The serial ports and the devices on them, when it is time to tell of them."""
+cdef void sample_ports(core_t* core) noexcept nogil:
+    """The serial ports and the devices on them, when it is time to report them."""
     cdef const slave_stats_t* stats
     cdef uint32_t port, i, number, seen
     for port in range(core.program.n_ports):
         seen = 1 if core.mail[port].stats.thread_lost else 0
-        if seen != core.outside.ports_lost[port]:
-            core.outside.ports_lost[port] = seen
+        if seen != core.external.ports_lost[port]:
+            core.external.ports_lost[port] = seen
             recorder_word(core.recorder, ITEM_PORT, port, seen)
         for i in range(core.program.ports[port].slave_count):
             number = core.program.ports[port].slave_first + i
             stats = &core.mail[port].stats.slaves[i]
-            seen = slave_news(stats.stranger, stats.alive, stats.silent_run)
-            if seen != core.outside.slaves[number]:
-                core.outside.slaves[number] = seen
+            seen = slave_state(stats.stranger, stats.alive, stats.silent_run)
+            if seen != core.external.slaves[number]:
+                core.external.slaves[number] = seen
                 recorder_word(core.recorder, ITEM_SLAVE, number, seen)
 
 
-cdef inline uint32_t slave_news(uint32_t stranger, uint32_t alive, uint32_t silent_run) noexcept nogil:
+cdef inline uint32_t slave_state(uint32_t stranger, uint32_t alive, uint32_t silent_run) noexcept nogil:
     if stranger:
         return SLAVE_STRANGER
     if alive:
@@ -128,7 +128,7 @@ cdef void publish_points(core_t* core, uint64_t t_ns) noexcept nogil:
     put(core, SITE_FAULT_BITS_LO, <double>(active & 0xFFFFFFFFu), t_ns)
     put(core, SITE_FAULT_BITS_HI, <double>(active >> 32), t_ns)
     put(core, SITE_REACTION, reaction, t_ns)
-    put(core, SITE_LOOP_ESCALATION, core.outside.escalation, t_ns)
+    put(core, SITE_LOOP_ESCALATION, core.external.escalation, t_ns)
     put(core, SITE_HUNTING, core.decision.hunting, t_ns)
     publish_buses(core, t_ns)
     publish_latches(core)
@@ -137,8 +137,8 @@ cdef void publish_points(core_t* core, uint64_t t_ns) noexcept nogil:
 cdef void publish_buses(core_t* core, uint64_t t_ns) noexcept nogil:
     cdef uint32_t bus, state = 0, unsent = 0
     for bus in range(core.program.n_can_buses):
-        state = max(state, core.outside.can[bus].state)
-        unsent = max(unsent, core.outside.can[bus].tx_failed_run, core.outside.can[bus].unconfirmed)
+        state = max(state, core.external.can[bus].state)
+        unsent = max(unsent, core.external.can[bus].tx_failed_run, core.external.can[bus].unconfirmed)
     put(core, SITE_CAN_STATE, state, t_ns)
     put(core, SITE_CAN_UNSENT, unsent, t_ns)
 
@@ -162,7 +162,7 @@ cdef double write_wait_s(const core_t* core, uint32_t unit, uint64_t t_ns) noexc
 
 
 cdef void publish_latches(core_t* core) noexcept nogil:
-    """Keep what must outlive a restart where the keeper finds it, before anybody is told."""
+    """Keep what must outlive a restart where the keeper finds it, before any event says so."""
     cdef shared_t* shared = core.shared
     cdef uint32_t unit
     cdef bint changed = False
@@ -178,8 +178,8 @@ cdef void publish_latches(core_t* core) noexcept nogil:
         shared_store64(&shared.latch_changes, shared.latch_changes + 1)
 
 
-cdef void say(core_t* core, uint32_t kind, int unit, int32_t code, int32_t previous, double value, double limit_value,
-              uint64_t t_ns, uint64_t cycle) noexcept nogil:
+cdef void event_emit(core_t* core, uint32_t kind, int unit, int32_t code, int32_t previous, double value, double limit_value,
+                     uint64_t t_ns, uint64_t cycle) noexcept nogil:
     cdef event_t event
     memset(&event, 0, sizeof(event))
     event.cycle = cycle
@@ -195,7 +195,7 @@ cdef void say(core_t* core, uint32_t kind, int unit, int32_t code, int32_t previ
 
 cdef void raise_events(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nogil:
     """Events on edges only. Reasons may alternate each cycle, so they are held off; the image has every one."""
-    cdef uint32_t unit, escalation = core.outside.escalation
+    cdef uint32_t unit, escalation = core.external.escalation
     cdef uint64_t changed
     cdef int32_t bit, reason
     cdef int short_of_limit
@@ -207,22 +207,22 @@ cdef void raise_events(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nog
         while changed:  # at most 64 bits
             bit = lowest_bit(changed)
             changed &= changed - 1
-            say(core, EVENT_FAULT_ON if (verdict.active >> bit) & 1 else EVENT_FAULT_OFF, <int>unit, bit,
-                verdict.reaction, verdict.setpoint_w, core.inputs[unit].request_w, t_ns, cycle)
+            event_emit(core, EVENT_FAULT_ON if (verdict.active >> bit) & 1 else EVENT_FAULT_OFF, <int>unit, bit,
+                       verdict.reaction, verdict.setpoint_w, core.inputs[unit].request_w, t_ns, cycle)
         changed = verdict.latched ^ core.edges.latched[unit]
         core.edges.latched[unit] = verdict.latched
         while changed:
             bit = lowest_bit(changed)
             changed &= changed - 1
-            say(core, EVENT_LATCH, <int>unit, bit, <int32_t>((verdict.latched >> bit) & 1),
-                verdict.setpoint_w, core.inputs[unit].request_w, t_ns, cycle)
+            event_emit(core, EVENT_LATCH, <int>unit, bit, <int32_t>((verdict.latched >> bit) & 1),
+                       verdict.setpoint_w, core.inputs[unit].request_w, t_ns, cycle)
     if core.mode != core.edges.mode:
-        say(core, EVENT_MODE, -1, core.mode, core.edges.mode, 0.0, 0.0, t_ns, cycle)
+        event_emit(core, EVENT_MODE, -1, core.mode, core.edges.mode, 0.0, 0.0, t_ns, cycle)
         core.edges.mode = core.mode
     reason = <int32_t>core.image[SITE_REASON].value
     if reason != core.edges.reason and t_ns - core.edges.reason_t_ns >= REASON_HOLD_NS:
-        say(core, EVENT_REASON, -1, reason, core.edges.reason, core.decision.request_total_w,
-            core.decision.grid_limit_w, t_ns, cycle)
+        event_emit(core, EVENT_REASON, -1, reason, core.edges.reason, core.decision.request_total_w,
+                   core.decision.grid_limit_w, t_ns, cycle)
         core.edges.reason = reason
         core.edges.reason_t_ns = t_ns
     short_of_limit = core.decision.shortfall_w > 0.0
@@ -231,46 +231,46 @@ cdef void raise_events(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nog
     # Said once: a load that plays about the limit has not brought the power back before a second is over.
     if short_of_limit != <int>core.edges.short_of_limit and (
             short_of_limit or t_ns - core.edges.short_t_ns >= SHORT_HOLD_NS):
-        say(core, EVENT_SHORTFALL, -1, short_of_limit, 1 - short_of_limit, core.decision.shortfall_w,
-            core.decision.grid_limit_w, t_ns, cycle)
+        event_emit(core, EVENT_SHORTFALL, -1, short_of_limit, 1 - short_of_limit, core.decision.shortfall_w,
+                   core.decision.grid_limit_w, t_ns, cycle)
         core.edges.short_of_limit = <uint32_t>short_of_limit
     raise_control_events(core, t_ns, cycle)
     if escalation != core.edges.escalation:
-        say(core, EVENT_OVERRUN, -1, <int32_t>escalation, <int32_t>core.edges.escalation,
-            <double>core.outside.missed, 0.0, t_ns, cycle)
+        event_emit(core, EVENT_OVERRUN, -1, <int32_t>escalation, <int32_t>core.edges.escalation,
+                   <double>core.external.missed, 0.0, t_ns, cycle)
         core.edges.escalation = escalation
-    if cycle % BUS_LOOK_CYCLES == 0:
-        look_at_ports(core)
+    if cycle % BUS_SAMPLE_CYCLES == 0:
+        sample_ports(core)
         raise_bus_events(core, t_ns, cycle)
 
 
 cdef void raise_bus_events(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nogil:
     cdef uint32_t i, port, number
     for i in range(core.program.n_can_buses):
-        tell(core, &core.edges.can[i], BUS_ACTIVE, BUS_ACTIVE + <int32_t>core.outside.can[i].state, <int32_t>i, t_ns, cycle)
+        bus_event_emit(core, &core.edges.can[i], BUS_ACTIVE, BUS_ACTIVE + <int32_t>core.external.can[i].state, <int32_t>i, t_ns, cycle)
     for port in range(core.program.n_ports):
-        tell(core, &core.edges.ports[port], PORT_UP, PORT_LOST if core.outside.ports_lost[port] else PORT_UP,
-             <int32_t>port, t_ns, cycle)
+        bus_event_emit(core, &core.edges.ports[port], PORT_UP, PORT_LOST if core.external.ports_lost[port] else PORT_UP,
+                       <int32_t>port, t_ns, cycle)
         for i in range(core.program.ports[port].slave_count):
             number = core.program.ports[port].slave_first + i
-            if core.outside.slaves[number]:
-                tell(core, &core.edges.slaves[number], SLAVE_BACK, <int32_t>core.outside.slaves[number],
-                     core.program.slaves[number].device, t_ns, cycle)
+            if core.external.slaves[number]:
+                bus_event_emit(core, &core.edges.slaves[number], SLAVE_BACK, <int32_t>core.external.slaves[number],
+                               core.program.slaves[number].device, t_ns, cycle)
 
 
-cdef void tell(core_t* core, bus_edge_t* edge, int32_t usual, int32_t now, int32_t number, uint64_t t_ns,
-               uint64_t cycle) noexcept nogil:
-    """One event for a state that changed and stayed; one that flaps is told once a second, with how often it did."""
-    if edge.t_ns == 0:  # nothing told yet: being in order is no news
-        edge.told = edge.seen = usual
+cdef void bus_event_emit(core_t* core, bus_edge_t* edge, int32_t usual, int32_t now, int32_t number, uint64_t t_ns,
+                         uint64_t cycle) noexcept nogil:
+    """One event for a state that changed and stayed; one that flaps is reported once a second, with how often it did."""
+    if edge.t_ns == 0:  # nothing reported yet: being in order is no event
+        edge.reported = edge.seen = usual
     if now != edge.seen:
         edge.seen = now
         edge.changes += 1
     if edge.changes == 0 or (edge.t_ns > 0 and t_ns - edge.t_ns < BUS_HOLD_NS):
         edge.t_ns = edge.t_ns if edge.t_ns > 0 else 1
         return
-    say(core, EVENT_BUS, -1, edge.seen, edge.told, number, edge.changes, t_ns, cycle)
-    edge.told = edge.seen
+    event_emit(core, EVENT_BUS, -1, edge.seen, edge.reported, number, edge.changes, t_ns, cycle)
+    edge.reported = edge.seen
     edge.changes = 0
     edge.t_ns = t_ns
 
@@ -280,21 +280,21 @@ cdef void raise_control_events(core_t* core, uint64_t t_ns, uint64_t cycle) noex
     cdef int32_t preference = <int32_t>core.decision.preference
     cdef int source
     if preference != core.edges.preference and t_ns - core.edges.preference_t_ns >= REASON_HOLD_NS:
-        say(core, EVENT_SOURCE, -1, preference, core.edges.preference, core.decision.request_total_w, 0.0, t_ns, cycle)
+        event_emit(core, EVENT_SOURCE, -1, preference, core.edges.preference, core.decision.request_total_w, 0.0, t_ns, cycle)
         core.edges.preference = preference
         core.edges.preference_t_ns = t_ns
     for source in range(PLAN_SOURCES):
         if core.plan_number[source] != core.edges.plan[source]:
-            say(core, EVENT_PLAN, source, <int32_t>(core.plan_number[source] & 0x7FFFFFFF),
-                <int32_t>(core.edges.plan[source] & 0x7FFFFFFF),
-                core.orders.plan_w if core.orders.flags & ORDER_PLAN else 0.0, core.decision.grid_limit_w, t_ns, cycle)
+            event_emit(core, EVENT_PLAN, source, <int32_t>(core.plan_number[source] & 0x7FFFFFFF),
+                       <int32_t>(core.edges.plan[source] & 0x7FFFFFFF),
+                       core.orders.plan_w if core.orders.flags & ORDER_PLAN else 0.0, core.decision.grid_limit_w, t_ns, cycle)
             core.edges.plan[source] = core.plan_number[source]
     if core.decision.hunting != core.edges.hunting:
-        say(core, EVENT_HUNTING, -1, <int32_t>core.decision.hunting, <int32_t>core.edges.hunting,
-            core.control.hunting.swing_w, core.control.hunting.period_s, t_ns, cycle)
+        event_emit(core, EVENT_HUNTING, -1, <int32_t>core.decision.hunting, <int32_t>core.edges.hunting,
+                   core.control.hunting.swing_w, core.control.hunting.period_s, t_ns, cycle)
         core.edges.hunting = core.decision.hunting
     if core.estimate.billing_ended != core.edges.billing_ended:
-        say(core, EVENT_BILLING, -1, 1, 0, core.image[SITE_DEMAND_PEAK_W].value, 0.0, t_ns, cycle)
+        event_emit(core, EVENT_BILLING, -1, 1, 0, core.image[SITE_DEMAND_PEAK_W].value, 0.0, t_ns, cycle)
         core.edges.billing_ended = core.estimate.billing_ended
 
 
@@ -305,7 +305,7 @@ cdef extern from *:
     int lowest_bit(uint64_t word) noexcept nogil
 
 
-cdef uint64_t least_proof(const core_t* core) noexcept nogil:
+cdef uint64_t proof_min(const core_t* core) noexcept nogil:
     """Proof of life of the whole site: the unit that is furthest behind counts."""
     cdef uint64_t least = core.verdicts[0].proof
     cdef uint32_t unit

@@ -8,17 +8,17 @@ of what came from outside. So that a replay gives the same bytes, each of these 
 | time, dt, number of the cycle | head of its record |
 | program_t | in the file, once |
 | can[]: frames, with their times | ITEM_FRAME, as decoded; ITEM_BUS_LOST when a bus goes |
-| can[].stats: state, failed and unconfirmed sends | ITEM_CAN, by way of outside |
+| can[].stats: state, failed and unconfirmed sends | ITEM_CAN, by way of external |
 | mail[].done: answers of devices | ITEM_DONE |
 | mail[].stats.written_seq: setpoints that devices took | ITEM_WRITTEN, by way of commands |
-| mail[].stats: line lost; slaves alive, silent, strangers | ITEM_PORT, ITEM_SLAVE, by way of outside |
+| mail[].stats: line lost; slaves alive, silent, strangers | ITEM_PORT, ITEM_SLAVE, by way of external |
 | shared.mailbox, shared.plan | ITEM_ORDER, ITEM_PLAN, whole, in the cycle that took them |
 | shared.utc_offset_ns, stop | ITEM_UTC, ITEM_STOP |
 | shared.loop.escalation, missed | ITEM_ESCALATION |
 | image, can_ids, commands, inputs, diagnoses, estimate | state |
 | plant, mailbox, edge_done, orders, plan, planned, params, control, decision | state |
 | gates, verdicts, cabinets | state |
-| outside, edges, watch, second, snapshot_due, mode | state |
+| external, edges, enforcement, second, snapshot_due, mode | state |
 
 Not in it, because no cycle decides by it: transmit grids and queues of CAN buses (what their frames say is in the
 verdicts), command slots (commands has their words), rings and latches in shared_t, timed, t_phase_ns, good_cycles.
@@ -30,7 +30,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from tidegate.ext.control.corridor cimport estimate_state_t
+from tidegate.ext.estimate.estimate cimport estimate_state_t
 from tidegate.ext.cycle.core cimport *
 from tidegate.ext.abi.image cimport SITE_POINTS, UNIT_POINTS
 from tidegate.ext.bus.port cimport done_t
@@ -50,10 +50,10 @@ MIB_MIN, MIB_MAX = 2, 1024
 
 
 cdef inline void _span(const core_t* core, span_t* spans, int* n, const char* name, const void* first,
-                       const void* behind) noexcept nogil:
+                       const void* end) noexcept nogil:
     spans[n[0]].name = name
     spans[n[0]].first = <uint32_t>(<const uint8_t*>first - <const uint8_t*>core)
-    spans[n[0]].size = <uint32_t>(<const uint8_t*>behind - <const uint8_t*>first)
+    spans[n[0]].size = <uint32_t>(<const uint8_t*>end - <const uint8_t*>first)
     n[0] += 1
 
 
@@ -75,21 +75,21 @@ cdef int state_spans(const core_t* core, span_t* spans) noexcept nogil:
     _span(core, spans, &n, "gates", core.gates, &core.gates[units])
     _span(core, spans, &n, "verdicts", core.verdicts, &core.verdicts[units])
     _span(core, spans, &n, "cabinets", core.cabinets, &core.cabinets[units])
-    # And from the outside as it was last seen to the mode: edges, watch, the next second and snapshot.
-    _span(core, spans, &n, "outside to mode", &core.outside, &core.mode + 1)
+    # And from the outside as it was last seen to the mode: edges, enforcement, the next second and snapshot.
+    _span(core, spans, &n, "external to mode", &core.external, &core.mode + 1)
     return n
 
 
 cdef void decided(const core_t* core, uint64_t* events, uint32_t* parts) noexcept nogil:
     cdef mix_t mix[PART_COUNT]
     cdef int part
-    cdef uint64_t behind = core.shared.event_head
+    cdef uint64_t end = core.shared.event_head
     memset(mix, 0, sizeof(mix))
     mix_points(&mix[PART_POINTS], core.image, SITE_POINTS + core.program.n_units * UNIT_POINTS)
     mix_bytes(&mix[PART_VERDICTS], core.verdicts, core.program.n_units * sizeof(core.verdicts[0]))
     mix_bytes(&mix[PART_COMMANDS], core.commands, core.program.n_commands * sizeof(command_memory_t))
-    mix_events(&mix[PART_EVENTS], core.shared, events[0], behind)
-    events[0] = behind
+    mix_events(&mix[PART_EVENTS], core.shared, events[0], end)
+    events[0] = end
     for part in range(PART_COUNT):
         parts[part] = mix_end(&mix[part])
 

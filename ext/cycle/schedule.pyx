@@ -15,7 +15,7 @@ from tidegate.ext.abi.shared cimport *
 cdef uint64_t NEVER_NS = 0xFFFFFFFFFFFFFFFF
 
 
-cdef void take_plan(core_t* core, uint64_t t_ns) noexcept nogil:
+cdef void update_plan(core_t* core, uint64_t t_ns) noexcept nogil:
     # The usual case costs two loads: nothing new, and no border reached.
     if core.shared.plan.seq != core.plan.seq and plan_get(&core.shared.plan, &core.plan):
         recorder_plan(core.recorder, &core.plan)
@@ -25,10 +25,10 @@ cdef void take_plan(core_t* core, uint64_t t_ns) noexcept nogil:
         core.estimate.billing_paid_w = core.plan.paid_w if isfinite(core.plan.paid_w) else 0.0
     core.shared.plan_applied_seq = core.plan.seq
     if t_ns >= core.plan_due_ns:
-        choose(core, t_ns)
+        choose_rows(core, t_ns)
 
 
-cdef void choose(core_t* core, uint64_t t_ns) noexcept nogil:
+cdef void choose_rows(core_t* core, uint64_t t_ns) noexcept nogil:
     """Of each source the span in force that began last; and when the next border comes."""
     cdef const plan_row_t* row
     cdef const plan_row_t* found[PLAN_SOURCES]
@@ -56,10 +56,10 @@ cdef void choose(core_t* core, uint64_t t_ns) noexcept nogil:
         core.plan_number[source] = 0
         if found[source] != NULL:
             core.plan_number[source] = found[source].number
-            take_row(found[source], &core.planned)
+            merge_row(found[source], &core.planned)
 
 
-cdef void take_row(const plan_row_t* row, orders_t* planned) noexcept nogil:
+cdef void merge_row(const plan_row_t* row, orders_t* planned) noexcept nogil:
     if isfinite(row.setpoint_w):
         planned.flags = (planned.flags & ~<uint32_t>ORDER_FORCED) | ORDER_PLAN
         if row.flags & PLAN_FORCED:

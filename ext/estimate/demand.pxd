@@ -1,7 +1,8 @@
 # ext/estimate/demand.pxd: contents page of demand.pyx.
 from libc.stdint cimport uint32_t, uint64_t
 
-from tidegate.ext.control.corridor cimport SUBWINDOWS_MAX, control_params_t, estimate_state_t, plant_t
+from tidegate.ext.abi.settings cimport control_params_t
+from tidegate.ext.estimate.estimate cimport SUBWINDOWS_MAX, estimate_state_t, plant_t
 from tidegate.ext.abi.image cimport point_t
 from tidegate.ext.abi.program cimport program_t
 
@@ -15,11 +16,11 @@ cdef inline uint64_t demand_sub_ns(const control_params_t* params) noexcept nogi
 
 
 # Adds the import between two grid readings to the sub-windows of the UTC clock that it falls into.
-cdef void demand_meet(const control_params_t* params, estimate_state_t* state, double from_w, double to_w,
-                      uint64_t from_ns, uint64_t to_ns) noexcept nogil
+cdef void demand_advance(const control_params_t* params, estimate_state_t* state, double from_w, double to_w,
+                         uint64_t from_ns, uint64_t to_ns) noexcept nogil
 
 # Closes the sub-windows up to `number`; a window that was measured nearly whole counts for the billing period.
-cdef void demand_turn(const control_params_t* params, estimate_state_t* state, uint64_t number) noexcept nogil
+cdef void demand_roll(const control_params_t* params, estimate_state_t* state, uint64_t number) noexcept nogil
 
 # What the windows that are still open have used, for the policy.
 cdef void demand_view(const control_params_t* params, estimate_state_t* state, plant_t* plant,

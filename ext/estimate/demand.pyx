@@ -4,7 +4,8 @@ from libc.math cimport fabs, fmax, fmin
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from tidegate.ext.control.corridor cimport *
+from tidegate.ext.abi.settings cimport *
+from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.estimate.integral cimport integral_add
 from tidegate.ext.abi.program cimport program_t
@@ -18,8 +19,8 @@ cdef extern from *:
     const double REGISTER_WH, REGISTER_SHARE
 
 
-cdef void demand_meet(const control_params_t* params, estimate_state_t* state, double from_w, double to_w,
-                      uint64_t from_ns, uint64_t to_ns) noexcept nogil:
+cdef void demand_advance(const control_params_t* params, estimate_state_t* state, double from_w, double to_w,
+                         uint64_t from_ns, uint64_t to_ns) noexcept nogil:
     """Add the import between two grid readings to the sub-windows of the UTC clock that it falls into."""
     cdef uint64_t sub_ns = demand_sub_ns(params)
     cdef uint64_t start = <uint64_t>(<int64_t>from_ns + state.utc_offset_ns)
@@ -29,7 +30,7 @@ cdef void demand_meet(const control_params_t* params, estimate_state_t* state, d
     cdef uint32_t at, rounds = 0
     while start < end and rounds < SUBWINDOWS_MAX:
         rounds += 1
-        demand_turn(params, state, start // sub_ns)
+        demand_roll(params, state, start // sub_ns)
         at = state.demand_window % SUBWINDOWS_MAX
         border = min((start // sub_ns + 1) * sub_ns, end)
         border_w = to_w if border == end else to_w - (to_w - from_w) * (<double>(end - border) / span)
@@ -48,7 +49,7 @@ cdef inline uint32_t demand_subs(const control_params_t* params) noexcept nogil:
     return min(max(subs, <uint32_t>1), <uint32_t>SUBWINDOWS_MAX)
 
 
-cdef void demand_turn(const control_params_t* params, estimate_state_t* state, uint64_t number) noexcept nogil:
+cdef void demand_roll(const control_params_t* params, estimate_state_t* state, uint64_t number) noexcept nogil:
     """Close the sub-windows up to `number`; a window that was measured nearly whole counts for the billing period."""
     cdef uint32_t subs = demand_subs(params), i, at
     cdef double ws, s, length_s = <double>demand_sub_ns(params) * 1e-9 * subs
@@ -79,7 +80,7 @@ cdef void demand_view(const control_params_t* params, estimate_state_t* state, p
     cdef uint64_t sub_ns = demand_sub_ns(params), utc_ns = <uint64_t>(<int64_t>t_ns + state.utc_offset_ns)
     cdef uint32_t subs = demand_subs(params), i, at, later
     cdef double sub_s = <double>sub_ns * 1e-9, now_s, ws = 0.0, unknown_s = 0.0
-    demand_turn(params, state, utc_ns // sub_ns)
+    demand_roll(params, state, utc_ns // sub_ns)
     if state.billing_end_t_ns and t_ns >= state.billing_end_t_ns and state.billing_ended != state.billing_number:
         state.billing_ended = state.billing_number  # a window that ends with the period was still counted above
         state.demand_peak_w = 0.0

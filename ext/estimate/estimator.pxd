@@ -1,10 +1,10 @@
 # ext/estimate/estimator.pxd: from readings of different ages to one picture of the plant.
 from libc.stdint cimport uint32_t, uint64_t
 
-from tidegate.ext.control.corridor cimport estimate_state_t, plant_t
+from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
 from tidegate.ext.abi.image cimport POINTS_MAX, UNITS_MAX, point_t
 from tidegate.ext.abi.program cimport program_t
-from tidegate.ext.safety.gate cimport gate_input_t, gate_verdict_t
+from tidegate.ext.safety.safety cimport gate_input_t, gate_verdict_t
 
 
 # Ages every point of the device maps: good or held readings older than their row allows become stale.

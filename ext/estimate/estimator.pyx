@@ -11,11 +11,12 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
-from tidegate.ext.control.corridor cimport *
-from tidegate.ext.estimate.demand cimport demand_meet, demand_sub_ns, demand_turn, demand_view, learn_register
-from tidegate.ext.safety.gate cimport LIMIT_TRIPPED, gate_limits_t, REACTION_DERATE, REACTION_RAMP_ZERO, gate_envelope
+from tidegate.ext.abi.settings cimport *
+from tidegate.ext.estimate.estimate cimport *
+from tidegate.ext.estimate.demand cimport demand_advance, demand_sub_ns, demand_roll, demand_view, learn_register
+from tidegate.ext.safety.safety cimport LIMIT_TRIPPED, gate_limits_t, REACTION_DERATE, REACTION_RAMP_ZERO, gate_envelope
 from tidegate.ext.abi.image cimport *
-from tidegate.ext.estimate.integral cimport meet, turn_second
+from tidegate.ext.estimate.integral cimport integral_advance, integral_roll_second
 from tidegate.ext.estimate.pairing cimport *
 from tidegate.ext.abi.program cimport unit_row_t
 
@@ -55,41 +56,41 @@ cdef void image_age(const program_t* program, point_t* image, estimate_state_t* 
 # ---------------------------------------------------------------- one cycle
 
 
-cdef inline void put(point_t* image, int point, double value, uint64_t t_ns) noexcept nogil:
+cdef inline void point_set(point_t* image, int point, double value, uint64_t t_ns) noexcept nogil:
     image[point].value = value
     image[point].t_ns = t_ns
     image[point].quality = QUALITY_GOOD
     image[point].changes += 1
 
 
-cdef inline void doubt(point_t* image, int point) noexcept nogil:
+cdef inline void point_set_stale(point_t* image, int point) noexcept nogil:
     if image[point].quality == QUALITY_GOOD:
         image[point].quality = QUALITY_STALE
 
 
-cdef void put_integral(point_t* image, int first, const integral_t* integral, uint64_t t_ns) noexcept nogil:
-    put(image, first, integral.in_ws, t_ns)
-    put(image, first + 1, integral.out_ws, t_ns)
-    put(image, first + 2, integral.covered_s, t_ns)
+cdef void points_set_integral(point_t* image, int first, const integral_t* integral, uint64_t t_ns) noexcept nogil:
+    point_set(image, first, integral.in_ws, t_ns)
+    point_set(image, first + 1, integral.out_ws, t_ns)
+    point_set(image, first + 2, integral.covered_s, t_ns)
 
 
-cdef void put_extremes(point_t* image, int first, const integral_t* integral, uint64_t t_ns) noexcept nogil:
+cdef void points_set_extremes(point_t* image, int first, const integral_t* integral, uint64_t t_ns) noexcept nogil:
     if integral.last_min_w <= integral.last_max_w:
-        put(image, first, integral.last_min_w, t_ns)
-        put(image, first + 1, integral.last_max_w, t_ns)
+        point_set(image, first, integral.last_min_w, t_ns)
+        point_set(image, first + 1, integral.last_max_w, t_ns)
     else:
-        doubt(image, first)
-        doubt(image, first + 1)
+        point_set_stale(image, first)
+        point_set_stale(image, first + 1)
 
 
 cdef void start(const control_params_t* params, estimate_state_t* state, uint64_t t_ns) noexcept nogil:
     state.second = t_ns // 1000000000u + 1
     state.register_gain = 1.0
     state.lag_hi = lags_of(params, state) - 1
-    turn_second(&state.grid, 0, 0.0)
-    turn_second(&state.load, 0, 0.0)
-    turn_second(&state.ess, 0, 0.0)
-    turn_second(&state.pv, 0, 0.0)
+    integral_roll_second(&state.grid, 0, 0.0)
+    integral_roll_second(&state.load, 0, 0.0)
+    integral_roll_second(&state.ess, 0, 0.0)
+    integral_roll_second(&state.pv, 0, 0.0)
 
 
 cdef void estimate_step(const program_t* program, point_t* image, const gate_input_t* inputs,
@@ -99,24 +100,24 @@ cdef void estimate_step(const program_t* program, point_t* image, const gate_inp
     if state.second == 0:
         start(&program.control, state, t_ns)
     plant.n_units = program.n_units
-    ess_new = take_units(program, image, inputs, last, state, plant, t_ns, &all_known)
+    ess_new = update_units(program, image, inputs, last, state, plant, t_ns, &all_known)
     if ess_new:
-        take_ess(program, image, state, plant, all_known)
+        update_ess(program, image, state, plant, all_known)
     elif not all_known:
-        doubt(image, SITE_ESS_W)
+        point_set_stale(image, SITE_ESS_W)
         state.ess_t_ns = 0
-    take_pv(program, image, state, plant)
-    take_grid(program, image, state, plant, all_known, t_ns)
+    update_pv(program, image, state, plant)
+    update_grid(program, image, state, plant, all_known, t_ns)
     if program.control.demand_w_max > 0.0 or plant.demand_windows == 0 or plant.grid_new:
         if state.demand_started:
             demand_view(&program.control, state, plant, t_ns)
     if t_ns >= state.second * 1000000000u:
-        whole_second(program, image, state, plant, t_ns)
+        close_second(program, image, state, plant, t_ns)
 
 
-cdef int take_units(const program_t* program, const point_t* image, const gate_input_t* inputs,
-                    const gate_verdict_t* last, estimate_state_t* state, plant_t* plant, uint64_t t_ns,
-                    int* all_known) noexcept nogil:
+cdef int update_units(const program_t* program, const point_t* image, const gate_input_t* inputs,
+                      const gate_verdict_t* last, estimate_state_t* state, plant_t* plant, uint64_t t_ns,
+                      int* all_known) noexcept nogil:
     """Newest readings and envelopes of the units; 1 if any power is new."""
     cdef uint32_t unit
     cdef int new = 0, point
@@ -154,15 +155,15 @@ cdef int take_units(const program_t* program, const point_t* image, const gate_i
             state.setpoint_t_ns = t_ns
         # A unit that the gate holds at nothing takes no part: the others take over in this cycle.
         view.available = m.known and last[unit].reaction < REACTION_RAMP_ZERO and not last[unit].limit_bits & LIMIT_TRIPPED
-        take_envelope(row, &inputs[unit], &last[unit], m, view)
+        update_envelope(row, &inputs[unit], &last[unit], m, view)
         view.soc = image[row.soc].value if believable(image, row.soc) else NAN
         view.energy_wh = row.energy_wh
     plant.ess_w = ess_w
     return new
 
 
-cdef void take_envelope(const unit_row_t* row, const gate_input_t* input, const gate_verdict_t* last,
-                        unit_memory_t* m, unit_view_t* view) noexcept nogil:
+cdef void update_envelope(const unit_row_t* row, const gate_input_t* input, const gate_verdict_t* last,
+                          unit_memory_t* m, unit_view_t* view) noexcept nogil:
     """The gate's envelope, computed again only when one of its inputs changed."""
     cdef gate_input_t key
     cdef uint32_t bits
@@ -184,8 +185,8 @@ cdef void take_envelope(const unit_row_t* row, const gate_input_t* input, const 
         view.envelope_hi_w = fmin(view.envelope_hi_w, last.envelope_hi_w)
 
 
-cdef void take_ess(const program_t* program, point_t* image, estimate_state_t* state, plant_t* plant,
-                   int all_known) noexcept nogil:
+cdef void update_ess(const program_t* program, point_t* image, estimate_state_t* state, plant_t* plant,
+                     int all_known) noexcept nogil:
     """Total battery power: history for the latency, integral and point."""
     cdef uint64_t newest_ns = 0
     cdef uint32_t unit
@@ -197,41 +198,41 @@ cdef void take_ess(const program_t* program, point_t* image, estimate_state_t* s
         state.moved_t_ns = newest_ns
     history_add(h, newest_ns, plant.ess_w, <uint64_t>LAG_NS_MAX // HISTORY_MAX)
     if not all_known:
-        doubt(image, SITE_ESS_W)
+        point_set_stale(image, SITE_ESS_W)
         state.ess_t_ns = 0
         return
     if newest_ns > state.ess_t_ns:
-        meet(&state.ess, &state.ess_t_ns, &state.ess_w, plant.ess_w, newest_ns)
-        put(image, SITE_ESS_W, plant.ess_w, newest_ns)
-        put_integral(image, SITE_ESS_IN_WS, &state.ess, newest_ns)
+        integral_advance(&state.ess, &state.ess_t_ns, &state.ess_w, plant.ess_w, newest_ns)
+        point_set(image, SITE_ESS_W, plant.ess_w, newest_ns)
+        points_set_integral(image, SITE_ESS_IN_WS, &state.ess, newest_ns)
 
 
-cdef void take_pv(const program_t* program, point_t* image, estimate_state_t* state, plant_t* plant) noexcept nogil:
+cdef void update_pv(const program_t* program, point_t* image, estimate_state_t* state, plant_t* plant) noexcept nogil:
     cdef int point = program.site.pv_w
     if point < 0:
         plant.pv_w = 0.0
         return
     if not believable(image, point):
-        doubt(image, SITE_PV_W)
+        point_set_stale(image, SITE_PV_W)
         state.pv_t_ns = 0
         return
     if image[point].t_ns != state.pv_t_ns:
         plant.pv_w = image[point].value
-        meet(&state.pv, &state.pv_t_ns, &state.pv_w, plant.pv_w, image[point].t_ns)
-        put(image, SITE_PV_W, plant.pv_w, image[point].t_ns)
-        put_integral(image, SITE_PV_IN_WS, &state.pv, image[point].t_ns)
+        integral_advance(&state.pv, &state.pv_t_ns, &state.pv_w, plant.pv_w, image[point].t_ns)
+        point_set(image, SITE_PV_W, plant.pv_w, image[point].t_ns)
+        points_set_integral(image, SITE_PV_IN_WS, &state.pv, image[point].t_ns)
 
 
-cdef void take_grid(const program_t* program, point_t* image, estimate_state_t* state, plant_t* plant, int all_known,
-                    uint64_t t_ns) noexcept nogil:
+cdef void update_grid(const program_t* program, point_t* image, estimate_state_t* state, plant_t* plant, int all_known,
+                      uint64_t t_ns) noexcept nogil:
     cdef int point = program.site.grid_w
     cdef double grid_w
     cdef uint64_t sample_ns
     plant.grid_new = 0
     if not believable(image, point):
         if plant.grid_ok:
-            doubt(image, SITE_GRID_W)
-            doubt(image, SITE_LOAD_W)
+            point_set_stale(image, SITE_GRID_W)
+            point_set_stale(image, SITE_LOAD_W)
         plant.grid_ok = 0
         plant.load_ok = 0
         plant.phases_ok = 0
@@ -245,11 +246,11 @@ cdef void take_grid(const program_t* program, point_t* image, estimate_state_t* 
         return
     plant.grid_ok = 1
     sample_ns = image[point].t_ns
-    take_phases(program, image, state, plant, t_ns)
-    take_circuits(program, image, state, plant, t_ns)
+    update_phases(program, image, state, plant, t_ns)
+    update_circuits(program, image, state, plant, t_ns)
     if sample_ns == state.grid_seen_t_ns and state.net_known:
         if not all_known:
-            doubt(image, SITE_LOAD_W)
+            point_set_stale(image, SITE_LOAD_W)
             state.load_t_ns = 0
         return
 
@@ -278,28 +279,28 @@ cdef void take_grid(const program_t* program, point_t* image, estimate_state_t* 
     plant.load_w = plant.net_w + plant.pv_w
 
     if state.grid_t_ns and sample_ns > state.grid_t_ns:
-        demand_meet(&program.control, state, state.grid_w, grid_w, state.grid_t_ns, sample_ns)
+        demand_advance(&program.control, state, state.grid_w, grid_w, state.grid_t_ns, sample_ns)
     state.demand_t_ns = sample_ns
     if not state.demand_started:
-        demand_turn(&program.control, state,
+        demand_roll(&program.control, state,
                     <uint64_t>(<int64_t>sample_ns + state.utc_offset_ns) // demand_sub_ns(&program.control))
-    meet(&state.grid, &state.grid_t_ns, &state.grid_w, grid_w, sample_ns)
-    put(image, SITE_GRID_W, grid_w, sample_ns)
-    put_integral(image, SITE_GRID_IN_WS, &state.grid, sample_ns)
+    integral_advance(&state.grid, &state.grid_t_ns, &state.grid_w, grid_w, sample_ns)
+    point_set(image, SITE_GRID_W, grid_w, sample_ns)
+    points_set_integral(image, SITE_GRID_IN_WS, &state.grid, sample_ns)
     if program.site.pv_w < 0:  # no PV is known to give nothing
-        meet(&state.pv, &state.pv_t_ns, &state.pv_w, 0.0, sample_ns)
-        put(image, SITE_PV_W, 0.0, sample_ns)
-        put_integral(image, SITE_PV_IN_WS, &state.pv, sample_ns)
+        integral_advance(&state.pv, &state.pv_t_ns, &state.pv_w, 0.0, sample_ns)
+        point_set(image, SITE_PV_W, 0.0, sample_ns)
+        points_set_integral(image, SITE_PV_IN_WS, &state.pv, sample_ns)
     if all_known and (program.site.pv_w < 0 or believable(image, program.site.pv_w)):
-        meet(&state.load, &state.load_t_ns, &state.load_w, plant.load_w, sample_ns)
-        put(image, SITE_LOAD_W, plant.load_w, sample_ns)
-        put_integral(image, SITE_LOAD_IN_WS, &state.load, sample_ns)
+        integral_advance(&state.load, &state.load_t_ns, &state.load_w, plant.load_w, sample_ns)
+        point_set(image, SITE_LOAD_W, plant.load_w, sample_ns)
+        points_set_integral(image, SITE_LOAD_IN_WS, &state.load, sample_ns)
     else:
-        doubt(image, SITE_LOAD_W)
+        point_set_stale(image, SITE_LOAD_W)
         state.load_t_ns = 0
 
 
-cdef inline bint news(const point_t* reading, double* seen_w, uint64_t* used_t_ns, bint known) noexcept nogil:
+cdef inline bint is_new_sample(const point_t* reading, double* seen_w, uint64_t* used_t_ns, bint known) noexcept nogil:
     """1 and noted, unless this is the same sample read twice: equal values within REREAD_NS are."""
     if known and reading.value == seen_w[0] and reading.t_ns - used_t_ns[0] <= REREAD_NS:
         return 0
@@ -308,8 +309,8 @@ cdef inline bint news(const point_t* reading, double* seen_w, uint64_t* used_t_n
     return 1
 
 
-cdef void take_phases(const program_t* program, const point_t* image, estimate_state_t* state, plant_t* plant,
-                      uint64_t t_ns) noexcept nogil:
+cdef void update_phases(const program_t* program, const point_t* image, estimate_state_t* state, plant_t* plant,
+                        uint64_t t_ns) noexcept nogil:
     """Net power of each phase: its reading, and the battery's power of the same age by its share of this phase.
 
     By the phase's own stamp: a meter's phases are often polled apart from its sum.
@@ -327,7 +328,7 @@ cdef void take_phases(const program_t* program, const point_t* image, estimate_s
             state.phases_known &= ~bit
             continue
         plant.phases_ok |= bit
-        if not news(&image[point], &state.phase_seen_w[phase], &state.phase_t_ns[phase], state.phases_known & bit):
+        if not is_new_sample(&image[point], &state.phase_seen_w[phase], &state.phase_t_ns[phase], state.phases_known & bit):
             continue
         share = 1.0 / 3.0 if thirds else params.phase_share[phase]
         if share > 0.0:
@@ -340,8 +341,8 @@ cdef void take_phases(const program_t* program, const point_t* image, estimate_s
         state.phases_known |= bit
 
 
-cdef void take_circuits(const program_t* program, const point_t* image, estimate_state_t* state, plant_t* plant,
-                        uint64_t t_ns) noexcept nogil:
+cdef void update_circuits(const program_t* program, const point_t* image, estimate_state_t* state, plant_t* plant,
+                          uint64_t t_ns) noexcept nogil:
     """Net power of each sub-meter: its reading and the batteries behind it, of the same age."""
     cdef int circuit, point
     cdef uint32_t bit
@@ -353,8 +354,8 @@ cdef void take_circuits(const program_t* program, const point_t* image, estimate
             state.circuits_known &= ~bit
             continue
         plant.circuits_ok |= bit
-        if not news(&image[point], &state.circuit_seen_w[circuit], &state.circuit_t_ns[circuit],
-                    state.circuits_known & bit):
+        if not is_new_sample(&image[point], &state.circuit_seen_w[circuit], &state.circuit_t_ns[circuit],
+                             state.circuits_known & bit):
             continue
         plant.circuit_net_w[circuit] = pair(
             program, state, <uint32_t>program.control.circuit_units[circuit], image[point].value,
@@ -363,27 +364,27 @@ cdef void take_circuits(const program_t* program, const point_t* image, estimate
         state.circuits_known |= bit
 
 
-cdef void whole_second(const program_t* program, point_t* image, estimate_state_t* state, plant_t* plant,
+cdef void close_second(const program_t* program, point_t* image, estimate_state_t* state, plant_t* plant,
                        uint64_t t_ns) noexcept nogil:
     """Once a second: extremes of the last one, demand, the utility's register."""
     cdef double mean_w
     state.second = t_ns // 1000000000u + 1
-    turn_second(&state.grid, state.grid_t_ns, state.grid_w)
-    turn_second(&state.load, state.load_t_ns, state.load_w)
-    turn_second(&state.ess, state.ess_t_ns, state.ess_w)
-    turn_second(&state.pv, state.pv_t_ns, state.pv_w)
-    put_extremes(image, SITE_GRID_MIN_W, &state.grid, t_ns)
-    put_extremes(image, SITE_LOAD_MIN_W, &state.load, t_ns)
-    put_extremes(image, SITE_ESS_MIN_W, &state.ess, t_ns)
-    put_extremes(image, SITE_PV_MIN_W, &state.pv, t_ns)
+    integral_roll_second(&state.grid, state.grid_t_ns, state.grid_w)
+    integral_roll_second(&state.load, state.load_t_ns, state.load_w)
+    integral_roll_second(&state.ess, state.ess_t_ns, state.ess_w)
+    integral_roll_second(&state.pv, state.pv_t_ns, state.pv_w)
+    points_set_extremes(image, SITE_GRID_MIN_W, &state.grid, t_ns)
+    points_set_extremes(image, SITE_LOAD_MIN_W, &state.load, t_ns)
+    points_set_extremes(image, SITE_ESS_MIN_W, &state.ess, t_ns)
+    points_set_extremes(image, SITE_PV_MIN_W, &state.pv, t_ns)
     learn_register(program, image, state)
     if state.demand_started:
         demand_view(&program.control, state, plant, t_ns)
         mean_w = plant.demand_elapsed_s - plant.demand_unknown_s[0]
         mean_w = plant.demand_used_ws[0] / mean_w if mean_w > 0.0 else 0.0
-        put(image, SITE_DEMAND_W, mean_w * plant.demand_gain, t_ns)
-        put(image, SITE_DEMAND_LEFT_S, plant.demand_left_s, t_ns)
-        put(image, SITE_DEMAND_PEAK_W, plant.demand_paid_w, t_ns)
+        point_set(image, SITE_DEMAND_W, mean_w * plant.demand_gain, t_ns)
+        point_set(image, SITE_DEMAND_LEFT_S, plant.demand_left_s, t_ns)
+        point_set(image, SITE_DEMAND_PEAK_W, plant.demand_paid_w, t_ns)
 
 
 # ---------------------------------------------------------------- Python view
@@ -400,7 +401,7 @@ cdef class Estimate:
     units    : storage units, 1..16, each with readings `ess0_w`, `ess1_w` ... and `soc0`, `soc1` ...
     age_max_s: readings older than this are stale.
     pv       : the site has a PV meter (`pv_w`); phases: readings `grid_l0_w`..; circuits: number of sub-meters `circuit0_w`..
-    settings : any of `tidegate.ext.control.corridor.defaults()`.
+    settings : any of `tidegate.ext.abi.settings.defaults()`.
     Other readings: `grid_w`, `grid_import_wh`.
     """
 
@@ -422,11 +423,12 @@ cdef class Estimate:
 
     def __init__(self, int units=1, *, double age_max_s=1.0, bint pv=False, bint phases=False, int circuits=0,
                  **settings):
-        cdef Control settled = Control(units, **settings)
         cdef int i, at
+        if not 1 <= units <= UNITS_MAX:
+            raise ValueError(f"units={units}: a site has 1 to {UNITS_MAX} storage units")
         if not 0 <= circuits <= CIRCUITS_MAX:
             raise ValueError(f"circuits={circuits}: at most {CIRCUITS_MAX}")
-        self.program.control = settled.params
+        self.program.control = params_of(settings)
         self.program.n_units = <uint32_t>units
         at = SITE_POINTS + units * UNIT_POINTS
         names = ["grid_w", "grid_import_wh"] + ["pv_w"] * pv + [f"grid_l{i}_w" for i in range(PHASES_MAX * phases)]

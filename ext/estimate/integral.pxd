@@ -25,7 +25,7 @@ cdef inline void integral_add(integral_t* integral, double from_w, double to_w, 
     integral.covered_s += dt_s
 
 
-cdef inline void meet(integral_t* integral, uint64_t* at_ns, double* at_w, double w, uint64_t t_ns) noexcept nogil:
+cdef inline void integral_advance(integral_t* integral, uint64_t* at_ns, double* at_w, double w, uint64_t t_ns) noexcept nogil:
     """Take the integral to a new reading, or start again there after a gap."""
     if at_ns[0] and t_ns > at_ns[0]:
         integral_add(integral, at_w[0], w, <double>(t_ns - at_ns[0]) * 1e-9)
@@ -36,7 +36,7 @@ cdef inline void meet(integral_t* integral, uint64_t* at_ns, double* at_w, doubl
 
 
 # A new second begins: its extremes start afresh, those of the last one are kept.
-cdef inline void turn_second(integral_t* integral, uint64_t known_ns, double w) noexcept nogil:
+cdef inline void integral_roll_second(integral_t* integral, uint64_t known_ns, double w) noexcept nogil:
     integral.last_min_w = integral.min_w if isfinite(integral.min_w) else NAN
     integral.last_max_w = integral.max_w if isfinite(integral.max_w) else NAN
     integral.min_w = w if known_ns else INFINITY

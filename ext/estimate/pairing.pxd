@@ -1,7 +1,8 @@
 # ext/estimate/pairing.pxd: contents page of pairing.pyx.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from tidegate.ext.control.corridor cimport LAGS, control_params_t, estimate_state_t, history_t
+from tidegate.ext.abi.settings cimport control_params_t
+from tidegate.ext.estimate.estimate cimport LAGS, estimate_state_t, history_t
 from tidegate.ext.abi.program cimport program_t
 
 
@@ -22,7 +23,7 @@ cdef extern from *:
     const int64_t LAG_NS[LAGS]
 
 
-cdef inline uint64_t back(uint64_t t_ns, int64_t by_ns) noexcept nogil:
+cdef inline uint64_t time_before(uint64_t t_ns, int64_t by_ns) noexcept nogil:
     return <uint64_t>(<int64_t>t_ns - by_ns) if <int64_t>t_ns > by_ns else 0
 
 
@@ -30,7 +31,7 @@ cdef inline uint64_t back(uint64_t t_ns, int64_t by_ns) noexcept nogil:
 cdef inline uint32_t lags_of(const control_params_t* params, const estimate_state_t* state) noexcept nogil:
     cdef uint32_t lags = 6
     cdef double max_s = params.meter_latency_s_max
-    if state.look_far or not 0.0 < max_s < 4.3:
+    if state.lag_search_wide or not 0.0 < max_s < 4.3:
         return LAGS
     while lags < LAGS and <double>LAG_NS[lags - 1] < max_s * 1e9:
         lags += 1
@@ -38,15 +39,15 @@ cdef inline uint32_t lags_of(const control_params_t* params, const estimate_stat
 
 
 # Looks for all ages from now on; or, when none beyond the site's own was found, for the site's own again.
-cdef inline void look_far(const control_params_t* params, estimate_state_t* state, bint far) noexcept nogil:
+cdef inline void widen_lag_search(const control_params_t* params, estimate_state_t* state, bint wide) noexcept nogil:
     cdef uint32_t own
-    if far and not state.look_far:
-        state.look_far = 1
-    elif not far and state.look_far == 2:
-        state.look_far = 0
+    if wide and not state.lag_search_wide:
+        state.lag_search_wide = 1
+    elif not wide and state.lag_search_wide == 2:
+        state.lag_search_wide = 0
         own = lags_of(params, state)
         if state.lag_measured and state.lag_best >= own:
-            state.look_far = 2
+            state.lag_search_wide = 2
             return
         state.lag_lo = min(state.lag_lo, own - 1)
         state.lag_hi = min(state.lag_hi, own - 1)

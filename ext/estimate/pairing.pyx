@@ -10,7 +10,8 @@ more read from a meter than it said, and no filter slows a real step down.
 from libc.math cimport fabs, fmax, fmin, isfinite
 from libc.stdint cimport uint32_t, uint64_t
 
-from tidegate.ext.control.corridor cimport *
+from tidegate.ext.abi.settings cimport *
+from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.abi.program cimport program_t
 
 
@@ -80,8 +81,8 @@ cdef inline double lagged(double from_w, double to_w, double z) noexcept nogil:
     return to_w + (from_w - to_w) / (1.0 + z * (1.0 + z * (0.5 + z * (1.0 / 6.0))))
 
 
-cdef void reach(const unit_memory_t* m, uint64_t from_ns, uint64_t to_ns, uint64_t t_ns, double tau_s,
-                double* lo, double* hi) noexcept nogil:
+cdef void power_bounds(const unit_memory_t* m, uint64_t from_ns, uint64_t to_ns, uint64_t t_ns, double tau_s,
+                       double* lo, double* hi) noexcept nogil:
     """All that the unit's power may have been between two times; after its newest reading by its lag."""
     cdef const history_t* h = &m.history
     cdef double w = history_at(h, from_ns), z, settle_s = 6.0 * tau_s + 0.2
@@ -145,8 +146,8 @@ cdef void score(const control_params_t* params, estimate_state_t* state, double 
     cdef double dg = grid_w - state.lag_grid_w
     cdef int i, first, last, best = -1, lags = <int>lags_of(params, state)
     state.lag_grid_w = grid_w
-    if state.look_far == 1:  # has just begun: all ages are open again
-        state.look_far = 2
+    if state.lag_search_wide == 1:  # has just begun: all ages are open again
+        state.lag_search_wide = 2
         state.lag_measured = 0
         state.lag_lo = 0
         state.lag_hi = <uint32_t>lags - 1
@@ -154,7 +155,7 @@ cdef void score(const control_params_t* params, estimate_state_t* state, double 
         state.lag_stale = 1  # the battery has stood still for longer than any age
         return
     for i in range(lags):
-        w = history_at(&state.total, back(t_ns, LAG_NS[i]))
+        w = history_at(&state.total, time_before(t_ns, LAG_NS[i]))
         de[i] = w - state.lag_last_w[i]
         state.lag_last_w[i] = w
         most = fmax(most, fabs(de[i]))
@@ -165,7 +166,7 @@ cdef void score(const control_params_t* params, estimate_state_t* state, double 
         moved = fmin(fmax(fabs(dg), fabs(de[i])), most)
         # A battery that follows a smooth load keeps the grid still at any age: there only what the meter saw counts.
         # Under a setpoint that stands, a move that the meter did not see counts against its age as well.
-        if fabs(dg) <= smallest and (moved <= smallest or back(t_ns, LAG_NS[i]) < state.setpoint_t_ns + FOLLOW_NS):
+        if fabs(dg) <= smallest and (moved <= smallest or time_before(t_ns, LAG_NS[i]) < state.setpoint_t_ns + FOLLOW_NS):
             continue
         cost = fmin(fabs(dg + de[i]), 2.0 * most)
         state.lag_score[i] = state.lag_score[i] * LAG_KEEP + cost * cost
@@ -204,13 +205,13 @@ cdef double pair(const program_t* program, const estimate_state_t* state, uint32
     """Reading plus battery power of the same age: the value nearest to what was believed before."""
     cdef double lo_w = reading_w, hi_w = reading_w, lo, hi
     cdef double tau_s = program.control.pcs_tau_s
-    cdef uint64_t from_ns = back(sample_ns, LAG_NS[state.lag_hi]), to_ns = back(sample_ns, LAG_NS[state.lag_lo])
+    cdef uint64_t from_ns = time_before(sample_ns, LAG_NS[state.lag_hi]), to_ns = time_before(sample_ns, LAG_NS[state.lag_lo])
     cdef uint32_t unit
     if not tau_s > 0.0:
         tau_s = 0.05
     for unit in range(program.n_units):
         if members >> unit & 1 and state.units[unit].known:
-            reach(&state.units[unit], from_ns, to_ns, t_ns, tau_s, &lo, &hi)
+            power_bounds(&state.units[unit], from_ns, to_ns, t_ns, tau_s, &lo, &hi)
             lo_w += lo
             hi_w += hi
     if not known or not isfinite(before_w):

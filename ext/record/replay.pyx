@@ -70,15 +70,15 @@ cdef void give_all(core_t* at) noexcept nogil:
     for i in range(<uint32_t>ORDERS):
         at.shared.mailbox[i] = at.mailbox[i]
     memcpy(&at.shared.plan, &at.plan, sizeof(plan_t))
-    at.shared.loop.escalation = at.outside.escalation
-    at.shared.loop.missed = at.outside.missed
-    at.stop = at.outside.stop
+    at.shared.loop.escalation = at.external.escalation
+    at.shared.loop.missed = at.external.missed
+    at.stop = at.external.stop
     for i in range(at.program.n_can_buses):
-        give_can(at, i, &at.outside.can[i])
+        give_can(at, i, &at.external.can[i])
     for i in range(at.program.n_slaves):
-        give_slave(at, i, at.outside.slaves[i])
+        give_slave(at, i, at.external.slaves[i])
     for i in range(at.program.n_ports):
-        at.mail[i].stats.thread_lost = at.outside.ports_lost[i]
+        at.mail[i].stats.thread_lost = at.external.ports_lost[i]
         for slot in range(at.mail[i].command_count):
             row = at.mail[i].command_first + slot
             at.mail[i].stats.written_seq[slot] = at.commands[row].written_seq
@@ -389,10 +389,10 @@ cdef class Replay:
         other.shared.loop.missed = self.at.shared.loop.missed
         other.stop = self.at.stop
         for number in range(min(other.program.n_can_buses, self.at.program.n_can_buses)):
-            give_can(other, number, &self.at.outside.can[number])
+            give_can(other, number, &self.at.external.can[number])
         if self._follows:
             for number in range(other.program.n_slaves):
-                give_slave(other, number, self.at.outside.slaves[number])
+                give_slave(other, number, self.at.external.slaves[number])
         self._acknowledge()
         core_cycle(other, record.t_ns, record.dt_ns, record.cycle)
 

@@ -1,7 +1,7 @@
 # ext/safety/cabinet.pxd: the state of one cabinet (a storage unit), and what it may do in it.
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from tidegate.ext.safety.gate cimport gate_verdict_t
+from tidegate.ext.safety.safety cimport gate_verdict_t
 from tidegate.ext.abi.image cimport point_t
 
 cdef enum:

@@ -13,7 +13,7 @@ from libc.math cimport fabs, fmax, fmin, isfinite
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from tidegate.ext.safety.gate cimport REACTION_DERATE
+from tidegate.ext.safety.safety cimport REACTION_DERATE
 from tidegate.ext.abi.image cimport (
     MODE_ARMING, MODE_DERATED, MODE_MANUAL, MODE_OFF, MODE_READY, MODE_RUN, MODE_STOPPING, MODE_TRIPPED, MODES,
     QUALITY_GOOD, point_t,

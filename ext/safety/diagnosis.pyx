@@ -9,7 +9,8 @@ from libc.math cimport fabs, isfinite
 from libc.stdint cimport int16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from tidegate.ext.safety.gate cimport gate_input_from_image, gate_input_t
+from tidegate.ext.safety.gate cimport gate_input_from_image
+from tidegate.ext.safety.safety cimport gate_input_t
 from tidegate.ext.abi.image cimport (
     QUALITY_GOOD, QUALITY_HELD, QUALITY_INVALID, QUALITY_NEVER, QUALITY_STALE, SITE_CAN_STATE, SITE_CAN_UNSENT,
     SITE_LOOP_ESCALATION, SITE_POINTS, SITE_SHORTFALL_W, UNIT_ENVELOPE_HI_W, UNIT_ENVELOPE_LO_W, UNIT_POINTS,

@@ -9,6 +9,7 @@ from libc.string cimport memset
 
 from tidegate.ext.abi.image cimport QUALITY_GOOD, QUALITY_HELD, point_t
 from tidegate.ext.abi.program cimport program_t, unit_row_t
+from tidegate.ext.safety.safety cimport *
 
 
 cdef inline int32_t down(double x) noexcept nogil:

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from tidegate.ext.control.corridor import Control, defaults
+from tidegate.ext.abi.settings import defaults
+from tidegate.ext.control.corridor import Control
 
 BAD = [math.nan, math.inf, -math.inf]
 

@@ -1,0 +1,59 @@
+# ext/abi/settings.pxd: contents page of settings.h, which owns the structs, and of settings.pyx.
+cdef extern from "abi/settings.h" nogil:
+    enum:
+        SETTINGS_LAYOUT_VERSION
+        CIRCUITS_MAX
+        PHASES_MAX
+
+    enum:
+        POLICY_peak_w_max
+        POLICY_demand_w_max
+        POLICY_recharge_w_max
+        POLICY_ramp_up_w_per_s
+        POLICY_ramp_down_w_per_s
+        POLICY_range_w_max
+        POLICY_reserve_soc
+        POLICIES
+
+    const char *POLICY_NAMES[POLICIES]
+
+    ctypedef struct control_params_t:
+        double connection_import_w_max
+        double connection_export_w_max
+        double peak_w_max
+        double recharge_w_max
+        double ramp_up_w_per_s, ramp_down_w_per_s
+        double target_soc
+        double recharge_rate_w
+        double reserve_soc
+        double trim_per_s
+        double meter_latency_s
+        double deadband_w
+        double pcs_tau_s
+        double meter_latency_s_max
+        double demand_w_max
+        double demand_window_s
+        double demand_step_s
+        double demand_margin_w
+        double demand_ratchet
+        double demand_paid_w
+        double phase_import_w_max
+        double phase_share[PHASES_MAX]
+        double circuit_import_w_max[CIRCUITS_MAX]
+        double circuit_units[CIRCUITS_MAX]
+        double range_w_max
+        double range_window_s
+        double damp_share
+        double damp_lo_hz, damp_hi_hz
+        double follow_grid
+        double target_grid_w
+        double follow_soc_min
+        double recentre
+        double blind_discharge_w_max
+        double soc_min, soc_max
+
+    double *policy_setting(control_params_t *params, int policy) noexcept
+
+
+# The settings of a control, by name; what is left out has its default. Raises ValueError for an unknown one.
+cdef control_params_t params_of(dict settings) except *

@@ -1,0 +1,107 @@
+# ext/estimate/estimate.pxd: contents page of estimate.h, which owns the structs.
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+from tidegate.ext.abi.image cimport UNITS_MAX, integral_t
+from tidegate.ext.abi.settings cimport CIRCUITS_MAX, PHASES_MAX
+
+
+cdef extern from "estimate/estimate.h" nogil:
+    enum:
+        HISTORY_MAX
+        LAGS
+        PENDING_MAX
+        SUBWINDOWS_MAX
+
+    ctypedef struct unit_view_t:
+        double ess_w
+        double envelope_lo_w, envelope_hi_w
+        double soc
+        double energy_wh
+        double setpoint_w
+        uint32_t available
+        uint32_t ess_new
+
+    ctypedef struct plant_t:
+        double grid_w
+        double net_w
+        double load_w
+        double ess_w
+        double pv_w
+        uint64_t grid_t_ns
+        double latency_s
+        double demand_elapsed_s, demand_left_s
+        double demand_sub_s
+        double demand_used_ws[SUBWINDOWS_MAX]
+        double demand_unknown_s[SUBWINDOWS_MAX]
+        double demand_paid_w
+        double demand_gain
+        double phase_net_w[PHASES_MAX]
+        double circuit_net_w[CIRCUITS_MAX]
+        uint32_t grid_ok
+        uint32_t load_ok
+        uint32_t phases_ok
+        uint32_t circuits_ok
+        uint32_t demand_windows
+        uint32_t n_units
+        uint32_t grid_new
+        uint32_t paired
+        unit_view_t units[UNITS_MAX]
+
+    ctypedef struct history_t:
+        uint64_t t_ns[HISTORY_MAX]
+        double w[HISTORY_MAX]
+        uint32_t head, count
+
+    ctypedef struct unit_memory_t:
+        history_t history
+        uint64_t seen_t_ns
+        double setpoint_w, setpoint_old_w
+        uint64_t setpoint_t_ns
+        uint32_t envelope_key[40]
+        int32_t envelope_lo_w, envelope_hi_w
+        uint32_t envelope_known, known
+
+    ctypedef struct estimate_state_t:
+        uint64_t age_due_ns
+        uint64_t second
+        int64_t utc_offset_ns
+        unit_memory_t units[UNITS_MAX]
+        history_t total
+        uint64_t grid_seen_t_ns, grid_used_t_ns
+        double grid_used_w
+        uint64_t moved_t_ns
+        uint64_t setpoint_t_ns
+        double lag_score[LAGS]
+        double lag_motion[LAGS]
+        double lag_last_w[LAGS]
+        double lag_grid_w
+        uint64_t pending_t_ns[PENDING_MAX]
+        double pending_w[PENDING_MAX]
+        uint32_t pending_first, pending_count
+        uint32_t lag_lo, lag_hi
+        uint32_t lag_measured, net_known
+        uint32_t quality_key
+        uint32_t n_known
+        integral_t grid, load, ess, pv
+        uint64_t grid_t_ns, load_t_ns, ess_t_ns, pv_t_ns
+        double grid_w, load_w, ess_w, pv_w
+        uint64_t demand_window
+        double demand_ws[SUBWINDOWS_MAX]
+        double demand_s[SUBWINDOWS_MAX]
+        double demand_peak_w
+        uint64_t demand_t_ns
+        uint32_t demand_started, register_seen
+        double register_wh, register_ws, register_gain
+        double import_ws
+        uint64_t register_t_ns
+        double circuit_seen_w[CIRCUITS_MAX]
+        double circuit_net_w[CIRCUITS_MAX]
+        uint64_t circuit_t_ns[CIRCUITS_MAX]
+        double phase_seen_w[PHASES_MAX]
+        uint64_t phase_t_ns[PHASES_MAX]
+        uint32_t circuits_known, phases_known, lag_stale, lag_best
+        uint32_t lag_search_wide
+        uint64_t billing_end_t_ns
+        uint64_t billing_number
+        double billing_paid_w
+        uint64_t billing_ended
