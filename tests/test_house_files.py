@@ -56,3 +56,9 @@ def test_commit_hooks_run_the_tools_of_make_lint_and_fetch_nothing() -> None:
     hooks = {hook["entry"].split()[0].removeprefix(".venv/bin/") for hook in repos[0]["hooks"]}
     assert len(tools) >= 3 and hooks - {"python"} == tools
     assert all(hook["language"] == "system" for hook in repos[0]["hooks"])
+
+
+def test_every_folder_of_tests_is_named_like_the_room_that_it_tests() -> None:
+    rooms = [path for top in ("ext", "hal", "config", "runtime") for path in (ROOT / "tests" / top).rglob("*/")]
+    rooms = [room.relative_to(ROOT / "tests") for room in rooms if any(room.glob("test_*.py"))]
+    assert len(rooms) > 20 and not [str(room) for room in rooms if not (ROOT / room).is_dir()]

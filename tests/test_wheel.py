@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,22 @@ def test_wheel_from_sdist_holds_every_extension(installed: Path) -> None:
     assert len(modules) >= 10
     code = "import importlib, sys; [importlib.import_module('tidegate.ext.' + name) for name in sys.argv[1:]]; print(1)"
     assert run(installed / "env/bin/python", "-c", code, *modules, cwd=installed).strip() == "1"
+
+
+@pytest.mark.timeout(900)
+def test_wheel_holds_every_data_file(installed: Path) -> None:
+    """Maps, tables, templates, headers: whatever is no Python source, C source or compiled module."""
+    (wheel,) = (installed / "dist").glob("*.whl")
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    built = {".pyx", ".c", ".so", ".pyc"}
+    here = {
+        f"tidegate/{path.relative_to(ROOT)}"
+        for folder in ("runtime", "ext", "hal", "config")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.suffix not in built
+    }
+    assert {Path(name).suffix for name in here} >= {".j2", ".toml", ".csv", ".json", ".dbc", ".h", ".pxd", ".typed"}
+    assert not here - packed
 
 
 @pytest.mark.timeout(900)
