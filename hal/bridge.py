@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import select
 import socket
-import struct
 import sys
 import threading
 from collections.abc import Iterable
@@ -21,10 +20,8 @@ from typing import Any
 
 import can
 
-CLASSIC = struct.Struct("=IB3x8s")  # struct can_frame
-FD = struct.Struct("=IBB2x64s")  # struct canfd_frame
-CAN_EFF_FLAG, CAN_RTR_FLAG, CAN_ERR_FLAG = 0x80000000, 0x40000000, 0x20000000
-CANFD_BRS, CANFD_ESI = 0x01, 0x02
+from tidegate.hal.can_frame import CAN_EFF_FLAG, CAN_ERR_FLAG, CAN_RTR_FLAG, CANFD_BRS, CANFD_ESI, CLASSIC, FD
+
 RECV_S = 0.2  # how soon the reader notices that it should end
 
 

@@ -5,6 +5,7 @@ Imports only the standard library: the core process loads this file.
 
 import contextlib
 import errno
+import importlib.util
 import os
 import select
 import socket
@@ -18,13 +19,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tidegate.hal import canlink
+from tidegate.hal.can_frame import CAN_EFF_FLAG, CAN_EFF_MASK, CAN_RTR_FLAG
 
 # linux/can/raw.h and asm-generic/socket.h; not all of them have a name in Python's socket module.
 SOL_CAN_RAW = 101
 CAN_RAW_FILTER, CAN_RAW_ERR_FILTER, CAN_RAW_RECV_OWN_MSGS, CAN_RAW_FD_FRAMES = 1, 2, 4, 5
 CAN_ERR_MASK = 0x1FFFFFFF
 SO_TIMESTAMPNS, SO_RXQ_OVFL = 35, 40
-CAN_EFF_FLAG, CAN_RTR_FLAG, CAN_EFF_MASK = 0x80000000, 0x40000000, 0x1FFFFFFF
 FILTERS_MAX = 512  # CAN_RAW_FILTER_MAX of the kernel
 
 RESTARTS_PER_MINUTE = 3
@@ -68,6 +69,12 @@ def open_bridge(interface: str, bitrate: int = 500_000, *, wait: bool = True) ->
     interface : INTERFACE:CHANNEL as python-can knows them, options behind a question mark (slcan:/dev/ttyACM0?a=b&c=d).
     wait : until the interface is open. Raises OSError with the bridge's own words if it cannot be opened.
     """
+    if importlib.util.find_spec("can") is None:
+        raise OSError(
+            errno.EIO,
+            f"CAN interface {interface} is opened with python-can, which is not installed; run: "
+            "pip install 'tidegate[tools]'",
+        )
     name, _, rest = interface.partition(":")
     channel, _, options = rest.partition("?")
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -308,8 +308,14 @@ def _resolve_can(where: str, raw: dict[str, Any], folder: Traversable, problems:
     order = can.get("byte_order", "little")
     dbc = None
     if can.get("dbc"):
-        from tidegate.hal.dbc import load_dbc  # cantools is slow to import and only DBC maps need it
-
+        try:
+            from tidegate.hal.dbc import load_dbc  # cantools is slow to import and only DBC maps need it
+        except ModuleNotFoundError as error:
+            problems.append(
+                f"map {where}: {can['dbc']} is read with {error.name}, which is not installed; run: "
+                "pip install 'tidegate[dbc]'"
+            )
+            return
         dbc = load_dbc(where, folder.joinpath(can["dbc"]), problems)
     for frame in raw.get("frame", []):
         if frame.get("message") and dbc is not None:

@@ -36,7 +36,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (wheel,) = (place / "dist").glob("*.whl")
     venv.create(place / "env", with_pip=True)
     python = place / "env" / "bin" / "python"
-    run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", f"{wheel}[carbon]", cwd=place)
+    run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", f"{wheel}[carbon,tools]", cwd=place)
     return place
 
 

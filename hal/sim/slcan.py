@@ -9,7 +9,7 @@ import select
 import socket
 import threading
 
-from tidegate.hal.bridge import CAN_EFF_FLAG, CAN_ERR_FLAG, CAN_RTR_FLAG, CLASSIC
+from tidegate.hal.can_frame import CAN_EFF_FLAG, CAN_ERR_FLAG, CAN_RTR_FLAG, CLASSIC
 
 LINE_BYTES_MAX = 64  # the longest line has 27; more without an end is no SLCAN
 LOOK_S = 0.2

@@ -24,7 +24,7 @@ COMMANDS = {
     "check": Place("site_commands:check", "", "Check a site file; say what is wrong, or what it would do."),
     "commission": Place("commission_command:commission", "commission", "Move the battery, measure, sign a report."),
     "console": Place("console_command:console", "", "The serial console, in this terminal."),
-    "demo": Place("demo_command:demo", "carbon", "The whole chain on a GPU cluster's power, with a report."),
+    "demo": Place("demo_command:demo", "carbon,tools", "The whole chain on a GPU cluster's power, with a report."),
     "devices": Place("device_commands:devices", "", "Shipped device maps and what they know."),
     "doctor": Place("doctor_command:doctor", "tools", "What the machine lacks and costs."),
     "export": Place("export_commands:export", "export", "Prometheus, Modbus TCP, MQTT."),
