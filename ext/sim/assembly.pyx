@@ -117,7 +117,7 @@ cdef class Assembly:
     # ------------------------------------------------ building
 
     def set_load(self, const uint64_t[::1] t_ns, const double[::1] power_w, *, double cooling_share=0.0,
-                 double cooling_mean_s=600.0, phase_share=(1 / 3, 1 / 3, 1 / 3)):
+                 double cooling_mean_s=600.0, phase_share=(1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0)):
         """IT power as rows (ns since the start, W), each held until the next; cooling as a share of its mean."""
         if t_ns.shape[0] == 0 or t_ns.shape[0] != power_w.shape[0]:
             raise ValueError(f"load: {t_ns.shape[0]} times and {power_w.shape[0]} powers, needs as many of both, at least one")
