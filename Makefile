@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 OUT ?= demo-out
 
-.PHONY: help setup build lint test test-newest constraints docs demo bench world control carbon fuzz prove mutants test-vm wheel deb clean
+.PHONY: help setup build lint test test-newest constraints docs demo bench world control zoo carbon fuzz prove mutants test-vm wheel deb clean
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -39,6 +39,12 @@ world: build
 #: make control   10^4 seeded minutes of the whole site under random policies (MINUTES=100 for fewer); about 90 minutes
 control: build
 	@$(PY) tests/world/minutes.py --minutes $(or $(MINUTES),10000)
+
+#: make zoo       10^4 minutes of seeded plants, each beside its own floor (MINUTES=500 for fewer); figures in build/zoo
+zoo: build
+	@mkdir -p build/zoo
+	@$(PY) tests/world/zoo.py --cases broken --jobs $$(nproc) --out build/zoo --report
+	@$(PY) tests/world/zoo.py --minutes $(or $(MINUTES),10000) --jobs $$(nproc) --out build/zoo
 
 #: make carbon    10^5 site-days conserved and equal to plain fractions, 1,000 kills on both databases, 10,000 bit flips
 # CARBON=conserved, kills or flips runs one of them. Slices of each are in make test.

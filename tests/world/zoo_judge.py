@@ -22,7 +22,7 @@ READY = 2  # modes below are tripped and arming
 ARMED_WITHIN_S = 30.0  # plus ten times what the meter needs: then it is judged, armed or not
 CHASE_REVERSALS = 4
 FOUND_WITHIN_S = 5.0
-TELLS = ("fault_on", "latch", "unenforced")
+TELLS = ("fault_on", "latch")
 
 
 @dataclass
@@ -38,6 +38,7 @@ class Found:
     floor_wh: float = 0.0
     allowance_wh: float = 0.0
     ratio: float = 0.0  # with / (floor + allowance)
+    still_wh: float = 0.0  # what the same ideal leaves that never recharges; for information
     outside_wh: float = 0.0  # above limit and tolerance outside reaction times, where the ideal is not
     peak_over_w: float = 0.0
     floor_peak_over_w: float = 0.0
@@ -51,20 +52,21 @@ class Found:
     lie: str = ""
     told_s: float | None = None  # after physics could tell
     lied_export_w: float = 0.0
+    lied_over_w: float = 0.0  # above limit and load: what the battery itself added
     sha256: str = ""
 
     @property
     def failed(self) -> list[str]:
         """What is worse than asked of any one plant; empty when nothing is."""
         bad = []
-        if self.ready_s is None:
-            bad.append("never ready")
         if self.lie:
             if self.told_s is None or self.told_s > FOUND_WITHIN_S:
                 bad.append(
                     f"{self.lie} meter: " + ("never told" if self.told_s is None else f"told after {self.told_s:.1f} s")
                 )
             return bad
+        if self.ready_s is None:
+            bad.append("never ready")
         if self.ratio > 2.0:
             bad.append(
                 f"{self.ratio:.2f} x floor ({self.with_wh:.2f} Wh, floor {self.floor_wh:.2f} + {self.allowance_wh:.2f})"
@@ -78,23 +80,21 @@ class Found:
         return bad
 
 
-def settled_rate(chase_w: np.ndarray, threshold_w: float) -> tuple[int, float]:
-    """(reversals, widest swing) of a power, by turns of more than a threshold."""
-    turns, widest, low, high, rising = 0, 0.0, chase_w[0], chase_w[0], 0
-    for w in chase_w.tolist():
-        if rising >= 0:
-            high = max(high, w)
-            if high - w > threshold_w:
-                turns += rising > 0
-                rising, low = -1, w
-                widest = max(widest, high - w)
-        if rising <= 0:
-            low = min(low, w)
-            if w - low > threshold_w:
-                turns += rising < 0
-                rising, high = 1, w
-                widest = max(widest, w - low)
-    return turns, widest
+def swings(power_w: np.ndarray, threshold_w: float) -> tuple[int, float]:
+    """(reversals, widest swing between two of them) of a power; a turn counts from a threshold on."""
+    turns, widest_w, rising = 0, 0.0, 0
+    low = high = float(power_w[0])
+    for w in power_w.tolist():
+        high, low = max(high, w), min(low, w)
+        if rising >= 0 and high - w > threshold_w:
+            if rising:
+                turns, widest_w = turns + 1, max(widest_w, high - low)
+            rising, low = -1, w
+        elif rising <= 0 and w - low > threshold_w:
+            if rising:
+                turns, widest_w = turns + 1, max(widest_w, high - low)
+            rising, high = 1, w
+    return turns, widest_w
 
 
 def above_wh(grid_w: np.ndarray, limit_w: float, dt_s: float) -> float:
@@ -107,17 +107,19 @@ def reaction_of(made: plants.Draw, world: VirtualPlant) -> float:
 
 
 def ideal(
-    made: plants.Draw, blob: bytes, load: Any, wire_s: float, start_s: float, rows: int
+    made: plants.Draw, blob: bytes, load: Any, wire_s: float, start_s: float, rows: int, recharges: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """True grid and battery power under the perfect controller, a row a millisecond."""
-    built = build(blob, load=load, seed=made.seed, overrides=plants.overrides(made))
+    built = build(blob, load=load, pv=plants.pv_of(made), seed=made.seed, overrides=plants.overrides(made))
     built.world.start(START_NS)
     control, unit = built.rows["control"], built.rows["units"][0]["gate"]
     grid_w, ess_w = np.empty(rows), np.empty(rows)
     run_ideal(
         built.world, grid_w, ess_w,
-        meter=built.meters["grid"], limit_w=made.limit_w, recharge_w_max=control["recharge_w_max"],
-        recharge_w=control["recharge_rate_w"], target_soc=control["target_soc"], soc_min=unit["soc_min_cpct"] * 1e-4,
+        meter=built.meters["grid"], limit_w=made.limit_w,
+        recharge_w_max=control["recharge_w_max"] if recharges else -1e12,
+        recharge_w=control["recharge_rate_w"],
+        target_soc=control["target_soc"], soc_min=unit["soc_min_cpct"] * 1e-4,
         soc_max=unit["soc_max_cpct"] * 1e-4, soc_taper=max(unit["soc_taper_cpct"] * 1e-4, 1e-6), wire_s=wire_s,
         start_s=start_s,
     )  # fmt: skip
@@ -125,14 +127,13 @@ def ideal(
 
 
 def age_interval(plant: VirtualPlant) -> tuple[float, float] | None:
-    """Published interval of the grid reading's age, s; None where the core has no such point."""
+    """Published interval of the grid reading's age, s; None where the core has no such points."""
     names = [name for name, _ in plant._points]
-    for lo, hi in (("grid.age_lo_s", "grid.age_hi_s"), ("site.grid_age_lo_s", "site.grid_age_hi_s")):
-        if lo in names and hi in names:
-            picture = plant.picture()
-            assert picture is not None
-            return float(picture.values[names.index(lo)]), float(picture.values[names.index(hi)])
-    return None
+    if "grid.age_lo_s" not in names:
+        return None
+    picture = plant.picture()
+    assert picture is not None
+    return tuple(float(picture.values[names.index(f"grid.age_{end}_s")]) for end in ("lo", "hi"))  # type: ignore
 
 
 def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Found:
@@ -142,7 +143,9 @@ def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Fou
     every = 1 if seconds <= 200.0 else 5
     limit_w, tolerance_w = made.limit_w, made.tolerance_w
     found = Found(made.seed, made.name or made.stratum, seconds / 60.0)
-    with VirtualPlant(blob, load, seed=made.seed, overrides=plants.overrides(made), series_every=every) as plant:
+    with VirtualPlant(
+        blob, load, pv=plants.pv_of(made), seed=made.seed, overrides=plants.overrides(made), series_every=every
+    ) as plant:
         world = plant.world
         world.set_judgement(limit_w, max(tolerance_w, 20.0), reaction_of(made, plant))
         latest_s = min(ARMED_WITHIN_S + 10.0 * made.meter_s, 0.5 * made.seconds)
@@ -160,6 +163,7 @@ def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Fou
         reaction_s = reaction_of(made, plant)
     start_s = min(found.ready_s if found.ready_s is not None else latest_s, latest_s)
     best_grid_w, best_ess_w = ideal(made, blob, load, wire_s, start_s, round(seconds / 1e-3))
+    still_grid_w, _ = ideal(made, blob, load, wire_s, start_s, len(best_grid_w), recharges=False)
     best_grid_w, best_ess_w = best_grid_w[every - 1 :: every], best_ess_w[every - 1 :: every]
     n = min(len(rows["t_s"]), len(best_grid_w))
     rows = {key: values[:n] for key, values in rows.items()}
@@ -174,6 +178,7 @@ def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Fou
     found.without_wh = above_wh(load_w[judged], limit_w, dt_s)
     # Who leaves the battery alone leaves what the load alone does: behind a long average that may be the best.
     found.floor_wh = min(above_wh(best_grid_w[judged], limit_w, dt_s), found.without_wh)
+    found.still_wh = min(above_wh(still_grid_w[every - 1 :: every][:n][judged], limit_w, dt_s), found.without_wh)
     # The floor is free of steps and dead bands; who has them may stand that much above while the load does.
     found.allowance_wh = float((load_w[judged] > limit_w - tolerance_w).sum() * dt_s * tolerance_w / 3600.0) + 0.01
     found.ratio = found.with_wh / (found.floor_wh + found.allowance_wh)
@@ -189,7 +194,7 @@ def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Fou
     settled = rows["t_s"] > made.seconds + 0.5 * made.quiet_s
     hop = max(1, round(0.01 / dt_s))
     threshold_w = max(0.02 * made.power_w, 4.0 * tolerance_w)
-    turns, widest_w = settled_rate(rows["ess_w"][settled][::hop], threshold_w)
+    turns, widest_w = swings(rows["ess_w"][settled][::hop], threshold_w)
     hunting = [one for one in events if one["event"] == "hunting"]
     if turns >= CHASE_REVERSALS:
         found.chase_w, found.chase_told = widest_w, bool(hunting)
@@ -215,24 +220,29 @@ def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Fou
 def _lied(
     made: plants.Draw, found: Found, rows: dict[str, np.ndarray], events: list[dict[str, Any]], dt_s: float
 ) -> None:
-    """How long after physics could tell the core told; what it let happen until then."""
+    """How long after physics could tell the core told, and what it let happen until then.
+
+    A value that stands still can be told when the true grid power has moved by more than twentieth of the cabinet's
+    power; a wrong sign, an absolute value and a missing phase when the battery has, and the meter has shown it.
+    """
     found.lie = str(made.faults[0]["lie"])
-    on_s = max(float(made.faults[0]["on_s"]), 3.0)
+    on_s = float(made.faults[0]["on_s"])
     after = rows["t_s"] >= on_s
-    load_w, ess_w, t_s = rows["load_w"][after], rows["ess_w"][after], rows["t_s"][after]
+    grid_w, ess_w, t_s = rows["grid_w"][after], rows["ess_w"][after], rows["t_s"][after]
     clear_w = 0.05 * made.power_w + 4.0 * made.tolerance_w
-    grid_w = load_w - ess_w
-    # A value that stands still shows when the grid has moved; a wrong sign when the battery has.
     moved = np.abs(grid_w - grid_w[0]) if found.lie in ("frozen", "w_stuck") else np.abs(ess_w - ess_w[0])
     if found.lie == "absolute":  # only an export looks different
-        moved = np.where(grid_w < 0.0, moved, 0.0)
+        moved = np.where(grid_w < -clear_w, clear_w + 1.0, 0.0)
     shown = np.flatnonzero(moved > clear_w)
     told = [one["t_ns"] / S - 1.0 for one in events
             if one["event"] in TELLS or (one["event"] == "mode" and one["code"] == 0)]  # fmt: skip
-    told = [at_s for at_s in told if at_s > on_s]
-    if not len(shown):
+    told = [at_s for at_s in told if at_s > max(on_s, 0.5)]
+    if on_s == 0.0 and found.ready_s is None:
+        found.told_s = 0.0  # it did not arm
+    elif not len(shown):
         found.told_s = 0.0  # nothing could tell
-        return
-    since_s = float(t_s[shown[0]]) + made.meter_s + 1e-3 * made.setting("pcs_measure_ms")
-    found.told_s = max(told[0] - since_s, 0.0) if told else None
-    found.lied_export_w = float(max(-(grid_w.min()), 0.0))
+    else:
+        since_s = float(t_s[shown[0]]) + made.meter_s + 1e-3 * made.setting("pcs_measure_ms")
+        found.told_s = max(told[0] - since_s, 0.0) if told else None
+    found.lied_export_w = float(max(-grid_w.min(), 0.0))
+    found.lied_over_w = float(max(grid_w.max() - max(rows["load_w"][after].max(), made.limit_w), 0.0))

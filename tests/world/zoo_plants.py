@@ -44,6 +44,7 @@ class Draw:
     baud: int
     settings: dict[str, Any] = field(default_factory=dict)  # [simulation], where it differs from the plain plant
     faults: list[dict[str, Any]] = field(default_factory=list)
+    pv: list[tuple[float, float]] = field(default_factory=list)  # (t_s, w), each held until the next
     control: dict[str, Any] = field(default_factory=dict)  # further lines of [control]
     name: str = ""  # of a named case
 
@@ -205,7 +206,11 @@ def _timed(made: Draw, chance: np.random.Generator) -> Draw:
     for one in faults:
         if one["on_s"] > 0.0:
             one["on_s"] = at_s
-    return replace(made, settings=settings, faults=faults)
+    pv: list[tuple[float, float]] = []
+    if any(one["lie"] == "absolute" for one in faults) or (made.stratum == "mixed" and chance.random() < 0.2):
+        # A clear noon for some time: more than the site needs.
+        pv = [(0.0, 0.0), (at_s + 2.0, float(round(made.limit_w * chance.uniform(0.3, 1.5)))), (at_s + 17.0, 0.0)]
+    return replace(made, settings=settings, faults=faults, pv=pv)
 
 
 # ---------------------------------------------------------------- the site file
@@ -255,11 +260,16 @@ def program(made: Draw) -> bytes:
     return compile_site(site)
 
 
-def load_of(made: Draw, start_s: float = 0.0) -> tuple[loads.Array, loads.Array]:
-    """(t_s, w): the restless load, at its first value until start_s, then the quiet end."""
+def load_of(made: Draw) -> tuple[loads.Array, loads.Array]:
+    """(t_s, w): the restless load, then the quiet end."""
     t_s, power_w = loads.sampled(made.components, made.seconds)
     end = round(max(made.limit_w + made.quiet_share * made.power_w, 0.0))
     return np.append(t_s, made.seconds), np.append(power_w, end)
+
+
+def pv_of(made: Draw) -> tuple[loads.Array, loads.Array] | None:
+    """(t_s, w) of the PV, None without."""
+    return (np.array([t for t, _ in made.pv]), np.array([w for _, w in made.pv])) if made.pv else None
 
 
 def overrides(made: Draw) -> dict[str, Any]:

@@ -1,0 +1,112 @@
+"""A slice of the zoo, and its judge on plants whose answers are known; `make zoo` runs ten thousand minutes."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zoo
+import zoo_judge as judges
+import zoo_loads as loads
+import zoo_plants as plants
+
+from tidegate.ext.sim.floor import floor_energy
+from tidegate.hal.sim.build import build, steps
+
+STEP = plants.Draw(
+    seed=3, stratum="plain", seconds=40.0, quiet_s=10.0, quiet_share=0.3,
+    components=[{"kind": "square", "seed": 1, "scale_w": 40e3, "hz": 0.1, "phase_noise": 0.0, "duty": 0.5, "low": 0.5}],
+    limit_w=30e3, power_w=20e3, energy_wh=40e3, recharge_gap_w=2e3, recharge_rate_w=2e3, baud=115200,
+    settings={"meter_update_ms": 10.0, "pcs_tau_ms": 20.0},
+)  # fmt: skip
+
+
+def test_a_plant_of_the_zoo_repeats_to_the_byte():
+    assert plants.draw(18) == plants.draw(18)
+    first, again = judges.judge(plants.draw(18)), judges.judge(plants.draw(18))
+    assert first == again and first.sha256
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_every_stratum_is_judged_by_a_floor_below_what_the_load_alone_leaves(seed):
+    made = plants.draw(seed)
+    made = replace(made, seconds=min(made.seconds, 60.0), quiet_s=min(made.quiet_s, 20.0))
+    found = judges.judge(made)
+    assert 0.0 <= found.floor_wh <= found.without_wh
+    assert found.ratio == found.with_wh / (found.floor_wh + found.allowance_wh)
+    assert found.lie or found.ready_s is not None, f"again: {zoo.AGAIN.format(seed)}"
+
+
+def test_the_floor_of_a_plain_plant_is_that_of_the_closed_model():
+    """The whole plant under run_ideal and the few lines of floor_energy agree where both model the same."""
+    made, start_s = STEP, 0.0
+    load = plants.load_of(made)
+    rows = round(1e3 * (made.seconds + made.quiet_s))
+    grid_w, _ = judges.ideal(made, plants.program(made), load, 0.005, start_s, rows)
+    built = build(plants.program(made), load=load, seed=made.seed, overrides=plants.overrides(made))
+    t_ns, power_w = steps(load, built.settings)
+    floor = floor_energy(
+        t_ns, power_w, limit_w=made.limit_w, seconds=rows / 1e3, cooling_share=0.0, meter_interval_s=0.01,
+        meter_phase_s=0.004, meter_delay_s=0.0, wire_s=0.005, dead_s=0.002, tau_s=0.02,
+        ramp_w_per_s=built.settings.pcs_ramp_w_per_s, discharge_w_max=20e3, charge_w_max=2e3, recharge_w_max=28e3,
+    )  # fmt: skip
+    assert judges.above_wh(grid_w, made.limit_w, 1e-3) == pytest.approx(floor["energy_wh"], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"meter_update_ms": 500.0}, {"meter_delay_ms": 500.0}, {"meter_average_ms": 2000.0}, {"meter_lag_ms": 1000.0},
+     {"pcs_dead_ms": 1000.0}, {"pcs_tau_ms": 500.0}, {"pcs_ramp_w_per_s": 4e3}, {"pcs_derate_share": 0.4},
+     {"pcs_derate_w": 4e3}, {"soc_start": 0.1}],
+    ids=lambda one: next(iter(one)),
+)  # fmt: skip
+def test_the_floor_rises_with_whatever_keeps_an_ideal_controller_from_the_limit(settings):
+    def floor_wh(made):
+        grid_w, _ = judges.ideal(made, plants.program(made), plants.load_of(made), 0.005, 0.0, 50_000)
+        return judges.above_wh(grid_w, made.limit_w, 1e-3)
+
+    assert floor_wh(replace(STEP, settings={**STEP.settings, **settings})) > 1.5 * floor_wh(STEP)
+
+
+def test_an_ideal_controller_undoes_gain_and_offset():
+    def floor_wh(settings):
+        made = replace(STEP, settings={**STEP.settings, **settings})
+        grid_w, _ = judges.ideal(made, plants.program(made), plants.load_of(made), 0.005, 0.0, 50_000)
+        return judges.above_wh(grid_w, made.limit_w, 1e-3)
+
+    assert floor_wh({"pcs_gain": 0.9, "pcs_offset_w": -100.0}) == pytest.approx(floor_wh({}), rel=0.05)
+
+
+def test_a_chase_is_seen_and_a_load_that_ramps_is_none():
+    t = np.arange(0.0, 20.0, 0.01)
+    turns, widest_w = judges.swings(1e3 * np.sin(t), 500.0)
+    assert turns >= judges.CHASE_REVERSALS and widest_w == pytest.approx(2e3, rel=0.01)
+    assert judges.swings(1e3 * t, 500.0)[0] == 0
+    assert judges.swings(100.0 * np.sin(t), 500.0)[0] == 0
+
+
+def test_a_failure_shrinks_to_what_causes_it():
+    """A cabinet that is twice too slow for the asked ratio stays in the draw; what does not matter leaves it."""
+    made = replace(STEP, settings={**STEP.settings, "meter_jitter": 0.1, "pcs_offset_w": 5.0},
+                   components=[*STEP.components, {"kind": "constant", "seed": 1, "scale_w": 1e3}])  # fmt: skip
+    names = [what for what, _ in zoo.smaller(made)]
+    assert {"without square", "without constant", "without meter_jitter", "half as long"} <= set(names)
+    assert all(other != made for _, other in zoo.smaller(made))
+
+
+@pytest.mark.parametrize("kind", sorted(loads.DRAWN))
+def test_a_load_is_never_negative_and_repeats(kind):
+    chance = np.random.Generator(np.random.PCG64(5))
+    one = loads.component(kind, chance, 30e3, 7)
+    t_s, power_w = loads.sampled([one], 120.0)
+    assert t_s[0] == 0.0 and np.all(np.diff(t_s) > 0.0) and np.all(power_w >= 0.0) and len(t_s) > 3
+    assert np.array_equal(loads.sampled([json.loads(json.dumps(one))], 120.0)[1], power_w)
+
+
+def test_the_command_names_a_bad_seed_with_the_line_that_repeats_it():
+    ran = subprocess.run([sys.executable, Path(zoo.__file__), "--minutes", "1", "--seed-first", "30", "--report"],
+                         capture_output=True, text=True, timeout=120, check=True)  # fmt: skip
+    assert "plant minutes in" in ran.stdout and "worst seed" in ran.stdout
