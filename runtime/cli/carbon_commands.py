@@ -1,6 +1,7 @@
 """`tidegate carbon`: attribute a file, verify a ledger, anchor it, report from it."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +39,9 @@ def attribute(file: Any) -> None:
 
 
 def attribute_document(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Periods in, outflows and stocks out; energies in mWh, carbon in ug, whole numbers only.
+    """Periods in, outflows and stocks out; energies in milliwatt-hours, carbon in ug, whole numbers only.
+
+    Documents of before may call `energy_milliwh` `energy_mwh`, and the others alike.
 
     Raises ValueError or KeyError naming what is wrong.
     """
@@ -48,16 +51,16 @@ def attribute_document(document: Mapping[str, Any]) -> dict[str, Any]:
     unknown = set(document) - {"method", "stocks", "periods"}
     if unknown:
         raise ValueError(f"unknown key {sorted(unknown)[0]!r}; known: method, stocks, periods")
-    method = a.Method(**document.get("method", {}))
+    method = a.Method(**_named(document.get("method", {})))
     stocks = {name: stock_from(lots) for name, lots in document.get("stocks", {}).items()}
     periods = []
     for number, row in enumerate(document["periods"]):
         try:
             period = a.Period(
-                tuple(a.Inflow(**inflow) for inflow in row.get("inflows", ())),
-                tuple((name, mwh) for name, mwh in row.get("loads", {}).items()),
-                tuple((name, mwh) for name, mwh in row.get("exports", {}).items()),
-                tuple(a.Move(**move) for move in row.get("storages", ())),
+                tuple(a.Inflow(**_named(inflow)) for inflow in row.get("inflows", ())),
+                tuple((name, milliwh) for name, milliwh in row.get("loads", {}).items()),
+                tuple((name, milliwh) for name, milliwh in row.get("exports", {}).items()),
+                tuple(a.Move(**_named(move)) for move in row.get("storages", ())),
             )
             result = a.attribute(period, stocks, method)
         except (TypeError, ValueError) as error:
@@ -67,19 +70,30 @@ def attribute_document(document: Mapping[str, Any]) -> dict[str, Any]:
             {
                 "inflow_ug": result.inflow_ug,
                 "outflows": [
-                    {"name": o.name, "kind": o.kind, "mwh": o.energy_mwh, "ug": o.carbon_ug, "origins": o.origins}
+                    {
+                        "name": o.name,
+                        "kind": o.kind,
+                        "energy_milliwh": o.energy_milliwh,
+                        "ug": o.carbon_ug,
+                        "origins": o.origins,
+                    }
                     for o in result.outflows
                 ],
                 "created_ug": result.created_ug,
                 "loss_ug": result.loss_ug,
-                "loss_mwh": result.loss_mwh,
-                "residual_mwh": result.residual_mwh,
+                "loss_milliwh": result.loss_milliwh,
+                "residual_milliwh": result.residual_milliwh,
                 "stocks": {name: stock_record(stock) for name, stock in result.stocks.items()},
                 "flags": result.flags,
                 "balance_error_ug": result.balance_error_ug,
             }
         )
     return {"periods": periods}
+
+
+def _named(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a document with the names of today."""
+    return {re.sub("_mwh$", "_milliwh", key): value for key, value in row.items()}
 
 
 def opened(ledger: str) -> Any:
@@ -143,34 +157,36 @@ def check_report(book: Any, path: Path) -> list[str]:
 
     What a person gave beside the ledger (instruments, declarations) is taken from the report, which names it.
     """
-    from tidegate.runtime.carbon.factors.instruments import Instrument
     from tidegate.runtime.carbon.ledger.ledger import LedgerError, canonical
-    from tidegate.runtime.carbon.report.document import compare, digest, gather
+    from tidegate.runtime.carbon.report.document import compare, gather
+    from tidegate.runtime.carbon.report.published import VERSIONS, digest, instruments_of, published
 
     raw = path.read_bytes()
     try:
         said = json.loads(raw)
         span = said["span"]["from_utc_s"], said["span"]["to_utc_s"]
+        version = said["report_version"]
         fits = said["sha256"] == digest(said) and raw == (canonical(said) + "\n").encode()
     except (ValueError, KeyError, TypeError) as error:
         return [f"{path.name}: not a report any more: {error}"]
+    if version not in VERSIONS:
+        known = " and ".join(map(str, VERSIONS))
+        return [f"{path.name}: a report of version {version!r}; this release checks {known}, use the one that made it"]
     try:
         given = said["given"]
-        rows = given["instruments"]
-        known = gather(
+        document = gather(
             book,
             *span,
             until_seq=said["ledger"]["last_seq"],
-            instruments=None if rows is None else [Instrument(*row) for row in rows],
+            instruments=instruments_of(said),
             residual_ug_per_kwh=given["residual_ug_per_kwh"],
             installation=given["installation"],
         )[0]
         if said["evidence"]["ledger"]["signature"] is None:
-            known["evidence"]["ledger"]["signature"] = None  # made before the block was signed
+            document["evidence"]["ledger"]["signature"] = None  # made before the block was signed
     except (LedgerError, TypeError, KeyError, ValueError, AttributeError, ArithmeticError) as error:
         return [f"{path.name}: report: span or what was given: {error}"]
-    known["sha256"] = digest(known)
-    found = compare(said, known)
+    found = compare(said, published(document, version))
     return found if found or fits else [f"{path.name}: its digest does not fit, or its text is not the canonical one"]
 
 

@@ -20,7 +20,7 @@ def render(whole: WholeRun, live: LiveRun | None, sums: Sums, ratios: Indicators
     )
     environment.filters.update(
         kw=lambda w: f"{w / 1e3:,.2f}",
-        kwh=lambda mwh: f"{mwh / 1e6:,.3f}",
+        kwh=lambda milliwh: f"{milliwh / 1e6:,.3f}",
         kg=lambda ug: f"{ug / 1e9:,.3f}",
         iso=iso,
         number=lambda v, digits=1: "-" if v is None else f"{v:,.{digits}f}",
@@ -35,5 +35,5 @@ def render(whole: WholeRun, live: LiveRun | None, sums: Sums, ratios: Indicators
         summary=summary,
         judged=judged(summary),
         plots=figures.all_of(whole, live, sums),
-        body=max(whole.bodies, key=lambda body: sum(o["mwh"] for o in body["outflows"])),
+        body=max(whole.bodies, key=lambda body: sum(o["energy_milliwh"] for o in body["outflows"])),
     )

@@ -131,9 +131,9 @@ def pue(bodies: Sequence[dict[str, Any]], kinds: dict[str, str]) -> str:
     minutes = (starts - starts[0]) / 60
     ratio, factor = [], []
     for body in bodies:
-        it = sum(out["mwh"] for out in body["outflows"] if kinds.get(out["name"]) == "it")
-        rest = sum(out["mwh"] for out in body["outflows"] if out["kind"] in ("load", "residual"))
-        rest += sum(body["loss_mwh"].values())
+        it = sum(out["energy_milliwh"] for out in body["outflows"] if kinds.get(out["name"]) == "it")
+        rest = sum(out["energy_milliwh"] for out in body["outflows"] if out["kind"] in ("load", "residual"))
+        rest += sum(body["loss_milliwh"].values())
         ratio.append(rest / it if it else np.nan)
         factor.append(body["factors"]["grid"]["ug_per_kwh"] / 1e6)
     with charts.styled():
@@ -148,10 +148,14 @@ def pue(bodies: Sequence[dict[str, Any]], kinds: dict[str, str]) -> str:
 
 def energy_flow(sums: Sums) -> str:
     """Sankey of energy, kWh."""
-    left = [(name, mwh / 1e6, charts.colour(name)) for name, mwh in sorted(sums.inflow_mwh.items())]
-    left += [(f"{name} discharge", mwh / 1e6, charts.BATTERY) for name, mwh in sorted(sums.discharge_mwh.items())]
-    right = [(name, mwh / 1e6, charts.colour(name)) for name, mwh in sums.outflow_mwh.items() if mwh]
-    right += [(f"{name} charge", mwh / 1e6, charts.BATTERY) for name, mwh in sorted(sums.charge_mwh.items())]
+    left = [(name, milliwh / 1e6, charts.colour(name)) for name, milliwh in sorted(sums.inflow_milliwh.items())]
+    left += [
+        (f"{name} discharge", milliwh / 1e6, charts.BATTERY) for name, milliwh in sorted(sums.discharge_milliwh.items())
+    ]
+    right = [(name, milliwh / 1e6, charts.colour(name)) for name, milliwh in sums.outflow_milliwh.items() if milliwh]
+    right += [
+        (f"{name} charge", milliwh / 1e6, charts.BATTERY) for name, milliwh in sorted(sums.charge_milliwh.items())
+    ]
     return charts.sankey(left, right, unit="kWh", title="Energy by flow", middle="site bus", digits=2)
 
 

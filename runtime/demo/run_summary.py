@@ -55,13 +55,13 @@ def summary_of(
         "carbon": {
             "balance_error_ug": sums.worst_error_ug,
             "periods": sums.periods,
-            "grid_import_wh": wh(sums.inflow_mwh["grid"]),
-            "it_wh": wh(sums.role_mwh(whole.kinds, "it")),
-            "cooling_wh": wh(sums.role_mwh(whole.kinds, "cooling")),
-            "battery_charge_wh": wh(sum(sums.charge_mwh.values())),
-            "battery_discharge_wh": wh(sum(sums.discharge_mwh.values())),
-            "storage_loss_wh": wh(sum(sums.loss_mwh.values())),
-            "residual_wh": wh(sums.outflow_mwh["residual"]),
+            "grid_import_wh": wh(sums.inflow_milliwh["grid"]),
+            "it_wh": wh(sums.role_milliwh(whole.kinds, "it")),
+            "cooling_wh": wh(sums.role_milliwh(whole.kinds, "cooling")),
+            "battery_charge_wh": wh(sum(sums.charge_milliwh.values())),
+            "battery_discharge_wh": wh(sum(sums.discharge_milliwh.values())),
+            "storage_loss_wh": wh(sum(sums.loss_milliwh.values())),
+            "residual_wh": wh(sums.outflow_milliwh["residual"]),
             "grid_import_g": grams(sums.inflow_ug["grid"]),
             "it_g": grams(sums.role_ug(whole.kinds, "it")),
             "stock_opening_g": grams(sums.opening_ug),
@@ -69,7 +69,7 @@ def summary_of(
             "pue_interim": rounded(ratios.pue, 4),
             "grid_g_per_kwh": rounded(ratios.grid_g_per_kwh, 2),
             "it_g_per_kwh": rounded(ratios.it_g_per_kwh, 2),
-            "factor_status_wh": {name: wh(mwh) for name, mwh in sorted(sums.factor_mwh.items())},
+            "factor_status_wh": {name: wh(milliwh) for name, milliwh in sorted(sums.factor_milliwh.items())},
             "flags": dict(sorted(sums.flags.items())),
         },
     }
@@ -107,8 +107,8 @@ def spread(values: Sequence[float]) -> dict[str, float | int | None]:
     return {"count": len(values), "p50": round(statistics.median(values), 3), "max": round(max(values), 3)}
 
 
-def wh(mwh: int) -> float:
-    return round(mwh / 1000, 3)
+def wh(milliwh: int) -> float:
+    return round(milliwh / 1000, 3)
 
 
 def grams(ug: int) -> float:

@@ -87,9 +87,9 @@ def year(folder: Path, quarters: int) -> None:
     clock = Clock()
     pending = []
     for i in range(quarters):
-        mwh = {flow.name: rng.randrange(10**6) for flow in nodes.flows}
-        mwh["grid.import"] += 9_000_000
-        flows = {k: FlowPeriod(v, "good", "register", [], 0, v, v, 900.0) for k, v in mwh.items()}
+        milliwh = {flow.name: rng.randrange(10**6) for flow in nodes.flows}
+        milliwh["grid.import"] += 9_000_000
+        flows = {k: FlowPeriod(v, "good", "register", [], 0, v, v, 900.0) for k, v in milliwh.items()}
         booked = BookedPeriod(YEAR + 900 * i, 900, flows, [], 900, 0, 500_000, "S")
         pending.append(("period", booked.start_utc_s, accountant.book(booked)))
         if len(pending) == 96 or i == quarters - 1:  # a day a transaction, as in catching up

@@ -14,14 +14,14 @@ from tidegate.runtime.carbon.engine.attribution import (
     Stock,
     attribute,
     stock_carbon_ug,
-    stock_energy_mwh,
+    stock_energy_milliwh,
 )
 from tidegate.runtime.carbon.engine.booking import BookedPeriod
 from tidegate.runtime.carbon.engine.topology import Nodes
 from tidegate.runtime.carbon.factors.series import Factors, Found
 from tidegate.runtime.carbon.integers import PPM, carbon_ug
+from tidegate.runtime.carbon.ledger.bodies import BODY_VERSION
 
-ENTRY_VERSION = 1
 OPENING = "opening"  # origin of what was in the battery before the account began
 DAY_S = 86_400
 
@@ -70,7 +70,7 @@ class Accountant:
             opening = self._open(booked, grid)
             self.opened = True
         period, used = self._period(booked, grid, factors)
-        opened = {name: (stock_energy_mwh(stock), stock_carbon_ug(stock)) for name, stock in self.stocks.items()}
+        opened = {name: (stock_energy_milliwh(stock), stock_carbon_ug(stock)) for name, stock in self.stocks.items()}
         result = attribute(period, self.stocks, self.method)
         if result.balance_error_ug:
             raise ArithmeticError(f"period {booked.start_utc_s}: carbon is off by {result.balance_error_ug} ug")
@@ -78,7 +78,7 @@ class Accountant:
         flags += _suspicious(booked, result)
         self.stocks = result.stocks
         body: dict[str, Any] = {
-            "v": ENTRY_VERSION,
+            "v": BODY_VERSION,
             "site": self.site,
             "start_utc_s": booked.start_utc_s,
             "length_s": booked.length_s,
@@ -94,18 +94,29 @@ class Accountant:
             "inflow_ug": result.inflow_ug,
             "created_ug": result.created_ug,
             "outflows": [
-                {"name": o.name, "kind": o.kind, "mwh": o.energy_mwh, "ug": o.carbon_ug, "origins": o.origins}
+                {
+                    "name": o.name,
+                    "kind": o.kind,
+                    "energy_milliwh": o.energy_milliwh,
+                    "ug": o.carbon_ug,
+                    "origins": o.origins,
+                }
                 for o in result.outflows
             ],
-            "residual_mwh": result.residual_mwh,
-            "loss_mwh": result.loss_mwh,
+            "residual_milliwh": result.residual_milliwh,
+            "loss_milliwh": result.loss_milliwh,
             "loss_ug": result.loss_ug,
             "stock": {
-                name: {"opening_mwh": opened.get(name, (0, 0))[0], "opening_ug": opened.get(name, (0, 0))[1],
-                       "mwh": stock_energy_mwh(stock), "ug": stock_carbon_ug(stock), "origins": _origins(stock)}
+                name: {
+                    "opening_milliwh": opened.get(name, (0, 0))[0],
+                    "opening_ug": opened.get(name, (0, 0))[1],
+                    "energy_milliwh": stock_energy_milliwh(stock),
+                    "ug": stock_carbon_ug(stock),
+                    "origins": _origins(stock),
+                }
                 for name, stock in self.stocks.items()
             },
-        }  # fmt: skip
+        }
         if opening:
             body["opening"] = opening
         price, cfe_ppm = factors.price_at(booked.start_utc_s), factors.cfe_ppm_at(booked.start_utc_s)
@@ -122,19 +133,19 @@ class Accountant:
         """The battery was not empty when the account began: price what was in it like the grid at that moment."""
         opening = {}
         for storage in self.nodes.storages:
-            if booked.soc_ppm is None or not storage.energy_mwh:
+            if booked.soc_ppm is None or not storage.energy_milliwh:
                 continue
             moved = sum(
-                flow.mwh * sign
+                flow.energy_milliwh * sign
                 for name, flow in booked.flows.items()
                 for kind, sign in (("discharge", 1), ("charge", -1))
                 if name == f"{storage.node}.{kind}"
             )
-            mwh = max(0, storage.energy_mwh * booked.soc_ppm // PPM + moved)
-            if mwh:
-                self.stocks[storage.node] = (Lot(mwh, carbon_ug(mwh, grid.ug_per_kwh), ((OPENING, mwh),)),)
+            milliwh = max(0, storage.energy_milliwh * booked.soc_ppm // PPM + moved)
+            if milliwh:
+                self.stocks[storage.node] = (Lot(milliwh, carbon_ug(milliwh, grid.ug_per_kwh), ((OPENING, milliwh),)),)
                 opening[storage.node] = {
-                    "mwh": mwh,
+                    "energy_milliwh": milliwh,
                     "ug_per_kwh": grid.ug_per_kwh,
                     "why": "state of charge at the start, priced at the grid factor of the first period",
                 }
@@ -146,27 +157,27 @@ class Accountant:
         charge: dict[str, int] = {}
         discharge: dict[str, int] = {}
         for flow in self.nodes.flows:
-            mwh = booked.flows[flow.name].mwh
+            milliwh = booked.flows[flow.name].energy_milliwh
             if flow.kind == "import":
                 used[flow.node] = grid
-                inflows.append(Inflow(flow.node, mwh, grid.ug_per_kwh))
+                inflows.append(Inflow(flow.node, milliwh, grid.ug_per_kwh))
             elif flow.kind == "generation":
                 found = used[flow.node] = factors.source_at(self.nodes.kinds.get(flow.node, flow.node))
-                inflows.append(Inflow(flow.node, mwh, found.ug_per_kwh, True))
+                inflows.append(Inflow(flow.node, milliwh, found.ug_per_kwh, True))
             elif flow.kind == "load":
-                loads.append((flow.node, mwh))
+                loads.append((flow.node, milliwh))
             elif flow.kind == "export":
-                exports.append(("export", mwh))
+                exports.append(("export", milliwh))
             elif flow.kind == "charge":
-                charge[flow.node] = mwh
+                charge[flow.node] = milliwh
             else:
-                discharge[flow.node] = mwh
+                discharge[flow.node] = milliwh
         moves = []
         midnight = (booked.start_utc_s + booked.length_s) % DAY_S == 0
         for storage in self.nodes.storages:
             true_up = None
-            if midnight and self.true_up == "daily" and booked.soc_ppm is not None and storage.energy_mwh:
-                true_up = storage.energy_mwh * booked.soc_ppm // PPM
+            if midnight and self.true_up == "daily" and booked.soc_ppm is not None and storage.energy_milliwh:
+                true_up = storage.energy_milliwh * booked.soc_ppm // PPM
             moves.append(
                 Move(
                     storage.node,
@@ -174,13 +185,13 @@ class Accountant:
                     discharge.get(storage.node, 0),
                     storage.charge_ppm,
                     storage.discharge_ppm,
-                    storage.standby_mw * booked.length_s // 3600,
-                    true_up_mwh=true_up,
+                    storage.standby_milliw * booked.length_s // 3600,
+                    true_up_milliwh=true_up,
                 )
             )
         if self.nodes.by_difference is not None:
-            came = sum(inflow.energy_mwh for inflow in inflows) + sum(discharge.values())
-            gone = sum(mwh for _, mwh in loads) + sum(mwh for _, mwh in exports) + sum(charge.values())
+            came = sum(inflow.energy_milliwh for inflow in inflows) + sum(discharge.values())
+            gone = sum(milliwh for _, milliwh in loads) + sum(milliwh for _, milliwh in exports) + sum(charge.values())
             loads.insert(0, (self.nodes.by_difference, max(0, came - gone)))
         return Period(tuple(inflows), tuple(loads), tuple(exports), tuple(moves)), used
 
@@ -192,7 +203,7 @@ class Accountant:
         moved = {"charge": 0, "discharge": 0}
         for flow in self.nodes.flows:
             if flow.kind in moved:
-                moved[flow.kind] += booked.flows[flow.name].mwh
+                moved[flow.kind] += booked.flows[flow.name].energy_milliwh
         return {
             "factor": marginal.record(),
             "charge_ug": carbon_ug(moved["charge"], marginal.ug_per_kwh),
@@ -206,37 +217,37 @@ def break_even_ppm(charge_ppm: int, discharge_ppm: int) -> int:
 
 
 def stock_record(stock: Stock) -> list[list[Any]]:
-    return [[lot.energy_mwh, lot.carbon_ug, [list(origin) for origin in lot.origins]] for lot in stock]
+    return [[lot.energy_milliwh, lot.carbon_ug, [list(origin) for origin in lot.origins]] for lot in stock]
 
 
 def stock_from(record: Sequence[Sequence[Any]]) -> Stock:
-    return tuple(Lot(mwh, ug, tuple((name, part) for name, part in origins)) for mwh, ug, origins in record)
+    return tuple(Lot(milliwh, ug, tuple((name, part) for name, part in origins)) for milliwh, ug, origins in record)
 
 
 def _origins(stock: Stock) -> dict[str, int]:
     found: dict[str, int] = {}
     for lot in stock:
-        for name, mwh in lot.origins:
-            found[name] = found.get(name, 0) + mwh
+        for name, milliwh in lot.origins:
+            found[name] = found.get(name, 0) + milliwh
     return dict(sorted(found.items()))
 
 
 def _flow_record(flow: Any) -> dict[str, Any]:
     return {
-        "mwh": flow.mwh,
+        "energy_milliwh": flow.energy_milliwh,
         "quality": flow.quality,
         "method": flow.method,
         "flags": flow.flags,
-        "open_mwh": flow.opening_mwh,
-        "close_mwh": flow.closing_mwh,
-        "integral_mwh": flow.integral_mwh,
+        "open_milliwh": flow.opening_milliwh,
+        "close_milliwh": flow.closing_milliwh,
+        "integral_milliwh": flow.integral_milliwh,
         "covered_ms": round(flow.covered_s * 1000),
     }
 
 
 def _suspicious(booked: BookedPeriod, result: Result) -> list[str]:
     """A direction that closes the balance when it is turned round: a current transformer or a sign is reversed."""
-    residual = result.residual_mwh
+    residual = result.residual_milliwh
     if "BALANCE" not in result.flags:
         return []
     found = []
@@ -244,7 +255,7 @@ def _suspicious(booked: BookedPeriod, result: Result) -> list[str]:
         node, _, kind = name.partition(".")
         # Turning a flow round changes the balance by twice its energy, in the direction of its kind.
         sign = 1 if kind in ("import", "generation", "discharge") else -1
-        turned = residual - 2 * sign * flow.mwh
-        if flow.mwh and abs(turned) * 10 < abs(residual):
+        turned = residual - 2 * sign * flow.energy_milliwh
+        if flow.energy_milliwh and abs(turned) * 10 < abs(residual):
             found.append(f"REVERSED_SIGN {node} {kind}")
     return found

@@ -37,14 +37,14 @@ class Method:
     """How the account is kept; named in every report.
 
     unknown_ug_per_kwh is the conservative factor for what no meter or stock explains; residual_ppm and
-    residual_mwh: a residual above both sets the flag BALANCE.
+    residual_milliwh: a residual above both sets the flag BALANCE.
     """
 
     policy: str = "average"
     losses: str = "carry"
     unknown_ug_per_kwh: int = 1_000_000_000
     residual_ppm: int = 20_000
-    residual_mwh: int = 100_000
+    residual_milliwh: int = 100_000
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
@@ -60,7 +60,7 @@ class Inflow:
     """Energy that entered the site's bus from outside, with its factor. `local`: on-site generation."""
 
     name: str
-    energy_mwh: int
+    energy_milliwh: int
     factor_ug_per_kwh: int
     local: bool = False
 
@@ -70,19 +70,19 @@ class Move:
     """What one battery did in a period, at its AC terminals; drain and true-up on the DC side."""
 
     name: str
-    charge_mwh: int = 0
-    discharge_mwh: int = 0
+    charge_milliwh: int = 0
+    discharge_milliwh: int = 0
     charge_ppm: int = PPM  # DC stored per AC charged
     discharge_ppm: int = PPM  # AC delivered per DC taken
-    drain_mwh: int = 0
-    true_up_mwh: int | None = None  # energy that the stock is set to at the end
+    drain_milliwh: int = 0
+    true_up_milliwh: int | None = None  # energy that the stock is set to at the end
 
 
 @dataclass(frozen=True, slots=True)
 class Lot:
     """A part of a stock: DC energy, its carbon, and where the energy came from (the parts add up to the energy)."""
 
-    energy_mwh: int
+    energy_milliwh: int
     carbon_ug: int
     origins: tuple[tuple[str, int], ...]
 
@@ -106,7 +106,7 @@ class Outflow:
 
     name: str
     kind: str  # load, export, residual or charge
-    energy_mwh: int
+    energy_milliwh: int
     carbon_ug: int
     origins: dict[str, int]
 
@@ -120,8 +120,8 @@ class Result:
     inflow_ug: dict[str, int]
     created_ug: int  # carbon of energy that a stock delivered and never received
     loss_ug: dict[str, int]  # carbon written to storage loss, by battery
-    loss_mwh: dict[str, int]  # energy lost between charge and discharge, drain included, by battery
-    residual_mwh: int  # in minus out; below 0 means unmetered inflow
+    loss_milliwh: dict[str, int]  # energy lost between charge and discharge, drain included, by battery
+    residual_milliwh: int  # in minus out; below 0 means unmetered inflow
     opening_ug: int
     flags: list[str] = field(default_factory=list)
 
@@ -140,8 +140,8 @@ class Result:
 # ---- stocks ----
 
 
-def stock_energy_mwh(stock: Stock) -> int:
-    return sum(lot.energy_mwh for lot in stock)
+def stock_energy_milliwh(stock: Stock) -> int:
+    return sum(lot.energy_milliwh for lot in stock)
 
 
 def stock_carbon_ug(stock: Stock) -> int:
@@ -149,53 +149,53 @@ def stock_carbon_ug(stock: Stock) -> int:
 
 
 def _tidy(origins: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
-    return tuple(sorted((name, mwh) for name, mwh in origins.items() if mwh))
+    return tuple(sorted((name, milliwh) for name, milliwh in origins.items() if milliwh))
 
 
 def _merged(lots: Sequence[Lot]) -> Lot:
     origins: dict[str, int] = {}
     for lot in lots:
-        for name, mwh in lot.origins:
-            origins[name] = origins.get(name, 0) + mwh
-    return Lot(sum(lot.energy_mwh for lot in lots), sum(lot.carbon_ug for lot in lots), _tidy(origins))
+        for name, milliwh in lot.origins:
+            origins[name] = origins.get(name, 0) + milliwh
+    return Lot(sum(lot.energy_milliwh for lot in lots), sum(lot.carbon_ug for lot in lots), _tidy(origins))
 
 
-def _shrunk(lot: Lot, energy_mwh: int, keep_ug: int) -> Lot:
+def _shrunk(lot: Lot, energy_milliwh: int, keep_ug: int) -> Lot:
     """The lot with less energy, its origins in proportion."""
-    parts = share(energy_mwh, [mwh for _, mwh in lot.origins])
-    return Lot(energy_mwh, keep_ug, _tidy({name: part for (name, _), part in zip(lot.origins, parts, strict=True)}))
+    parts = share(energy_milliwh, [milliwh for _, milliwh in lot.origins])
+    return Lot(energy_milliwh, keep_ug, _tidy({name: part for (name, _), part in zip(lot.origins, parts, strict=True)}))
 
 
-def _take(stock: Stock, energy_mwh: int) -> tuple[Stock, int, dict[str, int]]:
+def _take(stock: Stock, energy_milliwh: int) -> tuple[Stock, int, dict[str, int]]:
     """Take DC energy from the oldest lots: remaining stock, carbon taken, energy taken by origin."""
     taken_ug = 0
     taken: dict[str, int] = {}
     lots = list(stock)
-    while energy_mwh and lots:
+    while energy_milliwh and lots:
         part = lots.pop(0)
-        if part.energy_mwh > energy_mwh:
+        if part.energy_milliwh > energy_milliwh:
             whole = part
-            left = whole.energy_mwh - energy_mwh
-            part_ug, left_ug = share(whole.carbon_ug, [energy_mwh, left])
-            part = _shrunk(whole, energy_mwh, part_ug)
+            left = whole.energy_milliwh - energy_milliwh
+            part_ug, left_ug = share(whole.carbon_ug, [energy_milliwh, left])
+            part = _shrunk(whole, energy_milliwh, part_ug)
             gone = dict(part.origins)
-            lots.insert(0, Lot(left, left_ug, _tidy({n: mwh - gone.get(n, 0) for n, mwh in whole.origins})))
-        energy_mwh -= part.energy_mwh
+            lots.insert(0, Lot(left, left_ug, _tidy({n: milliwh - gone.get(n, 0) for n, milliwh in whole.origins})))
+        energy_milliwh -= part.energy_milliwh
         taken_ug += part.carbon_ug
-        for name, mwh in part.origins:
-            taken[name] = taken.get(name, 0) + mwh
+        for name, milliwh in part.origins:
+            taken[name] = taken.get(name, 0) + milliwh
     return tuple(lots), taken_ug, taken
 
 
-def _lower(stock: Stock, energy_mwh: int, losses: str) -> tuple[Stock, int]:
+def _lower(stock: Stock, energy_milliwh: int, losses: str) -> tuple[Stock, int]:
     """Remove DC energy from every lot in proportion. -> stock, carbon lost (carry keeps it, expense writes it off)."""
-    if not stock or not energy_mwh:
+    if not stock or not energy_milliwh:
         return stock, 0
     lost_ug = 0
     orphan_ug = 0
     lots: list[Lot] = []
-    for lot, gone in zip(stock, share(energy_mwh, [lot.energy_mwh for lot in stock]), strict=True):
-        left = lot.energy_mwh - gone
+    for lot, gone in zip(stock, share(energy_milliwh, [lot.energy_milliwh for lot in stock]), strict=True):
+        left = lot.energy_milliwh - gone
         keep_ug = lot.carbon_ug
         if losses == "expense":
             off, keep_ug = share(lot.carbon_ug, [gone, left])
@@ -215,7 +215,7 @@ def _lower(stock: Stock, energy_mwh: int, losses: str) -> tuple[Stock, int]:
 
 def _add(stock: Stock, lot: Lot, policy: str) -> tuple[Stock, int]:
     """Put a charge into the stock. -> stock, carbon that found no energy to lie on."""
-    if lot.energy_mwh == 0:
+    if lot.energy_milliwh == 0:
         if not stock:
             return stock, lot.carbon_ug
         return (*stock[:-1], replace(stock[-1], carbon_ug=stock[-1].carbon_ug + lot.carbon_ug)), 0
@@ -243,7 +243,7 @@ def _spread(pool: _Pool) -> tuple[list[int], list[dict[str, int]]]:
     """Every sink takes carbon in proportion to its energy, and origins alike. -> carbon, origins, per sink."""
     carbon = share(pool.carbon_ug, pool.sinks)
     names = [name for name, _ in pool.sources]
-    left = [mwh for _, mwh in pool.sources]
+    left = [milliwh for _, milliwh in pool.sources]
     origins = []
     for sink in pool.sinks:
         # From what the sinks before have left: rows and columns both come out whole, and nothing below 0.
@@ -260,7 +260,7 @@ def _spread(pool: _Pool) -> tuple[list[int], list[dict[str, int]]]:
 def _priority(local: list[tuple[str, int]], local_ug: int, rest: list[tuple[str, int]], rest_ug: int,
               kinds: list[str], sinks: list[int]) -> list[_Pool]:  # fmt: skip
     """Local generation first to the loads, then to charge, then to export; everything else takes what remains."""
-    have = sum(mwh for _, mwh in local)
+    have = sum(milliwh for _, milliwh in local)
     first = [0] * len(sinks)
     for group in (("load", "residual"), ("charge",), ("export",)):
         members = [i for i, kind in enumerate(kinds) if kind in group]
@@ -282,10 +282,13 @@ def check(period: Period) -> None:
     """Raise ValueError naming what is wrong with a period."""
     named: set[str] = set()
     entries = [
-        *(("inflow", inflow.name, (inflow.energy_mwh, inflow.factor_ug_per_kwh)) for inflow in period.inflows),
-        *(("load", name, (mwh,)) for name, mwh in period.loads),
-        *(("export", name, (mwh,)) for name, mwh in period.exports),
-        *(("storage", m.name, (m.charge_mwh, m.discharge_mwh, m.drain_mwh, m.true_up_mwh or 0)) for m in period.moves),
+        *(("inflow", inflow.name, (inflow.energy_milliwh, inflow.factor_ug_per_kwh)) for inflow in period.inflows),
+        *(("load", name, (milliwh,)) for name, milliwh in period.loads),
+        *(("export", name, (milliwh,)) for name, milliwh in period.exports),
+        *(
+            ("storage", m.name, (m.charge_milliwh, m.discharge_milliwh, m.drain_milliwh, m.true_up_milliwh or 0))
+            for m in period.moves
+        ),
     ]
     for kind, name, numbers in entries:
         if name in named:
@@ -317,33 +320,33 @@ def attribute(period: Period, stocks: Mapping[str, Stock], method: Method) -> Re
     after: dict[str, Stock] = {name: stock for name, stock in stocks.items()}
     opening_ug = sum(stock_carbon_ug(stock) for stock in stocks.values())
     loss_ug = {move.name: 0 for move in period.moves}
-    loss_mwh = {move.name: 0 for move in period.moves}
+    loss_milliwh = {move.name: 0 for move in period.moves}
     created_ug = 0
 
     # Sources: what came in from outside, then what the batteries gave from their opening stock.
-    inflow_ug = {flow.name: carbon_ug(flow.energy_mwh, flow.factor_ug_per_kwh) for flow in period.inflows}
-    local = [(flow.name, flow.energy_mwh) for flow in period.inflows if flow.local]
+    inflow_ug = {flow.name: carbon_ug(flow.energy_milliwh, flow.factor_ug_per_kwh) for flow in period.inflows}
+    local = [(flow.name, flow.energy_milliwh) for flow in period.inflows if flow.local]
     local_ug = sum(inflow_ug[flow.name] for flow in period.inflows if flow.local)
-    rest = [(flow.name, flow.energy_mwh) for flow in period.inflows if not flow.local]
+    rest = [(flow.name, flow.energy_milliwh) for flow in period.inflows if not flow.local]
     rest_ug = sum(inflow_ug.values()) - local_ug
 
     for move in period.moves:
         stock = after.get(move.name, ())
-        wanted = -(-move.discharge_mwh * PPM // move.discharge_ppm)  # rounded up: the stock gives at least that
-        have = stock_energy_mwh(stock)
-        served, short = move.discharge_mwh, 0
+        wanted = -(-move.discharge_milliwh * PPM // move.discharge_ppm)  # rounded up: the stock gives at least that
+        have = stock_energy_milliwh(stock)
+        served, short = move.discharge_milliwh, 0
         if wanted > have:
-            served, short = share(move.discharge_mwh, [have, wanted - have])
+            served, short = share(move.discharge_milliwh, [have, wanted - have])
             wanted = have
             flags.append(f"{STOCK_UNDERFLOW} {move.name}")
         stock, taken_ug, taken = _take(stock, wanted)
         if expense and taken_ug:
             taken_ug, off = share(taken_ug, [served, wanted - served])
             loss_ug[move.name] += off
-        loss_mwh[move.name] += wanted - served
+        loss_milliwh[move.name] += wanted - served
         names = sorted(taken)
-        for name, mwh in zip(names, share(served, [taken[name] for name in names]), strict=True):
-            rest.append((name + THROUGH_STORAGE, mwh))
+        for name, milliwh in zip(names, share(served, [taken[name] for name in names]), strict=True):
+            rest.append((name + THROUGH_STORAGE, milliwh))
         rest_ug += taken_ug
         if short:
             short_ug = 0 if book_at_charge else carbon_ug(short, method.unknown_ug_per_kwh)
@@ -355,22 +358,22 @@ def attribute(period: Period, stocks: Mapping[str, Stock], method: Method) -> Re
     # Sinks, and the residual under its own name.
     names_out = [name for name, _ in period.loads]
     kinds = ["load"] * len(period.loads)
-    sinks = [mwh for _, mwh in period.loads]
-    for name, mwh in period.exports:
+    sinks = [milliwh for _, milliwh in period.loads]
+    for name, milliwh in period.exports:
         names_out.append(name)
         kinds.append("export")
-        sinks.append(mwh)
+        sinks.append(milliwh)
     for move in period.moves:
         names_out.append(move.name)
         kinds.append("charge")
-        sinks.append(move.charge_mwh)
-    came = sum(mwh for _, mwh in local) + sum(mwh for _, mwh in rest)
+        sinks.append(move.charge_milliwh)
+    came = sum(milliwh for _, milliwh in local) + sum(milliwh for _, milliwh in rest)
     residual = came - sum(sinks)
     if residual < 0:
         rest.append((UNMETERED, -residual))
         inflow_ug[UNMETERED] = carbon_ug(-residual, method.unknown_ug_per_kwh)
         rest_ug += inflow_ug[UNMETERED]
-    if abs(residual) > max(method.residual_mwh, came * method.residual_ppm // PPM):
+    if abs(residual) > max(method.residual_milliwh, came * method.residual_ppm // PPM):
         flags.append(BALANCE)
     names_out.append(RESIDUAL)
     kinds.append("residual")
@@ -386,33 +389,33 @@ def attribute(period: Period, stocks: Mapping[str, Stock], method: Method) -> Re
     for pool in pools:
         for i, (ug, row) in enumerate(zip(*_spread(pool), strict=True)):
             carbon[i] += ug
-            for name, mwh in row.items():
-                origins[i][name] = origins[i].get(name, 0) + mwh
+            for name, milliwh in row.items():
+                origins[i][name] = origins[i].get(name, 0) + milliwh
     outflows = [
-        Outflow(name, kind, mwh, ug, dict(sorted(row.items())))
-        for name, kind, mwh, ug, row in zip(names_out, kinds, sinks, carbon, origins, strict=True)
+        Outflow(name, kind, milliwh, ug, dict(sorted(row.items())))
+        for name, kind, milliwh, ug, row in zip(names_out, kinds, sinks, carbon, origins, strict=True)
     ]
 
     # Charge goes into the stocks; then standby drain and true-up.
     booked_ug = 0
-    booked_mwh = 0
+    booked_milliwh = 0
     by_name = {out.name: out for out in outflows if out.kind == "charge"}
     for move in period.moves:
         charge = by_name[move.name]
-        added = charge.energy_mwh * move.charge_ppm // PPM
-        lost = charge.energy_mwh - added
+        added = charge.energy_milliwh * move.charge_ppm // PPM
+        lost = charge.energy_milliwh - added
         into_ug = charge.carbon_ug
         if book_at_charge:
             booked_ug += into_ug
-            booked_mwh += charge.energy_mwh
+            booked_milliwh += charge.energy_milliwh
             into_ug = 0
         elif expense and into_ug:
             into_ug, off = share(into_ug, [added, lost])
             loss_ug[move.name] += off
         base: dict[str, int] = {}
-        for name, mwh in charge.origins.items():
+        for name, milliwh in charge.origins.items():
             stem = name.removesuffix(THROUGH_STORAGE)
-            base[stem] = base.get(stem, 0) + mwh
+            base[stem] = base.get(stem, 0) + milliwh
         stems = sorted(base)
         parts = share(added, [base[stem] for stem in stems])
         lot = Lot(added, into_ug, _tidy(dict(zip(stems, parts, strict=True))))
@@ -420,23 +423,23 @@ def attribute(period: Period, stocks: Mapping[str, Stock], method: Method) -> Re
         if added or into_ug:
             stock, homeless_ug = _add(stock, lot, method.policy)
             loss_ug[move.name] += homeless_ug
-        drained = min(move.drain_mwh, stock_energy_mwh(stock))
+        drained = min(move.drain_milliwh, stock_energy_milliwh(stock))
         stock, off = _lower(stock, drained, method.losses)
         loss_ug[move.name] += off
-        loss_mwh[move.name] += lost + drained
-        if move.true_up_mwh is not None:
-            have = stock_energy_mwh(stock)
-            if move.true_up_mwh < have:
-                stock, off = _lower(stock, have - move.true_up_mwh, method.losses)
+        loss_milliwh[move.name] += lost + drained
+        if move.true_up_milliwh is not None:
+            have = stock_energy_milliwh(stock)
+            if move.true_up_milliwh < have:
+                stock, off = _lower(stock, have - move.true_up_milliwh, method.losses)
                 loss_ug[move.name] += off
-            elif move.true_up_mwh > have:
-                found = Lot(move.true_up_mwh - have, 0, ((UNKNOWN, move.true_up_mwh - have),))
+            elif move.true_up_milliwh > have:
+                found = Lot(move.true_up_milliwh - have, 0, ((UNKNOWN, move.true_up_milliwh - have),))
                 stock, _ = _add(stock, found, method.policy)
-            if move.true_up_mwh != have:
-                loss_mwh[move.name] += have - move.true_up_mwh
-                flags.append(f"{TRUE_UP} {move.name} {move.true_up_mwh - have:+d}")
+            if move.true_up_milliwh != have:
+                loss_milliwh[move.name] += have - move.true_up_milliwh
+                flags.append(f"{TRUE_UP} {move.name} {move.true_up_milliwh - have:+d}")
         after[move.name] = stock
-    if booked_mwh:
-        outflows.append(Outflow(CHARGE_BOOKED, "charge", booked_mwh, booked_ug, {}))
+    if booked_milliwh:
+        outflows.append(Outflow(CHARGE_BOOKED, "charge", booked_milliwh, booked_ug, {}))
 
-    return Result(outflows, after, inflow_ug, created_ug, loss_ug, loss_mwh, residual, opening_ug, flags)
+    return Result(outflows, after, inflow_ug, created_ug, loss_ug, loss_milliwh, residual, opening_ug, flags)

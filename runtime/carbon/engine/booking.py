@@ -31,6 +31,7 @@ LIKE_DAY_S = 7200.0  # longer gaps take the shape of a like day, where there is 
 CLOCK_STEP_NS = 1_000_000_000
 BELIEVABLE_UTC_NS = 1_704_067_200_000_000_000  # 2024-01-01: an unsynchronised clock before is not a clock
 HELD_MAX = 4096  # records kept while the time is unknown
+OLD_NAMES = {"mwh": "energy_milliwh", "peak_mwh": "peak_milliwh"}  # of a counter, in states of before
 GRACE_S = 900  # how long a period waits for a meter that is silent
 
 
@@ -120,7 +121,8 @@ class Booker:
             counter = self._counters.get(name)
             if counter is None:
                 continue  # the flow has left the site file
-            for key, value in values.items():
+            for written, value in values.items():
+                key = OLD_NAMES.get(written, written)
                 if key in Counter.__slots__:
                     setattr(counter, key, value.copy() if isinstance(value, (list, dict)) else value)
 
@@ -191,16 +193,16 @@ class Booker:
         crossing = label >= end_ns
         parts: list[tuple[Counter, int, int]] = []
         for flow, counter in self._pairs:
-            step_mwh = counter.step(flow, points, label, new_boot, self.period_s)
-            if step_mwh is None:
+            step_milliwh = counter.step(flow, points, label, new_boot, self.period_s)
+            if step_milliwh is None:
                 continue
             if crossing:
                 # A forward step of the clock: the energy lies in the time that really passed.
                 until = counter.label_ns + active_ns if counter.label_ns == last else label
-                parts.append((counter, step_mwh, until))
+                parts.append((counter, step_milliwh, until))
             else:
-                counter.mwh += step_mwh
-                counter.booked += step_mwh
+                counter.energy_milliwh += step_milliwh
+                counter.booked += step_milliwh
                 counter.label_ns = label
                 counter.by_integral += counter.pending
                 counter.pending = 0
@@ -264,31 +266,32 @@ class Booker:
             return []  # what the others have to say stays owed until the period can be closed
         closed = []
         queue = [
-            (counter, mwh, counter.pending, self._segments(counter, mwh, until, label)) for counter, mwh, until in parts
+            (counter, milliwh, counter.pending, self._segments(counter, milliwh, until, label))
+            for counter, milliwh, until in parts
         ]
         while label >= self._end_ns:
-            for counter, mwh, integral, segments in queue:
-                self._add(counter, segments.pop(0), mwh, integral, self._end_ns)
+            for counter, milliwh, integral, segments in queue:
+                self._add(counter, segments.pop(0), milliwh, integral, self._end_ns)
             for flow, counter in silent:
                 counter.silent(flow, self._end_ns, self.period_s)
             closed.append(self._period())
-        for counter, mwh, integral, segments in queue:
-            self._add(counter, segments.pop(0), mwh, integral, label)
+        for counter, milliwh, integral, segments in queue:
+            self._add(counter, segments.pop(0), milliwh, integral, label)
             counter.by_integral += counter.pending
             counter.pending = 0
         return closed
 
-    def _add(self, counter: Counter, mwh: int, of_mwh: int, integral: int, label: int) -> None:
-        if counter.label_ns < self._end_ns - self._period_ns and mwh and not self._first:
+    def _add(self, counter: Counter, milliwh: int, of_milliwh: int, integral: int, label: int) -> None:
+        if counter.label_ns < self._end_ns - self._period_ns and milliwh and not self._first:
             counter.mark(ESTIMATED, None, "LATE")
-        counter.mwh += mwh
-        counter.booked += mwh
+        counter.energy_milliwh += milliwh
+        counter.booked += milliwh
         counter.label_ns = label
-        part = integral * mwh // of_mwh if of_mwh else 0
+        part = integral * milliwh // of_milliwh if of_milliwh else 0
         counter.by_integral += part
         counter.pending -= part
 
-    def _segments(self, counter: Counter, mwh: int, until: int, label: int) -> list[int]:
+    def _segments(self, counter: Counter, milliwh: int, until: int, label: int) -> list[int]:
         """Parts of a step before, between and behind the boundaries that it crosses; their sum is the step."""
         start = counter.label_ns if counter.label_ns >= 0 else label
         bounds = [start]
@@ -313,7 +316,7 @@ class Booker:
         elif gap_s > GAP_S:
             counter.shaped("register over flat shape")
             known_w = counter.recent_w(self.period_s)
-            mean_w = mwh * 3.6 / gap_s
+            mean_w = milliwh * 3.6 / gap_s
             if 0.0 <= known_w <= 2.0 * mean_w:
                 # Linear in power from the last known one; the register fixes where it ends.
                 slope = 2.0 * (mean_w - known_w) / gap_s
@@ -328,10 +331,10 @@ class Booker:
         passed = 0.0
         for weight in weights[:-1]:
             passed += weight
-            reached = round(mwh * (passed / whole))
+            reached = round(milliwh * (passed / whole))
             parts.append(reached - done)
             done = reached
-        parts.append(mwh - done)
+        parts.append(milliwh - done)
         return parts
 
     def _period(self) -> BookedPeriod:
@@ -344,10 +347,10 @@ class Booker:
             gap_s = self.period_s - counter.covered_ns / 1e9
             if gap_s > GAP_S and counter.quality == 0 and not self._first:
                 counter.mark(ESTIMATED, counter.gap_method, "GAP")
-                if counter.mwh == 0 and flow.register is None and counter.covered_ns == 0:
+                if counter.energy_milliwh == 0 and flow.register is None and counter.covered_ns == 0:
                     counter.mark(MISSING, "none", "GAP")
             flows[flow.name] = FlowPeriod(
-                counter.mwh,
+                counter.energy_milliwh,
                 QUALITY_ORDER[counter.quality],
                 counter.method,
                 counter.flags,
@@ -357,10 +360,10 @@ class Booker:
                 round(min(counter.covered_ns / 1e9, float(self.period_s)), 3),
             )
             if counter.quality <= 1 and not self._first:
-                counter.like_day[day_key(start_s)] = counter.mwh
-                counter.before_w = counter.mwh * 3.6 / self.period_s
-                counter.peak_mwh = max(counter.peak_mwh, counter.mwh)
-            counter.mwh = counter.by_integral = counter.covered_ns = 0
+                counter.like_day[day_key(start_s)] = counter.energy_milliwh
+                counter.before_w = counter.energy_milliwh * 3.6 / self.period_s
+                counter.peak_milliwh = max(counter.peak_milliwh, counter.energy_milliwh)
+            counter.energy_milliwh = counter.by_integral = counter.covered_ns = 0
             counter.opening = counter.register
             counter.quality, counter.flags = 0, []
             counter.method = "register" if flow.register is not None else "integral"

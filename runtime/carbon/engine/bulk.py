@@ -154,7 +154,7 @@ def _apply(flow: Flow, counter: Counter, columns: dict[str, np.ndarray], labels:
     else:
         counter.truth += by_integral
     owed = max(0, counter.truth + counter.bridge - counter.booked)
-    counter.mwh += owed
+    counter.energy_milliwh += owed
     counter.booked += owed
     counter.by_integral += counter.pending + by_integral
     counter.pending = 0

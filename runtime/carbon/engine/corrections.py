@@ -29,7 +29,7 @@ class Edit:
 
     start_utc_s: int
     flow: str
-    mwh: int
+    energy_milliwh: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +85,12 @@ def booked_from(body: Mapping[str, Any], edits: Mapping[str, int]) -> BookedPeri
     """The metered period behind a ledger body, with the edits of its flows."""
     flows = {}
     for name, row in body["flows"].items():
-        mwh, quality, method, flags = row["mwh"], row["quality"], row["method"], list(row["flags"])
+        milliwh, quality, method, flags = row["energy_milliwh"], row["quality"], row["method"], list(row["flags"])
         if name in edits:
-            flags.append(f"EDITED {mwh}")
-            mwh, quality, method = edits[name], EDITED, "edited"
+            flags.append(f"EDITED {milliwh}")
+            milliwh, quality, method = edits[name], EDITED, "edited"
         flows[name] = FlowPeriod(
-            mwh, quality, method, flags, row["open_mwh"], row["close_mwh"], row["integral_mwh"],
+            milliwh, quality, method, flags, row["open_milliwh"], row["close_milliwh"], row["integral_milliwh"],
             row["covered_ms"] / 1000.0,
         )  # fmt: skip
     kept = [flag for flag in body["flags"] if flag.split()[0] not in _MADE_ANEW]
@@ -120,9 +120,9 @@ def correct(
         raise CorrectionError("a correction names its author and its reason")
     wanted: dict[int, dict[str, int]] = {}
     for edit in edits:
-        if edit.mwh < 0:
-            raise CorrectionError(f"{edit.flow} at {iso(edit.start_utc_s)}: {edit.mwh} mWh is negative")
-        wanted.setdefault(edit.start_utc_s, {})[edit.flow] = edit.mwh
+        if edit.energy_milliwh < 0:
+            raise CorrectionError(f"{edit.flow} at {iso(edit.start_utc_s)}: {edit.energy_milliwh} mWh is negative")
+        wanted.setdefault(edit.start_utc_s, {})[edit.flow] = edit.energy_milliwh
     methods = list(ledger.entries("method"))
     if not methods:
         raise CorrectionError(f"{ledger.url}: no method is recorded; nothing was booked by a sidecar")
@@ -162,7 +162,7 @@ def correct(
     first, last = rows[0][1], rows[-1][1]
     why = {
         "author": author, "reason": reason, "periods": len(rows), "from_utc_s": first, "to_utc_s": last,
-        "edits": [[e.start_utc_s, e.flow, e.mwh] for e in edits],
+        "edits": [[e.start_utc_s, e.flow, e.energy_milliwh] for e in edits],
         "factors": _factors_record(factors),
     }  # fmt: skip
     state = ledger.state("booking")
@@ -201,10 +201,10 @@ def _opened(ledger: Ledger, first: Entry, nodes: Nodes, true_up: str) -> Account
         accountant.stocks = _stocks_of(before.body, opening=False)
     else:
         accountant.stocks = _stocks_of(first.body, opening=True)
-    expected = {name: (s["opening_mwh"], s["opening_ug"]) for name, s in first.body["stock"].items()}
-    for name, (mwh, ug) in expected.items():
+    expected = {name: (s["opening_milliwh"], s["opening_ug"]) for name, s in first.body["stock"].items()}
+    for name, (milliwh, ug) in expected.items():
         stock = accountant.stocks.get(name, ())
-        if (sum(lot.energy_mwh for lot in stock), sum(lot.carbon_ug for lot in stock)) != (mwh, ug):
+        if (sum(lot.energy_milliwh for lot in stock), sum(lot.carbon_ug for lot in stock)) != (milliwh, ug):
             raise LedgerError(f"{ledger.url}: entry {first.seq}: stock {name} does not open where the period before "
                               "closed; run tidegate carbon verify")  # fmt: skip
     return accountant
@@ -213,8 +213,8 @@ def _opened(ledger: Ledger, first: Entry, nodes: Nodes, true_up: str) -> Account
 def _stocks_of(body: Mapping[str, Any], *, opening: bool) -> dict[str, Stock]:
     stocks: dict[str, Stock] = {}
     for name, row in body["stock"].items():
-        mwh, ug = (row["opening_mwh"], row["opening_ug"]) if opening else (row["mwh"], row["ug"])
-        origins = (("opening", mwh),) if opening else tuple(sorted(row["origins"].items()))
-        if mwh:
-            stocks[name] = (Lot(mwh, ug, origins),)
+        milliwh, ug = (row["opening_milliwh"], row["opening_ug"]) if opening else (row["energy_milliwh"], row["ug"])
+        origins = (("opening", milliwh),) if opening else tuple(sorted(row["origins"].items()))
+        if milliwh:
+            stocks[name] = (Lot(milliwh, ug, origins),)
     return stocks

@@ -20,8 +20,8 @@ SILENT_S = 60.0  # a register that says nothing for longer is bridged by the int
 CONFIRM = 3  # readings that must agree before a jump is taken for a new meter
 W_MAX = 1_000_000.0  # plausible power where the site file has none
 DISAGREE_PPM = 30_000
-DISAGREE_MWH = 100_000
-STUCK_MWH = 200_000
+DISAGREE_MILLIWH = 100_000
+STUCK_MILLIWH = 200_000
 
 GOOD, ESTIMATED, SUBSTITUTED, EDITED, BAD, MISSING = "good", "estimated", "substituted", "edited", "bad", "missing"
 QUALITY_ORDER = (GOOD, ESTIMATED, SUBSTITUTED, EDITED, BAD, MISSING)
@@ -47,7 +47,7 @@ class Flow:
     integral: str | None = None
     covered: str | None = None
     w_max: float = W_MAX
-    rollover_mwh: int = 0  # register range, 0 = not known
+    rollover_milliwh: int = 0  # register range, 0 = not known
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -60,13 +60,13 @@ class Flow:
 class FlowPeriod:
     """Energy of one flow in one period."""
 
-    mwh: int
+    energy_milliwh: int
     quality: str
     method: str
     flags: list[str]
-    opening_mwh: int | None  # register reading first used in the period
-    closing_mwh: int | None
-    integral_mwh: int | None  # what the fast power says, for comparison
+    opening_milliwh: int | None  # register reading first used in the period
+    closing_milliwh: int | None
+    integral_milliwh: int | None  # what the fast power says, for comparison
     covered_s: float  # time with readings not further apart than GAP_S
 
 
@@ -89,9 +89,9 @@ class Counter:
     moved_ns: int = -1  # label at which the register last moved
     watts: float = 0.0  # of the last step that was measured without a register
     before_w: float = -1.0  # mean of the period before, -1 = none
-    peak_mwh: int = 0  # highest measured period so far
+    peak_milliwh: int = 0  # highest measured period so far
     # of the open period
-    mwh: int = 0
+    energy_milliwh: int = 0
     by_integral: int = 0
     pending: int = 0  # integral since the label, not yet in a period
     covered_ns: int = 0
@@ -126,9 +126,9 @@ class Counter:
                 if before is None:
                     by_integral = 0
                 elif new_boot or value < before:
-                    by_integral, measured_ws = whole_mwh(value), value  # the core has started again at 0
+                    by_integral, measured_ws = whole_milliwh(value), value  # the core has started again at 0
                 else:
-                    by_integral, measured_ws = whole_mwh(value) - whole_mwh(before), value - before
+                    by_integral, measured_ws = whole_milliwh(value) - whole_milliwh(before), value - before
                 self.integral_ws = value
                 self.pending += by_integral
         reading: int | None = None
@@ -172,10 +172,10 @@ class Counter:
             return True
         delta = reading - self.register
         # Time since the register last moved counts: a coarse register may be silent and then move by one unit.
-        room = room_mwh(flow.w_max, label - self.moved_ns)
-        if delta < 0 and flow.rollover_mwh and 0 <= delta + flow.rollover_mwh <= room:
+        room = room_milliwh(flow.w_max, label - self.moved_ns)
+        if delta < 0 and flow.rollover_milliwh and 0 <= delta + flow.rollover_milliwh <= room:
             self.mark(GOOD, None, "ROLLOVER")
-            delta += flow.rollover_mwh
+            delta += flow.rollover_milliwh
         if 0 <= delta <= room:
             if delta:
                 if self.stuck and 2 * delta < self.bridge:
@@ -192,7 +192,7 @@ class Counter:
                 self.bridge = 0
                 self.mark(ESTIMATED, "register", "SPIKE")
             return True
-        room = room_mwh(flow.w_max, label - self.candidate_label_ns)
+        room = room_milliwh(flow.w_max, label - self.candidate_label_ns)
         if self.candidate is not None and 0 <= reading - self.candidate <= room:
             self.candidate_count += 1
         else:
@@ -208,7 +208,7 @@ class Counter:
         self.register, self.candidate, self.moved_ns = reading, None, label
         return False
 
-    def _by_integral(self, flow: Flow, points: Mapping[str, Any], mwh: int, measured_ws: float, label: int,
+    def _by_integral(self, flow: Flow, points: Mapping[str, Any], milliwh: int, measured_ws: float, label: int,
                      period_s: int) -> None:  # fmt: skip
         """Energy of a flow without a register: the integral, and an estimate where it was not covered."""
         covered = points.get(flow.covered) if flow.covered is not None else None
@@ -221,15 +221,15 @@ class Counter:
             if blind_s > 1.0:
                 guessed, how = self.guess(flow, label - round(blind_s * 1e9), label, period_s)
                 self.mark(ESTIMATED if blind_s <= SILENT_S else SUBSTITUTED, how, "GAP")
-                mwh += guessed
-        self.truth += mwh
+                milliwh += guessed
+        self.truth += milliwh
 
     # ---- what nobody measured ----
 
     def recent_w(self, period_s: int) -> float:
         """Mean power of the open period, or of the one before; -1 where neither is known."""
         covered_s = self.covered_ns / 1e9
-        return self.mwh * 3.6 / covered_s if covered_s >= SHAPE_S else self.before_w
+        return self.energy_milliwh * 3.6 / covered_s if covered_s >= SHAPE_S else self.before_w
 
     def shaped(self, how: str) -> None:
         """Say how the energy of the present gap is spread over the periods that it touches."""
@@ -254,7 +254,7 @@ class Counter:
         else:
             return round(like), "like day"
         if flow.kind in HIGH:
-            return round(self.peak_mwh * seconds / period_s), "conservative bound, high"
+            return round(self.peak_milliwh * seconds / period_s), "conservative bound, high"
         return 0, "conservative bound, low"
 
     def silent(self, flow: Flow, end_ns: int, period_s: int) -> None:
@@ -262,34 +262,36 @@ class Counter:
         if self.label_ns < 0:
             self.mark(MISSING, "none", "SILENT")
             return
-        mwh, how = self.guess(flow, self.label_ns, end_ns, period_s)
+        milliwh, how = self.guess(flow, self.label_ns, end_ns, period_s)
         self.mark(SUBSTITUTED, how, "SILENT")
         if flow.register is None:
-            self.truth += mwh
-        self.mwh += mwh
-        self.booked += mwh
+            self.truth += milliwh
+        self.energy_milliwh += milliwh
+        self.booked += milliwh
         self.label_ns = end_ns
 
     def compare(self, integral: int) -> None:
         """Flag a register that the fast power contradicts."""
-        difference = abs(self.mwh - integral)
-        if self.mwh == 0 and integral > STUCK_MWH and self.quality == 0:
+        difference = abs(self.energy_milliwh - integral)
+        if self.energy_milliwh == 0 and integral > STUCK_MILLIWH and self.quality == 0:
             # Booked from the integral; set off when the register moves again.
             self.bridge += integral
             self.booked += integral
-            self.mwh = integral
+            self.energy_milliwh = integral
             self.stuck = True
             self.mark(SUBSTITUTED, "integral", "STUCK")
-        elif difference > DISAGREE_MWH and difference * 1_000_000 > DISAGREE_PPM * max(self.mwh, integral):
+        elif difference > DISAGREE_MILLIWH and difference * 1_000_000 > DISAGREE_PPM * max(
+            self.energy_milliwh, integral
+        ):
             self.mark(GOOD, None, "DISAGREE")
 
 
-def whole_mwh(watt_seconds: float) -> int:
+def whole_milliwh(watt_seconds: float) -> int:
     """mWh of an integral. Rounded before any difference is taken, so that differences add up exactly."""
     return round(watt_seconds / 3.6)
 
 
-def room_mwh(w_max: float, elapsed_ns: int) -> float:
+def room_milliwh(w_max: float, elapsed_ns: int) -> float:
     """What a register may have gained in a time, with room for a coarse step and for late readings."""
     return w_max * (elapsed_ns / 1e9 + 2.0) / 3.6 + 20_000
 

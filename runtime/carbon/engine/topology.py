@@ -27,10 +27,10 @@ class Storage:
     """One battery as the account sees it: node name, usable energy, declared efficiencies."""
 
     node: str
-    energy_mwh: int
+    energy_milliwh: int
     charge_ppm: int = 970_000
     discharge_ppm: int = 970_000
-    standby_mw: int = 0  # milliwatts, DC
+    standby_milliw: int = 0  # milliwatts, DC
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def _storage(
     efficiency = {
         "charge_ppm": round(float(settings.get("charge_efficiency") or 0.97) * 1e6),
         "discharge_ppm": round(float(settings.get("discharge_efficiency") or 0.97) * 1e6),
-        "standby_mw": round(float(settings.get("standby_w") or 0.0) * 1000),
+        "standby_milliw": round(float(settings.get("standby_w") or 0.0) * 1000),
     }
     integral = _integral(SITE_INTEGRALS["ess"], points)
     by_pcs = {row["device"]: row for row in rows}

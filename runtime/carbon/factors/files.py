@@ -243,7 +243,9 @@ def read_prices(path: Path, currency: str) -> Series:
         raw = path.read_bytes()
     except OSError as error:
         raise FactorError(f"{path}: {error.strerror}") from None
-    columns = {f"price_{currency.lower()}_per_{unit}": scale for unit, scale in (("mwh", 1000), ("kwh", 1_000_000))}
+    columns = {
+        f"price_{currency.lower()}_per_{unit}": scale for unit, scale in (("energy_milliwh", 1000), ("kwh", 1_000_000))
+    }
     head = raw.split(b"\n", 1)[0].decode("utf-8-sig", "replace").strip().split(",")
     column = next((name for name in columns if name in head), None)
     if column is None:

@@ -20,7 +20,7 @@ class Instrument:
 
     start_utc_s: int
     end_utc_s: int
-    mwh: int
+    energy_milliwh: int
     ug_per_kwh: int
     source: str
     kind: str = "other"
@@ -28,8 +28,16 @@ class Instrument:
     cancelled: str = ""
 
     def row(self) -> list[Any]:
-        return [self.start_utc_s, self.end_utc_s, self.mwh, self.ug_per_kwh, self.source, self.kind, self.renewable,
-                self.cancelled]  # fmt: skip
+        return [
+            self.start_utc_s,
+            self.end_utc_s,
+            self.energy_milliwh,
+            self.ug_per_kwh,
+            self.source,
+            self.kind,
+            self.renewable,
+            self.cancelled,
+        ]
 
 
 def read_instruments(path: Path) -> list[Instrument]:
@@ -50,10 +58,10 @@ def read_instruments(path: Path) -> list[Instrument]:
             if not 0 < end - start <= HOUR_S:
                 raise FactorError(f"{where}: an interval of {end - start} s; expected more than 0 and at most one hour")
             try:
-                mwh = to_whole(row["wh"], 1000)
+                milliwh = to_whole(row["wh"], 1000)
             except ArithmeticError:
                 raise FactorError(f"{where}: {row['wh']!r} is not a number") from None
-            if mwh < 0:
+            if milliwh < 0:
                 raise FactorError(f"{where}: {row['wh']} Wh is negative")
             kind = (row.get("kind") or "other").strip()
             if kind not in KINDS:
@@ -65,7 +73,7 @@ def read_instruments(path: Path) -> list[Instrument]:
                 Instrument(
                     start,
                     end,
-                    mwh,
+                    milliwh,
                     parse_factor(row["g_per_kwh"], "g/kWh", where),
                     row["source"],
                     kind,
@@ -84,7 +92,7 @@ def market_based(
     imports : (start, length, mWh) of every period, in the order of time, as the instruments are.
     """
     matched = ug = load = first = 0
-    left = [one.mwh for one in instruments]
+    left = [one.energy_milliwh for one in instruments]
     for start, length, wanted in imports:
         end = start + length
         load += wanted
@@ -101,14 +109,14 @@ def market_based(
                 matched += used
                 ug += carbon_ug(used, one.ug_per_kwh)
         ug += carbon_ug(wanted, residual_ug_per_kwh)
-    held = sum(one.mwh for one in instruments)
+    held = sum(one.energy_milliwh for one in instruments)
     covered = min(load, held)
-    mean = sum(carbon_ug(one.mwh, one.ug_per_kwh) for one in instruments)
+    mean = sum(carbon_ug(one.energy_milliwh, one.ug_per_kwh) for one in instruments)
     netted = (mean * covered // held if held else 0) + carbon_ug(load - covered, residual_ug_per_kwh)
     return {
-        "load_mwh": load,
-        "matched_mwh": matched,
-        "instruments_mwh": held,
+        "load_milliwh": load,
+        "matched_milliwh": matched,
+        "instruments_milliwh": held,
         "hourly_ug": ug,
         "netted_ug": netted,
         "hourly_matched_share": fixed(matched / load if load else None, 6),
@@ -126,15 +134,15 @@ def carbon_free_by_hour(instruments: Iterable[Instrument]) -> dict[int, int]:
         hour = one.start_utc_s // HOUR_S * HOUR_S
         while hour < one.end_utc_s:
             part = min(one.end_utc_s, hour + HOUR_S) - max(one.start_utc_s, hour)
-            found[hour] = found.get(hour, 0) + one.mwh * part // length
+            found[hour] = found.get(hour, 0) + one.energy_milliwh * part // length
             hour += HOUR_S
     return found
 
 
-def cancelled_renewable_mwh(instruments: Iterable[Instrument], kind: str, start_utc_s: int, end_utc_s: int) -> int:
+def cancelled_renewable_milliwh(instruments: Iterable[Instrument], kind: str, start_utc_s: int, end_utc_s: int) -> int:
     """mWh of renewable, cancelled instruments of a kind that begin in [start, end)."""
     return sum(
-        one.mwh
+        one.energy_milliwh
         for one in instruments
         if one.kind == kind and one.renewable and one.cancelled and start_utc_s <= one.start_utc_s < end_utc_s
     )

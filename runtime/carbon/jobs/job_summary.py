@@ -4,13 +4,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tidegate.runtime.carbon.integers import exact_kwh
+
 TOP = 20
 ASIDE = 50
 HOUR_S = 3600
 
-JOB_COLUMNS = ("day_utc_s", "job", "owner", "node", "start_utc_s", "end_utc_s", "mwh", "ug", "software_mwh", "slot_s",
-               "units_milli")  # fmt: skip
-IDLE_COLUMNS = ("hour_utc_s", "node", "mwh", "ug", "cost_u")
+JOB_COLUMNS = ("day_utc_s", "job", "owner", "node", "start_utc_s", "end_utc_s", "energy_kwh", "carbon_ug",
+               "software_kwh", "slot_s", "units_milli")  # fmt: skip
+IDLE_COLUMNS = ("hour_utc_s", "node", "energy_kwh", "carbon_ug", "cost_u")
 
 
 class Compute:
@@ -20,8 +22,8 @@ class Compute:
         self.days = 0
         self.last_seq = -1
         self._by_job: Counter[str] = Counter()
-        self._job_mwh: Counter[str] = Counter()
-        self._owner_mwh: Counter[str] = Counter()
+        self._job_milliwh: Counter[str] = Counter()
+        self._owner_milliwh: Counter[str] = Counter()
         self._owner_ug: Counter[str] = Counter()
         self._units: dict[str, list[int]] = {}  # amount in thousandths, mWh, ug, slot seconds
         self._nodes: dict[str, Counter[str]] = {}
@@ -38,26 +40,26 @@ class Compute:
         self.last_seq = max(self.last_seq, seq)
         for name, node in body["nodes"].items():
             row = self._nodes.setdefault(name, Counter())
-            row["metered_mwh"] += node["metered_mwh"]
-            row["idle_mwh"] += node["idle_mwh"]
+            row["metered_milliwh"] += node["metered_milliwh"]
+            row["idle_milliwh"] += node["idle_milliwh"]
             row["idle_ug"] += node["idle_ug"]
-            if node["software_mwh"] is not None:
-                row["software_mwh"] += node["software_mwh"]
-                row["covered_mwh"] += node["metered_mwh"] - node["idle_mwh"]
+            if node["software_milliwh"] is not None:
+                row["software_milliwh"] += node["software_milliwh"]
+                row["covered_milliwh"] += node["metered_milliwh"] - node["idle_milliwh"]
             self._basis[node["basis"]] += 1
-        for job, owner, _, _, _, mwh, ug, _, slot_s, units in body["jobs"]:
+        for job, owner, _, _, _, milliwh, ug, _, slot_s, units in body["jobs"]:
             self._by_job[job] += ug
-            self._job_mwh[job] += mwh
-            self._owner_mwh[owner] += mwh
+            self._job_milliwh[job] += milliwh
+            self._owner_milliwh[owner] += milliwh
             self._owner_ug[owner] += ug
             for name, amount in units.items():
                 row_ = self._units.setdefault(name, [0, 0, 0, 0])
                 row_[0] += amount
-                row_[1] += mwh
+                row_[1] += milliwh
                 row_[2] += ug
                 row_[3] += slot_s
-        for hour, node_name, mwh, _, cost in body["idle"]:
-            self._idle_hours.setdefault(node_name, [0] * 24)[hour // HOUR_S % 24] += mwh
+        for hour, node_name, milliwh, _, cost in body["idle"]:
+            self._idle_hours.setdefault(node_name, [0] * 24)[hour // HOUR_S % 24] += milliwh
             self._idle_cost_u += cost
         for source in body["sources"]:
             self._sources[source["name"]] = source["sha256"]
@@ -78,53 +80,73 @@ class Compute:
         over, under = (site_ug, it_ug) if it_ug else (1, 1)
         embodied = method.get("embodied")
         units = {}
-        for name, (amount, mwh, ug, slot_s) in sorted(self._units.items()):
+        for name, (amount, milliwh, ug, slot_s) in sorted(self._units.items()):
             whole_ug = ug * over // under
             made_ug = None
             if embodied:
                 made_ug = embodied["ug"] * slot_s // (embodied["life_s"] * embodied["slots"])
             units[name] = {
-                "amount_milli": amount, "mwh": mwh, "ug": ug, "ug_with_room": whole_ug, "embodied_ug": made_ug,
-                "g_per_unit": _per(ug, amount), "g_per_unit_with_room": _per(whole_ug, amount),
+                "amount_milli": amount,
+                "energy_milliwh": milliwh,
+                "ug": ug,
+                "ug_with_room": whole_ug,
+                "embodied_ug": made_ug,
+                "g_per_unit": _per(ug, amount),
+                "g_per_unit_with_room": _per(whole_ug, amount),
                 "sci_g_per_unit": None if made_ug is None else _per(whole_ug + made_ug, amount),
-            }  # fmt: skip
+            }
         nodes = {}
         for name, row in sorted(self._nodes.items()):
-            covered = row["covered_mwh"]
+            covered = row["covered_milliwh"]
             nodes[name] = {
-                "metered_mwh": row["metered_mwh"], "idle_mwh": row["idle_mwh"], "idle_ug": row["idle_ug"],
-                "software_mwh": row["software_mwh"] if covered else None,
-                "coverage": f"{row['software_mwh'] / covered:.4f}" if covered else None,
-                "idle_by_hour_utc_mwh": self._idle_hours.get(name, [0] * 24),
-            }  # fmt: skip
+                "metered_milliwh": row["metered_milliwh"],
+                "idle_milliwh": row["idle_milliwh"],
+                "idle_ug": row["idle_ug"],
+                "software_milliwh": row["software_milliwh"] if covered else None,
+                "coverage": f"{row['software_milliwh'] / covered:.4f}" if covered else None,
+                "idle_by_hour_utc_milliwh": self._idle_hours.get(name, [0] * 24),
+            }
         return {
             "days": self.days,
             "jobs": len(self._by_job),
-            "jobs_mwh": sum(self._job_mwh.values()),
+            "jobs_milliwh": sum(self._job_milliwh.values()),
             "jobs_ug": sum(self._by_job.values()),
-            "idle_mwh": sum(row["idle_mwh"] for row in self._nodes.values()),
+            "idle_milliwh": sum(row["idle_milliwh"] for row in self._nodes.values()),
             "idle_ug": sum(row["idle_ug"] for row in self._nodes.values()),
             "idle_cost_u": self._idle_cost_u,
             "currency": method.get("currency", "EUR"),
             "basis": dict(sorted(self._basis.items())),
             "nodes": nodes,
             "units": units,
-            "owners": {o: {"mwh": self._owner_mwh[o], "ug": ug} for o, ug in sorted(self._owner_ug.items())},
-            "top": [[job, self._job_mwh[job], ug] for job, ug in
-                    sorted(self._by_job.items(), key=lambda row: (-row[1], row[0]))[:TOP]],
+            "owners": {
+                o: {"energy_milliwh": self._owner_milliwh[o], "ug": ug} for o, ug in sorted(self._owner_ug.items())
+            },
+            "top": [
+                [job, self._job_milliwh[job], ug]
+                for job, ug in sorted(self._by_job.items(), key=lambda row: (-row[1], row[0]))[:TOP]
+            ],
             "sources": [{"name": name, "sha256": digest} for name, digest in sorted(self._sources.items())],
             "set_aside": list(self._aside)[:ASIDE],
             "set_aside_count": self._aside_count,
             "note": "Metered energy is the whole; software energy or reserved time gives the shares only. With room: "
-                    "times the carbon of the whole site over that of its IT load. SCI as ISO/IEC 21031 has it needs "
-                    "embodied_kg and slots in the site file.",
-        }  # fmt: skip
+            "times the carbon of the whole site over that of its IT load. SCI as ISO/IEC 21031 has it needs "
+            "embodied_kg and slots in the site file.",
+        }
 
 
 def job_rows(body: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     """CSV rows of a settlement's jobs."""
-    for *head, units in body["jobs"]:
-        yield (body["start_utc_s"], *head, " ".join(f"{name}={amount}" for name, amount in units.items()))
+    day = body["start_utc_s"]
+    for job, owner, node, start, end, milliwh, ug, software, slot_s, units in body["jobs"]:
+        yield (day, job, owner, node, start, end, exact_kwh(milliwh), ug,
+               None if software is None else exact_kwh(software), slot_s,
+               " ".join(f"{name}={amount}" for name, amount in units.items()))  # fmt: skip
+
+
+def idle_rows(body: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """CSV rows of a settlement's idle hours."""
+    for hour, node, milliwh, ug, cost_u in body["idle"]:
+        yield hour, node, exact_kwh(milliwh), ug, cost_u
 
 
 def _per(ug: int, amount_milli: int) -> str | None:

@@ -67,7 +67,7 @@ def read_prometheus(raw: bytes, name: str, nodes: Mapping[str, str] | None = Non
             spans[key] = (min(first, t0), max(last, t1))
     works = []
     for key, (first, last) in sorted(spans.items()):
-        shape = {start: round(mwh) for start, mwh in sorted(energy[key].items())}
+        shape = {start: round(milliwh) for start, milliwh in sorted(energy[key].items())}
         job, owner, node = key
         works.append(
             Work(job, int(first), -int(-last), owner, node, 1, sum(shape.values()), shape, {"job": 1000}, name)
@@ -75,12 +75,12 @@ def read_prometheus(raw: bytes, name: str, nodes: Mapping[str, str] | None = Non
     return works, aside
 
 
-def _spread(buckets: dict[int, float], t0: float, t1: float, mwh: float) -> None:
+def _spread(buckets: dict[int, float], t0: float, t1: float, milliwh: float) -> None:
     at = t0
     while at < t1:
         start = int(at // BUCKET_S) * BUCKET_S
         until = min(t1, start + BUCKET_S)
-        buckets[start] = buckets.get(start, 0.0) + mwh * (until - at) / (t1 - t0)
+        buckets[start] = buckets.get(start, 0.0) + milliwh * (until - at) / (t1 - t0)
         at = until
 
 

@@ -92,7 +92,7 @@ SOURCE = {"name": "pushed over the gateway", "sha256": ""}
 
 
 def _row(work: Work) -> list[Any]:
-    return [work.id, work.start_utc_s, work.end_utc_s, work.owner, work.node, work.slots, work.measured_mwh,
+    return [work.id, work.start_utc_s, work.end_utc_s, work.owner, work.node, work.slots, work.measured_milliwh,
             dict(work.units)]  # fmt: skip
 
 
@@ -107,6 +107,6 @@ def works_of(ledger: Ledger, start_utc_s: int, end_utc_s: int) -> tuple[list[Wor
 def _all(ledger: Ledger, start_utc_s: int, end_utc_s: int) -> Iterator[Work]:
     for entry in ledger.entries("work", start_utc_s - LONGEST_S - DAY_S, end_utc_s):
         where = f"entry {entry.seq}, pushed by {entry.body['peer']}"
-        for job, start, end, owner, node, slots, mwh, units in entry.body["jobs"]:
+        for job, start, end, owner, node, slots, milliwh, units in entry.body["jobs"]:
             if start < end_utc_s:
-                yield Work(job, start, end, owner, node, slots, mwh, None, units, where)
+                yield Work(job, start, end, owner, node, slots, milliwh, None, units, where)

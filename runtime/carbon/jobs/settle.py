@@ -12,6 +12,7 @@ from typing import Any
 
 from tidegate.runtime.carbon.integers import share
 from tidegate.runtime.carbon.jobs.work import Work
+from tidegate.runtime.carbon.ledger.bodies import BODY_VERSION
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 
 DAY_S = 86_400
@@ -27,9 +28,9 @@ class _Node:
     """One load over a day."""
 
     periods: list[tuple[int, int, int, int, int | None]] = field(default_factory=list)  # start, length, mWh, ug, price
-    metered_mwh: int = 0
-    software_mwh: int = 0
-    idle_mwh: int = 0
+    metered_milliwh: int = 0
+    software_milliwh: int = 0
+    idle_milliwh: int = 0
     idle_ug: int = 0
 
 
@@ -82,9 +83,15 @@ def settled(bodies: Sequence[Mapping[str, Any]], works: Sequence[Work], aside: S
         for out in body["outflows"]:
             if out["name"] in nodes:
                 nodes[out["name"]].periods.append(
-                    (body["start_utc_s"], body["length_s"], out["mwh"], out["ug"], body.get("price_u_per_kwh"))
+                    (
+                        body["start_utc_s"],
+                        body["length_s"],
+                        out["energy_milliwh"],
+                        out["ug"],
+                        body.get("price_u_per_kwh"),
+                    )
                 )
-                nodes[out["name"]].metered_mwh += out["mwh"]
+                nodes[out["name"]].metered_milliwh += out["energy_milliwh"]
     if len(loads) > 1:
         nodes = _together(nodes, {work.node for work in works})
     day = bodies[0]["start_utc_s"] // DAY_S * DAY_S
@@ -95,17 +102,17 @@ def settled(bodies: Sequence[Mapping[str, Any]], works: Sequence[Work], aside: S
     told: dict[str, Any] = {}
     for name, node in sorted(nodes.items()):
         mine = [w for w in works if (w.node or _whole_name(nodes)) == name]
-        basis = BY_ENERGY if mine and all(w.measured_mwh is not None for w in mine) else BY_TIME
+        basis = BY_ENERGY if mine and all(w.measured_milliwh is not None for w in mine) else BY_TIME
         got, hours = _share_node(node, mine, basis)
-        jobs += [[w.id, w.owner, name, max(w.start_utc_s, day), min(w.end_utc_s, day + DAY_S), mwh, ug,
+        jobs += [[w.id, w.owner, name, max(w.start_utc_s, day), min(w.end_utc_s, day + DAY_S), milliwh, ug,
                   software if basis == BY_ENERGY else None, slot_s, units]
-                 for w, mwh, ug, software, slot_s, units in got]  # fmt: skip
+                 for w, milliwh, ug, software, slot_s, units in got]  # fmt: skip
         idle += [[hour, name, *row] for hour, row in sorted(hours.items())]
-        counted = node.software_mwh if basis == BY_ENERGY else None
-        told[name] = {"metered_mwh": node.metered_mwh, "basis": basis, "software_mwh": counted,
-                      "idle_mwh": node.idle_mwh, "idle_ug": node.idle_ug}  # fmt: skip
+        counted = node.software_milliwh if basis == BY_ENERGY else None
+        told[name] = {"metered_milliwh": node.metered_milliwh, "basis": basis, "software_milliwh": counted,
+                      "idle_milliwh": node.idle_milliwh, "idle_ug": node.idle_ug}  # fmt: skip
     return {
-        "v": 1, "start_utc_s": day, "nodes": told, "jobs": jobs, "idle": idle,
+        "v": BODY_VERSION, "start_utc_s": day, "nodes": told, "jobs": jobs, "idle": idle,
         "set_aside": [*said, *aside][:ASIDE_MAX], "set_aside_count": len(said) + len(aside), "sources": list(sources),
     }  # fmt: skip
 
@@ -122,7 +129,7 @@ def _together(nodes: dict[str, _Node], named: set[str]) -> dict[str, _Node]:
     rest = [node for name, node in nodes.items() if name not in named]
     found = {name: node for name, node in nodes.items() if name in named}
     if rest:
-        whole = _Node(metered_mwh=sum(node.metered_mwh for node in rest))
+        whole = _Node(metered_milliwh=sum(node.metered_milliwh for node in rest))
         for rows in zip(*(node.periods for node in rest), strict=True):
             start, length, _, _, price = rows[0]
             whole.periods.append((start, length, sum(r[2] for r in rows), sum(r[3] for r in rows), price))
@@ -140,15 +147,15 @@ def _share_node(node: _Node, works: Sequence[Work], basis: str) -> tuple[list[An
         end = start + length
         by_period[at] = [i for i, w in enumerate(works) if w.start_utc_s < end and w.end_utc_s > start]
         busy.append(_covered(works, by_period[at], start, end))
-    still = [(length, mwh) for (_, length, mwh, _, _), s in zip(node.periods, busy, strict=True) if s == 0]
-    still_s, still_mwh = sum(row[0] for row in still), sum(row[1] for row in still)
-    for (start, length, mwh, ug, price), members, busy_s in zip(node.periods, by_period, busy, strict=True):
+    still = [(length, milliwh) for (_, length, milliwh, _, _), s in zip(node.periods, busy, strict=True) if s == 0]
+    still_s, still_milliwh = sum(row[0] for row in still), sum(row[1] for row in still)
+    for (start, length, milliwh, ug, price), members, busy_s in zip(node.periods, by_period, busy, strict=True):
         end = start + length
         idle_s = length - busy_s
-        idle_mwh = mwh * idle_s // length
+        idle_milliwh = milliwh * idle_s // length
         if still_s and busy_s:
             # Known from whole periods without work; a node draws less at rest than the mean of a mixed period.
-            idle_mwh = min(idle_mwh, still_mwh * idle_s // still_s)
+            idle_milliwh = min(idle_milliwh, still_milliwh * idle_s // still_s)
         weights = []
         for i in members:
             work = works[i]
@@ -157,28 +164,28 @@ def _share_node(node: _Node, works: Sequence[Work], basis: str) -> tuple[list[An
             got[i][2] += software
             got[i][3] += slot_s
             weights.append(software if basis == BY_ENERGY else slot_s)
-            node.software_mwh += software
+            node.software_milliwh += software
         if not sum(weights):
-            idle_mwh = mwh
-        idle_ug = share(ug, [idle_mwh, mwh - idle_mwh])[0] if mwh else ug
+            idle_milliwh = milliwh
+        idle_ug = share(ug, [idle_milliwh, milliwh - idle_milliwh])[0] if milliwh else ug
         if sum(weights):
-            for i, part, part_ug in zip(members, share(mwh - idle_mwh, weights), share(ug - idle_ug, weights),
+            for i, part, part_ug in zip(members, share(milliwh - idle_milliwh, weights), share(ug - idle_ug, weights),
                                         strict=True):  # fmt: skip
                 got[i][0] += part
                 got[i][1] += part_ug
-        if idle_mwh or idle_ug:
+        if idle_milliwh or idle_ug:
             row = hours.setdefault(start // HOUR_S * HOUR_S, [0, 0, 0])
-            row[0] += idle_mwh
+            row[0] += idle_milliwh
             row[1] += idle_ug
-            row[2] += (price or 0) * idle_mwh // 1_000_000
-            node.idle_mwh += idle_mwh
+            row[2] += (price or 0) * idle_milliwh // 1_000_000
+            node.idle_milliwh += idle_milliwh
             node.idle_ug += idle_ug
     rows = []
     first = node.periods[0][0] if node.periods else 0
     last = node.periods[-1][0] + node.periods[-1][1] if node.periods else 0
-    for work, (mwh, ug, software, slot_s) in zip(works, got, strict=True):
+    for work, (milliwh, ug, software, slot_s) in zip(works, got, strict=True):
         units = {name: work.units_until(name, last) - work.units_until(name, first) for name in sorted(work.units)}
-        rows.append((work, mwh, ug, software, slot_s, units))
+        rows.append((work, milliwh, ug, software, slot_s, units))
     return rows, hours
 
 

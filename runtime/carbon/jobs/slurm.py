@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from tidegate.runtime.carbon.factors.series import FactorError, parse_time
-from tidegate.runtime.carbon.jobs.work import JobError, Work, joules_mwh
+from tidegate.runtime.carbon.jobs.work import JobError, Work, joules_milliwh
 
 NEEDED = ("JobID", "Start", "End")
 
@@ -56,7 +56,7 @@ def read_slurm(raw: bytes, name: str, nodes: Mapping[str, str] | None = None) ->
                 str(row.get("Account") or row.get("User") or ""),
                 _node(str(row.get("NodeList") or ""), nodes or {}),
                 slots,
-                joules_mwh(energy) if energy else None,
+                joules_milliwh(energy) if energy else None,
                 None,
                 units,
                 where,

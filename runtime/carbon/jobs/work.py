@@ -26,7 +26,7 @@ class Work:
 
     node : load of the account that it ran on, "" = all of the IT load.
     slots : GPUs (or what else is reserved) held all the time; at least 1.
-    measured_mwh : energy that software counted, or None; `shape` gives it by 300 s where it is known.
+    measured_milliwh : energy that software counted, or None; `shape` gives it by 300 s where it is known.
     units : what it made, in thousandths: {"job": 1000, "token": 12_500_000}.
     where : file and line, for whoever asks.
     """
@@ -37,7 +37,7 @@ class Work:
     owner: str = ""
     node: str = ""
     slots: int = 1
-    measured_mwh: int | None = None
+    measured_milliwh: int | None = None
     shape: Mapping[int, int] | None = None
     units: Mapping[str, int] = field(default_factory=dict)
     where: str = ""
@@ -46,10 +46,10 @@ class Work:
         """Software energy from the start to a moment, mWh: differences of this add up to the whole."""
         at = min(max(utc_s, self.start_utc_s), self.end_utc_s)
         if self.shape is not None:
-            whole = sum(mwh for start, mwh in self.shape.items() if start + BUCKET_S <= at)
+            whole = sum(milliwh for start, milliwh in self.shape.items() if start + BUCKET_S <= at)
             open_ = at // BUCKET_S * BUCKET_S
             return whole + self.shape.get(open_, 0) * (at - open_) // BUCKET_S
-        return _part(self.measured_mwh or 0, at - self.start_utc_s, self.end_utc_s - self.start_utc_s)
+        return _part(self.measured_milliwh or 0, at - self.start_utc_s, self.end_utc_s - self.start_utc_s)
 
     def units_until(self, name: str, utc_s: int) -> int:
         at = min(max(utc_s, self.start_utc_s), self.end_utc_s)
@@ -72,8 +72,8 @@ def problem_of(work: Work) -> str | None:
         return f"lasts {(work.end_utc_s - work.start_utc_s) // 86_400} days"
     if work.slots < 1:
         return f"holds {work.slots} slots"
-    if work.measured_mwh is not None and work.measured_mwh < 0:
-        return f"measured energy of {work.measured_mwh} mWh"
+    if work.measured_milliwh is not None and work.measured_milliwh < 0:
+        return f"measured energy of {work.measured_milliwh} mWh"
     if any(amount < 0 for amount in work.units.values()):
         return "a negative amount of work"
     return None
@@ -113,7 +113,7 @@ def from_record(row: Mapping[str, Any], where: str) -> Work:
             str(row.get("owner") or "")[:TEXT_MAX],
             str(row.get("node") or ""),
             int(row.get("slots") or 1),
-            None if energy is None else joules_mwh(energy),
+            None if energy is None else joules_milliwh(energy),
             None,
             {str(name): to_whole(str(amount), 1000) for name, amount in units.items()},
             where,
@@ -124,6 +124,6 @@ def from_record(row: Mapping[str, Any], where: str) -> Work:
         raise JobError(f"{where}: {error}") from None
 
 
-def joules_mwh(joules: object) -> int:
+def joules_milliwh(joules: object) -> int:
     """mWh of an energy in joules."""
     return to_whole(str(joules), 1000) // 3600

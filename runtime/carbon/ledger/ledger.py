@@ -17,7 +17,9 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 1
+from tidegate.runtime.carbon.ledger.bodies import current
+
+SCHEMA_VERSION = 2  # 1: bodies with the names of before, see bodies.py; it is read for ever
 KINDS = ("open", "method", "period", "factor", "edit", "job", "work", "reading", "report", "block", "note")
 
 _meta = sa.MetaData()
@@ -188,7 +190,7 @@ class Ledger:
     def begin(self, site: str) -> None:
         """Write the opening entry of a new ledger; nothing if there is one."""
         if self._head_seq < 0:
-            self.append([("open", 0, {"schema": SCHEMA_VERSION, "site": site, "units": "mWh, ug CO2e, s"})])
+            self.append([("open", 0, {"schema": SCHEMA_VERSION, "site": site, "units": "milliwatt-hours, ug CO2e, s"})])
 
     def append(
         self, entries: Sequence[tuple[str, int, Mapping[str, Any]]], state: Mapping[str, str] | None = None
@@ -260,8 +262,8 @@ class Ledger:
 
     def _entry(self, row: Any, lenient: bool = False) -> Entry:
         try:
-            body = msgspec.json.decode(row.body)
-        except (msgspec.DecodeError, ValueError, TypeError):
+            body = current(row.kind, msgspec.json.decode(row.body))
+        except (msgspec.DecodeError, ValueError, TypeError, KeyError, AttributeError):
             if not lenient:
                 raise LedgerError(f"{self.url}: entry {row.seq} is damaged; run tidegate carbon verify") from None
             body = {}

@@ -124,7 +124,10 @@ class _Line:
         before = self._known.get(start)
         self._known[start] = (
             entry.seq,
-            {name: (s["opening_mwh"], s["opening_ug"], s["mwh"], s["ug"]) for name, s in body["stock"].items()},
+            {
+                name: (s["opening_milliwh"], s["opening_ug"], s["energy_milliwh"], s["ug"])
+                for name, s in body["stock"].items()
+            },
         )
         if body["start_utc_s"] != start:
             return "its row and its body name different periods"

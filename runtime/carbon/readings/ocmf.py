@@ -296,14 +296,14 @@ def exported(
         if own is None:
             continue
         if total is None:
-            if own["open_mwh"] is None:
+            if own["open_milliwh"] is None:
                 continue
-            total = own["open_mwh"]
+            total = own["open_milliwh"]
         begun, ended = body["start_utc_s"], body["start_utc_s"] + body["length_s"]
         if begun >= end_utc_s:
             break
         before, state = total, STATE_OF.get(own["quality"], "E")
-        total += own["mwh"]
+        total += own["energy_milliwh"]
         if begun < start_utc_s:
             continue
         if begun // DAY_S != day:
@@ -321,9 +321,9 @@ def exported(
         raise OcmfError(f"{flow}: no such flow; known: {', '.join(sorted(known)) or 'none, nothing is booked'}")
 
 
-def _row(utc_s: int, mwh: int, kind: str, sync: str, state: str) -> dict[str, Any]:
+def _row(utc_s: int, milliwh: int, kind: str, sync: str, state: str) -> dict[str, Any]:
     time = datetime.fromtimestamp(utc_s, UTC)
     return {
-        "TM": f"{time:%Y-%m-%dT%H:%M:%S},000+0000 {sync}", "RV": Number(decimal(mwh, 6)),
+        "TM": f"{time:%Y-%m-%dT%H:%M:%S},000+0000 {sync}", "RV": Number(decimal(milliwh, 6)),
         "RI": CODES.get(kind, CODES["load"]), "RU": "kWh", "RT": "AC", "EF": "E" if state == "E" else "", "ST": state,
     }  # fmt: skip

@@ -165,8 +165,8 @@ class Registers:
             for period in booked(meter, {at: rows[at] for at in times}, period_s):
                 if start_utc_s <= period.start_utc_s < end_utc_s:
                     flow = period.flows[meter]
-                    found.total = (found.total or 0) + flow.mwh
-                    found.quality[flow.quality] = found.quality.get(flow.quality, 0) + flow.mwh
+                    found.total = (found.total or 0) + flow.energy_milliwh
+                    found.quality[flow.quality] = found.quality.get(flow.quality, 0) + flow.energy_milliwh
                     flags.update(f"{meter}: {flag}" for flag in flow.flags if flag.split()[0] != "GAP")
         found.flags = sorted(flags)
         return found
@@ -193,18 +193,18 @@ def readings_record(
         row: dict[str, Any] = {
             "meter": meter, "quantity": quantity, "unit": QUANTITIES[quantity][1], "flow": flow,
             "periods": len(mine), "from_utc_s": min(mine, default=None), "last_utc_s": max(mine, default=None),
-            "total": sum(one.mwh for one in mine.values()), "not_believed": len(rows) - len(good),
+            "total": sum(one.energy_milliwh for one in mine.values()), "not_believed": len(rows) - len(good),
             "flags": sorted({flag for one in mine.values() for flag in one.flags}),
             "sources": [sources[digest] for digest in sorted(sources)],
-            "booked_mwh": None, "difference_mwh": None,
+            "booked_milliwh": None, "difference_milliwh": None,
         }  # fmt: skip
         if flow is not None and mine:
             known = sum(
-                entry.body["flows"][flow]["mwh"]
+                entry.body["flows"][flow]["energy_milliwh"]
                 for entry in ledger.in_force("period", min(mine), max(mine) + 1, until_seq)
                 if entry.start_utc_s in mine and flow in entry.body["flows"]
             )
-            row["booked_mwh"], row["difference_mwh"] = known, row["total"] - known
+            row["booked_milliwh"], row["difference_milliwh"] = known, row["total"] - known
         found.append(row)
     return found
 

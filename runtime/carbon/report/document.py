@@ -1,10 +1,10 @@
 """What a report says of a span: one document of whole numbers and text, made from the ledger alone.
 
 The same ledger and the same question give the same bytes. Ratios are text with fixed decimals, so that the document has
-one canonical form, and `compare` can name the first thing in a report that the ledger does not say.
+one canonical form, and `compare` can name the first thing in a report that the ledger does not say. `published` makes
+report.json of it.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,13 +13,13 @@ from tidegate.runtime.carbon.engine.account import break_even_ppm
 from tidegate.runtime.carbon.factors.instruments import Instrument, market_based
 from tidegate.runtime.carbon.factors.series import iso
 from tidegate.runtime.carbon.jobs.job_summary import Compute
-from tidegate.runtime.carbon.ledger.ledger import Entry, Ledger, LedgerError, canonical
+from tidegate.runtime.carbon.ledger.ledger import Entry, Ledger, LedgerError
 from tidegate.runtime.carbon.readings.readings import Registers, readings_record
 from tidegate.runtime.carbon.report.evidence_record import block_over, check_installation, evidence_record
 from tidegate.runtime.carbon.report.indicators import Hours, eu_fields, indicators_record
+from tidegate.runtime.carbon.report.published import published
 from tidegate.runtime.carbon.report.totals import Indicators, Sums, add_up, indicators, shifting
 
-REPORT_VERSION = 2
 SCOPE = (
     "This account covers metered electricity inside the named boundary and the emissions of its generation. It is not "
     "verified. It makes no claim about goods, and computation is not a good under Regulation (EU) 2023/956. Energy "
@@ -47,12 +47,12 @@ class Gaps:
             same = row is not None and row["end_utc_s"] == body["start_utc_s"]
             if row is not None and same and (row["quality"], row["method"]) == (flow["quality"], flow["method"]):
                 row["end_utc_s"] = end
-                row["mwh"] += flow["mwh"]
+                row["energy_milliwh"] += flow["energy_milliwh"]
                 row["flags"] = sorted({*row["flags"], *flow["flags"]})
                 continue
             self._last[name] = {
                 "flow": name, "start_utc_s": body["start_utc_s"], "end_utc_s": end, "quality": flow["quality"],
-                "method": flow["method"], "mwh": flow["mwh"], "flags": sorted(flow["flags"]),
+                "method": flow["method"], "energy_milliwh": flow["energy_milliwh"], "flags": sorted(flow["flags"]),
             }  # fmt: skip
             self.found.append(self._last[name])
 
@@ -85,8 +85,8 @@ class Watch:
                 self.last_seq, self.root = entry.seq, entry.hash
             self.last = entry
             self.longest_s = max(self.longest_s, body["length_s"])
-            mwh = sum(flow["mwh"] for name, flow in body["flows"].items() if name.endswith(".import"))
-            self.imports.append((body["start_utc_s"], body["length_s"], mwh))
+            milliwh = sum(flow["energy_milliwh"] for name, flow in body["flows"].items() if name.endswith(".import"))
+            self.imports.append((body["start_utc_s"], body["length_s"], milliwh))
             self.gaps.add(body)
             self.hours.add(body)
             self.sync[body["utc_sync"]] += 1
@@ -153,55 +153,91 @@ def gather(
                  and entry.body["from_utc_s"] < end_utc_s]  # fmt: skip
     found = indicators_record(ratios, sums, kinds, end_utc_s - start_utc_s, watch.hours, registers, instruments)
     document: dict[str, Any] = {
-        "report_version": REPORT_VERSION,
         "scope": SCOPE,
         "policy_note": POLICY_NOTE,
         "site": newest["site"],
-        "span": {"from_utc_s": start_utc_s, "to_utc_s": end_utc_s, "booked_from_utc_s": sums.start_utc_s,
-                 "booked_to_utc_s": sums.end_utc_s, "periods": sums.periods, "not_booked_s": missing},
-        "ledger": chain,
-        "method": {"policy": newest["method"]["policy"], "losses": newest["method"]["losses"],
-                   "storages": method.get("storages", {}), "notes": method.get("notes", []),
-                   "software": method.get("software", ""), "changes": len(methods)},
-        "energy_mwh": {
-            "inflow": _sorted(sums.inflow_mwh), "outflow": _sorted(sums.outflow_mwh),
-            "charge": _sorted(sums.charge_mwh), "discharge": _sorted(sums.discharge_mwh),
-            "storage_loss": _sorted(sums.loss_mwh), "opening": sums.opening_mwh, "closing": sums.closing_mwh,
-            "site": sums.site_mwh,
+        "span": {
+            "from_utc_s": start_utc_s,
+            "to_utc_s": end_utc_s,
+            "booked_from_utc_s": sums.start_utc_s,
+            "booked_to_utc_s": sums.end_utc_s,
+            "periods": sums.periods,
+            "not_booked_s": missing,
         },
-        "origins_mwh": {name: _sorted(row) for name, row in sorted(sums.origins.items())},
+        "ledger": chain,
+        "method": {
+            "policy": newest["method"]["policy"],
+            "losses": newest["method"]["losses"],
+            "storages": method.get("storages", {}),
+            "notes": method.get("notes", []),
+            "software": method.get("software", ""),
+            "changes": len(methods),
+        },
+        "energy_milliwh": {
+            "inflow": _sorted(sums.inflow_milliwh),
+            "outflow": _sorted(sums.outflow_milliwh),
+            "charge": _sorted(sums.charge_milliwh),
+            "discharge": _sorted(sums.discharge_milliwh),
+            "storage_loss": _sorted(sums.loss_milliwh),
+            "opening": sums.opening_milliwh,
+            "closing": sums.closing_milliwh,
+            "site": sums.site_milliwh,
+        },
+        "origins_milliwh": {name: _sorted(row) for name, row in sorted(sums.origins.items())},
         "carbon_ug": {
-            "inflow": _sorted(sums.inflow_ug), "outflow": _sorted(sums.outflow_ug), "charge": _sorted(sums.charge_ug),
-            "storage_loss": _sorted(sums.loss_ug), "created": sums.created_ug, "opening": sums.opening_ug,
-            "closing": sums.closing_ug, "balance_error": sums.worst_error_ug,
+            "inflow": _sorted(sums.inflow_ug),
+            "outflow": _sorted(sums.outflow_ug),
+            "charge": _sorted(sums.charge_ug),
+            "storage_loss": _sorted(sums.loss_ug),
+            "created": sums.created_ug,
+            "opening": sums.opening_ug,
+            "closing": sums.closing_ug,
+            "balance_error": sums.worst_error_ug,
         },
         "scope2": _scope2(watch.imports, sums, instruments, residual_ug_per_kwh),
         "indicators": found,
         "readings": readings_record(registers, ledger, start_utc_s, end_utc_s, until_seq),
-        "eu_2024_1364": eu_fields(sums, kinds, found, registers, instruments, method.get("storages", {}),
-                                  declared.get("eu_2024_1364", {})),
-        "factors": {"import_mwh_by_status": _sorted(sums.factor_mwh), "sources": _sorted(sums.factor_sources),
-                    "grid": grid},
-        "quality_mwh": _sorted(sums.quality_mwh),
+        "eu_2024_1364": eu_fields(
+            sums, kinds, found, registers, instruments, method.get("storages", {}), declared.get("eu_2024_1364", {})
+        ),
+        "factors": {
+            "import_milliwh_by_status": _sorted(sums.factor_milliwh),
+            "sources": _sorted(sums.factor_sources),
+            "grid": grid,
+        },
+        "quality_milliwh": _sorted(sums.quality_milliwh),
         "gaps": watch.gaps.found,
         "edits": edit_rows,
         "flags": _sorted(sums.flags),
         "flag_spans_utc_s": {name: sums.flag_spans[name] for name in sorted(sums.flag_spans)},
         "records": {"taken": sums.records, "lost": sums.lost},
-        "given": {"instruments": None if instruments is None else [one.row() for one in instruments],
-                  "residual_ug_per_kwh": residual_ug_per_kwh, "installation": declared},
+        "given": {
+            "instruments": None if instruments is None else [one.row() for one in instruments],
+            "residual_ug_per_kwh": residual_ug_per_kwh,
+            "installation": declared,
+        },
         "evidence": evidence_record(
-            sums, method, declared, scope=SCOPE, policy=newest["method"]["policy"], longest_s=watch.longest_s,
-            span=(start_utc_s, end_utc_s), sync=watch.sync, gaps=watch.gaps.found, edits=edit_rows,
-            chain={**chain, "signature": block_over(ledger, watch.last_seq)}, instruments=instruments or (),
-            imports=watch.imports, grid=grid,
+            sums,
+            method,
+            declared,
+            scope=SCOPE,
+            policy=newest["method"]["policy"],
+            longest_s=watch.longest_s,
+            span=(start_utc_s, end_utc_s),
+            sync=watch.sync,
+            gaps=watch.gaps.found,
+            edits=edit_rows,
+            chain={**chain, "signature": block_over(ledger, watch.last_seq)},
+            instruments=instruments or (),
+            imports=watch.imports,
+            grid=grid,
         ),
-    }  # fmt: skip
+    }
     if sums.consequence:
         document["consequence_ug"] = {"caused_by_charging": sums.caused_ug, "avoided_by_discharging": sums.avoided_ug}
-    if sums.priced_mwh:
+    if sums.priced_milliwh:
         document["price"] = {"currency": method.get("currency", "EUR"), "import_cost_u": sums.cost_u,
-                             "priced_mwh": sums.priced_mwh}  # fmt: skip
+                             "priced_milliwh": sums.priced_milliwh}  # fmt: skip
     pairs = [break_even_ppm(row[1], row[2]) for row in method.get("storages", {}).values()]
     moved = shifting(sums, max(pairs)) if pairs else None
     if moved is not None:
@@ -209,17 +245,12 @@ def gather(
     if compute.days:
         it_ug = sums.role_ug(kinds, "it")
         document["compute"] = compute.document(sum(sums.outflow_ug.values()) - sums.export_ug, it_ug, method)
-    document["sha256"] = digest(document)
+    document["sha256"] = published(document)["sha256"]
     return document, sums, ratios
 
 
 def _edit_row(entry: Entry) -> dict[str, Any]:
     return {"seq": entry.seq, **entry.body}
-
-
-def digest(document: Mapping[str, Any]) -> str:
-    """SHA-256 of the canonical text of a document without its own digest."""
-    return hashlib.sha256(canonical({k: v for k, v in document.items() if k != "sha256"}).encode()).hexdigest()
 
 
 def compare(said: Any, known: Any, path: str = "report") -> list[str]:
@@ -248,7 +279,7 @@ def _scope2(
 ) -> dict[str, Any]:
     found: dict[str, Any] = {
         "location_based_ug": sums.inflow_ug["grid"],
-        "import_mwh": sums.inflow_mwh["grid"],
+        "import_milliwh": sums.inflow_milliwh["grid"],
         "export_netted": False,
         "market_based": None,
     }

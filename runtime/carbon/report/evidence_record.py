@@ -1,8 +1,7 @@
 """The same-period electricity evidence record of one installation: what the ledger proves, what a person declared.
 
 Field names follow the rules on indirect emissions of Implementing Regulation (EU) 2025/2547; it is data for a report to
-an authority, and no such report. In here mwh is megawatt-hours and t_co2e tonnes, both exact decimal text; everywhere
-else in a report mwh is milliwatt-hours.
+an authority, and no such report. In here mwh is megawatt-hours and t_co2e tonnes, both exact decimal text.
 """
 
 import json
@@ -107,15 +106,15 @@ def evidence_record(
     for name, origins in sums.origins.items():
         if sums.outflow_kind[name] != "load":
             continue
-        for origin, mwh in origins.items():
-            (shifted if origin.endswith(THROUGH_STORAGE) else direct)[origin.removesuffix(THROUGH_STORAGE)] += mwh
+        for origin, milliwh in origins.items():
+            (shifted if origin.endswith(THROUGH_STORAGE) else direct)[origin.removesuffix(THROUGH_STORAGE)] += milliwh
     sources = _sources(sums, kinds, given, direct, longest_s, grid)
     sources += _agreements(instruments, imports, span, given)
-    came, came_ug = sum(sums.inflow_mwh.values()), sum(sums.inflow_ug.values())
-    consumed = sums.site_mwh
+    came, came_ug = sum(sums.inflow_milliwh.values()), sum(sums.inflow_ug.values())
+    consumed = sums.site_milliwh
     counted = [row for row in sources if row["within"] is None]
     shares = {
-        name: fixed(sum(row["_mwh"] for row in counted if row["ef_method"] in kind) / came if came else None, 6)
+        name: fixed(sum(row["_milliwh"] for row in counted if row["ef_method"] in kind) / came if came else None, 6)
         for name, kind in (("actual", ("actual",)), ("default", ("default", "alternative")), ("not_stated", (None,)))
     }
     energy_pct = _energy_uncertainty(sums, given)
@@ -127,26 +126,33 @@ def evidence_record(
         "installation": {key: _text(given.get(key)) for key in HEAD},
         "period": {"start_utc": iso(span[0]), "end_utc": iso(span[1]), "calendar_year": int(iso(span[0])[:4])},
         "scope_statement": scope,
-        "monitoring_plan": {**{key: _text(given.get("monitoring_plan", {}).get(key)) for key in PLAN},
-                            "language": "en"},
-        "boundary": {"single_line_diagram_sha256": _text(given.get("single_line_diagram_sha256")),
-                     "nodes": [{"node": node, "role": role} for node, role in sorted(kinds.items())]},
+        "monitoring_plan": {
+            **{key: _text(given.get("monitoring_plan", {}).get(key)) for key in PLAN},
+            "language": "en",
+        },
+        "boundary": {
+            "single_line_diagram_sha256": _text(given.get("single_line_diagram_sha256")),
+            "nodes": [{"node": node, "role": role} for node, role in sorted(kinds.items())],
+        },
         "meters": _meters(method, given, sync),
-        "sources": [{key: value for key, value in row.items() if key != "_mwh"} for row in sources],
+        "sources": [{key: value for key, value in row.items() if key != "_milliwh"} for row in sources],
         "storage": {
-            "charge_mwh": mwh_text(sum(sums.charge_mwh.values())),
-            "discharge_mwh": mwh_text(sum(sums.discharge_mwh.values())),
-            "loss_mwh": mwh_text(sum(sums.loss_mwh.values())),
-            "opening": mwh_text(sums.opening_mwh),
-            "closing": mwh_text(sums.closing_mwh),
-            "time_shifted_mwh": {name: mwh_text(mwh) for name, mwh in sorted(shifted.items())},
+            "charge_mwh": mwh_text(sum(sums.charge_milliwh.values())),
+            "discharge_mwh": mwh_text(sum(sums.discharge_milliwh.values())),
+            "loss_mwh": mwh_text(sum(sums.loss_milliwh.values())),
+            "opening": mwh_text(sums.opening_milliwh),
+            "closing": mwh_text(sums.closing_milliwh),
+            "time_shifted_mwh": {name: mwh_text(milliwh) for name, milliwh in sorted(shifted.items())},
             "policy": policy,
             "note": "not claimed as same-period",
         },
         "electricity_consumed_mwh": {
             "installation": mwh_text(consumed),
-            "process": [{"node": name, "mwh": mwh_text(mwh)} for name, mwh in sorted(sums.outflow_mwh.items())
-                        if sums.outflow_kind[name] == "load" or name == RESIDUAL],
+            "process": [
+                {"node": name, "mwh": mwh_text(milliwh)}
+                for name, milliwh in sorted(sums.outflow_milliwh.items())
+                if sums.outflow_kind[name] == "load" or name == RESIDUAL
+            ],
         },
         "ef_article9_t_per_mwh": fixed(came_ug / came / 1000 if came else None, 5),
         "indirect_t_co2e": decimal(consumed * came_ug // came, 12) if came else None,
@@ -154,25 +160,35 @@ def evidence_record(
         "share_default": shares["default"],
         "share_not_stated": shares["not_stated"],
         "balance": {
-            "import": mwh_text(sums.inflow_mwh["grid"]),
-            "produced": mwh_text(sum(mwh for name, mwh in sums.inflow_mwh.items() if name in sums.generation)),
-            "consumed": mwh_text(sum(mwh for name, mwh in sums.outflow_mwh.items()
-                                     if sums.outflow_kind[name] == "load")),
-            "exported": mwh_text(sum(mwh for name, mwh in sums.outflow_mwh.items()
-                                     if sums.outflow_kind[name] == "export")),
-            "residual": mwh_text(sums.outflow_mwh[RESIDUAL] - sums.inflow_mwh[UNMETERED]),
+            "import": mwh_text(sums.inflow_milliwh["grid"]),
+            "produced": mwh_text(
+                sum(milliwh for name, milliwh in sums.inflow_milliwh.items() if name in sums.generation)
+            ),
+            "consumed": mwh_text(
+                sum(milliwh for name, milliwh in sums.outflow_milliwh.items() if sums.outflow_kind[name] == "load")
+            ),
+            "exported": mwh_text(
+                sum(milliwh for name, milliwh in sums.outflow_milliwh.items() if sums.outflow_kind[name] == "export")
+            ),
+            "residual": mwh_text(sums.outflow_milliwh[RESIDUAL] - sums.inflow_milliwh[UNMETERED]),
         },
         "gaps": [_gap(gap) for gap in gaps],
         "edits": list(edits),
-        "uncertainty": {"energy_pct": fixed(energy_pct, 3), "ef_pct": fixed(ef_pct, 3),
-                        "combined_pct": fixed(both, 3), "k": 2},
+        "uncertainty": {
+            "energy_pct": fixed(energy_pct, 3),
+            "ef_pct": fixed(ef_pct, 3),
+            "combined_pct": fixed(both, 3),
+            "k": 2,
+        },
         "materiality_reference_pct": 5,
-        "verification": {"status": _text(verification.get("status")) or "unverified",
-                         **{key: _text(verification.get(key)) for key in VERIFICATION[1:]}},
+        "verification": {
+            "status": _text(verification.get("status")) or "unverified",
+            **{key: _text(verification.get(key)) for key in VERIFICATION[1:]},
+        },
         "ledger": dict(chain),
         "software": {"name": "tidegate", "version": method.get("software", ""), "build": method.get("build")},
         "submission": "feeder data only; no registry format",
-    }  # fmt: skip
+    }
     record["not_given"] = not_given(record)
     return record
 
@@ -200,13 +216,17 @@ def not_given(record: Mapping[str, Any], path: str = "") -> list[str]:
 
 
 def _sources(
-    sums: Sums, kinds: Mapping[str, str], given: Mapping[str, Any], direct: Mapping[str, int], longest_s: int,
+    sums: Sums,
+    kinds: Mapping[str, str],
+    given: Mapping[str, Any],
+    direct: Mapping[str, int],
+    longest_s: int,
     grid: Mapping[str, Any],
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     said = {row.get("source"): row for row in given.get("sources", ())}
     renewable = renewable_nodes(sums, kinds)
     rows = []
-    for name, mwh in sorted(sums.inflow_mwh.items()):
+    for name, milliwh in sorted(sums.inflow_milliwh.items()):
         known = said.get(name, {})
         own = name in sums.generation
         kind = None if name == UNMETERED else known.get("kind") or ("SOE01" if own else "SOE03")
@@ -220,8 +240,8 @@ def _sources(
                 "source": name,
                 "supplier": _text(known.get("supplier")),
                 "country": _text(known.get("country") or given.get("country")),
-                "mwh": mwh_text(mwh),
-                "ef_t_per_mwh": fixed(sums.inflow_ug[name] / mwh / 1000 if mwh else None, 5),
+                "mwh": mwh_text(milliwh),
+                "ef_t_per_mwh": fixed(sums.inflow_ug[name] / milliwh / 1000 if milliwh else None, 5),
                 "ef_method": known.get("ef_method") or ("actual" if name in renewable else None),
                 "ef_source": _text(known.get("ef_source") or source),
                 "ef_doc_sha256": _text(known.get("ef_doc_sha256") or digest),
@@ -231,7 +251,7 @@ def _sources(
                 "max_period_s": longest_s,
                 "t_co2e": decimal(sums.inflow_ug[name], 12),
                 "within": None,
-                "_mwh": mwh,
+                "_milliwh": milliwh,
             }
         )
     return rows
@@ -244,8 +264,8 @@ def _agreements(
     """Power purchase agreements: a part of what the grid meter counted, matched hour by hour."""
     said = {row.get("source"): row for row in given.get("sources", ())}
     hours: Counter[int] = Counter()
-    for start, _, mwh in imports:
-        hours[start // HOUR_S] += mwh
+    for start, _, milliwh in imports:
+        hours[start // HOUR_S] += milliwh
     by_source: dict[str, list[Instrument]] = {}
     for one in instruments:
         if one.kind == "ppa" and span[0] <= one.start_utc_s < span[1]:
@@ -253,9 +273,13 @@ def _agreements(
     rows = []
     for name, mine in sorted(by_source.items()):
         known = said.get(name, {})
-        mwh, ug, same = sum(one.mwh for one in mine), sum(one.mwh * one.ug_per_kwh for one in mine) // 1_000_000, 0
+        milliwh, ug, same = (
+            sum(one.energy_milliwh for one in mine),
+            sum(one.energy_milliwh * one.ug_per_kwh for one in mine) // 1_000_000,
+            0,
+        )
         for one in mine:
-            used = min(one.mwh, hours[one.start_utc_s // HOUR_S])
+            used = min(one.energy_milliwh, hours[one.start_utc_s // HOUR_S])
             hours[one.start_utc_s // HOUR_S] -= used
             same += used
         rows.append(
@@ -264,8 +288,8 @@ def _agreements(
                 "source": name,
                 "supplier": _text(known.get("supplier")) or name,
                 "country": _text(known.get("country") or given.get("country")),
-                "mwh": mwh_text(mwh),
-                "ef_t_per_mwh": fixed(ug / mwh / 1000 if mwh else None, 5),
+                "mwh": mwh_text(milliwh),
+                "ef_t_per_mwh": fixed(ug / milliwh / 1000 if milliwh else None, 5),
                 "ef_method": known.get("ef_method") or "actual",
                 "ef_source": _text(known.get("ef_source")),
                 "ef_doc_sha256": _text(known.get("ef_doc_sha256")),
@@ -275,7 +299,7 @@ def _agreements(
                 "max_period_s": max(one.end_utc_s - one.start_utc_s for one in mine),
                 "t_co2e": decimal(ug, 12),
                 "within": "grid",
-                "_mwh": mwh,
+                "_milliwh": milliwh,
             }
         )
     return rows
@@ -312,21 +336,21 @@ def _gap(gap: Mapping[str, Any]) -> dict[str, Any]:
     else:
         bias = "not known"
     return {"start": iso(gap["start_utc_s"]), "end": iso(gap["end_utc_s"]), "meter": gap["flow"],
-            "method": f"{quality}: {method}", "kwh": decimal(gap["mwh"], 6), "bias": bias}  # fmt: skip
+            "method": f"{quality}: {method}", "kwh": decimal(gap["energy_milliwh"], 6), "bias": bias}  # fmt: skip
 
 
 def _energy_uncertainty(sums: Sums, given: Mapping[str, Any]) -> float | None:
     """Percent of what came in, from the meters' maximum permissible errors; None unless every source has one."""
     mpe = {row.get("id"): _number(row.get("mpe_pct"), "mpe_pct") for row in given.get("meters", ())}
-    whole = sum(sums.inflow_mwh.values())
+    whole = sum(sums.inflow_milliwh.values())
     squares = 0.0
-    for name, mwh in sums.inflow_mwh.items():
-        if not mwh:
+    for name, milliwh in sums.inflow_milliwh.items():
+        if not milliwh:
             continue
         own = mpe.get(name)
         if own is None:
             return None
-        squares += (own * mwh) ** 2
+        squares += (own * milliwh) ** 2
     return math.sqrt(squares) / whole if whole else None
 
 

@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tidegate.runtime.carbon.engine.attribution import THROUGH_STORAGE
-from tidegate.runtime.carbon.factors.instruments import HOUR_S, Instrument, cancelled_renewable_mwh, carbon_free_by_hour
+from tidegate.runtime.carbon.factors.instruments import (
+    HOUR_S,
+    Instrument,
+    cancelled_renewable_milliwh,
+    carbon_free_by_hour,
+)
 from tidegate.runtime.carbon.integers import PPM, decimal, fixed
 from tidegate.runtime.carbon.readings.readings import Amount, Registers
 from tidegate.runtime.carbon.report.totals import Indicators, Sums, renewable_nodes
@@ -45,23 +50,23 @@ class Hours:
         cfe_ppm = body.get("cfe_ppm")
         for name, flow in body["flows"].items():
             node, _, kind = name.rpartition(".")
-            mwh = flow["mwh"]
+            milliwh = flow["energy_milliwh"]
             if kind == "import":
-                row[0] += mwh
+                row[0] += milliwh
                 if cfe_ppm is not None:
-                    row[2] += mwh * cfe_ppm
-                    row[3] += mwh
+                    row[2] += milliwh * cfe_ppm
+                    row[3] += milliwh
             elif kind == "generation":
                 own = self.generated.setdefault(hour, {})
-                own[node] = own.get(node, 0) + mwh
+                own[node] = own.get(node, 0) + milliwh
             elif kind == "export":
-                row[1] += mwh
+                row[1] += milliwh
 
     def matched(self, contracted: Mapping[int, int], renewable: frozenset[str]) -> dict[str, Any]:
         """The 24/7 figures. contracted : mWh of carbon-free instruments by hour; renewable : own clean sources."""
         load = matched = clean = known = bought = 0
         for hour, (imported, exported, weighted, with_share) in self.rows.items():
-            generated = sum(mwh for node, mwh in self.generated.get(hour, {}).items() if node in renewable)
+            generated = sum(milliwh for node, milliwh in self.generated.get(hour, {}).items() if node in renewable)
             own = max(0, generated - exported)
             c = own + min(imported, contracted.get(hour, 0))
             load += imported + own
@@ -72,8 +77,8 @@ class Hours:
             if imported:
                 clean += (imported + own - c) * weighted // (imported * PPM)
         return {
-            "hourly_load_mwh": load,
-            "hourly_matched_mwh": matched,
+            "hourly_load_milliwh": load,
+            "hourly_matched_milliwh": matched,
             "hourly_matched_share": fixed(matched / load if load else None, 6),
             "cfe_score": fixed(clean / load if load else None, 6) if known else None,
             "cfe_grid_known_share": fixed(known / bought if bought else None, 6),
@@ -86,7 +91,7 @@ def indicators_record(
 ) -> dict[str, Any]:  # fmt: skip
     """The report's indicators, as text with fixed decimals; None where something was not measured, and then named."""
     whole_year = span_s >= YEAR_S and sums.covered_s >= YEAR_S
-    site, it = sums.site_mwh, sums.role_mwh(kinds, "it")
+    site, it = sums.site_milliwh, sums.role_milliwh(kinds, "it")
     water = registers.amount("water", sums.start_utc_s, sums.end_utc_s)
     heat = registers.amount("heat-reused", sums.start_utc_s, sums.end_utc_s)
     renewable = renewable_energy(sums, kinds, instruments)
@@ -95,7 +100,7 @@ def indicators_record(
     # mL over mWh is 1000 L/kWh: 1 mL = 10^-3 L, 1 mWh = 10^-6 kWh.
     wue = None if water.total is None or not it else water.total * 1000 / it
     erf = None if heat.total is None or site <= 0 else heat.total / site
-    ref = None if renewable.known_mwh is None or site <= 0 else min(1.0, renewable.known_mwh / site)
+    ref = None if renewable.known_milliwh is None or site <= 0 else min(1.0, renewable.known_milliwh / site)
     matched = hours.matched(carbon_free_by_hour(instruments or ()), renewable_nodes(sums, kinds))
     for name, value, why in (
         ("WUE", wue, water.why or "no IT energy"),
@@ -136,20 +141,20 @@ def indicators_record(
 class Renewable:
     """Renewable energy in mWh by where it comes from; None where nothing of that kind was given or metered."""
 
-    own_mwh: int | None
-    goo_mwh: int | None
-    ppa_mwh: int | None
+    own_milliwh: int | None
+    goo_milliwh: int | None
+    ppa_milliwh: int | None
     why: str
 
     @property
-    def known_mwh(self) -> int | None:
-        known = [one for one in (self.own_mwh, self.goo_mwh, self.ppa_mwh) if one is not None]
+    def known_milliwh(self) -> int | None:
+        known = [one for one in (self.own_milliwh, self.goo_milliwh, self.ppa_milliwh) if one is not None]
         return sum(known) if known else None
 
     @property
     def basis(self) -> list[str]:
-        return [name for name, one in (("own generation", self.own_mwh), ("guarantees of origin", self.goo_mwh),
-                                       ("power purchase agreements", self.ppa_mwh)) if one is not None]  # fmt: skip
+        return [name for name, one in (("own generation", self.own_milliwh), ("guarantees of origin", self.goo_milliwh),
+                                       ("power purchase agreements", self.ppa_milliwh)) if one is not None]  # fmt: skip
 
 
 def renewable_energy(sums: Sums, kinds: Mapping[str, str], instruments: Sequence[Instrument] | None) -> Renewable:
@@ -158,20 +163,22 @@ def renewable_energy(sums: Sums, kinds: Mapping[str, str], instruments: Sequence
     own = None
     if nodes:
         own = sum(
-            mwh
+            milliwh
             for name, origins in sums.origins.items()
             if sums.outflow_kind[name] == "load"
-            for origin, mwh in origins.items()
+            for origin, milliwh in origins.items()
             if origin.removesuffix(THROUGH_STORAGE) in nodes
         )
     if instruments is None:
         return Renewable(own, None, None, "no renewable generation is metered and no certificates were given")
-    goo, ppa = (cancelled_renewable_mwh(instruments, kind, sums.start_utc_s, sums.end_utc_s) for kind in ("goo", "ppa"))
+    goo, ppa = (
+        cancelled_renewable_milliwh(instruments, kind, sums.start_utc_s, sums.end_utc_s) for kind in ("goo", "ppa")
+    )
     return Renewable(own, goo, ppa, "")
 
 
 def _metered(sums: Sums, kinds: Mapping[str, str]) -> set[str]:
-    return {kinds[name] for name in sums.outflow_mwh if name in kinds and name not in sums.by_difference}
+    return {kinds[name] for name in sums.outflow_milliwh if name in kinds and name not in sums.by_difference}
 
 
 # ---- (EU) 2024/1364 ----
@@ -213,8 +220,8 @@ def eu_fields(
         if value is None:
             missing.append(name)
 
-    def energy(name: str, mwh: int | None, basis: str, why: str) -> None:
-        put(name, None if mwh is None else decimal(mwh, 6), "kWh", basis, why)
+    def energy(name: str, milliwh: int | None, basis: str, why: str) -> None:
+        put(name, None if milliwh is None else decimal(milliwh, 6), "kWh", basis, why)
 
     def amount(name: str, quantity: str, unit: str, why: str) -> None:
         got: Amount = registers.amount(quantity, sums.start_utc_s, sums.end_utc_s)
@@ -222,22 +229,22 @@ def eu_fields(
         put(name, None if got.total is None else decimal(got.total, 6), unit, basis, got.why or why)
 
     renewable = renewable_energy(sums, kinds, instruments)
-    energy("E_DC", sums.site_mwh, "metered: import and generation less export and change of storage", "")
+    energy("E_DC", sums.site_milliwh, "metered: import and generation less export and change of storage", "")
     it_basis = "by difference" if found["pue_category"].startswith("IT by") else "metered"
-    energy("E_IT", sums.role_mwh(kinds, "it"), it_basis, "")
+    energy("E_IT", sums.role_milliwh(kinds, "it"), it_basis, "")
     backup = [name for name in sums.generation if kinds.get(name) == "generator"]
     if any(what == "energy-backup" for _, what in registers.rows) or not backup:
         amount("E_DC_BG", "energy-backup", "kWh", "no readings")
     else:
-        energy("E_DC_BG", sum(sums.inflow_mwh[name] for name in backup), "metered: generators of the site", "")
+        energy("E_DC_BG", sum(sums.inflow_milliwh[name] for name in backup), "metered: generators of the site", "")
     amount("E_REUSE", "heat-reused", "kWh", "no readings")
     amount("W_IN", "water", "m3", "no readings")
     given = "no certificates were given"
-    energy("E_RES_GOO", renewable.goo_mwh, "cancelled guarantees of origin, as given", given)
-    energy("E_RES_PPA", renewable.ppa_mwh, "cancelled, from power purchase agreements, as given", given)
-    energy("E_RES_OS", renewable.own_mwh, "own renewable generation that loads used, storage included",
+    energy("E_RES_GOO", renewable.goo_milliwh, "cancelled guarantees of origin, as given", given)
+    energy("E_RES_PPA", renewable.ppa_milliwh, "cancelled, from power purchase agreements, as given", given)
+    energy("E_RES_OS", renewable.own_milliwh, "own renewable generation that loads used, storage included",
            "no renewable generation is metered")  # fmt: skip
-    energy("E_RES_TOT", renewable.known_mwh, "sum of " + ", ".join(renewable.basis), renewable.why)
+    energy("E_RES_TOT", renewable.known_milliwh, "sum of " + ", ".join(renewable.basis), renewable.why)
     capacity = sum(row[0] for row in storages.values())
     energy("C_BTG", capacity or None, "usable energy of the storage units by the site file", "no storage unit")
     for name, key, unit in (("PUE", "pue", ""), ("WUE", "wue_l_per_kwh", "L/kWh"), ("ERF", "erf", ""),

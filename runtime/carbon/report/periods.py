@@ -23,13 +23,13 @@ class Row:
     periods: int = 0
     first_seq: int = 0
     last_seq: int = 0
-    import_mwh: int = 0
-    generation_mwh: int = 0
-    discharge_mwh: int = 0
-    charge_mwh: int = 0
-    export_mwh: int = 0
-    load_mwh: int = 0
-    residual_mwh: int = 0
+    import_milliwh: int = 0
+    generation_milliwh: int = 0
+    discharge_milliwh: int = 0
+    charge_milliwh: int = 0
+    export_milliwh: int = 0
+    load_milliwh: int = 0
+    residual_milliwh: int = 0
     grid_ug: int = 0
     load_ug: int = 0
     statuses: set[str] = field(default_factory=set)
@@ -37,11 +37,11 @@ class Row:
 
 
 SIDES = {
-    "import": "import_mwh",
-    "generation": "generation_mwh",
-    "discharge": "discharge_mwh",
-    "charge": "charge_mwh",
-    "export": "export_mwh",
+    "import": "import_milliwh",
+    "generation": "generation_milliwh",
+    "discharge": "discharge_milliwh",
+    "charge": "charge_milliwh",
+    "export": "export_milliwh",
 }
 
 
@@ -68,24 +68,24 @@ class Rows:
             row.last_seq = seq
         made = self.made
         for name, flow in body["flows"].items():
-            mwh, quality = flow["mwh"], flow["quality"]
+            milliwh, quality = flow["energy_milliwh"], flow["quality"]
             side = SIDES.get(name.rpartition(".")[2])
-            if side is not None and mwh:
-                setattr(row, side, getattr(row, side) + mwh)
+            if side is not None and milliwh:
+                setattr(row, side, getattr(row, side) + milliwh)
             if quality != "good":
                 row.marked.add(name)
             key = (name, quality, flow["method"])
             known = made.get(key)
             if known is None:
-                made[key] = [1, mwh]
+                made[key] = [1, milliwh]
             else:
                 known[0] += 1
-                known[1] += mwh
+                known[1] += milliwh
         for out in body["outflows"]:
             if out["kind"] == "load" and out["name"] != CHARGE_BOOKED:
-                row.load_mwh += out["mwh"]
+                row.load_milliwh += out["energy_milliwh"]
                 row.load_ug += out["ug"]
-        row.residual_mwh += body["residual_mwh"]
+        row.residual_milliwh += body["residual_milliwh"]
         row.grid_ug += body["inflow_ug"].get("grid", 0)
         grid = body["factors"].get("grid")
         if grid is not None:

@@ -24,8 +24,10 @@ class Bins:
         self._size = max(1, -(-count // BARS))
         rows = -(-count // self._size)
         self._rows = rows
-        self._energy_mwh: dict[str, list[int]] = {}  # lists: adding to one number of an array costs five times as much
-        self._factor_ug, self._factor_mwh, self._hours = [0] * rows, [0] * rows, [0.0] * rows
+        self._energy_milliwh: dict[
+            str, list[int]
+        ] = {}  # lists: adding to one number of an array costs five times as much
+        self._factor_ug, self._factor_milliwh, self._hours = [0] * rows, [0] * rows, [0.0] * rows
         self._first_s = 0
         self._length_s = 0
         self._number = 0
@@ -39,18 +41,18 @@ class Bins:
         self._number += 1
         for out in body["outflows"]:
             if out["kind"] in ("load", "residual"):
-                row = self._energy_mwh.get(out["name"])
+                row = self._energy_milliwh.get(out["name"])
                 if row is None:
-                    row = self._energy_mwh[out["name"]] = [0] * self._rows
-                row[at] += out["mwh"]
+                    row = self._energy_milliwh[out["name"]] = [0] * self._rows
+                row[at] += out["energy_milliwh"]
         self._factor_ug[at] += body["inflow_ug"].get("grid", 0)
-        self._factor_mwh[at] += body["flows"].get("grid.import", {}).get("mwh", 0)
+        self._factor_milliwh[at] += body["flows"].get("grid.import", {}).get("energy_milliwh", 0)
 
     def series(self) -> dict[str, Any]:
         with np.errstate(invalid="ignore", divide="ignore"):
-            mwh = np.array(self._factor_mwh, dtype=float)
-            factor = np.where(mwh > 0, np.array(self._factor_ug, dtype=float) / mwh, np.nan)
-        energy = {name: np.array(row) / 1e6 for name, row in self._energy_mwh.items()}
+            milliwh = np.array(self._factor_milliwh, dtype=float)
+            factor = np.where(milliwh > 0, np.array(self._factor_ug, dtype=float) / milliwh, np.nan)
+        energy = {name: np.array(row) / 1e6 for name, row in self._energy_milliwh.items()}
         width = self._size * self._length_s / 3600
         return {"start_utc_s": self._first_s, "hours": np.array(self._hours), "energy": energy, "factor": factor,
                 "width": width}  # fmt: skip
@@ -85,7 +87,7 @@ class Drawings:
         self.report = report
         self.w = report.w
         local = [row["source"] for row in document["evidence"]["sources"] if row["kind"] == "SOE01"]
-        e = document["energy_mwh"]
+        e = document["energy_milliwh"]
         storages = sorted({*e["charge"], *e["discharge"]})
         self.paint = charts.colours([*e["inflow"], *e["outflow"], *storages, *series["energy"]], storages, local)
 
@@ -101,11 +103,13 @@ class Drawings:
 
     def _sides(self) -> tuple[tuple[list[Any], list[Any]], tuple[list[Any], list[Any]]]:
         """((left, right) of energy in kWh, (left, right) of carbon in kg)."""
-        e, c, w, name = self.d["energy_mwh"], self.d["carbon_ug"], self.w, self.report.name
-        left = [(name(node), mwh / 1e6, self.paint[node]) for node, mwh in e["inflow"].items()]
-        left += [(f"{node}, {w['discharged']}", mwh / 1e6, charts.BATTERY) for node, mwh in e["discharge"].items()]
-        right = [(name(node), mwh / 1e6, self.paint[node]) for node, mwh in e["outflow"].items()]
-        right += [(f"{node}, {w['charged']}", mwh / 1e6, charts.BATTERY) for node, mwh in e["charge"].items()]
+        e, c, w, name = self.d["energy_milliwh"], self.d["carbon_ug"], self.w, self.report.name
+        left = [(name(node), milliwh / 1e6, self.paint[node]) for node, milliwh in e["inflow"].items()]
+        left += [
+            (f"{node}, {w['discharged']}", milliwh / 1e6, charts.BATTERY) for node, milliwh in e["discharge"].items()
+        ]
+        right = [(name(node), milliwh / 1e6, self.paint[node]) for node, milliwh in e["outflow"].items()]
+        right += [(f"{node}, {w['charged']}", milliwh / 1e6, charts.BATTERY) for node, milliwh in e["charge"].items()]
         stock = sum(c["outflow"].values()) + sum(c["charge"].values()) - sum(c["inflow"].values()) - c["created"]
         from_left = [(name(node), ug / 1e9, self.paint[node]) for node, ug in c["inflow"].items()]
         from_left += [
@@ -145,7 +149,7 @@ class Drawings:
         """Idle energy by the hour of the day."""
         base = np.zeros(24)
         for name, node in self.d["compute"]["nodes"].items():
-            values = np.array(node["idle_by_hour_utc_mwh"], dtype=float) / 1e6
+            values = np.array(node["idle_by_hour_utc_milliwh"], dtype=float) / 1e6
             axes.bar(np.arange(24) + 0.5, values, 0.86, bottom=base, lw=0, label=self.report.name(name),
                      color=self.paint.get(name, charts.IT))  # fmt: skip
             base += values

@@ -68,16 +68,16 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", text)
 
 
-def kwh(mwh: int) -> str:
-    return f"{mwh / 1e6:,.3f}"
+def kwh(milliwh: int) -> str:
+    return f"{milliwh / 1e6:,.3f}"
 
 
 def kg(ug: int) -> str:
     return f"{ug / 1e9:,.3f}"
 
 
-def g_per_kwh(ug: int, mwh: int) -> str:
-    return f"{ug / mwh:,.1f}" if mwh else ""
+def g_per_kwh(ug: int, milliwh: int) -> str:
+    return f"{ug / milliwh:,.1f}" if milliwh else ""
 
 
 def money(u: int) -> str:
@@ -135,7 +135,7 @@ class Report:
         return self._flow_id(flow)
 
     def _origin_id(self, node: str) -> str:
-        return f"origin-{slug(node)}" if self.d["origins_mwh"].get(node) else "formulas"
+        return f"origin-{slug(node)}" if self.d["origins_milliwh"].get(node) else "formulas"
 
     def _gaps_by_flow(self) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}
@@ -158,7 +158,7 @@ class Report:
     def glance(self) -> Section:
         d, w = self.d, self.w
         rows: list[Line] = [
-            (Cell(w["site_energy"]), self._n(f"{kwh(d['energy_mwh']['site'])} {w['kwh']}", "formula-site")),
+            (Cell(w["site_energy"]), self._n(f"{kwh(d['energy_milliwh']['site'])} {w['kwh']}", "formula-site")),
             (Cell(w["glance_scope2"]), self._n(f"{kg(d['scope2']['location_based_ug'])} {w['kg']}", "scope2")),
         ]
         ratios = d["indicators"]
@@ -191,25 +191,25 @@ class Report:
 
     def carbon(self) -> Section:
         d, w = self.d, self.w
-        e, c = d["energy_mwh"], d["carbon_ug"]
+        e, c = d["energy_milliwh"], d["carbon_ug"]
         rows: list[Line] = []
         ids: list[str] = []
-        for name, mwh in e["inflow"].items():
+        for name, milliwh in e["inflow"].items():
             ug = c["inflow"].get(name, 0)
             factor = "factors" if name in ("grid",) else "formulas"
-            rows.append((Cell(f"{self.name(name)} →"), self._n(kwh(mwh), self._inflow_id(name)),
-                         self._n(kg(ug), factor), self._n(g_per_kwh(ug, mwh), factor)))  # fmt: skip
+            rows.append((Cell(f"{self.name(name)} →"), self._n(kwh(milliwh), self._inflow_id(name)),
+                         self._n(kg(ug), factor), self._n(g_per_kwh(ug, milliwh), factor)))  # fmt: skip
             ids.append(f"in-{slug(name)}")
-        for name, mwh in e["outflow"].items():
+        for name, milliwh in e["outflow"].items():
             ug = c["outflow"][name]
             at = self._origin_id(name)
-            rows.append((Cell(f"→ {self.name(name)}"), self._n(kwh(mwh), self._outflow_id(name)),
-                         self._n(kg(ug), at), self._n(g_per_kwh(ug, mwh), at)))  # fmt: skip
+            rows.append((Cell(f"→ {self.name(name)}"), self._n(kwh(milliwh), self._outflow_id(name)),
+                         self._n(kg(ug), at), self._n(g_per_kwh(ug, milliwh), at)))  # fmt: skip
             ids.append(f"out-{slug(name)}")
-        for name, mwh in e["charge"].items():
+        for name, milliwh in e["charge"].items():
             ug, out = c["charge"].get(name, 0), e["discharge"].get(name, 0)
-            rows.append((Cell(f"{name}, {w['charged']}"), self._n(kwh(mwh), self._flow_id(f"{name}.charge")),
-                         self._n(kg(ug), "formula-pool"), self._n(g_per_kwh(ug, mwh), "formula-pool")))  # fmt: skip
+            rows.append((Cell(f"{name}, {w['charged']}"), self._n(kwh(milliwh), self._flow_id(f"{name}.charge")),
+                         self._n(kg(ug), "formula-pool"), self._n(g_per_kwh(ug, milliwh), "formula-pool")))  # fmt: skip
             rows.append((Cell(f"{name}, {w['discharged']}"), self._n(kwh(out), self._flow_id(f"{name}.discharge")),
                          Cell(""), Cell("")))  # fmt: skip
             rows.append((Cell(f"{name}, {w['loss']}"),
@@ -240,7 +240,7 @@ class Report:
         rows: list[Line] = []
         ids: list[str] = []
         seen: set[str] = set()
-        for node, origins in self.d["origins_mwh"].items():
+        for node, origins in self.d["origins_milliwh"].items():
             for source in sorted({origin.removesuffix(THROUGH_STORAGE) for origin in origins}):
                 to = self._inflow_id(source)
                 rows.append((
@@ -262,7 +262,7 @@ class Report:
             amount = f"{unit['amount_milli'] / 1000:,.3f}".rstrip("0").rstrip(".")
             sci = "-" if unit["sci_g_per_unit"] is None else f"{float(unit['sci_g_per_unit']):,.4g}"
             rows.append((
-                Cell(self.name(name)), self._n(amount, csv), self._n(kwh(unit["mwh"]), csv),
+                Cell(self.name(name)), self._n(amount, csv), self._n(kwh(unit["energy_milliwh"]), csv),
                 self._n(kg(unit["ug"]), csv),
                 self._n(_g(unit["g_per_unit"]), csv), self._n(_g(unit["g_per_unit_with_room"]), "formula-room"),
                 self._n(sci, "formula-sci"),
@@ -277,22 +277,22 @@ class Report:
         rows, ids = [], []
         for name, node in d["nodes"].items():
             said = w["by_time"] if node["coverage"] is None else f"{float(node['coverage']) * 100:.1f} %"
-            jobs_mwh = node["metered_mwh"] - node["idle_mwh"]
+            jobs_milliwh = node["metered_milliwh"] - node["idle_milliwh"]
             rows.append((
-                Cell(self.name(name)), self._n(kwh(node["metered_mwh"]), self._outflow_id(name)),
-                self._n(kwh(jobs_mwh), csv), self._n(kwh(node["idle_mwh"]), "idle"),
-                self._n("-" if node["software_mwh"] is None else kwh(node["software_mwh"]), csv),
+                Cell(self.name(name)), self._n(kwh(node["metered_milliwh"]), self._outflow_id(name)),
+                self._n(kwh(jobs_milliwh), csv), self._n(kwh(node["idle_milliwh"]), "idle"),
+                self._n("-" if node["software_milliwh"] is None else kwh(node["software_milliwh"]), csv),
                 self._n(said, "formula-coverage"),
             ))  # fmt: skip
             ids.append(f"job-node-{slug(name)}")
         head = self._head(w["node"], "#" + w["metered"], "#" + w["by_jobs"], "#" + w["idle_word"], "#" + w["software"],
                           "#" + w["coverage"])  # fmt: skip
         blocks += [Text(w["coverage_title"], "head", "job-nodes"), Table(head, rows, ids)]
-        rows = [(Cell(owner or w["no_owner"]), self._n(kwh(row["mwh"]), csv), self._n(kg(row["ug"]), csv))
+        rows = [(Cell(owner or w["no_owner"]), self._n(kwh(row["energy_milliwh"]), csv), self._n(kg(row["ug"]), csv))
                 for owner, row in d["owners"].items()]  # fmt: skip
         head = self._head(w["owner"], "#" + w["kwh"], "#" + w["kg"])
         blocks += [Text(w["owners"], "head"), Table(head, rows, [""] * len(rows), print_rows=20)]
-        rows = [(Cell(job), self._n(kwh(mwh), csv), self._n(kg(ug), csv)) for job, mwh, ug in d["top"][:10]]
+        rows = [(Cell(job), self._n(kwh(milliwh), csv), self._n(kg(ug), csv)) for job, milliwh, ug in d["top"][:10]]
         blocks += [Text(w["top_jobs"], "head"),
                    Table(self._head(w["job"], "#" + w["kwh"], "#" + w["kg"]), rows, [""] * len(rows))]  # fmt: skip
         if d["set_aside_count"]:
@@ -310,9 +310,9 @@ class Report:
         d, w = self.d["compute"], self.w
         csv = "report.idle.csv" if "report.idle.csv" in self.files else "job-nodes"
         cost = f"{money(d['idle_cost_u'])} {d['currency']}" if "price" in self.d else w["no_price"]
-        whole = d["jobs_mwh"] + d["idle_mwh"]
-        part = f"{d['idle_mwh'] / whole * 100:.1f} %" if whole else "-"
-        rows: list[Line] = [(Cell(w["idle_energy"]), self._n(f"{kwh(d['idle_mwh'])} {w['kwh']}", csv)),
+        whole = d["jobs_milliwh"] + d["idle_milliwh"]
+        part = f"{d['idle_milliwh'] / whole * 100:.1f} %" if whole else "-"
+        rows: list[Line] = [(Cell(w["idle_energy"]), self._n(f"{kwh(d['idle_milliwh'])} {w['kwh']}", csv)),
                 (Cell(w["idle_part"]), self._n(part, "formula-idle")),
                 (Cell(w["idle_carbon"]), self._n(f"{kg(d['idle_ug'])} {w['kg']}", csv)),
                 (Cell(w["idle_cost"]), self._n(cost, csv))]  # fmt: skip
@@ -403,23 +403,33 @@ class Report:
     def quality(self) -> Section:
         d, w = self.d, self.w
         rows: list[Line] = [(Cell(f"{w['by_status']}: {self.name(name)}"),
-                 self._n(f"{kwh(mwh)} {w['kwh']}", f"status-{slug(name)}"),
-                 self._n(_part(mwh, d["factors"]["import_mwh_by_status"]), f"status-{slug(name)}"))
-                for name, mwh in d["factors"]["import_mwh_by_status"].items()]  # fmt: skip
-        rows += [(Cell(f"{w['by_quality']}: {self.name(name)}"), self._n(f"{kwh(mwh)} {w['kwh']}", "made"),
-                  self._n(_part(mwh, d["quality_mwh"]), "made")) for name, mwh in d["quality_mwh"].items()]  # fmt: skip
+                 self._n(f"{kwh(milliwh)} {w['kwh']}", f"status-{slug(name)}"),
+                 self._n(_part(milliwh, d["factors"]["import_milliwh_by_status"]), f"status-{slug(name)}"))
+                for name, milliwh in d["factors"]["import_milliwh_by_status"].items()]  # fmt: skip
+        rows += [
+            (
+                Cell(f"{w['by_quality']}: {self.name(name)}"),
+                self._n(f"{kwh(milliwh)} {w['kwh']}", "made"),
+                self._n(_part(milliwh, d["quality_milliwh"]), "made"),
+            )
+            for name, milliwh in d["quality_milliwh"].items()
+        ]
         lost = f"{d['records']['taken']:,} {w['records']}, {d['records']['lost']:,} {w['lost']}"
         blocks: list[Table | Text | Plot] = [Table((), rows, [""] * len(rows)), Text(lost, "note")]
         blocks.append(Text(w["gaps"] + ("" if d["gaps"] else f": {w['none']}"), "head", "gaps"))
         if d["gaps"]:
             rows, ids = [], []
             for number, gap in enumerate(d["gaps"][:GAPS_MAX]):
-                rows.append((
-                    Cell(gap["flow"], self._flow_id(gap["flow"])),
-                    Cell(iso(gap["start_utc_s"]), self._row_id(gap["start_utc_s"])), Cell(iso(gap["end_utc_s"])),
-                    Cell(f"{self.name(gap['quality'])}: {self.say(gap['method'])}"),
-                    self._n(kwh(gap["mwh"]), self._row_id(gap["start_utc_s"])), Cell(", ".join(gap["flags"])),
-                ))  # fmt: skip
+                rows.append(
+                    (
+                        Cell(gap["flow"], self._flow_id(gap["flow"])),
+                        Cell(iso(gap["start_utc_s"]), self._row_id(gap["start_utc_s"])),
+                        Cell(iso(gap["end_utc_s"])),
+                        Cell(f"{self.name(gap['quality'])}: {self.say(gap['method'])}"),
+                        self._n(kwh(gap["energy_milliwh"]), self._row_id(gap["start_utc_s"])),
+                        Cell(", ".join(gap["flags"])),
+                    )
+                )
                 ids.append(f"gap-{number}")
             head = self._head(w["flow"], w["from"], w["to"], w["method"], "#" + w["kwh"], w["flags"])
             blocks.append(Table(head, rows, ids, print_rows=40))
@@ -448,7 +458,7 @@ class Report:
             return []
         rows: list[Line] = []
         for row in self.d["readings"]:
-            unit, own = ("kWh", "L")[row["unit"] == "mL"], row["difference_mwh"]
+            unit, own = ("kWh", "L")[row["unit"] == "mL"], row["difference_milliwh"]
             shown = f"{row['total'] / (1e3 if row['unit'] == 'mL' else 1e6):,.3f} {unit}"
             rows.append((
                 Cell(row["meter"]), Cell(row["quantity"]), Cell(", ".join(sorted({s["kind"] for s in row["sources"]}))),
@@ -502,20 +512,20 @@ class Report:
         rows: list[tuple[Cell, ...]] = []
         ids = []
         for flow in self.rows.flows:
-            for number, (quality, method, count, mwh) in enumerate(self.rows.of_flow(flow)):
+            for number, (quality, method, count, milliwh) in enumerate(self.rows.of_flow(flow)):
                 gaps = self._gap_ids.get(flow, [])
                 mine = gaps[0] if quality != "good" and gaps else None
                 note = Cell(w["see_gap"], f"gap-{mine}") if mine is not None else Cell("")
                 rows.append((Cell(flow if number == 0 else ""), Cell(self.name(quality)), Cell(self.say(method)),
-                             self._n(f"{count:,}", "periods"), self._n(kwh(mwh), "report.csv"), note))  # fmt: skip
+                             self._n(f"{count:,}", "periods"), self._n(kwh(milliwh), "report.csv"), note))  # fmt: skip
                 ids.append(f"flow-{slug(flow)}" if number == 0 else "")
         head = self._head(w["flow"], w["quality_word"], w["method"], "#" + w["periods_word"], "#" + w["kwh"], "")
         blocks: list[Table | Text | Plot] = [Text(w["made_note"], "note"), Table(head, rows, ids)]
-        rows = [(Cell(self.name(name)), self._n(kwh(mwh), "report.csv"), Cell(w[f"status_{name}"]))
-                for name, mwh in d["factors"]["import_mwh_by_status"].items()]  # fmt: skip
+        rows = [(Cell(self.name(name)), self._n(kwh(milliwh), "report.csv"), Cell(w[f"status_{name}"]))
+                for name, milliwh in d["factors"]["import_milliwh_by_status"].items()]  # fmt: skip
         blocks += [Text(w["factors"], "head", "factors"),
                    Table(self._head(w["status"], f"#{w['by_status']}, {w['kwh']}", w["meaning"]), rows,
-                         [f"status-{slug(name)}" for name in d["factors"]["import_mwh_by_status"]])]  # fmt: skip
+                         [f"status-{slug(name)}" for name in d["factors"]["import_milliwh_by_status"]])]  # fmt: skip
         digest = d["factors"]["grid"].get("sha256")
         for name, count in d["factors"]["sources"].items():
             said = f", sha256 {digest}" if digest and name == d["factors"]["grid"].get("source") else ""
@@ -527,9 +537,9 @@ class Report:
 
     def _formulas(self) -> Iterable[tuple[str, str]]:
         d, w = self.d, self.w
-        e = d["energy_mwh"]
+        e = d["energy_milliwh"]
         it, site = d["eu_2024_1364"]["fields"]["E_IT"]["value"], e["site"]
-        came = " + ".join(f"{self.name(name)} {kwh(mwh)}" for name, mwh in e["inflow"].items())
+        came = " + ".join(f"{self.name(name)} {kwh(milliwh)}" for name, milliwh in e["inflow"].items())
         export = e["outflow"].get("export", 0)
         held = f"({w['stock_close']} {kwh(e['closing'])} - {w['stock_open']} {kwh(e['opening'])})"
         yield "site", f"E_DC = {came} - {self.name('export')} {kwh(export)} - {held} = {kwh(site)} {w['kwh']}"
@@ -566,8 +576,15 @@ class Report:
         ])  # fmt: skip
 
     def _period_row(self, row: Row, form: str) -> tuple[Cell, ...]:
-        numbers = (row.import_mwh, row.generation_mwh, row.discharge_mwh, row.charge_mwh, row.export_mwh, row.load_mwh,
-                   row.residual_mwh)  # fmt: skip
+        numbers = (
+            row.import_milliwh,
+            row.generation_milliwh,
+            row.discharge_milliwh,
+            row.charge_milliwh,
+            row.export_milliwh,
+            row.load_milliwh,
+            row.residual_milliwh,
+        )
         strange = sorted(row.statuses - {"actual"})
         note = ", ".join(self.name(status) for status in strange)
         gap = next((number for flow in sorted(row.marked) for number in self._gap_ids.get(flow, ())
@@ -578,10 +595,13 @@ class Report:
         seqs = str(row.first_seq) if row.first_seq == row.last_seq else f"{row.first_seq}-{row.last_seq}"
         status = f"status-{slug(sorted(row.statuses)[0])}" if row.statuses else "factors"
         return (
-            Cell(day_of(row.start_utc_s, form)), *(Cell(f"{mwh / 1e6:,.3f}", number=True) for mwh in numbers),
-            Cell(g_per_kwh(row.grid_ug, row.import_mwh), status, True), Cell(f"{row.load_ug / 1e9:,.3f}", number=True),
-            Cell(seqs, number=True), Cell(note, f"gap-{gap}" if gap is not None else ""),
-        )  # fmt: skip
+            Cell(day_of(row.start_utc_s, form)),
+            *(Cell(f"{milliwh / 1e6:,.3f}", number=True) for milliwh in numbers),
+            Cell(g_per_kwh(row.grid_ug, row.import_milliwh), status, True),
+            Cell(f"{row.load_ug / 1e9:,.3f}", number=True),
+            Cell(seqs, number=True),
+            Cell(note, f"gap-{gap}" if gap is not None else ""),
+        )
 
     def ledger(self) -> Section:
         d, w = self.d, self.w
@@ -600,6 +620,6 @@ def _g(text: str | None) -> str:
     return "-" if text is None else f"{float(text):,.3f}"
 
 
-def _part(mwh: int, of: Mapping[str, int]) -> str:
+def _part(milliwh: int, of: Mapping[str, int]) -> str:
     whole = sum(of.values())
-    return f"{mwh / whole * 100:.1f} %" if whole else "-"
+    return f"{milliwh / whole * 100:.1f} %" if whole else "-"

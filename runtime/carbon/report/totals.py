@@ -25,24 +25,24 @@ class Sums:
     covered_s: int = 0
     records: int = 0
     lost: int = 0
-    inflow_mwh: Counter[str] = field(default_factory=Counter)
+    inflow_milliwh: Counter[str] = field(default_factory=Counter)
     inflow_ug: Counter[str] = field(default_factory=Counter)
-    outflow_mwh: Counter[str] = field(default_factory=Counter)
+    outflow_milliwh: Counter[str] = field(default_factory=Counter)
     outflow_ug: Counter[str] = field(default_factory=Counter)
     outflow_kind: dict[str, str] = field(default_factory=dict)
     origins: dict[str, Counter[str]] = field(default_factory=dict)  # outflow -> origin -> mWh
-    charge_mwh: Counter[str] = field(default_factory=Counter)
+    charge_milliwh: Counter[str] = field(default_factory=Counter)
     charge_ug: Counter[str] = field(default_factory=Counter)
-    discharge_mwh: Counter[str] = field(default_factory=Counter)
-    loss_mwh: Counter[str] = field(default_factory=Counter)
+    discharge_milliwh: Counter[str] = field(default_factory=Counter)
+    loss_milliwh: Counter[str] = field(default_factory=Counter)
     loss_ug: Counter[str] = field(default_factory=Counter)
     created_ug: int = 0
-    opening_mwh: int = 0
+    opening_milliwh: int = 0
     opening_ug: int = 0
-    closing_mwh: int = 0
+    closing_milliwh: int = 0
     closing_ug: int = 0
-    quality_mwh: Counter[str] = field(default_factory=Counter)
-    factor_mwh: Counter[str] = field(default_factory=Counter)  # import by status of its factor
+    quality_milliwh: Counter[str] = field(default_factory=Counter)
+    factor_milliwh: Counter[str] = field(default_factory=Counter)  # import by status of its factor
     factor_sources: Counter[str] = field(default_factory=Counter)
     flags: Counter[str] = field(default_factory=Counter)
     flag_spans: dict[str, list[int]] = field(default_factory=dict)  # start of the first and end of the last period
@@ -53,24 +53,24 @@ class Sums:
     avoided_ug: int = 0  # consequence ledger
     caused_ug: int = 0
     consequence: bool = False
-    priced_mwh: int = 0  # import that has a price
+    priced_milliwh: int = 0  # import that has a price
     cost_u: int = 0  # of it, millionths of the currency
     charge_grid_ug: int = 0  # energy charged, times the grid's average factor at that time
     discharge_grid_ug: int = 0
 
     @property
-    def site_mwh(self) -> int:
+    def site_milliwh(self) -> int:
         """E_DC: what the site used. Storage inside the boundary counts with its loss only."""
-        came = sum(self.inflow_mwh.values())
-        export = sum(mwh for name, mwh in self.outflow_mwh.items() if self.outflow_kind[name] == "export")
-        return came - export - (self.closing_mwh - self.opening_mwh)
+        came = sum(self.inflow_milliwh.values())
+        export = sum(milliwh for name, milliwh in self.outflow_milliwh.items() if self.outflow_kind[name] == "export")
+        return came - export - (self.closing_milliwh - self.opening_milliwh)
 
     @property
     def export_ug(self) -> int:
         return sum(ug for name, ug in self.outflow_ug.items() if self.outflow_kind[name] == "export")
 
-    def role_mwh(self, kinds: Mapping[str, str], role: str) -> int:
-        return sum(mwh for name, mwh in self.outflow_mwh.items() if kinds.get(name) == role)
+    def role_milliwh(self, kinds: Mapping[str, str], role: str) -> int:
+        return sum(milliwh for name, milliwh in self.outflow_milliwh.items() if kinds.get(name) == role)
 
     def role_ug(self, kinds: Mapping[str, str], role: str) -> int:
         return sum(ug for name, ug in self.outflow_ug.items() if kinds.get(name) == role)
@@ -83,7 +83,7 @@ def add_up(bodies: Iterable[Mapping[str, Any]]) -> Sums:
     for body in bodies:
         if first:
             sums.start_utc_s = body["start_utc_s"]
-            sums.opening_mwh = sum(stock["opening_mwh"] for stock in body["stock"].values())
+            sums.opening_milliwh = sum(stock["opening_milliwh"] for stock in body["stock"].values())
             sums.opening_ug = sum(stock["opening_ug"] for stock in body["stock"].values())
             first = False
         sums.end_utc_s = body["start_utc_s"] + body["length_s"]
@@ -113,69 +113,69 @@ def _flows(sums: Sums, body: Mapping[str, Any]) -> None:
     flows = body["flows"]
     for name, flow in flows.items():
         node, _, kind = name.partition(".")
-        mwh = flow["mwh"]
-        _add(sums.quality_mwh, flow["quality"], mwh)
+        milliwh = flow["energy_milliwh"]
+        _add(sums.quality_milliwh, flow["quality"], milliwh)
         for flag in flow["flags"]:
             _flag(sums, f"{name}: {flag.split()[0]}", body)
         if kind == "load":
             continue
         if kind in ("import", "generation"):
-            _add(sums.inflow_mwh, node, mwh)
+            _add(sums.inflow_milliwh, node, milliwh)
             if kind == "generation":
                 sums.generation.add(node)
         elif kind == "charge":
-            _add(sums.charge_mwh, node, mwh)
+            _add(sums.charge_milliwh, node, milliwh)
         elif kind == "discharge":
-            _add(sums.discharge_mwh, node, mwh)
+            _add(sums.discharge_milliwh, node, milliwh)
     grid = body["factors"].get("grid")
     price = body.get("price_u_per_kwh")
     if price is not None:
-        imported = flows.get("grid.import", {}).get("mwh", 0)
-        sums.priced_mwh += imported
+        imported = flows.get("grid.import", {}).get("energy_milliwh", 0)
+        sums.priced_milliwh += imported
         sums.cost_u += price * imported // 1_000_000
     if grid is not None:
         for name in body["stock"]:
             for kind, counter in (("charge", "charge_grid_ug"), ("discharge", "discharge_grid_ug")):
                 moved = flows.get(f"{name}.{kind}")
-                if moved is not None and moved["mwh"]:
-                    ug = carbon_ug(moved["mwh"], grid["ug_per_kwh"])
+                if moved is not None and moved["energy_milliwh"]:
+                    ug = carbon_ug(moved["energy_milliwh"], grid["ug_per_kwh"])
                     setattr(sums, counter, getattr(sums, counter) + ug)
     for flag in body["flags"]:
         # Which flow it names is a part of this one; what follows the others is a number.
         _flag(sums, flag if flag.startswith("REVERSED_SIGN") else flag.split()[0], body)
-    if body["residual_mwh"] < 0:
-        _add(sums.inflow_mwh, UNMETERED, -body["residual_mwh"])
+    if body["residual_milliwh"] < 0:
+        _add(sums.inflow_milliwh, UNMETERED, -body["residual_milliwh"])
     for node, found in body["factors"].items():
         if node not in sums.generation:
-            _add(sums.factor_mwh, found["status"], flows.get(f"{node}.import", {}).get("mwh", 0))
+            _add(sums.factor_milliwh, found["status"], flows.get(f"{node}.import", {}).get("energy_milliwh", 0))
             sums.factor_sources[found["source"]] += 1
 
 
 def _carbon(sums: Sums, body: Mapping[str, Any]) -> None:
-    kinds, mwhs, ugs, all_origins = sums.outflow_kind, sums.outflow_mwh, sums.outflow_ug, sums.origins
+    kinds, milliwhs, ugs, all_origins = sums.outflow_kind, sums.outflow_milliwh, sums.outflow_ug, sums.origins
     for out in body["outflows"]:
         name, kind = out["name"], out["kind"]
         if kind == "charge" and name != CHARGE_BOOKED:
             _add(sums.charge_ug, name, out["ug"])
             continue
         if name not in kinds:
-            kinds[name], mwhs[name], ugs[name], all_origins[name] = kind, 0, 0, Counter()
-        mwhs[name] += out["mwh"] if name != CHARGE_BOOKED else 0
+            kinds[name], milliwhs[name], ugs[name], all_origins[name] = kind, 0, 0, Counter()
+        milliwhs[name] += out["energy_milliwh"] if name != CHARGE_BOOKED else 0
         ugs[name] += out["ug"]
         by_origin = all_origins[name]
-        for origin, mwh in out["origins"].items():
-            by_origin[origin] = by_origin.get(origin, 0) + mwh
+        for origin, milliwh in out["origins"].items():
+            by_origin[origin] = by_origin.get(origin, 0) + milliwh
     for name, ug in body["inflow_ug"].items():
         _add(sums.inflow_ug, name, ug)
-    for name, mwh in body["loss_mwh"].items():
-        _add(sums.loss_mwh, name, mwh)
+    for name, milliwh in body["loss_milliwh"].items():
+        _add(sums.loss_milliwh, name, milliwh)
     for name, ug in body["loss_ug"].items():
         _add(sums.loss_ug, name, ug)
     sums.created_ug += body["created_ug"]
     error = period_error_ug(body)
     sums.balance_error_ug += error
     sums.worst_error_ug = max(sums.worst_error_ug, abs(error))
-    sums.closing_mwh = sum(stock["mwh"] for stock in body["stock"].values())
+    sums.closing_milliwh = sum(stock["energy_milliwh"] for stock in body["stock"].values())
     sums.closing_ug = sum(stock["ug"] for stock in body["stock"].values())
     consequence = body.get("consequence")
     if consequence:
@@ -204,30 +204,30 @@ def renewable_nodes(sums: Sums, kinds: Mapping[str, str]) -> frozenset[str]:
 
 def indicators(sums: Sums, kinds: Mapping[str, str]) -> Indicators:
     """Ratios of sums. kinds : node -> role (it, cooling, ...)."""
-    it = sums.role_mwh(kinds, "it")
-    loads = sum(mwh for name, mwh in sums.outflow_mwh.items() if sums.outflow_kind[name] == "load")
+    it = sums.role_milliwh(kinds, "it")
+    loads = sum(milliwh for name, milliwh in sums.outflow_milliwh.items() if sums.outflow_kind[name] == "load")
     direct = stored = 0
     renewable = renewable_nodes(sums, kinds)
     for name, origins in sums.origins.items():
         if sums.outflow_kind[name] != "load":
             continue
-        for origin, mwh in origins.items():
+        for origin, milliwh in origins.items():
             if origin in renewable:
-                direct += mwh
+                direct += milliwh
             elif origin.removesuffix(THROUGH_STORAGE) in renewable:
-                stored += mwh
-    came = sum(sums.inflow_mwh.values()) + sum(sums.discharge_mwh.values())
-    imported = sums.inflow_mwh["grid"]
+                stored += milliwh
+    came = sum(sums.inflow_milliwh.values()) + sum(sums.discharge_milliwh.values())
+    imported = sums.inflow_milliwh["grid"]
     # mWh and ug: 1 ug/mWh is 1 g/kWh.
     total_ug = sum(sums.outflow_ug.values()) - sums.export_ug + sum(sums.loss_ug.values())
     return Indicators(
-        _ratio(sums.site_mwh, it),
+        _ratio(sums.site_milliwh, it),
         _ratio(total_ug, it * 1000),
         _ratio(sums.inflow_ug["grid"], imported),
         _ratio(sums.role_ug(kinds, "it"), it),
         _ratio(direct, loads),
         _ratio(stored, loads),
-        _ratio(sums.outflow_mwh[RESIDUAL], came),
+        _ratio(sums.outflow_milliwh[RESIDUAL], came),
     )
 
 
@@ -237,7 +237,7 @@ def shifting(sums: Sums, break_even_ppm: int) -> dict[str, Any] | None:
     break_even_ppm : 1 / round trip. By average factors and, where they are known, by marginal ones: how far the factor
     while discharging exceeded that while charging, each weighted by the energy moved.
     """
-    charged, discharged = sum(sums.charge_mwh.values()), sum(sums.discharge_mwh.values())
+    charged, discharged = sum(sums.charge_milliwh.values()), sum(sums.discharge_milliwh.values())
     if not charged or not discharged:
         return None
     found: dict[str, Any] = {"break_even_ppm": break_even_ppm}

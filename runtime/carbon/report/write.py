@@ -10,16 +10,18 @@ from typing import Any
 import jinja2
 
 from tidegate.runtime.carbon.factors.series import iso, parse_time
-from tidegate.runtime.carbon.jobs.job_summary import IDLE_COLUMNS, JOB_COLUMNS, job_rows
+from tidegate.runtime.carbon.integers import exact_kwh
+from tidegate.runtime.carbon.jobs.job_summary import IDLE_COLUMNS, JOB_COLUMNS, idle_rows, job_rows
 from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError, canonical
 from tidegate.runtime.carbon.report.document import gather
 from tidegate.runtime.carbon.report.pdf import ReportError, pdf_font, pdf_pages
 from tidegate.runtime.carbon.report.periods import Rows
 from tidegate.runtime.carbon.report.plots import Bins, Drawings
+from tidegate.runtime.carbon.report.published import published
 from tidegate.runtime.carbon.report.sections import Plot, Report, Section, Table
 from tidegate.runtime.charts import charts
 
-COLUMNS = ("start_utc", "length_s", "node", "kind", "mwh", "ug", "quality", "method", "factor_ug_per_kwh",
+COLUMNS = ("start_utc", "length_s", "node", "kind", "energy_kwh", "carbon_ug", "quality", "method", "factor_ug_per_kwh",
            "factor_status", "flags")  # fmt: skip
 
 NOT_MEASURED = "not measured"
@@ -90,7 +92,7 @@ def write(
     written["indicators csv"] = out / "report.indicators.csv"
     with written["indicators csv"].open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(indicator_rows(document))
-    written["json"].write_text(canonical(document) + "\n", encoding="utf-8")
+    written["json"].write_text(canonical(published(document)) + "\n", encoding="utf-8")
     series = bins.series()
     for language in languages:
         report = Report(document, behind, language, [path.name for path in written.values()])
@@ -115,7 +117,7 @@ class Days:
     def add(self, body: Mapping[str, Any]) -> None:
         for name, columns, rows in (
             ("jobs csv", JOB_COLUMNS, job_rows(body)),
-            ("idle csv", IDLE_COLUMNS, body["idle"]),
+            ("idle csv", IDLE_COLUMNS, idle_rows(body)),
         ):
             if name not in self._files:
                 self._files[name] = self._paths[name].open("w", encoding="utf-8", newline="")
@@ -129,7 +131,7 @@ class Days:
 
 
 def rows_of(body: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    """CSV rows of one period, one a flow and one an outflow; ledger numbers as they are."""
+    """CSV rows of one period, one a flow and one an outflow."""
     start, length = iso(body["start_utc_s"]), body["length_s"]
     flags = " ".join(flag.replace(" ", "_") for flag in body["flags"])
     factors = body["factors"]
@@ -139,10 +141,36 @@ def rows_of(body: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         found = factors.get(node) if kind == "import" or kind == "generation" else None
         factor, status = (found["ug_per_kwh"], found["status"]) if found else ("", "")
         rows.append(
-            (start, length, node, kind, flow["mwh"], "", flow["quality"], flow["method"], factor, status, flags)
+            (
+                start,
+                length,
+                node,
+                kind,
+                exact_kwh(flow["energy_milliwh"]),
+                "",
+                flow["quality"],
+                flow["method"],
+                factor,
+                status,
+                flags,
+            )
         )
     for out in body["outflows"]:
-        rows.append((start, length, out["name"], f"outflow {out['kind']}", out["mwh"], out["ug"], "", "", "", "", ""))
+        rows.append(
+            (
+                start,
+                length,
+                out["name"],
+                f"outflow {out['kind']}",
+                exact_kwh(out["energy_milliwh"]),
+                out["ug"],
+                "",
+                "",
+                "",
+                "",
+                "",
+            )
+        )
     return rows
 
 

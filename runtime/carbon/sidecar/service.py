@@ -107,7 +107,7 @@ class Sidecar:
             "true_up": self.accountant.true_up,
             "flows": {flow.name: [flow.kind, flow.register, flow.integral] for flow in self.nodes.flows},
             "storages": {
-                s.node: [s.energy_mwh, s.charge_ppm, s.discharge_ppm, s.standby_mw] for s in self.nodes.storages
+                s.node: [s.energy_milliwh, s.charge_ppm, s.discharge_ppm, s.standby_milliw] for s in self.nodes.storages
             },
             "by_difference": self.nodes.by_difference,
             "currency": str(self.settings.get("currency") or "EUR"),

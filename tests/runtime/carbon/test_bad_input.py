@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
@@ -31,7 +32,7 @@ DESCRIBE = {
               {"role": "it", "device": "it", "in_wh": "it.import_wh", "out_wh": None}],
     "units": [],
 }  # fmt: skip
-TRUTH_MWH = GRID_W * HOURS * 1000
+TRUTH_MILLIWH = GRID_W * HOURS * 1000
 FACTORS = Factors(None, 200_000_000, "test")
 
 
@@ -76,9 +77,13 @@ def quarters(document, flag):
     return (first - DAY) // 900, (end - DAY) // 900 - 1
 
 
+def milliwh_of(kwh):
+    return int(Decimal(kwh) * 10**6)
+
+
 def assert_nothing_is_lost(document, tolerance=0.01):
-    booked = document["energy_mwh"]["inflow"]["grid"]
-    assert abs(booked - TRUTH_MWH) <= tolerance * TRUTH_MWH
+    booked = milliwh_of(document["energy_kwh"]["inflow"]["grid"])
+    assert abs(booked - TRUTH_MILLIWH) <= tolerance * TRUTH_MILLIWH
     assert document["carbon_ug"]["balance_error"] == 0
 
 
@@ -97,7 +102,7 @@ def test_a_meter_with_reversed_sign(tmp_path):
     document, rows = report(tmp_path, change)
     assert quarters(document, "REVERSED_SIGN grid export") == (0, 11)
     # Booked as read; what the loads took without any import is priced as unknown and is in the balance.
-    assert document["energy_mwh"]["outflow"]["export"] == pytest.approx(TRUTH_MWH, rel=1e-6)
+    assert milliwh_of(document["energy_kwh"]["outflow"]["export"]) == pytest.approx(TRUTH_MILLIWH, rel=1e-6)
     assert document["carbon_ug"]["inflow"]["unmetered"] > 0 and document["carbon_ug"]["balance_error"] == 0
     assert all("REVERSED_SIGN_grid_export" in row["flags"] for row in rows if row["kind"] == "export")
 
@@ -183,7 +188,9 @@ def test_a_gap_and_a_hold_of_the_factors(tmp_path):
     steps = [Step(DAY, DAY + 1800, 100_000_000), Step(DAY + 9900, DAY + 10_800, 150_000_000, "forecast")]
     factors = Factors(Series("X", "average", "table", steps=steps).finish(), 900_000_000, "upper bound")
     document, rows = report(tmp_path, factors=factors)
-    shown = {name: mwh // (GRID_W * 250) for name, mwh in document["factors"]["import_mwh_by_status"].items()}
+    shown = {
+        name: milliwh_of(kwh) // (GRID_W * 250) for name, kwh in document["factors"]["import_kwh_by_status"].items()
+    }
     # Two quarters as said, eight held for two hours, one at the fallback, one of a forecast.
     assert shown == {"actual": 2, "held": 8, "fallback": 1, "forecast": 1}
     assert document["factors"]["sources"] == {"table": 11, "upper bound": 1}
@@ -210,7 +217,7 @@ def test_a_job_log_with_negative_and_doubled_times(tmp_path):
     assert compute["set_aside_count"] >= 2
     named = " ".join(compute["set_aside"])
     assert "b" in named and "c" in named and "jobs.json" in named
-    assert compute["jobs_mwh"] + compute["idle_mwh"] == compute["nodes"]["it"]["metered_mwh"]
+    assert compute["jobs_milliwh"] + compute["idle_milliwh"] == compute["nodes"]["it"]["metered_milliwh"]
     assert settle(one.ledger, works, aside, DAY, DAY + 86_400) == 0  # nothing is settled before the day is over
 
 

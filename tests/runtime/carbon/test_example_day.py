@@ -1,6 +1,7 @@
 """The demo's day: measured power, PV and factors through the sidecar's own booking."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,10 @@ def test_the_day_is_booked_whole_and_every_register_explains_its_energy(day):
     assert len(bodies) == 96 and add_up(bodies).worst_error_ug == 0
     for name in bodies[0]["flows"]:
         first, last = bodies[0]["flows"][name], bodies[-1]["flows"][name]
-        assert sum(body["flows"][name]["mwh"] for body in bodies) == last["close_mwh"] - first["open_mwh"], name
+        assert (
+            sum(body["flows"][name]["energy_milliwh"] for body in bodies)
+            == last["close_milliwh"] - first["open_milliwh"]
+        ), name
         assert {body["flows"][name]["quality"] for body in bodies} == {"good"}, name
 
 
@@ -40,8 +44,9 @@ def test_its_jobs_are_settled_and_its_report_verifies(day, tmp_path):
     assert done.exit_code == 0, done.output
     report = json.loads((tmp_path / "report.json").read_text())
     compute = report["compute"]
-    assert compute["jobs_mwh"] + compute["idle_mwh"] == report["energy_mwh"]["outflow"]["it"]
-    assert report["price"]["import_cost_u"] == report["energy_mwh"]["inflow"]["grid"] // 4  # 0.25 a kilowatt-hour
+    energy = report["energy_kwh"]
+    assert Decimal(compute["jobs_kwh"]) + Decimal(compute["idle_kwh"]) == Decimal(energy["outflow"]["it"])
+    assert report["price"]["import_cost_u"] == int(Decimal(energy["inflow"]["grid"]) * 250_000)  # 0.25 a kilowatt-hour
     assert report["indicators"]["pue_category"] == "as metered"
     done = run(carbon, ["verify", ledger, "--report", str(tmp_path / "report.json")])
     assert done.exit_code == 0 and "0 differences" in done.output
@@ -56,14 +61,21 @@ def test_the_page_s_quarter_hour_at_17_00_is_what_the_ledger_holds(day):
     flows, stock = body["flows"], body["stock"]["cabinet"]
     outflows = {out["name"]: out for out in body["outflows"]}
     for value, scale, text in (
-        (flows["grid.import"]["mwh"], 1e6, "3.480 kWh"), (flows["roof.generation"]["mwh"], 1e6, "5.744 kWh"),
-        (flows["cabinet.discharge"]["mwh"], 1e6, "2.250 kWh"), (flows["it.load"]["mwh"], 1e6, "9.501 kWh"),
-        (flows["cooling.load"]["mwh"], 1e6, "0.760 kWh"), (flows["grid.export"]["mwh"], 1e6, "1.213 kWh"),
-        (stock["opening_mwh"], 1e6, "56.990740 kWh"), (stock["opening_ug"], 1e9, "8.400046836 kg"),
-        (stock["opening_ug"] - stock["ug"], 1e9, "0.341891469 kg"), (stock["mwh"], 1e6, "54.661152 kWh"),
-        (body["inflow_ug"]["grid"], 1e9, "0.713400 kg"), (outflows["it"]["ug"], 1e9, "0.873829898 kg"),
-        (outflows["cooling"]["ug"], 1e9, "0.069899034 kg"), (outflows["export"]["ug"], 1e9, "0.111562537 kg"),
-    ):  # fmt: skip
+        (flows["grid.import"]["energy_milliwh"], 1e6, "3.480 kWh"),
+        (flows["roof.generation"]["energy_milliwh"], 1e6, "5.744 kWh"),
+        (flows["cabinet.discharge"]["energy_milliwh"], 1e6, "2.250 kWh"),
+        (flows["it.load"]["energy_milliwh"], 1e6, "9.501 kWh"),
+        (flows["cooling.load"]["energy_milliwh"], 1e6, "0.760 kWh"),
+        (flows["grid.export"]["energy_milliwh"], 1e6, "1.213 kWh"),
+        (stock["opening_milliwh"], 1e6, "56.990740 kWh"),
+        (stock["opening_ug"], 1e9, "8.400046836 kg"),
+        (stock["opening_ug"] - stock["ug"], 1e9, "0.341891469 kg"),
+        (stock["energy_milliwh"], 1e6, "54.661152 kWh"),
+        (body["inflow_ug"]["grid"], 1e9, "0.713400 kg"),
+        (outflows["it"]["ug"], 1e9, "0.873829898 kg"),
+        (outflows["cooling"]["ug"], 1e9, "0.069899034 kg"),
+        (outflows["export"]["ug"], 1e9, "0.111562537 kg"),
+    ):
         digits = len(text.split()[0].partition(".")[2])
         assert f"{value / scale:.{digits}f}" == text.split()[0] and text in PAGE, text
-    assert body["factors"]["grid"]["ug_per_kwh"] == 205_000_000 and body["residual_mwh"] == 0
+    assert body["factors"]["grid"]["ug_per_kwh"] == 205_000_000 and body["residual_milliwh"] == 0

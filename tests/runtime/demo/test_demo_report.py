@@ -44,9 +44,9 @@ def whole():
     accountant = Accountant("demo", nodes, Factors(Series("GB", "average", "gb.csv", steps=steps).finish(), G, "-"))
     bodies = []
     for i in range(4):
-        mwh = {"grid.import": 10_000_000, "grid.export": 0, "cooling.load": 700_000,
+        milliwh = {"grid.import": 10_000_000, "grid.export": 0, "cooling.load": 700_000,
                "cabinet.discharge": 900_000 * (i % 2), "cabinet.charge": 950_000 * (i % 2 == 0)}  # fmt: skip
-        flows = {k: FlowPeriod(v, "good", "register", [], 0, v, None, 900.0) for k, v in mwh.items()}
+        flows = {k: FlowPeriod(v, "good", "register", [], 0, v, None, 900.0) for k, v in milliwh.items()}
         bodies.append(accountant.book(BookedPeriod(900 * i, 900, flows, [], 900, 0, 800_000, "S")))
     t_s = np.arange(0.0, 3600.0, 0.5)
     load = np.where((t_s // 100) % 2 == 0, 21_000.0, 60_000.0)
@@ -152,9 +152,9 @@ def test_a_tampered_period_shows_as_a_balance_error():
 
 def test_energy_in_is_energy_out():
     sums = add_up(whole().bodies)
-    came = sum(sums.inflow_mwh.values()) + sum(sums.discharge_mwh.values())
-    assert came == sum(sums.outflow_mwh.values()) + sum(sums.charge_mwh.values())
-    assert sums.site_mwh == sum(sums.outflow_mwh.values()) + sum(sums.loss_mwh.values())
+    came = sum(sums.inflow_milliwh.values()) + sum(sums.discharge_milliwh.values())
+    assert came == sum(sums.outflow_milliwh.values()) + sum(sums.charge_milliwh.values())
+    assert sums.site_milliwh == sum(sums.outflow_milliwh.values()) + sum(sums.loss_milliwh.values())
 
 
 def test_the_terminal_says_ten_lines_at_most():

@@ -63,10 +63,10 @@ def test_a_pushed_job_reaches_the_ledger_and_the_report(gateway, sidecar):
         assert mine.settle(sidecar.closed_until_utc_s) == 1
         assert mine.settle(sidecar.closed_until_utc_s) == 0
     compute = gather(ledger, DAY, DAY + 86_400)[0]["compute"]
-    assert (compute["jobs"], compute["jobs_mwh"]) == (2, 72_000_000) and compute["idle_mwh"] == 22 * 36_000_000
+    assert (compute["jobs"], compute["jobs_milliwh"]) == (2, 72_000_000) and compute["idle_milliwh"] == 22 * 36_000_000
     assert {name: unit["amount_milli"] for name, unit in compute["units"].items()} == {
         "gpu_hour": 8000, "request": 300_000, "token": 1_250_000_000}  # fmt: skip
-    assert compute["owners"]["physics"]["mwh"] == 36_000_000
+    assert compute["owners"]["physics"]["energy_milliwh"] == 36_000_000
     assert verify(ledger) == []
 
 

@@ -29,13 +29,13 @@ DESCRIBE = {
 }
 
 
-def flow(mwh, quality="good"):
-    return FlowPeriod(mwh, quality, "register", [], 0, mwh, mwh, 900.0)
+def flow(milliwh, quality="good"):
+    return FlowPeriod(milliwh, quality, "register", [], 0, milliwh, milliwh, 900.0)
 
 
-def booked(start=0, soc=500_000, **mwh):
+def booked(start=0, soc=500_000, **milliwh):
     numbers = {"grid.import": 0, "grid.export": 0, "cabinet.discharge": 0, "cabinet.charge": 0, "it.load": 0,
-               "cooling.load": 0} | {k.replace("_", "."): v for k, v in mwh.items()}  # fmt: skip
+               "cooling.load": 0} | {k.replace("_", "."): v for k, v in milliwh.items()}  # fmt: skip
     return BookedPeriod(start, 900, {k: flow(v) for k, v in numbers.items()}, [], 900, 0, soc, "S")
 
 
@@ -54,7 +54,7 @@ def test_a_site_with_one_cabinet_has_its_flows_found():
         ("it.load", "it.import_wh", None),
         ("cooling.load", "cooling.import_wh", None),
     ]
-    assert nodes.storages[0].energy_mwh == 60_000_000
+    assert nodes.storages[0].energy_milliwh == 60_000_000
     assert nodes.notes == (
         "storage: no energy registers of the converter; charge and discharge booked from the fast power",
     )
@@ -66,8 +66,8 @@ def test_an_it_load_without_a_meter_is_what_the_others_leave():
     body = Accountant("s", nodes, factors(200), Method()).book(
         booked(grid_import=10_000_000, cabinet_discharge=2_000_000, cooling_load=900_000)
     )
-    assert {o["name"]: o["mwh"] for o in body["outflows"]}["it"] == 11_100_000
-    assert body["residual_mwh"] == 0
+    assert {o["name"]: o["energy_milliwh"] for o in body["outflows"]}["it"] == 11_100_000
+    assert body["residual_milliwh"] == 0
 
 
 def test_two_cabinets_with_registers_are_two_stocks():
@@ -98,10 +98,10 @@ def test_a_body_is_canonical_and_its_carbon_closes():
         booked_ug = sum(o["ug"] for o in body["outflows"] if o["kind"] != "charge")
         assert came == booked_ug + sum(body["loss_ug"].values()) + stock["ug"]
     assert first["opening"]["cabinet"] == {
-        "mwh": 30_000_000, "ug_per_kwh": 200 * G,
+        "energy_milliwh": 30_000_000, "ug_per_kwh": 200 * G,
         "why": "state of charge at the start, priced at the grid factor of the first period",
     }  # fmt: skip
-    assert {o["name"]: o["mwh"] for o in first["outflows"]}["residual"] == 100_000
+    assert {o["name"]: o["energy_milliwh"] for o in first["outflows"]}["residual"] == 100_000
     it = next(o for o in second["outflows"] if o["name"] == "it")
     assert set(it["origins"]) == {"grid", "opening@storage"}
 
@@ -130,7 +130,7 @@ def test_midnight_sets_the_stock_to_the_state_of_charge():
     accountant = Accountant("s", nodes_of(DESCRIBE), factors(200), Method())
     accountant.book(booked(grid_import=1000))
     body = accountant.book(booked(86_400 - 900, soc=400_000))
-    assert body["stock"]["cabinet"]["mwh"] == 24_000_000
+    assert body["stock"]["cabinet"]["energy_milliwh"] == 24_000_000
     assert body["stock"]["cabinet"]["ug"] == 30 * 200 * G
     assert any(flag.startswith("TRUE_UP cabinet -6000000") for flag in body["flags"])
 

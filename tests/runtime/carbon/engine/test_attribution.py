@@ -29,19 +29,19 @@ def plain_split(total, weights):
 
 
 def plain_period(period, tanks, method):
-    """tanks: {battery: [[energy, carbon, {origin: energy}], ...]}, changed. -> {outflow: (mwh, ug, origins)}"""
+    """tanks: {battery: [[energy, carbon, {origin: energy}], ...]}, changed. -> {outflow: (milliwh, ug, origins)}"""
     lost = {m.name: 0 for m in period.moves}
-    sources = []  # (origin, mwh, local)
+    sources = []  # (origin, milliwh, local)
     carbon = {True: 0, False: 0}
     for flow in period.inflows:
-        sources.append((flow.name, flow.energy_mwh, flow.local))
-        carbon[flow.local] += round(F(flow.energy_mwh * flow.factor_ug_per_kwh, 10**6))
+        sources.append((flow.name, flow.energy_milliwh, flow.local))
+        carbon[flow.local] += round(F(flow.energy_milliwh * flow.factor_ug_per_kwh, 10**6))
     for m in period.moves:
         tank = tanks.setdefault(m.name, [])
-        need = F(m.discharge_mwh) * 10**6 / m.discharge_ppm
+        need = F(m.discharge_milliwh) * 10**6 / m.discharge_ppm
         need = -((-need.numerator) // need.denominator)
         have = sum(lot[0] for lot in tank)
-        delivered = m.discharge_mwh
+        delivered = m.discharge_milliwh
         missing = 0
         if need > have:
             delivered, missing = plain_split(delivered, [have, need - have])
@@ -53,9 +53,9 @@ def plain_period(period, tanks, method):
             bite = min(todo, lot[0])
             ug = plain_split(lot[1], [bite, lot[0] - bite])[0]
             names = sorted(lot[2])
-            for name, mwh in zip(names, plain_split(bite, [lot[2][n] for n in names]), strict=True):
-                from_tank[name] = from_tank.get(name, 0) + mwh
-                lot[2][name] -= mwh
+            for name, milliwh in zip(names, plain_split(bite, [lot[2][n] for n in names]), strict=True):
+                from_tank[name] = from_tank.get(name, 0) + milliwh
+                lot[2][name] -= milliwh
             lot[0] -= bite
             lot[1] -= ug
             got += ug
@@ -67,15 +67,15 @@ def plain_period(period, tanks, method):
             got, gone = plain_split(got, [delivered, need - delivered])
             lost[m.name] += gone
         names = sorted(from_tank)
-        for name, mwh in zip(names, plain_split(delivered, [from_tank[n] for n in names]), strict=True):
-            sources.append((name + "@storage", mwh, False))
+        for name, milliwh in zip(names, plain_split(delivered, [from_tank[n] for n in names]), strict=True):
+            sources.append((name + "@storage", milliwh, False))
         carbon[False] += got
         if missing:
             sources.append(("unknown@storage", missing, False))
             if method.policy != "at_charge":
                 carbon[False] += round(F(missing * method.unknown_ug_per_kwh, 10**6))
     wants = [["load", n, e] for n, e in period.loads] + [["export", n, e] for n, e in period.exports]
-    wants += [["charge", m.name, m.charge_mwh] for m in period.moves]
+    wants += [["charge", m.name, m.charge_milliwh] for m in period.moves]
     spare = sum(s[1] for s in sources) - sum(w[2] for w in wants)
     if spare < 0:
         sources.append(("unmetered", -spare, False))
@@ -127,20 +127,20 @@ def plain_charge(m, charge, tanks, method, lost):
         ug, gone = plain_split(ug, [stored, energy - stored])
         lost[m.name] += gone
     stems = {}
-    for name, mwh in origins.items():
+    for name, milliwh in origins.items():
         stem = name.split("@")[0]
-        stems[stem] = stems.get(stem, 0) + mwh
+        stems[stem] = stems.get(stem, 0) + milliwh
     names = sorted(stems)
     kept = dict(zip(names, plain_split(stored, [stems[n] for n in names]), strict=True)) if energy else {}
     kept = {n: v for n, v in kept.items() if v}
     plain_put(tank, stored, ug, kept, method, m.name, lost)
-    plain_lower(tank, min(m.drain_mwh, sum(t[0] for t in tank)), method, m.name, lost)
-    if m.true_up_mwh is not None:
+    plain_lower(tank, min(m.drain_milliwh, sum(t[0] for t in tank)), method, m.name, lost)
+    if m.true_up_milliwh is not None:
         have = sum(t[0] for t in tank)
-        if m.true_up_mwh < have:
-            plain_lower(tank, have - m.true_up_mwh, method, m.name, lost)
-        elif m.true_up_mwh > have:
-            plain_put(tank, m.true_up_mwh - have, 0, {"unknown": m.true_up_mwh - have}, method, m.name, lost)
+        if m.true_up_milliwh < have:
+            plain_lower(tank, have - m.true_up_milliwh, method, m.name, lost)
+        elif m.true_up_milliwh > have:
+            plain_put(tank, m.true_up_milliwh - have, 0, {"unknown": m.true_up_milliwh - have}, method, m.name, lost)
 
 
 def plain_put(tank, energy, ug, origins, method, name, lost):
@@ -155,8 +155,8 @@ def plain_put(tank, energy, ug, origins, method, name, lost):
         return
     tank[0][0] += energy
     tank[0][1] += ug
-    for origin, mwh in origins.items():
-        tank[0][2][origin] = tank[0][2].get(origin, 0) + mwh
+    for origin, milliwh in origins.items():
+        tank[0][2][origin] = tank[0][2].get(origin, 0) + milliwh
 
 
 def plain_lower(tank, energy, method, name, lost):
@@ -205,12 +205,12 @@ def random_day(rng):
             if rng.random() < 0.2:
                 charge, discharge = draw(), draw()
             moves.append(
-                Move(b, charge, discharge, *efficiency[b], drain_mwh=draw(0.2) // 50,
-                     true_up_mwh=draw() if rng.random() < 0.05 else None)
+                Move(b, charge, discharge, *efficiency[b], drain_milliwh=draw(0.2) // 50,
+                     true_up_milliwh=draw() if rng.random() < 0.05 else None)
             )  # fmt: skip
         loads = [("it", draw()), ("cooling", draw() // 10), ("lighting", draw(0.2) // 100)]
         if rng.random() < 0.6:  # close the balance, as meters of a good site nearly do
-            spare = sum(f.energy_mwh for f in inflows) + sum(m.discharge_mwh - m.charge_mwh for m in moves)
+            spare = sum(f.energy_milliwh for f in inflows) + sum(m.discharge_milliwh - m.charge_milliwh for m in moves)
             loads = [("it", max(0, spare * 9 // 10)), ("cooling", max(0, spare // 20)), ("lighting", 0)]
         exports = (("export", draw(0.2)),) if rng.random() < 0.5 else ()
         yield Period(tuple(inflows), tuple(loads), exports, tuple(moves))
@@ -229,12 +229,14 @@ def test_carbon_is_conserved_and_a_second_implementation_agrees_on_random_site_d
             result = attribute(period, stocks, method)
             assert result.balance_error_ug == 0, at
             plain, lost = plain_period(period, tanks, method)
-            ours = {o.name: (o.energy_mwh, o.carbon_ug, o.origins) for o in result.outflows if "booked" not in o.name}
+            ours = {
+                o.name: (o.energy_milliwh, o.carbon_ug, o.origins) for o in result.outflows if "booked" not in o.name
+            }
             assert ours == plain, at
             assert result.loss_ug == lost, at
             stocks = result.stocks
             as_plain = {
-                name: [[lot.energy_mwh, lot.carbon_ug, dict(lot.origins)] for lot in stock]
+                name: [[lot.energy_milliwh, lot.carbon_ug, dict(lot.origins)] for lot in stock]
                 for name, stock in stocks.items()
             }
             assert as_plain == tanks, at
@@ -248,12 +250,12 @@ def test_energy_by_origin_adds_up_to_each_outflow_and_each_source(policy):
             result = attribute(period, stocks, Method(policy))
             for out in result.outflows:
                 if out.origins:
-                    assert sum(out.origins.values()) == out.energy_mwh
+                    assert sum(out.origins.values()) == out.energy_milliwh
             for flow in period.inflows:
-                assert sum(o.origins.get(flow.name, 0) for o in result.outflows) == flow.energy_mwh
+                assert sum(o.origins.get(flow.name, 0) for o in result.outflows) == flow.energy_milliwh
             for stock in result.stocks.values():
                 for lot in stock:
-                    assert sum(mwh for _, mwh in lot.origins) == lot.energy_mwh > 0
+                    assert sum(milliwh for _, milliwh in lot.origins) == lot.energy_milliwh > 0
             stocks = result.stocks
 
 
@@ -287,7 +289,7 @@ def kwh_period(grid, pv, it, charge=0, discharge=0, factor_g=200, export=0, **mo
 def test_a_loss_under_carry_makes_the_stored_kilowatt_hour_dirtier():
     opened = attribute(kwh_period(10, 0, 0, charge=10, charge_ppm=900_000, discharge_ppm=900_000), {}, Method())
     (lot,) = opened.stocks["battery"]
-    assert (lot.energy_mwh, lot.carbon_ug) == (9 * KWH, 2000 * G)
+    assert (lot.energy_milliwh, lot.carbon_ug) == (9 * KWH, 2000 * G)
     closed = attribute(
         Period((), (("it", 8_100_000),), (), (Move("battery", 0, 8_100_000, discharge_ppm=900_000),)),
         opened.stocks,
@@ -350,14 +352,14 @@ def test_energy_missing_from_the_stock_is_priced_high_and_flagged():
 @pytest.mark.parametrize(("it", "flagged"), [(10, False), (9, True), (11, True)])
 def test_a_residual_is_named_and_flagged_on_both_sides(it, flagged):
     out = attribute(kwh_period(10, 0, it), {}, Method())
-    assert out.residual_mwh == (10 - it) * KWH
+    assert out.residual_milliwh == (10 - it) * KWH
     assert ("BALANCE" in out.flags) is flagged
     assert ("unmetered" in out.inflow_ug) is (it > 10)
 
 
 def test_carbon_left_in_an_emptied_battery_goes_to_storage_loss():
     stocks = {"battery": (Lot(5, 70, (("grid", 5),)),)}
-    out = attribute(Period((), (), (), (Move("battery", drain_mwh=9),)), stocks, Method())
+    out = attribute(Period((), (), (), (Move("battery", drain_milliwh=9),)), stocks, Method())
     assert out.stocks["battery"] == ()
     assert out.loss_ug == {"battery": 70}
 
@@ -399,9 +401,11 @@ def test_nothing_can_be_split_over_no_weight():
     assert share(0, [0, 0]) == [0, 0]
 
 
-@pytest.mark.parametrize(("mwh", "factor", "ug"), [(1, 500_000, 0), (3, 500_000, 2), (1, 500_001, 1), (10**6, 7, 7)])
-def test_carbon_is_rounded_half_to_even(mwh, factor, ug):
-    assert carbon_ug(mwh, factor) == ug
+@pytest.mark.parametrize(
+    ("milliwh", "factor", "ug"), [(1, 500_000, 0), (3, 500_000, 2), (1, 500_001, 1), (10**6, 7, 7)]
+)
+def test_carbon_is_rounded_half_to_even(milliwh, factor, ug):
+    assert carbon_ug(milliwh, factor) == ug
 
 
 def test_text_becomes_a_whole_number_without_float_error():

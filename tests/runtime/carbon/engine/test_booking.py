@@ -71,7 +71,7 @@ def test_a_steady_load_gives_the_same_energy_in_every_quarter():
     booker = Booker([GRID])
     periods = fed(booker, [plant.record(), *plant.run(3700)])
     assert [p.start_utc_s for p in periods] == [HOUR + 900 * i for i in range(4)]
-    assert all(abs(p.flows["grid.import"].mwh - 9_000_000) <= 2 for p in periods)
+    assert all(abs(p.flows["grid.import"].energy_milliwh - 9_000_000) <= 2 for p in periods)
     assert [p.flows["grid.import"].quality for p in periods] == ["good"] * 4
     assert periods[0].flags == ["PARTIAL"]
     assert periods[1].flags == []
@@ -92,11 +92,11 @@ def test_lost_records_change_the_shape_and_never_the_energy(lost):
             if booker is b and 1000 <= second < 1000 + lost:
                 continue
             out.extend(booker.feed(record))
-    sums = [sum(p.flows["grid.import"].mwh for p in out) for out in booked]
+    sums = [sum(p.flows["grid.import"].energy_milliwh for p in out) for out in booked]
     # What is still in the open period may differ by the shape; the registers at its end do not.
     for booker, out in zip((a, b), booked, strict=True):
         out.append(booker.finish())
-    sums = [sum(p.flows["grid.import"].mwh for p in out) for out in booked]
+    sums = [sum(p.flows["grid.import"].energy_milliwh for p in out) for out in booked]
     assert sums[0] == sums[1]
     assert [p.start_utc_s for p in booked[0]] == [p.start_utc_s for p in booked[1]]
     marked = [p for p in booked[1] if p.flows["grid.import"].quality == "estimated"]
@@ -111,7 +111,7 @@ def test_a_gap_is_split_at_the_boundary_by_time():
     plant.step(36_000, 600)
     (period,) = booker.feed(plant.record())
     flow = period.flows["grid.import"]
-    assert abs(flow.mwh - 9_000_000) <= 2
+    assert abs(flow.energy_milliwh - 9_000_000) <= 2
     assert (flow.quality, flow.method, flow.flags) == ("estimated", "register over linear shape", ["GAP"])
 
 
@@ -122,7 +122,7 @@ def test_a_short_gap_is_linear_in_power_from_the_last_known_one():
     plant.step(30_000, 600)  # so the power must have risen from 10 to 50 kW
     (period,) = booker.feed(plant.record())
     # 10 min at 10 kW, then 5 min from 10 to 30 kW
-    assert abs(period.flows["grid.import"].mwh - (1_666_667 + 1_666_667)) <= 2
+    assert abs(period.flows["grid.import"].energy_milliwh - (1_666_667 + 1_666_667)) <= 2
 
 
 def test_a_dead_meter_is_estimated_like_another_day_and_set_off_when_it_is_back():
@@ -139,12 +139,12 @@ def test_a_dead_meter_is_estimated_like_another_day_and_set_off_when_it_is_back(
     silent = [p.flows["grid.import"] for p in periods[96:] if "SILENT" in p.flows["grid.import"].flags]
     assert len(silent) >= 14
     assert {(f.quality, f.method) for f in silent} == {("substituted", "like day")}
-    assert abs(sum(p.flows["grid.import"].mwh for p in periods) - 5_000_000 * len(periods)) < 1000
+    assert abs(sum(p.flows["grid.import"].energy_milliwh for p in periods) - 5_000_000 * len(periods)) < 1000
 
 
-@pytest.mark.parametrize(("kind", "method", "mwh"), [("import", "conservative bound, high", 9_000_000),
+@pytest.mark.parametrize(("kind", "method", "milliwh"), [("import", "conservative bound, high", 9_000_000),
                                                      ("generation", "conservative bound, low", 0)])  # fmt: skip
-def test_a_dead_meter_without_a_like_day_errs_to_the_dirtier_side(kind, method, mwh):
+def test_a_dead_meter_without_a_like_day_errs_to_the_dirtier_side(kind, method, milliwh):
     flow = Flow(f"n.{kind}", "n", kind, "grid.import_wh", None, None, 100_000.0)
     plant = Plant()
     booker = Booker([flow, ESS])
@@ -152,7 +152,7 @@ def test_a_dead_meter_without_a_like_day_errs_to_the_dirtier_side(kind, method, 
     periods += fed(booker, plant.run(3 * 3600, **{"grid.import_wh": [None, 0]}))
     last = periods[-1].flows[flow.name]
     assert (last.quality, last.method, last.flags) == ("substituted", method, ["SILENT"])
-    assert abs(last.mwh - mwh) <= 2
+    assert abs(last.energy_milliwh - milliwh) <= 2
 
 
 def test_a_register_that_stood_still_and_never_counted_keeps_the_integral():
@@ -166,7 +166,7 @@ def test_a_register_that_stood_still_and_never_counted_keeps_the_integral():
         periods += booker.feed(plant.record())
     periods += fed(booker, plant.run(3601))
     assert any("NEVER_COUNTED" in p.flows["grid.import"].flags for p in periods)
-    assert abs(sum(p.flows["grid.import"].mwh for p in periods) - 9_000_000 * len(periods)) <= 40_000
+    assert abs(sum(p.flows["grid.import"].energy_milliwh for p in periods) - 9_000_000 * len(periods)) <= 40_000
 
 
 def test_a_long_gap_takes_the_shape_of_a_like_day():
@@ -185,7 +185,7 @@ def test_a_long_gap_takes_the_shape_of_a_like_day():
     gap = range(40, 56)  # 10:00 to 14:00, half of it on the high side
     periods = fed(booker, [*day(gap)])
     inside = [p for p in periods if p.start_utc_s % 86400 // 900 in gap]
-    low, high = (sum(p.flows["grid.import"].mwh for p in part) for part in (inside[:8], inside[8:]))
+    low, high = (sum(p.flows["grid.import"].energy_milliwh for p in part) for part in (inside[:8], inside[8:]))
     assert abs(high / low - 3) < 0.1
     assert inside[3].flows["grid.import"].method == "register over like day"
 
@@ -214,7 +214,7 @@ def test_energy_without_a_register_comes_from_the_integral():
     plant = Plant()
     booker = Booker([ESS])
     periods = fed(booker, [plant.record(), *plant.run(1900, ess=1234.5)])
-    assert abs(periods[1].flows["battery.charge"].mwh - 308_625) <= 1
+    assert abs(periods[1].flows["battery.charge"].energy_milliwh - 308_625) <= 1
     assert periods[1].flows["battery.charge"].method == "integral"
 
 
@@ -226,8 +226,8 @@ def test_a_restarted_core_loses_no_register_energy_and_holds_the_power_of_the_re
     plant.boot, plant.seq, plant.ws, plant.ess_ws, plant.covered, plant.t_ns = "b" * 32, 0, 0.0, 0.0, 0.0, 0
     periods += fed(booker, plant.run(1000, ess=1000.0))
     grid, ess = periods[0].flows["grid.import"], periods[0].flows["battery.charge"]
-    assert abs(grid.mwh - 9_000_000) <= 40
-    assert abs(ess.mwh - 250_000) <= 600
+    assert abs(grid.energy_milliwh - 9_000_000) <= 40
+    assert abs(ess.energy_milliwh - 250_000) <= 600
     assert ess.quality == "estimated"
 
 
@@ -239,7 +239,7 @@ def test_one_wild_reading_adds_nothing():
     booker = Booker([GRID])
     records = [plant.record(), *plant.run(300), plant.record(**{"grid.import_wh": [1e9, 1]}), *plant.run(700)]
     (period,) = fed(booker, records)
-    assert abs(period.flows["grid.import"].mwh - 9_000_000) <= 20_000
+    assert abs(period.flows["grid.import"].energy_milliwh - 9_000_000) <= 20_000
     assert "IMPLAUSIBLE" in period.flows["grid.import"].flags
 
 
@@ -248,7 +248,7 @@ def test_a_backward_step_adds_nothing():
     booker = Booker([GRID])
     records = [plant.record(), *plant.run(300), plant.record(**{"grid.import_wh": [900.0, 1]}), *plant.run(700)]
     (period,) = fed(booker, records)
-    assert abs(period.flows["grid.import"].mwh - 9_000_000) <= 20_000
+    assert abs(period.flows["grid.import"].energy_milliwh - 9_000_000) <= 20_000
     assert "BACKWARD" in period.flows["grid.import"].flags
 
 
@@ -260,7 +260,7 @@ def test_an_exchanged_meter_is_named_and_its_energy_bridged(opening):
     plant.wh = opening
     (period,) = fed(booker, [*records, *plant.run(700)])
     flow = period.flows["grid.import"]
-    assert abs(flow.mwh - 9_000_000) <= 20_000
+    assert abs(flow.energy_milliwh - 9_000_000) <= 20_000
     assert flow.quality == "substituted"
     assert any(flag.startswith("METER_EXCHANGED") for flag in flow.flags)
 
@@ -275,7 +275,7 @@ def test_swapped_words_never_make_energy():
         records.append(plant.record(**{"grid.import_wh": [float((raw & 0xFFFF) << 16 | raw >> 16), 1]}))
     (period,) = fed(booker, records)
     flow = period.flows["grid.import"]
-    assert abs(flow.mwh - 9_000_000) <= 30_000
+    assert abs(flow.energy_milliwh - 9_000_000) <= 30_000
     assert flow.quality == "substituted" and "IMPLAUSIBLE" in flow.flags
 
 
@@ -286,9 +286,9 @@ def test_a_stuck_register_is_bridged_and_set_off_when_it_moves_again():
     stuck = plant.wh
     periods += fed(booker, plant.run(1000, **{"grid.import_wh": [stuck, 1]}))
     assert periods[1].flows["grid.import"].flags == ["STUCK"]
-    assert abs(periods[1].flows["grid.import"].mwh - 9_000_000) <= 20_000
+    assert abs(periods[1].flows["grid.import"].energy_milliwh - 9_000_000) <= 20_000
     periods += fed(booker, plant.run(1700))
-    assert abs(sum(p.flows["grid.import"].mwh for p in periods) - 9_000_000 * len(periods)) <= 40_000
+    assert abs(sum(p.flows["grid.import"].energy_milliwh for p in periods) - 9_000_000 * len(periods)) <= 40_000
 
 
 def test_a_silent_register_is_bridged_and_set_off_when_it_speaks_again():
@@ -297,7 +297,7 @@ def test_a_silent_register_is_bridged_and_set_off_when_it_speaks_again():
     periods = fed(booker, [plant.record(), *plant.run(800), *plant.run(1000, **{"grid.import_wh": [None, 3]})])
     assert periods[0].flows["grid.import"].quality == "substituted"
     periods += fed(booker, plant.run(1900))
-    assert abs(sum(p.flows["grid.import"].mwh for p in periods) - 9_000_000 * len(periods)) <= 40_000
+    assert abs(sum(p.flows["grid.import"].energy_milliwh for p in periods) - 9_000_000 * len(periods)) <= 40_000
 
 
 def test_a_register_that_the_fast_power_contradicts_is_flagged():
@@ -310,11 +310,11 @@ def test_a_register_that_the_fast_power_contradicts_is_flagged():
         records.append(plant.record())
     (period,) = fed(booker, records)
     assert "DISAGREE" in period.flows["grid.import"].flags
-    assert abs(period.flows["grid.import"].mwh - 9_000_000) <= 2
+    assert abs(period.flows["grid.import"].energy_milliwh - 9_000_000) <= 2
 
 
 def test_a_register_that_rolls_over_goes_on():
-    flow = Flow("grid.import", "grid", "import", "grid.import_wh", None, None, 100_000.0, rollover_mwh=1_005_000)
+    flow = Flow("grid.import", "grid", "import", "grid.import_wh", None, None, 100_000.0, rollover_milliwh=1_005_000)
     plant = Plant()
     booker = Booker([flow])
     records = [plant.record()]
@@ -323,7 +323,7 @@ def test_a_register_that_rolls_over_goes_on():
         plant.wh -= 1005.0 if plant.wh >= 1005.0 else 0.0
         records.append(plant.record())
     (period,) = fed(booker, records)
-    assert abs(period.flows["grid.import"].mwh - 9_000_000) <= 2
+    assert abs(period.flows["grid.import"].energy_milliwh - 9_000_000) <= 2
     assert "ROLLOVER" in period.flows["grid.import"].flags
 
 
@@ -338,7 +338,7 @@ def test_a_clock_step_is_flagged_and_loses_no_energy(step_s):
     plant.utc_ns += step_s * 10**9
     periods += fed(booker, plant.run(6000))
     periods.append(booker.finish())
-    assert abs(sum(p.flows["grid.import"].mwh for p in periods) - 70_000_000) <= 2
+    assert abs(sum(p.flows["grid.import"].energy_milliwh for p in periods) - 70_000_000) <= 2
     assert any(f"CLOCK_STEP {step_s}" in p.flags for p in periods)
     starts = [p.start_utc_s for p in periods]
     assert starts == sorted(set(starts))
@@ -351,7 +351,7 @@ def test_a_forward_step_puts_no_energy_into_the_hour_that_never_was():
     plant.utc_ns += 3600 * 10**9
     skipped = fed(booker, plant.run(1))[1:]
     assert len(skipped) == 3
-    assert [p.flows["grid.import"].mwh for p in skipped] == [0, 0, 0]
+    assert [p.flows["grid.import"].energy_milliwh for p in skipped] == [0, 0, 0]
 
 
 def test_records_of_a_clock_at_1970_wait_until_the_time_is_proven():
@@ -365,7 +365,7 @@ def test_records_of_a_clock_at_1970_wait_until_the_time_is_proven():
     plant.sync = "S"
     periods = fed(booker, plant.run(700))
     assert [p.start_utc_s for p in periods] == [HOUR, HOUR + 900]
-    assert all(abs(p.flows["grid.import"].mwh - 9_000_000) <= 2 for p in periods)
+    assert all(abs(p.flows["grid.import"].energy_milliwh - 9_000_000) <= 2 for p in periods)
     assert "PLACED_BY_MONOTONIC_TIME" in periods[0].flags + periods[1].flags
 
 
@@ -386,7 +386,13 @@ def test_a_finer_period_gives_the_same_sum():
     a, b = Booker([GRID]), Booker([GRID], 300)
     one = fed(a, Plant().run(3601))
     two = fed(b, Plant().run(3601))
-    assert abs(sum(p.flows["grid.import"].mwh for p in one) - sum(p.flows["grid.import"].mwh for p in two)) <= 1
+    assert (
+        abs(
+            sum(p.flows["grid.import"].energy_milliwh for p in one)
+            - sum(p.flows["grid.import"].energy_milliwh for p in two)
+        )
+        <= 1
+    )
     assert len(two) == 3 * len(one)
 
 

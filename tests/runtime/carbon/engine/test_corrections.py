@@ -77,12 +77,12 @@ def test_an_edit_keeps_the_reading_and_names_who_and_why(book):
     was = next(book.ledger.in_force("period", at)).body["flows"]["grid.import"]
     correct(book.ledger, author="jo", reason="meter under test", edits=[Edit(at, "grid.import", 7_000_000)])
     now = next(book.ledger.in_force("period", at)).body["flows"]["grid.import"]
-    assert (now["mwh"], now["quality"]) == (7_000_000, "edited")
-    assert now["flags"] == [*was["flags"], f"EDITED {was['mwh']}"]
+    assert (now["energy_milliwh"], now["quality"]) == (7_000_000, "edited")
+    assert now["flags"] == [*was["flags"], f"EDITED {was['energy_milliwh']}"]
     document = gather(book.ledger, HOUR, HOUR + 86_400)[0]
     (row,) = document["edits"]
     assert (row["author"], row["reason"], row["edits"]) == ("jo", "meter under test", [[at, "grid.import", 7_000_000]])
-    assert document["quality_mwh"]["edited"] == 7_000_000 and document["carbon_ug"]["balance_error"] == 0
+    assert document["quality_milliwh"]["edited"] == 7_000_000 and document["carbon_ug"]["balance_error"] == 0
 
 
 def test_a_report_of_before_still_verifies(book, tmp_path):

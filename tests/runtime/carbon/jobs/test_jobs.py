@@ -23,10 +23,10 @@ DAY = 1_709_251_200  # 2024-03-01
 G = 1_000_000
 
 
-def bodies(mwh=9_000_000, nodes=("it",), price=200_000, day=DAY):
+def bodies(milliwh=9_000_000, nodes=("it",), price=200_000, day=DAY):
     return [
         {"start_utc_s": day + 900 * i, "length_s": 900, "price_u_per_kwh": price,
-         "outflows": [{"name": n, "kind": "load", "mwh": mwh, "ug": mwh * 250} for n in nodes]}
+         "outflows": [{"name": n, "kind": "load", "energy_milliwh": milliwh, "ug": milliwh * 250} for n in nodes]}
         for i in range(96)
     ]  # fmt: skip
 
@@ -41,20 +41,20 @@ def by_job(body):
 
 def test_two_jobs_share_the_metered_energy_by_what_software_counted():
     # Software sees 2 and 6 kWh of the 4 x 9 kWh that the meter counted in that hour.
-    works = [work("a", 0, 3600, measured_mwh=2_000_000), work("b", 0, 3600, measured_mwh=6_000_000)]
+    works = [work("a", 0, 3600, measured_milliwh=2_000_000), work("b", 0, 3600, measured_milliwh=6_000_000)]
     body = settled(bodies(), works, [], ["it"])
     rows = by_job(body)
     assert (rows["a"][5], rows["b"][5]) == (9_000_000, 27_000_000)
     assert rows["a"][6] == 9_000_000 * 250
     assert body["nodes"]["it"]["basis"] == BY_ENERGY
-    assert body["nodes"]["it"]["software_mwh"] == 8_000_000
+    assert body["nodes"]["it"]["software_milliwh"] == 8_000_000
 
 
 def test_one_job_without_an_energy_makes_reserved_slots_and_time_the_basis():
-    works = [work("a", 0, 3600, slots=8, measured_mwh=2_000_000), work("b", 0, 3600, slots=1)]
+    works = [work("a", 0, 3600, slots=8, measured_milliwh=2_000_000), work("b", 0, 3600, slots=1)]
     body = settled(bodies(), works, [], ["it"])
     assert (by_job(body)["a"][5], by_job(body)["b"][5]) == (32_000_000, 4_000_000)
-    assert body["nodes"]["it"]["basis"] == BY_TIME and body["nodes"]["it"]["software_mwh"] is None
+    assert body["nodes"]["it"]["basis"] == BY_TIME and body["nodes"]["it"]["software_milliwh"] is None
 
 
 def test_idle_is_what_was_drawn_without_a_job_by_hour_with_its_money_and_carbon():
@@ -62,12 +62,12 @@ def test_idle_is_what_was_drawn_without_a_job_by_hour_with_its_money_and_carbon(
     hours = {row[0]: row for row in body["idle"]}
     assert DAY + 3600 not in hours and len(hours) == 23
     assert hours[DAY][1:] == ["it", 36_000_000, 36_000_000 * 250, 7_200_000]  # 36 kWh at 0.20
-    assert body["nodes"]["it"]["idle_mwh"] == 23 * 36_000_000
+    assert body["nodes"]["it"]["idle_milliwh"] == 23 * 36_000_000
 
 
 def test_a_period_with_work_for_a_part_counts_idle_at_the_power_of_whole_idle_periods():
     rows = bodies(1_000_000)
-    rows[4]["outflows"][0].update(mwh=9_000_000, ug=9_000_000 * 250)
+    rows[4]["outflows"][0].update(energy_milliwh=9_000_000, ug=9_000_000 * 250)
     body = settled(rows, [work("a", 3600, 3600 + 450)], [], ["it"])
     assert by_job(body)["a"][5] == 9_000_000 - 500_000
 
@@ -78,23 +78,23 @@ def test_jobs_and_idle_add_up_to_the_meter_to_the_last_unit(seed):
     rows = bodies(nodes=("rack1", "rack2"))
     for row in rows:
         for out in row["outflows"]:
-            out["mwh"] = rng.choice([0, rng.randrange(10**7)])
-            out["ug"] = out["mwh"] * rng.randrange(500)
+            out["energy_milliwh"] = rng.choice([0, rng.randrange(10**7)])
+            out["ug"] = out["energy_milliwh"] * rng.randrange(500)
     works = []
     for i in range(rng.randrange(40)):
         start = rng.randrange(-4000, 86_000)
         works.append(work(f"j{i}", start, start + rng.randrange(1, 20_000), slots=rng.randrange(1, 9),
                           node=rng.choice(["rack1", "rack2"]) if seed % 2 else "",
-                          measured_mwh=rng.choice([rng.randrange(10**7), 0]) if seed % 3 else None))  # fmt: skip
+                          measured_milliwh=rng.choice([rng.randrange(10**7), 0]) if seed % 3 else None))  # fmt: skip
     body = settled(rows, works, [], ["rack1", "rack2"])
-    for at, key in ((5, "mwh"), (6, "ug")):
+    for at, key in ((5, "energy_milliwh"), (6, "ug")):
         whole = sum(out[key] for row in rows for out in row["outflows"])
-        idle = sum(row[2 if key == "mwh" else 3] for row in body["idle"])
+        idle = sum(row[2 if key == "energy_milliwh" else 3] for row in body["idle"])
         assert sum(row[at] for row in body["jobs"]) + idle == whole
 
 
 def test_a_job_over_midnight_is_counted_once(tmp_path):
-    one = work("a", 80_000, 90_000, measured_mwh=10_000_001, units={"token": 7_000_001})
+    one = work("a", 80_000, 90_000, measured_milliwh=10_000_001, units={"token": 7_000_001})
     first = settled(bodies(), [one], [], ["it"])
     second = settled(bodies(day=DAY + 86_400), [one], [], ["it"])
     assert first["jobs"][0][7] + second["jobs"][0][7] == 10_000_001
@@ -115,7 +115,7 @@ def test_slurm_gives_jobs_with_their_gpu_hours():
     (one,) = works
     assert (one.id, one.owner, one.node, one.slots) == ("17", "vision", "rack1", 8)
     assert one.units == {"job": 1000, "gpu_hour": 16_000}
-    assert one.measured_mwh == 2_000_000  # 7.2 MJ are 2 kWh
+    assert one.measured_milliwh == 2_000_000  # 7.2 MJ are 2 kWh
     assert aside == ["sacct.csv, line 4: job 18 has no start or no end yet; it is not counted"]
 
 
@@ -135,7 +135,7 @@ def test_a_slurm_file_that_cannot_be_used_is_refused_by_line(text, words):
 def test_negative_doubled_and_timeless_jobs_are_set_aside_and_named():
     works = [work("late", 100, 50), work("none", 5, 5), work("twice", 0, 100), work("twice", 50, 150),
              work("good", 0, 10), Work("old", 100, 200, where="test, old"),
-             work("minus", 0, 10, measured_mwh=-5)]  # fmt: skip
+             work("minus", 0, 10, measured_milliwh=-5)]  # fmt: skip
     good, aside = sort_out(works)
     assert [w.id for w in good] == ["good", "twice"]
     text = "\n".join(aside)
@@ -157,13 +157,13 @@ def kepler(pod, zone="package", **more):
 def test_kepler_counters_give_a_pod_s_energy_and_one_zone_only():
     raw = matrix((kepler("a"), [100, 460, 820]), (kepler("a", "psys"), [0, 9e6, 9e6]), (kepler("b"), [5, 5, 5]))
     works, aside = read_prometheus(raw, "k.json", tenants={"team": "dept 7"})
-    assert {w.id: w.measured_mwh for w in works} == {"team/a": 200, "team/b": 0} and not aside  # 720 J are 0.2 Wh
+    assert {w.id: w.measured_milliwh for w in works} == {"team/a": 200, "team/b": 0} and not aside  # 720 J are 0.2 Wh
     assert works[0].owner == "dept 7" and works[0].end_utc_s - works[0].start_utc_s == 120
 
 
 def test_a_counter_that_was_reset_goes_on_and_one_of_petajoules_is_set_aside():
     works, aside = read_prometheus(matrix((kepler("a"), [3600, 0, 3600, 4e15, 4e15 + 3600])), "k.json")
-    assert works[0].measured_mwh == 2000
+    assert works[0].measured_milliwh == 2000
     assert len(aside) == 1 and "cannot be" in aside[0]
 
 
@@ -172,16 +172,16 @@ def test_dcgm_counts_in_millijoules_and_its_power_fills_in():
               "exported_namespace": "team", "exported_pod": "a"}  # fmt: skip
     power = {**labels, "__name__": "DCGM_FI_DEV_POWER_USAGE"}
     works, _ = read_prometheus(matrix((labels, [0, 36e6]), (power, [600, 600])), "d.json", {"gpu01": "rack1"})
-    assert (works[0].id, works[0].measured_mwh, works[0].node) == ("team/a", 10_000, "rack1")
+    assert (works[0].id, works[0].measured_milliwh, works[0].node) == ("team/a", 10_000, "rack1")
     works, _ = read_prometheus(matrix((power, [600, 600])), "d.json")
-    assert works[0].measured_mwh == 10_000  # 600 W for a minute
+    assert works[0].measured_milliwh == 10_000  # 600 W for a minute
 
 
 def test_text_exposition_with_times_is_read():
     lines = [f'kepler_pod_cpu_joules_total{{pod_namespace="n",pod_name="p",zone="package"}} {v} {(DAY + 30 * i) * 1000}'
              for i, v in enumerate((0, 36, 72))]  # fmt: skip
     works, _ = read_prometheus("\n".join(["# HELP x", *lines]).encode(), "scrape.prom")
-    assert works[0].measured_mwh == 20
+    assert works[0].measured_milliwh == 20
     with pytest.raises(JobError, match="line 1: expected METRIC"):
         read_prometheus(b"kepler_pod_cpu_joules_total 5\n", "scrape.prom")
 
@@ -189,7 +189,7 @@ def test_text_exposition_with_times_is_read():
 def test_a_pushed_job_with_an_unknown_field_is_refused():
     row = {"job": "a", "start_utc_s": DAY, "end_utc_s": DAY + 60, "units": {"token": "1500"}, "energy_j": 3600}
     one = from_record(row, "push")
-    assert one.units == {"token": 1_500_000} and one.measured_mwh == 1000
+    assert one.units == {"token": 1_500_000} and one.measured_milliwh == 1000
     with pytest.raises(JobError, match="unknown field 'tokens'"):
         from_record({**row, "tokens": 1}, "push")
     with pytest.raises(JobError, match="start_utc_s is missing"):
@@ -209,20 +209,56 @@ def ledger(tmp_path):
     for i in range(96):
         start = DAY + 900 * i
         body = {
-            "v": 1, "site": "s", "start_utc_s": start, "length_s": 900, "records": 900, "lost": 0, "soc_ppm": None,
-            "utc_sync": "S", "flags": [], "by_difference": None,
-            "flows": {"grid.import": {"mwh": 10_000_000, "quality": "good", "method": "register", "flags": [],
-                                      "open_mwh": 0, "close_mwh": 0, "integral_mwh": None, "covered_ms": 900_000}},
+            "v": 1,
+            "site": "s",
+            "start_utc_s": start,
+            "length_s": 900,
+            "records": 900,
+            "lost": 0,
+            "soc_ppm": None,
+            "utc_sync": "S",
+            "flags": [],
+            "by_difference": None,
+            "flows": {
+                "grid.import": {
+                    "energy_milliwh": 10_000_000,
+                    "quality": "good",
+                    "method": "register",
+                    "flags": [],
+                    "open_milliwh": 0,
+                    "close_milliwh": 0,
+                    "integral_milliwh": None,
+                    "covered_ms": 900_000,
+                }
+            },
             "method": {"policy": "average", "losses": "carry"},
-            "factors": {"grid": {"ug_per_kwh": 250 * G, "status": "actual", "source": "t", "step_utc_s": 0,
-                                 "version": ""}},
-            "inflow_ug": {"grid": 2_500_000_000}, "created_ug": 0, "residual_mwh": 0, "loss_mwh": {}, "loss_ug": {},
-            "outflows": [{"name": "it", "kind": "load", "mwh": 8_000_000, "ug": 2_000_000_000,
-                          "origins": {"grid": 8_000_000}},
-                         {"name": "cool", "kind": "load", "mwh": 2_000_000, "ug": 500_000_000,
-                          "origins": {"grid": 2_000_000}}],
-            "stock": {}, "price_u_per_kwh": 300_000,
-        }  # fmt: skip
+            "factors": {
+                "grid": {"ug_per_kwh": 250 * G, "status": "actual", "source": "t", "step_utc_s": 0, "version": ""}
+            },
+            "inflow_ug": {"grid": 2_500_000_000},
+            "created_ug": 0,
+            "residual_milliwh": 0,
+            "loss_milliwh": {},
+            "loss_ug": {},
+            "outflows": [
+                {
+                    "name": "it",
+                    "kind": "load",
+                    "energy_milliwh": 8_000_000,
+                    "ug": 2_000_000_000,
+                    "origins": {"grid": 8_000_000},
+                },
+                {
+                    "name": "cool",
+                    "kind": "load",
+                    "energy_milliwh": 2_000_000,
+                    "ug": 500_000_000,
+                    "origins": {"grid": 2_000_000},
+                },
+            ],
+            "stock": {},
+            "price_u_per_kwh": 300_000,
+        }
         rows.append(("period", start, body))
     made.append(rows)
     return made
@@ -237,7 +273,7 @@ def test_the_report_gives_carbon_per_unit_idle_energy_coverage_and_sci(ledger, t
     assert verify(book) == []
     found = write(book, DAY, DAY + 86_400, tmp_path / "r", pdf=False)
     compute = json.loads(found["json"].read_text())["compute"]
-    assert compute["jobs_mwh"] == 8 * 8_000_000 and compute["idle_mwh"] == 88 * 8_000_000
+    assert (compute["jobs_kwh"], compute["idle_kwh"]) == ("64.000000", "704.000000")
     assert compute["idle_cost_u"] == 88 * 2_400_000
     unit = compute["units"]["gpu_hour"]
     assert unit["g_per_unit"] == "1000.000000"  # 16 kg in 16 GPU-hours

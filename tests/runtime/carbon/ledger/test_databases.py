@@ -85,7 +85,7 @@ def filled(url, count=12):
     ledger = Ledger(url)
     ledger.begin("a site")
     for number in range(count):
-        ledger.append([("note", 900 * number, {"mwh": number * 7})], {"cursor": str(number)})
+        ledger.append([("note", 900 * number, {"energy_milliwh": number * 7})], {"cursor": str(number)})
     return ledger
 
 
@@ -94,7 +94,7 @@ def test_a_ledger_opened_again_has_the_same_head_and_verifies(fresh):
     head = filled(url).head
     again = Ledger(url)
     assert again.head == head and again.verify() == [] and again.state("cursor") == "11"
-    assert [e.body["mwh"] for e in again.entries("note", 900, 2700)] == [7, 14]
+    assert [e.body["energy_milliwh"] for e in again.entries("note", 900, 2700)] == [7, 14]
 
 
 def test_both_databases_give_the_same_hashes(fresh, tmp_path):

@@ -13,7 +13,8 @@ def filled(path, count=20):
     ledger.begin("a site")
     for number in range(count):
         ledger.append(
-            [("period", 900 * number, {"start_utc_s": 900 * number, "mwh": number * 7})], {"cursor": str(number)}
+            [("period", 900 * number, {"start_utc_s": 900 * number, "energy_milliwh": number * 7})],
+            {"cursor": str(number)},
         )
     return ledger
 
@@ -25,7 +26,7 @@ def test_a_ledger_opened_again_has_the_same_head_and_verifies(tmp_path):
     again = Ledger(tmp_path / "l.db")
     assert again.head == head
     assert again.verify() == []
-    assert [e.body["mwh"] for e in again.entries("period", 900, 2700)] == [7, 14]
+    assert [e.body["energy_milliwh"] for e in again.entries("period", 900, 2700)] == [7, 14]
     assert again.state("cursor") == "19"
 
 
@@ -33,7 +34,7 @@ def test_entries_and_state_are_written_together_or_not_at_all(tmp_path):
     ledger = filled(tmp_path / "l.db", 3)
     head = ledger.head
     with pytest.raises(ValueError, match="neither text nor a whole number"):
-        ledger.append([("period", 0, {"mwh": 1}), ("period", 0, {"mwh": 1.5})], {"cursor": "99"})
+        ledger.append([("period", 0, {"energy_milliwh": 1}), ("period", 0, {"energy_milliwh": 1.5})], {"cursor": "99"})
     assert ledger.head == head
     assert ledger.state("cursor") == "2"
 

@@ -35,8 +35,12 @@ def signed(path, count=30, key=None):
     accountant = Accountant("s", nodes_of(DESCRIBE), Factors(None, 200_000_000, "test"))
     rng = random.Random(1)
     for number in range(count):
-        mwh = {"grid.import": rng.randrange(10_000_000), "cabinet.charge": rng.randrange(10**6), "cabinet.discharge": 0}
-        flows = {k: FlowPeriod(v, "good", "register", [], 0, v, None, 900.0) for k, v in mwh.items()}
+        milliwh = {
+            "grid.import": rng.randrange(10_000_000),
+            "cabinet.charge": rng.randrange(10**6),
+            "cabinet.discharge": 0,
+        }
+        flows = {k: FlowPeriod(v, "good", "register", [], 0, v, None, 900.0) for k, v in milliwh.items()}
         body = accountant.book(BookedPeriod(900 * number, 900, flows, [], 900, 0, 500_000, "S"))
         ledger.append([("period", 900 * number, body)], {"cursor": str(number)})
         sign(ledger, key, "s", least=10)
@@ -156,9 +160,15 @@ def test_the_command_names_the_damage_and_says_so_by_its_exit_code(tmp_path):
 
 def test_attribute_reads_a_file_and_refuses_a_wrong_one_by_period(tmp_path):
     runner = CliRunner()
-    document = {"periods": [{"inflows": [{"name": "grid", "energy_mwh": 4_000_000, "factor_ug_per_kwh": 200_000_000}],
-                             "loads": {"it": 3_000_000},
-                             "storages": [{"name": "battery", "charge_mwh": 1_000_000}]}]}  # fmt: skip
+    document = {
+        "periods": [
+            {
+                "inflows": [{"name": "grid", "energy_milliwh": 4_000_000, "factor_ug_per_kwh": 200_000_000}],
+                "loads": {"it": 3_000_000},
+                "storages": [{"name": "battery", "charge_milliwh": 1_000_000}],
+            }
+        ]
+    }
     (tmp_path / "f.json").write_text(json.dumps(document), encoding="utf-8")
     shown = runner.invoke(carbon, ["attribute", str(tmp_path / "f.json")])
     period = json.loads(shown.output)["periods"][0]

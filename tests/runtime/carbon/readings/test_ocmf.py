@@ -211,12 +211,15 @@ def ledger(tmp_path):
     rng, at = random.Random(2), 500 * KWH
     rows = []
     for i in range(3 * 96):
-        mwh = rng.randrange(5 * KWH)
-        found = {"grid.import": FlowPeriod(mwh, "estimated" if i == 100 else "good", "register", [], at, at + mwh,
-                                           None, 900.0)}  # fmt: skip
+        milliwh = rng.randrange(5 * KWH)
+        found = {
+            "grid.import": FlowPeriod(
+                milliwh, "estimated" if i == 100 else "good", "register", [], at, at + milliwh, None, 900.0
+            )
+        }
         found["grid.export"] = FlowPeriod(0, "good", "register", [], None, None, None, 900.0)
-        found["it.load"] = FlowPeriod(mwh, "good", "register", [], 0, mwh, None, 900.0)
-        at += mwh
+        found["it.load"] = FlowPeriod(milliwh, "good", "register", [], 0, milliwh, None, 900.0)
+        at += milliwh
         rows.append(("period", DAY + 900 * i,
                      accountant.book(BookedPeriod(DAY + 900 * i, 900, found, [], 900, 0, None, "S"))))  # fmt: skip
     made.append(rows)
@@ -232,7 +235,7 @@ def test_what_is_exported_reads_like_the_register_and_its_differences_are_the_le
     found, odd = readings(documents(file(*lines), "x", PUBLIC), "x")
     assert (len(lines), odd, {one.meter for one in found}) == (3, [], {"SN1"})
     assert found[0].rows[0][:2] == (DAY, 500 * KWH)
-    booked = [entry.body["flows"]["grid.import"]["mwh"] for entry in ledger.in_force("period")]
+    booked = [entry.body["flows"]["grid.import"]["energy_milliwh"] for entry in ledger.in_force("period")]
     steps = [b[1] - a[1] for one in found for a, b in pairwise(one.rows)]
     assert steps == booked
     assert all(a.rows[-1][:2] == b.rows[0][:2] for a, b in pairwise(found))
@@ -285,7 +288,7 @@ def test_signed_readings_go_into_the_ledger_and_are_set_beside_what_was_booked(l
     assert "0 readings taken in" in runner.invoke(carbon, words).output
     (row,) = gather(Ledger(path), DAY, DAY + 3 * 86_400)[0]["readings"]
     assert (row["meter"], row["quantity"], row["flow"], row["periods"]) == ("SN1", "energy-import", "grid.import", 96)
-    assert row["difference_mwh"] == 0 and row["booked_mwh"] == row["total"] > 0
+    assert row["difference_milliwh"] == 0 and row["booked_milliwh"] == row["total"] > 0
     assert row["sources"][0]["key"] == public and row["sources"][0]["page"] == f"F{DAY // 86_400 + 1}"
     made = runner.invoke(carbon, ["report", str(path), "--span", "2024-03", "--out", str(tmp_path / "r"), "--no-pdf"])
     assert made.exit_code == 0, made.output

@@ -73,16 +73,16 @@ def ledger(tmp_path):
     made.begin("hall 7")
     nodes = nodes_of(DESCRIBE)
     flows = {flow.name: [flow.kind, flow.register, flow.integral] for flow in nodes.flows}
-    storages = {s.node: [s.energy_mwh, s.charge_ppm, s.discharge_ppm, s.standby_mw] for s in nodes.storages}
+    storages = {s.node: [s.energy_milliwh, s.charge_ppm, s.discharge_ppm, s.standby_milliw] for s in nodes.storages}
     method = {"kinds": nodes.kinds, "flows": flows, "storages": storages, "software": "9.9", "build": "b" * 16,
               "grid_factor": {"source": "table", "sha256": "12" * 32}}  # fmt: skip
     made.append([("method", 0, method)])
     series = Series("DE", "average", "table", steps=[Step(HOUR, HOUR + 3600, 400 * KWH)]).finish()
     accountant = Accountant("hall 7", nodes, Factors(series, 1, "fallback"))
     for i in range(4):
-        mwh = {"grid.import": 6, "grid.export": 0, "it.load": 7, "roof.generation": 2, "cabinet.charge": 1,
+        milliwh = {"grid.import": 6, "grid.export": 0, "it.load": 7, "roof.generation": 2, "cabinet.charge": 1,
                "cabinet.discharge": 0}  # fmt: skip
-        found = {k: FlowPeriod(v * KWH // 4, "good", "register", [], 0, v, v, 900.0) for k, v in mwh.items()}
+        found = {k: FlowPeriod(v * KWH // 4, "good", "register", [], 0, v, v, 900.0) for k, v in milliwh.items()}
         if i == 2:
             found["grid.import"].quality, found["grid.import"].method = "missing", "conservative bound, high"
             found["it.load"].quality, found["it.load"].method = "estimated", "register over flat shape"

@@ -49,8 +49,8 @@ def booked(path, role="pv", cfe=(400_000, 250_000)):
     clean = Series("X", "cfe", "c", steps=shares).finish() if cfe else None
     accountant = Accountant("hand", nodes, Factors(None, 300 * KWH, "test", cfe=clean))
     for i in range(QUARTERS):
-        mwh = {name: kwh * KWH // 4 for name, kwh in (FIRST if i < 4 else SECOND).items()}
-        flows = {name: FlowPeriod(one, "good", "register", [], 0, one, None, 900.0) for name, one in mwh.items()}
+        milliwh = {name: kwh * KWH // 4 for name, kwh in (FIRST if i < 4 else SECOND).items()}
+        flows = {name: FlowPeriod(one, "good", "register", [], 0, one, None, 900.0) for name, one in milliwh.items()}
         body = accountant.book(BookedPeriod(DAY + 900 * i, 900, flows, [], 900, 0, None, "S"))
         ledger.append([("period", DAY + 900 * i, body)])
     return ledger

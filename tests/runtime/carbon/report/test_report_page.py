@@ -79,7 +79,7 @@ def test_jobs_idle_energy_and_shifting_are_sections_with_their_numbers(busy, tmp
     document, *_ = gather(busy, DAY, DAY + 86_400)
     page = pages(busy, tmp_path)["en"]
     compute = document["compute"]
-    assert f">{compute['idle_mwh'] / 1e6:,.3f} kWh<" in page
+    assert f">{compute['idle_milliwh'] / 1e6:,.3f} kWh<" in page
     assert f">{compute['units']['gpu_hour']['amount_milli'] / 1000:g}<" in row_of(page, "unit-gpu_hour")
     assert "a &lt;1&gt;" in page and "line 7: job x lasts 0 s" in page
     moved = document["shifting"]
@@ -97,7 +97,7 @@ def test_the_rows_behind_a_span_add_up_to_its_energy(ledger):  # noqa: F811
         rows = Rows(count, length)
         document, *_ = gather(ledger, DAY, DAY + 86_400, each=rows.add)
         assert (rows.kind, len(rows.rows)) == (kind, many)
-        assert sum(row.import_mwh for row in rows.rows) == document["energy_mwh"]["inflow"]["grid"]
+        assert sum(row.import_milliwh for row in rows.rows) == document["energy_milliwh"]["inflow"]["grid"]
         assert sum(row.grid_ug for row in rows.rows) == document["carbon_ug"]["inflow"]["grid"]
         assert sum(row.periods for row in rows.rows) == 96
         assert rows.rows[0].first_seq == document["ledger"]["first_seq"]

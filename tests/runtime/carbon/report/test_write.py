@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -58,10 +59,10 @@ def ledger(tmp_path):
         charge, discharge = (3_000_000, 0) if 40 <= i < 56 else (0, 2_400_000 if 68 <= i < 84 else 0)
         it = 8_000_000 + rng.randrange(10**6)
         out = it + it // 12 + 30_000 + charge
-        mwh = {"grid.import": max(0, out - sun - discharge), "grid.export": max(0, sun + discharge - out),
+        milliwh = {"grid.import": max(0, out - sun - discharge), "grid.export": max(0, sun + discharge - out),
                "it.load": it, "cool.load": it // 12, "roof.generation": sun, "cabinet.charge": charge,
                "cabinet.discharge": discharge}  # fmt: skip
-        flows = {k: FlowPeriod(v, "good", "register", [], 0, v, None, 900.0) for k, v in mwh.items()}
+        flows = {k: FlowPeriod(v, "good", "register", [], 0, v, None, 900.0) for k, v in milliwh.items()}
         if i in (20, 21):
             flows["it.load"].quality, flows["it.load"].flags = "estimated", ["GAP"]
         booked = BookedPeriod(DAY + 900 * i, 900, flows, [], 900, 0, None, "S")
@@ -73,13 +74,11 @@ def test_every_form_holds_the_same_numbers(ledger, tmp_path):
     found = write(ledger, DAY, DAY + 86_400, tmp_path / "r", languages=("en", "zh"), pdf=False)
     document = json.loads(found["json"].read_text())
     rows = list(csv.DictReader(io.StringIO(found["csv"].read_text())))
-    for name, mwh in document["energy_mwh"]["outflow"].items():
-        assert sum(int(r["mwh"]) for r in rows if r["node"] == name and r["kind"].startswith("outflow")) == mwh
-        assert (
-            sum(int(r["ug"]) for r in rows if r["node"] == name and r["kind"].startswith("outflow"))
-            == (document["carbon_ug"]["outflow"][name])
-        )
-    shown = f"{document['energy_mwh']['inflow']['grid'] / 1e6:,.3f}"
+    for name, kwh in document["energy_kwh"]["outflow"].items():
+        mine = [row for row in rows if row["node"] == name and row["kind"].startswith("outflow")]
+        assert sum(Decimal(row["energy_kwh"]) for row in mine) == Decimal(kwh)
+        assert sum(int(row["carbon_ug"]) for row in mine) == document["carbon_ug"]["outflow"][name]
+    shown = f"{float(document['energy_kwh']['inflow']['grid']):,.3f}"
     for language in ("en", "zh"):
         page = found[f"html {language}"].read_text()
         assert shown in page and document["sha256"] in page and "hall &lt;7&gt;" in page
@@ -115,7 +114,7 @@ def test_matching_by_period_claims_less_than_netting(ledger, tmp_path):
         f"2024-03-01T{h:02d}:00Z,2024-03-01T{h + 1:02d}:00Z,60000,0,wind farm\n" for h in range(4)))  # fmt: skip
     document, *_ = gather(ledger, DAY, DAY + 86_400, instruments=read_instruments(path), residual_ug_per_kwh=300 * G)
     market = document["scope2"]["market_based"]
-    assert market["matched_mwh"] < market["instruments_mwh"] == 240_000_000
+    assert market["matched_milliwh"] < market["instruments_milliwh"] == 240_000_000
     assert market["netted_ug"] < market["hourly_ug"]
     assert float(market["hourly_matched_share"]) < float(market["netted_share"])
 
@@ -202,5 +201,5 @@ def test_bins_over_time_keep_the_energy(ledger):
         bins.add(body)
     series = bins.series()
     assert len(series["hours"]) <= 400
-    whole = sum(o["mwh"] for body in bodies for o in body["outflows"] if o["name"] == "it")
+    whole = sum(o["energy_milliwh"] for body in bodies for o in body["outflows"] if o["name"] == "it")
     assert series["energy"]["it"].sum() == pytest.approx(whole / 1e6)

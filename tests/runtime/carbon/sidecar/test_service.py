@@ -121,8 +121,13 @@ def test_a_journal_that_forgot_costs_shape_and_no_energy(tmp_path):
     booked = [p.body for p in one.ledger.entries("period")]
     first, last = booked[0]["flows"]["grid.import"], booked[-1]["flows"]["grid.import"]
     assert (
-        sum(b["flows"]["grid.import"]["mwh"] for b in booked) == last["close_mwh"] - first["open_mwh"]
-        or abs(sum(b["flows"]["grid.import"]["mwh"] for b in booked) - (last["close_mwh"] - first["open_mwh"])) < 15_000
+        sum(b["flows"]["grid.import"]["energy_milliwh"] for b in booked)
+        == last["close_milliwh"] - first["open_milliwh"]
+        or abs(
+            sum(b["flows"]["grid.import"]["energy_milliwh"] for b in booked)
+            - (last["close_milliwh"] - first["open_milliwh"])
+        )
+        < 15_000
     )  # the closing reading is that of the second behind the boundary
     assert [b["flows"]["grid.import"]["quality"] for b in booked][1:3] == ["estimated", "estimated"]
 
