@@ -55,6 +55,12 @@ def test_every_room_of_the_compiled_core_and_of_the_processes_is_on_the_architec
     assert len(rooms) > 15 and not [room.name for room in rooms if f"{room.name}/" not in text]
 
 
+def test_every_header_of_the_core_is_on_the_architecture_page() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    headers = [path.name for path in (ROOT / "ext").rglob("*.h")]
+    assert len(headers) > 5 and not [name for name in headers if f"{name}`" not in text]
+
+
 def test_every_make_target_that_a_page_names_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
     named = {
