@@ -232,7 +232,7 @@ def smaller(made: plants.Draw) -> Iterator[tuple[str, plants.Draw]]:
         if key in plain:
             if value != plain[key]:
                 yield f"{key} {plain[key]}", replace(made, settings={**made.settings, key: plain[key]})
-        elif key != "phase_share":
+        else:
             yield (
                 f"without {key}",
                 replace(made, settings={name: v for name, v in made.settings.items() if name != key}),
@@ -370,13 +370,18 @@ def main() -> int:
     else:
         jobs = list(seeds(asked.seed_first, asked.minutes, set(asked.only)))
     started, found_all, said = time.perf_counter(), [], 0.0
-    for found in run(jobs, asked.jobs):
-        found_all.append(found)
-        if found.failed and asked.cases is None:
-            print(f"again: {AGAIN.format(found.seed)}   # {found.stratum}: {'; '.join(found.failed)}", flush=True)
-        if time.perf_counter() - said > 20.0:
-            said = time.perf_counter()
-            print(f"  {len(found_all)}/{len(jobs)} plants, {said - started:.0f} s", file=sys.stderr, flush=True)
+    try:
+        for found in run(jobs, asked.jobs):
+            found_all.append(found)
+            if found.failed and asked.cases is None:
+                print(f"again: {AGAIN.format(found.seed)}   # {found.stratum}: {'; '.join(found.failed)}", flush=True)
+            if time.perf_counter() - said > 20.0:
+                said = time.perf_counter()
+                print(f"  {len(found_all)}/{len(jobs)} plants, {said - started:.0f} s", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        print(f"interrupted after {len(found_all)} of {len(jobs)} plants; what they show:")
+        if not found_all:
+            return 130
     figures = summary(found_all)
     print(table(figures))
     missed = zoo_cases.verdict(found_all) if asked.cases is not None else verdict(figures)

@@ -147,7 +147,6 @@ def _devices(stratum: str, chance: np.random.Generator) -> tuple[dict[str, Any],
         "pcs_dead_ms": _log(chance, 1.0, 200.0),
         "pcs_measure_ms": _log(chance, 10.0, 200.0),
         "soc_start": float(chance.uniform(0.3, 0.9)),
-        "phase_share": (1 / 3, 1 / 3, 1 / 3),
         "ramp": 50.0,
     }
     faults: list[dict[str, Any]] = []
@@ -183,7 +182,7 @@ def _devices(stratum: str, chance: np.random.Generator) -> tuple[dict[str, Any],
         settings["soc_start"] = float(chance.choice([chance.uniform(0.1, 0.2), chance.uniform(0.85, 0.97), 0.5]))
         if chance.random() < 0.4:
             settings |= {"bms_jump_s": float(chance.uniform(5.0, 40.0)), "bms_jump_lo": float(chance.uniform(0.2, 0.8))}
-        if chance.random() < 0.3:
+        if chance.random() < 0.3 and settings["soc_start"] > 0.8:
             settings["pcs_full_soc"] = float(settings["soc_start"] + chance.uniform(-0.01, 0.01))
     settings["meter_delay_ms"] = min(delay_ms, 500.0 * settings["meter_update_ms"])
     if stratum == "habit":
