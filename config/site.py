@@ -387,13 +387,14 @@ class Commissioning(Strict):
     """What `tidegate commission` measured, and where it is signed. For people and tools; the controller reads none."""
 
     at_utc: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")] | None = None
-    protocol: Annotated[str, Field(description="file beside this one")] | None = None
+    report: Annotated[str, Field(description="file beside this one")] | None = None
+    protocol: Annotated[str, Field(description="former name of report")] | None = None
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="public key that signed it")] | None = None
     test_w: Watt | None = None
     pcs_lag_ms: Annotated[float, Field(ge=0, description="63 % of a step")] | None = None
     pcs_revert_ms: Annotated[float, Field(ge=0, description="after the controller died")] | None = None
     meter_interval_ms: Annotated[float, Field(ge=0, description="between new values of the grid meter")] | None = None
-    meter_delay_ms: Annotated[float, Field(description="grid meter behind the converter's reading")] | None = None
+    meter_delay_ms: Annotated[float, Field(description="grid meter after the converter's reading")] | None = None
 
 
 class SimulatedFault(Strict):

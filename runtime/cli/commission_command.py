@@ -1,4 +1,4 @@
-"""`tidegate commission`: move the battery a little, measure what the plant does, keep a signed protocol."""
+"""`tidegate commission`: move the battery a little, measure what the plant does, keep a signed report."""
 
 import getpass
 import signal
@@ -32,16 +32,22 @@ MARKS = {"ok": "ok", FINDING: "mend", UNCLEAR: "unclear", SKIPPED: "skipped"}
 @click.argument("site", required=False, type=click.Path(path_type=Path))
 @click.option("--start", is_flag=True, help="Run the site for this; it must not run yet. Needed for the revert time.")
 @click.option("--yes", is_flag=True, help="Ask nothing, do every step that is not skipped.")
-@click.option("--skip", multiple=True, type=click.Choice(STEPS), help="Leave a step out; the protocol says so.")
+@click.option("--skip", multiple=True, type=click.Choice(STEPS), help="Leave a step out; the report says so.")
 @click.option("--power", type=click.FloatRange(min=1), help="Size of the steps, W; default: a fifth of the nameplate.")
 @click.option("--hold", type=click.FloatRange(0.5, 120), default=5.0, show_default=True, help="Length of a step, s.")
 @click.option("--repeats", type=click.IntRange(1, 50), default=2, show_default=True, help="Rounds of steps.")
 @click.option("--revert-timeout", type=click.FloatRange(1, 600), default=60.0, show_default=True, help="s")
-@click.option("--by", help="Who commissions, for the protocol; default: the user's name.")
-@click.option("--protocol", type=click.Path(path_type=Path), help="Default: beside the site file, with the time.")
+@click.option("--by", help="Who commissions, for the report; default: the user's name.")
+@click.option(
+    "--report",
+    "--protocol",
+    "target",
+    type=click.Path(path_type=Path),
+    help="Default: beside the site file; --protocol is the former name.",
+)
 @click.option("--no-write", is_flag=True, help="Leave the site file as it is.")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="Folder for journal and keys, as for `run`.")
-@click.option("--verify", "verify_path", type=click.Path(path_type=Path), help="Check a protocol's signature instead.")
+@click.option("--verify", "verify_path", type=click.Path(path_type=Path), help="Check a report's signature instead.")
 @click.option("--key", help="With --verify: the public key that must have signed.")
 def commission(site: Path | None, verify_path: Path | None, key: str | None, **more: Any) -> None:
     """Measure the plant of SITE by small steps of the battery: signs of CTs, phases, lag, delay, revert time, limits.
@@ -54,7 +60,7 @@ def commission(site: Path | None, verify_path: Path | None, key: str | None, **m
             click.echo(f"{verify_path}: unchanged since it was signed by {verify(verify_path, key)}")
             return
         if site is None:
-            raise SetupError("give a site file, or --verify PROTOCOL", 64)
+            raise SetupError("give a site file, or --verify REPORT", 64)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         sys.exit(run(site, **more))
     except SetupError as why:
@@ -67,7 +73,7 @@ def commission(site: Path | None, verify_path: Path | None, key: str | None, **m
 
 def run(
     path: Path, *, start: bool, yes: bool, skip: tuple[str, ...], power: float | None, hold: float, repeats: int,
-    revert_timeout: float, by: str | None, protocol: Path | None, no_write: bool, state_dir: Path | None,
+    revert_timeout: float, by: str | None, target: Path | None, no_write: bool, state_dir: Path | None,
 ) -> int:  # fmt: skip
     """The whole of it; gives the exit code. Raises SetupError."""
     try:
@@ -100,7 +106,7 @@ def run(
                     measure_plant(client, task, report)
         except ClientError as why:
             raise SetupError(f"the gateway: {why}", EXIT_NOT_RUNNING) from None
-    return conclude(path, before, site, task, report, key, by, protocol, no_write)
+    return conclude(path, before, site, task, report, key, by, target, no_write)
 
 
 NEEDS_START = "needs the core to fall silent: stop the site and give --start"
@@ -164,17 +170,17 @@ def measure_plant(client: Client, task: Task, report: Report) -> None:
 
 def conclude(
     path: Path, before: str, site: Site, task: Task, report: Report, key: DeviceKey, by: str | None,
-    protocol: Path | None, no_write: bool,
+    target: Path | None, no_write: bool,
 ) -> int:  # fmt: skip
-    """Show, write protocol and site file; gives the exit code."""
+    """Show, write report and site file; gives the exit code."""
     for row in report.rows:
         click.echo(f"{MARKS[row.verdict]:<8} {row.topic}: {row.says}")
         if row.remedy:
             click.echo(f"{'':<8}   -> {row.remedy}")
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    target = protocol or path.with_name(f"{path.stem}.commissioning-{at.replace(':', '').replace('-', '')}.html")
+    target = target or path.with_name(f"{path.stem}.commissioning-{at.replace(':', '').replace('-', '')}.html")
     if not no_write and report.tables.get("commissioning") is not None:
-        report.tables["commissioning"].update(at_utc=at, protocol=target.name, key=key.public, test_w=task.power_w)
+        report.tables["commissioning"].update(at_utc=at, report=target.name, key=key.public, test_w=task.power_w)
     if no_write:
         report.tables, report.devices = {}, {}
     about = [
@@ -183,7 +189,7 @@ def conclude(
     ]  # fmt: skip
     page = html(report, site=site.site.name, at=at, by=by or getpass.getuser(), key=key.public, about=about)
     write_new(target, signed(page, key))
-    click.echo(f"protocol: {target}, signed by {key.public}")
+    click.echo(f"report: {target}, signed by {key.public}")
     if report.written:
         backup = sitefile.write(path, before, sitefile.edited(before, report.tables, report.devices))
         click.echo(f"{path}: {len(report.written)} values written; the file before: {backup.name}")

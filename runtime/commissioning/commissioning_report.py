@@ -1,4 +1,4 @@
-"""The protocol of a commissioning: one HTML file that opens offline, signed with the device's key.
+"""The commissioning report: one HTML file that opens offline, signed with the device's key.
 
 The signature stands in the file's head and covers every other byte of it.
 """
@@ -20,13 +20,14 @@ OK, FINDING, UNCLEAR, SKIPPED = "ok", "finding", "unclear", "skipped"
 MARK = '<meta name="tidegate-signature" content="">'
 SIGNED = re.compile(r'<meta name="tidegate-signature" content="([0-9a-f]{128})">')
 KEY = re.compile(r'<meta name="tidegate-key" content="([0-9a-f]{64})">')
-PURPOSE = b"tidegate commissioning protocol\n"
+PURPOSE = b"tidegate commissioning report\n"
+PURPOSES_READ = (PURPOSE, b"tidegate commissioning protocol\n")  # the second: reports of before
 POINTS_MAX = 600
 
 
 @dataclass
 class Row:
-    """One line of the protocol."""
+    """One line of the report."""
 
     topic: str
     verdict: str
@@ -100,15 +101,16 @@ def signed(page: str, key: DeviceKey) -> str:
 
 
 def verify(path: Path, key: str | None) -> str:
-    """The public key that signed a protocol. Raises SetupError if it was changed, or signed by another than `key`."""
+    """The public key that signed a report. Raises SetupError if it was changed, or signed by another than `key`."""
     try:
         page = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(f"{path}: cannot be read: {error}", 66) from None
     found, named = SIGNED.findall(page), KEY.findall(page)
     if len(found) != 1 or len(named) != 1:
-        raise SetupError(f"{path}: is not a signed protocol", 65)
-    if not signed_by(named[0], found[0], PURPOSE + SIGNED.sub(MARK, page).encode()):
+        raise SetupError(f"{path}: is not a signed commissioning report", 65)
+    body = SIGNED.sub(MARK, page).encode()
+    if not any(signed_by(named[0], found[0], purpose + body) for purpose in PURPOSES_READ):
         raise SetupError(f"{path}: was changed after it was signed", 1)
     if key is not None and key.lower() != named[0]:
         raise SetupError(f"{path}: signed by {named[0]}, not by {key}", 1)

@@ -14,6 +14,8 @@ from tidegate.runtime.commissioning.new_file import EXIT_CANNOT_WRITE, replace
 from tidegate.runtime.commissioning.prompts import SetupError
 from tidegate.runtime.supervisor.preflight import prepare
 
+FORMER_KEYS = {("commissioning", "report"): "protocol"}
+
 
 def edited(text: str, tables: Mapping[str, Mapping[str, Any]], devices: Mapping[str, Mapping[str, Any]]) -> str:
     """The text with keys set. tables: table -> key -> value; devices: device name -> key -> value.
@@ -30,6 +32,7 @@ def edited(text: str, tables: Mapping[str, Mapping[str, Any]], devices: Mapping[
             document.add(name, tomlkit.table())
         for key, value in values.items():
             document[name][key] = value  # type: ignore[index]
+            document[name].pop(FORMER_KEYS.get((name, key), ""), None)  # type: ignore[union-attr]
     for name, values in devices.items():
         rows = [row for row in document.get("device", []) if row.get("name") == name]
         if len(rows) != 1:

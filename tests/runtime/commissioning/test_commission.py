@@ -14,7 +14,7 @@ from tests.runtime.cabinet import NAMEPLATE, TIDEGATE, Cabinet, eventually, tide
 from tidegate.config.site import load_site
 from tidegate.runtime.api.blocking_client import Client
 from tidegate.runtime.commissioning import measure, private_run, sitefile
-from tidegate.runtime.commissioning.commissioning_report import Report, html, signed, verify
+from tidegate.runtime.commissioning.commissioning_report import MARK, SIGNED, Report, html, signed, verify
 from tidegate.runtime.commissioning.measure import CROSSED, MISSING, REVERSED, RIGHT, UNCLEAR
 from tidegate.runtime.commissioning.plant_session import Plant
 from tidegate.runtime.commissioning.prompts import SetupError
@@ -140,7 +140,7 @@ def page(tmp_path):
     return key, signed(html(report, site="x", at="now", by="me", key=key.public, about=[("a", "b")]), key)
 
 
-def test_a_protocol_is_signed_and_every_changed_byte_shows(tmp_path):
+def test_a_report_is_signed_and_every_changed_byte_shows(tmp_path):
     key, text = page(tmp_path)
     path = tmp_path / "p.html"
     path.write_text(text)
@@ -148,17 +148,39 @@ def test_a_protocol_is_signed_and_every_changed_byte_shows(tmp_path):
     assert "&lt;grid&gt;" in text and "http" not in text  # nothing is fetched when it is opened
     for at in range(0, len(text), 37):
         path.write_text(text[:at] + chr(ord(text[at]) ^ 1) + text[at + 1 :])
-        with pytest.raises(SetupError, match=r"changed after it was signed|not a signed protocol"):
+        with pytest.raises(SetupError, match=r"changed after it was signed|not a signed commissioning report"):
             verify(path, None)
 
 
-def test_a_protocol_of_another_device_is_refused(tmp_path):
+def test_a_report_that_was_signed_under_its_former_name_still_verifies(tmp_path):
+    key, text = page(tmp_path)
+    unsigned = SIGNED.sub(MARK, text)
+    signature = key.sign(b"tidegate commissioning protocol\n" + unsigned.encode())
+    path = tmp_path / "old.html"
+    path.write_text(unsigned.replace(MARK, MARK.replace('content=""', f'content="{signature}"')))
+    assert verify(path, key.public) == key.public
+    path.write_text(path.read_text().replace("shows 100 %", "shows 101 %"))
+    with pytest.raises(SetupError, match="changed after it was signed"):
+        verify(path, None)
+
+
+def test_the_former_key_of_the_report_is_read_and_replaced(tmp_path):
+    text = SIMULATED_TEXT + '\n[commissioning]\nprotocol = "hall.commissioning-1.html"\n'
+    site = tmp_path / "site.toml"
+    site.write_text(text)
+    assert load_site(site).commissioning.protocol == "hall.commissioning-1.html"
+    site.write_text(sitefile.edited(text, {"commissioning": {"report": "hall.commissioning-2.html"}}, {}))
+    made = load_site(site).commissioning
+    assert made.report == "hall.commissioning-2.html" and made.protocol is None
+
+
+def test_a_report_of_another_device_is_refused(tmp_path):
     _, text = page(tmp_path)
     (tmp_path / "p.html").write_text(text)
     with pytest.raises(SetupError, match="signed by"):
         verify(tmp_path / "p.html", DeviceKey.at(tmp_path / "other.pem").public)
     (tmp_path / "plain.html").write_text("<html></html>")
-    with pytest.raises(SetupError, match="is not a signed protocol"):
+    with pytest.raises(SetupError, match="is not a signed commissioning report"):
         verify(tmp_path / "plain.html", None)
 
 
@@ -304,10 +326,10 @@ def test_commission_measures_the_cabinet_and_signs_what_it_found(hall, tmp_path)
     assert made.commissioning.pcs_lag_ms > plant.pcs_tau_ms and not made.device[0].invert
     assert abs(battery_w(hall)) <= 1
     assert set(before.splitlines()) <= set(site.read_text().splitlines())
-    (protocol,) = hall.glob("hall.commissioning-*.html")
-    text = protocol.read_text()
-    assert "by tester" in text and text.count("<svg") == 2 and protocol.name == made.commissioning.protocol
-    checked = tidegate("commission", "--verify", str(protocol), "--key", made.commissioning.key, folder=hall)
+    (report,) = hall.glob("hall.commissioning-*.html")
+    text = report.read_text()
+    assert "by tester" in text and text.count("<svg") == 2 and report.name == made.commissioning.report
+    checked = tidegate("commission", "--verify", str(report), "--key", made.commissioning.key, folder=hall)
     assert checked.returncode == 0 and "unchanged" in checked.stdout
     assert tidegate("check", str(site), folder=hall).returncode == 0
 
