@@ -28,7 +28,7 @@ def summary(blob: bytes) -> list[str]:
         silent = ", ".join(f"{name} {us / 1e3:.4g} ms" for name, us in site.silence_us.items())
         lines.append(f"setpoint 0 after silence of: {silent}")
     for device in site.devices:
-        lines += [f"doubt about {device.name} ({device.map}): {doubt}" for doubt in device.doubts]
+        lines += [f"doubt about {device.name} ({device.map}): {text}" for text in device.doubts]
     lines.append(f"program {site.sha256}")
     return lines
 

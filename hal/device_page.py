@@ -37,7 +37,7 @@ def _entry(found: DeviceMap) -> list[str]:
         default = "must be given" if number.default is None else f"default {number.default:g}"
         lines += ["", f"Option `{key}` ({number.unit}; {default}): {number.meaning}."]
     if found.map.doubts:
-        lines += ["", *[f"- Doubt: {doubt}" for doubt in found.map.doubts]]
+        lines += ["", *[f"- Doubt: {text}" for text in found.map.doubts]]
     return [*lines, ""]
 
 

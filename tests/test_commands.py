@@ -192,7 +192,7 @@ def console_lines() -> Iterator[tuple[str, str]]:
     table = False
     for number, line in enumerate((ROOT / "docs/console.md").read_text(encoding="utf-8").splitlines(), 1):
         if line.startswith("## "):
-            table = line == "## What can be said"
+            table = line == "## Commands"
         if table and line.startswith("| `"):
             for span in re.findall(r"`([^`]+)`", line.split("|")[1]):
                 yield f"docs/console.md:{number}", span

@@ -224,7 +224,7 @@ def main(words: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, lambda *_: ended.set())
     lock = threading.Lock()
 
-    def say(row: dict[str, object]) -> None:
+    def emit(row: dict[str, object]) -> None:
         with lock:
             try:
                 os.write(options.results_fd, json.dumps(row).encode() + b"\n")
@@ -241,11 +241,11 @@ def main(words: list[str] | None = None) -> int:
 
     thread = threading.Thread(target=run, name="plant", daemon=True)
     thread.start()
-    say({"kind": "ready", "sim": os.getpid(), "seed": built.settings.seed, "ptys": opened})
+    emit({"kind": "ready", "sim": os.getpid(), "seed": built.settings.seed, "ptys": opened})
     while not ended.wait(1.0 / options.true_hz if options.true_hz > 0 else None):
         now = built.world.now
         batteries = built.world.batteries()
-        say(
+        emit(
             {
                 "kind": "true",
                 "t_s": round(built.world.t_s, 4),
@@ -260,7 +260,7 @@ def main(words: list[str] | None = None) -> int:
         adapter.stop()
     for path in links:
         path.unlink(missing_ok=True)
-    say(result(built, live))
+    emit(result(built, live))
     return 0
 
 

@@ -73,14 +73,14 @@ class Adapter:
                 frame = self._bus.recv(CLASSIC.size)
                 if len(frame) != CLASSIC.size:
                     return  # the plant is gone
-                self._say(line_of(frame) if self.is_open else b"")
+                self._answer(line_of(frame) if self.is_open else b"")
             if self._master in ready:
                 try:
                     self._take(os.read(self._master, 4096))
                 except BlockingIOError:
                     continue
 
-    def _say(self, line: bytes) -> None:
+    def _answer(self, line: bytes) -> None:
         try:
             if line:
                 os.write(self._master, line)
@@ -97,4 +97,4 @@ class Adapter:
                 self.is_open = False
             elif self.is_open and (frame := frame_of(line)) is not None:
                 self._bus.send(frame)
-            self._say(b"\r")
+            self._answer(b"\r")

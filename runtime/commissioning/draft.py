@@ -67,7 +67,7 @@ def _device(part: Part) -> list[str]:
     if part.others:
         lines.append(f"# Fits as well: {', '.join(part.others)}. Compare with the device's own display: tidegate read")
     if shipped:
-        lines += [f"# Doubt: {doubt}" for doubt in shipped.map.doubts]
+        lines += [f"# Doubt: {text}" for text in shipped.map.doubts]
     lines += ["[[device]]", f"name = {_text(part.name)}", f"map = {_text(part.map)}", f"bus = {_text(part.bus.name)}"]
     if part.unit_id is not None:
         lines.append(f"unit_id = {part.unit_id}")

@@ -58,7 +58,7 @@ class OwnRun:
 
     def _start(self) -> None:
         try:
-            made = Supervisor(self.site, out=self._say, log=self._log, state=self._state, sidecar=False)
+            made = Supervisor(self.site, out=self._echo, log=self._log, state=self._state, sidecar=False)
             self._supervisor = made.start()
         except SiteBusy as why:
             raise SetupError(f"{why}; or leave --start out to measure through it", EXIT_BUSY) from None
@@ -67,7 +67,7 @@ class OwnRun:
         except (StartError, OSError, ValueError) as why:
             raise SetupError(f"the site did not start: {why}", EXIT_START) from None
 
-    def _say(self, line: str) -> None:
+    def _echo(self, line: str) -> None:
         self._log.write(line.encode() + b"\n")
 
     def client(self) -> Client:

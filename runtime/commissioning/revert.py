@@ -16,7 +16,7 @@ from tidegate.hal.map_schema import DeviceMap
 from tidegate.runtime.commissioning.commissioning_report import FINDING, OK, SKIPPED, UNCLEAR, Report, plot
 from tidegate.runtime.commissioning.plant_session import LEASE_S, Plant
 from tidegate.runtime.commissioning.private_run import OwnRun
-from tidegate.runtime.commissioning.steps import Say, Task
+from tidegate.runtime.commissioning.steps import Echo, Task
 from tidegate.runtime.tools.open_bus import RegisterReader, ToolError
 
 IN_A_ROW = 3  # readings that must agree before it counts as reverted
@@ -107,7 +107,7 @@ def reverted_after(rows: list[tuple[float, float]], held_w: float, back_w: float
     return None
 
 
-def silence(own: OwnRun, task: Task, report: Report, say: Say) -> None:
+def silence(own: OwnRun, task: Task, report: Report, echo: Echo) -> None:
     """Fall silent under power and watch the plant fall back; afterwards setpoint 0 goes out again."""
     with own.client() as client:
         plant = Plant(client)
@@ -125,7 +125,7 @@ def silence(own: OwnRun, task: Task, report: Report, say: Say) -> None:
             rest_w = plant.value(point)
             plant.move(lease, task.power_w, max(1.0, task.hold_s / 2))
             held_w = plant.value(point)
-            say("falling silent, as a crashed controller would ...")
+            echo("falling silent, as a crashed controller would ...")
             begin = own.silence()
             lease.lost = "the core was silenced by this test"
     if rest_w is None or held_w is None:

@@ -20,7 +20,7 @@ BMS_POINTS = ("charge_a_max", "discharge_a_max", "charge_w_max", "discharge_w_ma
 RAMP_S, RAMP_STEP_S = 4.0, 0.05
 NOISE_PARTS = 5.0  # a step should be so many times what the meter does by itself
 GAIN_OFF_MAX = 0.1
-Say = Callable[[str], None]
+Echo = Callable[[str], None]
 
 
 @dataclass
@@ -77,11 +77,11 @@ class Motion:
     every_ms: float
 
 
-def move(plant: Plant, lease: LeaseHeld, task: Task, names: list[str], say: Say) -> Motion:
+def move(plant: Plant, lease: LeaseHeld, task: Task, names: list[str], echo: Echo) -> Motion:
     """Rest, steps to both sides, a slow ramp; all of it recorded. Raises SetupError if the site trips."""
     levels = [task.power_w, 0.0, -task.power_w, 0.0] * task.repeats
     took = (len(levels) + 1) * task.hold_s + RAMP_S
-    say(f"moving by {task.power_w:.0f} W to both sides for {took:.0f} s ...")
+    echo(f"moving by {task.power_w:.0f} W to both sides for {took:.0f} s ...")
     with Recording(plant.client, names) as recording:
         times = [plant.move(lease, 0.0, task.hold_s)]
         times += [plant.move(lease, level, task.hold_s) for level in levels]
@@ -108,14 +108,14 @@ def triangle(part: float) -> float:
     return 2 - 4 * part if part < 0.75 else 4 * part - 4
 
 
-def moving(plant: Plant, lease: LeaseHeld, task: Task, report: Report, say: Say) -> None:
+def moving(plant: Plant, lease: LeaseHeld, task: Task, report: Report, echo: Echo) -> None:
     """Signs, phases, lag, delay and interval out of one motion."""
     grid = plant.device("grid-meter")[0]["name"]
     phases = [f"{grid}.{name}" for name in PHASES]
     has_phases = all(plant.value(name) is not None for name in phases)
     units = plant.describe["units"]
     points = [f"unit{i}.setpoint_w" for i in range(len(units))] + [f"{unit['pcs']}.power_w" for unit in units]
-    made = move(plant, lease, task, [*points, f"{grid}.power_w", *(phases if has_phases else [])], say)
+    made = move(plant, lease, task, [*points, f"{grid}.power_w", *(phases if has_phases else [])], echo)
     if plant.derated:
         faults = ", ".join(sorted(plant.derated))
         report.add("derated", UNCLEAR, f"while it moved: {faults}; power was limited at times",
@@ -163,8 +163,8 @@ def signs(made: Motion, ess: np.ndarray, grid: str, task: Task, report: Report) 
         report.add(topic, FINDING, f"{said}: it does not see this cabinet",
                    "its transformers belong around the connection that cabinet and load share")  # fmt: skip
     else:
-        calm = task.power_w < NOISE_PARTS * noise
-        remedy = "give more --power, or a calmer hour" if calm else "see the phases; one transformer may face back"
+        noisy = task.power_w < NOISE_PARTS * noise
+        remedy = "give more --power, or a calmer hour" if noisy else "see the phases; one transformer may face back"
         report.add(topic, UNCLEAR, said, remedy)
 
 

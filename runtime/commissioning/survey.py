@@ -15,7 +15,7 @@ from tidegate.runtime.tools.scan import FoundBms, FoundDevice, fitting_bms, list
 EXIT_NOTHING = 69  # EX_UNAVAILABLE: nobody answers
 BAUDS = (115200, 38400, 19200, 9600)
 SKIP = "skip"
-Say = Callable[[str], None]
+Echo = Callable[[str], None]
 
 
 @dataclass
@@ -66,7 +66,7 @@ def absolute(where: str) -> str:
     return os.path.abspath(where)
 
 
-def survey(answers: Answers, say: Say) -> list[Part]:
+def survey(answers: Answers, echo: Echo) -> list[Part]:
     """Every device that answers on the buses. Raises ToolError for a bus that cannot be used, SetupError for none."""
     if not answers.serial and not answers.can:
         raise SetupError("no bus to look at; give --serial /dev/... and --can can0 (or INTERFACE:CHANNEL)", EXIT_USAGE)
@@ -77,13 +77,13 @@ def survey(answers: Answers, say: Say) -> list[Part]:
     taken: set[str] = set()
     parts: list[Part] = []
     for port in answers.serial:
-        parts += survey_serial(port, answers, taken, say)
+        parts += survey_serial(port, answers, taken, echo)
     for channel in answers.can:
-        parts += survey_can(channel, answers, taken, say)
+        parts += survey_can(channel, answers, taken, echo)
     return parts
 
 
-def survey_serial(port: str, answers: Answers, taken: set[str], say: Say) -> list[Part]:
+def survey_serial(port: str, answers: Answers, taken: set[str], echo: Echo) -> list[Part]:
     """Devices of one serial port, at the first rate and parity at which anybody answers."""
     try:
         ids = unit_ids(answers.ids)
@@ -99,7 +99,7 @@ def survey_serial(port: str, answers: Answers, taken: set[str], say: Say) -> lis
             tried.append(f"{baud} 8{parity}1")
             if found:
                 bus = Bus(bus_name(port, taken, "serial"), absolute(port), baud, parity)
-                say(f"{port}: {len(found)} device{'s' if len(found) > 1 else ''} at {tried[-1]}")
+                echo(f"{port}: {len(found)} device{'s' if len(found) > 1 else ''} at {tried[-1]}")
                 return [_registers_part(port, bus, one, answers.maps) for one in found]
     raise SetupError(
         f"{port}: nobody answered ids {answers.ids} at {', '.join(tried)}; check wiring (A and B swapped?), power and "
@@ -145,7 +145,7 @@ def _settle(part: Part) -> None:
         part.sunspec_base, part.sunspec_models = None, {}
 
 
-def survey_can(channel: str, answers: Answers, taken: set[str], say: Say) -> list[Part]:
+def survey_can(channel: str, answers: Answers, taken: set[str], echo: Echo) -> list[Part]:
     """The BMS heard on one CAN bus, by the map that fits best."""
     with open_can(channel, answers.bitrate) as bus:
         heard = listen(bus, answers.seconds)
@@ -166,7 +166,7 @@ def survey_can(channel: str, answers: Answers, taken: set[str], say: Say) -> lis
             _settle(made)
         return [made]
     best = nearest_pace(found, answers.seconds)
-    say(f"{channel}: {len(heard)} frames of {len({m.arbitration_id for m in heard})} ids, {best.map} fits")
+    echo(f"{channel}: {len(heard)} frames of {len({m.arbitration_id for m in heard})} ids, {best.map} fits")
     made.map, made.options, made.values = best.map, best.options, best.values
     made.others = [one.map for one in found if one is not best and one.share >= best.share - 0.25]
     made.why = f"{best.share:.0%} of its frames heard"

@@ -15,8 +15,14 @@ from tidegate.runtime.console.commands import grammar
 from tidegate.runtime.console.flow import Place
 from tidegate.runtime.console.session import Session
 from tidegate.runtime.console.site_state import Plant
-from tidegate.runtime.console.transport import Line, LineError, SerialLine, TerminalLine, open_serial
-from tidegate.runtime.console.users import Lock, Users
+from tidegate.runtime.console.transport import (
+    SerialTransport,
+    TerminalTransport,
+    Transport,
+    TransportError,
+    open_serial,
+)
+from tidegate.runtime.console.users import LoginLock, Users
 from tidegate.runtime.state.paths import private_folder
 
 TURN_S = 0.1
@@ -34,7 +40,7 @@ class Console:
         self.restart = False
         self.client = Client(args.endpoint)
         self.plant = Plant(self.client, time.monotonic)
-        self.lock = Lock(self.folder, time.monotonic())
+        self.lock = LoginLock(self.folder, time.monotonic())
         self.users = Users(self.folder)
 
     def ask_to_stop(self) -> None:
@@ -44,7 +50,7 @@ class Console:
         self.restart = self.stopping = True
         return True
 
-    def session(self, line: Line) -> Session:
+    def session(self, line: Transport) -> Session:
         place = Place(
             line.name.removeprefix("/dev/"),
             self.folder,
@@ -53,14 +59,14 @@ class Console:
             baud=self.args.baud,
             restart=self.ask_to_restart if self.args.supervised else None,
         )
-        if isinstance(line, TerminalLine):
+        if isinstance(line, TerminalTransport):
             place.terminal, place.probes = line.terminal(), False
         return Session(self.plant, self.users, self.lock, grammar(), line.write, place)
 
-    def serve(self, line: Line) -> None:
+    def serve(self, line: Transport) -> None:
         """One line, until it is gone or we are asked to stop."""
         session = self.session(line)
-        if isinstance(line, TerminalLine):
+        if isinstance(line, TerminalTransport):
             line.on_resize(lambda: setattr(session, "terminal", line.terminal()))
         there = line.carrier() is not False
         self.plant.poll()
@@ -95,8 +101,8 @@ class Console:
         said = ""
         while not self.stopping:
             try:
-                line: SerialLine = open_serial(self.args.port, self.args.baud)
-            except LineError as why:
+                line: SerialTransport = open_serial(self.args.port, self.args.baud)
+            except TransportError as why:
                 if why.strerror != said:
                     said = str(why.strerror)
                     print(f"console: {said}; trying again every {AGAIN_S:.0f} s", file=sys.stderr, flush=True)
@@ -146,7 +152,7 @@ def main(words: list[str] | None = None) -> int:
         if args.port:
             console.run_serial()
         else:
-            line = TerminalLine()
+            line = TerminalTransport()
             try:
                 console.serve(line)
             finally:

@@ -52,7 +52,7 @@ def arm(session: "Session", named: Named) -> Flow:
     if faults:
         effect += f" Present faults keep it from doing so: {', '.join(faults)}."
     yield from confirm(session, effect)
-    session.say(f"arm {outcome(session.command('mode', mode='run'))}")
+    session.echo(f"arm {outcome(session.command('mode', mode='run'))}")
 
 
 def ack(session: "Session", named: Named) -> Flow:
@@ -67,7 +67,7 @@ def ack(session: "Session", named: Named) -> Flow:
     if stays:
         effect.append(f"Stays, because its cause is still there: {', '.join(dict.fromkeys(stays))}.")
     yield from confirm(session, *effect)
-    session.say(f"ack {outcome(session.command('ack'))}")
+    session.echo(f"ack {outcome(session.command('ack'))}")
 
 
 def limit(session: "Session", named: Named) -> list[str]:
@@ -191,7 +191,7 @@ def manual(session: "Session", named: Named) -> Flow:
     made = Manual(session, power_w, for_s)
     session.background = made
     session.note("manual", f"{power_w:.0f} W for {for_s:.0f} s")
-    session.say(f"{made.words}: {made.told}")
+    session.echo(f"{made.words}: {made.told}")
     if session.terminal.vt100:
         yield Live(lambda: status_lines(session.plant, session.who, made.words, session.clock()))
 
@@ -251,7 +251,7 @@ def test_step(session: "Session", named: Named) -> Flow:
             if session.background is not made:
                 raise Refusal("the step was cut short")
             rows.append(_look(session, start_s))
-        session.say(*judge(power_w, rested, rows, made.told))
+        session.echo(*judge(power_w, rested, rows, made.told))
     finally:
         if session.background is not None:
             session.background.end(session, "test step over")

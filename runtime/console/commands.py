@@ -34,7 +34,7 @@ def fresh(session: "Session") -> None:
     """Look at the site now. Raises Refusal while nothing is known of it."""
     session.plant.poll(force=True)
     if session.plant.silent:
-        session.say(f"! the gateway does not answer, this is old: {session.plant.silent}")
+        session.echo(f"! the gateway does not answer; what follows is old: {session.plant.silent}")
     if not session.plant.describe:
         raise Refusal("nothing is known of the site yet; is it running? (tidegate run SITE)")
 
@@ -48,7 +48,7 @@ def status(session: "Session", named: Named) -> Flow:
 def status_once(session: "Session", named: Named) -> Flow:
     fresh(session)
     words = session.background.words if session.background is not None else ""
-    session.say(*status_lines(session.plant, session.who, words, session.clock()))
+    session.echo(*status_lines(session.plant, session.who, words, session.clock()))
     yield from ()
 
 
@@ -57,7 +57,7 @@ def lines_of(view: Any) -> Any:
 
     def run(session: "Session", named: Named) -> Flow:
         fresh(session)
-        session.say(*view(session, named))
+        session.echo(*view(session, named))
         yield from ()
 
     return run
@@ -189,9 +189,9 @@ def config_apply(session: "Session", named: Named) -> Flow:
         raise Refusal(f"not applied, the old file stands: {why.strerror}") from None
     session.note("config", f"{made.path.name} changed {keys}".strip())
     session.staged = None
-    session.say("written")
+    session.echo("written")
     if session.place.restart is not None:
-        session.say("the site restarts now" if session.place.restart() else "restart the site for it to be in force")
+        session.echo("the site restarts now" if session.place.restart() else "restart the site for it to be in force")
 
 
 def must_be_idle(session: "Session", wider: list[str]) -> None:

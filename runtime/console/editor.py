@@ -12,7 +12,7 @@ Complete = Callable[[str], tuple[str, Sequence[str]]]
 """From the text before the cursor: (what to add, what could stand there)."""
 
 
-class Line:
+class InputLine:
     """What was entered. `unreadable` bytes came with it, or it was `too_long`: then it is not what was typed."""
 
     def __init__(self, text: str, unreadable: int = 0, too_long: bool = False) -> None:
@@ -67,10 +67,10 @@ class Editor:
         """A byte came that no keyboard sends."""
         self.unreadable += 1
 
-    def key(self, name: str) -> Line | None:
+    def key(self, name: str) -> InputLine | None:
         """Take a named key; gives the line when it was Enter."""
         if name == "enter":
-            line = Line(self.text, self.unreadable, self.too_long)
+            line = InputLine(self.text, self.unreadable, self.too_long)
             self.out("\r\n")
             if not self.secret and line.text.strip() and self.history[-1:] != [line.text]:
                 self.history = [*self.history, line.text][-HISTORY_MAX:]

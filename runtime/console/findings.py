@@ -421,7 +421,7 @@ def _converter(plant: Plant) -> Iterator[Finding]:
             turned = setpoint is not None and seen is not None and setpoint * seen < 0
             yield Finding(
                 68,
-                f"{pcs} does not do as it is told" + (": it goes the other way" if turned else ""),
+                f"{pcs} does not follow its setpoint" + (": it goes the other way" if turned else ""),
                 f"setpoint {power(setpoint)}, measured {power(seen)}",
                 "its mode (local, standby), its own limits, sign in its map" if turned else "its mode and own limits",
                 faults,

@@ -22,7 +22,7 @@ def confirm(session: "Session", *effect: str) -> Part:
     name = session.plant.name
     if not name:
         raise Refusal("the gateway has not told the cabinet's name: nothing was done")
-    session.say(*effect)
+    session.echo(*effect)
     word = yield Ask("Cabinet's name, to do it: ", time_s=CONFIRM_S)
     if word is None:
         raise Refusal("nothing was done")
@@ -66,11 +66,11 @@ def _sit(session: "Session", user: Any) -> None:
         raise Refusal(f"{clean(holder)} is logged in; one at a time, and stop works for both")
     session.user = user
     session.note("login", user.role)
-    session.say(f"{user.name}, role {user.role}. status, alarms, and ? for more")
+    session.echo(f"{user.name}, role {user.role}. status, alarms, and ? for more")
 
 
 def _first_user(session: "Session") -> Flow:
-    session.say(
+    session.echo(
         "There is no user yet and no default password.",
         "Whoever stands at the cabinet makes the first user, with the role maintain.",
     )
@@ -118,7 +118,7 @@ def passwd(session: "Session", named: Named) -> Flow:
     password = yield from _new_password()
     session.users.put(user.name, user.role, password)
     session.note("password", f"{user.name} changed it")
-    session.say("changed")
+    session.echo("changed")
 
 
 def users(session: "Session", named: Named) -> list[str]:
@@ -132,7 +132,7 @@ def user_add(session: "Session", named: Named) -> Flow:
     password = yield from _new_password()
     session.users.put(name, role, password)
     session.note("user added", f"{name}, role {role}")
-    session.say(f"{name} has the role {role}")
+    session.echo(f"{name} has the role {role}")
 
 
 def user_remove(session: "Session", named: Named) -> Flow:
@@ -140,4 +140,4 @@ def user_remove(session: "Session", named: Named) -> Flow:
     yield from confirm(session, f"{clean(name)} may not log in any more.")
     session.users.remove(name)
     session.note("user removed", name)
-    session.say(f"{name} is removed")
+    session.echo(f"{name} is removed")

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from tidegate.config.quantities import QuantityError
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.blocking_client import ClientError
-from tidegate.runtime.console.editor import Editor, Line
+from tidegate.runtime.console.editor import Editor, InputLine
 from tidegate.runtime.console.flow import (
     COLUMNS_MIN,
     ROWS_MIN,
@@ -30,7 +30,7 @@ from tidegate.runtime.console.key_codes import Key, Keys
 from tidegate.runtime.console.screen import Screen
 from tidegate.runtime.console.site_state import Plant
 from tidegate.runtime.console.text import clean
-from tidegate.runtime.console.users import Lock, Seat, User, UserError, Users
+from tidegate.runtime.console.users import LoginLock, Seat, User, UserError, Users
 
 IDLE_S = 300.0
 HALF_LINE_S = 120.0
@@ -61,7 +61,7 @@ class Session:
         self,
         plant: Plant,
         users: Users,
-        lock: Lock,
+        lock: LoginLock,
         grammar: Grammar,
         out: Callable[[bytes], None],
         place: Place,
@@ -104,7 +104,7 @@ class Session:
     def _write(self, text: str) -> None:
         self._out(text.encode("ascii", "replace"))
 
-    def say(self, *lines: str) -> None:
+    def echo(self, *lines: str) -> None:
         """Put lines out, through the pager. Whatever is in them, no control character leaves."""
         width = max(20, self.terminal.columns - 1)
         for line in lines:
@@ -131,7 +131,7 @@ class Session:
     def open(self) -> None:
         """Greet whoever came."""
         self._write("\r\n")
-        self.say("Tidegate console. ? says what can be typed; stop works without login.")
+        self.echo("Tidegate console. ? says what can be typed; stop works without login.")
         self._page_left = self.terminal.rows
         self._pump()
         self._prompt()
@@ -160,7 +160,7 @@ class Session:
         if self._screen is not None:
             return  # the screen shows it
         self._write("\r\n")
-        self.say(text)
+        self.echo(text)
         if self._more:
             return
         self._pump_all()
@@ -191,7 +191,7 @@ class Session:
         """End the login and say so."""
         name = self.end_login(why)
         self._write("\r\n")
-        self.say(f"{name} is logged out: {why}")
+        self.echo(f"{name} is logged out: {why}")
         self._page_left = self.terminal.rows
         self._pump()
         self._prompt()
@@ -217,7 +217,7 @@ class Session:
         try:
             self.plant.ask("note", **fields)
         except ClientError:
-            self.say("(the gateway does not answer: this is not in the journal)")
+            self.echo("(the gateway does not answer: this is not in the journal)")
 
     def may(self, role: str) -> bool:
         """Whether the present user has the role; "" needs no login."""
@@ -296,7 +296,7 @@ class Session:
             if line is not None:
                 self._line(line)
 
-    def _line(self, line: Line) -> None:
+    def _line(self, line: InputLine) -> None:
         """Take a whole line."""
         # A garbled line is not what was typed, so it is not done. To stop is always right.
         garbled = line.too_long or line.unreadable > 0
@@ -308,7 +308,7 @@ class Session:
             return
         if garbled:
             what = "is longer than 256 characters" if line.too_long else f"came with {line.unreadable} unreadable bytes"
-            self.say(f"the line {what}: nothing was done, type it again")
+            self.echo(f"the line {what}: nothing was done, type it again")
             self._offer_baud()
             self._go_on()
             return
@@ -316,7 +316,7 @@ class Session:
             self._resume(line.text)
             return
         if isinstance(self._want, Wait):
-            self.say("busy: Ctrl-C ends this, stop stops the battery")
+            self.echo("busy: Ctrl-C ends this, stop stops the battery")
             self._pump_all()
             self.editor.begin("")
             return
@@ -333,7 +333,7 @@ class Session:
                     + (f", {self.user.name} has {self.user.role}" if self.user else ": login first")
                 )
         except GrammarError as why:
-            self.say(str(why))
+            self.echo(str(why))
             self._go_on()
             return
         self._page_left = self.terminal.rows - 1
@@ -362,7 +362,7 @@ class Session:
             self._resume(None)
             return
         if made:
-            self.say(*made)
+            self.echo(*made)
         self._go_on()
 
     def _resume(self, answer: Any) -> None:
@@ -380,12 +380,12 @@ class Session:
             return
         except (Refusal, GrammarError, QuantityError, UserError) as why:
             self._flow = None
-            self.say(str(why))
+            self.echo(str(why))
             self._go_on()
             return
         except ClientError as why:
             self._flow = None
-            self.say(gateway_words(why))
+            self.echo(gateway_words(why))
             self._go_on()
             return
         if self._flow is not flow:
@@ -445,9 +445,9 @@ class Session:
         self._write("?\r\n")
         self._page_left = self.terminal.rows - 1
         width = min(34, max((len(form) for form, _ in rows), default=0))
-        self.say(*(f"  {form:<{width}}  {text}" for form, text in rows))
+        self.echo(*(f"  {form:<{width}}  {text}" for form, text in rows))
         if not rows:
-            self.say("  nothing can follow here")
+            self.echo("  nothing can follow here")
         if before.strip():
             self._pump_all()
         else:
@@ -464,7 +464,7 @@ class Session:
         elif len(found) > 1:
             self._write("\r\n")
             shown = "  ".join(clean(word) for word in found[:40]) + ("  ..." if len(found) > 40 else "")
-            self.say(shown)
+            self.echo(shown)
             self._pump_all()
             editor.redraw()
 
@@ -491,11 +491,11 @@ class Session:
         big_enough = self.terminal.rows >= ROWS_MIN and self.terminal.columns >= COLUMNS_MIN
         if not self.terminal.vt100 or not big_enough:
             if self.terminal.vt100:
-                self.say(
+                self.echo(
                     f"the terminal is {self.terminal.columns} x {self.terminal.rows}; "
                     f"the screen needs {COLUMNS_MIN} x {ROWS_MIN}, so here it is as lines:"
                 )
-            self.say(*lines)
+            self.echo(*lines)
             self._resume(None)
             return
         self._lines.clear()
@@ -535,14 +535,14 @@ class Session:
             asked = isinstance(self._want, Ask)
             if asked:
                 self._write("\r\n")
-                self.say("no answer in time: nothing was done")
+                self.echo("no answer in time: nothing was done")
             self._resume(None if asked else False)
         idle_s = now_s - self._key_s
         if self.user is not None and idle_s >= IDLE_S and self.background is None:
             self.log_out(f"no key for {IDLE_S / 60:.0f} minutes")
         elif not self.editor.empty and idle_s >= HALF_LINE_S and self._flow is None:
             self._write("\r\n")
-            self.say(f"half a line was dropped: nothing came for {HALF_LINE_S:.0f} s")
+            self.echo(f"half a line was dropped: nothing came for {HALF_LINE_S:.0f} s")
             self._pump()
             self._prompt()
 
@@ -592,7 +592,7 @@ class Session:
         if self._garbage >= GARBAGE_BYTES and self._garbage > self._readable / 4:
             if now_s - self._noise_s >= GARBAGE_EVERY_S:
                 self._noise_s = now_s
-                self.say(f"unreadable characters: set the terminal to {self.place.baud} baud, 8 data bits, no parity")
+                self.echo(f"unreadable characters: set the terminal to {self.place.baud} baud, 8 data bits, no parity")
                 if self._flow is None:
                     self._pump()
             self._garbage = self._readable = 0

@@ -105,7 +105,7 @@ class Plant:
         health = self.client.ask("health", histograms=True)
         boot = str(health.get("boot"))
         if not self.describe or boot != self._program:
-            self._meet(self.client.ask("describe")["site"], boot)
+            self._describe_anew(self.client.ask("describe")["site"], boot)
         got = self.client.ask("get", points=[], ages=True)
         points = {name: Point(*point) for name, point in got["points"].items()}
         why = self.client.ask("why")["why"]
@@ -116,7 +116,7 @@ class Plant:
         self._note_worst(sample, int(got.get("cycle") or 0))
         self.samples.append(sample)
 
-    def _meet(self, describe: dict[str, Any], boot: str) -> None:
+    def _describe_anew(self, describe: dict[str, Any], boot: str) -> None:
         """A core that started anew, perhaps with other points: its past is not the old one's."""
         self.describe = describe
         self._names = [row["name"] for row in describe.get("points", [])]

@@ -90,7 +90,7 @@ class Staged:
             found = KEY.match(line)
             if found is None or line.rstrip().endswith(("[", '"""', "'''")):
                 raise EditError(f"{key} does not stand on a line of its own; change it with an editor")
-            lines[number - 1] = f"{line[: found.end()]} {word}{_behind(line[found.end() :])}"
+            lines[number - 1] = f"{line[: found.end()]} {word}{_rest_of_line(line[found.end() :])}"
         else:
             number = line_of(self.text, loc[:-1])
             if not number:
@@ -222,7 +222,7 @@ def _toml(value: str) -> str:
     return json.dumps(plain)
 
 
-def _behind(rest: str) -> str:
+def _rest_of_line(rest: str) -> str:
     """What stands behind a value on its line: the comment and the end."""
     quoted = re.match(r'\s*"(?:[^"\\]|\\.)*"', rest) or re.match(r"\s*'[^']*'", rest)
     start = quoted.end() if quoted else 0

@@ -98,7 +98,7 @@ def _flows(plant: Plant) -> list[str]:
         f"  {plain_power(load):>9}   {solar_text}",
         f"{'':25}{up}",
         f"{'':12}BATTERY  {power(battery):>10} {does};"
-        f" setpoint {power(value('site.setpoint_w'))}, wanted {power(value('site.request_w'))}",
+        f" setpoint {power(value('site.setpoint_w'))}, request {power(value('site.request_w'))}",
     ]
     return [line.rstrip() for line in lines]
 

@@ -24,11 +24,11 @@ TIOCOUTQ = 0x5411
 CARRIER_LOST_S = 1.0
 
 
-class LineError(OSError):
+class TransportError(OSError):
     """A port that cannot be used now, with the reason and the remedy."""
 
 
-class Line:
+class Transport:
     """Bytes in and out of two descriptors, without ever waiting for them."""
 
     def __init__(self, name: str, read_fd: int, write_fd: int, close: Callable[[], None]) -> None:
@@ -52,7 +52,7 @@ class Line:
         self._backlog += data
 
     @property
-    def behind(self) -> int:
+    def waiting_bytes(self) -> int:
         """Bytes that wait here."""
         return len(self._backlog)
 
@@ -105,7 +105,7 @@ class Line:
         self._close()
 
 
-class SerialLine(Line):
+class SerialTransport(Transport):
     """A serial port. DCD or DSR counts as carrier once one of them was seen: a cable of three wires has neither."""
 
     def __init__(self, port: serial.Serial) -> None:
@@ -140,7 +140,7 @@ class SerialLine(Line):
         return now_s - self._gone_s < CARRIER_LOST_S
 
 
-def open_serial(path: str, baud: int) -> SerialLine:
+def open_serial(path: str, baud: int) -> SerialTransport:
     """The port, raw, 8N1, ours alone. Raises LineError that says what to do."""
     try:
         port = serial.Serial(path, baud, timeout=0, write_timeout=0, exclusive=True)
@@ -158,11 +158,11 @@ def open_serial(path: str, baud: int) -> SerialLine:
             text = f"{path}: {why}"
         else:
             text = f"{path} cannot be opened as a serial port: {why}"
-        raise LineError(number or errno.EIO, text) from None
-    return SerialLine(port)
+        raise TransportError(number or errno.EIO, text) from None
+    return SerialTransport(port)
 
 
-class TerminalLine(Line):
+class TerminalTransport(Transport):
     """Our own standard input and output."""
 
     def __init__(self) -> None:

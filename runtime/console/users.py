@@ -136,7 +136,7 @@ def _salt() -> str:
     return base64.b64encode(secrets.token_bytes(16)).decode()
 
 
-class Lock:
+class LoginLock:
     """Wrong passwords lock the login, each one longer than the last, also over a restart.
 
     The count lies in a file; a restart locks for the whole time again, so pulling the plug gains nothing.

@@ -72,7 +72,7 @@ def why_lines(plant: Plant) -> list[str]:
     lines = [
         f"setpoint  {power(told.get('setpoint_w'))} (mode {told.get('mode')})",
         f"because   {told.get('reason')}: {why_words(plant)}",
-        f"wanted    {power(told.get('request_w'))}, by {told.get('preference')}",
+        f"request   {power(told.get('request_w'))}, by {told.get('preference')}",
         f"corridor  {power(told.get('corridor_lo_w'))} to {power(told.get('corridor_hi_w'))}"
         "  (what the policies leave)",
         f"envelope  {power(told.get('envelope_lo_w'))} to {power(told.get('envelope_hi_w'))}  (what the units can)",

@@ -41,8 +41,8 @@ class _Walk:
         self.path = path
         self.data = data
 
-    def _bad(self, first: int, behind: int, what: str) -> RecordingError:
-        return RecordingError(f"{self.path}: damaged in bytes {first} to {behind - 1}: {what}; take another copy")
+    def _bad(self, first: int, end: int, what: str) -> RecordingError:
+        return RecordingError(f"{self.path}: damaged in bytes {first} to {end - 1}: {what}; take another copy")
 
     def whole(self) -> None:
         data, size = self.data, len(self.data)
@@ -53,33 +53,33 @@ class _Walk:
             if place + HEAD.size > size:
                 raise RecordingError(f"{self.path}: cut off behind byte {size - 1}, its end is missing")
             kind, length = HEAD.unpack_from(data, place)
-            behind = place + HEAD.size + length
-            if kind not in NAMES or (behind > size and kind == FOOTER):
+            end = place + HEAD.size + length
+            if kind not in NAMES or (end > size and kind == FOOTER):
                 raise self._bad(place, place + HEAD.size, "no record begins there")
-            if behind > size:
+            if end > size:
                 raise RecordingError(
-                    f"{self.path}: damaged or cut off: the {NAMES[kind]} at byte {place} would end at byte {behind}, "
+                    f"{self.path}: damaged or cut off: the {NAMES[kind]} at byte {place} would end at byte {end}, "
                     f"the file has {size}; take another copy"
                 )
-            body = data[place + HEAD.size : behind]
+            body = data[place + HEAD.size : end]
             if kind == CHUNK:
-                self._chunk(place, behind, body)
+                self._chunk(place, end, body)
             elif kind == ATTACHMENT and (len(body) < 4 or zlib.crc32(body[:-4]) != _u32(body, len(body) - 4)):
-                raise self._bad(place, behind, "the checksum of an attachment does not agree")
+                raise self._bad(place, end, "the checksum of an attachment does not agree")
             elif kind == DATA_END:
                 if len(body) != 4 or _u32(body, 0) != sum_:
                     raise self._bad(
-                        8, behind, "the checksum of its data does not agree, outside of chunks and attachments"
+                        8, end, "the checksum of its data does not agree, outside of chunks and attachments"
                     )
-                data_ended = behind
+                data_ended = end
             elif kind == FOOTER:
-                self._footer(place, behind, body, data_ended)
+                self._footer(place, end, body, data_ended)
                 return
             if not data_ended:
-                sum_ = zlib.crc32(data[place:behind], sum_)
-            place = behind
+                sum_ = zlib.crc32(data[place:end], sum_)
+            place = end
 
-    def _chunk(self, place: int, behind: int, body: bytes) -> None:
+    def _chunk(self, place: int, end: int, body: bytes) -> None:
         when = ""
         try:
             first_ns, _, size, sum_, name_size = struct.unpack_from("<QQQII", body)
@@ -92,18 +92,18 @@ class _Walk:
                     return
         except (struct.error, zstandard.ZstdError, ValueError, MemoryError, OverflowError):
             pass
-        raise self._bad(place, behind, f"the checksum of a chunk{when} does not agree")
+        raise self._bad(place, end, f"the checksum of a chunk{when} does not agree")
 
-    def _footer(self, place: int, behind: int, body: bytes, data_ended: int) -> None:
+    def _footer(self, place: int, end: int, body: bytes, data_ended: int) -> None:
         if len(body) != 20:
-            raise self._bad(place, behind, "the footer has another length")
+            raise self._bad(place, end, "the footer has another length")
         summary, _, sum_ = struct.unpack("<QQI", body)
         if not data_ended or (summary and summary != data_ended):
-            raise self._bad(data_ended or 8, behind, "the summary is not where its footer says")
-        if zlib.crc32(self.data[summary or place : behind - 4]) != sum_:
-            raise self._bad(summary or place, behind, "the checksum of its summary does not agree")
-        if self.data[behind:] != MAGIC:
-            raise self._bad(behind, len(self.data), "the last 8 bytes are not those of an MCAP file")
+            raise self._bad(data_ended or 8, end, "the summary is not where its footer says")
+        if zlib.crc32(self.data[summary or place : end - 4]) != sum_:
+            raise self._bad(summary or place, end, "the checksum of its summary does not agree")
+        if self.data[end:] != MAGIC:
+            raise self._bad(end, len(self.data), "the last 8 bytes are not those of an MCAP file")
 
 
 def _u32(data: bytes, place: int) -> int:

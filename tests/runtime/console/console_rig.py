@@ -17,7 +17,7 @@ from tidegate.runtime.console.commands import grammar
 from tidegate.runtime.console.flow import Place
 from tidegate.runtime.console.session import Session
 from tidegate.runtime.console.site_state import Plant
-from tidegate.runtime.console.users import Lock, Users
+from tidegate.runtime.console.users import LoginLock, Users
 
 NAME, USER, PASSWORD = "hall-7", "anna", "correct-horse"
 CHEAP_SCRYPT = 16  # the cost has a test of its own
@@ -120,7 +120,7 @@ class Desk:
         self.users = Users(folder, cost=CHEAP_SCRYPT)
         if users:
             self.users.put(USER, "maintain", PASSWORD)
-        self.lock = Lock(folder, self.now_s)
+        self.lock = LoginLock(folder, self.now_s)
         self.sent = bytearray()
         self.carrier: bool | None = None
         self.place = Place("ttyTEST", folder, site=site, carrier=lambda: self.carrier)
@@ -148,7 +148,7 @@ class Desk:
         self.session.feed(text.encode() if isinstance(text, str) else text)
         return self.take()
 
-    def say(self, *lines: str) -> str:
+    def enter(self, *lines: str) -> str:
         """Type whole lines; what came back to the last."""
         said = ""
         for line in lines:
@@ -156,7 +156,7 @@ class Desk:
         return said
 
     def login(self, name: str = USER, password: str = PASSWORD) -> str:
-        return self.say(f"login {name}", password)
+        return self.enter(f"login {name}", password)
 
     def wait(self, time_s: float, step_s: float = 0.1) -> str:
         """Let time pass."""

@@ -81,7 +81,7 @@ def test_a_terminal_that_is_too_small_gets_lines_and_the_reason(tmp_path):
     desk = Desk(tmp_path, vt100=True)
     desk.session.feed(b"\x1b[10;40R")
     desk.login()
-    said = desk.say("status")
+    said = desk.enter("status")
     assert "the terminal is 40 x 10; the screen needs 80 x 24" in " ".join(said.split())
     assert "ALARMS" in said and b"\x1b[2J" not in bytes(desk.sent)
 
@@ -242,10 +242,10 @@ def test_a_change_that_makes_no_sound_site_is_not_applied(tmp_path, site):
     desk = Desk(tmp_path, site=site)
     desk.login()
     before = site.read_text()
-    desk.say("config set storage.cabinet.soc_min 0.99")
-    assert "not applied: " in desk.say("config apply")
-    desk.say("config drop", "config set limits.connection_import_w_max fifty")
-    assert "expected" in desk.say("config check") and "not applied" in desk.say("config apply")
+    desk.enter("config set storage.cabinet.soc_min 0.99")
+    assert "not applied: " in desk.enter("config apply")
+    desk.enter("config drop", "config set limits.connection_import_w_max fifty")
+    assert "expected" in desk.enter("config check") and "not applied" in desk.enter("config apply")
     assert site.read_text() == before
 
 
@@ -261,9 +261,9 @@ def test_a_file_that_somebody_else_changed_is_not_overwritten(site):
 def test_applying_asks_for_the_cabinet_and_says_where_the_old_file_is(tmp_path, site):
     desk = Desk(tmp_path, site=site)
     desk.login()
-    desk.say("config set limits.connection_import_w_max 50000")
-    assert "site.toml.previous" in " ".join(desk.say("config apply").split())
-    assert "written" in desk.say(NAME)
+    desk.enter("config set limits.connection_import_w_max 50000")
+    assert "site.toml.previous" in " ".join(desk.enter("config apply").split())
+    assert "written" in desk.enter(NAME)
     assert "connection_import_w_max = 50000" in site.read_text()
     assert "connection_import_w_max = 60000" in previous(site).read_text()
     note = desk.gateway.asked("note")[-1]
@@ -342,13 +342,13 @@ def test_a_power_cut_at_any_step_of_config_leaves_the_old_file_or_the_new(site, 
 def test_a_full_disk_leaves_the_old_file(tmp_path, site, monkeypatch):
     desk = Desk(tmp_path, site=site)
     desk.login()
-    desk.say("config set limits.connection_import_w_max 50000", "config apply")
+    desk.enter("config set limits.connection_import_w_max 50000", "config apply")
 
     def full(*_words):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(atomic_file.os, "write", full)
-    assert "not applied, the old file stands: No space left" in desk.say(NAME)
+    assert "not applied, the old file stands: No space left" in desk.enter(NAME)
     assert "60000" in site.read_text()
 
 

@@ -27,13 +27,13 @@ def stops(desk):
 
 def test_the_first_user_is_made_at_the_cabinet_and_there_is_no_default_password(tmp_path):
     desk = Desk(tmp_path, users=False)
-    assert "no default password" in desk.say("login")
-    assert "another name" in desk.say("wrong-cabinet")
+    assert "no default password" in desk.enter("login")
+    assert "another name" in desk.enter("wrong-cabinet")
     assert desk.session.user is None and not desk.users.all()
-    desk.say("login", NAME, "berta")
-    assert "differ" in desk.say("long-enough-1", "long-enough-2")
+    desk.enter("login", NAME, "berta")
+    assert "differ" in desk.enter("long-enough-1", "long-enough-2")
     assert not desk.users.all()
-    assert "role maintain" in desk.say("login", NAME, "berta", "long-enough-1", "long-enough-1")
+    assert "role maintain" in desk.enter("login", NAME, "berta", "long-enough-1", "long-enough-1")
     assert desk.session.who == "berta (maintain)"
     kept = desk.users.path
     assert kept.stat().st_mode & 0o077 == 0 and "long-enough" not in kept.read_text()
@@ -62,21 +62,21 @@ def test_the_last_maintainer_cannot_be_removed(desk):
 
 def test_a_damaged_users_file_lets_nobody_in_and_nobody_be_made(desk):
     desk.users.path.write_text("{")
-    assert "damaged" in desk.say("login anna")
+    assert "damaged" in desk.enter("login anna")
     assert desk.session.user is None
-    assert "stop applied" in desk.say("stop")
+    assert "stop applied" in desk.enter("stop")
 
 
 def test_nothing_but_help_login_and_stop_works_without_login(desk):
     for form in desk.session.grammar.forms:
         words = form.text.replace("[", "").replace("]", "")
         if form.role:
-            assert "login first" in desk.say(words), form.text
+            assert "login first" in desk.enter(words), form.text
     assert desk.gateway.calls == []
 
 
 def test_a_password_is_neither_shown_nor_kept_in_the_history(desk):
-    desk.say("login anna")
+    desk.enter("login anna")
     assert PASSWORD not in desk.type(PASSWORD)
     desk.type("\r")
     assert desk.session.user is not None
@@ -90,8 +90,8 @@ def test_the_lock_doubles_and_stop_works_meanwhile(desk):
         desk.login(password="wrong-wrong")
         lengths.append(round(desk.lock.left_s(desk.now_s), 6))
     assert lengths == [0.0] * (FREE_FAILURES - 1) + [60.0, 120.0, 240.0, 480.0]
-    assert "locked for 8:00" in desk.say("login anna")
-    assert "stop applied" in desk.say("stop")
+    assert "locked for 8:00" in desk.enter("login anna")
+    assert "stop applied" in desk.enter("stop")
 
 
 def test_a_restart_does_not_shorten_the_lock(tmp_path):
@@ -116,7 +116,7 @@ def test_guesses_at_line_speed_let_nobody_in_and_stop_still_answers(tmp_path):
         desk.now_s += (len(guess) + 12) * 10 / 9600
     assert desk.session.user is None
     desk.take()
-    assert "stop applied" in desk.say("stop") and len(stops(desk)) == 1
+    assert "stop applied" in desk.enter("stop") and len(stops(desk)) == 1
     assert 5 <= len(checked) < 40, "the lock must refuse most guesses unseen"
     desk.now_s += 3601
     assert "role maintain" in desk.login(), "the right password still gets in when the lock is over"
@@ -127,8 +127,8 @@ def test_one_login_at_a_time_and_the_second_technician_is_told_who(tmp_path):
     first.login()
     said = second.login()
     assert "anna at ttyTEST since" in said and second.session.user is None
-    assert "stop applied" in second.say("stop")
-    first.say("logout")
+    assert "stop applied" in second.enter("stop")
+    first.enter("logout")
     assert "role maintain" in second.login()
 
 
@@ -142,7 +142,7 @@ def test_who_is_idle_is_logged_out(desk):
 
 def test_every_command_says_on_whose_behalf(desk):
     desk.login()
-    desk.say("limit import 40kW for 30s", "arm", NAME, "stop")
+    desk.enter("limit import 40kW for 30s", "arm", NAME, "stop")
     named = {op: fields.get("user") for op, fields in desk.gateway.calls}
     assert named == {"note": USER, "limit": USER, "mode": USER}
     assert desk.gateway.asked("limit") == [{"user": USER, "import_w_max": 40_000.0, "for_ms": 30_000}]
@@ -152,12 +152,12 @@ def test_roles_are_those_of_the_api(desk):
     desk.users.put("olga", "operate", PASSWORD)
     desk.users.put("rita", "read", PASSWORD)
     desk.login("rita")
-    assert "needs the role operate, rita has read" in desk.say("limit import 40kW for 30s")
-    desk.say("logout")
+    assert "needs the role operate, rita has read" in desk.enter("limit import 40kW for 30s")
+    desk.enter("logout")
     desk.login("olga")
-    assert "needs the role maintain, olga has operate" in desk.say("manual 1kW")
-    assert "applied" in desk.say("limit import 40kW for 30s")
-    assert "[unknown" not in desk.say("ack") and not desk.gateway.asked("ack")
+    assert "needs the role maintain, olga has operate" in desk.enter("manual 1kW")
+    assert "applied" in desk.enter("limit import 40kW for 30s")
+    assert "[unknown" not in desk.enter("ack") and not desk.gateway.asked("ack")
 
 
 # ---- privileged commands ----
@@ -168,25 +168,25 @@ def test_roles_are_those_of_the_api(desk):
 def test_a_wrong_name_of_the_cabinet_does_nothing(desk, line, word):
     desk.login()
     before = len(desk.gateway.calls)
-    desk.say(line)
-    assert "nothing was done" in desk.say(word)
+    desk.enter(line)
+    assert "nothing was done" in desk.enter(word)
     assert len(desk.gateway.calls) == before and set(desk.users.all()) == {USER}
 
 
 def test_a_confirmation_that_does_not_come_does_nothing(desk):
     desk.login()
-    desk.say("manual 1kW")
+    desk.enter("manual 1kW")
     assert "nothing was done" in desk.wait(31)
     assert not desk.gateway.asked("lease")
-    assert "unknown command" in desk.say(NAME), "a name that comes too late is no answer any more"
+    assert "unknown command" in desk.enter(NAME), "a name that comes too late is no answer any more"
 
 
 def test_ack_shows_what_it_lifts_and_what_stays(desk):
     desk.gateway.why.update(latches=["unit0 bms_alarm", "unit0 bms_silent"], faults=["unit0 bms_silent"])
     desk.login()
-    said = desk.say("ack")
+    said = desk.enter("ack")
     assert "Lifts: bms_alarm." in said and "Stays, because its cause is still there: bms_silent." in said
-    desk.say(NAME)
+    desk.enter(NAME)
     assert len(desk.gateway.asked("ack")) == 1
 
 
@@ -215,7 +215,7 @@ def test_stop_answers_at_once_from(tmp_path, state, vt100):
         desk.type(part)
     if state in ("half a line", "an unreadable line", "a line of a megabyte", "half an escape sequence"):
         desk.type("\r")
-    said = desk.say("stop")
+    said = desk.enter("stop")
     assert len(stops(desk)) == 1 and stops(desk)[0]["mode"] == "stop", said
     assert "stop applied" in said
     assert desk.session.background is None
@@ -228,7 +228,7 @@ def test_a_garbled_line_that_ends_in_stop_stops(desk):
 
 def test_a_stop_that_the_gateway_does_not_take_is_said_loudly(desk):
     desk.gateway.silent = True
-    said = desk.say("stop")
+    said = desk.enter("stop")
     assert "STOP WAS NOT TAKEN" in said and "emergency stop" in said
 
 
@@ -244,14 +244,14 @@ def test_a_line_with_unreadable_bytes_is_not_done(desk):
 
 def test_a_line_that_is_too_long_is_not_done_in_part(desk):
     desk.login()
-    said = desk.say("limit import 4kW for 30s" + " " * 300 + "x")
+    said = desk.enter("limit import 4kW for 30s" + " " * 300 + "x")
     assert "longer than 256" in said and not desk.gateway.asked("limit")
 
 
 def test_half_a_line_is_dropped_when_nothing_more_comes(desk):
     desk.type("sto")
     assert "half a line was dropped" in desk.wait(125, 1.0)
-    assert "unknown command 'p'" in desk.say("p")
+    assert "unknown command 'p'" in desk.enter("p")
 
 
 def test_a_pulled_cable_drops_half_a_line_and_the_login(desk):
@@ -259,7 +259,7 @@ def test_a_pulled_cable_drops_half_a_line_and_the_login(desk):
     desk.type("limit import 4kW for 30")
     desk.session.hang_up("the cable was pulled")
     desk.session.open()
-    assert "login first" in desk.say("s") or not desk.gateway.asked("limit")
+    assert "login first" in desk.enter("s") or not desk.gateway.asked("limit")
     assert desk.session.user is None and not desk.gateway.asked("limit")
 
 
@@ -294,7 +294,7 @@ BAD_VALUES = [
 def test_a_value_that_cannot_be_is_refused_with_what_was_expected(desk, line):
     desk.login()
     before = len(desk.gateway.calls)
-    said = desk.say(line)
+    said = desk.enter(line)
     assert any(word in said for word in ("say ", "expected", "at most", "not negative", "no point")), said
     assert len(desk.gateway.calls) == before
 
@@ -335,7 +335,7 @@ def test_tab_completes_words_and_points(desk):
 
 def test_up_recalls_and_the_line_can_be_edited(desk):
     desk.login()
-    desk.say("points bms1.soc")
+    desk.enter("points bms1.soc")
     said = desk.type("\x1b[A" + "\x08" * 3 + "temp\r")
     assert "bms1.temp_max_c" in said
 
@@ -346,7 +346,7 @@ def test_up_recalls_and_the_line_can_be_edited(desk):
 def test_manual_power_renews_while_the_carrier_is_there_and_ends_when_it_is_not(desk):
     desk.carrier = True
     desk.login()
-    desk.say("manual 2kW 5min", NAME)
+    desk.enter("manual 2kW 5min", NAME)
     desk.wait(10)
     orders = desk.gateway.asked("setpoint")
     assert 9 <= len(orders) <= 12 and all(o["setpoint_w"] == 2000.0 and o["for_ms"] <= 3000 for o in orders)
@@ -359,7 +359,7 @@ def test_manual_power_renews_while_the_carrier_is_there_and_ends_when_it_is_not(
 def test_a_cable_of_three_wires_ends_manual_power_when_the_terminal_stops_answering(tmp_path):
     desk = Desk(tmp_path, vt100=True)
     desk.login()
-    desk.say("manual 2kW 5min", NAME)
+    desk.enter("manual 2kW 5min", NAME)
     for _ in range(20):  # the terminal answers each probe
         desk.wait(1.0)
         desk.session.feed(b"\x1b[0n")
@@ -372,7 +372,7 @@ def test_a_cable_of_three_wires_ends_manual_power_when_the_terminal_stops_answer
 
 def test_without_carrier_and_answers_manual_power_needs_a_key_now_and_then(desk):
     desk.login()
-    desk.say("manual 2kW 5min", NAME)
+    desk.enter("manual 2kW 5min", NAME)
     desk.wait(KEY_PRESENCE_S - 1)
     assert desk.session.background is not None
     desk.type(" ")
@@ -385,7 +385,7 @@ def test_without_carrier_and_answers_manual_power_needs_a_key_now_and_then(desk)
 def test_manual_power_ends_by_itself_with_a_countdown_before(desk):
     desk.carrier = True
     desk.login()
-    desk.say("manual 2kW 40s", NAME)
+    desk.enter("manual 2kW 40s", NAME)
     said = desk.wait(41)
     assert "manual +2.0 kW 0:30 left" in said and "manual +2.0 kW 0:10 left" in said
     assert "manual power has ended: its time is over; automatic again" in said
@@ -395,15 +395,15 @@ def test_manual_power_ends_by_itself_with_a_countdown_before(desk):
 def test_manual_power_ends_at(desk, end):
     desk.carrier = True
     desk.login()
-    desk.say("manual 2kW 5min", NAME)
-    desk.say(end)
+    desk.enter("manual 2kW 5min", NAME)
+    desk.enter(end)
     assert desk.session.background is None and desk.gateway.asked("lease")[-1]["action"] == "release"
 
 
 def test_a_lease_that_is_lost_ends_manual_power_with_the_reason(desk):
     desk.carrier = True
     desk.login()
-    desk.say("manual 2kW 5min", NAME)
+    desk.enter("manual 2kW 5min", NAME)
     desk.gateway.refuses["lease"] = ClientError("no-lease", "somebody else holds it")
     assert "manual power has ended: refused (no-lease)" in desk.wait(2)
 
@@ -411,4 +411,4 @@ def test_a_lease_that_is_lost_ends_manual_power_with_the_reason(desk):
 def test_record_shows_what_the_gateway_says(desk):
     desk.login()
     desk.gateway.refuses["record"] = ClientError("unavailable", "the site file says [recorder] mib = 0")
-    assert "refused (unavailable): the site file says [recorder] mib = 0" in desk.say("record")
+    assert "refused (unavailable): the site file says [recorder] mib = 0" in desk.enter("record")
