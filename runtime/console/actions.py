@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidegate.config.quantities import seconds, watts
 from tidegate.runtime.api.blocking_client import ClientError
-from tidegate.runtime.console.findings import active_faults, latched_faults
+from tidegate.runtime.console.evidence import active_faults, latched_faults
 from tidegate.runtime.console.flow import Flow, Live, Refusal, Wait, gateway_words
 from tidegate.runtime.console.grammar import GrammarError
 from tidegate.runtime.console.login import Named, confirm

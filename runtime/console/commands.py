@@ -35,7 +35,7 @@ def fresh(session: "Session") -> None:
     session.plant.poll(force=True)
     if session.plant.silent:
         session.echo(f"! the gateway does not answer; what follows is old: {session.plant.silent}")
-    if not session.plant.describe:
+    if not session.plant.described:
         raise Refusal("nothing is known of the site yet; is it running? (tidegate run SITE)")
 
 
@@ -199,12 +199,12 @@ def must_be_idle(session: "Session", wider: list[str]) -> None:
     session.plant.poll(force=True)
     if session.plant.silent:
         raise Refusal(f"not applied: whether the cabinet is idle is not known ({session.plant.silent})")
-    mode, why = session.plant.now.why.get("mode"), session.plant.now.why
-    moving = max(abs(why.get(name) or 0.0) for name in ("setpoint_w", "ess_w"))
-    if mode not in ("off", "tripped", "stopping") or moving > IDLE_W:
+    why = session.plant.now.why
+    moving = max(abs(why.setpoint_w or 0.0), abs(why.ess_w or 0.0))
+    if why.mode not in ("off", "tripped", "stopping") or moving > IDLE_W:
         raise Refusal(
             f"not applied: {', '.join(wider)} is wider or no plain limit, and the cabinet is not idle "
-            f"(mode {mode}, {moving:.0f} W); stop first"
+            f"(mode {why.mode}, {moving:.0f} W); stop first"
         )
 
 

@@ -11,7 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
+
+from tidegate.hal.description import DescriptionError, Device, Storage, decode
 from tidegate.runtime.api.blocking_client import ClientError, Point
+from tidegate.runtime.console.answers import Buses, Health, SiteDescription, Why
 
 KEEP_S = 600
 POLL_S = 1.0
@@ -31,12 +35,11 @@ class Asks(Protocol):
 
 @dataclass
 class Sample:
-    """One second: the health of everything, for rates."""
+    """One second: the counters of everything, for rates."""
 
     t_s: float
-    buses: dict[str, Any]
-    loop: dict[str, Any]
-    histograms: dict[str, list[list[int]]]
+    buses: Buses
+    histograms: dict[str, tuple[tuple[int, int], ...]]
 
 
 @dataclass
@@ -46,8 +49,8 @@ class Picture:
     t_s: float = -math.inf
     points: dict[str, Point] = field(default_factory=dict)
     ages_ms: dict[str, float | None] = field(default_factory=dict)
-    why: dict[str, Any] = field(default_factory=dict)
-    health: dict[str, Any] = field(default_factory=dict)
+    why: Why = field(default_factory=Why)
+    health: Health = field(default_factory=Health)
 
     def value(self, name: str) -> float | None:
         """The value, None unless it is good or held."""
@@ -68,7 +71,7 @@ class Plant:
     def __init__(self, client: Asks, clock: Callable[[], float]) -> None:
         self.client = client
         self.clock = clock
-        self.describe: dict[str, Any] = {}
+        self.description = SiteDescription()
         self.now = Picture()
         self.samples: collections.deque[Sample] = collections.deque(maxlen=KEEP_S)
         self.silent = "not asked yet"
@@ -100,26 +103,29 @@ class Plant:
         except ClientError as why:
             self.silent = why.text if why.code == "no-answer" else str(why)
             self._next_s = now_s + SILENT_POLL_S
+        except (msgspec.ValidationError, DescriptionError) as why:
+            self.silent = f"its answer cannot be read by this release: {why}"
+            self._next_s = now_s + SILENT_POLL_S
 
     def _look(self, now_s: float) -> None:
         health = self.client.ask("health", histograms=True)
         boot = str(health.get("boot"))
-        if not self.describe or boot != self._program:
-            self._describe_anew(self.client.ask("describe")["site"], boot)
+        if not self.described or boot != self._program:
+            self._start_anew(decode(self.client.ask("describe")["site"], SiteDescription), boot)
         got = self.client.ask("get", points=[], ages=True)
         points = {name: Point(*point) for name, point in got["points"].items()}
-        why = self.client.ask("why")["why"]
-        self.now = Picture(now_s, points, got.get("ages_ms") or {}, why, health["health"])
+        why = msgspec.convert(self.client.ask("why")["why"], Why)
+        told = msgspec.convert(health["health"], Health, strict=False)
+        self.now = Picture(now_s, points, got.get("ages_ms") or {}, why, told)
         self._past.append((now_s, array.array("d", [_number(points.get(name)) for name in self._names])))
-        told = health["health"]
-        sample = Sample(now_s, told.get("buses") or {}, told.get("loop") or {}, told.get("histograms") or {})
+        sample = Sample(now_s, told.buses or Buses(), told.histograms)
         self._note_worst(sample, int(got.get("cycle") or 0))
         self.samples.append(sample)
 
-    def _describe_anew(self, describe: dict[str, Any], boot: str) -> None:
+    def _start_anew(self, description: SiteDescription, boot: str) -> None:
         """A core that started anew, perhaps with other points: its past is not the old one's."""
-        self.describe = describe
-        self._names = [row["name"] for row in describe.get("points", [])]
+        self.description = description
+        self._names = description.point_names
         self._program = boot
         self._past.clear()
         self.samples.clear()
@@ -129,8 +135,8 @@ class Plant:
         """Keep the seconds with the latest cycles; a bucket that grew since the last second was met in this one."""
         if not self.samples:
             return
-        before = {edge: count for edge, count in self.samples[-1].histograms.get("lateness", [])}
-        grown = [edge for edge, count in sample.histograms.get("lateness", []) if count > before.get(edge, 0)]
+        before = dict(self.samples[-1].histograms.get("lateness", ()))
+        grown = [edge for edge, count in sample.histograms.get("lateness", ()) if count > before.get(edge, 0)]
         if grown:
             self.worst = sorted([*self.worst, (max(grown), sample.t_s, cycle)], reverse=True)[:WORST_KEPT]
 
@@ -139,41 +145,32 @@ class Plant:
     @property
     def name(self) -> str:
         """The cabinet's name, "" while the gateway has not told it."""
-        return str((self.describe.get("site") or {}).get("name", ""))
+        return self.description.site.name if self.described else ""
+
+    @property
+    def described(self) -> bool:
+        """Whether the gateway has said what the site is."""
+        return bool(self.description.points)
 
     @property
     def known(self) -> bool:
-        return bool(self.describe) and not self.silent
+        return self.described and not self.silent
 
     @property
-    def units(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.describe.get("units", [])
-        return found
+    def units(self) -> tuple[Storage, ...]:
+        return self.description.units
 
     @property
-    def devices(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.describe.get("devices", [])
-        return found
+    def devices(self) -> tuple[Device, ...]:
+        return self.description.devices
 
     @property
     def names(self) -> list[str]:
         """Points that people look at: no scale factors and spare rows."""
-        return [
-            row["name"]
-            for row in self.describe.get("points", [])
-            if not row.get("hidden") and "spare_" not in row["name"]
-        ]
+        return [row.name for row in self.description.points if not row.hidden and "spare_" not in row.name]
 
     def unit_of(self, name: str) -> str:
-        for row in self.describe.get("points", []):
-            if row["name"] == name:
-                return str(row.get("unit", ""))
-        return ""
-
-    def label(self, kind: str, point: str) -> str:
-        """Name of a mode or a reason from its point."""
-        value, names = self.now.value(point), self.describe.get(kind) or []
-        return str(names[int(value)]) if value is not None and 0 <= value < len(names) else "unknown"
+        return next((row.unit for row in self.description.points if row.name == name), "")
 
     def past(self, name: str, length_s: float) -> Iterator[tuple[float, float]]:
         """(seconds ago, value or nan) of the last seconds, oldest first."""

@@ -2,9 +2,12 @@
 
 import math
 import time
-from typing import Any
 
-from tidegate.runtime.console.findings import active_faults, fault_row, findings, latched_faults
+import msgspec
+
+from tidegate.runtime.console.answers import LoopHealth, passed, per_s
+from tidegate.runtime.console.evidence import active_faults, fault_row, latched_faults
+from tidegate.runtime.console.findings import findings
 from tidegate.runtime.console.site_state import Plant
 from tidegate.runtime.console.text import bar, clean, labelled, micro, number, plain_power, power, wrapped
 
@@ -44,8 +47,9 @@ WORDS = {
 
 def why_words(plant: Plant) -> str:
     """The binding reason as a sentence with its number."""
-    reason = str(plant.now.why.get("reason", "unknown"))
-    figures = {**(plant.describe.get("limits") or {}), **(plant.describe.get("control") or {})}
+    reason = plant.now.why.reason
+    site = plant.description
+    figures = {**msgspec.structs.asdict(site.limits), **msgspec.structs.asdict(site.control)}
     shown = {key: plain_power(value) for key, value in figures.items() if isinstance(value, int | float)}
     try:
         return WORDS.get(reason, reason).format_map(shown)
@@ -56,7 +60,7 @@ def why_words(plant: Plant) -> str:
 def status_lines(plant: Plant, who: str = "", manual: str = "", now_s: float = math.inf) -> list[str]:
     """At most 24 lines of 79 characters."""
     lines = [_head(plant, who), "-" * WIDTH]
-    if not plant.describe:
+    if not plant.described:
         return [*lines, "", *wrapped(f"no answer from the gateway: {plant.silent}", WIDTH)]
     if plant.silent:
         lines.append(f"! OLD, {max(0.0, now_s - plant.now.t_s):.0f} s: {clean(plant.silent)}"[:WIDTH])
@@ -70,7 +74,7 @@ def status_lines(plant: Plant, who: str = "", manual: str = "", now_s: float = m
 
 
 def _head(plant: Plant, who: str) -> str:
-    mode = str(plant.now.why.get("mode", "unknown")).upper()
+    mode = plant.now.why.mode.upper()
     left = f"{clean(plant.name) or 'no site'}  {mode}"
     right = f"{time.strftime('%H:%M:%S', time.gmtime())} UTC  {clean(who)}".rstrip()
     return f"{left:<{WIDTH - len(right) - 1}} {right}"[:WIDTH]
@@ -88,7 +92,7 @@ def _arrow(value_w: float | None, there: str, back: str) -> str:
 def _flows(plant: Plant) -> list[str]:
     value = plant.now.value
     grid, load, battery, solar = (value(f"site.{name}_w") for name in ("grid", "load", "ess", "pv"))
-    has_solar = any(device["role"] == "pv-meter" for device in plant.devices)
+    has_solar = any(device.role == "pv-meter" for device in plant.devices)
     up = "^" if (battery or 0.0) > QUIET_W else "v" if (battery or 0.0) < -QUIET_W else "|"
     does = "discharges" if up == "^" else "charges" if up == "v" else "rests"
     solar_text = f"solar {plain_power(solar)} joins" if has_solar else ""
@@ -110,12 +114,12 @@ def _side(value_w: float | None, plus: str, minus: str) -> str:
 def _units(plant: Plant) -> list[str]:
     lines = []
     for at, unit in enumerate(plant.units[:UNITS_SHOWN]):
-        bms = unit["bms"]
+        bms = unit.bms
         soc, high, low = (plant.now.value(f"{bms}.{name}") for name in ("soc", "temp_max_c", "temp_min_c"))
         charge = f"{soc * 100:5.1f} %" if soc is not None else "    ? %"
         least, most = (plant.now.value(f"unit{at}.envelope_{side}_w") for side in ("lo", "hi"))
         lines.append(
-            f"  {clean(unit['name'])[:12]:<12} [{bar(soc, 20)}] {charge}  {number(low)}..{number(high)} degC"
+            f"  {clean(unit.name)[:12]:<12} [{bar(soc, 20)}] {charge}  {number(low)}..{number(high)} degC"
             f"  can {power(least).removesuffix(' kW')}..{power(most)}"[:WIDTH]
         )
     if len(plant.units) > UNITS_SHOWN:
@@ -124,28 +128,27 @@ def _units(plant: Plant) -> list[str]:
 
 
 def _limits(plant: Plant, manual: str) -> list[str]:
-    value, limits = plant.now.value, plant.describe.get("limits") or {}
-    control = plant.describe.get("control") or {}
+    value, limits, control = plant.now.value, plant.description.limits, plant.description.control
     shown = [f"import {plain_power(value('site.grid_limit_w'))}"]
-    if limits.get("connection_export_w_max") is not None:
-        shown.append(f"export {plain_power(limits['connection_export_w_max'])}")
-    if control.get("peak_w_max") is not None:
-        shown.append(f"peak {plain_power(control['peak_w_max'])}")
-    if control.get("demand_w_max") is not None:
+    if limits.connection_export_w_max is not None:
+        shown.append(f"export {plain_power(limits.connection_export_w_max)}")
+    if control.peak_w_max is not None:
+        shown.append(f"peak {plain_power(control.peak_w_max)}")
+    if control.demand_w_max is not None:
         mean, left = value("site.demand_w"), value("site.demand_left_s")
-        shown.append(f"demand {plain_power(mean)} of {plain_power(control['demand_w_max'])}, {number(left)} s left")
+        shown.append(f"demand {plain_power(mean)} of {plain_power(control.demand_w_max)}, {number(left)} s left")
     lines = [f"  limits   {', '.join(shown)}"[:WIDTH]]
-    reason = clean(plant.now.why.get("reason", "unknown"))
+    reason = clean(plant.now.why.reason)
     lines += labelled("  why", f"{reason}: {why_words(plant)}", WIDTH, COLUMN)
     short = value("site.shortfall_w")
     if short:
         lines.append(f"  SHORT    the grid is {plain_power(short)} above a limit that nobody can hold")
-    lease = plant.now.why.get("lease")
+    lease = plant.now.why.lease
     if manual:
         lines.append(f"  MANUAL   {manual}"[:WIDTH])
     elif lease:
-        holder = f"{clean(lease.get('holder'))} ({clean(lease.get('priority'))})"
-        lines.append(f"  lease    {holder}, {power(lease.get('setpoint_w'))}"[:WIDTH])
+        holder = f"{clean(lease.holder)} ({clean(lease.priority)})"
+        lines.append(f"  lease    {holder}, {power(lease.setpoint_w)}"[:WIDTH])
     return lines
 
 
@@ -169,38 +172,32 @@ def _alarms(plant: Plant, room: int) -> list[str]:
         lines += told
     if not causes:
         for fault in (*names, *waits)[:ALARMS_SHOWN]:
-            text = f"  > {fault}: {clean(fault_row(plant, fault).get('text', ''))}"
+            row = fault_row(plant, fault)
+            text = f"  > {fault}: {clean(row.text if row is not None else '')}"
             if len(lines) < room:
                 lines.append(text[:WIDTH])
     return lines[:room]
 
 
 def _wires(plant: Plant) -> str:
-    told = plant.now.health.get("buses") or {}
-    before = plant.sample_ago(10.0)
+    told, sample = plant.now.health.buses, plant.sample_ago(10.0)
+    if told is None:
+        return "  bus      nothing told"
+    before = sample.buses if sample is not None else None
+    passed_s = passed(told, before)
     parts = []
-    for port, stats in (told.get("serial") or {}).items():
-        answers = rate(stats, before, ("serial", port), "ok", told)
-        bad = sum(int(stats.get(key, 0)) for key in ("timeouts", "crc_errors", "shorts", "mismatches"))
-        parts.append(f"{clean(port)} {answers:.0f}/s {bad} err")
-    for bus, stats in (told.get("can") or {}).items():
-        frames = rate(stats, before, ("can", bus), "frames", told)
-        parts.append(f"{clean(bus)} {frames:.0f}/s {clean(stats.get('state', '?'))}")
+    for name, port in told.serial.items():
+        answers = per_s(port, before.serial.get(name) if before else None, "ok", passed_s)
+        parts.append(f"{clean(name)} {answers:.0f}/s {port.timeouts + port.damaged} err")
+    for name, bus in told.can.items():
+        frames = per_s(bus, before.can.get(name) if before else None, "frames", passed_s)
+        parts.append(f"{clean(name)} {frames:.0f}/s {clean(bus.state)}")
     return f"  bus      {'; '.join(parts) or 'nothing told'}"[:WIDTH]
 
 
-def rate(now: dict[str, Any], before: Any, at: tuple[str, str], key: str, told: dict[str, Any]) -> float:
-    """How fast a counter rises, per second, between an earlier sample and now."""
-    if before is None:
-        return 0.0
-    old = ((before.buses.get(at[0]) or {}).get(at[1])) or {}
-    passed_s = (int(told.get("t_ns", 0)) - int(before.buses.get("t_ns", 0))) / 1e9
-    return (int(now.get(key, 0)) - int(old.get(key, 0))) / passed_s if old and passed_s > 0 else 0.0
-
-
 def _loop(plant: Plant) -> str:
-    loop = plant.now.health.get("loop") or {}
-    late = loop.get("lateness_ns") or {}
-    journal = "FAILS" if (plant.now.health.get("journal") or {}).get("error") else "good"
-    times = f"late p99 {micro(late.get('p99'))}, worst {micro(late.get('max'))}"
-    return f"  loop     {times}, missed {loop.get('missed', '?')}; journal {journal}"[:WIDTH]
+    loop = plant.now.health.loop or LoopHealth()
+    journal = "FAILS" if plant.now.health.journal.error else "good"
+    times = f"late p99 {micro(loop.lateness_ns.p99)}, worst {micro(loop.lateness_ns.max)}"
+    missed = "?" if loop.missed is None else loop.missed
+    return f"  loop     {times}, missed {missed}; journal {journal}"[:WIDTH]

@@ -3,10 +3,13 @@
 import fnmatch
 import math
 import time
-from typing import Any
+
+import msgspec
 
 from tidegate.runtime.api import messages
-from tidegate.runtime.console.findings import active_faults, fault_row, findings, latched_faults
+from tidegate.runtime.console.answers import Event, Health
+from tidegate.runtime.console.evidence import active_faults, fault_row, latched_faults
+from tidegate.runtime.console.findings import findings
 from tidegate.runtime.console.site_state import Plant
 from tidegate.runtime.console.status import why_words
 from tidegate.runtime.console.text import age, clean, labelled, number, plot, power, table, wrapped
@@ -36,7 +39,7 @@ def alarm_lines(plant: Plant) -> list[str]:
                 )
                 if is_so
             )
-            rows.append((unit, fault, state, row.get("reaction", "?"), row.get("text", "")))
+            rows.append((unit, fault, state, row.reaction if row else "?", row.text if row else ""))
         lines += table(rows, ("unit", "alarm", "state", "does", "what"))
     causes = findings(plant)
     for cause in causes:
@@ -50,19 +53,19 @@ def alarm_lines(plant: Plant) -> list[str]:
     for fault in dict.fromkeys(left):
         row = fault_row(plant, fault)
         if row:
-            lines += ["", *wrapped(f"> {fault}: {row.get('what')}", WIDTH, "  ")]
-            lines += ["  " + line for line in wrapped(f"over when: {row.get('clear')}", WIDTH - 2, "  ")]
+            lines += ["", *wrapped(f"> {fault}: {row.what}", WIDTH, "  ")]
+            lines += ["  " + line for line in wrapped(f"over when: {row.clear}", WIDTH - 2, "  ")]
     return lines
 
 
 def first_out(plant: Plant) -> dict[str, str]:
     """unit -> the fault that came first, as the gate keeps it."""
-    rows = {int(row.get("row", at)): row for at, row in enumerate(plant.describe.get("faults") or [])}
+    names = plant.description.fault_names()
     found = {}
     for at in range(len(plant.units)):
         value = plant.now.value(f"unit{at}.first_fault")
         if value is not None and value >= 0:
-            found[f"unit{at}"] = str(rows.get(int(value), {}).get("id", int(value)))
+            found[f"unit{at}"] = names.get(int(value), str(int(value)))
     return found
 
 
@@ -70,24 +73,22 @@ def why_lines(plant: Plant) -> list[str]:
     """Why the setpoint is what it is."""
     told = plant.now.why
     lines = [
-        f"setpoint  {power(told.get('setpoint_w'))} (mode {told.get('mode')})",
-        f"because   {told.get('reason')}: {why_words(plant)}",
-        f"request   {power(told.get('request_w'))}, by {told.get('preference')}",
-        f"corridor  {power(told.get('corridor_lo_w'))} to {power(told.get('corridor_hi_w'))}"
-        "  (what the policies leave)",
-        f"envelope  {power(told.get('envelope_lo_w'))} to {power(told.get('envelope_hi_w'))}  (what the units can)",
-        f"site      grid {power(told.get('grid_w'))} + battery {power(told.get('ess_w'))}"
-        f" = load {power(told.get('load_w'))}",
-        f"limit     import {power(told.get('grid_limit_w'))}",
+        f"setpoint  {power(told.setpoint_w)} (mode {told.mode})",
+        f"because   {told.reason}: {why_words(plant)}",
+        f"request   {power(told.request_w)}, by {told.preference}",
+        f"corridor  {power(told.corridor_lo_w)} to {power(told.corridor_hi_w)}  (what the policies leave)",
+        f"envelope  {power(told.envelope_lo_w)} to {power(told.envelope_hi_w)}  (what the units can)",
+        f"site      grid {power(told.grid_w)} + battery {power(told.ess_w)} = load {power(told.load_w)}",
+        f"limit     import {power(told.grid_limit_w)}",
     ]
-    if told.get("shortfall_w"):
-        lines.append(f"short     of a limit by {power(told['shortfall_w'])}")
-    lines += labelled("faults", ", ".join(told.get("faults") or []) or "none", WIDTH, 10)
-    lines += labelled("latched", ", ".join(told.get("latches") or []) or "none", WIDTH, 10)
-    lease = told.get("lease")
-    if lease:
-        lines.append(f"lease     {lease['holder']} ({lease['priority']}), {lease['expires_ms']} ms left")
-    if told.get("stopped"):
+    if told.shortfall_w:
+        lines.append(f"short     of a limit by {power(told.shortfall_w)}")
+    lines += labelled("faults", ", ".join(told.faults) or "none", WIDTH, 10)
+    lines += labelled("latched", ", ".join(told.latches) or "none", WIDTH, 10)
+    lease = told.lease
+    if lease is not None:
+        lines.append(f"lease     {lease.holder} ({lease.priority}), {lease.expires_ms} ms left")
+    if told.stopped:
         lines.append("stopped   by order; arm lifts it")
     for cause in findings(plant):
         lines += labelled("cause", cause.title, WIDTH, 10)
@@ -152,40 +153,41 @@ def trend_lines(plant: Plant, name: str, length_s: float, height: int = 12) -> l
     return [*lines, f"{'':>10} +{'-' * width}", f"{'':>12}{left}{'now':>{max(4, width - len(left))}}"]
 
 
-def newest_events(plant: Plant, count: int) -> list[dict[str, Any]]:
+def newest_events(plant: Plant, count: int) -> list[Event]:
     """The newest journaled events of this boot, oldest first. Raises ClientError."""
     answer = plant.ask("health")
-    durable = ((answer["health"].get("gateway") or {}).get("durable") or {}).get("event", -1)
+    durable = msgspec.convert(answer["health"], Health, strict=False).gateway.durable.get("event", -1)
     boot = answer.get("boot")
     if durable < 0 or not boot:
         return []
-    found: list[dict[str, Any]] = []
+    found: list[Event] = []
     seq = max(-1, durable - count)
     while seq < durable:
         got = plant.ask("replay", stream="event", boot=boot, seq=seq, count=min(256, count))
         if not got["records"]:
             break
-        found += [record for record in got["records"] if record.get("boot") == boot]
-        seq = found[-1]["seq"] if found else durable
+        found += [row for row in msgspec.convert(got["records"], list[Event]) if row.boot == boot]
+        seq = found[-1].seq if found else durable
         if got["end"]:
             break
     return found[-count:]
 
 
-def event_line(plant: Plant, event: dict[str, Any]) -> str:
-    clock = time.strftime("%m-%d %H:%M:%S", time.gmtime(event["utc_ns"] / 1e9))
-    unit = f" unit{event['unit']}" if event.get("unit", -1) >= 0 else ""
-    row = fault_row(plant, str(event.get("name"))) if event["event"] in FAULT_EVENTS else {}
-    detail = row.get("text") or event.get("detail") or ""
-    if event["event"] == "reason" and event.get("value") is not None:
-        detail = f"{power(event['value'])} {detail}"
-    return f"{clock} {clean(event['event'])}{unit} {clean(event['name'])} {clean(detail)}".rstrip()
+def event_line(plant: Plant, event: Event) -> str:
+    """An event as a line of the log."""
+    clock = time.strftime("%m-%d %H:%M:%S", time.gmtime(event.utc_ns / 1e9))
+    unit = f" unit{event.unit}" if event.unit >= 0 else ""
+    row = fault_row(plant, event.name) if event.event in FAULT_EVENTS else None
+    detail = (row.text if row is not None else "") or event.detail
+    if event.event == "reason" and event.value is not None:
+        detail = f"{power(event.value)} {detail}"
+    return f"{clock} {clean(event.event)}{unit} {clean(event.name)} {clean(detail)}".rstrip()
 
 
 def log_lines(plant: Plant, count: int, only: tuple[str, ...] = ()) -> list[str]:
     """The newest events, all or of some kinds. Raises ClientError."""
     asked = min(2048, count * 8) if only else count
-    events = [event for event in newest_events(plant, asked) if not only or event["event"] in only][-count:]
+    events = [event for event in newest_events(plant, asked) if not only or event.event in only][-count:]
     lines = []
     for event in events:
         lines += wrapped(event_line(plant, event), WIDTH, " " * 15)

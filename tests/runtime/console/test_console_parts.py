@@ -13,6 +13,7 @@ import pytest
 from tests.runtime.console.console_rig import ESCAPES, NAME, Desk
 from tidegate.config.site import SiteError
 from tidegate.runtime.console.actions import judge
+from tidegate.runtime.console.answers import SiteDescription
 from tidegate.runtime.console.commands import grammar
 from tidegate.runtime.console.findings import findings
 from tidegate.runtime.console.screen import Screen
@@ -68,7 +69,7 @@ def test_the_fullest_status_fits_two_seconds_of_line(tmp_path):
         lease={"holder": "h" * 60, "priority": "maintenance", "expires_ms": 1, "setpoint_w": 1e8},
     )  # fmt: skip
     desk.gateway.site["units"] = [dict(desk.gateway.site["units"][0], name="n" * 15)] * 9
-    desk.plant.describe = {}
+    desk.plant.description = SiteDescription()
     desk.plant.poll(force=True)
     lines = status_lines(desk.plant, "w" * 30, "m" * 90, 0.0)
     assert len(lines) == 24 and all(len(line) <= 79 for line in lines)
