@@ -135,7 +135,7 @@ class Manual:
         if now_s >= self.until_s:
             self._over(session, "its time is over")
             return
-        if not session.present():
+        if not session.probe.present():
             self._over(session, "nobody is at the console any more")
             return
         if now_s < self._next_s:
@@ -199,7 +199,7 @@ def manual(session: "Session", named: Named) -> Flow:
 def _presence_words(session: "Session") -> str:
     if session.place.carrier() is not None:
         return "The line has a carrier signal: 1 s."
-    if session.answers:
+    if session.probe.answers:
         return "The terminal is asked every 2 s whether it is there: at most 8 s."
     return "This terminal does not answer: press a key at least every 30 s."
 

@@ -5,7 +5,6 @@ countdown and screen.
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, Protocol
 
@@ -27,8 +26,10 @@ from tidegate.runtime.console.flow import (
 )  # fmt: skip
 from tidegate.runtime.console.grammar import Grammar, GrammarError
 from tidegate.runtime.console.key_codes import Key, Keys
+from tidegate.runtime.console.pager import Pager
 from tidegate.runtime.console.screen import Screen
 from tidegate.runtime.console.site_state import Plant
+from tidegate.runtime.console.terminal_probe import TerminalProbe
 from tidegate.runtime.console.text import clean
 from tidegate.runtime.console.users import LoginLock, Seat, User, UserError, Users
 
@@ -37,12 +38,6 @@ HALF_LINE_S = 120.0
 REFRESH_S = 1.0
 REFRESH_BYTES = 190  # a second, so that status and the probe stay under 200
 PROBE_MANUAL_S, PROBE_S = 2.0, 10.0
-PROBES_MISSED = 3
-KEY_PRESENCE_S = 30.0  # without carrier and an answering terminal, a key must come this often during manual power
-GARBAGE_BYTES = 24
-GARBAGE_EVERY_S = 10.0
-PROBE = "\x1b[5n"  # "are you there": a VT100 answers by itself
-FIND_SIZE = "\x1b7\x1b[999;999H\x1b[6n\x1b8"
 
 
 class BackgroundTask(Protocol):
@@ -82,22 +77,13 @@ class Session:
         self._out = out
         self._keys = Keys()
         self.editor = Editor(self._write)
+        self.pager = Pager(self._write)
+        self.probe = TerminalProbe(place, self._write, clock)
         self._flow: Flow | None = None
         self._want: Ask | Live | Wait | None = None
         self._until_s = 0.0
-        self._lines: deque[str] = deque()
-        self._page_left = 0
-        self._more = False
         self._screen: Screen | None = None
         self._refresh_s = 0.0
-        now_s = clock()
-        self._key_s = self._noise_s = now_s
-        self._probe_s = now_s
-        self._missed = 0
-        self._answers = False  # the terminal has answered a probe
-        self._asked_terminal = False
-        self._garbage = 0
-        self._readable = 0
 
     # ---- out ----
 
@@ -106,25 +92,11 @@ class Session:
 
     def echo(self, *lines: str) -> None:
         """Put lines out, through the pager. Whatever is in them, no control character leaves."""
-        width = max(20, self.terminal.columns - 1)
-        for line in lines:
-            left = clean(line)
-            while len(left) > width:
-                cut = left.rfind(" ", width // 2, width + 1)
-                cut = cut if cut > 0 else width
-                self._lines.append(left[:cut].rstrip())
-                left = "  " + left[cut:].lstrip()
-            self._lines.append(left)
+        self.pager.put(lines, self.terminal.columns)
 
-    def _pump(self) -> None:
+    def _send(self) -> None:
         """Send what fits the page."""
-        while self._lines and not self._more:
-            if self.terminal.pager and self._page_left <= 0 and len(self._lines) > 1:
-                self._more = True
-                self._write("-- more: space, Enter, q --")
-                return
-            self._page_left -= 1
-            self._write(self._lines.popleft() + "\r\n")
+        self.pager.send(paged=self.terminal.pager)
 
     # ---- life ----
 
@@ -132,8 +104,8 @@ class Session:
         """Greet whoever came."""
         self._write("\r\n")
         self.echo("Tidegate console. ? says what can be typed; stop works without login.")
-        self._page_left = self.terminal.rows
-        self._pump()
+        self.pager.begin(self.terminal.rows)
+        self._send()
         self._prompt()
 
     def hang_up(self, why: str) -> None:
@@ -148,12 +120,11 @@ class Session:
         self.seat.leave()
         self.staged = None
         self._keys.reset()
-        self._lines.clear()
-        self._more = False
+        self.pager.drop()
         self._screen = None
         self.editor.history.clear()
         self.terminal = self.place.terminal = Terminal(pager=True) if self.place.probes else self.place.terminal
-        self._answers = self._asked_terminal = False
+        self.probe.known = False, False
 
     def remark(self, text: str) -> None:
         """A line about something that went on beside; what is being typed is shown again behind it."""
@@ -161,9 +132,9 @@ class Session:
             return  # the screen shows it
         self._write("\r\n")
         self.echo(text)
-        if self._more:
+        if self.pager.full:
             return
-        self._pump_all()
+        self._send_all()
         if self._flow is None:
             typed, cursor = self.editor.text, self.editor.cursor
             self._prompt()
@@ -173,18 +144,13 @@ class Session:
         elif isinstance(self._want, Ask):
             self.editor.redraw()
 
-    @property
-    def answers(self) -> bool:
-        """Whether the terminal answers when it is asked."""
-        return self._answers
-
     def end_login(self, why: str) -> str:
         """End the login; the line and what is known of the terminal stay. Gives who it was."""
         name = self.user.name if self.user is not None else ""
-        known = self.terminal, self._answers, self._asked_terminal
+        terminal, known = self.terminal, self.probe.known
         self.hang_up(why)
-        self.terminal, self._answers, self._asked_terminal = known
-        self.place.terminal = self.terminal
+        self.terminal = self.place.terminal = terminal
+        self.probe.known = known
         return name
 
     def log_out(self, why: str) -> None:
@@ -192,8 +158,8 @@ class Session:
         name = self.end_login(why)
         self._write("\r\n")
         self.echo(f"{name} is logged out: {why}")
-        self._page_left = self.terminal.rows
-        self._pump()
+        self.pager.begin(self.terminal.rows)
+        self._send()
         self._prompt()
 
     def leave(self, why: str) -> None:
@@ -243,19 +209,21 @@ class Session:
             self._key(key)
 
     def _key(self, key: Key) -> None:
-        now_s = self.clock()
         if key.kind in ("alive", "cursor"):
-            self._terminal_says(key)
+            self.probe.reply(key, self.terminal)
+            self.editor.columns = self.terminal.columns
             return
         if key.kind == "noise":
-            self._noise(now_s)
+            if self._screen is None and not self.pager.full:
+                self.editor.noise()
+            if self.probe.note_noise():
+                self._offer_speed()
             return
-        self._key_s = now_s
-        self._readable += len(key.text) or 1
+        self.probe.note_key(key)
         if self._screen is not None:
             self._end_live(key)
             return
-        if self._more:
+        if self.pager.full:
             self._turn_page(key)
             return
         if isinstance(self._want, Wait) and key == Key("key", "interrupt"):
@@ -276,7 +244,7 @@ class Session:
 
     def _named(self, name: str) -> None:
         if name == "interrupt":
-            self._page_left = self.terminal.rows
+            self.pager.begin(self.terminal.rows)
             self._write("^C\r\n")
             if self._flow is not None:
                 self._resume(None)
@@ -309,7 +277,7 @@ class Session:
         if garbled:
             what = "is longer than 256 characters" if line.too_long else f"came with {line.unreadable} unreadable bytes"
             self.echo(f"the line {what}: nothing was done, type it again")
-            self._offer_baud()
+            self._offer_speed()
             self._go_on()
             return
         if isinstance(self._want, Ask):
@@ -317,12 +285,12 @@ class Session:
             return
         if isinstance(self._want, Wait):
             self.echo("busy: Ctrl-C ends this, stop stops the battery")
-            self._pump_all()
+            self._send_all()
             self.editor.begin("")
             return
         text = line.text.strip()
         if not text:
-            self._first_enter()
+            self.probe.ask_once(self.terminal)
             self._go_on()
             return
         try:
@@ -336,7 +304,7 @@ class Session:
             self.echo(str(why))
             self._go_on()
             return
-        self._page_left = self.terminal.rows - 1
+        self.pager.begin(self.terminal.rows - 1)
         try:
             made = form.run(self, named)
         except (Refusal, GrammarError, QuantityError, UserError) as refused:
@@ -344,14 +312,6 @@ class Session:
         except ClientError as why_not:
             made = [gateway_words(why_not)]
         self._start(made)
-
-    def _first_enter(self) -> None:
-        """Find out what the terminal can do, once, when somebody is there."""
-        if self._asked_terminal or not self.place.probes or self.terminal.chosen:
-            return
-        self._asked_terminal = True
-        # A dumb line shows "[5n" for a moment: the return and the blanks wipe it.
-        self._write(f"{PROBE}\r     \r")
 
     # ---- commands ----
 
@@ -393,27 +353,25 @@ class Session:
         self._want = want
         if isinstance(want, Ask):
             self._until_s = self.clock() + want.time_s
-            self._page_left = self.terminal.rows - 1
-            self._pump_all()
+            self.pager.begin(self.terminal.rows - 1)
+            self._send_all()
             self.editor.begin(clean(want.prompt), want.secret)
         elif isinstance(want, Wait):
             self._until_s = self.clock() + want.time_s
-            self._pump_all()
+            self._send_all()
             if not waiting:
                 self.editor.begin("")
         else:
             self._begin_live(want)
 
-    def _pump_all(self) -> None:
-        """Send everything, without pages: a question stands behind it."""
-        pager, self.terminal.pager = self.terminal.pager, False
-        self._pump()
-        self.terminal.pager = pager
+    def _send_all(self) -> None:
+        """Send everything, without pages: a question follows."""
+        self.pager.send(paged=False)
 
     def _go_on(self) -> None:
         """After a command: what is left of its lines, then the prompt."""
-        self._pump()
-        if not self._more and not self.ended:
+        self._send()
+        if not self.pager.full and not self.ended:
             self._prompt()
 
     def _prompt(self) -> None:
@@ -426,15 +384,12 @@ class Session:
         self.editor.begin(f"{shown}> ")
 
     def _turn_page(self, key: Key) -> None:
-        self._write("\r" + " " * 27 + "\r")
-        self._more = False
         # Anything but a blank is the beginning of the next command: nobody has to page to the end to say stop.
         typed = key.text.lstrip() if key.kind == "text" else ""
         if typed or key.text == "interrupt":
-            self._lines.clear()
-        self._page_left = 1 if key == Key("key", "enter") else self.terminal.rows - 1
-        self._pump()
-        if not self._more:
+            self.pager.drop()
+        self.pager.turn(1 if key == Key("key", "enter") else self.terminal.rows - 1, paged=self.terminal.pager)
+        if not self.pager.full:
             self._prompt()
             if typed and typed.lower() != "q":
                 self._text(typed)
@@ -443,16 +398,16 @@ class Session:
         before = self.editor.text[: self.editor.cursor]
         rows = self.grammar.help(before, self.may)
         self._write("?\r\n")
-        self._page_left = self.terminal.rows - 1
+        self.pager.begin(self.terminal.rows - 1)
         width = min(34, max((len(form) for form, _ in rows), default=0))
         self.echo(*(f"  {form:<{width}}  {text}" for form, text in rows))
         if not rows:
             self.echo("  nothing can follow here")
         if before.strip():
-            self._pump_all()
+            self._send_all()
         else:
-            self._pump()
-        if not self._more:
+            self._send()
+        if not self.pager.full:
             self.editor.redraw()
 
     def _complete(self) -> None:
@@ -465,7 +420,7 @@ class Session:
             self._write("\r\n")
             shown = "  ".join(clean(word) for word in found[:40]) + ("  ..." if len(found) > 40 else "")
             self.echo(shown)
-            self._pump_all()
+            self._send_all()
             editor.redraw()
 
     def _named_words(self, token: str) -> Iterable[str]:
@@ -498,7 +453,7 @@ class Session:
             self.echo(*lines)
             self._resume(None)
             return
-        self._lines.clear()
+        self.pager.drop()
         self._screen = Screen(self.terminal.rows, self.terminal.columns)
         self._screen.draw([clean(line) for line in lines])
         self._write(self._screen.emit(0))
@@ -526,7 +481,7 @@ class Session:
             return
         if self.background is not None:
             self.background.tick(self)
-        self._presence(now_s)
+        self._presence()
         if self._screen is not None and now_s >= self._refresh_s and isinstance(self._want, Live):
             self._refresh_s = now_s + REFRESH_S
             self._screen.draw([clean(line) for line in self._want.draw()])
@@ -537,62 +492,24 @@ class Session:
                 self._write("\r\n")
                 self.echo("no answer in time: nothing was done")
             self._resume(None if asked else False)
-        idle_s = now_s - self._key_s
+        idle_s = now_s - self.probe.key_s
         if self.user is not None and idle_s >= IDLE_S and self.background is None:
             self.log_out(f"no key for {IDLE_S / 60:.0f} minutes")
         elif not self.editor.empty and idle_s >= HALF_LINE_S and self._flow is None:
             self._write("\r\n")
             self.echo(f"half a line was dropped: nothing came for {HALF_LINE_S:.0f} s")
-            self._pump()
+            self._send()
             self._prompt()
 
-    def present(self) -> bool:
-        """Whether somebody can still stop what goes on: by carrier, by the terminal's answers, or by keys."""
-        carrier = self.place.carrier()
-        if carrier is not None:
-            return carrier
-        if self._answers:
-            return self._missed <= PROBES_MISSED
-        return self.clock() - self._key_s < KEY_PRESENCE_S
-
-    def _presence(self, now_s: float) -> None:
+    def _presence(self) -> None:
         if self.user is None:
             return
-        every_s = PROBE_MANUAL_S if self.background is not None else PROBE_S
-        if self._answers and self.place.carrier() is None and now_s - self._probe_s >= every_s:
-            self._probe_s = now_s
-            self._missed += 1
-            self._write(PROBE)
-        if self._answers and self.place.carrier() is None and self._missed > PROBES_MISSED:
+        if self.probe.lost(PROBE_MANUAL_S if self.background is not None else PROBE_S):
             self.log_out("the terminal does not answer any more")
 
-    # ---- the terminal ----
-
-    def _terminal_says(self, key: Key) -> None:
-        self._missed = 0
-        if self.terminal.chosen:
-            self._answers = True
-        elif key.kind == "alive" and not self._answers:
-            self._answers = self.terminal.vt100 = True
-            self._write(FIND_SIZE)
-        elif key.kind == "cursor" and 1 <= key.row <= 999 and 1 <= key.column <= 999:
-            self.terminal.rows, self.terminal.columns = max(4, key.row), max(20, key.column)
-            self.editor.columns = self.terminal.columns
-
-    def _noise(self, now_s: float) -> None:
-        self._garbage += 1
-        if self._screen is None and not self._more:
-            self.editor.noise()
-        if self._garbage >= GARBAGE_BYTES and now_s - self._noise_s >= GARBAGE_EVERY_S:
-            self._offer_baud()
-
-    def _offer_baud(self) -> None:
-        """When most of what comes is unreadable, the speed is wrong or the line is noisy."""
-        now_s = self.clock()
-        if self._garbage >= GARBAGE_BYTES and self._garbage > self._readable / 4:
-            if now_s - self._noise_s >= GARBAGE_EVERY_S:
-                self._noise_s = now_s
-                self.echo(f"unreadable characters: set the terminal to {self.place.baud} baud, 8 data bits, no parity")
-                if self._flow is None:
-                    self._pump()
-            self._garbage = self._readable = 0
+    def _offer_speed(self) -> None:
+        """When most of what comes is unreadable, name the speed of the line."""
+        if self.probe.wrong_speed():
+            self.echo(f"unreadable characters: set the terminal to {self.place.baud} baud, 8 data bits, no parity")
+            if self._flow is None:
+                self._send()

@@ -321,7 +321,7 @@ def test_a_whole_week_of_slots_is_good_and_stands_in_the_description(tmp_path):
 
 def test_the_calendar_on_the_page_is_a_good_one(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "site-file.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"## What holds when.*?```toml\n(.*?)```", page, flags=re.S)
+    (block,) = re.findall(r"## The calendar.*?```toml\n(.*?)```", page, flags=re.S)
     site = load_site(write(tmp_path, DEMO + "\n" + block))
     compile_site(site)
     assert [slot.name for slot in site.schedule] == ["night-charge", "evening-peak"]

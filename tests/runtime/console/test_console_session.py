@@ -7,7 +7,8 @@ import pytest
 
 from tests.runtime.console.console_rig import NAME, PASSWORD, USER, Desk
 from tidegate.runtime.api.blocking_client import ClientError
-from tidegate.runtime.console.session import IDLE_S, KEY_PRESENCE_S
+from tidegate.runtime.console.session import IDLE_S
+from tidegate.runtime.console.terminal_probe import KEY_PRESENCE_S
 from tidegate.runtime.console.users import FREE_FAILURES, SCRYPT_N, UserError, Users
 
 GUESSES = int(os.environ.get("TIDEGATE_GUESSES", "10000"))  # make fuzz: 100000
