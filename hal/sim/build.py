@@ -20,7 +20,7 @@ from tidegate.ext.abi import program as programs
 from tidegate.ext.sim import assembly
 from tidegate.ext.sim import world as worlds
 from tidegate.hal.description import Description, Device, SimulatedFault, Simulation, described
-from tidegate.hal.sim.habits import add_habits
+from tidegate.hal.sim.device_habits import add_habits
 from tidegate.hal.sim.names import COMMANDS, NOWHERE, ROLES, STATES, STATES_PLAIN, variable_of
 
 if TYPE_CHECKING:
