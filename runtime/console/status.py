@@ -34,6 +34,8 @@ WORDS = {
     "dynamic range limit": "the grid may not swing wider",
     "oscillation damping": "a swing of the load is damped",
     "recharge band": "charging may not lift the grid above {recharge_w_max}",
+    "soc band": "charge is kept for the limits",
+    "forced charge or discharge": "the schedule forces it",
     "lease": "somebody who holds the lease orders it",
     "plan": "the schedule says so",
     "self-consumption": "the grid is kept at {target_grid_w}",
@@ -42,6 +44,19 @@ WORDS = {
     "blind": "the grid meter is not believed, so no power",
     "stopped": "somebody said stop",
     "manual": "a technician orders it at the console",
+}
+
+
+# What the cabinet does in each mode of ext/abi/image.h.
+MODE_WORDS = {
+    "tripped": "no power; a fault holds or waits for an acknowledgement, or nobody has armed it",
+    "arming": "a small step of power tests whether the converter follows",
+    "ready": "the test is passed, its power goes back to zero",
+    "run": "the control decides",
+    "derated": "the control decides, within a smaller limit for a reason",
+    "stopping": "on its way to zero",
+    "off": "stopped by order",
+    "manual": "a person decides, within the limits of the connection",
 }
 
 

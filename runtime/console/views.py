@@ -11,7 +11,7 @@ from tidegate.runtime.console.answers import Event, Health
 from tidegate.runtime.console.evidence import active_faults, fault_row, latched_faults
 from tidegate.runtime.console.findings import findings
 from tidegate.runtime.console.site_state import Plant
-from tidegate.runtime.console.status import why_words
+from tidegate.runtime.console.status import MODE_WORDS, why_words
 from tidegate.runtime.console.text import age, clean, labelled, number, plot, power, table, wrapped
 
 WIDTH = 79
@@ -73,7 +73,8 @@ def why_lines(plant: Plant) -> list[str]:
     """Why the setpoint is what it is."""
     told = plant.now.why
     lines = [
-        f"setpoint  {power(told.setpoint_w)} (mode {told.mode})",
+        f"setpoint  {power(told.setpoint_w)}",
+        f"mode      {told.mode}: {MODE_WORDS.get(told.mode, 'not known to this release')}",
         f"because   {told.reason}: {why_words(plant)}",
         f"request   {power(told.request_w)}, by {told.preference}",
         f"corridor  {power(told.corridor_lo_w)} to {power(told.corridor_hi_w)}  (what the policies leave)",

@@ -1,9 +1,11 @@
 """The parts of the console: a screen that sends only changes, the site file in the making, verdicts and findings."""
 
 import importlib.util
+import itertools
 import os
 import random
 import re
+import string
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,7 +13,10 @@ import pyte
 import pytest
 
 from tests.runtime.console.console_rig import ESCAPES, NAME, Desk
+from tidegate.config.faults import default_table
 from tidegate.config.site import SiteError
+from tidegate.ext.abi import image
+from tidegate.hal.description import Control, Limits
 from tidegate.runtime.console.actions import judge
 from tidegate.runtime.console.answers import SiteDescription
 from tidegate.runtime.console.commands import grammar
@@ -19,7 +24,7 @@ from tidegate.runtime.console.findings import findings
 from tidegate.runtime.console.screen import Screen
 from tidegate.runtime.console.session import REFRESH_BYTES
 from tidegate.runtime.console.siteedit import EditError, Staged, previous
-from tidegate.runtime.console.status import status_lines
+from tidegate.runtime.console.status import MODE_WORDS, WORDS, status_lines
 from tidegate.runtime.state import atomic_file
 
 SIMULATED = Path(str(files("tidegate.config").joinpath("sites/simulated.toml")))
@@ -373,3 +378,34 @@ def test_every_verb_stands_on_the_page():
     page = (Path(__file__).resolve().parents[3] / "docs" / "console.md").read_text()
     verbs = {form.tokens[0] for form in grammar().forms} - {"help", "exit", "logout"}
     assert {verb for verb in verbs if not re.search(rf"`{verb}\b", page)} == set()
+
+
+def test_every_reason_of_the_image_has_a_sentence_of_its_own():
+    assert set(WORDS) == set(image.REASONS_BY_NUMBER)
+    assert len(set(WORDS.values())) == len(WORDS)
+    keys = {key for words in WORDS.values() for _, key, _, _ in string.Formatter().parse(words) if key}
+    assert keys <= {*Limits.__struct_fields__, *Control.__struct_fields__}
+
+
+def test_every_mode_of_the_image_has_a_sentence_of_its_own():
+    assert set(MODE_WORDS) == set(image.MODES_BY_NUMBER)
+    assert len(set(MODE_WORDS.values())) == len(MODE_WORDS)
+
+
+def test_every_fault_of_the_table_has_its_sentences():
+    rows = default_table()
+    assert len(rows) > 40
+    for row in rows:
+        for text in (row.text, row.what, row.clear):
+            assert len(text.split()) > 1, row.id
+
+
+def test_why_names_reason_and_mode_as_sentences(tmp_path):
+    desk = Desk(tmp_path)
+    desk.login()
+    desk.gateway.site["reasons"] = list(image.REASONS_BY_NUMBER)
+    for reason, mode in zip(itertools.cycle(image.REASONS_BY_NUMBER), image.MODES_BY_NUMBER, strict=False):
+        desk.gateway.why.update(reason=reason, mode=mode)
+        desk.plant.poll(force=True)
+        shown = " ".join(desk.enter("why").split())
+        assert MODE_WORDS[mode][:40] in shown and reason in shown
