@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import reaction
 
+from tests.tools.spread import spread
 from tidegate.hal.sim.virtual import VirtualPlant
 
 ROOT = Path(__file__).parents[2]
@@ -26,8 +27,7 @@ ALONE = (
 
 def test_seeded_faults_break_no_rule_and_the_site_comes_back():
     bad, cycles = [], 0
-    for seed in SLICE:
-        found = campaign.run(seed)
+    for found in spread(campaign.run, SLICE):
         cycles += found["checks"]["cycles"]  # those that the world has looked at
         if found["failed"]:
             bad.append(found)

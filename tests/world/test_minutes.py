@@ -3,11 +3,13 @@
 import minutes
 import numpy as np
 
+from tests.tools.spread import spread
+
 SLICE = [site + turn * minutes.VARIANTS for site in range(20) for turn in range(5)]
 
 
 def test_in_any_minute_of_the_world_the_corridor_holds_or_says_who_gave_way():
-    bad = [found for found in map(minutes.judge, SLICE) if found["failed"]]
+    bad = [found for found in spread(minutes.judge, SLICE) if found["failed"]]
     assert not bad, "\n".join(
         f"again: python tests/world/minutes.py --seed {found['seed']}\n" + "\n".join(found["failed"]) for found in bad
     )

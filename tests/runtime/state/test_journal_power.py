@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.tools.spread import spread
 from tidegate.runtime.state.journal import Journal, Record
 
 _spec = importlib.util.spec_from_file_location("diskmodel", Path(__file__).with_name("diskmodel.py"))
@@ -74,9 +75,6 @@ def one_image(seed: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize("block", range(6))
 def test_no_acknowledged_record_is_lost_and_no_damage_is_given_out(block):
-    damages = records = 0
-    for seed in range(block * IMAGES // 6, (block + 1) * IMAGES // 6):
-        held, damaged = one_image(seed)
-        records += held
-        damages += damaged
+    seen = spread(one_image, range(block * IMAGES // 6, (block + 1) * IMAGES // 6))
+    records, damages = (sum(counts) for counts in zip(*seen, strict=True))
     assert records > IMAGES // 6 and damages > IMAGES // 60, "the disks were not hurt enough to show anything"
