@@ -13,6 +13,7 @@ from tidegate.ext.cycle.core cimport core_t
 from tidegate.ext.cycle.loop cimport Core, core_cycle
 from tidegate.ext.sim.can_frames cimport can_emit, can_flood, can_take, frame_encode
 from tidegate.ext.sim.observe cimport series_row, world_check, world_watch_step
+from tidegate.ext.estimate.pairing cimport LAG_NS
 from tidegate.ext.sim.plant cimport *
 from tidegate.ext.bus.rtu cimport rtu_char_ns, rtu_init, rtu_t
 from tidegate.ext.abi.shared cimport ORDER_ACK, ORDER_ARM, order_put
@@ -234,6 +235,13 @@ cdef class World(Assembly):
              "says": {name: self.world.plant.meters[i].v[k] for k, name in enumerate(METER_VARIABLES)}}
             for i in range(self.world.plant.n_meters)
         ]
+
+    @property
+    def age_s(self):
+        """(least, most) age of the grid reading as the core believes it now, s."""
+        if self.world.core == NULL:
+            raise RuntimeError("no core is connected: call connect() first")
+        return (<double>LAG_NS[self.world.core.estimate.lag_lo] * 1e-9, <double>LAG_NS[self.world.core.estimate.lag_hi] * 1e-9)
 
     @property
     def now(self):

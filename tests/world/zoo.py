@@ -130,8 +130,12 @@ def summary(found: list[judges.Found]) -> dict[str, Any]:
             },
         }
         known = [each.age_known for each in honest if each.age_known is not None]
-        out["age"] = {"published": len(known), "known_share": sum(known) / len(known) if known else None,
-                      "unknown_seeds": [each.seed for each in honest if each.age_known is False][:20]}  # fmt: skip
+        learnt = [each.age_relearned for each in honest if each.age_relearned is not None]
+        out["age"] = {
+            "known_share": sum(known) / len(known) if known else None,
+            "unknown_seeds": [each.seed for each in honest if each.age_known is False][:12],
+            "relearned_share": sum(learnt) / len(learnt) if learnt else None,
+        }
         out["trips"] = [each.seed for each in honest if each.trips]
         out["never_ready"] = [each.seed for each in honest if each.ready_s is None]
         ready = [each.ready_s for each in honest if each.ready_s is not None]
@@ -167,10 +171,10 @@ def verdict(figures: dict[str, Any]) -> list[str]:
             loud <= EVENTS_PER_HOUR_ASKED,
             f"{loud:.0f} events an hour when all is quiet (asked {EVENTS_PER_HOUR_ASKED:g})",
         )
-        share = figures["age"]["known_share"]
-        ask(share is not None and share >= AGE_SHARE_ASKED,
-            "age before ready: "
-            + ("not published" if share is None else f"known in {share:.1%}, {AGE_SHARE_ASKED:.0%} asked"))  # fmt: skip
+        for name in ("known_share", "relearned_share"):
+            share = figures["age"][name]
+            if share is not None:
+                ask(share >= AGE_SHARE_ASKED, f"age of the reading, {name}: {share:.1%} (asked {AGE_SHARE_ASKED:.0%})")
         ask(not figures["trips"], f"trips: seeds {figures['trips'][:8]}")
         ask(not figures["never_ready"], f"never ready: seeds {figures['never_ready'][:8]}")
     for lie, row in figures["lies"].items():
@@ -198,7 +202,7 @@ def table(figures: dict[str, Any]) -> str:
             f"{len(chases['told'])} told {chases['told'][:8]}",
             f"events: {events['per_hour_when_quiet']:.0f} an hour when quiet (loudest seed {events['loudest_seed']}); "
             f"a minute: {events['per_minute']}",
-            f"age known before ready: {figures['age']}; ready after: {figures['ready_s']}",
+            f"age of the reading: {figures['age']}; ready after: {figures['ready_s']}",
             f"trips: seeds {figures['trips'][:12]}; never ready: {figures['never_ready'][:12]}",
         ]
     for lie, row in figures["lies"].items():

@@ -22,6 +22,7 @@ READY = 2  # modes below are tripped and arming
 ARMED_WITHIN_S = 30.0  # plus ten times what the meter needs: then it is judged, armed or not
 CHASE_REVERSALS = 4
 FOUND_WITHIN_S = 5.0
+RELEARN_S = 60.0
 TELLS = ("fault_on", "latch")
 
 
@@ -47,7 +48,8 @@ class Found:
     quiet_events: int = 0
     quiet_hours: float = 0.0
     trips: int = 0
-    age_known: bool | None = None  # before ready; None = the core does not publish it
+    age_known: bool | None = None  # when it became ready
+    age_relearned: bool | None = None  # a minute after the meter changed; None = it did not
     events: dict[str, int] = field(default_factory=dict)
     lie: str = ""
     told_s: float | None = None  # after physics could tell
@@ -75,8 +77,6 @@ class Found:
             bad.append(f"chases by {self.chase_w:.0f} W in the quiet end" + (" (told)" if self.chase_told else ""))
         if self.trips:
             bad.append(f"{self.trips} trips")
-        if self.age_known is False:
-            bad.append("age not known before ready")
         return bad
 
 
@@ -126,14 +126,18 @@ def ideal(
     return grid_w, ess_w
 
 
-def age_interval(plant: VirtualPlant) -> tuple[float, float] | None:
-    """Published interval of the grid reading's age, s; None where the core has no such points."""
-    names = [name for name, _ in plant._points]
-    if "grid.age_lo_s" not in names:
-        return None
-    picture = plant.picture()
-    assert picture is not None
-    return tuple(float(picture.values[names.index(f"grid.age_{end}_s")]) for end in ("lo", "hi"))  # type: ignore
+def age_known(made: plants.Draw, believed_s: tuple[float, float], changed: bool = False) -> bool:
+    """Whether a believed interval of the reading's age is right, and no wider than a meter interval to either side."""
+    then = "then_" if changed else ""
+    true_s = 1e-3 * (
+        made.setting("meter_delay_ms")
+        + 0.5 * made.setting(f"meter_{then}average_ms")
+        + made.setting(f"meter_{then}lag_ms")
+    )
+    # What is looked for are trial ages, an eighth apart at the long end; a poll takes some milliseconds.
+    width_s = 1e-3 * made.setting(f"meter_{then}update_ms") + 0.02 + 0.13 * true_s
+    lo_s, hi_s = believed_s
+    return lo_s - width_s <= true_s <= hi_s + width_s and hi_s - lo_s <= 2.0 * width_s
 
 
 def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Found:
@@ -149,14 +153,19 @@ def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Fou
         world = plant.world
         world.set_judgement(limit_w, max(tolerance_w, 20.0), reaction_of(made, plant))
         latest_s = min(ARMED_WITHIN_S + 10.0 * made.meter_s, 0.5 * made.seconds)
-        now_s, age = 0.0, None
+        now_s = 0.0
         while found.ready_s is None and now_s < seconds - 1.0:
             plant.run(1.0)
             now_s += 1.0
             modes = [one for one in plant.events if one["event"] == "mode" and one["code"] >= READY]
             if modes:
                 found.ready_s = modes[0]["t_ns"] / S - 1.0
-                age = age_interval(plant)
+                found.age_known = age_known(made, world.age_s)
+        changed_s = made.setting("meter_then_s")
+        if now_s < changed_s and changed_s + RELEARN_S < seconds:
+            plant.run(changed_s + RELEARN_S - now_s)
+            now_s = changed_s + RELEARN_S
+            found.age_relearned = age_known(made, world.age_s, changed=True)
         plant.run(seconds - now_s)
         rows, events, wire_s, period_s = plant.series(), plant.events, plant.wire_s(), plant.period_ns / S
         found.sha256 = plant.sha256
@@ -206,12 +215,6 @@ def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Fou
         if one["event"] == "mode" and one["code"] == 0 and found.ready_s is not None and at_s > found.ready_s:
             found.trips += 1
     found.quiet_hours = 0.5 * made.quiet_s / 3600.0
-    if age is not None:
-        true_s = 1e-3 * (
-            made.setting("meter_delay_ms") + 0.5 * made.setting("meter_average_ms") + made.setting("meter_lag_ms")
-        )
-        width_s = 1e-3 * made.setting("meter_update_ms") + 0.02
-        found.age_known = age[0] - width_s <= true_s <= age[1] + width_s and age[1] - age[0] <= 2.0 * width_s
     if made.faults and made.faults[0].get("lie"):
         _lied(made, found, rows, events, dt_s)
     return found

@@ -101,6 +101,8 @@ def draw(seed: int) -> Draw:
     probe = Draw(seed, stratum, 0, 0, 0, components, 1.0, 1e5, 1.0, 0, 0, 115200, settings, faults)
     wait_s = probe.meter_s + 1e-3 * (probe.setting("pcs_dead_ms") + 3.0 * probe.setting("pcs_tau_ms"))
     seconds = float(round(min(max(60.0, 25.0 * wait_s), 480.0)))
+    if stratum == "habit":  # a minute to learn what has changed, and some to show it
+        seconds = max(seconds, 120.0)
     quiet_s = float(round(min(max(20.0, 12.0 * wait_s), 240.0)))
     for _ in range(8):  # a stretch in which the limit is touched
         _, power_w = loads.sampled(components, seconds)
