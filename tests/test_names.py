@@ -12,10 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("ext", "hal", "config", "runtime")
 KINDS = (".py", ".pyx", ".pxd", ".pyi", ".c", ".h")
-# Rooms in which every identifier is the glossary's; it grows until it is all of them.
-WATCHED = (
-    "config", "hal/sim/__main__.py", "hal/sim/slcan.py", "runtime/cli", "runtime/commissioning", "runtime/console",
-    "runtime/core", "runtime/export", "runtime/recording", "runtime/state", "runtime/tools",
+# Files that still have such names; nothing is added here.
+PENDING = (
+    "ext/abi/", "ext/bus/", "ext/record/", "ext/sim/", "hal/sim/build.py", "runtime/carbon/engine/topology.py",
+    "runtime/carbon/report/", "runtime/gateway/records.py",
 )  # fmt: skip
 EVERYWHERE = {"__init__", "__main__"}
 DOORS = {Path("runtime/client.py"), Path("runtime/aclient.py")}  # public names that lead into runtime/api/
@@ -84,7 +84,7 @@ def test_no_file_stem_stands_twice() -> None:
 def test_no_identifier_stands_on_the_glossarys_other_list() -> None:
     words = names_of((ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"))
     assert {"say", "wish", "behind"} <= words
-    files = [path for path in product_files() if str(path).startswith(WATCHED)]
+    files = [path for path in product_files() if not str(path).startswith(PENDING)]
     wrong = [row for path in files for row in misnamed(path, (ROOT / path).read_text(encoding="utf-8"), words)]
     assert not wrong, "\n".join(wrong)
 

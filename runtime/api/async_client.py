@@ -181,13 +181,13 @@ class AsyncClient(Orders[Coroutine[Any, Any, dict[str, Any]]]):
         socket.connect(self._at.stream)
         try:
             while True:
-                for stream in sorted(streams.behind):
+                for stream in sorted(streams.catching_up):
                     records, end = await self._missing(stream, streams)
                     for record in records:
                         yield record
                     if end:
-                        streams.behind.discard(stream)
-                if not await socket.poll(200 if streams.behind else 1000):
+                        streams.catching_up.discard(stream)
+                if not await socket.poll(200 if streams.catching_up else 1000):
                     continue
                 topic, data = await socket.recv_multipart()
                 message = unpack(data)

@@ -193,18 +193,18 @@ class Subscription:
     def receive(self, timeout_s: float | None) -> dict[str, Any] | None:
         """Give the next message, None if none came in time."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
-        behind = self._streams.behind
+        catching_up = self._streams.catching_up
         while not self._waiting:
-            for stream in sorted(behind):
+            for stream in sorted(catching_up):
                 if self._fill(stream):
-                    behind.discard(stream)
+                    catching_up.discard(stream)
             if self._waiting:
                 break
             left = 1.0 if until is None else until - time.monotonic()
             if left <= 0 and not self._socket.poll(0):
                 return None
             # With something missing and no gateway to ask, look again soon.
-            if not self._socket.poll(int(max(0.0, min(left, 0.2 if behind else 1.0)) * 1000)):
+            if not self._socket.poll(int(max(0.0, min(left, 0.2 if catching_up else 1.0)) * 1000)):
                 continue
             topic, data = self._socket.recv_multipart()
             message = unpack(data)

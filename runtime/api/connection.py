@@ -150,7 +150,7 @@ class Streams:
             raise ValueError(f"topic {unknown[0]!r}: expected one of {', '.join(messages.TOPICS)}")
         since = since or {}
         self.cursors = {topic: Cursor(since.get(topic)) for topic in self.topics if topic in JOURNALED}
-        self.behind = {stream for stream in self.cursors if stream in since}
+        self.catching_up = {stream for stream in self.cursors if stream in since}
         self.snapshots_lost = 0
         self._snapshot: tuple[str, int] | None = None
 
@@ -164,13 +164,13 @@ class Streams:
         """Take note of what was published; true if it is to be given now."""
         boot = message["boot"]
         if topic == "head":
-            self.behind |= {s for s, cursor in self.cursors.items() if cursor.head(boot, message[s])}
+            self.catching_up |= {s for s, cursor in self.cursors.items() if cursor.head(boot, message[s])}
         elif topic in self.cursors:
-            if topic in self.behind:
+            if topic in self.catching_up:
                 return False  # it is in the journal already and comes by replay
             what = self.cursors[topic].live(boot, message["seq"])
             if what == "fill":
-                self.behind.add(topic)
+                self.catching_up.add(topic)
             return what == "give"
         else:
             seen, self._snapshot = self._snapshot, (boot, message["seq"])

@@ -18,7 +18,7 @@ def _minutes(t_s: np.ndarray) -> np.ndarray:
     return t_s / 60.0
 
 
-def grid_power(run: WholeRun) -> str:
+def grid_plot(run: WholeRun) -> str:
     """Grid import with and without the cabinet, least and most of each bin, and the limit."""
     t_s = run.series["t_s"]
     with charts.styled():
@@ -175,7 +175,7 @@ def carbon_flow(sums: Sums) -> str:
 def all_of(whole: WholeRun, live: LiveRun | None, sums: Sums) -> dict[str, str]:
     """Every plot of the page by name."""
     found = {
-        "grid": grid_power(whole),
+        "grid": grid_plot(whole),
         "battery": battery(whole),
         "reasons": reasons(whole),
         "energy": energy_flow(sums),

@@ -34,7 +34,7 @@ CPU_SHARE = 0.2  # of one core that requests may take; the rest waits in the ker
 ARM_EVERY_NS = 1_000_000_000
 HEAD_EVERY_NS = 1_000_000_000
 STATS_EVERY_NS = 1_000_000_000
-NEWS_PER_S = 10.0
+EVENTS_PER_S = 10.0
 MS = 1_000_000
 
 
@@ -102,7 +102,7 @@ class Gateway:
         self.server.recordings = None if self.server.recordings_lack else state / "recordings"
         self.peers = Peers(os.geteuid(), options.local_role)
         self.autostart = options.autostart
-        self.transports = Transports(options, runtime, state, lambda name, detail: self._tell("access", name, detail))
+        self.transports = Transports(options, runtime, state, lambda name, detail: self._emit("access", name, detail))
 
         meter, event = journals["meter"].last, journals["event"].last
         self.meter_next = meter.get(self.boot, (-1, -1))[0] + 1
@@ -115,7 +115,7 @@ class Gateway:
         self._was_running = False
         self._arm_ns = self._head_ns = self._stats_ns = 0
         self._loop: dict[str, object] = {}
-        self._news = Bucket(NEWS_PER_S, 4 * NEWS_PER_S)
+        self._emit_bucket = Bucket(EVENTS_PER_S, 4 * EVENTS_PER_S)
         self._suppressed = 0
         self._disk_said = ""
         self._cpu = Bucket(CPU_SHARE, 0.05)
@@ -130,7 +130,7 @@ class Gateway:
             else:
                 self._stop_mark.unlink(missing_ok=True)
         except OSError as why:
-            self._tell(
+            self._emit(
                 "order", "not kept", f"{self._stop_mark}: {why.strerror}; it is in force until the core restarts"
             )
 
@@ -139,7 +139,7 @@ class Gateway:
         try:
             self._lease_file.write(held)
         except OSError as why:
-            self._tell("lease", "not kept", f"{self._lease_file.path}: {why.strerror}; it ends if the gateway restarts")
+            self._emit("lease", "not kept", f"{self._lease_file.path}: {why.strerror}; it ends if the gateway restarts")
 
     # ---- the loop ----
 
@@ -149,11 +149,11 @@ class Gateway:
         poller.register(self.wake, zmq.POLLIN)
         self.journal.start()
         for damage in self._damages:
-            self._tell("journal", "damaged", damage)
-        self._tell("gateway", "started", f"pid {os.getpid()}")
+            self._emit("journal", "damaged", damage)
+        self._emit("gateway", "started", f"pid {os.getpid()}")
         if self.event_next == 0 and self.memory.latch_changes == 0:  # since then only the core's own events tell
             for line in told(self.latches.units, [Latched(*one) for one in zip(*self.memory.latches[1:], strict=True)]):
-                self._tell("latches", "restored", line)
+                self._emit("latches", "restored", line)
         listening: list[zmq.Socket[bytes]] = []
         zap = self.transports.zap
         if zap is not None:
@@ -240,11 +240,11 @@ class Gateway:
         self._snapshots(now_ns)
         self.desk.step(now_ns, self.records.clock.utc_ns(now_ns))
         self._plan(now_ns)
-        self._orders_news()
-        self._guard_news(now_ns)
+        self._emit_orders()
+        self._emit_guard(now_ns)
         if self.transports.roles is not None:
             if self.transports.roles.reload(now_ns):
-                self._tell("access", "changed", "a key lost a right; all connections from outside are cut")
+                self._emit("access", "changed", "a key lost a right; all connections from outside are cut")
                 self.transports.cut_remote()
             self.transports.listen_again()
         if running and self.autostart and now_ns - self._arm_ns >= ARM_EVERY_NS:
@@ -268,9 +268,9 @@ class Gateway:
                     }
                 ),
             )
-            self._disk_news()
+            self._emit_disk()
         if self._was_running and not running:
-            self._tell("core", "ended", "the core has stopped; setpoint 0")
+            self._emit("core", "ended", "the core has stopped; setpoint 0")
         self._was_running = running
 
     def _put_plan(self) -> int:
@@ -287,7 +287,7 @@ class Gateway:
         except OSError as why:
             said = f"{why.filename}: {why.strerror}"
         if said and said != self._billing_said:
-            self._tell("billing", "not kept", f"{said}; after a restart the ratchet begins anew")
+            self._emit("billing", "not kept", f"{said}; after a restart the ratchet begins anew")
         self._billing_said = said
 
     def _meters(self) -> None:
@@ -296,7 +296,7 @@ class Gateway:
                 picture = self.memory.next_meter(self.meter_next)
             except shared.Overwritten as why:
                 oldest = max(why.oldest, self.meter_next + 1)
-                self._tell(
+                self._emit(
                     "journal",
                     "gap",
                     f"meter records {self.meter_next} to {oldest - 1} were overwritten before they were read",
@@ -317,7 +317,7 @@ class Gateway:
                 event = self.memory.next_event(self.event_next)
             except shared.Overwritten as why:
                 oldest = max(why.oldest, self.event_next + 1)
-                self._tell(
+                self._emit(
                     "journal", "gap", f"events {self.event_next} to {oldest - 1} were overwritten before they were read"
                 )
                 self.event_next = oldest
@@ -336,14 +336,14 @@ class Gateway:
         if not self.latches.keep(self.memory):
             if self.latches.error != self._latches_said:
                 self._latches_said = self.latches.error
-                self._tell("latches", "not-kept", self.latches.error)
+                self._emit("latches", "not-kept", self.latches.error)
         elif self._latches_said:
             self._latches_said = ""
-            self._tell("latches", "kept", "the disk takes them again")
+            self._emit("latches", "kept", "the disk takes them again")
 
-    def _guard_news(self, now_ns: int) -> None:
+    def _emit_guard(self, now_ns: int) -> None:
         for name, detail in self._guarded.step(now_ns, self.memory.guard()):
-            self._tell("core", name, detail)
+            self._emit("core", name, detail)
 
     def _put_event(self, record: dict[str, object], source: int) -> None:
         self.journal.put("event", Record(self.boot, self.event_seq, utc_of(record), source, messages.encode(record)))
@@ -357,9 +357,9 @@ class Gateway:
         self.journal.put("job", Record(self.boot, seq, utc_of(record), seq, messages.encode(record)))
         return seq
 
-    def _tell(self, event: str, name: str, detail: str, **more: object) -> None:
+    def _emit(self, event: str, name: str, detail: str, **more: object) -> None:
         """An event of the gateway's own; throttled, so that nobody can fill the journal by asking."""
-        if not self._news.take(time.monotonic_ns()):
+        if not self._emit_bucket.take(time.monotonic_ns()):
             self._suppressed += 1
             return
         if self._suppressed:
@@ -367,16 +367,16 @@ class Gateway:
             self._suppressed = 0
         self._put_event(self.records.own_event(self.event_seq, event, name, detail, **more), -1)
 
-    def _orders_news(self) -> None:
-        news, self.desk.news = self.desk.news, []
-        for event, name, detail in news:
-            self._tell(event, name, detail)
+    def _emit_orders(self) -> None:
+        audit, self.desk.audit = self.desk.audit, []
+        for event, name, detail in audit:
+            self._emit(event, name, detail)
 
-    def _disk_news(self) -> None:
+    def _emit_disk(self) -> None:
         if self.journal.error and not self._disk_said:
-            self._tell("journal", "failing", self.journal.error)
+            self._emit("journal", "failing", self.journal.error)
         elif self._disk_said and not self.journal.error:
-            self._tell("journal", "recovered", f"after: {self._disk_said}; {self.journal.dropped} records lost")
+            self._emit("journal", "recovered", f"after: {self._disk_said}; {self.journal.dropped} records lost")
         self._disk_said = self.journal.error
 
     def _snapshots(self, now_ns: int) -> None:
@@ -447,8 +447,8 @@ class Gateway:
         """Take over what the core said last, make it durable, and close."""
         self._events()
         self._meters()
-        self._guard_news(time.monotonic_ns())
-        self._tell("gateway", "stopped", f"pid {os.getpid()}")
+        self._emit_guard(time.monotonic_ns())
+        self._emit("gateway", "stopped", f"pid {os.getpid()}")
         self.journal.stop()
         self._durable()
         self.transports.close()

@@ -137,7 +137,7 @@ class Desk:
         self.manual: ManualHeld | None = None
         self._keep_stop = keep_stop
         self._keep_lease = keep_lease
-        self.news: list[tuple[str, str, str]] = []  # (event, name, detail) for the audit trail
+        self.audit: list[tuple[str, str, str]] = []  # (event, name, detail) for the audit trail
         self._number = secrets.randbits(48)
         self._put: dict[int, tuple[float, int]] = {}
 
@@ -170,15 +170,15 @@ class Desk:
                         holder=held.peer,
                         expires_ms=left_ms(held.expires_ns, now_ns),
                     )
-                self._say("lease", "pre-empted", f"{held.peer} ({held.priority}) by {peer.who} ({request.priority})")
+                self._note("lease", "pre-empted", f"{held.peer} ({held.priority}) by {peer.who} ({request.priority})")
             elif held is not None:
-                self._say("lease", "replaced", f"{peer.who} took a new lease")
+                self._note("lease", "replaced", f"{peer.who} took a new lease")
             if held is not None:
                 self._end_setpoint()
             period_ns = request.period_ms * MS
             held = Lease(secrets.token_hex(16), peer.name, request.priority, period_ns, now_ns + 3 * period_ns)
             self.lease = held
-            self._say("lease", "acquired", f"{peer.who} ({request.priority}), period {request.period_ms} ms")
+            self._note("lease", "acquired", f"{peer.who} ({request.priority}), period {request.period_ms} ms")
             self._keep_lease(held)
         else:
             if held is None or request.lease != held.id or held.peer != peer.name:
@@ -187,7 +187,7 @@ class Desk:
                 self._end_setpoint()
                 self.lease = None
                 self._keep_lease(None)
-                self._say("lease", "released", peer.who)
+                self._note("lease", "released", peer.who)
                 return {"lease": held.id, "expires_ms": 0}
             held.expires_ns = now_ns + 3 * held.period_ns
             if held.setpoint_w is not None:
@@ -210,7 +210,7 @@ class Desk:
         seq = self._order(SETPOINT, held.setpoint_w, min(held.until_ns, held.expires_ns))
         # Kept behind the order: killed in between, the holder's second try does the same once more.
         self._keep_lease(held)
-        self._say("order", "setpoint", f"{peer.who}: {held.setpoint_w:.0f} W for {request.for_ms} ms")
+        self._note("order", "setpoint", f"{peer.who}: {held.setpoint_w:.0f} W for {request.for_ms} ms")
         return Order(SETPOINT, seq, request_w=held.setpoint_w)
 
     # ---- limits, modes, edges, plan ----
@@ -228,7 +228,7 @@ class Desk:
             request.export_w_max if request.export_w_max is not None else before.export_w_max if before else math.inf,
             now_ns + request.for_ms * MS,
         )
-        self._say(
+        self._note(
             "order",
             "limit",
             f"{peer.who}: import {request.import_w_max}, export {request.export_w_max} W for {request.for_ms} ms",
@@ -269,7 +269,7 @@ class Desk:
         """Stop; or lift the stop, end manual and arm; or take a manual power."""
         if request.mode == "manual":
             return self.take_manual(request, peer, now_ns)
-        self._say("order", request.mode, peer.who)
+        self._note("order", request.mode, peer.who)
         self._end_manual(f"{request.mode} by {peer.who}")
         if request.mode == "stop":
             order = self.stop(now_ns)
@@ -301,14 +301,14 @@ class Desk:
             raise Refused("late", f"manual has lasted {MANUAL_MAX_NS // SECOND // 60} min; order mode run first")
         held.until_ns = min(now_ns + request.for_ms * MS, last_ns)
         power_w = request.power_w + 0.0  # -0.0 becomes 0.0
-        self._say("order", "manual", f"{peer.who}: {power_w:.0f} W for {request.for_ms} ms")
+        self._note("order", "manual", f"{peer.who}: {power_w:.0f} W for {request.for_ms} ms")
         return Order(MANUAL, self._order(MANUAL, power_w, held.until_ns), request_w=power_w)
 
     def _end_manual(self, why: str) -> None:
         if self.manual is not None:
             self.manual = None
             self._take_back(MANUAL)
-            self._say("order", "manual ended", why)
+            self._note("order", "manual ended", why)
 
     def stop(self, now_ns: int) -> Order:
         """Order the stop; also at the start of a gateway whose site was stopped."""
@@ -334,11 +334,11 @@ class Desk:
         self.lease = held
         if held.setpoint_w is not None:
             self._put[SETPOINT] = (held.setpoint_w, min(held.until_ns, held.expires_ns))
-        self._say("lease", "resumed", f"{held.peer} ({held.priority}), {left_ms(held.expires_ns, now_ns)} ms left")
+        self._note("lease", "resumed", f"{held.peer} ({held.priority}), {left_ms(held.expires_ns, now_ns)} ms left")
 
     def ack(self, peer: Peer, now_ns: int) -> Order:
         """Acknowledge latches whose cause is gone."""
-        self._say("order", "ack", peer.who)
+        self._note("order", "ack", peer.who)
         return Order(ACK, self._order(ACK, 1.0, now_ns + EDGE_NS))
 
     def arm(self, now_ns: int) -> Order:
@@ -364,7 +364,7 @@ class Desk:
             plan.append(Planned(step.start_utc_s, end_utc_s, step.forced, values))
         self.plan = plan
         self.plan_owner = peer.name if self.plan else ""
-        self._say("order", "schedule", f"{peer.who}: {len(self.plan)} steps")
+        self._note("order", "schedule", f"{peer.who}: {len(self.plan)} steps")
         return Order(PLAN, self._put_plan())
 
     def policy(self, request: ops.Policy, peer: Peer, now_ns: int) -> Order:
@@ -393,7 +393,7 @@ class Desk:
             ends_ns = now_ns + (request.for_ms * MS if request.for_ms is not None else FAR_NS)
             self.policies[name] = (asked, ends_ns)
             seq = self._order(kind, asked, ends_ns)
-        self._say("order", "policy", f"{peer.who}: {told}")
+        self._note("order", "policy", f"{peer.who}: {told}")
         return Order(kind, seq, by=told)
 
     def _site_policy(self, name: str) -> float:
@@ -422,7 +422,7 @@ class Desk:
             self._end_manual(f"{manual.peer} did not give it again")
         held = self.lease
         if held is not None and now_ns >= held.expires_ns:
-            self._say("lease", "expired", f"{held.peer} did not renew within {3 * held.period_ns // MS} ms")
+            self._note("lease", "expired", f"{held.peer} did not renew within {3 * held.period_ns // MS} ms")
             self._end_setpoint()
             self.lease = None
             self._keep_lease(None)
@@ -431,20 +431,20 @@ class Desk:
         over = [name for name, limit in self.limits.items() if now_ns >= limit.until_ns]
         for name in over:
             del self.limits[name]
-            self._say("order", "limit ended", name)
+            self._note("order", "limit ended", name)
         if over:
             self._put_limits(IMPORT)
             self._put_limits(EXPORT)
         for name in [name for name, (_, ends_ns) in self.policies.items() if now_ns >= ends_ns]:
             del self.policies[name]
-            self._say("order", "policy ended", f"{name} is {_shown(self._site_policy(name))} again")
+            self._note("order", "policy ended", f"{name} is {_shown(self._site_policy(name))} again")
 
     def step(self, now_ns: int, utc_ns: int) -> None:
         """Expire, and end a plan that is over."""
         self.expire(now_ns)
         if self.plan and utc_ns // SECOND >= self.plan[-1].end_utc_s:
             self.plan, self.plan_owner = [], ""
-            self._say("order", "schedule ended", "")
+            self._note("order", "schedule ended", "")
 
     def next_end_ns(self) -> int:
         """When something runs out next, 0 = nothing will."""
@@ -462,8 +462,8 @@ class Desk:
             self.lease.setpoint_w = None
             self._take_back(SETPOINT)
 
-    def _say(self, event: str, name: str, detail: str) -> None:
-        self.news.append((event, name, detail))
+    def _note(self, event: str, name: str, detail: str) -> None:
+        self.audit.append((event, name, detail))
 
 
 def _off(name: str) -> float:

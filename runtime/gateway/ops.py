@@ -369,7 +369,7 @@ class Note(Command, tag="note", kw_only=True):
     detail: Annotated[str, msgspec.Meta(max_length=150)] = ""
 
     def serve(self, call: "Call") -> Fields:
-        call.desk.news.append(("note", self.name, f"{call.peer.who}: {self.detail}"))
+        call.desk.audit.append(("note", self.name, f"{call.peer.who}: {self.detail}"))
         return {}
 
 
@@ -414,7 +414,7 @@ class Record(Command, tag="record", kw_only=True):
     def serve(self, call: "Call") -> Fields:
         if call.server.recordings is None:
             raise Refused("unavailable", call.server.recordings_lack)
-        call.desk.news.append(("record", "requested", f"{call.peer.who}: {self.cause}"))
+        call.desk.audit.append(("record", "requested", f"{call.peer.who}: {self.cause}"))
         return {"record": {"folder": str(call.server.recordings)}}
 
 

@@ -146,7 +146,7 @@ class Server:
         traceback.print_exception(why)
         said = f"{type(why).__name__}: {why}"[: messages.TEXT_MAX]
         self.counts["failed"] += 1
-        self.desk.news.append(("gateway", "internal", said))
+        self.desk.audit.append(("gateway", "internal", said))
         return self._refusal(request, Refused("internal", said))
 
     def _admit(self, peer: Peer, request: ops.Operation, now_ns: int) -> None:
@@ -163,7 +163,7 @@ class Server:
                 peer.forbidden = 0
                 peer.locked_until_ns = now_ns + LOCK_NS
                 said = f"{peer.name}: {LOCK_AFTER} requests that its role does not permit"
-                self.desk.news.append(("access", "locked", said))
+                self.desk.audit.append(("access", "locked", said))
             raise Refused("not-allowed", f"{op} needs the role {request.role}, {peer.name} has {peer.role}")
         bucket = peer.commands
         if isinstance(request, ops.Read):

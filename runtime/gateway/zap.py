@@ -17,12 +17,14 @@ ENDPOINT = "inproc://zeromq.zap.01"
 
 
 class Zap:
-    """Answers libzmq's questions (RFC 27). `say` gets refusals for the audit trail: (name, detail)."""
+    """Answers libzmq's questions (RFC 27). `on_refusal` gets refusals for the audit trail: (name, detail)."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], roles: Roles, say: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], roles: Roles, on_refusal: Callable[[str, str], None]
+    ) -> None:
         self.roles = roles
         self.accepted = self.refused = 0
-        self._say = say
+        self._refused = on_refusal
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind(ENDPOINT)
@@ -55,11 +57,15 @@ class Zap:
                 self.accepted += 1
                 return [b"200", b"OK", granted.name.encode(), b""]
             self.refused += 1
-            self._say("refused", f"key {public} from {address.decode(errors='replace')[:64]} is not granted anything")
+            self._refused(
+                "refused", f"key {public} from {address.decode(errors='replace')[:64]} is not granted anything"
+            )
             # 300 and not 400: after a 400 libzmq's client never tries again, and a key that is granted later stays out.
             return [b"300", b"this key is not granted anything", b"", b""]
         self.refused += 1
-        self._say("refused", f"{mechanism.decode(errors='replace')[:16]} from {address.decode(errors='replace')[:64]}")
+        self._refused(
+            "refused", f"{mechanism.decode(errors='replace')[:16]} from {address.decode(errors='replace')[:64]}"
+        )
         return [b"400", b"CURVE with a granted key is needed", b"", b""]
 
     def close(self) -> None:

@@ -135,14 +135,14 @@ class Feed:
 class Guard:
     """The thread that looks. pid : of the core process. feeds : by name, see `Feed`.
 
-    It says nothing itself, because a reader of our messages who hangs must not starve the board: `news` is for another
-    thread to take.
+    It prints nothing itself, because a reader of our messages who hangs must not starve the board: `notices` is for
+    another thread to take.
     """
 
     def __init__(self, memory: Shared, pid: int, period_ns: int, feeds: list[Feed], *, look_s: float = LOOK_S) -> None:
         self.memory = memory
         self.feeds = feeds
-        self.news: deque[str] = deque(maxlen=64)
+        self.notices: deque[str] = deque(maxlen=64)
         self.ending = False  # from here on a core that is gone is no news
         self.gaps_ns_max = 0  # the longest time between two looks: how well this machine lets us look
         self.looks = 0
@@ -191,14 +191,14 @@ class Guard:
         if self._locked is not None and self.looks % LOCKED_EVERY == 0:
             self._unlocked = self._locked.lost()
         for change in self.judge.look(now_ns, Seen(running, t_ns, proof, escalation, fifo, self._unlocked)):
-            self.news.append(f"core {GUARD_NAMES[change.cause]}: {change.detail}")
+            self.notices.append(f"core {GUARD_NAMES[change.cause]}: {change.detail}")
         if self.judge.holding >> PRIORITY_LOST & 1:
             self._regain(now_ns)
         for feed in self.feeds:
             feed.step(now_ns, running and self.judge.alive, proof if self._counted else cycle)
             if feed.error != self._errors.get(feed.name, ""):
                 self._errors[feed.name] = feed.error
-                self.news.append(f"watchdog of {feed.error or feed.name + ': fed again'}")
+                self.notices.append(f"watchdog of {feed.error or feed.name + ': fed again'}")
         self.looks += 1
         fed = {feed.name: feed.fed for feed in self.feeds}
         self.memory.put_guard(

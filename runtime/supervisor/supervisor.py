@@ -210,11 +210,11 @@ class Supervisor:
         """What may wait for a disk or for who reads our messages: latches on disk, what the guard saw."""
         while not self._ended.wait(KEEP_S):
             self._keep_latches()
-            self._tell_guard()
+            self._print_guard()
 
-    def _tell_guard(self) -> None:
-        while self.guard is not None and self.guard.news:
-            self._out(f"tidegate: {self.guard.news.popleft()}")
+    def _print_guard(self) -> None:
+        while self.guard is not None and self.guard.notices:
+            self._out(f"tidegate: {self.guard.notices.popleft()}")
 
     def _leave_guard(self) -> None:
         """The core is gone: the board's watchdog stops if its end was asked for, and else goes on to the reset."""
@@ -409,7 +409,7 @@ class Supervisor:
             if self._keeper is not None:
                 self._keeper.join(END_S)
             self._keep_latches()  # what the core's last cycles latched
-            self._tell_guard()
+            self._print_guard()
             for fd in self._fds:
                 with contextlib.suppress(OSError):
                     os.close(fd)

@@ -200,7 +200,7 @@ def fetch(source: Source, cache: Path, now_s: int) -> int:
         said = READERS[source.service](raw, f"answer of {source.name}")
         if not said.steps:
             raise FactorError(f"answer of {source.name}: no values")
-        rows = news(known, said, now_s)
+        rows = new_steps(known, said, now_s)
         if not rows:
             return 0
         merged = Series(said.zone, said.kind, said.source, steps=[*(known.steps if known else ()), *rows])
@@ -215,7 +215,7 @@ def fetch(source: Source, cache: Path, now_s: int) -> int:
     return len(rows)
 
 
-def news(known: Series | None, said: Series, now_s: int) -> list[Step]:
+def new_steps(known: Series | None, said: Series, now_s: int) -> list[Step]:
     """Steps that say something else than the newest version that is known; each with the time it was issued.
 
     Where the service does not say when, or says the time of another version again, it was now.
@@ -261,7 +261,7 @@ def _keep(source: Source, cache: Path, said: Series, rows: Sequence[Step], now_s
 # ---- the thread ----
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     # Not print: a daemon thread that holds the lock of sys.stderr when the interpreter ends would abort it.
     os.write(2, f"carbon: {text}\n".encode())
 
@@ -273,13 +273,13 @@ class Fetcher(threading.Thread):
     anywhere.
     """
 
-    def __init__(self, found: Sequence[Source], cache: Path, say: Callable[[str], None] | None = None) -> None:
+    def __init__(self, found: Sequence[Source], cache: Path, echo: Callable[[str], None] | None = None) -> None:
         super().__init__(name="factors", daemon=True)
         self._due = {source: 0.0 for source in found}
         self._failed: dict[Source, int] = {}
         self._said: dict[Source, str] = {}
         self._cache = cache
-        self._say = say or _say
+        self._print = echo or _print
         self.ended = False
 
     def run(self) -> None:
@@ -299,9 +299,9 @@ class Fetcher(threading.Thread):
                 self._due[source] = t_s + max(source.every_s, min(BACKOFF_MAX_S, 30.0 * 2 ** min(tries, 10)))
                 if self._said.get(source) != str(error):
                     self._said[source] = str(error)
-                    self._say(f"{error}; what is in the files goes on to be used")
+                    self._print(f"{error}; what is in the files goes on to be used")
             else:
                 if self._failed.pop(source, 0):
                     self._said.pop(source, None)
-                    self._say(f"{source.name}: answers again")
+                    self._print(f"{source.name}: answers again")
                 self._due[source] = t_s + source.every_s

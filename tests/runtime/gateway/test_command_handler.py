@@ -99,7 +99,7 @@ def test_a_lease_that_has_ended_can_be_taken_by_anybody():
     acquire(desk, peer("a"), 0, period_ms=100, priority="maintenance")
     acquire(desk, peer("b"), 300 * MS, priority="optimiser")
     assert desk.lease.peer == "b"
-    assert ("lease", "expired") in [(event, name) for event, name, _ in desk.news]
+    assert ("lease", "expired") in [(event, name) for event, name, _ in desk.audit]
 
 
 steps = st.lists(
@@ -178,7 +178,7 @@ def test_a_plan_is_kept_step_by_step_until_its_end():
     desk.step(0, 119 * S)
     assert desk.plan
     desk.step(0, 120 * S)
-    assert desk.plan == [] and ("order", "schedule ended", "") in desk.news
+    assert desk.plan == [] and ("order", "schedule ended", "") in desk.audit
 
 
 def test_a_forced_step_needs_the_role_maintain_and_a_setpoint():
@@ -234,7 +234,7 @@ def test_a_policy_of_a_time_ends_by_itself_and_a_wish_has_no_tighter_side():
     assert box.in_force(kind_of("peak_w_max"), 1000 * MS) is None
     desk.expire(1000 * MS)
     assert "peak_w_max" not in desk.policies
-    assert any(name == "policy ended" for _, name, _ in desk.news)
+    assert any(name == "policy ended" for _, name, _ in desk.audit)
 
 
 @pytest.mark.parametrize(("name", "value"), [
@@ -269,7 +269,7 @@ def test_manual_ends_in_the_mailbox_by_itself_unless_it_is_given_again():
     manual(desk, peer(), 2 * S, power_w=-500.0)
     assert box.in_force(MANUAL, 5 * S - 1) == -500.0 and box.in_force(MANUAL, 5 * S) is None
     desk.expire(5 * S)
-    assert desk.manual is None and ("order", "manual ended", "a did not give it again") in desk.news
+    assert desk.manual is None and ("order", "manual ended", "a did not give it again") in desk.audit
 
 
 def test_manual_lasts_thirty_minutes_at_most_and_run_starts_it_anew():
