@@ -116,7 +116,7 @@ setup(
     package_dir=PACKAGES,
     package_data={
         f"{NAME}.runtime": ["py.typed"],
-        f"{NAME}.runtime.carbon.report": ["*.j2"],
+        f"{NAME}.runtime.carbon.report": ["*.j2", "locale/*.po"],
         f"{NAME}.runtime.commissioning": ["*.j2"],
         f"{NAME}.runtime.demo": ["*.j2"],
         f"{NAME}.ext": ["py.typed"],

@@ -18,7 +18,7 @@ ROOMS = ("ext", "hal", "config", "runtime")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # Import name -> distribution, where they differ.
-DISTRIBUTIONS = {"can": "python-can", "serial": "pyserial", "zmq": "pyzmq", "paho": "paho-mqtt"}
+DISTRIBUTIONS = {"can": "python-can", "fpdf": "fpdf2", "serial": "pyserial", "zmq": "pyzmq", "paho": "paho-mqtt"}
 
 # Who is installed when these files run: what is here must be in each of the extras; "+" joins several. All other files
 # run on a cabinet without extras.

@@ -8,6 +8,7 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,9 +63,9 @@ def figure(width: float, height: float, rows: int = 1, ratios: Sequence[float] |
     return made, axes if rows > 1 else axes[0]
 
 
-def styled() -> Any:
-    """The look of all plots; a context manager."""
-    return rc_context(STYLE)  # type: ignore[arg-type]
+def styled(**more: Any) -> AbstractContextManager[None]:
+    """The look of all plots; a context manager. more : settings of matplotlib, beside these or in their place."""
+    return rc_context({**STYLE, **more})  # type: ignore[dict-item]
 
 
 def svg(made: Figure, title: str, prefix: str = "") -> str:
@@ -252,25 +253,3 @@ def sankey_svg(laid: Layout, *, unit: str, title: str, middle: str, digits: int 
         )
     out.append("</svg>")
     return "".join(out)
-
-
-def draw_sankey(axes: Any, laid: Layout, *, unit: str, middle: str, digits: int = 1, size: float = 8.0) -> None:
-    """The same as patches on matplotlib axes, for a printed page."""
-    from matplotlib.patches import PathPatch, Rectangle
-    from matplotlib.path import Path
-
-    axes.set_xlim(0, laid.width)
-    axes.set_ylim(laid.height, 0)
-    axes.axis("off")
-    axes.add_patch(Rectangle((laid.bus_x, laid.bus_y), BAR, laid.span, facecolor=INK, lw=0))
-    axes.text(laid.bus_x + BAR / 2, 10, middle, ha="center", size=size, color=MUTED)
-    M, L, C, Z = Path.MOVETO, Path.LINETO, Path.CURVE4, Path.CLOSEPOLY
-    for b in laid.bands:
-        half = (b.from_x + b.to_x) / 2
-        top, low, t = b.from_y, b.to_y, b.thick
-        points = [(b.from_x, top), (half, top), (half, low), (b.to_x, low), (b.to_x, low + t), (half, low + t),
-                  (half, top + t), (b.from_x, top + t), (b.from_x, top)]  # fmt: skip
-        axes.add_patch(PathPatch(Path(points, [M, C, C, C, L, C, C, C, Z]), facecolor=b.paint, alpha=0.28, lw=0))
-        axes.add_patch(Rectangle((b.bar_x, b.bar_y), BAR, t, facecolor=b.paint, lw=0))
-        said = f"{b.label} {b.amount:,.{digits}f} {unit}"
-        axes.text(b.text_x, b.text_y, said, ha="right" if b.left else "left", size=size, color=INK)

@@ -17,15 +17,16 @@ from tidegate.runtime.carbon.ledger.ledger import Entry, Ledger, LedgerError
 from tidegate.runtime.carbon.readings.readings import Registers, readings_record
 from tidegate.runtime.carbon.report.evidence_record import block_over, check_installation, evidence_record
 from tidegate.runtime.carbon.report.indicators import Hours, eu_fields, indicators_record
+from tidegate.runtime.carbon.report.language import N_
 from tidegate.runtime.carbon.report.published import published
 from tidegate.runtime.carbon.report.totals import Indicators, Sums, add_up, indicators, shifting
 
-SCOPE = (
+SCOPE = N_(
     "This account covers metered electricity inside the named boundary and the emissions of its generation. It is not "
     "verified. It makes no claim about goods, and computation is not a good under Regulation (EU) 2023/956. Energy "
     "moved through storage to another period is reported apart and is not claimed as same-period supply."
 )
-POLICY_NOTE = (
+POLICY_NOTE = N_(
     "The Scope 2 total does not depend on the attribution policy: it is metered import times the factor of the period "
     "of import. The policy only moves carbon between time, nodes, export and loss."
 )

@@ -17,6 +17,7 @@ from tidegate.runtime.carbon.factors.series import iso
 from tidegate.runtime.carbon.integers import decimal, fixed
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.report.indicators import check_declared
+from tidegate.runtime.carbon.report.language import N_
 from tidegate.runtime.carbon.report.totals import Sums, renewable_nodes
 
 HEAD = ("name", "operator", "registry_id", "unlocode", "lat", "lon", "country")
@@ -144,7 +145,7 @@ def evidence_record(
             "closing": mwh_text(sums.closing_milliwh),
             "time_shifted_mwh": {name: mwh_text(milliwh) for name, milliwh in sorted(shifted.items())},
             "policy": policy,
-            "note": "not claimed as same-period",
+            "note": N_("not claimed as same-period"),
         },
         "electricity_consumed_mwh": {
             "installation": mwh_text(consumed),

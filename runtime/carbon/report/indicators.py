@@ -16,6 +16,7 @@ from tidegate.runtime.carbon.factors.instruments import (
 )
 from tidegate.runtime.carbon.integers import PPM, decimal, fixed
 from tidegate.runtime.carbon.readings.readings import Amount, Registers
+from tidegate.runtime.carbon.report.language import N_
 from tidegate.runtime.carbon.report.totals import Indicators, Sums, renewable_nodes
 
 YEAR_S = 365 * 86_400
@@ -23,17 +24,17 @@ YEAR_S = 365 * 86_400
 DEFINITIONS = {
     "pue": "E_DC / E_IT (ISO/IEC 30134-2); interim unless the span is a whole year",
     "cue_kg_per_kwh": "carbon of the site, storage losses included, what was exported not, over E_IT (ISO/IEC 30134-8)",
-    "ref": "renewable energy over E_DC, at most 1 (ISO/IEC 30134-3): own generation used here, and certificates that "
-           "were cancelled",
-    "erf": "reused heat at the hand-over point over E_DC (ISO/IEC 30134-6)",
-    "wue_l_per_kwh": "water drawn in over E_IT (ISO/IEC 30134-9)",
+    "ref": N_("renewable energy over E_DC, at most 1 (ISO/IEC 30134-3): own generation used here, and certificates "
+              "that were cancelled"),
+    "erf": N_("reused heat at the hand-over point over E_DC (ISO/IEC 30134-6)"),
+    "wue_l_per_kwh": N_("water drawn in over E_IT (ISO/IEC 30134-9)"),
     "renewable_share_direct": "share of the loads' energy from own renewable generation in the same period",
     "renewable_share_through_storage": "the same, by way of the battery, as the attribution policy traces it",
-    "hourly_matched_share": "sum over UTC hours of min(L, own + contracted) / sum of L; L = import + own generation "
-                            "used here, contracted = instruments with a factor of 0; what was left of an hour is not "
-                            "carried to another",
-    "cfe_score": "sum over UTC hours of [c + (L - c) g] / sum of L; c = min(L, own + contracted), g = carbon-free "
-                 "share of the grid in that hour, 0 where it is not known",
+    "hourly_matched_share": N_("sum over UTC hours of min(L, own + contracted) / sum of L; L = import + own generation "
+                               "used here, contracted = instruments with a factor of 0; what was left of an hour is "
+                               "not carried to another"),
+    "cfe_score": N_("sum over UTC hours of [c + (L - c) g] / sum of L; c = min(L, own + contracted), g = carbon-free "
+                    "share of the grid in that hour, 0 where it is not known"),
 }  # fmt: skip
 
 
@@ -95,7 +96,7 @@ def indicators_record(
     water = registers.amount("water", sums.start_utc_s, sums.end_utc_s)
     heat = registers.amount("heat-reused", sums.start_utc_s, sums.end_utc_s)
     renewable = renewable_energy(sums, kinds, instruments)
-    not_measured = ["ITEEsv, ITEUsv: no benchmark data"]
+    not_measured = [N_("ITEEsv, ITEUsv: no benchmark data")]
     warnings = []
     # mL over mWh is 1000 L/kWh: 1 mL = 10^-3 L, 1 mWh = 10^-6 kWh.
     wue = None if water.total is None or not it else water.total * 1000 / it
@@ -112,13 +113,13 @@ def indicators_record(
         if value is None:
             not_measured.append(f"{name}: {why}")
     if ratios.pue is not None and ratios.pue < 1:
-        warnings.append("PUE below 1: a transformer or a meter is on the wrong place or reversed")
+        warnings.append(N_("PUE below 1: a transformer or a meter is on the wrong place or reversed"))
     if "it" not in _metered(sums, kinds):
-        warnings.append("IT by difference: residual and IT cannot be told apart")
+        warnings.append(N_("IT by difference: residual and IT cannot be told apart"))
     return {
         "pue": fixed(ratios.pue, 4),
         "pue_kind": "annual" if whole_year else "interim",
-        "pue_category": "IT by difference, no category" if "it" not in _metered(sums, kinds) else "as metered",
+        "pue_category": "IT by difference, no category" if "it" not in _metered(sums, kinds) else N_("as metered"),
         "cue_kg_per_kwh": fixed(ratios.cue_kg_per_kwh, 6),
         "ref": fixed(ref, 6),
         "ref_basis": renewable.basis,

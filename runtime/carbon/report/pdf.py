@@ -1,22 +1,30 @@
-"""The report on paper: the sections of the page on A4, by matplotlib, so that print needs no browser.
+"""The report on paper: the sections of the page on A4, laid out by fpdf2, with bookmarks; no browser is needed.
 
-No date inside: equal numbers give equal bytes.
+Its date is the end of the span, so that equal numbers give equal bytes.
 """
 
 import io
+import re
 from collections.abc import Sequence
-from typing import Any
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fpdf import FPDF
+from fpdf.enums import TableBordersLayout
+from fpdf.fonts import FontFace
 
 from tidegate.runtime.carbon.factors.series import iso
+from tidegate.runtime.carbon.report.blocks import Plot, Section, Table, Text
 from tidegate.runtime.carbon.report.plots import Drawings
-from tidegate.runtime.carbon.report.sections import Cell, Plot, Report, Section, Table, Text
+from tidegate.runtime.carbon.report.sections import sections
+from tidegate.runtime.carbon.report.view import Report
 from tidegate.runtime.charts import charts
 
 CJK = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "SimHei")
 LATIN = "DejaVu Sans"  # comes with matplotlib, also bold
-WIDTH, HEIGHT = 595.0, 842.0  # points, A4
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 46.0, 52.0, 54.0
-ROOM = WIDTH - LEFT - RIGHT
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 46.0, 46.0, 54.0  # points
+WIDE = 7  # columns; a table of more is set smaller
+PLOT_DPI = 220
 
 
 class ReportError(RuntimeError):
@@ -27,7 +35,7 @@ def pdf_font(language: str) -> str:
     """A font that has the language's letters. Raises ReportError if the machine has none."""
     from matplotlib import font_manager
 
-    if language == "en":
+    if language != "zh":
         return LATIN
     for again in (False, True):
         known = {font.name for font in font_manager.fontManager.ttflist}
@@ -49,292 +57,181 @@ def pdf_font(language: str) -> str:
     )
 
 
-def _texts() -> Any:
-    """An artist that holds all texts of a page: laid out one by one, matplotlib's own take four times as long."""
-    from matplotlib.artist import Artist
-    from matplotlib.font_manager import FontProperties
-
-    class Texts(Artist):
-        def __init__(self) -> None:
-            super().__init__()
-            self.texts: list[tuple[float, float, str, float, str, str, bool]] = []
-
-        def draw(self, renderer: Any) -> None:
-            fonts: dict[tuple[float, str], FontProperties] = {}
-            gc = renderer.new_gc()
-            for x, y, text, size, colour, weight, right in self.texts:
-                if not text:
-                    continue
-                font = fonts.get((size, weight))
-                if font is None:
-                    font = fonts[size, weight] = FontProperties(size=size, weight=weight)
-                if right:
-                    x -= renderer.get_text_width_height_descent(text, font, False)[0]
-                gc.set_foreground(colour)
-                renderer.draw_text(gc, x, y, text, font, 0.0)
-            gc.restore()
-
-    return Texts()
-
-
-def _embedding(font: str) -> int:
-    """How a font goes into the PDF: TrueType as it is (42); one with CFF outlines as glyph drawings (3)."""
-    from fontTools.ttLib import TTFont
+def font_file(name: str, weight: str = "normal") -> Path:
+    """Where a font that `pdf_font` gave lies."""
     from matplotlib import font_manager
 
-    path = font_manager.findfont(font_manager.FontProperties(family=[font]))
-    with TTFont(path, fontNumber=0, lazy=True) as opened:
-        return 3 if "CFF " in opened or "CFF2" in opened else 42
+    return Path(font_manager.findfont(font_manager.FontProperties(family=[name], weight=weight)))
 
 
-class Paper:
-    """Pages filled from top to bottom. y is the distance from the top, points."""
+class Paper(FPDF):
+    """A4 pages with a line of origin and the page's number below each."""
 
-    def __init__(self, footer: str, bold: bool) -> None:
-        from matplotlib.figure import Figure
+    def __init__(self, report: Report, footer: str) -> None:
+        super().__init__(unit="pt", format="A4")
+        self.report = report
+        self.footer_text = footer
+        self.set_margins(LEFT, TOP, RIGHT)
+        self.set_auto_page_break(True, BOTTOM)
+        self.set_lang(report.language.code)
+        self.set_producer("tidegate")
+        self.set_creation_date(datetime.fromtimestamp(report.d["span"]["to_utc_s"], UTC))
+        font = pdf_font(report.language.code)
+        self.add_font("latin", fname=font_file(LATIN))
+        self.add_font("latin", "B", fname=font_file(LATIN, "bold"))
+        self.family, self.bold = "latin", "B"
+        if font != LATIN:
+            self.add_font("letters", fname=font_file(font))
+            self.family, self.bold = "letters", ""
+            self.set_fallback_fonts(["latin"])
+        self.add_page()
 
-        self._figure = Figure
-        self._bold = bold
-        self.footer = footer
-        self.pages: list[Any] = []
-        self._drawn: list[Any] = []  # the texts of each page
-        self.y = 0.0
-        self.new_page()
+    def ink(self, colour: str, size: float, style: str = "") -> None:
+        """The colour and the size of what is written next."""
+        self.set_text_color(colour)
+        self.set_font(self.family, style if self.bold else "", size)
 
-    def new_page(self) -> None:
-        self.page = self._figure(figsize=(WIDTH / 72, HEIGHT / 72))
-        self._texts = _texts()
-        self._drawn.append(self._texts)
-        self.page.add_artist(self._texts)
-        self.pages.append(self.page)
-        self.y = TOP
+    def footer(self) -> None:
+        _ = self.report.text
+        self.set_y(-BOTTOM + 12)
+        self.set_draw_color(charts.RULE)
+        self.line(LEFT, self.y, self.w - RIGHT, self.y)
+        self.ink(charts.MUTED, 6.5)
+        self.set_y(-BOTTOM + 18)
+        self.cell(0, 8, self.footer_text)
+        number = _("page {page} of {pages}").format(page=self.page_no(), pages=self.str_alias_nb_pages)
+        self.set_x(LEFT)
+        self.cell(0, 8, number, align="R")
 
-    def need(self, height: float) -> bool:
-        """Begin a new page if a height does not fit any more; whether it did."""
-        if self.y + height <= HEIGHT - BOTTOM:
-            return False
-        self.new_page()
-        return True
+    def paragraph(self, text: str, size: float, colour: str, style: str = "") -> None:
+        self.ink(colour, size, style)
+        self.multi_cell(0, size * 1.4, text, align="L", new_x="LMARGIN", new_y="NEXT")
 
-    def text(self, x: float, y: float, text: str, *, size: float, color: str, weight: str = "normal",
-             ha: str = "left") -> None:  # fmt: skip
-        weight = weight if self._bold else "normal"
-        self._texts.texts.append((x, HEIGHT - y, text, size, color, weight, ha == "right"))
-
-    def line(self, y: float, colour: str = charts.RULE) -> None:
-        from matplotlib.lines import Line2D
-
-        at = 1 - y / HEIGHT
-        self.page.add_artist(Line2D([LEFT / WIDTH, (WIDTH - RIGHT) / WIDTH], [at, at], color=colour, lw=0.6))
-
-    def axes(self, height: float, left: float = 0.0) -> Any:
-        """Axes of a height at the place reached."""
-        made = self.page.add_axes(
-            ((LEFT + left) / WIDTH, 1 - (self.y + height) / HEIGHT, (ROOM - left) / WIDTH, height / HEIGHT)
-        )
-        self.y += height
-        return made
-
-    def numbered(self, words: Any) -> None:
-        for number, page in enumerate(self.pages, 1):
-            self.page, self._texts = page, self._drawn[number - 1]
-            self.line(HEIGHT - BOTTOM + 12)
-            self.text(LEFT, HEIGHT - BOTTOM + 24, self.footer, size=6.5, color=charts.MUTED)
-            said = f"{words['page']} {number} {words['of']} {len(self.pages)}"
-            if words["of"] != "of":
-                said += " 页"
-            self.text(WIDTH - RIGHT, HEIGHT - BOTTOM + 24, said, size=6.5, color=charts.MUTED, ha="right")
-
-
-def wrapped(text: str, width: float, size: float) -> list[str]:
-    """Lines of a text no wider than `width` points; Chinese may break anywhere, other words only where they must."""
-    lines, line, used = [], "", 0.0
-    for piece in _pieces(text):
-        wide = charts.text_width(piece, size)
-        if used + wide > width and line:
-            lines.append(line.rstrip())
-            line, used = "", 0.0
-            piece = piece.lstrip()
-            wide = charts.text_width(piece, size)
-        while wide > width:
-            cut = max(1, int(len(piece) * width / wide))
-            lines.append(piece[:cut])
-            piece = piece[cut:]
-            wide = charts.text_width(piece, size)
-        line, used = line + piece, used + wide
-    if line.strip():
-        lines.append(line.rstrip())
-    return lines or [""]
-
-
-def _pieces(text: str) -> list[str]:
-    found, word = [], ""
-    for letter in text:
-        if ord(letter) > 0x2E80:
-            if word:
-                found.append(word)
-            found.append(letter)
-            word = ""
-        elif letter == " ":
-            found.append(word + " ")
-            word = ""
-        else:
-            word += letter
-    if word:
-        found.append(word)
-    return found
+    def need(self, height: float) -> None:
+        """Begin a new page if a height does not fit any more."""
+        if self.will_page_break(height):
+            self.add_page()
 
 
 def pdf_pages(report: Report, drawings: Drawings) -> bytes:
-    """The report as a PDF."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_pdf import PdfPages
-
-    d, w = report.d, report.w
-    buffer = io.BytesIO()
-    font = pdf_font(report.language)
-    style = {**charts.STYLE, "font.sans-serif": [font, LATIN], "pdf.fonttype": _embedding(font),
-             "axes.unicode_minus": False, "font.size": 8}  # fmt: skip
+    """The report as a PDF. Raises ReportError for a font that is missing."""
+    d, _ = report.d, report.text
     span = f"{iso(d['span']['from_utc_s'])} - {iso(d['span']['to_utc_s'])}"
-    with rc_context(style), PdfPages(buffer, metadata={"CreationDate": None, "Producer": "tidegate"}) as pages:  # type: ignore[arg-type]
-        paper = Paper(f"{d['site']} · {span} · {w['digest']} {d['sha256'][:16]}", font == LATIN)
-        for line in wrapped(f"{w['title']}: {d['site']}", ROOM, 20):
-            paper.y += 22
-            paper.text(LEFT, paper.y, line, size=18, weight="bold", color=charts.INK)
-        paper.y += 16
-        said = f"{span} · {d['span']['periods']} {w['periods']}"
-        if d["span"]["not_booked_s"]:
-            said += f" · {w['not_booked']} {d['span']['not_booked_s'] / 3600:,.2f} h"
-        paper.text(LEFT, paper.y, f"{said} · {w['unverified']}", size=9, color=charts.MUTED)
-        paper.y += 8
-        _paragraph(paper, f"{w['scope']}: {report.scope}", "note")
-        for section in report.sections():
-            _section(paper, section, drawings)
-        paper.numbered(w)
-        for page in paper.pages:
-            pages.savefig(page)
-    return buffer.getvalue()
+    paper = Paper(report, f"{d['site']} · {span} · {_('digest of these numbers')} {d['sha256'][:16]}")
+    title = f"{_('Energy and carbon account')}: {d['site']}"
+    paper.set_title(title)
+    paper.paragraph(title, 18, charts.INK, "B")
+    paper.ln(4)
+    paper.paragraph(f"{span} · {report.subtitle()}", 9, charts.MUTED)
+    paper.ln(4)
+    paper.paragraph(f"{_('Scope')}: {report.scope}", 8, charts.MUTED)
+    for section in sections(report):
+        _section(paper, section, drawings)
+    return bytes(paper.output())
 
 
 def _section(paper: Paper, section: Section, drawings: Drawings) -> None:
     first = section.blocks[0] if section.blocks else None
     paper.need(250.0 if isinstance(first, Plot) and first.name != "idle" else 90.0)
-    paper.y += 12
-    paper.line(paper.y)
-    paper.y += 18
-    paper.text(LEFT, paper.y, section.title, size=12, weight="bold", color=charts.INK)
-    paper.y += 6
+    paper.ln(12)
+    paper.set_draw_color(charts.RULE)
+    paper.line(LEFT, paper.y, paper.w - RIGHT, paper.y)
+    paper.ln(6)
+    paper.start_section(section.title)
+    paper.paragraph(section.title, 12, charts.INK, "B")
     for block in section.blocks:
         if isinstance(block, Plot):
-            _plot(paper, block.name, drawings)
+            _plot(paper, block.name, section.title, drawings)
         elif isinstance(block, Table):
             _table(paper, block)
         else:
             _text(paper, block)
 
 
-def _plot(paper: Paper, name: str, drawings: Drawings) -> None:
+def _plot(paper: Paper, name: str, title: str, drawings: Drawings) -> None:
+    paper.ln(4)
     if name in ("energy", "carbon"):
-        laid, unit, digits = drawings.flows()[name]
-        height = ROOM * laid.height / laid.width
-        if height > HEIGHT - TOP - BOTTOM - 60:
-            height = HEIGHT - TOP - BOTTOM - 60
-        paper.need(height)
-        charts.draw_sankey(paper.axes(height), laid, unit=unit, middle=drawings.w["bus"], digits=digits, size=7.2)
-    elif name == "time":
-        paper.need(210)
-        paper.y += 6
-        top = paper.axes(110, 30)
-        paper.y += 8
-        low = paper.axes(60, 30)
-        drawings.draw_time(top, low)
-        top.tick_params(labelbottom=False)
-        top.set_xticks(low.get_xticks())
-        paper.y += 30
-    else:
-        paper.need(130)
-        paper.y += 6
-        drawings.draw_idle(paper.axes(90, 30))
-        paper.y += 24
+        _sankey(paper, name, title, drawings)
+        return
+    png = drawings.png(
+        name, paper.epw, 200.0 if name == "time" else 110.0, PLOT_DPI, [pdf_font(paper.report.language.code)]
+    )
+    paper.image(io.BytesIO(png), w=paper.epw, alt_text=title)
+
+
+def _sankey(paper: Paper, name: str, title: str, drawings: Drawings) -> None:
+    """Its shapes as a drawing, its labels as text that can be searched."""
+    laid, unit, digits = drawings.flows()[name]
+    scale = min(paper.epw / laid.width, (paper.eph - 60) / laid.height)
+    paper.need(laid.height * scale)
+    x0, y0 = LEFT, paper.y
+    shapes = charts.sankey_svg(laid, unit=unit, title=title, middle="", digits=digits)
+    shapes = re.sub(r"<text.*?</text>|<title>.*?</title>", "", shapes)
+    paper.image(io.BytesIO(shapes.encode()), x0, y0, laid.width * scale, laid.height * scale, alt_text=title)
+    paper.ink(charts.MUTED, 7.2)
+    middle = drawings.middle
+    paper.text(x0 + (laid.bus_x + charts.BAR / 2) * scale - paper.get_string_width(middle) / 2, y0 + 10 * scale, middle)
+    paper.ink(charts.INK, 7.2)
+    for band in laid.bands:
+        label = f"{band.label} {drawings.report.language.number(band.amount, digits)} {unit}"
+        x = x0 + band.text_x * scale - (paper.get_string_width(label) if band.left else 0.0)
+        paper.text(x, y0 + band.text_y * scale, label)
+    paper.set_y(y0 + laid.height * scale)
 
 
 def _text(paper: Paper, block: Text) -> None:
     if block.kind == "head":
         paper.need(60)
-        paper.y += 18
-        paper.text(LEFT, paper.y, block.text, size=9.5, weight="bold", color=charts.INK)
-        paper.y += 2
-    else:
-        _paragraph(paper, f"· {block.text}" if block.kind == "list" else block.text, block.kind)
-
-
-def _paragraph(paper: Paper, text: str, kind: str) -> None:
-    size = 8.0 if kind in ("note", "list", "code") else 9.0
-    paper.y += 4
-    for line in wrapped(text, ROOM, size):
-        paper.need(12)
-        paper.y += 12
-        paper.text(LEFT, paper.y, line, size=size, color=charts.INK if kind in ("p", "code") else charts.MUTED)
+        paper.ln(10)
+        paper.start_section(block.text, level=1)
+        paper.paragraph(block.text, 9.5, charts.INK, "B")
+        return
+    paper.ln(4)
+    size = 8.0 if block.kind in ("note", "list", "code") else 9.0
+    colour = charts.INK if block.kind in ("p", "code") else charts.MUTED
+    paper.paragraph(f"· {block.text}" if block.kind == "list" else block.text, size, colour)
 
 
 def _table(paper: Paper, table: Table) -> None:
-    """Columns as wide as they need, the whole as wide as the page; a head again on each page."""
+    """Columns as wide as they need, the head again on each page."""
     shown = table.rows[: table.print_rows]
-    if not shown:
-        if table.rows:
-            _paragraph(paper, f"… {len(table.rows)}: report.csv", "note")
-        return
-    columns = max(len(row) for row in shown)
-    size = 8.0 if columns <= 7 else 6.2
-    wide = [max(charts.text_width(row[i].text, size) for row in [*shown, *([table.head] if table.head else [])]
-                if i < len(row)) + 8 for i in range(columns)]  # fmt: skip
-    scale = min(1.0, ROOM / sum(wide))
-    if scale < 1.0:
-        widths = _squeezed(wide, ROOM)
-    else:
-        spare = (ROOM - sum(wide)) / columns
-        widths = [w + spare for w in wide] if table.head else [*wide[:-1], wide[-1] + ROOM - sum(wide)]
-        if not table.head:  # label and value: the values stand in one column, not at the far edge
-            widths = [max(wide[0], 200.0), *[max(w, 90.0) for w in wide[1:]]]
-            widths = _squeezed(widths, ROOM) if sum(widths) > ROOM else widths
-    paper.y += 4
-    if table.head:
-        paper.need(40)
-        _row(paper, table.head, widths, size, charts.MUTED)
-    for row in shown:
-        height = max(len(wrapped(c.text, widths[i] - 6, size)) for i, c in enumerate(row)) * (size + 3) + 3
-        if paper.need(height) and table.head:
-            _row(paper, table.head, widths, size, charts.MUTED)
-        _row(paper, row, widths, size, charts.INK)
+    if shown:
+        rows = [table.head, *shown] if table.head else list(shown)
+        size = 8.0 if len(rows[0]) <= WIDE else 6.2
+        paper.ln(4)
+        paper.ink(charts.INK, size)
+        paper.set_draw_color(charts.RULE)
+        widths = _widths(paper, [[cell.text for cell in row] for row in rows], bool(table.head))
+        with paper.table(
+            width=min(paper.epw, sum(widths)), col_widths=widths, align="LEFT", line_height=size * 1.4,
+            padding=(1.5, 4), text_align=tuple("RIGHT" if cell.number else "LEFT" for cell in rows[-1]),  # type: ignore[arg-type]
+            borders_layout=TableBordersLayout.HORIZONTAL_LINES, first_row_as_headings=bool(table.head),
+            headings_style=FontFace(color=charts.MUTED, emphasis="NONE"),
+        ) as made:  # fmt: skip
+            for row in rows:
+                cells = made.row()
+                for cell in row:
+                    cells.cell(cell.text)
     if len(table.rows) > len(shown):
-        _paragraph(paper, f"… {len(table.rows) - len(shown)}", "note")
+        more = len(table.rows) - len(shown)
+        paper.ln(4)
+        paper.paragraph(f"… {more}" if shown else f"… {more}: report.periods.csv", 8, charts.MUTED)
 
 
-def _squeezed(wide: Sequence[float], room: float) -> list[float]:
-    """Widths that fit: only columns above the mean give way."""
-    widths = list(wide)
-    while sum(widths) > room + 0.01:
-        most = max(widths)
-        second = max((w for w in widths if w < most - 0.01), default=0.0)
-        count = sum(w > most - 0.01 for w in widths)
-        target = max(second, most - (sum(widths) - room) / count, 20.0)
-        widths = [min(w, target) for w in widths]
-        if target == 20.0:
+def _widths(paper: Paper, rows: Sequence[Sequence[str]], spread: bool) -> list[float]:
+    """What each column needs; where that is too much, the widest give way, and what is left over is spread."""
+    room = paper.epw
+    widths = [max(paper.get_string_width(text) for text in column) + 9 for column in zip(*rows, strict=True)]
+    while sum(widths) > room:
+        widest = max(widths)
+        second = max((width for width in widths if width < widest), default=0.0)
+        count = widths.count(widest)
+        target = max(second, widest - (sum(widths) - room) / count)
+        widths = [min(width, target) for width in widths]
+        if target != second:
             break
+    if spread:
+        widths = [width + max(0.0, room - sum(widths)) / len(widths) for width in widths]
+    elif sum(widths) < room:  # label and value: the values stand in one column, not at the far edge
+        widths[0] = max(widths[0], min(200.0, room - sum(widths[1:])))
     return widths
-
-
-def _row(paper: Paper, row: Sequence[Cell], widths: Sequence[float], size: float, colour: str) -> None:
-    lines = [wrapped(cell.text, widths[i] - 6, size) for i, cell in enumerate(row)]
-    step = size + 3
-    x = LEFT
-    for i, cell in enumerate(row):
-        for number, line in enumerate(lines[i]):
-            at = paper.y + step * (number + 1) - 1
-            if cell.number:
-                paper.text(x + widths[i] - 6, at, line, size=size, color=colour, ha="right")
-            else:
-                paper.text(x, at, line, size=size, color=colour)
-        x += widths[i]
-    paper.y += step * max(len(each) for each in lines) + 3
-    paper.line(paper.y)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from tidegate.runtime.carbon.ledger.bodies import CHARGE_BOOKED
+from tidegate.runtime.carbon.report.columns import COLUMNS, Values, figures_of, values_of
 
 QUARTERS_MAX = 200  # a day has 92 to 100; above, the rows are days
 DAYS_MAX = 400
@@ -16,33 +16,16 @@ DAYS_MAX = 400
 
 @dataclass(slots=True)
 class Row:
-    """A stretch of the account. mWh and ug; `marked` names the flows that were not plainly measured."""
+    """A stretch of the account; `marked` names the flows that were not plainly measured."""
 
     start_utc_s: int
     end_utc_s: int = 0
     periods: int = 0
     first_seq: int = 0
     last_seq: int = 0
-    import_milliwh: int = 0
-    generation_milliwh: int = 0
-    discharge_milliwh: int = 0
-    charge_milliwh: int = 0
-    export_milliwh: int = 0
-    load_milliwh: int = 0
-    residual_milliwh: int = 0
-    grid_ug: int = 0
-    load_ug: int = 0
+    values: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)] * len(COLUMNS))  # by column
     statuses: set[str] = field(default_factory=set)
     marked: set[str] = field(default_factory=set)
-
-
-SIDES = {
-    "import": "import_milliwh",
-    "generation": "generation_milliwh",
-    "discharge": "discharge_milliwh",
-    "charge": "charge_milliwh",
-    "export": "export_milliwh",
-}
 
 
 class Rows:
@@ -55,7 +38,8 @@ class Rows:
         self._ends_s = -1
         self._open = Row(0)
 
-    def add(self, body: Mapping[str, Any], seq: int) -> None:
+    def add(self, body: Mapping[str, Any], seq: int, values: Values | None = None) -> None:
+        """Take a period in. values : what it adds to each column, where the caller has them already."""
         start = body["start_utc_s"]
         if start >= self._ends_s:
             self._begin(start, start + body["length_s"], seq)
@@ -69,9 +53,6 @@ class Rows:
         made = self.made
         for name, flow in body["flows"].items():
             milliwh, quality = flow["energy_milliwh"], flow["quality"]
-            side = SIDES.get(name.rpartition(".")[2])
-            if side is not None and milliwh:
-                setattr(row, side, getattr(row, side) + milliwh)
             if quality != "good":
                 row.marked.add(name)
             key = (name, quality, flow["method"])
@@ -81,12 +62,9 @@ class Rows:
             else:
                 known[0] += 1
                 known[1] += milliwh
-        for out in body["outflows"]:
-            if out["kind"] == "load" and out["name"] != CHARGE_BOOKED:
-                row.load_milliwh += out["energy_milliwh"]
-                row.load_ug += out["ug"]
-        row.residual_milliwh += body["residual_milliwh"]
-        row.grid_ug += body["inflow_ug"].get("grid", 0)
+        if values is None:
+            values = values_of(figures_of(body))
+        row.values = [(a + c, b + d) for (a, b), (c, d) in zip(row.values, values, strict=True)]
         grid = body["factors"].get("grid")
         if grid is not None:
             row.statuses.add(grid["status"])

@@ -1,12 +1,15 @@
-"""The plots of a report, for the page as SVG and for print as matplotlib axes: the same series, the same geometry."""
+"""The plots of a report, for the page as SVG and for print as PNG: the same series, the same axes."""
 
+import io
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
-from tidegate.runtime.carbon.report.sections import Report
+from tidegate.runtime.carbon.report.view import Report
 from tidegate.runtime.charts import charts
 
 BARS = 400
@@ -85,7 +88,8 @@ class Drawings:
         self.d = document
         self.series = series
         self.report = report
-        self.w = report.w
+        self.text = report.text
+        self.middle = report.text("site bus")
         local = [row["source"] for row in document["evidence"]["sources"] if row["kind"] == "SOE01"]
         e = document["energy_milliwh"]
         storages = sorted({*e["charge"], *e["discharge"]})
@@ -95,35 +99,37 @@ class Drawings:
 
     def flows(self) -> dict[str, tuple[charts.Layout, str, int]]:
         """energy, carbon -> its Sankey laid out, unit, decimals."""
+        _ = self.text
         (left, right), (from_left, to_right) = self._sides()
         return {
-            "energy": (charts.layout(left, right, self.w["kwh"]), self.w["kwh"], 1),
-            "carbon": (charts.layout(from_left, to_right, self.w["kg"], digits=3), self.w["kg"], 3),
+            "energy": (charts.layout(left, right, _("kWh")), _("kWh"), 1),
+            "carbon": (charts.layout(from_left, to_right, _("kg CO2e"), digits=3), _("kg CO2e"), 3),
         }
 
     def _sides(self) -> tuple[tuple[list[Any], list[Any]], tuple[list[Any], list[Any]]]:
         """((left, right) of energy in kWh, (left, right) of carbon in kg)."""
-        e, c, w, name = self.d["energy_milliwh"], self.d["carbon_ug"], self.w, self.report.name
+        e, c, _, name = self.d["energy_milliwh"], self.d["carbon_ug"], self.text, self.report.name
         left = [(name(node), milliwh / 1e6, self.paint[node]) for node, milliwh in e["inflow"].items()]
         left += [
-            (f"{node}, {w['discharged']}", milliwh / 1e6, charts.BATTERY) for node, milliwh in e["discharge"].items()
+            (f"{node}, {_('discharged')}", milliwh / 1e6, charts.BATTERY) for node, milliwh in e["discharge"].items()
         ]
         right = [(name(node), milliwh / 1e6, self.paint[node]) for node, milliwh in e["outflow"].items()]
-        right += [(f"{node}, {w['charged']}", milliwh / 1e6, charts.BATTERY) for node, milliwh in e["charge"].items()]
+        right += [(f"{node}, {_('charged')}", milliwh / 1e6, charts.BATTERY) for node, milliwh in e["charge"].items()]
         stock = sum(c["outflow"].values()) + sum(c["charge"].values()) - sum(c["inflow"].values()) - c["created"]
         from_left = [(name(node), ug / 1e9, self.paint[node]) for node, ug in c["inflow"].items()]
         from_left += [
-            (w["from_battery"], stock / 1e9, charts.BATTERY),
-            (w["unknown"], c["created"] / 1e9, charts.OTHER),
+            (_("from storage"), stock / 1e9, charts.BATTERY),
+            (_("unknown"), c["created"] / 1e9, charts.OTHER),
         ]
         to_right = [(name(node), ug / 1e9, self.paint[node]) for node, ug in c["outflow"].items()]
-        to_right += [(f"{node}, {w['charged']}", ug / 1e9, charts.BATTERY) for node, ug in c["charge"].items()]
+        to_right += [(f"{node}, {_('charged')}", ug / 1e9, charts.BATTERY) for node, ug in c["charge"].items()]
         return (left, right), (from_left, to_right)
 
     # ---- over time ----
 
     def draw_time(self, top: Any, low: Any) -> None:
         """Mean power of the loads, and the grid's factor below it."""
+        _ = self.text
         s = self.series
         # One filled step line a node: a bar for each bin would be thousands of patches.
         edges = np.append(s["hours"], s["hours"][-1] + s["width"])
@@ -136,10 +142,10 @@ class Drawings:
                 base = upper
         top.set_ylim(0, max(float(base.max()) * 1.22, 1e-9))
         top.set_xlim(edges[0], edges[-1])
-        top.set(ylabel=self.w["mean_kw"])
+        top.set(ylabel=_("kW, mean"))
         top.legend(loc="upper left", ncols=5, fontsize="small", borderaxespad=0.2, columnspacing=1.2, handlelength=1.2)
         low.step(edges, np.append(s["factor"], s["factor"][-1]), where="post", color=charts.GRID, lw=1.4)
-        low.set(ylabel=self.w["intensity"])
+        low.set(ylabel=_("g/kWh"))
         low.set_ylim(0)
         at, labels = time_ticks(s["start_utc_s"], float(edges[-1]))
         low.set_xticks(at, labels)
@@ -147,6 +153,7 @@ class Drawings:
 
     def draw_idle(self, axes: Any) -> None:
         """Idle energy by the hour of the day."""
+        _ = self.text
         base = np.zeros(24)
         for name, node in self.d["compute"]["nodes"].items():
             values = np.array(node["idle_by_hour_utc_milliwh"], dtype=float) / 1e6
@@ -155,23 +162,39 @@ class Drawings:
             base += values
         axes.set_xlim(0, 24)
         axes.set_xticks(range(0, 25, 3), [f"{hour:02d}:00" for hour in range(0, 25, 3)])
-        axes.set(ylabel=self.w["idle_kwh"])
+        axes.set(ylabel=_("idle, kWh"))
         if len(self.d["compute"]["nodes"]) > 1:
             axes.set_ylim(0, max(float(base.max()) * 1.22, 1e-9))
             axes.legend(loc="upper left", ncols=5, fontsize="small", borderaxespad=0.2)
 
     def svg(self) -> dict[str, str]:
         """Every plot as SVG text, by name."""
+        _ = self.text
         found = {}
-        titles = {"energy": self.w["energy_flow"], "carbon": self.w["carbon_flow"]}
+        titles = {"energy": _("Energy by flow"), "carbon": _("Carbon by flow")}
         for name, (laid, unit, digits) in self.flows().items():
-            found[name] = charts.sankey_svg(laid, unit=unit, title=titles[name], middle=self.w["bus"], digits=digits)
+            found[name] = charts.sankey_svg(laid, unit=unit, title=titles[name], middle=self.middle, digits=digits)
         with charts.styled():
             made, (top, low) = charts.figure(860, 320, 2, (3, 1.6))
             self.draw_time(top, low)
-            found["time"] = charts.svg(made, self.w["over_time"], "plot-time")
+            found["time"] = charts.svg(made, _("Energy and grid factor over time"), "plot-time")
             if "compute" in self.d:
                 made, axes = charts.figure(860, 170)
                 self.draw_idle(axes)
-                found["idle"] = charts.svg(made, self.w["idle"], "plot-idle")
+                found["idle"] = charts.svg(made, _("Drawn while no useful work ran"), "plot-idle")
         return found
+
+    def png(self, name: str, width: float, height: float, dpi: float, fonts: list[str]) -> bytes:
+        """The plot "time" or "idle" as a PNG, for print. width, height : points."""
+        buffer = io.BytesIO()
+        family = [*fonts, *charts.STYLE["font.sans-serif"]]
+        with charts.styled(**{"font.sans-serif": family, "axes.unicode_minus": False, "font.size": 7.5}):
+            made = Figure(figsize=(width / 72, height / 72), layout="constrained")
+            FigureCanvasAgg(made)
+            if name == "time":
+                top, low = made.subplots(2, 1, sharex=True, height_ratios=(3, 1.6))
+                self.draw_time(top, low)
+            else:
+                self.draw_idle(made.subplots())
+            made.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+        return buffer.getvalue()

@@ -13,16 +13,19 @@ from tidegate.runtime.carbon.factors.series import iso, parse_time
 from tidegate.runtime.carbon.integers import exact_kwh
 from tidegate.runtime.carbon.jobs.job_summary import IDLE_COLUMNS, JOB_COLUMNS, idle_rows, job_rows
 from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError, canonical
+from tidegate.runtime.carbon.report.blocks import Plot, Section, Table
+from tidegate.runtime.carbon.report.columns import CSV_HEAD, csv_row, figures_of, values_of
 from tidegate.runtime.carbon.report.document import gather
 from tidegate.runtime.carbon.report.pdf import ReportError, pdf_font, pdf_pages
 from tidegate.runtime.carbon.report.periods import Rows
 from tidegate.runtime.carbon.report.plots import Bins, Drawings
 from tidegate.runtime.carbon.report.published import published
-from tidegate.runtime.carbon.report.sections import Plot, Report, Section, Table
+from tidegate.runtime.carbon.report.sections import sections
+from tidegate.runtime.carbon.report.view import Report
 from tidegate.runtime.charts import charts
 
-COLUMNS = ("start_utc", "length_s", "node", "kind", "energy_kwh", "carbon_ug", "quality", "method", "factor_ug_per_kwh",
-           "factor_status", "flags")  # fmt: skip
+FLOW_COLUMNS = ("start_utc", "length_s", "node", "kind", "energy_kwh", "carbon_ug", "quality", "method",
+                "factor_ug_per_kwh", "factor_status", "flags")  # fmt: skip
 
 NOT_MEASURED = "not measured"
 __all__ = ["ReportError", "pdf_font", "span_of", "write"]
@@ -76,15 +79,22 @@ def write(
             pdf_font(language)  # before anything is written
     bins, behind = Bins(count), Rows(count, end_utc_s - start_utc_s)
     out.mkdir(parents=True, exist_ok=True)
-    written = {"json": out / "report.json", "csv": out / "report.csv"}
-    with written["csv"].open("w", encoding="utf-8", newline="") as file:
+    written = {"json": out / "report.json", "csv": out / "report.csv", "periods csv": out / "report.periods.csv"}
+    with (
+        written["csv"].open("w", encoding="utf-8", newline="") as file,
+        written["periods csv"].open("w", encoding="utf-8", newline="") as periods_file,
+    ):
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(COLUMNS)
+        rows.writerow(FLOW_COLUMNS)
+        by_period = csv.writer(periods_file, lineterminator="\n")
+        by_period.writerow(CSV_HEAD)
 
         def each(body: Mapping[str, Any], seq: int) -> None:
+            values = values_of(figures_of(body))
             rows.writerows(rows_of(body))
+            by_period.writerow(csv_row(body, seq, values, iso(body["start_utc_s"])))
             bins.add(body)
-            behind.add(body, seq)
+            behind.add(body, seq, values)
 
         days = Days(out)
         document, _, _ = gather(ledger, start_utc_s, end_utc_s, each=each, each_day=days.add, **more)
@@ -191,16 +201,19 @@ def html(report: Report, drawings: Drawings) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(iso=iso, hours=lambda seconds: f"{seconds / 3600:,.2f} h")
+    environment.filters.update(iso=iso)
     text = files("tidegate.runtime.carbon.report").joinpath("carbon_report.html.j2").read_text(encoding="utf-8")
     chinese = ", 'Noto Sans SC', 'PingFang SC', 'Microsoft YaHei', 'WenQuanYi Micro Hei'"
+    _ = report.text
     return environment.from_string(text).render(
-        lang=report.language,
-        w=report.w,
+        lang=report.language.code,
+        title=f"{_('Energy and carbon account')}: {report.d['site']}",
+        subtitle=report.subtitle(),
+        scope_word=_("Scope"),
         d=report.d,
-        font=charts.FONT + (chinese if report.language == "zh" else ""),
+        font=charts.FONT + (chinese if report.language.code == "zh" else ""),
         scope=report.scope,
-        sections=[_shown(section) for section in report.sections()],
+        sections=[_shown(section) for section in sections(report)],
         plots=drawings.svg(),
     )
 
