@@ -117,3 +117,13 @@ def test_the_command_names_a_bad_seed_with_the_line_that_repeats_it():
     ran = subprocess.run([sys.executable, Path(zoo.__file__), "--minutes", "1", "--seed-first", "30", "--report"],
                          capture_output=True, text=True, timeout=120, check=True)  # fmt: skip
     assert "plant minutes in" in ran.stdout and "worst seed" in ran.stdout
+
+
+def test_an_age_is_known_when_it_is_right_and_no_wider_than_an_interval_to_either_side():
+    made = replace(STEP, settings={"meter_update_ms": 100.0, "meter_delay_ms": 400.0, "meter_then_s": 5.0,
+                                   "meter_then_update_ms": 1000.0, "meter_then_average_ms": 2000.0})  # fmt: skip
+    assert judges.age_known(made, (0.35, 0.45))
+    assert not judges.age_known(made, (0.1, 0.2))
+    assert not judges.age_known(made, (-0.03, 4.3))
+    assert judges.age_known(made, (1.0, 2.0), changed=True)
+    assert not judges.age_known(made, (3.0, 3.2), changed=True)
