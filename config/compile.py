@@ -426,7 +426,7 @@ class Compiler:
     def nodes(self) -> list[dict[str, Any]]:
         """Carbon's view: for each metered role, its power and its energy registers.
 
-        in_wh counts what is positive inside (import, discharge, generation), out_wh the other direction.
+        positive_wh counts what is positive inside (import, discharge, generation), negative_wh the other direction.
         """
         nodes = []
         for device in self.devices:
@@ -439,8 +439,8 @@ class Compiler:
                     "role": ROLE_NODES[device.role],
                     "device": device.name,
                     "power": f"{device.name}.power_w",
-                    "in_wh": energies[0],
-                    "out_wh": energies[1],
+                    "positive_wh": energies[0],
+                    "negative_wh": energies[1],
                 }
             )
         return nodes

@@ -14,6 +14,11 @@ HolidayRule = Literal["as-weekday", "never", "also", "only"]
 SCHEMA = 1  # of the blob; within one, fields are only added
 
 
+# Names of wire version 1 that said the wrong thing -> those of version 2. `in` of a battery was what it discharged.
+RENAMED_POINTS = {"site.ess_in_ws": "site.ess_discharged_ws", "site.ess_out_ws": "site.ess_charged_ws"}
+RENAMED_NODE_FIELDS = {"in_wh": "positive_wh", "out_wh": "negative_wh"}
+
+
 class DescriptionError(ValueError):
     """A describe blob that this release cannot read."""
 
@@ -311,14 +316,14 @@ class Simulation(Row, frozen=True, kw_only=True):
 class Node(Row, frozen=True, kw_only=True):
     """One metered flow of the account: its role, its power, its energy registers.
 
-    in_wh counts what is positive inside (import, discharge, generation), out_wh the other direction.
+    positive_wh counts what is positive inside (import, discharge, generation), negative_wh the other direction.
     """
 
     role: str
     device: str
     power: str = ""
-    in_wh: str | None = None
-    out_wh: str | None = None
+    positive_wh: str | None = None
+    negative_wh: str | None = None
 
 
 class Fault(Row, frozen=True, kw_only=True):
@@ -429,6 +434,30 @@ class Description(Row, frozen=True, kw_only=True):
 Kind = TypeVar("Kind", bound=Description)
 
 
+def _renamed(blob: Mapping[str, object]) -> dict[str, object]:
+    """Points and nodes under the names that they have now, whichever names they came with; each point once."""
+    found: dict[str, object] = {}
+    points, nodes = blob.get("points"), blob.get("nodes")
+    if isinstance(points, list | tuple):
+        names = {row.get("name") for row in points if isinstance(row, dict)}
+        kept: list[object] = []
+        for row in points:
+            new = RENAMED_POINTS.get(row.get("name", "")) if isinstance(row, dict) else None
+            if new is None:
+                kept.append(row)
+            elif new not in names:
+                kept.append({**row, "name": new})
+        found["points"] = kept
+    if isinstance(nodes, list | tuple):
+        found["nodes"] = [
+            {**{new: row[old] for old, new in RENAMED_NODE_FIELDS.items() if old in row}, **row}
+            if isinstance(row, dict)
+            else row
+            for row in nodes
+        ]
+    return found
+
+
 def decode(blob: Mapping[str, object], kind: type[Kind]) -> Kind:
     """The describe blob (`program.describe`, or the API's answer) as `kind`.
 
@@ -440,7 +469,7 @@ def decode(blob: Mapping[str, object], kind: type[Kind]) -> Kind:
             f"the site's description has version {schema!r}, this release reads {SCHEMA}; use the release that made it"
         )
     try:
-        return msgspec.convert(blob, kind)
+        return msgspec.convert({**blob, **_renamed(blob)}, kind)
     except msgspec.ValidationError as why:
         raise DescriptionError(
             f"the site's description (version {schema}) cannot be read: {why}; compile the site again with this release"

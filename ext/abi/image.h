@@ -60,8 +60,8 @@ _Static_assert(sizeof(point_t) == 24, "point_t crosses process borders; bump IMA
     X(SITE_LOAD_COVERED_S, "site.load_covered_s", "s")                                                   \
     X(SITE_LOAD_MIN_W, "site.load_min_w", "W")                                                           \
     X(SITE_LOAD_MAX_W, "site.load_max_w", "W")                                                           \
-    X(SITE_ESS_IN_WS, "site.ess_in_ws", "Ws")            /* + discharge goes to in, charge to out */     \
-    X(SITE_ESS_OUT_WS, "site.ess_out_ws", "Ws")                                                          \
+    X(SITE_ESS_DISCHARGED_WS, "site.ess_discharged_ws", "Ws")                                          \
+    X(SITE_ESS_CHARGED_WS, "site.ess_charged_ws", "Ws")                                                \
     X(SITE_ESS_COVERED_S, "site.ess_covered_s", "s")                                                     \
     X(SITE_ESS_MIN_W, "site.ess_min_w", "W")                                                             \
     X(SITE_ESS_MAX_W, "site.ess_max_w", "W")                                                             \

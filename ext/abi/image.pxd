@@ -58,8 +58,8 @@ cdef extern from "abi/image.h" nogil:
         SITE_LOAD_COVERED_S
         SITE_LOAD_MIN_W
         SITE_LOAD_MAX_W
-        SITE_ESS_IN_WS
-        SITE_ESS_OUT_WS
+        SITE_ESS_DISCHARGED_WS
+        SITE_ESS_CHARGED_WS
         SITE_ESS_COVERED_S
         SITE_ESS_MIN_W
         SITE_ESS_MAX_W

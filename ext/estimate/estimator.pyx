@@ -204,7 +204,7 @@ cdef void update_ess(const program_t* program, point_t* image, estimate_state_t*
     if newest_ns > state.ess_t_ns:
         integral_advance(&state.ess, &state.ess_t_ns, &state.ess_w, plant.ess_w, newest_ns)
         point_set(image, SITE_ESS_W, plant.ess_w, newest_ns)
-        points_set_integral(image, SITE_ESS_IN_WS, &state.ess, newest_ns)
+        points_set_integral(image, SITE_ESS_DISCHARGED_WS, &state.ess, newest_ns)
 
 
 cdef void update_pv(const program_t* program, point_t* image, estimate_state_t* state, plant_t* plant) noexcept nogil:

@@ -24,6 +24,7 @@ from tidegate.runtime.api.connection import (
     Endpoint,
     NoAnswer,
     Orders,
+    OtherVersion,
     Point,
     Request,
     Streams,
@@ -33,6 +34,7 @@ from tidegate.runtime.api.connection import (
     setpoint_fields,
     unpack,
 )
+from tidegate.runtime.api.messages import WIRE_VERSION
 
 
 class AsyncClient(Orders[Coroutine[Any, Any, dict[str, Any]]]):
@@ -55,6 +57,7 @@ class AsyncClient(Orders[Coroutine[Any, Any, dict[str, Any]]]):
         self._keys = keys
         self._context = zmq.asyncio.Context()
         self._api: zmq.asyncio.Socket | None = None
+        self._version = WIRE_VERSION
         self._asked: dict[str, asyncio.Future[bytes]] = {}
         self._reader: asyncio.Task[None] | None = None
 
@@ -102,7 +105,15 @@ class AsyncClient(Orders[Coroutine[Any, Any, dict[str, Any]]]):
 
     async def ask(self, op: str, **fields: Any) -> dict[str, Any]:
         """Ask and give the whole answer. Raises ClientError, NoAnswer; see Client.ask."""
-        request = Request(op, fields)
+        try:
+            return await self._ask(Request(op, dict(fields), self._version))
+        except OtherVersion as other:
+            if other.speaks is None or other.speaks == self._version:
+                raise
+            self._version = other.speaks
+            return await self._ask(Request(op, dict(fields), self._version))
+
+    async def _ask(self, request: Request) -> dict[str, Any]:
         clock = asyncio.get_running_loop()
         until = clock.time() + self.timeout_s
         future: asyncio.Future[bytes] = clock.create_future()
@@ -119,7 +130,7 @@ class AsyncClient(Orders[Coroutine[Any, Any, dict[str, Any]]]):
                     await self._drop()
         finally:
             del self._asked[request.id]
-        raise NoAnswer(f"{op}: nothing from {self.endpoint} within {self.timeout_s:g} s; is the site running?")
+        raise NoAnswer(f"{request.op}: nothing from {self.endpoint} within {self.timeout_s:g} s; is the site running?")
 
     async def describe(self) -> dict[str, Any]:
         """What the site is."""
@@ -128,7 +139,8 @@ class AsyncClient(Orders[Coroutine[Any, Any, dict[str, Any]]]):
 
     async def get(self, *names: str) -> dict[str, Point]:
         """Present values of the points named, of all if none is."""
-        return {name: Point(*point) for name, point in (await self.ask("get", points=list(names)))["points"].items()}
+        points = (await self.ask("get", points=list(names)))["points"]
+        return {name: Point(*points[name]) for name in names or points}
 
     async def why(self) -> dict[str, Any]:
         """Why the setpoint is what it is."""

@@ -28,6 +28,7 @@ from tidegate.runtime.api.connection import (
     Endpoint,
     NoAnswer,
     Orders,
+    OtherVersion,
     Point,
     Request,
     Streams,
@@ -38,6 +39,7 @@ from tidegate.runtime.api.connection import (
     setpoint_fields,
     unpack,
 )
+from tidegate.runtime.api.messages import WIRE_VERSION
 
 __all__ = ["Client", "ClientError", "Cursor", "Endpoint", "NoAnswer", "Point", "find_endpoint", "gap"]
 
@@ -63,6 +65,7 @@ class Client(Orders[dict[str, Any]]):
         self._keys = keys
         self._context: zmq.Context[Any] = zmq.Context()
         self._api: zmq.Socket[Any] | None = None
+        self._version = WIRE_VERSION
 
     def __enter__(self) -> Self:
         return self
@@ -87,8 +90,17 @@ class Client(Orders[dict[str, Any]]):
         """Ask and give the whole answer. Raises ClientError with the gateway's code, NoAnswer if it is silent.
 
         A request that stays unanswered is asked again under the same id until the time is up; it is done once.
+        A gateway of an older version that this client speaks is spoken to in that.
         """
-        request = Request(op, fields)
+        try:
+            return self._ask(Request(op, dict(fields), self._version))
+        except OtherVersion as other:
+            if other.speaks is None or other.speaks == self._version:
+                raise
+            self._version = other.speaks
+            return self._ask(Request(op, dict(fields), self._version))
+
+    def _ask(self, request: Request) -> dict[str, Any]:
         until = time.monotonic() + self.timeout_s
         while time.monotonic() < until:
             if self._api is None:
@@ -107,7 +119,7 @@ class Client(Orders[dict[str, Any]]):
             # libzmq gives some connections up for good without a word; a fresh socket costs little.
             self._api.close(0)
             self._api = None
-        raise NoAnswer(f"{op}: nothing from {self.endpoint} within {self.timeout_s:g} s; is the site running?")
+        raise NoAnswer(f"{request.op}: nothing from {self.endpoint} within {self.timeout_s:g} s; is the site running?")
 
     def describe(self) -> dict[str, Any]:
         """What the site is: points with units, devices, limits, faults, names."""
@@ -116,7 +128,8 @@ class Client(Orders[dict[str, Any]]):
 
     def get(self, *names: str) -> dict[str, Point]:
         """Present values of the points named, of all if none is."""
-        return {name: Point(*point) for name, point in self.ask("get", points=list(names))["points"].items()}
+        points = self.ask("get", points=list(names))["points"]
+        return {name: Point(*points[name]) for name in names or points}
 
     def why(self) -> dict[str, Any]:
         """Why the setpoint is what it is."""

@@ -15,6 +15,7 @@ import msgpack
 import msgspec
 import zmq
 
+from tidegate.hal.description import RENAMED_POINTS
 from tidegate.runtime.api import messages
 from tidegate.runtime.state import paths
 
@@ -38,6 +39,21 @@ class NoAnswer(ClientError):
 
     def __init__(self, text: str) -> None:
         super().__init__("no-answer", text)
+
+
+class OtherVersion(ClientError):
+    """The gateway does not speak the version of the request. `speaks`: one that both do, None if there is none."""
+
+    def __init__(self, op: str, answer: dict[str, Any]) -> None:
+        theirs = answer.get("v")
+        self.speaks = theirs if theirs in messages.VERSIONS else None
+        ours = " and ".join(map(str, messages.VERSIONS))
+        older = "gateway" if isinstance(theirs, int) and theirs < messages.WIRE_VERSION else "client"
+        super().__init__(
+            "version",
+            f"{op}: the gateway speaks version {theirs}, this client {ours}; bring the {older} up to date",
+            answer,
+        )
 
 
 class Point(NamedTuple):
@@ -200,17 +216,23 @@ class Request:
     _numbers = itertools.count()
     _prefix = secrets.token_hex(8)
 
-    def __init__(self, op: str, fields: dict[str, Any]) -> None:
+    def __init__(self, op: str, fields: dict[str, Any], version: int = messages.WIRE_VERSION) -> None:
         self.op = op
+        self.version = version
+        if version < 2 and isinstance(fields.get("points"), list):
+            old = {new: old for old, new in RENAMED_POINTS.items()}
+            fields = {**fields, "points": [old.get(name, name) for name in fields["points"]]}
         self.id = str(fields.pop("id", None) or f"{self._prefix}-{next(self._numbers)}")
         body = {name: value for name, value in fields.items() if value is not None}
-        self.bytes: bytes = msgpack.packb({"v": messages.WIRE_VERSION, "id": self.id, "op": op, **body})
+        self.bytes: bytes = msgpack.packb({"v": version, "id": self.id, "op": op, **body})
 
     def answered(self, data: bytes) -> dict[str, Any] | None:
         """The answer, None if it belongs to another request. Raises ClientError if it was refused."""
         answer = unpack(data)
         if answer.get("id") != self.id:
             return None
+        if answer.get("status") == "refused" and answer.get("code") == "version":
+            raise OtherVersion(self.op, answer)
         if answer.get("status") == "refused":
             raise ClientError(str(answer.get("code")), f"{self.op}: {answer.get('text')}", answer)
         return answer
@@ -221,7 +243,7 @@ _decoder = msgspec.msgpack.Decoder(dict[str, Any])  # twice as fast as msgpack's
 
 def unpack(data: bytes) -> dict[str, Any]:
     """A message of the gateway."""
-    return _decoder.decode(data)
+    return messages.with_new_names(_decoder.decode(data))
 
 
 class Orders(Generic[Answer]):

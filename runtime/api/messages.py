@@ -8,15 +8,15 @@ asked stands in `tidegate.runtime.gateway.ops`; docs/api.md is the text for peop
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgpack
 import msgspec
 
-from tidegate.hal.description import Description
+from tidegate.hal.description import RENAMED_POINTS, Description
 
-WIRE_VERSION = 1
-VERSIONS = (1,)  # that are read
+WIRE_VERSION = 2
+VERSIONS = (1, 2)  # that are read; version 1 knows the names that hal/description.py renames
 COMMAND_BYTES_MAX = 8192
 REPLY_BYTES_MAX = 1 << 20
 DEPTH_MAX = 6
@@ -37,7 +37,7 @@ CLASSES = {"optimiser": 1, "ems": 2, "maintenance": 3}
 CODES = {
     "malformed": "the bytes are not one strict MessagePack map",
     "too-large": f"a request has at most {COMMAND_BYTES_MAX} bytes",
-    "version": f"this gateway speaks version {' and '.join(map(str, VERSIONS))}",
+    "version": f"this gateway speaks versions {' and '.join(map(str, VERSIONS))}",
     "unknown-op": "no such request",
     "invalid-field": "a field is missing, unknown, of the wrong type or out of its range",
     "unknown-point": "no point of that name; describe lists them",
@@ -90,7 +90,7 @@ class Refused(Exception):
 
 # ---- types of fields ----
 
-Version = Literal[1]
+Version = Literal[1, 2]
 Id = Annotated[
     str, msgspec.Meta(min_length=1, max_length=64, description="chosen by the client; equal ids are one request")
 ]
@@ -282,6 +282,27 @@ def encode(message: Mapping[str, object]) -> bytes:
     """Give the bytes of a message of ours. One thread only; other threads use their own packer."""
     packed: bytes = _packer.pack(message)
     return packed
+
+
+def with_old_names(points: dict[str, Point]) -> dict[str, Point]:
+    """Points also under the names of version 1, for this release."""
+    for old, new in RENAMED_POINTS.items():
+        if new in points:
+            points[old] = points[new]
+    return points
+
+
+def with_new_names(message: dict[str, Any]) -> dict[str, Any]:
+    """What a gateway of version 1 said, or a journal of its time holds, also under the names of now."""
+    for points in (message.get("points"), message.get("ages_ms")):
+        if isinstance(points, dict):
+            for old, new in RENAMED_POINTS.items():
+                if old in points:
+                    points.setdefault(new, points[old])
+    for inner in (*(message.get("records") or ()), message.get("first"), message.get("last")):
+        if isinstance(inner, dict):
+            with_new_names(inner)
+    return message
 
 
 def number(value: float, quality: int) -> float | None:

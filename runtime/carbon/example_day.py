@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from tidegate.runtime.carbon.engine.topology import SITE_INTEGRALS
+
 DAY_UTC_S = 1_678_838_400  # 2023-03-15T00:00Z, the day of the grid factors
 DAY_S = 86_400
 STEP_S = 2  # between two meter records, as the trace was logged
@@ -91,14 +93,15 @@ def records(describe: dict[str, Any], folder: Path) -> tuple[Iterator[dict[str, 
     wh: dict[str, np.ndarray] = {}
     for row in describe["nodes"]:
         watts = powers[row["role"]]
-        for register, side in ((row["in_wh"], 1.0), (row["out_wh"], -1.0)):
+        for register, side in ((row["positive_wh"], 1.0), (row["negative_wh"], -1.0)):
             # Registers count whole watt-hours, as the devices' own do.
             wh[register] = np.floor(np.cumsum(np.maximum(side * watts, 0.0)) * STEP_S / 3600) + 1000.0
     ws = {}
     for name, watts in (("grid", grid), ("pv", pv), ("ess", ess)):
-        ws[f"site.{name}_in_ws"] = np.cumsum(np.maximum(watts, 0.0)) * STEP_S
-        ws[f"site.{name}_out_ws"] = np.cumsum(np.maximum(-watts, 0.0)) * STEP_S
-        ws[f"site.{name}_covered_s"] = np.arange(1, len(watts) + 1) * float(STEP_S)
+        positive, negative, covered = SITE_INTEGRALS[name]
+        ws[positive] = np.cumsum(np.maximum(watts, 0.0)) * STEP_S
+        ws[negative] = np.cumsum(np.maximum(-watts, 0.0)) * STEP_S
+        ws[covered] = np.arange(1, len(watts) + 1) * float(STEP_S)
     soc_point = next(point["name"] for point in describe["points"] if point["name"].endswith(".soc"))
     columns = {**wh, **ws, soc_point: soc}
 

@@ -16,7 +16,7 @@ import msgspec
 
 from tidegate.ext.abi.shared import EVENT_NAMES, EVENTS_KEPT, Overwritten
 from tidegate.ext.safety.gate import REACTIONS
-from tidegate.hal.description import Description, Fault
+from tidegate.hal.description import RENAMED_NODE_FIELDS, RENAMED_POINTS, Description, Fault
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import (
     LEASE_MS_MAX,
@@ -480,7 +480,11 @@ def _any_value(kind: type) -> dict[str, object]:
 def schema() -> dict[str, object]:
     """Give the JSON Schema of all messages, from the definitions that enforce them."""
     kinds = (*OPERATIONS.values(), Reply, messages.Meter, messages.Snapshot, messages.Event, messages.Head)
+    components: dict[str, dict[str, dict[str, object]]]
     _, components = msgspec.json.schema_components(kinds, schema_hook=_any_value, ref_template="#/$defs/{name}")
+    for old, new in RENAMED_NODE_FIELDS.items():
+        node = components["Node"]["properties"]
+        node[old] = {"deprecated": True, "description": f"the name of {new} in version 1"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Tidegate ZeroMQ API",
@@ -488,6 +492,7 @@ def schema() -> dict[str, object]:
         "stream socket, two frames, topic and payload.",
         "x-version": messages.WIRE_VERSION,
         "x-versions-read": list(messages.VERSIONS),
+        "x-renamed-points": RENAMED_POINTS,
         "x-codes": messages.CODES,
         "x-roles": OPS,
         "x-topics": {
@@ -547,14 +552,26 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def renamed() -> str:
+    """The names of version 1 that go, as docs/api.md has them."""
+    lines = ["| of | version 1, deprecated | version 2 |", "|---|---|---|"]
+    lines += [f"| points | `{old}` | `{new}` |" for old, new in RENAMED_POINTS.items()]
+    lines += [f"| `nodes` in `describe` | `{old}` | `{new}` |" for old, new in RENAMED_NODE_FIELDS.items()]
+    return "\n".join(lines) + "\n"
+
+
 TABLE_BEGINS, TABLE_ENDS = "<!-- operations: made by tidegate.runtime.gateway.ops -->\n", "<!-- operations end -->\n"
+NAMES_BEGIN, NAMES_END = "<!-- names: made by tidegate.runtime.gateway.ops -->\n", "<!-- names end -->\n"
 
 
 def write(docs: Path) -> None:
     """Bring docs/api.schema.json and the table of docs/api.md up to date."""
     (docs / "api.schema.json").write_text(json.dumps(schema(), indent=1, sort_keys=True) + "\n")
-    before, rest = (docs / "api.md").read_text().split(TABLE_BEGINS)
-    (docs / "api.md").write_text(before + TABLE_BEGINS + table() + TABLE_ENDS + rest.split(TABLE_ENDS)[1])
+    text = (docs / "api.md").read_text()
+    for begins, made, ends in ((TABLE_BEGINS, table(), TABLE_ENDS), (NAMES_BEGIN, renamed(), NAMES_END)):
+        before, rest = text.split(begins)
+        text = before + begins + made + ends + rest.split(ends)[1]
+    (docs / "api.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -80,18 +80,18 @@ class Records:
 
     def points(self, picture: shared.Picture) -> dict[str, tuple[float | None, int]]:
         """All points of a picture, name -> (value, quality); no value unless it is good or held."""
-        return {
+        points = {
             name: (value if (quality == 1 or quality == 2) and -LARGEST < value < LARGEST else None, quality)
             for name, value, quality in zip(self.names, picture.values, picture.qualities, strict=True)
         }
+        return messages.with_old_names(points)
 
     def meter(self, picture: shared.Picture) -> dict[str, object]:
         """The record of one second: energies, integrals, seconds covered, powers, soc."""
         record = self.head("meter", picture.number, picture.cycle, picture.t_ns)
         values, qualities = picture.values, picture.qualities
-        record["points"] = {
-            self.names[i]: (messages.number(values[i], qualities[i]), qualities[i]) for i in self.metered
-        }
+        points = {self.names[i]: (messages.number(values[i], qualities[i]), qualities[i]) for i in self.metered}
+        record["points"] = messages.with_old_names(points)
         return record
 
     def snapshot(self, picture: shared.Picture, loop: dict[str, object]) -> dict[str, object]:

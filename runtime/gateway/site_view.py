@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import msgspec
 
 from tidegate.ext.abi import image, shared
-from tidegate.hal.description import Description
+from tidegate.hal.description import RENAMED_NODE_FIELDS, RENAMED_POINTS, Description
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.gateway.command_handler import Desk, left_ms
@@ -22,11 +22,18 @@ class SiteView:
         self.desk = desk
         self.described = site
         self._index = {name: i for i, name in enumerate(records.names)}
+        self._index |= {old: self._index[new] for old, new in RENAMED_POINTS.items() if new in self._index}
 
     def description(self, ops: Mapping[str, str]) -> dict[str, object]:
-        """What `describe` answers: the site, and the names of what is told by number."""
+        """What `describe` answers: the site, also under the names of version 1; and the names of what has a number."""
+        said = msgspec.to_builtins(self.described)
+        old = {new: old for old, new in RENAMED_POINTS.items()}
+        points = [{**row, "name": old[row["name"]]} for row in said["points"] if row["name"] in old]
+        for node in said["nodes"]:
+            node.update({old: node[new] for old, new in RENAMED_NODE_FIELDS.items()})
         return {
-            **msgspec.to_builtins(self.described),
+            **said,
+            "points": [*said["points"], *points],  # behind those of the image, whose order is that of the image
             "reasons": list(image.REASONS_BY_NUMBER),
             "modes": list(image.MODES_BY_NUMBER),
             "qualities": list(messages.QUALITIES),

@@ -43,14 +43,14 @@ LOADS = [f"rack{i}" for i in range(8)]
 def describe() -> dict:
     points = ["grid.import_wh", "grid.export_wh", "roof.import_wh", "cool.import_wh", "bms1.soc"]
     points += [f"site.{k}" for k in ("grid_in_ws", "grid_out_ws", "grid_covered_s")]
-    points += [f"site.{k}" for k in ("ess_in_ws", "ess_out_ws", "ess_covered_s")]
-    nodes = [{"role": "grid", "device": "grid", "in_wh": "grid.import_wh", "out_wh": "grid.export_wh"},
-             {"role": "pv", "device": "roof", "in_wh": "roof.import_wh", "out_wh": None},
-             {"role": "cooling", "device": "cool", "in_wh": "cool.import_wh", "out_wh": None},
-             {"role": "ess", "device": "pcs1", "in_wh": None, "out_wh": None}]  # fmt: skip
+    points += [f"site.{k}" for k in ("ess_discharged_ws", "ess_charged_ws", "ess_covered_s")]
+    nodes = [{"role": "grid", "device": "grid", "positive_wh": "grid.import_wh", "negative_wh": "grid.export_wh"},
+             {"role": "pv", "device": "roof", "positive_wh": "roof.import_wh", "negative_wh": None},
+             {"role": "cooling", "device": "cool", "positive_wh": "cool.import_wh", "negative_wh": None},
+             {"role": "ess", "device": "pcs1", "positive_wh": None, "negative_wh": None}]  # fmt: skip
     for name in LOADS:
         points.append(f"{name}.import_wh")
-        nodes.append({"role": "it", "device": name, "in_wh": f"{name}.import_wh", "out_wh": None})
+        nodes.append({"role": "it", "device": name, "positive_wh": f"{name}.import_wh", "negative_wh": None})
     return {"site": {"name": "year"}, "points": [{"name": n} for n in points], "nodes": nodes,
             "units": [{"name": "cabinet", "energy_wh": 60_000.0}]}  # fmt: skip
 
@@ -79,7 +79,7 @@ def year(folder: Path, quarters: int) -> None:
     site = describe()
     ledger = Ledger(folder / "year.db")
     ledger.begin("year")
-    nodes = nodes_of(site)
+    nodes = nodes_of(described(site))
     ledger.append([("method", 0, {"kinds": nodes.kinds, "storages": {"cabinet": [60_000_000, 970_000, 970_000]}})])
     accountant = Accountant("year", nodes, factors())
     key = DeviceKey.at(folder / "key.pem")

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from tidegate.hal.description import Description, Node
 from tidegate.runtime.carbon.engine.counter import W_MAX, Flow
 
 # Role of a node in describe -> the two kinds of its flows (what is positive inside, the other direction).
@@ -18,7 +18,12 @@ ROLES = {
     "other": ("load", None),
     "circuit": ("load", None),
 }
-SITE_INTEGRALS = {"grid": "site.grid", "pv": "site.pv", "ess": "site.ess"}
+# Role -> the core's monotone integrals of its power: what is positive inside (W s), the other direction, s covered.
+SITE_INTEGRALS = {
+    "grid": ("site.grid_in_ws", "site.grid_out_ws", "site.grid_covered_s"),
+    "pv": ("site.pv_in_ws", "site.pv_out_ws", "site.pv_covered_s"),
+    "ess": ("site.ess_discharged_ws", "site.ess_charged_ws", "site.ess_covered_s"),
+}
 BY_DIFFERENCE = "it"
 
 
@@ -48,50 +53,48 @@ class Nodes:
     notes: tuple[str, ...] = ()
 
 
-def nodes_of(describe: Mapping[str, Any]) -> Nodes:
-    """Find the flows in a site's describe.
+def nodes_of(site: Description) -> Nodes:
+    """Find the flows of a site, from its metered nodes and their energy registers.
 
-    describe["nodes"] lists metered devices: role, device, in_wh, out_wh (names of energy registers, or None). The
-    core's integrals bridge where a role has one device. Raises ValueError if nothing measures the grid.
+    The core's integrals bridge where a role has one device. Raises ValueError if nothing measures the grid.
     """
-    points = {point["name"]: point.get("unit", "") for point in describe["points"]}
-    rows: list[Mapping[str, Any]] = [row for row in describe.get("nodes") or [] if row["role"] in ROLES]
-    limits = describe.get("limits") or {}
-    plausible = float(limits.get("connection_import_w_max") or 0.0) * 3.0 or W_MAX
-    if not any(row["role"] == "grid" for row in rows):
+    points = site.point_units
+    rows = [row for row in site.nodes if row.role in ROLES]
+    plausible = (site.limits.connection_import_w_max or 0.0) * 3.0 or W_MAX
+    if not any(row.role == "grid" for row in rows):
         raise ValueError("no device has the role grid-meter; without it no energy of the site can be booked")
     flows: list[Flow] = []
     notes: list[str] = []
     kinds: dict[str, str] = {}
     storages: tuple[Storage, ...] = ()
-    behind = {device["name"] for device in describe.get("devices") or [] if device.get("circuit_storage")}
+    behind = {device.name for device in site.devices if device.circuit_storage}
     for role in ROLES:
-        mine = [row for row in rows if row["role"] == role]
+        mine = [row for row in rows if row.role == role]
         if role == "ess":
             if mine:
-                storages, found = _storage(describe, mine, points, plausible, notes)
+                storages, found = _storage(site, mine, points, plausible, notes)
                 flows += found
                 kinds.update({storage.node: "ess" for storage in storages})
             continue
         for number, row in enumerate(mine):
-            if role == "circuit" and row["device"] in behind:
-                notes.append(f"{row['device']}: storage lies behind this circuit; it guards and is no load of its own")
+            if role == "circuit" and row.device in behind:
+                notes.append(f"{row.device}: storage lies behind this circuit; it guards and is no load of its own")
                 continue
             if role == "grid" and number:
-                notes.append(f"{row['device']}: a second grid meter; the first one counts")
+                notes.append(f"{row.device}: a second grid meter; the first one counts")
                 continue
-            node = "grid" if role == "grid" else str(row["device"])
+            node = "grid" if role == "grid" else row.device
             kinds[node] = role
             integral = _integral(SITE_INTEGRALS.get(role), points) if len(mine) == 1 or role == "grid" else None
             for side, kind in enumerate(ROLES[role]):
                 if kind is None:
                     continue
-                register = row["in_wh"] if side == 0 else row["out_wh"]
+                register = row.positive_wh if side == 0 else row.negative_wh
                 if register not in points:
                     register = None
                 shape = (integral[side], integral[2]) if integral else (None, None)
                 if register is None and shape[0] is None:
-                    notes.append(f"{row['device']}: no register for its {kind}; that energy is not booked by itself")
+                    notes.append(f"{row.device}: no register for its {kind}; that energy is not booked by itself")
                     continue
                 if register is None:
                     notes.append(f"{node} {kind}: no register; booked from the fast power")
@@ -105,51 +108,47 @@ def nodes_of(describe: Mapping[str, Any]) -> Nodes:
     return Nodes(tuple(flows), storages, by_difference, kinds, tuple(notes))
 
 
-def _integral(stem: str | None, points: Mapping[str, str]) -> tuple[str, str, str] | None:
-    if stem is None:
-        return None
-    names = (f"{stem}_in_ws", f"{stem}_out_ws", f"{stem}_covered_s")
-    return names if all(name in points for name in names) else None
+def _integral(names: tuple[str, str, str] | None, points: Mapping[str, str]) -> tuple[str, str, str] | None:
+    return names if names is not None and all(name in points for name in names) else None
 
 
 def _storage(
-    describe: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
+    site: Description,
+    rows: Sequence[Node],
     points: Mapping[str, str],
     plausible: float,
     notes: list[str],
 ) -> tuple[tuple[Storage, ...], list[Flow]]:
-    units = list(describe.get("units") or [])
-    settings = describe.get("carbon") or {}
+    units = site.units
     efficiency = {
-        "charge_ppm": round(float(settings.get("charge_efficiency") or 0.97) * 1e6),
-        "discharge_ppm": round(float(settings.get("discharge_efficiency") or 0.97) * 1e6),
-        "standby_milliw": round(float(settings.get("standby_w") or 0.0) * 1000),
+        "charge_ppm": round(site.carbon.charge_efficiency * 1e6),
+        "discharge_ppm": round(site.carbon.discharge_efficiency * 1e6),
+        "standby_milliw": round(site.carbon.standby_w * 1000),
     }
     integral = _integral(SITE_INTEGRALS["ess"], points)
-    by_pcs = {row["device"]: row for row in rows}
-    if len(units) > 1 and all(unit.get("pcs") in by_pcs and _both(by_pcs[unit["pcs"]], points) for unit in units):
+    by_pcs = {row.device: row for row in rows}
+    if len(units) > 1 and all(unit.pcs in by_pcs and _both(by_pcs[unit.pcs], points) for unit in units):
         flows, storages = [], []
         for unit in units:
-            node, row = str(unit["name"]), by_pcs[unit["pcs"]]
-            for kind, key in (("discharge", "in_wh"), ("charge", "out_wh")):
-                flows.append(Flow(f"{node}.{kind}", node, kind, row[key], w_max=plausible))
-            storages.append(Storage(node, round(float(unit["energy_wh"]) * 1000), **efficiency))
+            node, row = unit.name, by_pcs[unit.pcs]
+            for kind, register in (("discharge", row.positive_wh), ("charge", row.negative_wh)):
+                flows.append(Flow(f"{node}.{kind}", node, kind, register, w_max=plausible))
+            storages.append(Storage(node, round(unit.energy_wh * 1000), **efficiency))
         return tuple(storages), flows
-    node = str(units[0]["name"]) if len(units) == 1 else "storage"
-    row = rows[0] if len(rows) == 1 and _both(rows[0], points) else {"in_wh": None, "out_wh": None}
-    if row["in_wh"] is None:
+    node = units[0].name if len(units) == 1 else "storage"
+    row = rows[0] if len(rows) == 1 and _both(rows[0], points) else Node(role="ess", device=node)
+    if row.positive_wh is None:
         if integral is None:
             notes.append("storage: neither energy registers nor integrals; charge and discharge stay in the residual")
             return (), []
         notes.append("storage: no energy registers of the converter; charge and discharge booked from the fast power")
     shape = integral or (None, None, None)
-    energy = sum(round(float(unit.get("energy_wh") or 0.0) * 1000) for unit in units)
+    energy = sum(round(unit.energy_wh * 1000) for unit in units)
     return (Storage(node, energy, **efficiency),), [
-        Flow(f"{node}.discharge", node, "discharge", row["in_wh"], shape[0], shape[2], plausible),
-        Flow(f"{node}.charge", node, "charge", row["out_wh"], shape[1], shape[2], plausible),
+        Flow(f"{node}.discharge", node, "discharge", row.positive_wh, shape[0], shape[2], plausible),
+        Flow(f"{node}.charge", node, "charge", row.negative_wh, shape[1], shape[2], plausible),
     ]
 
 
-def _both(row: Mapping[str, Any], points: Mapping[str, str]) -> bool:
-    return row["in_wh"] in points and row["out_wh"] in points
+def _both(row: Node, points: Mapping[str, str]) -> bool:
+    return row.positive_wh in points and row.negative_wh in points

@@ -14,6 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from tidegate.hal.description import described
 from tidegate.runtime.carbon.engine.account import Accountant
 from tidegate.runtime.carbon.engine.attribution import Method
 from tidegate.runtime.carbon.engine.booking import Booker
@@ -72,11 +75,12 @@ class Sidecar:
     def __init__(self, describe: Mapping[str, Any], ledger: Ledger, factors: Factors | None = None,
                  method: Method | None = None, folder: Path = Path(),
                  key: DeviceKey | None = None) -> None:  # fmt: skip
-        settings = self.settings = dict(describe.get("carbon") or {})
+        site = described(describe)
+        settings = self.settings = msgspec.to_builtins(site.carbon)
         self.ledger = ledger
         self.key = key
-        self.site = str(describe["site"]["name"])
-        self.nodes: Nodes = nodes_of(describe)
+        self.site = site.site.name
+        self.nodes: Nodes = nodes_of(site)
         self.factors = factors or factors_of(settings, folder)
         self.inputs = Inputs({} if factors else settings, folder)
         self.accountant = Accountant(
@@ -238,7 +242,7 @@ def _pull(sidecar: Sidecar, client: Any) -> tuple[list[dict[str, Any]], bool]:
 
 def open_ledger(describe: Mapping[str, Any], state_dir: Path, folder: Path = Path()) -> Ledger:
     """The ledger that the site file names, or the one in the site's state folder."""
-    named = (describe.get("carbon") or {}).get("ledger")
+    named = described(describe).carbon.ledger
     if named and "://" in named:
         return Ledger(named)
     path = folder / named if named else state_dir / "ledger.db"

@@ -51,7 +51,7 @@ def test_no_number_at_a_reading_is_harmless(name: str, value: float) -> None:
         assert math.isfinite(estimate.net_w)
         assert math.isfinite(estimate.load_w)
         assert all(math.isfinite(one) for one in estimate.phases_net_w + estimate.circuits_net_w + estimate.demand)
-    for point in ("site.grid_in_ws", "site.load_in_ws", "site.ess_in_ws", "site.pv_in_ws", "site.grid_max_w"):
+    for point in ("site.grid_in_ws", "site.load_in_ws", "site.ess_discharged_ws", "site.pv_in_ws", "site.grid_max_w"):
         assert math.isfinite(estimate.point(point)[0])
 
 

@@ -49,7 +49,7 @@ def code(data):
         (msgpack.packb({**GET, "x": [[[[[[[1]]]]]]]}), "malformed"),
         (b"\xa1" + b"\xff", "malformed"),
         (msgpack.packb({**GET, "x": ["y" * 200] * 50}), "too-large"),
-        (msgpack.packb({**GET, "v": 2}), "version"),
+        (msgpack.packb({**GET, "v": 3}), "version"),
         (msgpack.packb({**GET, "v": True}), "version"),
         (msgpack.packb({**GET, "v": 1.0}), "version"),
         (msgpack.packb({"id": "a", "op": "get"}), "version"),
@@ -141,6 +141,7 @@ def test_every_code_role_and_request_is_documented():
     for name, meaning in messages.CODES.items():
         assert f"| `{name}` | {meaning} |" in text
     assert ops.TABLE_BEGINS + ops.table() + ops.TABLE_ENDS in text, "run: python -m tidegate.runtime.gateway.ops docs"
+    assert ops.NAMES_BEGIN + ops.renamed() + ops.NAMES_END in text, "run: python -m tidegate.runtime.gateway.ops docs"
     for topic in messages.TOPICS:
         assert f"| `{topic}` |" in text
 

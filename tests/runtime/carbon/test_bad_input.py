@@ -28,8 +28,8 @@ DESCRIBE = {
     "site": {"name": "s"},
     "points": [{"name": n} for n in ("grid.import_wh", "grid.export_wh", "it.import_wh", "site.grid_in_ws",
                                      "site.grid_out_ws", "site.grid_covered_s")],
-    "nodes": [{"role": "grid", "device": "grid", "in_wh": "grid.import_wh", "out_wh": "grid.export_wh"},
-              {"role": "it", "device": "it", "in_wh": "it.import_wh", "out_wh": None}],
+    "nodes": [{"role": "grid", "device": "grid", "positive_wh": "grid.import_wh", "negative_wh": "grid.export_wh"},
+              {"role": "it", "device": "it", "positive_wh": "it.import_wh", "negative_wh": None}],
     "units": [],
 }  # fmt: skip
 TRUTH_MILLIWH = GRID_W * HOURS * 1000

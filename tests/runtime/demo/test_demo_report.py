@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from tidegate.hal.description import described
 from tidegate.runtime.carbon.engine.account import Accountant
 from tidegate.runtime.carbon.engine.booking import BookedPeriod, FlowPeriod
 from tidegate.runtime.carbon.engine.topology import nodes_of
@@ -22,11 +23,11 @@ from tidegate.runtime.demo.virtual_run import Trace
 
 G = 1_000_000
 DESCRIBE = {
-    "points": [{"name": n} for n in ("grid.import_wh", "grid.export_wh", "cooling.import_wh", "site.ess_in_ws",
-                                     "site.ess_out_ws", "site.ess_covered_s", "bms1.soc")],
-    "nodes": [{"role": "grid", "device": "grid", "in_wh": "grid.import_wh", "out_wh": "grid.export_wh"},
-              {"role": "cooling", "device": "cooling", "in_wh": "cooling.import_wh", "out_wh": None},
-              {"role": "ess", "device": "pcs1", "in_wh": None, "out_wh": None}],
+    "points": [{"name": n} for n in ("grid.import_wh", "grid.export_wh", "cooling.import_wh", "site.ess_discharged_ws",
+                                     "site.ess_charged_ws", "site.ess_covered_s", "bms1.soc")],
+    "nodes": [{"role": "grid", "device": "grid", "positive_wh": "grid.import_wh", "negative_wh": "grid.export_wh"},
+              {"role": "cooling", "device": "cooling", "positive_wh": "cooling.import_wh", "negative_wh": None},
+              {"role": "ess", "device": "pcs1", "positive_wh": None, "negative_wh": None}],
     "units": [{"name": "cabinet", "pcs": "pcs1", "energy_wh": 60_000.0}],
 }  # fmt: skip
 
@@ -39,7 +40,7 @@ def trace():
 
 
 def whole():
-    nodes = nodes_of(DESCRIBE)
+    nodes = nodes_of(described(DESCRIBE))
     steps = [Step(900 * i, 900 * i + 900, (200 + 10 * i) * G) for i in range(4)]
     accountant = Accountant("demo", nodes, Factors(Series("GB", "average", "gb.csv", steps=steps).finish(), G, "-"))
     bodies = []

@@ -39,7 +39,7 @@ def records(seconds, start=0, step=2):
 
 
 DESCRIBE = {"site": {"name": "s"}, "points": [{"name": "grid.import_wh"}],
-            "nodes": [{"role": "grid", "device": "grid", "in_wh": "grid.import_wh", "out_wh": None}]}  # fmt: skip
+            "nodes": [{"role": "grid", "device": "grid", "positive_wh": "grid.import_wh"}]}  # fmt: skip
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_pushed_job_reaches_the_ledger_and_the_report(gateway, sidecar):
 
 
 def test_the_sidecar_s_own_process_takes_pushed_jobs_in(core, start_gateway, tmp_path):
-    core.describe["nodes"] = [{"role": "grid", "device": "grid", "in_wh": "grid.import_wh", "out_wh": None}]
+    core.describe["nodes"] = [{"role": "grid", "device": "grid", "positive_wh": "grid.import_wh", "negative_wh": None}]
     core.step()
     core.beat()
     gateway = start_gateway()

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tidegate.hal.description import described
 from tidegate.runtime.carbon.engine.account import Accountant, break_even_ppm
 from tidegate.runtime.carbon.engine.attribution import Method
 from tidegate.runtime.carbon.engine.booking import BookedPeriod, FlowPeriod
@@ -14,13 +15,14 @@ from tidegate.runtime.carbon.ledger.ledger import canonical
 G = 1_000_000
 POINTS = [
     "grid.power_w", "grid.import_wh", "grid.export_wh", "it.import_wh", "cooling.import_wh", "site.grid_in_ws",
-    "site.grid_out_ws", "site.grid_covered_s", "site.ess_in_ws", "site.ess_out_ws", "site.ess_covered_s", "bms1.soc",
+    "site.grid_out_ws", "site.grid_covered_s", "site.ess_discharged_ws", "site.ess_charged_ws", "site.ess_covered_s",
+    "bms1.soc",
 ]  # fmt: skip
 NODES = [
-    {"role": "grid", "device": "grid", "in_wh": "grid.import_wh", "out_wh": "grid.export_wh"},
-    {"role": "it", "device": "it", "in_wh": "it.import_wh", "out_wh": None},
-    {"role": "cooling", "device": "cooling", "in_wh": "cooling.import_wh", "out_wh": None},
-    {"role": "ess", "device": "pcs1", "in_wh": None, "out_wh": None},
+    {"role": "grid", "device": "grid", "positive_wh": "grid.import_wh", "negative_wh": "grid.export_wh"},
+    {"role": "it", "device": "it", "positive_wh": "it.import_wh", "negative_wh": None},
+    {"role": "cooling", "device": "cooling", "positive_wh": "cooling.import_wh", "negative_wh": None},
+    {"role": "ess", "device": "pcs1", "positive_wh": None, "negative_wh": None},
 ]
 DESCRIBE = {
     "points": [{"name": name} for name in POINTS],
@@ -45,12 +47,12 @@ def factors(*values):
 
 
 def test_a_site_with_one_cabinet_has_its_flows_found():
-    nodes = nodes_of(DESCRIBE)
+    nodes = nodes_of(described(DESCRIBE))
     assert [(f.name, f.register, f.integral) for f in nodes.flows] == [
         ("grid.import", "grid.import_wh", "site.grid_in_ws"),
         ("grid.export", "grid.export_wh", "site.grid_out_ws"),
-        ("cabinet.discharge", None, "site.ess_in_ws"),
-        ("cabinet.charge", None, "site.ess_out_ws"),
+        ("cabinet.discharge", None, "site.ess_discharged_ws"),
+        ("cabinet.charge", None, "site.ess_charged_ws"),
         ("it.load", "it.import_wh", None),
         ("cooling.load", "cooling.import_wh", None),
     ]
@@ -61,7 +63,7 @@ def test_a_site_with_one_cabinet_has_its_flows_found():
 
 
 def test_an_it_load_without_a_meter_is_what_the_others_leave():
-    nodes = nodes_of({**DESCRIBE, "nodes": [row for row in NODES if row["role"] != "it"]})
+    nodes = nodes_of(described({**DESCRIBE, "nodes": [row for row in NODES if row["role"] != "it"]}))
     assert nodes.by_difference == "it" and "no meter of the IT load" in nodes.notes[-1]
     body = Accountant("s", nodes, factors(200), Method()).book(
         booked(grid_import=10_000_000, cabinet_discharge=2_000_000, cooling_load=900_000)
@@ -72,21 +74,21 @@ def test_an_it_load_without_a_meter_is_what_the_others_leave():
 
 def test_two_cabinets_with_registers_are_two_stocks():
     points = [*DESCRIBE["points"], *({"name": f"pcs{i}.{k}"} for i in (1, 2) for k in ("charged_wh", "discharged_wh"))]
-    rows = [*NODES[:3], *({"role": "ess", "device": f"pcs{i}", "in_wh": f"pcs{i}.discharged_wh",
-                           "out_wh": f"pcs{i}.charged_wh"} for i in (1, 2))]  # fmt: skip
+    rows = [*NODES[:3], *({"role": "ess", "device": f"pcs{i}", "positive_wh": f"pcs{i}.discharged_wh",
+                           "negative_wh": f"pcs{i}.charged_wh"} for i in (1, 2))]  # fmt: skip
     units = [{"name": f"cabinet{i}", "pcs": f"pcs{i}", "energy_wh": 1000} for i in (1, 2)]
-    nodes = nodes_of({"points": points, "nodes": rows, "units": units})
+    nodes = nodes_of(described({"points": points, "nodes": rows, "units": units}))
     assert [s.node for s in nodes.storages] == ["cabinet1", "cabinet2"]
     assert [f.register for f in nodes.flows if f.node == "cabinet2"] == ["pcs2.discharged_wh", "pcs2.charged_wh"]
 
 
 def test_a_site_without_a_grid_meter_is_refused():
     with pytest.raises(ValueError, match="no device has the role grid-meter"):
-        nodes_of({"points": [], "nodes": []})
+        nodes_of(described({"points": [], "nodes": []}))
 
 
 def test_a_body_is_canonical_and_its_carbon_closes():
-    accountant = Accountant("s", nodes_of(DESCRIBE), factors(200, 100), Method())
+    accountant = Accountant("s", nodes_of(described(DESCRIBE)), factors(200, 100), Method())
     first = accountant.book(booked(grid_import=10_000_000, it_load=9_000_000, cooling_load=900_000))
     second = accountant.book(
         booked(900, cabinet_discharge=5_000_000, grid_import=5_000_000, it_load=9_200_000, cooling_load=800_000)
@@ -107,19 +109,20 @@ def test_a_body_is_canonical_and_its_carbon_closes():
 
 
 def test_an_accountant_restored_from_its_state_goes_on_the_same():
-    whole, cut = (Accountant("s", nodes_of(DESCRIBE), factors(200, 100, 300), Method("fifo")) for _ in range(2))
+    nodes = nodes_of(described(DESCRIBE))
+    whole, cut = (Accountant("s", nodes, factors(200, 100, 300), Method("fifo")) for _ in range(2))
     for number in range(8):
         period = booked(900 * number, grid_import=10_000_000 + number, it_load=9_000_000, cabinet_charge=900_000,
                         cabinet_discharge=100_000)  # fmt: skip
         a, b = whole.book(period), cut.book(period)
         assert a == b
         state = json.loads(canonical(cut.state()))
-        cut = Accountant("s", nodes_of(DESCRIBE), factors(200, 100, 300), Method("fifo"))
+        cut = Accountant("s", nodes_of(described(DESCRIBE)), factors(200, 100, 300), Method("fifo"))
         cut.restore(state)
 
 
 def test_a_reversed_meter_is_named():
-    accountant = Accountant("s", nodes_of(DESCRIBE), factors(200), Method())
+    accountant = Accountant("s", nodes_of(described(DESCRIBE)), factors(200), Method())
     # 10 kWh are imported, but the meter counts them as export.
     body = accountant.book(booked(grid_export=10_000_000, it_load=9_000_000, cooling_load=990_000))
     assert "REVERSED_SIGN grid export" in body["flags"]
@@ -127,7 +130,7 @@ def test_a_reversed_meter_is_named():
 
 
 def test_midnight_sets_the_stock_to_the_state_of_charge():
-    accountant = Accountant("s", nodes_of(DESCRIBE), factors(200), Method())
+    accountant = Accountant("s", nodes_of(described(DESCRIBE)), factors(200), Method())
     accountant.book(booked(grid_import=1000))
     body = accountant.book(booked(86_400 - 900, soc=400_000))
     assert body["stock"]["cabinet"]["energy_milliwh"] == 24_000_000

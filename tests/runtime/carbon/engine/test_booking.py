@@ -12,7 +12,7 @@ from tidegate.runtime.carbon.engine.bulk import book
 HOUR = 1_700_000_000 // 3600 * 3600 + 3600 * 24 * 200  # an hour in 2024
 BOOT = "a" * 32
 GRID = Flow("grid.import", "grid", "import", "grid.import_wh", "site.grid_in_ws", "site.grid_covered_s", 100_000.0)
-ESS = Flow("battery.charge", "battery", "charge", None, "site.ess_out_ws", "site.ess_covered_s", 100_000.0)
+ESS = Flow("battery.charge", "battery", "charge", None, "site.ess_charged_ws", "site.ess_covered_s", 100_000.0)
 
 
 class Plant:
@@ -45,7 +45,7 @@ class Plant:
             "grid.import_wh": [register, 1],
             "site.grid_in_ws": [self.ws, 1],
             "site.grid_covered_s": [self.covered, 1],
-            "site.ess_out_ws": [self.ess_ws, 1],
+            "site.ess_charged_ws": [self.ess_ws, 1],
             "site.ess_covered_s": [self.covered, 1],
             "bms1.soc": [0.5, 1],
         }
@@ -435,7 +435,7 @@ def rough(seed, count=4000):
             elif what == 4:
                 plant.wh = rng.choice([0.0, 5e6])
             elif what == 5:
-                points["site.ess_out_ws"] = [None, 0]
+                points["site.ess_charged_ws"] = [None, 0]
             elif what == 6:
                 plant.sync = rng.choice("SIU")
             elif what == 7:

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 from click.testing import CliRunner
 
+from tidegate.hal.description import described
 from tidegate.runtime.carbon.engine.account import Accountant
 from tidegate.runtime.carbon.engine.booking import BookedPeriod, FlowPeriod
 from tidegate.runtime.carbon.engine.topology import nodes_of
@@ -20,9 +21,10 @@ from tidegate.runtime.state.device_key import DeviceKey, KeyFileError
 
 FLIPS = int(os.environ.get("CARBON_FLIPS", "150"))
 DESCRIBE = {
-    "points": [{"name": n} for n in ("grid.import_wh", "site.ess_in_ws", "site.ess_out_ws", "site.ess_covered_s")],
-    "nodes": [{"role": "grid", "device": "grid", "in_wh": "grid.import_wh", "out_wh": None},
-              {"role": "ess", "device": "pcs1", "in_wh": None, "out_wh": None}],
+    "points": [{"name": n} for n in ("grid.import_wh", "site.ess_discharged_ws", "site.ess_charged_ws",
+                                     "site.ess_covered_s")],
+    "nodes": [{"role": "grid", "device": "grid", "positive_wh": "grid.import_wh", "negative_wh": None},
+              {"role": "ess", "device": "pcs1", "positive_wh": None, "negative_wh": None}],
     "units": [{"name": "cabinet", "energy_wh": 60_000.0}],
 }  # fmt: skip
 
@@ -32,7 +34,7 @@ def signed(path, count=30, key=None):
     key = key or DeviceKey.at(path.with_suffix(".pem"))
     ledger = Ledger(path)
     ledger.begin("s")
-    accountant = Accountant("s", nodes_of(DESCRIBE), Factors(None, 200_000_000, "test"))
+    accountant = Accountant("s", nodes_of(described(DESCRIBE)), Factors(None, 200_000_000, "test"))
     rng = random.Random(1)
     for number in range(count):
         milliwh = {

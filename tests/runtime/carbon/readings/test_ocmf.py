@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from tidegate.hal.description import described
 from tidegate.runtime.carbon.engine.account import Accountant
 from tidegate.runtime.carbon.engine.booking import BookedPeriod, FlowPeriod
 from tidegate.runtime.carbon.engine.topology import nodes_of
@@ -193,8 +194,8 @@ def test_a_key_of_another_kind_is_refused(tmp_path):
 
 DESCRIBE = {
     "points": [{"name": n} for n in ("grid.import_wh", "grid.export_wh", "it.import_wh")],
-    "nodes": [{"role": "grid", "device": "grid", "in_wh": "grid.import_wh", "out_wh": "grid.export_wh"},
-              {"role": "it", "device": "it", "in_wh": "it.import_wh", "out_wh": None}],
+    "nodes": [{"role": "grid", "device": "grid", "positive_wh": "grid.import_wh", "negative_wh": "grid.export_wh"},
+              {"role": "it", "device": "it", "positive_wh": "it.import_wh", "negative_wh": None}],
     "units": [],
 }  # fmt: skip
 
@@ -204,7 +205,7 @@ def ledger(tmp_path):
     """Three days of quarter hours from a register that read 500 kWh; one quarter is estimated."""
     made = Ledger(tmp_path / "l.db")
     made.begin("hall")
-    nodes = nodes_of(DESCRIBE)
+    nodes = nodes_of(described(DESCRIBE))
     flows = {flow.name: [flow.kind, flow.register, flow.integral] for flow in nodes.flows}
     made.append([("method", 0, {"kinds": nodes.kinds, "flows": flows, "storages": {}})])
     accountant = Accountant("hall", nodes, Factors(None, 300 * KWH, "test"))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tidegate.hal.description import described
 from tidegate.runtime.carbon.engine.account import Accountant
 from tidegate.runtime.carbon.engine.booking import BookedPeriod, FlowPeriod
 from tidegate.runtime.carbon.engine.topology import nodes_of
@@ -23,11 +24,11 @@ HOUR = 1_709_251_200  # 2024-03-01T00:00Z
 KWH = 1_000_000
 DESCRIBE = {
     "points": [{"name": n} for n in ("grid.import_wh", "grid.export_wh", "it.import_wh", "roof.import_wh",
-                                     "site.ess_in_ws", "site.ess_out_ws", "site.ess_covered_s")],
-    "nodes": [{"role": "grid", "device": "grid", "in_wh": "grid.import_wh", "out_wh": "grid.export_wh"},
-              {"role": "it", "device": "it", "in_wh": "it.import_wh", "out_wh": None},
-              {"role": "pv", "device": "roof", "in_wh": "roof.import_wh", "out_wh": None},
-              {"role": "ess", "device": "pcs1", "in_wh": None, "out_wh": None}],
+                                     "site.ess_discharged_ws", "site.ess_charged_ws", "site.ess_covered_s")],
+    "nodes": [{"role": "grid", "device": "grid", "positive_wh": "grid.import_wh", "negative_wh": "grid.export_wh"},
+              {"role": "it", "device": "it", "positive_wh": "it.import_wh", "negative_wh": None},
+              {"role": "pv", "device": "roof", "positive_wh": "roof.import_wh", "negative_wh": None},
+              {"role": "ess", "device": "pcs1", "positive_wh": None, "negative_wh": None}],
     "units": [{"name": "cabinet", "energy_wh": 60_000.0}],
 }  # fmt: skip
 DECLARED = {
@@ -71,7 +72,7 @@ def ledger(tmp_path):
     """An hour: 6 kWh from the grid at 400 g, 2 from the roof, 7 to IT, 1 into the cabinet; one quarter is bridged."""
     made = Ledger(tmp_path / "l.db")
     made.begin("hall 7")
-    nodes = nodes_of(DESCRIBE)
+    nodes = nodes_of(described(DESCRIBE))
     flows = {flow.name: [flow.kind, flow.register, flow.integral] for flow in nodes.flows}
     storages = {s.node: [s.energy_milliwh, s.charge_ppm, s.discharge_ppm, s.standby_milliw] for s in nodes.storages}
     method = {"kinds": nodes.kinds, "flows": flows, "storages": storages, "software": "9.9", "build": "b" * 16,

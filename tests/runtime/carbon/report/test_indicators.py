@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tidegate.hal.description import described
 from tidegate.runtime.carbon.engine.account import Accountant
 from tidegate.runtime.carbon.engine.booking import BookedPeriod, FlowPeriod
 from tidegate.runtime.carbon.engine.topology import nodes_of
@@ -31,11 +32,11 @@ SECOND = {"grid.import": 20, "grid.export": 0, "own.generation": 0, "it.load": 1
 
 
 def site(role="pv"):
-    nodes = [{"role": "grid", "device": "grid", "in_wh": "grid.import_wh", "out_wh": "grid.export_wh"},
-             {"role": "it", "device": "it", "in_wh": "it.import_wh", "out_wh": None},
-             {"role": "cooling", "device": "cool", "in_wh": "cool.import_wh", "out_wh": None},
-             {"role": role, "device": "own", "in_wh": "own.import_wh", "out_wh": None}]  # fmt: skip
-    points = [name for node in nodes for name in (node["in_wh"], node["out_wh"]) if name]
+    nodes = [{"role": "grid", "device": "grid", "positive_wh": "grid.import_wh", "negative_wh": "grid.export_wh"},
+             {"role": "it", "device": "it", "positive_wh": "it.import_wh", "negative_wh": None},
+             {"role": "cooling", "device": "cool", "positive_wh": "cool.import_wh", "negative_wh": None},
+             {"role": role, "device": "own", "positive_wh": "own.import_wh", "negative_wh": None}]  # fmt: skip
+    points = [name for node in nodes for name in (node["positive_wh"], node["negative_wh"]) if name]
     return {"points": [{"name": name} for name in points], "nodes": nodes, "units": []}
 
 
@@ -43,7 +44,7 @@ def booked(path, role="pv", cfe=(400_000, 250_000)):
     """A ledger of the two hours; cfe : carbon-free share of the grid in each, ppm."""
     ledger = Ledger(path)
     ledger.begin("hand")
-    nodes = nodes_of(site(role))
+    nodes = nodes_of(described(site(role)))
     ledger.append([("method", 0, {"kinds": nodes.kinds, "storages": {}, "flows": {}})])
     shares = [Step(DAY + 3600 * i, DAY + 3600 * i + 3600, ppm) for i, ppm in enumerate(cfe)]
     clean = Series("X", "cfe", "c", steps=shares).finish() if cfe else None

@@ -10,6 +10,7 @@ from decimal import Decimal
 import pytest
 from click.testing import CliRunner
 
+from tidegate.hal.description import described
 from tidegate.runtime.carbon.engine.account import Accountant
 from tidegate.runtime.carbon.engine.booking import BookedPeriod, FlowPeriod
 from tidegate.runtime.carbon.engine.topology import nodes_of
@@ -26,12 +27,13 @@ DAY = 1_709_251_200  # 2024-03-01
 G = 1_000_000
 DESCRIBE = {
     "points": [{"name": n} for n in ("grid.import_wh", "grid.export_wh", "it.import_wh", "cool.import_wh",
-                                     "roof.import_wh", "site.ess_in_ws", "site.ess_out_ws", "site.ess_covered_s")],
-    "nodes": [{"role": "grid", "device": "grid", "in_wh": "grid.import_wh", "out_wh": "grid.export_wh"},
-              {"role": "it", "device": "it", "in_wh": "it.import_wh", "out_wh": None},
-              {"role": "cooling", "device": "cool", "in_wh": "cool.import_wh", "out_wh": None},
-              {"role": "pv", "device": "roof", "in_wh": "roof.import_wh", "out_wh": None},
-              {"role": "ess", "device": "pcs1", "in_wh": None, "out_wh": None}],
+                                     "roof.import_wh", "site.ess_discharged_ws", "site.ess_charged_ws",
+                                     "site.ess_covered_s")],
+    "nodes": [{"role": "grid", "device": "grid", "positive_wh": "grid.import_wh", "negative_wh": "grid.export_wh"},
+              {"role": "it", "device": "it", "positive_wh": "it.import_wh", "negative_wh": None},
+              {"role": "cooling", "device": "cool", "positive_wh": "cool.import_wh", "negative_wh": None},
+              {"role": "pv", "device": "roof", "positive_wh": "roof.import_wh", "negative_wh": None},
+              {"role": "ess", "device": "pcs1", "positive_wh": None, "negative_wh": None}],
     "units": [{"name": "cabinet", "energy_wh": 60_000.0}],
 }  # fmt: skip
 
@@ -41,7 +43,7 @@ def ledger(tmp_path):
     """A sunny day: PV charges the cabinet at noon, the cabinet feeds the room in the evening, one gap."""
     made = Ledger(tmp_path / "ledger.db")
     made.begin("hall <7>")
-    nodes = nodes_of(DESCRIBE)
+    nodes = nodes_of(described(DESCRIBE))
     method = {"kinds": nodes.kinds, "storages": {"cabinet": [60_000_000, 970_000, 970_000]}, "notes": ["a note"],
               "software": "test", "grid_factor": {"sha256": "", "source": "t"}}  # fmt: skip
     made.append([("method", 0, method)])

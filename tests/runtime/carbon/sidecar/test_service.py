@@ -20,10 +20,10 @@ HOUR = 1_717_200_000 // 3600 * 3600
 DESCRIBE = {
     "site": {"name": "s"},
     "points": [{"name": n} for n in ("grid.import_wh", "grid.export_wh", "site.grid_in_ws", "site.grid_out_ws",
-                                     "site.grid_covered_s", "site.ess_in_ws", "site.ess_out_ws", "site.ess_covered_s",
-                                     "bms1.soc")],
-    "nodes": [{"role": "grid", "device": "grid", "in_wh": "grid.import_wh", "out_wh": "grid.export_wh"},
-              {"role": "ess", "device": "pcs1", "in_wh": None, "out_wh": None}],
+                                     "site.grid_covered_s", "site.ess_discharged_ws", "site.ess_charged_ws",
+                                     "site.ess_covered_s", "bms1.soc")],
+    "nodes": [{"role": "grid", "device": "grid", "positive_wh": "grid.import_wh", "negative_wh": "grid.export_wh"},
+              {"role": "ess", "device": "pcs1", "positive_wh": None, "negative_wh": None}],
     "units": [{"name": "cabinet", "pcs": "pcs1", "energy_wh": 60_000.0}],
 }  # fmt: skip
 
@@ -41,7 +41,7 @@ def journal(seconds, seed=1, boots=1, step_s=1):
             into, out = into + max(0.0, -ess) * step_s, out + max(0.0, ess) * step_s
             t_ns = (seq + 1) * step_s * 10**9
             points = {"grid.import_wh": wh, "grid.export_wh": 0.0, "site.grid_in_ws": grid, "site.grid_out_ws": 0.0,
-                      "site.grid_covered_s": covered, "site.ess_in_ws": out, "site.ess_out_ws": into,
+                      "site.grid_covered_s": covered, "site.ess_discharged_ws": out, "site.ess_charged_ws": into,
                       "site.ess_covered_s": covered, "bms1.soc": 0.5}  # fmt: skip
             records.append({
                 "v": 1, "kind": "meter", "site": "s", "boot": f"{boot:032x}", "seq": seq, "cycle": seq, "t_ns": t_ns,
