@@ -22,6 +22,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "bus.can": (),
     "bus.can_view": (),
     "bus.registers": (),
+    "bus.rtu_frame": (),
+    "bus.rtu_finish": (),
     "bus.rtu": (),
     "bus.rtu_slave": (),
     "bus.rtu_view": (),

@@ -51,7 +51,7 @@ cdef extern from "abi/port_mail.h" nogil:
         uint64_t gap_ns
         uint32_t alive
         uint32_t silent_run
-        uint32_t stranger
+        uint32_t identity_mismatch
         uint32_t turnaround[PORT_HISTOGRAM_BUCKETS]
         uint32_t round_trip[PORT_HISTOGRAM_BUCKETS]
 

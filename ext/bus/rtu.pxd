@@ -4,8 +4,6 @@ from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from tidegate.ext.abi.image cimport point_t
 from tidegate.ext.bus.port cimport PORT_COMMANDS_MAX, command_slot_t, done_t, port_mail_t
 from tidegate.ext.abi.program cimport BLOCKS_MAX, SLAVES_MAX, command_row_t, program_t
-# The loop's side lives in registers.pyx and is offered here as well.
-from tidegate.ext.bus.registers cimport block_believable, block_decode, command_encode
 
 cdef extern from *:
     """
@@ -188,10 +186,6 @@ cdef int rtu_drained(rtu_t* engine) noexcept nogil
 # One request of a tool: unit, function and data without CRC. Polls go on around it. 0 = busy or too long.
 cdef int rtu_ask(rtu_t* engine, const uint8_t* frame, uint32_t count) noexcept nogil
 
-cdef uint16_t crc16(const uint8_t* bytes, uint32_t count) noexcept nogil
-cdef uint64_t rtu_char_ns(const program_t* program, int port) noexcept nogil
-# Silence that the port's rule asks for between two frames.
-cdef uint64_t rtu_gap_ns(const program_t* program, int port) noexcept nogil
 
 
 cdef inline const uint8_t* reply_at(const rtu_t* e) noexcept nogil:

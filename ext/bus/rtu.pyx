@@ -15,100 +15,22 @@ cannot starve the readings it is made from; a command of all zeros does not yiel
 
 from libc.string cimport memcmp, memcpy, memset
 
-from tidegate.ext.bus.port cimport (
-    DONE_CRC, DONE_ECHO, DONE_EXCEPTION, DONE_MISMATCH, DONE_OK, DONE_SHORT, DONE_TIMEOUT, command_get,
-    port_done_begin, port_done_commit, port_stats_t,
-)
+from tidegate.ext.bus.port cimport DONE_ECHO, DONE_MISMATCH, DONE_OK, command_get
 from tidegate.ext.abi.program cimport (
-    BLOCK_REGS_MAX, COMMAND_CONST, COMMAND_FLASH, COMMAND_HEARTBEAT, COMMAND_SETPOINT_W, COMMAND_STOP,
-    FIELD_IDENTITY, GAP_CHARS, GAP_FIXED, POLL_ONCE, POLL_SLOW, block_row_t, field_row_t, port_row_t, slave_row_t,
+    COMMAND_CONST, COMMAND_FLASH, COMMAND_SETPOINT_W, COMMAND_STOP, FIELD_IDENTITY, POLL_ONCE, block_row_t, port_row_t,
+    slave_row_t,
 )
-from tidegate.ext.bus.rtu_slave cimport barred, foreign, prove, slave_ended, slave_of, suspect, timeout_of
+from tidegate.ext.bus.registers cimport command_encode
+from tidegate.ext.bus.rtu_finish cimport period_of, transaction_ended
+from tidegate.ext.bus.rtu_frame cimport (
+    PENDING, crc_append, judge, overdue, predicted, put_word, read_reply, rtu_char_ns, rtu_gap_ns,
+)
+from tidegate.ext.bus.rtu_slave cimport count_foreign_bytes, note_foreign_frame, shape_barred, slave_of, timeout_of
 
 cdef enum:
     PORT_STRIP_ECHO = 1   # bit of port_row_t.flags
-    PENDING = -1          # judge: the reply is not whole
     SEPARATORS = RTU_BARS + 3  # shapes that a separator may have
     PIECE = 16            # bytes that a UART's FIFO may hand over at once
-
-
-# ---------------------------------------------------------------- frames
-
-cdef uint16_t[256] CRC_TABLE
-
-
-cdef void crc_init() noexcept nogil:
-    cdef uint32_t byte, bit, crc
-    for byte in range(256):
-        crc = byte
-        for bit in range(8):
-            crc = (crc >> 1) ^ 0xA001 if crc & 1 else crc >> 1
-        CRC_TABLE[byte] = <uint16_t>crc
-
-
-crc_init()
-
-
-cdef uint16_t crc16(const uint8_t* bytes, uint32_t count) noexcept nogil:
-    cdef uint32_t i
-    cdef uint16_t crc = 0xFFFF
-    for i in range(count):
-        crc = <uint16_t>((crc >> 8) ^ CRC_TABLE[(crc ^ bytes[i]) & 0xFF])
-    return crc
-
-
-cdef inline bint crc_good(const uint8_t* frame, uint32_t count) noexcept nogil:
-    return crc16(frame, count - 2) == <uint16_t>(frame[count - 2] | (frame[count - 1] << 8))
-
-
-cdef inline void put_word(uint8_t* at, uint32_t word) noexcept nogil:
-    at[0] = <uint8_t>(word >> 8)
-    at[1] = <uint8_t>word
-
-
-cdef inline uint32_t seal(uint8_t* frame, uint32_t count) noexcept nogil:
-    """Append the CRC, low byte first; returns the whole length."""
-    cdef uint16_t crc = crc16(frame, count)
-    frame[count] = <uint8_t>crc
-    frame[count + 1] = <uint8_t>(crc >> 8)
-    return count + 2
-
-
-cdef inline uint16_t read_reply(uint32_t function, uint32_t count) noexcept nogil:
-    return <uint16_t>(5 + ((count + 7) // 8 if function <= 2 else 2 * count))
-
-
-cdef uint16_t predicted(const uint8_t* frame, uint32_t count) noexcept nogil:
-    """Bytes of a good reply to this request (without CRC); 0 = the reply tells (43/14) or nobody knows."""
-    cdef uint8_t function = frame[1]
-    cdef uint32_t wanted
-    if function in (1, 2, 3, 4, 23) and count >= 6:
-        wanted = <uint32_t>(frame[4] << 8 | frame[5])
-        if 1 <= wanted <= (2000u if function <= 2 else <uint32_t>BLOCK_REGS_MAX):
-            return read_reply(function, wanted)
-    elif function in (5, 6, 15, 16) and count >= 6:
-        return 8
-    elif function == 22 and count == 8:
-        return 10
-    return 0
-
-
-cdef uint64_t rtu_char_ns(const program_t* program, int port) noexcept nogil:
-    cdef const port_row_t* row = &program.ports[port]
-    cdef uint64_t bits = 1u + row.data_bits + row.stop_bits + (0 if row.parity == c"N" else 1)
-    cdef uint64_t baud = row.baud if row.baud > 0 else 1
-    return (bits * 1000000000u + baud - 1) // baud
-
-
-cdef uint64_t rtu_gap_ns(const program_t* program, int port) noexcept nogil:
-    cdef const port_row_t* row = &program.ports[port]
-    if row.gap_rule == GAP_FIXED:
-        return row.gap_ns
-    # The standard fixes the silence at 1750 us above 19200 baud, where 3.5 characters would be shorter.
-    if row.gap_rule != GAP_CHARS and row.baud > 19200:
-        return 1750000
-    return (rtu_char_ns(program, port) * 7 + 1) // 2
-
 
 # ---------------------------------------------------------------- start
 
@@ -331,7 +253,7 @@ cdef inline bint at_zero(const rtu_command_t* c, const command_row_t* row) noexc
 
 
 cdef void take_slot(rtu_t* e, uint32_t i) noexcept nogil:
-    """Copy the slot's newest wish; a repeat of what a wearing register already holds is no wish."""
+    """Copy the slot's newest value; a repeat of what a wearing register already holds is not written."""
     cdef rtu_command_t* c = &e.commands[i]
     cdef const command_row_t* row = &e.program.commands[e.mail.command_first + i]
     cdef command_slot_t copy
@@ -370,7 +292,7 @@ cdef int choose_block(rtu_t* e, uint64_t t_ns, uint64_t* hold) noexcept nogil:
             if s.gap_extra_ns and s.t_ready_ns < silent and b.deadline_ns < waits:
                 waits, hold[0] = b.deadline_ns, silent
             continue
-        if alike(e, b):
+        if ambiguous(e, b):
             if best_twin < 0 or b.deadline_ns < e.blocks[best_twin].deadline_ns:
                 best_twin = <int>i
         elif best < 0 or b.deadline_ns < e.blocks[best].deadline_ns:
@@ -385,10 +307,10 @@ cdef int choose_block(rtu_t* e, uint64_t t_ns, uint64_t* hold) noexcept nogil:
     return best
 
 
-cdef bint alike(const rtu_t* e, const rtu_block_t* b) noexcept nogil:
+cdef bint ambiguous(const rtu_t* e, const rtu_block_t* b) noexcept nogil:
     """Could another reply that is or may be under way be taken for this block's?"""
     cdef const block_row_t* row = &e.program.blocks[b.row]
-    if barred(&e.slaves[b.slave], row.function, b.reply):
+    if shape_barred(&e.slaves[b.slave], row.function, b.reply):
         return True
     return (
         e.last.function == row.function
@@ -412,13 +334,13 @@ cdef void build_block(rtu_t* e, uint32_t index) noexcept nogil:
     cdef const block_row_t* row = &e.program.blocks[b.row]
     cdef uint32_t count = row.count, address = row.address, n, reply
     cdef int purpose = RTU_BLOCK
-    if alike(e, b):
+    if ambiguous(e, b):
         purpose = RTU_SEPARATOR
         # Even counts first: some meters refuse half a float. One of these is free: at most 12 bars, the last and its own.
         for n in range(<uint32_t>SEPARATORS):
             count = (2 * n + 2 if n < 6 else 2 * n - 11) * (8 if row.function <= 2 else 1)
             reply = read_reply(row.function, count)
-            if reply == b.reply or barred(&e.slaves[b.slave], row.function, reply):
+            if reply == b.reply or shape_barred(&e.slaves[b.slave], row.function, reply):
                 continue
             if e.last.function != row.function or e.last.reply != reply:
                 break
@@ -428,7 +350,7 @@ cdef void build_block(rtu_t* e, uint32_t index) noexcept nogil:
     put_word(e.tx + 2, address)
     put_word(e.tx + 4, count)
     e.request.reply = read_reply(row.function, count)
-    e.request.length = <uint16_t>seal(e.tx, 6)
+    e.request.length = <uint16_t>crc_append(e.tx, 6)
 
 
 cdef void build_command(rtu_t* e, uint32_t index) noexcept nogil:
@@ -465,7 +387,7 @@ cdef void build_command(rtu_t* e, uint32_t index) noexcept nogil:
         for i in range(count):
             put_word(e.tx + at, c.want.regs[i])
             at += 2
-    e.request.length = <uint16_t>seal(e.tx, at)
+    e.request.length = <uint16_t>crc_append(e.tx, at)
 
 
 cdef int rtu_ask(rtu_t* e, const uint8_t* frame, uint32_t count) noexcept nogil:
@@ -483,7 +405,7 @@ cdef void build_asked(rtu_t* e) noexcept nogil:
     begin(e, RTU_ASKED, 0, slave_of(e, e.asked_frame[0]), e.asked_frame[0], e.asked_frame[1])
     memcpy(e.tx, e.asked_frame, e.asked_length)
     e.request.reply = predicted(e.tx, e.asked_length)
-    e.request.length = <uint16_t>seal(e.tx, e.asked_length)
+    e.request.length = <uint16_t>crc_append(e.tx, e.asked_length)
 
 
 # ---------------------------------------------------------------- in flight
@@ -529,8 +451,8 @@ cdef void rtu_bytes(rtu_t* e, const uint8_t* bytes, uint32_t count, uint64_t t_n
     e.mail.stats.wire_busy_ns += count * e.char_ns
     e.t_line_ns = later(e.t_line_ns, t_ns)
     if e.state != RTU_RECEIVING:
-        foreign(e, slave_of(e, bytes[0]), count)
-        suspect(e, bytes, count)
+        count_foreign_bytes(e, slave_of(e, bytes[0]), count)
+        note_foreign_frame(e, bytes, count)
         e.t_free_ns = later(e.t_free_ns, t_ns + e.gap_ns)
         plan(e)
         return
@@ -553,9 +475,9 @@ cdef void rtu_bytes(rtu_t* e, const uint8_t* bytes, uint32_t count, uint64_t t_n
     if status == PENDING and e.rx_len >= RTU_RX_MAX:
         status = DONE_MISMATCH
     if status != PENDING:
-        foreign(e, e.request.slave, count - taken)
+        count_foreign_bytes(e, e.request.slave, count - taken)
         if status == DONE_MISMATCH or status == DONE_ECHO:
-            suspect(e, reply_at(e), e.rx_len - skip if e.rx_len > skip else 0)
+            note_foreign_frame(e, reply_at(e), e.rx_len - skip if e.rx_len > skip else 0)
         finish(e, status, t_ns)
     elif e.rx_len > skip:
         missing = e.request.reply + skip - e.rx_len if e.request.reply + skip > e.rx_len else 1
@@ -564,327 +486,9 @@ cdef void rtu_bytes(rtu_t* e, const uint8_t* bytes, uint32_t count, uint64_t t_n
         e.t_deadline_ns = sooner(t_ns + missing * e.char_ns + e.slack_ns, e.t_hard_ns)
 
 
-cdef int judge(rtu_t* e) noexcept nogil:
-    """Whether what came is the reply: a done_status, or PENDING."""
-    cdef uint32_t skip = 0, n, total = e.request.reply, common
-    cdef const uint8_t* p = e.rx
-    cdef uint8_t function = e.request.function
-    common = e.rx_len if e.rx_len < e.request.length else e.request.length
-    cdef bint mirrored = memcmp(e.rx, e.tx, common) == 0
-    cdef int status
-    if e.strip_echo:
-        if not mirrored:
-            return DONE_ECHO  # we hear something else than ourselves
-        skip = e.request.length
-        if e.rx_len <= skip:
-            return PENDING
-        p = e.rx + skip
-    n = e.rx_len - skip
-    if p[0] != e.request.unit:
-        return DONE_MISMATCH
-    if n < 2:
-        return PENDING
-    if p[1] == (function | 0x80):
-        if n < 5:
-            return PENDING
-        return ended(e, p, n, 5, DONE_EXCEPTION)
-    if p[1] != function:
-        return DONE_MISMATCH
-    if n < 3:
-        return PENDING
-    if function <= 4 or function == 23:
-        if p[2] != total - 5:
-            if not e.strip_echo and mirrored:
-                return DONE_ECHO if e.rx_len >= e.request.length else PENDING
-            return DONE_MISMATCH
-    elif function == 43:
-        total = identity_length(p, n)
-        if total == 0 or total > 260:
-            return DONE_MISMATCH
-        e.request.reply = <uint16_t>total
-    if n < total:
-        return PENDING
-    if not e.strip_echo and mirrored and e.rx_len >= e.request.length and e.request.length != total:
-        return DONE_ECHO
-    if (function == 5 or function == 6 or function >= 15) and function != 23 and function != 43:
-        if crc_good(p, total) and memcmp(p, e.tx, 8 if function == 22 else 6) != 0:
-            return DONE_MISMATCH
-    status = ended(e, p, n, total, DONE_OK)
-    if status == DONE_OK and e.request.purpose == RTU_BLOCK and not signed(e, p):
-        return DONE_MISMATCH  # somebody else's registers in a frame that fits
-    return status
-
-
-cdef inline bint signed(const rtu_t* e, const uint8_t* p) noexcept nogil:
-    cdef const block_row_t* row = &e.program.blocks[e.blocks[e.request.index].row]
-    cdef uint32_t at = 3u + 2u * row.signature_offset
-    if not row.signature & 1:
-        return True
-    return at + 4 <= e.request.reply and row.signature_word == <uint16_t>(p[at] << 8 | p[at + 1])
-
-
-cdef inline int ended(rtu_t* e, const uint8_t* p, uint32_t n, uint32_t total, int status) noexcept nogil:
-    foreign(e, e.request.slave, n - total)
-    return status if crc_good(p, total) else DONE_CRC
-
-
-cdef uint32_t identity_length(const uint8_t* p, uint32_t n) noexcept nogil:
-    """Least length of a 43/14 reply that starts with these bytes; 0 = it is none."""
-    cdef uint32_t at = 8, objects
-    if p[2] != 14:
-        return 0
-    if n < 8:
-        return 10
-    objects = p[7]
-    while objects > 0 and at + 2 <= n and at < 260:
-        at += 2u + p[at + 1]
-        objects -= 1
-    return at + 2 * objects + 2
-
-
-cdef inline int overdue(const rtu_t* e) noexcept nogil:
-    cdef uint32_t skip = e.request.length if e.strip_echo else 0
-    if e.rx_len > skip:
-        return DONE_SHORT
-    return DONE_ECHO if e.rx_len < skip else DONE_TIMEOUT
-
-
-# ---------------------------------------------------------------- the end of a transaction
-
 cdef void finish(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
-    cdef uint32_t i
-    cdef bint answered = status == DONE_OK or status == DONE_EXCEPTION
-    e.state = RTU_IDLE
-    e.t_free_ns = e.t_line_ns + e.gap_ns
-    if e.request.unit == 0:  # time for every device to act on a broadcast
-        e.t_free_ns = e.t_line_ns + later(e.gap_ns, 100 * RTU_MS)
-    slave_ended(e, status, answered, t_ns)
-    e.last.function, e.last.reply = e.request.function, e.request.reply
-    e.last_unit = e.request.unit
-    e.last_exception = status == DONE_EXCEPTION
-    e.last_row = e.blocks[e.request.index].row if e.request.purpose == RTU_BLOCK else -1
-    count_end(&e.mail.stats, status)
-    learn_slack(e, status)
-    if e.guard > 0 and answered:
-        e.guard -= 1
-    if e.request.function != 5 and e.request.function != 6 and e.request.unit != 0:
-        if status == DONE_OK:
-            e.echo_known = 1
-        elif status == DONE_ECHO:
-            e.echo_known = 0
-    if e.request.purpose == RTU_BLOCK:
-        end_block(e, status, t_ns)
-    elif e.request.purpose == RTU_COMMAND:
-        end_command(e, status, t_ns)
-    elif e.request.purpose == RTU_ASKED:
-        end_asked(e, status)
-    if e.request.purpose != RTU_COMMAND:
-        for i in range(e.n_commands):
-            e.commands[i].since_poll = 0
+    transaction_ended(e, status, t_ns)
     plan(e)
-
-
-cdef void learn_slack(rtu_t* e, int status) noexcept nogil:
-    """A pause that this line has never had inside a reply ends it: the less may be glued to half a reply, the better."""
-    if status == DONE_SHORT:
-        e.pause_worst_ns = sooner(e.pause_worst_ns + e.pause_worst_ns // 2 + RTU_MS, RTU_SLACK_NS)
-    elif status == DONE_OK and e.request.unit != 0:
-        e.pause_worst_ns = later(e.pause_ns, e.pause_worst_ns - e.pause_worst_ns // 64)
-        e.wholes += 1 if e.wholes < RTU_LEARN else 0
-    if e.wholes == RTU_LEARN:
-        e.slack_ns = sooner(2 * e.pause_worst_ns + 2 * RTU_MS, RTU_SLACK_NS)
-
-
-cdef void count_end(port_stats_t* stats, int status) noexcept nogil:
-    if status == DONE_OK:
-        stats.ok += 1
-        return
-    stats.flushes += status != DONE_EXCEPTION
-    if status == DONE_TIMEOUT:
-        stats.timeouts += 1
-    elif status == DONE_CRC:
-        stats.crc_errors += 1
-    elif status == DONE_EXCEPTION:
-        stats.exceptions += 1
-    elif status == DONE_MISMATCH:
-        stats.mismatches += 1
-    elif status == DONE_SHORT:
-        stats.shorts += 1
-    else:
-        stats.echoes += 1
-
-
-cdef inline uint64_t period_of(const block_row_t* row) noexcept nogil:
-    if row.period_ns == 0 and row.poll_class == POLL_SLOW:
-        return 1000 * RTU_MS
-    return row.period_ns
-
-
-cdef void end_block(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
-    cdef rtu_block_t* b = &e.blocks[e.request.index]
-    cdef const block_row_t* row = &e.program.blocks[b.row]
-    cdef const uint8_t* p = reply_at(e)
-    cdef uint64_t period = period_of(row), took
-    cdef uint16_t[BLOCK_REGS_MAX] regs
-    cdef uint32_t i, words = 0
-    if status == DONE_OK:
-        if row.function <= 2:
-            words = (row.count + 15) // 16
-            for i in range(words):
-                regs[i] = p[3 + 2 * i]
-                if 2 * i + 1 < p[2]:
-                    regs[i] |= <uint16_t>(p[4 + 2 * i] << 8)
-        else:
-            words = row.count
-            for i in range(words):
-                regs[i] = <uint16_t>(p[3 + 2 * i] << 8 | p[4 + 2 * i])
-    hand_over(e, b.row, status, regs, words, t_ns)
-    if status == DONE_OK:
-        e.mail.stats.reads += 1
-        b.tries = 0
-        if b.readback >= 0:
-            compare_readback(e, b, regs, words)
-        if b.identity:
-            prove(e, b, regs)
-    if row.poll_class == POLL_ONCE and status == DONE_OK:
-        # A scale factor that came as nonsense would keep every setpoint back until the slave falls silent and returns.
-        if (b.proved or not b.identity) and block_believable(e.program, row, regs):
-            b.t_due_ns = b.deadline_ns = RTU_NEVER
-        else:
-            b.t_due_ns = b.deadline_ns = t_ns + 1000 * RTU_MS
-        return
-    if status == DONE_EXCEPTION:
-        # 5 and 6: busy, soon again. The others mean that the map is wrong, and asking more often helps nobody.
-        b.t_due_ns = t_ns + later(period, (20 if p[2] == 5 or p[2] == 6 else 1000) * RTU_MS)
-    elif status != DONE_OK and b.tries == 0:
-        b.tries = 1  # one retry in the same slot
-        b.t_due_ns = t_ns
-        return
-    elif status != DONE_OK and row.poll_class == POLL_ONCE:
-        b.t_due_ns = t_ns + 100 * RTU_MS
-    else:
-        # On the grid of its period; what was missed altogether is not made up for.
-        b.t_due_ns += period
-        if period > 0 and not b.settled:
-            # All were due at start. From now on each has a part of the period to itself, or slow polls that are due
-            # together would keep a fast one waiting for all of them.
-            b.settled = 1
-            b.t_due_ns = e.t_start_ns + period * (b.turn + 1) // e.n_timed
-        if period == 0 or b.t_due_ns > t_ns + period:
-            b.t_due_ns = t_ns
-        elif b.t_due_ns + period < t_ns:
-            b.t_due_ns += (t_ns - b.t_due_ns) // period * period
-    if status != DONE_OK:
-        b.tries = 0
-    # A slave that takes long pays for it with its own next turns.
-    took = t_ns - e.t_sent_ns if t_ns > e.t_sent_ns else 0
-    if e.n_slaves > 1 and took > 100 * RTU_MS + e.request.reply * e.char_ns:
-        b.t_due_ns = later(b.t_due_ns, t_ns + 3 * took)
-    b.deadline_ns = b.t_due_ns + period
-
-
-cdef void hand_over(rtu_t* e, uint32_t row, int status, const uint16_t* regs, uint32_t words, uint64_t t_ns) noexcept nogil:
-    cdef done_t* done = port_done_begin(e.mail)
-    if done == NULL:
-        return
-    done.block, done.status, done.count = <uint16_t>row, <uint16_t>status, <uint16_t>words
-    done.exception = reply_at(e)[2] if status == DONE_EXCEPTION else 0
-    done.t_sample_ns = e.t_first_ns
-    done.t_done_ns = t_ns
-    memcpy(done.regs, regs, words * sizeof(uint16_t))
-    port_done_commit(e.mail)
-
-
-cdef void compare_readback(rtu_t* e, rtu_block_t* b, const uint16_t* regs, uint32_t words) noexcept nogil:
-    """The device must hold what was written last. Seen wrong twice: write again."""
-    cdef rtu_command_t* c = &e.commands[b.readback]
-    cdef const command_row_t* row = &e.program.commands[e.mail.command_first + <uint32_t>b.readback]
-    if <uint32_t>b.readback_offset + row.count > words:
-        return
-    if row.flags & COMMAND_FLASH and not c.known:
-        # What a wearing register holds already need not be written.
-        memcpy(c.written, regs + b.readback_offset, row.count * sizeof(uint16_t))
-        c.known = 1
-        if c.want.valid and memcmp(c.written, c.want.regs, row.count * sizeof(uint16_t)) == 0:
-            settle(e, <uint32_t>b.readback, c.want.seq)
-        return
-    if not c.known or c.want.seq != c.written_seq:
-        return
-    if memcmp(c.written, regs + b.readback_offset, row.count * sizeof(uint16_t)) == 0:
-        c.readback_tries = 0
-        return
-    e.mail.stats.readback_mismatches += 1
-    c.readback_tries += 1
-    if c.readback_tries >= 2:
-        c.readback_tries = 0
-        c.known = 0
-        c.written_seq = 0
-
-
-cdef void settle(rtu_t* e, uint32_t index, uint64_t seq) noexcept nogil:
-    """The device holds what this seq asked for."""
-    cdef rtu_command_t* c = &e.commands[index]
-    cdef rtu_slave_t* s = &e.slaves[c.slave]
-    if e.program.commands[e.mail.command_first + index].kind == COMMAND_CONST:
-        if c.written_seq == 0 and s.consts_left > 0:
-            s.consts_left -= 1
-    c.written_seq = seq
-    e.mail.stats.written_seq[index] = seq
-    e.mail.stats.refusals[index] = 0
-
-
-cdef void end_command(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
-    cdef uint32_t i, index = e.request.index
-    cdef rtu_command_t* c = &e.commands[index]
-    cdef const command_row_t* row = &e.program.commands[e.mail.command_first + index]
-    cdef rtu_slave_t* s = &e.slaves[c.slave]
-    cdef const uint8_t* p = reply_at(e)
-    cdef uint64_t pause
-    if status == DONE_OK and row.function == 23:  # its reply is the read-back
-        for i in range(row.count):
-            if <uint16_t>(p[3 + 2 * i] << 8 | p[4 + 2 * i]) != c.want.regs[i]:
-                e.mail.stats.readback_mismatches += 1
-                status = DONE_MISMATCH
-                break
-    if status == DONE_OK:
-        e.mail.stats.writes += 1
-        # A function 16 acknowledgement does not name the value: it may be an older write's. Then write again once the
-        # device has been seen in step, or at once where nothing can be read.
-        if row.function >= 15 and not e.in_step and (c.twice != 1 or (s.n_blocks > 0 and not e.draining)):
-            c.twice = 1
-            c.t_retry_ns = s.t_open_ns
-            return
-        c.twice = 0
-        memcpy(c.written, c.want.regs, sizeof(c.written))
-        c.known = 1
-        c.t_written_ns = e.t_sent_ns
-        settle(e, index, e.request.seq)
-        e.mail.stats.written_t_ns[index] = e.t_sent_ns
-        if row.kind == COMMAND_SETPOINT_W or row.kind == COMMAND_STOP:
-            e.mail.stats.t_last_write_end_ns = e.t_sent_ns
-        if s.consts_left == 0:
-            s.const_refused = 0
-        return
-    c.known = 0
-    e.mail.stats.refusals[index] += 1
-    c.twice = 0
-    pause = e.mail.stats.refusals[index] - 1
-    pause = (10 * RTU_MS) << (pause if pause < 7 else 7) if pause > 0 else 0
-    if status == DONE_EXCEPTION:
-        pause = later(pause, 20 * RTU_MS)
-        if row.kind == COMMAND_CONST:
-            s.const_refused = 1
-            pause = 1000 * RTU_MS
-    c.t_retry_ns = t_ns + pause
-
-
-cdef void end_asked(rtu_t* e, int status) noexcept nogil:
-    e.asked = 3
-    e.answer_status = status
-    e.answer_length = 0
-    if status == DONE_OK or status == DONE_EXCEPTION:
-        e.answer_length = (5 if status == DONE_EXCEPTION else e.request.reply) - 2
-        memcpy(e.asked_frame, reply_at(e), e.answer_length)
 
 
 cdef void plan(rtu_t* e) noexcept nogil:

@@ -33,7 +33,6 @@ cdef uint64_t timeout_of(const rtu_t* e, uint32_t slave) noexcept nogil:
     return sooner(learned, most)
 
 
-
 cdef void slave_ended(rtu_t* e, int status, bint answered, uint64_t t_ns) noexcept nogil:
     if e.request.slave >= e.n_slaves:
         return
@@ -41,7 +40,6 @@ cdef void slave_ended(rtu_t* e, int status, bint answered, uint64_t t_ns) noexce
         slave_answered(e, status, t_ns)
     else:
         slave_failed(e, status, t_ns)
-
 
 
 cdef void slave_answered(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
@@ -63,7 +61,7 @@ cdef void slave_answered(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
         s.n_bars = 0
         s.doubtful = 0
     else:
-        doubt(e, s, t_ns)
+        answer_ambiguous(e, s, t_ns)
     s.silent_run = 0
     s.samples += 1 if s.samples < RTU_LEARN else 0
     aim(e, s, turn)
@@ -77,7 +75,6 @@ cdef void slave_answered(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     stats.alive, stats.silent_run = 1, 0
     stats.timeout_ns = timeout_of(e, e.request.slave)
     stats.gap_ns = e.gap_ns + s.gap_extra_ns
-
 
 
 cdef void aim(const rtu_t* e, rtu_slave_t* s, uint64_t turn) noexcept nogil:
@@ -109,21 +106,19 @@ cdef bint in_step(const rtu_t* e, const rtu_slave_t* s, int status) noexcept nog
     # The acknowledgement of a function 5 or 6 is its request again and may be an echo.
     if not e.strip_echo and (e.request.function == 5 or e.request.function == 6):
         return s.n_bars == 0
-    return not barred(s, e.request.function, e.request.reply)
+    return not shape_barred(s, e.request.function, e.request.reply)
 
 
-
-cdef void doubt(rtu_t* e, rtu_slave_t* s, uint64_t t_ns) noexcept nogil:
+cdef void answer_ambiguous(rtu_t* e, rtu_slave_t* s, uint64_t t_ns) noexcept nogil:
     """The answer may have been an older one's, and its own still come: wait for it, and ask for another shape next."""
-    bar(s, e.request.function, e.request.reply)
+    bar_shape(s, e.request.function, e.request.reply)
     s.t_open_ns = later(t_ns, e.t_sent_ns + pause_of(e, s))
     s.doubtful += 1
     if s.doubtful >= 2 * RTU_BARS:  # nothing but such answers, each after a pause: this is how the device is
         s.n_bars = s.doubtful = 0
 
 
-
-cdef void bar(rtu_slave_t* s, uint32_t function, uint32_t reply) noexcept nogil:
+cdef void bar_shape(rtu_slave_t* s, uint32_t function, uint32_t reply) noexcept nogil:
     """No request to this slave whose answer would look like this one, until it is seen in step."""
     cdef uint32_t i, at = s.n_bars
     for i in range(s.n_bars):
@@ -139,21 +134,18 @@ cdef void bar(rtu_slave_t* s, uint32_t function, uint32_t reply) noexcept nogil:
     s.n_bars += 1
 
 
-
-cdef void suspect(rtu_t* e, const uint8_t* p, uint32_t n) noexcept nogil:
+cdef void note_foreign_frame(rtu_t* e, const uint8_t* p, uint32_t n) noexcept nogil:
     """A frame that nobody asked for: whoever sent it may send it again."""
     cdef uint32_t s = slave_of(e, p[0]) if n >= 3 else UNKNOWN_SLAVE
     e.guard = RTU_GUARD
     if s < e.n_slaves:
-        bar(&e.slaves[s], p[1] & 0x7F, 5u + p[2] if p[1] <= 4 or p[1] == 23 else 8)
-
+        bar_shape(&e.slaves[s], p[1] & 0x7F, 5u + p[2] if p[1] <= 4 or p[1] == 23 else 8)
 
 
 cdef uint64_t pause_of(const rtu_t* e, const rtu_slave_t* s) noexcept nogil:
     """From a request's end until the slowest answer that this slave may still give would be through."""
     cdef uint64_t most = e.program.slaves[e.slave_first + e.request.slave].timeout_ns
     return (most if s.samples < RTU_LEARN else sooner(most, 2 * s.worst_ns + 20 * RTU_MS)) + e.request.reply * e.char_ns
-
 
 
 cdef void learn_gap(rtu_t* e, rtu_slave_t* s) noexcept nogil:
@@ -163,7 +155,6 @@ cdef void learn_gap(rtu_t* e, rtu_slave_t* s) noexcept nogil:
         s.gap_extra_ns = later(s.gap_floor_ns, s.gap_extra_ns * 3 // 4)
         if s.gap_extra_ns < 50000:
             s.gap_extra_ns = 0
-
 
 
 cdef void revive(rtu_t* e, uint32_t slave, uint64_t t_ns) noexcept nogil:
@@ -177,7 +168,7 @@ cdef void revive(rtu_t* e, uint32_t slave, uint64_t t_ns) noexcept nogil:
         c = &e.commands[i]
         if c.slave != slave or e.program.commands[e.mail.command_first + i].slave - e.slave_first != slave:
             continue
-        # In flight right now: this very write brought the news, and its end_command will settle it.
+        # In flight right now: this very write showed that it is back, and its end_command marks it as written.
         if e.request.purpose != RTU_COMMAND or e.request.index != i:
             # A wearing register is written again only if a read-back shows that it lost its value.
             if not (e.program.commands[e.mail.command_first + i].flags & COMMAND_FLASH and c.known):
@@ -195,12 +186,11 @@ cdef void revive(rtu_t* e, uint32_t slave, uint64_t t_ns) noexcept nogil:
         s.unproved += e.blocks[i].identity
 
 
-
 cdef void slave_failed(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     cdef rtu_slave_t* s = &e.slaves[e.request.slave]
     cdef slave_stats_t* stats = &e.mail.stats.slaves[e.request.slave]
     cdef uint64_t cost, pause
-    bar(s, e.request.function, e.request.reply)
+    bar_shape(s, e.request.function, e.request.reply)
     if status == DONE_CRC:
         stats.crc_errors += 1
     elif status == DONE_MISMATCH:
@@ -233,8 +223,7 @@ cdef void slave_failed(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     stats.gap_ns = e.gap_ns + s.gap_extra_ns
 
 
-
-cdef void prove(rtu_t* e, rtu_block_t* b, const uint16_t* regs) noexcept nogil:
+cdef void check_identity(rtu_t* e, rtu_block_t* b, const uint16_t* regs) noexcept nogil:
     """Compare the words that tell which device this is; until all are the map's, nothing is written to it."""
     cdef const block_row_t* row = &e.program.blocks[b.row]
     cdef const field_row_t* field
@@ -250,4 +239,4 @@ cdef void prove(rtu_t* e, rtu_block_t* b, const uint16_t* regs) noexcept nogil:
     b.proved = good
     if s.unproved == 0:
         s.was_proved = 1
-    e.mail.stats.slaves[b.slave].stranger = not good or (s.unproved and e.mail.stats.slaves[b.slave].stranger)
+    e.mail.stats.slaves[b.slave].identity_mismatch = not good or (s.unproved and e.mail.stats.slaves[b.slave].identity_mismatch)

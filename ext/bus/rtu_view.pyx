@@ -11,9 +11,10 @@ from tidegate.ext.bus.port cimport (
 )
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.bus.rtu cimport (
-    RTU_RECV, RTU_SEND, crc16, rtu_action_t, rtu_ask, rtu_bytes, rtu_drain, rtu_drained, rtu_init, rtu_next,
+    RTU_RECV, RTU_SEND, rtu_action_t, rtu_ask, rtu_bytes, rtu_drain, rtu_drained, rtu_init, rtu_next,
     rtu_sent, rtu_t,
 )
+from tidegate.ext.bus.rtu_frame cimport crc16
 
 STATUS = ("ok", "timeout", "crc", "exception", "mismatch", "short", "echo")
 

@@ -62,7 +62,7 @@ cdef void sample_ports(core_t* core) noexcept nogil:
         for i in range(core.program.ports[port].slave_count):
             number = core.program.ports[port].slave_first + i
             stats = &core.mail[port].stats.slaves[i]
-            seen = slave_state(stats.stranger, stats.alive, stats.silent_run)
+            seen = slave_state(stats.identity_mismatch, stats.alive, stats.silent_run)
             if seen != core.external.slaves[number]:
                 core.external.slaves[number] = seen
                 recorder_word(core.recorder, ITEM_SLAVE, number, seen)

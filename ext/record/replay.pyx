@@ -50,7 +50,7 @@ cdef void give_slave(core_t* at, uint32_t number, uint64_t news) noexcept nogil:
         first = at.program.ports[port].slave_first
         if first <= number < first + at.program.ports[port].slave_count:
             stats = &at.mail[port].stats.slaves[number - first]
-            stats.stranger = 1 if news == SLAVE_STRANGER else 0
+            stats.identity_mismatch = 1 if news == SLAVE_STRANGER else 0
             stats.alive = 1 if news == SLAVE_BACK else 0
             stats.silent_run = RTU_DEAD if news == SLAVE_SILENT else 0
 

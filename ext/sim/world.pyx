@@ -15,7 +15,8 @@ from tidegate.ext.sim.can_frames cimport can_emit, can_flood, can_take, frame_en
 from tidegate.ext.sim.observe cimport series_row, world_check, world_watch_step
 from tidegate.ext.estimate.pairing cimport LAG_NS
 from tidegate.ext.sim.plant cimport *
-from tidegate.ext.bus.rtu cimport rtu_char_ns, rtu_init, rtu_t
+from tidegate.ext.bus.rtu cimport rtu_init, rtu_t
+from tidegate.ext.bus.rtu_frame cimport rtu_char_ns
 from tidegate.ext.abi.shared cimport ORDER_ACK, ORDER_ARM, order_put
 from tidegate.ext.sim.slave cimport *
 

@@ -1,6 +1,6 @@
 /* tests/fuzz/fuzz_rtu.c: the RTU engine under libFuzzer, with AddressSanitizer and UndefinedBehaviorSanitizer.
  *
- * Takes the C that Cython made of ext/bus/rtu.pyx into this file, part_rtu_slave.c the rest of the engine; neither needs an
+ * Takes the C that Cython made of ext/bus/rtu.pyx into this file, part_rtu_*.c the rest of the engine; none needs an
  * interpreter. The input makes a site
  * (rows as the program checker lets them through), then answers: honest ones, honest ones with a byte changed, raw
  * bytes, silence, at any time, and commands between. After each step what must always hold is checked.
@@ -47,15 +47,32 @@ static int encode(const program_t *p, const command_row_t *row, double value, co
     return row->count;
 }
 
-extern void *part_timeout_of, *part_slave_ended, *part_suspect, *part_prove;
+static int believable(const program_t *p, const block_row_t *row, const uint16_t *regs) {
+    (void)p, (void)row, (void)regs;
+    return 1;
+}
+
+extern void *part_timeout_of, *part_note_foreign_frame, *part_transaction_ended, *part_crc16, *part_crc_append,
+    *part_predicted, *part_char_ns, *part_gap_ns, *part_judge, *part_overdue;
+void part_crc_init(void);
+void part_finish_hand_over(void *believable);
+
 /* What the module's start would fetch from its neighbours. */
 static void hand_over(void) {
     *(void **)&__pyx_f_8tidegate_3ext_3bus_9registers_command_encode = (void *)encode;
     *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_slave_timeout_of = part_timeout_of;
-    *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_slave_slave_ended = part_slave_ended;
-    *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_slave_suspect = part_suspect;
-    *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_slave_prove = part_prove;
+    *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_slave_note_foreign_frame = part_note_foreign_frame;
+    *(void **)&__pyx_f_8tidegate_3ext_3bus_10rtu_finish_transaction_ended = part_transaction_ended;
+    *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_frame_crc_append = part_crc_append;
+    *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_frame_predicted = part_predicted;
+    *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_frame_rtu_char_ns = part_char_ns;
+    *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_frame_rtu_gap_ns = part_gap_ns;
+    *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_frame_judge = part_judge;
+    *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_frame_overdue = part_overdue;
+    part_finish_hand_over((void *)believable);
 }
+
+static uint16_t crc16(const uint8_t *bytes, uint32_t count) { return ((uint16_t(*)(const uint8_t *, uint32_t))part_crc16)(bytes, count); }
 
 static void make_block(input_t *in, uint16_t slave) {
     block_row_t *b = &program.blocks[program.n_blocks++];
@@ -156,7 +173,7 @@ static uint32_t honest(uint8_t *reply) {
         memcpy(p + 2, identity, sizeof identity);
         n = 2 + sizeof identity;
     }
-    uint16_t crc = P(crc16)(p, n);
+    uint16_t crc = crc16(p, n);
     p[n++] = (uint8_t)crc;
     p[n++] = (uint8_t)(crc >> 8);
     return skip + n;
@@ -187,7 +204,7 @@ static void check(void) {
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
     input_t in = {bytes, bytes + size};
     uint64_t t_ns = 1000000;
-    P(crc_init)();
+    part_crc_init();
     hand_over();
     make_program(&in);
     memset(&mail, 0, offsetof(port_mail_t, done));
@@ -205,7 +222,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
             MUST(engine.request.purpose != 1 || !engine.slaves[engine.request.slave].unproved ||
                  engine.slaves[engine.request.slave].was_proved);
             MUST(action.length >= 6 && action.length <= sizeof engine.tx);
-            uint16_t crc = P(crc16)(action.frame, action.length - 2);
+            uint16_t crc = crc16(action.frame, action.length - 2);
             MUST(action.frame[action.length - 2] == (crc & 0xFF) && action.frame[action.length - 1] == crc >> 8);
             P(rtu_sent)(&engine, t_ns + action.length * engine.char_ns);
         } else {

@@ -16,8 +16,9 @@ from tidegate.ext.bus.port cimport (
 )
 from tidegate.ext.abi.program cimport COMMAND_CONST, program_t
 from tidegate.ext.bus.rtu cimport (
-    RTU_BLOCK, RTU_RECV, RTU_SEND, crc16, rtu_action_t, rtu_bytes, rtu_init, rtu_next, rtu_sent, rtu_t,
+    RTU_BLOCK, RTU_RECV, RTU_SEND, rtu_action_t, rtu_bytes, rtu_init, rtu_next, rtu_sent, rtu_t,
 )
+from tidegate.ext.bus.rtu_frame cimport crc16
 
 FAULTS = ("none", "late", "short", "echoed", "foreign", "noisy", "swapped", "repeated", "silent", "exception", "lost",
           "crossed")
@@ -60,7 +61,7 @@ cdef inline uint16_t content(uint32_t unit, uint32_t function, uint32_t address,
     return <uint16_t>x
 
 
-cdef inline uint32_t seal(uint8_t* frame, uint32_t n) noexcept nogil:
+cdef inline uint32_t crc_append(uint8_t* frame, uint32_t n) noexcept nogil:
     cdef uint16_t crc = crc16(frame, n)
     frame[n] = <uint8_t>crc
     frame[n + 1] = <uint8_t>(crc >> 8)
@@ -274,7 +275,7 @@ cdef class Storm:
             for i in range(reply[2]):
                 word = content(unit, function, address + i // 2, self.nonce)
                 reply[3 + i] = <uint8_t>(word >> 8 if i & 1 else word)
-            return seal(reply, 3 + reply[2])
+            return crc_append(reply, 3 + reply[2])
         if function <= 4:
             reply[2] = <uint8_t>(2 * count)
             for i in range(count):
@@ -282,7 +283,7 @@ cdef class Storm:
                 reply[3 + 2 * i] = <uint8_t>(word >> 8)
                 reply[4 + 2 * i] = <uint8_t>word
             self.sign(unit, address, reply)
-            return seal(reply, 3 + 2 * count)
+            return crc_append(reply, 3 + 2 * count)
         memcpy(reply, frame, 6)
         for slot in range(self.mail.command_count):
             if self.program.commands[self.mail.command_first + slot].address != address:
@@ -298,7 +299,7 @@ cdef class Storm:
                     number -= 0x10000u
             if number > self.devices[unit].received[slot]:
                 self.devices[unit].received[slot] = number
-        return seal(reply, 6)
+        return crc_append(reply, 6)
 
     cdef void sign(self, uint32_t unit, uint32_t address, uint8_t* reply) noexcept nogil:
         cdef uint32_t i
@@ -385,13 +386,13 @@ cdef class Storm:
         elif kind == REFUSED:
             reply[1] |= 0x80
             reply[2] = <uint8_t>(1 + below(&self.state, 11))
-            n = seal(reply, 3)
+            n = crc_append(reply, 3)
         elif kind == CROSSED:  # right length and CRC, wrong header
             i = below(&self.state, 3)
             reply[i] ^= <uint8_t>(1 + below(&self.state, 255))
             if reply[1] == (action.frame[1] | 0x80):
                 reply[1] = 0x7F
-            n = seal(reply, n - 2)
+            n = crc_append(reply, n - 2)
             repeatable = False
         self.devices[unit].t_busy_ns = t
         self.enqueue(t, reply, n, <int>unit)
@@ -406,10 +407,10 @@ cdef class Storm:
             memcpy(other, action.frame, 6)
             other[0] = <uint8_t>(action.frame[0] + 1 + below(&self.state, 100))
             other[1] = 3
-            self.enqueue(t, other, seal(other, 6), 0)
+            self.enqueue(t, other, crc_append(other, 6), 0)
             return
         memcpy(other, reply, n)
         other[0] = <uint8_t>(action.frame[0] + 1 + below(&self.state, 100))
         for i in range(3, n - 2):
             other[i] = <uint8_t>draw(&self.state)
-        self.enqueue(t, other, seal(other, n - 2), 0)
+        self.enqueue(t, other, crc_append(other, n - 2), 0)

@@ -508,10 +508,10 @@ def test_another_device_at_the_address_gets_no_write_at_all_until_it_is_the_righ
     line.engine.put(2, [0], line.t, urgent=True)  # not even a stop: the register may mean something else there
     line.run(line.t + 1000 * MS)
     assert writes_of(device) == []
-    assert line.engine.stats["slaves"][0]["stranger"] == 1 and len(line.good()) > 100
+    assert line.engine.stats["slaves"][0]["identity_mismatch"] == 1 and len(line.good()) > 100
     device.regs[70] = 4711
     line.run(line.t + 2000 * MS)
-    assert line.engine.stats["slaves"][0]["stranger"] == 0
+    assert line.engine.stats["slaves"][0]["identity_mismatch"] == 0
     assert writes_of(device) == [(16, 800), (6, 801), (16, 900)]
 
 
