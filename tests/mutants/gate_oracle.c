@@ -447,7 +447,7 @@ static uint64_t compared(uint64_t seed, uint64_t cycles)
 #ifdef RECORD
 static unsigned char seen_truth[64][2][256];
 
-static int heard_truth(int number, unsigned truth, int outcome)
+static int record_truth(int number, unsigned truth, int outcome)
 {
     seen_truth[number][outcome != 0][truth] = 1;
     return outcome;

@@ -1,7 +1,7 @@
 """The safety gate with every mutant in one text, and with every decision's truth recorded: safety.c, rewritten.
 
 `mutated()` gives C in which a global `mutant` chooses one change; 0 is the gate as it is. `recorded()` gives C that
-tells `heard_truth()` the truth of each condition of each decision that has more than one. Contracts are comments and
+tells `record_truth()` the truth of each condition of each decision that has more than one. Contracts are comments and
 drop out. All operands are evaluated, once, which is the same because the gate's expressions have no side effects.
 """
 
@@ -15,8 +15,11 @@ from pathlib import Path
 
 from pycparser import c_ast, c_generator, c_parser
 
+from tests.tools.gate_source import gate_source
+
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "ext" / "safety" / "safety.c"
+
+NAME = "safety.c"
 
 # The compiler's own headers hold more than C; the gate needs these of them.
 STDINT = """
@@ -68,13 +71,14 @@ class Mutant:
         return f"{self.function}: {self.was} -> {self.now}{place}" + (f" ({self.nth})" if self.nth > 1 else "")
 
 
-def parsed(source: Path) -> c_ast.FileAST:
-    """The gate without comments, macros expanded."""
+def parsed(source: str) -> c_ast.FileAST:
+    """The gate (its C text) without comments, macros expanded."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "stdint.h").write_text(STDINT)
-        call = ["gcc", "-E", "-nostdinc", f"-I{folder}", f"-I{ROOT / 'ext'}", str(source)]
-        text = subprocess.run(call, check=True, capture_output=True, text=True).stdout
-    return c_parser.CParser().parse(text, str(source))
+        (Path(folder) / NAME).write_text(source)
+        call = ["gcc", "-E", "-nostdinc", f"-I{folder}", f"-I{ROOT / 'ext'}", NAME]
+        text = subprocess.run(call, check=True, capture_output=True, text=True, cwd=folder).stdout
+    return c_parser.CParser().parse(text, NAME)
 
 
 def flat(text: str) -> str:
@@ -99,7 +103,7 @@ def numbers_of(function: c_ast.FuncDef) -> dict[str, str]:
 class Writer(c_generator.CGenerator):
     """Writes the functions of the gate again; what changes them comes in the classes below."""
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: str) -> None:
         super().__init__()
         self.plain = c_generator.CGenerator()
         self.function = ""
@@ -109,7 +113,7 @@ class Writer(c_generator.CGenerator):
     def whole(self) -> str:
         parts = ['#include "safety/safety.h"', self.head()]
         for node in parsed(self.source).ext:
-            if str(node.coord.file).endswith(self.source.name) and not isinstance(node, c_ast.StaticAssert):
+            if str(node.coord.file).endswith(NAME) and not isinstance(node, c_ast.StaticAssert):
                 parts.append(self.visit(node) + ("" if isinstance(node, c_ast.FuncDef) else ";"))
         return "\n".join(parts) + "\n"
 
@@ -125,7 +129,7 @@ class Writer(c_generator.CGenerator):
 
 
 class Mutator(Writer):
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: str) -> None:
         super().__init__(source)
         self.mutants: list[Mutant] = []
         self.parameters: set[str] = set()
@@ -289,12 +293,12 @@ class Decision:
 
 
 class Recorder(Writer):
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: str) -> None:
         super().__init__(source)
         self.decisions: list[Decision] = []
 
     def head(self) -> str:
-        return "static int heard_truth(int number, unsigned truth, int outcome);"
+        return "static int record_truth(int number, unsigned truth, int outcome);"
 
     def visit_BinaryOp(self, node: c_ast.BinaryOp) -> str:
         if node.op not in ("&&", "||") or not self.function:
@@ -308,7 +312,7 @@ class Recorder(Writer):
         names = itertools.count()
         outcome = self._over(node, names)
         truth = " | ".join(f"(unsigned)c{i} << {i}" for i in range(len(leaves)))
-        return f"({{ {declared} heard_truth({number}, {truth}, {outcome}); }})"
+        return f"({{ {declared} record_truth({number}, {truth}, {outcome}); }})"
 
     def _over(self, node: c_ast.Node, names: Iterable[int]) -> str:
         if isinstance(node, c_ast.BinaryOp) and node.op in ("&&", "||"):
@@ -319,13 +323,13 @@ class Recorder(Writer):
         return f"c{next(iter(names))}"
 
 
-def mutated(source: Path = SOURCE) -> tuple[str, list[Mutant]]:
+def mutated() -> tuple[str, list[Mutant]]:
     """(C text, its mutants by number from 1)."""
-    writer = Mutator(source)
+    writer = Mutator(gate_source())
     return writer.whole(), writer.mutants
 
 
-def recorded(source: Path = SOURCE) -> tuple[str, list[Decision]]:
-    """(C text that calls `heard_truth(number, truth, outcome)`, the decisions with more than one condition)."""
-    writer = Recorder(source)
+def recorded() -> tuple[str, list[Decision]]:
+    """(C text that calls `record_truth(number, truth, outcome)`, the decisions with more than one condition)."""
+    writer = Recorder(gate_source())
     return writer.whole(), writer.decisions

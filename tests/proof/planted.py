@@ -1,7 +1,7 @@
 """Is the proof awake? Each planted fault must make it fail.
 
 Run: make prove, or python tests/proof/planted.py [--only N]
-A fault is planted in a copy of ext/safety/safety.c, and the function that it sits in is proved again. Exit code 1 if
+A fault is planted in a copy of the gate, and the function that it sits in is proved again. Exit code 1 if
 any fault goes unnoticed.
 """
 
@@ -13,39 +13,41 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SOURCE = HERE.parents[1] / "ext" / "safety" / "safety.c"
+sys.path.insert(0, str(HERE.parents[1]))
 
-FAULTS = [  # what it is, function proved, text in safety.c, text planted
+from tests.tools.gate_source import gate_source  # noqa: E402
+
+FAULTS = [  # what it is, function proved, text in the gate, text planted
     ("a limit that does not limit", "within", "        return low_end;", "        return x;"),
     ("power wraps around", "power_w", "return (int32_t)least((int64_t)mv * ma / 1000000, INT32_MAX);",
      "return (int32_t)((int64_t)mv * ma / 1000000);"),
     ("power at the very limit", "taper_w", "if (w <= 0 || room <= 0)", "if (w <= 0 || room < 0)"),
-    ("the wider of two limits", "narrowed", "if (limit_w < side.w)", "if (limit_w > side.w)"),
+    ("the wider of two limits", "bound_narrow", "if (limit_w < bound.w)", "if (limit_w > bound.w)"),
     ("a lost converter overlooked", "known", "\n        || missing(input, VALID_ESS_W))", ")"),
-    ("a forbidden direction", "narrowest", "narrowed_if(way.enabled == 0,", "narrowed_if(way.enabled == 2,"),
-    ("a current limit left out", "narrowest", "power_w(input->pack_mv, way.ma), LIMIT_CURRENT",
-     "power_w(input->pack_mv, way.own_ma), LIMIT_CURRENT"),
+    ("a forbidden direction", "narrowest", "bound_narrow_if(dir.enabled == 0,", "bound_narrow_if(dir.enabled == 2,"),
+    ("a current limit left out", "narrowest", "power_w(input->pack_mv, dir.ma), LIMIT_CURRENT",
+     "power_w(input->pack_mv, dir.own_ma), LIMIT_CURRENT"),
     ("a latch lost while active", "row_step", "if (ack && !memory.active && memory", "if (ack && memory"),
-    ("a row that never acts", "filled",
+    ("a row that never acts", "row_fill",
      "if (!present || filled_us < debounce_us)",
      "if (!present || filled_us <= debounce_us)"),
-    ("the lowest reaction wins", "joined", "graver = severe > demand", "graver = severe < demand"),
-    ("armed with a latch", "trip_of", " && !demand.latches)", ")"),
+    ("the lowest reaction wins", "response_join", "graver = severe > response", "graver = severe < response"),
+    ("armed with a latch", "trip_of", " && !response.latches)", ")"),
     ("a change of side not from zero", "reach_mw",
      "above_zero(above_zero(last_mw) + up_mw", "above_zero(last_mw + up_mw"),
     ("a setpoint out of the envelope", "reach_mw", "least(least(above_zero(wanted_mw), most_mw),",
      "least(above_zero(wanted_mw),"),
-    ("power while tripped", "decided", "sight.request_valid && !stays,", "sight.request_valid,"),
-    ("a heartbeat on unknown inputs", "decided", "heartbeat_ok = sight.good && demand", "heartbeat_ok = demand"),
+    ("power while tripped", "decide", "facts.request_valid && !stays,", "facts.request_valid,"),
+    ("a heartbeat on unknown inputs", "decide", "heartbeat_ok = facts.good && response", "heartbeat_ok = response"),
 ]  # fmt: skip
 
 
 def noticed(function: str, before: str, after: str) -> bool:
     """Whether the proof of `function` fails once `before` is replaced by `after`."""
-    text = SOURCE.read_text()
+    text = gate_source()
     if text.count(before) != 1:
         raise SystemExit(
-            f"planted: {before!r} stands {text.count(before)} times in {SOURCE.name}; bring the list up to date"
+            f"planted: {before!r} stands {text.count(before)} times in the gate; bring the list up to date"
         )
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "safety.c"
@@ -64,9 +66,11 @@ def main() -> int:
     missed = 0
     for number, (what, function, before, after) in enumerate(FAULTS, 1):
         if only in (None, number):
-            seen = noticed(function, before, after)
-            missed += not seen
-            print(f"planted fault {number:2} in {function}: {what}: {'noticed' if seen else 'NOT NOTICED'}", flush=True)
+            found = noticed(function, before, after)
+            missed += not found
+            print(
+                f"planted fault {number:2} in {function}: {what}: {'noticed' if found else 'NOT NOTICED'}", flush=True
+            )
     return 1 if missed else 0
 
 

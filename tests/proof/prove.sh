@@ -1,7 +1,7 @@
 #!/bin/sh
 # Prove the contracts of ext/safety/safety.c with Frama-C/WP and Z3; prints the number of goals, fails unless all are proved.
 #
-# usage: prove.sh [FILE]     FILE is safety.c or a copy of it with a planted fault
+# usage: prove.sh [FILE]     FILE is safety.c (which includes its parts) or one text of them all with a planted fault
 # Needs the Debian packages frama-c-base, why3 and z3; installs nothing.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -33,7 +33,7 @@ goals=0
 
 # run FILE [WP options]: prove, name what fails, add up.
 run() {
-    WHY3CONFIG=$work/why3.conf frama-c -c11 -cpp-extra-args="-I$root/ext" -wp -wp-rte -wp-prover z3 -wp-cache none \
+    WHY3CONFIG=$work/why3.conf frama-c -c11 -cpp-extra-args="-I$root/ext -I$root/ext/safety" -wp -wp-rte -wp-prover z3 -wp-cache none \
         -wp-timeout "$seconds" -wp-par "${PAR:-2}" "$@" >"$log" 2>&1 || {
         tail -5 "$log" >&2
         exit 2

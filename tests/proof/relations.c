@@ -90,7 +90,7 @@ void a_tighter_envelope_is_no_wider(const gate_limits_t *la, const gate_input_t 
     //@ assert S7: -lo_a <= -lo_b;
 }
 
-/* Neither does a graver demand, a lower last setpoint or a slower ramp give more. */
+/* Neither does a graver fault response, a lower last setpoint or a slower ramp give more. */
 /*@ requires \valid_read(la) && \valid_read(a) && \valid_read(lb) && \valid_read(b);
     requires \separated(la, a) && \separated(lb, b) && tighter(la, a, lb, b) && a->request_w == b->request_w;
     requires has(a->valid, VALID_REQUEST) ==> has(b->valid, VALID_REQUEST);
@@ -101,20 +101,21 @@ void a_tighter_envelope_is_no_wider(const gate_limits_t *la, const gate_input_t 
     requires positive(last_a) <= positive(last_b) && positive(-last_a) <= positive(-last_b);
     assigns \nothing;
  */
-void a_tighter_gate_never_gives_more(const gate_limits_t *la, const gate_input_t *a, demand_t da, int32_t tripped_a,
-                                     int arm_a, int64_t last_a, const gate_limits_t *lb, const gate_input_t *b, demand_t db,
-                                     int32_t tripped_b, int arm_b, int64_t last_b, int32_t dt_us)
+void a_tighter_gate_never_gives_more(const gate_limits_t *la, const gate_input_t *a, fault_response_t da,
+                                     int32_t tripped_a, int arm_a, int64_t last_a, const gate_limits_t *lb,
+                                     const gate_input_t *b, fault_response_t db, int32_t tripped_b, int arm_b,
+                                     int64_t last_b, int32_t dt_us)
 {
     //@ assert discharge_tapers(la, a, lb, b);
     //@ assert charge_tapers(la, a, lb, b);
-    const sight_t sa = seen(la, a), sb = seen(lb, b);
-    const decision_t pa = decided(sa, da, tripped_a, arm_a, last_a, dt_us);
-    const decision_t pb = decided(sb, db, tripped_b, arm_b, last_b, dt_us);
+    const assessment_t sa = assess(la, a), sb = assess(lb, b);
+    const outcome_t pa = decide(sa, da, tripped_a, arm_a, last_a, dt_us);
+    const outcome_t pb = decide(sb, db, tripped_b, arm_b, last_b, dt_us);
     //@ assert sa.hi_w <= sb.hi_w && -sa.lo_w <= -sb.lo_w;
     //@ assert pa.hi_w <= pb.hi_w && -pa.lo_w <= -pb.lo_w;
-    //@ assert stands(sb.stop_w_per_s, 1, db.reaction) ==> stands(sa.stop_w_per_s, 1, da.reaction);
+    //@ assert held_at_zero(sb.stop_w_per_s, 1, db.reaction) ==> held_at_zero(sa.stop_w_per_s, 1, da.reaction);
     //@ assert up(sa.go_w_per_s, da.reaction, dt_us) <= up(sb.go_w_per_s, db.reaction, dt_us);
-    /*@ assert !stands(sa.stop_w_per_s, 1, da.reaction) ==>
+    /*@ assert !held_at_zero(sa.stop_w_per_s, 1, da.reaction) ==>
           down(sb.stop_w_per_s, db.reaction, dt_us) <= down(sa.stop_w_per_s, da.reaction, dt_us); */
     //@ assert S7: (pa.tripped == 0 ==> pb.tripped == 0) ==> positive(pa.setpoint_mw) <= positive(pb.setpoint_mw);
     //@ assert S7: (pa.tripped == 0 ==> pb.tripped == 0) ==> positive(-pa.setpoint_mw) <= positive(-pb.setpoint_mw);

@@ -23,14 +23,14 @@ static uint64_t rng(void) /* splitmix64 */
 
 static int one_in(uint32_t n) { return rng() % n == 0; }
 
-static int calm; /* this episode: extremes are rare, so that power flows */
+static int ordinary; /* this episode: extremes are rare, so that power flows */
 
 static int32_t near(int32_t value, int32_t spread) /* about a value, or one of the extremes */
 {
     static const int32_t edges[] = {0, 1, -1, INT32_MAX, INT32_MIN, INT32_MIN + 1, 1000, 10000};
-    if (one_in(calm ? 4000 : 40))
+    if (one_in(ordinary ? 4000 : 40))
         return edges[rng() % 8];
-    if (one_in(calm ? 4000 : 40))
+    if (one_in(ordinary ? 4000 : 40))
         return (int32_t)rng();
     return (int32_t)within((int64_t)value + (int64_t)(rng() % (2u * (uint32_t)spread + 1u)) - spread, INT32_MIN, INT32_MAX);
 }
@@ -71,7 +71,7 @@ static void random_rows(gate_fault_row_t rows[GATE_FAULTS_MAX])
     memset(rows, 0, GATE_FAULTS_MAX * sizeof *rows);
     for (i = 0; i < GATE_FAULTS_MAX; i++) {
         rows[i].reaction = one_in(50) ? near(0, 9) : (int32_t)(rng() % 7);
-        rows[i].latched = one_in(calm ? 30 : 8);
+        rows[i].latched = one_in(ordinary ? 30 : 8);
         rows[i].debounce_ms = one_in(3) ? 0 : near(20, 20);
         rows[i].clear_ms = near(50, 50);
         rows[i].derate_permille = near(500, 520);
@@ -82,9 +82,9 @@ static void random_rows(gate_fault_row_t rows[GATE_FAULTS_MAX])
 static void random_input(const gate_limits_t *l, gate_input_t *in)
 {
     const int32_t anchors[] = {l->soc_min_cpct, l->soc_max_cpct, 5000};
-    in->valid = one_in(calm ? 500 : 5) ? (uint32_t)rng() : 0xFFF;
+    in->valid = one_in(ordinary ? 500 : 5) ? (uint32_t)rng() : 0xFFF;
     in->required = one_in(3) ? (uint32_t)rng() & 0xFFF : 0x1FF;
-    in->request_w = one_in(calm ? 30 : 3) ? near(0, 40000) : in->request_w;
+    in->request_w = one_in(ordinary ? 30 : 3) ? near(0, 40000) : in->request_w;
     in->pack_mv = near(700000, 100000);
     in->charge_ma_max = near(50000, 50000);
     in->discharge_ma_max = near(50000, 50000);
@@ -96,13 +96,13 @@ static void random_input(const gate_limits_t *l, gate_input_t *in)
     in->cell_mv_max = near(one_in(2) ? 3350 : 3580, 60);
     in->cell_mv_min = near(one_in(2) ? 3300 : 2830, 60);
     in->ess_w = near(0, 30000);
-    in->charge_ok = !one_in(calm ? 500 : 20);
-    in->discharge_ok = !one_in(calm ? 500 : 20);
+    in->charge_ok = !one_in(ordinary ? 500 : 20);
+    in->discharge_ok = !one_in(ordinary ? 500 : 20);
     in->dt_us = one_in(10) ? near(1000, 2000) : one_in(500) ? GATE_DT_US_MAX : 1000;
     in->ack = one_in(5);
     in->arm = one_in(5);
     in->faults = one_in(4) ? rng() & rng() & rng() & rng() : 0;
-    if (calm)
+    if (ordinary)
         in->faults = one_in(50) ? (uint64_t)1 << (rng() % 64) : one_in(2) ? in->faults & rng() & rng() : 0;
     else if (one_in(50))
         in->faults = rng();
@@ -196,7 +196,7 @@ int main(int argc, char **argv)
     memset(&state, 0, sizeof state);
     for (n = 0; n < cycles; n++) {
         if (n % 2000 == 0) {
-            calm = !one_in(4);
+            ordinary = !one_in(4);
             random_limits(&limits);
             random_rows(rows);
             gate_init(&state);
@@ -207,7 +207,7 @@ int main(int argc, char **argv)
         /* Half of the time the unit is left alone, so that ramps and clear times get somewhere. */
         if (one_in(2))
             random_input(&limits, &input);
-        if ((n % 2000 < 40 || (calm && state.tripped)) && !one_in(3)) {
+        if ((n % 2000 < 40 || (ordinary && state.tripped)) && !one_in(3)) {
             input.faults = 0;
             input.ack = (uint32_t)n & 1;
             input.arm = input.ack;

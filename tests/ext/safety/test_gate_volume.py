@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.tools.gate_source import gate_source
+
 ROOT = Path(__file__).parents[3]
-SOURCE = ROOT / "ext" / "safety" / "safety.c"
 SEED, CYCLES = 20261120, 1_000_000
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 
 def build(folder: Path, *flags: str, safety: str | None = None) -> Path:
     """Compile gate_volume.c with the shipped gate, or with the given text in its place."""
-    (folder / "safety.c").write_text(SOURCE.read_text() if safety is None else safety)
+    (folder / "safety.c").write_text(gate_source() if safety is None else safety)
     target = folder / "gate_volume"
     call = ["gcc", "-std=gnu11", "-Wall", "-Wextra", *flags, f"-I{folder}", f"-I{ROOT / 'ext'}", "-o", str(target)]
     subprocess.run([*call, str(ROOT / "tests" / "ext" / "safety" / "gate_volume.c")], check=True, cwd=folder)
@@ -62,16 +63,16 @@ def test_every_line_and_branch_of_the_gate_is_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("sight.request_valid && !stays,", "sight.request_valid,"),
-        ("way.w_bit, way.cell_bit), side, 0,", "way.w_bit, way.cell_bit), side, 1,"),
+        ("facts.request_valid && !stays,", "facts.request_valid,"),
+        ("dir.w_bit, dir.cell_bit), bound, 0,", "dir.w_bit, dir.cell_bit), bound, 1,"),
         ("if (ack && !memory.active && memory.latched)", "if (memory.latched)"),
-        ("const int graver = severe > demand.reaction;", "const int graver = severe == 4;"),
-        ("heartbeat_ok = sight.good && demand", "heartbeat_ok = demand"),
+        ("const int graver = severe > response.reaction;", "const int graver = severe == 4;"),
+        ("heartbeat_ok = facts.good && response", "heartbeat_ok = response"),
         ("within(input->dt_us, 0, GATE_RAMP_DT_US_MAX)", "within(input->dt_us, 0, GATE_DT_US_MAX)"),
         ("now != 0 && before == 0;\n}", "now != 0;\n}"),
     ],
 )
 def test_a_planted_fault_is_noticed(tmp_path: Path, before: str, after: str) -> None:
-    text = SOURCE.read_text()
+    text = gate_source()
     assert before in text
     assert run(build(tmp_path, "-O1", safety=text.replace(before, after)), cycles=200_000).returncode == 1
