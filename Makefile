@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 OUT ?= demo-out
 
-.PHONY: help setup build lint test test-newest constraints docs demo bench world control zoo carbon fuzz prove mutants test-vm wheel deb clean
+.PHONY: help setup build lint pxd test test-newest constraints docs demo bench world control zoo carbon fuzz prove mutants test-vm wheel deb clean
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -81,6 +81,10 @@ lint: build
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --no-logo --cache-dir build/import-linter >build/import-linter.log || \
 	    { cat build/import-linter.log; exit 1; }
+
+#: make pxd       the extern blocks of the .pxd files, made anew from the headers
+pxd: setup
+	@$(PY) tests/tools/pxd.py
 
 #: make prove     the safety gate's contracts, and faults planted in it (frama-c-base, why3, z3)
 prove: build

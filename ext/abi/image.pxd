@@ -2,7 +2,7 @@
 from libc.math cimport isfinite
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-
+# >> generated from abi/image.h by `make pxd`; change the header, not this
 cdef extern from "abi/image.h" nogil:
     enum:
         IMAGE_LAYOUT_VERSION
@@ -21,13 +21,6 @@ cdef extern from "abi/image.h" nogil:
         uint64_t t_ns
         uint32_t quality
         uint32_t changes
-
-    ctypedef struct integral_t:
-        double in_ws
-        double out_ws
-        double covered_s
-        double min_w, max_w
-        double last_min_w, last_max_w
 
     enum:
         SITE_GRID_W
@@ -98,6 +91,10 @@ cdef extern from "abi/image.h" nogil:
         UNIT_CONTACTOR_OPEN
         UNIT_POINTS
 
+    const char *SITE_POINT_NAMES[SITE_POINTS][2]
+
+    const char *UNIT_POINT_NAMES[UNIT_POINTS][2]
+
     enum:
         REASON_GATE
         REASON_ENVELOPE
@@ -124,6 +121,8 @@ cdef extern from "abi/image.h" nogil:
         REASON_MANUAL
         REASONS
 
+    const char *REASON_NAMES[REASONS]
+
     enum:
         MODE_TRIPPED
         MODE_ARMING
@@ -135,11 +134,15 @@ cdef extern from "abi/image.h" nogil:
         MODE_MANUAL
         MODES
 
-
-    const char *SITE_POINT_NAMES[SITE_POINTS][2]
-    const char *UNIT_POINT_NAMES[UNIT_POINTS][2]
-    const char *REASON_NAMES[REASONS]
     const char *MODE_NAMES[MODES]
+
+    ctypedef struct integral_t:
+        double in_ws
+        double out_ws
+        double covered_s
+        double min_w, max_w
+        double last_min_w, last_max_w
+# << end of what is generated
 
 
 # 1 = the point's value may be used.

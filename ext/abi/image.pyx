@@ -1,6 +1,12 @@
 """Names of the image's rows and numbers, read from image.h so that no second list can disagree."""
 
+from enum import IntEnum
+
 QUALITY_NAMES = ("never", "good", "held", "stale", "invalid")
+Quality = IntEnum("Quality", {
+    "NEVER": QUALITY_NEVER, "GOOD": QUALITY_GOOD, "HELD": QUALITY_HELD, "STALE": QUALITY_STALE,
+    "INVALID": QUALITY_INVALID,
+}, module=__name__)  # enum point_quality
 
 # numpy.dtype(POINT_FIELDS) is one row of the image; kept as plain data because the core never imports numpy.
 POINT_FIELDS = [("value", "<f8"), ("t_ns", "<u8"), ("quality", "<u4"), ("changes", "<u4")]

@@ -3,8 +3,8 @@
  * The port's side writes `done` (single producer) and reads `commands`; the loop's side the other way round. A
  * command slot holds only the newest value: an old setpoint has no worth once a newer one exists.
  */
-#ifndef TIDEGATE_PORT_H
-#define TIDEGATE_PORT_H
+#ifndef TIDEGATE_PORT_MAIL_H
+#define TIDEGATE_PORT_MAIL_H
 
 #include <linux/futex.h>
 #include <stddef.h>
@@ -14,7 +14,6 @@
 #include "abi/program.h"
 
 #define DONE_SLOTS 64u /* a power of two; completions between two cycles */
-#define PORT_COMMANDS_MAX 32
 
 enum done_status { DONE_OK = 0, DONE_TIMEOUT, DONE_CRC, DONE_EXCEPTION, DONE_MISMATCH, DONE_SHORT, DONE_ECHO };
 
@@ -29,7 +28,7 @@ typedef struct {
     uint16_t regs[BLOCK_REGS_MAX]; /* host order of the 16 bits */
 } done_t;
 
-/* Newest value of one command row; `seq` odd while it is being written. Each new seq is one wish to write: the
+/* Newest value of one command row; `seq` odd while it is being written. Each new seq is one value to write: the
  * engine repeats nothing by itself but a write that failed, so a loop that stands still falls silent on the wire. */
 typedef struct {
     uint64_t seq;
@@ -96,7 +95,7 @@ typedef struct {
     char pad1[56];
     done_t done[DONE_SLOTS];
     uint64_t done_dropped; /* the loop did not come; the oldest stay, the newest are lost */
-    uint32_t bell;     /* a futex: rises when a slot's wish changed */
+    uint32_t bell;     /* a futex: rises when a slot's value changed */
     uint32_t sleeping; /* 1 = the port's thread waits on the bell */
     uint32_t command_first, command_count; /* program rows of this port's commands */
     command_slot_t commands[PORT_COMMANDS_MAX];
@@ -105,21 +104,6 @@ typedef struct {
 
 _Static_assert(offsetof(port_mail_t, sleeping) == offsetof(port_mail_t, bell) + sizeof(uint32_t), "command_ring");
 
-/* How many command rows a port has, and the first of them: slot n of its mail belongs to row first + n. */
-static inline uint32_t port_command_rows(const program_t *p, uint32_t port, uint32_t *first) {
-    uint32_t low = COMMANDS_MAX, high = 0;
-    for (uint32_t s = p->ports[port].slave_first; s < (uint32_t)p->ports[port].slave_first + p->ports[port].slave_count; s++) {
-        const slave_row_t *slave = &p->slaves[s];
-        if (slave->command_count == 0)
-            continue;
-        if (slave->command_first < low)
-            low = slave->command_first;
-        if ((uint32_t)slave->command_first + slave->command_count > high)
-            high = (uint32_t)slave->command_first + slave->command_count;
-    }
-    *first = high > low ? low : 0u;
-    return high > low ? high - low : 0u;
-}
 /* Both sides of a zeroed mail read its range of rows from here. The program has passed program_check. */
 static inline void port_mail_init(port_mail_t *m, const program_t *p, uint32_t port) {
     m->command_count = port_command_rows(p, port, &m->command_first);

@@ -22,6 +22,7 @@
 #define BLOCKS_MAX 192 /* polled register blocks, all ports */
 #define FIELDS_MAX 768 /* register fields decoded from blocks */
 #define COMMANDS_MAX 96 /* registers written */
+#define PORT_COMMANDS_MAX 32 /* of one port */
 #define BLOCK_REGS_MAX 125
 
 /* One row of the image. */
@@ -222,5 +223,21 @@ typedef struct {
     field_row_t fields[FIELDS_MAX];
     command_row_t commands[COMMANDS_MAX];
 } program_t;
+
+/* How many command rows a port has, and the first of them: slot n of its mail belongs to row first + n. */
+static inline uint32_t port_command_rows(const program_t *p, uint32_t port, uint32_t *first) {
+    uint32_t low = COMMANDS_MAX, high = 0;
+    for (uint32_t s = p->ports[port].slave_first; s < (uint32_t)p->ports[port].slave_first + p->ports[port].slave_count; s++) {
+        const slave_row_t *slave = &p->slaves[s];
+        if (slave->command_count == 0)
+            continue;
+        if (slave->command_first < low)
+            low = slave->command_first;
+        if ((uint32_t)slave->command_first + slave->command_count > high)
+            high = (uint32_t)slave->command_first + slave->command_count;
+    }
+    *first = high > low ? low : 0u;
+    return high > low ? high - low : 0u;
+}
 
 #endif

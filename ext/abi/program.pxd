@@ -4,7 +4,7 @@ from tidegate.ext.abi.settings cimport control_params_t
 from tidegate.ext.abi.image cimport UNITS_MAX, POINTS_MAX, integral_t, point_t
 from tidegate.ext.safety.safety cimport GATE_FAULTS_MAX, gate_fault_row_t, gate_limits_t
 
-
+# >> generated from abi/program.h by `make pxd`; change the header, not this
 cdef extern from "abi/program.h" nogil:
     enum:
         PROGRAM_MAGIC
@@ -18,6 +18,7 @@ cdef extern from "abi/program.h" nogil:
         BLOCKS_MAX
         FIELDS_MAX
         COMMANDS_MAX
+        PORT_COMMANDS_MAX
         BLOCK_REGS_MAX
 
     ctypedef struct point_row_t:
@@ -144,9 +145,6 @@ cdef extern from "abi/program.h" nogil:
         FIELD_ONE_OF
         FIELD_IDENTITY
 
-    enum:
-        COMMAND_FLASH
-
     ctypedef struct field_row_t:
         int16_t point
         uint16_t offset
@@ -164,6 +162,9 @@ cdef extern from "abi/program.h" nogil:
         COMMAND_SETPOINT_W
         COMMAND_HEARTBEAT
         COMMAND_STOP
+
+    enum:
+        COMMAND_FLASH
 
     ctypedef struct command_row_t:
         uint16_t slave
@@ -229,16 +230,5 @@ cdef extern from "abi/program.h" nogil:
         field_row_t fields[FIELDS_MAX]
         command_row_t commands[COMMANDS_MAX]
 
-
-
-# Why a program is refused, as program_check returns it: PROGRAM_WHY(code) and PROGRAM_ROW(code).
-cdef enum program_why:
-    PROGRAM_OK = 0
-    BAD_SHORT, BAD_MAGIC, BAD_LAYOUT, BAD_IMAGE, BAD_SIZE, BAD_COUNT, BAD_PERIOD, BAD_TEXT, BAD_SITE, BAD_UNIT
-    BAD_POINT, BAD_FRAME, BAD_CAN_FIELD, BAD_CAN_TX, BAD_PORT, BAD_SLAVE, BAD_BLOCK, BAD_FIELD, BAD_COMMAND
-    BAD_CONTROL, BAD_GATE, BAD_FAULT
-    PROGRAM_WHYS
-
-# Verifies every index and bound of a program of `size` bytes, describe blob included; the hash is check()'s, in Python.
-# Returns 0, or why | row << 8. Reads nothing beyond `size`.
-cdef int program_check(const program_t* program, size_t size) noexcept nogil
+    uint32_t port_command_rows(const program_t *p, uint32_t port, uint32_t *first) noexcept
+# << end of what is generated

@@ -180,11 +180,11 @@ static inline void mix_points(mix_t *m, const point_t *points, uint32_t n) {
     for (uint32_t i = 0; i < n; i++)
         mix_words(m, mix_bits(points[i].value), points[i].t_ns, points[i].quality | (uint64_t)points[i].changes << 32);
 }
-static inline void mix_events(mix_t *m, const shared_t *s, uint64_t from, uint64_t to) {
-    if (to - from > EVENT_SLOTS)
-        from = to - EVENT_SLOTS;
-    for (; from < to; from++) {
-        const event_t *e = &s->events[from & (EVENT_SLOTS - 1u)];
+static inline void mix_events(mix_t *m, const shared_t *s, uint64_t first, uint64_t end) {
+    if (end - first > EVENT_SLOTS)
+        first = end - EVENT_SLOTS;
+    for (; first < end; first++) {
+        const event_t *e = &s->events[first & (EVENT_SLOTS - 1u)];
         mix_words(m, e->kind | (uint64_t)(uint32_t)e->unit << 32, (uint32_t)e->code | (uint64_t)(uint32_t)e->previous << 32,
                   mix_bits(e->value) ^ (mix_bits(e->limit) << 1 | mix_bits(e->limit) >> 63));
     }

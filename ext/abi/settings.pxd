@@ -1,21 +1,11 @@
 # ext/abi/settings.pxd: contents page of settings.h, which owns the structs, and of settings.pyx.
+
+# >> generated from abi/settings.h by `make pxd`; change the header, not this
 cdef extern from "abi/settings.h" nogil:
     enum:
         SETTINGS_LAYOUT_VERSION
         CIRCUITS_MAX
         PHASES_MAX
-
-    enum:
-        POLICY_peak_w_max
-        POLICY_demand_w_max
-        POLICY_recharge_w_max
-        POLICY_ramp_up_w_per_s
-        POLICY_ramp_down_w_per_s
-        POLICY_range_w_max
-        POLICY_reserve_soc
-        POLICIES
-
-    const char *POLICY_NAMES[POLICIES]
 
     ctypedef struct control_params_t:
         double connection_import_w_max
@@ -52,7 +42,26 @@ cdef extern from "abi/settings.h" nogil:
         double blind_discharge_w_max
         double soc_min, soc_max
 
+    enum:
+        POLICY_peak_w_max
+        POLICY_demand_w_max
+        POLICY_recharge_w_max
+        POLICY_ramp_up_w_per_s
+        POLICY_ramp_down_w_per_s
+        POLICY_range_w_max
+        POLICY_damp_share
+        POLICY_reserve_soc
+        POLICY_follow_soc_min
+        POLICY_follow_grid
+        POLICY_target_grid_w
+        POLICY_target_soc
+        POLICY_recharge_rate_w
+        POLICIES
+
+    const char *POLICY_NAMES[POLICIES]
+
     double *policy_setting(control_params_t *params, int policy) noexcept
+# << end of what is generated
 
 
 # The settings of a control, by name; what is left out has its default. Raises ValueError for an unknown one.

@@ -30,6 +30,9 @@ typedef struct {
 
 enum phase { PHASE_READ, PHASE_ESTIMATE, PHASE_CONTROL, PHASE_LIMIT, PHASE_WRITE, PHASE_PUBLISH, PHASES };
 
+/* What cycles that came late lead to. */
+enum escalation { ESCALATION_NONE, ESCALATION_DERATE, ESCALATION_SAFE, ESCALATION_SILENT, ESCALATIONS };
+
 /* Statistics of the loop. */
 typedef struct {
     histogram_t lateness, work, phase[PHASES];
@@ -37,7 +40,7 @@ typedef struct {
     uint64_t minor_faults, major_faults, involuntary_switches;
     uint32_t fifo, locked; /* what the loop really got */
     int32_t leaky_bucket;
-    uint32_t escalation; /* 0 none, 1 ramps frozen, 2 safe, 3 watchdog starved */
+    uint32_t escalation; /* enum escalation */
 } loop_stats_t;
 
 /* One picture of the image. The meter ring holds one a second. */
@@ -70,8 +73,8 @@ enum unenforced {
 
 /* event_t.code of EVENT_BUS; the first five are enum can_state of can.pxd. value: number of the bus, port or device;
  * limit: changes since the last word about it. */
-enum bus_news { BUS_ACTIVE, BUS_WARNING, BUS_PASSIVE, BUS_OFF, BUS_DOWN, PORT_UP, PORT_LOST, SLAVE_BACK, SLAVE_SILENT,
-                SLAVE_STRANGER };
+enum bus_state { BUS_ACTIVE, BUS_WARNING, BUS_PASSIVE, BUS_OFF, BUS_DOWN, PORT_UP, PORT_LOST, SLAVE_BACK, SLAVE_SILENT,
+                SLAVE_IDENTITY_MISMATCH };
 
 typedef struct {
     uint64_t seq; /* as in snapshot_t */

@@ -2,7 +2,7 @@
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from tidegate.ext.abi.image cimport UNITS_MAX, POINTS_MAX, integral_t, point_t
 
-
+# >> generated from abi/shared.h by `make pxd`; change the header, not this
 cdef extern from "abi/shared.h" nogil:
     enum:
         SHARED_MAGIC
@@ -26,6 +26,13 @@ cdef extern from "abi/shared.h" nogil:
         PHASE_WRITE
         PHASE_PUBLISH
         PHASES
+
+    enum:
+        ESCALATION_NONE
+        ESCALATION_DERATE
+        ESCALATION_SAFE
+        ESCALATION_SILENT
+        ESCALATIONS
 
     ctypedef struct loop_stats_t:
         histogram_t lateness, work
@@ -72,12 +79,15 @@ cdef extern from "abi/shared.h" nogil:
 
     enum:
         BUS_ACTIVE
+        BUS_WARNING
+        BUS_PASSIVE
+        BUS_OFF
         BUS_DOWN
         PORT_UP
         PORT_LOST
         SLAVE_BACK
         SLAVE_SILENT
-        SLAVE_STRANGER
+        SLAVE_IDENTITY_MISMATCH
 
     ctypedef struct event_t:
         uint64_t seq
@@ -111,10 +121,14 @@ cdef extern from "abi/shared.h" nogil:
 
     enum:
         PLAN_ROWS
+
+    enum:
         PLAN_NONE
         PLAN_CALENDAR
         PLAN_CLIENT
         PLAN_SOURCES
+
+    enum:
         PLAN_FORCED
 
     ctypedef struct plan_row_t:
@@ -134,7 +148,13 @@ cdef extern from "abi/shared.h" nogil:
         uint32_t count, pad
         plan_row_t rows[PLAN_ROWS]
 
-    enum: GUARD_CAUSES
+    enum:
+        GUARD_GONE
+        GUARD_STALLED
+        GUARD_LATE
+        GUARD_PRIORITY
+        GUARD_UNLOCKED
+        GUARD_CAUSES
 
     ctypedef struct guard_t:
         uint64_t looks
@@ -170,17 +190,19 @@ cdef extern from "abi/shared.h" nogil:
         uint64_t latch_changes
         uint64_t latch_kept
         uint64_t buses_seq
-        uint32_t buses_size
+        uint32_t buses_size, pad
         uint8_t buses[BUSES_SIZE]
         guard_t guard
         int32_t loop_tid
+        int32_t pad_end
 
     void buses_put(shared_t *s, const void *json, uint32_t size) noexcept
     uint32_t buses_get(const shared_t *s, void *json) noexcept
     void image_begin(shared_t *s) noexcept
     void image_end(shared_t *s) noexcept
     int image_copy(const shared_t *s, point_t *points, uint64_t *cycle, uint64_t *t_ns) noexcept
-    void snapshot_push(snapshot_t *ring, uint32_t slots, uint64_t *head, const point_t *points, uint32_t n, uint64_t cycle, uint64_t t_ns) noexcept
+    void snapshot_push(snapshot_t *ring, uint32_t slots, uint64_t *head, const point_t *points, uint32_t n,
+                       uint64_t cycle, uint64_t t_ns) noexcept
     int snapshot_read(const snapshot_t *ring, uint32_t slots, uint64_t number, uint32_t n, snapshot_t *out) noexcept
     void event_push(shared_t *s, const event_t *event) noexcept
     int event_read(const shared_t *s, uint64_t number, event_t *out) noexcept
@@ -190,6 +212,8 @@ cdef extern from "abi/shared.h" nogil:
     int plan_get(const plan_t *slot, plan_t *out) noexcept
     void histogram_add(histogram_t *h, uint64_t ns) noexcept
     uint64_t histogram_edge(uint32_t index) noexcept
+# << end of what is generated
+
 
 # A 64 bit word that another process writes.
 cdef extern from *:
@@ -203,14 +227,6 @@ cdef extern from *:
     uint32_t shared_load32(const uint32_t* word) noexcept nogil
     void shared_store64(uint64_t* word, uint64_t value) noexcept nogil
 
-
-cdef class Picture:
-    cdef readonly uint64_t number, cycle, t_ns  # number: of the ring; the image's is its cycle
-    cdef readonly uint32_t n_points
-    cdef readonly bytes raw
-
-cdef class Histogram:
-    cdef histogram_t h
 
 cdef class Shared:
     cdef shared_t* ptr  # what the loop works on; valid as long as this object lives

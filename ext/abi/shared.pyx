@@ -6,34 +6,50 @@ supervisor's. Reading never disturbs the writer; a reader that lost a race tries
 import collections
 import json
 import os
-from array import array
+from enum import IntEnum
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.math cimport NAN
 from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 
+from tidegate.ext.abi.copies cimport Histogram, Picture, histogram_of, picture_of
 from tidegate.ext.abi.settings cimport POLICIES, POLICY_NAMES
 from tidegate.ext.abi.image cimport IMAGE_LAYOUT_VERSION, QUALITY_NEVER
 
 GUARD_NAMES = ("gone", "stalled", "late", "priority-lost", "unlocked")  # of enum guard_cause
+GuardCause = IntEnum("GuardCause", {
+    "GONE": GUARD_GONE, "STALLED": GUARD_STALLED, "LATE": GUARD_LATE, "PRIORITY": GUARD_PRIORITY,
+    "UNLOCKED": GUARD_UNLOCKED,
+}, module=__name__)
+Escalation = IntEnum("Escalation", {
+    "NONE": ESCALATION_NONE, "DERATE": ESCALATION_DERATE, "SAFE": ESCALATION_SAFE, "SILENT": ESCALATION_SILENT,
+}, module=__name__)
+ESCALATION_NAMES = tuple(step.name.lower() for step in Escalation)
 PHASE_NAMES = ("read", "estimate", "control", "limit", "write", "publish")
 EVENT_NAMES = (
     "", "start", "mode", "reason", "fault_on", "fault_off", "command", "overrun", "bus", "stop", "shortfall", "latch",
     "source", "plan", "unenforced", "hunting", "billing",
 )
-# Words of enum bus_news, and of which list of the description `value` is the number.
-BUS_NEWS = (
+# Words of enum bus_state, and of which list of the description `value` is the number.
+BUS_STATES = (
     ("active", "can"), ("error warning", "can"), ("error passive", "can"), ("bus-off", "can"), ("down", "can"),
     ("open", "ports"), ("lost", "ports"), ("answers", "devices"), ("silent", "devices"), ("another device", "devices"),
 )
 ORDER_NAMES = ("mode", "setpoint_w", "import_w_max", "export_w_max", "ack", "arm", "manual_w")
+OrderKind = IntEnum("OrderKind", {
+    "MODE": ORDER_MODE, "SETPOINT_W": ORDER_SETPOINT_W, "IMPORT_W_MAX": ORDER_IMPORT_W_MAX,
+    "EXPORT_W_MAX": ORDER_EXPORT_W_MAX, "ACK": ORDER_ACK, "ARM": ORDER_ARM, "MANUAL_W": ORDER_MANUAL_W,
+    "POLICY": ORDER_POLICY,
+}, module=__name__)
+OrderMode = IntEnum("OrderMode", {"RUN": ORDER_MODE_RUN, "STOP": ORDER_MODE_STOP}, module=__name__)
 POLICY_NAMES_BY_NUMBER = tuple(POLICY_NAMES[i].decode() for i in range(POLICIES))
 ORDER_POLICY_FIRST = ORDER_POLICY  # order kind of the first policy; the others follow in the order of the names
 UNENFORCED_NAMES = (
     "enforced", "stopped", "blind", "no unit", "no reading", "widened", "short", "overruled", "exceeded",
 )
 PLAN_SOURCE_NAMES = ("none", "calendar", "client")
+PlanSource = IntEnum("PlanSource", {"NONE": PLAN_NONE, "CALENDAR": PLAN_CALENDAR, "CLIENT": PLAN_CLIENT}, module=__name__)
 PLAN_ROWS_MAX = PLAN_ROWS
 PLAN_FIELDS = ("setpoint_w", "until_soc", "target_grid_w", "import_w_max", "export_w_max", "peak_w_max", "demand_w_max")
 SNAPSHOTS_KEPT = SNAPSHOT_SLOTS
@@ -48,7 +64,6 @@ Event = collections.namedtuple(
     "Event", "number cycle t_ns kind unit code previous value limit"
 )
 Order = collections.namedtuple("Order", "seq value expires_t_ns request")
-Point = collections.namedtuple("Point", "value t_ns quality changes")
 PlanRow = collections.namedtuple("PlanRow", "start_t_ns end_t_ns source number forced values")
 Plan = collections.namedtuple("Plan", "rows billing_end_t_ns billing_number paid_w")
 
@@ -67,139 +82,6 @@ def order_name(kind):
         return ORDER_NAMES[kind]
     first = ORDER_POLICY_FIRST
     return POLICY_NAMES_BY_NUMBER[kind - first] if first <= kind < first + POLICIES else f"kind {kind}"
-
-
-def histogram_bucket_edge(index):
-    """Lower edge of a histogram bucket, ns."""
-    if not 0 <= index <= HISTOGRAM_BUCKETS:
-        raise IndexError(f"histogram bucket {index}: expected 0..{HISTOGRAM_BUCKETS}")
-    return histogram_edge(index)
-
-
-cdef class Picture:
-    """All points at one cycle. `raw` is the rows as bytes: numpy.frombuffer(raw, image.POINT_FIELDS)."""
-
-    def __init__(self):
-        raise TypeError("pictures come from Shared.read_image, next_snapshot and next_meter")
-
-    @property
-    def values(self):
-        """array('d'), NaN where there was never a reading."""
-        cdef const point_t* rows = <const point_t*>PyBytes_AS_STRING(self.raw)
-        return array("d", [rows[i].value for i in range(self.n_points)])
-
-    @property
-    def qualities(self):
-        """bytes, one enum point_quality a point."""
-        cdef const point_t* rows = <const point_t*>PyBytes_AS_STRING(self.raw)
-        return bytes([rows[i].quality for i in range(self.n_points)])
-
-    @property
-    def times_ns(self):
-        """array('Q'), CLOCK_MONOTONIC of each reading, 0 = never."""
-        cdef const point_t* rows = <const point_t*>PyBytes_AS_STRING(self.raw)
-        return array("Q", [rows[i].t_ns for i in range(self.n_points)])
-
-    @property
-    def changes(self):
-        """array('I'), advancing readings so far."""
-        cdef const point_t* rows = <const point_t*>PyBytes_AS_STRING(self.raw)
-        return array("I", [rows[i].changes for i in range(self.n_points)])
-
-    def __len__(self):
-        return self.n_points
-
-    def __getitem__(self, Py_ssize_t index):
-        if not 0 <= index < self.n_points:
-            raise IndexError(f"point {index} of {self.n_points}")
-        cdef const point_t* row = <const point_t*>PyBytes_AS_STRING(self.raw) + index
-        return Point(row.value, row.t_ns, row.quality, row.changes)
-
-
-cdef Picture picture_of(uint64_t number, uint64_t cycle, uint64_t t_ns, const point_t* rows, uint32_t n_points):
-    cdef Picture picture = Picture.__new__(Picture)
-    picture.number = number
-    picture.cycle = cycle
-    picture.t_ns = t_ns
-    picture.n_points = n_points
-    picture.raw = PyBytes_FromStringAndSize(<const char*>rows, n_points * sizeof(point_t))
-    return picture
-
-
-cdef class Histogram:
-    """Copy of one log-linear histogram, ns. Percentiles are upper edges of 3 % buckets, never above the true maximum."""
-
-    @property
-    def mean(self):
-        return self.h.sum / <double>self.h.count if self.h.count else 0.0
-
-    @property
-    def count(self):
-        return self.h.count
-
-    @property
-    def min(self):
-        return self.h.min
-
-    @property
-    def max(self):
-        return self.h.max
-
-    @property
-    def sum(self):
-        return self.h.sum
-
-    @property
-    def buckets(self):
-        """(lower edge in ns, count) of every bucket that is not empty."""
-        return [(histogram_edge(i), self.h.buckets[i]) for i in range(HISTOGRAM_BUCKETS) if self.h.buckets[i]]
-
-    def percentile(self, double percent):
-        """Value that `percent` of the entries do not exceed, ns; 0 when there are none."""
-        if not 0.0 <= percent <= 100.0:
-            raise ValueError(f"percentile {percent}: expected 0..100")
-        cdef double wanted = self.h.count * percent / 100.0
-        cdef uint64_t below = 0
-        for i in range(HISTOGRAM_BUCKETS):
-            below += self.h.buckets[i]
-            if self.h.buckets[i] and below >= wanted:
-                return min(histogram_edge(i + 1) - 1, self.h.max) if i + 1 < HISTOGRAM_BUCKETS else self.h.max
-        return self.h.max
-
-    def summary(self):
-        """count, min, mean, p50, p99, p999 and max, ns."""
-        return {
-            "count": self.count,
-            "min": self.min,
-            "mean": self.mean,
-            "p50": self.percentile(50),
-            "p99": self.percentile(99),
-            "p999": self.percentile(99.9),
-            "max": self.max,
-        }
-
-    def since(self, Histogram earlier):
-        """What came between `earlier` and this copy. Minimum and maximum are then bucket edges."""
-        cdef Histogram rest = Histogram()
-        first = last = -1
-        for i in range(HISTOGRAM_BUCKETS):
-            if self.h.buckets[i] < earlier.h.buckets[i]:
-                raise ValueError("the earlier copy is of another run")
-            rest.h.buckets[i] = self.h.buckets[i] - earlier.h.buckets[i]
-            if rest.h.buckets[i]:
-                first = i if first < 0 else first
-                last = i
-        rest.h.count = self.h.count - earlier.h.count
-        rest.h.sum = self.h.sum - earlier.h.sum
-        rest.h.min = histogram_edge(first) if first >= 0 else 0
-        rest.h.max = min(histogram_edge(last + 1) - 1, self.h.max) if last >= 0 else 0
-        return rest
-
-
-cdef Histogram histogram_of(const histogram_t* source):
-    cdef Histogram copy = Histogram()
-    copy.h = source[0]
-    return copy
 
 
 cdef class Shared:

@@ -478,7 +478,7 @@ cdef int _send_row(const program_t* program, can_bus_t* bus, uint32_t i, const g
 cdef int can_send_due(const program_t* program, can_bus_t* bus, const gate_verdict_t* verdicts,
                       uint64_t t_ns) noexcept nogil:
     cdef uint32_t i
-    cdef uint64_t period_ns, behind, due_ns, until_ns
+    cdef uint64_t period_ns, missed, due_ns, until_ns
     cdef int sent = 0, error = 0, result
     if t_ns < bus.tx_due_ns:
         return 0
@@ -493,11 +493,11 @@ cdef int can_send_due(const program_t* program, can_bus_t* bus, const gate_verdi
         if bus.tx_next_ns[i] == 0:
             bus.tx_next_ns[i] = t_ns
         if until_ns >= bus.tx_next_ns[i]:
-            # Whole periods behind: their frames are left out, never sent in a burst.
-            behind = (until_ns - bus.tx_next_ns[i]) / period_ns
-            if behind:
-                bus.stats.tx_skipped += behind
-                bus.tx_next_ns[i] += behind * period_ns
+            # Whole periods that are over: their frames are left out, never sent in a burst.
+            missed = (until_ns - bus.tx_next_ns[i]) / period_ns
+            if missed:
+                bus.stats.tx_skipped += missed
+                bus.tx_next_ns[i] += missed * period_ns
             result = 0
             if _permitted(program, &program.can_tx[bus.tx_row[i]], verdicts):
                 result = _send_row(program, bus, i, verdicts, t_ns)

@@ -11,6 +11,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from tidegate.ext.abi.port_mail cimport *
 from tidegate.ext.cycle.loop cimport Core
 from tidegate.ext.bus.rtu cimport (
     RTU_RECV, RTU_SEND, rtu_action_t, rtu_bytes, rtu_drain, rtu_drained, rtu_init, rtu_next, rtu_sent, rtu_t,
@@ -47,12 +48,12 @@ cdef extern from *:
         while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
             ;
     }
-    /* Until the bell no longer says `heard`, or t_ns. */
-    static inline void bell_wait(uint32_t *bell, uint32_t heard, uint64_t t_ns) {
+    /* Until the bell no longer says `count`, or t_ns. */
+    static inline void bell_wait(uint32_t *bell, uint32_t count, uint64_t t_ns) {
         struct timespec t = spec_of(t_ns);
-        syscall(SYS_futex, bell, FUTEX_WAIT_BITSET_PRIVATE, heard, &t, NULL, FUTEX_BITSET_MATCH_ANY);
+        syscall(SYS_futex, bell, FUTEX_WAIT_BITSET_PRIVATE, count, &t, NULL, FUTEX_BITSET_MATCH_ANY);
     }
-    static inline uint32_t bell_heard(uint32_t *bell) { return __atomic_load_n(bell, __ATOMIC_SEQ_CST); }
+    static inline uint32_t bell_count(uint32_t *bell) { return __atomic_load_n(bell, __ATOMIC_SEQ_CST); }
     static inline void bell_sleeping(uint32_t *flag, uint32_t on) { __atomic_store_n(flag, on, __ATOMIC_SEQ_CST); }
     static inline void bell_hang(port_mail_t *m) {
         for (int i = 0; i < PORT_COMMANDS_MAX; i++)
@@ -123,8 +124,8 @@ cdef extern from *:
     int CLOCK_MONOTONIC
     uint64_t clock_ns(int clock) noexcept nogil
     void sleep_until(uint64_t t_ns) noexcept nogil
-    void bell_wait(uint32_t* bell, uint32_t heard, uint64_t t_ns) noexcept nogil
-    uint32_t bell_heard(uint32_t* bell) noexcept nogil
+    void bell_wait(uint32_t* bell, uint32_t count, uint64_t t_ns) noexcept nogil
+    uint32_t bell_count(uint32_t* bell) noexcept nogil
     void bell_sleeping(uint32_t* flag, uint32_t on) noexcept nogil
     void bell_hang(port_mail_t* mail) noexcept nogil
     void bell_take_down(port_mail_t* mail) noexcept nogil
@@ -273,7 +274,7 @@ cdef void lost(port_thread_t* thread, int why) noexcept nogil:
 cdef void rest(port_thread_t* thread, uint64_t t_ns) noexcept nogil:
     """Sleep until something is due or a command is put, whichever is first."""
     cdef rtu_action_t action
-    cdef uint32_t heard = bell_heard(&thread.mail.bell)
+    cdef uint32_t count = bell_count(&thread.mail.bell)
     cdef uint64_t until = t_ns + LONGEST_SLEEP_NS
     bell_sleeping(&thread.mail.sleeping, 1)
     # A command put before the line above rang for nobody: look once more. One put after it changes the bell.
@@ -284,7 +285,7 @@ cdef void rest(port_thread_t* thread, uint64_t t_ns) noexcept nogil:
         if flag_get(&thread.stop) and thread.stop_t_ns < until:
             until = thread.stop_t_ns
         thread.sleeps += 1
-        bell_wait(&thread.mail.bell, heard, until)
+        bell_wait(&thread.mail.bell, count, until)
     bell_sleeping(&thread.mail.sleeping, 0)
 
 

@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from tidegate.ext.abi.image cimport point_t
-from tidegate.ext.bus.port cimport done_t
+from tidegate.ext.abi.port_mail cimport done_t
 from tidegate.ext.abi.program cimport block_row_t, command_row_t, program_t
 
 # Registers that a value of this type takes (FIELD_U16 .. FIELD_BITS).

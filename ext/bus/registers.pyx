@@ -10,7 +10,7 @@ from libc.stdint cimport int16_t, int32_t
 from libc.string cimport memcpy, memset
 
 from tidegate.ext.abi.image cimport POINTS_MAX, QUALITY_GOOD, QUALITY_INVALID, QUALITY_NEVER
-from tidegate.ext.bus.port cimport DONE_OK
+from tidegate.ext.abi.port_mail cimport DONE_OK
 from tidegate.ext.abi.program cimport (
     BLOCK_REGS_MAX, COMMAND_SETPOINT_W, FIELD_ACC, FIELD_BITS, FIELD_BYTE_SWAP, FIELD_F32, FIELD_F64,
     FIELD_LOW_WORD_FIRST, FIELD_ONE_OF, FIELD_S16, FIELD_S32, FIELD_S64, FIELD_SENTINEL, FIELD_SF_POINT,

@@ -2,8 +2,8 @@
 from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from tidegate.ext.abi.image cimport point_t
-from tidegate.ext.bus.port cimport PORT_COMMANDS_MAX, command_slot_t, done_t, port_mail_t
-from tidegate.ext.abi.program cimport BLOCKS_MAX, SLAVES_MAX, command_row_t, program_t
+from tidegate.ext.abi.port_mail cimport command_slot_t, done_t, port_mail_t
+from tidegate.ext.abi.program cimport BLOCKS_MAX, PORT_COMMANDS_MAX, SLAVES_MAX, command_row_t, program_t
 
 cdef extern from *:
     """

@@ -15,7 +15,7 @@ cannot starve the readings it is made from; a command of all zeros does not yiel
 
 from libc.string cimport memcmp, memcpy, memset
 
-from tidegate.ext.bus.port cimport DONE_ECHO, DONE_MISMATCH, DONE_OK, command_get
+from tidegate.ext.abi.port_mail cimport DONE_ECHO, DONE_MISMATCH, DONE_OK, command_get
 from tidegate.ext.abi.program cimport (
     COMMAND_CONST, COMMAND_FLASH, COMMAND_SETPOINT_W, COMMAND_STOP, FIELD_IDENTITY, POLL_ONCE, block_row_t, port_row_t,
     slave_row_t,

@@ -2,7 +2,7 @@
 
 from libc.string cimport memcmp, memcpy
 
-from tidegate.ext.bus.port cimport (
+from tidegate.ext.abi.port_mail cimport (
     DONE_CRC, DONE_ECHO, DONE_EXCEPTION, DONE_MISMATCH, DONE_OK, DONE_SHORT, DONE_TIMEOUT, done_t, port_done_begin,
     port_done_commit, port_stats_t,
 )

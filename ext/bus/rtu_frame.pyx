@@ -2,7 +2,7 @@
 
 from libc.string cimport memcmp
 
-from tidegate.ext.bus.port cimport (
+from tidegate.ext.abi.port_mail cimport (
     DONE_CRC, DONE_ECHO, DONE_EXCEPTION, DONE_MISMATCH, DONE_OK, DONE_SHORT, DONE_TIMEOUT,
 )
 from tidegate.ext.abi.program cimport (

@@ -4,7 +4,7 @@ device it is, and which of its answers may still be under way.
 
 from libc.string cimport memmove
 
-from tidegate.ext.bus.port cimport (
+from tidegate.ext.abi.port_mail cimport (
     DONE_CRC, DONE_ECHO, DONE_EXCEPTION, DONE_MISMATCH, DONE_OK, DONE_SHORT, DONE_TIMEOUT, RTU_DEAD,
     port_histogram_add, slave_stats_t,
 )

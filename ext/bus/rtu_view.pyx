@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from tidegate.ext.bus.port cimport (
+from tidegate.ext.abi.port_mail cimport (
     PORT_HISTOGRAM_BUCKETS, command_put, done_t, port_done_peek, port_done_pop, port_mail_init, port_mail_t,
     port_stats_t,
 )

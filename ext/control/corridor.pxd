@@ -5,7 +5,7 @@ from tidegate.ext.abi.image cimport UNITS_MAX
 from tidegate.ext.abi.settings cimport control_params_t
 from tidegate.ext.estimate.estimate cimport plant_t
 
-
+# >> generated from control/corridor.h by `make pxd`; change the header, not this
 cdef extern from "control/corridor.h" nogil:
     enum:
         RANGE_SLOTS
@@ -72,6 +72,7 @@ cdef extern from "control/corridor.h" nogil:
         uint64_t plan_done
         uint32_t range_head, range_count
         uint32_t started, recharging
+# << end of what is generated
 
 
 # What one policy accepts: an interval of battery power, and its name.

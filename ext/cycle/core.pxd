@@ -9,7 +9,7 @@ from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
 from tidegate.ext.safety.diagnosis cimport diagnose_state_t
 from tidegate.ext.safety.safety cimport gate_input_t, gate_state_t, gate_verdict_t
 from tidegate.ext.abi.image cimport POINTS_MAX, UNITS_MAX, point_t
-from tidegate.ext.bus.port cimport port_mail_t
+from tidegate.ext.abi.port_mail cimport port_mail_t
 from tidegate.ext.abi.program cimport CAN_BUSES_MAX, CAN_FRAMES_MAX, COMMANDS_MAX, PORTS_MAX, SLAVES_MAX, program_t
 from tidegate.ext.abi.ring cimport recorder_t
 from tidegate.ext.abi.shared cimport PLAN_SOURCES, order_t, plan_t, shared_t
@@ -50,7 +50,7 @@ cdef struct external_t:
     uint32_t escalation
     uint32_t stop
     uint32_t ports_lost[PORTS_MAX]
-    uint32_t slaves[SLAVES_MAX] # enum bus_news; 0 = has still to show itself
+    uint32_t slaves[SLAVES_MAX] # enum bus_state; 0 = has still to show itself
 
 # The state of a bus, port or slave: the last one that was reported, and the newest.
 cdef struct bus_edge_t:

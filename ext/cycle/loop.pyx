@@ -25,8 +25,9 @@ from tidegate.ext.safety.safety cimport gate_init, gate_restore, gate_step
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.cycle.orders cimport edge, update_orders
 from tidegate.ext.estimate.pairing cimport widen_lag_search
-from tidegate.ext.bus.port cimport done_t, port_done_peek, port_done_pop, port_mail_init
-from tidegate.ext.abi.program cimport COMMAND_SETPOINT_W, program_check, unit_row_t
+from tidegate.ext.abi.port_mail cimport done_t, port_done_peek, port_done_pop, port_mail_init
+from tidegate.ext.abi.program cimport COMMAND_SETPOINT_W, unit_row_t
+from tidegate.ext.abi.program_check cimport program_check
 from tidegate.ext.cycle.publish cimport proof_min, sample_external, publish_points, raise_events, event_emit
 from tidegate.ext.cycle.recorder cimport Ring, recorder_cycle
 from tidegate.ext.bus.registers cimport block_decode

@@ -5,7 +5,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from tidegate.ext.cycle.core cimport command_memory_t, core_t
 from tidegate.ext.safety.safety cimport REACTION_ZERO_SILENT
-from tidegate.ext.bus.port cimport command_put
+from tidegate.ext.abi.port_mail cimport command_put
 from tidegate.ext.abi.program cimport (
     COMMAND_CONST, COMMAND_HEARTBEAT, COMMAND_SETPOINT_W, COMMAND_STOP, command_row_t,
 )

@@ -11,7 +11,7 @@ from tidegate.ext.cycle.core cimport (
 )
 from tidegate.ext.safety.safety cimport gate_verdict_t
 from tidegate.ext.abi.image cimport *
-from tidegate.ext.bus.port cimport RTU_DEAD, port_mail_t, slave_stats_t
+from tidegate.ext.abi.port_mail cimport RTU_DEAD, port_mail_t, slave_stats_t
 from tidegate.ext.abi.program cimport COMMAND_SETPOINT_W
 from tidegate.ext.abi.ring cimport ITEM_CAN, ITEM_ESCALATION, ITEM_PORT, ITEM_SLAVE, recorder_put, recorder_word
 from tidegate.ext.abi.shared cimport *
@@ -70,7 +70,7 @@ cdef void sample_ports(core_t* core) noexcept nogil:
 
 cdef inline uint32_t slave_state(uint32_t stranger, uint32_t alive, uint32_t silent_run) noexcept nogil:
     if stranger:
-        return SLAVE_STRANGER
+        return SLAVE_IDENTITY_MISMATCH
     if alive:
         return SLAVE_BACK
     return SLAVE_SILENT if silent_run >= RTU_DEAD else 0

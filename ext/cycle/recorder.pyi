@@ -1,6 +1,8 @@
 MIB_MIN: int
 MIB_MAX: int
 
+def record_t_ns(data: bytes) -> int: ...
+
 class Overtaken(LookupError): ...
 
 class Ring:

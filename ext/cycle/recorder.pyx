@@ -26,6 +26,7 @@ verdicts), command slots (commands has their words), rings and latches in shared
 
 import os
 
+from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -33,7 +34,7 @@ from libc.string cimport memcpy, memset
 from tidegate.ext.estimate.estimate cimport estimate_state_t
 from tidegate.ext.cycle.core cimport *
 from tidegate.ext.abi.image cimport SITE_POINTS, UNIT_POINTS
-from tidegate.ext.bus.port cimport done_t
+from tidegate.ext.abi.port_mail cimport done_t
 from tidegate.ext.abi.ring cimport *
 from tidegate.ext.abi.shared cimport order_t, plan_t
 
@@ -44,6 +45,13 @@ cdef extern from "<sys/mman.h>" nogil:
     void* MAP_FAILED
 
 MIB_MIN, MIB_MAX = 2, 1024
+
+
+def record_t_ns(bytes data not None) -> int:
+    """CLOCK_MONOTONIC of the first record in these bytes."""
+    if len(data) < <Py_ssize_t>sizeof(record_t):
+        raise ValueError(f"record of {len(data)} bytes, needs {sizeof(record_t)}")
+    return (<const record_t*>PyBytes_AS_STRING(data)).t_ns
 
 
 # ---------------------------------------------------------------- the loop's side

@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from tidegate.ext.abi.image cimport UNITS_MAX, integral_t
 from tidegate.ext.abi.settings cimport CIRCUITS_MAX, PHASES_MAX
 
-
+# >> generated from estimate/estimate.h by `make pxd`; change the header, not this
 cdef extern from "estimate/estimate.h" nogil:
     enum:
         HISTORY_MAX
@@ -105,3 +105,4 @@ cdef extern from "estimate/estimate.h" nogil:
         uint64_t billing_number
         double billing_paid_w
         uint64_t billing_ended
+# << end of what is generated

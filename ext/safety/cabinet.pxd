@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from tidegate.ext.safety.safety cimport gate_verdict_t
 from tidegate.ext.abi.image cimport point_t
 
-cdef enum:
+cpdef enum:
     # The step test: a small power, asked of the converter and looked for at its terminals, before it gets more.
     STEP_PERMILLE = 20       # of the nameplate
     STEP_W_MIN = 200         # below that a meter's resolution is all that would be seen

@@ -1,3 +1,8 @@
+STEP_PERMILLE: int
+STEP_W_MIN: int
+STEP_READINGS: int
+RETURN_S: int
+
 def next_mode(
     mode: int,
     *,

@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from tidegate.ext.abi.image cimport point_t
 from tidegate.ext.abi.program cimport program_t
 
-
+# >> generated from safety/fault_rows.h by `make pxd`; change the header, not this
 cdef extern from "safety/fault_rows.h" nogil:
     enum:
         FAULT_BMS_NEVER
@@ -67,9 +67,14 @@ cdef extern from "safety/fault_rows.h" nogil:
         FAULTS
 
     const char *FAULT_NAMES[FAULTS]
-    double FAULT_FOLLOW_TAU_S
-    uint64_t FAULT_ALIGN_NS
-    double FAULT_DRIFT_WINDOW_S
+
+    const double FAULT_FOLLOW_TAU_S
+
+    enum:
+        FAULT_ALIGN_NS
+
+    const double FAULT_DRIFT_WINDOW_S
+# << end of what is generated
 
 
 # What must be remembered to see slow conditions; zeroed at start.

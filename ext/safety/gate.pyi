@@ -1,12 +1,23 @@
 """The safety gate as Python sees it, for tests and tools."""
 
 from collections.abc import Mapping
+from enum import IntEnum
 from typing import Final
 
 REACTIONS: Final[tuple[str, ...]]
 LIMITS: Final[tuple[str, ...]]
 VALID: Final[Mapping[str, int]]
 FAULT_ROWS: Final[int]
+TIME_MS_MAX: Final[int]
+
+class Reaction(IntEnum):
+    NONE = ...
+    WARN = ...
+    DERATE = ...
+    RAMP_ZERO = ...
+    ZERO = ...
+    ZERO_SILENT = ...
+    OPEN = ...
 
 class Gate:
     def __init__(

@@ -3,6 +3,8 @@
 Everything that is not a believable number becomes "not valid", and the gate never reads what is not valid.
 """
 
+from enum import IntEnum
+
 from libc.math cimport fmin
 from libc.stdint cimport int16_t, int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
@@ -88,6 +90,11 @@ cdef int32_t gate_request(double request_w, uint32_t* valid) noexcept nogil:
 
 # ---------------------------------------------------------------- what Python sees
 
+TIME_MS_MAX = GATE_TIME_US_MAX // 1000
+Reaction = IntEnum("Reaction", {
+    "NONE": REACTION_NONE, "WARN": REACTION_WARN, "DERATE": REACTION_DERATE, "RAMP_ZERO": REACTION_RAMP_ZERO,
+    "ZERO": REACTION_ZERO, "ZERO_SILENT": REACTION_ZERO_SILENT, "OPEN": REACTION_OPEN,
+}, module=__name__)
 REACTIONS = ("none", "warn", "derate", "ramp_zero", "zero", "zero_silent", "open")
 LIMITS = ("nameplate", "current", "soc", "temp", "cell", "enable", "power", "invalid", "fault", "ramp", "tripped")
 VALID = {

@@ -1,12 +1,19 @@
 # ext/safety/safety.pxd: contents page of safety.h, the gate in C, which owns the structs. Takes nothing from any room.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-
+# >> generated from safety/safety.h by `make pxd`; change the header, not this
 cdef extern from "safety/safety.h" nogil:
     enum:
         SAFETY_LAYOUT_VERSION
         GATE_FAULTS_MAX
+        GATE_DT_US_MAX
+        GATE_RAMP_DT_US_MAX
+        GATE_TIME_US_MAX
         GATE_FLAPS_MAX
+        GATE_FORGET_US
+        GATE_OPEN_MA
+        GATE_OPEN_WAIT_US
+        GATE_SOC_CPCT_MAX
 
     enum:
         REACTION_NONE
@@ -114,5 +121,8 @@ cdef extern from "safety/safety.h" nogil:
 
     void gate_init(gate_state_t *state) noexcept
     void gate_restore(gate_state_t *state, uint64_t latched) noexcept
-    void gate_envelope(const gate_limits_t *limits, const gate_input_t *input, int32_t *lo_w, int32_t *hi_w, uint32_t *bits) noexcept
-    void gate_step(const gate_limits_t *limits, const gate_fault_row_t faults[GATE_FAULTS_MAX], const gate_input_t *input, gate_state_t *state, gate_verdict_t *verdict) noexcept
+    void gate_envelope(const gate_limits_t *limits, const gate_input_t *input, int32_t *lo_w, int32_t *hi_w,
+                       uint32_t *bits) noexcept
+    void gate_step(const gate_limits_t *limits, const gate_fault_row_t faults[GATE_FAULTS_MAX],
+                   const gate_input_t *input, gate_state_t *state, gate_verdict_t *verdict) noexcept
+# << end of what is generated

@@ -12,8 +12,9 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.ext.abi.image import REASONS_BY_NUMBER
-from tidegate.ext.abi.shared import EVENT_NAMES, Picture, PlanRow, Shared
+from tidegate.ext.abi.copies import Picture
+from tidegate.ext.abi.image import REASONS_BY_NUMBER, Quality
+from tidegate.ext.abi.shared import EVENT_NAMES, PlanRow, Shared
 from tidegate.ext.cycle.loop import Core
 from tidegate.ext.sim import world as worlds
 from tidegate.ext.sim.floor import floor_energy
@@ -22,7 +23,6 @@ from tidegate.hal.sim.build import Trace, build, energies, reaction_s, steps
 START_NS = 1_000_000_000  # 0 means "never" to the core
 CHUNK_S = 10.0  # rings and logs are emptied so often; the meter ring holds 256 s, the event ring 1024 events
 METER_UNITS = ("Wh", "Ws", "s", "W")
-QUALITY_GOOD, QUALITY_HELD = 1, 2
 
 
 class EventRow(TypedDict):
@@ -223,7 +223,7 @@ class VirtualPlant:
         for seq, cycle, t_ns, values, qualities in self._meters:
             points = {}
             for i, name in wanted:
-                good = qualities[i] in (QUALITY_GOOD, QUALITY_HELD)
+                good = qualities[i] in (Quality.GOOD, Quality.HELD)
                 points[name] = [float(values[i]) if good else None, qualities[i]]
             yield {
                 "v": 1,

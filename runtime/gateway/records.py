@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Mapping
 
-from tidegate.ext.abi import image, shared
+from tidegate.ext.abi import copies, image, shared
 from tidegate.hal.description import Description
 from tidegate.runtime.api import messages
 
@@ -78,7 +78,7 @@ class Records:
             "t_ns": t_ns, "utc_ns": utc_ns, "utc_sync": self.clock.sync, "program": self.program,
         }  # fmt: skip
 
-    def points(self, picture: shared.Picture) -> dict[str, tuple[float | None, int]]:
+    def points(self, picture: copies.Picture) -> dict[str, tuple[float | None, int]]:
         """All points of a picture, name -> (value, quality); no value unless it is good or held."""
         points = {
             name: (value if (quality == 1 or quality == 2) and -LARGEST < value < LARGEST else None, quality)
@@ -86,7 +86,7 @@ class Records:
         }
         return messages.with_old_names(points)
 
-    def meter(self, picture: shared.Picture) -> dict[str, object]:
+    def meter(self, picture: copies.Picture) -> dict[str, object]:
         """The record of one second: energies, integrals, seconds covered, powers, soc."""
         record = self.head("meter", picture.number, picture.cycle, picture.t_ns)
         values, qualities = picture.values, picture.qualities
@@ -94,7 +94,7 @@ class Records:
         record["points"] = messages.with_old_names(points)
         return record
 
-    def snapshot(self, picture: shared.Picture, loop: dict[str, object]) -> dict[str, object]:
+    def snapshot(self, picture: copies.Picture, loop: dict[str, object]) -> dict[str, object]:
         """All points as they were, with the loop's statistics."""
         record = self.head("snapshot", picture.number, picture.cycle, picture.t_ns)
         record["points"] = self.points(picture)
@@ -148,7 +148,7 @@ class Records:
         elif event in ("start", "stop"):
             return "core"
         elif event == "overrun":
-            table = ("none", "ramps frozen", "safe", "watchdog starved")
+            table = shared.ESCALATION_NAMES
         elif event == "shortfall":
             table = ("ended", "began")
         elif event == "plan":
@@ -158,7 +158,7 @@ class Records:
         elif event == "billing":
             table = ("", "period ended")
         elif event == "bus":
-            table = tuple(word for word, _ in shared.BUS_NEWS)
+            table = tuple(word for word, _ in shared.BUS_STATES)
         if isinstance(table, tuple) and 0 <= code < len(table):
             return table[code]
         return str(code)
@@ -169,7 +169,7 @@ class Records:
 
     def bus_of(self, code: int, number: float) -> str:
         """Which bus, port or device a bus event is about, by the name that the site file gives it."""
-        kind = shared.BUS_NEWS[code][1] if 0 <= code < len(shared.BUS_NEWS) else ""
+        kind = shared.BUS_STATES[code][1] if 0 <= code < len(shared.BUS_STATES) else ""
         rows = self.named.get(kind, [])
         return rows[int(number)] if 0 <= number < len(rows) else f"{kind} {number:.0f}"
 

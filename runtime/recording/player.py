@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tidegate.ext.abi import program
+from tidegate.ext.abi.copies import Picture
 from tidegate.ext.abi.image import MODES_BY_NUMBER, REASONS_BY_NUMBER, fixed_points
-from tidegate.ext.abi.shared import Picture, Shared
+from tidegate.ext.abi.shared import Shared
 from tidegate.ext.cycle.loop import Core
 from tidegate.ext.record.replay import Replay
 

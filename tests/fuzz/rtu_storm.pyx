@@ -11,7 +11,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING
 
-from tidegate.ext.bus.port cimport (
+from tidegate.ext.abi.port_mail cimport (
     DONE_OK, command_put, done_t, port_done_peek, port_done_pop, port_mail_init, port_mail_t,
 )
 from tidegate.ext.abi.program cimport COMMAND_CONST, program_t

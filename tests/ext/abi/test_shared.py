@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tidegate.ext.abi import shared
+from tidegate.ext.abi import copies, shared
 from tidegate.ext.abi.shared import Overwritten, Shared, Writer
 
 POINTS = 5
@@ -56,7 +56,7 @@ def test_a_second_mapping_sees_what_the_core_wrote(tmp_path: object) -> None:
     assert list(picture.times_ns) == [20, 21, 22, 23, 24]
     assert list(picture.changes) == [2] * POINTS
     assert picture.qualities == bytes([1] * POINTS)
-    assert picture[4] == shared.Point(6.0, 24, 1, 2)
+    assert picture[4] == copies.Point(6.0, 24, 1, 2)
     assert (gateway.boot_id, gateway.program_sha256) == (b"b" * 16, b"p" * 32)
     assert (gateway.running, gateway.proof, gateway.cycle, gateway.core_pid) == (True, 77, 12, 9)
 
@@ -189,7 +189,7 @@ def test_percentiles_enclose_the_true_ones_within_a_bucket(core: Writer) -> None
 
 
 def test_bucket_edges_rise_and_bound_their_values(core: Writer) -> None:
-    edges = [shared.histogram_bucket_edge(i) for i in range(1024)]
+    edges = [copies.histogram_bucket_edge(i) for i in range(1024)]
     assert edges == sorted(set(edges))
     for phase, ns in zip(shared.PHASE_NAMES, (0, 31, 32, 63, 64, 12345), strict=True):
         core.add(phase, ns)

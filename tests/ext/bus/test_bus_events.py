@@ -8,7 +8,7 @@ import tty
 import pytest
 
 from tidegate.ext.abi import program as ext_program
-from tidegate.ext.abi.shared import BUS_NEWS, EVENT_NAMES, Shared
+from tidegate.ext.abi.shared import BUS_STATES, EVENT_NAMES, Shared
 from tidegate.ext.bus.port import Port
 from tidegate.ext.bus.rtu_view import crc
 from tidegate.ext.cycle.loop import Core
@@ -39,7 +39,7 @@ class Bench:
         """(word, previous word, number, changes) of each bus event so far."""
         found = (self.shared.next_event(number) for number in range(self.shared.event_head))
         return [
-            (BUS_NEWS[event.code][0], BUS_NEWS[event.previous][0], event.value, event.limit)
+            (BUS_STATES[event.code][0], BUS_STATES[event.previous][0], event.value, event.limit)
             for event in found
             if event is not None and EVENT_NAMES[event.kind] == "bus"
         ]
