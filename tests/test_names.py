@@ -14,8 +14,7 @@ ROOMS = ("ext", "hal", "config", "runtime")
 KINDS = (".py", ".pyx", ".pxd", ".pyi", ".c", ".h")
 # Files that still have such names; nothing is added here.
 PENDING = (
-    "ext/abi/", "ext/bus/", "ext/record/", "ext/sim/", "hal/sim/build.py", "runtime/carbon/engine/topology.py",
-    "runtime/carbon/report/", "runtime/gateway/records.py",
+    "runtime/carbon/engine/topology.py", "runtime/carbon/report/",
 )  # fmt: skip
 EVERYWHERE = {"__init__", "__main__"}
 DOORS = {Path("runtime/client.py"), Path("runtime/aclient.py")}  # public names that lead into runtime/api/

@@ -14,12 +14,12 @@ from tidegate.ext.abi.image cimport (
     MODE_TRIPPED, QUALITY_GOOD, QUALITY_STALE, SITE_POINTS, UNIT_POINTS, UNIT_WRITE_WAIT_S, point_t,
 )
 from tidegate.ext.cycle.loop cimport Core, core_cycle
-from tidegate.ext.bus.port cimport RTU_DEAD, done_t, slave_stats_t
+from tidegate.ext.abi.port_mail cimport RTU_DEAD, done_t, slave_stats_t
 from tidegate.ext.cycle.recorder cimport PART_COUNT, SPANS, decided, span_t, state_spans
 from tidegate.ext.bus.registers cimport block_decode
 from tidegate.ext.abi.ring cimport *
 from tidegate.ext.abi.shared cimport (
-    ORDER_ARM, ORDERS, SLAVE_BACK, SLAVE_SILENT, SLAVE_STRANGER, order_put, order_t, plan_t,
+    ORDER_ARM, ORDERS, SLAVE_BACK, SLAVE_SILENT, SLAVE_IDENTITY_MISMATCH, order_put, order_t, plan_t,
 )
 
 cdef uint64_t NEVER_NS = 0xFFFFFFFFFFFFFFFF
@@ -29,7 +29,7 @@ PART_NAMES = ("points", "verdicts", "words for the devices", "events")  # enum r
 # ---------------------------------------------------------------- what came from outside, given again
 
 
-cdef void quiet(core_t* at) noexcept nogil:
+cdef void mute(core_t* at) noexcept nogil:
     """A core of a replay sends nothing: what its sends came to is recorded."""
     cdef uint32_t bus
     for bus in range(at.program.n_can_buses):
@@ -37,25 +37,25 @@ cdef void quiet(core_t* at) noexcept nogil:
         at.can[bus].tx_due_ns = NEVER_NS
 
 
-cdef void give_can(core_t* at, uint32_t bus, const can_seen_t* seen) noexcept nogil:
+cdef void restore_can(core_t* at, uint32_t bus, const can_seen_t* seen) noexcept nogil:
     at.can[bus].stats.state = seen.state
     at.can[bus].stats.tx_failed_run = seen.tx_failed_run
     at.can[bus].stats.unconfirmed = seen.unconfirmed
 
 
-cdef void give_slave(core_t* at, uint32_t number, uint64_t news) noexcept nogil:
+cdef void restore_slave(core_t* at, uint32_t number, uint64_t event) noexcept nogil:
     cdef uint32_t port, first
     cdef slave_stats_t* stats
     for port in range(at.program.n_ports):
         first = at.program.ports[port].slave_first
         if first <= number < first + at.program.ports[port].slave_count:
             stats = &at.mail[port].stats.slaves[number - first]
-            stats.identity_mismatch = 1 if news == SLAVE_STRANGER else 0
-            stats.alive = 1 if news == SLAVE_BACK else 0
-            stats.silent_run = RTU_DEAD if news == SLAVE_SILENT else 0
+            stats.identity_mismatch = 1 if event == SLAVE_IDENTITY_MISMATCH else 0
+            stats.alive = 1 if event == SLAVE_BACK else 0
+            stats.silent_run = RTU_DEAD if event == SLAVE_SILENT else 0
 
 
-cdef void give_written(core_t* at, uint32_t row, uint64_t written_seq) noexcept nogil:
+cdef void restore_written(core_t* at, uint32_t row, uint64_t written_seq) noexcept nogil:
     cdef uint32_t port, first
     for port in range(at.program.n_ports):
         first = at.mail[port].command_first
@@ -63,7 +63,7 @@ cdef void give_written(core_t* at, uint32_t row, uint64_t written_seq) noexcept 
             at.mail[port].stats.written_seq[row - first] = written_seq
 
 
-cdef void give_all(core_t* at) noexcept nogil:
+cdef void restore_outside(core_t* at) noexcept nogil:
     """Everything outside as the restored state last saw it."""
     cdef uint32_t i, slot, row
     at.shared.utc_offset_ns = at.estimate.utc_offset_ns
@@ -74,9 +74,9 @@ cdef void give_all(core_t* at) noexcept nogil:
     at.shared.loop.missed = at.external.missed
     at.stop = at.external.stop
     for i in range(at.program.n_can_buses):
-        give_can(at, i, &at.external.can[i])
+        restore_can(at, i, &at.external.can[i])
     for i in range(at.program.n_slaves):
-        give_slave(at, i, at.external.slaves[i])
+        restore_slave(at, i, at.external.slaves[i])
     for i in range(at.program.n_ports):
         at.mail[i].stats.thread_lost = at.external.ports_lost[i]
         for slot in range(at.mail[i].command_count):
@@ -108,7 +108,7 @@ cdef class Replay:
         self.core = core
         self.at = core.ptr()
         self.exact = exact
-        quiet(self.at)
+        mute(self.at)
         self.map_from = self.map_to = NULL
 
     def __dealloc__(self):
@@ -127,7 +127,7 @@ cdef class Replay:
         """
         self.kept = other
         self.other = other.ptr()
-        quiet(self.other)
+        mute(self.other)
         self.n_map = len(pairs)
         self.map_from = <int*>malloc(max(1, self.n_map) * sizeof(int))
         self.map_to = <int*>malloc(max(1, self.n_map) * sizeof(int))
@@ -236,7 +236,7 @@ cdef class Replay:
         for i in range(n):
             memcpy(<uint8_t*>self.at + spans[i].first, at, spans[i].size)
             at += (spans[i].size + 7) & ~<size_t>7
-        give_all(self.at)
+        restore_outside(self.at)
         self.events = self.at.shared.event_head
         self.started = True
         if self.other != NULL and self._follows:
@@ -288,7 +288,7 @@ cdef class Replay:
             for i in range(n):
                 memcpy(<uint8_t*>self.other + spans[i].first, <uint8_t*>self.at + spans[i].first, spans[i].size)
             self.other.policies_due_ns = 0  # its settings are those of its own program
-            give_all(self.other)
+            restore_outside(self.other)
 
     cdef int _inputs(self, const record_t* record) noexcept nogil:
         cdef const uint8_t* at = <const uint8_t*>record + sizeof(record_t)
@@ -339,7 +339,7 @@ cdef class Replay:
             elif item.kind == ITEM_CAN:
                 if size != sizeof(can_seen_t) or item.index >= self.at.program.n_can_buses:
                     return 1
-                give_can(self.at, item.index, <const can_seen_t*>at)
+                restore_can(self.at, item.index, <const can_seen_t*>at)
             else:
                 if size != sizeof(word):
                     return 1
@@ -352,9 +352,9 @@ cdef class Replay:
                     self.at.shared.loop.escalation = item.index
                     self.at.shared.loop.missed = word
                 elif item.kind == ITEM_WRITTEN:
-                    give_written(self.at, item.index, word)
+                    restore_written(self.at, item.index, word)
                 elif item.kind == ITEM_SLAVE:
-                    give_slave(self.at, item.index, word)
+                    restore_slave(self.at, item.index, word)
                 elif item.kind == ITEM_PORT and item.index < self.at.program.n_ports:
                     self.at.mail[item.index].stats.thread_lost = <uint32_t>word
                 else:
@@ -389,10 +389,10 @@ cdef class Replay:
         other.shared.loop.missed = self.at.shared.loop.missed
         other.stop = self.at.stop
         for number in range(min(other.program.n_can_buses, self.at.program.n_can_buses)):
-            give_can(other, number, &self.at.external.can[number])
+            restore_can(other, number, &self.at.external.can[number])
         if self._follows:
             for number in range(other.program.n_slaves):
-                give_slave(other, number, self.at.external.slaves[number])
+                restore_slave(other, number, self.at.external.slaves[number])
         self._acknowledge()
         core_cycle(other, record.t_ns, record.dt_ns, record.cycle)
 

@@ -80,7 +80,7 @@ class Assembly:
         *,
         index: int = 0,
         share: float = 1.0,
-        behind: int = 0,
+        downstream: int = 0,
         interval_s: float,
         delay_s: float = 0.0,
         resolution_w: float = 0.0,

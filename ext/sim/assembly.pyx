@@ -229,9 +229,9 @@ cdef class Assembly:
         plant.n_pcs += 1
         return plant.n_pcs - 1
 
-    def add_meter(self, source, *, int index=0, double share=1.0, uint32_t behind=0, double interval_s,
+    def add_meter(self, source, *, int index=0, double share=1.0, uint32_t downstream=0, double interval_s,
                   double delay_s=0.0, double resolution_w=0.0, double phase_s=0.0):
-        """A meter; returns its number. phase_s: when its first interval ends; behind: bit each converter on a circuit."""
+        """A meter; returns its number. phase_s: when its first interval ends; downstream: bit each converter on a circuit."""
         cdef plant_t* plant = &self.world.plant
         cdef meter_t* meter
         if plant.n_meters >= METERS_MAX:
@@ -244,7 +244,7 @@ cdef class Assembly:
         meter.source = METER_SOURCES.index(source)
         meter.index = index
         meter.share = share
-        meter.behind = behind
+        meter.downstream = downstream
         meter.interval_ns = <uint64_t>(interval_s * 1e9)
         meter.delay_ns = <uint64_t>(delay_s * 1e9)
         meter.next_ns = <uint64_t>(phase_s * 1e9)

@@ -24,7 +24,7 @@ cdef double open_voltage(battery_t* battery) noexcept nogil:
     )
 
 
-cdef double battery_take(battery_t* battery, double dc_w, double dt_s) noexcept nogil:
+cdef double battery_draw(battery_t* battery, double dc_w, double dt_s) noexcept nogil:
     """Draw dc_w (+ discharge) at the terminals for dt_s; return what the cells could really give."""
     cdef double open_v = battery.open_v
     cdef double room, current_a
@@ -51,7 +51,7 @@ cdef double battery_take(battery_t* battery, double dc_w, double dt_s) noexcept 
     return battery.dc_w
 
 
-cdef void battery_slow(battery_t* battery, double dt_s) noexcept nogil:
+cdef void bms_step(battery_t* battery, double dt_s) noexcept nogil:
     """What the BMS works out ten times a second: limits, alarms, its own protection."""
     cdef double* v = battery.v
     cdef double soc = battery.charge_as / battery.capacity_as
@@ -100,12 +100,12 @@ cdef void battery_slow(battery_t* battery, double dt_s) noexcept nogil:
     if battery.habits != NULL:
         battery_habit(battery, dt_s)
     if battery.faults:
-        battery_lies(battery)
+        battery_misreport(battery)
     v[BATTERY_CHARGE_W_MAX] = v[BATTERY_CHARGE_A_MAX] * v[BATTERY_PACK_V]
     v[BATTERY_DISCHARGE_W_MAX] = v[BATTERY_DISCHARGE_A_MAX] * v[BATTERY_PACK_V]
 
 
-cdef void battery_lies(battery_t* battery) noexcept nogil:
+cdef void battery_misreport(battery_t* battery) noexcept nogil:
     """Injected faults of the BMS: what it says, never what the cells are."""
     cdef double* v = battery.v
     if battery.faults & BATTERY_WARNS:

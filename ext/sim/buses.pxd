@@ -102,7 +102,7 @@ cdef struct can_frame_out_t:
     uint8_t template[8]
 
 # What the world knows of one storage unit's channels.
-cdef struct heard_t:
+cdef struct contact_t:
     uint64_t bms_ns, pcs_ns      # last frame or reply that reached the core's side unspoilt
     uint64_t alarm_ns            # the alarm that stands has been on the bus since, 0 = none
     uint64_t line_faulty_ns      # last moment with a fault on the converter's line
@@ -154,8 +154,8 @@ cdef struct world_t:
     uint8_t* wire_log                # filled since the last flush
     uint32_t wire_log_used, wire_log_size, wire_log_lost
     checks_t checks
-    heard_t heard[PCS_MAX]           # by battery, which is by unit
-    uint64_t heard_grid_ns
+    contact_t contacts[PCS_MAX]           # by battery, which is by unit
+    uint64_t grid_contact_ns
     uint64_t bms_bound_ns, meter_bound_ns, pcs_bound_ns, alarm_bound_ns  # 0 = not checked
     double* series                   # SERIES_COLUMNS each
     uint32_t series_used, series_size, series_every, series_left
@@ -186,4 +186,4 @@ cdef void line_run(world_t* world, int number, uint64_t t_ns) noexcept nogil
 cdef void line_engine(line_t* line, uint64_t t_ns) noexcept nogil
 # The last byte of the request held in the line is on the wire: devices act, the reply goes into line.sent.
 cdef void line_request_done(world_t* world, int number, uint64_t t_ns) noexcept nogil
-cdef void line_look(line_t* line, uint64_t t_ns) noexcept nogil
+cdef void line_schedule(line_t* line, uint64_t t_ns) noexcept nogil

@@ -8,7 +8,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from tidegate.ext.sim.can_frames cimport can_state
-from tidegate.ext.sim.observe cimport watch_setpoint, wire_note
+from tidegate.ext.sim.observe cimport setpoint_arrived, wire_note
 from tidegate.ext.sim.plant cimport *
 from tidegate.ext.bus.rtu cimport RTU_SEND, RTU_WAIT, rtu_action_t, rtu_bytes, rtu_next, rtu_sent
 from tidegate.ext.sim.slave cimport *
@@ -42,7 +42,7 @@ cdef int line_answer(world_t* world, int number, const uint8_t* request, uint32_
                 continue
             pcs_written(&world.plant, &world.plant.pcs[slave.pcs], var, t_ns)
             if var == PCS_SET_W:
-                watch_setpoint(world, slave.pcs, t_ns)
+                setpoint_arrived(world, slave.pcs, t_ns)
         if status != REPLY_NONE:
             found = line.slaves[i]
     return found
@@ -91,9 +91,9 @@ cdef void line_request_done(world_t* world, int number, uint64_t t_ns) noexcept 
     line_send(line, reply, length, start_ns)
     start_ns += length * line.char_ns
     if slave.pcs >= 0:
-        world.heard[world.plant.pcs[slave.pcs].battery].pcs_ns = start_ns
+        world.contacts[world.plant.pcs[slave.pcs].battery].pcs_ns = start_ns
     elif slave.meter >= 0 and world.plant.meters[slave.meter].source == METERS_GRID:
-        world.heard_grid_ns = start_ns
+        world.grid_contact_ns = start_ns
 
 
 cdef int reply_spoil(world_t* world, line_t* line, const slave_faults_t* faults, uint8_t* reply, uint32_t* length,
@@ -108,14 +108,14 @@ cdef int reply_spoil(world_t* world, line_t* line, const slave_faults_t* faults,
     if bits & (1u << FAULT_EXCEPTION):
         reply[1] |= 0x80
         reply[2] = <uint8_t>faults.value[FAULT_EXCEPTION]
-        frame_seal(reply, 3)
+        frame_append_crc(reply, 3)
         length[0] = 5
     if bits & (1u << FAULT_WRONG_UNIT):
         reply[0] ^= 0x10
-        frame_seal(reply, length[0] - 2)
+        frame_append_crc(reply, length[0] - 2)
     if bits & (1u << FAULT_WRONG_FUNCTION):
         reply[1] ^= 0x07
-        frame_seal(reply, length[0] - 2)
+        frame_append_crc(reply, length[0] - 2)
     if bits & (1u << FAULT_CORRUPT) and world_uniform(world) < faults.value[FAULT_CORRUPT]:
         n = <uint32_t>(world_random(world) % (8u * length[0]))
         reply[n // 8] ^= <uint8_t>(1u << (n % 8))
@@ -149,7 +149,7 @@ cdef void line_disturb(world_t* world, line_t* line, uint64_t t_ns) noexcept nog
         junk[3] = <uint8_t>(world_random(world) & 0xFF)
         junk[4] = 0
         junk[5] = 2
-        frame_seal(junk, 6)
+        frame_append_crc(junk, 6)
         line_send(line, junk, 8, t_ns + 1000000 + world_random(world) % 8000000)
 
 
@@ -177,7 +177,7 @@ cdef void line_deliver(line_t* line, uint64_t t_ns) noexcept nogil:
             i += 1
 
 
-cdef void line_look(line_t* line, uint64_t t_ns) noexcept nogil:
+cdef void line_schedule(line_t* line, uint64_t t_ns) noexcept nogil:
     """Earliest thing that can happen on this line."""
     cdef uint32_t i
     cdef uint64_t next_ns = line.engine_ns, at_ns
@@ -221,7 +221,7 @@ cdef void line_run(world_t* world, int number, uint64_t t_ns) noexcept nogil:
         if line.n_sent:
             line_deliver(line, now)
         line_engine(line, now)
-        line_look(line, now)
+        line_schedule(line, now)
 
 
 # ---------------------------------------------------------------- faults

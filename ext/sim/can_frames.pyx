@@ -133,20 +133,20 @@ cdef void can_put(world_t* world, int bus, const can_frame* frame, uint64_t t_ns
     world.can_sent += 1
 
 
-cdef void frame_heard(world_t* world, const can_frame_out_t* frame, uint64_t t_ns) noexcept nogil:
+cdef void contact_note(world_t* world, const can_frame_out_t* frame, uint64_t t_ns) noexcept nogil:
     """Note what the core can know once this frame has gone out."""
-    cdef heard_t* heard
+    cdef contact_t* contact
     if frame.battery < 0 or frame.faults:
         return
-    heard = &world.heard[frame.battery]
-    heard.bms_ns = t_ns
+    contact = &world.contacts[frame.battery]
+    contact.bms_ns = t_ns
     if not frame.has_alarm:
         return
     if world.plant.batteries[frame.battery].v[BATTERY_ALARM] == 0.0:
-        heard.alarm_ns = 0
-    elif heard.alarm_ns == 0:
-        heard.alarm_ns = t_ns
-        heard.zero_on_wire = 0
+        contact.alarm_ns = 0
+    elif contact.alarm_ns == 0:
+        contact.alarm_ns = t_ns
+        contact.zero_on_wire = 0
 
 
 cdef void can_emit(world_t* world, uint64_t t_ns) noexcept nogil:
@@ -168,7 +168,7 @@ cdef void can_emit(world_t* world, uint64_t t_ns) noexcept nogil:
                 out.can_id ^= EXTENDED
             if world.can_silent & (1u << frame.bus) == 0 and wrong & (1u << (FAULT_CAN_ID_SILENT - FAULT_CAN_SILENT)) == 0:
                 can_put(world, frame.bus, &out, frame.next_ns)
-                frame_heard(world, frame, frame.next_ns)
+                contact_note(world, frame, frame.next_ns)
                 if wrong & (1u << (FAULT_CAN_SPOOF - FAULT_CAN_SILENT)):
                     can_put(world, frame.bus, &out, frame.next_ns)
             frame.next_ns += frame.period_ns

@@ -107,9 +107,9 @@ cdef double ramp_share(double room, double width) noexcept nogil:
     return room / width if room < width else 1.0
 
 
-cdef void ideal_tell(ideal_t* ideal, plant_t* plant, double net_w, uint64_t t_ns) noexcept nogil:
+cdef void ideal_write(ideal_t* ideal, plant_t* plant, double net_w, uint64_t t_ns) noexcept nogil:
     """Write to every converter its part of what this net power asks for."""
-    cdef double wanted_w, hi_w, lo_w, soc, tell_w
+    cdef double wanted_w, hi_w, lo_w, soc, set_w
     cdef pcs_t* pcs
     cdef battery_t* battery
     cdef uint32_t i
@@ -130,13 +130,13 @@ cdef void ideal_tell(ideal_t* ideal, plant_t* plant, double net_w, uint64_t t_ns
                     wanted_w = -ideal.recharge_w
         wanted_w /= <double>plant.n_pcs
         wanted_w = hi_w if wanted_w > hi_w else (-lo_w if wanted_w < -lo_w else wanted_w)
-        tell_w = wanted_w
+        set_w = wanted_w
         if pcs.habits != NULL:
             if ideal.invert:
-                tell_w = (wanted_w - pcs.habits.offset_w) / pcs.habits.gain
+                set_w = (wanted_w - pcs.habits.offset_w) / pcs.habits.gain
             if pcs.habits.quantum_w > 0.0:  # to the side that keeps the limit
-                tell_w = ceil(tell_w / pcs.habits.quantum_w) * pcs.habits.quantum_w
-        pcs.v[PCS_SET_W] = tell_w
+                set_w = ceil(set_w / pcs.habits.quantum_w) * pcs.habits.quantum_w
+        pcs.v[PCS_SET_W] = set_w
         pcs_written(plant, pcs, PCS_SET_W, t_ns)
 
 
@@ -196,7 +196,7 @@ def run_ideal(Assembly world, double[::1] grid_w, double[::1] ess_w, *, int mete
                 if at.t_ns < start_ns and (ideal.tail + 1 == ideal.head or ideal.known_t_ns[(ideal.tail + 1) % KNOWN_MAX] > at.t_ns):
                     break
                 if at.t_ns >= start_ns:
-                    ideal_tell(&ideal, plant, ideal.known_w[ideal.tail % KNOWN_MAX], at.t_ns)
+                    ideal_write(&ideal, plant, ideal.known_w[ideal.tail % KNOWN_MAX], at.t_ns)
                 ideal.tail += 1
             grid_w[row] = plant.grid_w
             ess_w[row] = plant.ess_w

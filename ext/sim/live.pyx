@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memmove
 
 from tidegate.ext.sim.buses cimport *
 from tidegate.ext.sim.can_frames cimport can_emit
-from tidegate.ext.sim.observe cimport world_watch_step
+from tidegate.ext.sim.observe cimport follow_load_step
 from tidegate.ext.bus.can cimport can_frame
 from tidegate.ext.sim.plant cimport plant_step
 from tidegate.ext.abi.program cimport CAN_BUSES_MAX, PORTS_MAX
@@ -89,7 +89,7 @@ cdef void catch_up(world_t* world, uint64_t t_ns) noexcept nogil:
             world_faults(world, world.t_ns)
         plant_step(&world.plant, world.t_ns)
         if world.plant.step_t_ns == world.t_ns or world.answer.open:
-            world_watch_step(world, world.t_ns)
+            follow_load_step(world, world.t_ns)
 
 
 cdef void line_read(live_t* live, int number, uint64_t t_ns) noexcept nogil:

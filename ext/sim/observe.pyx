@@ -31,7 +31,7 @@ cdef void wire_note(world_t* world, uint64_t t_ns, int where, const uint8_t* byt
     world.wire_log_used += count + 10
 
 
-cdef void world_watch_step(world_t* world, uint64_t t_ns) noexcept nogil:
+cdef void follow_load_step(world_t* world, uint64_t t_ns) noexcept nogil:
     """Follow one load step at a time from the grid meter's registers to the answer on the wire."""
     cdef answer_t* answer = &world.answer
     cdef plant_t* plant = &world.plant
@@ -56,17 +56,17 @@ cdef void world_watch_step(world_t* world, uint64_t t_ns) noexcept nogil:
 
 cdef void alarm_answered(world_t* world, int battery, int number, uint64_t t_ns) noexcept nogil:
     """Take the time from the first alarm frame on the bus to the last byte of setpoint 0."""
-    cdef heard_t* heard = &world.heard[battery]
-    if heard.alarm_ns == 0 or heard.zero_on_wire or world.wire_set_w[number] != 0.0 or t_ns <= heard.alarm_ns:
+    cdef contact_t* contact = &world.contacts[battery]
+    if contact.alarm_ns == 0 or contact.zero_on_wire or world.wire_set_w[number] != 0.0 or t_ns <= contact.alarm_ns:
         return
-    heard.zero_on_wire = 1
+    contact.zero_on_wire = 1
     world.checks.alarms += 1
-    world.checks.alarm_wire_ns_sum += t_ns - heard.alarm_ns
-    if t_ns - heard.alarm_ns > world.checks.alarm_wire_ns_max:
-        world.checks.alarm_wire_ns_max = t_ns - heard.alarm_ns
+    world.checks.alarm_wire_ns_sum += t_ns - contact.alarm_ns
+    if t_ns - contact.alarm_ns > world.checks.alarm_wire_ns_max:
+        world.checks.alarm_wire_ns_max = t_ns - contact.alarm_ns
 
 
-cdef void watch_setpoint(world_t* world, int number, uint64_t t_ns) noexcept nogil:
+cdef void setpoint_arrived(world_t* world, int number, uint64_t t_ns) noexcept nogil:
     """A setpoint has reached PCS `number`: t_ns is its last byte."""
     cdef answer_t* answer = &world.answer
     cdef double moved_w = 0.0, need_w
@@ -97,21 +97,21 @@ cdef void world_check(world_t* world) noexcept nogil:
     cdef checks_t* checks = &world.checks
     cdef uint32_t unit, reason
     cdef int32_t setpoint_w
-    cdef heard_t* heard
+    cdef contact_t* contact
     for unit in range(core.program.n_units):
         setpoint_w = core.verdicts[unit].setpoint_w
         if setpoint_w == 0:
             continue
-        heard = &world.heard[unit]
+        contact = &world.contacts[unit]
         if core.gates[unit].tripped:
             checks.setpoint_to_tripped += 1
-        if heard.alarm_ns and world.t_ns > heard.alarm_ns + 2 * world.period_ns:
+        if contact.alarm_ns and world.t_ns > contact.alarm_ns + 2 * world.period_ns:
             checks.alarm_unanswered += 1
-        if world.bms_bound_ns and world.t_ns > heard.bms_ns + world.bms_bound_ns:
+        if world.bms_bound_ns and world.t_ns > contact.bms_ns + world.bms_bound_ns:
             checks.blind_bms += 1
-        if world.meter_bound_ns and world.t_ns > world.heard_grid_ns + world.meter_bound_ns:
+        if world.meter_bound_ns and world.t_ns > world.grid_contact_ns + world.meter_bound_ns:
             checks.blind_meter += 1
-        if world.pcs_bound_ns and world.t_ns > heard.pcs_ns + world.pcs_bound_ns:
+        if world.pcs_bound_ns and world.t_ns > contact.pcs_ns + world.pcs_bound_ns:
             checks.blind_pcs += 1
         if setpoint_w > core.verdicts[unit].envelope_hi_w or setpoint_w < core.verdicts[unit].envelope_lo_w:
             checks.outside_envelope += 1
@@ -133,21 +133,21 @@ cdef void world_check(world_t* world) noexcept nogil:
 cdef void wire_check(world_t* world) noexcept nogil:
     """An alarm must have taken the setpoint on the wire to 0 within the bound, if the line had no fault meanwhile."""
     cdef uint32_t i, line
-    cdef heard_t* heard
+    cdef contact_t* contact
     cdef int battery
     for i in range(world.plant.n_pcs):
         battery = world.plant.pcs[i].battery
-        heard = &world.heard[battery]
+        contact = &world.contacts[battery]
         for line in range(world.n_slaves):
             if world.slaves[line].pcs == <int>i and (
                 world.slave_faults[line].bits or world.lines[world.slaves[line].port].fault_bits
             ):
-                heard.line_faulty_ns = world.t_ns
+                contact.line_faulty_ns = world.t_ns
         if (
-            heard.alarm_ns
+            contact.alarm_ns
             and world.wire_set_w[i] != 0.0
-            and world.t_ns > heard.alarm_ns + world.alarm_bound_ns
-            and world.t_ns > heard.line_faulty_ns + 2000000000
+            and world.t_ns > contact.alarm_ns + world.alarm_bound_ns
+            and world.t_ns > contact.line_faulty_ns + 2000000000
         ):
             world.checks.alarm_on_wire += 1
 

@@ -147,7 +147,7 @@ cdef struct meter_t:
     double v[METER_VARS]   # what the registers show
     int32_t source, index
     double share
-    uint32_t behind        # bit each converter on a circuit's side of its meter
+    uint32_t downstream        # bit each converter on a circuit's side of its meter
     uint64_t interval_ns, delay_ns, next_ns
     double resolution_w
     double import_j, export_j

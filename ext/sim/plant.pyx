@@ -8,7 +8,7 @@ from libc.math cimport INFINITY, fabs, floor, isfinite
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from tidegate.ext.sim.battery cimport battery_slow, battery_take, open_voltage
+from tidegate.ext.sim.battery cimport bms_step, battery_draw, open_voltage
 from tidegate.ext.sim.habits cimport (
     average_w, meter_habit, meter_habits_start, meter_next, meter_reports, pcs_goal,
 )
@@ -115,7 +115,7 @@ cdef void pcs_step(plant_t* plant, pcs_t* pcs, uint64_t t_ns, double dt_s) noexc
 
     loss_w = pcs.loss_w + pcs.loss_ratio * fabs(pcs.w)
     pcs.dc_w = pcs.w + loss_w
-    got_w = battery_take(battery, pcs.dc_w, dt_s)
+    got_w = battery_draw(battery, pcs.dc_w, dt_s)
     if got_w < pcs.dc_w - 1e-6 * (1.0 + fabs(pcs.dc_w)):  # empty, too weak or open: the AC side gets what is left
         pcs.dc_w = got_w
         if got_w > loss_w:
@@ -202,7 +202,7 @@ cdef double meter_w(const plant_t* plant, const meter_t* meter) noexcept nogil:
         return 0.0
     w = plant.it_w * meter.share
     for i in range(plant.n_pcs):
-        if meter.behind >> i & 1:
+        if meter.downstream >> i & 1:
             w -= plant.pcs[i].w
     return w
 
@@ -400,7 +400,7 @@ cdef void plant_start(plant_t* plant, uint64_t t_ns) noexcept nogil:
     plant.slow_left = 1
     for i in range(plant.n_batteries):
         plant.batteries[i].open_v = open_voltage(&plant.batteries[i])
-        battery_slow(&plant.batteries[i], 0.0)
+        bms_step(&plant.batteries[i], 0.0)
     for i in range(plant.n_pcs):
         plant.pcs[i].alpha = lag_share(plant.dt_s, plant.pcs[i].tau_s)
         pcs_refresh(plant, &plant.pcs[i], t_ns)
@@ -427,7 +427,7 @@ cdef void plant_step(plant_t* plant, uint64_t t_ns) noexcept nogil:
     if plant.slow_left == 0:
         plant.slow_left = <uint32_t>(SECOND_NS // 10 // plant.dt_ns)
         for i in range(plant.n_batteries):
-            battery_slow(&plant.batteries[i], dt_s * plant.slow_left)
+            bms_step(&plant.batteries[i], dt_s * plant.slow_left)
     plant.grid_w = 0.0 if plant.islanded else plant.load_w - plant.pv_w - plant.ess_w
     for i in range(plant.n_meters):
         meter_step(plant, &plant.meters[i], t_ns, dt_s)

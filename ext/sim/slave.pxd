@@ -63,7 +63,7 @@ cdef int request_length(const uint8_t* bytes, uint32_t count) noexcept nogil
 cdef int slave_answer(slave_t* slave, const uint8_t* request, uint32_t count, uint8_t* reply,
                       uint32_t* length) noexcept nogil
 cdef uint16_t frame_crc(const uint8_t* bytes, uint32_t count) noexcept nogil
-cdef void frame_seal(uint8_t* bytes, uint32_t count) noexcept nogil  # appends the CRC at [count]
+cdef void frame_append_crc(uint8_t* bytes, uint32_t count) noexcept nogil  # appends the CRC at [count]
 cdef double words_value(const uint16_t* words, int kind, int flags) noexcept nogil
 cdef void value_words(double value, int kind, int flags, uint64_t sentinel, uint16_t* words) noexcept nogil
 cdef int type_words(int kind) noexcept nogil

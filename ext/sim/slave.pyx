@@ -44,7 +44,7 @@ cdef uint16_t frame_crc(const uint8_t* bytes, uint32_t count) noexcept nogil:
     return <uint16_t>crc
 
 
-cdef void frame_seal(uint8_t* bytes, uint32_t count) noexcept nogil:
+cdef void frame_append_crc(uint8_t* bytes, uint32_t count) noexcept nogil:
     cdef uint16_t crc = frame_crc(bytes, count)
     bytes[count] = <uint8_t>(crc & 0xFF)
     bytes[count + 1] = <uint8_t>(crc >> 8)
@@ -230,7 +230,7 @@ cdef int refuse(slave_t* slave, const uint8_t* request, int code, uint8_t* reply
     reply[0] = request[0]
     reply[1] = request[1] | 0x80
     reply[2] = <uint8_t>code
-    frame_seal(reply, 3)
+    frame_append_crc(reply, 3)
     length[0] = 5
     return REPLY_EXCEPTION
 
@@ -283,7 +283,7 @@ cdef int slave_answer(slave_t* slave, const uint8_t* request, uint32_t count, ui
                 if words[i]:
                     reply[3 + i // 8] |= <uint8_t>(1u << (i % 8))
         reply[2] = <uint8_t>n
-        frame_seal(reply, 3 + n)
+        frame_append_crc(reply, 3 + n)
         length[0] = 5 + n
         return REPLY_DATA
 
@@ -315,7 +315,7 @@ cdef int slave_answer(slave_t* slave, const uint8_t* request, uint32_t count, ui
         registers_written(slave, space, address, quantity)
         slave.writes_done += 1
         memcpy(reply, request, 6)
-        frame_seal(reply, 6)
+        frame_append_crc(reply, 6)
         length[0] = 8
         return REPLY_NONE if broadcast else REPLY_DATA
 

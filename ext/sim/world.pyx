@@ -12,7 +12,7 @@ from tidegate.ext.abi.image cimport MODE_TRIPPED
 from tidegate.ext.cycle.core cimport core_t
 from tidegate.ext.cycle.loop cimport Core, core_cycle
 from tidegate.ext.sim.can_frames cimport can_emit, can_flood, can_take, frame_encode
-from tidegate.ext.sim.observe cimport series_row, world_check, world_watch_step
+from tidegate.ext.sim.observe cimport follow_load_step, series_row, world_check
 from tidegate.ext.estimate.pairing cimport LAG_NS
 from tidegate.ext.sim.plant cimport *
 from tidegate.ext.bus.rtu cimport rtu_init, rtu_t
@@ -48,7 +48,7 @@ cdef void world_cycle(world_t* world) noexcept nogil:
                 line_run(world, <int>i, plant_t_ns - 1)
         plant_step(plant, plant_t_ns)
         if plant.step_t_ns == plant_t_ns or world.answer.open:
-            world_watch_step(world, plant_t_ns)
+            follow_load_step(world, plant_t_ns)
         plant_t_ns += plant.dt_ns
     for i in range(world.n_lines):
         if world.lines[i].next_ns <= t_ns:
@@ -65,7 +65,7 @@ cdef void world_cycle(world_t* world) noexcept nogil:
     for i in range(world.n_lines):
         if world.lines[i].waits:
             line_engine(&world.lines[i], t_ns)
-            line_look(&world.lines[i], t_ns)
+            line_schedule(&world.lines[i], t_ns)
     can_take(world, t_ns)
     world_check(world)
     series_row(world)
@@ -212,7 +212,7 @@ cdef class World(Assembly):
                 "current_a": battery.current_a, "open_v": battery.open_v, "dc_w": battery.dc_w,
                 "contactor": bool(battery.contactor), "opened": battery.opened,
                 "opened_under_load": battery.opened_under_load, "drawn_j": battery.drawn_j, "heat_j": battery.heat_j,
-                "says": {name: battery.v[k] for k, name in enumerate(BATTERY_VARIABLES)},
+                "reported": {name: battery.v[k] for k, name in enumerate(BATTERY_VARIABLES)},
             })
         return found
 
@@ -225,7 +225,7 @@ cdef class World(Assembly):
                 "w": pcs.w, "target_w": pcs.target_w, "dc_w": pcs.dc_w, "out_j": pcs.out_j, "in_j": pcs.in_j,
                 "loss_j": pcs.loss_j, "battery_j": pcs.battery_j, "reverts": pcs.reverts, "reverted": bool(pcs.reverted),
                 "writes": pcs.writes, "wire_set_w": self.world.wire_set_w[i], "wire_set_t_ns": self.world.wire_set_t_ns[i],
-                "says": {name: pcs.v[k] for k, name in enumerate(PCS_VARIABLES)},
+                "reported": {name: pcs.v[k] for k, name in enumerate(PCS_VARIABLES)},
             })
         return found
 
@@ -233,7 +233,7 @@ cdef class World(Assembly):
         """What each meter's registers show."""
         return [
             {"source": METER_SOURCES[self.world.plant.meters[i].source], "updates": self.world.plant.meters[i].updates,
-             "says": {name: self.world.plant.meters[i].v[k] for k, name in enumerate(METER_VARIABLES)}}
+             "reported": {name: self.world.plant.meters[i].v[k] for k, name in enumerate(METER_VARIABLES)}}
             for i in range(self.world.plant.n_meters)
         ]
 

@@ -281,7 +281,7 @@ def _add_lines(built: Built) -> None:
             meter = built.world.add_meter(
                 "circuit" if device.role in NOWHERE else ROLES.get(device.role, "it"),
                 share=0.0 if device.role in NOWHERE else CIRCUIT_SHARE,
-                behind=_behind(built, device),
+                downstream=_downstream(built, device),
                 interval_s=interval_s,
                 delay_s=settings.meter_delay_ms * 1e-3 if device.role == "grid-meter" else 0.0,
                 resolution_w=settings.meter_resolution_w,
@@ -300,7 +300,7 @@ def _add_lines(built: Built) -> None:
         _fill_slave(built, number, slave, device, name)
 
 
-def _behind(built: Built, device: Device) -> int:
+def _downstream(built: Built, device: Device) -> int:
     """Bit mask of the converters behind a sub-meter."""
     names = [unit["name"] for unit in built.rows["units"]]
     return sum(1 << names.index(name) for name in device.circuit_storage if name in names)

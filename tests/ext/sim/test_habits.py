@@ -45,7 +45,7 @@ def setpoint(world, power_w):
 
 
 def shown_w(world):
-    return world.meters()[0]["says"]["w"]
+    return world.meters()[0]["reported"]["w"]
 
 
 def settled_w(world, power_w, seconds=0.5):
@@ -114,9 +114,9 @@ def test_a_lying_meter_shows_an_export_wrongly(bit, shown):
 def test_powers_that_stand_still_leave_the_energies_counting():
     world = plant(faults=[("w_stuck", 1.0)])
     world.step_plant(1500)
-    before = world.meters()[0]["says"]["import_wh"]
+    before = world.meters()[0]["reported"]["import_wh"]
     world.step_plant(3600)
-    assert world.meters()[0]["says"]["import_wh"] - before == pytest.approx(20.0, rel=0.02)
+    assert world.meters()[0]["reported"]["import_wh"] - before == pytest.approx(20.0, rel=0.02)
 
 
 def test_a_converter_gives_gain_times_told_plus_offset_in_whole_steps():
@@ -146,7 +146,7 @@ def test_a_bms_shows_whole_percents_and_jumps_its_limits_within_their_share():
     limits = []
     for _ in range(40):
         world.step_plant(500)
-        says = world.batteries()[0]["says"]
+        says = world.batteries()[0]["reported"]
         limits.append(says["discharge_a_max"])
         assert says["soc"] == pytest.approx(0.60)
     assert 0.4 * 60.0 <= min(limits) < max(limits) <= 60.0

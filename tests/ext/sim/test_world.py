@@ -151,16 +151,16 @@ def test_converter_falls_back_when_the_setpoint_is_not_repeated():
 def test_meter_shows_a_step_only_after_its_interval_and_delay():
     world = plant(load=((0.0, 20e3), (1.0, 50e3)), interval_s=0.02, delay_s=0.2)
     world.step_plant(1199)
-    assert world.meters()[0]["says"]["w"] == 20e3
+    assert world.meters()[0]["reported"]["w"] == 20e3
     world.step_plant(30)
-    assert world.meters()[0]["says"]["w"] == 50e3
+    assert world.meters()[0]["reported"]["w"] == 50e3
 
 
 def test_meter_registers_count_the_energy_that_flowed():
     world = plant(load=((0.0, 36e3),))
     world.step_plant(100_000)
-    assert world.meters()[0]["says"]["import_wh"] == pytest.approx(1000.0, rel=1e-3)
-    assert world.meters()[0]["says"]["export_wh"] == 0.0
+    assert world.meters()[0]["reported"]["import_wh"] == pytest.approx(1000.0, rel=1e-3)
+    assert world.meters()[0]["reported"]["export_wh"] == 0.0
 
 
 def test_cooling_follows_the_ten_minute_mean():
@@ -176,7 +176,7 @@ def test_bms_opens_its_contactor_when_its_limits_are_broken_for_long():
     setpoint(world, 30_000)
     world.step_plant(20_000)
     battery = world.batteries()[0]
-    assert not battery["contactor"] and battery["opened_under_load"] == 1 and battery["says"]["alarm"] == 1.0
+    assert not battery["contactor"] and battery["opened_under_load"] == 1 and battery["reported"]["alarm"] == 1.0
     assert world.now["ess_w"] == 0.0
 
 
@@ -184,7 +184,7 @@ def test_current_limits_taper_to_zero_at_full_and_empty():
     for soc, side in ((1.0, "charge_a_max"), (0.0, "discharge_a_max")):
         world = plant(soc=soc)
         world.step_plant(200)
-        assert world.batteries()[0]["says"][side] == pytest.approx(0.0, abs=0.2)
+        assert world.batteries()[0]["reported"][side] == pytest.approx(0.0, abs=0.2)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_meter_fault_changes_what_is_shown_and_not_what_flows(bit, truth):
     world = plant(load=((0.0, 20e3), (1.0, 20e3 if bit != "stuck" else 50e3)))
     world.add_fault("meter", 0, FAULT_BITS["meter"][bit], 0.5, 10.0)
     world.step_plant(2000)
-    assert world.meters()[0]["says"]["w"] == pytest.approx(truth, nan_ok=True)
+    assert world.meters()[0]["reported"]["w"] == pytest.approx(truth, nan_ok=True)
     assert world.now["grid_w"] in (20e3, 50e3)
 
 
