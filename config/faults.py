@@ -11,9 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tidegate.ext.safety.diagnosis import FAULT_IDS
-from tidegate.ext.safety.gate import REACTIONS
+from tidegate.ext.safety.gate import REACTIONS, TIME_MS_MAX
 
-TIME_MS_MAX = 2_000_000  # GATE_TIME_US_MAX: longer times would not fit the gate's buckets
 MILLI_MAX = 2_147_483.0  # thresholds travel as thousandths in 32 bits
 CHANGES = ("debounce_ms", "clear_ms", "latched")  # what a site file may make stricter
 

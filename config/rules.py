@@ -8,10 +8,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from tidegate.config import calendar
+from tidegate.ext.safety.cabinet import STEP_W_MIN
 
 Place = Callable[[tuple[int | str, ...]], str]
 
-STEP_W_MIN = 200  # of ext/safety/cabinet.pxd
 METERS = ("grid-meter", "it-meter", "cooling-meter", "lighting-meter", "other-meter", "pv-meter", "generator-meter",
           "circuit-meter")  # fmt: skip
 

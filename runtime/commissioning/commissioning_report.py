@@ -22,7 +22,7 @@ SIGNED = re.compile(r'<meta name="tidegate-signature" content="([0-9a-f]{128})">
 KEY = re.compile(r'<meta name="tidegate-key" content="([0-9a-f]{64})">')
 PURPOSE = b"tidegate commissioning report\n"
 PURPOSES_READ = (PURPOSE, b"tidegate commissioning protocol\n")  # the second: reports of before
-POINTS_MAX = 600
+PLOT_POINTS_MAX = 600
 
 
 @dataclass
@@ -69,7 +69,7 @@ def plot(t: np.ndarray, lines: Mapping[str, np.ndarray], title: str, caption: st
     with charts.styled():
         made, axes = charts.figure(640, 180)
         for name, values in lines.items():
-            step = max(1, len(t) // POINTS_MAX)
+            step = max(1, len(t) // PLOT_POINTS_MAX)
             axes.plot(t[::step], values[::step] / 1e3, label=name, color=colours.get(name, charts.INK), linewidth=1.2)
         axes.set_xlabel("s")
         axes.set_ylabel("kW")

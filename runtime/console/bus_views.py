@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
+from tidegate.ext.abi.shared import PHASE_NAMES
 from tidegate.ext.bus.rtu_view import histogram_edges
 from tidegate.hal.description import Device, SerialPort
 from tidegate.runtime.console.answers import Buses, CanHealth, Port, Times, passed, per_s, rise
@@ -14,7 +15,6 @@ from tidegate.runtime.console.text import age, micro, table
 RATE_S = 10.0
 EDGES_NS = histogram_edges()
 BAR_WIDTH = 40
-PHASES = ("read", "estimate", "control", "limit", "write", "publish")
 
 
 def bus_lines(plant: Plant) -> list[str]:
@@ -114,7 +114,7 @@ def latency_lines(plant: Plant) -> list[str]:
         f"escalation {loop.escalation}; runs with {' and '.join(got) or 'neither FIFO nor locked memory'}"
     ]
     rows = []
-    for name in ("lateness", "work", *PHASES):
+    for name in ("lateness", "work", *PHASE_NAMES):
         times: Times = getattr(loop, f"{name}_ns")
         rows.append((name, micro(times.p50), micro(times.p99), micro(times.p999), micro(times.max)))
     lines += table(rows, ("", "p50", "p99", "p99.9", "worst"), range(1, 5))

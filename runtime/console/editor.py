@@ -6,7 +6,7 @@ It moves with backspace and by writing what stands there already, so the same by
 from collections.abc import Callable, Sequence
 
 LINE_MAX = 256
-HISTORY_MAX = 100
+HISTORY_LINES_MAX = 100
 
 Complete = Callable[[str], tuple[str, Sequence[str]]]
 """From the text before the cursor: (what to add, what could stand there)."""
@@ -73,7 +73,7 @@ class Editor:
             line = InputLine(self.text, self.unreadable, self.too_long)
             self.out("\r\n")
             if not self.secret and line.text.strip() and self.history[-1:] != [line.text]:
-                self.history = [*self.history, line.text][-HISTORY_MAX:]
+                self.history = [*self.history, line.text][-HISTORY_LINES_MAX:]
             return line
         before, after = self.text[: self.cursor], self.text[self.cursor :]
         if name == "left":

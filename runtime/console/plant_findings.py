@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterator
 
+from tidegate.ext.abi.image import Quality
 from tidegate.hal.description import Point
 from tidegate.runtime.console.bus_findings import silent_devices
 from tidegate.runtime.console.evidence import BMS_ROWS, METER_ROWS, PCS_ROWS, Finding, present
 from tidegate.runtime.console.site_state import Plant
 from tidegate.runtime.console.text import number, power
 
-NEVER, GOOD, HELD, STALE, INVALID = range(5)
 SPREAD_K = 15.0  # two sensors of one pack that are further apart measure different things, or one is broken
 JUMP_K = 5.0  # between two seconds: cells weigh kilograms
 NEGATIVE_LOAD_W = 300.0
@@ -39,8 +39,8 @@ def _readings(plant: Plant) -> Iterator[Finding]:
             by_device.setdefault(row.device, []).append(row)
     for at, rows in by_device.items():
         device = plant.devices[at]
-        bad = [row for row in rows if plant.now.quality(row.name) == INVALID]
-        good = sum(plant.now.quality(row.name) in (GOOD, HELD) for row in rows)
+        bad = [row for row in rows if plant.now.quality(row.name) == Quality.INVALID]
+        good = sum(plant.now.quality(row.name) in (Quality.GOOD, Quality.HELD) for row in rows)
         if not bad or device.name in gone or not good:
             continue
         bms = device.role == "bms"

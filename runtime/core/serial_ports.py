@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 
 import serial
 
+from tidegate.ext.abi.program import CAN_FRAME_FLAGS
 from tidegate.ext.bus.port import Port
 from tidegate.ext.cycle.loop import Core
 from tidegate.hal import canbus, description, serial_line
 
 if TYPE_CHECKING:
     from tidegate.ext.abi import program
-
-FRAME_FD = 1  # bit of a received frame's flags: the bus must carry CAN FD
 
 
 def pairs(words: list[str], what: str) -> dict[str, str]:
@@ -138,7 +137,7 @@ def _open_can(core: Core, bus: int, row: description.CanBus, rows: "program.Rows
     frames = [frame for frame in rows["can_frames"] if frame["bus"] == bus]
     received = [frame["id"] for frame in frames]
     sent = [frame["id"] for frame in rows["can_tx"] if frame["bus"] == bus]
-    fd_frames = any(frame["flags"] & FRAME_FD for frame in frames)
+    fd_frames = any(frame["flags"] & CAN_FRAME_FLAGS["fd"] for frame in frames)
     link = canbus.open_bus(where, received, sent, fd_frames=fd_frames, bitrate=row.bitrate)
     core.set_can_fd(bus, link.detach())
     return canbus.Kept(where, core.can_handle(bus), received, sent, fd_frames=fd_frames, bitrate=row.bitrate)

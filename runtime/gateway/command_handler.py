@@ -11,22 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from tidegate.ext.abi.shared import ORDER_POLICY_FIRST, POLICY_NAMES_BY_NUMBER
+from tidegate.ext.abi.shared import ORDER_POLICY_FIRST, PLAN_FIELDS, POLICY_NAMES_BY_NUMBER, OrderKind, OrderMode
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.gateway import ops
 from tidegate.runtime.gateway.peers import Peer
 
-# enum order_kind and enum order_mode of ext/abi/shared.h
-MODE, SETPOINT, IMPORT, EXPORT, ACK, ARM, MANUAL = range(7)
-MODE_RUN, MODE_STOP = 1.0, 2.0
+MODE, SETPOINT, MANUAL = OrderKind.MODE, OrderKind.SETPOINT_W, OrderKind.MANUAL_W
+IMPORT, EXPORT = OrderKind.IMPORT_W_MAX, OrderKind.EXPORT_W_MAX
+ACK, ARM = OrderKind.ACK, OrderKind.ARM
 MS = 1_000_000
 SECOND = 1_000_000_000
 EDGE_NS = SECOND  # an acknowledgement or arming that the core has not seen by then is void
 FAR_NS = 10 * 365 * 86_400 * SECOND  # a stop has no end
 PLAN = -1  # no slot of the mailbox: the plan has a place of its own
 OFF_W = 1e12  # a limit that is switched off, for the core
-FIELDS = ("setpoint_w", "until_soc", "target_grid_w", "import_w_max", "export_w_max", "peak_w_max", "demand_w_max")
 
 # Which way a policy's setting becomes tighter: down, up; the others are wishes and have no tighter side.
 TIGHTER_DOWN = (
@@ -276,7 +275,7 @@ class Desk:
             self._keep_stop(True)
             return order
         self.stopped = False
-        seq = self._order(MODE, MODE_RUN, now_ns + FAR_NS)
+        seq = self._order(MODE, OrderMode.RUN, now_ns + FAR_NS)
         self.arm(now_ns)
         self._keep_stop(False)
         return Order(MODE, seq)
@@ -313,7 +312,7 @@ class Desk:
     def stop(self, now_ns: int) -> Order:
         """Order the stop; also at the start of a gateway whose site was stopped."""
         self.stopped = True
-        return Order(MODE, self._order(MODE, MODE_STOP, now_ns + FAR_NS))
+        return Order(MODE, self._order(MODE, OrderMode.STOP, now_ns + FAR_NS))
 
     def take_over(self, kind: int, value: float, expires_ns: int, now_ns: int) -> None:
         """Know of a limit that a gateway before this one left in the mailbox: a wider one must not replace it."""
@@ -360,7 +359,7 @@ class Desk:
                 raise Refused("invalid-field", f"without setpoint_w neither forced nor until_soc - at `$.steps[{i}]`")
             if step.forced and peer.role != "maintain":
                 raise Refused("not-allowed", f"a forced step needs the role maintain, {peer.name} has {peer.role}")
-            values = {name: getattr(step, name) + 0.0 for name in FIELDS if getattr(step, name) is not None}
+            values = {name: getattr(step, name) + 0.0 for name in PLAN_FIELDS if getattr(step, name) is not None}
             plan.append(Planned(step.start_utc_s, end_utc_s, step.forced, values))
         self.plan = plan
         self.plan_owner = peer.name if self.plan else ""

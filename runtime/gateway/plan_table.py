@@ -14,12 +14,12 @@ from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 from tidegate.config import calendar
-from tidegate.ext.abi.shared import PLAN_ROWS_MAX, Plan, PlanRow
+from tidegate.ext.abi.shared import PLAN_ROWS_MAX, Plan, PlanRow, PlanSource
 from tidegate.runtime.gateway.command_handler import Planned
 from tidegate.runtime.state.atomic_file import replace
 
 SECOND = 1_000_000_000
-CALENDAR, CLIENT = 1, 2  # enum plan_source of ext/abi/shared.h
+CALENDAR, CLIENT = PlanSource.CALENDAR, PlanSource.CLIENT
 AHEAD_S = 7 * 86_400  # a calendar further ahead is not worth a row
 ROWS_EACH = PLAN_ROWS_MAX // 2
 EVERY_NS = SECOND

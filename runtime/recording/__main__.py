@@ -14,6 +14,7 @@ from typing import Any
 
 from tidegate.ext.abi import program
 from tidegate.ext.cycle import recorder
+from tidegate.ext.safety.gate import Reaction
 from tidegate.hal.description import described
 from tidegate.runtime.api.blocking_client import Client, ClientError, NoAnswer
 from tidegate.runtime.recording.integrity import RecordingError
@@ -21,7 +22,6 @@ from tidegate.runtime.recording.recording_file import write
 
 AFTER_S = 2.0  # what follows a fault belongs to it
 AGAIN_S = 60.0  # between two recordings that nobody asked for
-REACTION_RAMP = 3  # enum reaction of ext/safety/safety.h: from here on a fault takes power away
 NICE = 10
 
 
@@ -42,7 +42,7 @@ class RecordingTrigger:
             self._want(f"request {event['detail']}", now_s, 0.0)
         elif kind == "overrun" and event["code"] > 0:
             self._fault(f"overrun {event['name']}", now_s)
-        elif kind == "fault_on" and event["previous"] >= REACTION_RAMP:
+        elif kind == "fault_on" and event["previous"] >= Reaction.RAMP_ZERO:  # from here on a fault takes power away
             self._fault(f"fault {event['name']}", now_s)
         elif kind == "latch" and event["previous"]:
             self._fault(f"latch {event['name']}", now_s)

@@ -21,6 +21,7 @@ from mcap.writer import Writer
 
 from tidegate.ext.abi import program
 from tidegate.ext.cycle import loop, recorder
+from tidegate.ext.cycle.recorder import record_t_ns
 from tidegate.hal.description import described
 from tidegate.runtime.recording.integrity import RecordingError, check
 from tidegate.runtime.recording.player import Player, columns
@@ -28,7 +29,6 @@ from tidegate.runtime.recording.player import Player, columns
 FORMAT = "1"
 CYCLES = "/tidegate/cycles"
 CHUNK = 256 << 10
-HEAD = struct.Struct("<IHHQQQ")  # how record_t of ext/abi/ring.h begins
 PLOT_EVERY_S = 0.1
 
 
@@ -105,7 +105,7 @@ def write(
                     data, at = ring.take(at, until, CHUNK)
                     if not data:
                         return
-                    t_ns = HEAD.unpack_from(data)[4]
+                    t_ns = record_t_ns(data)
                     span.append(t_ns)
                     writer.add_message(raw, t_ns + utc_offset_ns, data, t_ns + utc_offset_ns, number)
                     number += 1

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tidegate.ext.abi.shared import GUARD_NAMES, Shared
+from tidegate.ext.abi.shared import GUARD_NAMES, Escalation, GuardCause, Shared
 from tidegate.ext.cycle import realtime
 from tidegate.runtime.core.locked_memory import LockedMemory
 
@@ -28,10 +28,9 @@ LOOK_S = 0.004
 LOCKED_EVERY = 2  # looks: the kernel takes its time over a process's memory
 STALL_PERIODS = 3
 SLACK_NS = 5_000_000  # on top of them: with a look's time and the wake-up it stays below 10 ms
-ESCALATION_STARVED = 3
 PRIORITY = 60  # below the loop and its ports: it must not delay what it watches
 REGAIN_NS = 1_000_000_000
-GONE, STALLED, LATE, PRIORITY_LOST, UNLOCKED = range(len(GUARD_NAMES))
+GONE, STALLED, LATE, PRIORITY_LOST, UNLOCKED = GuardCause
 
 
 class Seen(NamedTuple):
@@ -75,7 +74,7 @@ class Judge:
         holding = (
             gone << GONE
             | (silent_ns > self.stall_ns and not gone) << STALLED
-            | (seen.escalation >= ESCALATION_STARVED) << LATE
+            | (seen.escalation >= Escalation.SILENT) << LATE
             | (seen.fifo is not None and seen.fifo < self.fifo) << PRIORITY_LOST
             | (seen.unlocked and not gone) << UNLOCKED
         )

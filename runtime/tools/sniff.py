@@ -11,7 +11,7 @@ from tidegate.ext.bus.rtu_view import crc
 from tidegate.hal.decode import decode_frame, decode_registers, frame_of
 from tidegate.hal.map_schema import DeviceMap
 
-FRAME_MAX = 256
+ADU_MAX = 256
 # pcap link types: frames of Modbus RTU have none of their own, so Wireshark is told through DLT_USER 0.
 LINKTYPE_USER0, LINKTYPE_CAN_SOCKETCAN = 147, 227
 
@@ -84,7 +84,7 @@ class RtuSplitter:
             if frame is not None:
                 self._held = self._held[len(frame) :]
                 yield self._named(frame, t_s)
-            elif not data or len(self._held) > FRAME_MAX:
+            elif not data or len(self._held) > ADU_MAX:
                 self._held = self._held[1:]
                 self.foreign += 1
             else:
