@@ -5,12 +5,15 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNUSABLE, fail
 from tidegate.runtime.cli.ocmf_commands import ocmf
+
+if TYPE_CHECKING:
+    from tidegate.runtime.carbon.ledger.ledger import Ledger
 
 COMMAND = "tidegate carbon"
 EXIT_DAMAGED = 1
@@ -26,7 +29,7 @@ carbon.add_command(ocmf)
 
 @carbon.command()
 @click.argument("file", type=click.File("r", encoding="utf-8"))
-def attribute(file: Any) -> None:
+def attribute(file: TextIO) -> None:
     """Attribute the periods of FILE (JSON; - is standard input) and print what each node received.
 
     docs/carbon.md has an example, worked by hand.
@@ -38,7 +41,7 @@ def attribute(file: Any) -> None:
         fail(f"{file.name}: {what}", EXIT_CONTENT, COMMAND)
 
 
-def attribute_document(document: Mapping[str, Any]) -> dict[str, Any]:
+def attribute_document(document: Mapping[str, Any]) -> dict[str, object]:
     """Periods in, outflows and stocks out; energies in milliwatt-hours, carbon in ug, whole numbers only.
 
     Documents of before may call `energy_milliwh` `energy_mwh`, and the others alike.
@@ -96,7 +99,7 @@ def _named(row: Mapping[str, Any]) -> dict[str, Any]:
     return {re.sub("_mwh$", "_milliwh", key): value for key, value in row.items()}
 
 
-def opened(ledger: str) -> Any:
+def opened(ledger: str) -> "Ledger":
     """The ledger at a path or URL, for reading; ends the program with a reason if it cannot be read."""
     from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
 
@@ -152,7 +155,7 @@ def verify(ledger: str, key: str | None, anchors: Path | None, report: Path | No
     sys.exit(EXIT_DAMAGED if damages or wrong else 0)
 
 
-def check_report(book: Any, path: Path) -> list[str]:
+def check_report(book: "Ledger", path: Path) -> list[str]:
     """Where a report.json differs from what the ledger gives for its span.
 
     What a person gave beside the ledger (instruments, declarations) is taken from the report, which names it.

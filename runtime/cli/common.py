@@ -4,7 +4,7 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,6 +15,10 @@ from tidegate.config.quantities import QuantityError
 
 if TYPE_CHECKING:
     from tidegate.config.site import SiteError
+
+    ParamType = click.ParamType[object]
+else:
+    ParamType = click.ParamType  # generic only in later releases
 
 # The codes of sysexits.h.
 EXIT_USAGE = 64
@@ -66,7 +70,7 @@ def requirement(extra: str) -> str:
 # ---- arguments ----
 
 
-class Quantity(click.ParamType):
+class Quantity(ParamType):
     """An argument that `config/quantities.py` reads."""
 
     def __init__(self, name: str, read: Callable[[str], object]) -> None:
@@ -131,7 +135,8 @@ def with_unit(value: float | None, unit: str) -> str:
     return f"{text} {unit}".strip()
 
 
-def echo_answer(answer: dict[str, Any]) -> None:
+def echo_answer(answer: Mapping[str, object]) -> None:
     """Print what became of an order."""
-    power = f" {answer['applied_w']:.0f} W" if answer.get("applied_w") is not None else ""
+    applied_w = answer.get("applied_w")
+    power = f" {applied_w:.0f} W" if isinstance(applied_w, int | float) else ""
     click.echo(f"{answer['status']}{power}" + (f": {answer['text']}" if answer.get("text") else ""))

@@ -5,7 +5,6 @@ import time
 import tomllib
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
@@ -79,10 +78,10 @@ def schedule(client: Client, plan: Path | None, clear: bool, days: int) -> None:
             click.echo("the site file has no [[schedule]]")
 
 
-def read_plan(path: Path) -> tuple[list[dict[str, Any]], int]:
+def read_plan(path: Path) -> tuple[list[dict[str, object]], int]:
     """(steps, end in UTC s) of a plan file. Raises ValueError with the step and what is wrong with it."""
 
-    def utc_s(value: Any, where: str) -> int:
+    def utc_s(value: object, where: str) -> int:
         if not isinstance(value, datetime) or value.tzinfo is None:
             raise ValueError(f"{path}: {where}: expected a time with its offset, such as 2026-11-25T17:00:00+01:00")
         return int(value.timestamp())

@@ -4,12 +4,16 @@ import json
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
 from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_INTERRUPTED, EXIT_SOFTWARE, fail, refuse_site
+
+if TYPE_CHECKING:
+    from tidegate.runtime.demo.runs import LiveRun, WholeRun
+    from tidegate.runtime.demo.virtual_run import Trace
 
 QUICK_LIVE_S, LIVE_S = 5.0, 30.0
 QUICK_WHOLE_S = 1200.0
@@ -94,7 +98,9 @@ def run_demo(
     return code
 
 
-def finish(out: Path, console: Console, whole: Any, live: Any, trace: Any, quick: bool, started: float) -> int:
+def finish(
+    out: Path, console: Console, whole: "WholeRun", live: "LiveRun | None", trace: "Trace", quick: bool, started: float
+) -> int:
     """Write summary and report, say the ten lines."""
     from tidegate.runtime.carbon.report.totals import add_up, indicators
     from tidegate.runtime.demo.demo_report import render

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -64,7 +63,7 @@ def _assignments(words: Sequence[str], name: str) -> dict[str, str]:
 @click.option("--connection-export-w-max", type=float, help="Most that may be fed in.")
 @click.option("--peak-w-max", type=float, help="What the grid meter should not exceed.")
 def init(
-    site: Path, answers_file: Path | None, yes: bool, role: tuple[str, ...], map_: tuple[str, ...], **more: Any
+    site: Path, answers_file: Path | None, yes: bool, role: tuple[str, ...], map_: tuple[str, ...], **more: object
 ) -> None:
     """Draft the site file SITE: asks, scans the buses (reads only), writes what was found with comments.
 

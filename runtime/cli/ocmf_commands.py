@@ -1,11 +1,14 @@
 """`tidegate carbon ocmf`: signed meter readings in and out."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNUSABLE, fail
+
+if TYPE_CHECKING:
+    from tidegate.runtime.carbon.readings.readings import Readings
 
 COMMAND = "tidegate carbon ocmf"
 
@@ -15,7 +18,7 @@ def ocmf() -> None:
     """Signed meter readings in the Open Charge Metering Format (OCMF), in and out."""
 
 
-def _read(files: tuple[Path, ...], key: str, flow: str = "") -> tuple[list[Any], list[str], int]:
+def _read(files: tuple[Path, ...], key: str, flow: str = "") -> "tuple[list[Readings], list[str], int]":
     """(readings, oddities, documents) of files. key : the public key itself, or the file that it is in."""
     from tidegate.runtime.carbon.readings.ocmf import documents, public_key, readings
 

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import numpy as np
@@ -42,8 +41,8 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
     plots: list[dict[str, str]] = field(default_factory=list)
-    tables: dict[str, dict[str, Any]] = field(default_factory=dict)
-    devices: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tables: dict[str, dict[str, object]] = field(default_factory=dict)
+    devices: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def add(self, topic: str, verdict: str, says: str, remedy: str = "") -> Row:
         """Add a line and give it."""
@@ -57,7 +56,7 @@ class Report:
             self.figures[name] = round(float(value), digits) if digits else round(float(value))
 
     @property
-    def written(self) -> list[tuple[str, Any]]:
+    def written(self) -> list[tuple[str, object]]:
         """Key and value of everything that goes into the site file."""
         pairs = [(f"[{table}] {key}", value) for table, row in self.tables.items() for key, value in row.items()]
         return pairs + [(f"device {name}: {key}", v) for name, row in self.devices.items() for key, v in row.items()]

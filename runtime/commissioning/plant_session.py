@@ -4,10 +4,12 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+import msgspec
 import numpy as np
 
+from tidegate.hal.description import Device, described
+from tidegate.runtime.api.answers import Why
 from tidegate.runtime.api.blocking_client import Client, ClientError, LeaseHeld
 from tidegate.runtime.commissioning.prompts import SetupError
 
@@ -66,57 +68,62 @@ class Plant:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self.describe = client.describe()
-        self.names = [row["name"] for row in self.describe["points"]]
+        self.description = described(client.describe())
+        self.names = self.description.point_names
         self.derated: set[str] = set()  # faults that derated the site while it was moved
 
-    def device(self, role: str) -> list[dict[str, Any]]:
+    def device(self, role: str) -> list[Device]:
         """Devices of a role."""
-        return [one for one in self.describe["devices"] if one["role"] == role]
+        return [one for one in self.description.devices if one.role == role]
 
     def value(self, name: str) -> float | None:
         """Present value of a point; None where there is none or it is not good."""
         return self.client.get(name)[name].value if name in self.names else None
 
+    def why(self) -> Why:
+        """Why the setpoint is what it is."""
+        return msgspec.convert(self.client.why(), Why)
+
     def wait_armed(self) -> None:
         """Wait until the site runs. Raises SetupError with what keeps it from that."""
         until = time.monotonic() + ARMED_S
-        while (why := self.client.why())["mode"] not in MOVES:
+        while (why := self.why()).mode not in MOVES:
             if time.monotonic() > until:
                 raise SetupError(not_armed(why), EXIT_PLANT)
             time.sleep(0.1)
 
     def check(self) -> None:
         """Raise SetupError if the site tripped or somebody stopped it; note what derated it."""
-        why = self.client.why()
-        if why["mode"] not in MOVES:
+        why = self.why()
+        if why.mode not in MOVES:
             raise SetupError(not_armed(why), EXIT_PLANT)
-        if why["mode"] == "derated":
-            self.derated |= set(why["faults"]) or {"no fault named"}
+        if why.mode == "derated":
+            self.derated |= set(why.faults) or {"no fault named"}
 
     def move(self, lease: LeaseHeld, power_w: float, hold_s: float) -> int:
         """Order a power and hold it; gives the core's time of the order. Raises SetupError if the site trips."""
-        answer = order(lease, power_w, hold_s)
+        t_ns = order(lease, power_w, hold_s)
         until = time.monotonic() + hold_s
         while (left := until - time.monotonic()) > 0:
             time.sleep(min(left, 0.25))
             if lease.lost:
                 raise SetupError(f"the lease was lost: {lease.lost}", EXIT_PLANT)
         self.check()
-        return int(answer["t_ns"])
+        return t_ns
 
 
-def order(lease: LeaseHeld, power_w: float, hold_s: float) -> dict[str, Any]:
-    """One setpoint under the lease. Raises SetupError."""
+def order(lease: LeaseHeld, power_w: float, hold_s: float) -> int:
+    """One setpoint under the lease; gives the core's time of it, ns. Raises SetupError."""
     try:
-        return lease.setpoint(power_w, hold_s + 2.0)
+        return int(lease.setpoint(power_w, hold_s + 2.0)["t_ns"])
     except ClientError as why:
         raise SetupError(f"the setpoint was refused: {why}", EXIT_PLANT) from None
 
 
-def not_armed(why: dict[str, Any]) -> str:
+def not_armed(why: Why) -> str:
     """What keeps a site from running, in words."""
-    parts = [f"{name}: {', '.join(why[name])}" for name in ("faults", "latches") if why.get(name)]
-    if why.get("stopped"):
+    rows = (("faults", why.faults), ("latches", why.latches))
+    parts = [f"{name}: {', '.join(found)}" for name, found in rows if found]
+    if why.stopped:
         parts.append("stopped by order; `tidegate set run` lifts it")
-    return f"the site is in mode {why['mode']}, not run ({'; '.join(parts) or 'no fault named'}); see `tidegate why`"
+    return f"the site is in mode {why.mode}, not run ({'; '.join(parts) or 'no fault named'}); see `tidegate why`"

@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Self
 
 from tidegate.config.site import Control, Site, SiteError, Storage
 from tidegate.runtime.api.blocking_client import Client
@@ -46,7 +46,7 @@ def _bounded_unit(unit: Storage, power_w: float) -> Storage:
 class OwnRun:
     """Core and gateway of a site for the length of a test. Ends with setpoint 0 on the wire."""
 
-    def __init__(self, site: Site, power_w: float, state: Path | None, log: IO[Any]) -> None:
+    def __init__(self, site: Site, power_w: float, state: Path | None, log: IO[bytes]) -> None:
         self.site = bounded(site, power_w)
         self._state, self._log = state, log
         self._supervisor: Supervisor | None = None

@@ -2,14 +2,15 @@
 
 import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import click
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 EXIT_USAGE = 64
+Value = TypeVar("Value", str, float)
 EXIT_UNREADABLE = 66
 
 
@@ -46,9 +47,9 @@ class Answers(BaseModel):
     peak_w_max: float | None = Field(None, gt=0)
 
 
-def read_answers(path: Path | None, given: dict[str, Any]) -> Answers:
+def read_answers(path: Path | None, given: Mapping[str, object]) -> Answers:
     """Answers of a file, those of the options before them. Raises SetupError with file, key and what was expected."""
-    table: dict[str, Any] = {}
+    table: dict[str, object] = {}
     if path is not None:
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -83,7 +84,16 @@ class Asker:
         self.interactive = interactive
         self.missing: list[str] = []
 
-    def value(self, key: str, text: str, given: Any, kind: Any, *, default: Any = None, hint: str = "") -> Any:
+    def value(
+        self,
+        key: str,
+        text: str,
+        given: Value | None,
+        kind: type[Value],
+        *,
+        default: Value | None = None,
+        hint: str = "",
+    ) -> Value | None:
         """The answer given, or asked for; `default` is what Enter, or --yes, gives. None where it is missing."""
         if given is not None:
             return given
@@ -91,7 +101,8 @@ class Asker:
             if default is None:
                 self.missing.append(f"{option(key)} ({text}{'; ' + hint if hint else ''})")
             return default
-        return click.prompt(f"{text}{f' ({hint})' if hint else ''}", default=default, type=kind)
+        found: Value = click.prompt(f"{text}{f' ({hint})' if hint else ''}", default=default, type=kind)
+        return found
 
     def choice(self, key: str, text: str, given: str | None, choices: list[str], default: str | None) -> str | None:
         """One of the choices."""

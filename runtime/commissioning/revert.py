@@ -112,9 +112,9 @@ def silence(own: OwnRun, task: Task, report: Report, echo: Echo) -> None:
     with own.client() as client:
         plant = Plant(client)
         plant.wait_armed()
-        unit = plant.describe["units"][0]
-        seen_from = observer(own.site, load_maps(own.site, []), unit["pcs"])
-        topic = f"revert of {unit['pcs']}"
+        unit = plant.description.units[0]
+        seen_from = observer(own.site, load_maps(own.site, []), unit.pcs)
+        topic = f"revert of {unit.pcs}"
         if seen_from is None:
             report.add(topic, SKIPPED, "its buses exist only inside the site's own processes")
             return
@@ -140,7 +140,7 @@ def silence(own: OwnRun, task: Task, report: Report, echo: Echo) -> None:
         rows = watch(reader, begin, task.revert_s, lambda seen: reverted_after(seen, held_w, rest_w) is not None)
     finally:
         reader.close()
-    judge_silence(own, unit["pcs"], rows, held_w, rest_w, f"{reader.where}{', the same bus' if same else ''}", report)
+    judge_silence(own, unit.pcs, rows, held_w, rest_w, f"{reader.where}{', the same bus' if same else ''}", report)
 
 
 def judge_silence(

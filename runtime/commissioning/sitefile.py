@@ -4,7 +4,6 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
@@ -17,7 +16,7 @@ from tidegate.runtime.supervisor.preflight import prepare
 FORMER_KEYS = {("commissioning", "report"): "protocol"}
 
 
-def edited(text: str, tables: Mapping[str, Mapping[str, Any]], devices: Mapping[str, Mapping[str, Any]]) -> str:
+def edited(text: str, tables: Mapping[str, Mapping[str, object]], devices: Mapping[str, Mapping[str, object]]) -> str:
     """The text with keys set. tables: table -> key -> value; devices: device name -> key -> value.
 
     Raises SetupError if the text is no TOML, or a device is not in it.
@@ -31,8 +30,8 @@ def edited(text: str, tables: Mapping[str, Mapping[str, Any]], devices: Mapping[
             document.add(tomlkit.nl())
             document.add(name, tomlkit.table())
         for key, value in values.items():
-            document[name][key] = value  # type: ignore[index]
-            document[name].pop(FORMER_KEYS.get((name, key), ""), None)  # type: ignore[union-attr]
+            document[name][key] = value
+            document[name].pop(FORMER_KEYS.get((name, key), ""), None)
     for name, values in devices.items():
         rows = [row for row in document.get("device", []) if row.get("name") == name]
         if len(rows) != 1:

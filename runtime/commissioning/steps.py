@@ -37,10 +37,10 @@ class Task:
 
 def bms(plant: Plant, task: Task, report: Report) -> None:
     """What each BMS allows now, beside the nameplate in the site file."""
-    for unit in plant.describe["units"]:
-        name, topic = unit["bms"], f"BMS {unit['bms']}"
+    for unit in plant.description.units:
+        name, topic = unit.bms, f"BMS {unit.bms}"
         read = {key: plant.value(f"{name}.{key}") for key in BMS_POINTS}
-        storage = next(one for one in task.site.storage if one.name == unit["name"])
+        storage = next(one for one in task.site.storage if one.name == unit.name)
         said, worst = [], OK
         for way in ("charge", "discharge"):
             amps, volt = read[f"{way}_a_max"], read["pack_v"]
@@ -85,13 +85,13 @@ def move(plant: Plant, lease: LeaseHeld, task: Task, names: list[str], echo: Ech
     with Recording(plant.client, names) as recording:
         times = [plant.move(lease, 0.0, task.hold_s)]
         times += [plant.move(lease, level, task.hold_s) for level in levels]
-        begin_ns = int(order(lease, 0.0, 1.0)["t_ns"])
+        begin_ns = order(lease, 0.0, 1.0)
         count = round(RAMP_S / RAMP_STEP_S)
         began = time.monotonic()
         for i in range(1, count + 1):
             order(lease, task.power_w * triangle(i / count), 1.0)
             time.sleep(max(0.0, began + i * RAMP_STEP_S - time.monotonic()))
-        end_ns = int(order(lease, 0.0, 1.0)["t_ns"])
+        end_ns = order(lease, 0.0, 1.0)
         plant.check()
         time.sleep(0.3)
     t0 = times[0]
@@ -110,17 +110,17 @@ def triangle(part: float) -> float:
 
 def moving(plant: Plant, lease: LeaseHeld, task: Task, report: Report, echo: Echo) -> None:
     """Signs, phases, lag, delay and interval out of one motion."""
-    grid = plant.device("grid-meter")[0]["name"]
+    grid = plant.device("grid-meter")[0].name
     phases = [f"{grid}.{name}" for name in PHASES]
     has_phases = all(plant.value(name) is not None for name in phases)
-    units = plant.describe["units"]
-    points = [f"unit{i}.setpoint_w" for i in range(len(units))] + [f"{unit['pcs']}.power_w" for unit in units]
+    units = plant.description.units
+    points = [f"unit{i}.setpoint_w" for i in range(len(units))] + [f"{unit.pcs}.power_w" for unit in units]
     made = move(plant, lease, task, [*points, f"{grid}.power_w", *(phases if has_phases else [])], echo)
     if plant.derated:
         faults = ", ".join(sorted(plant.derated))
         report.add("derated", UNCLEAR, f"while it moved: {faults}; power was limited at times",
                    "repeat it once `tidegate doctor` finds nothing to mend")  # fmt: skip
-    ess = np.sum([made.seen[f"{unit['pcs']}.power_w"] for unit in units], axis=0)
+    ess = np.sum([made.seen[f"{unit.pcs}.power_w"] for unit in units], axis=0)
     report.figure("test power, W", task.power_w, 0)
     report.figure("snapshots apart, ms", made.every_ms, 2)
     setpoint = np.sum([made.seen[f"unit{i}.setpoint_w"] for i in range(len(units))], axis=0)
@@ -133,7 +133,7 @@ def moving(plant: Plant, lease: LeaseHeld, task: Task, report: Report, echo: Ech
         phase_signs(made, ess, grid, phases if has_phases else [], task, report)
     if "lag" not in task.skip:
         for i, unit in enumerate(units):
-            lags(made, i, unit["pcs"], report)
+            lags(made, i, unit.pcs, report)
     if "meter" not in task.skip:
         meter(made, ess, grid, report)
 

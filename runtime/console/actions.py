@@ -1,9 +1,10 @@
 """What a technician can make the cabinet do. The safety gate stands behind all of it."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tidegate.config.quantities import seconds, watts
+from tidegate.runtime.api.answers import Outcome
 from tidegate.runtime.api.blocking_client import ClientError
 from tidegate.runtime.console.evidence import active_faults, latched_faults
 from tidegate.runtime.console.flow import Flow, Live, Refusal, Wait, gateway_words
@@ -25,11 +26,10 @@ BEFORE_S = 1.5
 TEST_SHARE_MIN = 0.3
 
 
-def outcome(answer: dict[str, Any]) -> str:
+def outcome(answer: Outcome) -> str:
     """What became of a command, as a line."""
-    applied = answer.get("applied_w")
-    text = f"{answer['status']}" + (f": {power(applied)}" if applied is not None else "")
-    more = answer.get("text") or (f"by {answer['by']}" if answer.get("by") else "")
+    text = answer.status + (f": {power(answer.applied_w)}" if answer.applied_w is not None else "")
+    more = answer.text or (f"by {answer.by}" if answer.by else "")
     return f"{text}, {clean(more)}" if more else text
 
 
@@ -83,7 +83,7 @@ def limit(session: "Session", named: Named) -> list[str]:
 def record(session: "Session", named: Named) -> list[str]:
     """Let the recorder write what it holds to a file."""
     answer = session.command("record")
-    more = [f"  {clean(key)} {clean(value)}" for key, value in (answer.get("record") or {}).items()]
+    more = [f"  {clean(key)} {clean(value)}" for key, value in answer.record.items()]
     return [f"record {outcome(answer)}", *more]
 
 
@@ -106,10 +106,10 @@ class Manual:
         self._clock = session.clock
         self._said_s = math.inf
         answer = session.command("lease", action="acquire", priority="maintenance", period_ms=int(RENEW_S * 1000))
-        self._lease, self._seq = answer["lease"], int(answer["next_seq"])
+        self._lease, self._seq = answer.lease, answer.next_seq or 0
         self.answer = self._order(session)
 
-    def _order(self, session: "Session") -> dict[str, Any]:
+    def _order(self, session: "Session") -> Outcome:
         left_s = max(0.001, self.until_s - session.clock())
         answer = session.command(
             "setpoint",
@@ -118,7 +118,7 @@ class Manual:
             setpoint_w=self.power_w,
             for_ms=int(min(left_s, 3 * RENEW_S) * 1000) or 1,
         )
-        self._seq = int(answer.get("next_seq") or self._seq + 1)
+        self._seq = answer.next_seq or self._seq + 1
         self.told = outcome(answer)
         return answer
 

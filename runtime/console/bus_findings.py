@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from tidegate.hal.description import Device, SerialPort
-from tidegate.runtime.console.answers import Buses, CanHealth, Slave, rise
+from tidegate.runtime.api.answers import Buses, CanHealth, Slave, rise
 from tidegate.runtime.console.evidence import BMS_ROWS, METER_ROWS, PCS_ROWS, Finding, present
 from tidegate.runtime.console.site_state import Plant
 from tidegate.runtime.console.text import age

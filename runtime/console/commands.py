@@ -1,6 +1,7 @@
 """All that can be typed, in one table."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tidegate.config.quantities import seconds
 from tidegate.config.site import SiteError
@@ -39,20 +40,23 @@ def fresh(session: "Session") -> None:
         raise Refusal("nothing is known of the site yet; is it running? (tidegate run SITE)")
 
 
+def background_words(session: "Session") -> str:
+    """What goes on beside the commands, as a few words."""
+    return session.background.words if session.background is not None else ""
+
+
 def status(session: "Session", named: Named) -> Flow:
     fresh(session)
-    words = lambda: session.background.words if session.background is not None else ""  # noqa: E731
-    yield Live(lambda: status_lines(session.plant, session.who, words(), session.clock()))
+    yield Live(lambda: status_lines(session.plant, session.who, background_words(session), session.clock()))
 
 
 def status_once(session: "Session", named: Named) -> Flow:
     fresh(session)
-    words = session.background.words if session.background is not None else ""
-    session.echo(*status_lines(session.plant, session.who, words, session.clock()))
+    session.echo(*status_lines(session.plant, session.who, background_words(session), session.clock()))
     yield from ()
 
 
-def lines_of(view: Any) -> Any:
+def lines_of(view: Callable[["Session", Named], list[str]]) -> Callable[["Session", Named], Flow]:
     """A command that shows what a view of the plant gives."""
 
     def run(session: "Session", named: Named) -> Flow:
@@ -211,7 +215,7 @@ def must_be_idle(session: "Session", wider: list[str]) -> None:
 # ---- the table ----
 
 
-def _limit(side: str) -> Any:
+def _limit(side: str) -> Callable[["Session", Named], list[str]]:
     return lambda session, named: actions.limit(session, {**named, "SIDE": side})
 
 

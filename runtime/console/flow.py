@@ -7,7 +7,7 @@ pass, and get the answer when it is there.
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from tidegate.runtime.api.blocking_client import ClientError
 
@@ -39,7 +39,16 @@ class Wait:
     time_s: float
 
 
-Flow = Generator[Ask | Live | Wait, Any, None]
+Result = TypeVar("Result")
+Dialogue = Generator[Ask | Live | Wait, str | bool | None, Result]
+"""A command, or a part of one, that asks and goes on with the answer."""
+Flow = Dialogue[None]
+
+
+def ask(prompt: str, *, secret: bool = False, time_s: float = ASK_S) -> Dialogue[str | None]:
+    """Ask for a line; None after time_s or Ctrl-C."""
+    answer = yield Ask(prompt, secret, time_s)
+    return answer if isinstance(answer, str) else None
 
 
 class Refusal(Exception):

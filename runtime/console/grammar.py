@@ -8,9 +8,8 @@ import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
-Run = Callable[..., Any]
+Run = Callable[..., object]
 
 
 @dataclass(frozen=True)

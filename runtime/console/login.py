@@ -1,20 +1,19 @@
 """Login, logout, users and passwords."""
 
 import time
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tidegate.runtime.console.flow import CONFIRM_S, Ask, Flow, Live, Refusal, Wait
+from tidegate.runtime.console.flow import CONFIRM_S, Dialogue, Flow, Refusal, ask
 from tidegate.runtime.console.text import clean, span
 
 if TYPE_CHECKING:
     from tidegate.runtime.console.session import Session
+    from tidegate.runtime.console.users import User
 
 Named = dict[str, str]
-Part = Generator[Ask | Live | Wait, Any, Any]
 
 
-def confirm(session: "Session", *effect: str) -> Part:
+def confirm(session: "Session", *effect: str) -> Flow:
     """Show what would happen and ask for the cabinet's name: on the wrong cabinet the name is another one.
 
     Raises Refusal unless the name is typed within 30 s.
@@ -23,7 +22,7 @@ def confirm(session: "Session", *effect: str) -> Part:
     if not name:
         raise Refusal("the gateway has not told the cabinet's name: nothing was done")
     session.echo(*effect)
-    word = yield Ask("Cabinet's name, to do it: ", time_s=CONFIRM_S)
+    word = yield from ask("Cabinet's name, to do it: ", time_s=CONFIRM_S)
     if word is None:
         raise Refusal("nothing was done")
     if word.strip() != name:
@@ -41,8 +40,8 @@ def login(session: "Session", named: Named) -> Flow:
     if not session.users.all():
         yield from _first_user(session)
         return
-    name = named.get("USER") or (yield Ask("User: ")) or ""
-    password = yield Ask("Password: ", secret=True)
+    name = named.get("USER") or (yield from ask("User: ")) or ""
+    password = yield from ask("Password: ", secret=True)
     if password is None:
         raise Refusal("not logged in")
     # The lock is asked again: the answer may have been waiting while another login failed.
@@ -58,7 +57,7 @@ def login(session: "Session", named: Named) -> Flow:
     _sit(session, user)
 
 
-def _sit(session: "Session", user: Any) -> None:
+def _sit(session: "Session", user: "User") -> None:
     clock = time.strftime("%H:%M UTC", time.gmtime())
     holder = session.seat.take(user.name, session.place.name, clock)
     if holder:
@@ -75,7 +74,7 @@ def _first_user(session: "Session") -> Flow:
         "Whoever stands at the cabinet makes the first user, with the role maintain.",
     )
     yield from confirm(session)
-    name = ((yield Ask("New user: ")) or "").strip()
+    name = ((yield from ask("New user: ")) or "").strip()
     password = yield from _new_password()
     if session.users.all():
         raise Refusal("somebody else has made the first user meanwhile; login")
@@ -84,9 +83,9 @@ def _first_user(session: "Session") -> Flow:
     _sit(session, session.users.all()[name])
 
 
-def _new_password() -> Part:
-    password = yield Ask("New password: ", secret=True)
-    again = yield Ask("The same again: ", secret=True)
+def _new_password() -> Dialogue[str]:
+    password = yield from ask("New password: ", secret=True)
+    again = yield from ask("The same again: ", secret=True)
     if password is None or again is None:
         raise Refusal("nothing was changed")
     if password != again:
@@ -111,7 +110,7 @@ def passwd(session: "Session", named: Named) -> Flow:
     """A new password for whoever is logged in."""
     user = session.user
     assert user is not None
-    old = yield Ask("Present password: ", secret=True)
+    old = yield from ask("Present password: ", secret=True)
     if old is None or session.users.check(user.name, old) is None:
         session.lock.failed(session.clock())
         raise Refusal("that is not it: nothing was changed")

@@ -6,10 +6,13 @@ countdown and screen.
 
 import time
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, Protocol
+from typing import Protocol
+
+import msgspec
 
 from tidegate.config.quantities import QuantityError
 from tidegate.runtime.api import messages
+from tidegate.runtime.api.answers import Outcome
 from tidegate.runtime.api.blocking_client import ClientError
 from tidegate.runtime.console.editor import Editor, InputLine
 from tidegate.runtime.console.flow import (
@@ -29,6 +32,7 @@ from tidegate.runtime.console.key_codes import Key, Keys
 from tidegate.runtime.console.pager import Pager
 from tidegate.runtime.console.screen import Screen
 from tidegate.runtime.console.site_state import Plant
+from tidegate.runtime.console.siteedit import Staged
 from tidegate.runtime.console.terminal_probe import TerminalProbe
 from tidegate.runtime.console.text import clean
 from tidegate.runtime.console.users import LoginLock, Seat, User, UserError, Users
@@ -72,7 +76,7 @@ class Session:
         self.terminal = place.terminal
         self.user: User | None = None
         self.background: BackgroundTask | None = None
-        self.staged: Any = None  # a site file in the making
+        self.staged: Staged | None = None  # a site file in the making
         self.ended = False
         self._out = out
         self._keys = Keys()
@@ -177,7 +181,7 @@ class Session:
 
     def note(self, name: str, detail: str) -> None:
         """A line for the journal, on behalf of whoever is logged in; the gateway may be away."""
-        fields: dict[str, Any] = {"name": name[:32], "detail": clean(f"{detail} ({self.place.name})")[:150]}
+        fields: dict[str, object] = {"name": name[:32], "detail": clean(f"{detail} ({self.place.name})")[:150]}
         if self.user is not None:
             fields["user"] = self.user.name
         try:
@@ -195,9 +199,13 @@ class Session:
     def who(self) -> str:
         return f"{self.user.name} ({self.user.role})" if self.user is not None else ""
 
-    def command(self, op: str, **fields: Any) -> dict[str, Any]:
+    def command(self, op: str, **fields: object) -> Outcome:
         """Command the gateway on behalf of the user. Raises ClientError."""
-        return self.plant.ask(op, user=self.user.name if self.user is not None else None, **fields)
+        answer = self.plant.ask(op, user=self.user.name if self.user is not None else None, **fields)
+        try:
+            return msgspec.convert(answer, Outcome)
+        except msgspec.ValidationError as why:
+            raise ClientError("unreadable", f"{op}: this release does not understand the answer: {why}") from None
 
     # ---- in ----
 
@@ -315,17 +323,17 @@ class Session:
 
     # ---- commands ----
 
-    def _start(self, made: Any) -> None:
+    def _start(self, made: object) -> None:
         """Run what a command's function gave: nothing, lines, or a flow."""
         if isinstance(made, Generator):
             self._flow = made
             self._resume(None)
             return
-        if made:
+        if isinstance(made, list):
             self.echo(*made)
         self._go_on()
 
-    def _resume(self, answer: Any) -> None:
+    def _resume(self, answer: str | bool | None) -> None:
         """Go on with the command that waits."""
         flow = self._flow
         assert flow is not None

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import msgspec
 
 from tidegate.hal.description import DescriptionError, Device, Storage, decode
+from tidegate.runtime.api.answers import Buses, Health, SiteDescription, Why
 from tidegate.runtime.api.blocking_client import ClientError, Point
-from tidegate.runtime.console.answers import Buses, Health, SiteDescription, Why
 
 KEEP_S = 600
 POLL_S = 1.0
@@ -30,7 +30,7 @@ class Asks(Protocol):
 
     timeout_s: float
 
-    def ask(self, op: str, **fields: Any) -> dict[str, Any]: ...
+    def ask(self, op: str, **fields: object) -> dict[str, Any]: ...
 
 
 @dataclass
@@ -83,7 +83,7 @@ class Plant:
 
     # ---- asking ----
 
-    def ask(self, op: str, **fields: Any) -> dict[str, Any]:
+    def ask(self, op: str, **fields: object) -> dict[str, Any]:
         """Ask for somebody who waits. Raises ClientError."""
         self.client.timeout_s = ASK_TIMEOUT_S
         answer = self.client.ask(op, **fields)

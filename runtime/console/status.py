@@ -5,7 +5,7 @@ import time
 
 import msgspec
 
-from tidegate.runtime.console.answers import LoopHealth, passed, per_s
+from tidegate.runtime.api.answers import LoopHealth, passed, per_s
 from tidegate.runtime.console.evidence import active_faults, fault_row, latched_faults
 from tidegate.runtime.console.findings import findings
 from tidegate.runtime.console.site_state import Plant

@@ -14,7 +14,6 @@ import re
 import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from tidegate.runtime.api import messages
 from tidegate.runtime.state import atomic_file
@@ -87,7 +86,7 @@ class Users:
             ) from None
 
     def _keep(self, users: dict[str, User]) -> None:
-        rows: dict[str, Any] = {}
+        rows: dict[str, dict[str, object]] = {}
         for name, user in sorted(users.items()):
             rows[name] = {key: value for key, value in asdict(user).items() if key != "name"}
         try:

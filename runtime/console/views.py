@@ -7,7 +7,7 @@ import time
 import msgspec
 
 from tidegate.runtime.api import messages
-from tidegate.runtime.console.answers import Event, Health
+from tidegate.runtime.api.answers import Event, Health
 from tidegate.runtime.console.evidence import active_faults, fault_row, latched_faults
 from tidegate.runtime.console.findings import findings
 from tidegate.runtime.console.site_state import Plant

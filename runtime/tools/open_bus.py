@@ -67,7 +67,7 @@ class RegisterReader:
 
     def close(self) -> None:
         """Give the port back."""
-        self._client.close()
+        self._client.close()  # type: ignore[no-untyped-call,unused-ignore]
 
     def __enter__(self) -> "RegisterReader":
         return self

@@ -17,8 +17,8 @@ from tidegate.config.faults import default_table
 from tidegate.config.site import SiteError
 from tidegate.ext.abi import image
 from tidegate.hal.description import Control, Limits
+from tidegate.runtime.api.answers import SiteDescription
 from tidegate.runtime.console.actions import judge
-from tidegate.runtime.console.answers import SiteDescription
 from tidegate.runtime.console.commands import grammar
 from tidegate.runtime.console.findings import findings
 from tidegate.runtime.console.screen import Screen

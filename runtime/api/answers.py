@@ -1,4 +1,4 @@
-"""The gateway's answers that the console shows, as types: what `describe`, `why` and `health` say of a site.
+"""The gateway's answers as types, for programs that show them: what `describe`, `why` and `health` say of a site.
 
 Every field has a default, so that a gateway of another release, which says more or less, can still be looked at.
 """
@@ -55,6 +55,19 @@ class Why(Answer, frozen=True, kw_only=True):
     stopped: bool = False
 
 
+class Outcome(Answer, frozen=True, kw_only=True):
+    """What became of an order."""
+
+    status: str = "?"
+    applied_w: float | None = None
+    text: str = ""
+    by: str = ""
+    lease: str = ""
+    next_seq: int | None = None
+    t_ns: int = 0
+    record: dict[str, object] = {}
+
+
 # ---- health ----
 
 
@@ -67,7 +80,7 @@ class CoreHealth(Answer, frozen=True, kw_only=True):
 
 
 class Times(Answer, frozen=True, kw_only=True):
-    """Quantiles of a time, ns."""
+    """Quantiles of a time, in the unit that the field's name ends in."""
 
     p50: float | None = None
     p99: float | None = None
@@ -192,6 +205,24 @@ class Health(Answer, frozen=True, kw_only=True):
     gateway: GatewayHealth = GatewayHealth()
     histograms: dict[str, tuple[tuple[int, int], ...]] = {}
     """Name -> (lower edge ns, count) of the loop's times."""
+
+
+class SnapshotLoop(Answer, frozen=True, kw_only=True):
+    """The loop's statistics in a snapshot."""
+
+    lateness_us: Times = Times()
+    work_us: Times = Times()
+    missed: int = 0
+
+
+class Snapshot(Answer, frozen=True, kw_only=True):
+    """All points at one moment."""
+
+    site: str = ""
+    cycle: int = 0
+    points: dict[str, tuple[float | None, int]] = {}
+    """Name -> (value, quality); no value unless it is good or held."""
+    loop: SnapshotLoop = SnapshotLoop()
 
 
 class Event(Answer, frozen=True, kw_only=True):
