@@ -14,8 +14,8 @@ nothing of them. It runs in virtual time against the compiled core. zoo_judge.py
 
     energy above the limit / (floor + allowance)
 
-where the floor is what an ideal controller leaves that reads the same meter, and the allowance (half of the dead band
-and of each resolution, while the load needs the battery) keeps ratios of nothing out. Strata: plain (meters of 10 ms
+where the floor is what an ideal controller leaves that reads the same meter, and the allowance (half of each digit and
+2 W, while the load needs the battery) keeps ratios of nothing out. Strata: plain (meters of 10 ms
 to 1 s, lag, dead time), slow (1 to 15 s), average, change (report on change), late (dead time, slow ramps), converter
 (gain, offset, whole steps), battery, derate, habit (the meter changes while it runs), mixed, liar. A stratum is one in
 so many seeds. The run ends with 1 if a figure misses what docs/control.md asks (--report: never).

@@ -188,8 +188,8 @@ def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Fou
     # Who leaves the battery alone leaves what the load alone does: behind a long average that may be the best.
     found.floor_wh = min(above_wh(best_grid_w[judged], limit_w, dt_s), found.without_wh)
     found.still_wh = min(above_wh(still_grid_w[every - 1 :: every][:n][judged], limit_w, dt_s), found.without_wh)
-    # The floor is free of steps and dead bands; who has them may stand that much above while the load does.
-    found.allowance_wh = float((load_w[judged] > limit_w - tolerance_w).sum() * dt_s * tolerance_w / 3600.0) + 0.01
+    # The floor is free of digits; who has them may stand that much above while the load does.
+    found.allowance_wh = float((load_w[judged] > limit_w).sum() * dt_s * made.allowance_w / 3600.0) + 0.01
     found.ratio = found.with_wh / (found.floor_wh + found.allowance_wh)
     found.peak_over_w = float(max(grid_w[judged].max() - limit_w, 0.0))
     found.floor_peak_over_w = float(max(best_grid_w[judged].max() - limit_w, 0.0))

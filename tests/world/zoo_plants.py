@@ -74,10 +74,14 @@ class Draw:
         )  # fmt: skip
 
     @property
+    def allowance_w(self) -> float:
+        """What stands above the limit because meter and converter have digits: half of each, and 2 W."""
+        return 2.0 + 0.5 * (self.setting("meter_resolution_w") + self.setting("pcs_quantum_w"))
+
+    @property
     def tolerance_w(self) -> float:
-        """What may stand above the limit because meter, converter and control have steps: half of each, and 2 W."""
-        quantum_w = self.setting("pcs_quantum_w")
-        return 0.5 * (50.0 + self.setting("meter_resolution_w") + quantum_w) + self.setting("meter_band_w") + 2.0
+        """From here on something is said to stand above the limit, or to move: dead bands count as well."""
+        return self.allowance_w + 25.0 + self.setting("meter_band_w")
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
