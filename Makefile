@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 OUT ?= demo-out
 
-.PHONY: help setup build lint pxd test test-newest constraints docs demo bench world control zoo carbon fuzz prove mutants test-vm wheel deb clean
+.PHONY: help setup build lint lint-cython pxd test test-newest constraints docs demo bench world control zoo carbon fuzz prove mutants test-vm wheel deb clean
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -85,6 +85,10 @@ lint: build
 #: make pxd       the extern blocks of the .pxd files, made anew from the headers
 pxd: setup
 	@$(PY) tests/tools/pxd.py
+
+#: make lint-cython  cython-lint over ext/; what it finds is listed, and make lint does not wait for it yet
+lint-cython: setup
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/cython-lint ext tests/fuzz
 
 #: make prove     the safety gate's contracts, and faults planted in it (frama-c-base, why3, z3)
 prove: build
