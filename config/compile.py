@@ -1,13 +1,14 @@
 """From a site and its device maps to the program that the core runs."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias, TypedDict
 
 from tidegate.config.poll_plan import PortPlan, port_plan
 from tidegate.config.site import EXIT_PLAN, Device, Site, SiteError, Storage
 from tidegate.ext.abi import program
 from tidegate.ext.bus.can_view import CRC_NAMES
-from tidegate.hal.map_schema import DeviceMap, Point
+from tidegate.hal.map_schema import CanSignal, Command, DeviceMap, Frame, Point
 from tidegate.hal.maps import MapError, load_map
 from tidegate.hal.vocabulary import signals
 
@@ -87,6 +88,19 @@ def _kind(device: Device) -> str:
     return device.role if device.role in ("pcs", "bms") else "meter"
 
 
+Row: TypeAlias = dict[str, object]
+"""One row for `program.pack`, or of the description, by the names of its fields."""
+
+
+class PointRow(TypedDict):
+    """A device's row of the image."""
+
+    name: str
+    unit: str
+    device: int
+    age_max_ns: int
+
+
 class Compiler:
     """Collects the rows of one program; `problems` grows, nothing is raised before the end."""
 
@@ -95,8 +109,8 @@ class Compiler:
         self.problems: list[str] = []
         self.maps = load_maps(site, self.problems)
         self.devices = [device for device in site.device if device.name in self.maps]
-        self.points: list[dict[str, Any]] = []
-        self.labels: list[dict[str, Any]] = []  # what the describe blob says beside each point
+        self.points: list[PointRow] = []
+        self.labels: list[Row] = []  # what the describe blob says beside each point
         self.plans: list[PortPlan] = []
         self.unit_of_device: dict[str, int] = {}
         for number, storage in enumerate(site.storage):
@@ -114,21 +128,21 @@ class Compiler:
         """Whether a device's map gives a signal."""
         return device in self.maps and signal in self.maps[device].signal_names()
 
-    def add_point(self, device: Device, signal: str, unit: str, age_ns: int, label: dict[str, Any]) -> str:
+    def add_point(self, device: Device, signal: str, unit: str, age_ns: int, label: Mapping[str, object]) -> str:
         """Add one row of the image; returns its name."""
         name = self.name_in_image(device, signal)
         number = self.site.device.index(device)
         age = round(device.age_max_ms * 1e6) if device.age_max_ms and age_ns else age_ns
-        self.points.append({"name": name, "unit": unit, "device": number, "age_max_ns": age})
+        self.points.append(PointRow(name=name, unit=unit, device=number, age_max_ns=age))
         self.labels.append({"name": name, "unit": unit, "device": number, **label})
         return name
 
     # -------------------------------------------------------------------------------------------------- CAN
 
-    def can_rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def can_rows(self) -> tuple[list[Row], list[Row]]:
         """(received frames, cyclic frames) of all buses."""
-        frames: list[dict[str, Any]] = []
-        transmits: list[dict[str, Any]] = []
+        frames: list[Row] = []
+        transmits: list[Row] = []
         taken: dict[tuple[int, int], str] = {}
         for bus, can in enumerate(self.site.can):
             for device in self.devices:
@@ -168,11 +182,11 @@ class Compiler:
                     )
         return frames, transmits
 
-    def _can_frame(self, device: Device, frame: Any, bus: int, ident: int) -> dict[str, Any]:
+    def _can_frame(self, device: Device, frame: Frame, bus: int, ident: int) -> Row:
         age = round((frame.age_ms or frame.period_ms * AGE_READINGS) * 1e6)
         age = min(max(age, AGE_FLOOR_NS), AGE_CEILING_NS) if age else 0
         flags = program.CAN_FRAME_FLAGS
-        row: dict[str, Any] = {
+        row: Row = {
             "id": ident,
             "bus": bus,
             "len_min": frame.len[0],
@@ -201,7 +215,7 @@ class Compiler:
 
     def port_rows(self) -> list[dict[str, Any]]:
         """Ports with their slaves, blocks, fields and commands."""
-        ports = []
+        ports: list[dict[str, Any]] = []
         for serial in self.site.serial:
             users = [
                 (d, self.maps[d.name])
@@ -226,7 +240,7 @@ class Compiler:
             )
         return ports
 
-    def _slave(self, device: Device, found: DeviceMap, plan: PortPlan) -> dict[str, Any]:
+    def _slave(self, device: Device, found: DeviceMap, plan: PortPlan) -> Row:
         blocks = []
         names = {p.name: self.name_in_image(device, p.name) for p in found.point}
         for block in (b for b in plan.blocks if b.device == device.name):
@@ -269,9 +283,9 @@ class Compiler:
 
     # ----------------------------------------------------------------------------------------- site and units
 
-    def site_row(self) -> dict[str, Any]:
+    def site_row(self) -> Row:
         """Where the control finds the meters."""
-        row: dict[str, Any] = {}
+        row: Row = {}
         circuits = []
         for device in self.devices:
             if device.role == "grid-meter":
@@ -288,9 +302,9 @@ class Compiler:
             row["circuit_w"] = circuits
         return row
 
-    def unit_row(self, storage: Storage) -> dict[str, Any]:
+    def unit_row(self, storage: Storage) -> Row:
         """Where the gate finds a unit's signals, and its limits as integers."""
-        row: dict[str, Any] = {"name": storage.name, "energy_wh": storage.energy_wh}
+        row: Row = {"name": storage.name, "energy_wh": storage.energy_wh}
         for name, signal in signals().items():
             device = storage.bms if signal.kind == "bms" else storage.pcs
             if signal.kind in ("bms", "pcs") and signal.row and self.has(device, name):
@@ -321,7 +335,7 @@ class Compiler:
         highest = max(storage.charge_w_max, storage.discharge_w_max)
         go = storage.ramp_go_w_per_s or highest / RAMP_GO_S
         stop = storage.ramp_stop_w_per_s or max(highest / RAMP_STOP_S, 5 * go)
-        row["gate"] = {
+        gate = {
             "charge_w_max": math.floor(storage.charge_w_max),
             "discharge_w_max": math.floor(storage.discharge_w_max),
             "charge_ma_max": _milli(storage.charge_a_max),
@@ -338,15 +352,16 @@ class Compiler:
             "ramp_stop_w_per_s": math.ceil(stop),
         }
         if "cell_taper_mv" in program.GATE_FIELDS:
-            row["gate"]["cell_taper_mv"] = round(storage.cell_taper_v * 1000)
+            gate["cell_taper_mv"] = round(storage.cell_taper_v * 1000)
         elif storage.cell_taper_v:
             self.problems.append(f"storage[{storage.name}].cell_taper_v: this build's gate has none; remove the key")
+        row["gate"] = gate
         return row
 
-    def control_row(self) -> dict[str, Any]:
+    def control_row(self) -> Row:
         """Settings of the corridor; a limit that the site leaves out stays infinite."""
         limits, control = self.site.limits, self.site.control
-        row: dict[str, Any] = {
+        row: Row = {
             "connection_import_w_max": limits.connection_import_w_max,
             "connection_export_w_max": limits.connection_export_w_max,
             "peak_w_max": control.peak_w_max,
@@ -423,17 +438,17 @@ class Compiler:
 
     # ------------------------------------------------------------------------------------------------ describe
 
-    def nodes(self) -> list[dict[str, Any]]:
+    def nodes(self) -> list[Row]:
         """Carbon's view: for each metered role, its power and its energy registers.
 
         positive_wh counts what is positive inside (import, discharge, generation), negative_wh the other direction.
         """
-        nodes = []
+        nodes: list[Row] = []
         for device in self.devices:
             if device.role not in ROLE_NODES:
                 continue
             pair = ("discharged_wh", "charged_wh") if device.role == "pcs" else ("import_wh", "export_wh")
-            energies = [f"{device.name}.{key}" if self.has(device.name, key) else None for key in pair]
+            energies: list[object] = [f"{device.name}.{key}" if self.has(device.name, key) else None for key in pair]
             nodes.append(
                 {
                     "role": ROLE_NODES[device.role],
@@ -445,7 +460,7 @@ class Compiler:
             )
         return nodes
 
-    def describe(self, faults: list[dict[str, Any]]) -> dict[str, Any]:
+    def describe(self, faults: list[Row]) -> Row:
         """What the gateway, the sidecar, the simulator and people need beside the rows."""
         site = self.site
         standard = program.standard_points(len(site.storage))
@@ -517,7 +532,7 @@ class Compiler:
                 bounds[device.name] = math.ceil((min(ages) + self.site.site.period_us * 1000) / 1e3)
         return bounds
 
-    def _described(self, device: Device) -> dict[str, Any]:
+    def _described(self, device: Device) -> Row:
         found = self.maps[device.name]
         return {
             "name": device.name,
@@ -541,7 +556,7 @@ def _milli(ampere: float | None) -> int:
     return INT32_MAX if ampere is None else math.floor(ampere * 1000)
 
 
-def can_field(signal: Any) -> dict[str, Any]:
+def can_field(signal: CanSignal) -> Row:
     """The decode row of one CAN signal, without its point."""
     flags = program.CAN_FIELD_FLAGS
     low, high = signal.range if signal.range is not None else (-math.inf, math.inf)
@@ -565,7 +580,7 @@ def can_field(signal: Any) -> dict[str, Any]:
     }
 
 
-def register_field(device: Device, point: Point, block_address: int, names: dict[str, str]) -> dict[str, Any]:
+def register_field(device: Device, point: Point, block_address: int, names: dict[str, str]) -> Row:
     """The decode row of one register point. names: signal -> name in the image."""
     assert point.address is not None
     flags = program.FIELD_FLAGS
@@ -595,7 +610,7 @@ def register_field(device: Device, point: Point, block_address: int, names: dict
     }
 
 
-def command_row(command: Any, unit: int, names: dict[str, str]) -> dict[str, Any]:
+def command_row(command: Command, unit: int, names: dict[str, str]) -> Row:
     """The row of one written register."""
     flags = program.FIELD_FLAGS
     return {
@@ -621,7 +636,7 @@ def snapshot_every(site: Site) -> int:
     return max(1, round(1e6 / (site.site.period_us * site.site.snapshot_hz)))
 
 
-def fault_rows(site: Site, problems: list[str]) -> tuple[dict[int, dict[str, Any]], list[dict[str, Any]]]:
+def fault_rows(site: Site, problems: list[str]) -> tuple[dict[int, Row], list[Row]]:
     """(rows for the gate by number, what the describe blob says of them) from faults.toml and the site's changes."""
     from tidegate.config.faults import load_faults, rest_blind
 

@@ -4,9 +4,10 @@ A site file may make rows stricter (react sooner, clear later, latch); what woul
 """
 
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -20,6 +21,9 @@ Text = Annotated[str, Field(min_length=3, max_length=240)]
 Milliseconds = Annotated[int, Field(ge=0, le=TIME_MS_MAX, strict=True)]
 Number = Annotated[float, Field(ge=-MILLI_MAX, le=MILLI_MAX, allow_inf_nan=False)]
 Unit = Literal["share", "1", "K", "V", "A", "W", "s", "frames"]
+
+
+Row: TypeAlias = dict[str, object]
 
 
 class FaultRow(BaseModel):
@@ -127,9 +131,9 @@ def default_table() -> tuple[FaultRow, ...]:
     return tuple(rows)
 
 
-def _stricter(row: FaultRow, change: Any, problems: list[str]) -> FaultRow:
+def _stricter(row: FaultRow, change: object, problems: list[str]) -> FaultRow:
     """The row with a site's changes (an object with debounce_ms, clear_ms, latched or None each)."""
-    wanted: dict[str, Any] = {}
+    wanted: Row = {}
     for key in CHANGES:
         value = getattr(change, key, None)
         if value is None:
@@ -150,7 +154,7 @@ def _stricter(row: FaultRow, change: Any, problems: list[str]) -> FaultRow:
     return row.model_copy(update=wanted)
 
 
-def rest_blind(rows: dict[int, dict[str, Any]], described: list[dict[str, Any]]) -> None:
+def rest_blind(rows: dict[int, Row], described: list[Row]) -> None:
     """For a site that may go on discharging without its meter: the meter's rows warn.
 
     What they would forbid is then forbidden by the way into the gate: no charging, no discharge above the site's value.
@@ -161,17 +165,18 @@ def rest_blind(rows: dict[int, dict[str, Any]], described: list[dict[str, Any]])
         described[number] |= {"reaction": "warn", "flap_max": 0}
 
 
-def load_faults(changes: dict[str, Any], problems: list[str]) -> tuple[dict[int, dict[str, Any]], list[dict[str, Any]]]:
+def load_faults(changes: Mapping[str, object], problems: list[str]) -> tuple[dict[int, Row], list[Row]]:
     """(rows for the gate by number, what the describe blob says of them).
 
     changes: fault id -> object with debounce_ms, clear_ms, latched or None each. What would make a fault slower to
     react, faster to clear or forget a latch is refused with a line in `problems`.
     """
-    rows, described = {}, []
+    rows: dict[int, Row] = {}
+    described: list[Row] = []
     for number, row in enumerate(default_table()):
         if row.id in changes:
             row = _stricter(row, changes[row.id], problems)
-        rows[number] = row.gate_row()
+        rows[number] = dict(row.gate_row())
         described.append({**row.model_dump(exclude_none=True), "row": number})
     known = set(FAULT_IDS)
     for ident in changes:

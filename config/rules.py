@@ -4,10 +4,10 @@ They work on the raw TOML, so that one wrong value elsewhere does not hide them.
 """
 
 from collections.abc import Callable
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from tidegate.config import calendar
+from tidegate.config.toml_lines import Table
 from tidegate.ext.safety.cabinet import STEP_W_MIN
 
 Place = Callable[[tuple[int | str, ...]], str]
@@ -16,7 +16,7 @@ METERS = ("grid-meter", "it-meter", "cooling-meter", "lighting-meter", "other-me
           "circuit-meter")  # fmt: skip
 
 
-def _rows(raw: dict[str, Any], key: str) -> list[dict[str, Any]]:
+def _rows(raw: Table, key: str) -> list[Table]:
     rows = raw.get(key, [])
     if not isinstance(rows, list):
         return []
@@ -27,12 +27,12 @@ def _rows(raw: dict[str, Any], key: str) -> list[dict[str, Any]]:
     ]
 
 
-def _number(table: Any, key: str, default: float | None = None) -> float | None:
+def _number(table: object, key: str, default: float | None = None) -> float | None:
     value = table.get(key, default) if isinstance(table, dict) else default
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def cross_check(raw: dict[str, Any], place: Place) -> list[str]:
+def cross_check(raw: Table, place: Place) -> list[str]:
     """Everything that contradicts itself in a site, as sentences with place and remedy."""
     return [
         *_check_names(raw, place),
@@ -48,7 +48,7 @@ def cross_check(raw: dict[str, Any], place: Place) -> list[str]:
     ]
 
 
-def _check_names(raw: dict[str, Any], place: Place) -> list[str]:
+def _check_names(raw: Table, place: Place) -> list[str]:
     problems = []
     for kind, scope in (("bus", ("serial", "can")), ("device", ("device",)), ("storage", ("storage",))):
         seen: dict[str, tuple[str, int]] = {}
@@ -76,11 +76,11 @@ def _check_names(raw: dict[str, Any], place: Place) -> list[str]:
     return problems
 
 
-def _check_buses(raw: dict[str, Any], place: Place) -> list[str]:
+def _check_buses(raw: Table, place: Place) -> list[str]:
     problems = []
     serials = {row.get("name") for row in _rows(raw, "serial")}
     cans = {row.get("name") for row in _rows(raw, "can")}
-    taken: dict[tuple[Any, Any], str] = {}
+    taken: dict[tuple[object, object], str] = {}
     used = set()
     for i, row in enumerate(_rows(raw, "device")):
         bus, unit_id = row.get("bus"), row.get("unit_id")
@@ -116,7 +116,7 @@ def _check_buses(raw: dict[str, Any], place: Place) -> list[str]:
     return problems
 
 
-def _check_roles(raw: dict[str, Any], place: Place) -> list[str]:
+def _check_roles(raw: Table, place: Place) -> list[str]:
     problems = []
     devices = _rows(raw, "device")
     grid = [i for i, row in enumerate(devices) if row.get("role") == "grid-meter"]
@@ -137,7 +137,7 @@ def _check_roles(raw: dict[str, Any], place: Place) -> list[str]:
     return problems
 
 
-def _check_storage(raw: dict[str, Any], place: Place) -> list[str]:
+def _check_storage(raw: Table, place: Place) -> list[str]:
     problems = []
     roles = {row.get("name"): row.get("role") for row in _rows(raw, "device")}
     used: dict[str, str] = {}
@@ -187,9 +187,9 @@ def _check_storage(raw: dict[str, Any], place: Place) -> list[str]:
     return problems
 
 
-def _check_nameplates(raw: dict[str, Any], place: Place) -> list[str]:
+def _check_nameplates(raw: Table, place: Place) -> list[str]:
     problems = []
-    plates: dict[tuple[str, Any], float] = {}
+    plates: dict[tuple[str, object], float] = {}
     for i, row in enumerate(_rows(raw, "device")):
         for key, role in (("nameplate_w_max", "pcs"), ("nameplate_a_max", "bms")):
             plate = _number(row, key)
@@ -218,7 +218,7 @@ def _check_nameplates(raw: dict[str, Any], place: Place) -> list[str]:
     return problems
 
 
-def _check_limits(raw: dict[str, Any], place: Place) -> list[str]:
+def _check_limits(raw: Table, place: Place) -> list[str]:
     problems = []
     limits, control = raw.get("limits", {}), raw.get("control", {})
     fuse, peak = _number(limits, "connection_import_w_max"), _number(control, "peak_w_max")
@@ -272,11 +272,11 @@ def _check_limits(raw: dict[str, Any], place: Place) -> list[str]:
     return problems
 
 
-def _check_schedule(raw: dict[str, Any], place: Place) -> list[str]:
+def _check_schedule(raw: Table, place: Place) -> list[str]:
     problems = []
     rows = raw.get("schedule", [])
     limits = {**_table(raw, "limits"), **_table(raw, "control")}
-    whole: list[dict[str, Any]] = []
+    whole: list[Table] = []
     for i, row in enumerate(rows if isinstance(rows, list) else []):
         if not isinstance(row, dict):
             return []
@@ -332,7 +332,7 @@ def _check_schedule(raw: dict[str, Any], place: Place) -> list[str]:
     return problems
 
 
-def _check_holidays(raw: dict[str, Any], place: Place) -> list[str]:
+def _check_holidays(raw: Table, place: Place) -> list[str]:
     """A slot that knows public holidays needs to know whose."""
     site = _table(raw, "site")
     country, subdivision = site.get("country"), site.get("subdivision")
@@ -359,7 +359,7 @@ def _check_holidays(raw: dict[str, Any], place: Place) -> list[str]:
     return []
 
 
-def _check_capacity_tariff(raw: dict[str, Any], place: Place) -> list[str]:
+def _check_capacity_tariff(raw: Table, place: Place) -> list[str]:
     """A tariff that bills the mean of several peaks names a period that is longer than what each peak is of."""
     control = _table(raw, "control")
     count, of, billing = control.get("demand_peaks"), control.get("demand_peaks_of"), control.get("demand_billing")
@@ -379,12 +379,12 @@ def _check_capacity_tariff(raw: dict[str, Any], place: Place) -> list[str]:
     return []
 
 
-def _table(raw: dict[str, Any], key: str) -> dict[str, Any]:
+def _table(raw: Table, key: str) -> Table:
     found = raw.get(key, {})
     return found if isinstance(found, dict) else {}
 
 
-def _check_blind(raw: dict[str, Any], place: Place) -> list[str]:
+def _check_blind(raw: Table, place: Place) -> list[str]:
     control, limits = raw.get("control"), raw.get("limits")
     blind_w, base_w = _number(control, "blind_discharge_w_max", 0.0), _number(limits, "base_load_w", 0.0)
     if blind_w is None or base_w is None or blind_w <= base_w:
@@ -395,7 +395,7 @@ def _check_blind(raw: dict[str, Any], place: Place) -> list[str]:
     ]
 
 
-def _check_rest(raw: dict[str, Any], place: Place) -> list[str]:
+def _check_rest(raw: Table, place: Place) -> list[str]:
     problems = []
     site = raw.get("site", {})
     zone = site.get("timezone", "UTC") if isinstance(site, dict) else "UTC"

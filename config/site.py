@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from tidegate.config.rules import cross_check
-from tidegate.config.toml_lines import line_of
+from tidegate.config.toml_lines import Table, line_of
 from tidegate.hal import description
 
 SITE_BYTES_MAX = 1 << 20
@@ -572,7 +572,7 @@ def load_site(path: str | os.PathLike[str]) -> Site:
     return site
 
 
-def parse_site(raw: dict[str, Any], text: str = "") -> tuple[Site | None, list[str]]:
+def parse_site(raw: Table, text: str = "") -> tuple[Site | None, list[str]]:
     """(site or None, problems) of the parsed TOML; text gives the lines for the messages."""
     if "schema" not in raw:
         return None, ["schema is missing: expected schema = 1 as the first line"]

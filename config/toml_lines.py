@@ -1,6 +1,10 @@
 """Where a key stands in a TOML file, for messages. Good enough for site files; 0 when it cannot be told."""
 
 import re
+from typing import Any, TypeAlias
+
+Table: TypeAlias = dict[str, Any]
+"""A table of TOML as `tomllib` gives it, before its keys and values are checked."""
 
 HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?")
 KEY = re.compile(r"^\s*([A-Za-z0-9_\-\".]+)\s*=")

@@ -1,10 +1,11 @@
 """CAN signals out of DBC files, through cantools."""
 
 from importlib.resources.abc import Traversable
-from typing import Any
 
 import cantools
 from cantools.database.can import Database
+
+from tidegate.hal.map_schema import Table
 
 
 def load_dbc(where: str, path: Traversable, problems: list[str]) -> Database | None:
@@ -18,7 +19,7 @@ def load_dbc(where: str, path: Traversable, problems: list[str]) -> Database | N
     return None
 
 
-def fill_frame(where: str, frame: dict[str, Any], database: Database, problems: list[str]) -> None:
+def fill_frame(where: str, frame: Table, database: Database, problems: list[str]) -> None:
     """Fill id, length and signal places of a frame row from the message that it names.
 
     A row's own scale and offset come on top: value = (raw * dbc scale + dbc offset) * scale + offset.

@@ -1,10 +1,13 @@
 """What a device map may contain: every table and key of the TOML files in devices/, as pydantic models."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tidegate.hal import sunspec
+
+Table: TypeAlias = dict[str, Any]
+"""A table of TOML as `tomllib` gives it, before its keys and values are checked."""
 
 WORDS = {"u32": 2, "s32": 2, "f32": 2, "u64": 4, "s64": 4, "f64": 4}
 
@@ -243,7 +246,7 @@ class Choice(Strict):
     """One value of a dialect option, and what it changes."""
 
     value: str
-    set: tuple[dict[str, Any], ...] = ()
+    set: tuple[Table, ...] = ()
     drop: tuple[int, ...] = ()  # ids of frames that this dialect does not have
 
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from tidegate.hal import sunspec
 from tidegate.hal.map_rules import check_map
-from tidegate.hal.map_schema import DeviceMap
+from tidegate.hal.map_schema import DeviceMap, Table
 
 
 class MapError(ValueError):
@@ -42,7 +42,7 @@ def map_names() -> list[str]:
     return sorted(entry.name[:-5] for entry in map_folder().iterdir() if entry.name.endswith(".toml"))
 
 
-def _read(name_or_path: str) -> tuple[str, dict[str, Any], Traversable]:
+def _read(name_or_path: str) -> tuple[str, Table, Traversable]:
     """(where, raw data, folder) of a map by name, or of a file when the name ends in .toml."""
     folder: Traversable
     entry: Traversable
@@ -59,7 +59,7 @@ def _read(name_or_path: str) -> tuple[str, dict[str, Any], Traversable]:
         raise MapError([f"map {where}: cannot be read: {error}"]) from None
 
 
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+def _merge(base: Table, top: Table) -> Table:
     """A map laid over the one it extends: tables merge, frames and points of the same id or name merge, others add."""
     merged = copy.deepcopy(base)
     for key, value in top.items():
@@ -88,7 +88,7 @@ def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _raw(name_or_path: str, seen: tuple[str, ...] = ()) -> tuple[str, dict[str, Any], Traversable]:
+def _raw(name_or_path: str, seen: tuple[str, ...] = ()) -> tuple[str, Table, Traversable]:
     where, raw, folder = _read(name_or_path)
     head = raw.get("map", {})
     parent = head.get("extends", "") if isinstance(head, dict) else ""
@@ -105,7 +105,7 @@ def _raw(name_or_path: str, seen: tuple[str, ...] = ()) -> tuple[str, dict[str, 
     return where, raw, folder
 
 
-def _apply_options(where: str, raw: dict[str, Any], chosen: dict[str, str], problems: list[str]) -> None:
+def _apply_options(where: str, raw: Table, chosen: dict[str, str], problems: list[str]) -> None:
     options = raw.get("option", {})
     rows = list(raw.get("point", [])) + [one for frame in raw.get("frame", []) for one in frame.get("signal", [])]
     by_name = {row.get("name"): row for row in rows}
@@ -147,7 +147,7 @@ def _apply_options(where: str, raw: dict[str, Any], chosen: dict[str, str], prob
                 target.update(change)
 
 
-def _apply_numbers(where: str, raw: dict[str, Any], chosen: dict[str, str], problems: list[str], strict: bool) -> None:
+def _apply_numbers(where: str, raw: Table, chosen: dict[str, str], problems: list[str], strict: bool) -> None:
     """Put the map's numbers into the rows that use them. strict: a number without default must be given."""
     values: dict[str, float] = {}
     for key, number in raw.get("number", {}).items():
@@ -189,7 +189,7 @@ def _apply_numbers(where: str, raw: dict[str, Any], chosen: dict[str, str], prob
 # ----------------------------------------------------------------------------------------------------- resolving
 
 
-def _place(loc: tuple[int | str, ...], raw: Any) -> str:
+def _place(loc: tuple[int | str, ...], raw: object) -> str:
     """The path of a key, with rows named by their name or id where they have one."""
     parts: list[str] = []
     at: Any = raw
@@ -204,15 +204,15 @@ def _place(loc: tuple[int | str, ...], raw: Any) -> str:
     return ".".join(parts)
 
 
-def _has(node: Any, step: int | str) -> bool:
+def _has(node: object, step: int | str) -> bool:
     if isinstance(node, dict):
         return step in node
     return isinstance(step, int) and isinstance(node, (list, tuple)) and step < len(node)
 
 
-def _resolve_sunspec(where: str, raw: dict[str, Any], addresses: dict[int, int], problems: list[str]) -> None:
+def _resolve_sunspec(where: str, raw: Table, addresses: dict[int, int], problems: list[str]) -> None:
     """Fill address, type, scale factor and sentinel of every row that names a SunSpec model and field."""
-    made: dict[str, dict[str, Any]] = {}
+    made: dict[str, Table] = {}
     for section in ("point", "command", "signature"):
         for row in raw.get(section, []):
             number = row.get("model", 0)
@@ -279,7 +279,7 @@ def _resolve_sunspec(where: str, raw: dict[str, Any], addresses: dict[int, int],
     raw["point"] = list(raw.get("point", [])) + list(made.values())
 
 
-def _signature_points(raw: dict[str, Any]) -> list[dict[str, Any]]:
+def _signature_points(raw: Table) -> list[Table]:
     """One hidden point a signature word, believable only with the word that the map names."""
     points = []
     for row in raw.get("signature", []):
@@ -302,7 +302,7 @@ def _signature_points(raw: dict[str, Any]) -> list[dict[str, Any]]:
     return points
 
 
-def _resolve_can(where: str, raw: dict[str, Any], folder: Traversable, problems: list[str]) -> None:
+def _resolve_can(where: str, raw: Table, folder: Traversable, problems: list[str]) -> None:
     """Give every signal a DBC start bit and length, from byte and bit or from the DBC file."""
     can = raw.get("can", {})
     order = can.get("byte_order", "little")

@@ -13,7 +13,7 @@ import contextlib
 import itertools
 from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import zmq
 import zmq.asyncio
@@ -34,10 +34,10 @@ from tidegate.runtime.api.connection import (
     setpoint_fields,
     unpack,
 )
-from tidegate.runtime.api.messages import WIRE_VERSION
+from tidegate.runtime.api.messages import WIRE_VERSION, Message
 
 
-class AsyncClient(Orders[Coroutine[Any, Any, dict[str, Any]]]):
+class AsyncClient(Orders[Coroutine[object, object, Message]]):
     """A connection to one gateway for one event loop; any number of tasks may ask at once.
 
     endpoint, site, timeout_s, keys : as for Client.
@@ -103,7 +103,7 @@ class AsyncClient(Orders[Coroutine[Any, Any, dict[str, Any]]]):
             if future is not None and not future.done():
                 future.set_result(data)
 
-    async def ask(self, op: str, **fields: Any) -> dict[str, Any]:
+    async def ask(self, op: str, **fields: object) -> Message:
         """Ask and give the whole answer. Raises ClientError, NoAnswer; see Client.ask."""
         try:
             return await self._ask(Request(op, dict(fields), self._version))
@@ -113,7 +113,7 @@ class AsyncClient(Orders[Coroutine[Any, Any, dict[str, Any]]]):
             self._version = other.speaks
             return await self._ask(Request(op, dict(fields), self._version))
 
-    async def _ask(self, request: Request) -> dict[str, Any]:
+    async def _ask(self, request: Request) -> Message:
         clock = asyncio.get_running_loop()
         until = clock.time() + self.timeout_s
         future: asyncio.Future[bytes] = clock.create_future()
@@ -132,9 +132,9 @@ class AsyncClient(Orders[Coroutine[Any, Any, dict[str, Any]]]):
             del self._asked[request.id]
         raise NoAnswer(f"{request.op}: nothing from {self.endpoint} within {self.timeout_s:g} s; is the site running?")
 
-    async def describe(self) -> dict[str, Any]:
+    async def describe(self) -> Message:
         """What the site is."""
-        found: dict[str, Any] = (await self.ask("describe"))["site"]
+        found: Message = (await self.ask("describe"))["site"]
         return found
 
     async def get(self, *names: str) -> dict[str, Point]:
@@ -142,19 +142,19 @@ class AsyncClient(Orders[Coroutine[Any, Any, dict[str, Any]]]):
         points = (await self.ask("get", points=list(names)))["points"]
         return {name: Point(*points[name]) for name in names or points}
 
-    async def why(self) -> dict[str, Any]:
+    async def why(self) -> Message:
         """Why the setpoint is what it is."""
-        found: dict[str, Any] = (await self.ask("why"))["why"]
+        found: Message = (await self.ask("why"))["why"]
         return found
 
-    async def health(self) -> dict[str, Any]:
+    async def health(self) -> Message:
         """State of core, loop, journal, gateway and lease."""
-        found: dict[str, Any] = (await self.ask("health"))["health"]
+        found: Message = (await self.ask("health"))["health"]
         return found
 
     async def replay(
         self, stream: str, boot: str | None = None, seq: int = -1, count: int = 256
-    ) -> tuple[list[dict[str, Any]], bool]:
+    ) -> tuple[list[Message], bool]:
         """(records behind (boot, seq) oldest first, whether that was all)."""
         while True:
             try:
@@ -183,9 +183,7 @@ class AsyncClient(Orders[Coroutine[Any, Any, dict[str, Any]]]):
                 with contextlib.suppress(ClientError):
                     await self.ask("lease", action="release", lease=held.id)
 
-    async def subscribe(
-        self, *topics: str, since: dict[str, tuple[str, int]] | None = None
-    ) -> AsyncIterator[dict[str, Any]]:
+    async def subscribe(self, *topics: str, since: dict[str, tuple[str, int]] | None = None) -> AsyncIterator[Message]:
         """Messages of the topics; journaled records come once and in order, as for Client.subscribe."""
         streams = Streams(topics, since)
         socket = self._socket(zmq.SUB)
@@ -208,7 +206,7 @@ class AsyncClient(Orders[Coroutine[Any, Any, dict[str, Any]]]):
         finally:
             socket.close(0)
 
-    async def _missing(self, stream: str, streams: Streams) -> tuple[list[dict[str, Any]], bool]:
+    async def _missing(self, stream: str, streams: Streams) -> tuple[list[Message], bool]:
         try:
             records, end = await self.replay(stream, *streams.position(stream))
         except NoAnswer:
@@ -223,7 +221,7 @@ class AsyncClient(Orders[Coroutine[Any, Any, dict[str, Any]]]):
 class AsyncLease:
     """A lease that is held; see Client.lease."""
 
-    def __init__(self, client: AsyncClient, answer: dict[str, Any]) -> None:
+    def __init__(self, client: AsyncClient, answer: Message) -> None:
         self._client = client
         self._seq = itertools.count(answer["next_seq"])
         self.id: str = answer["lease"]
@@ -239,7 +237,7 @@ class AsyncLease:
                 if ends_lease(why):
                     self.lost = str(why)
 
-    async def setpoint(self, setpoint_w: float, for_s: float) -> dict[str, Any]:
+    async def setpoint(self, setpoint_w: float, for_s: float) -> Message:
         """Order a battery power, + discharge. Raises ClientError("no-lease") once the lease is lost."""
         if self.lost:
             raise ClientError("no-lease", self.lost)

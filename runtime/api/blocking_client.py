@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import zmq
 
@@ -39,12 +39,12 @@ from tidegate.runtime.api.connection import (
     setpoint_fields,
     unpack,
 )
-from tidegate.runtime.api.messages import WIRE_VERSION
+from tidegate.runtime.api.messages import WIRE_VERSION, Message
 
 __all__ = ["Client", "ClientError", "Cursor", "Endpoint", "NoAnswer", "Point", "find_endpoint", "gap"]
 
 
-class Client(Orders[dict[str, Any]]):
+class Client(Orders[Message]):
     """A connection to one gateway. One thread uses it; another thread makes its own.
 
     endpoint : `ipc://FOLDER`, `tcp://HOST:PORT`, or None for the site of this machine.
@@ -63,8 +63,8 @@ class Client(Orders[dict[str, Any]]):
         self.timeout_s = timeout_s
         self._at = Endpoint.of(self.endpoint)
         self._keys = keys
-        self._context: zmq.Context[Any] = zmq.Context()
-        self._api: zmq.Socket[Any] | None = None
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._api: zmq.Socket[bytes] | None = None
         self._version = WIRE_VERSION
 
     def __enter__(self) -> Self:
@@ -79,14 +79,14 @@ class Client(Orders[dict[str, Any]]):
         """Close all sockets, also those of subscriptions."""
         self._context.destroy(0)
 
-    def _socket(self, kind: int) -> zmq.Socket[Any]:
-        socket = self._context.socket(kind)
+    def _socket(self, kind: int) -> zmq.Socket[bytes]:
+        socket: zmq.Socket[bytes] = self._context.socket(kind)
         prepare(socket, self._keys)
         return socket
 
     # ---- asking ----
 
-    def ask(self, op: str, **fields: Any) -> dict[str, Any]:
+    def ask(self, op: str, **fields: object) -> Message:
         """Ask and give the whole answer. Raises ClientError with the gateway's code, NoAnswer if it is silent.
 
         A request that stays unanswered is asked again under the same id until the time is up; it is done once.
@@ -100,7 +100,7 @@ class Client(Orders[dict[str, Any]]):
             self._version = other.speaks
             return self._ask(Request(op, dict(fields), self._version))
 
-    def _ask(self, request: Request) -> dict[str, Any]:
+    def _ask(self, request: Request) -> Message:
         until = time.monotonic() + self.timeout_s
         while time.monotonic() < until:
             if self._api is None:
@@ -121,9 +121,9 @@ class Client(Orders[dict[str, Any]]):
             self._api = None
         raise NoAnswer(f"{request.op}: nothing from {self.endpoint} within {self.timeout_s:g} s; is the site running?")
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Message:
         """What the site is: points with units, devices, limits, faults, names."""
-        found: dict[str, Any] = self.ask("describe")["site"]
+        found: Message = self.ask("describe")["site"]
         return found
 
     def get(self, *names: str) -> dict[str, Point]:
@@ -131,19 +131,19 @@ class Client(Orders[dict[str, Any]]):
         points = self.ask("get", points=list(names))["points"]
         return {name: Point(*points[name]) for name in names or points}
 
-    def why(self) -> dict[str, Any]:
+    def why(self) -> Message:
         """Why the setpoint is what it is."""
-        found: dict[str, Any] = self.ask("why")["why"]
+        found: Message = self.ask("why")["why"]
         return found
 
-    def health(self) -> dict[str, Any]:
+    def health(self) -> Message:
         """State of core, loop, journal, gateway and lease."""
-        found: dict[str, Any] = self.ask("health")["health"]
+        found: Message = self.ask("health")["health"]
         return found
 
     def replay(
         self, stream: str, boot: str | None = None, seq: int = -1, count: int = 256
-    ) -> tuple[list[dict[str, Any]], bool]:
+    ) -> tuple[list[Message], bool]:
         """(records behind (boot, seq) oldest first, whether that was all). boot None = from the oldest that is held."""
         while True:
             try:
@@ -180,7 +180,7 @@ class Subscription:
     def __init__(self, client: Client, topics: tuple[str, ...], since: dict[str, tuple[str, int]] | None) -> None:
         self._client = client
         self._streams = Streams(topics, since)
-        self._waiting: list[dict[str, Any]] = []
+        self._waiting: list[Message] = []
         self._socket = client._socket(zmq.SUB)
         self._streams.listen(self._socket)
         self._socket.connect(client._at.stream)
@@ -197,13 +197,13 @@ class Subscription:
         """(boot, seq) of the last record given; what `since` takes."""
         return self._streams.cursors[stream].at
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Message]:
         while True:
             message = self.receive(None)
             if message is not None:
                 yield message
 
-    def receive(self, timeout_s: float | None) -> dict[str, Any] | None:
+    def receive(self, timeout_s: float | None) -> Message | None:
         """Give the next message, None if none came in time."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
         catching_up = self._streams.catching_up
@@ -286,7 +286,7 @@ class LeaseHeld:
                         self.lost = str(why)
                         return
 
-    def setpoint(self, setpoint_w: float, for_s: float, *, within_s: float | None = None) -> dict[str, Any]:
+    def setpoint(self, setpoint_w: float, for_s: float, *, within_s: float | None = None) -> Message:
         """Order a battery power, + discharge. The answer says applied or clamped, to what and why.
 
         within_s : refuse the command if it arrives later than that.

@@ -17,6 +17,7 @@ import zmq
 
 from tidegate.hal.description import RENAMED_POINTS
 from tidegate.runtime.api import messages
+from tidegate.runtime.api.messages import Message
 from tidegate.runtime.state import paths
 
 TRY_S = 0.5  # the same request is asked again after this; the gateway does it once
@@ -27,7 +28,7 @@ Answer = TypeVar("Answer")
 class ClientError(RuntimeError):
     """A request that did not succeed; `code` is one of wire.CODES, or "no-answer"."""
 
-    def __init__(self, code: str, text: str, answer: dict[str, Any] | None = None) -> None:
+    def __init__(self, code: str, text: str, answer: Message | None = None) -> None:
         super().__init__(f"{code}: {text}")
         self.code = code
         self.text = text
@@ -44,7 +45,7 @@ class NoAnswer(ClientError):
 class OtherVersion(ClientError):
     """The gateway does not speak the version of the request. `speaks`: one that both do, None if there is none."""
 
-    def __init__(self, op: str, answer: dict[str, Any]) -> None:
+    def __init__(self, op: str, answer: Message) -> None:
         theirs = answer.get("v")
         self.speaks = theirs if theirs in messages.VERSIONS else None
         ours = " and ".join(map(str, messages.VERSIONS))
@@ -147,7 +148,7 @@ class Cursor:
         return (boot == self.at[0] and seq > self.at[1]) or (boot != self.at[0] and seq >= 0)
 
 
-def gap(stream: str, boot: str, first: int, count: int) -> dict[str, Any]:
+def gap(stream: str, boot: str, first: int, count: int) -> Message:
     """What a subscription gives in place of records that nobody holds any more."""
     return {"v": messages.WIRE_VERSION, "kind": "gap", "stream": stream, "boot": boot, "seq": first, "count": count}
 
@@ -170,13 +171,13 @@ class Streams:
         self.snapshots_lost = 0
         self._snapshot: tuple[str, int] | None = None
 
-    def listen(self, socket: Any) -> None:
+    def listen(self, socket: zmq.Socket[Any]) -> None:
         """Prepare a SUB socket; `head` shows a loss at the end of a journaled stream."""
         socket.setsockopt(zmq.RCVHWM, 4096)
         for topic in {*self.topics, *(["head"] if self.cursors else [])}:
             socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
 
-    def heard(self, topic: str, message: dict[str, Any]) -> bool:
+    def heard(self, topic: str, message: Message) -> bool:
         """Take note of what was published; true if it is to be given now."""
         boot = message["boot"]
         if topic == "head":
@@ -198,7 +199,7 @@ class Streams:
         """Behind which (boot, seq) to ask for a replay."""
         return self.cursors[stream].at or (None, -1)
 
-    def replayed(self, stream: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def replayed(self, stream: str, records: list[Message]) -> list[Message]:
         """What of replayed records is to be given, with a gap where some are held by nobody any more."""
         found = []
         for record in records:
@@ -216,17 +217,18 @@ class Request:
     _numbers = itertools.count()
     _prefix = secrets.token_hex(8)
 
-    def __init__(self, op: str, fields: dict[str, Any], version: int = messages.WIRE_VERSION) -> None:
+    def __init__(self, op: str, fields: Mapping[str, object], version: int = messages.WIRE_VERSION) -> None:
         self.op = op
         self.version = version
-        if version < 2 and isinstance(fields.get("points"), list):
+        self.id = str(fields.get("id") or f"{self._prefix}-{next(self._numbers)}")
+        body = {name: value for name, value in fields.items() if value is not None and name != "id"}
+        points = fields.get("points")
+        if version < 2 and isinstance(points, list):
             old = {new: old for old, new in RENAMED_POINTS.items()}
-            fields = {**fields, "points": [old.get(name, name) for name in fields["points"]]}
-        self.id = str(fields.pop("id", None) or f"{self._prefix}-{next(self._numbers)}")
-        body = {name: value for name, value in fields.items() if value is not None}
+            body["points"] = [old.get(name, name) for name in points]
         self.bytes: bytes = msgpack.packb({"v": version, "id": self.id, "op": op, **body})
 
-    def answered(self, data: bytes) -> dict[str, Any] | None:
+    def answered(self, data: bytes) -> Message | None:
         """The answer, None if it belongs to another request. Raises ClientError if it was refused."""
         answer = unpack(data)
         if answer.get("id") != self.id:
@@ -238,10 +240,10 @@ class Request:
         return answer
 
 
-_decoder = msgspec.msgpack.Decoder(dict[str, Any])  # twice as fast as msgpack's; a day's replay is 86,400 records
+_decoder = msgspec.msgpack.Decoder(Message)  # twice as fast as msgpack's; a day's replay is 86,400 records
 
 
-def unpack(data: bytes) -> dict[str, Any]:
+def unpack(data: bytes) -> Message:
     """A message of the gateway."""
     return messages.with_new_names(_decoder.decode(data))
 
@@ -249,14 +251,14 @@ def unpack(data: bytes) -> dict[str, Any]:
 class Orders(Generic[Answer]):
     """The orders that need no lease. `ask` gives the answer, or what an asyncio program awaits to get it."""
 
-    def ask(self, op: str, **fields: Any) -> Answer:
+    def ask(self, op: str, **fields: object) -> Answer:
         raise NotImplementedError
 
     def limit(self, *, import_w_max: float | None = None, export_w_max: float | None = None, for_s: float) -> Answer:
         """Tighten the limits of grid power for a time."""
         return self.ask("limit", import_w_max=import_w_max, export_w_max=export_w_max, for_ms=int(for_s * 1000))
 
-    def schedule(self, steps: Sequence[tuple[int, float] | Mapping[str, Any]], end_utc_s: int) -> Answer:
+    def schedule(self, steps: Sequence[tuple[int, float] | Mapping[str, object]], end_utc_s: int) -> Answer:
         """Setpoints and limits by the clock: (start in UTC seconds, W, + discharge), or maps as in docs/api.md."""
         rows = [
             dict(step) if isinstance(step, Mapping) else {"start_utc_s": step[0], "setpoint_w": step[1]}
@@ -281,7 +283,7 @@ class Orders(Generic[Answer]):
         """`run`, `stop`, or `manual`: power_w (+ discharge) for for_ms, and again before that is over."""
         return self.ask("mode", mode=mode, power_w=power_w, for_ms=for_ms)
 
-    def jobs(self, *records: Mapping[str, Any]) -> Answer:
+    def jobs(self, *records: Mapping[str, object]) -> Answer:
         """Push jobs that ended, maps as in docs/api.md, at most 64; those that cannot be are named under `refused`."""
         return self.ask("jobs", jobs=[dict(record) for record in records])
 
@@ -299,12 +301,12 @@ def ends_lease(why: ClientError) -> bool:
     return why.code not in ("no-answer", "busy", "core-down")
 
 
-def setpoint_fields(lease: str, seq: int, setpoint_w: float, for_s: float) -> dict[str, Any]:
+def setpoint_fields(lease: str, seq: int, setpoint_w: float, for_s: float) -> Message:
     """A setpoint request under a lease."""
     return {"lease": lease, "seq": seq, "setpoint_w": float(setpoint_w), "for_ms": max(1, int(for_s * 1000))}
 
 
-def prepare(socket: Any, keys: tuple[str, str, str] | None) -> None:
+def prepare(socket: zmq.Socket[Any], keys: tuple[str, str, str] | None) -> None:
     """Options that every socket of a client has."""
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, messages.REPLY_BYTES_MAX)

@@ -8,7 +8,7 @@ asked stands in `tidegate.runtime.gateway.ops`; docs/api.md is the text for peop
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgpack
 import msgspec
@@ -89,6 +89,9 @@ class Refused(Exception):
 
 
 # ---- types of fields ----
+
+Message: TypeAlias = dict[str, Any]
+"""A message as a reader has it. Open, since fields are added within a version; docs/api.schema.json has its types."""
 
 Version = Literal[1, 2]
 Id = Annotated[
@@ -292,7 +295,7 @@ def with_old_names(points: dict[str, Point]) -> dict[str, Point]:
     return points
 
 
-def with_new_names(message: dict[str, Any]) -> dict[str, Any]:
+def with_new_names(message: Message) -> Message:
     """What a gateway of version 1 said, or a journal of its time holds, also under the names of now."""
     for points in (message.get("points"), message.get("ages_ms")):
         if isinstance(points, dict):

@@ -15,8 +15,10 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 from tidegate.ext.abi import image as ext_image
 from tidegate.ext.abi import program as ext_program
@@ -92,7 +94,7 @@ def lock_all() -> int:
     return error
 
 
-def bus_report(buses: dict[str, BusHandle], ports: dict[str, Port]) -> dict:
+def bus_report(buses: dict[str, BusHandle], ports: dict[str, Port]) -> dict[str, object]:
     """Counters of every bus and port by name, for people; by this process's Python side, never by the loop."""
     return {
         "t_ns": time.clock_gettime_ns(time.CLOCK_MONOTONIC),
@@ -101,7 +103,7 @@ def bus_report(buses: dict[str, BusHandle], ports: dict[str, Port]) -> dict:
     }
 
 
-def port_report(stats: dict) -> dict:
+def port_report(stats: Mapping[str, Any]) -> dict[str, object]:
     """A port's counters without what only its engine needs; of histograms the buckets in use."""
     plain = {key: value for key, value in stats.items() if isinstance(value, int)}
     slaves = [

@@ -8,11 +8,12 @@ while it is not good). Nothing is taken from the broker: MQTT has no lease.
 import json
 import threading
 import time
-from typing import Any
 
 import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 from tidegate.runtime.api.blocking_client import Client, ClientError
+from tidegate.runtime.api.messages import Message
 
 EVERY_S = 1.0
 
@@ -20,13 +21,13 @@ EVERY_S = 1.0
 class Bridge:
     """Publishes one site. `client` is a connected paho client, or anything with its publish()."""
 
-    def __init__(self, describe: dict[str, Any], client: Any, prefix: str = "tidegate") -> None:
+    def __init__(self, describe: Message, client: paho.Client, prefix: str = "tidegate") -> None:
         self.base = f"{prefix}/{describe['site']['name']}"
         self._client = client
         self._shown: dict[str, str] = {}
         self._due = 0.0
 
-    def take(self, message: dict[str, Any]) -> None:
+    def take(self, message: Message) -> None:
         """Publish what a message says."""
         if message["kind"] in ("meter", "event", "gap"):
             self._client.publish(f"{self.base}/{message['kind']}", json.dumps(message), qos=1)
@@ -52,7 +53,7 @@ def serve(
 ) -> None:
     """Bridge until `stop`. Raises OSError if the broker cannot be reached at the start; later it reconnects."""
     describe = client.describe()
-    mqtt = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=f"tidegate-{describe['site']['name']}")
+    mqtt = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"tidegate-{describe['site']['name']}")
     mqtt.max_queued_messages_set(10_000)
     if user is not None:
         mqtt.username_pw_set(user, password)
@@ -61,7 +62,7 @@ def serve(
     bridge = Bridge(describe, mqtt, prefix)
     mqtt.will_set(f"{bridge.base}/status", "offline", qos=1, retain=True)
 
-    def greet(*_: Any) -> None:
+    def greet(*_: object) -> None:
         mqtt.publish(f"{bridge.base}/status", "online", qos=1, retain=True)
 
     mqtt.on_connect = greet

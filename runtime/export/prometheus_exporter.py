@@ -3,13 +3,13 @@
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from tidegate.runtime.api.blocking_client import Client, ClientError
+from tidegate.runtime.api.messages import Message
 
 STALE_S = 5.0
 QUANTILES = (("0.5", "p50"), ("0.99", "p99"), ("0.999", "p999"), ("1", "max"))
@@ -18,18 +18,18 @@ QUANTILES = (("0.5", "p50"), ("0.99", "p99"), ("0.999", "p999"), ("1", "max"))
 class SiteCollector(Collector):
     """The newest snapshot as metrics. Points that are not good or held have a quality and no value."""
 
-    def __init__(self, describe: dict[str, Any]) -> None:
+    def __init__(self, describe: Message) -> None:
         self.site = str(describe["site"]["name"])
         self.units = {row["name"]: row.get("unit", "") for row in describe["points"]}
-        self.snapshot: dict[str, Any] | None = None
+        self.snapshot: Message | None = None
         self.heard = 0.0
         self.lost = 0
 
-    def take(self, message: dict[str, Any], lost: int) -> None:
+    def take(self, message: Message, lost: int) -> None:
         """Take a snapshot in."""
         self.snapshot, self.heard, self.lost = message, time.monotonic(), lost
 
-    def collect(self) -> Iterator[Any]:
+    def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("tidegate_up", "1 while snapshots arrive", labels=["site"])
         fresh = self.snapshot is not None and time.monotonic() - self.heard < STALE_S
         up.add_metric([self.site], 1.0 if fresh else 0.0)

@@ -9,7 +9,6 @@ loop goes to its next policy with a ramp. All other registers are for reading.
 import asyncio
 import contextlib
 import struct
-from typing import Any
 
 from pymodbus.constants import ExcCodes
 from pymodbus.server import ModbusTcpServer
@@ -18,6 +17,7 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 from tidegate.hal import sunspec
 from tidegate.runtime.api.async_client import AsyncClient, AsyncLease
 from tidegate.runtime.api.blocking_client import ClientError
+from tidegate.runtime.api.messages import Message
 
 BASE = 40000
 MODELS = (1, 203, 713, 704)
@@ -79,7 +79,7 @@ class Registers:
 class SunSpecSite:
     """Keeps the registers as the snapshots say, and the lease as the registers say."""
 
-    def __init__(self, describe: dict[str, Any]) -> None:
+    def __init__(self, describe: Message) -> None:
         self.registers = Registers()
         self.energy_wh = sum(float(unit.get("energy_wh") or 0) for unit in describe.get("units", []))
         devices = describe.get("devices", [])
@@ -101,7 +101,7 @@ class SunSpecSite:
             at, size = self.registers.place(704, name)
             self.writable |= set(range(BASE + at, BASE + at + size))
 
-    def take(self, points: dict[str, Any]) -> None:
+    def take(self, points: Message) -> None:
         """Show a snapshot."""
 
         def value(*names: str) -> float | None:
@@ -122,7 +122,13 @@ class SunSpecSite:
         put(713, "SoC", scaled(soc, 1000, 1000))
 
     async def on_access(
-        self, function: int, start: int, address: int, count: int, registers: list[int], values: Any
+        self,
+        function: int,
+        start: int,
+        address: int,
+        count: int,
+        registers: list[int],
+        values: list[int] | list[bool] | None,
     ) -> ExcCodes | None:
         """Called by the server before each access: refuse what is not writable, show what is newest."""
         if values:
@@ -170,7 +176,9 @@ class SunSpecSite:
                 return
 
 
-async def serve(endpoint: str | None, site: str | None, address: str, port: int, keys: Any = None) -> None:
+async def serve(
+    endpoint: str | None, site: str | None, address: str, port: int, keys: tuple[str, str, str] | None = None
+) -> None:
     """Serve until cancelled. Raises ClientError if there is no gateway, OSError if the port is taken."""
     async with AsyncClient(endpoint, site=site, keys=keys, timeout_s=5.0) as client:
         shown = SunSpecSite(await client.describe())

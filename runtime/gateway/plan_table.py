@@ -193,7 +193,13 @@ class Planner:
         rows, names = [], {}
 
         def add(
-            start_utc_s: int, end_utc_s: int, source: int, number: int, forced: bool, values: Any, name: str
+            start_utc_s: int,
+            end_utc_s: int,
+            source: int,
+            number: int,
+            forced: bool,
+            values: dict[str, float],
+            name: str,
         ) -> None:
             start_ns, end_ns = (t_s * SECOND - utc_ns + now_ns for t_s in (start_utc_s, end_utc_s))
             if end_ns > now_ns:

@@ -17,6 +17,7 @@ from tidegate.ext.cycle import recorder
 from tidegate.ext.safety.gate import Reaction
 from tidegate.hal.description import described
 from tidegate.runtime.api.blocking_client import Client, ClientError, NoAnswer
+from tidegate.runtime.api.messages import Message
 from tidegate.runtime.recording.integrity import RecordingError
 from tidegate.runtime.recording.recording_file import write
 
@@ -35,7 +36,7 @@ class RecordingTrigger:
         self.running = False
         self._last_s = -AGAIN_S
 
-    def hear(self, event: dict[str, Any], now_s: float) -> None:
+    def hear(self, event: Message, now_s: float) -> None:
         """Take note of an event of the gateway's stream."""
         kind = event["event"]
         if kind == "record":

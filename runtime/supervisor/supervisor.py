@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import tty
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -457,7 +457,7 @@ def _fds(ends: dict[str, dict[str, int]]) -> list[int]:
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Any:
+def _undisturbed() -> Iterator[None]:
     """Let no second Ctrl-C interrupt the end: what it asks for is already being done."""
     if threading.current_thread() is not threading.main_thread():
         yield

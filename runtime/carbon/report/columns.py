@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tidegate.runtime.carbon.engine.attribution import CHARGE_BOOKED
 from tidegate.runtime.carbon.integers import decimal, exact_kwh
+from tidegate.runtime.carbon.ledger.bodies import CHARGE_BOOKED
 from tidegate.runtime.carbon.report.language import N_
 
 

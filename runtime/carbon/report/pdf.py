@@ -204,7 +204,7 @@ def _table(paper: Paper, table: Table) -> None:
         widths = _widths(paper, [[cell.text for cell in row] for row in rows], bool(table.head))
         with paper.table(
             width=min(paper.epw, sum(widths)), col_widths=widths, align="LEFT", line_height=size * 1.4,
-            padding=(1.5, 4), text_align=tuple("RIGHT" if cell.number else "LEFT" for cell in rows[-1]),  # type: ignore[arg-type]
+            padding=(1.5, 4), text_align=tuple("RIGHT" if cell.number else "LEFT" for cell in rows[-1]),
             borders_layout=TableBordersLayout.HORIZONTAL_LINES, first_row_as_headings=bool(table.head),
             headings_style=FontFace(color=charts.MUTED, emphasis="NONE"),
         ) as made:  # fmt: skip
