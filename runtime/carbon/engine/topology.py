@@ -67,7 +67,7 @@ def nodes_of(site: Description) -> Nodes:
     notes: list[str] = []
     kinds: dict[str, str] = {}
     storages: tuple[Storage, ...] = ()
-    behind = {device.name for device in site.devices if device.circuit_storage}
+    with_storage = {device.name for device in site.devices if device.circuit_storage}
     for role in ROLES:
         mine = [row for row in rows if row.role == role]
         if role == "ess":
@@ -77,7 +77,7 @@ def nodes_of(site: Description) -> Nodes:
                 kinds.update({storage.node: "ess" for storage in storages})
             continue
         for number, row in enumerate(mine):
-            if role == "circuit" and row.device in behind:
+            if role == "circuit" and row.device in with_storage:
                 notes.append(f"{row.device}: storage lies behind this circuit; it guards and is no load of its own")
                 continue
             if role == "grid" and number:

@@ -77,7 +77,7 @@ def write(
     if pdf:
         for language in languages:
             pdf_font(language)  # before anything is written
-    bins, behind = Bins(count), Rows(count, end_utc_s - start_utc_s)
+    bins, period_rows = Bins(count), Rows(count, end_utc_s - start_utc_s)
     out.mkdir(parents=True, exist_ok=True)
     written = {"json": out / "report.json", "csv": out / "report.csv", "periods csv": out / "report.periods.csv"}
     with (
@@ -94,7 +94,7 @@ def write(
             rows.writerows(rows_of(body))
             by_period.writerow(csv_row(body, seq, values, iso(body["start_utc_s"])))
             bins.add(body)
-            behind.add(body, seq, values)
+            period_rows.add(body, seq, values)
 
         days = Days(out)
         document, _, _ = gather(ledger, start_utc_s, end_utc_s, each=each, each_day=days.add, **more)
@@ -105,7 +105,7 @@ def write(
     written["json"].write_text(canonical(published(document)) + "\n", encoding="utf-8")
     series = bins.series()
     for language in languages:
-        report = Report(document, behind, language, [path.name for path in written.values()])
+        report = Report(document, period_rows, language, [path.name for path in written.values()])
         drawings = Drawings(document, series, report)
         written[f"html {language}"] = out / f"report.{language}.html"
         written[f"html {language}"].write_text(html(report, drawings), encoding="utf-8")
