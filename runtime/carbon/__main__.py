@@ -70,15 +70,15 @@ def main(words: list[str] | None = None) -> int:
         print(json.dumps({"carbon": "ready", "ledger": ledger.url, "head": ledger.head[0]}), flush=True)
         pushed, jobs = Pushed(ledger), 0
         silent_since = 0.0
-        said: list[str] = []
+        shown: list[str] = []
         while True:
             last = stop.asked
             try:
                 trouble = sidecar.refresh()
                 for text in trouble:
-                    if text not in said:
+                    if text not in shown:
                         print(f"carbon: {text}", file=sys.stderr, flush=True)
-                said = list(trouble)
+                shown = list(trouble)
                 catch_up(sidecar, client)
                 sidecar.commit()
                 jobs += pushed.pull(client)

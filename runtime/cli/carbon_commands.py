@@ -166,30 +166,30 @@ def check_report(book: "Ledger", path: Path) -> list[str]:
 
     raw = path.read_bytes()
     try:
-        said = json.loads(raw)
-        span = said["span"]["from_utc_s"], said["span"]["to_utc_s"]
-        version = said["report_version"]
-        fits = said["sha256"] == digest(said) and raw == (canonical(said) + "\n").encode()
+        written = json.loads(raw)
+        span = written["span"]["from_utc_s"], written["span"]["to_utc_s"]
+        version = written["report_version"]
+        fits = written["sha256"] == digest(written) and raw == (canonical(written) + "\n").encode()
     except (ValueError, KeyError, TypeError) as error:
         return [f"{path.name}: not a report any more: {error}"]
     if version not in VERSIONS:
         known = " and ".join(map(str, VERSIONS))
         return [f"{path.name}: a report of version {version!r}; this release checks {known}, use the one that made it"]
     try:
-        given = said["given"]
+        given = written["given"]
         document = gather(
             book,
             *span,
-            until_seq=said["ledger"]["last_seq"],
-            instruments=instruments_of(said),
+            until_seq=written["ledger"]["last_seq"],
+            instruments=instruments_of(written),
             residual_ug_per_kwh=given["residual_ug_per_kwh"],
             installation=given["installation"],
         )[0]
-        if said["evidence"]["ledger"]["signature"] is None:
+        if written["evidence"]["ledger"]["signature"] is None:
             document["evidence"]["ledger"]["signature"] = None  # made before the block was signed
     except (LedgerError, TypeError, KeyError, ValueError, AttributeError, ArithmeticError) as error:
         return [f"{path.name}: report: span or what was given: {error}"]
-    found = compare(said, published(document, version))
+    found = compare(written, published(document, version))
     return found if found or fits else [f"{path.name}: its digest does not fit, or its text is not the canonical one"]
 
 

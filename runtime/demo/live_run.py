@@ -73,8 +73,8 @@ def run_live(site: Any, seconds: float, folder: Path, console: Console) -> LiveR
             failure = supervisor.failure
             code = supervisor.stop()
             metered = shared.meter_head
-        said = supervisor.children["carbon"].records() if "carbon" in supervisor.children else []
-        booked = next((int(one["records"]) for one in reversed(said) if one.get("carbon") == "ended"), -1)
+        records = supervisor.children["carbon"].records() if "carbon" in supervisor.children else []
+        booked = next((int(one["records"]) for one in reversed(records) if one.get("carbon") == "ended"), -1)
         answers = [float(ms) for one in supervisor.results for ms in one.get("step_to_wire_ms", [])]
     notes = []
     if failure:

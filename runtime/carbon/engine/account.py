@@ -18,7 +18,7 @@ from tidegate.runtime.carbon.engine.attribution import (
 )
 from tidegate.runtime.carbon.engine.booking import BookedPeriod
 from tidegate.runtime.carbon.engine.topology import Nodes
-from tidegate.runtime.carbon.factors.series import Factors, Found
+from tidegate.runtime.carbon.factors.series import FactorLookup, Factors
 from tidegate.runtime.carbon.integers import PPM, carbon_ug
 from tidegate.runtime.carbon.ledger.bodies import BODY_VERSION
 
@@ -129,7 +129,7 @@ class Accountant:
             body["consequence"] = consequence
         return body
 
-    def _open(self, booked: BookedPeriod, grid: Found) -> dict[str, Any]:
+    def _open(self, booked: BookedPeriod, grid: FactorLookup) -> dict[str, Any]:
         """The battery was not empty when the account began: price what was in it like the grid at that moment."""
         opening = {}
         for storage in self.nodes.storages:
@@ -151,9 +151,11 @@ class Accountant:
                 }
         return opening
 
-    def _period(self, booked: BookedPeriod, grid: Found, factors: Factors) -> tuple[Period, dict[str, Found]]:
+    def _period(
+        self, booked: BookedPeriod, grid: FactorLookup, factors: Factors
+    ) -> tuple[Period, dict[str, FactorLookup]]:
         inflows, loads, exports = [], [], []
-        used: dict[str, Found] = {}
+        used: dict[str, FactorLookup] = {}
         charge: dict[str, int] = {}
         discharge: dict[str, int] = {}
         for flow in self.nodes.flows:

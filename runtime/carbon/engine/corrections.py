@@ -15,7 +15,7 @@ from tidegate.runtime.carbon.engine.attribution import Lot, Method, Stock
 from tidegate.runtime.carbon.engine.booking import BookedPeriod
 from tidegate.runtime.carbon.engine.counter import EDITED, Flow, FlowPeriod
 from tidegate.runtime.carbon.engine.topology import Nodes, Storage
-from tidegate.runtime.carbon.factors.series import ALWAYS, Factors, Found, iso
+from tidegate.runtime.carbon.factors.series import ALWAYS, FactorLookup, Factors, iso
 from tidegate.runtime.carbon.ledger.ledger import Entry, Ledger, LedgerError
 
 
@@ -44,20 +44,20 @@ class Done:
 class _Recorded(Factors):
     """The factors that one period was booked with; `grid` takes the place of the grid's where it was restated."""
 
-    def __init__(self, body: Mapping[str, Any], kinds: Mapping[str, str], grid: Found | None = None) -> None:
+    def __init__(self, body: Mapping[str, Any], kinds: Mapping[str, str], grid: FactorLookup | None = None) -> None:
         super().__init__(None, 0, "")
         self._body = body
         self._kinds = kinds
         self._grid = grid
 
-    def grid_at(self, utc_s: int, known_utc_s: int | None = None) -> Found:
+    def grid_at(self, utc_s: int, known_utc_s: int | None = None) -> FactorLookup:
         return self._grid or _found(self._body["factors"]["grid"])
 
-    def source_at(self, role: str) -> Found:
+    def source_at(self, role: str) -> FactorLookup:
         rows = self._body["factors"]
         return _found(next(row for name, row in rows.items() if self._kinds.get(name, name) == role))
 
-    def marginal_at(self, utc_s: int, known_utc_s: int | None = None) -> Found | None:
+    def marginal_at(self, utc_s: int, known_utc_s: int | None = None) -> FactorLookup | None:
         consequence = self._body.get("consequence")
         return None if consequence is None else _found(consequence["factor"])
 
@@ -68,8 +68,8 @@ class _Recorded(Factors):
         return self._body.get("cfe_ppm")
 
 
-def _found(row: Mapping[str, Any]) -> Found:
-    return Found(row["ug_per_kwh"], row["status"], row["source"], row["step_utc_s"], row["version"])
+def _found(row: Mapping[str, Any]) -> FactorLookup:
+    return FactorLookup(row["ug_per_kwh"], row["status"], row["source"], row["step_utc_s"], row["version"])
 
 
 def nodes_from(method: Mapping[str, Any]) -> Nodes:
@@ -150,8 +150,8 @@ def correct(
         made = accountant.book(booked_from(body, own), factors=_Recorded(body, nodes.kinds, grid))
         if "opening" in body:
             made["opening"] = body["opening"]
-        told = {key: value for key, value in body.items() if key != "replaces"}
-        if made != told:
+        before = {key: value for key, value in body.items() if key != "replaces"}
+        if made != before:
             made["replaces"] = entry.seq
             rows.append(("period", entry.start_utc_s, made))
     if wanted:

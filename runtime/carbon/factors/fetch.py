@@ -160,12 +160,12 @@ def _get(source: Source, path: str, query: Mapping[str, str], headers: Mapping[s
             raw = answer.read(ANSWER_MAX + 1)
     except urllib.error.HTTPError as error:
         moved = "it moved; give the new url"
-        said = {401: "the key was refused", 403: "the key may not read this zone", 429: "asked too often",
-                301: moved, 302: moved, 307: moved, 308: moved}.get(error.code, error.reason)  # fmt: skip
-        raise FetchError(f"{source.name}: HTTP {error.code} of {source.root}: {said}") from None
+        reason = {401: "the key was refused", 403: "the key may not read this zone", 429: "asked too often",
+                  301: moved, 302: moved, 307: moved, 308: moved}.get(error.code, error.reason)  # fmt: skip
+        raise FetchError(f"{source.name}: HTTP {error.code} of {source.root}: {reason}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise FetchError(f"{source.name}: no answer from {source.root}: {reason}") from None
+        why = getattr(error, "reason", error)
+        raise FetchError(f"{source.name}: no answer from {source.root}: {why}") from None
     if len(raw) > ANSWER_MAX:
         raise FetchError(f"{source.name}: the answer is longer than {ANSWER_MAX} bytes")
     return bytes(raw)
@@ -197,32 +197,34 @@ def fetch(source: Source, cache: Path, now_s: int) -> int:
     start_s = min(now_s - LOOK_BACK_S, max(newest, now_s - CATCH_UP_S))
     raw = ask(source, start_s // 1800 * 1800, now_s + AHEAD_S)
     try:
-        said = READERS[source.service](raw, f"answer of {source.name}")
-        if not said.steps:
+        fetched = READERS[source.service](raw, f"answer of {source.name}")
+        if not fetched.steps:
             raise FactorError(f"answer of {source.name}: no values")
-        rows = new_steps(known, said, now_s)
+        rows = new_steps(known, fetched, now_s)
         if not rows:
             return 0
-        merged = Series(said.zone, said.kind, said.source, steps=[*(known.steps if known else ()), *rows])
-        if known is not None and (known.zone, known.kind) != (said.zone, said.kind):
-            raise FactorError(f"zone {said.zone} of kind {said.kind}, the files hold {known.zone} of {known.kind}")
+        merged = Series(fetched.zone, fetched.kind, fetched.source, steps=[*(known.steps if known else ()), *rows])
+        if known is not None and (known.zone, known.kind) != (fetched.zone, fetched.kind):
+            raise FactorError(
+                f"zone {fetched.zone} of kind {fetched.kind}, the files hold {known.zone} of {known.kind}"
+            )
         merged.finish()
     except FactorError as error:
         raise FetchError(f"{source.name}: the answer is not used: {error}") from None
     except (ValueError, TypeError, KeyError, ArithmeticError, AttributeError, IndexError) as error:
         raise FetchError(f"{source.name}: the answer has another form than is known: {error!r:.100}") from None
-    _keep(source, cache, said, rows, now_s)
+    _keep(source, cache, fetched, rows, now_s)
     return len(rows)
 
 
-def new_steps(known: Series | None, said: Series, now_s: int) -> list[Step]:
+def new_steps(known: Series | None, fetched: Series, now_s: int) -> list[Step]:
     """Steps that say something else than the newest version that is known; each with the time it was issued.
 
     Where the service does not say when, or says the time of another version again, it was now.
     """
     latest: dict[int, Step] = {step.start_utc_s: step for step in (known.steps if known else ())}
     rows = []
-    for step in said.steps:
+    for step in fetched.steps:
         before = latest.get(step.start_utc_s)
         if before is not None and (before.ug_per_kwh, before.status) == (step.ug_per_kwh, step.status):
             continue
@@ -237,7 +239,7 @@ def new_steps(known: Series | None, said: Series, now_s: int) -> list[Step]:
     return rows
 
 
-def _keep(source: Source, cache: Path, said: Series, rows: Sequence[Step], now_s: int) -> None:
+def _keep(source: Source, cache: Path, fetched: Series, rows: Sequence[Step], now_s: int) -> None:
     """Add rows to the file of this month, as a whole or not at all."""
     cache.mkdir(parents=True, exist_ok=True)
     path = cache / f"{source.stem}-{datetime.fromtimestamp(now_s, UTC):%Y-%m}.csv"
@@ -248,8 +250,8 @@ def _keep(source: Source, cache: Path, said: Series, rows: Sequence[Step], now_s
         for step in rows:
             text += ",".join(
                 (
-                    _z(step.start_utc_s), _z(step.end_utc_s), said.zone, decimal(step.ug_per_kwh, 6), "g/kWh",
-                    said.kind, said.lifecycle, step.status, said.source.replace(",", ";"),
+                    _z(step.start_utc_s), _z(step.end_utc_s), fetched.zone, decimal(step.ug_per_kwh, 6), "g/kWh",
+                    fetched.kind, fetched.lifecycle, step.status, fetched.source.replace(",", ";"),
                     step.version.replace(",", ";"), _z(step.issued_utc_s),
                 )
             ) + "\n"  # fmt: skip
@@ -277,7 +279,7 @@ class Fetcher(threading.Thread):
         super().__init__(name="factors", daemon=True)
         self._due = {source: 0.0 for source in found}
         self._failed: dict[Source, int] = {}
-        self._said: dict[Source, str] = {}
+        self._reported: dict[Source, str] = {}
         self._cache = cache
         self._print = echo or _print
         self.ended = False
@@ -297,11 +299,11 @@ class Fetcher(threading.Thread):
             except FetchError as error:
                 tries = self._failed[source] = self._failed.get(source, 0) + 1
                 self._due[source] = t_s + max(source.every_s, min(BACKOFF_MAX_S, 30.0 * 2 ** min(tries, 10)))
-                if self._said.get(source) != str(error):
-                    self._said[source] = str(error)
+                if self._reported.get(source) != str(error):
+                    self._reported[source] = str(error)
                     self._print(f"{error}; what is in the files goes on to be used")
             else:
                 if self._failed.pop(source, 0):
-                    self._said.pop(source, None)
+                    self._reported.pop(source, None)
                     self._print(f"{source.name}: answers again")
                 self._due[source] = t_s + source.every_s

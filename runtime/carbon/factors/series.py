@@ -45,7 +45,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FactorLookup:
     """What a look-up gave, and how."""
 
     ug_per_kwh: int
@@ -123,21 +123,21 @@ class Factors:
     cfe: Series | None = None  # carbon-free share of the grid, ppm
     prices: Series | None = None  # millionths of the currency per kWh
 
-    def grid_at(self, utc_s: int, known_utc_s: int | None = None) -> Found:
+    def grid_at(self, utc_s: int, known_utc_s: int | None = None) -> FactorLookup:
         return self._found(self.grid, utc_s, known_utc_s)
 
-    def marginal_at(self, utc_s: int, known_utc_s: int | None = None) -> Found | None:
+    def marginal_at(self, utc_s: int, known_utc_s: int | None = None) -> FactorLookup | None:
         return None if self.marginal is None else self._found(self.marginal, utc_s, known_utc_s)
 
-    def _found(self, series: Series | None, utc_s: int, known_utc_s: int | None) -> Found:
+    def _found(self, series: Series | None, utc_s: int, known_utc_s: int | None) -> FactorLookup:
         if series is not None:
             got = series.at(utc_s, known_utc_s)
             if got is not None:
                 step, held = got
-                return Found(
+                return FactorLookup(
                     step.ug_per_kwh, "held" if held else step.status, series.source, step.start_utc_s, step.version
                 )
-        return Found(self.fallback_ug_per_kwh, self.fallback_status, self.fallback_source, 0)
+        return FactorLookup(self.fallback_ug_per_kwh, self.fallback_status, self.fallback_source, 0)
 
     def cfe_ppm_at(self, utc_s: int) -> int | None:
         """Carbon-free share of the grid, ppm; None where it is not known."""
@@ -149,12 +149,12 @@ class Factors:
         got = None if self.prices is None else self.prices.at(utc_s)
         return None if got is None else got[0].ug_per_kwh
 
-    def source_at(self, role: str) -> Found:
+    def source_at(self, role: str) -> FactorLookup:
         """Factor of an on-site source by its role; 0 for what burns nothing, and it says so."""
         if role in self.constants:
             value, source = self.constants[role]
-            return Found(value, "actual", source, 0)
-        return Found(0, "actual", "no fuel: direct emissions 0 by definition", 0)
+            return FactorLookup(value, "actual", source, 0)
+        return FactorLookup(0, "actual", "no fuel: direct emissions 0 by definition", 0)
 
 
 # ---- reading ----

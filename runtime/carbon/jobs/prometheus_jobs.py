@@ -112,8 +112,8 @@ def _from_json(raw: bytes, name: str) -> list[Series]:
         raise JobError(f"{name}: not JSON ({error}); fetch it again") from None
     data = document.get("data") or {}
     if document.get("status") != "success" or data.get("resultType") != "matrix":
-        said = document.get("error") or f"resultType {data.get('resultType')!r}"
-        raise JobError(f"{name}: not the answer of query_range ({said})")
+        reason = document.get("error") or f"resultType {data.get('resultType')!r}"
+        raise JobError(f"{name}: not the answer of query_range ({reason})")
     return [
         (dict(row["metric"]), [(float(t), _number(v, name)) for t, v in row.get("values", [])])
         for row in data["result"]

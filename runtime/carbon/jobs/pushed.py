@@ -31,9 +31,9 @@ class Pushed:
         self._settled_at: int = known.get("settled_at", 0)
 
     def _state(self) -> dict[str, str]:
-        told = {"boot": self.boot, "seq": self.seq, "next_day": self._next_day, "touched": sorted(self._touched),
+        state = {"boot": self.boot, "seq": self.seq, "next_day": self._next_day, "touched": sorted(self._touched),
                 "settled_at": self._settled_at}  # fmt: skip
-        return {"jobs": json.dumps(told, sort_keys=True)}
+        return {"jobs": json.dumps(state, sort_keys=True)}
 
     def pull(self, client: Any) -> int:
         """Take in what was pushed since the last one. -> jobs. client : has replay(stream, boot, seq, count)."""

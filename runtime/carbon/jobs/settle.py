@@ -45,10 +45,10 @@ def settle(ledger: Ledger, works: Sequence[Work], aside: Sequence[str], start_ut
     kinds: Mapping[str, str] = methods[-1].body["kinds"] if methods else {}
     loads = sorted(name for name, role in kinds.items() if role == "it")
     rows: list[tuple[str, int, Mapping[str, Any]]] = []
-    done, told = 0, None
+    done, aside_entry = 0, None
     if len(aside) > ASIDE_INLINE:
         body = {"about": "jobs", "set_aside": list(aside)[:ASIDE_MAX], "set_aside_count": len(aside)}
-        told = ledger.append([("note", start_utc_s, body)])[0][0]
+        aside_entry = ledger.append([("note", start_utc_s, body)])[0][0]
     by_start = sorted(works, key=lambda work: work.start_utc_s)
     starts = [work.start_utc_s for work in by_start]
     longest_s = max((work.end_utc_s - work.start_utc_s for work in works), default=0)
@@ -57,9 +57,9 @@ def settle(ledger: Ledger, works: Sequence[Work], aside: Sequence[str], start_ut
         if bodies and _over(ledger, bodies[-1], day + DAY_S):
             near = by_start[bisect_left(starts, day - longest_s) : bisect_left(starts, day + DAY_S)]
             mine = [work for work in near if work.end_utc_s > day]
-            made = settled(bodies, mine, () if told is not None else aside, loads, list(sources))
-            if told is not None:
-                made["aside_entry"] = told
+            made = settled(bodies, mine, () if aside_entry is not None else aside, loads, list(sources))
+            if aside_entry is not None:
+                made["aside_entry"] = aside_entry
             rows.append(("job", day, made))
         if len(rows) == DAYS_AT_ONCE:
             ledger.append(rows)
@@ -96,10 +96,10 @@ def settled(bodies: Sequence[Mapping[str, Any]], works: Sequence[Work], aside: S
         nodes = _together(nodes, {work.node for work in works})
     day = bodies[0]["start_utc_s"] // DAY_S * DAY_S
     strangers = sorted({work.node for work in works} - set(nodes) - {""})
-    said = [f"node {name}: no such load; its jobs are not counted" for name in strangers]
+    strange = [f"node {name}: no such load; its jobs are not counted" for name in strangers]
     jobs: list[list[Any]] = []
     idle: list[list[Any]] = []
-    told: dict[str, Any] = {}
+    shares: dict[str, Any] = {}
     for name, node in sorted(nodes.items()):
         mine = [w for w in works if (w.node or _whole_name(nodes)) == name]
         basis = BY_ENERGY if mine and all(w.measured_milliwh is not None for w in mine) else BY_TIME
@@ -109,11 +109,12 @@ def settled(bodies: Sequence[Mapping[str, Any]], works: Sequence[Work], aside: S
                  for w, milliwh, ug, software, slot_s, units in got]  # fmt: skip
         idle += [[hour, name, *row] for hour, row in sorted(hours.items())]
         counted = node.software_milliwh if basis == BY_ENERGY else None
-        told[name] = {"metered_milliwh": node.metered_milliwh, "basis": basis, "software_milliwh": counted,
+        shares[name] = {"metered_milliwh": node.metered_milliwh, "basis": basis, "software_milliwh": counted,
                       "idle_milliwh": node.idle_milliwh, "idle_ug": node.idle_ug}  # fmt: skip
     return {
-        "v": BODY_VERSION, "start_utc_s": day, "nodes": told, "jobs": jobs, "idle": idle,
-        "set_aside": [*said, *aside][:ASIDE_MAX], "set_aside_count": len(said) + len(aside), "sources": list(sources),
+        "v": BODY_VERSION, "start_utc_s": day, "nodes": shares, "jobs": jobs, "idle": idle,
+        "set_aside": [*strange, *aside][:ASIDE_MAX], "set_aside_count": len(strange) + len(aside),
+        "sources": list(sources),
     }  # fmt: skip
 
 

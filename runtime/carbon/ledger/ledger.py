@@ -108,7 +108,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
+class IntegrityProblem:
     """Something that is not what was written: where, and what."""
 
     seq: int | None
@@ -303,23 +303,23 @@ class Ledger:
                 connection.execute(sa.select(sa.func.count(sa.distinct(rows.start_utc_s))).where(where)).scalar_one()
             )
 
-    def verify(self) -> list[Damage]:
+    def verify(self) -> list[IntegrityProblem]:
         """Walk the whole chain; every entry that is changed, missing or out of place is named."""
-        damages: list[Damage] = []
+        problems: list[IntegrityProblem] = []
         previous, expected = GENESIS, 0
         with self._rows(sa.select(_entries).order_by(_entries.c.seq)) as rows:
             for row in rows:
                 if row.seq != expected:
                     gap = f"{expected} to {row.seq - 1}" if row.seq - 1 > expected else str(expected)
-                    damages.append(Damage(row.seq, f"entry {gap} missing before it"))
+                    problems.append(IntegrityProblem(row.seq, f"entry {gap} missing before it"))
                 elif chain(previous, row.seq, str(row.kind), row.start_utc_s, str(row.body)) != row.hash:
-                    damages.append(Damage(row.seq, "changed, or not in its place"))
+                    problems.append(IntegrityProblem(row.seq, "changed, or not in its place"))
                 previous, expected = str(row.hash), row.seq + 1
         with self._rows(sa.select(_state)) as rows:
             for row in rows:
                 if hashlib.sha256(f"{row.name}\n{row.body}".encode()).hexdigest() != row.hash:
-                    damages.append(Damage(None, f"state {row.name!r} changed"))
-        return damages
+                    problems.append(IntegrityProblem(None, f"state {row.name!r} changed"))
+        return problems
 
 
 def _tune_sqlite(read_only: bool) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tidegate.runtime.carbon.ledger.bodies import period_error_ug
-from tidegate.runtime.carbon.ledger.ledger import Damage, Entry, Ledger, LedgerError
+from tidegate.runtime.carbon.ledger.ledger import Entry, IntegrityProblem, Ledger, LedgerError
 from tidegate.runtime.state.device_key import DeviceKey, signed_by
 
 BLOCK_ENTRIES = 96  # a day of quarter hours
@@ -79,36 +79,40 @@ def read_anchors(lines: Iterable[str], where: str) -> dict[int, str]:
 # ---- the whole check ----
 
 
-def verify(ledger: Ledger, *, key: str | None = None, anchors: Mapping[int, str] | None = None) -> list[Damage]:
+def verify(
+    ledger: Ledger, *, key: str | None = None, anchors: Mapping[int, str] | None = None
+) -> list[IntegrityProblem]:
     """Everything that is not as it was written: chain, blocks, anchors, the periods' order and their carbon.
 
     key : public key in hex that must have signed; None takes that of the first block.
     """
-    damages = ledger.verify()
-    bad = {damage.seq for damage in damages}
+    problems = ledger.verify()
+    bad = {row.seq for row in problems}
     wanted = dict(anchors or {})
     expected_first = 0
     previous_hash = ""
     line = _Line()
     for entry in ledger.entries(lenient=True):
         if entry.seq in wanted and wanted.pop(entry.seq) != entry.hash:
-            damages.append(Damage(entry.seq, "is not the one that was anchored; the ledger was written anew"))
+            problems.append(
+                IntegrityProblem(entry.seq, "is not the one that was anchored; the ledger was written anew")
+            )
         if entry.seq not in bad and entry.kind == "block":
             problem = check_block(entry.body, entry.seq, previous_hash, expected_first, key)
             if problem is not None:
-                damages.append(Damage(entry.seq, problem))
+                problems.append(IntegrityProblem(entry.seq, problem))
             key = key or entry.body["key"]
             expected_first = entry.seq
         if entry.seq not in bad and entry.kind == "period":
             problem = line.add(entry)
             if problem is not None:
-                damages.append(Damage(entry.seq, problem))
+                problems.append(IntegrityProblem(entry.seq, problem))
         previous_hash = entry.hash
-    damages += line.breaks()
+    problems += line.breaks()
     head = ledger.head[0]
     for seq in sorted(wanted):
-        damages.append(Damage(seq, f"was anchored and is missing; the ledger ends at {head}"))
-    return sorted(damages, key=lambda damage: (damage.seq is None, damage.seq or 0))
+        problems.append(IntegrityProblem(seq, f"was anchored and is missing; the ledger ends at {head}"))
+    return sorted(problems, key=lambda row: (row.seq is None, row.seq or 0))
 
 
 class _Line:
@@ -141,13 +145,13 @@ class _Line:
         error = period_error_ug(body)
         return f"carbon does not balance: {error} ug" if error else None
 
-    def breaks(self) -> list[Damage]:
+    def breaks(self) -> list[IntegrityProblem]:
         """Where a stock does not open as the period before closed."""
         found = []
         closing: dict[str, tuple[int, int, int, int]] = {}
         for _, (seq, stocks) in sorted(self._known.items()):
             for name, stock in stocks.items():
                 if name in closing and closing[name][2:] != stock[:2]:
-                    found.append(Damage(seq, f"stock {name} does not open where the period before closed"))
+                    found.append(IntegrityProblem(seq, f"stock {name} does not open where the period before closed"))
             closing = stocks
         return found

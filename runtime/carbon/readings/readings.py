@@ -143,8 +143,8 @@ class Registers:
 
     def add(self, body: Mapping[str, Any]) -> None:
         source = body["source"]
-        told = {name: source[name] for name in ("kind", "name", "sha256", "key", "page", "flow") if name in source}
-        self.sources.setdefault((body["meter"], body["quantity"]), {})[source["sha256"]] = told
+        kept = {name: source[name] for name in ("kind", "name", "sha256", "key", "page", "flow") if name in source}
+        self.sources.setdefault((body["meter"], body["quantity"]), {})[source["sha256"]] = kept
         own = self.rows.setdefault((body["meter"], body["quantity"]), {})
         for utc_s, value, sync, state, _ in body["rows"]:
             own[utc_s] = (value, sync, state)

@@ -58,7 +58,7 @@ class Gaps:
             self.found.append(self._last[name])
 
 
-class Watch:
+class SpanReader:
     """One pass over a span: keeps what a report needs of it, never the periods themselves.
 
     each : called with every body, for what else is made of them (CSV rows, bins of a plot).
@@ -117,42 +117,42 @@ def gather(
     Raises LedgerError if there are none, ValueError for a declaration that cannot be.
     """
     declared = check_installation(dict(installation or {}), "installation")
-    watch = Watch(ledger.in_force("period", start_utc_s, end_utc_s, until_seq), each)
-    sums = add_up(watch)
-    if watch.last is None:
+    reader = SpanReader(ledger.in_force("period", start_utc_s, end_utc_s, until_seq), each)
+    sums = add_up(reader)
+    if reader.last is None:
         raise LedgerError(f"no period is booked from {iso(start_utc_s)} to {iso(end_utc_s)}")
-    newest = watch.last.body
+    newest = reader.last.body
     compute = Compute()
     for entry in ledger.in_force("job", start_utc_s, end_utc_s, until_seq):
         compute.add(entry.body, entry.seq)
-        if entry.seq > watch.last_seq:
-            watch.last_seq, watch.root = entry.seq, entry.hash
+        if entry.seq > reader.last_seq:
+            reader.last_seq, reader.root = entry.seq, entry.hash
         if each_day is not None:
             each_day(entry.body)
     registers = Registers()
     for entry in ledger.entries("reading"):
         if until_seq is None or entry.seq <= until_seq:
             registers.add(entry.body)
-            if entry.seq > watch.last_seq:
-                watch.last_seq, watch.root = entry.seq, entry.hash
+            if entry.seq > reader.last_seq:
+                reader.last_seq, reader.root = entry.seq, entry.hash
     if compute.aside_entries:
         for entry in ledger.entries("note"):
             if entry.seq in compute.aside_entries:
                 compute.noted(entry.body)
-    methods = [entry for entry in ledger.entries("method") if entry.seq <= watch.last_seq]
-    edits = [entry for entry in ledger.entries("edit") if entry.seq <= watch.last_seq]
+    methods = [entry for entry in ledger.entries("method") if entry.seq <= reader.last_seq]
+    edits = [entry for entry in ledger.entries("edit") if entry.seq <= reader.last_seq]
     method = methods[-1].body if methods else {}
     kinds = method.get("kinds", {})
     grid = method.get("grid_factor", {})
     for entry in ledger.entries("factor"):
-        if methods and methods[-1].seq < entry.seq <= watch.last_seq:
+        if methods and methods[-1].seq < entry.seq <= reader.last_seq:
             grid = entry.body["grid"]
     ratios = indicators(sums, kinds)
     missing = (end_utc_s - start_utc_s - sums.covered_s) if sums.covered_s else 0
-    chain = {"first_seq": watch.first_seq, "last_seq": watch.last_seq, "root": watch.root}
+    chain = {"first_seq": reader.first_seq, "last_seq": reader.last_seq, "root": reader.root}
     edit_rows = [_edit_row(entry) for entry in edits if entry.body["to_utc_s"] >= start_utc_s
                  and entry.body["from_utc_s"] < end_utc_s]  # fmt: skip
-    found = indicators_record(ratios, sums, kinds, end_utc_s - start_utc_s, watch.hours, registers, instruments)
+    found = indicators_record(ratios, sums, kinds, end_utc_s - start_utc_s, reader.hours, registers, instruments)
     document: dict[str, Any] = {
         "scope": SCOPE,
         "policy_note": POLICY_NOTE,
@@ -195,7 +195,7 @@ def gather(
             "closing": sums.closing_ug,
             "balance_error": sums.worst_error_ug,
         },
-        "scope2": _scope2(watch.imports, sums, instruments, residual_ug_per_kwh),
+        "scope2": _scope2(reader.imports, sums, instruments, residual_ug_per_kwh),
         "indicators": found,
         "readings": readings_record(registers, ledger, start_utc_s, end_utc_s, until_seq),
         "eu_2024_1364": eu_fields(
@@ -207,7 +207,7 @@ def gather(
             "grid": grid,
         },
         "quality_milliwh": _sorted(sums.quality_milliwh),
-        "gaps": watch.gaps.found,
+        "gaps": reader.gaps.found,
         "edits": edit_rows,
         "flags": _sorted(sums.flags),
         "flag_spans_utc_s": {name: sums.flag_spans[name] for name in sorted(sums.flag_spans)},
@@ -223,14 +223,14 @@ def gather(
             declared,
             scope=SCOPE,
             policy=newest["method"]["policy"],
-            longest_s=watch.longest_s,
+            longest_s=reader.longest_s,
             span=(start_utc_s, end_utc_s),
-            sync=watch.sync,
-            gaps=watch.gaps.found,
+            sync=reader.sync,
+            gaps=reader.gaps.found,
             edits=edit_rows,
-            chain={**chain, "signature": block_over(ledger, watch.last_seq)},
+            chain={**chain, "signature": block_over(ledger, reader.last_seq)},
             instruments=instruments or (),
-            imports=watch.imports,
+            imports=reader.imports,
             grid=grid,
         ),
     }
@@ -254,20 +254,20 @@ def _edit_row(entry: Entry) -> dict[str, Any]:
     return {"seq": entry.seq, **entry.body}
 
 
-def compare(said: Any, known: Any, path: str = "report") -> list[str]:
+def compare(report: Any, known: Any, path: str = "report") -> list[str]:
     """Where a report differs from what its ledger gives: the paths of all values that do."""
-    if isinstance(said, dict) and isinstance(known, dict):
+    if isinstance(report, dict) and isinstance(known, dict):
         rows = []
-        for key in sorted({*said, *known}):
-            if key not in said or key not in known:
-                rows.append(f"{path}.{key}: {'missing' if key not in said else 'not in the ledger'}")
+        for key in sorted({*report, *known}):
+            if key not in report or key not in known:
+                rows.append(f"{path}.{key}: {'missing' if key not in report else 'not in the ledger'}")
             else:
-                rows += compare(said[key], known[key], f"{path}.{key}")
+                rows += compare(report[key], known[key], f"{path}.{key}")
         return rows
-    if isinstance(said, list) and isinstance(known, list) and len(said) == len(known):
-        return [row for i, pair in enumerate(zip(said, known, strict=True)) for row in compare(*pair, f"{path}[{i}]")]
-    if said != known or type(said) is not type(known):
-        return [f"{path}: says {said!r:.60}, the ledger says {known!r:.60}"]
+    if isinstance(report, list) and isinstance(known, list) and len(report) == len(known):
+        return [row for i, pair in enumerate(zip(report, known, strict=True)) for row in compare(*pair, f"{path}[{i}]")]
+    if report != known or type(report) is not type(known):
+        return [f"{path}: says {report!r:.60}, the ledger says {known!r:.60}"]
     return []
 
 

@@ -224,11 +224,11 @@ def _sources(
     longest_s: int,
     grid: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    said = {row.get("source"): row for row in given.get("sources", ())}
+    declared = {row.get("source"): row for row in given.get("sources", ())}
     renewable = renewable_nodes(sums, kinds)
     rows = []
     for name, milliwh in sorted(sums.inflow_milliwh.items()):
-        known = said.get(name, {})
+        known = declared.get(name, {})
         own = name in sums.generation
         kind = None if name == UNMETERED else known.get("kind") or ("SOE01" if own else "SOE03")
         if name == "grid":
@@ -263,7 +263,7 @@ def _agreements(
     given: Mapping[str, Any],
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Power purchase agreements: a part of what the grid meter counted, matched hour by hour."""
-    said = {row.get("source"): row for row in given.get("sources", ())}
+    declared = {row.get("source"): row for row in given.get("sources", ())}
     hours: Counter[int] = Counter()
     for start, _, milliwh in imports:
         hours[start // HOUR_S] += milliwh
@@ -273,7 +273,7 @@ def _agreements(
             by_source.setdefault(one.source, []).append(one)
     rows = []
     for name, mine in sorted(by_source.items()):
-        known = said.get(name, {})
+        known = declared.get(name, {})
         milliwh, ug, same = (
             sum(one.energy_milliwh for one in mine),
             sum(one.energy_milliwh * one.ug_per_kwh for one in mine) // 1_000_000,
@@ -308,20 +308,20 @@ def _agreements(
 
 def _meters(method: Mapping[str, Any], given: Mapping[str, Any], sync: Mapping[str, int]) -> list[dict[str, Any]]:
     """One row a meter node: what the site file knows, completed by what a person declared."""
-    said = {row.get("id"): row for row in given.get("meters", ())}
+    declared = {row.get("id"): row for row in given.get("meters", ())}
     worst = next((letter for letter in SYNC_WORST if sync.get(letter)), None)
     rows: dict[str, dict[str, Any]] = {}
     for name, (kind, register, _) in sorted(method.get("flows", {}).items()):
         node = name.rpartition(".")[0]
-        known = said.get(node, {})
+        known = declared.get(node, {})
         row = rows.setdefault(
             node, {key: _text(known.get(key)) for key in METER} | {"id": node, "time_sync": worst, "registers": []}
         )
         row["role"] = row["role"] or method.get("kinds", {}).get(node)
         row["obis"] = row["obis"] or OBIS.get(kind)
         row["registers"].append(register or "none, integral of the fast power")
-    for name in sorted(set(said) - set(rows) - {None}):
-        rows[name] = {key: _text(said[name].get(key)) for key in METER} | {"registers": []}
+    for name in sorted(set(declared) - set(rows) - {None}):
+        rows[name] = {key: _text(declared[name].get(key)) for key in METER} | {"registers": []}
     return list(rows.values())
 
 

@@ -256,8 +256,8 @@ def eu_fields(
         if name == "W_IN_POT" and any(what == "water-potable" for _, what in registers.rows):
             amount(name, "water-potable", unit, "")
             continue
-        said = declared.get(name)
-        put(name, None if said is None else str(said), unit, "declared by the operator", f"{meaning}, not declared")
+        value = declared.get(name)
+        put(name, None if value is None else str(value), unit, "declared by the operator", f"{meaning}, not declared")
     return {"fields": fields, "not_measured": missing}
 
 

@@ -77,8 +77,7 @@ class Language:
         if code != SOURCE:
             for message in catalogue(code):
                 if message.id and message.string:
-                    said = message.string
-                    forms = said if isinstance(said, str) else tuple(said)
+                    forms = message.string if isinstance(message.string, str) else tuple(message.string)
                     one_or_many = message.id
                     key = one_or_many if isinstance(one_or_many, str) else (one_or_many[0], one_or_many[1])
                     self._known[key] = forms
@@ -115,15 +114,15 @@ def messages_of(path: Path) -> Iterator[tuple[Message, int]]:
             continue
         called = node.func
         name = called.id if isinstance(called, ast.Name) else called.attr if isinstance(called, ast.Attribute) else ""
-        texts = [arg.value for arg in node.args[: CALLS.get(name, 0)] if isinstance(arg, ast.Constant)]
-        said = [text for text in texts if isinstance(text, str)]
-        if name == "plural" and len(said) == 2:
-            yield (said[0], said[1]), node.lineno
-        elif name in CALLS and name != "plural" and len(said) == 1:
-            yield said[0], node.lineno
+        values = [arg.value for arg in node.args[: CALLS.get(name, 0)] if isinstance(arg, ast.Constant)]
+        texts = [text for text in values if isinstance(text, str)]
+        if name == "plural" and len(texts) == 2:
+            yield (texts[0], texts[1]), node.lineno
+        elif name in CALLS and name != "plural" and len(texts) == 1:
+            yield texts[0], node.lineno
 
 
-def said_in_code() -> dict[Message, list[tuple[str, int]]]:
+def messages_in_code() -> dict[Message, list[tuple[str, int]]]:
     """Every sentence of the report's code, and where it is said."""
     found: dict[Message, list[tuple[str, int]]] = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
@@ -139,7 +138,7 @@ def update(code: str) -> None:
     made = Catalog(
         locale=code, project="tidegate", version="0", fuzzy=False, header_comment="# Reports of the carbon account."
     )
-    for message, places in said_in_code().items():
+    for message, places in messages_in_code().items():
         old = None if before is None else before.get(message)
         made.add(
             message,

@@ -87,10 +87,10 @@ def quality(r: Report) -> Section:
             blocks.append(Text(r.more(len(d["gaps"]) - GAPS_MAX), "note"))
     if d["flags"]:
         spans = d["flag_spans_utc_s"]
-        said = ", ".join(
+        text = ", ".join(
             f"{name} ({count}; {iso(spans[name][0])} - {iso(spans[name][1])})" for name, count in d["flags"].items()
         )
-        blocks.append(Text(f"{_('Flags')}: {said}", "note"))
+        blocks.append(Text(f"{_('Flags')}: {text}", "note"))
     blocks += [Text(_(note), "list") for note in d["method"]["notes"]]
     if d["edits"]:
         blocks.append(Text(_("Corrections"), "head", "edits"))
@@ -164,14 +164,14 @@ def evidence(r: Report) -> Section:
     blocks: list[Block] = [Table(head, rows, [f"evidence-{slug(row['source'])}" for row in d["sources"]])]
     shifted = d["storage"]["time_shifted_mwh"]
     if shifted:
-        said = ", ".join(f"{r.name(name)} {mwh} MWh" for name, mwh in shifted.items())
-        blocks.append(Text(f"{_('Moved to another period')}: {said} ({_(d['storage']['note'])})", "note"))
+        text = ", ".join(f"{r.name(name)} {mwh} MWh" for name, mwh in shifted.items())
+        blocks.append(Text(f"{_('Moved to another period')}: {text} ({_(d['storage']['note'])})", "note"))
     given = [f"{key}: {value}" for key, value in d["installation"].items() if value is not None]
     blocks += [Text(text, "list") for text in given]
     if d["not_given"]:
         more = len(d["not_given"]) - NOT_GIVEN_MAX
-        said = ", ".join(d["not_given"][:NOT_GIVEN_MAX]) + (f"; {r.more(more)}" if more > 0 else "")
-        blocks.append(Text(_("not given: {list}.").format(list=said), "note"))
+        text = ", ".join(d["not_given"][:NOT_GIVEN_MAX]) + (f"; {r.more(more)}" if more > 0 else "")
+        blocks.append(Text(_("not given: {list}.").format(list=text), "note"))
     blocks.append(Text(_("Fields of (EU) 2024/1364"), "head", "eu"))
     eu = r.d["eu_2024_1364"]
     to = {"E_DC": "formula-site", "E_IT": "formula-pue", "E_RES_OS": "origins"}
@@ -235,8 +235,8 @@ def made(r: Report) -> Section:
     ]
     digest = d["factors"]["grid"].get("sha256")
     for name, count in d["factors"]["sources"].items():
-        said = f", sha256 {digest}" if digest and name == d["factors"]["grid"].get("source") else ""
-        blocks.append(Text(f"{name}: {r.language.plural('{n} period', '{n} periods', count)}{said}", "list"))
+        text = f", sha256 {digest}" if digest and name == d["factors"]["grid"].get("source") else ""
+        blocks.append(Text(f"{name}: {r.language.plural('{n} period', '{n} periods', count)}{text}", "list"))
     blocks += [Text(_(note), "list") for note in d["factors"]["grid"].get("notes", ())[:40]]
     blocks.append(Text(_("Formulas"), "head", "formulas"))
     blocks += [Text(text, "list", f"formula-{key}") for key, text in _formulas(r)]

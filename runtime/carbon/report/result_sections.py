@@ -218,7 +218,7 @@ def jobs_section(r: Report) -> Section:
     blocks.append(Table(head, rows, ids))
     rows, ids = [], []
     for name, node in d["nodes"].items():
-        said = _("by reserved time") if node["coverage"] is None else f"{float(node['coverage']) * 100:.1f} %"
+        shown = _("by reserved time") if node["coverage"] is None else f"{float(node['coverage']) * 100:.1f} %"
         jobs_milliwh = node["metered_milliwh"] - node["idle_milliwh"]
         rows.append(
             (
@@ -227,7 +227,7 @@ def jobs_section(r: Report) -> Section:
                 r.number(r.kwh(jobs_milliwh), csv),
                 r.number(r.kwh(node["idle_milliwh"]), "idle"),
                 r.number("-" if node["software_milliwh"] is None else r.kwh(node["software_milliwh"]), csv),
-                r.number(said, "formula-coverage"),
+                r.number(shown, "formula-coverage"),
             )
         )
         ids.append(f"job-node-{slug(name)}")
@@ -302,14 +302,14 @@ def shifting(r: Report) -> Section:
             if row is None:
                 continue
             ratio = "-" if row["ratio_ppm"] is None else f"{row['ratio_ppm'] / 1e6:.4f}"
-            said = "-" if row["above_break_even"] is None else _("yes") if row["above_break_even"] else _("no")
+            shown = "-" if row["above_break_even"] is None else _("yes") if row["above_break_even"] else _("no")
             rows.append(
                 (
                     Cell(_(ACCOUNTS[key])),
                     r.number(r.language.number(row["at_charge_ug_per_kwh"] / 1e6, 1), "factors"),
                     r.number(r.language.number(row["at_discharge_ug_per_kwh"] / 1e6, 1), "factors"),
                     r.number(ratio, "formula-shift"),
-                    Cell(said),
+                    Cell(shown),
                 )
             )
             ids.append(f"shift-{key}")
@@ -368,9 +368,9 @@ def indicators(r: Report) -> Section:
     for key, label, unit, to in known:
         note = unit
         if key == "pue":
-            said = [_("interim: a PUE is declared over twelve months")] if d["pue_kind"] == "interim" else []
-            said += [_("IT by difference")] if "difference" in d["pue_category"] else [_(d["pue_category"])]
-            note = "; ".join(said)
+            notes = [_("interim: a PUE is declared over twelve months")] if d["pue_kind"] == "interim" else []
+            notes += [_("IT by difference")] if "difference" in d["pue_category"] else [_(d["pue_category"])]
+            note = "; ".join(notes)
         shown = d[key] or "-"
         if key.endswith(("share", "share_direct", "share_through_storage")) and d[key]:
             shown = f"{float(d[key]) * 100:.2f} %"

@@ -34,12 +34,12 @@ class Report:
     def subtitle(self) -> str:
         """How much of the span is booked, and that nobody has verified it."""
         span, _ = self.d["span"], self.text
-        said = self.language.plural("{n} period booked", "{n} periods booked", span["periods"])
+        booked = self.language.plural("{n} period booked", "{n} periods booked", span["periods"])
         if span["not_booked_s"]:
-            said += " · " + _("not booked: {hours} h").format(
+            booked += " · " + _("not booked: {hours} h").format(
                 hours=self.language.number(span["not_booked_s"] / 3600, 2)
             )
-        return f"{said} · {_('unverified')}"
+        return f"{booked} · {_('unverified')}"
 
     # ---- numbers ----
 

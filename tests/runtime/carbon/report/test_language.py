@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tidegate.runtime.carbon.report import language
-from tidegate.runtime.carbon.report.language import LANGUAGES, SOURCE, WRITTEN, Language, catalogue, said_in_code
+from tidegate.runtime.carbon.report.language import LANGUAGES, SOURCE, WRITTEN, Language, catalogue, messages_in_code
 
 CARBON = Path(__file__).parents[4] / "runtime" / "carbon"
 OTHERS = [code for code in LANGUAGES if code != SOURCE]
@@ -31,14 +31,14 @@ def fields(text):
 @pytest.mark.parametrize("code", OTHERS)
 def test_every_sentence_of_the_code_is_translated(code):
     known = translated(code)
-    assert len(said_in_code()) > 150
-    missing = [message for message in said_in_code() if not all(known.get(message, ("",)))]
+    assert len(messages_in_code()) > 150
+    missing = [message for message in messages_in_code() if not all(known.get(message, ("",)))]
     assert not missing, f"python -m {language.__name__}, then translate"
 
 
 @pytest.mark.parametrize("code", OTHERS)
 def test_no_sentence_is_translated_that_the_code_does_not_say(code):
-    assert not set(translated(code)) - set(said_in_code()), f"python -m {language.__name__} drops them"
+    assert not set(translated(code)) - set(messages_in_code()), f"python -m {language.__name__} drops them"
 
 
 @pytest.mark.parametrize("code", OTHERS)
