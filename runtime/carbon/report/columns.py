@@ -73,6 +73,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("load_kwh", N_("loads"), "kWh", lambda f: f.load_milliwh, KWH, "of all loads"),
     Column("residual_kwh", N_("residual"), "kWh", lambda f: f.body["residual_milliwh"], KWH,
            "positive: went out unmetered; negative: came in unmetered"),
+    Column("storage_loss_kwh", N_("declared losses"), "kWh", lambda f: sum(f.body["loss_milliwh"].values()), KWH,
+           "of the storage units, standby included; negative: the state of charge said that there was more"),
     Column("grid_g_per_kwh", N_("factor"), "g/kWh", lambda f: f.body["inflow_ug"].get("grid", 0), G_PER_KWH,
            "carbon of the import over its energy", per=of_kind("import")),
     Column("load_kg", N_("carbon"), "kg CO2e", lambda f: f.load_ug, KG, "of all loads"),
