@@ -6,13 +6,14 @@ work: the records are booked, attributed and signed as those of a site.
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tidegate.runtime.carbon.engine.counter import MeterRecord
 from tidegate.runtime.carbon.engine.topology import SITE_INTEGRALS
 
 DAY_UTC_S = 1_678_838_400  # 2023-03-15T00:00Z, the day of the grid factors
@@ -82,7 +83,7 @@ def battery(load: np.ndarray, pv: np.ndarray, energy_wh: float) -> tuple[np.ndar
     return power, soc
 
 
-def records(describe: dict[str, Any], folder: Path) -> tuple[Iterator[dict[str, Any]], list[dict[str, Any]]]:
+def records(describe: Mapping[str, Any], folder: Path) -> tuple[Iterator[MeterRecord], list[dict[str, Any]]]:
     """(meter records as the gateway would keep them, the jobs) of the day."""
     it, jobs = room(folder / "smc_h100_9node_unet3d_20240509_2s.csv")
     pv = sun(folder / "nrel_rsf2_207kw_15min_20220102.csv")
@@ -105,16 +106,15 @@ def records(describe: dict[str, Any], folder: Path) -> tuple[Iterator[dict[str, 
     soc_point = next(point["name"] for point in describe["points"] if point["name"].endswith(".soc"))
     columns = {**wh, **ws, soc_point: soc}
 
-    def each() -> Iterator[dict[str, Any]]:
+    def each() -> Iterator[MeterRecord]:
         for seq in range(-1, len(it)):
             t_ns = (seq + 1) * STEP_S * 10**9
             values = {name: float(column[seq]) if seq >= 0 else 0.0 for name, column in columns.items()}
             if seq < 0:
                 values.update({name: 1000.0 for name in wh}, **{soc_point: SOC_START})
             yield {
-                "v": 1, "kind": "meter", "site": describe["site"]["name"], "boot": f"{1:032x}", "seq": seq + 1,
-                "cycle": (seq + 1) * STEP_S * 1000, "t_ns": t_ns, "utc_ns": DAY_UTC_S * 10**9 + t_ns, "utc_sync": "S",
-                "program": "0" * 64, "points": {name: [value, 1] for name, value in values.items()},
+                "boot": f"{1:032x}", "seq": seq + 1, "t_ns": t_ns, "utc_ns": DAY_UTC_S * 10**9 + t_ns, "utc_sync": "S",
+                "points": {name: [value, 1] for name, value in values.items()},
             }  # fmt: skip
 
     return each(), jobs

@@ -266,6 +266,7 @@ def settle(ledger: str, jobs: Path, span: str | None, start: str | None, end: st
     from tidegate.runtime.carbon.jobs.pushed import SOURCE, works_of
     from tidegate.runtime.carbon.jobs.settle import settle as settle_days
     from tidegate.runtime.carbon.jobs.work import JobError, sort_out
+    from tidegate.runtime.carbon.ledger.bodies import SourceRow
     from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
     from tidegate.runtime.carbon.report.write import span_between
 
@@ -274,7 +275,9 @@ def settle(ledger: str, jobs: Path, span: str | None, start: str | None, end: st
         hosts = read_map(nodes, "host", "node") if nodes else None
         works, aside = read_jobs(jobs, hosts, read_map(tenants, "namespace", "owner") if tenants else None)
         files = sorted(jobs.iterdir()) if jobs.is_dir() else [jobs]
-        sources = [{"name": f.name, "sha256": hashlib.sha256(f.read_bytes()).hexdigest()} for f in files if f.is_file()]
+        sources: list[SourceRow] = [
+            {"name": f.name, "sha256": hashlib.sha256(f.read_bytes()).hexdigest()} for f in files if f.is_file()
+        ]
         book = Ledger(ledger)
         pushed, more = works_of(book, first, last)
         if pushed:

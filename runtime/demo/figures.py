@@ -1,11 +1,11 @@
 """The demo's plots. Each takes plain arrays and gives SVG text for the page."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from tidegate.runtime.carbon.engine.attribution import RESIDUAL
+from tidegate.runtime.carbon.ledger.bodies import PeriodBody
 from tidegate.runtime.carbon.report.totals import Sums
 from tidegate.runtime.charts import charts
 from tidegate.runtime.demo.runs import LiveRun, WholeRun
@@ -125,7 +125,7 @@ def histogram(buckets: Sequence[tuple[int, int]], what: str, marks: dict[str, fl
         return charts.svg(made, f"Histogram of {what}")
 
 
-def pue(bodies: Sequence[dict[str, Any]], kinds: dict[str, str]) -> str:
+def pue(bodies: Sequence[PeriodBody], kinds: dict[str, str]) -> str:
     """Interim PUE of each period, and the grid factor that it was booked with."""
     starts = np.array([body["start_utc_s"] for body in bodies], dtype=float)
     minutes = (starts - starts[0]) / 60

@@ -10,24 +10,25 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from tidegate.config.site import Site
 from tidegate.runtime.demo.runs import LiveRun
+from tidegate.runtime.demo.virtual_run import simulation_of
 
 HEAVY = ("numpy", "zmq", "pydantic")
 
 
-def live_site(site: Any, start_s: float, seconds: float) -> Any:
+def live_site(site: Site, start_s: float, seconds: float) -> Site:
     """The demo's site, its trace cut to the part that the live act shows; its files by whole path."""
-    trace = str(site.folder / site.simulation.load_trace)
-    simulation = site.simulation.model_copy(
-        update={"start_s": start_s, "length_s": seconds + 60.0, "load_trace": trace}
-    )
+    simulation, name = simulation_of(site)
+    trace = str(site.folder / name)
+    simulation = simulation.model_copy(update={"start_s": start_s, "length_s": seconds + 60.0, "load_trace": trace})
     factors = str(site.folder / site.carbon.factors) if site.carbon.factors else None
     return site.model_copy(
         update={"simulation": simulation, "carbon": site.carbon.model_copy(update={"factors": factors})}
     )
 
 
-def run_live(site: Any, seconds: float, folder: Path, console: Console) -> LiveRun:
+def run_live(site: Site, seconds: float, folder: Path, console: Console) -> LiveRun:
     """Run core, gateway, sidecar and simulated plant for `seconds`; give what they measured of themselves.
 
     folder : gets the children's messages, journal and ledger. Raises StartError if a process does not start.

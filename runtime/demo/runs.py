@@ -1,9 +1,10 @@
 """What the two acts of the demo give to the report: plain numbers, no processes."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+
+from tidegate.runtime.carbon.ledger.bodies import PeriodBody
 
 
 @dataclass(slots=True)
@@ -29,7 +30,7 @@ class WholeRun:
     above_wh: dict[str, float]
     peak_w: dict[str, float]
     reasons: tuple[str, ...]
-    bodies: list[dict[str, Any]]
+    bodies: list[PeriodBody]
     kinds: dict[str, str]
     notes: list[str]
     checks: dict[str, int] = field(default_factory=dict)  # violations seen from outside; all but cycles are 0

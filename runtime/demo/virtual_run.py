@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from tidegate.config.site import Simulation, Site
+from tidegate.runtime.carbon.ledger.bodies import PeriodBody
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.ledger.signing import sign, verify
 from tidegate.runtime.carbon.sidecar.service import Sidecar
@@ -57,16 +59,26 @@ class Trace:
         return float(min(max(0.0, largest - LEAD_S), self.seconds - window_s))
 
 
-def trace_of(site: Any) -> Trace:
+def simulation_of(site: Site) -> tuple[Simulation, str]:
+    """A site's [simulation] and the name of its load trace. Raises TraceError if it has none."""
+    from tidegate.hal.sim.trace import TraceError
+
+    if site.simulation is None or site.simulation.load_trace is None:
+        raise TraceError("the demo needs a [simulation] with a load_trace")
+    return site.simulation, site.simulation.load_trace
+
+
+def trace_of(site: Site) -> Trace:
     """The trace that a site's [simulation] names. Raises TraceError naming file, line and remedy."""
     from tidegate.hal.sim.trace import read_trace
 
-    path = site.folder / site.simulation.load_trace
-    t_s, power_w = read_trace(path, site.simulation.load_column)
-    return Trace(path, site.simulation.load_column, t_s, power_w, hashlib.sha256(path.read_bytes()).hexdigest())
+    simulation, name = simulation_of(site)
+    path = site.folder / name
+    t_s, power_w = read_trace(path, simulation.load_column)
+    return Trace(path, simulation.load_column, t_s, power_w, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def run_whole(site: Any, blob: bytes, trace: Trace, ledger: Path, seconds: float) -> WholeRun:
+def run_whole(site: Site, blob: bytes, trace: Trace, ledger: Path, seconds: float) -> WholeRun:
     """Replay `seconds` of the trace from its start; book and attribute it into a fresh ledger at `ledger`."""
     from tidegate.ext.abi import program
     from tidegate.ext.abi.image import REASONS_BY_NUMBER
@@ -107,7 +119,7 @@ def run_whole(site: Any, blob: bytes, trace: Trace, ledger: Path, seconds: float
         )
 
 
-def close_up(blob: bytes, trace: Trace, site: Any) -> dict[str, np.ndarray]:
+def close_up(blob: bytes, trace: Trace, site: Site) -> dict[str, np.ndarray]:
     """The steepest minute again, with a row every few cycles."""
     from tidegate.hal.sim.virtual import VirtualPlant
 
@@ -127,7 +139,7 @@ def close_up(blob: bytes, trace: Trace, site: Any) -> dict[str, np.ndarray]:
 
 def book(
     describe: dict[str, Any], records: Any, path: Path, folder: Path
-) -> tuple[list[dict[str, Any]], dict[str, str], list[str]]:
+) -> tuple[list[PeriodBody], dict[str, str], list[str]]:
     """Book meter records into a fresh ledger; the part at the end that is no whole period is booked as PARTIAL.
 
     Returns the period bodies, the nodes' roles, and what a reader should know.

@@ -1,7 +1,6 @@
 """From booked energy to the ledger's period entry: factors, attribution, consequence, all in whole numbers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from tidegate.runtime.carbon.engine.attribution import (
@@ -17,10 +16,18 @@ from tidegate.runtime.carbon.engine.attribution import (
     stock_energy_milliwh,
 )
 from tidegate.runtime.carbon.engine.booking import BookedPeriod
+from tidegate.runtime.carbon.engine.counter import FlowPeriod
 from tidegate.runtime.carbon.engine.topology import Nodes
 from tidegate.runtime.carbon.factors.series import FactorLookup, Factors
 from tidegate.runtime.carbon.integers import PPM, carbon_ug
-from tidegate.runtime.carbon.ledger.bodies import BODY_VERSION
+from tidegate.runtime.carbon.ledger.bodies import (
+    BODY_VERSION,
+    ConsequenceRow,
+    FlowRow,
+    MethodRow,
+    OpeningRow,
+    PeriodBody,
+)
 
 OPENING = "opening"  # origin of what was in the battery before the account began
 DAY_S = 86_400
@@ -55,9 +62,7 @@ class Accountant:
 
     # ---- one period ----
 
-    def book(
-        self, booked: BookedPeriod, known_utc_s: int | None = None, factors: Factors | None = None
-    ) -> dict[str, Any]:
+    def book(self, booked: BookedPeriod, known_utc_s: int | None = None, factors: Factors | None = None) -> PeriodBody:
         """Attribute one period and return its ledger body.
 
         known_utc_s : use factors as known at that time. factors : use these instead of the site's own.
@@ -65,7 +70,7 @@ class Accountant:
         factors = factors or self.factors
         grid = factors.grid_at(booked.start_utc_s, known_utc_s)
         flags = list(booked.flags)
-        opening = {}
+        opening: dict[str, OpeningRow] = {}
         if not self.opened:
             opening = self._open(booked, grid)
             self.opened = True
@@ -77,7 +82,7 @@ class Accountant:
         flags += result.flags
         flags += _suspicious(booked, result)
         self.stocks = result.stocks
-        body: dict[str, Any] = {
+        body: PeriodBody = {
             "v": BODY_VERSION,
             "site": self.site,
             "start_utc_s": booked.start_utc_s,
@@ -89,7 +94,7 @@ class Accountant:
             "flags": flags,
             "by_difference": self.nodes.by_difference,
             "flows": {name: _flow_record(flow) for name, flow in booked.flows.items()},
-            "method": asdict(self.method),
+            "method": method_row(self.method),
             "factors": {name: found.record() for name, found in used.items()},
             "inflow_ug": result.inflow_ug,
             "created_ug": result.created_ug,
@@ -129,9 +134,9 @@ class Accountant:
             body["consequence"] = consequence
         return body
 
-    def _open(self, booked: BookedPeriod, grid: FactorLookup) -> dict[str, Any]:
+    def _open(self, booked: BookedPeriod, grid: FactorLookup) -> dict[str, OpeningRow]:
         """The battery was not empty when the account began: price what was in it like the grid at that moment."""
-        opening = {}
+        opening: dict[str, OpeningRow] = {}
         for storage in self.nodes.storages:
             if booked.soc_ppm is None or not storage.energy_milliwh:
                 continue
@@ -197,11 +202,11 @@ class Accountant:
             loads.insert(0, (self.nodes.by_difference, max(0, came - gone)))
         return Period(tuple(inflows), tuple(loads), tuple(exports), tuple(moves)), used
 
-    def _consequence(self, booked: BookedPeriod, known_utc_s: int | None, factors: Factors) -> dict[str, Any]:
+    def _consequence(self, booked: BookedPeriod, known_utc_s: int | None, factors: Factors) -> ConsequenceRow | None:
         """What the battery changed elsewhere, by marginal factors. A ledger of its own, apart from the inventory."""
         marginal = factors.marginal_at(booked.start_utc_s, known_utc_s)
         if marginal is None:
-            return {}
+            return None
         moved = {"charge": 0, "discharge": 0}
         for flow in self.nodes.flows:
             if flow.kind in moved:
@@ -234,7 +239,15 @@ def _origins(stock: Stock) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def _flow_record(flow: Any) -> dict[str, Any]:
+def method_row(method: Method) -> MethodRow:
+    """How a period was attributed, for the ledger."""
+    return {
+        "policy": method.policy, "losses": method.losses, "unknown_ug_per_kwh": method.unknown_ug_per_kwh,
+        "residual_ppm": method.residual_ppm, "residual_milliwh": method.residual_milliwh,
+    }  # fmt: skip
+
+
+def _flow_record(flow: FlowPeriod) -> FlowRow:
     return {
         "energy_milliwh": flow.energy_milliwh,
         "quality": flow.quality,

@@ -23,6 +23,7 @@ from tidegate.runtime.carbon.engine.counter import (
     Counter,
     Flow,
     FlowPeriod,
+    MeterRecord,
     day_key,
 )
 
@@ -83,7 +84,7 @@ class Booker:
         self._soc: float | None = None
         self._soc_point = "soc"
         self._sync = "S"
-        self._held: list[dict[str, Any]] = []
+        self._held: list[MeterRecord] = []
         self._held_step = 1
         if state is not None:
             self._restore(state)
@@ -128,7 +129,7 @@ class Booker:
 
     # ---- one record ----
 
-    def feed(self, record: Mapping[str, Any]) -> list[BookedPeriod]:
+    def feed(self, record: MeterRecord) -> list[BookedPeriod]:
         """Take one meter record in; return the periods that it closed, oldest first.
 
         A record at or before the cursor of its boot is ignored, so a replay may overlap.
@@ -150,23 +151,23 @@ class Booker:
                 # The time is proven now: place what was held by its monotonic distance.
                 offset = record["utc_ns"] - record["t_ns"]
                 for old in held:
-                    placed = dict(old, utc_ns=old["t_ns"] + offset, utc_sync="I")
+                    placed = MeterRecord({**old, "utc_ns": old["t_ns"] + offset, "utc_sync": "I"})
                     closed += self._take(placed, new_boot)
                     new_boot = False
                 self._flag("PLACED_BY_MONOTONIC_TIME")
         closed += self._take(record, new_boot)
         return closed
 
-    def _hold(self, record: Mapping[str, Any], new_boot: bool) -> None:
+    def _hold(self, record: MeterRecord, new_boot: bool) -> None:
         if new_boot:
             self._held, self._held_step = [], 1  # the registers bridge what no clock could place
         self._boot, self._seq = record["boot"], record["seq"]
         if len(self._held) >= HELD_MAX:
             self._held, self._held_step = self._held[::2], self._held_step * 2
         if record["seq"] % self._held_step == 0 or not self._held:
-            self._held.append(dict(record))
+            self._held.append(record.copy())
 
-    def _take(self, record: Mapping[str, Any], new_boot: bool) -> list[BookedPeriod]:
+    def _take(self, record: MeterRecord, new_boot: bool) -> list[BookedPeriod]:
         t_ns, utc_ns = record["t_ns"], record["utc_ns"]
         last = self._label_ns
         active_ns = 0
@@ -245,7 +246,7 @@ class Booker:
         """The point that shows the state of charge."""
         return self._soc_point
 
-    def went_on(self, record: Mapping[str, Any], count: int, soc: float | None) -> None:
+    def went_on(self, record: MeterRecord, count: int, soc: float | None) -> None:
         """`count` plain records were taken, `record` is the last of them; `soc` is the newest state of charge."""
         self._seq, self._t_ns, self._utc_ns = record["seq"], record["t_ns"], record["utc_ns"]
         self._label_ns = self._utc_ns

@@ -5,13 +5,12 @@ plausible. Such a stretch changes a counter by the difference of its two ends al
 number. Whatever is not plain ends the stretch and is left to `Booker.feed`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from tidegate.runtime.carbon.engine.booking import BookedPeriod, Booker
-from tidegate.runtime.carbon.engine.counter import GAP_NS, Counter, Flow
+from tidegate.runtime.carbon.engine.counter import GAP_NS, Counter, Flow, MeterRecord, Points
 
 LEAST = 8  # records; fewer are not worth the arrays
 MOST = 512
@@ -20,7 +19,7 @@ CLOCK_STEP_NS = 1_000_000_000
 WHOLE_MAX = 9.0e14  # a double holds every whole number up to here, in thousandths too
 
 
-def book(booker: Booker, records: Sequence[Mapping[str, Any]]) -> Iterator[BookedPeriod]:
+def book(booker: Booker, records: Sequence[MeterRecord]) -> Iterator[BookedPeriod]:
     """Feed many records; the same result as one by one, sooner where nothing happens."""
     at, retry_at = 0, 0
     while at < len(records):
@@ -33,7 +32,7 @@ def book(booker: Booker, records: Sequence[Mapping[str, Any]]) -> Iterator[Booke
             at += 1
 
 
-def plain_stretch(booker: Booker, records: Sequence[Mapping[str, Any]], at: int) -> int:
+def plain_stretch(booker: Booker, records: Sequence[MeterRecord], at: int) -> int:
     """Take the plain records from `at` on into the booker. -> how many; 0 if the next ones need a closer look."""
     chunk = records[at : at + MOST]
     if len(chunk) < LEAST or booker.last_label_ns < 0:
@@ -64,7 +63,7 @@ def plain_stretch(booker: Booker, records: Sequence[Mapping[str, Any]], at: int)
     return count
 
 
-def _same_run(booker: Booker, chunk: Sequence[Mapping[str, Any]]) -> tuple[int, tuple[np.ndarray, np.ndarray]]:
+def _same_run(booker: Booker, chunk: Sequence[MeterRecord]) -> tuple[int, tuple[np.ndarray, np.ndarray]]:
     """How many records go on without a restart, loss, clock step or end of a period; their labels and distances."""
     boot, seq, t_ns, utc_ns = booker.place
     sync = chunk[0]["utc_sync"]
@@ -83,7 +82,7 @@ def _same_run(booker: Booker, chunk: Sequence[Mapping[str, Any]]) -> tuple[int, 
     return (int(np.argmin(plain)) if not plain.all() else count), (labels, elapsed)
 
 
-def _columns(flow: Flow, counter: Counter, points: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray] | None:
+def _columns(flow: Flow, counter: Counter, points: Sequence[Points]) -> dict[str, np.ndarray] | None:
     """The flow's readings as arrays, NaN where there is none; None if its counter is not in a plain state."""
     if counter.label_ns < 0 or counter.candidate is not None:
         return None

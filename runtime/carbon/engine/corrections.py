@@ -8,7 +8,6 @@ booking goes on from. A report of before names its last entry and is checked aga
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tidegate.runtime.carbon.engine.account import Accountant, stock_record
 from tidegate.runtime.carbon.engine.attribution import Lot, Method, Stock
@@ -16,6 +15,7 @@ from tidegate.runtime.carbon.engine.booking import BookedPeriod
 from tidegate.runtime.carbon.engine.counter import EDITED, Flow, FlowPeriod
 from tidegate.runtime.carbon.engine.topology import Nodes, Storage
 from tidegate.runtime.carbon.factors.series import ALWAYS, FactorLookup, Factors, iso
+from tidegate.runtime.carbon.ledger.bodies import EditFactors, LookupRow, MethodBody, PeriodBody
 from tidegate.runtime.carbon.ledger.ledger import Entry, Ledger, LedgerError
 
 
@@ -44,7 +44,7 @@ class Done:
 class _Recorded(Factors):
     """The factors that one period was booked with; `grid` takes the place of the grid's where it was restated."""
 
-    def __init__(self, body: Mapping[str, Any], kinds: Mapping[str, str], grid: FactorLookup | None = None) -> None:
+    def __init__(self, body: PeriodBody, kinds: Mapping[str, str], grid: FactorLookup | None = None) -> None:
         super().__init__(None, 0, "")
         self._body = body
         self._kinds = kinds
@@ -68,11 +68,11 @@ class _Recorded(Factors):
         return self._body.get("cfe_ppm")
 
 
-def _found(row: Mapping[str, Any]) -> FactorLookup:
+def _found(row: LookupRow) -> FactorLookup:
     return FactorLookup(row["ug_per_kwh"], row["status"], row["source"], row["step_utc_s"], row["version"])
 
 
-def nodes_from(method: Mapping[str, Any]) -> Nodes:
+def nodes_from(method: MethodBody) -> Nodes:
     """The flows and batteries that a method entry names."""
     flows = []
     for name, (kind, register, integral) in method["flows"].items():
@@ -81,7 +81,7 @@ def nodes_from(method: Mapping[str, Any]) -> Nodes:
     return Nodes(tuple(flows), storages, method["by_difference"], dict(method["kinds"]), tuple(method["notes"]))
 
 
-def booked_from(body: Mapping[str, Any], edits: Mapping[str, int]) -> BookedPeriod:
+def booked_from(body: PeriodBody, edits: Mapping[str, int]) -> BookedPeriod:
     """The metered period behind a ledger body, with the edits of its flows."""
     flows = {}
     for name, row in body["flows"].items():
@@ -129,7 +129,7 @@ def correct(
     nodes = nodes_from(methods[-1].body)
     true_up = methods[-1].body.get("true_up", "daily")  # ledgers of before it was recorded knew no other
     accountant: Accountant | None = None
-    rows: list[tuple[str, int, Mapping[str, Any]]] = []
+    rows: list[tuple[str, int, Mapping[str, object]]] = []
     for entry in ledger.in_force("period"):
         body = entry.body
         own = wanted.pop(entry.start_utc_s, {})
@@ -175,13 +175,13 @@ def correct(
     return Done(len(rows), first, last)
 
 
-def _factors_record(factors: Factors | None) -> dict[str, Any] | None:
+def _factors_record(factors: Factors | None) -> EditFactors | None:
     if factors is None or factors.grid is None:
         return None
     return {"source": factors.grid.source, "sha256": factors.grid.sha256, "zone": factors.grid.zone}
 
 
-def _opened(ledger: Ledger, first: Entry, nodes: Nodes, true_up: str) -> Accountant:
+def _opened(ledger: Ledger, first: Entry[PeriodBody], nodes: Nodes, true_up: str) -> Accountant:
     """An accountant with the stocks at the opening of a period. Lots of fifo are not in a body: they are made again."""
     accountant = Accountant(first.body["site"], nodes, Factors(None, 0, ""), Method(**first.body["method"]), true_up)
     accountant.opened = True
@@ -210,7 +210,7 @@ def _opened(ledger: Ledger, first: Entry, nodes: Nodes, true_up: str) -> Account
     return accountant
 
 
-def _stocks_of(body: Mapping[str, Any], *, opening: bool) -> dict[str, Stock]:
+def _stocks_of(body: PeriodBody, *, opening: bool) -> dict[str, Stock]:
     stocks: dict[str, Stock] = {}
     for name, row in body["stock"].items():
         milliwh, ug = (row["opening_milliwh"], row["opening_ug"]) if opening else (row["energy_milliwh"], row["ug"])

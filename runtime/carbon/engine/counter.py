@@ -6,9 +6,9 @@ again.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 KINDS = ("import", "export", "generation", "charge", "discharge", "load")
 
@@ -29,6 +29,20 @@ QUALITY_ORDER = (GOOD, ESTIMATED, SUBSTITUTED, EDITED, BAD, MISSING)
 # Where nothing at all is known the number errs to the side that makes the account dirtier: what brings carbon in is
 # taken at its highest quarter hour so far, what brings none in, or takes it out, at nothing.
 HIGH = ("import", "load")
+
+
+Points = Mapping[str, Sequence[float | None]]  # name -> value, quality
+
+
+class MeterRecord(TypedDict):
+    """What the account needs of a meter record, as the gateway keeps it."""
+
+    boot: str
+    seq: int
+    t_ns: int
+    utc_ns: int
+    utc_sync: str
+    points: Points
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +127,7 @@ class Counter:
 
     # ---- one reading ----
 
-    def step(self, flow: Flow, points: Mapping[str, Any], label: int, new_boot: bool, period_s: int) -> int | None:
+    def step(self, flow: Flow, points: Points, label: int, new_boot: bool, period_s: int) -> int | None:
         """Energy that this reading adds to what is booked, mWh; None while the flow has nothing to say."""
         by_integral: int | None = None
         measured_ws = 0.0
@@ -208,7 +222,7 @@ class Counter:
         self.register, self.candidate, self.moved_ns = reading, None, label
         return False
 
-    def _by_integral(self, flow: Flow, points: Mapping[str, Any], milliwh: int, measured_ws: float, label: int,
+    def _by_integral(self, flow: Flow, points: Points, milliwh: int, measured_ws: float, label: int,
                      period_s: int) -> None:  # fmt: skip
         """Energy of a flow without a register: the integral, and an estimate where it was not covered."""
         covered = points.get(flow.covered) if flow.covered is not None else None

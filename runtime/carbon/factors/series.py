@@ -9,7 +9,7 @@ import bisect
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import TypedDict
 
 from tidegate.runtime.carbon.integers import to_whole
 
@@ -44,6 +44,16 @@ class Step:
     mark: str = ""  # why the status is not "actual", in the file's own words
 
 
+class LookupRow(TypedDict):
+    """A factor that a period was booked with."""
+
+    ug_per_kwh: int
+    status: str
+    source: str
+    step_utc_s: int
+    version: str
+
+
 @dataclass(frozen=True, slots=True)
 class FactorLookup:
     """What a look-up gave, and how."""
@@ -54,7 +64,7 @@ class FactorLookup:
     start_utc_s: int
     version: str = ""
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> LookupRow:
         return {
             "ug_per_kwh": self.ug_per_kwh,
             "status": self.status,

@@ -1,10 +1,11 @@
 """What a span's settlements add up to: carbon per unit of work, by owner, idle energy, coverage, SCI."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from tidegate.runtime.carbon.integers import exact_kwh
+from tidegate.runtime.carbon.ledger.bodies import MethodBody, NoteBody, SettlementBody
 
 TOP = 20
 ASIDE = 50
@@ -13,6 +14,9 @@ HOUR_S = 3600
 JOB_COLUMNS = ("day_utc_s", "job", "owner", "node", "start_utc_s", "end_utc_s", "energy_kwh", "carbon_ug",
                "software_kwh", "slot_s", "units_milli")  # fmt: skip
 IDLE_COLUMNS = ("hour_utc_s", "node", "energy_kwh", "carbon_ug", "cost_u")
+
+
+CsvRow = tuple[str | int | None, ...]
 
 
 class Compute:
@@ -35,7 +39,7 @@ class Compute:
         self._aside_count = 0
         self.aside_entries: set[int] = set()  # notes that hold what was set aside for many days at once
 
-    def add(self, body: Mapping[str, Any], seq: int) -> None:
+    def add(self, body: SettlementBody, seq: int) -> None:
         self.days += 1
         self.last_seq = max(self.last_seq, seq)
         for name, node in body["nodes"].items():
@@ -69,13 +73,13 @@ class Compute:
         if "aside_entry" in body:
             self.aside_entries.add(body["aside_entry"])
 
-    def noted(self, body: Mapping[str, Any]) -> None:
+    def noted(self, body: NoteBody) -> None:
         """Take in a note of what was set aside."""
         for text in body["set_aside"]:
             self._aside[text] = None
         self._aside_count = max(self._aside_count, body["set_aside_count"], len(self._aside))
 
-    def document(self, site_ug: int, it_ug: int, method: Mapping[str, Any]) -> dict[str, Any]:
+    def document(self, site_ug: int, it_ug: int, method: MethodBody) -> dict[str, Any]:
         """The report's part. site_ug over it_ug is how much carbon the room adds to that of its IT load."""
         over, under = (site_ug, it_ug) if it_ug else (1, 1)
         embodied = method.get("embodied")
@@ -134,7 +138,7 @@ class Compute:
         }
 
 
-def job_rows(body: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+def job_rows(body: SettlementBody) -> Iterator[CsvRow]:
     """CSV rows of a settlement's jobs."""
     day = body["start_utc_s"]
     for job, owner, node, start, end, milliwh, ug, software, slot_s, units in body["jobs"]:
@@ -143,7 +147,7 @@ def job_rows(body: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
                " ".join(f"{name}={amount}" for name, amount in units.items()))  # fmt: skip
 
 
-def idle_rows(body: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+def idle_rows(body: SettlementBody) -> Iterator[CsvRow]:
     """CSV rows of a settlement's idle hours."""
     for hour, node, milliwh, ug, cost_u in body["idle"]:
         yield hour, node, exact_kwh(milliwh), ug, cost_u

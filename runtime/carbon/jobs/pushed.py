@@ -11,6 +11,7 @@ from typing import Any
 
 from tidegate.runtime.carbon.jobs.settle import DAY_S, settle
 from tidegate.runtime.carbon.jobs.work import LONGEST_S, Work, from_record, sort_out
+from tidegate.runtime.carbon.ledger.bodies import SourceRow
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 
 ASK = 256
@@ -88,10 +89,10 @@ class Pushed:
         return done
 
 
-SOURCE = {"name": "pushed over the gateway", "sha256": ""}
+SOURCE: SourceRow = {"name": "pushed over the gateway", "sha256": ""}
 
 
-def _row(work: Work) -> list[Any]:
+def _row(work: Work) -> list[object]:
     return [work.id, work.start_utc_s, work.end_utc_s, work.owner, work.node, work.slots, work.measured_milliwh,
             dict(work.units)]  # fmt: skip
 

@@ -12,7 +12,15 @@ from typing import Any
 
 from tidegate.runtime.carbon.integers import share
 from tidegate.runtime.carbon.jobs.work import Work
-from tidegate.runtime.carbon.ledger.bodies import BODY_VERSION
+from tidegate.runtime.carbon.ledger.bodies import (
+    BODY_VERSION,
+    IdleRow,
+    JobRow,
+    NodeRow,
+    PeriodBody,
+    SettlementBody,
+    SourceRow,
+)
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 
 DAY_S = 86_400
@@ -35,7 +43,7 @@ class _Node:
 
 
 def settle(ledger: Ledger, works: Sequence[Work], aside: Sequence[str], start_utc_s: int, end_utc_s: int,
-           sources: Iterable[Mapping[str, Any]] = (), state: Mapping[str, str] | None = None) -> int:  # fmt: skip
+           sources: Iterable[SourceRow] = (), state: Mapping[str, str] | None = None) -> int:  # fmt: skip
     """Append a settlement for each UTC day of [start, end) that has periods and is over. -> days settled.
 
     A day that was settled before is settled anew by a newer entry. aside : what the readers could not use.
@@ -44,7 +52,7 @@ def settle(ledger: Ledger, works: Sequence[Work], aside: Sequence[str], start_ut
     methods = list(ledger.entries("method"))
     kinds: Mapping[str, str] = methods[-1].body["kinds"] if methods else {}
     loads = sorted(name for name, role in kinds.items() if role == "it")
-    rows: list[tuple[str, int, Mapping[str, Any]]] = []
+    rows: list[tuple[str, int, Mapping[str, object]]] = []
     done, aside_entry = 0, None
     if len(aside) > ASIDE_INLINE:
         body = {"about": "jobs", "set_aside": list(aside)[:ASIDE_MAX], "set_aside_count": len(aside)}
@@ -68,15 +76,15 @@ def settle(ledger: Ledger, works: Sequence[Work], aside: Sequence[str], start_ut
     return done + len(rows)
 
 
-def _over(ledger: Ledger, last: Mapping[str, Any], end_utc_s: int) -> bool:
+def _over(ledger: Ledger, last: PeriodBody, end_utc_s: int) -> bool:
     """Whether nothing more can be booked into a day: its last period ends with it, or a later one is booked."""
     if last["start_utc_s"] + last["length_s"] >= end_utc_s:
         return True
     return next(iter(ledger.in_force("period", end_utc_s)), None) is not None
 
 
-def settled(bodies: Sequence[Mapping[str, Any]], works: Sequence[Work], aside: Sequence[str], loads: Sequence[str],
-            sources: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:  # fmt: skip
+def settled(bodies: Sequence[PeriodBody], works: Sequence[Work], aside: Sequence[str], loads: Sequence[str],
+            sources: Sequence[SourceRow] = ()) -> SettlementBody:  # fmt: skip
     """The body of a settlement of these periods. A pure function."""
     nodes = {name: _Node() for name in loads}
     for body in bodies:
@@ -97,17 +105,17 @@ def settled(bodies: Sequence[Mapping[str, Any]], works: Sequence[Work], aside: S
     day = bodies[0]["start_utc_s"] // DAY_S * DAY_S
     strangers = sorted({work.node for work in works} - set(nodes) - {""})
     strange = [f"node {name}: no such load; its jobs are not counted" for name in strangers]
-    jobs: list[list[Any]] = []
-    idle: list[list[Any]] = []
-    shares: dict[str, Any] = {}
+    jobs: list[JobRow] = []
+    idle: list[IdleRow] = []
+    shares: dict[str, NodeRow] = {}
     for name, node in sorted(nodes.items()):
         mine = [w for w in works if (w.node or _whole_name(nodes)) == name]
         basis = BY_ENERGY if mine and all(w.measured_milliwh is not None for w in mine) else BY_TIME
         got, hours = _share_node(node, mine, basis)
-        jobs += [[w.id, w.owner, name, max(w.start_utc_s, day), min(w.end_utc_s, day + DAY_S), milliwh, ug,
-                  software if basis == BY_ENERGY else None, slot_s, units]
+        jobs += [(w.id, w.owner, name, max(w.start_utc_s, day), min(w.end_utc_s, day + DAY_S), milliwh, ug,
+                  software if basis == BY_ENERGY else None, slot_s, units)
                  for w, milliwh, ug, software, slot_s, units in got]  # fmt: skip
-        idle += [[hour, name, *row] for hour, row in sorted(hours.items())]
+        idle += [(hour, name, *row) for hour, row in sorted(hours.items())]
         counted = node.software_milliwh if basis == BY_ENERGY else None
         shares[name] = {"metered_milliwh": node.metered_milliwh, "basis": basis, "software_milliwh": counted,
                       "idle_milliwh": node.idle_milliwh, "idle_ug": node.idle_ug}  # fmt: skip
@@ -138,7 +146,7 @@ def _together(nodes: dict[str, _Node], named: set[str]) -> dict[str, _Node]:
     return found
 
 
-def _share_node(node: _Node, works: Sequence[Work], basis: str) -> tuple[list[Any], dict[int, list[int]]]:
+def _share_node(node: _Node, works: Sequence[Work], basis: str) -> tuple[list[Any], dict[int, tuple[int, int, int]]]:
     """Fill the node's sums. -> (work, mWh, ug, software mWh, slot seconds, units) rows, idle by hour."""
     got = [[0, 0, 0, 0] for _ in works]
     hours: dict[int, list[int]] = {}
@@ -187,7 +195,7 @@ def _share_node(node: _Node, works: Sequence[Work], basis: str) -> tuple[list[An
     for work, (milliwh, ug, software, slot_s) in zip(works, got, strict=True):
         units = {name: work.units_until(name, last) - work.units_until(name, first) for name in sorted(work.units)}
         rows.append((work, milliwh, ug, software, slot_s, units))
-    return rows, hours
+    return rows, {hour: (row[0], row[1], row[2]) for hour, row in hours.items()}
 
 
 def _covered(works: Sequence[Work], members: Sequence[int], start: int, end: int) -> int:

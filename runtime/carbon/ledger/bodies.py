@@ -4,16 +4,250 @@ Version 1 of the bodies of periods and jobs called milliwatt-hours `mwh`, which 
 Their text stays in the ledger as it was signed; whoever reads an entry gets the names of version 2.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired, Required, TypedDict
+
+from tidegate.runtime.carbon.factors.series import LookupRow
 
 CHARGE_BOOKED = "charge booked at purchase"  # outflow of the policy at_charge
+
+
+class FlowRow(TypedDict):
+    """A metered flow of a period."""
+
+    energy_milliwh: int
+    quality: str
+    method: str
+    flags: list[str]
+    open_milliwh: int | None
+    close_milliwh: int | None
+    integral_milliwh: int | None
+    covered_ms: int
+
+
+class OutflowRow(TypedDict):
+    """What one node received."""
+
+    name: str
+    kind: str
+    energy_milliwh: int
+    ug: int
+    origins: dict[str, int]
+
+
+class StockRow(TypedDict):
+    """A battery's stock over a period."""
+
+    opening_milliwh: int
+    opening_ug: int
+    energy_milliwh: int
+    ug: int
+    origins: dict[str, int]
+
+
+class OpeningRow(TypedDict):
+    """What was in a battery when the account began."""
+
+    energy_milliwh: int
+    ug_per_kwh: int
+    why: str
+
+
+class MethodRow(TypedDict):
+    """How a period was attributed."""
+
+    policy: str
+    losses: str
+    unknown_ug_per_kwh: int
+    residual_ppm: int
+    residual_milliwh: int
+
+
+class ConsequenceRow(TypedDict):
+    """What charging caused and discharging avoided, by marginal factors."""
+
+    factor: LookupRow
+    charge_ug: int
+    avoided_ug: int
+
+
+class PeriodBody(TypedDict):
+    """A closed period."""
+
+    v: int
+    site: str
+    start_utc_s: int
+    length_s: int
+    records: int
+    lost: int
+    soc_ppm: int | None
+    utc_sync: str
+    flags: list[str]
+    by_difference: str | None
+    flows: dict[str, FlowRow]
+    method: MethodRow
+    factors: dict[str, LookupRow]
+    inflow_ug: dict[str, int]
+    created_ug: int
+    outflows: list[OutflowRow]
+    residual_milliwh: int
+    loss_milliwh: dict[str, int]
+    loss_ug: dict[str, int]
+    stock: dict[str, StockRow]
+    opening: NotRequired[dict[str, OpeningRow]]
+    price_u_per_kwh: NotRequired[int]
+    cfe_ppm: NotRequired[int]
+    consequence: NotRequired[ConsequenceRow]
+    replaces: NotRequired[int]
+
+
+class NodeRow(TypedDict):
+    """How the metered energy of a load was shared."""
+
+    metered_milliwh: int
+    basis: str
+    software_milliwh: int | None
+    idle_milliwh: int
+    idle_ug: int
+
+
+class SourceRow(TypedDict):
+    """A document, by name and digest."""
+
+    name: str
+    sha256: str
+
+
+# job, owner, node, start_utc_s, end_utc_s, milliwatt-hours, ug, software's milliwatt-hours, slot seconds, units
+JobRow = tuple[str, str, str, int, int, int, int, int | None, int, dict[str, int]]
+IdleRow = tuple[int, str, int, int, int]  # hour_utc_s, node, milliwatt-hours, ug, millionths of the currency
+
+
+class SettlementBody(TypedDict):
+    """A day's shares of its jobs."""
+
+    v: int
+    start_utc_s: int
+    nodes: dict[str, NodeRow]
+    jobs: list[JobRow]
+    idle: list[IdleRow]
+    set_aside: list[str]
+    set_aside_count: int
+    sources: list[SourceRow]
+    aside_entry: NotRequired[int]
+
+
+class GridRow(TypedDict):
+    """Where the grid's factors come from."""
+
+    source: str
+    sha256: str
+    zone: str
+    notes: list[str]
+
+
+class EmbodiedRow(TypedDict):
+    """Emissions of making the IT equipment."""
+
+    ug: int
+    life_s: int
+    slots: int
+
+
+class MethodBody(TypedDict, total=False):
+    """How the account is kept from here on."""
+
+    software: str
+    build: str
+    period_s: int
+    policy: str
+    losses: str
+    true_up: str
+    flows: dict[str, tuple[str, str | None, str | None]]
+    storages: dict[str, list[int]]
+    by_difference: str | None
+    currency: str
+    embodied: EmbodiedRow | None
+    kinds: dict[str, str]
+    notes: list[str]
+    grid_factor: GridRow
+
+
+class EditFactors(TypedDict):
+    """Restated factors."""
+
+    source: str
+    sha256: str
+    zone: str
+
+
+class EditBody(TypedDict):
+    """Why periods were booked anew."""
+
+    author: str
+    reason: str
+    periods: int
+    from_utc_s: int
+    to_utc_s: int
+    edits: list[tuple[int, str, int]]
+    factors: EditFactors | None
+
+
+class ReadingSource(TypedDict, total=False):
+    """Where readings come from."""
+
+    kind: Required[str]
+    name: Required[str]
+    sha256: Required[str]
+    key: str
+    page: str
+    flow: str | None
+    document: str
+    algorithm: str
+
+
+class ReadingBody(TypedDict):
+    """Readings of one register."""
+
+    v: int
+    meter: str
+    quantity: str
+    unit: str
+    rows: list[tuple[int, int, str, str, str]]
+    source: ReadingSource
+
+
+class BlockBody(TypedDict):
+    """A signature over entries."""
+
+    site: str
+    first: int
+    last: int
+    root: str
+    key: str
+    signature: str
+
+
+class NoteBody(TypedDict, total=False):
+    """What a person should know: inputs that were refused, jobs that were set aside."""
+
+    v: int
+    what: str
+    about: str
+    set_aside: list[str]
+    set_aside_count: int
+
+
+class FactorBody(TypedDict):
+    """The grid's factors from here on."""
+
+    v: int
+    grid: GridRow
 
 
 BODY_VERSION = 2  # of periods and settlements of jobs
 
 
-def current(kind: str, body: dict[str, Any]) -> dict[str, Any]:
+def current(kind: str, body: Any) -> Any:
     """The body of an entry with the names of BODY_VERSION; changes the one that it is given.
 
     Raises AttributeError or TypeError for a body that no release has written.
@@ -44,16 +278,16 @@ def current(kind: str, body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _rename(row: dict[str, Any], old: str, new: str) -> None:
+def _rename(row: dict[str, object], old: str, new: str) -> None:
     if old in row:
         row[new] = row.pop(old)
 
 
-def period_error_ug(body: Mapping[str, Any]) -> int:
+def period_error_ug(body: PeriodBody) -> int:
     """Carbon that came in and was there, less what went out, was lost and is there: 0 unless a number was changed."""
     booked = sum(o["ug"] for o in body["outflows"] if o["kind"] != "charge" or o["name"] == CHARGE_BOOKED)
     stocks = body["stock"].values()
-    return int(
+    return (
         sum(body["inflow_ug"].values())
         + body["created_ug"]
         + sum(stock["opening_ug"] for stock in stocks)

@@ -12,12 +12,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Literal, TypeVar, overload
 
 import msgspec
 import sqlalchemy as sa
 
-from tidegate.runtime.carbon.ledger.bodies import current
+from tidegate.runtime.carbon.ledger.bodies import (
+    BlockBody,
+    EditBody,
+    MethodBody,
+    PeriodBody,
+    ReadingBody,
+    SettlementBody,
+    current,
+)
 
 SCHEMA_VERSION = 2  # 1: bodies with the names of before, see bodies.py; it is read for ever
 KINDS = ("open", "method", "period", "factor", "edit", "job", "work", "reading", "report", "block", "note")
@@ -49,7 +57,7 @@ class LedgerError(RuntimeError):
 _encoder = msgspec.json.Encoder(order="sorted")  # json.dumps(sort_keys, no spaces, not ASCII) gives the same text
 
 
-def canonical(body: Mapping[str, Any]) -> str:
+def canonical(body: Mapping[str, object]) -> str:
     """The one text of a body. Raises ValueError for a float: it has no one text."""
     if not _whole(body):
         _name_what_is_not_whole(body, "body")
@@ -98,12 +106,17 @@ def chain(previous: str, seq: int, kind: str, start_utc_s: int, text: str) -> st
 GENESIS = hashlib.sha256(b"tidegate carbon ledger 1").hexdigest()
 
 
+Body = TypeVar("Body", covariant=True)
+
+
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Generic[Body]):
+    """A row of the ledger with its body, which has the names of today."""
+
     seq: int
     kind: str
     start_utc_s: int
-    body: dict[str, Any]
+    body: Body
     hash: str
 
 
@@ -193,7 +206,7 @@ class Ledger:
             self.append([("open", 0, {"schema": SCHEMA_VERSION, "site": site, "units": "milliwatt-hours, ug CO2e, s"})])
 
     def append(
-        self, entries: Sequence[tuple[str, int, Mapping[str, Any]]], state: Mapping[str, str] | None = None
+        self, entries: Sequence[tuple[str, int, Mapping[str, object]]], state: Mapping[str, str] | None = None
     ) -> list[tuple[int, str]]:
         """Append (kind, start_utc_s, body) and put the named state texts in one transaction. -> (seq, hash) of each.
 
@@ -242,9 +255,37 @@ class Ledger:
         with self._engine.connect() as connection:
             yield connection.execution_options(yield_per=2000).execute(query)
 
+    @overload
+    def entries(
+        self, kind: Literal["period"], start: int | None = ..., end: int | None = ...
+    ) -> Iterator[Entry[PeriodBody]]: ...
+    @overload
+    def entries(
+        self, kind: Literal["job"], start: int | None = ..., end: int | None = ...
+    ) -> Iterator[Entry[SettlementBody]]: ...
+    @overload
+    def entries(
+        self, kind: Literal["method"], start: int | None = ..., end: int | None = ...
+    ) -> Iterator[Entry[MethodBody]]: ...
+    @overload
+    def entries(
+        self, kind: Literal["edit"], start: int | None = ..., end: int | None = ...
+    ) -> Iterator[Entry[EditBody]]: ...
+    @overload
+    def entries(
+        self, kind: Literal["reading"], start: int | None = ..., end: int | None = ...
+    ) -> Iterator[Entry[ReadingBody]]: ...
+    @overload
+    def entries(
+        self, kind: Literal["block"], start: int | None = ..., end: int | None = ...
+    ) -> Iterator[Entry[BlockBody]]: ...
+    @overload
+    def entries(
+        self, kind: str | None = ..., start: int | None = ..., end: int | None = ..., *, lenient: bool = ...
+    ) -> Iterator[Entry[Any]]: ...
     def entries(
         self, kind: str | None = None, start: int | None = None, end: int | None = None, *, lenient: bool = False
-    ) -> Iterator[Entry]:
+    ) -> Iterator[Entry[Any]]:
         """Entries in order, of one kind and with start_utc_s in [start, end) where given.
 
         lenient : a body that is no JSON any more is given empty; else it raises LedgerError naming the entry.
@@ -260,7 +301,7 @@ class Ledger:
             for row in rows:
                 yield self._entry(row, lenient)
 
-    def _entry(self, row: Any, lenient: bool = False) -> Entry:
+    def _entry(self, row: Any, lenient: bool = False) -> Entry[Any]:
         try:
             body = current(row.kind, msgspec.json.decode(row.body))
         except (msgspec.DecodeError, ValueError, TypeError, KeyError, AttributeError):
@@ -269,9 +310,17 @@ class Ledger:
             body = {}
         return Entry(row.seq, row.kind, row.start_utc_s, body, row.hash)
 
+    @overload
+    def in_force(
+        self, kind: Literal["period"], start: int | None = ..., end: int | None = ..., until_seq: int | None = ...
+    ) -> Iterator[Entry[PeriodBody]]: ...
+    @overload
+    def in_force(
+        self, kind: Literal["job"], start: int | None = ..., end: int | None = ..., until_seq: int | None = ...
+    ) -> Iterator[Entry[SettlementBody]]: ...
     def in_force(
         self, kind: str, start: int | None = None, end: int | None = None, until_seq: int | None = None
-    ) -> Iterator[Entry]:
+    ) -> Iterator[Entry[Any]]:
         """The newest entry of a kind for each start_utc_s, in the order of time: a correction hides what it replaces.
 
         until_seq : as the ledger stood at that entry.

@@ -7,16 +7,15 @@ somebody else.
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-from tidegate.runtime.carbon.ledger.bodies import period_error_ug
+from tidegate.runtime.carbon.ledger.bodies import BlockBody, PeriodBody, period_error_ug
 from tidegate.runtime.carbon.ledger.ledger import Entry, IntegrityProblem, Ledger, LedgerError
 from tidegate.runtime.state.device_key import DeviceKey, signed_by
 
 BLOCK_ENTRIES = 96  # a day of quarter hours
 
 
-def block(key: DeviceKey, site: str, first: int, last: int, root: str) -> dict[str, Any]:
+def block(key: DeviceKey, site: str, first: int, last: int, root: str) -> BlockBody:
     """The body of a block entry over the entries first..last, whose newest hash is `root`."""
     signature = key.sign(_message(site, first, last, root))
     return {"site": site, "first": first, "last": last, "root": root, "key": key.public, "signature": signature}
@@ -37,9 +36,7 @@ def sign(ledger: Ledger, key: DeviceKey, site: str, *, least: int = BLOCK_ENTRIE
     return True
 
 
-def check_block(
-    body: Mapping[str, Any], seq: int, previous_hash: str, expected_first: int, key: str | None
-) -> str | None:
+def check_block(body: BlockBody, seq: int, previous_hash: str, expected_first: int, key: str | None) -> str | None:
     """What is wrong with a block entry, or None. previous_hash : hash of the entry before it."""
     if body["last"] != seq - 1 or body["root"] != previous_hash:
         return "block does not sign the entry before it"
@@ -122,7 +119,7 @@ class _Line:
         self._last = -1
         self._known: dict[int, tuple[int, dict[str, tuple[int, int, int, int]]]] = {}  # start -> seq, stocks
 
-    def add(self, entry: Entry) -> str | None:
+    def add(self, entry: Entry[PeriodBody]) -> str | None:
         """Take a period in; say what is wrong with it by itself."""
         body, start = entry.body, entry.start_utc_s
         before = self._known.get(start)

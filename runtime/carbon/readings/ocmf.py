@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from tidegate.runtime.carbon.factors.series import FactorError
 from tidegate.runtime.carbon.integers import decimal
+from tidegate.runtime.carbon.ledger.bodies import PeriodBody, ReadingSource
 from tidegate.runtime.carbon.readings.readings import Readings, scaled
 from tidegate.runtime.state.device_key import write_key
 
@@ -199,7 +200,7 @@ def readings(found: Iterable[Document], name: str, flow: str = "") -> tuple[list
         if context in pages and number != pages[context] + 1:
             odd.append(f"{where}: page {page[1]}{number} follows {page[1]}{pages[context]}; documents are missing")
         pages[context] = number
-        source = {
+        source: ReadingSource = {
             "kind": "ocmf", "name": name, "sha256": hashlib.sha256(document.text.encode()).hexdigest(),
             "document": document.text, "algorithm": document.algorithm, "key": document.key, "page": page[0],
             "flow": flow,
@@ -276,7 +277,7 @@ STATE_OF = {"good": "G", "estimated": "S", "substituted": "S", "edited": "S", "b
 
 
 def exported(
-    bodies: Iterable[Mapping[str, Any]], flow: str, serial: str, start_utc_s: int, end_utc_s: int,
+    bodies: Iterable[PeriodBody], flow: str, serial: str, start_utc_s: int, end_utc_s: int,
     key: ec.EllipticCurvePrivateKey,
 ) -> Iterator[str]:  # fmt: skip
     """One signed document a UTC day of [start, end): the running total of a flow at each end of a period.

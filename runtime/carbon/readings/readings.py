@@ -13,10 +13,11 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from tidegate.runtime.carbon.engine.booking import Booker
+from tidegate.runtime.carbon.engine.booking import BookedPeriod, Booker
 from tidegate.runtime.carbon.engine.counter import Flow
 from tidegate.runtime.carbon.factors.series import FactorError, iso, parse_time
 from tidegate.runtime.carbon.integers import to_whole
+from tidegate.runtime.carbon.ledger.bodies import ReadingBody, ReadingSource
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 
 ENERGY = {"Wh": 1000, "kWh": 1_000_000, "MWh": 1_000_000_000}  # mWh
@@ -40,13 +41,13 @@ class Readings:
     meter: str
     quantity: str
     rows: list[tuple[int, int, str, str, str]]
-    source: dict[str, Any] = field(default_factory=dict)
+    source: ReadingSource
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> ReadingBody:
         """The body of the ledger entry."""
         return {
             "v": 1, "meter": self.meter, "quantity": self.quantity, "unit": QUANTITIES[self.quantity][1],
-            "rows": [list(row) for row in self.rows], "source": self.source,
+            "rows": list(self.rows), "source": self.source,
         }  # fmt: skip
 
 
@@ -80,7 +81,7 @@ def read_readings(path: Path) -> list[Readings]:
     if missing:
         raise FactorError(f"{path.name}, line 1: column {', '.join(missing)} is missing; expected {', '.join(COLUMNS)}")
     found: dict[tuple[str, str], Readings] = {}
-    source = {"kind": "csv", "name": path.name, "sha256": hashlib.sha256(raw).hexdigest()}
+    source: ReadingSource = {"kind": "csv", "name": path.name, "sha256": hashlib.sha256(raw).hexdigest()}
     for row in reader:
         where = f"{path.name}, line {reader.line_num}"
         if any(row[column] is None for column in COLUMNS):
@@ -139,11 +140,14 @@ class Registers:
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str], dict[int, tuple[int, str, str]]] = {}
-        self.sources: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}  # by digest, without the documents
+        self.sources: dict[tuple[str, str], dict[str, ReadingSource]] = {}  # by digest, without the documents
 
-    def add(self, body: Mapping[str, Any]) -> None:
+    def add(self, body: ReadingBody) -> None:
         source = body["source"]
-        kept = {name: source[name] for name in ("kind", "name", "sha256", "key", "page", "flow") if name in source}
+        kept: ReadingSource = {"kind": source["kind"], "name": source["name"], "sha256": source["sha256"]}
+        for name in ("key", "page", "flow"):
+            if name in source:
+                kept[name] = source[name]  # type: ignore[literal-required]
         self.sources.setdefault((body["meter"], body["quantity"]), {})[source["sha256"]] = kept
         own = self.rows.setdefault((body["meter"], body["quantity"]), {})
         for utc_s, value, sync, state, _ in body["rows"]:
@@ -212,7 +216,7 @@ def readings_record(
 BELIEVED = ("G", "S")  # states of a reading that may be used: good, and a substitute value of the meter's own
 
 
-def booked(meter: str, rows: Mapping[int, tuple[int, str, str]], period_s: int = 900) -> list[Any]:
+def booked(meter: str, rows: Mapping[int, tuple[int, str, str]], period_s: int = 900) -> list[BookedPeriod]:
     """Closed periods between the first and the last reading, by the rules of a meter on the bus."""
     booker = Booker([Flow(meter, meter, "load", register="r")], period_s)
     return [

@@ -8,10 +8,9 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tidegate.runtime.carbon.integers import decimal, exact_kwh
-from tidegate.runtime.carbon.ledger.bodies import CHARGE_BOOKED
+from tidegate.runtime.carbon.ledger.bodies import CHARGE_BOOKED, PeriodBody
 from tidegate.runtime.carbon.report.language import N_
 
 
@@ -19,7 +18,7 @@ from tidegate.runtime.carbon.report.language import N_
 class Figures:
     """One period, as a column's source sees it. kinds : milliwatt-hours of all flows of a kind."""
 
-    body: Mapping[str, Any]
+    body: PeriodBody
     kinds: Mapping[str, int]
     load_milliwh: int
     load_ug: int
@@ -82,7 +81,7 @@ COLUMNS: tuple[Column, ...] = (
 CSV_HEAD = ("start_utc", "length_s", *(column.id for column in COLUMNS), "factor_status", "seq")
 
 
-def figures_of(body: Mapping[str, Any]) -> Figures:
+def figures_of(body: PeriodBody) -> Figures:
     """A period's flows by kind, in one pass."""
     kinds: dict[str, int] = {}
     for name, flow in body["flows"].items():
@@ -106,7 +105,7 @@ def values_of(figures: Figures) -> Values:
     return [(column.source(figures), 0 if column.per is None else column.per(figures)) for column in COLUMNS]
 
 
-def csv_row(body: Mapping[str, Any], seq: int, values: Values, start: str) -> tuple[str | int, ...]:
+def csv_row(body: PeriodBody, seq: int, values: Values, start: str) -> tuple[str | int, ...]:
     """The row of a period in report.periods.csv."""
     written = [column.format.exact(*value) for column, value in zip(COLUMNS, values, strict=True)]
     grid = body["factors"].get("grid")

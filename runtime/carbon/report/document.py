@@ -7,12 +7,13 @@ report.json of it.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from tidegate.runtime.carbon.engine.account import break_even_ppm
 from tidegate.runtime.carbon.factors.instruments import Instrument, market_based
 from tidegate.runtime.carbon.factors.series import iso
 from tidegate.runtime.carbon.jobs.job_summary import Compute
+from tidegate.runtime.carbon.ledger.bodies import EditBody, MethodBody, PeriodBody, SettlementBody
 from tidegate.runtime.carbon.ledger.ledger import Entry, Ledger, LedgerError
 from tidegate.runtime.carbon.readings.readings import Registers, readings_record
 from tidegate.runtime.carbon.report.evidence_record import block_over, check_installation, evidence_record
@@ -32,14 +33,26 @@ POLICY_NOTE = N_(
 )
 
 
+class GapRow(TypedDict):
+    """A stretch of a flow whose energy is not plainly measured."""
+
+    flow: str
+    start_utc_s: int
+    end_utc_s: int
+    quality: str
+    method: str
+    energy_milliwh: int
+    flags: list[str]
+
+
 class Gaps:
     """Stretches of a flow whose energy is not plainly measured, neighbouring periods of one kind as one."""
 
     def __init__(self) -> None:
-        self.found: list[dict[str, Any]] = []
-        self._last: dict[str, dict[str, Any]] = {}
+        self.found: list[GapRow] = []
+        self._last: dict[str, GapRow] = {}
 
-    def add(self, body: Mapping[str, Any]) -> None:
+    def add(self, body: PeriodBody) -> None:
         end = body["start_utc_s"] + body["length_s"]
         for name, flow in body["flows"].items():
             if flow["quality"] == "good":
@@ -64,19 +77,21 @@ class SpanReader:
     each : called with every body, for what else is made of them (CSV rows, bins of a plot).
     """
 
-    def __init__(self, entries: Iterable[Entry], each: Callable[[Mapping[str, Any], int], None] | None = None) -> None:
+    def __init__(
+        self, entries: Iterable[Entry[PeriodBody]], each: Callable[[PeriodBody, int], None] | None = None
+    ) -> None:
         self._entries = entries
         self._each = each
         self.first_seq = self.last_seq = -1
         self.root = ""
-        self.last: Entry | None = None
+        self.last: Entry[PeriodBody] | None = None
         self.longest_s = 0
         self.imports: list[tuple[int, int, int]] = []  # start, length, mWh of every period
         self.gaps = Gaps()
         self.hours = Hours()
         self.sync: Counter[str] = Counter()
 
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+    def __iter__(self) -> Iterator[PeriodBody]:
         for entry in self._entries:
             body = entry.body
             if self.last is None:
@@ -104,8 +119,8 @@ def gather(
     instruments: list[Instrument] | None = None,
     residual_ug_per_kwh: int | None = None,
     installation: Mapping[str, Any] | None = None,
-    each: Callable[[Mapping[str, Any], int], None] | None = None,
-    each_day: Callable[[Mapping[str, Any]], None] | None = None,
+    each: Callable[[PeriodBody, int], None] | None = None,
+    each_day: Callable[[SettlementBody], None] | None = None,
     until_seq: int | None = None,
 ) -> tuple[dict[str, Any], Sums, Indicators]:
     """(document, sums, ratios) of the periods that begin in [start, end), read once.
@@ -130,23 +145,23 @@ def gather(
         if each_day is not None:
             each_day(entry.body)
     registers = Registers()
-    for entry in ledger.entries("reading"):
-        if until_seq is None or entry.seq <= until_seq:
-            registers.add(entry.body)
-            if entry.seq > reader.last_seq:
-                reader.last_seq, reader.root = entry.seq, entry.hash
+    for reading in ledger.entries("reading"):
+        if until_seq is None or reading.seq <= until_seq:
+            registers.add(reading.body)
+            if reading.seq > reader.last_seq:
+                reader.last_seq, reader.root = reading.seq, reading.hash
     if compute.aside_entries:
-        for entry in ledger.entries("note"):
-            if entry.seq in compute.aside_entries:
-                compute.noted(entry.body)
+        for note in ledger.entries("note"):
+            if note.seq in compute.aside_entries:
+                compute.noted(note.body)
     methods = [entry for entry in ledger.entries("method") if entry.seq <= reader.last_seq]
     edits = [entry for entry in ledger.entries("edit") if entry.seq <= reader.last_seq]
-    method = methods[-1].body if methods else {}
+    method: MethodBody = methods[-1].body if methods else {}
     kinds = method.get("kinds", {})
-    grid = method.get("grid_factor", {})
-    for entry in ledger.entries("factor"):
-        if methods and methods[-1].seq < entry.seq <= reader.last_seq:
-            grid = entry.body["grid"]
+    grid: Mapping[str, object] = method.get("grid_factor", {})
+    for factor in ledger.entries("factor"):
+        if methods and methods[-1].seq < factor.seq <= reader.last_seq:
+            grid = factor.body["grid"]
     ratios = indicators(sums, kinds)
     missing = (end_utc_s - start_utc_s - sums.covered_s) if sums.covered_s else 0
     chain = {"first_seq": reader.first_seq, "last_seq": reader.last_seq, "root": reader.root}
@@ -250,11 +265,11 @@ def gather(
     return document, sums, ratios
 
 
-def _edit_row(entry: Entry) -> dict[str, Any]:
+def _edit_row(entry: Entry[EditBody]) -> dict[str, object]:
     return {"seq": entry.seq, **entry.body}
 
 
-def compare(report: Any, known: Any, path: str = "report") -> list[str]:
+def compare(report: object, known: object, path: str = "report") -> list[str]:
     """Where a report differs from what its ledger gives: the paths of all values that do."""
     if isinstance(report, dict) and isinstance(known, dict):
         rows = []

@@ -15,6 +15,7 @@ from tidegate.runtime.carbon.engine.attribution import RESIDUAL, THROUGH_STORAGE
 from tidegate.runtime.carbon.factors.instruments import HOUR_S, Instrument
 from tidegate.runtime.carbon.factors.series import iso
 from tidegate.runtime.carbon.integers import decimal, fixed
+from tidegate.runtime.carbon.ledger.bodies import MethodBody
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.report.indicators import check_declared
 from tidegate.runtime.carbon.report.language import N_
@@ -95,7 +96,7 @@ def mwh_text(milliwatt_hours: int) -> str:
 
 
 def evidence_record(
-    sums: Sums, method: Mapping[str, Any], given: Mapping[str, Any], *, scope: str, policy: str, longest_s: int,
+    sums: Sums, method: MethodBody, given: Mapping[str, Any], *, scope: str, policy: str, longest_s: int,
     span: tuple[int, int], sync: Mapping[str, int], gaps: Sequence[Mapping[str, Any]],
     edits: Sequence[Mapping[str, Any]], chain: Mapping[str, Any], instruments: Sequence[Instrument],
     imports: Sequence[tuple[int, int, int]], grid: Mapping[str, Any],
@@ -306,7 +307,7 @@ def _agreements(
     return rows
 
 
-def _meters(method: Mapping[str, Any], given: Mapping[str, Any], sync: Mapping[str, int]) -> list[dict[str, Any]]:
+def _meters(method: MethodBody, given: Mapping[str, Any], sync: Mapping[str, int]) -> list[dict[str, Any]]:
     """One row a meter node: what the site file knows, completed by what a person declared."""
     declared = {row.get("id"): row for row in given.get("meters", ())}
     worst = next((letter for letter in SYNC_WORST if sync.get(letter)), None)

@@ -15,6 +15,7 @@ from tidegate.runtime.carbon.factors.instruments import (
     carbon_free_by_hour,
 )
 from tidegate.runtime.carbon.integers import PPM, decimal, fixed
+from tidegate.runtime.carbon.ledger.bodies import PeriodBody
 from tidegate.runtime.carbon.readings.readings import Amount, Registers
 from tidegate.runtime.carbon.report.language import N_
 from tidegate.runtime.carbon.report.totals import Indicators, Sums, renewable_nodes
@@ -45,7 +46,7 @@ class Hours:
     rows: dict[int, list[int]] = field(default_factory=dict)  # import, exported, import x cfe_ppm, import with a share
     generated: dict[int, dict[str, int]] = field(default_factory=dict)  # by source
 
-    def add(self, body: Mapping[str, Any]) -> None:
+    def add(self, body: PeriodBody) -> None:
         hour = body["start_utc_s"] // HOUR_S * HOUR_S
         row = self.rows.setdefault(hour, [0, 0, 0, 0])
         cfe_ppm = body.get("cfe_ppm")

@@ -3,11 +3,11 @@
 A page links every number to a row here, and a row to the ledger's entries.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
+from tidegate.runtime.carbon.ledger.bodies import PeriodBody
 from tidegate.runtime.carbon.report.columns import COLUMNS, Values, figures_of, values_of
 
 QUARTERS_MAX = 200  # a day has 92 to 100; above, the rows are days
@@ -38,7 +38,7 @@ class Rows:
         self._ends_s = -1
         self._open = Row(0)
 
-    def add(self, body: Mapping[str, Any], seq: int, values: Values | None = None) -> None:
+    def add(self, body: PeriodBody, seq: int, values: Values | None = None) -> None:
         """Take a period in. values : what it adds to each column, where the caller has them already."""
         start = body["start_utc_s"]
         if start >= self._ends_s:

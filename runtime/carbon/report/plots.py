@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from tidegate.runtime.carbon.ledger.bodies import PeriodBody
 from tidegate.runtime.carbon.report.view import Report
 from tidegate.runtime.charts import charts
 
@@ -35,7 +36,7 @@ class Bins:
         self._length_s = 0
         self._number = 0
 
-    def add(self, body: Mapping[str, Any]) -> None:
+    def add(self, body: PeriodBody) -> None:
         at = self._number // self._size
         if self._number == 0:
             self._first_s, self._length_s = body["start_utc_s"], body["length_s"]
@@ -49,7 +50,9 @@ class Bins:
                     row = self._energy_milliwh[out["name"]] = [0] * self._rows
                 row[at] += out["energy_milliwh"]
         self._factor_ug[at] += body["inflow_ug"].get("grid", 0)
-        self._factor_milliwh[at] += body["flows"].get("grid.import", {}).get("energy_milliwh", 0)
+        self._factor_milliwh[at] += (
+            body["flows"]["grid.import"]["energy_milliwh"] if "grid.import" in body["flows"] else 0
+        )
 
     def series(self) -> dict[str, Any]:
         with np.errstate(invalid="ignore", divide="ignore"):

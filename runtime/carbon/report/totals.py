@@ -10,7 +10,7 @@ from typing import Any
 
 from tidegate.runtime.carbon.engine.attribution import RESIDUAL, THROUGH_STORAGE, UNMETERED
 from tidegate.runtime.carbon.integers import carbon_ug
-from tidegate.runtime.carbon.ledger.bodies import CHARGE_BOOKED, period_error_ug
+from tidegate.runtime.carbon.ledger.bodies import CHARGE_BOOKED, FlowRow, PeriodBody, period_error_ug
 
 FOREIGN = (RESIDUAL, CHARGE_BOOKED)
 
@@ -76,7 +76,7 @@ class Sums:
         return sum(ug for name, ug in self.outflow_ug.items() if kinds.get(name) == role)
 
 
-def add_up(bodies: Iterable[Mapping[str, Any]]) -> Sums:
+def add_up(bodies: Iterable[PeriodBody]) -> Sums:
     """Sum period bodies in time order. Checks every period's carbon again, from the numbers in the ledger."""
     sums = Sums()
     first = True
@@ -91,8 +91,9 @@ def add_up(bodies: Iterable[Mapping[str, Any]]) -> Sums:
         sums.covered_s += body["length_s"]
         sums.records += body["records"]
         sums.lost += body["lost"]
-        if body.get("by_difference"):
-            sums.by_difference.add(body["by_difference"])
+        by_difference = body.get("by_difference")
+        if by_difference:
+            sums.by_difference.add(by_difference)
         _flows(sums, body)
         _carbon(sums, body)
     return sums
@@ -103,13 +104,17 @@ def _add(counter: Counter[str], name: str, value: int) -> None:
     counter[name] = counter.get(name, 0) + value
 
 
-def _flag(sums: Sums, name: str, body: Mapping[str, Any]) -> None:
+def _energy(flows: Mapping[str, FlowRow], name: str) -> int:
+    return flows[name]["energy_milliwh"] if name in flows else 0
+
+
+def _flag(sums: Sums, name: str, body: PeriodBody) -> None:
     start, end = body["start_utc_s"], body["start_utc_s"] + body["length_s"]
     sums.flags[name] += 1
     sums.flag_spans.setdefault(name, [start, end])[1] = end
 
 
-def _flows(sums: Sums, body: Mapping[str, Any]) -> None:
+def _flows(sums: Sums, body: PeriodBody) -> None:
     flows = body["flows"]
     for name, flow in flows.items():
         node, _, kind = name.partition(".")
@@ -130,7 +135,7 @@ def _flows(sums: Sums, body: Mapping[str, Any]) -> None:
     grid = body["factors"].get("grid")
     price = body.get("price_u_per_kwh")
     if price is not None:
-        imported = flows.get("grid.import", {}).get("energy_milliwh", 0)
+        imported = _energy(flows, "grid.import")
         sums.priced_milliwh += imported
         sums.cost_u += price * imported // 1_000_000
     if grid is not None:
@@ -147,11 +152,11 @@ def _flows(sums: Sums, body: Mapping[str, Any]) -> None:
         _add(sums.inflow_milliwh, UNMETERED, -body["residual_milliwh"])
     for node, found in body["factors"].items():
         if node not in sums.generation:
-            _add(sums.factor_milliwh, found["status"], flows.get(f"{node}.import", {}).get("energy_milliwh", 0))
+            _add(sums.factor_milliwh, found["status"], _energy(flows, f"{node}.import"))
             sums.factor_sources[found["source"]] += 1
 
 
-def _carbon(sums: Sums, body: Mapping[str, Any]) -> None:
+def _carbon(sums: Sums, body: PeriodBody) -> None:
     kinds, milliwhs, ugs, all_origins = sums.outflow_kind, sums.outflow_milliwh, sums.outflow_ug, sums.origins
     for out in body["outflows"]:
         name, kind = out["name"], out["kind"]

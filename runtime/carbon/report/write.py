@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jinja2
 
 from tidegate.runtime.carbon.factors.series import iso, parse_time
 from tidegate.runtime.carbon.integers import exact_kwh
-from tidegate.runtime.carbon.jobs.job_summary import IDLE_COLUMNS, JOB_COLUMNS, idle_rows, job_rows
+from tidegate.runtime.carbon.jobs.job_summary import IDLE_COLUMNS, JOB_COLUMNS, CsvRow, idle_rows, job_rows
+from tidegate.runtime.carbon.ledger.bodies import PeriodBody, SettlementBody
 from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError, canonical
 from tidegate.runtime.carbon.report.blocks import Plot, Section, Table
 from tidegate.runtime.carbon.report.columns import CSV_HEAD, csv_row, figures_of, values_of
@@ -89,7 +90,7 @@ def write(
         by_period = csv.writer(periods_file, lineterminator="\n")
         by_period.writerow(CSV_HEAD)
 
-        def each(body: Mapping[str, Any], seq: int) -> None:
+        def each(body: PeriodBody, seq: int) -> None:
             values = values_of(figures_of(body))
             rows.writerows(rows_of(body))
             by_period.writerow(csv_row(body, seq, values, iso(body["start_utc_s"])))
@@ -122,9 +123,9 @@ class Days:
         self._paths = {"jobs csv": out / "report.jobs.csv", "idle csv": out / "report.idle.csv"}
         for path in self._paths.values():
             path.unlink(missing_ok=True)
-        self._files: dict[str, Any] = {}
+        self._files: dict[str, TextIO] = {}
 
-    def add(self, body: Mapping[str, Any]) -> None:
+    def add(self, body: SettlementBody) -> None:
         for name, columns, rows in (
             ("jobs csv", JOB_COLUMNS, job_rows(body)),
             ("idle csv", IDLE_COLUMNS, idle_rows(body)),
@@ -140,12 +141,12 @@ class Days:
         return {name: self._paths[name] for name in self._files}
 
 
-def rows_of(body: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+def rows_of(body: PeriodBody) -> list[CsvRow]:
     """CSV rows of one period, one a flow and one an outflow."""
     start, length = iso(body["start_utc_s"]), body["length_s"]
     flags = " ".join(flag.replace(" ", "_") for flag in body["flags"])
     factors = body["factors"]
-    rows: list[tuple[Any, ...]] = []
+    rows: list[CsvRow] = []
     for name, flow in body["flows"].items():
         node, _, kind = name.partition(".")
         found = factors.get(node) if kind == "import" or kind == "generation" else None

@@ -6,6 +6,7 @@ from typing import Any
 
 from tidegate.runtime.carbon.factors.files import factors_of
 from tidegate.runtime.carbon.factors.series import FactorError, Factors
+from tidegate.runtime.carbon.ledger.bodies import GridRow
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.readings.readings import read_readings, take_in
 
@@ -31,7 +32,7 @@ def stamp_of(paths: Sequence[Path]) -> Stamp:
     return tuple(found)
 
 
-def grid_record(factors: Factors) -> dict[str, Any]:
+def grid_record(factors: Factors) -> GridRow:
     """Where the grid's factors come from, for the ledger."""
     grid = factors.grid
     return {
@@ -62,7 +63,7 @@ class Inputs:
             return factors
         self._stamp = stamp
         before, self.trouble = self.trouble, []
-        entries: list[tuple[str, int, dict[str, Any]]] = []
+        entries: list[tuple[str, int, Mapping[str, object]]] = []
         if self._settings.get("factors") or self._settings.get("prices"):
             try:
                 found = factors_of(self._settings, self._folder)

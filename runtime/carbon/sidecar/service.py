@@ -8,11 +8,11 @@ import gc
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -21,10 +21,12 @@ from tidegate.runtime.carbon.engine.account import Accountant
 from tidegate.runtime.carbon.engine.attribution import Method
 from tidegate.runtime.carbon.engine.booking import Booker
 from tidegate.runtime.carbon.engine.bulk import book
+from tidegate.runtime.carbon.engine.counter import MeterRecord
 from tidegate.runtime.carbon.engine.topology import Nodes, nodes_of
 from tidegate.runtime.carbon.factors.files import factors_of
 from tidegate.runtime.carbon.factors.series import Factors
 from tidegate.runtime.carbon.integers import to_whole
+from tidegate.runtime.carbon.ledger.bodies import EmbodiedRow, MethodBody, PeriodBody
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.ledger.signing import sign
 from tidegate.runtime.carbon.sidecar.inputs import Inputs, grid_record
@@ -63,6 +65,13 @@ def method_of(settings: Mapping[str, Any]) -> Method:
     )
 
 
+class Replay(Protocol):
+    """Who gives what the journal keeps: the gateway's client."""
+
+    def replay(self, stream: str, boot: str | None, seq: int, count: int) -> tuple[list[Any], bool]:
+        """(records behind seq of a boot, whether that was all)."""
+
+
 class Sidecar:
     """Books meter records of one site into one ledger.
 
@@ -95,21 +104,21 @@ class Sidecar:
             self.accountant.restore(state["accountant"])
         self.records = 0
         self.periods = 0
-        self._pending: list[tuple[str, int, Mapping[str, Any]]] = []
+        self._pending: list[tuple[str, int, Mapping[str, object]]] = []
         self._uncommitted = 0
         self._committed_at = time.monotonic()
         self._note_methodology(period_s)
 
     def _note_methodology(self, period_s: int) -> None:
         """A method that changed is an entry of its own, so that a report can say from when it holds."""
-        body: dict[str, Any] = {
+        body: MethodBody = {
             "software": software_version(),
             "build": software_build(),
             "period_s": period_s,
             "policy": self.accountant.method.policy,
             "losses": self.accountant.method.losses,
             "true_up": self.accountant.true_up,
-            "flows": {flow.name: [flow.kind, flow.register, flow.integral] for flow in self.nodes.flows},
+            "flows": {flow.name: (flow.kind, flow.register, flow.integral) for flow in self.nodes.flows},
             "storages": {
                 s.node: [s.energy_milliwh, s.charge_ppm, s.discharge_ppm, s.standby_milliw] for s in self.nodes.storages
             },
@@ -124,7 +133,7 @@ class Sidecar:
         if self.ledger.state("methodology") != text:
             self.ledger.append([("method", 0, body)], {"methodology": text})
 
-    def _embodied(self) -> dict[str, int] | None:
+    def _embodied(self) -> EmbodiedRow | None:
         """Emissions of making the IT equipment, ug, its life, s, and the slots in all; None unless the site says."""
         kg, slots = self.settings.get("embodied_kg"), self.settings.get("slots")
         if kg is None or slots is None:
@@ -158,7 +167,7 @@ class Sidecar:
             return 0
         return self.booker.open_until_ns // 1_000_000_000 - self.booker.period_s
 
-    def take(self, records: Iterable[Mapping[str, Any]]) -> int:
+    def take(self, records: Iterable[MeterRecord]) -> int:
         """Book records in; commit when enough has come together. -> periods closed."""
         closed = 0
         rows = list(records)
@@ -196,7 +205,7 @@ class Sidecar:
             sign(self.ledger, self.key, self.site)
 
 
-def catch_up(sidecar: Sidecar, client: Any, enough: Any = lambda: False) -> int:
+def catch_up(sidecar: Sidecar, client: Replay, enough: Callable[[], bool] = lambda: False) -> int:
     """Pull until nothing newer is held. -> records taken.
 
     client : anything with replay(stream, boot, seq, count) -> (records, end).
@@ -224,7 +233,7 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _pull(sidecar: Sidecar, client: Any) -> tuple[list[dict[str, Any]], bool]:
+def _pull(sidecar: Sidecar, client: Replay) -> tuple[list[MeterRecord], bool]:
     """The records behind the last one taken in, and whether that was all."""
     at = sidecar.position
     boot, seq = at if at is not None else (None, -1)
@@ -250,6 +259,6 @@ def open_ledger(describe: Mapping[str, Any], state_dir: Path, folder: Path = Pat
     return Ledger(path)
 
 
-def latest(ledger: Ledger, count: int) -> Sequence[dict[str, Any]]:
+def latest(ledger: Ledger, count: int) -> Sequence[PeriodBody]:
     """Bodies of the newest periods, oldest first."""
     return [entry.body for entry in ledger.entries("period")][-count:]

@@ -61,7 +61,7 @@ def test_idle_is_what_was_drawn_without_a_job_by_hour_with_its_money_and_carbon(
     body = settled(bodies(), [work("a", 3600, 7200)], [], ["it"])
     hours = {row[0]: row for row in body["idle"]}
     assert DAY + 3600 not in hours and len(hours) == 23
-    assert hours[DAY][1:] == ["it", 36_000_000, 36_000_000 * 250, 7_200_000]  # 36 kWh at 0.20
+    assert hours[DAY][1:] == ("it", 36_000_000, 36_000_000 * 250, 7_200_000)  # 36 kWh at 0.20
     assert body["nodes"]["it"]["idle_milliwh"] == 23 * 36_000_000
 
 
