@@ -22,7 +22,7 @@ def summary_of(
     whole: WholeRun, live: LiveRun | None, sums: Sums, ratios: Indicators, trace: Trace, quick: bool
 ) -> dict[str, Any]:
     """The content of summary.json."""
-    found: dict[str, Any] = {
+    found: dict[str, object] = {
         "version": SUMMARY_VERSION,
         "tidegate": software_version(),
         "quick": quick,
@@ -149,7 +149,7 @@ def judged(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """(figure, value, asked, verdict) for each figure asked for; the verdict is met, missed, or a dash."""
     rows = []
     for path, words, test in ASKED:
-        value: Any = summary
+        value: object = summary
         for key in path.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         if value is None:

@@ -1,7 +1,6 @@
 """From booked energy to the ledger's period entry: factors, attribution, consequence, all in whole numbers."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 from tidegate.runtime.carbon.engine.attribution import (
     Inflow,
@@ -33,6 +32,17 @@ OPENING = "opening"  # origin of what was in the battery before the account bega
 DAY_S = 86_400
 
 
+# Lots, oldest first: milliwatt-hours, ug, and (origin, milliwatt-hours) of its parts.
+StockRecord = list[tuple[int, int, list[tuple[str, int]]]]
+
+
+class AccountState(TypedDict):
+    """What a later accountant needs to go on, as plain values."""
+
+    opened: bool
+    stocks: dict[str, StockRecord]
+
+
 class Accountant:
     """Keeps the stocks and turns each booked period into the body of a ledger entry.
 
@@ -53,10 +63,10 @@ class Accountant:
 
     # ---- state, as plain values ----
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> AccountState:
         return {"opened": self.opened, "stocks": {name: stock_record(stock) for name, stock in self.stocks.items()}}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: AccountState) -> None:
         self.opened = state["opened"]
         self.stocks = {name: stock_from(record) for name, record in state["stocks"].items()}
 
@@ -223,11 +233,11 @@ def break_even_ppm(charge_ppm: int, discharge_ppm: int) -> int:
     return -(-PPM * PPM * PPM // (charge_ppm * discharge_ppm))
 
 
-def stock_record(stock: Stock) -> list[list[Any]]:
-    return [[lot.energy_milliwh, lot.carbon_ug, [list(origin) for origin in lot.origins]] for lot in stock]
+def stock_record(stock: Stock) -> StockRecord:
+    return [(lot.energy_milliwh, lot.carbon_ug, list(lot.origins)) for lot in stock]
 
 
-def stock_from(record: Sequence[Sequence[Any]]) -> Stock:
+def stock_from(record: StockRecord) -> Stock:
     return tuple(Lot(milliwh, ug, tuple((name, part) for name, part in origins)) for milliwh, ug, origins in record)
 
 

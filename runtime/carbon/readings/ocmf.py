@@ -66,7 +66,7 @@ def public_key(text: str) -> ec.EllipticCurvePublicKey:
     text = text.strip()
     try:
         if text.startswith("-----"):
-            found: Any = load_pem_public_key(text.encode())
+            found: object = load_pem_public_key(text.encode())
         else:
             packed = "".join(text.split())
             raw = (
@@ -112,7 +112,7 @@ class Document:
 
     where: str
     text: str  # all of it, as it stood in the file
-    payload: Mapping[str, Any]
+    payload: Mapping[str, object]
     algorithm: str
     key: str
 
@@ -215,7 +215,7 @@ def readings(found: Iterable[Document], name: str, flow: str = "") -> tuple[list
 def _rows(rows: Any, where: str) -> Iterator[tuple[str, tuple[int, int, str, str, str]]]:
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise OcmfError(f"{where}: no readings (RD)")
-    full: dict[str, Any] = {}
+    full: dict[str, object] = {}
     for number, row in enumerate(rows, 1):
         at = f"{where}, reading {number}"
         # A field that equals the one of the reading before is left out, but a reading has a value or it is an event.
@@ -287,8 +287,8 @@ def exported(
     the day since 1970. Raises OcmfError for a flow that is not booked or that no register measures.
     """
     total: int | None = None
-    day, rows = -1, list[dict[str, Any]]()
-    head: dict[str, Any] = {}
+    day, rows = -1, list[dict[str, object]]()
+    head: dict[str, object] = {}
     known: set[str] = set()
     kind = flow.rpartition(".")[2]
     for body in bodies:

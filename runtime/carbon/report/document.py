@@ -7,7 +7,7 @@ report.json of it.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 from tidegate.runtime.carbon.engine.account import break_even_ppm
 from tidegate.runtime.carbon.factors.instruments import Instrument, market_based
@@ -16,7 +16,13 @@ from tidegate.runtime.carbon.jobs.job_summary import Compute
 from tidegate.runtime.carbon.ledger.bodies import EditBody, MethodBody, PeriodBody, SettlementBody
 from tidegate.runtime.carbon.ledger.ledger import Entry, Ledger, LedgerError
 from tidegate.runtime.carbon.readings.readings import Registers, readings_record
-from tidegate.runtime.carbon.report.evidence_record import block_over, check_installation, evidence_record
+from tidegate.runtime.carbon.report.evidence_record import (
+    GapRow,
+    Installation,
+    block_over,
+    check_installation,
+    evidence_record,
+)
 from tidegate.runtime.carbon.report.indicators import Hours, eu_fields, indicators_record
 from tidegate.runtime.carbon.report.language import N_
 from tidegate.runtime.carbon.report.published import published
@@ -31,18 +37,6 @@ POLICY_NOTE = N_(
     "The Scope 2 total does not depend on the attribution policy: it is metered import times the factor of the period "
     "of import. The policy only moves carbon between time, nodes, export and loss."
 )
-
-
-class GapRow(TypedDict):
-    """A stretch of a flow whose energy is not plainly measured."""
-
-    flow: str
-    start_utc_s: int
-    end_utc_s: int
-    quality: str
-    method: str
-    energy_milliwh: int
-    flags: list[str]
 
 
 class Gaps:
@@ -118,7 +112,7 @@ def gather(
     *,
     instruments: list[Instrument] | None = None,
     residual_ug_per_kwh: int | None = None,
-    installation: Mapping[str, Any] | None = None,
+    installation: Installation | None = None,
     each: Callable[[PeriodBody, int], None] | None = None,
     each_day: Callable[[SettlementBody], None] | None = None,
     until_seq: int | None = None,
@@ -168,7 +162,7 @@ def gather(
     edit_rows = [_edit_row(entry) for entry in edits if entry.body["to_utc_s"] >= start_utc_s
                  and entry.body["from_utc_s"] < end_utc_s]  # fmt: skip
     found = indicators_record(ratios, sums, kinds, end_utc_s - start_utc_s, reader.hours, registers, instruments)
-    document: dict[str, Any] = {
+    document: dict[str, object] = {
         "scope": SCOPE,
         "policy_note": POLICY_NOTE,
         "site": newest["site"],
@@ -293,7 +287,7 @@ def _sorted(counter: Mapping[str, int]) -> dict[str, int]:
 def _scope2(
     imports: Sequence[tuple[int, int, int]], sums: Sums, instruments: list[Instrument] | None, residual: int | None
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    found: dict[str, object] = {
         "location_based_ug": sums.inflow_ug["grid"],
         "import_milliwh": sums.inflow_milliwh["grid"],
         "export_netted": False,

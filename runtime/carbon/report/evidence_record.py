@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from tidegate.runtime.carbon.engine.attribution import RESIDUAL, THROUGH_STORAGE, UNMETERED
 from tidegate.runtime.carbon.factors.instruments import HOUR_S, Instrument
@@ -41,7 +41,54 @@ OBIS = {"import": "1-0:1.8.0", "load": "1-0:1.8.0", "export": "1-0:2.8.0"}
 SYNC_WORST = ("U", "R", "I", "S")  # unknown, relative, informative, synchronised
 
 
-def read_installation(path: Path) -> dict[str, Any]:
+class DeclaredMeter(TypedDict, total=False):
+    """A meter, as its operator declares it; see METER."""
+
+    id: str
+    mpe_pct: str | int
+
+
+class DeclaredSource(TypedDict, total=False):
+    """A source of electricity, as its operator declares it; see SOURCE."""
+
+    source: str
+    kind: str
+    supplier: str
+    country: str
+    ef_method: str
+    ef_source: str
+    ef_doc_sha256: str
+    vintage: str
+    contract_ref: str
+
+
+class Installation(TypedDict, total=False):
+    """What a person declares, by KEYS; numbers as they were written."""
+
+    name: str
+    country: str
+    monitoring_plan: dict[str, str]
+    single_line_diagram_sha256: str
+    meters: list[DeclaredMeter]
+    sources: list[DeclaredSource]
+    ef_uncertainty_pct: str | int
+    verification: dict[str, str]
+    eu_2024_1364: dict[str, str]
+
+
+class GapRow(TypedDict):
+    """A stretch of a flow whose energy is not plainly measured."""
+
+    flow: str
+    start_utc_s: int
+    end_utc_s: int
+    quality: str
+    method: str
+    energy_milliwh: int
+    flags: list[str]
+
+
+def read_installation(path: Path) -> Installation:
     """What a person declares of an installation. Numbers stay text as written. Raises ValueError naming the key."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"), parse_float=str)
@@ -50,7 +97,7 @@ def read_installation(path: Path) -> dict[str, Any]:
     return check_installation(found, path.name)
 
 
-def check_installation(found: Any, where: str) -> dict[str, Any]:
+def check_installation(found: Any, where: str) -> Installation:
     """The declaration, if every key of it is known."""
     if not isinstance(found, dict):
         raise ValueError(f"{where}: expected an object")
@@ -75,14 +122,14 @@ def check_installation(found: Any, where: str) -> dict[str, Any]:
         _number(row.get("mpe_pct"), f"{where}: meters: mpe_pct")
     _number(found.get("ef_uncertainty_pct"), f"{where}: ef_uncertainty_pct")
     check_declared(found.get("eu_2024_1364", {}))
-    return found
+    return cast(Installation, found)
 
 
-def _number(text: Any, where: str) -> float | None:
+def _number(text: object, where: str) -> float | None:
     if text is None:
         return None
     try:
-        value = float(text)
+        value = float(str(text))
     except (TypeError, ValueError):
         raise ValueError(f"{where}: {text!r} is not a number") from None
     if not math.isfinite(value) or value < 0:
@@ -96,10 +143,10 @@ def mwh_text(milliwatt_hours: int) -> str:
 
 
 def evidence_record(
-    sums: Sums, method: MethodBody, given: Mapping[str, Any], *, scope: str, policy: str, longest_s: int,
-    span: tuple[int, int], sync: Mapping[str, int], gaps: Sequence[Mapping[str, Any]],
-    edits: Sequence[Mapping[str, Any]], chain: Mapping[str, Any], instruments: Sequence[Instrument],
-    imports: Sequence[tuple[int, int, int]], grid: Mapping[str, Any],
+    sums: Sums, method: MethodBody, given: Installation, *, scope: str, policy: str, longest_s: int,
+    span: tuple[int, int], sync: Mapping[str, int], gaps: Sequence[GapRow],
+    edits: Sequence[Mapping[str, object]], chain: Mapping[str, object], instruments: Sequence[Instrument],
+    imports: Sequence[tuple[int, int, int]], grid: Mapping[str, object],
 ) -> dict[str, Any]:  # fmt: skip
     """The record of a span. given : as from read_installation; what nobody gave is None and listed under not_given."""
     kinds: Mapping[str, str] = method.get("kinds", {})
@@ -195,11 +242,11 @@ def evidence_record(
     return record
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def not_given(record: Mapping[str, Any], path: str = "") -> list[str]:
+def not_given(record: Mapping[str, object], path: str = "") -> list[str]:
     """The paths of all fields that nobody gave, rows of lists by their name; the ledger's own are not meant."""
     found: list[str] = []
     for key, value in record.items():
@@ -220,10 +267,10 @@ def not_given(record: Mapping[str, Any], path: str = "") -> list[str]:
 def _sources(
     sums: Sums,
     kinds: Mapping[str, str],
-    given: Mapping[str, Any],
+    given: Installation,
     direct: Mapping[str, int],
     longest_s: int,
-    grid: Mapping[str, Any],
+    grid: Mapping[str, object],
 ) -> list[dict[str, Any]]:
     declared = {row.get("source"): row for row in given.get("sources", ())}
     renewable = renewable_nodes(sums, kinds)
@@ -261,7 +308,7 @@ def _sources(
 
 def _agreements(
     instruments: Sequence[Instrument], imports: Sequence[tuple[int, int, int]], span: tuple[int, int],
-    given: Mapping[str, Any],
+    given: Installation,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Power purchase agreements: a part of what the grid meter counted, matched hour by hour."""
     declared = {row.get("source"): row for row in given.get("sources", ())}
@@ -307,7 +354,7 @@ def _agreements(
     return rows
 
 
-def _meters(method: MethodBody, given: Mapping[str, Any], sync: Mapping[str, int]) -> list[dict[str, Any]]:
+def _meters(method: MethodBody, given: Installation, sync: Mapping[str, int]) -> list[dict[str, Any]]:
     """One row a meter node: what the site file knows, completed by what a person declared."""
     declared = {row.get("id"): row for row in given.get("meters", ())}
     worst = next((letter for letter in SYNC_WORST if sync.get(letter)), None)
@@ -321,12 +368,12 @@ def _meters(method: MethodBody, given: Mapping[str, Any], sync: Mapping[str, int
         row["role"] = row["role"] or method.get("kinds", {}).get(node)
         row["obis"] = row["obis"] or OBIS.get(kind)
         row["registers"].append(register or "none, integral of the fast power")
-    for name in sorted(set(declared) - set(rows) - {None}):
+    for name in sorted(name for name in declared if name is not None and name not in rows):
         rows[name] = {key: _text(declared[name].get(key)) for key in METER} | {"registers": []}
     return list(rows.values())
 
 
-def _gap(gap: Mapping[str, Any]) -> dict[str, Any]:
+def _gap(gap: GapRow) -> dict[str, object]:
     """A gap with the direction in which its number errs."""
     method, quality = str(gap["method"]), gap["quality"]
     if method.endswith(", high"):
@@ -341,7 +388,7 @@ def _gap(gap: Mapping[str, Any]) -> dict[str, Any]:
             "method": f"{quality}: {method}", "kwh": decimal(gap["energy_milliwh"], 6), "bias": bias}  # fmt: skip
 
 
-def _energy_uncertainty(sums: Sums, given: Mapping[str, Any]) -> float | None:
+def _energy_uncertainty(sums: Sums, given: Installation) -> float | None:
     """Percent of what came in, from the meters' maximum permissible errors; None unless every source has one."""
     mpe = {row.get("id"): _number(row.get("mpe_pct"), "mpe_pct") for row in given.get("meters", ())}
     whole = sum(sums.inflow_milliwh.values())
@@ -356,7 +403,7 @@ def _energy_uncertainty(sums: Sums, given: Mapping[str, Any]) -> float | None:
     return math.sqrt(squares) / whole if whole else None
 
 
-def block_over(ledger: Ledger, seq: int) -> dict[str, Any] | None:
+def block_over(ledger: Ledger, seq: int) -> dict[str, object] | None:
     """The signed block that covers an entry; None while none does."""
     for entry in ledger.entries("block"):
         if entry.body["first"] <= seq <= entry.body["last"]:

@@ -245,7 +245,7 @@ def shifting(sums: Sums, break_even_ppm: int) -> dict[str, Any] | None:
     charged, discharged = sum(sums.charge_milliwh.values()), sum(sums.discharge_milliwh.values())
     if not charged or not discharged:
         return None
-    found: dict[str, Any] = {"break_even_ppm": break_even_ppm}
+    found: dict[str, object] = {"break_even_ppm": break_even_ppm}
     rows = [("average", sums.charge_grid_ug, sums.discharge_grid_ug)]
     if sums.consequence:
         rows.append(("marginal", sums.caused_ug, sums.avoided_ug))
