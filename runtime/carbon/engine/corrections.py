@@ -14,8 +14,8 @@ from tidegate.runtime.carbon.engine.attribution import Lot, Method, Stock
 from tidegate.runtime.carbon.engine.booking import BookedPeriod
 from tidegate.runtime.carbon.engine.counter import EDITED, Flow, FlowPeriod
 from tidegate.runtime.carbon.engine.topology import Nodes, Storage
-from tidegate.runtime.carbon.factors.series import ALWAYS, FactorLookup, Factors, iso
-from tidegate.runtime.carbon.ledger.bodies import EditFactors, LookupRow, MethodBody, PeriodBody
+from tidegate.runtime.carbon.factors.series import ALWAYS, FactorLookup, Factors, LookupRow, iso
+from tidegate.runtime.carbon.ledger.bodies import EditFactors, MethodBody, PeriodBody
 from tidegate.runtime.carbon.ledger.ledger import Entry, Ledger, LedgerError
 
 

@@ -147,7 +147,7 @@ class Registers:
         kept: ReadingSource = {"kind": source["kind"], "name": source["name"], "sha256": source["sha256"]}
         for name in ("key", "page", "flow"):
             if name in source:
-                kept[name] = source[name]  # type: ignore[literal-required]
+                kept[name] = source[name]
         self.sources.setdefault((body["meter"], body["quantity"]), {})[source["sha256"]] = kept
         own = self.rows.setdefault((body["meter"], body["quantity"]), {})
         for utc_s, value, sync, state, _ in body["rows"]:
