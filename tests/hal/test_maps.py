@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tidegate.config.compile import can_field, register_field
+from tidegate.config.program_rows import can_field, register_field
 from tidegate.config.site import Device
 from tidegate.ext.abi import program
 from tidegate.ext.bus.can_view import Bus
