@@ -26,7 +26,7 @@ typedef struct {
     double value;     /* in the unit that the signal's name ends in */
     uint64_t t_ns;    /* CLOCK_MONOTONIC of the last valid advancing reading, 0 = never seen */
     uint32_t quality; /* enum point_quality */
-    uint32_t changes; /* advancing readings so far */
+    uint32_t changes; /* readings so far, also those that gave the same value again */
 } point_t;
 _Static_assert(sizeof(point_t) == 24, "point_t crosses process borders; bump IMAGE_LAYOUT_VERSION");
 

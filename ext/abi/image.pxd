@@ -149,3 +149,17 @@ cdef extern from "abi/image.h" nogil:
 cdef inline bint believable(const point_t* image, int point) noexcept nogil:
     return point >= 0 and (image[point].quality == QUALITY_GOOD or image[point].quality == QUALITY_HELD) and isfinite(
         image[point].value)
+
+
+# The one way in which the core sets a point of its own: a reading that has come, with its stamp.
+cdef inline void point_set(point_t* image, int point, double value, uint64_t t_ns) noexcept nogil:
+    image[point].value = value
+    image[point].t_ns = t_ns
+    image[point].quality = QUALITY_GOOD
+    image[point].changes += 1
+
+
+# What a point was set to holds no longer; value and stamp stay as they were.
+cdef inline void point_set_stale(point_t* image, int point) noexcept nogil:
+    if image[point].quality == QUALITY_GOOD:
+        image[point].quality = QUALITY_STALE

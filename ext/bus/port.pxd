@@ -17,3 +17,12 @@ cdef port_thread_t* port_thread_start(int fd, const program_t* program, int port
 # Polls end, commands go on until each newest setpoint and stop is acknowledged or drain_ns are over; then the thread
 # ends and its memory is freed. 1 = all acknowledged. Waits; not for the loop.
 cdef int port_thread_stop(port_thread_t* thread, uint64_t drain_ns) noexcept nogil
+
+
+# What the thread of a port needs of the core that it works for.
+cdef class MailHandle:
+    cdef const program_t* program
+    cdef port_mail_t* mail
+    cdef object owner  # keeps the memory alive
+
+cdef MailHandle mail_handle(const program_t* program, port_mail_t* mail, object owner)

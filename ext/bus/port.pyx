@@ -12,7 +12,6 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from tidegate.ext.abi.port_mail cimport *
-from tidegate.ext.cycle.loop cimport Core
 from tidegate.ext.bus.rtu cimport (
     RTU_RECV, RTU_SEND, rtu_action_t, rtu_bytes, rtu_drain, rtu_drained, rtu_init, rtu_next, rtu_sent, rtu_t,
 )
@@ -331,10 +330,22 @@ cdef int port_thread_stop(port_thread_t* thread, uint64_t drain_ns) noexcept nog
 
 # ---------------------------------------------------------------- what Python sees
 
+cdef class MailHandle:
+    """One port's mail in a core, for the thread that serves it."""
+
+
+cdef MailHandle mail_handle(const program_t* program, port_mail_t* mail, object owner):
+    cdef MailHandle handle = MailHandle.__new__(MailHandle)
+    handle.program = program
+    handle.mail = mail
+    handle.owner = owner
+    return handle
+
+
 cdef class Port:
     """The I/O thread of one serial port.
 
-    source : a Core, whose mail for this port the thread serves, or the bytes of a compiled site, for tools and tests;
+    source : `Core.port_handle(index)`, whose mail the thread serves, or the bytes of a compiled site, for tools and tests;
              then the mail is this object's own and `put` and `take` are its ends.
     index  : number of the port in the program. fd: descriptor in raw mode; it stays the caller's to close.
     Raises IndexError for a port that the program does not have.
@@ -349,22 +360,19 @@ cdef class Port:
     cdef readonly int index, fd
 
     def __cinit__(self, source not None, int index, int fd):
-        cdef Core core
-        if isinstance(source, Core):
-            core = source
-            self.program = core.core.program
+        if isinstance(source, MailHandle):
+            self.program = (<MailHandle>source).program
         elif isinstance(source, bytes):
             if PyBytes_GET_SIZE(source) < <Py_ssize_t>sizeof(program_t):
                 raise ValueError(f"program: {len(source)} bytes, needs at least {sizeof(program_t)}")
             self.program = <const program_t*>PyBytes_AS_STRING(source)
         else:
-            raise TypeError(f"source: a Core or the bytes of a program, got {type(source).__name__}")
+            raise TypeError(f"source: a port of a Core or the bytes of a program, got {type(source).__name__}")
         if not 0 <= index < <int>self.program.n_ports:
             raise IndexError(f"port {index}: the program has {self.program.n_ports}")
         self.source, self.index, self.fd = source, index, fd
-        if isinstance(source, Core):
-            core = source
-            self.mail = &core.core.mail[index]
+        if isinstance(source, MailHandle):
+            self.mail = (<MailHandle>source).mail
         else:
             self.own = <port_mail_t*>calloc(1, sizeof(port_mail_t))
             if self.own == NULL:

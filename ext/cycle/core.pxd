@@ -1,4 +1,27 @@
 # ext/cycle/core.pxd: everything that one site needs in memory; a struct, no code.
+#
+# Who writes what. A phase takes core_t as const and what it writes as a pointer, so the compiler refuses a second writer;
+# only loop.pyx, which hands the pointers out, and recorder.pyx know core_t as their own.
+#
+# | struct | writer | phase |
+# |---|---|---|
+# | can[], can_ids | can_drain, can_send_due (bus/can.pyx) | read, write |
+# | mail[].done | the port's thread fills, block_decode empties | read |
+# | inbox | update_orders (orders.pyx), update_plan (schedule.pyx); edge_done: edge | read, limit |
+# | external | sample_stop, sample_external, sample_ports (publish.pyx) | read, publish |
+# | inputs | gate_input_from_image; request, dt and edges: limit in loop.pyx | estimate, limit |
+# | diagnoses | diagnose (safety/diagnosis.pyx) | estimate |
+# | estimate, plant | estimate_step, image_age, widen_lag_search, billing_set (ext/estimate) | estimate |
+# | control, decision | control_step (control/corridor.pyx) | control |
+# | gates, verdicts | gate_step (safety/safety.c) | limit |
+# | cabinets | cabinet_request, cabinet_step (safety/cabinet.pyx) | limit |
+# | mode | limit in loop.pyx | limit |
+# | commands, mail[].commands | write_command (outputs.pyx) | write |
+# | edges | raise_events (publish.pyx) | publish |
+# | enforcement | check_enforcement (enforcement.pyx) | publish |
+# | image | devices' points: can_drain, block_decode, ages by image_age; the core's own, by point_set only: estimate_step, |
+# | | publish_points, check_enforcement | read, estimate, publish |
+# | shared | image, rings, statistics: loop.pyx; events: event_emit; applied_seq: update_orders; latches: publish_latches | |
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 
 from tidegate.ext.safety.cabinet cimport cabinet_t
@@ -90,6 +113,18 @@ cdef struct enforcement_t:
     uint64_t circuit_t_ns[CIRCUITS_MAX]
     double circuit_above_s[CIRCUITS_MAX]
 
+# What others ask for, as it was last taken over, and what of it is in force.
+cdef struct inbox_t:
+    order_t mailbox[ORDER_KINDS]     # newest whole copy of each order
+    uint64_t edge_done[ORDER_KINDS]  # seq of the last ACK and ARM acted on
+    orders_t orders
+    plan_t plan                      # newest whole copy
+    uint64_t plan_due_ns             # when another row may come into force
+    uint64_t plan_number[PLAN_SOURCES] # row in force, 0 = none
+    orders_t planned                 # what the plan asks for
+    control_params_t params          # the site's settings with the orders of policies in force
+    uint64_t policies_due_ns         # when one of these ends
+
 # Everything that one site needs in memory; allocated once, zeroed, never grown.
 cdef struct core_t:
     const program_t* program
@@ -106,15 +141,7 @@ cdef struct core_t:
     estimate_state_t estimate
     plant_t plant
     # control
-    order_t mailbox[ORDER_KINDS]     # newest whole copy of each order
-    uint64_t edge_done[ORDER_KINDS]  # seq of the last ACK and ARM acted on
-    orders_t orders
-    plan_t plan                      # newest whole copy
-    uint64_t plan_due_ns             # when another row may come into force
-    uint64_t plan_number[PLAN_SOURCES] # row in force, 0 = none
-    orders_t planned                 # what the plan asks for
-    control_params_t params          # the site's settings with the orders of policies in force
-    uint64_t policies_due_ns         # when one of these ends
+    inbox_t inbox
     control_state_t control
     decision_t decision
     # limit

@@ -38,17 +38,17 @@ cdef inline bint is_limit_or_zero(double value) noexcept nogil:
     return not value >= MANY_W
 
 
-cdef void check_enforcement(core_t* core, uint64_t t_ns, uint64_t cycle) noexcept nogil:
-    cdef enforcement_t* w = &core.enforcement
+cdef void check_enforcement(const core_t* core, enforcement_t* w, point_t* image, shared_t* shared, uint64_t t_ns,
+                            uint64_t cycle) noexcept nogil:
     cdef const control_params_t* site = &core.program.control
-    cdef const control_params_t* now = &core.params
-    cdef const orders_t* orders = &core.orders
+    cdef const control_params_t* now = &core.inbox.params
+    cdef const orders_t* orders = &core.inbox.orders
     cdef const plant_t* plant = &core.plant
     cdef uint32_t all_, bits = 0, general = ENFORCED
     cdef int reason
     cdef double value = core.decision.shortfall_w
-    time_above_site(core)
-    time_above_parts(core)
+    time_above_site(core, w)
+    time_above_parts(core, w)
     if orders.stop:
         general = UNENFORCED_STOPPED
     elif not plant.grid_ok:
@@ -58,29 +58,29 @@ cdef void check_enforcement(core_t* core, uint64_t t_ns, uint64_t cycle) noexcep
     for reason in range(REASONS):
         w.cause[reason] = ENFORCED
     if is_limit_or_zero(site.connection_import_w_max) or is_limit_or_zero(orders.import_w_max):
-        set_cause(core, REASON_CONNECTION_LIMIT, general, 1, 0)
+        set_cause(core, w, REASON_CONNECTION_LIMIT, general, 1, 0)
     if is_limit_or_zero(site.connection_export_w_max) or is_limit_or_zero(orders.export_w_max):
-        set_cause(core, REASON_EXPORT_LIMIT, general, 1, 0)
+        set_cause(core, w, REASON_EXPORT_LIMIT, general, 1, 0)
     if is_limit(site.phase_import_w_max):
-        set_cause(core, REASON_PHASE_LIMIT, general, plant.phases_ok and plant.phases_ok == phases(core), 0)
+        set_cause(core, w, REASON_PHASE_LIMIT, general, plant.phases_ok and plant.phases_ok == phases(core), 0)
     all_ = circuits(site)
     if all_:
-        set_cause(core, REASON_CIRCUIT_LIMIT, general, plant.circuits_ok & all_ == all_, 0)
+        set_cause(core, w, REASON_CIRCUIT_LIMIT, general, plant.circuits_ok & all_ == all_, 0)
     if is_limit(site.demand_w_max) or is_limit(now.demand_w_max) or orders.flags & ORDER_DEMAND:
-        set_cause(core, REASON_DEMAND_WINDOW, general, plant.demand_windows > 0, is_widened(site.demand_w_max, now.demand_w_max))
+        set_cause(core, w, REASON_DEMAND_WINDOW, general, plant.demand_windows > 0, is_widened(site.demand_w_max, now.demand_w_max))
     if is_limit_or_zero(site.peak_w_max) or is_limit_or_zero(now.peak_w_max) or orders.flags & ORDER_PEAK:
-        set_cause(core, REASON_PEAK_LIMIT, general, 1, now.peak_w_max > site.peak_w_max)
+        set_cause(core, w, REASON_PEAK_LIMIT, general, 1, now.peak_w_max > site.peak_w_max)
     if is_limit(site.ramp_up_w_per_s) or is_limit(site.ramp_down_w_per_s) or is_limit(now.ramp_up_w_per_s) or is_limit(
             now.ramp_down_w_per_s):
-        set_cause(core, REASON_RAMP_LIMIT, general, 1,
+        set_cause(core, w, REASON_RAMP_LIMIT, general, 1,
                   is_widened(site.ramp_up_w_per_s, now.ramp_up_w_per_s) or is_widened(site.ramp_down_w_per_s, now.ramp_down_w_per_s))
     if is_limit(site.range_w_max) or is_limit(now.range_w_max):
-        set_cause(core, REASON_RANGE_LIMIT, general, 1, is_widened(site.range_w_max, now.range_w_max))
+        set_cause(core, w, REASON_RANGE_LIMIT, general, 1, is_widened(site.range_w_max, now.range_w_max))
     # A battery at rest charges nobody's peak and touches no reserve.
     if site.reserve_soc > 0.0:
-        set_cause(core, REASON_BACKUP_RESERVE, ENFORCED, 1, now.reserve_soc < site.reserve_soc)
+        set_cause(core, w, REASON_BACKUP_RESERVE, ENFORCED, 1, now.reserve_soc < site.reserve_soc)
     if is_limit_or_zero(site.recharge_w_max):
-        set_cause(core, REASON_RECHARGE_BAND, ENFORCED, 1, now.recharge_w_max > site.recharge_w_max)
+        set_cause(core, w, REASON_RECHARGE_BAND, ENFORCED, 1, now.recharge_w_max > site.recharge_w_max)
     for reason in range(REASONS):
         if w.cause[reason] != ENFORCED:
             bits |= <uint32_t>1 << reason
@@ -92,11 +92,9 @@ cdef void check_enforcement(core_t* core, uint64_t t_ns, uint64_t cycle) noexcep
         if t_ns - w.since_t_ns[reason] >= (CLEAR_AFTER_NS if w.cause[reason] == ENFORCED else REPORT_AFTER_NS):
             w.reported[reason] = w.cause[reason]
             w.since_t_ns[reason] = 0
-            event_emit(core, EVENT_UNENFORCED, -1, reason, <int32_t>w.reported[reason], value,
+            event_emit(shared, EVENT_UNENFORCED, -1, reason, <int32_t>w.reported[reason], value,
                        core.decision.grid_limit_w, t_ns, cycle)
-    core.image[SITE_UNENFORCED_BITS].value = bits
-    core.image[SITE_UNENFORCED_BITS].t_ns = t_ns
-    core.image[SITE_UNENFORCED_BITS].quality = QUALITY_GOOD
+    point_set(image, SITE_UNENFORCED_BITS, bits, t_ns)
 
 
 cdef inline bint is_widened(double site, double now) noexcept nogil:
@@ -131,8 +129,8 @@ cdef inline uint32_t circuits(const control_params_t* site) noexcept nogil:
     return found
 
 
-cdef void set_cause(core_t* core, uint32_t reason, uint32_t general, bint read_, bint widened) noexcept nogil:
-    cdef enforcement_t* w = &core.enforcement
+cdef void set_cause(const core_t* core, enforcement_t* w, uint32_t reason, uint32_t general, bint read_,
+                    bint widened) noexcept nogil:
     if general != ENFORCED:
         w.cause[reason] = general
     elif not read_:
@@ -169,22 +167,21 @@ cdef bint exceeded(const core_t* core, uint32_t reason) noexcept nogil:
 cdef inline bint window_exceeded(const core_t* core) noexcept nogil:
     """The window has used what it may have; nothing in the rest of it brings its mean back below the limit."""
     cdef const plant_t* plant = &core.plant
-    cdef double limit_w = demand_limit(&core.params, plant, &core.orders)
+    cdef double limit_w = demand_limit(&core.inbox.params, plant, &core.inbox.orders)
     cdef double length_s = plant.demand_elapsed_s + plant.demand_left_s
     return isfinite(limit_w) and plant.demand_used_ws[0] * plant.demand_gain > limit_w * length_s
 
 
 cdef inline uint32_t import_reason(const core_t* core) noexcept nogil:
     """Whose import limit is the one in force."""
-    cdef double connection_w = fmin(core.params.connection_import_w_max, core.orders.import_w_max)
+    cdef double connection_w = fmin(core.inbox.params.connection_import_w_max, core.inbox.orders.import_w_max)
     return REASON_CONNECTION_LIMIT if core.decision.grid_limit_w == connection_w else REASON_PEAK_LIMIT
 
 
-cdef void time_above_site(core_t* core) noexcept nogil:
+cdef void time_above_site(const core_t* core, enforcement_t* w) noexcept nogil:
     """For how long the meter has shown more than a limit, by its own readings' stamps."""
-    cdef enforcement_t* w = &core.enforcement
     cdef const plant_t* plant = &core.plant
-    cdef double dt_s, aside_w = 2.0 * core.params.deadband_w + 1.0, export_w
+    cdef double dt_s, aside_w = 2.0 * core.inbox.params.deadband_w + 1.0, export_w
     if not plant.grid_ok:
         w.above_s = 0.0
         w.below_s = 0.0
@@ -193,15 +190,14 @@ cdef void time_above_site(core_t* core) noexcept nogil:
         return
     dt_s = <double>(plant.grid_t_ns - w.seen_t_ns) * 1e-9 if w.seen_t_ns and plant.grid_t_ns > w.seen_t_ns else 0.0
     w.seen_t_ns = plant.grid_t_ns
-    export_w = fmin(core.params.connection_export_w_max, core.orders.export_w_max)
+    export_w = fmin(core.inbox.params.connection_export_w_max, core.inbox.orders.export_w_max)
     w.above_s = w.above_s + dt_s if plant.grid_w > core.decision.grid_limit_w + aside_w else 0.0
     w.below_s = w.below_s + dt_s if isfinite(export_w) and -plant.grid_w > export_w + aside_w else 0.0
 
 
-cdef void time_above_parts(core_t* core) noexcept nogil:
+cdef void time_above_parts(const core_t* core, enforcement_t* w) noexcept nogil:
     """The same for each phase and each sub-meter that has a limit."""
-    cdef enforcement_t* w = &core.enforcement
-    cdef const control_params_t* params = &core.params
+    cdef const control_params_t* params = &core.inbox.params
     cdef int i
     if is_limit(params.phase_import_w_max):
         for i in range(PHASES_MAX):
@@ -226,4 +222,4 @@ cdef inline double exceeded_for_s(const core_t* core, int point, double limit_w,
         return above_s
     dt_s = <double>(reading.t_ns - seen_t_ns[0]) * 1e-9 if 0 < seen_t_ns[0] < reading.t_ns else 0.0
     seen_t_ns[0] = reading.t_ns
-    return above_s + dt_s if reading.value > limit_w + 2.0 * core.params.deadband_w + 1.0 else 0.0
+    return above_s + dt_s if reading.value > limit_w + 2.0 * core.inbox.params.deadband_w + 1.0 else 0.0

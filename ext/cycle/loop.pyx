@@ -18,6 +18,7 @@ from tidegate.ext.bus.can_view cimport BusHandle, bus_handle
 from tidegate.ext.cycle.outputs cimport write_command
 from tidegate.ext.control.corridor cimport ORDER_MANUAL, control_step
 from tidegate.ext.cycle.core cimport *
+from tidegate.ext.estimate.demand cimport billing_set
 from tidegate.ext.estimate.estimator cimport estimate_step, image_age
 from tidegate.ext.safety.diagnosis cimport diagnose
 from tidegate.ext.safety.gate cimport gate_input_from_image, gate_request
@@ -28,7 +29,10 @@ from tidegate.ext.estimate.pairing cimport widen_lag_search
 from tidegate.ext.abi.port_mail cimport done_t, port_done_peek, port_done_pop, port_mail_init
 from tidegate.ext.abi.program cimport COMMAND_SETPOINT_W, unit_row_t
 from tidegate.ext.abi.program_check cimport program_check
-from tidegate.ext.cycle.publish cimport proof_min, sample_external, publish_points, raise_events, event_emit
+from tidegate.ext.bus.port cimport mail_handle
+from tidegate.ext.cycle.publish cimport (
+    event_emit, proof_min, publish_latches, publish_points, raise_events, sample_external, sample_ports, sample_stop,
+)
 from tidegate.ext.cycle.recorder cimport Ring, recorder_cycle
 from tidegate.ext.bus.registers cimport block_decode
 from tidegate.ext.abi.ring cimport ITEM_UTC, recorder_begin, recorder_done, recorder_word
@@ -85,7 +89,8 @@ cdef void read(core_t* core, uint64_t t_ns) noexcept nogil:
             port_done_pop(&core.mail[i])
             done = port_done_peek(&core.mail[i])
     image_age(core.program, core.image, &core.estimate, t_ns)
-    update_orders(core, t_ns)
+    sample_stop(core, &core.external)
+    update_orders(core.program, core.shared, &core.external, &core.inbox, core.recorder, t_ns)
     phase_done(core, PHASE_READ)
 
 
@@ -101,6 +106,9 @@ cdef void estimate(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
     if core.estimate.utc_offset_ns != utc_offset_ns:  # where the clock's quarter hours begin; labels only otherwise
         core.estimate.utc_offset_ns = utc_offset_ns
         recorder_word(core.recorder, ITEM_UTC, 0, <uint64_t>utc_offset_ns)
+    billing_set(
+        &core.estimate, core.inbox.plan.billing_end_t_ns, core.inbox.plan.billing_number, core.inbox.plan.paid_w
+    )
     estimate_step(
         core.program, core.image, core.inputs, core.verdicts, &core.estimate, &core.plant, t_ns, dt_ns
     )
@@ -110,7 +118,7 @@ cdef void estimate(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
 cdef void control(core_t* core, uint64_t dt_ns) noexcept nogil:
     """The corridor: what each unit should do, and why."""
     control_step(
-        &core.params, &core.plant, &core.orders, &core.control, &core.decision, <double>dt_ns * 1e-9
+        &core.inbox.params, &core.plant, &core.inbox.orders, &core.control, &core.decision, <double>dt_ns * 1e-9
     )
     widen_lag_search(&core.program.control, &core.estimate, core.decision.hunting > 0)
     phase_done(core, PHASE_CONTROL)
@@ -121,8 +129,8 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
     cdef uint32_t unit
     cdef double dt_s = <double>dt_ns * 1e-9, wanted_w, nameplate_w
     cdef const unit_row_t* row
-    cdef int arm = edge(core, ORDER_ARM, t_ns)
-    cdef int ack = edge(core, ORDER_ACK, t_ns)
+    cdef int arm = edge(&core.inbox, ORDER_ARM, t_ns)
+    cdef int ack = edge(&core.inbox, ORDER_ACK, t_ns)
     cdef uint64_t dt_us = (dt_ns + 500) // 1000
     if dt_us > 1000000:
         dt_us = 1000000
@@ -131,7 +139,7 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
         nameplate_w = fmax(row.gate.charge_w_max, row.gate.discharge_w_max)
         wanted_w = cabinet_request(
             &core.cabinets[unit], &core.verdicts[unit], core.decision.request_w[unit], core.decision.lo_w,
-            core.decision.hi_w, nameplate_w, core.orders.flags & ORDER_MANUAL, dt_s,
+            core.decision.hi_w, nameplate_w, core.inbox.orders.flags & ORDER_MANUAL, dt_s,
         )
         core.inputs[unit].request_w = gate_request(wanted_w, &core.inputs[unit].valid)
         core.inputs[unit].dt_us = <int32_t>dt_us
@@ -139,7 +147,7 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
         core.inputs[unit].ack = <uint32_t>ack
         gate_step(&row.gate, core.program.faults, &core.inputs[unit], &core.gates[unit], &core.verdicts[unit])
         cabinet_step(
-            &core.cabinets[unit], &core.verdicts[unit], core.orders.stop, core.orders.flags & ORDER_MANUAL,
+            &core.cabinets[unit], &core.verdicts[unit], core.inbox.orders.stop, core.inbox.orders.flags & ORDER_MANUAL,
             &core.image[row.pcs_w] if row.pcs_w >= 0 else NULL, dt_s,
         )
     core.mode = site_mode(core.cabinets, core.program.n_units)
@@ -152,7 +160,7 @@ cdef void write(core_t* core, uint64_t t_ns) noexcept nogil:
     for port in range(core.program.n_ports):
         for slot in range(core.mail[port].command_count):
             row = core.mail[port].command_first + slot
-            write_command(core, port, slot, row, t_ns)
+            write_command(core, &core.mail[port], &core.commands[row], slot, row, t_ns)
     for port in range(core.program.n_can_buses):
         can_send_due(core.program, &core.can[port], core.verdicts, t_ns)
     phase_done(core, PHASE_WRITE)
@@ -162,10 +170,13 @@ cdef void publish(core_t* core, uint64_t t_ns, uint64_t dt_ns, uint64_t cycle) n
     """The image for everyone, snapshots and events for the rings, proof of life."""
     cdef shared_t* shared = core.shared
     cdef uint32_t n = core.program.n_points
-    sample_external(core)
-    publish_points(core, t_ns)
-    raise_events(core, t_ns, cycle)
-    check_enforcement(core, t_ns, cycle)
+    sample_external(core, &core.external)
+    if cycle % BUS_SAMPLE_CYCLES == 0:
+        sample_ports(core, &core.external)
+    publish_points(core, core.image, t_ns)
+    publish_latches(core, shared)
+    raise_events(core, &core.edges, shared, t_ns, cycle)
+    check_enforcement(core, &core.enforcement, core.image, shared, t_ns, cycle)
     image_begin(shared)
     shared.cycle = cycle
     shared.t_ns = t_ns
@@ -219,12 +230,12 @@ cdef void core_init(core_t* core, const program_t* program, shared_t* shared) no
         gate_init(&core.gates[i])
     for i in range(program.n_ports):
         port_mail_init(&core.mail[i], program, i)
-    core.orders.import_w_max = INFINITY
-    core.orders.export_w_max = INFINITY
+    core.inbox.orders.import_w_max = INFINITY
+    core.inbox.orders.export_w_max = INFINITY
     core.edges.mode = -1
     core.edges.reason = -1
     core.edges.preference = -1
-    core.params = program.control
+    core.inbox.params = program.control
     core.mode = MODE_TRIPPED
     shared.n_points = program.n_points
     shared.n_units = program.n_units
@@ -278,7 +289,7 @@ cdef void core_run(core_t* core, uint64_t stop_wait_ns) noexcept nogil:
     cdef timespec wanted
     cdef rusage usage
     core.timed = 1
-    event_emit(core, EVENT_START, -1, 0, 0, 0.0, 0.0, last_ns, 0)
+    event_emit(core.shared, EVENT_START, -1, 0, 0, 0.0, 0.0, last_ns, 0)
     core.shared.running = 1
     while True:
         wanted.tv_sec = <time_t>(grid_ns // SECOND_NS)
@@ -310,7 +321,7 @@ cdef void core_run(core_t* core, uint64_t stop_wait_ns) noexcept nogil:
                 stop_ns = t_ns
             if core_at_rest(core) or t_ns - stop_ns > stop_wait_ns:
                 break
-    event_emit(core, EVENT_STOP, -1, core_at_rest(core), 0, 0.0, 0.0, t_ns, cycle)
+    event_emit(core.shared, EVENT_STOP, -1, core_at_rest(core), 0, 0.0, 0.0, t_ns, cycle)
     core.shared.running = 0
     core.timed = 0
 
@@ -362,6 +373,12 @@ cdef class Core:
     def can_handle(self, int bus):
         """What a thread outside the loop may do with the bus (`tidegate.hal.canbus.Keeper`)."""
         return bus_handle(self.core.program, self._bus(bus), self.core.can_ids, self)
+
+    def port_handle(self, int port):
+        """The mail of a serial port, for the thread that serves it (`tidegate.ext.bus.port.Port`)."""
+        if not 0 <= port < <int>self.core.program.n_ports:
+            raise IndexError(f"port {port}: the program has {self.core.program.n_ports}")
+        return mail_handle(self.core.program, &self.core.mail[port], self)
 
     def restore(self, int unit, uint64_t latched, int first_fault=-1):
         """Take over what a unit had latched before a restart; before the run."""

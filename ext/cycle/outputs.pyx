@@ -5,7 +5,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from tidegate.ext.cycle.core cimport command_memory_t, core_t
 from tidegate.ext.safety.safety cimport REACTION_ZERO_SILENT
-from tidegate.ext.abi.port_mail cimport command_put
+from tidegate.ext.abi.port_mail cimport command_put, port_mail_t
 from tidegate.ext.abi.program cimport (
     COMMAND_CONST, COMMAND_HEARTBEAT, COMMAND_SETPOINT_W, COMMAND_STOP, command_row_t,
 )
@@ -13,16 +13,16 @@ from tidegate.ext.bus.registers cimport command_encode
 from tidegate.ext.abi.ring cimport ITEM_WRITTEN, recorder_word
 
 
-cdef void write_command(core_t* core, uint32_t port, uint32_t slot, uint32_t number, uint64_t t_ns) noexcept nogil:
+cdef void write_command(const core_t* core, port_mail_t* mail, command_memory_t* memory, uint32_t slot, uint32_t number,
+                        uint64_t t_ns) noexcept nogil:
     """Put the row's value into its slot when it changed or when the device wants to hear it again.
 
     Repeats come from here and not from the port's thread: a loop that stands still must fall silent on the wire,
     so that the PCS's own watchdog can act.
     """
     cdef const command_row_t* row = &core.program.commands[number]
-    cdef command_memory_t* memory = &core.commands[number]
     cdef uint16_t regs[4]
-    cdef uint64_t written_seq = core.mail[port].stats.written_seq[slot]
+    cdef uint64_t written_seq = mail.stats.written_seq[slot]
     cdef double value = row.value
     cdef uint32_t valid = 1, urgent = 0
     cdef int due = row.resend_ns > 0 and t_ns - memory.t_ns >= row.resend_ns
@@ -62,5 +62,5 @@ cdef void write_command(core_t* core, uint32_t port, uint32_t slot, uint32_t num
         memory.waits_t_ns = t_ns
     memory.put = 1
     memory.t_ns = t_ns
-    command_put(&core.mail[port].commands[slot], regs, valid, urgent, t_ns)
-    memory.put_seq = core.mail[port].commands[slot].seq
+    command_put(&mail.commands[slot], regs, valid, urgent, t_ns)
+    memory.put_seq = mail.commands[slot].seq

@@ -16,7 +16,7 @@ of what came from outside. So that a replay gives the same bytes, each of these 
 | shared.utc_offset_ns, stop | ITEM_UTC, ITEM_STOP |
 | shared.loop.escalation, missed | ITEM_ESCALATION |
 | image, can_ids, commands, inputs, diagnoses, estimate | state |
-| plant, mailbox, edge_done, orders, plan, planned, params, control, decision | state |
+| plant, inbox, control, decision | state |
 | gates, verdicts, cabinets | state |
 | external, edges, enforcement, second, snapshot_due, mode | state |
 

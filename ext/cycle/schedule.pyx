@@ -8,55 +8,52 @@ from libc.math cimport INFINITY, NAN, fmin, isfinite
 from libc.stdint cimport uint32_t, uint64_t
 
 from tidegate.ext.control.corridor cimport ORDER_DEMAND, ORDER_FORCED, ORDER_PEAK, ORDER_PLAN, ORDER_TARGET, orders_t
-from tidegate.ext.cycle.core cimport core_t
-from tidegate.ext.abi.ring cimport recorder_plan
+from tidegate.ext.cycle.core cimport inbox_t
+from tidegate.ext.abi.ring cimport recorder_plan, recorder_t
 from tidegate.ext.abi.shared cimport *
 
 cdef uint64_t NEVER_NS = 0xFFFFFFFFFFFFFFFF
 
 
-cdef void update_plan(core_t* core, uint64_t t_ns) noexcept nogil:
+cdef void update_plan(shared_t* shared, inbox_t* inbox, recorder_t* recorder, uint64_t t_ns) noexcept nogil:
     # The usual case costs two loads: nothing new, and no border reached.
-    if core.shared.plan.seq != core.plan.seq and plan_get(&core.shared.plan, &core.plan):
-        recorder_plan(core.recorder, &core.plan)
-        core.plan_due_ns = 0
-        core.estimate.billing_end_t_ns = core.plan.billing_end_t_ns
-        core.estimate.billing_number = core.plan.billing_number
-        core.estimate.billing_paid_w = core.plan.paid_w if isfinite(core.plan.paid_w) else 0.0
-    core.shared.plan_applied_seq = core.plan.seq
-    if t_ns >= core.plan_due_ns:
-        choose_rows(core, t_ns)
+    if shared.plan.seq != inbox.plan.seq and plan_get(&shared.plan, &inbox.plan):
+        recorder_plan(recorder, &inbox.plan)
+        inbox.plan_due_ns = 0
+    shared.plan_applied_seq = inbox.plan.seq
+    if t_ns >= inbox.plan_due_ns:
+        choose_rows(inbox, t_ns)
 
 
-cdef void choose_rows(core_t* core, uint64_t t_ns) noexcept nogil:
+cdef void choose_rows(inbox_t* inbox, uint64_t t_ns) noexcept nogil:
     """Of each source the span in force that began last; and when the next border comes."""
     cdef const plan_row_t* row
     cdef const plan_row_t* found[PLAN_SOURCES]
-    cdef uint32_t i, count = core.plan.count
+    cdef uint32_t i, count = inbox.plan.count
     cdef int source
-    core.plan_due_ns = NEVER_NS
+    inbox.plan_due_ns = NEVER_NS
     for source in range(PLAN_SOURCES):
         found[source] = NULL
     if count > PLAN_ROWS:  # written by another process: bounded here
         count = PLAN_ROWS
     for i in range(count):
-        row = &core.plan.rows[i]
+        row = &inbox.plan.rows[i]
         if t_ns < row.start_t_ns:
-            core.plan_due_ns = min(core.plan_due_ns, row.start_t_ns)
+            inbox.plan_due_ns = min(inbox.plan_due_ns, row.start_t_ns)
         elif t_ns < row.end_t_ns and PLAN_NONE < row.source < PLAN_SOURCES:
-            core.plan_due_ns = min(core.plan_due_ns, row.end_t_ns)
+            inbox.plan_due_ns = min(inbox.plan_due_ns, row.end_t_ns)
             if found[row.source] == NULL or row.start_t_ns >= found[row.source].start_t_ns:
                 found[row.source] = row
-    core.planned.flags = 0
-    core.planned.import_w_max = INFINITY
-    core.planned.export_w_max = INFINITY
-    core.planned.peak_w_max = INFINITY
-    core.planned.demand_w_max = INFINITY
+    inbox.planned.flags = 0
+    inbox.planned.import_w_max = INFINITY
+    inbox.planned.export_w_max = INFINITY
+    inbox.planned.peak_w_max = INFINITY
+    inbox.planned.demand_w_max = INFINITY
     for source in range(PLAN_SOURCES):  # the client's come last and win
-        core.plan_number[source] = 0
+        inbox.plan_number[source] = 0
         if found[source] != NULL:
-            core.plan_number[source] = found[source].number
-            merge_row(found[source], &core.planned)
+            inbox.plan_number[source] = found[source].number
+            merge_row(found[source], &inbox.planned)
 
 
 cdef void merge_row(const plan_row_t* row, orders_t* planned) noexcept nogil:

@@ -1,4 +1,5 @@
 # ext/estimate/demand.pxd: contents page of demand.pyx.
+from libc.math cimport isfinite
 from libc.stdint cimport uint32_t, uint64_t
 
 from tidegate.ext.abi.settings cimport control_params_t
@@ -28,3 +29,9 @@ cdef void demand_view(const control_params_t* params, estimate_state_t* state, p
 
 # Learns the utility's energy register over our own integral.
 cdef void learn_register(const program_t* program, const point_t* image, estimate_state_t* state) noexcept nogil
+
+# The billing period that the plan says: its end, its number, its highest window from before this start (NaN = none).
+cdef inline void billing_set(estimate_state_t* state, uint64_t end_t_ns, uint64_t number, double paid_w) noexcept nogil:
+    state.billing_end_t_ns = end_t_ns
+    state.billing_number = number
+    state.billing_paid_w = paid_w if isfinite(paid_w) else 0.0

@@ -56,18 +56,6 @@ cdef void image_age(const program_t* program, point_t* image, estimate_state_t* 
 # ---------------------------------------------------------------- one cycle
 
 
-cdef inline void point_set(point_t* image, int point, double value, uint64_t t_ns) noexcept nogil:
-    image[point].value = value
-    image[point].t_ns = t_ns
-    image[point].quality = QUALITY_GOOD
-    image[point].changes += 1
-
-
-cdef inline void point_set_stale(point_t* image, int point) noexcept nogil:
-    if image[point].quality == QUALITY_GOOD:
-        image[point].quality = QUALITY_STALE
-
-
 cdef void points_set_integral(point_t* image, int first, const integral_t* integral, uint64_t t_ns) noexcept nogil:
     point_set(image, first, integral.in_ws, t_ns)
     point_set(image, first + 1, integral.out_ws, t_ns)

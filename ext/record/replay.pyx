@@ -68,8 +68,8 @@ cdef void restore_outside(core_t* at) noexcept nogil:
     cdef uint32_t i, slot, row
     at.shared.utc_offset_ns = at.estimate.utc_offset_ns
     for i in range(<uint32_t>ORDERS):
-        at.shared.mailbox[i] = at.mailbox[i]
-    memcpy(&at.shared.plan, &at.plan, sizeof(plan_t))
+        at.shared.mailbox[i] = at.inbox.mailbox[i]
+    memcpy(&at.shared.plan, &at.inbox.plan, sizeof(plan_t))
     at.shared.loop.escalation = at.external.escalation
     at.shared.loop.missed = at.external.missed
     at.stop = at.external.stop
@@ -287,7 +287,7 @@ cdef class Replay:
         if self._follows:
             for i in range(n):
                 memcpy(<uint8_t*>self.other + spans[i].first, <uint8_t*>self.at + spans[i].first, spans[i].size)
-            self.other.policies_due_ns = 0  # its settings are those of its own program
+            self.other.inbox.policies_due_ns = 0  # its settings are those of its own program
             restore_outside(self.other)
 
     cdef int _inputs(self, const record_t* record) noexcept nogil:

@@ -197,7 +197,7 @@ def main(words: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: core.stop())
     with ExitStack() as stack:
         lines = open_all(core, site, rows, pairs(args.serial, "serial"), pairs(args.can, "can"), stack)
-        ports = [Port(core, index, line.fd) for index, line in enumerate(lines)]
+        ports = [Port(core.port_handle(index), index, line.fd) for index, line in enumerate(lines)]
         keeper = SerialKeeper(lines, ports)
         stack.callback(keeper.close)  # after the threads, which end first
         for port in ports:

@@ -160,7 +160,7 @@ def lateness(ports: int, seconds: float, slave_program: Path) -> dict[str, float
     shared, fd = Shared.memfd("bench")
     core = Core(site(max(ports, 1), 10), shared)
     core.dry_cycle()
-    threads = [Port(core, index, ours) for index, (_, ours, _) in enumerate(lines)]
+    threads = [Port(core.port_handle(index), index, ours) for index, (_, ours, _) in enumerate(lines)]
     for thread in threads:
         thread.start(PORT_PRIORITY)
 

@@ -145,3 +145,15 @@ def test_halted_run_skips_to_the_grid_ahead_instead_of_bursting() -> None:
     assert counters["missed"] >= 1
     assert counters["longest_miss"] >= 200, "the halt of 300 periods is one long miss"
     assert counters["skipped"] >= counters["longest_miss"]
+
+
+def test_every_point_of_the_core_counts_its_readings(bench: Bench) -> None:
+    """One way to set a point: whoever sets one, its count goes on with it."""
+    bench.cycles(5)
+    rows = [row["name"] for row in ext_program.rows(bench.blob)["points"]]
+    picture = bench.shared.read_image()
+    assert picture is not None
+    now_ns = bench.t_ns - MS
+    fresh = {name: picture[i] for i, name in enumerate(rows) if picture[i].t_ns == now_ns}
+    assert {"site.unenforced_bits", "site.request_w", "unit0.setpoint_w"} <= set(fresh)
+    assert {name: point.changes for name, point in fresh.items()} == dict.fromkeys(fresh, 5)
