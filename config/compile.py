@@ -8,6 +8,7 @@ from tidegate.config.poll_plan import PortPlan, port_plan
 from tidegate.config.program_rows import Row, can_field, command_row, register_field
 from tidegate.config.site import EXIT_PLAN, Device, Site, SiteError, Storage
 from tidegate.ext.abi import program
+from tidegate.ext.abi.settings import POLICY_NAMES_BY_NUMBER
 from tidegate.ext.bus.can_view import CRC_NAMES
 from tidegate.hal.map_schema import DeviceMap, Frame
 from tidegate.hal.maps import MapError, load_map
@@ -24,8 +25,9 @@ AGE_FLOOR_NS, AGE_CEILING_NS = 250_000_000, 30_000_000_000
 
 # Settings of the control whose key in the site file is the field's own name.
 PLAIN_CONTROL_KEYS = (
-    *("demand_w_max", "demand_window_s", "demand_step_s", "demand_margin_w", "demand_ratchet", "demand_paid_w"),
-    *("range_w_max", "range_window_s", "damp_share", "damp_lo_hz", "damp_hi_hz", "follow_soc_min"),
+    *("demand_window_s", "demand_step_s", "demand_margin_w", "demand_ratchet", "demand_paid_w"),
+    *("range_window_s", "damp_lo_hz", "damp_hi_hz"),
+    *POLICY_NAMES_BY_NUMBER,
 )
 
 PHASES = ("power_l1_w", "power_l2_w", "power_l3_w")
@@ -361,30 +363,23 @@ class Compiler:
         row: Row = {
             "connection_import_w_max": limits.connection_import_w_max,
             "connection_export_w_max": limits.connection_export_w_max,
-            "peak_w_max": control.peak_w_max,
-            "recharge_w_max": control.recharge_w_max if control.recharge_w_max is not None else control.peak_w_max,
-            "ramp_up_w_per_s": control.ramp_up_w_per_s,
-            "ramp_down_w_per_s": control.ramp_down_w_per_s,
-            "target_soc": control.target_soc,
-            "recharge_rate_w": control.recharge_rate_w,
-            "reserve_soc": control.reserve_soc,
             "trim_per_s": control.trim_per_s,
             "meter_latency_s": control.meter_latency_ms / 1e3,
             "deadband_w": control.deadband_w,
             "pcs_tau_s": control.pcs_tau_ms / 1e3,
             "blind_discharge_w_max": control.blind_discharge_w_max,
         }
-        if row["recharge_rate_w"] is None:
-            row["recharge_rate_w"] = sum(storage.charge_w_max for storage in self.site.storage)
         row.update(
             meter_latency_s_max=None if control.meter_latency_ms_max is None else control.meter_latency_ms_max / 1e3,
             phase_import_w_max=limits.phase_import_w_max,
             phase_share=self._phase_share(),
-            follow_grid=1.0 if control.follow_grid else None,
-            target_grid_w=control.target_grid_w or None,
             recentre=1.0 if control.recentre else None,
-            **{key: getattr(control, key) for key in PLAIN_CONTROL_KEYS},
+            **{key: None if (value := getattr(control, key)) is None else float(value) for key in PLAIN_CONTROL_KEYS},
         )
+        if row["recharge_w_max"] is None:
+            row["recharge_w_max"] = row["peak_w_max"]
+        if row["recharge_rate_w"] is None:
+            row["recharge_rate_w"] = sum(storage.charge_w_max for storage in self.site.storage)
         circuits = [device for device in self.devices if device.role == "circuit-meter"]
         self.problems += [
             f"device[{device.name}].circuit_storage: only a circuit-meter has storage behind it; remove the key"

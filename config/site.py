@@ -11,8 +11,9 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, create_model, model_validator
 
+from tidegate.config.policy_table import site_fields
 from tidegate.config.rules import cross_check
 from tidegate.config.toml_lines import Table, line_of
 from tidegate.hal import description
@@ -153,22 +154,17 @@ class Limits(Strict):
     base_load_w: Annotated[float, Field(ge=0, le=1e8, description="least power that the site always draws")] = 0.0
 
 
-class Control(Strict):
+Policies: Any = create_model("Policies", __base__=Strict, **site_fields())
+
+
+class Control(Policies):  # type: ignore[misc]
     """What the corridor aims at. A limit that is left out does not exist."""
 
-    peak_w_max: Watt | None = None
-    recharge_w_max: Watt | None = None
-    ramp_up_w_per_s: Annotated[float, Field(gt=0, le=1e9)] | None = None
-    ramp_down_w_per_s: Annotated[float, Field(gt=0, le=1e9)] | None = None
-    target_soc: Share = _CONTROL.target_soc
-    recharge_rate_w: Watt | None = None
-    reserve_soc: Share = 0.0
     trim_per_s: Annotated[float, Field(ge=0, le=100)] = _CONTROL.trim_per_s
     meter_latency_ms: Annotated[float, Field(ge=0, le=60_000)] = _CONTROL.meter_latency_ms
     deadband_w: Watt = _CONTROL.deadband_w
     pcs_tau_ms: Annotated[float, Field(ge=0, le=60_000)] = _CONTROL.pcs_tau_ms
     meter_latency_ms_max: Annotated[float, Field(ge=10, le=10_000, description="longest age looked for")] | None = None
-    demand_w_max: Annotated[float, Field(gt=0, le=1e8, description="mean import over one demand window")] | None = None
     demand_window_s: Literal[300, 600, 900, 1800, 3600] | None = None
     demand_step_s: Annotated[float, Field(ge=0, le=3600, description="a sliding window moves by this")] | None = None
     demand_margin_w: Watt | None = None
@@ -190,14 +186,9 @@ class Control(Strict):
     blind_discharge_w_max: Annotated[
         float, Field(ge=0, le=1e8, description="discharge that may go on without the site meter; 0 = none")
     ] = 0.0
-    range_w_max: Annotated[float, Field(gt=0, le=1e8)] | None = None
     range_window_s: Annotated[float, Field(gt=0, le=3600)] | None = None
-    damp_share: Share | None = None
     damp_lo_hz: Annotated[float, Field(gt=0, le=50)] | None = None
     damp_hi_hz: Annotated[float, Field(gt=0, le=50)] | None = None
-    follow_grid: Annotated[bool, Field(description="self-consumption: keep the grid at target_grid_w")] = False
-    target_grid_w: Annotated[float, Field(ge=-1e8, le=1e8)] = 0.0
-    follow_soc_min: Share | None = None
     recentre: Annotated[bool, Field(description="also discharge towards target_soc")] = False
 
 

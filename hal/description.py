@@ -5,9 +5,11 @@ file's own (`config/site.py` takes it from here), and what a program from before
 """
 
 from collections.abc import Mapping
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
+
+from tidegate.ext.abi.settings import POLICY_NAMES_BY_NUMBER
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 HolidayRule = Literal["as-weekday", "never", "also", "only"]
@@ -133,8 +135,10 @@ class Limits(Row, frozen=True, kw_only=True):
     base_load_w: float = 0.0
 
 
-class Control(Row, frozen=True, kw_only=True):
+class TypedControl(Row, frozen=True, kw_only=True):
     """What the corridor aims at; None = the policy does not exist."""
+
+    # Every policy of ext/abi/settings.h is a field of Control. Here stands what has a default or is read by name.
 
     peak_w_max: float | None = None
     recharge_w_max: float | None = None
@@ -169,6 +173,20 @@ class Control(Row, frozen=True, kw_only=True):
     target_grid_w: float = 0.0
     follow_soc_min: float | None = None
     recentre: bool = False
+
+
+if TYPE_CHECKING:
+    Control = TypedControl
+else:
+    Control = msgspec.defstruct(
+        "Control",
+        [(name, float | None, None) for name in POLICY_NAMES_BY_NUMBER if name not in TypedControl.__struct_fields__],
+        bases=(TypedControl,),
+        module=__name__,
+        namespace={"__doc__": TypedControl.__doc__},
+        frozen=True,
+        kw_only=True,
+    )
 
 
 class Slot(Row, frozen=True, kw_only=True):

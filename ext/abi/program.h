@@ -11,7 +11,7 @@
 #include "safety/safety.h"
 
 #define PROGRAM_MAGIC 0x31474454u /* "TDG1" */
-#define PROGRAM_LAYOUT_VERSION 3u
+#define PROGRAM_LAYOUT_VERSION 4u
 
 #define CAN_BUSES_MAX 4
 #define CAN_FRAMES_MAX 128 /* received ids, all buses */

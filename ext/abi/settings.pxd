@@ -7,21 +7,29 @@ cdef extern from "abi/settings.h" nogil:
         CIRCUITS_MAX
         PHASES_MAX
 
+    const double POLICY_OFF
+
+    enum:
+        TIGHTER_NEITHER
+        TIGHTER_DOWN
+        TIGHTER_UP
+
+    enum:
+        FROM_ZERO
+        ABOVE_ZERO
+        SIGNED
+        SWITCH
+
     ctypedef struct control_params_t:
+        double peak_w_max, demand_w_max, recharge_w_max, ramp_up_w_per_s, ramp_down_w_per_s, range_w_max, damp_share
+        double reserve_soc, follow_soc_min, follow_grid, target_grid_w, target_soc, recharge_rate_w
         double connection_import_w_max
         double connection_export_w_max
-        double peak_w_max
-        double recharge_w_max
-        double ramp_up_w_per_s, ramp_down_w_per_s
-        double target_soc
-        double recharge_rate_w
-        double reserve_soc
         double trim_per_s
         double meter_latency_s
         double deadband_w
         double pcs_tau_s
         double meter_latency_s_max
-        double demand_w_max
         double demand_window_s
         double demand_step_s
         double demand_margin_w
@@ -31,13 +39,8 @@ cdef extern from "abi/settings.h" nogil:
         double phase_share[PHASES_MAX]
         double circuit_import_w_max[CIRCUITS_MAX]
         double circuit_units[CIRCUITS_MAX]
-        double range_w_max
         double range_window_s
-        double damp_share
         double damp_lo_hz, damp_hi_hz
-        double follow_grid
-        double target_grid_w
-        double follow_soc_min
         double recentre
         double blind_discharge_w_max
         double soc_min, soc_max
@@ -58,7 +61,16 @@ cdef extern from "abi/settings.h" nogil:
         POLICY_recharge_rate_w
         POLICIES
 
-    const char *POLICY_NAMES[POLICIES]
+    ctypedef struct policy_row_t:
+        const char *field
+        const char *unit
+        int tighter
+        double off
+        int range
+        double hi
+        const char *text
+
+    const policy_row_t POLICY_ROWS[POLICIES]
 
     double *policy_setting(control_params_t *params, int policy) noexcept
 # << end of what is generated

@@ -14,8 +14,10 @@ from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 
 from tidegate.ext.abi.copies cimport Histogram, Picture, histogram_of, picture_of
-from tidegate.ext.abi.settings cimport POLICIES, POLICY_NAMES
+from tidegate.ext.abi.settings cimport POLICIES
 from tidegate.ext.abi.image cimport IMAGE_LAYOUT_VERSION, QUALITY_NEVER
+
+from tidegate.ext.abi.settings import POLICY_NAMES_BY_NUMBER
 
 GUARD_NAMES = ("gone", "stalled", "late", "priority-lost", "unlocked")  # of enum guard_cause
 GuardCause = IntEnum("GuardCause", {
@@ -43,7 +45,6 @@ OrderKind = IntEnum("OrderKind", {
     "POLICY": ORDER_POLICY,
 }, module=__name__)
 OrderMode = IntEnum("OrderMode", {"RUN": ORDER_MODE_RUN, "STOP": ORDER_MODE_STOP}, module=__name__)
-POLICY_NAMES_BY_NUMBER = tuple(POLICY_NAMES[i].decode() for i in range(POLICIES))
 ORDER_POLICY_FIRST = ORDER_POLICY  # order kind of the first policy; the others follow in the order of the names
 UNENFORCED_NAMES = (
     "enforced", "stopped", "blind", "no unit", "no reading", "widened", "short", "overruled", "exceeded",

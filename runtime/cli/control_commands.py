@@ -11,10 +11,9 @@ import click
 
 from tidegate.config import calendar
 from tidegate.config.quantities import QuantityError, watts
+from tidegate.ext.abi.settings import POLICY_BY_NAME
 from tidegate.runtime.api.blocking_client import Client
 from tidegate.runtime.cli.common import SECONDS, echo_answer, with_client
-
-SHARES = ("damp_share", "reserve_soc", "follow_soc_min", "target_soc", "follow_grid")
 
 
 @click.command()
@@ -45,7 +44,7 @@ def policy(client: Client, name: str | None, value: str | None, for_s: float | N
 def policy_value(name: str, text: str) -> float:
     """A share or a power, as the policy wants it. Raises click.BadParameter."""
     try:
-        return float(text) if name in SHARES else watts(text)
+        return float(text) if name in POLICY_BY_NAME and POLICY_BY_NAME[name].is_share else watts(text)
     except QuantityError as error:
         raise click.BadParameter(str(error)) from None
     except ValueError:

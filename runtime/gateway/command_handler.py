@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from tidegate.ext.abi.shared import ORDER_POLICY_FIRST, PLAN_FIELDS, POLICY_NAMES_BY_NUMBER, OrderKind, OrderMode
+from tidegate.ext.abi.settings import OFF, POLICY_BY_NAME, POLICY_NAMES_BY_NUMBER
+from tidegate.ext.abi.shared import ORDER_POLICY_FIRST, PLAN_FIELDS, OrderKind, OrderMode
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.gateway import ops
@@ -25,21 +26,7 @@ SECOND = 1_000_000_000
 EDGE_NS = SECOND  # an acknowledgement or arming that the core has not seen by then is void
 FAR_NS = 10 * 365 * 86_400 * SECOND  # a stop has no end
 PLAN = -1  # no slot of the mailbox: the plan has a place of its own
-OFF_W = 1e12  # a limit that is switched off, for the core
 
-# Which way a policy's setting becomes tighter: down, up; the others are wishes and have no tighter side.
-TIGHTER_DOWN = (
-    "peak_w_max",
-    "demand_w_max",
-    "recharge_w_max",
-    "ramp_up_w_per_s",
-    "ramp_down_w_per_s",
-    "range_w_max",
-    "recharge_rate_w",
-)
-TIGHTER_UP = ("damp_share", "reserve_soc", "follow_soc_min")
-SHARES = (*TIGHTER_UP, "target_soc", "follow_grid")
-NONE_AT_ZERO = ("demand_w_max", "ramp_up_w_per_s", "ramp_down_w_per_s", "range_w_max")  # in the core's settings
 LIMITS_MAX = 64
 MANUAL_MAX_NS = 30 * 60 * SECOND  # a person who needs longer orders `run` first
 
@@ -372,13 +359,13 @@ class Desk:
         name = request.name
         if request.off and request.value is not None:
             raise Refused("invalid-field", "give value or off, not both - at `$.value`")
-        asked = _off(name) if request.off else request.value
+        row = POLICY_BY_NAME[name]
+        asked = row.off if request.off else request.value
         if asked is not None:
             self._check_policy(name, asked)
         wanted = asked if asked is not None else self._site_policy(name)
         before = self.policies[name][0] if name in self.policies else self._site_policy(name)
-        wider = (name in TIGHTER_DOWN and wanted > before) or (name in TIGHTER_UP and wanted < before)
-        if wider and peer.role != "maintain":
+        if row.is_wider(wanted, before) and peer.role != "maintain":
             raise Refused(
                 "not-allowed", f"{name}: {wanted:g} is wider than {before:g} in force; that needs the role maintain"
             )
@@ -397,15 +384,12 @@ class Desk:
 
     def _site_policy(self, name: str) -> float:
         value = self.site_policies.get(name)
-        return _off(name) if value is None else float(value)
+        return POLICY_BY_NAME[name].off if value is None else float(value)
 
     def _check_policy(self, name: str, value: float) -> None:
-        if name in SHARES and not 0 <= value <= 1:
-            raise Refused("invalid-field", f"{name} lies between 0 and 1, got {value:g} - at `$.value`")
-        if name not in SHARES and name != "target_grid_w" and value < 0:
-            raise Refused("invalid-field", f"{name} is not negative, got {value:g} - at `$.value`")
-        if name in NONE_AT_ZERO and value == 0:
-            raise Refused("invalid-field", f"{name} is more than 0; off switches it off - at `$.value`")
+        refusal = POLICY_BY_NAME[name].refusal(value)
+        if refusal:
+            raise Refused("invalid-field", f"{name} {refusal} - at `$.value`")
         peak = self.policies["peak_w_max"][0] if "peak_w_max" in self.policies else self._site_policy("peak_w_max")
         if name == "recharge_w_max" and value > peak:
             raise Refused(
@@ -465,12 +449,8 @@ class Desk:
         self.audit.append((event, name, detail))
 
 
-def _off(name: str) -> float:
-    return OFF_W if name in TIGHTER_DOWN and name != "recharge_rate_w" else 0.0
-
-
 def _shown(value: float) -> str:
-    return "none" if value >= OFF_W else f"{value:g}"
+    return "none" if value >= OFF else f"{value:g}"
 
 
 def left_ms(expires_ns: int, now_ns: int) -> int:

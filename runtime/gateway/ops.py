@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
 import msgspec
 
+from tidegate.ext.abi.settings import POLICY_NAMES_BY_NUMBER
 from tidegate.ext.abi.shared import EVENT_NAMES, EVENTS_KEPT, Overwritten
 from tidegate.ext.safety.gate import REACTIONS
 from tidegate.hal.description import RENAMED_NODE_FIELDS, RENAMED_POINTS, Description, Fault
@@ -299,21 +300,10 @@ class Schedule(Command, tag="schedule", kw_only=True):
         return [call.desk.schedule(self, call.peer, call.now_ns, call.utc_ns)]
 
 
-PolicyName = Literal[
-    "peak_w_max",
-    "demand_w_max",
-    "recharge_w_max",
-    "ramp_up_w_per_s",
-    "ramp_down_w_per_s",
-    "range_w_max",
-    "damp_share",
-    "reserve_soc",
-    "follow_soc_min",
-    "follow_grid",
-    "target_grid_w",
-    "target_soc",
-    "recharge_rate_w",
-]
+if TYPE_CHECKING:
+    PolicyName = str
+else:
+    PolicyName = Literal[POLICY_NAMES_BY_NUMBER]
 
 
 class Policy(Command, tag="policy", kw_only=True):
