@@ -3,10 +3,12 @@
 A site file may make rows stricter (react sooner, clear later, latch); what would weaken one is refused.
 """
 
+import sys
 import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -116,7 +118,7 @@ def read_table(text: str, problems: list[str]) -> list[FaultRow]:
                 problems.append(f"faults.toml: {one} stands {ids.count(one)} times; keep one")
         if sorted(ids) == sorted(FAULT_IDS):
             problems.append(
-                "faults.toml: the rows are not in the order of ext/safety/fault_rows.h, which is the order of the bits"
+                "faults.toml: the rows are not in the order of the compiled core, which is the order of the bits"
             )
     return rows
 
@@ -250,5 +252,22 @@ def as_markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
+def header_text(table: str) -> str:
+    """The rows for the compiled core, from the TOML text alone: ext/safety/fault_table.h."""
+    rows = tomllib.loads(table)["fault"]
+    lines = [f'    X(FAULT_{row["id"].upper()}, "{row["id"]}") /* {row["what"]} */' for row in rows]
+    head = (
+        "/* ext/safety/fault_table.h: the rows of the fault table, in bit order.\n"
+        " *\n"
+        " * Made from config/faults.toml by `python -m tidegate.config.faults header`; a test holds it current.\n"
+        " */\n"
+    )
+    return head + "#define FAULT_TABLE(X) \\\n" + " \\\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
-    print(as_markdown(), end="")
+    if sys.argv[1:] == ["header"]:  # written in place: the core is built from it
+        root = Path(__file__).resolve().parents[1]
+        (root / "ext/safety/fault_table.h").write_text(header_text((root / "config/faults.toml").read_text()))
+    else:
+        print(as_markdown(), end="")

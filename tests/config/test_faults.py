@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tidegate.config.faults import as_markdown, default_table, load_faults, read_table
+from tidegate.config.faults import as_markdown, default_table, header_text, load_faults, read_table
 from tidegate.ext.safety.diagnosis import FAULT_IDS
 from tidegate.ext.safety.gate import REACTIONS
 
@@ -86,6 +86,11 @@ def test_all_problems_are_told_at_once() -> None:
 def test_the_page_about_faults_is_current() -> None:
     page = Path(__file__).parents[2] / "docs" / "faults.md"
     assert page.read_text(encoding="utf-8") == as_markdown(), "run python -m tidegate.config.faults > docs/faults.md"
+
+
+def test_the_cores_rows_are_those_of_the_table() -> None:
+    header = Path(__file__).parents[2] / "ext" / "safety" / "fault_table.h"
+    assert header.read_text(encoding="utf-8") == header_text(TEXT), "run python -m tidegate.config.faults header"
 
 
 def change(**columns: object) -> SimpleNamespace:
