@@ -37,9 +37,9 @@ def as_markdown() -> str:
     lines = [
         "# Policies: what the control aims at",
         "",
-        "Made from `ext/abi/settings.h` by `python -m tidegate.config.policy_table > docs/policies.md`; a test holds it",
-        "current. Each is a key of `[control]` in the site file, and an order of the API ([policy](api.md)) gives it",
-        "another value while the site runs. What is tighter holds at once; what is wider needs the role maintain.",
+        "Made from `ext/abi/settings.h` by `python -m tidegate.config.policy_table > docs/policies.md`; a test",
+        "holds it current. Each is a key of `[control]` in the site file; an order of the API ([policy](api.md)) gives",
+        "it another value while the site runs. What is tighter holds at once; what is wider needs the role maintain.",
         "How they work together: [control.md](control.md).",
         "",
         "| key | unit | what it does | range | without it | tighter | off |",

@@ -33,7 +33,8 @@ enum policy_range { FROM_ZERO, ABOVE_ZERO /* 0 is none */, SIGNED, SWITCH };
     X(follow_grid, "1", TIGHTER_NEITHER, 0, SWITCH, 1, "self-consumption: keep the grid at target_grid_w")    \
     X(target_grid_w, "W", TIGHTER_NEITHER, 0, SIGNED, 1e8, "grid power that self-consumption keeps")          \
     X(target_soc, "1", TIGHTER_NEITHER, 0, FROM_ZERO, 1, "state of charge that recharging and recentring lead to") \
-    X(recharge_rate_w, "W", TIGHTER_DOWN, 0, FROM_ZERO, 1e8, "most that recharging takes; none = what the storage can, 0 = never by itself")
+    X(recharge_rate_w, "W", TIGHTER_DOWN, 0, FROM_ZERO, 1e8, "most that recharging takes; none = what the storage can, 0 = never by itself") \
+    X(import_w_min, "W", TIGHTER_UP, 0, FROM_ZERO, 1e8, "discharge leaves this much grid import, for a relay that opens at export")
 
 /* Settings from the site file. A limit of INFINITY is "none"; below the line 0 is "none" or "default". */
 #define AS_FIELD(field, unit, tighter, off, range, hi, text) double field;

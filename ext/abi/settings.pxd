@@ -22,7 +22,7 @@ cdef extern from "abi/settings.h" nogil:
 
     ctypedef struct control_params_t:
         double peak_w_max, demand_w_max, recharge_w_max, ramp_up_w_per_s, ramp_down_w_per_s, range_w_max, damp_share
-        double reserve_soc, follow_soc_min, follow_grid, target_grid_w, target_soc, recharge_rate_w
+        double reserve_soc, follow_soc_min, follow_grid, target_grid_w, target_soc, recharge_rate_w, import_w_min
         double connection_import_w_max
         double connection_export_w_max
         double trim_per_s
@@ -59,6 +59,7 @@ cdef extern from "abi/settings.h" nogil:
         POLICY_target_grid_w
         POLICY_target_soc
         POLICY_recharge_rate_w
+        POLICY_import_w_min
         POLICIES
 
     ctypedef struct policy_row_t:

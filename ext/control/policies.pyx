@@ -46,6 +46,8 @@ cdef policy_t export_limit(const control_params_t* params, const plant_t* plant,
     cdef double limit_w = fmin(import_limit(params.connection_export_w_max), import_limit(orders.export_w_max))
     p.lo = -INFINITY
     p.hi = plant.net_w + limit_w - params.deadband_w if isfinite(limit_w) else INFINITY
+    if params.import_w_min > 0.0:  # it holds discharge back and never orders charging: a small load is no fault of ours
+        p.hi = fmin(p.hi, fmax(plant.net_w - params.import_w_min - params.deadband_w, 0.0))
     p.reason = REASON_EXPORT_LIMIT
     return p
 

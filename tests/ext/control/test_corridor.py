@@ -388,3 +388,15 @@ def test_the_request_is_inside_the_corridor_or_a_stronger_policy_is_named(seed: 
         assert all(lo - 1e-6 <= one <= hi + 1e-6 for one in made.request_w), (seed, i, made)
         if made.shortfall_w > 20.0:
             assert made.reason not in ("rest", "recentre", "lease"), (seed, i, made)
+
+
+def test_discharge_leaves_the_least_import_that_a_site_needs():
+    """A reverse-power relay opens at the first watt of export: a lease, a plan or a person cannot drive it there."""
+    control = Control(import_w_min=2e3, deadband_w=50.0)
+    for order in ({"lease_w": 30e3}, {"plan_w": 30e3}, {"manual_w": 30e3}):
+        made = control.step(grid_w=10e3, **order)
+        assert made.request_total_w == pytest.approx(7950.0) and made.reason == "export limit"
+        control.reset()
+    assert control.step(grid_w=1e3, lease_w=30e3).request_total_w == 0.0  # no charging to make up for a small load
+    assert control.step(grid_w=1e3, lease_w=-5e3).request_total_w == -5e3
+    assert Control().step(grid_w=10e3, lease_w=30e3).request_total_w == 30e3
