@@ -28,7 +28,7 @@ def _type_of(row: Policy) -> Any:
     if row.range == "switch":
         return Annotated[bool, Field(description=row.text)]
     least = {"gt": 0} if row.range == "above zero" else {"ge": row.lo}
-    number = Annotated[float, Field(**least, le=row.hi, description=row.text)]  # type: ignore[arg-type]
+    number = Annotated[float, Field(**least, le=row.hi, description=row.text)]
     return number if getattr(description.Control(), row.name) is not None else number | None
 
 
