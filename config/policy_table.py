@@ -3,7 +3,7 @@
 Each is one row of POLICY_TABLE in ext/abi/settings.h. `python -m tidegate.config.policy_table > docs/policies.md`
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -18,13 +18,13 @@ RANGES = {
 }
 
 
-def site_fields() -> dict[str, Any]:
+def site_fields() -> dict[str, tuple[object, object]]:
     """name -> (type, default) of each policy's key in the site file, as pydantic's create_model takes them."""
     plain = description.Control()
     return {row.name: (_type_of(row), getattr(plain, row.name)) for row in POLICY_BY_NAME.values()}
 
 
-def _type_of(row: Policy) -> Any:
+def _type_of(row: Policy) -> object:
     if row.range == "switch":
         return Annotated[bool, Field(description=row.text)]
     least = {"gt": 0} if row.range == "above zero" else {"ge": row.lo}

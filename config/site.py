@@ -154,10 +154,10 @@ class Limits(Strict):
     base_load_w: Annotated[float, Field(ge=0, le=1e8, description="least power that the site always draws")] = 0.0
 
 
-Policies: Any = create_model("Policies", __base__=Strict, **site_fields())
+Policies = create_model("Policies", __base__=Strict, **site_fields())  # type: ignore[call-overload]
 
 
-class Control(Policies):  # type: ignore[misc]
+class Control(Policies):  # type: ignore[valid-type, misc]
     """What the corridor aims at. A limit that is left out does not exist."""
 
     trim_per_s: Annotated[float, Field(ge=0, le=100)] = _CONTROL.trim_per_s
