@@ -30,6 +30,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "bus.rtu_slave": (),
     "bus.rtu_view": (),
     "bus.port": (),
+    "estimate.lag": (),
     "estimate.pairing": (),
     "estimate.demand": (),
     "estimate.estimator": ("safety/safety.c",),

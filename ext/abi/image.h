@@ -77,7 +77,11 @@ _Static_assert(sizeof(point_t) == 24, "point_t crosses process borders; bump IMA
     X(SITE_UNENFORCED_BITS, "site.unenforced_bits", "bits") /* by enum reason: configured, not enforced */ \
     X(SITE_HUNTING, "site.hunting", "enum")              /* 0 calm; else how far the request is damped */ \
     X(SITE_CAN_STATE, "site.can_state", "enum")          /* worst bus: enum can_state of can.pxd */      \
-    X(SITE_CAN_UNSENT, "site.can_unsent", "count")       /* own frames in a row that nobody took */
+    X(SITE_CAN_UNSENT, "site.can_unsent", "count")       /* own frames in a row that nobody took */      \
+    X(SITE_GRID_AGE_S, "site.grid_age_s", "s")           /* of a grid reading, once the battery has moved */ \
+    X(SITE_GRID_AGE_LO_S, "site.grid_age_lo_s", "s")     /* and between which bounds it is believed */   \
+    X(SITE_GRID_AGE_HI_S, "site.grid_age_hi_s", "s")                                                     \
+    X(SITE_GRID_INTERVAL_S, "site.grid_interval_s", "s") /* the grid meter shows something new so often */
 
 /* Points of each storage unit; the name is unitN.<this>. */
 #define UNIT_POINT_TABLE(X)                                                            \

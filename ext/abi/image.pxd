@@ -69,6 +69,10 @@ cdef extern from "abi/image.h" nogil:
         SITE_HUNTING
         SITE_CAN_STATE
         SITE_CAN_UNSENT
+        SITE_GRID_AGE_S
+        SITE_GRID_AGE_LO_S
+        SITE_GRID_AGE_HI_S
+        SITE_GRID_INTERVAL_S
         SITE_POINTS
 
     enum:

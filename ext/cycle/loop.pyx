@@ -10,7 +10,7 @@ from libc.errno cimport EINTR
 from libc.math cimport INFINITY, fmax
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from tidegate.ext.safety.cabinet cimport cabinet_request, cabinet_step, site_mode
 from tidegate.ext.bus.can cimport can_bus_init, can_drain, can_send_due
@@ -25,7 +25,7 @@ from tidegate.ext.safety.gate cimport gate_input_from_image, gate_request
 from tidegate.ext.safety.safety cimport gate_init, gate_restore, gate_step
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.cycle.orders cimport edge, update_orders
-from tidegate.ext.estimate.pairing cimport widen_lag_search
+from tidegate.ext.estimate.lag cimport widen_lag_search
 from tidegate.ext.abi.port_mail cimport done_t, port_done_peek, port_done_pop, port_mail_init
 from tidegate.ext.abi.program cimport COMMAND_SETPOINT_W, unit_row_t
 from tidegate.ext.abi.program_check cimport program_check
@@ -120,6 +120,8 @@ cdef void control(core_t* core, uint64_t dt_ns) noexcept nogil:
     control_step(
         &core.inbox.params, &core.plant, &core.inbox.orders, &core.control, &core.decision, <double>dt_ns * 1e-9
     )
+    if core.mode == MODE_ARMING or core.mode == MODE_READY:  # pulses of the step test are no chase
+        memset(&core.control.hunting, 0, sizeof(core.control.hunting))
     widen_lag_search(&core.program.control, &core.estimate, core.decision.hunting > 0)
     phase_done(core, PHASE_CONTROL)
 
@@ -148,7 +150,8 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
         gate_step(&row.gate, core.program.faults, &core.inputs[unit], &core.gates[unit], &core.verdicts[unit])
         cabinet_step(
             &core.cabinets[unit], &core.verdicts[unit], core.inbox.orders.stop, core.inbox.orders.flags & ORDER_MANUAL,
-            &core.image[row.pcs_w] if row.pcs_w >= 0 else NULL, dt_s,
+            &core.image[row.pcs_w] if row.pcs_w >= 0 else NULL,
+            1 if core.plant.grid_ok and not core.estimate.lags.known else 0, core.estimate.lags.interval_s, dt_s,
         )
     core.mode = site_mode(core.cabinets, core.program.n_units)
     phase_done(core, PHASE_LIMIT)

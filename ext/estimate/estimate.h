@@ -10,8 +10,8 @@
 #include "abi/image.h"
 #include "abi/settings.h"
 
-#define HISTORY_MAX 512   /* readings of one unit's power kept for same-age pairing; a power of two */
-#define LAGS 40           /* reading ages that are tried when the meter's latency is measured */
+#define HISTORY_MAX 1024  /* readings of one unit's power kept for same-age pairing; a power of two */
+#define LAGS 104          /* reading ages that are tried when the meter's latency is measured */
 #define PENDING_MAX 64    /* grid readings that wait for the battery readings around them */
 #define SUBWINDOWS_MAX 64 /* of a sliding demand window */
 
@@ -71,6 +71,24 @@ typedef struct {
     uint32_t envelope_known, known; /* known: its power is in the sums */
 } unit_memory_t;
 
+/* The ages that a grid reading may have, each tried against what the meter saw of the battery's moves (lag.pyx). */
+typedef struct {
+    double last_w[LAGS];        /* battery power of that age at the last reading that counted */
+    double slope_w_per_s[LAGS]; /* of grid + battery of that age, of late */
+    double unexplained[LAGS];   /* what that age leaves, against the mean of all; summed, old readings forgotten */
+    double variance[LAGS];      /* of that sum */
+    double grid_w;              /* the last reading that counted */
+    uint64_t t_ns;              /* its stamp; 0 = none */
+    double moves, motion_w2;    /* readings in the sums, and the squared moves of the battery in them */
+    double share;               /* median of what the best age leaves, of the battery's move */
+    double interval_s;          /* the meter shows something new so often; 0 = unknown */
+    double poll_s;              /* its stamps advance by this */
+    double ess_interval_s;      /* the converters show a new power so often while they move; 0 = unknown */
+    double resolution_w;        /* least change that it has shown; 0 = unknown */
+    uint32_t best, known;       /* known: all other ages are out of the question */
+    uint32_t used, sloped;      /* used: the best is taken for true, though others are possible */
+} lag_trials_t;
+
 /* Estimation's memory: battery power for pairing, the meter's latency, the demand window, the integrals. */
 typedef struct {
     uint64_t age_due_ns;   /* no point turns stale before */
@@ -83,12 +101,12 @@ typedef struct {
     double grid_used_w;
     uint64_t moved_t_ns;   /* when battery power last moved */
     uint64_t setpoint_t_ns; /* when any unit's setpoint last changed */
-    double lag_score[LAGS], lag_motion[LAGS], lag_last_w[LAGS], lag_grid_w;
+    lag_trials_t lags;
     uint64_t pending_t_ns[PENDING_MAX];
     double pending_w[PENDING_MAX];
     uint32_t pending_first, pending_count;
     uint32_t lag_lo, lag_hi; /* ages that the readings allow */
-    uint32_t lag_measured, net_known;
+    uint32_t lag_pad, net_known;
     uint32_t quality_key;  /* site qualities of the last cycle */
     uint32_t n_known;
     /* integrals */
@@ -109,7 +127,7 @@ typedef struct {
     uint64_t circuit_t_ns[CIRCUITS_MAX];
     double phase_seen_w[PHASES_MAX];
     uint64_t phase_t_ns[PHASES_MAX];
-    uint32_t circuits_known, phases_known, lag_stale, lag_best;
+    uint32_t circuits_known, phases_known;
     uint32_t lag_search_wide; /* 1 = the battery hunts: look for longer ages than the site expects */
     /* billing period, set from outside */
     uint64_t billing_end_t_ns; /* CLOCK_MONOTONIC at which the ratchet falls to nothing; 0 = never */

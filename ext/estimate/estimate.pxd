@@ -61,6 +61,22 @@ cdef extern from "estimate/estimate.h" nogil:
         int32_t envelope_lo_w, envelope_hi_w
         uint32_t envelope_known, known
 
+    ctypedef struct lag_trials_t:
+        double last_w[LAGS]
+        double slope_w_per_s[LAGS]
+        double unexplained[LAGS]
+        double variance[LAGS]
+        double grid_w
+        uint64_t t_ns
+        double moves, motion_w2
+        double share
+        double interval_s
+        double poll_s
+        double ess_interval_s
+        double resolution_w
+        uint32_t best, known
+        uint32_t used, sloped
+
     ctypedef struct estimate_state_t:
         uint64_t age_due_ns
         uint64_t second
@@ -71,15 +87,12 @@ cdef extern from "estimate/estimate.h" nogil:
         double grid_used_w
         uint64_t moved_t_ns
         uint64_t setpoint_t_ns
-        double lag_score[LAGS]
-        double lag_motion[LAGS]
-        double lag_last_w[LAGS]
-        double lag_grid_w
+        lag_trials_t lags
         uint64_t pending_t_ns[PENDING_MAX]
         double pending_w[PENDING_MAX]
         uint32_t pending_first, pending_count
         uint32_t lag_lo, lag_hi
-        uint32_t lag_measured, net_known
+        uint32_t lag_pad, net_known
         uint32_t quality_key
         uint32_t n_known
         integral_t grid, load, ess, pv
@@ -99,7 +112,7 @@ cdef extern from "estimate/estimate.h" nogil:
         uint64_t circuit_t_ns[CIRCUITS_MAX]
         double phase_seen_w[PHASES_MAX]
         uint64_t phase_t_ns[PHASES_MAX]
-        uint32_t circuits_known, phases_known, lag_stale, lag_best
+        uint32_t circuits_known, phases_known
         uint32_t lag_search_wide
         uint64_t billing_end_t_ns
         uint64_t billing_number

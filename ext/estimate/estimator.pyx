@@ -17,6 +17,7 @@ from tidegate.ext.estimate.demand cimport demand_advance, demand_sub_ns, demand_
 from tidegate.ext.safety.safety cimport LIMIT_TRIPPED, gate_limits_t, REACTION_DERATE, REACTION_RAMP_ZERO, gate_envelope
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.estimate.integral cimport integral_advance, integral_roll_second
+from tidegate.ext.estimate.lag cimport lag_gap, lag_measure, lags_of
 from tidegate.ext.estimate.pairing cimport *
 from tidegate.ext.abi.program cimport unit_row_t
 
@@ -24,12 +25,14 @@ from tidegate.ext.abi.program cimport unit_row_t
 cdef extern from *:
     """
     #define AGE_SCAN_NS 8000000u       /* points that have just turned good are looked at again this often */
-    #define REREAD_NS 250000000u       /* an unchanged value is taken for the same sample for so long */
-    #define PAIRED_SHARE 0.5           /* of the motion may stay unexplained where the age is taken for known */
+    #define REREAD_NS 250000000u       /* an unchanged value is taken for the same sample for so long at least ... */
+    #define REREAD_INTERVALS 3.0       /* ... and for so many of the meter's intervals */
+    #define INTERVAL_RATE 1.1          /* how fast the median of the intervals is followed */
+    #define ESS_INTERVAL_S 0.5         /* a converter's power that is older has stood still */
     _Static_assert(sizeof(gate_input_t) <= sizeof(((unit_memory_t *)0)->envelope_key), "make envelope_key larger");
     """
     const uint64_t AGE_SCAN_NS, REREAD_NS
-    const double PAIRED_SHARE
+    const double REREAD_INTERVALS, INTERVAL_RATE, ESS_INTERVAL_S
 
 
 # ---------------------------------------------------------------- age
@@ -132,7 +135,7 @@ cdef int update_units(const program_t* program, const point_t* image, const gate
                 m.seen_t_ns = image[point].t_ns
                 view.ess_w = image[point].value
                 view.ess_new = 1
-                history_add(&m.history, image[point].t_ns, view.ess_w, <uint64_t>LAG_NS_MAX // HISTORY_MAX)
+                history_add(&m.history, image[point].t_ns, view.ess_w, HISTORY_SPACING_NS)
                 new = 1
             ess_w += view.ess_w
         view.setpoint_w = last[unit].setpoint_w
@@ -183,8 +186,10 @@ cdef void update_ess(const program_t* program, point_t* image, estimate_state_t*
         if state.units[unit].known and state.units[unit].seen_t_ns > newest_ns:
             newest_ns = state.units[unit].seen_t_ns
     if h.count and fabs(plant.ess_w - h.w[h.head]) > 0.25 * MOTION_W:
+        if newest_ns > state.moved_t_ns:
+            learn_interval(&state.lags.ess_interval_s, fmin(<double>(newest_ns - state.moved_t_ns) * 1e-9, ESS_INTERVAL_S))
         state.moved_t_ns = newest_ns
-    history_add(h, newest_ns, plant.ess_w, <uint64_t>LAG_NS_MAX // HISTORY_MAX)
+    history_add(h, newest_ns, plant.ess_w, HISTORY_SPACING_NS)
     if not all_known:
         point_set_stale(image, SITE_ESS_W)
         state.ess_t_ns = 0
@@ -211,10 +216,23 @@ cdef void update_pv(const program_t* program, point_t* image, estimate_state_t* 
         points_set_integral(image, SITE_PV_IN_WS, &state.pv, image[point].t_ns)
 
 
+cdef inline uint64_t reread_ns(const estimate_state_t* state) noexcept nogil:
+    """An unchanged value is taken for the same sample for so long: by the meter's own interval, once that is known."""
+    return max(<uint64_t>REREAD_NS, <uint64_t>(fmin(REREAD_INTERVALS * state.lags.interval_s, 60.0) * 1e9))
+
+
+cdef inline void learn_interval(double* interval_s, double apart_s) noexcept nogil:
+    """Median of the times between two values that differ: a glitch does not count, nor a power that stood still once."""
+    if interval_s[0] == 0.0:
+        interval_s[0] = apart_s
+    else:
+        interval_s[0] *= INTERVAL_RATE if apart_s > interval_s[0] else 1.0 / INTERVAL_RATE
+
+
 cdef void update_grid(const program_t* program, point_t* image, estimate_state_t* state, plant_t* plant, int all_known,
                       uint64_t t_ns) noexcept nogil:
     cdef int point = program.site.grid_w
-    cdef double grid_w
+    cdef double grid_w, apart_s
     cdef uint64_t sample_ns
     plant.grid_new = 0
     if not believable(image, point):
@@ -242,27 +260,30 @@ cdef void update_grid(const program_t* program, point_t* image, estimate_state_t
             state.load_t_ns = 0
         return
 
+    if state.net_known and sample_ns > state.grid_seen_t_ns:
+        apart_s = <double>(sample_ns - state.grid_seen_t_ns) * 1e-9
+        state.lags.poll_s += (apart_s - state.lags.poll_s) * (0.1 if state.lags.poll_s > 0.0 else 1.0)
     state.grid_seen_t_ns = sample_ns
     grid_w = image[point].value
     plant.grid_new = 1
     plant.grid_w = grid_w
     plant.grid_t_ns = sample_ns
     # The same value again is the same sample read twice, unless nothing at all has changed for long.
-    if not state.net_known or grid_w != state.grid_used_w or sample_ns - state.grid_used_t_ns > REREAD_NS:
+    if not state.net_known or grid_w != state.grid_used_w or sample_ns - state.grid_used_t_ns > reread_ns(state):
         if state.net_known:
-            measure_latency(&program.control, state, grid_w, sample_ns)
+            if grid_w != state.grid_used_w:
+                learn_interval(&state.lags.interval_s, <double>(sample_ns - state.grid_used_t_ns) * 1e-9)
+            lag_measure(&program.control, state, grid_w, sample_ns)
         else:
-            state.lag_stale = 1
-            state.pending_count = 0
+            lag_gap(state)
         plant.net_w = pair(program, state, <uint32_t>0xFFFFFFFF, grid_w, plant.net_w, state.net_known, sample_ns, t_ns)
         state.net_known = 1
         state.grid_used_w = grid_w
         state.grid_used_t_ns = sample_ns
         plant.latency_s = fmax(0.5e-9 * <double>(LAG_NS[state.lag_lo] + LAG_NS[state.lag_hi]), 0.0)
-        if not state.lag_measured:
+        if not (state.lags.known or state.lags.used):
             plant.latency_s = program.control.meter_latency_s
-        plant.paired = state.lag_measured and (
-            state.lag_score[state.lag_best] <= PAIRED_SHARE * state.lag_motion[state.lag_best])
+        plant.paired = state.lags.known or state.lags.used
     plant.load_ok = 1
     plant.load_w = plant.net_w + plant.pv_w
 
@@ -365,6 +386,12 @@ cdef void close_second(const program_t* program, point_t* image, estimate_state_
     points_set_extremes(image, SITE_LOAD_MIN_W, &state.load, t_ns)
     points_set_extremes(image, SITE_ESS_MIN_W, &state.ess, t_ns)
     points_set_extremes(image, SITE_PV_MIN_W, &state.pv, t_ns)
+    if state.lags.moves > 0.0:
+        point_set(image, SITE_GRID_AGE_S, <double>LAG_NS[state.lags.best] * 1e-9, t_ns)
+        point_set(image, SITE_GRID_AGE_LO_S, <double>LAG_NS[state.lag_lo] * 1e-9, t_ns)
+        point_set(image, SITE_GRID_AGE_HI_S, <double>LAG_NS[state.lag_hi] * 1e-9, t_ns)
+    if state.lags.interval_s > 0.0:
+        point_set(image, SITE_GRID_INTERVAL_S, state.lags.interval_s, t_ns)
     learn_register(program, image, state)
     if state.demand_started:
         demand_view(&program.control, state, plant, t_ns)
@@ -517,13 +544,14 @@ cdef class Estimate:
     @property
     def latency_s(self):
         """(least, most, measured): bounds of the age of a grid reading when it arrives."""
-        return (LAG_NS[self.state.lag_lo] * 1e-9, LAG_NS[self.state.lag_hi] * 1e-9, bool(self.state.lag_measured))
+        return (LAG_NS[self.state.lag_lo] * 1e-9, LAG_NS[self.state.lag_hi] * 1e-9, bool(self.state.lags.known))
 
     @property
     def latency_scores(self):
-        """(age in s, share of the motion that it leaves unexplained, squared motion seen) of each age tried."""
-        return [(LAG_NS[i] * 1e-9, self.state.lag_score[i] / fmax(self.state.lag_motion[i], 1e-9), self.state.lag_motion[i])
-                for i in range(LAGS)]
+        """(age in s, what it leaves unexplained beyond the best, in standard deviations of the difference) of each age."""
+        cdef uint32_t best = self.state.lags.best
+        return [(LAG_NS[i] * 1e-9, (self.state.lags.unexplained[i] - self.state.lags.unexplained[best])
+                 / (self.state.lags.variance[i] + self.state.lags.variance[best] + 0.5) ** 0.5) for i in range(LAGS)]
 
     @property
     def demand(self):

@@ -7,26 +7,12 @@ then gives an interval for the net power. An estimate inside it is kept, one out
 more read from a meter than it said, and no filter slows a real step down.
 """
 
-from libc.math cimport fabs, fmax, fmin, isfinite
+from libc.math cimport fmax, fmin, isfinite
 from libc.stdint cimport uint32_t, uint64_t
 
 from tidegate.ext.abi.settings cimport *
 from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.abi.program cimport program_t
-
-
-cdef extern from *:
-    """
-    #define SCORE_AFTER_NS 300000000u  /* a grid reading waits at most so long for battery readings before it is scored */
-    #define LAG_MARGIN 0.15            /* share of motion, squared, that an age may leave unexplained beyond the best */
-    #define FOLLOW_NS 20000000u        /* after a setpoint its move is taken for the PCS's lag alone */
-    #define LAG_KEEP 0.995             /* memory of the scores, for each reading while the battery moved */
-    #define LAG_BELIEF 0.5             /* an age that leaves more unexplained is none */
-    #define LAG_BETTER 0.1             /* so much better must another age be to replace the best */
-    #define LAG_EXCITED 100.0          /* motion, in squares of the smallest that counts, before the scores are believed */
-    """
-    const uint64_t FOLLOW_NS, SCORE_AFTER_NS
-    const double LAG_MARGIN, LAG_BELIEF, LAG_BETTER, LAG_KEEP, LAG_EXCITED
 
 
 # ---------------------------------------------------------------- history of battery power
@@ -76,6 +62,29 @@ cdef double history_at(const history_t* h, uint64_t t_ns) noexcept nogil:
     return h.w[a] + (h.w[b] - h.w[a]) * (<double>(t_ns - h.t_ns[a]) / <double>(h.t_ns[b] - h.t_ns[a]))
 
 
+cdef void history_sweep(const history_t* h, uint64_t t_ns, uint32_t lags, double* w) noexcept nogil:
+    """One walk back through the readings: the ages rise, so the times fall."""
+    cdef uint32_t i, number, a, b
+    cdef uint64_t at_ns
+    if h.count == 0:
+        for i in range(lags):
+            w[i] = 0.0
+        return
+    number = h.count
+    for i in range(lags):
+        at_ns = time_before(t_ns, LAG_NS[i])
+        while number > 0 and h.t_ns[slot(h, number - 1)] > at_ns:  # bounded by HISTORY_MAX in all
+            number -= 1
+        if number == h.count:
+            w[i] = h.w[h.head]
+        elif number == 0:
+            w[i] = h.w[slot(h, 0)]
+        else:
+            a = slot(h, number - 1)
+            b = slot(h, number)
+            w[i] = h.w[a] + (h.w[b] - h.w[a]) * (<double>(at_ns - h.t_ns[a]) / <double>(h.t_ns[b] - h.t_ns[a]))
+
+
 cdef inline double lagged(double from_w, double to_w, double z) noexcept nogil:
     """First-order answer after z time constants; a quotient in place of exp, whose last bit differs by platform."""
     return to_w + (from_w - to_w) / (1.0 + z * (1.0 + z * (0.5 + z * (1.0 / 6.0))))
@@ -107,94 +116,6 @@ cdef void power_bounds(const unit_memory_t* m, uint64_t from_ns, uint64_t to_ns,
 cdef inline void widen(double w, double* lo, double* hi) noexcept nogil:
     lo[0] = fmin(lo[0], w)
     hi[0] = fmax(hi[0], w)
-
-
-# ---------------------------------------------------------------- the meter's latency
-
-
-cdef void measure_latency(const control_params_t* params, estimate_state_t* state, double grid_w,
-                          uint64_t t_ns) noexcept nogil:
-    """Score grid readings, each once the battery readings around it have come."""
-    cdef uint32_t at
-    at = (state.pending_first + state.pending_count) % PENDING_MAX
-    if state.pending_count == PENDING_MAX:
-        state.pending_first = (state.pending_first + 1) % PENDING_MAX
-        state.pending_count -= 1
-    state.pending_t_ns[at] = t_ns
-    state.pending_w[at] = grid_w
-    state.pending_count += 1
-    while state.pending_count:
-        at = state.pending_first
-        if state.pending_t_ns[at] + <uint64_t>-LAG_NS[0] > state.total.t_ns[state.total.head] and (
-                state.pending_t_ns[at] + SCORE_AFTER_NS > t_ns):
-            break
-        score(params, state, state.pending_w[at], state.pending_t_ns[at])
-        state.pending_first = (at + 1) % PENDING_MAX
-        state.pending_count -= 1
-
-
-cdef void score(const control_params_t* params, estimate_state_t* state, double grid_w, uint64_t t_ns) noexcept nogil:
-    """Of the ages that a grid reading may have, keep those under which the battery's moves explain the meter's.
-
-    Each age predicts that grid + ess moved by the load's own move only. Its score is the share of the motion that
-    remains unexplained, squared, and at most twice what the battery moved: steps of the load itself weigh the same for
-    all ages and cannot drown the rest.
-    """
-    cdef double de[LAGS]
-    cdef double share[LAGS]
-    cdef double w, most = 0.0, moved, cost, smallest = fmax(2.0 * params.deadband_w, MOTION_W)
-    cdef double dg = grid_w - state.lag_grid_w
-    cdef int i, first, last, best = -1, lags = <int>lags_of(params, state)
-    state.lag_grid_w = grid_w
-    if state.lag_search_wide == 1:  # has just begun: all ages are open again
-        state.lag_search_wide = 2
-        state.lag_measured = 0
-        state.lag_lo = 0
-        state.lag_hi = <uint32_t>lags - 1
-    if t_ns > state.moved_t_ns + 2 * <uint64_t>LAG_NS_MAX:
-        state.lag_stale = 1  # the battery has stood still for longer than any age
-        return
-    for i in range(lags):
-        w = history_at(&state.total, time_before(t_ns, LAG_NS[i]))
-        de[i] = w - state.lag_last_w[i]
-        state.lag_last_w[i] = w
-        most = fmax(most, fabs(de[i]))
-    if state.lag_stale or most <= smallest or most < 0.5 * fabs(dg):
-        state.lag_stale = 0
-        return
-    for i in range(lags):
-        moved = fmin(fmax(fabs(dg), fabs(de[i])), most)
-        # A battery that follows a smooth load keeps the grid still at any age: there only what the meter saw counts.
-        # Under a setpoint that stands, a move that the meter did not see counts against its age as well.
-        if fabs(dg) <= smallest and (moved <= smallest or time_before(t_ns, LAG_NS[i]) < state.setpoint_t_ns + FOLLOW_NS):
-            continue
-        cost = fmin(fabs(dg + de[i]), 2.0 * most)
-        state.lag_score[i] = state.lag_score[i] * LAG_KEEP + cost * cost
-        state.lag_motion[i] = state.lag_motion[i] * LAG_KEEP + moved * moved
-    for i in range(lags):
-        share[i] = -1.0  # not judged yet
-        if state.lag_motion[i] > LAG_EXCITED * smallest * smallest:
-            share[i] = state.lag_score[i] / state.lag_motion[i]
-            if best < 0 or share[i] < share[best]:
-                best = i
-    if best < 0:
-        return
-    if state.lag_measured:
-        # A load that repeats itself makes other ages look as good as the true one: stay, unless one is clearly better.
-        if share[best] < share[state.lag_best] - LAG_BETTER:
-            state.lag_best = <uint32_t>best
-    elif share[best] <= LAG_BELIEF:
-        state.lag_measured = 1
-        state.lag_best = <uint32_t>best
-    if not state.lag_measured:
-        return
-    first = last = <int>state.lag_best
-    while first > 0 and share[first - 1] <= share[state.lag_best] + LAG_MARGIN:
-        first -= 1
-    while last < lags - 1 and share[last + 1] <= share[state.lag_best] + LAG_MARGIN:
-        last += 1
-    state.lag_lo = <uint32_t>(first - 1 if first > 0 else 0)
-    state.lag_hi = <uint32_t>(last + 1 if last + 1 < lags else lags - 1)
 
 
 # ---------------------------------------------------------------- pairing

@@ -9,6 +9,8 @@ cpdef enum:
     STEP_PERMILLE = 20       # of the nameplate
     STEP_W_MIN = 200         # below that a meter's resolution is all that would be seen
     STEP_READINGS = 2        # so many in a row must agree, or disagree
+    # Then pulses of more power, until the meter has shown how old its readings are.
+    PROBE_PERMILLE = 100     # of the nameplate, where the corridor leaves it
     RETURN_S = 2             # from manual back to automatic: the nameplate in this many seconds, for this long
 
 cdef double STEP_WAIT_S  # the converter has not followed by then: failed
@@ -26,6 +28,7 @@ cdef struct cabinet_facts_t:
     uint32_t moving    # the setpoint is not 0
     uint32_t manual    # a manual order is in force
     uint32_t step      # enum step_result
+    uint32_t probed    # the pulses are done
 
 cdef struct cabinet_t:
     int32_t mode       # enum mode of image.h
@@ -34,6 +37,10 @@ cdef struct cabinet_t:
     int32_t step_w     # setpoint that is looked at; 0 = the converter has yet to rest
     uint32_t step      # enum step_result
     uint32_t agree, differ
+    # pulses
+    uint32_t probed    # 1 = done
+    uint32_t turns     # edges given so far; odd = on
+    double probe_s, turn_s # since the first; left until the next
     double base_w, waited_s
     uint64_t seen_t_ns
     # the way back from manual
@@ -45,7 +52,8 @@ cdef int32_t cabinet_next(int32_t mode, const cabinet_facts_t* facts) noexcept n
 cdef double cabinet_request(cabinet_t* cabinet, const gate_verdict_t* last, double wanted_w, double lo_w, double hi_w,
                             double nameplate_w, uint32_t manual, double dt_s) noexcept nogil
 # After the gate: look at the step test, then move. pcs_w: the converter's power, NULL = its map has none.
+# age_wanted: how old the grid meter's readings are is to be found; interval_s: it shows something new so often.
 cdef void cabinet_step(cabinet_t* cabinet, const gate_verdict_t* verdict, uint32_t stop, uint32_t manual,
-                       const point_t* pcs_w, double dt_s) noexcept nogil
+                       const point_t* pcs_w, uint32_t age_wanted, double interval_s, double dt_s) noexcept nogil
 # What the site as a whole is doing: its most active unit's state, derated while another is tripped.
 cdef int32_t site_mode(const cabinet_t* cabinets, uint32_t n_units) noexcept nogil

@@ -20,6 +20,10 @@ from tidegate.ext.abi.image cimport (
 )
 
 cdef double STEP_WAIT_S = 10.0
+cdef double PROBE_TURN_S = 0.15     # least length of a pulse
+cdef double PROBE_S = 3.0           # so long, and so many intervals of the meter, until it is given up
+cdef double PROBE_INTERVALS = 12.0
+cdef double PROBE_S_MAX = 60.0
 
 
 cdef int32_t cabinet_next(int32_t mode, const cabinet_facts_t* facts) noexcept nogil:
@@ -30,7 +34,7 @@ cdef int32_t cabinet_next(int32_t mode, const cabinet_facts_t* facts) noexcept n
     if mode == MODE_TRIPPED or mode == MODE_OFF or mode == MODE_STOPPING:
         return MODE_ARMING
     if mode == MODE_ARMING:
-        return MODE_READY if facts.step == STEP_PASSED else MODE_ARMING
+        return MODE_READY if facts.step == STEP_PASSED and facts.probed else MODE_ARMING
     if mode == MODE_READY and facts.moving:  # the step's power goes back to 0 before anybody takes over
         return MODE_READY
     if facts.manual:
@@ -55,6 +59,8 @@ cdef double cabinet_request(cabinet_t* cabinet, const gate_verdict_t* last, doub
             wanted_w = fmin(fmax(wanted_w, last.setpoint_w - slew_w - 1.0), last.setpoint_w + slew_w + 1.0)
         return wanted_w
     if cabinet.mode == MODE_ARMING:
+        if cabinet.step == STEP_PASSED:
+            return probe_request(cabinet, last, lo_w, hi_w, nameplate_w)
         return step_request(cabinet, last, lo_w, hi_w, nameplate_w)
     return 0.0
 
@@ -121,12 +127,46 @@ cdef void step_look(cabinet_t* cabinet, const gate_verdict_t* verdict, const poi
         cabinet.step = STEP_FAILED
 
 
+# ---------------------------------------------------------------- pulses
+
+
+cdef double probe_request(const cabinet_t* cabinet, const gate_verdict_t* last, double lo_w, double hi_w,
+                          double nameplate_w) noexcept nogil:
+    """Nothing between two pulses; in one, discharge where the site and the battery allow it, else charge."""
+    cdef double probe_w = fmax(nameplate_w * (PROBE_PERMILLE * 1e-3), STEP_W_MIN), up_w, down_w
+    if not cabinet.turns & 1:
+        return 0.0
+    up_w = fmin(fmin(hi_w, last.envelope_hi_w), probe_w)
+    down_w = fmax(fmax(lo_w, last.envelope_lo_w), -probe_w)
+    return up_w if up_w >= -down_w else down_w
+
+
+cdef void probe_look(cabinet_t* cabinet, uint32_t age_wanted, double interval_s, double dt_s) noexcept nogil:
+    """Pulses of uneven length, so that no load that repeats itself looks like them, each longer than the meter's interval.
+
+    Done when the age is known; given up when a restless load or a meter that does not see the battery hides it for long.
+    """
+    cdef double[4] longer
+    longer[0], longer[1], longer[2], longer[3] = 1.0, 1.6, 1.25, 2.1
+    if not age_wanted or cabinet.probe_s > fmin(PROBE_S + PROBE_INTERVALS * interval_s, PROBE_S_MAX):
+        cabinet.probed = 1
+        return
+    cabinet.probe_s += dt_s
+    cabinet.turn_s -= dt_s
+    if cabinet.turn_s <= 0.0:
+        cabinet.turns += 1
+        cabinet.turn_s = longer[cabinet.turns & 3] * fmax(PROBE_TURN_S, interval_s)
+
+
 cdef void cabinet_step(cabinet_t* cabinet, const gate_verdict_t* verdict, uint32_t stop, uint32_t manual,
-                       const point_t* pcs_w, double dt_s) noexcept nogil:
+                       const point_t* pcs_w, uint32_t age_wanted, double interval_s, double dt_s) noexcept nogil:
     cdef cabinet_facts_t facts
     cdef int32_t before = cabinet.mode
-    if before == MODE_ARMING:
+    if before == MODE_ARMING and cabinet.step == STEP_PASSED:
+        probe_look(cabinet, age_wanted, interval_s, dt_s)
+    elif before == MODE_ARMING:
         step_look(cabinet, verdict, pcs_w, dt_s)
+    facts.probed = cabinet.probed
     facts.tripped = 1 if verdict.tripped else 0
     facts.stop = stop
     facts.derated = 1 if verdict.reaction >= REACTION_DERATE else 0
@@ -169,9 +209,10 @@ cdef inline int activity(int32_t mode) noexcept nogil:
 
 
 def next_mode(int mode, *, bint tripped=False, bint stop=False, bint derated=False, bint moving=False,
-              bint manual=False, int step=STEP_OPEN):
+              bint manual=False, int step=STEP_OPEN, bint probed=True):
     """The state that follows `mode` (enum mode of image.h) under these facts. step: 0 open, 1 passed, 2 failed."""
     cdef cabinet_facts_t facts
     facts.tripped, facts.stop, facts.derated, facts.moving, facts.manual = tripped, stop, derated, moving, manual
     facts.step = <uint32_t>step
+    facts.probed = probed
     return cabinet_next(mode, &facts)

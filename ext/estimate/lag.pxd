@@ -1,0 +1,39 @@
+# ext/estimate/lag.pxd: contents page of lag.pyx.
+from libc.stdint cimport uint32_t, uint64_t
+
+from tidegate.ext.abi.settings cimport control_params_t
+from tidegate.ext.estimate.estimate cimport LAGS, estimate_state_t
+from tidegate.ext.estimate.pairing cimport LAG_NS
+
+# Ages of LAG_NS that this site looks at.
+cdef inline uint32_t lags_of(const control_params_t* params, const estimate_state_t* state) noexcept nogil:
+    cdef uint32_t lags = 15
+    cdef double max_s = params.meter_latency_s_max
+    if state.lag_search_wide or not 0.0 < max_s < 4.3:
+        return LAGS
+    while lags < LAGS and <double>LAG_NS[lags - 1] < max_s * 1e9:
+        lags += 1
+    return lags
+
+
+# Looks for all ages from now on; or, when none beyond the site's own was found, for the site's own again.
+cdef inline void widen_lag_search(const control_params_t* params, estimate_state_t* state, bint wide) noexcept nogil:
+    cdef uint32_t own
+    if wide and not state.lag_search_wide:
+        state.lag_search_wide = 1
+    elif not wide and state.lag_search_wide == 2:
+        state.lag_search_wide = 0
+        own = lags_of(params, state)
+        if state.lags.known and state.lags.best >= own:
+            state.lag_search_wide = 2
+            return
+        state.lag_lo = min(state.lag_lo, own - 1)
+        state.lag_hi = min(state.lag_hi, own - 1)
+
+
+# Tries the ages on grid readings that are new samples, each once the battery readings around it have come.
+cdef void lag_measure(const control_params_t* params, estimate_state_t* state, double grid_w,
+                      uint64_t t_ns) noexcept nogil
+
+# Forgets the last reading: what comes next is no change from it.
+cdef void lag_gap(estimate_state_t* state) noexcept nogil

@@ -1,0 +1,218 @@
+"""How old a grid reading is: every age that it may have is tried against what the meter saw of the battery's moves.
+
+Under the true age, grid + battery is the load alone. A load moves on slopes and by steps; so each age is judged by how
+far the slope of grid + battery jumps under it. A lasting slope leaves nothing, a step of the load as much under every age,
+and a battery move that the age puts at the wrong time remains twice. What remains is counted between 0 and 1, so that a
+step of the load tells as little as it knows, against a scale that follows what the best age leaves: on a quiet load a
+few edges of the step test decide, on a restless one it takes more.
+
+A load that repeats itself makes an age half a period away look as good as the true one, for the battery repeats it.
+So what was found stays, until another age is better by more than chance.
+"""
+
+from libc.math cimport fabs, fmax, fmin, sqrt
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from tidegate.ext.abi.settings cimport *
+from tidegate.ext.estimate.estimate cimport *
+from tidegate.ext.estimate.pairing cimport LAG_NS, LAG_NS_MAX, MOTION_W, history_sweep
+
+
+cdef extern from *:
+    """
+    #define SCORE_AFTER_NS 300000000u /* a grid reading waits at most so long for the battery readings around it */
+    #define MEMORY_S 30.0             /* of the sums, while the battery moves ... */
+    #define KEEP_LEAST 0.98           /* ... and at least so much from one reading to the next */
+    #define TREND_S 0.1               /* a slope of the load that lasts longer is none of its steps */
+    #define OUT_OF_QUESTION 2.5       /* standard deviations by which an age must be worse than the best */
+    #define QUIET_SHARE 0.06          /* the best age leaves so little of the moves that chance has no part in it: ... */
+    #define OUT_OF_QUESTION_QUIET 1.2
+    #define ENOUGH 8.0                /* moves after which the best age is used though others are possible */
+    #define BETTER 1.0                /* by which another must be better to take the place of one that is used ... */
+    #define MUCH_BETTER 4.0           /* ... and of a known one */
+    #define SCALE_FIRST 0.125         /* the median of what the best age leaves, of the battery's move: at first ... */
+    #define SCALE_LEAST 0.01
+    #define SCALE_MOST 0.25
+    #define SCALE_RATE 1.3            /* ... and how fast it is followed */
+    #define BLOCK_S 1.0               /* smooth moves are summed up for so long */
+    #define KNOWN_S 0.06              /* an age is known when it is known to so much ... */
+    #define KNOWN_SHARE 0.35          /* ... or to this share of itself */
+    """
+    const uint64_t SCORE_AFTER_NS
+    const double MEMORY_S, KEEP_LEAST, TREND_S, OUT_OF_QUESTION, OUT_OF_QUESTION_QUIET, QUIET_SHARE
+    const double ENOUGH, BETTER, MUCH_BETTER
+    const double SCALE_FIRST, SCALE_LEAST, SCALE_MOST, SCALE_RATE, BLOCK_S, KNOWN_S, KNOWN_SHARE
+
+
+
+cdef void lag_gap(estimate_state_t* state) noexcept nogil:
+    state.lags.t_ns = 0
+    state.pending_count = 0
+
+
+cdef void lag_measure(const control_params_t* params, estimate_state_t* state, double grid_w,
+                      uint64_t t_ns) noexcept nogil:
+    cdef uint32_t at
+    at = (state.pending_first + state.pending_count) % PENDING_MAX
+    if state.pending_count == PENDING_MAX:
+        state.pending_first = (state.pending_first + 1) % PENDING_MAX
+        state.pending_count -= 1
+    state.pending_t_ns[at] = t_ns
+    state.pending_w[at] = grid_w
+    state.pending_count += 1
+    while state.pending_count:
+        at = state.pending_first
+        if state.pending_t_ns[at] + <uint64_t>-LAG_NS[0] > state.total.t_ns[state.total.head] and (
+                state.pending_t_ns[at] + SCORE_AFTER_NS > t_ns):
+            break
+        try_ages(params, state, state.pending_w[at], state.pending_t_ns[at])
+        state.pending_first = (at + 1) % PENDING_MAX
+        state.pending_count -= 1
+
+
+cdef void forget(estimate_state_t* state, uint32_t lags) noexcept nogil:
+    """All ages are open again."""
+    cdef lag_trials_t* l = &state.lags
+    cdef uint32_t i
+    l.known = 0
+    l.used = 0
+    l.moves = 0.0
+    l.motion_w2 = 0.0
+    for i in range(<uint32_t>LAGS):
+        l.unexplained[i] = 0.0
+        l.variance[i] = 0.0
+    state.lag_lo = 0
+    state.lag_hi = lags - 1
+
+
+cdef void try_ages(const control_params_t* params, estimate_state_t* state, double grid_w, uint64_t t_ns) noexcept nogil:
+    """One reading; no more than the next one's base while neither battery nor grid has moved."""
+    cdef double now_w[LAGS]
+    cdef double rest_w[LAGS]
+    cdef lag_trials_t* l = &state.lags
+    cdef uint32_t i, lags = LAGS  # the site file's own bound may be wrong: it holds until the age is found
+    cdef double dt_s, slope, trend, least_w, most_w = 0.0, change_w = grid_w - l.grid_w
+    cdef double lo_w, hi_w
+    if state.lag_search_wide == 1:
+        state.lag_search_wide = 2
+        forget(state, lags_of(params, state))
+    if t_ns > state.moved_t_ns + 2 * <uint64_t>LAG_NS_MAX:
+        l.t_ns = 0  # the battery has stood still for longer than any age
+        return
+    history_sweep(&state.total, t_ns, lags, now_w)
+    if l.t_ns == 0 or t_ns <= l.t_ns:
+        for i in range(lags):
+            l.last_w[i] = now_w[i]
+        l.grid_w = grid_w
+        l.t_ns = t_ns
+        l.sloped = 0
+        return
+    if change_w != 0.0:
+        l.resolution_w = fabs(change_w) if l.resolution_w == 0.0 else fmin(l.resolution_w, fabs(change_w))
+    for i in range(lags):
+        most_w = fmax(most_w, fabs(now_w[i] - l.last_w[i]))
+    least_w = fmax(MOTION_W, 2.0 * l.resolution_w)
+    dt_s = <double>(t_ns - l.t_ns) * 1e-9
+    # Between two readings of the converter nothing can be compared.
+    if (most_w <= least_w and fabs(change_w) <= least_w and dt_s < BLOCK_S) or dt_s < 0.7 * l.ess_interval_s:
+        return
+    trend = dt_s / (dt_s + TREND_S) if l.sloped else 1.0
+    lo_w = 1e300
+    hi_w = -1e300
+    for i in range(lags):
+        slope = (change_w + now_w[i] - l.last_w[i]) / dt_s
+        rest_w[i] = (slope - l.slope_w_per_s[i]) * dt_s
+        l.slope_w_per_s[i] += (slope - l.slope_w_per_s[i]) * trend
+        l.last_w[i] = now_w[i]
+        lo_w = fmin(lo_w, rest_w[i])
+        hi_w = fmax(hi_w, rest_w[i])
+    l.grid_w = grid_w
+    l.t_ns = t_ns
+    if l.sloped and hi_w - lo_w > least_w:
+        judge(l, lags, rest_w, hi_w - lo_w, fmax(1.0 - dt_s / MEMORY_S, KEEP_LEAST))
+        choose(state, lags, lags_of(params, state))
+    l.sloped = 1
+
+
+cdef void judge(lag_trials_t* l, uint32_t lags, const double* rest_w, double span_w, double keep) noexcept nogil:
+    """Add what each age leaves unexplained: 0 where it explains all, towards 1 where it is far off.
+
+    Bounded, so that a step of the load, which is as much under every age, tells as little as it knows.
+    """
+    cdef double rounding_w = fmax(l.resolution_w, 1.0), scale_w2, weight, mean = 0.0, w2
+    cdef double left[LAGS]
+    cdef uint32_t i
+    # The median of what the best age leaves, as a share of the move: half is far off by twice as much.
+    if l.share == 0.0:
+        l.share = SCALE_FIRST
+    scale_w2 = 4.0 * l.share * l.share * span_w * span_w + rounding_w * rounding_w
+    l.share *= SCALE_RATE if fabs(rest_w[l.best]) > l.share * span_w else 1.0 / SCALE_RATE
+    l.share = fmin(fmax(l.share, SCALE_LEAST), SCALE_MOST)
+    l.motion_w2 = keep * l.motion_w2 + span_w * span_w
+    l.moves = keep * l.moves + 1.0
+    # Large moves tell more than small ones.
+    weight = span_w * span_w / (span_w * span_w + 0.25 * l.motion_w2 / l.moves)
+    for i in range(lags):
+        w2 = rest_w[i] * rest_w[i]
+        left[i] = w2 / (w2 + scale_w2)
+        mean += left[i]
+    mean /= lags
+    for i in range(lags):
+        w2 = (left[i] - mean) * weight
+        l.unexplained[i] = keep * l.unexplained[i] + w2
+        l.variance[i] = keep * l.variance[i] + w2 * w2
+
+
+cdef inline double worse(const lag_trials_t* l, uint32_t i, uint32_t than) noexcept nogil:
+    """By how many standard deviations of their difference an age leaves more unexplained than another."""
+    return (l.unexplained[i] - l.unexplained[than]) / sqrt(l.variance[i] + l.variance[than] + 0.5)
+
+
+cdef inline bint possible(const lag_trials_t* l, uint32_t i) noexcept nogil:
+    return worse(l, i, l.best) <= (OUT_OF_QUESTION_QUIET if l.share <= QUIET_SHARE else OUT_OF_QUESTION)
+
+
+cdef void choose(estimate_state_t* state, uint32_t lags, uint32_t own) noexcept nogil:
+    """The best age, and which others are still possible."""
+    cdef lag_trials_t* l = &state.lags
+    cdef uint32_t i, best = l.best, first, last
+    cdef double age_s
+    cdef int64_t jitter_ns
+    cdef bint alone = True
+    for i in range(lags):
+        if l.unexplained[i] < l.unexplained[best]:
+            best = i
+    # The oldest age is that of a meter which has yet to show a move.
+    l.used = l.used or (l.moves > ENOUGH and worse(l, lags - 1, best) > BETTER)
+    if best != l.best and worse(l, l.best, best) > (MUCH_BETTER if l.known else BETTER if l.used else 0.0):
+        l.best = best
+    best = l.best
+    first = last = best
+    while first > 0 and possible(l, first - 1):
+        first -= 1
+    while last < lags - 1 and possible(l, last + 1):
+        last += 1
+    for i in range(lags):
+        if (i < first or i > last) and possible(l, i):
+            alone = False
+            break
+    age_s = fabs(<double>LAG_NS[best]) * 1e-9
+    if not l.known and alone and <double>(LAG_NS[last] - LAG_NS[first]) * 1e-9 <= fmax(KNOWN_S, KNOWN_SHARE * age_s):
+        l.known = 1
+    if l.known or l.used:
+        # When in its interval the meter is read is known to half a poll, when the converter to half its own interval.
+        jitter_ns = <int64_t>(0.5e9 * (l.poll_s + l.ess_interval_s))
+        state.lag_lo = best - 1 if best > 0 else 0
+        while state.lag_lo > 0 and LAG_NS[best] - LAG_NS[state.lag_lo] < jitter_ns:
+            state.lag_lo -= 1
+        state.lag_hi = best + 1 if best + 1 < lags else lags - 1
+        while state.lag_hi + 1 < lags and LAG_NS[state.lag_hi] - LAG_NS[best] < jitter_ns:
+            state.lag_hi += 1
+        return
+    state.lag_lo = 0
+    while state.lag_lo < best and not possible(l, state.lag_lo):
+        state.lag_lo += 1
+    state.lag_hi = own - 1
+    state.lag_lo = min(state.lag_lo, state.lag_hi)
+    while state.lag_hi > max(best, state.lag_lo) and not possible(l, state.lag_hi):
+        state.lag_hi -= 1
