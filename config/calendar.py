@@ -7,11 +7,12 @@ never an overlap.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 from zoneinfo import ZoneInfo
+
+from tidegate.hal.description import SiteHead, Slot
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MIN = 24 * 60
@@ -93,41 +94,40 @@ def moment(zone: ZoneInfo, day: date, minute: int) -> int:
     return int(utc.timestamp())
 
 
-def holidays_of(slots: Iterable[Mapping[str, Any]], site: Mapping[str, Any]) -> IsHoliday:
-    """The public holidays that these slots need to know. site: has country and subdivision, as in the site file."""
-    if all((slot.get("holidays") or HOLIDAYS[0]) == HOLIDAYS[0] for slot in slots):
+def holidays_of(slots: Iterable[Slot], site: SiteHead) -> IsHoliday:
+    """The public holidays that these slots need to know."""
+    if all(slot.holidays == HOLIDAYS[0] for slot in slots):
         return no_holiday
-    return public_holidays(str(site["country"]), site.get("subdivision"))
+    if site.country is None:
+        raise ValueError("a slot asks for public holidays, and the site names no country")
+    return public_holidays(site.country, site.subdivision)
 
 
-def holds(slot: Mapping[str, Any], month: int, weekday: int, holiday: bool) -> bool:
+def holds(slot: Slot, month: int, weekday: int, holiday: bool) -> bool:
     """Whether the slot begins on a day of this kind. month: 1 to 12; weekday: 0 = Monday."""
-    if month not in (slot.get("months") or MONTHS):
+    if month not in (slot.months or MONTHS):
         return False
-    rule = slot.get("holidays") or HOLIDAYS[0]
+    rule = slot.holidays
     if rule == "only":
         return holiday
     if holiday and rule != "as-weekday":
         return rule == "also"
-    return DAYS[weekday] in slot["days"]
+    return DAYS[weekday] in slot.days
 
 
 def spans(
-    slots: Iterable[Mapping[str, Any]],
+    slots: Iterable[Slot],
     zone: ZoneInfo,
     from_utc_s: int,
     to_utc_s: int,
     is_holiday: IsHoliday = no_holiday,
 ) -> list[Span]:
-    """Occurrences of the slots that touch [from, to), by their start.
-
-    slots : maps with days, begin and end, and perhaps months and holidays, as the site file has them.
-    """
+    """Occurrences of the slots that touch [from, to), by their start."""
     found = []
     first = datetime.fromtimestamp(from_utc_s, zone).date() - timedelta(days=1)
     last = datetime.fromtimestamp(to_utc_s, zone).date()
     for index, slot in enumerate(slots):
-        begin, end = minutes(slot["begin"]), minutes(slot["end"])
+        begin, end = minutes(slot.begin), minutes(slot.end)
         day = first
         while day <= last:
             if holds(slot, day.month, day.weekday(), is_holiday(day)):
@@ -154,15 +154,13 @@ class When:
         return f"{day}{month}{' on a public holiday' if self.holiday else ''}"
 
 
-def _kinds_of_day(slots: Sequence[Mapping[str, Any]]) -> Iterator[tuple[tuple[int, int, bool], tuple[int, int, bool]]]:
+def _kinds_of_day(slots: Sequence[Slot]) -> Iterator[tuple[tuple[int, int, bool], tuple[int, int, bool]]]:
     """(day before, day) for every two days that may follow each other, as (month, weekday, holiday).
 
     Months that no slot tells apart from January, and holidays where no slot knows any, are left out.
     """
-    by_month = {
-        month: frozenset(i for i, s in enumerate(slots) if month in (s.get("months") or MONTHS)) for month in MONTHS
-    }
-    known = any((slot.get("holidays") or HOLIDAYS[0]) != HOLIDAYS[0] for slot in slots)
+    by_month = {month: frozenset(i for i, s in enumerate(slots) if month in (s.months or MONTHS)) for month in MONTHS}
+    known = any(slot.holidays != HOLIDAYS[0] for slot in slots)
     seen = set()
     for month in MONTHS:
         for before in (month, (month - 2) % 12 + 1):
@@ -177,13 +175,13 @@ def _kinds_of_day(slots: Sequence[Mapping[str, Any]]) -> Iterator[tuple[tuple[in
 
 
 def _held(
-    slots: Sequence[Mapping[str, Any]], before: tuple[int, int, bool], day: tuple[int, int, bool]
+    slots: Sequence[Slot], before: tuple[int, int, bool], day: tuple[int, int, bool]
 ) -> list[tuple[int, int, int]]:
     """(begin, end, slot) in minutes of the day, by begin: what holds on it, from the day before on too."""
     found = []
     for index, slot in enumerate(slots):
-        begin = minutes(slot["begin"])
-        end = begin + length_min(begin, minutes(slot["end"]))
+        begin = minutes(slot.begin)
+        end = begin + length_min(begin, minutes(slot.end))
         if holds(slot, *day):
             found.append((begin, min(end, DAY_MIN), index))
         if end > DAY_MIN and holds(slot, *before):
@@ -191,12 +189,12 @@ def _held(
     return sorted(found)
 
 
-def _when(slots: Sequence[Mapping[str, Any]], day: tuple[int, int, bool], minute: int) -> When:
+def _when(slots: Sequence[Slot], day: tuple[int, int, bool], minute: int) -> When:
     """The place in the year, with no more said than is needed to find it."""
-    return When(day[1], minute, day[0] if any(slot.get("months") for slot in slots) else 0, day[2])
+    return When(day[1], minute, day[0] if any(slot.months for slot in slots) else 0, day[2])
 
 
-def overlaps(slots: Sequence[Mapping[str, Any]]) -> list[tuple[int, int, When]]:
+def overlaps(slots: Sequence[Slot]) -> list[tuple[int, int, When]]:
     """(slot, slot, first moment) of every two slots of which both hold at some moment of the year."""
     found: dict[tuple[int, int], When] = {}
     for before, day in _kinds_of_day(slots):
@@ -210,7 +208,7 @@ def overlaps(slots: Sequence[Mapping[str, Any]]) -> list[tuple[int, int, When]]:
     return [(a, b, when) for (a, b), when in found.items()]
 
 
-def gaps(slots: Sequence[Mapping[str, Any]]) -> list[tuple[When, When]]:
+def gaps(slots: Sequence[Slot]) -> list[tuple[When, When]]:
     """(begin, end) of every stretch of a day that no slot holds; of equal ones on several days the first."""
     found: dict[tuple[int, int, int], tuple[When, When]] = {}
     for before, day in _kinds_of_day(slots):

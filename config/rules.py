@@ -6,9 +6,12 @@ They work on the raw TOML, so that one wrong value elsewhere does not hide them.
 from collections.abc import Callable
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from tidegate.config import calendar
 from tidegate.config.toml_lines import Table
 from tidegate.ext.safety.cabinet import STEP_W_MIN
+from tidegate.hal.description import Slot
 
 Place = Callable[[tuple[int | str, ...]], str]
 
@@ -276,7 +279,7 @@ def _check_schedule(raw: Table, place: Place) -> list[str]:
     problems = []
     rows = raw.get("schedule", [])
     limits = {**_table(raw, "limits"), **_table(raw, "control")}
-    whole: list[Table] = []
+    whole: list[Slot] = []
     for i, row in enumerate(rows if isinstance(rows, list) else []):
         if not isinstance(row, dict):
             return []
@@ -313,10 +316,12 @@ def _check_schedule(raw: Table, place: Place) -> list[str]:
             problems.append(
                 f"{place(('schedule', i, 'end'))}: {row['end']} is begin as well; a whole day ends at 24:00"
             )
-        kinds = {key: row[key] for key in ("months", "holidays") if key in row}
-        whole.append({"days": days, "begin": row["begin"], "end": row["end"], "name": row.get("name", i), **kinds})
+        try:
+            whole.append(msgspec.convert({"name": f"slot {i}", **row}, Slot))
+        except msgspec.ValidationError:
+            return problems  # said elsewhere, key by key
     problems += _check_holidays(raw, place)
-    names = [row["name"] for row in whole]
+    names = [slot.name for slot in whole]
     problems += [f"{place(('schedule', i, 'name'))}: the name {name!r} is taken; choose another"
                  for i, name in enumerate(names) if name in names[:i]]  # fmt: skip
     problems += [
@@ -336,8 +341,7 @@ def _check_holidays(raw: Table, place: Place) -> list[str]:
     """A slot that knows public holidays needs to know whose."""
     site = _table(raw, "site")
     country, subdivision = site.get("country"), site.get("subdivision")
-    rows = raw.get("schedule", [])
-    asks = [i for i, row in enumerate(rows) if row.get("holidays", "as-weekday") != "as-weekday"]
+    asks = [i for i, row in enumerate(_rows(raw, "schedule")) if row.get("holidays", "as-weekday") != "as-weekday"]
     if not asks:
         if subdivision is not None and country is None:
             return [f"{place(('site', 'subdivision'))}: a subdivision of no country; add site.country"]

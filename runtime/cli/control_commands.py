@@ -8,10 +8,12 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import click
+import msgspec
 
 from tidegate.config import calendar
 from tidegate.config.quantities import QuantityError, watts
 from tidegate.ext.abi.settings import POLICY_BY_NAME
+from tidegate.hal.description import SiteHead, Slot
 from tidegate.runtime.api.blocking_client import Client
 from tidegate.runtime.cli.common import SECONDS, echo_answer, with_client
 
@@ -64,15 +66,18 @@ def schedule(client: Client, plan: Path | None, clear: bool, days: int) -> None:
         steps, end_utc_s = read_plan(plan)
         echo_answer(client.schedule(steps, end_utc_s))
     else:
-        site = client.describe()
-        zone = ZoneInfo(site["site"].get("timezone") or "UTC")
-        rows = site.get("schedule") or []
+        described = client.describe()
+        site = msgspec.convert(described["site"], SiteHead)
+        zone = ZoneInfo(site.timezone)
+        rows = msgspec.convert(described.get("schedule") or [], list[Slot])
         now_s = int(time.time())
-        for span in calendar.spans(rows, zone, now_s, now_s + days * 86_400, calendar.holidays_of(rows, site["site"])):
+        for span in calendar.spans(rows, zone, now_s, now_s + days * 86_400, calendar.holidays_of(rows, site)):
             slot = rows[span.slot]
-            said = {key: slot[key] for key in (*calendar.FIELDS, "forced") if slot.get(key) not in (None, False)}
+            said = {
+                key: value for key in (*calendar.FIELDS, "forced") if (value := getattr(slot, key)) not in (None, False)
+            }
             begin, end = (datetime.fromtimestamp(t_s, zone) for t_s in (span.start_utc_s, span.end_utc_s))
-            click.echo(f"{begin:%a %Y-%m-%d %H:%M %z} to {end:%a %H:%M %z}  {slot['name']}: {json.dumps(said)}")
+            click.echo(f"{begin:%a %Y-%m-%d %H:%M %z} to {end:%a %H:%M %z}  {slot.name}: {json.dumps(said)}")
         if not rows:
             click.echo("the site file has no [[schedule]]")
 

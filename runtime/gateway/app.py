@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-import msgspec
 import zmq
 
 from tidegate.config import calendar
@@ -476,8 +475,7 @@ def planner_of(site: Description, memory: shared.Shared, state: Path) -> Planner
             peaks=control.demand_peaks or 1,
             of=control.demand_peaks_of,
         )
-    schedule = [msgspec.to_builtins(slot) for slot in site.schedule]
-    return Planner(memory, schedule, zone, billing, calendar.holidays_of(schedule, msgspec.to_builtins(site.site)))
+    return Planner(memory, site.schedule, zone, billing, calendar.holidays_of(site.schedule, site.site))
 
 
 def _limit(value: float | None) -> float:

@@ -8,13 +8,14 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 from tidegate.config import calendar
 from tidegate.ext.abi.shared import PLAN_ROWS_MAX, Plan, PlanRow, PlanSource
+from tidegate.hal.description import Slot
 from tidegate.runtime.gateway.command_handler import Planned
 from tidegate.runtime.state.atomic_file import replace
 
@@ -119,7 +120,7 @@ class Planner:
     def __init__(
         self,
         memory: Memory,
-        schedule: list[Mapping[str, Any]],
+        schedule: Sequence[Slot],
         zone: ZoneInfo,
         billing: Billing | None = None,
         is_holiday: calendar.IsHoliday = calendar.no_holiday,
@@ -210,8 +211,8 @@ class Planner:
         spans = calendar.spans(self.schedule, self.zone, utc_s, utc_s + AHEAD_S, self.is_holiday)
         for span in spans[:ROWS_EACH]:
             slot = self.schedule[span.slot]
-            values = {key: float(slot[key]) for key in calendar.FIELDS if slot.get(key) is not None}
-            add(span.start_utc_s, span.end_utc_s, CALENDAR, span.number, bool(slot.get("forced")), values, slot["name"])
+            values = {key: float(value) for key in calendar.FIELDS if (value := getattr(slot, key)) is not None}
+            add(span.start_utc_s, span.end_utc_s, CALENDAR, span.number, slot.forced, values, slot.name)
         ahead = [step for step in self.client if step.end_utc_s > utc_s]
         for step in ahead[:ROWS_EACH]:
             number = CLIENT_NUMBER | (step.start_utc_s & (CLIENT_NUMBER - 1))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidegate.config import calendar
+from tidegate.hal.description import Slot
 
 BERLIN, LONDON, UTC_ZONE = ZoneInfo("Europe/Berlin"), ZoneInfo("Europe/London"), ZoneInfo("UTC")
 HOUR = 3600
@@ -19,7 +20,7 @@ def at(text):
 
 
 def slot(begin, end, days=calendar.DAYS):
-    return {"begin": begin, "end": end, "days": days}
+    return Slot(name="slot", begin=begin, end=end, days=tuple(days))
 
 
 def test_a_slot_follows_the_wall_clock_over_both_changes_of_the_year():
@@ -96,7 +97,7 @@ def test_overlaps_and_gaps_are_found_over_the_weeks_end():
 
 
 def season(begin, end, months, holidays="as-weekday", days=calendar.DAYS):
-    return {**slot(begin, end, days), "months": months, "holidays": holidays}
+    return Slot(name="slot", begin=begin, end=end, days=tuple(days), months=tuple(months), holidays=holidays)
 
 
 def test_a_slot_holds_in_its_months_only_and_a_night_belongs_to_the_month_in_which_it_begins():

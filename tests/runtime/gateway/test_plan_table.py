@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from tidegate.ext.abi.shared import PLAN_ROWS_MAX, Shared
+from tidegate.hal.description import Slot
 from tidegate.runtime.gateway.command_handler import Planned
 from tidegate.runtime.gateway.plan_table import CALENDAR, CLIENT, Billing, Planner
 
 S = 10**9
 NOON = 1_795_348_800  # 2026-11-22T12:00:00Z, a Sunday
 BERLIN = ZoneInfo("Europe/Berlin")
-EVENING = {"name": "evening", "begin": "17:00", "end": "20:00", "peak_w_max": 40e3,
-           "days": ("mon", "tue", "wed", "thu", "fri", "sat", "sun")}  # fmt: skip
+EVENING = Slot(name="evening", begin="17:00", end="20:00", peak_w_max=40e3)
 
 
 def planner(*schedule, billing=None):
