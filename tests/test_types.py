@@ -7,7 +7,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("runtime", "config", "hal")
 
 # The word outside imports. Lower it with every one that goes; it never rises.
-BUDGET = 182
+BUDGET = 150
 SLACK = 40  # so far the budget may lie above what is there, before it must be lowered
 
 

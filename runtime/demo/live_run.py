@@ -2,15 +2,18 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from tidegate.config.site import Site
+from tidegate.ext.abi.copies import Histogram
+from tidegate.runtime.api.blocking_client import Client
+from tidegate.runtime.api.messages import Message
 from tidegate.runtime.demo.runs import LiveRun
 from tidegate.runtime.demo.virtual_run import simulation_of
 
@@ -107,7 +110,7 @@ def run_live(site: Site, seconds: float, folder: Path, console: Console) -> Live
     )
 
 
-def _settle(client: Any, timeout_s: float = 5.0) -> None:
+def _settle(client: Client, timeout_s: float = 5.0) -> None:
     """Wait until the site runs: armed, every signal seen."""
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
@@ -117,7 +120,7 @@ def _settle(client: Any, timeout_s: float = 5.0) -> None:
         time.sleep(0.1)
 
 
-def _marks(histogram: Any) -> dict[str, float]:
+def _marks(histogram: Histogram) -> dict[str, float]:
     if not histogram.count:
         return {"p50": 0.0, "p99": 0.0, "max": 0.0}
     marks = {name: histogram.percentile(percent) / 1e3 for name, percent in (("p50", 50), ("p99", 99))}
@@ -146,23 +149,25 @@ class _screen:
         self._live = Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
         self._last = 0.0
 
-    def __enter__(self) -> Callable[[dict[str, Any], float, float], None]:
+    def __enter__(self) -> Callable[[Message, float, float], None]:
         if self._live is not None:
             self._live.__enter__()
         return self.show
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live is not None:
-            self._live.__exit__(*error)
+            self._live.__exit__(kind, error, trace)
 
-    def show(self, message: dict[str, Any], limit_w: float, left_s: float) -> None:
+    def show(self, message: Message, limit_w: float, left_s: float) -> None:
         if self._live is None or time.monotonic() - self._last < 0.12:
             return
         self._last = time.monotonic()
         self._live.update(live_table(message, limit_w, left_s))
 
 
-def live_table(message: dict[str, Any], limit_w: float, left_s: float) -> Table:
+def live_table(message: Message, limit_w: float, left_s: float) -> Table:
     """What the terminal shows of one snapshot."""
     from tidegate.ext.abi.image import MODES_BY_NUMBER, REASONS_BY_NUMBER
 
@@ -172,7 +177,7 @@ def live_table(message: dict[str, Any], limit_w: float, left_s: float) -> Table:
         point = points.get(name)
         return float("nan") if point is None or point[0] is None else float(point[0])
 
-    def name_of(names: Any, code: float) -> str:
+    def name_of(names: Sequence[str], code: float) -> str:
         return str(names[int(code)]) if code == code and 0 <= int(code) < len(names) else "-"
 
     def bar(w: float, scale_w: float, width: int = 36) -> str:
@@ -205,5 +210,5 @@ def live_table(message: dict[str, Any], limit_w: float, left_s: float) -> Table:
     return table
 
 
-def _us(ns: Any) -> str:
+def _us(ns: float | None) -> str:
     return "-" if ns is None else f"{float(ns) / 1e3:.0f} us"

@@ -12,7 +12,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tidegate.runtime.api.messages import Message
 
 PR_SET_PDEATHSIG = 1
 LINES_MAX = 100_000
@@ -34,7 +37,9 @@ class Child:
     name : for messages. words : arguments behind the interpreter. fds : descriptors that it inherits.
     """
 
-    def __init__(self, name: str, words: list[str], fds: Iterable[int], stderr: IO[Any] | None = None) -> None:
+    def __init__(
+        self, name: str, words: list[str], fds: Iterable[int], stderr: IO[bytes] | IO[str] | None = None
+    ) -> None:
         self.name = name
         self.words = words
         self.fds = tuple(fds)
@@ -82,7 +87,7 @@ class Child:
                 self.said.append(line.decode(errors="replace").rstrip("\n"))
                 self.ready.set()
 
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> "list[Message]":
         """Give the JSON objects among the lines that it said."""
         found = []
         for line in list(self.said):

@@ -18,7 +18,7 @@ import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Self
 
 from tidegate.config.site import Site, SiteError
 from tidegate.ext.abi import program
@@ -35,6 +35,7 @@ from tidegate.runtime.supervisor.watchdogs import Board, Notify, WatchdogError
 
 if TYPE_CHECKING:
     from tidegate.runtime.api.blocking_client import Client
+    from tidegate.runtime.api.messages import Message
 
 START_S = 30.0
 RESTART_S = 120.0  # an end and a start, each child at its slowest
@@ -66,7 +67,7 @@ class Supervisor:
         site: str | os.PathLike[str] | Site,
         *,
         out: Callable[[str], None] | None = None,
-        log: IO[Any] | None = None,
+        log: IO[bytes] | IO[str] | None = None,
         runtime: Path | None = None,
         state: Path | None = None,
         sidecar: bool = True,
@@ -432,12 +433,12 @@ class Supervisor:
         return Client(self.endpoint)
 
     @property
-    def results(self) -> list[dict[str, Any]]:
+    def results(self) -> "list[Message]":
         """What the simulated plant measured, one JSON object a line, in order."""
         return self.children["sim"].records() if "sim" in self.children else []
 
     @property
-    def core_said(self) -> dict[str, Any]:
+    def core_said(self) -> "Message":
         """What the core said when it was ready: pid, what this machine lacks, resident memory."""
         return (
             next((one for one in self.children["core"].records() if "core" in one), {})

@@ -3,9 +3,11 @@
 import io
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias, TypedDict
 
 import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -18,6 +20,19 @@ BARS = 400
 TICKS = ((1, "%H:%M"), (2, "%H:%M"), (3, "%H:%M"), (6, "%H:%M"), (24, "%m-%d"), (48, "%m-%d"), (120, "%m-%d"),
          (240, "%m-%d"))  # fmt: skip
 TICKS_MAX = 12
+
+
+Side: TypeAlias = list[tuple[str, float, str]]  # of a Sankey: name, quantity, colour
+
+
+class Series(TypedDict):
+    """What is drawn over time. hours: since the start; energy: kWh a bin, by outflow; factor: g/kWh; width: h a bin."""
+
+    start_utc_s: int
+    hours: npt.NDArray[np.float64]
+    energy: dict[str, npt.NDArray[np.float64]]
+    factor: npt.NDArray[np.float64]
+    width: float
 
 
 class Bins:
@@ -54,7 +69,7 @@ class Bins:
             body["flows"]["grid.import"]["energy_milliwh"] if "grid.import" in body["flows"] else 0
         )
 
-    def series(self) -> dict[str, Any]:
+    def series(self) -> Series:
         with np.errstate(invalid="ignore", divide="ignore"):
             milliwh = np.array(self._factor_milliwh, dtype=float)
             factor = np.where(milliwh > 0, np.array(self._factor_ug, dtype=float) / milliwh, np.nan)
@@ -87,7 +102,7 @@ def _label(utc_s: int, form: str) -> str:
 class Drawings:
     """The plots of one document in one language."""
 
-    def __init__(self, document: Mapping[str, Any], series: Mapping[str, Any], report: Report) -> None:
+    def __init__(self, document: Mapping[str, Any], series: Series, report: Report) -> None:
         self.d = document
         self.series = series
         self.report = report
@@ -109,7 +124,7 @@ class Drawings:
             "carbon": (charts.layout(from_left, to_right, _("kg CO2e"), digits=3), _("kg CO2e"), 3),
         }
 
-    def _sides(self) -> tuple[tuple[list[Any], list[Any]], tuple[list[Any], list[Any]]]:
+    def _sides(self) -> tuple[tuple[Side, Side], tuple[Side, Side]]:
         """((left, right) of energy in kWh, (left, right) of carbon in kg)."""
         e, c, _, name = self.d["energy_milliwh"], self.d["carbon_ug"], self.text, self.report.name
         left = [(name(node), milliwh / 1e6, self.paint[node]) for node, milliwh in e["inflow"].items()]
@@ -130,7 +145,7 @@ class Drawings:
 
     # ---- over time ----
 
-    def draw_time(self, top: Any, low: Any) -> None:
+    def draw_time(self, top: Axes, low: Axes) -> None:
         """Mean power of the loads, and the grid's factor below it."""
         _ = self.text
         s = self.series
@@ -154,7 +169,7 @@ class Drawings:
         low.set_xticks(at, labels)
         low.set_xlabel("UTC")
 
-    def draw_idle(self, axes: Any) -> None:
+    def draw_idle(self, axes: Axes) -> None:
         """Idle energy by the hour of the day."""
         _ = self.text
         base = np.zeros(24)
