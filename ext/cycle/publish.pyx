@@ -275,6 +275,8 @@ cdef void raise_control_events(const core_t* core, edges_t* edges, shared_t* sha
     """Who chooses the power, what of the plan is in force, hunting, the end of a billing period."""
     cdef int32_t preference = <int32_t>core.decision.preference
     cdef int source
+    if preference == REASON_RECENTRE:  # resting and recharging are one source, nobody: else each step of it is an event
+        preference = REASON_REST
     if preference != edges.preference and t_ns - edges.preference_t_ns >= REASON_HOLD_NS:
         event_emit(shared, EVENT_SOURCE, -1, preference, edges.preference, core.decision.request_total_w, 0.0, t_ns, cycle)
         edges.preference = preference
