@@ -283,7 +283,7 @@ cdef void update_grid(const program_t* program, point_t* image, estimate_state_t
         plant.latency_s = fmax(0.5e-9 * <double>(LAG_NS[state.lag_lo] + LAG_NS[state.lag_hi]), 0.0)
         if not (state.lags.known or state.lags.used):
             plant.latency_s = program.control.meter_latency_s
-        plant.paired = state.lags.known or state.lags.used
+        plant.paired = state.lags.known
     plant.load_ok = 1
     plant.load_w = plant.net_w + plant.pv_w
 
