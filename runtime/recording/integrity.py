@@ -49,13 +49,14 @@ class _Walk:
         if data[:8] != MAGIC:
             raise RecordingError(f"{self.path}: no MCAP file, its first 8 bytes are {bytes(data[:8]).hex(' ')}")
         place, sum_, data_ended = 8, zlib.crc32(MAGIC), 0
+        before = 8  # where the record in front begins: its length says where this one should
         while True:
             if place + HEAD.size > size:
                 raise RecordingError(f"{self.path}: cut off behind byte {size - 1}, its end is missing")
             kind, length = HEAD.unpack_from(data, place)
             end = place + HEAD.size + length
             if kind not in NAMES or (end > size and kind == FOOTER):
-                raise self._bad(place, place + HEAD.size, "no record begins there")
+                raise self._bad(before, place + HEAD.size, f"no record begins at byte {place}")
             if end > size:
                 raise RecordingError(
                     f"{self.path}: damaged or cut off: the {NAMES[kind]} at byte {place} would end at byte {end}, "
@@ -77,7 +78,7 @@ class _Walk:
                 return
             if not data_ended:
                 sum_ = zlib.crc32(data[place:end], sum_)
-            place = end
+            before, place = place, end
 
     def _chunk(self, place: int, end: int, body: bytes) -> None:
         when = ""
