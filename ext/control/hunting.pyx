@@ -90,6 +90,7 @@ cdef double hunting_damp(const control_params_t* params, const plant_t* plant, h
     h.quiet_s += dt_s
     if plant.paired:  # its own moves are known to the last watt: whatever swings is the load
         h.count = 0
+        h.level = 0  # and what made it chase before, an age that was not known, is over
     elif plant.grid_new:
         find_turns(params, plant, h)
     if h.level == 0:

@@ -151,7 +151,7 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
         cabinet_step(
             &core.cabinets[unit], &core.verdicts[unit], core.inbox.orders.stop, core.inbox.orders.flags & ORDER_MANUAL,
             &core.image[row.pcs_w] if row.pcs_w >= 0 else NULL,
-            1 if core.plant.grid_ok and not core.estimate.lags.known else 0, core.estimate.lags.interval_s, dt_s,
+            1 if core.plant.grid_ok and not core.estimate.lags.known else 0, fmax(core.estimate.lags.interval_s, 0.0), dt_s,
         )
     core.mode = site_mode(core.cabinets, core.program.n_units)
     phase_done(core, PHASE_LIMIT)

@@ -98,6 +98,7 @@ typedef struct {
     history_t total;       /* all units, to measure the meter's latency with */
     /* grid reading and its pairing */
     uint64_t grid_seen_t_ns, grid_used_t_ns; /* newest stamp; stamp of the newest reading that said something new */
+    uint64_t grid_changed_t_ns; /* stamp of the newest reading that differed from the one before */
     double grid_used_w;
     uint64_t moved_t_ns;   /* when battery power last moved */
     uint64_t setpoint_t_ns; /* when any unit's setpoint last changed */

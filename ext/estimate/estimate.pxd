@@ -84,6 +84,7 @@ cdef extern from "estimate/estimate.h" nogil:
         unit_memory_t units[UNITS_MAX]
         history_t total
         uint64_t grid_seen_t_ns, grid_used_t_ns
+        uint64_t grid_changed_t_ns
         double grid_used_w
         uint64_t moved_t_ns
         uint64_t setpoint_t_ns

@@ -218,12 +218,17 @@ cdef void update_pv(const program_t* program, point_t* image, estimate_state_t* 
 
 cdef inline uint64_t reread_ns(const estimate_state_t* state) noexcept nogil:
     """An unchanged value is taken for the same sample for so long: by the meter's own interval, once that is known."""
-    return max(<uint64_t>REREAD_NS, <uint64_t>(fmin(REREAD_INTERVALS * state.lags.interval_s, 60.0) * 1e9))
+    return max(<uint64_t>REREAD_NS, <uint64_t>(fmin(REREAD_INTERVALS * fmax(state.lags.interval_s, 0.0), 60.0) * 1e9))
 
 
 cdef inline void learn_interval(double* interval_s, double apart_s) noexcept nogil:
-    """Median of the times between two values that differ: a glitch does not count, nor a power that stood still once."""
+    """Median of the times between two values that differ: a glitch does not count, nor a power that stood still once.
+
+    The time to the first change is from where we came in, so it says nothing: -1 until the second.
+    """
     if interval_s[0] == 0.0:
+        interval_s[0] = -1.0
+    elif interval_s[0] < 0.0:
         interval_s[0] = apart_s
     else:
         interval_s[0] *= INTERVAL_RATE if apart_s > interval_s[0] else 1.0 / INTERVAL_RATE
@@ -272,10 +277,12 @@ cdef void update_grid(const program_t* program, point_t* image, estimate_state_t
     if not state.net_known or grid_w != state.grid_used_w or sample_ns - state.grid_used_t_ns > reread_ns(state):
         if state.net_known:
             if grid_w != state.grid_used_w:
-                learn_interval(&state.lags.interval_s, <double>(sample_ns - state.grid_used_t_ns) * 1e-9)
+                learn_interval(&state.lags.interval_s, <double>(sample_ns - state.grid_changed_t_ns) * 1e-9)
+                state.grid_changed_t_ns = sample_ns
             lag_measure(&program.control, state, grid_w, sample_ns)
         else:
             lag_gap(state)
+            state.grid_changed_t_ns = sample_ns
         plant.net_w = pair(program, state, <uint32_t>0xFFFFFFFF, grid_w, plant.net_w, state.net_known, sample_ns, t_ns)
         state.net_known = 1
         state.grid_used_w = grid_w

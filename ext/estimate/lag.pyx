@@ -36,12 +36,13 @@ cdef extern from *:
     #define SCALE_RATE 1.3            /* ... and how fast it is followed */
     #define BLOCK_S 1.0               /* smooth moves are summed up for so long */
     #define KNOWN_S 0.06              /* an age is known when it is known to so much ... */
+    #define INTERVAL_SLOW_S 1.1       /* a meter that shows something new less often is slow */
     #define KNOWN_SHARE 0.35          /* ... or to this share of itself */
     """
     const uint64_t SCORE_AFTER_NS
     const double MEMORY_S, KEEP_LEAST, TREND_S, OUT_OF_QUESTION, OUT_OF_QUESTION_QUIET, QUIET_SHARE
     const double ENOUGH, BETTER, MUCH_BETTER
-    const double SCALE_FIRST, SCALE_LEAST, SCALE_MOST, SCALE_RATE, BLOCK_S, KNOWN_S, KNOWN_SHARE
+    const double SCALE_FIRST, SCALE_LEAST, SCALE_MOST, SCALE_RATE, BLOCK_S, KNOWN_S, KNOWN_SHARE, INTERVAL_SLOW_S
 
 
 
@@ -177,7 +178,7 @@ cdef void choose(estimate_state_t* state, uint32_t lags, uint32_t own) noexcept 
     cdef lag_trials_t* l = &state.lags
     cdef uint32_t i, best = l.best, first, last
     cdef double age_s
-    cdef int64_t jitter_ns
+    cdef int64_t jitter_ns, slow_ns
     cdef bint alone = True
     for i in range(lags):
         if l.unexplained[i] < l.unexplained[best]:
@@ -199,9 +200,17 @@ cdef void choose(estimate_state_t* state, uint32_t lags, uint32_t own) noexcept 
     age_s = fabs(<double>LAG_NS[best]) * 1e-9
     if not l.known and alone and <double>(LAG_NS[last] - LAG_NS[first]) * 1e-9 <= fmax(KNOWN_S, KNOWN_SHARE * age_s):
         l.known = 1
+    # A slow meter's ages cannot be told apart closer than it refreshes; one that is slower than all of them tells none.
+    slow_ns = <int64_t>(1e9 * l.interval_s) if l.interval_s > INTERVAL_SLOW_S else 0
+    if l.interval_s <= 0.0 or (slow_ns and (not l.known or slow_ns > LAG_NS[lags - 1] // 2)):
+        state.lag_lo = 0
+        state.lag_hi = own - 1
+        l.known = 0
+        l.used = 0
+        return
     if l.known or l.used:
         # When in its interval the meter is read is known to half a poll, when the converter to half its own interval.
-        jitter_ns = <int64_t>(0.5e9 * (l.poll_s + l.ess_interval_s))
+        jitter_ns = slow_ns + <int64_t>(0.5e9 * (l.poll_s + fmax(l.ess_interval_s, 0.0)))
         state.lag_lo = best - 1 if best > 0 else 0
         while state.lag_lo > 0 and LAG_NS[best] - LAG_NS[state.lag_lo] < jitter_ns:
             state.lag_lo -= 1

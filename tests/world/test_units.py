@@ -14,6 +14,7 @@ from tidegate.hal.sim.virtual import VirtualPlant
 
 SITE = files("tidegate.config").joinpath("demo/site.toml")
 PEAK_W, UNIT_W = 100e3, 30e3
+LOST_W = 12.5e3  # half of what a unit gives: a fall by more in one cycle is a unit that is lost
 LINES, BUSES = 7, 4  # one line more is the grid meter's
 
 HEAD = """
@@ -101,7 +102,8 @@ def test_a_unit_that_is_lost_at_full_power_is_replaced_in_the_next_cycle_and_wit
         low_s = None
         while low_s is None and world.world.t_s < 11.5:
             world.run(0.001)
-            low_s = world.world.t_s if world.series()["setpoint_w"][-1] < 0.99 * sum(before_w) else None
+            was_w, now_w = world.series()["setpoint_w"][-2:]
+            low_s = world.world.t_s if now_w < was_w - LOST_W else None
         assert low_s is not None, "the gate has not noticed"
         world.run(bound_s + 0.001)
         wire_w = [row["wire_set_w"] for row in world.world.converters()]
@@ -113,7 +115,9 @@ def test_a_unit_that_is_lost_at_full_power_is_replaced_in_the_next_cycle_and_wit
             records = [row["points"]["site.shortfall_w"][0] for row in world.meter_records()]
             assert records[-1] == pytest.approx(need_w, rel=0.02), "and the shortfall is told"
         else:
-            assert np.count_nonzero(setpoint_w < 0.99 * sum(before_w)) == 1, "one cycle"
+            # The meter shows what is missing before the converter says why, so it may fall from more than before.
+            fell = np.flatnonzero(np.diff(setpoint_w) < -LOST_W)
+            assert len(fell) == 1 and setpoint_w[fell[0] + 2] >= 0.99 * setpoint_w[fell[0]], "one cycle"
             assert sum(wire_w) >= 0.99 * sum(before_w), f"on the wire after {bound_s * 1e3:.1f} ms"
         assert max(wire_w) <= UNIT_W
         assert not any(world.checks[name] for name in ("outside_envelope", "outside_nameplate", "setpoint_to_tripped"))

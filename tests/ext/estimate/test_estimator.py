@@ -274,3 +274,31 @@ def test_a_sub_meter_carries_the_units_behind_it() -> None:
         estimate.reading(name, value, 10.0)
     estimate.step(10.0)
     assert estimate.circuits_net_w == pytest.approx((7e3,))
+
+
+@pytest.mark.parametrize("interval_s", [0.02, 0.1, 0.5, 2.0, 5.0])
+def test_the_meters_interval_is_that_between_two_values_that_differ(interval_s: float) -> None:
+    """However often it is polled meanwhile, and however soon after the start its first change came."""
+    estimate = Estimate()
+    for ms in range(0, int(30e3 * max(1.0, interval_s)), 10):
+        t_s = 10.0 + ms / 1e3
+        number = math.floor((t_s - 9.993) / interval_s)  # the first change is there after 10 ms or so
+        estimate.reading("grid_w", 20e3 + 37.0 * (number % 5), t_s)
+        estimate.reading("ess0_w", 0.0, t_s)
+        estimate.step(t_s)
+    assert estimate.point("site.grid_interval_s")[0] == pytest.approx(interval_s, rel=0.15)
+
+
+def test_the_ages_of_a_slow_meter_are_not_narrowed_below_what_it_can_tell() -> None:
+    estimate = Estimate()
+    shown_w = 20e3
+    for ms in range(0, 120_000, 20):
+        t_s = 10.0 + ms / 1e3
+        ess_w = 5e3 if ms // 700 % 2 else 0.0
+        if ms % 3000 == 0:
+            shown_w = 20e3 + (ms // 3000 % 7) * 300.0 - ess_w
+        estimate.reading("grid_w", shown_w, t_s)
+        estimate.reading("ess0_w", ess_w, t_s)
+        estimate.step(t_s)
+    low_s, high_s, known = estimate.latency_s
+    assert low_s <= 0.0 and high_s >= 3.0 and not known
