@@ -49,7 +49,7 @@ def attribute_document(document: Mapping[str, Any]) -> dict[str, object]:
     Raises ValueError or KeyError naming what is wrong.
     """
     from tidegate.runtime.carbon.engine import attribution as a
-    from tidegate.runtime.carbon.engine.account import stock_from, stock_record
+    from tidegate.runtime.carbon.engine.account import outflow_rows, stock_from, stock_record
 
     unknown = set(document) - {"method", "stocks", "periods"}
     if unknown:
@@ -72,16 +72,7 @@ def attribute_document(document: Mapping[str, Any]) -> dict[str, object]:
         periods.append(
             {
                 "inflow_ug": result.inflow_ug,
-                "outflows": [
-                    {
-                        "name": o.name,
-                        "kind": o.kind,
-                        "energy_milliwh": o.energy_milliwh,
-                        "ug": o.carbon_ug,
-                        "origins": o.origins,
-                    }
-                    for o in result.outflows
-                ],
+                "outflows": outflow_rows(result),
                 "created_ug": result.created_ug,
                 "loss_ug": result.loss_ug,
                 "loss_milliwh": result.loss_milliwh,

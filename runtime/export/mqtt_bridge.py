@@ -12,8 +12,9 @@ import time
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tidegate.runtime.api.blocking_client import Client, ClientError
+from tidegate.runtime.api.blocking_client import Client
 from tidegate.runtime.api.messages import Message
+from tidegate.runtime.export.listening import messages_until
 
 EVERY_S = 1.0
 
@@ -70,13 +71,8 @@ def serve(
     mqtt.loop_start()
     heard = client.subscribe("snapshot", "meter", "event")
     try:
-        while stop is None or not stop.is_set():
-            try:
-                message = heard.receive(0.5)
-            except ClientError:
-                continue
-            if message is not None:
-                bridge.take(message)
+        for message in messages_until(stop, heard):
+            bridge.take(message)
     finally:
         mqtt.publish(f"{bridge.base}/status", "offline", qos=1, retain=True).wait_for_publish(2.0)
         mqtt.disconnect()

@@ -8,8 +8,9 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tidegate.runtime.api.blocking_client import Client, ClientError
+from tidegate.runtime.api.blocking_client import Client
 from tidegate.runtime.api.messages import Message
+from tidegate.runtime.export.listening import messages_until
 
 STALE_S = 5.0
 QUANTILES = (("0.5", "p50"), ("0.99", "p99"), ("0.999", "p999"), ("1", "max"))
@@ -72,13 +73,8 @@ def serve(client: Client, address: str, port: int, stop: threading.Event | None 
     server, thread = start_http_server(port, addr=address, registry=registry)
     heard = client.subscribe("snapshot")
     try:
-        while stop is None or not stop.is_set():
-            try:
-                message = heard.receive(0.5)
-            except ClientError:
-                continue
-            if message is not None:
-                collector.take(message, heard.snapshots_lost)
+        for message in messages_until(stop, heard):
+            collector.take(message, heard.snapshots_lost)
     finally:
         server.shutdown()
         server.server_close()

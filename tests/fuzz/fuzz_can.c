@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "input.h"
+
 #define P(name) __pyx_f_8tidegate_3ext_3bus_3can_##name
 typedef struct __pyx_t_8tidegate_3ext_3bus_3can_can_bus_t bus_t;
 typedef struct __pyx_t_8tidegate_3ext_3bus_3can_can_frame_stats_t id_stats_t;
@@ -20,28 +22,10 @@ static point_t image[POINTS_MAX];
 static id_stats_t per_id[CAN_FRAMES_MAX];
 static gate_verdict_t verdicts[UNITS_MAX];
 
-typedef struct {
-    const uint8_t *p, *end;
-} input_t;
-
-static uint64_t take(input_t *in, unsigned bytes) {
-    uint64_t v = 0;
-    while (bytes-- && in->p < in->end)
-        v = v << 8 | *in->p++;
-    return v;
-}
 static double take_double(input_t *in) {
     static const double some[] = {0.0, 1.0, -1.0, 0.1, -0.01, 1e9, -1e9, 1e300};
     return some[take(in, 1) % 8];
 }
-
-#define MUST(what)                                             \
-    do {                                                       \
-        if (!(what)) {                                         \
-            fprintf(stderr, "does not hold: %s\n", #what);     \
-            abort();                                           \
-        }                                                      \
-    } while (0)
 
 static void make_fields(input_t *in, can_frame_row_t *row) {
     row->field_first = (uint16_t)program.n_can_fields;

@@ -10,34 +10,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "input.h"
+
 #define P(name) __pyx_f_8tidegate_3ext_3bus_9registers_##name
 
 static program_t program;
 static point_t image[POINTS_MAX], before[POINTS_MAX];
 static done_t done;
 
-typedef struct {
-    const uint8_t *p, *end;
-} input_t;
-
-static uint64_t take(input_t *in, unsigned bytes) {
-    uint64_t v = 0;
-    while (bytes-- && in->p < in->end)
-        v = v << 8 | *in->p++;
-    return v;
-}
 static double take_double(input_t *in) {
     static const double some[] = {1.0, -1.0, 0.1, -0.01, 1e9, -1e9, 1e300, 1e-300};
     return some[take(in, 1) % 8];
 }
-
-#define MUST(what)                                         \
-    do {                                                   \
-        if (!(what)) {                                     \
-            fprintf(stderr, "does not hold: %s\n", #what); \
-            abort();                                       \
-        }                                                  \
-    } while (0)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
     /* What the module's start would fill from Python: powers of ten. */

@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "input.h"
+
 #define P(name) __pyx_f_8tidegate_3ext_3bus_3rtu_##name
 typedef struct __pyx_t_8tidegate_3ext_3bus_3rtu_rtu_t engine_t;
 typedef struct __pyx_t_8tidegate_3ext_3bus_3rtu_rtu_action_t action_t;
@@ -18,25 +20,6 @@ enum { WAIT = 0, SEND = 1, RECV = 2, BARS = 12 };
 static program_t program;
 static port_mail_t mail;
 static engine_t engine;
-
-typedef struct {
-    const uint8_t *p, *end;
-} input_t;
-
-static uint64_t take(input_t *in, unsigned bytes) {
-    uint64_t v = 0;
-    while (bytes-- && in->p < in->end)
-        v = v << 8 | *in->p++;
-    return v;
-}
-
-#define MUST(what)                                         \
-    do {                                                   \
-        if (!(what)) {                                     \
-            fprintf(stderr, "does not hold: %s\n", #what); \
-            abort();                                       \
-        }                                                  \
-    } while (0)
 
 static int encode(const program_t *p, const command_row_t *row, double value, const point_t *image, uint16_t *regs) {
     (void)p, (void)image;

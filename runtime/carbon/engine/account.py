@@ -25,6 +25,7 @@ from tidegate.runtime.carbon.ledger.bodies import (
     FlowRow,
     MethodRow,
     OpeningRow,
+    OutflowRow,
     PeriodBody,
 )
 
@@ -108,16 +109,7 @@ class Accountant:
             "factors": {name: found.record() for name, found in used.items()},
             "inflow_ug": result.inflow_ug,
             "created_ug": result.created_ug,
-            "outflows": [
-                {
-                    "name": o.name,
-                    "kind": o.kind,
-                    "energy_milliwh": o.energy_milliwh,
-                    "ug": o.carbon_ug,
-                    "origins": o.origins,
-                }
-                for o in result.outflows
-            ],
+            "outflows": outflow_rows(result),
             "residual_milliwh": result.residual_milliwh,
             "loss_milliwh": result.loss_milliwh,
             "loss_ug": result.loss_ug,
@@ -231,6 +223,20 @@ class Accountant:
 def break_even_ppm(charge_ppm: int, discharge_ppm: int) -> int:
     """Ratio of the factors, discharge over charge, above which moving energy saves carbon: 1 / round trip, in ppm."""
     return -(-PPM * PPM * PPM // (charge_ppm * discharge_ppm))
+
+
+def outflow_rows(result: Result) -> list[OutflowRow]:
+    """What went where in one period, as it is written down; energies in milliwatt-hours, carbon in ug."""
+    return [
+        {
+            "name": outflow.name,
+            "kind": outflow.kind,
+            "energy_milliwh": outflow.energy_milliwh,
+            "ug": outflow.carbon_ug,
+            "origins": outflow.origins,
+        }
+        for outflow in result.outflows
+    ]
 
 
 def stock_record(stock: Stock) -> StockRecord:

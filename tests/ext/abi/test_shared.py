@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tidegate.ext.abi import copies, shared
-from tidegate.ext.abi.shared import Overwritten, Shared, Writer
+from tidegate.ext.abi.shared import ORDER_POLICY_FIRST, POLICY_NAMES_BY_NUMBER, Overwritten, Shared, Writer
 
 POINTS = 5
 
@@ -135,7 +135,7 @@ def test_an_order_that_is_no_number_is_refused(core: Writer, value: float) -> No
         core.put_order(1, value, 5, 1)
 
 
-@pytest.mark.parametrize("kind", [-1, 29, 64])
+@pytest.mark.parametrize("kind", [-1, ORDER_POLICY_FIRST + len(POLICY_NAMES_BY_NUMBER), 64])
 def test_an_unknown_kind_of_order_is_refused(core: Writer, kind: int) -> None:
     with pytest.raises(ValueError):
         core.put_order(kind, 0.0, 5, 1)

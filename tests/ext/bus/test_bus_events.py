@@ -94,7 +94,7 @@ def test_a_slave_that_falls_silent_and_one_that_answers_again_are_told(bench):
     theirs, ours = os.openpty()
     tty.setraw(theirs)
     tty.setraw(ours)
-    port = Port(bench.core, 0, ours)
+    port = Port(bench.core.port_handle(0), 0, ours)
     port.start()
     try:
         until(bench, lambda: bench.news() == [("silent", "answers", 2.0, 1.0)])
@@ -108,7 +108,7 @@ def test_a_slave_that_falls_silent_and_one_that_answers_again_are_told(bench):
 def test_a_port_whose_other_end_is_gone_is_told(bench):
     theirs, ours = os.openpty()
     tty.setraw(ours)
-    port = Port(bench.core, 0, ours)
+    port = Port(bench.core.port_handle(0), 0, ours)
     port.start()
     try:
         os.close(theirs)
@@ -122,7 +122,7 @@ def test_a_port_whose_other_end_is_gone_is_told(bench):
 def test_a_lost_port_goes_on_with_the_descriptor_that_it_is_handed(bench):
     theirs, ours = os.openpty()
     tty.setraw(ours)
-    port = Port(bench.core, 0, ours)
+    port = Port(bench.core.port_handle(0), 0, ours)
     port.start()
     try:
         os.close(theirs)

@@ -41,20 +41,22 @@ MODES: dict[str, tuple[float, dict[str, float], float | None, str]] = {
 }
 
 
-@cache
-def site() -> bytes:
-    """A compiled site of one unit with every signal that a map can have."""
+def site_rows() -> dict[str, Any]:
+    """A site of one unit with every signal that a map can have, not yet packed."""
     gate = {**LIMITS, "charge_w_max": NAMEPLATE_W, "discharge_w_max": NAMEPLATE_W}
     gate |= {"charge_ma_max": 2_000_000, "discharge_ma_max": 2_000_000}
-    return program.pack(
-        {
-            "points": [{"name": f"x.{name}"} for name in (*BMS, *PCS, *SITE)],
-            "units": [{**{name: f"x.{name}" for name in (*BMS, *PCS)}, "energy_wh": 60_000.0, "gate": gate}],
-            "site": {name: f"x.{name}" for name in SITE},
-            "faults": load_faults({}, [])[0],
-            "control": {"deadband_w": 10.0, "pcs_tau_s": 0.02},
-        }
-    )
+    return {
+        "points": [{"name": f"x.{name}"} for name in (*BMS, *PCS, *SITE)],
+        "units": [{**{name: f"x.{name}" for name in (*BMS, *PCS)}, "energy_wh": 60_000.0, "gate": gate}],
+        "site": {name: f"x.{name}" for name in SITE},
+        "faults": load_faults({}, [])[0],
+        "control": {"deadband_w": 10.0, "pcs_tau_s": 0.02},
+    }
+
+
+@cache
+def site() -> bytes:
+    return program.pack(site_rows())
 
 
 class CoreRig:
@@ -227,6 +229,7 @@ OWN_NUMBERS = [
     Case("loop_pause", {}, 0, ZERO, 500),
 ]
 NEEDS_POWER = {"pcs_short"}  # rows that cannot be true while the setpoint is 0, or on its way there
+WRONG_WAY = {"pcs_not_following", "pcs_runaway"}
 STANDING = [mode for mode, row in MODES.items() if row[2] != 0.0 and mode != "stopping"]
 REPLACED = {case.id for case in OWN_NUMBERS}
 SCENARIO_CASES = [case for case in CASES if case.id not in REPLACED and case.nameplate_w == NAMEPLATE_W] + OWN_NUMBERS

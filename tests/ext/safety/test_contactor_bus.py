@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 
 from tests.ext.safety import mode_rig
-from tests.ext.safety.fault_rig import BMS, MS, PCS, SITE
-from tests.ext.safety.gate_cases import LIMITS
-from tidegate.config.faults import load_faults
+from tests.ext.safety.fault_rig import MS
 from tidegate.ext.abi import program
 from tidegate.ext.cycle.loop import Core
 
@@ -22,20 +20,8 @@ CLOSED, OPEN = b"\1" + bytes(7), bytes(8)
 @cache
 def site() -> bytes:
     """mode_rig's site with one bus, on which a cyclic frame asks the BMS for its contactors."""
-    gate = {**LIMITS, "charge_w_max": mode_rig.NAMEPLATE_W, "discharge_w_max": mode_rig.NAMEPLATE_W}
-    gate |= {"charge_ma_max": 2_000_000, "discharge_ma_max": 2_000_000}
     frame = {"id": 0x210, "len": 8, "data": CLOSED, "has_open": 1, "open_data": OPEN, "period_ns": EVERY_MS * MS}
-    return program.pack(
-        {
-            "points": [{"name": f"x.{name}"} for name in (*BMS, *PCS, *SITE)],
-            "units": [{**{name: f"x.{name}" for name in (*BMS, *PCS)}, "energy_wh": 60_000.0, "gate": gate}],
-            "site": {name: f"x.{name}" for name in SITE},
-            "faults": load_faults({}, [])[0],
-            "control": {"deadband_w": 10.0, "pcs_tau_s": 0.02},
-            "n_can_buses": 1,
-            "can_tx": [{**frame, "unit": 0}],
-        }
-    )
+    return program.pack({**mode_rig.site_rows(), "n_can_buses": 1, "can_tx": [{**frame, "unit": 0}]})
 
 
 class Wire:

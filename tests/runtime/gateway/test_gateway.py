@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from tidegate.hal.description import RENAMED_POINTS
 from tidegate.runtime.api import blocking_client as clients
 from tidegate.runtime.api import messages
 
@@ -11,7 +12,8 @@ from tidegate.runtime.api import messages
 def test_describe_names_every_point_with_its_unit(core, gateway):
     with gateway.client() as site:
         told = site.describe()
-    assert [row["name"] for row in told["points"]] == core.names
+    old = [name for name, new in RENAMED_POINTS.items() if new in core.names]
+    assert [row["name"] for row in told["points"]] == [*core.names, *old], "the image's own, then the names of before"
     assert {row["name"]: row["unit"] for row in told["points"]}["grid.import_wh"] == "Wh"
     assert told["modes"][0] == "tripped" and "rest" in told["reasons"]
 
