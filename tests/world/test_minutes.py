@@ -6,7 +6,7 @@ import numpy as np
 from tests.tools.spread import spread
 
 SLICE = [site + turn * minutes.VARIANTS for site in range(20) for turn in range(5)]
-# Open faults, told in docs/control.md: since the age of the reading is looked for by pulses, these four break the rules of
+# Open faults, told in docs/control.md: since the age of the reading is looked for by pulses, these four break rules of
 # minutes.py at a cycle of 10 or 100 ms. Take a seed out when it is mended; nothing is to be added.
 KNOWN_BAD = {5, 1002, 1010, 1014}
 
