@@ -221,12 +221,6 @@ def gaps(slots: Sequence[Slot]) -> list[tuple[When, When]]:
     return list(found.values())
 
 
-def window_shift_s(zone: ZoneInfo, window_s: int, utc_s: int) -> int:
-    """How far the local clock's windows lie before those of UTC, s: half an hour for the hours of Asia/Kolkata."""
-    offset = datetime.fromtimestamp(utc_s, zone).utcoffset() or timedelta()
-    return int(offset.total_seconds()) % window_s
-
-
 def billing_period(kind: str, zone: ZoneInfo, utc_s: int) -> tuple[int, int, int]:
     """(number, start, end) of the day, month or year of the site's clock that holds this second; all in UTC s."""
     here = datetime.fromtimestamp(utc_s, zone)

@@ -182,19 +182,6 @@ def test_what_is_no_time_of_day_is_refused(text):
         calendar.minutes(text)
 
 
-@pytest.mark.parametrize(
-    ("zone", "window_s", "shift_s"),
-    [
-        ("Asia/Kolkata", 3600, 1800),
-        ("Asia/Kathmandu", 1800, 900),
-        ("Asia/Kathmandu", 3600, 2700),
-        ("Europe/Berlin", 3600, 0),
-    ],
-)
-def test_windows_of_the_local_clock_lie_off_those_of_utc_where_the_zone_does(zone, window_s, shift_s):
-    assert calendar.window_shift_s(ZoneInfo(zone), window_s, at("2026-07-01T00:00+00:00")) == shift_s
-
-
 def test_a_billing_period_begins_and_ends_by_the_sites_clock():
     number, start, end = calendar.billing_period("month", BERLIN, at("2026-03-15T12:00+01:00"))
     assert (number, start, end) == (202603, at("2026-03-01T00:00+01:00"), at("2026-04-01T00:00+02:00"))

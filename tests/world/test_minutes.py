@@ -12,7 +12,10 @@ KNOWN_BAD = {5, 1002, 1010, 1014}
 
 
 def test_in_any_minute_of_the_world_the_corridor_holds_or_says_who_gave_way():
-    bad = [found for found in spread(minutes.judge, SLICE) if found["failed"] and found["seed"] not in KNOWN_BAD]
+    failed = [found for found in spread(minutes.judge, SLICE) if found["failed"]]
+    bad = [found for found in failed if found["seed"] not in KNOWN_BAD]
+    mended = KNOWN_BAD - {found["seed"] for found in failed}
+    assert not mended, f"seeds {sorted(mended)} hold now: take them out of KNOWN_BAD and of docs/control.md"
     assert not bad, "\n".join(
         f"again: python tests/world/minutes.py --seed {found['seed']}\n" + "\n".join(found["failed"]) for found in bad
     )
