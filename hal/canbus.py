@@ -69,6 +69,8 @@ def open_bridge(interface: str, bitrate: int = 500_000, *, wait: bool = True) ->
     interface : INTERFACE:CHANNEL as python-can knows them, options behind a question mark (slcan:/dev/ttyACM0?a=b&c=d).
     wait : until the interface is open. Raises OSError with the bridge's own words if it cannot be opened.
     """
+    if is_gpio(interface):
+        return open_lines(interface, wait=wait)
     if importlib.util.find_spec("can") is None:
         raise OSError(
             errno.EIO,
@@ -82,9 +84,32 @@ def open_bridge(interface: str, bitrate: int = 500_000, *, wait: bool = True) ->
     words = ["--fd", str(far.fileno()), "--interface", name, "--channel", channel, "--bitrate", str(bitrate)]
     for option in filter(None, options.split("&")):
         words += ["--option", option]
+    return _started(interface, near, far, ["tidegate.hal.bridge", *words], f"CAN interface {interface}", wait)
+
+
+def is_gpio(interface: str) -> bool:
+    """Whether the name is one of GPIO lines, which a process of their own puts on a bus."""
+    return interface.startswith("gpio:")
+
+
+def open_lines(interface: str, *, wait: bool = True) -> socket.socket:
+    """Start the process of the GPIO lines; returns our end of the pair. Raises OSError with its own words."""
+    if importlib.util.find_spec("gpiod") is None:
+        raise OSError(
+            errno.EIO, "GPIO lines are read with gpiod, which is not installed; run: pip install 'tidegate[gpio]'"
+        )
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    near.setblocking(False)
+    words = ["tidegate.hal.gpio_lines", "--fd", str(far.fileno()), "--lines", interface.removeprefix("gpio:")]
+    return _started(interface, near, far, words, "GPIO lines", wait)
+
+
+def _started(
+    interface: str, near: socket.socket, far: socket.socket, words: Sequence[str], what: str, wait: bool
+) -> socket.socket:
     with far:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tidegate.hal.bridge", *words],
+            [sys.executable, "-m", *words],
             pass_fds=[far.fileno()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the core, which still has a last setpoint to send
@@ -102,7 +127,7 @@ def open_bridge(interface: str, bitrate: int = 500_000, *, wait: bool = True) ->
             near.close()
             process.kill()
             process.wait()
-            raise OSError(errno.EIO, f"CAN interface {interface}: {line.strip()} {bridge_words(interface)}".strip())
+            raise OSError(errno.EIO, f"{what}: {line.strip()} {bridge_words(interface)}".strip())
     return near
 
 

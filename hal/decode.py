@@ -1,13 +1,14 @@
-"""Raw registers and frames to values by a device map, in plain Python: for tools and tests, never for the loop.
+"""Raw registers and frames to values by a device map, and values to registers, in plain Python: for tools and tests.
 
 The loop's own decoders are compiled (ext/bus/registers.pyx, ext/bus/can.pyx); tests hold the two against each other.
 """
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
-from tidegate.hal.map_schema import CanSignal, DeviceMap, Frame, Point
+from tidegate.hal.map_schema import WORDS, CanSignal, Command, DeviceMap, Frame, Part, Point
 
 
 def raw_of(point: Point, regs: Sequence[int]) -> int:
@@ -30,7 +31,14 @@ def decode_registers(point: Point, regs: Sequence[int], sf: int | None = None) -
     """
     if len(regs) != point.words:
         raise ValueError(f"{point.name}: {len(regs)} registers, needs {point.words}")
+    if point.less_next:
+        half = point.model_copy(update={"less_next": False})
+        more = decode_registers(half, regs[: half.words], sf)
+        less = decode_registers(half, regs[half.words :], sf)
+        return None if more is None or less is None else more - less
     raw = raw_of(point, regs)
+    if lacks(point, raw):
+        return None
     if point.one_of:
         return float(raw in point.one_of)
     if point.sentinel is not None and raw == point.sentinel:
@@ -49,6 +57,83 @@ def decode_registers(point: Point, regs: Sequence[int], sf: int | None = None) -
             return None
         number = number * 10.0**sf if sf >= 0 else number / 10.0**-sf
     return _in_range(number * point.signed_scale + point.offset, point.range)
+
+
+def lacks(point: Point, raw: int) -> bool:
+    """Whether the device says that it does not have this point: SunSpec has a pattern for each type."""
+    if not point.optional or point.type in ("f32", "f64"):
+        return False
+    if point.sentinel is not None and not point.one_of and raw == point.sentinel:
+        return True
+    width = 16 * point.words
+    return raw == (1 << (width - 1) if point.type in ("s16", "s32", "s64", "sunssf") else (1 << width) - 1)
+
+
+def told_by(point: Point, regs_of: Callable[[Point], Sequence[int] | None]) -> Point:
+    """The point that a value is taken from: itself, or the first of those in its place that the device has.
+
+    regs_of: the words of a point, None where they were not read.
+    """
+    for one in (point, *point.instead[:-1]):
+        regs = regs_of(one)
+        if regs is None or len(regs) != one.words or not lacks(one, raw_of(one, regs)):
+            return one
+    return point.instead[-1] if point.instead else point
+
+
+def encode_registers(command: Command, value: float, sf: int | None = None) -> list[int]:
+    """The registers of a value (W, + discharge; a const's own), in wire order.
+
+    sf: what the command's scale factor register holds. Raises ValueError for what the registers cannot hold.
+    """
+    parts = command.parts()
+    if not parts:
+        number = (command.value if command.kind == "const" else value) / command.signed_scale
+        return _words(command, number, command.type, command.word_order, sf if command.sf else None)
+    regs: list[int] = []
+    for part in parts:
+        scaled = sf if command.sf and part.of not in ("const", "direction") else None
+        number = part_value(part, value) / part.signed_scale
+        if scaled is not None:
+            number = number / 10.0**scaled if scaled >= 0 else number * 10.0**-scaled
+        if part.of not in ("const", "direction"):
+            number += part.value
+        regs += _words(command, number, part.type, part.word_order, None)
+    return regs
+
+
+def part_value(part: Part, value: float) -> float:
+    """What one part of a command says of the command's value, before its scale."""
+    if part.of == "direction":
+        word = part.charge if value < 0 else part.zero if value == 0 and part.zero is not None else part.discharge
+        return 0.0 if word is None else word
+    return {
+        "const": part.value,
+        "setpoint": value,
+        "magnitude": abs(value),
+        "charge": max(-value, 0.0),
+        "discharge": max(value, 0.0),
+    }[part.of]
+
+
+def _words(command: Command, number: float, kind: str, order: str, sf: int | None) -> list[int]:
+    if sf is not None:
+        number = number / 10.0**sf if sf >= 0 else number * 10.0**-sf
+    words = WORDS.get(kind, 1)
+    if kind in ("f32", "f64"):
+        raw = int.from_bytes(struct.pack(">f" if kind == "f32" else ">d", number), "big")
+    else:
+        whole = math.floor(abs(number) + 0.5)
+        if command.kind == "setpoint_w" and whole > abs(number) * (1 + 1e-9):
+            whole = math.trunc(abs(number))  # never past what the gate let go
+        signed = kind.startswith("s")
+        raw = whole if number >= 0 else -whole
+        low, high = (-(1 << 16 * words - 1), (1 << 16 * words - 1) - 1) if signed else (0, (1 << 16 * words) - 1)
+        if not low <= raw <= high:
+            raise ValueError(f"{command.name}: {number:g} does not fit into {kind}")
+        raw &= (1 << 16 * words) - 1
+    regs = [raw >> 16 * i & 0xFFFF for i in reversed(range(words))]
+    return regs[::-1] if order == "low-first" else regs
 
 
 def _in_range(number: float, allowed: tuple[float, float] | None) -> float | None:
@@ -97,13 +182,12 @@ def multiplexer(frame: Frame, data: bytes) -> int | None:
     """What the frame's multiplexer holds, None where it has none."""
     if frame.mux_start is None:
         return None
-    selector = CanSignal.model_construct(
-        name="mux",
-        start=frame.mux_start,
-        length=frame.mux_length,
-        byte_order="big" if frame.mux_big_endian else "little",
-    )
-    return signal_bits(selector, data)
+    return _selector(frame.mux_start, frame.mux_length, frame.mux_big_endian, data)
+
+
+def _selector(start: int, length: int, big_endian: bool, data: bytes) -> int | None:
+    order: Literal["big", "little"] = "big" if big_endian else "little"
+    return signal_bits(CanSignal.model_construct(name="mux", start=start, length=length, byte_order=order), data)
 
 
 def decode_frame(frame: Frame, data: bytes) -> dict[str, float | None]:
@@ -111,11 +195,21 @@ def decode_frame(frame: Frame, data: bytes) -> dict[str, float | None]:
     page = multiplexer(frame, data)
     values = {}
     for signal in frame.signal:
-        if signal.mux is not None and signal.mux != page:
+        if signal.mux is not None and page not in (signal.mux, *signal.mux_more):
+            continue
+        if (
+            signal.mux2
+            and _selector(signal.mux2_start, signal.mux2_length, signal.mux2_big_endian, data) not in signal.mux2
+        ):
             continue
         if signal_bits(signal, data) is not None:
             values[signal.name] = decode_signal(signal, data)
     return values
+
+
+def vector_frame(found: DeviceMap, can_id: int) -> Frame | None:
+    """The frame that a vector means: its id alone, so a short one may be of 29 bits where the map has no other."""
+    return frame_of(found, can_id, can_id > 0x7FF) or frame_of(found, can_id, True)
 
 
 def frame_of(found: DeviceMap, can_id: int, extended: bool = False, offset: int = 0) -> Frame | None:

@@ -69,6 +69,8 @@ class Device(Row, frozen=True, kw_only=True):
     protocol: str = ""
     title: str = ""
     doubts: tuple[str, ...] = ()
+    """What its map leaves open and the site file has not answered."""
+    doubts_answered: tuple[str, ...] = ()
     role: str = "it-meter"
     bus: str = ""
     unit_id: int | None = None
@@ -82,7 +84,7 @@ class Device(Row, frozen=True, kw_only=True):
 
 
 class SerialPort(Row, frozen=True, kw_only=True):
-    """One RS-485 port."""
+    """One RS-485 port, or one request in flight over TCP."""
 
     name: str
     device: str = "sim"
@@ -91,7 +93,42 @@ class SerialPort(Row, frozen=True, kw_only=True):
     stop_bits: Literal[1, 2] = 1
     gap: Literal["spec", "chars"] | int = "spec"
     strip_echo: bool = False
+    lead_in_bytes: int = 0
     rs485: bool = False
+    transport: Literal["serial", "tcp", "rtu-tcp"] = "serial"
+    bus: str = ""
+    """Over TCP: the bus that this is a lane of."""
+    host: str = ""
+    tcp_port: int = 0
+
+    @property
+    def over_tcp(self) -> bool:
+        """Whether frames go over a connection and not over a tty."""
+        return self.transport != "serial"
+
+    @property
+    def setting(self) -> str:
+        """What it is set to, for people."""
+        if self.transport == "tcp":
+            return f"Modbus TCP to {self.device}"
+        if self.over_tcp:
+            return f"RTU over TCP to {self.device}, {self.baud} {self.parity}{self.stop_bits} behind it"
+        return f"{self.device} {self.baud} {self.parity}{self.stop_bits}"
+
+
+class TcpBus(Row, frozen=True, kw_only=True):
+    """Modbus over TCP to one address. Defaults of the site file; the program has a `SerialPort` for each lane of it."""
+
+    name: str
+    host: str = "sim"
+    port: int = 502
+    framing: Literal["tcp", "rtu"] = "tcp"
+    connections: int = 1
+    pipeline: int = 1
+    latency_ms: float = 5.0
+    baud: int = 9600
+    parity: Literal["N", "E", "O"] = "N"
+    stop_bits: Literal[1, 2] = 1
 
 
 class CanBus(Row, frozen=True, kw_only=True):
@@ -103,10 +140,11 @@ class CanBus(Row, frozen=True, kw_only=True):
 
 
 class Storage(Row, frozen=True, kw_only=True):
-    """One storage unit: a BMS and the converter in front of it."""
+    """One storage unit: a BMS, or several side by side, and the converter in front."""
 
     name: str
     bms: str = ""
+    parallel: tuple[str, ...] = ()
     pcs: str = ""
     energy_wh: float = 0.0
     charge_w_max: float = 0.0
@@ -125,6 +163,11 @@ class Storage(Row, frozen=True, kw_only=True):
     ramp_go_w_per_s: float | None = None
     ramp_stop_w_per_s: float | None = None
 
+    @property
+    def battery(self) -> str:
+        """What the points of its battery begin with: the BMS, or the unit itself where it has several."""
+        return self.name if self.parallel else self.bms
+
 
 class Limits(Row, frozen=True, kw_only=True):
     """What the connection point can bear; None = no limit."""
@@ -133,6 +176,10 @@ class Limits(Row, frozen=True, kw_only=True):
     connection_export_w_max: float | None = None
     phase_import_w_max: float | None = None
     base_load_w: float = 0.0
+    reconnect_wait_s: float = 0.0
+    reconnect_ramp_pct_per_min: float | None = None
+    reconnect_hz: tuple[float, float] = (45.0, 66.0)
+    reconnect_v: tuple[float, float] | None = None
 
 
 class TypedControl(Row, frozen=True, kw_only=True):
@@ -206,6 +253,8 @@ class Slot(Row, frozen=True, kw_only=True):
     export_w_max: float | None = None
     peak_w_max: float | None = None
     demand_w_max: float | None = None
+    charge_w_max: float | None = None
+    discharge_w_max: float | None = None
 
 
 class Gateway(Row, frozen=True, kw_only=True):
@@ -396,6 +445,7 @@ class PortPlan(Row, frozen=True, kw_only=True):
     round_us: int = 0
     zero_us: int = 0
     zero_timeout_us: int = 0
+    asked_us: dict[str, int] = {}
     blocks: tuple[PlanBlock, ...] = ()
 
 
@@ -447,6 +497,18 @@ class Description(Row, frozen=True, kw_only=True):
     def device_named(self, name: str) -> Device | None:
         """The device of this name."""
         return next((device for device in self.devices if device.name == name), None)
+
+    def slave_names(self, port: str) -> list[str]:
+        """Who stands behind each slave of a port, in the order of its counters."""
+        return [" + ".join(device.name for device in group) for group in self.slave_devices(port)]
+
+    def slave_devices(self, port: str) -> list[list[Device]]:
+        """The devices behind each slave of a port, in the order of its counters: several where they share a unit id."""
+        found: dict[int | None, list[Device]] = {}
+        for device in self.devices:
+            if device.bus == port and device.protocol != "can":
+                found.setdefault(device.unit_id, []).append(device)
+        return list(found.values())
 
 
 Kind = TypeVar("Kind", bound=Description)

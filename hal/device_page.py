@@ -1,7 +1,7 @@
 """docs/supported-devices.md out of the maps: `python -m tidegate.hal.device_page > docs/supported-devices.md`."""
 
 from tidegate.hal import maps
-from tidegate.hal.map_schema import DeviceMap
+from tidegate.hal.map_schema import DeviceMap, Point
 
 KINDS = {"bms": "Batteries (BMS)", "pcs": "Power converters", "meter": "Meters"}
 HEAD = """# Which devices are supported?
@@ -9,10 +9,55 @@ HEAD = """# Which devices are supported?
 Made from the device maps by `python -m tidegate.hal.device_page > docs/supported-devices.md`; a test compares the two.
 `tidegate devices show NAME` shows a map with every register. How to add one: [device-maps.md](device-maps.md).
 
-None of these was tried on the real device by this project: a map is as good as its source, and what its source leaves
-open stands beside it as a doubt. Read the doubts before the first start, and compare readings with the device's own
-display (`tidegate read`).
+A map is as good as its source, and what its source leaves open stands beside it as a doubt. Read the doubts before the
+first start, compare readings with the device's own display (`tidegate read`), and say in the site file how each was
+answered (`doubts_answered`, [device-maps.md](device-maps.md)): `tidegate check` then says it no more.
 """
+VERIFIED = """## What was verified how
+
+Decode: vectors of registers or frames and their values; in brackets how many are from a document, a capture or
+another project and not computed. Encode: vectors of setpoints and their registers. Cabinet: a simulated cabinet with
+this map arms, and with a converter goes from tripped to run, charges, discharges, and back; the simulated device is
+made of the same map, so this shows that the map works and not that it is true. Foreign simulator: a device that
+somebody else's program makes, from values to registers and back (of SunSpec models pysunspec2: enabled, both
+directions, watchdog; what it does about a setpoint is the test's). Real device: tried on one by this project, or by a
+user who told how. An empty cell is a no.
+
+| map | control | decode | encode | cabinet | capture | foreign simulator | real device | doubts |
+|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def _verified(found: DeviceMap) -> str:
+    given = sum(not vector.source.startswith("computed") for vector in found.vector)
+    control = any(command.kind == "setpoint_w" for command in found.command)
+    cabinet = "arms" if found.map.kind != "pcs" and found.map.cabinet else "both ways" if control else ""
+    ways = ["yes" if way in found.map.verified else "" for way in ("capture", "foreign-simulator", "device")]
+    cells = [
+        f"`{found.name}`",
+        ("yes" if control else "read only") if found.map.kind == "pcs" else "",
+        f"{len(found.vector)} ({given})",
+        str(len(found.encode)) if control else "",
+        cabinet,
+        *ways,
+        str(len(found.map.doubts)),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _control(found: list[DeviceMap]) -> str:
+    """How far the maps with control were held against anything that is not ours, one by one."""
+    maps_with = [one for one in found if any(command.kind == "setpoint_w" for command in one.command)]
+
+    def named(way: str) -> str:
+        return ", ".join(f"`{one.name}`" for one in maps_with if way in one.map.verified) or "none"
+
+    rest = ", ".join(f"`{one.name}`" for one in maps_with if not one.map.verified)
+    return (
+        f"Of the {len(maps_with)} maps with control: tried on a real device: {named('device')}; control exercised by a "
+        f"foreign simulator: {named('foreign-simulator')}; readings held against a capture, which says nothing of what "
+        f"is written: {named('capture')}. Vectors and our own simulator alone: {rest}.\n"
+    )
 
 
 def _speed(found: DeviceMap) -> str:
@@ -36,6 +81,14 @@ def _entry(found: DeviceMap) -> list[str]:
     for key, number in found.number.items():
         default = "must be given" if number.default is None else f"default {number.default:g}"
         lines += ["", f"Option `{key}` ({number.unit}; {default}): {number.meaning}."]
+    signs: dict[str, list[str]] = {}
+    for row in found.power_words():
+        if not row.signed_source.startswith("doubt:"):
+            kind = row.type if isinstance(row, Point) else "signed" if row.signed else "unsigned"
+            signs.setdefault(f"{kind} by {row.signed_source}", []).append(row.name)
+    if signs:
+        told = "; ".join(f"{', '.join(names)}: {text}" for text, names in signs.items())
+        lines += ["", f"Powers in 16 bits: {told}."]
     if found.map.doubts:
         lines += ["", *[f"- Doubt: {text}" for text in found.map.doubts]]
     return [*lines, ""]
@@ -44,7 +97,16 @@ def _entry(found: DeviceMap) -> list[str]:
 def page() -> str:
     """The text of docs/supported-devices.md."""
     found = [maps.shipped(name) for name in maps.map_names()]
-    lines = [HEAD]
+    table = [_verified(one) for one in found]
+    control = sum(any(command.kind == "setpoint_w" for command in one.command) for one in found)
+    lines = [
+        HEAD,
+        f"{len(found)} maps, {control} of them with control.",
+        "",
+        VERIFIED + "\n".join(table),
+        "",
+        _control(found),
+    ]
     for kind, title in KINDS.items():
         rows = [one for one in found if one.map.kind == kind]
         lines += [f"## {title}", ""]

@@ -1,6 +1,7 @@
 """What must hold between the keys of a device map: overlaps, units, places, references."""
 
-from tidegate.hal.map_schema import CanSignal, DeviceMap, Point
+from tidegate.ext.abi import program
+from tidegate.hal.map_schema import CanSignal, Command, DeviceMap, Point
 from tidegate.hal.vocabulary import required, signals, unit_endings, unit_of
 
 
@@ -24,6 +25,7 @@ def _check_common(where: str, label: str, row: Point | CanSignal, kind: str, pro
         problems.append(f"map {where}: {label}: unit {row.unit!r}, but the name promises {promised!r}")
     if row.scale == 0.0:
         problems.append(f"map {where}: {label}: scale 0 would make every reading 0")
+    _check_sign(where, label, row, problems)
     if row.range is not None and row.range[0] > row.range[1]:
         problems.append(f"map {where}: {label}: range {list(row.range)} has its ends swapped")
     standard = signals().get(row.name)
@@ -31,6 +33,36 @@ def _check_common(where: str, label: str, row: Point | CanSignal, kind: str, pro
         example = "import or export" if kind == "meter" else "discharge or charge"
         problems.append(
             f"map {where}: {label}: positive is missing: say what a positive reading means, {example}, as the manual"
+        )
+
+
+LIMITS = ("charge_a_max", "discharge_a_max", "charge_w_max", "discharge_w_max")
+
+
+def _check_sign(where: str, label: str, row: Point | CanSignal, problems: list[str]) -> None:
+    """A limit that means something else when its sign is lost: -1 A is no 1 A, and 0xFFFF is no 6553.5 A."""
+    standard = signals().get(row.name)
+    is_limit = row.name in LIMITS
+    if isinstance(row, CanSignal) and row.magnitude and (is_limit or (standard is not None and standard.signed)):
+        problems.append(
+            f"map {where}: {label}: magnitude drops a sign that means something: remove it; where the device sends "
+            f"this as a negative number, say so by positive"
+        )
+    if not is_limit:
+        return
+    if isinstance(row, CanSignal):
+        bits, signed, free = row.length or 0, row.signed or row.is_float, bool(row.constant)
+        scale, offset = row.scale * row.sign, row.offset * row.sign
+    else:
+        bits, signed, free = 16 * row.words, row.type not in ("u16", "u32", "u64"), False
+        scale, offset = row.signed_scale, row.offset
+    if signed or free or bits not in (16, 32, 64) or row.sentinel == 2**bits - 1:
+        return  # less than zero is no power
+    minus_one = (2**bits - 1) * scale + offset
+    if row.range is None or row.range[0] <= minus_one <= row.range[1]:
+        problems.append(
+            f"map {where}: {label}: -1 of a build that counts with a sign would read as {minus_one:g} {row.unit}: give "
+            f"it a range that ends below that"
         )
 
 
@@ -52,6 +84,18 @@ def _check_points(where: str, found: DeviceMap, problems: list[str]) -> None:
             )
         if p.sf and p.sf not in names:
             problems.append(f"map {where}: {label}: sf names {p.sf!r}, which the map does not have")
+        for one in p.instead:
+            if one.address is None:
+                problems.append(f"map {where}: {label}: instead: address is missing")
+            elif one.function != p.function:
+                problems.append(
+                    f"map {where}: {label}: instead: function {one.function}, the point has {p.function}; one request "
+                    f"reads both"
+                )
+            if one.less_next or p.less_next:
+                problems.append(f"map {where}: {label}: instead and less_next do not go together")
+            if one.sf and one.sf not in names:
+                problems.append(f"map {where}: {label}: instead: sf names {one.sf!r}, which the map does not have")
         if p.type == "bits" or p.one_of or found.map.protocol == "sunspec":
             continue  # several points may read one word of states
         for register in range(p.address, p.address + p.words):
@@ -65,8 +109,7 @@ def _check_points(where: str, found: DeviceMap, problems: list[str]) -> None:
             problems.append(f"map {where}: {label}: address is missing")
         if c.scale == 0.0:
             problems.append(f"map {where}: {label}: scale 0 cannot be written")
-        if c.kind == "setpoint_w" and c.positive is None:
-            problems.append(f"map {where}: {label}: positive is missing: discharge or charge, as the manual does")
+        _check_parts(where, label, c, problems)
         if c.function == 22 and (c.kind != "const" or c.type != "u32"):
             problems.append(
                 f"map {where}: {label}: function 22 takes two masks: a const of type u32, and-mask in the high word"
@@ -75,11 +118,86 @@ def _check_points(where: str, found: DeviceMap, problems: list[str]) -> None:
             problems.append(
                 f"map {where}: {label}: function {c.function} writes one register, {c.type} needs {c.words}"
             )
+        if c.flash and c.kind in ("setpoint_w", "heartbeat"):
+            problems.append(
+                f"map {where}: {label}: a {c.kind} changes all the time and would wear the device's flash out; without "
+                f"another register the device can only be read"
+            )
         if c.flash and c.resend_ms:
             problems.append(f"map {where}: {label}: wears the device's flash and must not be resent; remove resend_ms")
         for key, target in (("sf", c.sf), ("readback", c.readback)):
             if target and target not in names:
                 problems.append(f"map {where}: {label}: {key} names {target!r}, which the map does not have")
+
+
+# What the device says of itself. In a register that the map writes it would say what it was told.
+SAID_BY_THE_DEVICE = ("power_w", "state", "ready", "fault", "heartbeat")
+MAY_ECHO = ("state", "ready")  # nothing rests on these alone
+
+
+def _check_echo(where: str, found: DeviceMap, problems: list[str]) -> None:
+    """A point in a register that a command writes reads what was written, whatever the device does."""
+    written: dict[int, str] = {}
+    for c in found.command:
+        if c.address is not None and c.function not in (5, 15):
+            written.update(dict.fromkeys(range(c.address, c.address + c.words), c.name))
+    for p in found.point:
+        if p.hidden or p.address is None:
+            continue
+        by = next(
+            (written[at] for at in range(p.address, p.address + p.words) if p.function == 3 and at in written), ""
+        )
+        label = f"point[{p.name}]"
+        if p.echo and not by:
+            problems.append(f"map {where}: {label}: echo, but no command writes its register; remove echo")
+        elif p.echo and p.name not in MAY_ECHO:
+            problems.append(f"map {where}: {label}: only {' and '.join(MAY_ECHO)} may be an echo; remove echo")
+        elif by and not p.echo and p.name in MAY_ECHO:
+            problems.append(
+                f"map {where}: {label}: reads a register that command {by} writes, and so what was written, not what "
+                f"the device does; read another register, or say echo = true"
+            )
+        elif by and not p.echo and p.name in SAID_BY_THE_DEVICE:
+            problems.append(
+                f"map {where}: {label}: reads a register that command {by} writes, and so what was written; read "
+                f"another"
+            )
+
+
+def _check_parts(where: str, label: str, command: Command, problems: list[str]) -> None:
+    """What a command says of its value: a sign where it has one, words for each direction, registers that fit."""
+    rows = command.parts() or (command,)
+    if command.kind != "setpoint_w" and any(row.of not in ("const", "setpoint") for row in rows):
+        problems.append(
+            f"map {where}: {label}: only a setpoint_w has a magnitude or a direction; kind is {command.kind}"
+        )
+    if command.part and command.function not in (16, 23):
+        problems.append(f"map {where}: {label}: several parts are written by function 16 or 23, not {command.function}")
+    if command.words > program.LIMITS["command_regs"]:
+        problems.append(
+            f"map {where}: {label}: {command.words} registers, one write has room for {program.LIMITS['command_regs']}"
+        )
+    for row in rows if command.kind == "setpoint_w" else ():
+        if row.of == "setpoint" and row.positive is None:
+            problems.append(f"map {where}: {label}: positive is missing: discharge or charge, as the manual does")
+        if row.of == "direction" and (row.charge is None or row.discharge is None):
+            problems.append(
+                f"map {where}: {label}: a direction needs its words: charge and discharge, and zero if it has one"
+            )
+        if row.scale == 0.0:
+            problems.append(f"map {where}: {label}: scale 0 cannot be written")
+    if command.part and command.kind == "setpoint_w" and all(part.of == "const" for part in command.part):
+        problems.append(f"map {where}: {label}: no part holds the setpoint")
+
+
+def _check_encode(where: str, found: DeviceMap, problems: list[str]) -> None:
+    commands = {c.name for c in found.command}
+    for row in found.encode:
+        if row.command not in commands:
+            problems.append(f"map {where}: encode: the map has no command {row.command!r}")
+    for c in found.command:
+        if c.turns and not any(o.kind == "setpoint_w" and o.of != "direction" for o in found.command):
+            problems.append(f"map {where}: command[{c.name}]: a direction without a command that writes how much")
 
 
 def _check_frames(where: str, found: DeviceMap, problems: list[str]) -> None:
@@ -97,7 +215,7 @@ def _check_frames(where: str, found: DeviceMap, problems: list[str]) -> None:
                 f"map {where}: {place}: len {list(frame.len)}: expected [least, most] of 0 to {longest} bytes"
             )
             continue
-        taken: dict[tuple[int | None, int], str] = {}
+        taken: dict[tuple[int | None, tuple[int, ...], int], str] = {}
         for s in frame.signal:
             label = f"{place}.signal[{s.name}]"
             _check_common(where, label, s, found.map.kind, problems)
@@ -115,7 +233,7 @@ def _check_frames(where: str, found: DeviceMap, problems: list[str]) -> None:
             if s.mask or s.one_of or s.constant:
                 continue
             for position in sorted(positions):
-                other = taken.setdefault((s.mux, position), s.name)
+                other = taken.setdefault((s.mux, s.mux2, position), s.name)
                 if other != s.name:
                     problems.append(f"map {where}: {label}: bit {position} overlaps with {other}")
                     break
@@ -136,4 +254,6 @@ def check_map(where: str, found: DeviceMap, problems: list[str]) -> None:
     if found.map.protocol != "can" and (found.frame or found.transmit):
         problems.append(f"map {where}: a {found.map.protocol} map has points, not frames")
     _check_points(where, found, problems)
+    _check_echo(where, found, problems)
+    _check_encode(where, found, problems)
     _check_frames(where, found, problems)

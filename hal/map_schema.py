@@ -40,6 +40,8 @@ class Head(Strict):
     drop: tuple[int, ...] = ()  # ids of frames of the extended map that this device does not send
     options: dict[str, str] = {}
     doubts: tuple[str, ...] = ()
+    cabinet: bool = True  # false: no cabinet may rest on it, see its doubts
+    verified: tuple[Literal["capture", "foreign-simulator", "device"], ...] = ()  # beyond its vectors and our simulator
 
 
 class ModbusHead(Strict):
@@ -101,8 +103,16 @@ class Point(Strict):
     positive: Positive | None = None
     range: Range | None = None
     sentinel: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
+    # Of a power in 16 bits: who says that it has a sign, or none; "doubt: ..." where nobody does for sure.
+    signed_source: str = ""
     accumulates: bool = False
+    less_next: bool = False  # two magnitudes for one signed value: this one less the one that follows it
+    echo: bool = False  # a command of the map writes the same register: it reads what was written, and proves nothing
     poll: Poll = "slow"
+    # For a device that lacks this register: what is read in its place, the first that it has. Type and place from the
+    # row, unit, sign, range and poll from the point; after load_map whole points of the same name.
+    instead: tuple["Point", ...] = ()
+    optional: bool = False  # all bits set (signed: only the highest) means that the device lacks it
     hidden: bool = False  # made by the loader (scale factors), not by hand
 
     @property
@@ -111,9 +121,19 @@ class Point(Strict):
         return self.hidden and self.name.endswith("_word")
 
     @property
+    def needs_signed_source(self) -> bool:
+        """Whether it is a measured power in one register: -2 kW without the sign reads as 63 kW."""
+        return (
+            self.unit == "W"
+            and self.type in ("u16", "s16")
+            and not self.hidden
+            and not self.name.endswith(("_max", "_min"))
+        )
+
+    @property
     def words(self) -> int:
         """Registers that the value takes; 1 for a coil."""
-        return 1 if self.function in (1, 2) else WORDS.get(self.type, 1)
+        return 1 if self.function in (1, 2) else WORDS.get(self.type, 1) * (2 if self.less_next else 1)
 
     @property
     def signed_scale(self) -> float:
@@ -121,8 +141,39 @@ class Point(Strict):
         return -self.scale if self.positive in NEGATIVE_INSIDE else self.scale
 
 
+PartOf = Literal["const", "setpoint", "magnitude", "charge", "discharge", "direction"]
+
+
+class Part(Strict):
+    """One value among several that a command writes in one request. They follow each other without a gap."""
+
+    register_name: Annotated[str, Field(alias="register")] = ""
+    note: str = ""
+    of: PartOf = "const"
+    type: RegisterType = "u16"
+    word_order: Literal["high-first", "low-first"] = "high-first"
+    scale: float = 1.0
+    scale_times: str = ""
+    positive: Positive | None = None
+    value: float = 0.0  # of "const"; else the raw number that stands for 0 W
+    value_from: str = ""
+    charge: float | None = None  # of "direction": the word while charging ...
+    zero: float | None = None  # ... at 0 W; left out, a word of its own does not exist
+    discharge: float | None = None  # ... and while discharging
+
+    @property
+    def words(self) -> int:
+        """Registers that the value takes."""
+        return WORDS.get(self.type, 1)
+
+    @property
+    def signed_scale(self) -> float:
+        """raw = value / signed_scale."""
+        return -self.scale if self.positive in NEGATIVE_INSIDE else self.scale
+
+
 class Command(Strict):
-    """One register that is written."""
+    """What is written in one request: one value, or several parts of one."""
 
     name: Name
     register_name: Annotated[str, Field(alias="register")] = ""
@@ -141,19 +192,37 @@ class Command(Strict):
     positive: Positive | None = None
     value: float = 0.0
     value_from: str = ""  # a number of the map that stands for the value
+    of: PartOf = "setpoint"  # what of the setpoint the register holds
+    charge: float | None = None  # of "direction", as in Part
+    zero: float | None = None
+    discharge: float | None = None
+    part: tuple[Part, ...] = ()
     resend_ms: Annotated[float, Field(ge=0, le=60000)] = 0.0
+    pause_ms: Annotated[float, Field(ge=0, le=60000)] = 0.0  # the device takes no other write for so long after this
     readback: str = ""
     flash: bool = False  # wears the device's flash: never rewritten cyclically
 
     @property
     def words(self) -> int:
-        """Registers that the value takes."""
-        return WORDS.get(self.type, 1)
+        """Registers that are written."""
+        return sum(part.words for part in self.part) if self.part else WORDS.get(self.type, 1)
 
     @property
     def signed_scale(self) -> float:
         """raw = value / signed_scale."""
         return -self.scale if self.positive in NEGATIVE_INSIDE else self.scale
+
+    @property
+    def turns(self) -> bool:
+        """Whether its register chooses the direction of a magnitude that stands in another one."""
+        return self.kind == "setpoint_w" and not self.part and self.of == "direction"
+
+    def parts(self) -> tuple[Part, ...]:
+        """Its parts; of a single register one, unless that holds the value as it is."""
+        if self.part or self.kind != "setpoint_w" or self.of == "setpoint":
+            return self.part
+        one = {key: getattr(self, key) for key in ("of", "type", "word_order", "scale", "charge", "zero", "discharge")}
+        return (Part(**one),)
 
 
 class Signature(Strict):
@@ -190,12 +259,25 @@ class CanSignal(Strict):
     mask: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     one_of: tuple[Annotated[int, Field(ge=0, le=63)], ...] = ()
     mux: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
+    mux_more: tuple[Annotated[int, Field(ge=0, le=2**32 - 1)], ...] = ()  # other numbers that let it through
+    # The same of a second multiplexer: one that is itself behind the frame's, or stands beside it.
+    mux2: tuple[Annotated[int, Field(ge=0, le=2**32 - 1)], ...] = ()
+    mux2_start: Annotated[int, Field(ge=0, le=511)] = 0
+    mux2_length: Annotated[int, Field(ge=0, le=32)] = 0
+    mux2_big_endian: bool = False
     constant: str = ""  # a number of the map that stands for the value, fresh while the frame comes
     scale: float = 1.0
     offset: float = 0.0
     positive: Positive | None = None
     range: Range | None = None
     sentinel: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
+    signed_source: str = ""  # as in Point
+
+    @property
+    def needs_signed_source(self) -> bool:
+        """Whether it is a measured power of at most 16 bits."""
+        short = (self.length or 64) <= 16 and not self.is_float
+        return self.unit == "W" and short and not self.name.endswith(("_max", "_min"))
 
     @property
     def sign(self) -> float:
@@ -288,6 +370,17 @@ class Vector(Strict):
         return text
 
 
+class Encode(Strict):
+    """A setpoint and the registers that it must become; every shipped map with control has some. A test runs them."""
+
+    source: str
+    command: str
+    value: float = 0.0  # W, + discharge; a const has its own
+    sf: int = 0
+    regs: tuple[Address, ...]
+    options: dict[str, str] = {}
+
+
 class DeviceMap(Strict):
     """A device map, checked and resolved."""
 
@@ -304,6 +397,7 @@ class DeviceMap(Strict):
     frame: tuple[Frame, ...] = ()
     transmit: tuple[Transmit, ...] = ()
     vector: tuple[Vector, ...] = ()
+    encode: tuple[Encode, ...] = ()
 
     @property
     def name(self) -> str:
@@ -314,6 +408,11 @@ class DeviceMap(Strict):
     def bus(self) -> str:
         """The sort of bus: serial or can."""
         return "can" if self.map.protocol == "can" else "serial"
+
+    def power_words(self) -> list[Point | CanSignal]:
+        """Measured powers of 16 bits or less: those that must say from where their sign is known."""
+        rows: list[Point | CanSignal] = [*self.point, *(s for f in self.frame for s in f.signal)]
+        return [row for row in rows if row.needs_signed_source]
 
     def identity_points(self) -> list[str]:
         """Hidden points that are believable only while the device is the one of the map."""

@@ -6,6 +6,7 @@ with a map is found at once and raised as one MapError.
 """
 
 import copy
+import difflib
 import re
 import tomllib
 from functools import cache
@@ -50,7 +51,9 @@ def _read(name_or_path: str) -> tuple[str, Table, Traversable]:
         where, folder, entry = name_or_path, Path(name_or_path).parent, Path(name_or_path)
     else:
         if name_or_path not in map_names():
-            raise MapError([f"map {name_or_path!r}: not shipped; shipped: {', '.join(map_names())}"])
+            near = difflib.get_close_matches(name_or_path, map_names(), 3, 0.6)
+            meant = f"did you mean {' or '.join(near)}? " if near else ""
+            raise MapError([f"map {name_or_path!r}: not shipped; {meant}shipped: {', '.join(map_names())}"])
         where, folder = name_or_path, map_folder()
         entry = folder.joinpath(f"{name_or_path}.toml")
     try:
@@ -77,14 +80,15 @@ def _merge(base: Table, top: Table) -> Table:
                         named = {one.get("name"): one for one in row["signal"]}
                         kept = [{**one, **named.pop(one.get("name"), {})} for one in signals_before]
                         old["signal"] = kept + list(named.values())
-        elif key == "vector":
-            merged.setdefault("own_vector", []).extend(value)
+        elif key in ("vector", "encode"):
+            merged.setdefault(f"own_{key}", []).extend(value)
         elif isinstance(value, dict) and isinstance(merged.get(key), dict):
             merged[key] = {**merged[key], **value}
         else:
             merged[key] = value
     # What the base decodes with its own dialect need not hold in this one, so vectors are not inherited.
-    merged["vector"] = merged.pop("own_vector", [])
+    for key in ("vector", "encode"):
+        merged[key] = merged.pop(f"own_{key}", [])
     return merged
 
 
@@ -102,6 +106,7 @@ def _raw(name_or_path: str, seen: tuple[str, ...] = ()) -> tuple[str, Table, Tra
         raw = _merge(base, raw)
         raw["map"]["options"] = {**base_options, **head.get("options", {})}
         raw["map"]["doubts"] = list(dict.fromkeys([*base_doubts, *head.get("doubts", [])]))
+        raw["map"]["verified"] = head.get("verified", [])  # of the base, not of this dialect
     return where, raw, folder
 
 
@@ -147,6 +152,18 @@ def _apply_options(where: str, raw: Table, chosen: dict[str, str], problems: lis
                 target.update(change)
 
 
+SOC_BELIEVED = (-0.05, 1.05)  # a counter that has drifted says 100.4 %: full, and no nonsense
+
+
+def _widen_soc(raw: Table) -> None:
+    """A state of charge slightly beyond its ends is believed; the control and the gate take it for full or empty."""
+    for row in [*raw.get("point", []), *(one for frame in raw.get("frame", []) for one in frame.get("signal", []))]:
+        if row.get("name") == "soc" and isinstance(row.get("range"), list) and len(row["range"]) == 2:
+            low, high = row["range"]
+            if low == 0.0 and high == 1.0:  # the whole scale: whoever says less means it
+                row["range"] = list(SOC_BELIEVED)
+
+
 def _apply_numbers(where: str, raw: Table, chosen: dict[str, str], problems: list[str], strict: bool) -> None:
     """Put the map's numbers into the rows that use them. strict: a number without default must be given."""
     values: dict[str, float] = {}
@@ -173,7 +190,8 @@ def _apply_numbers(where: str, raw: Table, chosen: dict[str, str], problems: lis
             row.update(byte=0, bit=0, scale=1e-9, offset=values[row["constant"]])
         elif row.get("constant"):
             row.update(byte=0, bit=0)
-    for row in [*raw.get("point", []), *raw.get("command", []), *signals]:
+    parts = [part for row in raw.get("command", []) for part in row.get("part", []) if isinstance(part, dict)]
+    for row in [*raw.get("point", []), *raw.get("command", []), *parts, *signals]:
         for key in ("scale_times", "value_from", "constant"):
             name = row.get(key)
             if name and name not in raw.get("number", {}):
@@ -210,11 +228,25 @@ def _has(node: object, step: int | str) -> bool:
     return isinstance(step, int) and isinstance(node, (list, tuple)) and step < len(node)
 
 
+TAKEN_OVER = ("name", "unit", "positive", "range", "poll", "function", "word_order")
+
+
+def _expand_instead(raw: Table) -> None:
+    """Make whole points of what stands in the place of an optional one, and say of all but the last that they are."""
+    for row in raw.get("point", []):
+        others = [one for one in row.get("instead", []) if isinstance(one, dict)]
+        if others:
+            row["instead"] = [{**{key: row[key] for key in TAKEN_OVER if key in row}, **one} for one in others]
+            for one in (row, *row["instead"][:-1]):
+                one["optional"] = True
+
+
 def _resolve_sunspec(where: str, raw: Table, addresses: dict[int, int], problems: list[str]) -> None:
     """Fill address, type, scale factor and sentinel of every row that names a SunSpec model and field."""
     made: dict[str, Table] = {}
     for section in ("point", "command", "signature"):
-        for row in raw.get(section, []):
+        rows = [one for row in raw.get(section, []) for one in (row, *row.get("instead", []))]
+        for row in rows:
             number = row.get("model", 0)
             if not number:
                 continue
@@ -233,9 +265,15 @@ def _resolve_sunspec(where: str, raw: Table, addresses: dict[int, int], problems
                 problems.append(f"{label}: model {number} field {found.name} is read only")
             row["address"] = addresses[number] + found.offset
             row["type"] = found.type
+            if section == "point" and found.type in ("u16", "s16"):
+                row.setdefault(
+                    "signed_source", f"SunSpec model {number}: {'int16' if found.type == 's16' else 'uint16'}"
+                )
             row.setdefault("register", f"{number}.{found.name} {found.label}")
-            if section == "point" and found.sentinel is not None and not row.get("one_of"):
-                row.setdefault("sentinel", found.sentinel)
+            if section == "point" and found.sentinel is not None:
+                row["optional"] = True  # 0x8000 and 0xFFFF mean "not implemented" whatever the register is read for
+                if not row.get("one_of"):
+                    row.setdefault("sentinel", found.sentinel)
             row["scale"] = row.get("scale", 1.0) * 10.0**found.sf_fixed
             if found.sf:
                 scale_point = sunspec.model(number).points[found.sf]
@@ -254,7 +292,7 @@ def _resolve_sunspec(where: str, raw: Table, addresses: dict[int, int], problems
                         "type": "sunssf",
                         "sentinel": 0x8000,
                         "range": [-10.0, 10.0],
-                        "poll": "once",
+                        "poll": "slow",  # for what is written; a value that is read brings its own
                         "hidden": True,
                     },
                 )
@@ -353,6 +391,8 @@ def load_map(
     _apply_options(where, raw, {**head.get("options", {}), **(options or {})}, problems)
     chosen = {**head.get("options", {}), **(options or {})}
     _apply_numbers(where, raw, chosen, problems, strict=options is not None)
+    _widen_soc(raw)
+    _expand_instead(raw)
     if head.get("protocol") == "sunspec":
         section = raw.get("sunspec", {})
         chain = section.get("chain", [])
@@ -366,13 +406,16 @@ def load_map(
         _resolve_can(where, raw, folder, problems)
     else:
         modbus = raw.get("modbus", {})
-        for row in raw.get("point", []):
+        for row in (one for point in raw.get("point", []) for one in (point, *point.get("instead", []))):
             row.setdefault("function", modbus.get("function", 3))
             row.setdefault("word_order", modbus.get("word_order", "high-first"))
         raw["point"] = list(raw.get("point", [])) + _signature_points(raw)
         for row in raw.get("command", []):
             row.setdefault("function", modbus.get("write_function", 16))
             row.setdefault("word_order", modbus.get("word_order", "high-first"))
+            for part in row.get("part", []):
+                if isinstance(part, dict):
+                    part.setdefault("word_order", row["word_order"])
     try:
         found = DeviceMap.model_validate(raw)
     except ValidationError as error:
@@ -384,7 +427,30 @@ def load_map(
     check_map(where, found, problems)
     if problems:
         raise MapError(problems)
-    return found
+    more = [*_echo_doubts(found), *_sign_doubts(found)]
+    if not more:
+        return found
+    return found.model_copy(update={"map": found.map.model_copy(update={"doubts": (*found.map.doubts, *more)})})
+
+
+def _echo_doubts(found: DeviceMap) -> list[str]:
+    """A doubt for what reads as it was written: the device says nothing there."""
+    echoes = " and ".join(p.name for p in found.point if p.echo)
+    if not echoes:
+        return []
+    return [
+        f"{echoes} read{'s' if ' ' not in echoes else ''} a register that this map writes: what was written, not what "
+        f"the converter does; that it follows is shown by the step test while arming, and by its power"
+    ]
+
+
+def _sign_doubts(found: DeviceMap) -> list[str]:
+    """The powers of which no source says whether they have a sign: the same question once, with all it is about."""
+    asked: dict[str, list[str]] = {}
+    for row in found.power_words():
+        if (text := row.signed_source.partition("doubt:")[2].strip()) and row.signed_source.startswith("doubt:"):
+            asked.setdefault(text, []).append(row.name)
+    return [f"sign of {', '.join(names)}, in 16 bits: {text}" for text, names in asked.items()]
 
 
 @cache

@@ -126,6 +126,20 @@ def quantile_ns(buckets: Sequence[int], edges: Sequence[int], part: float) -> in
     return edges[-1]
 
 
+def lead_in_words(port: str, names: Sequence[str], stats: Mapping[str, Any]) -> list[str]:
+    """A sentence for each device whose right replies are not believed for a stray byte that touches their front.
+
+    names: of its devices, in the order of `stats["slaves"]`. stats: `Port.stats`.
+    """
+    return [
+        f"{port}: {slave['lead_ins']} replies of {name} were right behind one to three stray bytes that touch them, "
+        f"and not believed: its line driver or the adapter turns round late. Add bias resistors or another adapter, "
+        f"or set lead_in_bytes of [[serial]] {port}"
+        for name, slave in zip(names, stats["slaves"], strict=False)
+        if slave["lead_ins"]
+    ]
+
+
 def turnaround_words(port: str, stats: Mapping[str, Any], edges: Sequence[int], least: int = 32) -> list[str]:
     """What the measured turnarounds of a port say about its adapter, a sentence a finding; empty when all is well.
 

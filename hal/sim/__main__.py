@@ -17,12 +17,15 @@ import socket
 import sys
 import threading
 import tty
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tidegate.ext.cycle import realtime
 from tidegate.ext.sim.live import Live, monotonic_ns
 from tidegate.hal.description import Description, Simulation, described
 from tidegate.hal.sim.build import Built, build, energies, reaction_s
+from tidegate.hal.sim.modbus_tcp import Line, TcpSide
 from tidegate.hal.sim.slcan import Adapter
 from tidegate.hal.sim.trace import Trace, TraceError, read_trace
 
@@ -49,6 +52,13 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
         default=[],
         metavar="NAME=WHERE",
         help='descriptor carrying CAN frames, or "slcan" for an SLCAN adapter on a new pty',
+    )
+    parser.add_argument(
+        "--tcp",
+        action="append",
+        default=[],
+        metavar="BUS=WHERE",
+        help='descriptor of a listening socket, or "listen" for a new one on this machine (said in the ready line)',
     )
     parser.add_argument("--links", type=Path, help="folder that gets a link NAME for each new pty")
     parser.add_argument("--load", type=Path, help="CSV with the IT power; else the site's load_trace")
@@ -136,6 +146,31 @@ def open_can(name: str, where: str, said: dict[str, str], adapters: list[Adapter
     return fd
 
 
+def open_tcp(
+    site: Description, rows: Mapping[str, Any], given: dict[str, str], said: dict[str, str], fds: list[int]
+) -> list[TcpSide]:
+    """The far ends of TCP buses; fds: by port, filled with the plant's end of each lane. Raises SystemExit."""
+    sides = []
+    for bus, where in given.items():
+        lanes = [number for number, port in enumerate(site.ports) if port.bus == bus]
+        lines: dict[int, Line] = {}
+        for number in lanes:
+            plant, master = socket.socketpair()
+            plant.setblocking(False)
+            fds[number] = plant.detach()
+            line = Line(master.detach())
+            lines |= {slave["unit_id"]: line for slave in rows["slaves"] if slave["port"] == number}
+        if where == "listen":
+            listener = socket.create_server(("127.0.0.1", 0))
+            said[bus] = "{}:{}".format(*listener.getsockname())
+        elif where.isdigit():
+            listener = socket.socket(fileno=int(where))
+        else:
+            raise SystemExit(f'sim: TCP bus {bus} ({where}): expected a descriptor or "listen"')
+        sides.append(TcpSide(listener, lines, site.ports[lanes[0]].transport == "tcp"))
+    return sides
+
+
 def link(folder: Path, opened: dict[str, str]) -> list[Path]:
     """A link in the folder for each new pty, so that its name is known beforehand. Raises SystemExit."""
     made = []
@@ -205,16 +240,19 @@ def main(words: list[str] | None = None) -> int:
     except (TraceError, ValueError) as error:
         print(f"sim: {error}", file=sys.stderr)
         return 2
-    serial, can = pairs(options.serial, "serial"), pairs(options.can, "can")
+    serial, can, tcp = pairs(options.serial, "serial"), pairs(options.can, "can"), pairs(options.tcp, "tcp")
     ports = [port["name"] for port in built.rows["ports"]]
+    lans = sorted({port.bus for port in built.site.ports if port.over_tcp})
     buses = [bus.name for bus in built.site.can]
-    for given, known, what in ((serial, ports, "serial port"), (can, buses, "CAN bus")):
+    for given, known, what in ((serial, ports, "serial port"), (can, buses, "CAN bus"), (tcp, lans, "TCP bus")):
         for name in given:
             if name not in known:
                 print(f"sim: {what} {name!r}: the site has {', '.join(known) or 'none'}", file=sys.stderr)
                 return 2
     opened: dict[str, str] = {}
+    addresses: dict[str, str] = {}
     serial_fds = [open_serial(name, serial[name], opened) if name in serial else -1 for name in ports]
+    sides = open_tcp(built.site, built.rows, tcp, addresses, serial_fds)
     adapters: list[Adapter] = []
     can_fds = [open_can(name, can[name], opened, adapters) if name in can else -1 for name in buses]
     links = link(options.links, opened) if options.links is not None else []
@@ -241,7 +279,7 @@ def main(words: list[str] | None = None) -> int:
 
     thread = threading.Thread(target=run, name="plant", daemon=True)
     thread.start()
-    emit({"kind": "ready", "sim": os.getpid(), "seed": built.settings.seed, "ptys": opened})
+    emit({"kind": "ready", "sim": os.getpid(), "seed": built.settings.seed, "ptys": opened, "tcp": addresses})
     while not ended.wait(1.0 / options.true_hz if options.true_hz > 0 else None):
         now = built.world.now
         batteries = built.world.batteries()
@@ -258,6 +296,8 @@ def main(words: list[str] | None = None) -> int:
     thread.join(2.0)
     for adapter in adapters:
         adapter.stop()
+    for side in sides:
+        side.stop()
     for path in links:
         path.unlink(missing_ok=True)
     emit(result(built, live))

@@ -48,6 +48,8 @@ class Settings(Simulation, frozen=True, kw_only=True):
     """How much faster the load's clock runs than the controller's."""
     trace_phase_s: float | None = None
     """Where inside a second the load begins; None = by the seed."""
+    lacks: tuple[str, ...] = ()
+    """Points that their devices do not have, by their names in the image: SunSpec's "not implemented" stands there."""
 
 
 @dataclass
@@ -148,43 +150,62 @@ def _device(built: Built, point: int) -> str:
     return str(built.rows["points"][point]["name"]).split(".")[0] if point >= 0 else ""
 
 
+def _batteries_of(built: Built, number: int) -> list[str]:
+    """Names of the batteries behind a unit's converter; the first has the unit's number in the world."""
+    rows = [row for row in built.rows["bank_rows"] if row["unit"] == number]
+    if not rows:
+        return [_device(built, built.rows["units"][number]["soc"]) or f"bms{number}"]
+    return [_device(built, row["soc"]) for row in rows]
+
+
+def _add_battery(built: Built, name: str, unit: programs.UnitRow, share: float) -> None:
+    """One battery of a unit, with this share of its energy and currents."""
+    settings = built.settings
+    energy_wh = (unit["energy_wh"] or ENERGY_WH) * share
+    cells = float(settings.cells)
+    capacity_ah = energy_wh / (cells * sum(OCV_V) / len(OCV_V))
+    built.batteries[name] = built.world.add_battery(
+        cells=cells,
+        capacity_ah=capacity_ah,
+        r_ohm=cells * 0.05 / capacity_ah,  # 0.5 milliohm a cell of 100 Ah
+        ocv_soc=list(OCV_SOC),
+        ocv_v=list(OCV_V),
+        soc=settings.soc_start,
+        soh=settings.soh,
+        temp_c=settings.ambient_c + 3.0,
+        heat_j_per_k=6.5 * energy_wh,  # 1 kJ/(kg K), 150 Wh/kg
+        cooling_w_per_k=energy_wh / 1000.0,
+        ambient_c=settings.ambient_c,
+        charge_a_max=1.25 * share * _rated_w(unit, "charge_w_max") / (cells * 3.0),
+        discharge_a_max=1.25 * share * _rated_w(unit, "discharge_w_max") / (cells * 2.9),
+        taper=settings.bms_taper,
+        cell_v_max=3.65,
+        cell_v_min=2.50,
+        temp_c_max=55.0,
+        temp_c_min=-5.0,
+    )
+
+
+def _rated_w(unit: programs.UnitRow, key: str) -> float:
+    return float(unit["gate"][key] or (unit["energy_wh"] or ENERGY_WH) / 2)
+
+
 def _add_units(built: Built) -> None:
     settings = built.settings
-    mean_v = sum(OCV_V) / len(OCV_V)
-    for number, unit in enumerate(built.rows["units"]):
-        gate = unit["gate"]
-        energy_wh = unit["energy_wh"] or ENERGY_WH
-        cells = float(settings.cells)
-        capacity_ah = energy_wh / (cells * mean_v)
-        charge_w = float(gate["charge_w_max"] or energy_wh / 2)
-        discharge_w = float(gate["discharge_w_max"] or energy_wh / 2)
-        name = _device(built, unit["soc"]) or f"bms{number}"
-        built.batteries[name] = built.world.add_battery(
-            cells=cells,
-            capacity_ah=capacity_ah,
-            r_ohm=cells * 0.05 / capacity_ah,  # 0.5 milliohm a cell of 100 Ah
-            ocv_soc=list(OCV_SOC),
-            ocv_v=list(OCV_V),
-            soc=settings.soc_start,
-            soh=settings.soh,
-            temp_c=settings.ambient_c + 3.0,
-            heat_j_per_k=6.5 * energy_wh,  # 1 kJ/(kg K), 150 Wh/kg
-            cooling_w_per_k=energy_wh / 1000.0,
-            ambient_c=settings.ambient_c,
-            charge_a_max=1.25 * charge_w / (cells * 3.0),
-            discharge_a_max=1.25 * discharge_w / (cells * 2.9),
-            taper=settings.bms_taper,
-            cell_v_max=3.65,
-            cell_v_min=2.50,
-            temp_c_max=55.0,
-            temp_c_min=-5.0,
-        )
+    banks = [_batteries_of(built, number) for number in range(len(built.rows["units"]))]
+    for unit, names in zip(built.rows["units"], banks, strict=True):  # by unit first: the world counts on that order
+        _add_battery(built, names[0], unit, 1.0 / len(names))
+    for unit, names in zip(built.rows["units"], banks, strict=True):
+        for name in names[1:]:
+            _add_battery(built, name, unit, 1.0 / len(names))
+    for number, (unit, batteries) in enumerate(zip(built.rows["units"], banks, strict=True)):
         pcs = _device(built, unit["pcs_w"]) or f"pcs{number}"
         names = _command_names(built, pcs)
         built.converters[pcs] = built.world.add_pcs(
-            battery=built.batteries[name],
-            charge_w_max=charge_w,
-            discharge_w_max=discharge_w,
+            battery=built.batteries[batteries[0]],
+            beside=[built.batteries[name] for name in batteries[1:]],
+            charge_w_max=_rated_w(unit, "charge_w_max"),
+            discharge_w_max=_rated_w(unit, "discharge_w_max"),
             tau_s=settings.pcs_tau_ms * 1e-3,
             dead_s=settings.pcs_dead_ms * 1e-3,
             ramp_w_per_s=settings.pcs_ramp_w_per_s,
@@ -201,7 +222,14 @@ def _add_units(built: Built) -> None:
 def _states(built: Built, name: str) -> tuple[int, int, int]:
     """The converter's own numbers for standby, run and fault."""
     found = _map_of(built, _device_named(built, name))
-    models = [point.model for point in found.point if point.name == "state"] if found is not None else []
+    state = next((point for point in found.point if point.name == "state"), None) if found is not None else None
+    if found is not None and state is not None and not state.model:
+        named = {p.name: p.one_of for p in found.point if p.name in ("ready", "fault") and p.address == state.address}
+        if any(named.values()):  # the map's own numbers
+            run, fault = named.get("ready", ()), named.get("fault", ())
+            free = [number for number in range(64) if number not in (*run, *fault)]
+            return free[0], run[0] if run else free[1], fault[0] if fault else free[2]
+    models = [] if state is None else [state.model]
     return STATES.get(models[0], STATES_PLAIN) if models else STATES_PLAIN
 
 
@@ -358,18 +386,34 @@ def _fill_slave(built: Built, number: int, slave: programs.SlaveRow, device: Dev
             wide = TYPE_NAMES[row["type"]] in ("u32", "s32", "u64", "s64")
             wanted = min(0, _exponent(signal, top_w)) if wide else _exponent(signal, top_w)
             exponents[row["sf_point"]] = max(exponents.get(row["sf_point"], -9), wanted)
+    parts = rows["command_parts"]
     for command in commands:
-        if command["flags"] & programs.FIELD_FLAGS["sf_point"]:
-            exponents.setdefault(command["sf_point"], 0)
+        for written in [command, *parts[command["part_first"] : command["part_first"] + command["part_count"]]]:
+            if written["flags"] & programs.FIELD_FLAGS["sf_point"]:
+                exponents.setdefault(int(written["sf_point"]), 0)
 
     # 3. signals
-    bound: set[tuple[int, int]] = set()
+    # A mode word that the master writes and reads back holds what was written.
+    kept = programs.COMMAND_KINDS["const"]
+    bound: set[tuple[int, int]] = {
+        (WRITE_SPACES[c["function"]], c["address"] + i)
+        for c in commands
+        if c["kind"] == kept
+        for i in range(c["count"])
+    }
+    held = frozenset(bound)
     placed = []
-    for block, row in fields:
+    for block, row in _those_it_has(fields, points, built.settings.lacks):
         space, address = SPACES[block["function"]], block["address"] + row["offset"]
         one_of = bool(row["flags"] & programs.FIELD_FLAGS["one_of"])
         placed.append((space, address, one_of, block, row))
-    placed.sort(key=lambda one: (one[0], one[1], one[2]))
+    # A plain state stands before what is made of it, unless it is there in the place of one that the device lacks.
+    plain = {
+        (space, address)
+        for space, address, one_of, _, row in placed
+        if not one_of and points[row["point"]]["name"] not in built.settings.lacks
+    }
+    placed.sort(key=lambda one: (one[0], one[1], one[2] == ((one[0], one[1]) in plain)))
     for space, address, one_of, _, row in placed:
         if TYPE_NAMES[row["type"]] == "sunssf":
             world.set_words(number, space, address, [exponents.get(row["point"], 0) & 0xFFFF])
@@ -377,7 +421,7 @@ def _fill_slave(built: Built, number: int, slave: programs.SlaveRow, device: Dev
         if row["min"] == row["max"]:  # a word that proves which device this is
             world.set_words(number, space, address, [int(row["min"])])
             continue
-        if one_of and (space, address) in bound:
+        if (space, address) in held or ((one_of or (space, address) not in plain) and (space, address) in bound):
             continue  # the state itself stands there
         bound.add((space, address))
         signal = points[row["point"]]["name"].split(".", 1)[1]
@@ -410,6 +454,31 @@ def _fill_slave(built: Built, number: int, slave: programs.SlaveRow, device: Dev
             variable = "hb_controller"
         if variable is None:
             continue
+        ours = rows["command_parts"][command["part_first"] : command["part_first"] + command["part_count"]]
+        signed = any(part["of"] == programs.PARTS_OF["setpoint"] for part in ours)
+        for part in ours:
+            # A word by direction beside a setpoint with a sign says something else, such as where to stop.
+            beside = signed and part["of"] == programs.PARTS_OF["direction"]
+            if variable != "set_w" or part["of"] == programs.PARTS_OF["const"] or beside:
+                continue
+            scale = part["scale"]
+            if part["flags"] & programs.FIELD_FLAGS["sf_point"]:
+                scale *= float(f"1e{exponents[part['sf_point']]}")
+            world.bind_write(
+                number,
+                WRITE_SPACES[command["function"]],
+                command["address"] + part["offset"],
+                type=part["type"],
+                flags=part["flags"],
+                scale=scale,
+                variable=variable,
+                of=part["of"],
+                zero=0.0 if part["of"] == programs.PARTS_OF["direction"] else part["value"],
+                charge=part["charge"],
+                discharge=part["discharge"],
+            )
+        if command["part_count"]:
+            continue
         scale = command["scale"]
         if command["flags"] & programs.FIELD_FLAGS["sf_point"]:
             scale *= float(f"1e{exponents[command['sf_point']]}")
@@ -422,6 +491,24 @@ def _fill_slave(built: Built, number: int, slave: programs.SlaveRow, device: Dev
             scale=scale,
             variable=variable,
         )
+
+
+def _those_it_has(
+    fields: list[tuple[programs.BlockRow, programs.FieldRow]],
+    points: list[programs.PointRow],
+    lacks: tuple[str, ...],
+) -> list[tuple[programs.BlockRow, programs.FieldRow]]:
+    """The rows that a device fills: of a point with others in its place the first, of one that it lacks the next."""
+    heads, at = [], 0
+    while at < len(fields):
+        heads.append(at)
+        at += 1 + fields[at][1]["others"]
+    spans = [fields[first : first + 1 + fields[first][1]["others"]] for first in heads]
+    lacked = {block["address"] + row["offset"] for (block, row), *_ in spans if points[row["point"]]["name"] in lacks}
+    has = []
+    for span in spans:
+        has += [(block, row) for block, row in span if block["address"] + row["offset"] not in lacked][:1]
+    return has
 
 
 def _merged(ranges: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:

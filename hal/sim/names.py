@@ -7,6 +7,7 @@ BATTERY = {
     "capacity_ah": "capacity_ah",
     "stored_wh": "energy_wh",
     "charge_enable_ok": "charge_ok",
+    "contactor_ok": "contactor",
     "discharge_enable_ok": "discharge_ok",
 }
 PCS = {

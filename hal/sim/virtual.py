@@ -38,6 +38,8 @@ class EventRow(TypedDict):
     previous: int
     value: float
     limit: float
+    changes: int
+    lasted_s: float
 
 
 class Verdict(TypedDict):
@@ -154,7 +156,7 @@ class VirtualPlant:
             self._hash.update(struct.pack("<QQ", picture.cycle, picture.t_ns) + values.tobytes() + qualities)
             self._next_meter += 1
         while (event := self._shared.next_event(self._next_event)) is not None:
-            self._hash.update(struct.pack("<QQIiiidd", *event[1:]))
+            self._hash.update(struct.pack("<QQIiiiddId", *event[1:]))
             self._events.append(
                 {
                     "v": 1,
@@ -167,6 +169,8 @@ class VirtualPlant:
                     "previous": event.previous,
                     "value": event.value,
                     "limit": event.limit,
+                    "changes": event.changes,
+                    "lasted_s": event.lasted_s,
                 }
             )
             self._next_event += 1
@@ -180,10 +184,18 @@ class VirtualPlant:
         self.world.order(kind, value, for_s)
 
     def put_plan(
-        self, rows: Sequence[PlanRow], *, billing_end_t_ns: int = 0, billing_number: int = 0, paid_w: float = 0.0
+        self,
+        rows: Sequence[PlanRow],
+        *,
+        billing_end_t_ns: int = 0,
+        billing_number: int = 0,
+        paid_w: float = 0.0,
+        clock: tuple[int, int, int] = (0, 0, 0),
     ) -> None:
         """Leave spans of virtual time (`world.t_ns`) in the core's plan, as the gateway would."""
-        self._shared.put_plan(rows, billing_end_t_ns=billing_end_t_ns, billing_number=billing_number, paid_w=paid_w)
+        self._shared.put_plan(
+            rows, billing_end_t_ns=billing_end_t_ns, billing_number=billing_number, paid_w=paid_w, clock=clock
+        )
 
     # ---------------------------------------------------------------- results
 

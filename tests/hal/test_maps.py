@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from tidegate.config.program_rows import can_field, register_field
+from tidegate.config.program_rows import can_field, command_row, register_field
 from tidegate.config.site import Device
 from tidegate.ext.abi import program
 from tidegate.ext.bus.can_view import Bus
 from tidegate.hal import maps
-from tidegate.hal.decode import decode_frame, decode_registers, frame_of
+from tidegate.hal.decode import decode_frame, decode_registers, encode_registers, frame_of, vector_frame
 from tidegate.hal.vocabulary import required, signals, unit_of
 
 ALL = maps.map_names()
@@ -22,12 +22,14 @@ def vector_of(name, number):
 
 
 def register_program(found, point):
-    """A program with this one point (and its scale factor) in block 0."""
+    """A program with this one point in block 0, its scale factor in the register behind it."""
     device = Device(name="d", map=found.name, bus="b", role="grid-meter", unit_id=1)
     points = [{"name": f"d.{point.name}"}] + ([{"name": f"d.{point.sf}"}] if point.sf else [])
     names = {point.name: f"d.{point.name}", point.sf: f"d.{point.sf}"}
     field = register_field(device, point, point.address, names)
-    block = {"function": point.function, "address": point.address, "count": point.words, "fields": [field]}
+    fields = [field, *([{"point": f"d.{point.sf}", "offset": point.words, "type": 8}] if point.sf else [])]
+    count = point.words + len(fields) - 1
+    block = {"function": point.function, "address": point.address, "count": count, "fields": fields}
     return program.pack({"points": points, "ports": [{"slaves": [{"unit_id": 1, "blocks": [block]}]}]}), len(
         program.standard_points(0)
     )
@@ -67,7 +69,7 @@ def test_vector_decodes_to_its_value(name, number):
         else:
             assert got == pytest.approx(vector.value, rel=1e-6, abs=1e-9)
         return
-    frame = frame_of(found, vector.id, vector.id > 0x7FF)
+    frame = vector_frame(found, vector.id)
     got = decode_frame(frame, bytes.fromhex(vector.data))
     wrong = vector.invalid or ()
     assert {n for n, v in got.items() if v is None} == set(wrong)
@@ -78,7 +80,7 @@ def test_vector_decodes_to_its_value(name, number):
 @pytest.mark.parametrize(("name", "number"), [v for v in VECTORS if maps.shipped(v[0]).bus == "can"])
 def test_compiled_can_decoder_agrees_with_the_vector(name, number):
     found, vector = vector_of(name, number)
-    frame = frame_of(found, vector.id, vector.id > 0x7FF)
+    frame = vector_frame(found, vector.id)
     if frame.crc != "none":
         pytest.skip("checksums are the decoder's own test")
     blob = can_program(frame)
@@ -103,12 +105,49 @@ def test_compiled_register_decoder_agrees_with_the_vector(name, number):
     found, vector = vector_of(name, number)
     point = next(p for p in found.point if p.name == vector.point)
     blob, base = register_program(found, point)
-    before = {base + 1: (float(vector.sf), 1, 1, 1)} if point.sf else {}
-    value, _, quality, _ = registers.decode(blob, 0, list(vector.regs), before, 5)[base]
+    factor = [vector.sf & 0xFFFF] if point.sf else []
+    value, _, quality, _ = registers.decode(blob, 0, [*vector.regs, *factor], {}, 5)[base]
     if vector.invalid:
         assert quality == 4
     else:
         assert quality == 1 and value == pytest.approx(vector.value, rel=1e-6, abs=1e-9)
+
+
+ENCODES = [(name, number) for name in ALL for number in range(len(maps.shipped(name).encode))]
+
+
+@pytest.mark.parametrize(("name", "number"), ENCODES)
+def test_a_setpoint_becomes_the_registers_of_its_vector_here_and_in_the_core(name, number):
+    registers = pytest.importorskip("tidegate.ext.bus.registers")
+    vector = maps.shipped(name).encode[number]
+    found = maps.load_map(name, vector.options) if vector.options else maps.shipped(name)
+    command = next(c for c in found.command if c.name == vector.command)
+    assert encode_registers(command, vector.value, vector.sf) == list(vector.regs)
+    names = {command.sf: "d.sf"} if command.sf else {}
+    row = command_row(command.model_copy(update={"readback": ""}), 0, names)
+    spec = {
+        "points": [{"name": "d.sf"}],
+        "units": [{}],
+        "ports": [{"slaves": [{"unit_id": 1, "commands": [row]}]}],
+    }
+    blob = program.pack(spec)
+    before = {len(program.standard_points(1)): (float(vector.sf), 1, 1, 1)}
+    value = command.value if command.kind == "const" else vector.value
+    assert registers.encode(blob, 0, value, before) == list(vector.regs)
+
+
+CONTROLLED = [name for name in ALL if any(c.kind == "setpoint_w" for c in maps.shipped(name).command)]
+
+
+@pytest.mark.parametrize("name", CONTROLLED)
+def test_every_setpoint_of_a_map_has_a_vector_of_each_direction(name):
+    found = maps.shipped(name)
+    for command in (c for c in found.command if c.kind == "setpoint_w"):
+        values = [v.value for v in found.encode if v.command == command.name]
+        assert min(values, default=0) < 0 or command.of == "discharge", f"{name}: {command.name}: no charge"
+        assert max(values, default=0) > 0 or command.of in ("charge", "direction"), (
+            f"{name}: {command.name}: no discharge"
+        )
 
 
 def test_names_promise_their_units():
@@ -181,6 +220,20 @@ def test_a_good_small_map_loads(tmp_path):
     assert maps.load_map(str(path)).point[0].words == 2
 
 
+LIMIT = '[[frame.signal]]\nname = "charge_a_max"\nunit = "A"\nbyte = 0\nsize = 2\nscale = 0.1\n'
+POINT_LIMIT = '[[point]]\nname = "charge_w_max"\naddress = 20\nunit = "W"\n'
+CONVERTER = (
+    METER.replace('"meter"', '"pcs"')
+    + """
+[[command]]
+name = "set"
+kind = "setpoint_w"
+positive = "discharge"
+address = 40
+type = "s32"
+"""
+)
+STATE = '[[point]]\nname = "state"\naddress = 41\nunit = "enum"\n'
 POINT = '[[point]]\nname = "voltage_v"\naddress = 20\nunit = "V"\n'
 
 
@@ -222,6 +275,15 @@ POINT = '[[point]]\nname = "voltage_v"\naddress = 20\nunit = "V"\n'
         (BMS.replace("0x351", "0x800"), SIGNAL + "byte = 0\nsize = 2\n", "extended"),
         (BMS, SIGNAL + "byte = 0\nsize = 2\n[[frame]]\nid = 0x351\n", "appears twice"),
         (BMS + "len = [8, 6]\n", "", "expected [least, most]"),
+        (BMS, LIMIT + "signed = true\nmagnitude = true\nrange = [0.0, 3000.0]\n", "magnitude drops a sign"),
+        (BMS, LIMIT.replace("charge_a_max", "pack_a") + "signed = true\nmagnitude = true\n", "magnitude drops a sign"),
+        (BMS, LIMIT, "would read as 6553.5 A"),
+        (BMS, LIMIT + "range = [0.0, 7000.0]\n", "would read as 6553.5 A"),
+        (METER.replace('"meter"', '"bms"'), POINT_LIMIT, "would read as 65535 W"),
+        (CONVERTER, STATE, "reads a register that command set writes"),
+        (CONVERTER, STATE.replace('"state"', '"power_w"'), "and so what was written; read another"),
+        (CONVERTER, STATE.replace("address = 41", "address = 50") + "echo = true\n", "no command writes its register"),
+        (CONVERTER, STATE.replace('"state"', '"fault"') + "echo = true\n", "only state and ready may be an echo"),
         (BMS, "[can]\ndbc = 'missing.dbc'\n", "missing.dbc"),
     ],
 )
@@ -307,3 +369,47 @@ def test_a_constant_limit_comes_and_goes_with_its_frame():
     assert values["charge_a_max"] == pytest.approx(100.0) and values["discharge_a_max"] == pytest.approx(0.0, abs=1e-6)
     with pytest.raises(maps.MapError, match="charge_a_max is needed"):
         maps.load_map("jk-bms", {})
+
+
+def test_a_converter_without_the_optional_inverter_state_is_ready_by_the_operating_state():
+    found = maps.load_map("sunspec-701", {"ready_from": "St"})
+    ready = next(p for p in found.point if p.name == "ready")
+    assert ready.register_name.startswith("701.St") and ready.one_of == (1,)
+    assert decode_registers(ready, [1]) == 1.0 and decode_registers(ready, [0]) == 0.0
+
+
+@pytest.mark.parametrize("name", ["bms-35x", "pylontech-hv", "jk-bms", "byd-hvs", "foxbms2"])
+def test_a_state_of_charge_slightly_beyond_its_ends_is_believed(name):
+    found = maps.shipped(name)
+    (soc,) = [signal for frame in found.frame for signal in frame.signal if signal.name == "soc"]
+    assert soc.range is not None and soc.range[0] <= -0.04 and 1.05 <= soc.range[1] < 1.1
+
+
+def test_a_limit_of_the_wrong_sign_is_no_limit_in_any_dialect():
+    """-1 of either limit: no value, or below zero (which forces the other direction), never 1 A of the same."""
+    seen = 0
+    for name in maps.map_names():
+        found = maps.shipped(name)
+        for frame in found.frame:
+            for signal in frame.signal:
+                if not signal.name.endswith(("charge_a_max", "charge_w_max")) or signal.constant:
+                    continue
+                assert signal.length is not None and not signal.magnitude
+                zero = round(-signal.offset / signal.scale)
+                raw = (zero - round(signal.sign) if signal.signed or signal.offset else -1) % 2**signal.length
+                if signal.length != 16:
+                    continue  # 12 bits of a DBC that says they are without a sign
+                data = bytearray(8)
+                data[signal.start // 8 : signal.start // 8 + 2] = raw.to_bytes(2, signal.byte_order)
+                got = decode_frame(frame, bytes(data))[signal.name]
+                assert got is None or got < 0.0, (name, signal.name, got)
+                seen += 1
+    assert seen >= 18
+
+
+def test_a_state_that_reads_as_it_was_written_says_so_and_is_none_of_the_unit():
+    echoes = {n for n in maps.map_names() if any(p.echo for p in maps.shipped(n).point)}
+    assert {"foxess-h1", "goodwe-et", "marstek-venus", "sungrow-sh"} <= echoes
+    for name in echoes:
+        assert any("what was written, not what the" in doubt for doubt in maps.shipped(name).map.doubts), name
+    assert not any("what was written" in doubt for doubt in maps.shipped("sunspec-701").map.doubts)

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tidegate.ext.bus.rtu_view import histogram_edges
-from tidegate.hal.serial_line import quantile_ns, tune, turnaround_words
+from tidegate.hal.serial_line import lead_in_words, quantile_ns, tune, turnaround_words
 
 
 @pytest.fixture
@@ -77,3 +77,9 @@ def test_histogram_edges_rise_and_reach_a_minute():
     edges = histogram_edges()
     assert edges == sorted(set(edges))
     assert edges[-1] > 10_000_000_000
+
+
+def test_a_stray_byte_before_replies_is_said_of_the_device_that_has_it():
+    said = lead_in_words("rs485a", ["grid", "pv"], {"slaves": [{"lead_ins": 0}, {"lead_ins": 7}]})
+    assert len(said) == 1 and "7 replies of pv" in said[0] and "lead_in_bytes of [[serial]] rs485a" in said[0]
+    assert not lead_in_words("rs485a", ["grid"], {"slaves": [{"lead_ins": 0}]})

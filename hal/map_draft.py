@@ -1,0 +1,373 @@
+"""A first device map out of a manual's register table, or out of what a live device answers: `tidegate devices new`.
+
+What the table says is taken as it is; what it leaves open (sign, word order, limits) stands in the draft as a question.
+"""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tidegate.hal.decode import decode_registers
+from tidegate.hal.map_schema import WORDS, Point
+from tidegate.hal.vocabulary import required, signals, unit_of
+
+# What a column may be called -> what it is here. Compared in lower case, without blanks and dots.
+COLUMNS = {
+    "name": ("signal", "point", "tidegate"),
+    "register": ("register", "name", "description", "parameter", "quantity", "variable", "bezeichnung", "label"),
+    "address": ("address", "addr", "adresse", "offset", "registeraddress", "modbusaddress", "reg", "no", "start"),
+    "type": ("type", "datatype", "format", "datentyp", "encoding"),
+    "unit": ("unit", "units", "einheit"),
+    "scale": ("scale", "factor", "gain", "resolution", "multiplier", "scaling", "faktor"),
+    "note": ("note", "notes", "remark", "remarks", "comment", "range", "access"),
+    "regs": ("regs", "raw", "exampleraw", "examplehex"),
+    "value": ("value", "example", "examplevalue", "reading"),
+}
+TYPES = {
+    "u16": "u16 uint16 unsigned16 word ushort uint unsignedshort unsigned 16bitunsigned",
+    "s16": "s16 int16 i16 signed16 short int signed 16bitsigned",
+    "u32": "u32 uint32 unsigned32 dword ulong udint unsignedlong 32bitunsigned acc32",
+    "s32": "s32 int32 i32 signed32 long dint 32bitsigned",
+    "u64": "u64 uint64 unsigned64 qword acc64",
+    "s64": "s64 int64 i64 signed64",
+    "f32": "f32 float float32 real single ieee754 32bitfloat floating",
+    "f64": "f64 double float64 lreal",
+}
+# How a type may end -> the order of its words. By the bytes: A is the highest of four.
+ORDERS = {"be": "high-first", "abcd": "high-first", "bigendian": "high-first", "msw": "high-first",
+          "le": "low-first", "cdab": "low-first", "littleendian": "low-first", "lsw": "low-first"}  # fmt: skip
+# What the words of a row mean where the table has no unit; the first that fits.
+MEANT = ((r"power factor|\bcos", "1"), (r"frequen", "Hz"), (r"reactive.*(energy|counter)", "varh"), (r"energy", "Wh"),
+         (r"reactive", "var"), (r"apparent", "VA"), (r"active power|real power", "W"), (r"voltage", "V"),
+         (r"current", "A"), (r"temperature", "degC"))  # fmt: skip
+# Unit of the table -> (our unit, what one of theirs is in ours).
+UNITS = {
+    "w": ("W", 1.0), "kw": ("W", 1e3), "mw": ("W", 1e6), "v": ("V", 1.0), "kv": ("V", 1e3), "mv": ("V", 1e-3),
+    "a": ("A", 1.0), "ma": ("A", 1e-3), "ka": ("A", 1e3), "wh": ("Wh", 1.0), "kwh": ("Wh", 1e3), "mwh": ("Wh", 1e6),
+    "va": ("VA", 1.0), "kva": ("VA", 1e3), "var": ("var", 1.0), "kvar": ("var", 1e3), "hz": ("Hz", 1.0),
+    "varh": ("varh", 1.0), "kvarh": ("varh", 1e3), "°c": ("degC", 1.0), "degc": ("degC", 1.0), "c": ("degC", 1.0),
+    "%": ("%", 1.0), "s": ("s", 1.0), "ah": ("Ah", 1.0),
+}  # fmt: skip
+ENDINGS = {"W": "w", "V": "v", "A": "a", "Wh": "wh", "VA": "va", "var": "var", "varh": "varh", "Hz": "hz", "degC": "c"}
+ENDINGS |= {"%": "pct", "s": "s", "Ah": "ah", "1": "pf", "enum": "id"}
+RANGES = {"W": (-1e6, 1e6), "V": (0.0, 2000.0), "A": (-5000.0, 5000.0), "Wh": (0.0, 1e13), "Hz": (40.0, 70.0)}
+POSITIVE = {"meter": "import", "pcs": "discharge", "bms": "discharge"}
+LIVE_POINTS = 64
+GAP_REGS = 8  # as `gap_regs_max` of a map that says nothing
+SPARE_REGS = 4
+
+
+class DraftError(ValueError):
+    """A table that no map can be made of; `problems` lists everything that is wrong with it."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+@dataclass
+class Row:
+    """One register of the table, or of the device."""
+
+    name: str
+    register: str
+    address: int
+    type: str
+    unit: str
+    scale: float = 1.0
+    note: str = ""
+    regs: tuple[int, ...] = ()
+    value: float | None = None
+    questions: list[str] = field(default_factory=list)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[\s._\-()\[\]/]+", "", text.strip().lower())
+
+
+def _number(text: str) -> float | None:
+    text = text.strip().replace(",", ".") if text.count(",") == 1 and "." not in text else text.strip()
+    ratio = re.fullmatch(r"([\d.]+)\s*/\s*([\d.]+)", text)
+    try:
+        if ratio and float(ratio[2]):
+            return float(ratio[1]) / float(ratio[2])
+        number = float(text.lstrip("x*\u00d7 "))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _address(text: str) -> int | None:
+    """An address as manuals write it: 12, 0x0C, 0Ch, 12-13 (the first counts)."""
+    first = re.split(r"\s*(?:-|\u2013|\.\.|to|,)\s*", text.strip())[0]
+    try:
+        if re.fullmatch(r"0[xX][0-9a-fA-F]+", first):
+            return int(first, 16)
+        if re.fullmatch(r"[0-9a-fA-F]+[hH]", first):
+            return int(first[:-1], 16)
+        return int(first)
+    except ValueError:
+        return None
+
+
+def _words(text: str) -> tuple[int, ...]:
+    found = [_address(part) for part in re.split(r"[\s;]+", text.strip()) if part]
+    return tuple(word for word in found if word is not None and 0 <= word <= 65535)
+
+
+def signal_name(register: str, unit: str, taken: Iterable[str]) -> str:
+    """A name whose ending promises the unit: the standard one where the words leave no doubt, else the words."""
+    words = re.sub(r"[^a-z0-9]+", "_", register.lower()).strip("_")
+    letter = {"V": "l|u|v", "A": "l|i"}.get(unit, "l|p")  # U1, I1, P1 beside L1
+    phase = re.search(rf"(?:^|_)(?:{letter}|phase_?|ph_?)([123abc])(?:_|$)", words)
+    number = {"a": "1", "b": "2", "c": "3"}.get(phase[1], phase[1]) if phase else ""
+    name = ""
+    other = re.search(r"apparent|reactive|max|min|demand|limit|peak|pv|rated|fundamental", words)
+    if unit == "W" and "power" in words and not other:
+        name = f"power_l{number}_w" if number else "power_w" if re.search(r"total|sum|sys|active", words) else ""
+    elif unit == "V" and number and not re.search(r"l1_?l2|l2_?l3|l3_?l1|line_to_line|_ll", words):
+        name = f"voltage_l{number}_v"
+    elif unit == "A" and number:
+        name = f"current_l{number}_a"
+    elif unit == "Wh" and not number and not re.search(r"reactive|tariff|_t\d|partial|daily|today", words):
+        if re.search(r"import|forward|consum|positive|buy", words):
+            name = "import_wh"
+        elif re.search(r"export|reverse|feed|negative|sell|deliver", words):
+            name = "export_wh"
+    elif unit == "Hz":
+        name = "frequency_hz"
+    elif unit == "1" and re.search(r"soc|state_of_charge", words):
+        name = "soc"
+    if name and name not in taken:
+        return name
+    ending = ENDINGS.get(unit, "id")
+    base = (words if re.match(r"[a-z]", words) else f"r_{words}")[: 29 - len(ending)].rstrip("_")
+    base = base.removesuffix(f"_{ending}")
+    name, again = f"{base}_{ending}", 2
+    while name in taken:
+        name, again = f"{base[: 27 - len(ending)]}{again}_{ending}", again + 1
+    return name
+
+
+def read_table(text: str, offset: int = 0) -> tuple[list[Row], list[str]]:
+    """(rows, remarks) of a CSV table with a heading. offset: added to each address (-1 where the manual counts from 1).
+
+    Raises DraftError when there is no heading or no row that can be used.
+    """
+    sample = text[:4096]
+    delimiter = max(";\t,", key=lambda one: sample.splitlines()[0].count(one) if sample.strip() else 0)
+    lines = [line for line in csv.reader(io.StringIO(text), delimiter=delimiter) if any(cell.strip() for cell in line)]
+    if not lines:
+        raise DraftError(["the table is empty"])
+    found = _columns(lines[0])
+    if "register" not in found and "name" in found:
+        found["register"] = found["name"]  # a table that has one word for each row
+    missing = [column for column in ("address", "register") if column not in found]
+    if missing:
+        known = "; ".join(f"{column}: {', '.join(COLUMNS[column][:5])}" for column in missing)
+        raise DraftError(
+            [f"line 1: no column for {' and '.join(missing)}; one of these headings is looked for: {known}"]
+        )
+    rows: list[Row] = []
+    remarks: list[str] = []
+    if offset == 0 and re.search(r"\b(1-based|from 1|ab 1)\b", lines[0][found["address"]].lower()):
+        offset = -1
+        remarks.append("line 1: its addresses count from 1, it says: 1 is taken off each")
+    for number, line in enumerate(lines[1:], 2):
+        cells = {column: line[at].strip() if at < len(line) else "" for column, at in found.items()}
+        row, why = _row(cells, offset, [one.name for one in rows])
+        if row is None:
+            remarks.append(f"line {number}: {' | '.join(cell.strip() for cell in line)}: {why}")
+        else:
+            rows.append(row)
+    if not rows:
+        raise DraftError(["no line of the table could be used:", *remarks])
+    return rows, remarks
+
+
+def _columns(heading: Sequence[str]) -> dict[str, int]:
+    """Column -> its place; what stands in brackets behind a heading does not matter to which column it is."""
+    found: dict[str, int] = {}
+    for at, cell in enumerate(heading):
+        for column, names in COLUMNS.items():
+            if column not in found and (_plain(cell) in names or _plain(re.sub(r"[(\[].*", "", cell)) in names):
+                found[column] = at
+    return found
+
+
+def _type(text: str) -> tuple[str, str]:
+    """(type, order of words that it names or "") of a table's word for it; ("", "") when it is not known."""
+    plain = _plain(text)
+    for ending, order in ORDERS.items():
+        if plain.endswith(ending) and (kind := _type(plain.removesuffix(ending))[0]):
+            return kind, order
+    return next(((ours, "") for ours, names in TYPES.items() if plain in names.split()), ("", ""))
+
+
+def _unit_of_words(register: str) -> str:
+    """The unit that the words of a row mean, in base units; "" where they do not say."""
+    words = re.sub(r"[^a-z0-9]+", " ", register.lower())
+    return next((unit for pattern, unit in MEANT if re.search(pattern, words)), "")
+
+
+def _row(cells: Mapping[str, str], offset: int, taken: Sequence[str]) -> tuple[Row | None, str]:
+    address = _address(cells.get("address", ""))
+    if address is None or not 0 <= address + offset <= 65535:
+        return None, f"address {cells.get('address', '')!r} is no number of a register"
+    questions = []
+    kind, order = _type(cells.get("type", ""))
+    if not kind:
+        kind = "u16"
+        questions.append(f"type {cells.get('type', '')!r} is not known: u16 taken")
+    elif order == "low-first":
+        questions.append(f"type {cells['type']!r} means low word first: --low-word-first, or word_order of the point")
+    told = re.match(r"\s*([\d.,/]+)?\s*([^\d\s].*)?$", cells.get("unit", ""))
+    factor = _number(told[1]) if told and told[1] else 1.0  # such as "0.1 V"
+    unit, worth = UNITS.get((told[2] or "").strip().lower() if told else "", ("", 1.0))
+    scale = _number(cells["scale"]) if cells.get("scale") else 1.0
+    if scale is None or scale == 0.0 or factor is None:
+        questions.append(f"scale {cells.get('scale') or cells.get('unit')!r} is no number: 1 taken")
+        scale, factor = scale or 1.0, factor or 1.0
+    elif scale >= 10 and kind not in ("f32", "f64"):
+        questions.append(f"scale {scale:g}: taken as value = raw x {scale:g}; many manuals mean raw / {scale:g}")
+    register = cells["register"]
+    if unit == "%" and re.search(r"soc|state of charge|soh", register, re.I):
+        unit, worth = "1", 0.01
+    if not unit:
+        if cells.get("unit"):
+            questions.append(f"unit {cells['unit']!r} is not known")
+        unit = _unit_of_words(register)
+        if unit and unit != "1":
+            questions.append("no unit in the table, taken by the words: compare with the display, k may be missing")
+        unit = unit or "enum"
+    elif (meant := _unit_of_words(register)) and {unit, meant} in ({"W", "Wh"}, {"var", "varh"}):
+        questions.append(f"unit {cells['unit']!r} of what the words call {'an energy' if 'h' in meant else 'a power'}")
+    name = cells.get("name", "")
+    if not name or unit_of(name) is None or name in taken:
+        name = signal_name(register, unit, taken)
+    value = _number(cells["value"]) if cells.get("value") else None
+    regs = _words(cells.get("regs", ""))
+    return Row(
+        name, register, address + offset, kind, unit_of(name) or unit, round(scale * factor * worth, 12),
+        cells.get("note", ""), regs, None if value is None else round(value * worth, 9), questions,
+    ), ""  # fmt: skip
+
+
+def live_rows(function: int, words: Mapping[int, int]) -> list[Row]:
+    """Rows for registers that a device answered with, in the order of their addresses: one word each, to be named."""
+    return [
+        Row(f"register_{address}_id", f"function {function}, register {address}", address, "u16", "enum", regs=(word,),
+            questions=[_readings(words, address)])
+        for address, word in sorted(words.items())[:LIVE_POINTS]
+    ]  # fmt: skip
+
+
+def _readings(words: Mapping[int, int], address: int) -> str:
+    """What a register, and the pair that it begins, may mean."""
+    shown = [f"u16 {words[address]}"]
+    if words[address] >= 0x8000:
+        shown.append(f"s16 {words[address] - 0x10000}")
+    if address + 1 in words:
+        pair = (words[address], words[address + 1])
+        for order in ("high-first", "low-first"):
+            for kind in ("s32", "f32"):
+                point = Point.model_validate({"name": "x_id", "unit": "enum", "type": kind, "word_order": order})
+                value = decode_registers(point, pair)
+                if value is not None and (kind == "s32" or 1e-3 <= abs(value) < 1e9):
+                    shown.append(f"{kind} {order} {value:g}")
+    return "may be " + ", ".join(shown)
+
+
+def _text(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") + '"'
+
+
+def _readable(rows: Sequence[Row]) -> list[tuple[int, int]]:
+    """Ranges (first, last) of the registers, with the gaps that a read goes over anyway and some behind each."""
+    ranges: list[tuple[int, int]] = []
+    for row in sorted(rows, key=lambda one: one.address):
+        last = row.address + WORDS.get(row.type, 1) - 1
+        if ranges and row.address - ranges[-1][1] - 1 <= GAP_REGS:
+            ranges[-1] = (ranges[-1][0], max(ranges[-1][1], last))
+        else:
+            ranges.append((row.address, last))
+    return [(first, min(last + SPARE_REGS, 65535)) for first, last in ranges]
+
+
+def draft(
+    name: str, kind: str, rows: Sequence[Row], *, title: str = "", source: str = "", function: int = 3,
+    word_order: str = "high-first", remarks: Sequence[str] = (), baud: int = 9600,
+) -> str:  # fmt: skip
+    """The TOML of a map with these rows, commented: open questions as doubts, and for each row a vector to fill in."""
+    needed = [signal for signal in required(kind) if signal not in {row.name for row in rows}]
+    lines = [
+        f"# {title or name}: a draft by `tidegate devices new`. Each doubt is a question: answer it, then take it out.",
+        "# Keys: docs/device-maps.md. Then: tidegate devices show FILE; tidegate read FILE --serial PORT --unit ID",
+        "schema = 1", "", "[map]", f"name = {_text(name)}", 'protocol = "modbus"', f"kind = {_text(kind)}",
+        f"title = {_text(title or name)}", f"source = {_text(source or 'to be said: manual, version, page')}",
+        "doubts = [",
+    ]  # fmt: skip
+    signed = [row.name for row in rows if (one := signals().get(row.name)) is not None and one.signed]
+    if signed:
+        lines.append(f"    {_text('sign of ' + ', '.join(signed) + f': + {POSITIVE[kind]} is assumed')},")
+    if any(row.type in WORDS for row in rows):
+        lines.append(f"    {_text(f'word order of numbers of 32 bits and more: {word_order} is assumed')},")
+    lines += [
+        f"    {_text(f'no row gives {signal}, which a {kind} must have: name the row that is it')},"
+        for signal in needed
+    ]
+    asked: dict[str, list[str]] = {}  # the same question once, with all that it is about
+    for row in rows:
+        for text in row.questions:
+            asked.setdefault(text, []).append(row.name)
+    lines += [f"    {_text(', '.join(names) + ': ' + text)}," for text, names in asked.items()]
+    ranges = _readable(rows)
+    if len(ranges) > 1:
+        spare = f"up to {SPARE_REGS} registers behind those listed are taken as readable: no two replies of one length"
+        lines.append(f"    {_text(spare)},")
+    lines += [
+        "]", "", "[modbus]", f"function = {function}  # 3 holding, 4 input registers",
+        f"word_order = {_text(word_order)}",
+        f"baud = {baud}", "# regs_max = 60  # registers that one read may have, if the manual says so",
+    ]  # fmt: skip
+    if len(ranges) > 1:
+        lines.append(f"readable = {[list(one) for one in ranges]}  # ranges that one read may span, gaps included")
+    else:
+        lines.append("# readable = [[0, 40]]  # ranges that one read may span, gaps included")
+    for row in rows:
+        lines += ["", "[[point]]", f"name = {_text(row.name)}", f"register = {_text(row.register)}"]
+        lines += [f"address = {row.address}", f"type = {_text(row.type)}", f"unit = {_text(row.unit)}"]
+        if row.scale != 1.0:
+            lines.append(f"scale = {row.scale!r}")
+        standard = signals().get(row.name)
+        if standard is not None and standard.signed:
+            lines.append(f"positive = {_text(POSITIVE[kind])}  # as the manual says")
+        if row.unit in RANGES:
+            lines.append(f"range = {list(RANGES[row.unit])}  # what the device can show at most")
+        if row.name in ("power_w", "state"):
+            lines.append('poll = "fast"')
+        if row.unit == "W" and row.type in ("u16", "s16") and not row.name.endswith(("_max", "_min")):
+            lines.append(f"signed_source = {_text(f'doubt: {row.type} by the table; compare while power flows back')}")
+        if row.note:
+            lines.append(f"note = {_text(row.note)}")
+    for row in rows:
+        width = WORDS.get(row.type, 1)
+        lines.append("")
+        if len(row.regs) == width and row.value is not None:
+            words = ", ".join(f"0x{word:04X}" for word in row.regs)
+            lines += ["[[vector]]", f"source = {_text(source or 'the table')}", f"point = {_text(row.name)}"]
+            lines += [f"regs = [{words}]", f"value = {row.value!r}"]
+        else:
+            words = ", ".join(f"0x{word:04X}" for word in row.regs) or ", ".join(["0x0000"] * width)
+            lines += [
+                "# [[vector]]",
+                f"# point = {_text(row.name)}",
+                '# source = "where these words and this value stand together"',
+            ]
+            lines += [f"# regs = [{words}]", "# value = 0.0"]
+    if remarks:
+        lines += ["", "# Lines of the table that no point was made of:", *[f"#   {text}" for text in remarks]]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,85 @@
+"""`tidegate devices check`: every shipped map is good; each fault has its line, its key and a remedy, all at once."""
+
+import pytest
+
+from tidegate.hal import maps
+from tidegate.hal.map_check import check_file
+
+MAP = """schema = 1
+[map]
+name = "own"
+protocol = "modbus"
+kind = "meter"
+title = "A meter"
+source = "manual"
+[modbus]
+readable = [[0, 20]]
+[[point]]
+name = "power_w"
+register = "P"
+address = 10
+type = "s16"
+unit = "W"
+positive = "import"
+signed_source = "manual, page 2"
+poll = "fast"
+[[vector]]
+source = "manual, page 3"
+point = "power_w"
+regs = [100]
+value = 100.0
+"""
+
+
+def said(tmp_path, text):
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    return check_file(str(path))
+
+
+def test_a_good_map_has_no_findings(tmp_path):
+    assert said(tmp_path, MAP) == []
+
+
+@pytest.mark.parametrize("name", maps.map_names())
+def test_every_shipped_map_passes(name):
+    assert check_file(str(maps.map_folder().joinpath(f"{name}.toml"))) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("value = 100.0", "value = 101.0", 23, ("power_w reads 100", "the vector says 101", "correct")),
+        ("address = 10", "address = 30", 13, ("address", "outside modbus.readable", "0 to 20", "widen")),
+        (MAP[MAP.index("[[vector]]") :], "", 0, ("vector", "add a [[vector]]")),
+        ('point = "power_w"', 'point = "power"', 21, ("no point 'power'", "power_w")),
+        ("regs = [100]", "regs = [100, 1]", 22, ("2 registers, needs 1",)),
+        ('signed_source = "manual, page 2"\n', "", 14, ("power_w", "signed_source", "reads -2 kW as 63 kW", "doubt")),
+        ('unit = "W"', 'unit = "V"', 15, ("unit 'V'", "promises 'W'")),
+        ("[map]", "[map", 2, ("not TOML",)),
+    ],
+)
+def test_a_fault_is_said_with_line_key_and_remedy(tmp_path, old, new, line, words):
+    findings = said(tmp_path, MAP.replace(old, new))
+    assert [one.line for one in findings] == [line], findings
+    assert all(word in findings[0].text for word in words), findings
+
+
+def test_all_faults_are_said_at_once(tmp_path):
+    text = MAP.replace("value = 100.0", "value = 101.0").replace("address = 10", "address = 30")
+    assert [one.line for one in said(tmp_path, text)] == [13, 23]
+
+
+def test_an_unknown_name_gets_the_near_ones():
+    with pytest.raises(maps.MapError, match=r"did you mean .*eastron-sdm630"):
+        maps.load_map("eastron-sdm-630")
+
+
+def test_the_sign_of_a_power_in_16_bits_is_sourced_or_a_doubt_of_the_map(tmp_path):
+    doubtful = MAP.replace('"manual, page 2"', '"doubt: seen in no document"')
+    assert said(tmp_path, doubtful) == []
+    (doubt,) = maps.load_map(str(tmp_path / "own.toml")).map.doubts
+    assert doubt == "sign of power_w, in 16 bits: seen in no document"
+    wide = MAP.replace('signed_source = "manual, page 2"\n', "").replace('"s16"', '"s32"').replace("[100]", "[0, 100]")
+    assert said(tmp_path, wide) == []  # 32 bits do not turn round at a power that exists
+    assert all(row.signed_source for name in maps.map_names() for row in maps.shipped(name).power_words())

@@ -1,0 +1,153 @@
+"""A manual's table becomes a map that loads; what the table leaves open is asked and not guessed silently."""
+
+import tomllib
+from importlib.resources import files
+
+import pytest
+
+from tidegate.config.compile import compile_site
+from tidegate.config.site import parse_site
+from tidegate.hal import map_draft, maps
+from tidegate.hal.decode import decode_registers
+
+TABLE = """Address;Description;Type;Unit;Scale;Example raw;Example
+0x0000;Voltage L1-N;INT32;V;0.1;0x0000 0x08FE;230.2
+12h;Active power L1;INT32;W;0.1;;
+40;Total active power;INT32;kW;0.0001;0xFFFF 0xFB2E;-0.1234
+52-53;Energy import total;UINT32;kWh;0.1;;
+0x004E;Energy export total;UINT32;kWh;0.1;;
+0x0033;Frequency;INT16;0.1 Hz;;0x01F4;50
+100;Wobble;FOO;blip;;;
+;Section heading;;;;;
+"""
+
+
+def drafted(tmp_path, text, **more):
+    rows, remarks = map_draft.read_table(text, more.pop("offset", 0))
+    path = tmp_path / "my-meter.toml"
+    path.write_text(map_draft.draft("my-meter", "meter", rows, remarks=remarks, **more), encoding="utf-8")
+    return maps.load_map(str(path)), path.read_text(encoding="utf-8")
+
+
+def test_a_manuals_table_becomes_a_map_with_standard_names_and_si_units(tmp_path):
+    found, text = drafted(tmp_path, TABLE, source="manual 1.2")
+    points = {p.name: p for p in found.point}
+    assert set(points) == {
+        "voltage_l1_v", "power_l1_w", "power_w", "import_wh", "export_wh", "frequency_hz", "wobble_id",
+    }  # fmt: skip
+    assert [points[name].address for name in ("power_l1_w", "power_w", "import_wh")] == [0x12, 40, 52]
+    assert points["power_w"].scale == pytest.approx(0.1) and points["import_wh"].scale == pytest.approx(100.0)
+    assert points["frequency_hz"].scale == pytest.approx(0.1)
+    assert [(v.point, v.value) for v in found.vector] == [
+        ("voltage_l1_v", 230.2),
+        ("power_w", -123.4),
+        ("frequency_hz", 50.0),
+    ]
+    for vector in found.vector:
+        assert decode_registers(points[vector.point], vector.regs) == pytest.approx(vector.value)
+    assert '# point = "export_wh"' in text and "Section heading" in text.rpartition("no point was made of")[2]
+
+
+def test_what_the_table_leaves_open_is_a_doubt(tmp_path):
+    found, _ = drafted(tmp_path, TABLE)
+    said = " ".join(found.map.doubts)
+    for question in ("sign of", "word order", "type 'FOO'", "unit 'blip'"):
+        assert question in said
+    assert all("power_w, which" not in text for text in found.map.doubts)
+
+
+def test_a_factor_above_one_is_asked_about():
+    rows, _ = map_draft.read_table("Address,Name,Type,Unit,Gain\n10,Total active power,s32,W,10\n")
+    assert any("raw / 10" in question for question in rows[0].questions)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "empty"),
+        ("a;b\n1;2\n", "no column for address and register"),
+        ("Address;Name\nx;Power\n", "no line of the table"),
+    ],
+)
+def test_a_table_that_is_none_is_refused_with_the_reason(text, says):
+    with pytest.raises(map_draft.DraftError, match=says):
+        map_draft.read_table(text)
+
+
+def test_german_headings_tabs_and_addresses_counted_from_one():
+    text = "Adresse\tBezeichnung\tDatentyp\tEinheit\n1\tWirkleistung gesamt (total active power)\tfloat\tkW\n"
+    rows, _ = map_draft.read_table(text, -1)
+    assert (rows[0].address, rows[0].name, rows[0].type, rows[0].scale) == (0, "power_w", "f32", 1000.0)
+
+
+@pytest.mark.parametrize(
+    ("register", "unit", "name"),
+    [
+        ("Total apparent power", "W", "total_apparent_power_w"),
+        ("Max active power demand", "W", "max_active_power_demand_w"),
+        ("Voltage L1-L2", "V", "voltage_l1_l2_v"),
+        ("Import active energy today", "Wh", "import_active_energy_today_wh"),
+        ("Phase B current", "A", "current_l2_a"),
+        ("3rd harmonic", "%", "r_3rd_harmonic_pct"),
+    ],
+)
+def test_only_what_is_meant_gets_a_standard_name(register, unit, name):
+    assert map_draft.signal_name(register, unit, []) == name
+
+
+def test_names_stay_apart_and_short_enough_for_the_image():
+    taken = []
+    for _ in range(12):
+        taken.append(map_draft.signal_name("A register with a very long description of what it holds", "W", taken))
+    assert len(set(taken)) == 12 and max(map(len, taken)) <= 31
+
+
+def test_what_a_live_device_answers_becomes_rows_with_each_way_to_read_them(tmp_path):
+    rows = map_draft.live_rows(4, {10: 0x4366, 11: 0x3333, 12: 0xFFFF})
+    assert "f32 high-first 230.2" in rows[0].questions[0] and "s16 -1" in rows[2].questions[0]
+    path = tmp_path / "found.toml"
+    path.write_text(map_draft.draft("found", "meter", rows, function=4), encoding="utf-8")
+    with pytest.raises(maps.MapError, match="must give 'power_w'") as caught:
+        maps.load_map(str(path))
+    assert len(caught.value.problems) == 1
+    assert "regs = [0x4366]" in path.read_text(encoding="utf-8")
+
+
+LISTED = """point,address (0-based),type,scale,unit
+voltage_u1,2499,F32BE,1,
+current_i1,2515,F32BE,1,
+active_power_total,2535,F32BE,1,
+frequency,2583,F32BE,1,
+energy_counter_1,2603,F32LE,1,
+energy_counter_2,2605,F32BE,1,W
+"""
+
+
+def test_a_list_without_units_and_with_orders_in_its_types_becomes_a_map_that_a_site_takes(tmp_path):
+    rows, remarks = map_draft.read_table(LISTED)
+    assert remarks == [] and [row.type for row in rows] == ["f32"] * 6
+    assert [(row.name, row.unit) for row in rows[:5]] == [
+        ("voltage_l1_v", "V"), ("current_l1_a", "A"), ("power_w", "W"), ("frequency_hz", "Hz"),
+        ("energy_counter_1_wh", "Wh"),
+    ]  # fmt: skip
+    assert any("low word first" in text for text in rows[4].questions)
+    assert any("of what the words call an energy" in text for text in rows[5].questions)
+    path = tmp_path / "listed.toml"
+    path.write_text(map_draft.draft("listed", "meter", rows, source="a list"), encoding="utf-8")
+    found = maps.load_map(str(path))
+    same = [text for text in found.map.doubts if "no unit in the table" in text]
+    assert len(same) == 1 and "voltage_l1_v" in same[0] and "energy_counter_1_wh" in same[0], "one question, once"
+    # Several blocks of one length would be refused by the site: the draft says what may be read behind each.
+    raw = tomllib.loads(files("tidegate.config").joinpath("sites/simulated.toml").read_text(encoding="utf-8"))
+    raw["device"][0]["map"] = str(path)
+    site, problems = parse_site(raw)
+    assert problems == [] and compile_site(site)
+
+
+@pytest.mark.parametrize(
+    ("heading", "offset", "address"),
+    [("address (1-based)", 0, 9), ("address (from 1)", 0, 9), ("address (1-based)", -2, 8), ("address (hex)", 0, 10)],
+)
+def test_a_heading_that_says_where_it_counts_from_is_heard(heading, offset, address):
+    rows, remarks = map_draft.read_table(f"name,{heading},unit\nTotal active power,10,W\n", offset)
+    assert rows[0].address == address and len(remarks) == (1 if offset == 0 and address == 9 else 0)
