@@ -18,7 +18,10 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MIN = 24 * 60
 WEEK_MIN = 7 * DAY_MIN
 SLOTS_MAX = 64
-FIELDS = ("setpoint_w", "until_soc", "target_grid_w", "import_w_max", "export_w_max", "peak_w_max", "demand_w_max")
+FIELDS = (
+    "setpoint_w", "until_soc", "target_grid_w", "import_w_max", "export_w_max", "peak_w_max", "demand_w_max",
+    "charge_w_max", "discharge_w_max",
+)  # fmt: skip
 LIMITS = FIELDS[3:]
 MONTHS = tuple(range(1, 13))
 HOLIDAYS = ("as-weekday", "never", "also", "only")  # what a public holiday is to a slot
@@ -137,6 +140,25 @@ def spans(
                     found.append(Span(start_s, end_s, index, day.toordinal() * SLOTS_MAX + index + 1))
             day += timedelta(days=1)
     return sorted(found, key=lambda span: span.start_utc_s)
+
+
+def clock_ahead(zone: ZoneInfo, utc_s: int, to_utc_s: int) -> tuple[int, int, int]:
+    """(offset of the zone from UTC now, UTC second of its next change before to_utc_s or 0, the offset then), s."""
+
+    def offset_s(at_utc_s: int) -> int:
+        offset = datetime.fromtimestamp(at_utc_s, zone).utcoffset()
+        return 0 if offset is None else int(offset.total_seconds())
+
+    now_s, low = offset_s(utc_s), utc_s
+    while low < to_utc_s:
+        high = min(low + 3600, to_utc_s)
+        if offset_s(high) != now_s:
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (middle, high) if offset_s(middle) == now_s else (low, middle)
+            return now_s, high, offset_s(high)
+        low = high
+    return now_s, 0, 0
 
 
 @dataclass(frozen=True)

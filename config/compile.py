@@ -2,16 +2,23 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any
 
+from tidegate.config import gpio
+from tidegate.config.banks import bank_rows, bank_signals, batteries_of
+from tidegate.config.doubts import answered
+from tidegate.config.hazard_check import PointRow, hazard_problems, silence_us
+from tidegate.config.plausible import bounded, power_bounds
 from tidegate.config.poll_plan import PortPlan, port_plan
-from tidegate.config.program_rows import Row, can_field, command_row, register_field
+from tidegate.config.program_rows import Row, can_fields, command_row, register_fields
+from tidegate.config.shared_slaves import by_unit, one_slave_each, shared
 from tidegate.config.site import EXIT_PLAN, Device, Site, SiteError, Storage
+from tidegate.config.site_maps import PHASES, load_maps, option_text
+from tidegate.config.tcp_lanes import Lane, lanes, on_tcp
 from tidegate.ext.abi import program
 from tidegate.ext.abi.settings import POLICY_NAMES_BY_NUMBER
 from tidegate.ext.bus.can_view import CRC_NAMES
 from tidegate.hal.map_schema import DeviceMap, Frame
-from tidegate.hal.maps import MapError, load_map
 from tidegate.hal.vocabulary import signals
 
 RAMP_GO_S = 0.05  # from zero to full power, where the site file says nothing
@@ -30,7 +37,7 @@ PLAIN_CONTROL_KEYS = (
     *POLICY_NAMES_BY_NUMBER,
 )
 
-PHASES = ("power_l1_w", "power_l2_w", "power_l3_w")
+VOLTAGES = ("voltage_l1_v", "voltage_l2_v", "voltage_l3_v")
 ROLE_NODES = {
     "grid-meter": "grid",
     "it-meter": "it",
@@ -44,76 +51,24 @@ ROLE_NODES = {
 }
 
 
-def load_maps(site: Site, problems: list[str]) -> dict[str, DeviceMap]:
-    """Device name -> its map with the site's options; every problem of every map is added to `problems`."""
-    found: dict[str, DeviceMap] = {}
-    for device in site.device:
-        source = str(site.folder / device.map) if device.map.endswith(".toml") else device.map
-        options = {key: _option_text(value) for key, value in device.options.items()}
-        models = {}
-        for number, address in device.sunspec_models.items():
-            if number.isdigit():
-                models[int(number)] = address
-            else:
-                problems.append(f"device[{device.name}].sunspec_models: {number!r} is not a model number")
-        try:
-            found[device.name] = load_map(source, options, device.sunspec_base, models)
-        except MapError as error:
-            problems += [f"device[{device.name}]: {line}" for line in error.problems]
-            continue
-        if found[device.name].map.kind != _kind(device):
-            problems.append(
-                f"device[{device.name}].map: {device.map} is a map for a {found[device.name].map.kind}, "
-                f"but the role is {device.role}"
-            )
-        if device.role == "grid-meter" and site.limits.phase_import_w_max is not None:
-            found[device.name] = _fast(found[device.name], PHASES)
-        serial = device.bus in {one.name for one in site.serial}
-        if serial != (found[device.name].bus == "serial"):
-            problems.append(
-                f"device[{device.name}].bus: {device.bus} is a {'serial port' if serial else 'CAN bus'}, "
-                f"but {device.map} speaks {found[device.name].map.protocol}"
-            )
-    return found
-
-
-def _fast(found: DeviceMap, names: tuple[str, ...]) -> DeviceMap:
-    """The map with these points polled as often as the wire allows: a limit rests on them."""
-    points = (point.model_copy(update={"poll": "fast"}) if point.name in names else point for point in found.point)
-    return found.model_copy(update={"point": tuple(points)})
-
-
-def _option_text(value: str | int | float | bool) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-
-
-def _kind(device: Device) -> str:
-    return device.role if device.role in ("pcs", "bms") else "meter"
-
-
-class PointRow(TypedDict):
-    """A device's row of the image."""
-
-    name: str
-    unit: str
-    device: int
-    age_max_ns: int
-
-
 class Compiler:
     """Collects the rows of one program; `problems` grows, nothing is raised before the end."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
+        self.bounds = power_bounds(site)
         self.problems: list[str] = []
         self.maps = load_maps(site, self.problems)
         self.devices = [device for device in site.device if device.name in self.maps]
         self.points: list[PointRow] = []
+        self.added: set[str] = set()
         self.labels: list[Row] = []  # what the describe blob says beside each point
         self.plans: list[PortPlan] = []
+        self.lanes: list[Lane] = []
+        self.lane_of: dict[str, str] = {}  # device on a TCP bus -> its lane
         self.unit_of_device: dict[str, int] = {}
         for number, storage in enumerate(site.storage):
-            self.unit_of_device[storage.bms] = self.unit_of_device[storage.pcs] = number
+            self.unit_of_device.update(dict.fromkeys((*batteries_of(storage), storage.pcs), number))
 
     # ------------------------------------------------------------------------------------------------- points
 
@@ -123,6 +78,10 @@ class Compiler:
             signal = {"import_wh": "export_wh", "export_wh": "import_wh"}.get(signal, signal)
         return f"{device.name}.{signal}"
 
+    def number_of(self, device: Device) -> int:
+        """A device's place in the site file."""
+        return [one.name for one in self.site.device].index(device.name)
+
     def has(self, device: str, signal: str) -> bool:
         """Whether a device's map gives a signal."""
         return device in self.maps and signal in self.maps[device].signal_names()
@@ -130,8 +89,9 @@ class Compiler:
     def add_point(self, device: Device, signal: str, unit: str, age_ns: int, label: Mapping[str, object]) -> str:
         """Add one row of the image; returns its name."""
         name = self.name_in_image(device, signal)
-        number = self.site.device.index(device)
+        number = self.number_of(device)
         age = round(device.age_max_ms * 1e6) if device.age_max_ms and age_ns else age_ns
+        self.added.add(name)
         self.points.append(PointRow(name=name, unit=unit, device=number, age_max_ns=age))
         self.labels.append({"name": name, "unit": unit, "device": number, **label})
         return name
@@ -207,7 +167,8 @@ class Compiler:
         fields = []
         for signal in frame.signal:
             name = self.add_point(device, signal.name, signal.unit, age, {"register": signal.register_name})
-            fields.append({"point": name, **can_field(signal)})
+            rows = can_fields(signal, name)
+            fields += [bounded(one, device, signal.name, signal.unit, self.bounds) for one in rows]
         return {**row, "fields": fields}
 
     # ------------------------------------------------------------------------------------------------ Modbus
@@ -216,14 +177,14 @@ class Compiler:
         """Ports with their slaves, blocks, fields and commands."""
         ports: list[dict[str, Any]] = []
         for serial in self.site.serial:
-            users = [
+            users = shared(
                 (d, self.maps[d.name])
                 for d in self.devices
                 if d.bus == serial.name and self.maps[d.name].bus == "serial"
-            ]
+            )
             plan = port_plan(serial, users, self.problems, self.site.site.period_us * 1000)
             self.plans.append(plan)
-            slaves = [self._slave(device, found, plan) for device, found in users]
+            slaves = one_slave_each(self._slave(device, found, plan) for device, found in users)
             rule = serial.gap if isinstance(serial.gap, str) else "fixed"
             ports.append(
                 {
@@ -233,25 +194,59 @@ class Compiler:
                     "stop_bits": serial.stop_bits,
                     "gap_rule": program.GAP_RULES[rule],
                     "gap_ns": serial.gap * 1000 if isinstance(serial.gap, int) else 0,
+                    "lead_in": serial.lead_in_bytes,
                     "flags": (1 if serial.strip_echo else 0) | (2 if serial.rs485 else 0),
                     "slaves": slaves,
                 }
             )
+        return ports + self.tcp_rows()
+
+    def tcp_rows(self) -> list[dict[str, Any]]:
+        """The lanes of the TCP buses, behind the serial ports."""
+        ports: list[dict[str, Any]] = []
+        link = 0
+        for tcp in self.site.tcp:
+            users = shared(
+                (on_tcp(d, self.maps[d.name], tcp), self.maps[d.name])
+                for d in self.devices
+                if d.bus == tcp.name and self.maps[d.name].bus == "serial"
+            )
+            groups = by_unit(users)
+            found = lanes(tcp, link, len(groups), self.problems)
+            link += tcp.connections
+            for number, lane in enumerate(found):
+                own = [user for group in groups[number :: len(found)] for user in group]
+                plan = port_plan(lane, own, self.problems, self.site.site.period_us * 1000)
+                self.plans.append(plan)
+                self.lanes.append(lane)
+                self.lane_of.update({device.name: lane.name for device, _ in own})
+                slaves = one_slave_each(self._slave(device, map_, plan) for device, map_ in own)
+                ports.append({**lane.row(), "slaves": slaves})
         return ports
 
     def _slave(self, device: Device, found: DeviceMap, plan: PortPlan) -> Row:
         blocks = []
         names = {p.name: self.name_in_image(device, p.name) for p in found.point}
-        for block in (b for b in plan.blocks if b.device == device.name):
+        own = [b for b in plan.blocks if b.device == device.name]
+        for block in own:
             period = block.period_ns or plan.round_ns
             age = 0 if block.poll == "once" else int(min(max(AGE_READINGS * period, AGE_FLOOR_NS), AGE_CEILING_NS))
             fields = []
-            for point in block.points:
+            # Factors first: each value looks for its own among the fields of its block.
+            for point in sorted(block.points, key=lambda one: one.type != "sunssf"):
                 label = {"register": point.register_name, "address": point.address, "function": point.function}
                 if point.hidden:
                     label["hidden"] = True
-                self.add_point(device, point.name, point.unit, age, label)
-                fields.append(register_field(device, point, block.address, names))
+                if names[point.name] not in self.added:  # a factor stands in each block that needs it
+                    self.add_point(device, point.name, point.unit, age, label)
+                rows = [
+                    bounded(row, device, point.name, point.unit, self.bounds)
+                    for row in register_fields(device, point, block.address, names)
+                ]
+                if block.waits and point.sf:
+                    raw = {**label, "hidden": True}
+                    rows[0]["held_point"] = self.add_point(device, f"{point.name}_raw", "", 0, raw)
+                fields += rows
             blocks.append(
                 {
                     "function": block.function,
@@ -261,6 +256,7 @@ class Compiler:
                     "period_ns": block.period_ns,
                     "signature": 0 if block.signature_word is None else 1,
                     "signature_word": block.signature_word or 0,
+                    "factors": int(block.factors),
                     "fields": fields,
                 }
             )
@@ -271,7 +267,7 @@ class Compiler:
         timeout_ms = device.timeout_ms or found.modbus.timeout_ms
         return {
             "unit_id": device.unit_id,
-            "device": self.site.device.index(device),
+            "device": self.number_of(device),
             "timeout_ns": round(timeout_ms * 1e6),
             "turnaround_ns": round(
                 (found.modbus.turnaround_ms if device.turnaround_ms is None else device.turnaround_ms) * 1e6
@@ -293,20 +289,52 @@ class Compiler:
                 for key in ("import_wh", "export_wh"):
                     if self.has(device.name, key):
                         row[f"grid_{key}"] = f"{device.name}.{key}"
+                if self.has(device.name, "frequency_hz"):
+                    row["grid_hz"] = f"{device.name}.frequency_hz"
+                row["grid_v"] = [f"{device.name}.{name}" if self.has(device.name, name) else -1 for name in VOLTAGES]
             elif device.role == "pv-meter":
                 row["pv_w"] = f"{device.name}.power_w"
             elif device.role == "circuit-meter":
                 circuits.append(f"{device.name}.power_w")
+            for key, signal in (("demand_w", "demand_w"), ("window_pulse", "window_pulse_count")):
+                if self.has(device.name, signal) and (key not in row or device.role == "grid-meter"):
+                    row[key] = f"{device.name}.{signal}"
         if circuits:
             row["circuit_w"] = circuits
+        for one in self.site.input:
+            if one.what == "demand-pulse":
+                row["window_pulse"] = f"{one.name}.count"
         return row
+
+    def reconnect_row(self) -> Row:
+        """What a grid that comes back may be given; nothing where the site file asks for nothing."""
+        limits = self.site.limits
+        if not limits.reconnect_wait_s and limits.reconnect_ramp_pct_per_min is None:
+            return {}
+        full_w = sum(max(storage.charge_w_max, storage.discharge_w_max) for storage in self.site.storage)
+        low_v, high_v = limits.reconnect_v or (None, None)
+        return {
+            "reconnect_wait_s": limits.reconnect_wait_s,
+            "reconnect_w_per_s": (limits.reconnect_ramp_pct_per_min or 0.0) / 100.0 / 60.0 * full_w,
+            "reconnect_hz_min": limits.reconnect_hz[0],
+            "reconnect_hz_max": limits.reconnect_hz[1],
+            "reconnect_v_min": low_v,
+            "reconnect_v_max": high_v,
+        }
 
     def unit_row(self, storage: Storage) -> Row:
         """Where the gate finds a unit's signals, and its limits as integers."""
         row: Row = {"name": storage.name, "energy_wh": storage.energy_wh}
+        if storage.parallel:
+            row.update(self.bank_points(storage))
         for name, signal in signals().items():
             device = storage.bms if signal.kind == "bms" else storage.pcs
-            if signal.kind in ("bms", "pcs") and signal.row and self.has(device, name):
+            if storage.parallel and signal.kind == "bms":
+                continue
+            # A state that reads as it was written is nothing that the device says. A `ready` of that sort still tells
+            # when somebody took the remote control away; that the converter is ready the step test shows.
+            echo = name == "state" and self._echoes(device, name)
+            if signal.kind in ("bms", "pcs") and signal.row and self.has(device, name) and not echo:
                 row[signal.row] = f"{device}.{name}"
         pcs = self.maps.get(storage.pcs)
         if pcs is not None and not any(command.kind == "setpoint_w" for command in pcs.command):
@@ -314,11 +342,11 @@ class Compiler:
                 f"storage[{storage.name}].pcs: {pcs.name} has no setpoint register, it can only be read; choose "
                 f"another map"
             )
-        for key in ("charge_a_max", "discharge_a_max"):
+        for key, bms in ((key, bms) for key in ("charge_a_max", "discharge_a_max") for bms in batteries_of(storage)):
             power = key.replace("_a_", "_w_")
-            if storage.bms in self.maps and not self.has(storage.bms, key) and not self.has(storage.bms, power):
+            if bms in self.maps and not self.has(bms, key) and not self.has(bms, power):
                 self.problems.append(
-                    f"storage[{storage.name}].bms: {self.maps[storage.bms].name} gives neither {key} nor {power}, and "
+                    f"storage[{storage.name}].bms: {self.maps[bms].name} gives neither {key} nor {power}, and "
                     f"the gate lets nothing through without; give the map a signal with `constant`"
                 )
         identity = pcs.identity_points() if pcs is not None else []
@@ -328,9 +356,8 @@ class Compiler:
                 f"at most {IDENTITY_MAX}"
             )
         row["identity"] = [f"{storage.pcs}.{name}" for name in identity[:IDENTITY_MAX]]
-        measured = self.site.commissioning
-        if measured is not None and measured.pcs_revert_ms is not None and len(self.site.storage) == 1:
-            row["revert_measured_s"] = measured.pcs_revert_ms / 1e3  # of one converter; with several, whose?
+        if (measured_ms := self._revert_ms(storage)) is not None:
+            row["revert_measured_s"] = measured_ms / 1e3
         highest = max(storage.charge_w_max, storage.discharge_w_max)
         go = storage.ramp_go_w_per_s or highest / RAMP_GO_S
         stop = storage.ramp_stop_w_per_s or max(highest / RAMP_STOP_S, 5 * go)
@@ -357,6 +384,28 @@ class Compiler:
         row["gate"] = gate
         return row
 
+    def bank_points(self, storage: Storage) -> Row:
+        """Points of a unit with several batteries, named after it: what they are as one (ext/estimate/bank.pyx)."""
+        row: Row = {}
+        for field, signal, unit, members in bank_signals(storage, self.maps, self.problems):
+            name = f"{storage.name}.{signal}"
+            row[field] = name
+            # As old as what it is made of, so without an age of its own.
+            self.points.append(PointRow(name=name, unit=unit, device=-1, age_max_ns=0))
+            self.labels.append({"name": name, "unit": unit, "device": -1, "register": f"of {', '.join(members)}"})
+        return row
+
+    def _echoes(self, device: str, signal: str) -> bool:
+        """Whether a signal reads what the device's map writes there."""
+        return device in self.maps and any(p.name == signal and p.echo for p in self.maps[device].point)
+
+    def _revert_ms(self, storage: Storage) -> float | None:
+        """What commissioning measured of this unit's converter: by its name, or of the only one."""
+        measured = self.site.commissioning.pcs_revert_ms if self.site.commissioning is not None else None
+        if isinstance(measured, dict):
+            return measured.get(storage.pcs)
+        return measured if len(self.site.storage) == 1 else None  # of one converter; with several, whose?
+
     def control_row(self) -> Row:
         """Settings of the corridor; a limit that the site leaves out stays infinite."""
         limits, control = self.site.limits, self.site.control
@@ -374,6 +423,7 @@ class Compiler:
             phase_import_w_max=limits.phase_import_w_max,
             phase_share=self._phase_share(),
             recentre=1.0 if control.recentre else None,
+            **self.reconnect_row(),
             **{key: None if (value := getattr(control, key)) is None else float(value) for key in PLAIN_CONTROL_KEYS},
         )
         if row["recharge_w_max"] is None:
@@ -466,8 +516,8 @@ class Compiler:
             "snapshot_every": snapshot_every(site),
             "points": points,
             "devices": [self._described(device) for device in site.device],
-            "ports": [one.model_dump(mode="json") for one in site.serial],
-            "can": [one.model_dump(mode="json") for one in site.can],
+            "ports": [one.model_dump(mode="json") for one in site.serial] + [one.described() for one in self.lanes],
+            "can": [one.model_dump(mode="json") for one in site.can] + gpio.bus_row(site.input, site.output),
             "units": [one.model_dump(mode="json") for one in site.storage],
             "limits": site.limits.model_dump(mode="json"),
             "control": site.control.model_dump(mode="json"),
@@ -484,7 +534,7 @@ class Compiler:
                 for device in self.devices
                 for command in self.maps[device.name].command
             ],
-            "silence_us": self.silence_us(),
+            "silence_us": silence_us(site, self.points),
             "plan": [
                 {
                     "port": plan.port,
@@ -492,6 +542,7 @@ class Compiler:
                     "round_us": round(plan.round_ns / 1e3),
                     "zero_us": math.ceil(plan.zero_ns / 1e3),
                     "zero_timeout_us": math.ceil(plan.zero_timeout_ns / 1e3),
+                    "asked_us": {name: math.ceil(ns / 1e3) for name, ns in plan.asked_ns.items()},
                     "blocks": [
                         {
                             "device": b.device,
@@ -509,21 +560,6 @@ class Compiler:
             ],
         }
 
-    def silence_us(self) -> dict[str, int]:
-        """Device -> longest time from its last word to setpoint 0: the age of what the gate needs, and a cycle."""
-        needed = {"bms": ("soc", "pack_v", "charge_a_max", "discharge_a_max"), "pcs": ("power_w",)}
-        bounds = {}
-        for number, device in enumerate(self.site.device):
-            names = needed.get(device.role, ("power_w",) if device.role == "grid-meter" else ())
-            ages = [
-                point["age_max_ns"]
-                for point in self.points
-                if point["device"] == number and point["age_max_ns"] and point["name"].partition(".")[2] in names
-            ]
-            if ages:
-                bounds[device.name] = math.ceil((min(ages) + self.site.site.period_us * 1000) / 1e3)
-        return bounds
-
     def _described(self, device: Device) -> Row:
         found = self.maps[device.name]
         return {
@@ -532,13 +568,19 @@ class Compiler:
             "kind": found.map.kind,
             "protocol": found.map.protocol,
             "title": found.map.title,
-            "doubts": list(found.map.doubts),
+            "doubts": [text for text in found.map.doubts if not answered(device, text)],
+            "doubts_answered": [
+                f"{text}: {how}"
+                for text in found.map.doubts
+                for words, how in device.doubts_answered.items()
+                if words.lower() in text.lower()
+            ],
             "role": device.role,
-            "bus": device.bus,
+            "bus": self.lane_of.get(device.name, device.bus),
             "unit_id": device.unit_id,
             "invert": device.invert,
             "circuit_storage": list(device.circuit_storage),
-            "options": {key: _option_text(value) for key, value in device.options.items()},
+            "options": {key: option_text(value) for key, value in device.options.items()},
             "unit": self.unit_of_device.get(device.name, -1),
             "sunspec": {str(number): start for number, start in found.model_starts().items()},
         }
@@ -571,6 +613,9 @@ def compile_site(site: Site) -> bytes:
     """
     made = Compiler(site)
     frames, transmits = made.can_rows()
+    for point in gpio.add_rows(site, frames, transmits):
+        made.points.append(PointRow(name=point["name"], unit=point["unit"], device=-1, age_max_ns=gpio.AGE_NS))
+        made.labels.append({**point, "device": -1})
     ports = made.port_rows()
     problems = made.problems
     faults, described_faults = fault_rows(site, problems)
@@ -582,9 +627,8 @@ def compile_site(site: Site) -> bytes:
                 len(slave["commands"]) for port in ports if port["name"] == plan.port for slave in port["slaves"]
             )
             if commands > 32:
-                problems.append(
-                    f"serial[{plan.port}]: {commands} written registers, a port has room for 32; use two ports"
-                )
+                problems.append(f"bus {plan.port}: {commands} written registers, a port has room for 32; use two buses")
+        problems += hazard_problems(site, made.points, made.plans)
     if problems:
         raise SiteError("site", problems, EXIT_PLAN)
     spec = {
@@ -594,8 +638,10 @@ def compile_site(site: Site) -> bytes:
         "site": made.site_row(),
         "control": control,
         "units": units,
+        "bank_rows": bank_rows(site, made.maps),
         "faults": faults,
-        "n_can_buses": len(site.can),
+        "n_can_buses": len(site.can) + (1 if site.input or site.output else 0),
+        "inputs": [row for one in site.input if (row := gpio.meaning_row(one))],
         "can_frames": frames,
         "can_tx": transmits,
         "ports": ports,

@@ -199,7 +199,8 @@ UNSEEN = (
     ("another device or firmware at an address", "it is known before the first write",
      "nothing is written to it and its unit does not arm"),
     ("a meter's sign or phases swapped, a unit or scale of a map wrong", "a row would need to know the right ones",
-     "`tidegate commission` measures them; a converter's own shows at each arming, `pcs_step_failed`"),
+     "`tidegate commission` measures them; a converter's own shows at each arming, `pcs_step_failed`, and so does a "
+     "meter that does not see the battery, or with the wrong sign, `grid_unmoved`"),
     ("a fuse or transformer that gets too warm", "there is no thermal model, only limits of power and current",
      "the control keeps below the limits; what it cannot keep is `grid_over_limit`"),
     ("smoke, gas, water, insulation, a welded contactor, a weak cell", "only what the BMS map has is read",

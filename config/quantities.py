@@ -46,8 +46,8 @@ def watts(text: str, *, unit_needed: bool = False) -> float:
     return value_w + 0.0  # no -0.0
 
 
-def unit_ids(text: str) -> list[int]:
-    """Modbus unit ids, 1 to 247, out of "1-20,30". Raises QuantityError."""
+def unit_ids(text: str, least: int = 1, most: int = 247) -> list[int]:
+    """Modbus unit ids out of "1-20,30"; those of a line unless other bounds are given. Raises QuantityError."""
     found: list[int] = []
     for part in text.split(","):
         low, _, high = part.partition("-")
@@ -55,8 +55,8 @@ def unit_ids(text: str) -> list[int]:
             first, last = int(low), int(high or low)
         except ValueError:
             raise QuantityError(f"{text!r}: expected numbers such as 1-20,30") from None
-        if not 1 <= first <= last <= 247:
-            raise QuantityError(f"{text!r}: unit ids are 1 to 247, the smaller first")
+        if not least <= first <= last <= most:
+            raise QuantityError(f"{text!r}: unit ids are {least} to {most}, the smaller first")
         found += range(first, last + 1)
     return found
 

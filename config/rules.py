@@ -4,6 +4,7 @@ They work on the raw TOML, so that one wrong value elsewhere does not hide them.
 """
 
 from collections.abc import Callable
+from ipaddress import ip_address
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -42,18 +43,60 @@ def cross_check(raw: Table, place: Place) -> list[str]:
         *_check_buses(raw, place),
         *_check_roles(raw, place),
         *_check_storage(raw, place),
+        *_check_measured(raw, place),
         *_check_nameplates(raw, place),
         *_check_limits(raw, place),
         *_check_schedule(raw, place),
         *_check_capacity_tariff(raw, place),
         *_check_blind(raw, place),
         *_check_rest(raw, place),
+        *_check_lines(raw, place),
     ]
+
+
+def _check_lines(raw: Table, place: Place) -> list[str]:
+    """GPIO lines: each once, a stop once, a breaker of a unit that there is, and room for their bus."""
+    problems = []
+    taken: dict[tuple[object, object], object] = {}
+    stop = ""
+    names = [row.get("name") for row in _rows(raw, "storage")]
+    for section, i, row in ((s, i, row) for s in ("input", "output") for i, row in enumerate(_rows(raw, s))):
+        line = (row.get("chip", "/dev/gpiochip0"), row.get("line"))
+        if line in taken:
+            problems.append(f"{place((section, i, 'line'))}: line {line[1]} of {line[0]} is {taken[line]}'s already")
+        taken[line] = row.get("name")
+        if row.get("what") in ("operator-stop", "demand-pulse"):
+            if row["what"] in stop.split():
+                problems.append(f"{place((section, i, 'what'))}: a site has one {row['what']}; remove the other")
+            stop += f" {row['what']}"
+        if row.get("what") == "breaker":
+            if "storage" in row and row["storage"] not in names:
+                known = ", ".join(str(name) for name in names)
+                problems.append(
+                    f"{place((section, i, 'storage'))}: no storage is named {row['storage']!r}; known: {known}"
+                )
+            elif "storage" not in row and len(names) != 1:
+                problems.append(f"{place((section, i))}: storage is missing; say whose gate asks for the breaker")
+        elif section == "output" and "storage" in row:
+            problems.append(
+                f"{place((section, i, 'storage'))}: belongs to a breaker; an alarm is for all units; remove it"
+            )
+    if taken and len(_rows(raw, "can")) > 3:
+        problems.append(f"{place(('can',))}: with GPIO lines a site has room for three CAN buses")
+    if taken and "gpio" in {row.get("name") for s in ("serial", "tcp", "can") for row in _rows(raw, s)}:
+        problems.append(
+            f"{place(('input',))}: the bus name gpio is that of the GPIO lines; name the other bus otherwise"
+        )
+    return problems
 
 
 def _check_names(raw: Table, place: Place) -> list[str]:
     problems = []
-    for kind, scope in (("bus", ("serial", "can")), ("device", ("device",)), ("storage", ("storage",))):
+    for kind, scope in (
+        ("bus", ("serial", "tcp", "can")),
+        ("device", ("device", "input", "output")),
+        ("storage", ("storage",)),
+    ):
         seen: dict[str, tuple[str, int]] = {}
         for section in scope:
             for i, row in enumerate(_rows(raw, section)):
@@ -63,10 +106,10 @@ def _check_names(raw: Table, place: Place) -> list[str]:
                 if name in seen:
                     problems.append(f"{place((section, i, 'name'))}: the {kind} name {name!r} is taken; choose another")
                 seen.setdefault(name, (section, i))
-    for i, row in enumerate(_rows(raw, "device")):
+    for section, i, row in ((s, i, row) for s in ("device", "input") for i, row in enumerate(_rows(raw, s))):
         if row.get("name") == "site" or str(row.get("name", "")).rstrip("0123456789") == "unit":
             problems.append(
-                f"{place(('device', i, 'name'))}: {row['name']!r} belongs to the image itself; choose another"
+                f"{place((section, i, 'name'))}: {row['name']!r} belongs to the image itself; choose another"
             )
     devices: dict[str, int] = {}
     for section, key in (("serial", "device"), ("can", "interface")):
@@ -79,36 +122,58 @@ def _check_names(raw: Table, place: Place) -> list[str]:
     return problems
 
 
+def _clash(row: Table, others: list[Table], simulated: bool) -> str:
+    """Why this device cannot stand behind the unit id of the others; "" where it can: one device in several roles."""
+    for other in others:
+        name = other.get("name", "another device")
+        if simulated:
+            return f"{name}'s; a simulated device has one role, give one of them another id"
+        if all(row.get(key) == other.get(key) for key in ("map", "options", "sunspec_base", "sunspec_models")):
+            return f"{name}'s with the same map; both would answer at once, give one of them another id"
+    return ""
+
+
 def _check_buses(raw: Table, place: Place) -> list[str]:
     problems = []
     serials = {row.get("name") for row in _rows(raw, "serial")}
+    tcps = {row.get("name"): row for row in _rows(raw, "tcp")}
     cans = {row.get("name") for row in _rows(raw, "can")}
-    taken: dict[tuple[object, object], str] = {}
+    simulated = {row.get("name") for row in _rows(raw, "serial") if row.get("device") == "sim"}
+    simulated |= {row.get("name") for row in _rows(raw, "tcp") if row.get("host") == "sim"}
+    taken: dict[tuple[object, object], list[Table]] = {}
     used = set()
     for i, row in enumerate(_rows(raw, "device")):
         bus, unit_id = row.get("bus"), row.get("unit_id")
         used.add(bus)
-        if bus is not None and bus not in serials and bus not in cans:
-            known = ", ".join(sorted(str(name) for name in serials | cans)) or "none"
+        if bus is not None and bus not in serials and bus not in tcps and bus not in cans:
+            known = ", ".join(sorted(str(name) for name in serials | set(tcps) | cans)) or "none"
             problems.append(f"{place(('device', i, 'bus'))}: no bus is named {bus!r}; the file has: {known}")
-        if bus in serials:
+        if bus in serials or bus in tcps:
+            framed = bus in tcps and tcps[bus].get("framing", "tcp") == "tcp"
             if unit_id is None:
                 problems.append(
-                    f"{place(('device', i))}: unit_id is missing; a device on a serial bus has one (1 to 247)"
+                    f"{place(('device', i))}: unit_id is missing; a device on a "
+                    f"{'serial' if bus in serials else 'TCP'} bus has one (1 to 247"
+                    f"{', mostly 1 or 255 for a device that is no gateway' if framed else ''})"
                 )
-            elif (bus, unit_id) in taken:
+            elif not framed and isinstance(unit_id, int) and not 1 <= unit_id <= 247:
                 problems.append(
-                    f"{place(('device', i, 'unit_id'))}: unit id {unit_id} on bus {bus} is already "
-                    f"{taken[(bus, unit_id)]}'s; both would answer at once, give one of them another id"
+                    f"{place(('device', i, 'unit_id'))}: {unit_id} is no address on a serial line; expected 1 to 247"
                 )
             else:
-                taken[(bus, unit_id)] = str(row.get("name", i))
+                others, whole = taken.setdefault((bus, unit_id), []), raw["device"][i]
+                said = _clash(whole, others, bus in simulated)
+                if said:
+                    where = place(("device", i, "unit_id"))
+                    problems.append(f"{where}: unit id {unit_id} on bus {bus} is already {said}")
+                others.append(whole)
         elif bus in cans and unit_id is not None:
             problems.append(f"{place(('device', i, 'unit_id'))}: a CAN device has no unit id; remove it")
-    for section in ("serial", "can"):
+    for section in ("serial", "tcp", "can"):
         for i, row in enumerate(_rows(raw, section)):
             if row.get("name") is not None and row.get("name") not in used:
                 problems.append(f"{place((section, i))}: no device is on this bus; remove it or name it in a device")
+    problems += _check_hosts(raw, place)
     wanted = raw.get("console")
     port = wanted.get("port") if isinstance(wanted, dict) else None
     for row in _rows(raw, "serial"):
@@ -116,6 +181,33 @@ def _check_buses(raw: Table, place: Place) -> list[str]:
             problems.append(
                 f"{place(('console', 'port'))}: {port} is bus {row.get('name')}'s; the console needs a port of its own"
             )
+    return problems
+
+
+def _check_hosts(raw: Table, place: Place) -> list[str]:
+    """The core asks no name server: a name may change its meaning, or have none when the site starts."""
+    problems = []
+    taken: dict[tuple[object, object], object] = {}
+    for i, row in enumerate(_rows(raw, "tcp")):
+        host, port = row.get("host"), row.get("port", 502)
+        if not isinstance(host, str) or host == "sim":
+            continue
+        where = place(("tcp", i, "host"))
+        try:
+            address = ip_address(host)
+        except ValueError:
+            problems.append(f"{where}: {host!r} is a name; write the address (`getent hosts {host}` shows it)")
+            continue
+        if getattr(address, "scope_id", None):
+            problems.append(f"{where}: {host} has a zone; give the device a global or unique local address")
+        if address.is_multicast or address.is_unspecified or address == ip_address("255.255.255.255"):
+            problems.append(f"{where}: {host} is no device's address; expected the address of one")
+        if (address, port) in taken:
+            problems.append(
+                f"{where}: {host} port {port} is already bus {taken[address, port]}; put its devices on that one "
+                f"(connections and pipeline say how many requests it bears at once)"
+            )
+        taken.setdefault((address, port), row.get("name"))
     return problems
 
 
@@ -148,13 +240,19 @@ def _check_storage(raw: Table, place: Place) -> list[str]:
     if not rows:
         problems.append("storage: no storage unit; a site has at least one [[storage]]")
     for i, row in enumerate(rows):
-        for key in ("bms", "pcs"):
-            name = row.get(key)
+        beside = _table({"row": raw["storage"][i]}, "row").get("parallel", ())
+        more = [("parallel", "bms", name) for name in beside] if isinstance(beside, list) else []
+        if more and row.get("name") in roles:
+            problems.append(
+                f"{place(('storage', i, 'name'))}: {row.get('name')!r} is a device as well, and a unit with several "
+                f"batteries has points of its own name; choose another"
+            )
+        for key, role, name in (("bms", "bms", row.get("bms")), ("pcs", "pcs", row.get("pcs")), *more):
             if not isinstance(name, str):
                 continue
-            if roles.get(name) != key:
+            if roles.get(name) != role:
                 has = f"has the role {roles[name]}" if name in roles else "is not in the file"
-                problems.append(f"{place(('storage', i, key))}: {name!r} {has}; expected a device with role = {key!r}")
+                problems.append(f"{place(('storage', i, key))}: {name!r} {has}; expected a device with role = {role!r}")
             if name in used:
                 problems.append(f"{place(('storage', i, key))}: {name!r} already belongs to storage {used[name]}")
             used[name] = str(row.get("name", i))
@@ -190,6 +288,18 @@ def _check_storage(raw: Table, place: Place) -> list[str]:
     return problems
 
 
+def _check_measured(raw: Table, place: Place) -> list[str]:
+    """Times of several converters are given by the name of each."""
+    measured = _table(raw, "commissioning").get("pcs_revert_ms")
+    converters = [str(row.get("name")) for row in _rows(raw, "device") if row.get("role") == "pcs"]
+    return [
+        f"{place(('commissioning', 'pcs_revert_ms'))}: no converter is named {name!r}; the file has: "
+        f"{', '.join(converters) or 'none'}"
+        for name in (measured if isinstance(measured, dict) else {})
+        if name not in converters
+    ]
+
+
 def _check_nameplates(raw: Table, place: Place) -> list[str]:
     problems = []
     plates: dict[tuple[str, object], float] = {}
@@ -223,6 +333,11 @@ def _check_nameplates(raw: Table, place: Place) -> list[str]:
 
 def _check_limits(raw: Table, place: Place) -> list[str]:
     problems = []
+    for key in ("reconnect_hz", "reconnect_v"):
+        band = raw.get("limits", {}).get(key) if isinstance(raw.get("limits"), dict) else None
+        numbers = [one for one in band if isinstance(one, int | float)] if isinstance(band, list) else []
+        if len(numbers) == 2 and not 0 < numbers[0] < numbers[1]:
+            problems.append(f"{place(('limits', key))}: {band} is no band; give the lowest value and then the highest")
     limits, control = raw.get("limits", {}), raw.get("control", {})
     fuse, peak = _number(limits, "connection_import_w_max"), _number(control, "peak_w_max")
     if fuse is not None and peak is not None and peak > fuse:
@@ -414,8 +529,10 @@ def _check_rest(raw: Table, place: Place) -> list[str]:
         problems.append(
             f"{place(('site', 'snapshot_hz'))}: {rate:g} a second is more than one a cycle ({1e6 / period:g})"
         )
-    simulated = any(row.get("device") == "sim" for row in _rows(raw, "serial")) or any(
-        row.get("interface") == "sim" for row in _rows(raw, "can")
+    simulated = any(
+        row.get(key) == "sim"
+        for section, key in (("serial", "device"), ("tcp", "host"), ("can", "interface"))
+        for row in _rows(raw, section)
     )
     if simulated and "simulation" not in raw:
         problems.append("simulation: a bus is simulated, but the file has no [simulation]; add one (it may be empty)")

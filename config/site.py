@@ -11,18 +11,24 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, create_model, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, create_model, model_validator
 
+from tidegate.config.gpio import LINES_MAX, Input, Output
+from tidegate.config.hazards import TEMP_C_MAX
 from tidegate.config.policy_table import site_fields
 from tidegate.config.rules import cross_check
+from tidegate.config.site_buses import Can as Can
+from tidegate.config.site_buses import Name, Strict
+from tidegate.config.site_buses import Serial as Serial
+from tidegate.config.site_buses import Tcp as Tcp
 from tidegate.config.toml_lines import Table, line_of
 from tidegate.hal import description
 
 SITE_BYTES_MAX = 1 << 20
 
 # Defaults stand once, in hal/description.py: the compiled program and the simulator have the same.
-_HEAD, _SERIAL, _CAN = description.SiteHead(), description.SerialPort(name=""), description.CanBus(name="")
-_STORAGE, _CONTROL = description.Storage(name=""), description.Control()
+_HEAD = description.SiteHead()
+_STORAGE, _CONTROL, _LIMITS = description.Storage(name=""), description.Control(), description.Limits()
 _SLOT = description.Slot(name="", begin="", end="")
 _GATEWAY, _RECORDER = description.Gateway(), description.Recorder()
 _CARBON, _FETCH, _SIMULATION = description.Carbon(), description.Fetch(service=""), description.Simulation()
@@ -32,10 +38,10 @@ EXIT_UNREADABLE = 66  # missing, no permission, not a file, too big (EX_NOINPUT)
 EXIT_CONTENT = 65  # not TOML, unknown key, wrong value (EX_DATAERR)
 EXIT_PLAN = 78  # every value is allowed, but together they cannot work (EX_CONFIG)
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=15)]
 Watt = Annotated[float, Field(ge=0, le=1e8)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Millisecond = Annotated[float, Field(gt=0, le=600_000)]
+Reverts = Annotated[float, Field(ge=0)] | dict[str, Annotated[float, Field(ge=0)]]  # ms, or by converter
 Role = Literal[
     "grid-meter", "it-meter", "cooling-meter", "lighting-meter", "other-meter", "pv-meter", "generator-meter",
     "circuit-meter", "pcs", "bms",
@@ -52,12 +58,6 @@ class SiteError(Exception):
         super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
 
 
-class Strict(BaseModel):
-    """Unknown keys are refused, not ignored; infinities and NaN are not numbers here."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
-
-
 class SiteHead(Strict):
     """Who and where."""
 
@@ -71,27 +71,6 @@ class SiteHead(Strict):
     snapshot_hz: Annotated[float, Field(gt=0, le=4000, description="snapshots published a second")] = _HEAD.snapshot_hz
 
 
-class Serial(Strict):
-    """One RS-485 port."""
-
-    name: Name
-    device: Annotated[str, Field(min_length=1, description='path of the tty, or "sim"')]
-    baud: Annotated[int, Field(ge=300, le=4_000_000)] = _SERIAL.baud
-    parity: Literal["N", "E", "O"] = _SERIAL.parity
-    stop_bits: Literal[1, 2] = _SERIAL.stop_bits
-    gap: Literal["spec", "chars"] | Annotated[int, Field(ge=1, le=100_000, description="us")] = _SERIAL.gap
-    strip_echo: bool = False
-    rs485: Annotated[bool, Field(description="let the driver switch direction (TIOCSRS485)")] = False
-
-
-class Can(Strict):
-    """One CAN bus."""
-
-    name: Name
-    interface: Annotated[str, Field(min_length=1, max_length=255, description='can0, "sim", or a python-can URL')]
-    bitrate: Annotated[int, Field(ge=10_000, le=1_000_000)] = _CAN.bitrate
-
-
 class Device(Strict):
     """One meter, power converter or BMS."""
 
@@ -99,12 +78,20 @@ class Device(Strict):
     map: Annotated[str, Field(min_length=1, description="a shipped device map, or a .toml beside the site file")]
     bus: Name
     role: Role
-    unit_id: Annotated[int, Field(ge=1, le=247)] | None = None
+    unit_id: Annotated[int, Field(ge=0, le=255, description="1 to 247; over Modbus TCP also 0 and 255")] | None = None
     can_id_offset: Annotated[int, Field(ge=0, le=0x1FFFFFFF)] = 0
     invert: Annotated[bool, Field(description="the meter's current transformers face the other way")] = False
-    options: Annotated[dict[str, str | int | float | bool], Field(description="dialect options of the map")] = {}
+    options: Annotated[dict[str, str | int | float | bool], Field(description="dialect options of the map")] = Field(
+        default_factory=dict
+    )
+    doubts_answered: Annotated[
+        dict[str, str],
+        Field(description="words of a doubt of the map -> how it was answered here; it is then said no more"),
+    ] = Field(default_factory=dict)
     sunspec_base: Literal[40000, 0, 50000] | None = None
-    sunspec_models: Annotated[dict[str, int], Field(description="model number -> address of its ID word")] = {}
+    sunspec_models: Annotated[dict[str, int], Field(description="model number -> address of its ID word")] = Field(
+        default_factory=dict
+    )
     poll_fast_ms: Annotated[float, Field(ge=0, le=60_000, description="0 = as often as the wire allows")] = 0.0
     poll_slow_ms: Annotated[float, Field(ge=10, le=3_600_000)] = 1000.0
     age_max_ms: Millisecond | None = None
@@ -122,10 +109,11 @@ class Device(Strict):
 
 
 class Storage(Strict):
-    """One storage unit: a BMS and the converter in front of it."""
+    """One storage unit: a BMS, or several side by side, and the converter in front of them."""
 
     name: Name
     bms: Name
+    parallel: Annotated[tuple[Name, ...], Field(max_length=7, description="more BMSs, on the same DC side")] = ()
     pcs: Name
     energy_wh: Annotated[float, Field(gt=0, le=1e9, description="usable, nameplate")]
     charge_w_max: Annotated[float, Field(gt=0, le=2e6)]
@@ -136,7 +124,7 @@ class Storage(Strict):
     soc_max: Share = _STORAGE.soc_max
     soc_taper: Share = _STORAGE.soc_taper
     temp_min_c: Annotated[float, Field(ge=-40, le=60)] = 0.0
-    temp_max_c: Annotated[float, Field(ge=0, le=80)] = _STORAGE.temp_max_c
+    temp_max_c: Annotated[float, Field(ge=0, le=TEMP_C_MAX)] = _STORAGE.temp_max_c
     temp_taper_c: Annotated[float, Field(ge=0, le=30)] = _STORAGE.temp_taper_c
     cell_v_min: Annotated[float, Field(ge=0, le=10, description="0 = not checked")] = 0.0
     cell_v_max: Annotated[float, Field(ge=0, le=10, description="0 = not checked")] = 0.0
@@ -152,6 +140,10 @@ class Limits(Strict):
     connection_export_w_max: Watt | None = None
     phase_import_w_max: Annotated[float, Field(gt=0, le=1e8, description="each of three phases")] | None = None
     base_load_w: Annotated[float, Field(ge=0, le=1e8, description="least power that the site always draws")] = 0.0
+    reconnect_wait_s: Annotated[float, Field(ge=0, le=7200, description="no power after a loss of the grid")] = 0.0
+    reconnect_ramp_pct_per_min: Annotated[float | None, Field(gt=0, le=6000, description="then, of type plates")] = None
+    reconnect_hz: Annotated[tuple[float, float], Field(description="outside the grid is lost")] = _LIMITS.reconnect_hz
+    reconnect_v: Annotated[tuple[float, float] | None, Field(description="the same of each phase's voltage")] = None
 
 
 Policies = create_model("Policies", __base__=Strict, **site_fields())  # type: ignore[call-overload]
@@ -217,6 +209,8 @@ class Slot(Strict):
     export_w_max: Watt | None = None
     peak_w_max: Watt | None = None
     demand_w_max: Watt | None = None
+    charge_w_max: Annotated[Watt | None, Field(description="the battery takes no more; 0 = it is not charged")] = None
+    discharge_w_max: Annotated[Watt | None, Field(description="it gives no more; both 0 = it is held")] = None
 
 
 class FaultChange(Strict):
@@ -230,7 +224,7 @@ class FaultChange(Strict):
 class Safety(Strict):
     """Changes to the fault table, by the fault's id."""
 
-    faults: dict[str, FaultChange] = {}
+    faults: dict[str, FaultChange] = Field(default_factory=dict)
 
 
 class Gateway(Strict):
@@ -383,7 +377,7 @@ class Commissioning(Strict):
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="public key that signed it")] | None = None
     test_w: Watt | None = None
     pcs_lag_ms: Annotated[float, Field(ge=0, description="63 % of a step")] | None = None
-    pcs_revert_ms: Annotated[float, Field(ge=0, description="after the controller died")] | None = None
+    pcs_revert_ms: Annotated[Reverts | None, Field(description="after the controller died; of several by name")] = None
     meter_interval_ms: Annotated[float, Field(ge=0, description="between new values of the grid meter")] | None = None
     meter_delay_ms: Annotated[float, Field(description="grid meter after the converter's reading")] | None = None
 
@@ -485,9 +479,12 @@ class Site(Strict):
     schema_version: Annotated[Literal[1], Field(alias="schema", description="version of this file format")]
     site: SiteHead
     serial: tuple[Serial, ...] = ()
+    tcp: tuple[Tcp, ...] = ()
     can: tuple[Can, ...] = ()
     device: tuple[Device, ...] = ()
     storage: tuple[Storage, ...] = ()
+    input: Annotated[tuple[Input, ...], Field(max_length=LINES_MAX)] = ()
+    output: Annotated[tuple[Output, ...], Field(max_length=LINES_MAX)] = ()
     limits: Limits = Limits()
     control: Control = Control()
     schedule: Annotated[tuple[Slot, ...], Field(max_length=64)] = ()
@@ -509,7 +506,8 @@ class Site(Strict):
     @property
     def simulated(self) -> bool:
         """Whether any bus of it is simulated."""
-        return any(one.device == "sim" for one in self.serial) or any(one.interface == "sim" for one in self.can)
+        lines = [one.device for one in self.serial] + [one.host for one in self.tcp]
+        return "sim" in lines or any(one.interface == "sim" for one in self.can)
 
 
 # ------------------------------------------------------------------------------------------------------- reading

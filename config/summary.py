@@ -1,12 +1,14 @@
 """`tidegate check SITE`: is this a site that may start? Says everything that is wrong, or what it would do."""
 
+import math
 import sys
 from collections.abc import Callable
 
 from tidegate.config.compile import compile_site
+from tidegate.config.plausible import is_power
 from tidegate.config.site import SiteError, load_site
 from tidegate.ext.abi import program
-from tidegate.hal.description import described
+from tidegate.hal.description import Description, described
 
 
 def summary(blob: bytes) -> list[str]:
@@ -17,19 +19,92 @@ def summary(blob: bytes) -> list[str]:
         f"{len(site.points)} points, a cycle every {site.period_ns / 1e6:g} ms",
     ]
     for plan in site.plan:
-        fast = f", fast points every {plan.round_us / 1e3:.3g} ms" if plan.round_us else ""
+        paced = [block.period_ms for block in plan.blocks if block.poll == "fast" and block.period_ms]
+        fast_ms = plan.round_us / 1e3 or min(paced, default=0.0)
+        fast = f", fast points every {fast_ms:.3g} ms" if fast_ms else ""
         lines.append(f"port {plan.port}: timed polls take {plan.share:.0%} of the line{fast}")
         if plan.zero_us:
             lines.append(
                 f"port {plan.port}: 0 W is on the wire within {plan.zero_us / 1e3:.3g} ms of an alarm, within "
                 f"{plan.zero_timeout_us / 1e3:.3g} ms when a reply is missing just then"
             )
+        if plan.asked_us:
+            asked = ", ".join(f"{name} {us / 1e6:.3g} s" for name, us in plan.asked_us.items())
+            lines.append(f"port {plan.port}: asked again, whatever the others do, within: {asked}")
     if site.silence_us:
         silent = ", ".join(f"{name} {us / 1e3:.4g} ms" for name, us in site.silence_us.items())
         lines.append(f"setpoint 0 after silence of: {silent}")
-    for device in site.devices:
-        lines += [f"doubt about {device.name} ({device.map}): {text}" for text in device.doubts]
+    lines += believed(blob, site)
+    lines += contacts(blob)
+    lines += unwatched(blob, site)
+    for unit in site.units:
+        if unit.soc_min <= 0.0 or unit.soc_max >= 1.0:
+            lines.append(
+                f"warning: {unit.name} has no margin in its soc window ({unit.soc_min:g} to {unit.soc_max:g}); "
+                "nothing but the BMS stands before an empty or an overcharged battery"
+            )
+        if unit.cell_v_min <= 0.0 or unit.cell_v_max <= 0.0:
+            lines.append(f"warning: {unit.name} has no cell voltage limits of its own; the BMS alone watches them")
+    lines += doubts(site)
     lines.append(f"program {site.sha256}")
+    return lines
+
+
+def believed(blob: bytes, site: Description) -> list[str]:
+    """Beyond which power a reading is not believed."""
+    rows = program.rows(blob)
+    most: dict[str, float] = {}
+    for field in rows["fields"]:
+        row = rows["points"][field["point"]]
+        name, _, signal = row["name"].partition(".")
+        if is_power(signal, row["unit"]) and math.isfinite(field["max"]):
+            most[name] = max(most.get(name, 0.0), abs(field["min"]), abs(field["max"]))
+    kind = {device.name: device.role for device in site.devices}
+    return [
+        f"{name}: a power beyond {watt:,.0f} W is not believed"
+        + ("; nameplate_w_max of the device sets it" if kind.get(name) == "pcs" else "")
+        for name, watt in most.items()
+    ]
+
+
+def contacts(blob: bytes) -> list[str]:
+    """What each GPIO line means, and what holds while nobody can read it."""
+    rows = program.rows(blob)
+    known = {
+        1: "the grid operator's stop; counts as closed while it cannot be read",
+        2: "the grid operator's limit of {:g} W import; counts as closed while it cannot be read",
+        3: "a door; setpoint 0 while it is open or cannot be read",
+        4: "smoke; opens and stays so until acknowledged; setpoint 0 while it cannot be read",
+        5: "the emergency stop's feedback; opens and stays so until acknowledged; setpoint 0 while it cannot be read",
+    }
+    return [
+        f"contact {rows['points'][row['point']]['name'].partition('.')[0]}: "
+        + known[row["what"]].format(row["import_w_max"])
+        for row in rows["inputs"]
+    ]
+
+
+def unwatched(blob: bytes, site: Description) -> list[str]:
+    """Units that will not arm, since nothing says that their converter stops when its setpoints do."""
+    rows = program.rows(blob)["units"]
+    return [
+        f"warning: {unit.name} does not arm: the watchdog of {unit.pcs} cannot be read by its map and was not measured "
+        f"here; `tidegate commission SITE --start` measures it (commissioning.pcs_revert_ms)"
+        for unit, row in zip(site.units, rows, strict=True)
+        if row["pcs_revert_s"] < 0 and not row["revert_measured_s"] > 0.0
+    ]
+
+
+def doubts(site: Description) -> list[str]:
+    """What the device maps of a site leave open: each once, with its devices; how many were answered."""
+    about: dict[tuple[str, str], list[str]] = {}
+    for device in site.devices:
+        for text in device.doubts:
+            about.setdefault((device.map, text), []).append(device.name)
+    lines = [f"doubt about {', '.join(names)} ({found}): {text}" for (found, text), names in about.items()]
+    settled = len({(device.map, text) for device in site.devices for text in device.doubts_answered})
+    if settled:
+        lines.append(f"{settled} doubts are answered in the site file (doubts_answered)")
     return lines
 
 

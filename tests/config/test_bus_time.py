@@ -60,7 +60,8 @@ def bound_ms(unit_ids=(1,), baud=115200, period_ns=1_000_000, **changes):
 
 
 def test_zero_is_on_the_wire_after_two_cycles_the_transaction_in_flight_and_its_own_frame():
-    """By hand: the longest block has 11 registers (8 + 27 bytes, two silences of 1.75 ms); the write has 13 bytes."""
+    """By hand: the longest block has 11 registers, its factors are read apart (8 + 27 bytes, two silences of 1.75 ms);
+    the write has 13 bytes."""
     char_ms = 10 / 115.2
     assert bound_ms()[0] == pytest.approx(2.0 + 35 * char_ms + 3.5 + 13 * char_ms, abs=1e-3)
     assert bound_ms(period_ns=500_000)[0] == pytest.approx(bound_ms()[0] - 1.0, abs=1e-3)

@@ -87,7 +87,8 @@ def test_sunspec_block_starts_with_the_model_number(demo):
     rows, _ = demo
     fast = [b for b in rows["blocks"] if b["signature_word"] == 701]
     assert fast and fast[0]["signature"] == 1 and fast[0]["poll_class"] == program.POLL_CLASSES["fast"]
-    assert fast[0]["count"] == 11
+    assert fast[0]["count"] == 11, "from the word that signs the model to the last fast value"
+    assert [b["count"] for b in rows["blocks"] if b["slave"] == fast[0]["slave"] and b["factors"]] == [6]
 
 
 def test_fast_blocks_of_the_grid_meter_poll_as_often_as_the_wire_allows(demo):
@@ -126,7 +127,7 @@ def test_charge_counts_negative_whatever_the_bms_says(demo):
 def test_ages_follow_the_frame_period(demo):
     rows, _ = demo
     ages = {row["name"]: row["age_max_ns"] for row in rows["points"]}
-    assert ages["bms1.soc"] == 300_000_000 and ages["pcs1.m701_w_sf"] == 0
+    assert ages["bms1.soc"] == 300_000_000 and ages["pcs1.m701_w_sf"] == ages["pcs1.power_w"]
 
 
 def test_describe_tells_the_others_what_they_need(demo):
@@ -208,3 +209,42 @@ def test_the_core_watches_the_words_that_prove_the_converter(demo):
     assert watched == ["pcs1.m715_id_word", "pcs1.m704_id_word"]
     words = [f for f in rows["fields"] if rows["points"][f["point"]]["name"] == "pcs1.m704_id_word"]
     assert words[0]["min"] == words[0]["max"] == 704.0
+
+
+def bank_raw():
+    return tomllib.loads(files("tidegate.config").joinpath("sites/parallel-batteries.toml").read_text(encoding="utf-8"))
+
+
+def test_several_batteries_are_one_unit_with_points_of_its_own():
+    rows = program.rows(compiled(bank_raw()))
+    names = [row["name"] for row in rows["points"]]
+    unit = rows["units"][0]
+    assert names[unit["soc"]] == "cabinet.soc" and names[unit["connected"]] == "cabinet.connected_count"
+    assert [names[row["soc"]] for row in rows["bank_rows"]] == ["a.soc", "b.soc", "c.soc"]
+    assert [names[row["connected"]] for row in rows["bank_rows"]] == [f"{name}.contactor_ok" for name in "abc"]
+    assert [row["unit"] for row in rows["can_tx"]] == [0, 0, 0], "each hears the unit's heartbeat, and when to open"
+    assert program.rows(compiled(demo_raw()))["bank_rows"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda raw: raw["storage"][0].update(parallel=["b", "d"]), "storage[cabinet].parallel"),
+        (lambda raw: raw["storage"][0].update(parallel=["b", "pcs1"]), "expected a device with role = 'bms'"),
+        (lambda raw: raw["storage"][0].update(parallel=["b", "c", "c"]), "already belongs to storage cabinet"),
+        (lambda raw: raw["storage"][0].update(parallel=["b"]), "no [[storage]] names this bms"),
+        (lambda raw: raw["storage"][0].update(name="b"), "is a device as well"),
+        (
+            lambda raw: raw["device"][3].update(map="foxbms2"),
+            "b give charge_w_max and a, c not: so many times the weakest",
+        ),
+        (lambda raw: raw["device"][3].update(map="bms-35x-hv"), ""),
+    ],
+)
+def test_a_bank_that_cannot_be_is_refused(change, says):
+    raw = bank_raw()
+    change(raw)
+    if says:
+        assert any(says in line for line in refused(raw)), refused(raw)
+    else:
+        compiled(raw)  # other maps are welcome, as long as they give the same limits

@@ -54,3 +54,9 @@ def test_an_assignment_is_divided_at_its_last_equals_sign():
     for text in ("a", "=b", "a="):
         with pytest.raises(QuantityError, match="KEY=VALUE"):
             assignment(text)
+
+
+def test_unit_ids_over_tcp_reach_from_0_to_255():
+    assert unit_ids("0,255", 0, 255) == [0, 255]
+    with pytest.raises(QuantityError, match="0 to 255"):
+        unit_ids("256", 0, 255)

@@ -26,7 +26,7 @@ SITE_KINDS = {
     "section misspelt": ("[limits]", "[limit]", "limit", "did you mean limits"),
     "text for a number": ("baud = 115200", 'baud = "fast"', "serial[meters].baud", "integer"),
     "below its range": ("baud = 115200", "baud = 100", "serial[meters].baud", "greater than or equal to 300"),
-    "above its range": ("unit_id = 1\n", "unit_id = 248\n", "device[grid].unit_id", "less than or equal to 247"),
+    "above its range": ("unit_id = 1\n", "unit_id = 248\n", "device[grid].unit_id", "expected 1 to 247"),
     "no finite number": ("peak_w_max = 48000", "peak_w_max = nan", "control.peak_w_max", "finite"),
     "negative power": ("peak_w_max = 48000", "peak_w_max = -1", "control.peak_w_max", "greater than or equal to 0"),
     "no such choice": ('role = "grid-meter"', 'role = "grid"', "device[grid].role", "grid-meter"),
@@ -54,7 +54,7 @@ SITE_KINDS = {
     "no such map": ('map = "sunspec-701"', 'map = "sunspec-70"', "device[pcs1]", "sunspec-70"),
     "converter that can only be read": (
         'map = "sunspec-701"',
-        'map = "sungrow-sh"',
+        'map = "deye-3p"',
         "storage[cabinet].pcs",
         "another map",
     ),

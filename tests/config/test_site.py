@@ -117,7 +117,7 @@ CASES = [
     ("baud = 115200", 'baud = "115200"', "valid integer"),
     ("baud = 115200", "baud = 100", "greater than or equal to 300"),
     ("unit_id = 1\n", "unit_id = 0\n", "device[grid].unit_id"),
-    ("unit_id = 1\n", "unit_id = 248\n", "less than or equal to 247"),
+    ("unit_id = 1\n", "unit_id = 248\n", "expected 1 to 247"),
     ("connection_import_w_max = 55000", "connection_import_w_max = -1", "limits.connection_import_w_max"),
     ("peak_w_max = 48000", "peak_w_max = -48000", "greater than or equal to 0"),
     ("peak_w_max = 48000", "peak_w_max = nan", "finite"),
