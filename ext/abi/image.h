@@ -9,9 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define IMAGE_LAYOUT_VERSION 2u
+#define IMAGE_LAYOUT_VERSION 5u
 
-#define POINTS_MAX 768 /* rows of the image */
+#define POINTS_MAX 1024 /* rows of the image */
 #define UNITS_MAX 16   /* storage units: one BMS and one PCS each */
 
 enum point_quality {
@@ -72,6 +72,8 @@ _Static_assert(sizeof(point_t) == 24, "point_t crosses process borders; bump IMA
     X(SITE_PV_MAX_W, "site.pv_max_w", "W")                                                               \
     X(SITE_FAULT_BITS_LO, "site.fault_bits_lo", "bits")  /* faults 0..31 active, any unit */             \
     X(SITE_FAULT_BITS_HI, "site.fault_bits_hi", "bits")  /* faults 32..63 */                             \
+    X(SITE_FAULT_BITS_64, "site.fault_bits_64", "bits")  /* faults 64..95 */                             \
+    X(SITE_FAULT_BITS_96, "site.fault_bits_96", "bits")  /* faults 96..127 */                            \
     X(SITE_REACTION, "site.reaction", "enum")            /* enum reaction: the highest */                \
     X(SITE_LOOP_ESCALATION, "site.loop_escalation", "enum") /* 0 none 1 derate 2 safe 3 silent */        \
     X(SITE_UNENFORCED_BITS, "site.unenforced_bits", "bits") /* by enum reason: configured, not enforced */ \
@@ -81,7 +83,11 @@ _Static_assert(sizeof(point_t) == 24, "point_t crosses process borders; bump IMA
     X(SITE_GRID_AGE_S, "site.grid_age_s", "s")           /* of a grid reading, once the battery has moved */ \
     X(SITE_GRID_AGE_LO_S, "site.grid_age_lo_s", "s")     /* and between which bounds it is believed */   \
     X(SITE_GRID_AGE_HI_S, "site.grid_age_hi_s", "s")                                                     \
-    X(SITE_GRID_INTERVAL_S, "site.grid_interval_s", "s") /* the grid meter shows something new so often */
+    X(SITE_GRID_INTERVAL_S, "site.grid_interval_s", "s") /* the grid meter shows something new so often */ \
+    X(SITE_GRID_ANSWER, "site.grid_answer", "enum")      /* shows the battery: 0 open 1 yes 2 no 3 unproven */ \
+    X(SITE_RECONNECT_S, "site.reconnect_s", "s")         /* since a grid loss: power stays 0 for so long yet */ \
+    X(SITE_RECONNECT_W, "site.reconnect_w", "W")         /* and then is at most this; stale = no bound */ \
+    X(SITE_METER_VERDICT, "site.meter_verdict", "enum")  /* 0 believed 1 frozen 2 turned 3 another share */
 
 /* Points of each storage unit; the name is unitN.<this>. */
 #define UNIT_POINT_TABLE(X)                                                            \
@@ -93,15 +99,32 @@ _Static_assert(sizeof(point_t) == 24, "point_t crosses process borders; bump IMA
     X(UNIT_REACTION, "reaction", "enum")                                               \
     X(UNIT_FAULT_BITS_LO, "fault_bits_lo", "bits")                                     \
     X(UNIT_FAULT_BITS_HI, "fault_bits_hi", "bits")                                     \
+    X(UNIT_FAULT_BITS_64, "fault_bits_64", "bits")                                     \
+    X(UNIT_FAULT_BITS_96, "fault_bits_96", "bits")                                     \
     X(UNIT_LATCH_BITS_LO, "latch_bits_lo", "bits")                                     \
     X(UNIT_LATCH_BITS_HI, "latch_bits_hi", "bits")                                     \
+    X(UNIT_LATCH_BITS_64, "latch_bits_64", "bits")                                     \
+    X(UNIT_LATCH_BITS_96, "latch_bits_96", "bits")                                     \
     X(UNIT_HEARTBEAT_OK, "heartbeat_ok", "bool")                                       \
     X(UNIT_STATE, "state", "enum")               /* enum mode: the unit's own */        \
     X(UNIT_FIRST_FAULT, "first_fault", "enum")   /* first-out cause, -1 none */        \
     X(UNIT_STEP_TEST, "step_test", "enum")       /* at arming: 0 open, 1 passed, 2 failed */ \
     X(UNIT_WRITE_WAIT_S, "write_wait_s", "s")    /* a setpoint waits so long for the PCS to take it */ \
     X(UNIT_REVERT_S, "revert_s", "s")            /* the PCS's own watchdog, as measured */ \
-    X(UNIT_CONTACTOR_OPEN, "contactor_open", "bool") /* 1 = the BMS is asked to open */
+    X(UNIT_CONTACTOR_OPEN, "contactor_open", "bool") /* 1 = the BMS is asked to open */ \
+    X(UNIT_DEAD_S, "dead_s", "s")                /* setpoint to the first watt, as seen from here */ \
+    X(UNIT_LAG_S, "lag_s", "s")                  /* from there, first order; between these bounds */ \
+    X(UNIT_LAG_LO_S, "lag_lo_s", "s")                                                  \
+    X(UNIT_LAG_HI_S, "lag_hi_s", "s")                                                  \
+    X(UNIT_RAMP_W_PER_S, "ramp_w_per_s", "W/s")  /* steepest move seen */              \
+    X(UNIT_GAIN, "gain", "1")                    /* gives so much of what it is told; between these bounds */ \
+    X(UNIT_GAIN_LO, "gain_lo", "1")                                                    \
+    X(UNIT_GAIN_HI, "gain_hi", "1")                                                    \
+    X(UNIT_GIVES_LO_W, "gives_lo_w", "W")        /* what the control counts on, of the envelope */ \
+    X(UNIT_GIVES_HI_W, "gives_hi_w", "W")
+
+/* What a grid reading was found to be that is not true; value of SITE_METER_VERDICT. */
+enum meter_verdict { VERDICT_BELIEVED, VERDICT_FROZEN, VERDICT_SIGN, VERDICT_SHARE };
 
 #define AS_ENUM(id, name, unit) id,
 enum site_point { SITE_POINT_TABLE(AS_ENUM) SITE_POINTS };
@@ -120,11 +143,14 @@ static const char *const UNIT_POINT_NAMES[UNIT_POINTS][2] __attribute__((unused)
 #define REASON_TABLE(X)                                                                   \
     X(REASON_GATE, "gate")                       /* the safety gate changed the request */ \
     X(REASON_ENVELOPE, "envelope")               /* what the units can do now */           \
+    X(REASON_RECONNECTION, "reconnection")       /* the grid has come back: power rises slowly */ \
+    X(REASON_GRID_OPERATOR, "grid operator")     /* a limit or stop of the grid's operator */ \
     X(REASON_CONNECTION_LIMIT, "connection limit")                                        \
     X(REASON_EXPORT_LIMIT, "export limit")                                                \
     X(REASON_PHASE_LIMIT, "phase limit")                                                  \
     X(REASON_CIRCUIT_LIMIT, "circuit limit")                                              \
     X(REASON_BACKUP_RESERVE, "backup reserve")                                            \
+    X(REASON_DIRECTION_LIMIT, "direction limit") /* a slot's or plan's charge or discharge power */ \
     X(REASON_DEMAND_WINDOW, "demand window")                                              \
     X(REASON_PEAK_LIMIT, "peak limit")                                                    \
     X(REASON_RAMP_LIMIT, "grid ramp limit")                                               \
@@ -140,7 +166,10 @@ static const char *const UNIT_POINT_NAMES[UNIT_POINTS][2] __attribute__((unused)
     X(REASON_REST, "rest")                                                                \
     X(REASON_BLIND, "blind")                     /* no believable grid meter */            \
     X(REASON_STOPPED, "stopped")                                                          \
-    X(REASON_MANUAL, "manual")
+    X(REASON_MANUAL, "manual")                                                            \
+    X(REASON_BATTERY, "battery's own request")   /* the BMS asks to be charged or discharged */ \
+    X(REASON_LOW_SOC, "low charge")              /* below force_soc */                    \
+    X(REASON_RESTORE, "restoring the reserve")
 #define AS_ENUM(id, name) id,
 enum reason { REASON_TABLE(AS_ENUM) REASONS };
 #undef AS_ENUM

@@ -23,6 +23,12 @@ cdef extern from "abi/image.h" nogil:
         uint32_t changes
 
     enum:
+        VERDICT_BELIEVED
+        VERDICT_FROZEN
+        VERDICT_SIGN
+        VERDICT_SHARE
+
+    enum:
         SITE_GRID_W
         SITE_LOAD_W
         SITE_ESS_W
@@ -63,6 +69,8 @@ cdef extern from "abi/image.h" nogil:
         SITE_PV_MAX_W
         SITE_FAULT_BITS_LO
         SITE_FAULT_BITS_HI
+        SITE_FAULT_BITS_64
+        SITE_FAULT_BITS_96
         SITE_REACTION
         SITE_LOOP_ESCALATION
         SITE_UNENFORCED_BITS
@@ -73,6 +81,10 @@ cdef extern from "abi/image.h" nogil:
         SITE_GRID_AGE_LO_S
         SITE_GRID_AGE_HI_S
         SITE_GRID_INTERVAL_S
+        SITE_GRID_ANSWER
+        SITE_RECONNECT_S
+        SITE_RECONNECT_W
+        SITE_METER_VERDICT
         SITE_POINTS
 
     enum:
@@ -84,8 +96,12 @@ cdef extern from "abi/image.h" nogil:
         UNIT_REACTION
         UNIT_FAULT_BITS_LO
         UNIT_FAULT_BITS_HI
+        UNIT_FAULT_BITS_64
+        UNIT_FAULT_BITS_96
         UNIT_LATCH_BITS_LO
         UNIT_LATCH_BITS_HI
+        UNIT_LATCH_BITS_64
+        UNIT_LATCH_BITS_96
         UNIT_HEARTBEAT_OK
         UNIT_STATE
         UNIT_FIRST_FAULT
@@ -93,6 +109,16 @@ cdef extern from "abi/image.h" nogil:
         UNIT_WRITE_WAIT_S
         UNIT_REVERT_S
         UNIT_CONTACTOR_OPEN
+        UNIT_DEAD_S
+        UNIT_LAG_S
+        UNIT_LAG_LO_S
+        UNIT_LAG_HI_S
+        UNIT_RAMP_W_PER_S
+        UNIT_GAIN
+        UNIT_GAIN_LO
+        UNIT_GAIN_HI
+        UNIT_GIVES_LO_W
+        UNIT_GIVES_HI_W
         UNIT_POINTS
 
     const char *SITE_POINT_NAMES[SITE_POINTS][2]
@@ -102,11 +128,14 @@ cdef extern from "abi/image.h" nogil:
     enum:
         REASON_GATE
         REASON_ENVELOPE
+        REASON_RECONNECTION
+        REASON_GRID_OPERATOR
         REASON_CONNECTION_LIMIT
         REASON_EXPORT_LIMIT
         REASON_PHASE_LIMIT
         REASON_CIRCUIT_LIMIT
         REASON_BACKUP_RESERVE
+        REASON_DIRECTION_LIMIT
         REASON_DEMAND_WINDOW
         REASON_PEAK_LIMIT
         REASON_RAMP_LIMIT
@@ -123,6 +152,9 @@ cdef extern from "abi/image.h" nogil:
         REASON_BLIND
         REASON_STOPPED
         REASON_MANUAL
+        REASON_BATTERY
+        REASON_LOW_SOC
+        REASON_RESTORE
         REASONS
 
     const char *REASON_NAMES[REASONS]

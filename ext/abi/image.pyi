@@ -10,6 +10,7 @@ UNIT_NAMES: tuple[str, ...]
 UNIT_UNITS: tuple[str, ...]
 REASONS_BY_NUMBER: tuple[str, ...]
 MODES_BY_NUMBER: tuple[str, ...]
+METER_TURNED: int
 POINTS_LIMIT: int
 UNITS_LIMIT: int
 

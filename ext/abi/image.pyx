@@ -36,6 +36,7 @@ SITE_NAMES, SITE_UNITS = zip(*_site_rows())
 UNIT_NAMES, UNIT_UNITS = zip(*_unit_rows())
 REASONS_BY_NUMBER = tuple(_reasons())
 MODES_BY_NUMBER = tuple(_modes())
+METER_TURNED = VERDICT_SIGN
 POINTS_LIMIT = POINTS_MAX
 UNITS_LIMIT = UNITS_MAX
 

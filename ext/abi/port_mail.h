@@ -1,4 +1,4 @@
-/* ext/abi/port_mail.h: what passes between the loop and one serial port's engine, without locks.
+/* ext/abi/port_mail.h: what passes between the loop and one port's engine, without locks.
  *
  * The port's side writes `done` (single producer) and reads `commands`; the loop's side the other way round. A
  * command slot holds only the newest value: an old setpoint has no worth once a newer one exists.
@@ -28,14 +28,16 @@ typedef struct {
     uint16_t regs[BLOCK_REGS_MAX]; /* host order of the 16 bits */
 } done_t;
 
+enum command_urgency { URGENT_NOT = 0, URGENT = 1 /* before any poll: stops and setpoints */, URGENT_ZERO = 2 /* 0 W: before those */ };
+
 /* Newest value of one command row; `seq` odd while it is being written. Each new seq is one value to write: the
  * engine repeats nothing by itself but a write that failed, so a loop that stands still falls silent on the wire. */
 typedef struct {
     uint64_t seq;
     uint64_t t_ns;     /* when the loop decided */
     uint32_t valid;    /* 0 = nothing may be sent */
-    uint32_t urgent;   /* 1 = before any poll: stops and setpoints */
-    uint16_t regs[4];  /* already encoded */
+    uint32_t urgent;   /* enum command_urgency */
+    uint16_t regs[COMMAND_REGS_MAX]; /* already encoded */
     uint32_t bell;     /* bytes back to the mail's bell, set by the port's thread; 0 = nobody sleeps on it */
     uint32_t pad;
 } command_slot_t;
@@ -49,6 +51,7 @@ typedef struct {
     uint64_t exception_codes[12]; /* by code 1..11; 0 = any other */
     uint64_t transactions;
     uint64_t foreign_bytes;       /* behind its replies, or in its unit's name while nobody had asked */
+    uint64_t lead_ins;            /* right replies that were not believed for bytes that touch their front */
     uint64_t wire_busy_ns;        /* its part of the port's */
     uint64_t t_ok_ns;             /* last believable answer */
     uint64_t turnaround_ns;       /* request's last byte to reply's first, smoothed; 0 = not known */
@@ -72,8 +75,11 @@ typedef struct {
     uint64_t written_seq[PORT_COMMANDS_MAX]; /* slot seq whose write was acknowledged */
     uint64_t written_t_ns[PORT_COMMANDS_MAX]; /* its request's last byte on the wire */
     uint32_t refusals[PORT_COMMANDS_MAX];    /* failed writes in a row; 0 after an acknowledged one */
-    uint32_t thread_lost; /* errno of the tty, 0 = good */
+    uint32_t thread_lost; /* errno of the tty or the connection, 0 = good */
     uint32_t fifo;        /* SCHED_FIFO priority that the thread really got, 0 = none */
+    uint64_t connects;    /* TCP: connections made */
+    uint64_t hangups;     /* TCP: of these, ended by the other side */
+    uint64_t strays;      /* TCP: replies to no request in flight: late, doubled, or with a false transaction id */
     slave_stats_t slaves[SLAVES_MAX];
 } port_stats_t;
 
@@ -97,12 +103,15 @@ typedef struct {
     uint64_t done_dropped; /* the loop did not come; the oldest stay, the newest are lost */
     uint32_t bell;     /* a futex: rises when a slot's value changed */
     uint32_t sleeping; /* 1 = the port's thread waits on the bell */
+    uint32_t wake_fd;  /* eventfd + 1 of a thread that waits for several ports at once; 0 = it waits on the bell */
+    uint32_t pad2;
     uint32_t command_first, command_count; /* program rows of this port's commands */
     command_slot_t commands[PORT_COMMANDS_MAX];
     port_stats_t stats;
 } port_mail_t;
 
 _Static_assert(offsetof(port_mail_t, sleeping) == offsetof(port_mail_t, bell) + sizeof(uint32_t), "command_ring");
+_Static_assert(offsetof(port_mail_t, wake_fd) == offsetof(port_mail_t, bell) + 2 * sizeof(uint32_t), "command_ring");
 
 /* Both sides of a zeroed mail read its range of rows from here. The program has passed program_check. */
 static inline void port_mail_init(port_mail_t *m, const program_t *p, uint32_t port) {
@@ -136,18 +145,25 @@ static inline void command_ring(command_slot_t *s) {
         return;
     uint32_t *bell = (uint32_t *)(void *)((char *)s - s->bell);
     __atomic_fetch_add(bell, 1u, __ATOMIC_SEQ_CST);
-    if (__atomic_load_n(bell + 1, __ATOMIC_SEQ_CST)) /* `sleeping` stands behind it */
+    if (!__atomic_load_n(bell + 1, __ATOMIC_SEQ_CST)) /* `sleeping` stands behind it */
+        return;
+    if (bell[2] == 0u) { /* and behind that `wake_fd` */
         syscall(SYS_futex, bell, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    } else {
+        uint64_t one = 1; /* an eventfd's count never comes near its end, so this does not wait */
+        ssize_t done = write((int)bell[2] - 1, &one, sizeof(one));
+        (void)done;
+    }
 }
 
-static inline void command_put(command_slot_t *s, const uint16_t regs[4], uint32_t valid, uint32_t urgent, uint64_t t_ns) {
+static inline void command_put(command_slot_t *s, const uint16_t regs[COMMAND_REGS_MAX], uint32_t valid, uint32_t urgent, uint64_t t_ns) {
     uint64_t seq = s->seq;
     __atomic_store_n(&s->seq, seq + 1u, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_RELEASE);
     s->t_ns = t_ns;
     s->valid = valid;
     s->urgent = urgent;
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < COMMAND_REGS_MAX; i++)
         s->regs[i] = regs[i];
     __atomic_store_n(&s->seq, seq + 2u, __ATOMIC_RELEASE);
     command_ring(s);

@@ -18,8 +18,12 @@ cdef extern from "abi/program.h" nogil:
         BLOCKS_MAX
         FIELDS_MAX
         COMMANDS_MAX
+        COMMAND_PARTS_MAX
+        COMMAND_REGS_MAX
         PORT_COMMANDS_MAX
         BLOCK_REGS_MAX
+        BANK_ROWS_MAX
+        INPUTS_MAX
 
     ctypedef struct point_row_t:
         char name[48]
@@ -66,6 +70,10 @@ cdef extern from "abi/program.h" nogil:
         double scale, offset
         double min, max
         uint64_t sentinel
+        uint32_t mux2_value
+        uint16_t mux2_start
+        uint8_t mux2_length
+        uint8_t mux2_big_endian
 
     enum:
         CAN_TX_ALWAYS
@@ -85,6 +93,11 @@ cdef extern from "abi/program.h" nogil:
         uint8_t open_data[8]
 
     enum:
+        PORT_SERIAL
+        PORT_MBAP
+        PORT_RTU_TCP
+
+    enum:
         GAP_SPEC
         GAP_CHARS
         GAP_FIXED
@@ -98,6 +111,13 @@ cdef extern from "abi/program.h" nogil:
         uint64_t gap_ns
         uint16_t slave_first, slave_count
         uint32_t flags
+        uint8_t transport
+        uint8_t family
+        uint8_t link
+        uint8_t lead_in
+        uint16_t tcp_port
+        uint16_t pad1
+        uint8_t host[16]
 
     ctypedef struct slave_row_t:
         uint8_t port, unit_id
@@ -122,7 +142,7 @@ cdef extern from "abi/program.h" nogil:
         uint16_t field_first, field_count
         uint32_t signature
         uint16_t signature_offset, signature_word
-        uint32_t pad
+        uint32_t factors
 
     enum:
         FIELD_U16
@@ -143,6 +163,7 @@ cdef extern from "abi/program.h" nogil:
         FIELD_SF_POINT
         FIELD_ACC
         FIELD_ONE_OF
+        FIELD_LESS_NEXT
         FIELD_IDENTITY
 
     ctypedef struct field_row_t:
@@ -152,7 +173,10 @@ cdef extern from "abi/program.h" nogil:
         uint8_t flags
         uint8_t bit_first, bit_count
         int16_t sf_point
-        uint16_t pad[3]
+        int16_t held_point
+        uint8_t optional
+        uint8_t others
+        uint16_t pad
         double scale, offset_value
         double min, max
         uint64_t sentinel
@@ -164,7 +188,28 @@ cdef extern from "abi/program.h" nogil:
         COMMAND_STOP
 
     enum:
+        COMMAND_KEEP
+        COMMAND_TURNS
         COMMAND_FLASH
+
+    enum:
+        PART_CONST
+        PART_SETPOINT
+        PART_MAGNITUDE
+        PART_CHARGE
+        PART_DISCHARGE
+        PART_DIRECTION
+
+    ctypedef struct command_part_t:
+        uint16_t offset
+        uint8_t type
+        uint8_t flags
+        uint8_t of
+        uint8_t pad
+        int16_t sf_point
+        double scale
+        double value
+        double charge, discharge
 
     ctypedef struct command_row_t:
         uint16_t slave
@@ -174,12 +219,15 @@ cdef extern from "abi/program.h" nogil:
         uint8_t type
         uint8_t flags
         int8_t unit
-        uint8_t pad0
+        uint8_t part_count
         int16_t sf_point
         int16_t readback_point
         double scale
         double value
         uint64_t resend_ns
+        uint64_t pause_ns
+        uint16_t part_first
+        uint16_t pad[3]
 
     ctypedef struct unit_row_t:
         char name[16]
@@ -194,10 +242,24 @@ cdef extern from "abi/program.h" nogil:
         int16_t dc_v, dc_a
         int16_t identity[3]
         int16_t pcs_revert_s
-        int16_t pad[3]
+        int16_t grid_ok
+        int16_t force_charge
+        int16_t connected
         double energy_wh
         double revert_measured_s
         gate_limits_t gate
+
+    ctypedef struct bank_row_t:
+        int16_t unit
+        int16_t connected
+        int16_t soc, soh, pack_v, pack_a, temp_max_c, temp_min_c
+        int16_t charge_a_max, discharge_a_max, charge_v_max, discharge_v_min
+        int16_t charge_w_max, discharge_w_max
+        int16_t cell_v_max, cell_v_min
+        int16_t charge_ok, discharge_ok
+        int16_t alarm, warning
+        int16_t force_charge
+        int16_t pad
 
     ctypedef struct site_points_t:
         int16_t grid_w
@@ -205,7 +267,24 @@ cdef extern from "abi/program.h" nogil:
         int16_t pv_w
         int16_t circuit_w[8]
         int16_t grid_import_wh, grid_export_wh
-        int16_t pad[9]
+        int16_t grid_hz
+        int16_t grid_v[3]
+        int16_t demand_w
+        int16_t window_pulse
+        int16_t pad[3]
+
+    enum:
+        INPUT_STOP
+        INPUT_LIMIT
+        INPUT_DOOR
+        INPUT_SMOKE
+        INPUT_ESTOP
+
+    ctypedef struct input_row_t:
+        int16_t point
+        uint8_t what
+        uint8_t pad[5]
+        double import_w_max
 
     ctypedef struct program_t:
         uint32_t magic, layout_version, image_version, size
@@ -214,11 +293,15 @@ cdef extern from "abi/program.h" nogil:
         uint32_t snapshot_every
         uint32_t n_points, n_units
         uint32_t n_can_buses, n_can_frames, n_can_fields, n_can_tx
-        uint32_t n_ports, n_slaves, n_blocks, n_fields, n_commands
+        uint32_t n_ports, n_slaves, n_blocks, n_fields, n_commands, n_command_parts
+        uint32_t n_bank_rows
+        uint32_t n_inputs
         uint32_t describe_size
         site_points_t site
+        input_row_t inputs[INPUTS_MAX]
         control_params_t control
         unit_row_t units[UNITS_MAX]
+        bank_row_t bank_rows[BANK_ROWS_MAX]
         gate_fault_row_t faults[GATE_FAULTS_MAX]
         point_row_t points[POINTS_MAX]
         can_frame_row_t can_frames[CAN_FRAMES_MAX]
@@ -229,6 +312,7 @@ cdef extern from "abi/program.h" nogil:
         block_row_t blocks[BLOCKS_MAX]
         field_row_t fields[FIELDS_MAX]
         command_row_t commands[COMMANDS_MAX]
+        command_part_t command_parts[COMMAND_PARTS_MAX]
 
     uint32_t port_command_rows(const program_t *p, uint32_t port, uint32_t *first) noexcept
 # << end of what is generated

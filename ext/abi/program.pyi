@@ -13,8 +13,10 @@ CAN_FRAME_FLAGS: dict[str, int]
 CAN_FIELD_FLAGS: dict[str, int]
 COMMAND_KINDS: dict[str, int]
 COMMAND_FLAGS: dict[str, int]
+PARTS_OF: dict[str, int]
 POLL_CLASSES: dict[str, int]
 GAP_RULES: dict[str, int]
+TRANSPORTS: dict[str, int]
 
 CONTROL_FIELDS: tuple[str, ...]  # of control_params_t in this build
 GATE_FIELDS: tuple[str, ...]  # of gate_limits_t
@@ -35,7 +37,16 @@ class UnitRow(TypedDict):
     soc: int
     pcs_w: int
     pcs_state: int
+    pcs_revert_s: int
+    connected: int
+    revert_measured_s: float
     gate: dict[str, int]
+
+class BankRow(TypedDict):
+    unit: int
+    connected: int
+    soc: int
+    pack_a: int
 
 class PointRow(TypedDict):
     name: str
@@ -129,6 +140,8 @@ class FieldRow(TypedDict):
     bit_first: int
     bit_count: int
     sf_point: int
+    optional: int
+    others: int
     scale: float
     offset_value: float
     min: float
@@ -149,14 +162,35 @@ class CommandRow(TypedDict):
     scale: float
     value: float
     resend_ns: int
+    pause_ns: int
+    part_first: int
+    part_count: int
+
+class CommandPart(TypedDict):
+    offset: int
+    type: int
+    flags: int
+    of: int
+    sf_point: int
+    scale: float
+    value: float
+    charge: float
+    discharge: float
+
+class InputRow(TypedDict):
+    point: int
+    what: int
+    import_w_max: float
 
 class Rows(TypedDict):
+    inputs: list[InputRow]
     period_ns: int
     snapshot_every: int
     n_can_buses: int
     site: SiteRow
     control: dict[str, float]
     units: list[UnitRow]
+    bank_rows: list[BankRow]
     faults: list[dict[str, int]]
     points: list[PointRow]
     can_frames: list[CanFrameRow]
@@ -167,6 +201,7 @@ class Rows(TypedDict):
     blocks: list[BlockRow]
     fields: list[FieldRow]
     commands: list[CommandRow]
+    command_parts: list[CommandPart]
 
 def standard_points(n_units: int) -> list[tuple[str, str]]: ...
 def pack(spec: Mapping[str, object]) -> bytes: ...

@@ -26,7 +26,7 @@ SIZE = sizeof(program_t)
 LIMITS = {
     "points": POINTS_MAX, "units": UNITS_MAX, "can_buses": CAN_BUSES_MAX, "can_frames": CAN_FRAMES_MAX,
     "can_fields": CAN_FIELDS_MAX, "can_tx": CAN_TX_MAX, "ports": PORTS_MAX, "slaves": SLAVES_MAX, "blocks": BLOCKS_MAX,
-    "fields": FIELDS_MAX, "commands": COMMANDS_MAX, "faults": GATE_FAULTS_MAX, "block_regs": BLOCK_REGS_MAX,
+    "fields": FIELDS_MAX, "commands": COMMANDS_MAX, "command_parts": COMMAND_PARTS_MAX, "command_regs": COMMAND_REGS_MAX, "faults": GATE_FAULTS_MAX, "block_regs": BLOCK_REGS_MAX,
 }
 FIELD_TYPES = {
     "u16": FIELD_U16, "s16": FIELD_S16, "u32": FIELD_U32, "s32": FIELD_S32, "u64": FIELD_U64, "s64": FIELD_S64,
@@ -35,7 +35,7 @@ FIELD_TYPES = {
 FIELD_FLAGS = {
     "sentinel": FIELD_SENTINEL, "low_word_first": FIELD_LOW_WORD_FIRST, "byte_swap": FIELD_BYTE_SWAP,
     "sf_point": FIELD_SF_POINT, "acc": FIELD_ACC, "one_of": FIELD_ONE_OF,
-    "identity": FIELD_IDENTITY,
+    "identity": FIELD_IDENTITY, "less_next": FIELD_LESS_NEXT,
 }
 CAN_FRAME_FLAGS = {"fd": CAN_FRAME_FD, "mux": CAN_FRAME_MUX, "counter": CAN_FRAME_COUNTER, "crc": CAN_FRAME_CRC}
 CAN_FIELD_FLAGS = {
@@ -45,8 +45,13 @@ CAN_FIELD_FLAGS = {
 COMMAND_KINDS = {
     "const": COMMAND_CONST, "setpoint_w": COMMAND_SETPOINT_W, "heartbeat": COMMAND_HEARTBEAT, "stop": COMMAND_STOP,
 }
-COMMAND_FLAGS = {"flash": COMMAND_FLASH}
+COMMAND_FLAGS = {"flash": COMMAND_FLASH, "turns": COMMAND_TURNS, "keep": COMMAND_KEEP}
+PARTS_OF = {
+    "const": PART_CONST, "setpoint": PART_SETPOINT, "magnitude": PART_MAGNITUDE, "charge": PART_CHARGE,
+    "discharge": PART_DISCHARGE, "direction": PART_DIRECTION,
+}
 POLL_CLASSES = {"fast": POLL_FAST, "slow": POLL_SLOW, "once": POLL_ONCE}
+TRANSPORTS = {"serial": PORT_SERIAL, "tcp": PORT_MBAP, "rtu-tcp": PORT_RTU_TCP}
 GAP_RULES = {"spec": GAP_SPEC, "chars": GAP_CHARS, "fixed": GAP_FIXED}
 
 _WHY = {
@@ -64,7 +69,7 @@ _WHY = {
     BAD_FRAME: "a CAN frame out of bounds",
     BAD_CAN_FIELD: "a CAN signal out of bounds, or its scale not usable",
     BAD_CAN_TX: "a cyclic CAN frame out of bounds",
-    BAD_PORT: "a serial port with settings that cannot be",
+    BAD_PORT: "a port with settings that cannot be",
     BAD_SLAVE: "a slave out of bounds",
     BAD_BLOCK: "a register block out of bounds",
     BAD_FIELD: "a register field out of its block, or its scale not usable",
@@ -72,6 +77,7 @@ _WHY = {
     BAD_CONTROL: "a site limit that is not a number >= 0",
     BAD_GATE: "gate limits that contradict themselves",
     BAD_FAULT: "a row of the fault table out of bounds",
+    BAD_INPUT: "an input without a point, or its limit not a number >= 0",
 }
 
 
@@ -95,11 +101,13 @@ GATE_FIELDS = _fields_of_gate()
 
 # Fields that hold an image index; a spec may name the point instead.
 _POINT_FIELDS = {
-    "point", "sf_point", "readback_point",
+    "point", "sf_point", "held_point", "readback_point",
     "soc", "soh", "pack_v", "pack_a", "temp_max_c", "temp_min_c", "charge_a_max", "discharge_a_max", "charge_v_max",
     "discharge_v_min", "charge_w_max", "discharge_w_max", "cell_v_max", "cell_v_min", "charge_ok", "discharge_ok",
     "alarm", "warning", "pcs_w", "pcs_state", "pcs_fault", "pcs_hb", "pcs_ready", "dc_v", "dc_a", "identity", "pcs_revert_s",
-    "grid_w", "grid_w_l", "pv_w", "circuit_w", "grid_import_wh", "grid_export_wh",
+    "force_charge", "connected",
+    "grid_ok", "grid_w", "grid_w_l", "pv_w", "circuit_w", "grid_import_wh", "grid_export_wh", "grid_hz", "grid_v", "demand_w",
+    "window_pulse",
 }
 _NO_LIMIT = ("connection_import_w_max", "connection_export_w_max", "peak_w_max", "recharge_w_max", "ramp_up_w_per_s",
              "ramp_down_w_per_s")
@@ -157,12 +165,13 @@ def standard_points(n_units):
 
 
 _SPEC_KEYS = {"period_ns", "snapshot_every", "site", "control", "units", "faults", "points", "n_can_buses", "can_frames",
-              "can_tx", "ports", "describe"}
+              "can_tx", "ports", "inputs", "describe", "bank_rows"}
 
 
 def _flatten(spec):
     """Return the flat row lists that the nested spec stands for; parents get first and count."""
-    flat = {"can_frames": [], "can_fields": [], "ports": [], "slaves": [], "blocks": [], "fields": [], "commands": []}
+    flat = {"can_frames": [], "can_fields": [], "ports": [], "slaves": [], "blocks": [], "fields": [], "commands": [],
+            "command_parts": []}
 
     def take(row, child, target, first):
         children = row.pop(child, [])
@@ -185,7 +194,10 @@ def _flatten(spec):
                 block = {**block_source, "slave": number}
                 flat["fields"] += take(block, "fields", "fields", "field")
                 flat["blocks"].append(block)
-            flat["commands"] += [{**one, "slave": number} for one in take(slave, "commands", "commands", "command")]
+            for command_source in take(slave, "commands", "commands", "command"):
+                command = {**command_source, "slave": number}
+                flat["command_parts"] += take(command, "parts", "command_parts", "part")
+                flat["commands"].append(command)
     return flat
 
 
@@ -205,6 +217,7 @@ def pack(spec: dict) -> bytes:
         program_t* p = <program_t*><char*>blob
         point_row_t point
         unit_row_t unit
+        bank_row_t bank_row
         gate_fault_row_t fault
         can_frame_row_t can_frame
         can_field_row_t can_field
@@ -214,7 +227,9 @@ def pack(spec: dict) -> bytes:
         block_row_t block
         field_row_t field
         command_row_t command
+        command_part_t part
         site_points_t site
+        input_row_t given_input
         control_params_t control
         Py_ssize_t i
 
@@ -223,6 +238,7 @@ def pack(spec: dict) -> bytes:
         raise ValueError(f"unknown key {sorted(unknown)[0]!r} in the program; known: {', '.join(sorted(_SPEC_KEYS))}")
     memset(&point, 0, sizeof(point))
     memset(&unit, 0, sizeof(unit))
+    memset(&bank_row, 0, sizeof(bank_row))
     memset(&fault, 0, sizeof(fault))
     memset(&can_frame, 0, sizeof(can_frame))
     memset(&can_field, 0, sizeof(can_field))
@@ -232,7 +248,9 @@ def pack(spec: dict) -> bytes:
     memset(&block, 0, sizeof(block))
     memset(&field, 0, sizeof(field))
     memset(&command, 0, sizeof(command))
+    memset(&part, 0, sizeof(part))
     memset(&site, 0, sizeof(site))
+    memset(&given_input, 0, sizeof(given_input))
     memset(&control, 0, sizeof(control))
     flat = _flatten(spec)
     n_units = len(_rows(spec, "units", UNITS_MAX))
@@ -264,6 +282,9 @@ def pack(spec: dict) -> bytes:
 
     none = {key: [-1] * len(value) if isinstance(value, list) else -1 for key, value in dict(site).items()}
     p.site = _complete("site", spec.get("site", {}), {**none, "pad": dict(site)["pad"]}, names)
+    for i, given in enumerate(_rows(spec, "inputs", INPUTS_MAX)):
+        p.inputs[i] = _complete(f"inputs[{i}]", given, {**given_input, "point": -1, "pad": [0] * 5}, names)
+    p.n_inputs = len(spec.get("inputs", []))
     defaults = {**control, **{key: INFINITY for key in _NO_LIMIT if key in dict(control)}}
     p.control = _complete("control", spec.get("control", {}), defaults, None)
 
@@ -274,6 +295,10 @@ def pack(spec: dict) -> bytes:
         row["gate"] = _complete(f"units[{i}].gate", given.get("gate", {}), dict(unit.gate), None)
         row["name"] = _text(f"units[{i}].name", given.get("name", f"unit{i}"), sizeof(unit.name))
         p.units[i] = row
+    none = {key: -1 for key in dict(bank_row) if key in _POINT_FIELDS}
+    for i, given in enumerate(_rows(spec, "bank_rows", BANK_ROWS_MAX)):
+        p.bank_rows[i] = _complete(f"bank_rows[{i}]", given, {**bank_row, **none}, names)
+    p.n_bank_rows = len(spec.get("bank_rows", []))
     faults = spec.get("faults", {})
     for number, given in (faults.items() if isinstance(faults, dict) else enumerate(faults)):
         if not 0 <= number < GATE_FAULTS_MAX:
@@ -292,7 +317,8 @@ def pack(spec: dict) -> bytes:
         row = {"len": len(payload), **given, "data": list(payload.ljust(8, b"\0")), "open_data": list(opening.ljust(8, b"\0"))}
         p.can_tx[i] = _complete(f"can_tx[{i}]", row, {**can_tx, "unit": -1, "counter_start": -1, "pad": [0] * 4}, names)
     for i, given in enumerate(_rows(flat, "ports", PORTS_MAX)):
-        row = _complete(f"ports[{i}]", given, {**port, "baud": 9600, "data_bits": 8, "stop_bits": 1, "parity": "N"}, None)
+        row = _complete(f"ports[{i}]", given, {**port, "baud": 9600, "data_bits": 8, "stop_bits": 1, "parity": "N", "host": b""}, None)
+        row["host"] = list(bytes(row["host"]).ljust(16, b"\0"))
         row["parity"] = ord(row["parity"]) if isinstance(row["parity"], str) else row["parity"]
         row["name"] = _text(f"ports[{i}].name", given.get("name", f"port{i}"), sizeof(port.name))
         p.ports[i] = row
@@ -308,6 +334,9 @@ def pack(spec: dict) -> bytes:
         if "count" not in given:
             row["count"] = type_regs(row["type"]) if row["function"] in (16, 22, 23) else 1
         p.commands[i] = row
+    for i, given in enumerate(_rows(flat, "command_parts", COMMAND_PARTS_MAX)):
+        p.command_parts[i] = _complete(f"command_parts[{i}]", given, {**part, "sf_point": -1, "scale": 1.0}, names)
+    p.n_command_parts = len(flat["command_parts"])
     p.n_can_frames, p.n_can_fields, p.n_can_tx = len(flat["can_frames"]), len(flat["can_fields"]), len(spec.get("can_tx", []))
     p.n_ports, p.n_slaves, p.n_blocks = len(flat["ports"]), len(flat["slaves"]), len(flat["blocks"])
     p.n_fields, p.n_commands = len(flat["fields"]), len(flat["commands"])
@@ -393,16 +422,19 @@ def rows(blob: bytes) -> dict:
 
     return {
         "period_ns": p.period_ns, "snapshot_every": p.snapshot_every, "n_can_buses": p.n_can_buses,
+        "inputs": [dict(p.inputs[i]) for i in range(<Py_ssize_t>p.n_inputs)],
         "site": dict(p.site), "control": dict(p.control),
         "units": [plain(dict(p.units[i]), "name") for i in range(<Py_ssize_t>p.n_units)],
+        "bank_rows": [dict(p.bank_rows[i]) for i in range(<Py_ssize_t>p.n_bank_rows)],
         "faults": [dict(p.faults[i]) for i in range(GATE_FAULTS_MAX)],
         "points": [plain(dict(p.points[i]), "name", "unit") for i in range(<Py_ssize_t>p.n_points)],
         "can_frames": [dict(p.can_frames[i]) for i in range(<Py_ssize_t>p.n_can_frames)],
         "can_fields": [dict(p.can_fields[i]) for i in range(<Py_ssize_t>p.n_can_fields)],
         "can_tx": [{**p.can_tx[i], "data": bytes([p.can_tx[i].data[k] for k in range(8)])} for i in range(<Py_ssize_t>p.n_can_tx)],
-        "ports": [plain({**p.ports[i], "parity": chr(p.ports[i].parity)}, "name") for i in range(<Py_ssize_t>p.n_ports)],
+        "ports": [plain({**p.ports[i], "parity": chr(p.ports[i].parity), "host": bytes(p.ports[i].host[:16])}, "name") for i in range(<Py_ssize_t>p.n_ports)],
         "slaves": [dict(p.slaves[i]) for i in range(<Py_ssize_t>p.n_slaves)],
         "blocks": [dict(p.blocks[i]) for i in range(<Py_ssize_t>p.n_blocks)],
         "fields": [dict(p.fields[i]) for i in range(<Py_ssize_t>p.n_fields)],
         "commands": [dict(p.commands[i]) for i in range(<Py_ssize_t>p.n_commands)],
+        "command_parts": [dict(p.command_parts[i]) for i in range(<Py_ssize_t>p.n_command_parts)],
     }

@@ -11,7 +11,7 @@ cdef enum program_why:
     PROGRAM_OK = 0
     BAD_SHORT, BAD_MAGIC, BAD_LAYOUT, BAD_IMAGE, BAD_SIZE, BAD_COUNT, BAD_PERIOD, BAD_TEXT, BAD_SITE, BAD_UNIT
     BAD_POINT, BAD_FRAME, BAD_CAN_FIELD, BAD_CAN_TX, BAD_PORT, BAD_SLAVE, BAD_BLOCK, BAD_FIELD, BAD_COMMAND
-    BAD_CONTROL, BAD_GATE, BAD_FAULT
+    BAD_CONTROL, BAD_GATE, BAD_FAULT, BAD_INPUT
     PROGRAM_WHYS
 
 # Verifies every index and bound of a program of `size` bytes, describe blob included; the hash is check()'s, in Python.

@@ -27,6 +27,32 @@ cdef bint text_ok(const char* text, Py_ssize_t size) noexcept nogil:
     return False
 
 
+cdef bint parts_ok(const program_t* p, const command_row_t* command) noexcept nogil:
+    """The parts of a command lie in its registers, each register in one, and its first is theirs."""
+    cdef const command_part_t* part
+    cdef uint32_t i, words, taken = 0, mask
+    if <uint32_t>command.part_first + command.part_count > p.n_command_parts or command.count > COMMAND_REGS_MAX:
+        return False
+    for i in range(command.part_first, <uint32_t>command.part_first + command.part_count):
+        part = &p.command_parts[i]
+        if part.type > FIELD_F64 or part.of > PART_DIRECTION:
+            return False
+        words = type_regs(part.type)
+        if part.offset + words > command.count:
+            return False
+        mask = ((1u << words) - 1u) << part.offset
+        if taken & mask:
+            return False
+        taken |= mask
+        if part.flags & FIELD_SF_POINT and not point_ok(p, part.sf_point, False):
+            return False
+        if not isfinite(part.scale) or part.scale == 0.0:
+            return False
+        if not isfinite(part.value) or not isfinite(part.charge) or not isfinite(part.discharge):
+            return False
+    return True
+
+
 cdef int check_units(const program_t* p) noexcept nogil:
     cdef:
         const unit_row_t* u
@@ -37,7 +63,7 @@ cdef int check_units(const program_t* p) noexcept nogil:
         if not text_ok(u.name, sizeof(u.name)):
             return bad(BAD_TEXT, i)
         index = &u.soc
-        for k in range((<const char*>&u.pad[0] - <const char*>index) // <Py_ssize_t>sizeof(int16_t)):
+        for k in range((<const char*>&u.connected - <const char*>index) // <Py_ssize_t>sizeof(int16_t) + 1):
             if not point_ok(p, index[k], True):
                 return bad(BAD_UNIT, i)
         if not (isfinite(u.energy_wh) and u.energy_wh >= 0.0):
@@ -48,6 +74,13 @@ cdef int check_units(const program_t* p) noexcept nogil:
             return bad(BAD_GATE, i)
         if u.gate.temp_min_ddegc > u.gate.temp_max_ddegc:
             return bad(BAD_GATE, i)
+    for i in range(<Py_ssize_t>p.n_bank_rows):
+        if not 0 <= p.bank_rows[i].unit < <int>p.n_units or p.units[p.bank_rows[i].unit].connected < 0:
+            return bad(BAD_UNIT, p.bank_rows[i].unit)
+        index = &p.bank_rows[i].connected
+        for k in range((<const char*>&p.bank_rows[i].pad - <const char*>index) // <Py_ssize_t>sizeof(int16_t)):
+            if not point_ok(p, index[k], True):
+                return bad(BAD_UNIT, p.bank_rows[i].unit)
     index = &p.site.grid_w
     for k in range((<const char*>&p.site.pad[0] - <const char*>index) // <Py_ssize_t>sizeof(int16_t)):
         if not point_ok(p, index[k], True):
@@ -82,6 +115,8 @@ cdef int check_can(const program_t* p) noexcept nogil:
             return bad(BAD_CAN_FIELD, i)
         if not isfinite(field.scale) or field.scale == 0.0 or not isfinite(field.offset) or not field.min <= field.max:
             return bad(BAD_CAN_FIELD, i)
+        if field.mux2_length > 32 or field.mux2_start >= 512:
+            return bad(BAD_CAN_FIELD, i)
         if field.flags & CAN_FIELD_FLOAT and field.length != 32 and field.length != 64:
             return bad(BAD_CAN_FIELD, i)
     for i in range(<Py_ssize_t>p.n_can_tx):
@@ -110,22 +145,69 @@ cdef int check_block(const program_t* p, Py_ssize_t i) noexcept nogil:
         return bad(BAD_BLOCK, i)
     if block.signature and block.signature_offset >= block.count:
         return bad(BAD_BLOCK, i)
+    if block.factors > 1 or (block.factors and (bits or block.poll_class == POLL_ONCE)):
+        return bad(BAD_BLOCK, i)
     for k in range(block.field_first, block.field_first + block.field_count):
         field = &p.fields[k]
         if not point_ok(p, field.point, False) or field.type > FIELD_BITS:
             return bad(BAD_FIELD, k)
-        words = 1 if bits else type_regs(field.type)
+        words = 1 if bits else type_regs(field.type) * (2 if field.flags & FIELD_LESS_NEXT else 1)
         if <uint32_t>field.offset + words > block.count:
             return bad(BAD_FIELD, k)
         if field.type == FIELD_BITS and (field.bit_count == 0 or field.bit_first + field.bit_count > 16):
             return bad(BAD_FIELD, k)
-        if field.flags & FIELD_SF_POINT and not point_ok(p, field.sf_point, False):
+        if field.flags & FIELD_SF_POINT and not (factor_there(p, block, field) or factor_after(p, i, field)):
+            return bad(BAD_FIELD, k)
+        if field.held_point != 0 and not (field.flags & FIELD_SF_POINT and point_ok(p, field.held_point, False)):
             return bad(BAD_FIELD, k)
         if field.flags & FIELD_IDENTITY and (bits or field.type != FIELD_U16):  # the engine compares one plain word
+            return bad(BAD_FIELD, k)
+        if field.optional > 1 or field.others and not others_there(p, block, k):
             return bad(BAD_FIELD, k)
         if not isfinite(field.scale) or field.scale == 0.0 or not isfinite(field.offset_value) or not field.min <= field.max:
             return bad(BAD_FIELD, k)
     return 0
+
+
+cdef bint others_there(const program_t* p, const block_row_t* block, uint32_t k) noexcept nogil:
+    """Whether the rows that stand for an optional one are of the same block and point, and wait for nothing."""
+    cdef const field_row_t* field = &p.fields[k]
+    cdef uint32_t i
+    if not field.optional or k + field.others >= <uint32_t>block.field_first + block.field_count:
+        return False
+    for i in range(k + 1, k + field.others + 1):
+        if p.fields[i].point != field.point or p.fields[i].others or p.fields[i].held_point:
+            return False
+        if i < k + field.others and not p.fields[i].optional:
+            return False
+    return field.held_point == 0
+
+
+cdef bint factor_there(const program_t* p, const block_row_t* block, const field_row_t* field) noexcept nogil:
+    """A value's scale factor is in the same block, or it would be that of another reading."""
+    cdef uint32_t i
+    for i in range(block.field_first, <uint32_t>block.field_first + block.field_count):
+        if p.fields[i].type == FIELD_SUNSSF and p.fields[i].point == field.sf_point:
+            return block.function >= 3
+    return False
+
+
+cdef bint factor_after(const program_t* p, Py_ssize_t i, const field_row_t* field) noexcept nogil:
+    """Or the value waits, and another block of the slave that is polled as often has the factor: read before and after it."""
+    cdef const slave_row_t* slave
+    cdef const block_row_t* other
+    cdef uint32_t k
+    if field.held_point <= 0 or p.blocks[i].slave >= p.n_slaves or field.flags & FIELD_LESS_NEXT:
+        return False
+    slave = &p.slaves[p.blocks[i].slave]
+    for k in range(slave.block_count):
+        if <uint32_t>slave.block_first + k >= p.n_blocks:
+            return False
+        other = &p.blocks[slave.block_first + k]
+        if other.factors and other.poll_class <= p.blocks[i].poll_class and other.period_ns <= p.blocks[i].period_ns and (
+                <uint32_t>other.field_first + other.field_count <= p.n_fields and factor_there(p, other, field)):
+            return True
+    return False
 
 
 cdef int check_ports(const program_t* p) noexcept nogil:
@@ -146,13 +228,20 @@ cdef int check_ports(const program_t* p) noexcept nogil:
             return bad(BAD_PORT, i)
         if port.gap_rule > GAP_FIXED or (port.gap_rule == GAP_FIXED and port.gap_ns == 0):
             return bad(BAD_PORT, i)
+        if port.transport > PORT_RTU_TCP or port.link >= PORTS_MAX:
+            return bad(BAD_PORT, i)
+        if port.transport != PORT_SERIAL and (port.tcp_port == 0 or (port.family != 4 and port.family != 6)):
+            return bad(BAD_PORT, i)
         if <uint32_t>port.slave_first + port.slave_count > p.n_slaves:
             return bad(BAD_PORT, i)
         if port_command_rows(p, <uint32_t>i, &first) > PORT_COMMANDS_MAX:
             return bad(BAD_PORT, i)
     for i in range(<Py_ssize_t>p.n_slaves):
         slave = &p.slaves[i]
-        if slave.port >= p.n_ports or not 1 <= slave.unit_id <= 247 or slave.timeout_ns == 0:
+        if slave.port >= p.n_ports or slave.timeout_ns == 0:
+            return bad(BAD_SLAVE, i)
+        # Behind Modbus TCP, 0 and 255 are the device itself.
+        if not 1 <= slave.unit_id <= 247 and p.ports[slave.port].transport != PORT_MBAP:
             return bad(BAD_SLAVE, i)
         if i < p.ports[slave.port].slave_first or i >= p.ports[slave.port].slave_first + p.ports[slave.port].slave_count:
             return bad(BAD_SLAVE, i)
@@ -185,9 +274,12 @@ cdef int check_ports(const program_t* p) noexcept nogil:
             return bad(BAD_COMMAND, i)
         if (command.function == 6 or command.function == 5) and command.count != 1:
             return bad(BAD_COMMAND, i)
-        if command.function in (16, 22, 23) and command.count != type_regs(command.type):
+        if command.part_count:
+            if not parts_ok(p, command):
+                return bad(BAD_COMMAND, i)
+        elif command.function in (16, 22, 23) and command.count != type_regs(command.type):
             return bad(BAD_COMMAND, i)
-        if not 1 <= command.count <= 4 or <uint32_t>command.address + command.count > 65536u:
+        if not 1 <= command.count <= COMMAND_REGS_MAX or <uint32_t>command.address + command.count > 65536u:
             return bad(BAD_COMMAND, i)
         if command.kind == COMMAND_SETPOINT_W and command.unit < 0:
             return bad(BAD_COMMAND, i)
@@ -220,7 +312,9 @@ cdef int program_check(const program_t* p, size_t size) noexcept nogil:
         return bad(BAD_COUNT, 1)
     if p.n_can_tx > CAN_TX_MAX or p.n_ports > PORTS_MAX or p.n_slaves > SLAVES_MAX or p.n_blocks > BLOCKS_MAX:
         return bad(BAD_COUNT, 2)
-    if p.n_fields > FIELDS_MAX or p.n_commands > COMMANDS_MAX:
+    if p.n_fields > FIELDS_MAX or p.n_commands > COMMANDS_MAX or p.n_command_parts > COMMAND_PARTS_MAX:
+        return bad(BAD_COUNT, 3)
+    if p.n_bank_rows > BANK_ROWS_MAX:
         return bad(BAD_COUNT, 3)
     if not 250_000u <= p.period_ns <= 100_000_000u or p.snapshot_every == 0:
         return bad(BAD_PERIOD, 0)
@@ -236,6 +330,13 @@ cdef int program_check(const program_t* p, size_t size) noexcept nogil:
         return bad(BAD_CONTROL, 1)
     if isnan(p.control.peak_w_max) or isnan(p.control.recharge_w_max):
         return bad(BAD_CONTROL, 2)
+    if p.n_inputs > INPUTS_MAX:
+        return bad(BAD_COUNT, 4)
+    for i in range(<Py_ssize_t>p.n_inputs):
+        if not point_ok(p, p.inputs[i].point, False) or not INPUT_STOP <= p.inputs[i].what <= INPUT_ESTOP:
+            return bad(BAD_INPUT, i)
+        if not p.inputs[i].import_w_max >= 0.0:  # false for NaN as well
+            return bad(BAD_INPUT, i)
     code = check_units(p)
     if code == 0:
         code = check_can(p)

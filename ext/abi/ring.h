@@ -15,7 +15,7 @@
 #include "abi/shared.h"
 
 #define RING_MAGIC 0x31524754u /* "TGR1" */
-#define RECORDER_LAYOUT_VERSION 2u
+#define RECORDER_LAYOUT_VERSION 4u
 #define RING_HEAD_BYTES 8192u
 #define RING_STATES 512u               /* remembered places of states; a power of two */
 #define RECORD_BYTES_MAX (384u << 10)  /* of one cycle, or one state */
@@ -187,6 +187,7 @@ static inline void mix_events(mix_t *m, const shared_t *s, uint64_t first, uint6
         const event_t *e = &s->events[first & (EVENT_SLOTS - 1u)];
         mix_words(m, e->kind | (uint64_t)(uint32_t)e->unit << 32, (uint32_t)e->code | (uint64_t)(uint32_t)e->previous << 32,
                   mix_bits(e->value) ^ (mix_bits(e->limit) << 1 | mix_bits(e->limit) >> 63));
+        mix_words(m, e->changes, mix_bits(e->lasted_s), 0);
     }
 }
 static inline void mix_bytes(mix_t *m, const void *bytes, size_t size) {

@@ -5,7 +5,7 @@
 #ifndef TIDEGATE_SETTINGS_H
 #define TIDEGATE_SETTINGS_H
 
-#define SETTINGS_LAYOUT_VERSION 5u
+#define SETTINGS_LAYOUT_VERSION 7u
 #define CIRCUITS_MAX 8
 #define PHASES_MAX 3
 
@@ -34,7 +34,10 @@ enum policy_range { FROM_ZERO, ABOVE_ZERO /* 0 is none */, SIGNED, SWITCH };
     X(target_grid_w, "W", TIGHTER_NEITHER, 0, SIGNED, 1e8, "grid power that self-consumption keeps")          \
     X(target_soc, "1", TIGHTER_NEITHER, 0, FROM_ZERO, 1, "state of charge that recharging and recentring lead to") \
     X(recharge_rate_w, "W", TIGHTER_DOWN, 0, FROM_ZERO, 1e8, "most that recharging takes; none = what the storage can, 0 = never by itself") \
-    X(import_w_min, "W", TIGHTER_UP, 0, FROM_ZERO, 1e8, "discharge leaves this much grid import, for a relay that opens at export")
+    X(import_w_min, "W", TIGHTER_UP, 0, FROM_ZERO, 1e8, "discharge leaves this much grid import, for a relay that opens at export") \
+    X(force_soc, "1", TIGHTER_UP, 0, FROM_ZERO, 1, "below it the storage is charged whoever wishes otherwise; up to 2 % above") \
+    X(restore_w, "W", TIGHTER_DOWN, 0, FROM_ZERO, 1e8, \
+      "most that restoring reserve_soc takes from the grid; 0 = only what is exported otherwise")
 
 /* Settings from the site file. A limit of INFINITY is "none"; below the line 0 is "none" or "default". */
 #define AS_FIELD(field, unit, tighter, off, range, hi, text) double field;
@@ -62,6 +65,10 @@ typedef struct {
     double damp_lo_hz, damp_hi_hz;  /* 0 = 0.1 and 2 Hz */
     double recentre;                /* 1 = also discharge towards target_soc (for sites that follow a ramp) */
     double blind_discharge_w_max;   /* discharge that may go on without a site meter; 0 = none */
+    double reconnect_wait_s;        /* after the grid comes back: power stays 0 for so long ... */
+    double reconnect_w_per_s;       /* ... and then rises from 0 by this; both 0 = no care is taken */
+    double reconnect_hz_min, reconnect_hz_max; /* outside: the grid is lost */
+    double reconnect_v_min, reconnect_v_max;   /* of any phase */
     double soc_min, soc_max;        /* where the gate's own taper ends, for the demand window's look ahead; 0, 0 = 0, 1 */
 } control_params_t;
 

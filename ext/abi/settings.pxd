@@ -23,6 +23,7 @@ cdef extern from "abi/settings.h" nogil:
     ctypedef struct control_params_t:
         double peak_w_max, demand_w_max, recharge_w_max, ramp_up_w_per_s, ramp_down_w_per_s, range_w_max, damp_share
         double reserve_soc, follow_soc_min, follow_grid, target_grid_w, target_soc, recharge_rate_w, import_w_min
+        double force_soc, restore_w
         double connection_import_w_max
         double connection_export_w_max
         double trim_per_s
@@ -43,6 +44,10 @@ cdef extern from "abi/settings.h" nogil:
         double damp_lo_hz, damp_hi_hz
         double recentre
         double blind_discharge_w_max
+        double reconnect_wait_s
+        double reconnect_w_per_s
+        double reconnect_hz_min, reconnect_hz_max
+        double reconnect_v_min, reconnect_v_max
         double soc_min, soc_max
 
     enum:
@@ -60,6 +65,8 @@ cdef extern from "abi/settings.h" nogil:
         POLICY_target_soc
         POLICY_recharge_rate_w
         POLICY_import_w_min
+        POLICY_force_soc
+        POLICY_restore_w
         POLICIES
 
     ctypedef struct policy_row_t:

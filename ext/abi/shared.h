@@ -11,16 +11,17 @@
 
 #include "abi/settings.h"
 #include "abi/image.h"
+#include "safety/safety.h"
 
 #define SHARED_MAGIC 0x31534454u /* "TDS1" */
-#define SHARED_LAYOUT_VERSION 3u
+#define SHARED_LAYOUT_VERSION 5u
 
 #define SNAPSHOT_SLOTS 64u /* powers of two */
 #define METER_SLOTS 256u
 #define EVENT_SLOTS 1024u
 #define MAILBOX_SLOTS 64
 #define HISTOGRAM_BUCKETS 1024
-#define BUSES_SIZE 65536u /* bytes of JSON about buses and ports */
+#define BUSES_SIZE 262144u /* bytes of JSON about buses and ports */
 
 /* Log-linear histogram: 32 sub-buckets an octave (3 %), ns. */
 typedef struct {
@@ -56,7 +57,17 @@ enum event_kind { EVENT_START = 1, EVENT_MODE, EVENT_REASON, EVENT_FAULT_ON, EVE
                   EVENT_PLAN,       /* unit: enum plan_source, code: number of the row in force, 0 none, previous: before */
                   EVENT_UNENFORCED, /* code: enum reason of the limit, previous: enum unenforced */
                   EVENT_HUNTING,    /* code: damping level, previous: before, value: swing in W, limit: period in s */
-                  EVENT_BILLING };  /* the period ended: value: its highest window in W */
+                  EVENT_BILLING,    /* the period ended: value: its highest window in W */
+                  EVENT_CLOCK,      /* code: enum clock_change, value: the windows moved by so many s */
+                  EVENT_RECONNECT,  /* code: enum reconnect, value: W that are let through */
+                  EVENT_METER };    /* code: 1 = the grid meter's readings have another age, value: s, limit: before */
+
+/* What moved the demand windows. */
+enum clock_change { CLOCK_NONE = 0, CLOCK_MOVED /* the wall clock was set, or its zone changed */,
+                    CLOCK_SYNCED /* the utility's pulse */, CLOCK_FREE /* its pulses stay away: by the wall clock again */ };
+
+/* What the site does about a loss of the grid. */
+enum reconnect { RECONNECT_NONE = 0, RECONNECT_LOST, RECONNECT_WAITING, RECONNECT_RISING };
 
 /* Why a configured limit is not being enforced. */
 enum unenforced {
@@ -84,8 +95,11 @@ typedef struct {
     int32_t code;  /* fault row, mode, reason, port ... */
     int32_t previous;
     double value, limit;
+    double lasted_s;  /* since the state that this is about began to change */
+    uint32_t changes; /* of it since the event before, this one included */
+    uint32_t pad;
 } event_t;
-_Static_assert(sizeof(event_t) == 56, "event_t crosses process borders; bump SHARED_LAYOUT_VERSION");
+_Static_assert(sizeof(event_t) == 72, "event_t crosses process borders; bump SHARED_LAYOUT_VERSION");
 
 /* Orders to the core. The newest counts; each ends by itself. */
 enum order_kind {
@@ -96,6 +110,11 @@ enum order_kind {
     ORDER_ACK,           /* acknowledge latches whose cause is gone (an edge: each new seq once) */
     ORDER_ARM,           /* leave the tripped state (an edge) */
     ORDER_MANUAL_W,      /* battery power of a person on site; the gate and the connection limits hold, policies rest */
+    ORDER_STOP,          /* a stop that came not by the API but by a signal: nothing lifts it but a person on site */
+    ORDER_OPERATOR_IMPORT_W_MAX, /* the grid operator's limits: rank above every order, lease and plan, never wider */
+    ORDER_OPERATOR_EXPORT_W_MAX,
+    ORDER_OPERATOR_STOP, /* ... and its stop: no battery power */
+    ORDER_WINDOW,        /* an edge; value: CLOCK_MONOTONIC in s at which the utility's demand window began */
     ORDER_POLICY = 16,   /* + enum policy: a setting of the site file at run time */
     ORDERS = ORDER_POLICY + POLICIES,
 };
@@ -120,17 +139,21 @@ typedef struct {
     double setpoint_w;             /* battery power of the site */
     double until_soc;              /* the setpoint ends there */
     double target_grid_w;          /* self-consumption: the grid power to keep */
+    double charge_w_max, discharge_w_max; /* battery power at most, each way; 0 = none in this direction */
     double import_w_max, export_w_max, peak_w_max, demand_w_max; /* tighter than the site file's or without effect */
     uint32_t source, flags;        /* enum plan_source, enum plan_flags */
     uint64_t number;               /* of this span, not 0 */
 } plan_row_t;
-_Static_assert(sizeof(plan_row_t) == 88, "plan_row_t crosses process borders; bump SHARED_LAYOUT_VERSION");
+_Static_assert(sizeof(plan_row_t) == 104, "plan_row_t crosses process borders; bump SHARED_LAYOUT_VERSION");
 
 typedef struct {
     uint64_t seq;              /* odd while the gateway writes */
     uint64_t billing_end_t_ns; /* the demand ratchet falls to nothing here; 0 = never */
     uint64_t billing_number;   /* of the running period, not 0 */
     double paid_w;             /* its highest demand window, from before this start of the core */
+    int64_t clock_offset_ns;      /* the site's wall clock - CLOCK_MONOTONIC; 0 = not given: utc_offset_ns */
+    uint64_t clock_next_t_ns;     /* the zone's clocks change here, 0 = not in this plan's reach ... */
+    int64_t clock_next_offset_ns; /* ... to this */
     uint32_t count, pad;
     plan_row_t rows[PLAN_ROWS];
 } plan_t;
@@ -181,7 +204,7 @@ typedef struct {
     snapshot_t meters[METER_SLOTS];
 
     /* Latches of each unit, for whoever keeps them over a restart: written when they change, kept before they are told. */
-    uint64_t latches[UNITS_MAX];
+    fault_set_t latches[UNITS_MAX];
     int32_t latch_first[UNITS_MAX]; /* first-out cause, -1 none */
     uint64_t latch_changes;         /* rises with every change of the above */
     uint64_t latch_kept;            /* latch_changes that are on disk; written by the core's keeper, not by the loop */

@@ -1,6 +1,7 @@
 # ext/abi/shared.pxd: contents page of shared.pyx and of shared.h, which owns the structs.
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from tidegate.ext.abi.image cimport UNITS_MAX, POINTS_MAX, integral_t, point_t
+from tidegate.ext.safety.safety cimport fault_set_t
 
 # >> generated from abi/shared.h by `make pxd`; change the header, not this
 cdef extern from "abi/shared.h" nogil:
@@ -65,6 +66,21 @@ cdef extern from "abi/shared.h" nogil:
         EVENT_UNENFORCED
         EVENT_HUNTING
         EVENT_BILLING
+        EVENT_CLOCK
+        EVENT_RECONNECT
+        EVENT_METER
+
+    enum:
+        CLOCK_NONE
+        CLOCK_MOVED
+        CLOCK_SYNCED
+        CLOCK_FREE
+
+    enum:
+        RECONNECT_NONE
+        RECONNECT_LOST
+        RECONNECT_WAITING
+        RECONNECT_RISING
 
     enum:
         ENFORCED
@@ -97,6 +113,9 @@ cdef extern from "abi/shared.h" nogil:
         int32_t code
         int32_t previous
         double value, limit
+        double lasted_s
+        uint32_t changes
+        uint32_t pad
 
     enum:
         ORDER_MODE
@@ -106,6 +125,11 @@ cdef extern from "abi/shared.h" nogil:
         ORDER_ACK
         ORDER_ARM
         ORDER_MANUAL_W
+        ORDER_STOP
+        ORDER_OPERATOR_IMPORT_W_MAX
+        ORDER_OPERATOR_EXPORT_W_MAX
+        ORDER_OPERATOR_STOP
+        ORDER_WINDOW
         ORDER_POLICY
         ORDERS
 
@@ -136,6 +160,7 @@ cdef extern from "abi/shared.h" nogil:
         double setpoint_w
         double until_soc
         double target_grid_w
+        double charge_w_max, discharge_w_max
         double import_w_max, export_w_max, peak_w_max, demand_w_max
         uint32_t source, flags
         uint64_t number
@@ -145,6 +170,9 @@ cdef extern from "abi/shared.h" nogil:
         uint64_t billing_end_t_ns
         uint64_t billing_number
         double paid_w
+        int64_t clock_offset_ns
+        uint64_t clock_next_t_ns
+        int64_t clock_next_offset_ns
         uint32_t count, pad
         plan_row_t rows[PLAN_ROWS]
 
@@ -185,7 +213,7 @@ cdef extern from "abi/shared.h" nogil:
         event_t events[EVENT_SLOTS]
         snapshot_t snapshots[SNAPSHOT_SLOTS]
         snapshot_t meters[METER_SLOTS]
-        uint64_t latches[UNITS_MAX]
+        fault_set_t latches[UNITS_MAX]
         int32_t latch_first[UNITS_MAX]
         uint64_t latch_changes
         uint64_t latch_kept

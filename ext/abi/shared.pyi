@@ -19,6 +19,8 @@ METERS_KEPT: int
 EVENTS_KEPT: int
 SHARED_SIZE: int
 ESCALATION_NAMES: tuple[str, ...]
+CLOCK_NAMES: tuple[str, ...]
+RECONNECT_NAMES: tuple[str, ...]
 
 class GuardCause(IntEnum):
     GONE = ...
@@ -41,6 +43,11 @@ class OrderKind(IntEnum):
     ACK = ...
     ARM = ...
     MANUAL_W = ...
+    STOP = ...
+    OPERATOR_IMPORT_W_MAX = ...
+    OPERATOR_EXPORT_W_MAX = ...
+    OPERATOR_STOP = ...
+    WINDOW = ...
     POLICY = ...
 
 class OrderMode(IntEnum):
@@ -62,6 +69,8 @@ class Event(NamedTuple):
     previous: int
     value: float
     limit: float
+    changes: int
+    lasted_s: float
 
 class Order(NamedTuple):
     seq: int
@@ -82,6 +91,7 @@ class Plan(NamedTuple):
     billing_end_t_ns: int
     billing_number: int
     paid_w: float
+    clock: tuple[int, int, int]
 
 class Overwritten(LookupError):
     oldest: int
@@ -171,6 +181,7 @@ class Shared:
         billing_end_t_ns: int = 0,
         billing_number: int = 0,
         paid_w: float = 0.0,
+        clock: tuple[int, int, int] = (0, 0, 0),
     ) -> int: ...
     def plan(self) -> Plan | None: ...
     @property
@@ -202,6 +213,8 @@ class Writer(Shared):
         previous: int = 0,
         value: float = 0.0,
         limit: float = 0.0,
+        changes: int = 1,
+        lasted_s: float = 0.0,
     ) -> None: ...
     def apply(self, kind: int) -> Order: ...
     def apply_plan(self) -> None: ...

@@ -4,6 +4,7 @@ One writer each: the core writes everything but the mailbox, which is the gatewa
 supervisor's. Reading never disturbs the writer; a reader that lost a race tries again.
 """
 import collections
+import fcntl
 import json
 import os
 from enum import IntEnum
@@ -31,17 +32,26 @@ ESCALATION_NAMES = tuple(step.name.lower() for step in Escalation)
 PHASE_NAMES = ("read", "estimate", "control", "limit", "write", "publish")
 EVENT_NAMES = (
     "", "start", "mode", "reason", "fault_on", "fault_off", "command", "overrun", "bus", "stop", "shortfall", "latch",
-    "source", "plan", "unenforced", "hunting", "billing",
+    "source", "plan", "unenforced", "hunting", "billing", "clock", "reconnect",
+    "meter",
 )
 # Words of enum bus_state, and of which list of the description `value` is the number.
 BUS_STATES = (
     ("active", "can"), ("error warning", "can"), ("error passive", "can"), ("bus-off", "can"), ("down", "can"),
     ("open", "ports"), ("lost", "ports"), ("answers", "devices"), ("silent", "devices"), ("another device", "devices"),
 )
-ORDER_NAMES = ("mode", "setpoint_w", "import_w_max", "export_w_max", "ack", "arm", "manual_w")
+ORDER_NAMES = (
+    "mode", "setpoint_w", "import_w_max", "export_w_max", "ack", "arm", "manual_w", "stop", "operator_import_w_max",
+    "operator_export_w_max", "operator_stop", "window",
+)
+CLOCK_NAMES = ("", "moved", "synced", "free")
+RECONNECT_NAMES = ("done", "lost", "waiting", "rising")
 OrderKind = IntEnum("OrderKind", {
     "MODE": ORDER_MODE, "SETPOINT_W": ORDER_SETPOINT_W, "IMPORT_W_MAX": ORDER_IMPORT_W_MAX,
     "EXPORT_W_MAX": ORDER_EXPORT_W_MAX, "ACK": ORDER_ACK, "ARM": ORDER_ARM, "MANUAL_W": ORDER_MANUAL_W,
+    "STOP": ORDER_STOP,
+    "OPERATOR_IMPORT_W_MAX": ORDER_OPERATOR_IMPORT_W_MAX, "OPERATOR_EXPORT_W_MAX": ORDER_OPERATOR_EXPORT_W_MAX,
+    "OPERATOR_STOP": ORDER_OPERATOR_STOP, "WINDOW": ORDER_WINDOW,
     "POLICY": ORDER_POLICY,
 }, module=__name__)
 OrderMode = IntEnum("OrderMode", {"RUN": ORDER_MODE_RUN, "STOP": ORDER_MODE_STOP}, module=__name__)
@@ -52,7 +62,10 @@ UNENFORCED_NAMES = (
 PLAN_SOURCE_NAMES = ("none", "calendar", "client")
 PlanSource = IntEnum("PlanSource", {"NONE": PLAN_NONE, "CALENDAR": PLAN_CALENDAR, "CLIENT": PLAN_CLIENT}, module=__name__)
 PLAN_ROWS_MAX = PLAN_ROWS
-PLAN_FIELDS = ("setpoint_w", "until_soc", "target_grid_w", "import_w_max", "export_w_max", "peak_w_max", "demand_w_max")
+PLAN_FIELDS = (
+    "setpoint_w", "until_soc", "target_grid_w", "import_w_max", "export_w_max", "peak_w_max", "demand_w_max", "charge_w_max",
+    "discharge_w_max",
+)
 SNAPSHOTS_KEPT = SNAPSHOT_SLOTS
 METERS_KEPT = METER_SLOTS
 EVENTS_KEPT = EVENT_SLOTS
@@ -62,11 +75,11 @@ cdef enum:
     TRIES = 1000  # a copy takes under a microsecond; a writer that never finishes is dead
 
 Event = collections.namedtuple(
-    "Event", "number cycle t_ns kind unit code previous value limit"
+    "Event", "number cycle t_ns kind unit code previous value limit changes lasted_s"
 )
 Order = collections.namedtuple("Order", "seq value expires_t_ns request")
 PlanRow = collections.namedtuple("PlanRow", "start_t_ns end_t_ns source number forced values")
-Plan = collections.namedtuple("Plan", "rows billing_end_t_ns billing_number paid_w")
+Plan = collections.namedtuple("Plan", "rows billing_end_t_ns billing_number paid_w clock")
 
 
 class Overwritten(LookupError):
@@ -142,9 +155,12 @@ cdef class Shared:
     @staticmethod
     def memfd(str name="tidegate"):
         """(mapping, fd) of fresh anonymous memory; hand the fd down to core and gateway."""
-        fd = os.memfd_create(name)
+        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            return Shared.create(fd), fd
+            shared = Shared.create(fd)
+            # Whoever cut it short would end each process that has it mapped, the core first, by SIGBUS.
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+            return shared, fd
         except BaseException:
             os.close(fd)
             raise
@@ -172,7 +188,7 @@ cdef class Shared:
         """(changes so far, latched rows of each unit as bits, first-out row of each unit)."""
         while True:  # the loop writes them in between at most once a cycle
             changes = shared_load64(&self.ptr.latch_changes)
-            bits = [self.ptr.latches[i] for i in range(<int>self.ptr.n_units)]
+            bits = [int(self.ptr.latches[i].lo) | int(self.ptr.latches[i].hi) << 64 for i in range(<int>self.ptr.n_units)]
             first = [self.ptr.latch_first[i] for i in range(<int>self.ptr.n_units)]
             if shared_load64(&self.ptr.latch_changes) == changes:
                 return changes, bits, first
@@ -335,7 +351,7 @@ cdef class Shared:
             got = event_read(self.ptr, number, &event)
             if got == 1:
                 return Event(number, event.cycle, event.t_ns, event.kind, event.unit, event.code, event.previous,
-                             event.value, event.limit)
+                             event.value, event.limit, event.changes, event.lasted_s)
             if got < 0:
                 break
         written = shared_load64(&self.ptr.event_head)
@@ -374,12 +390,15 @@ cdef class Shared:
 
     # ---- the plan ----
 
-    def put_plan(self, rows, *, uint64_t billing_end_t_ns=0, uint64_t billing_number=0, double paid_w=0.0):
+    def put_plan(self, rows, *, uint64_t billing_end_t_ns=0, uint64_t billing_number=0, double paid_w=0.0,
+                 clock=(0, 0, 0)):
         """Leave the spans of calendar and clients for the core, all at once. Returns the plan's seq.
 
         rows : PlanRow each; values : a map of PLAN_FIELDS, what is missing is not given. At most PLAN_ROWS_MAX.
         billing_end_t_ns : CLOCK_MONOTONIC at which the billing period `billing_number` ends, 0 = it does not;
                            paid_w : its highest demand window so far.
+        clock : (the site's wall clock - CLOCK_MONOTONIC, CLOCK_MONOTONIC at which the zone's clocks change next, what the
+                first is then), ns; 0 = not given, they do not.
         Raises ValueError for a span that ends before it begins, a source or a field that does not exist, a value that
         is no number, a number of 0.
         """
@@ -407,8 +426,9 @@ cdef class Shared:
             row.flags = PLAN_FORCED if given.forced else 0
             found = [given.values.get(name, NAN) for name in PLAN_FIELDS]
             (row.setpoint_w, row.until_soc, row.target_grid_w, row.import_w_max, row.export_w_max, row.peak_w_max,
-             row.demand_w_max) = found
+             row.demand_w_max, row.charge_w_max, row.discharge_w_max) = found
         plan.count = len(rows)
+        plan.clock_offset_ns, plan.clock_next_t_ns, plan.clock_next_offset_ns = clock
         plan.billing_end_t_ns = billing_end_t_ns
         plan.billing_number = billing_number
         plan.paid_w = paid_w
@@ -426,11 +446,12 @@ cdef class Shared:
                     values = dict(zip(PLAN_FIELDS, (
                         plan.rows[i].setpoint_w, plan.rows[i].until_soc, plan.rows[i].target_grid_w,
                         plan.rows[i].import_w_max, plan.rows[i].export_w_max, plan.rows[i].peak_w_max,
-                        plan.rows[i].demand_w_max)))
+                        plan.rows[i].demand_w_max, plan.rows[i].charge_w_max, plan.rows[i].discharge_w_max)))
                     rows.append(PlanRow(
                         plan.rows[i].start_t_ns, plan.rows[i].end_t_ns, plan.rows[i].source, plan.rows[i].number,
                         bool(plan.rows[i].flags & PLAN_FORCED), {k: v for k, v in values.items() if v == v}))
-                return Plan(tuple(rows), plan.billing_end_t_ns, plan.billing_number, plan.paid_w)
+                return Plan(tuple(rows), plan.billing_end_t_ns, plan.billing_number, plan.paid_w,
+                            (plan.clock_offset_ns, plan.clock_next_t_ns, plan.clock_next_offset_ns))
         return None
 
     @property
@@ -557,7 +578,7 @@ cdef class Writer(Shared):
         snapshot_push(self.ptr.meters, METER_SLOTS, &self.ptr.meter_head, rows, n, cycle, t_ns)
 
     def push_event(self, uint64_t cycle, uint64_t t_ns, uint32_t kind, *, int unit=-1, int code=0, int previous=0,
-                   double value=0.0, double limit=0.0):
+                   double value=0.0, double limit=0.0, uint32_t changes=1, double lasted_s=0.0):
         cdef event_t event
         memset(&event, 0, sizeof(event))
         event.cycle = cycle
@@ -568,6 +589,8 @@ cdef class Writer(Shared):
         event.previous = previous
         event.value = value
         event.limit = limit
+        event.changes = changes
+        event.lasted_s = lasted_s
         event_push(self.ptr, &event)
 
     def apply_plan(self):

@@ -175,6 +175,12 @@ cdef inline int _refuse(can_frame_stats_t* st) noexcept nogil:
     return 0
 
 
+cdef inline bint second_lets(const can_field_row_t* field, const can_buffer_t* frame) noexcept nogil:
+    if can_bits_end(field.mux2_start, field.mux2_length, field.mux2_big_endian) > frame.len:
+        return False
+    return can_bits(frame.data, field.mux2_start, field.mux2_length, field.mux2_big_endian) == field.mux2_value
+
+
 cdef int can_decode(const program_t* program, can_bus_t* bus, const can_buffer_t* frame, bint is_fd, point_t* image,
                     can_frame_stats_t* per_id, uint64_t t_ns) noexcept nogil:
     cdef int index = _row_of(program, bus, frame.can_id)
@@ -218,6 +224,8 @@ cdef int can_decode(const program_t* program, can_bus_t* bus, const can_buffer_t
     for i in range(row.field_first, <uint32_t>row.field_first + row.field_count):
         field = &program.can_fields[i]
         if field.flags & CAN_FIELD_MUXED and field.mux_value != selected:
+            continue
+        if field.mux2_length and not second_lets(field, frame):
             continue
         # A shorter dialect of the frame leaves the field out; its point ages.
         if can_bits_end(field.start, field.length, field.big_endian) <= frame.len:

@@ -12,134 +12,12 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from tidegate.ext.abi.port_mail cimport *
+from tidegate.ext.bus.io_thread cimport *
 from tidegate.ext.bus.rtu cimport (
     RTU_RECV, RTU_SEND, rtu_action_t, rtu_bytes, rtu_drain, rtu_drained, rtu_init, rtu_next, rtu_sent, rtu_t,
 )
 
 from tidegate.ext.bus.rtu_view import STATUS
-
-cdef extern from *:
-    """
-    #include <errno.h>
-    #include <fcntl.h>
-    #include <poll.h>
-    #include <pthread.h>
-    #include <sched.h>
-    #include <signal.h>
-    #include <sys/prctl.h>
-    #include <time.h>
-    #include <unistd.h>
-
-    #define PORT_STACK (256u * 1024u) /* mlockall would lock the default 8 MiB */
-
-    static inline uint64_t clock_ns(clockid_t clock) {
-        struct timespec t;
-        if (clock_gettime(clock, &t) != 0)
-            return 0;
-        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-    }
-    static inline struct timespec spec_of(uint64_t t_ns) {
-        struct timespec t = {(time_t)(t_ns / 1000000000u), (long)(t_ns % 1000000000u)};
-        return t;
-    }
-    static inline void sleep_until(uint64_t t_ns) {
-        struct timespec t = spec_of(t_ns);
-        while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
-            ;
-    }
-    /* Until the bell no longer says `count`, or t_ns. */
-    static inline void bell_wait(uint32_t *bell, uint32_t count, uint64_t t_ns) {
-        struct timespec t = spec_of(t_ns);
-        syscall(SYS_futex, bell, FUTEX_WAIT_BITSET_PRIVATE, count, &t, NULL, FUTEX_BITSET_MATCH_ANY);
-    }
-    static inline uint32_t bell_count(uint32_t *bell) { return __atomic_load_n(bell, __ATOMIC_SEQ_CST); }
-    static inline void bell_sleeping(uint32_t *flag, uint32_t on) { __atomic_store_n(flag, on, __ATOMIC_SEQ_CST); }
-    static inline void bell_hang(port_mail_t *m) {
-        for (int i = 0; i < PORT_COMMANDS_MAX; i++)
-            __atomic_store_n(&m->commands[i].bell, (uint32_t)((char *)&m->commands[i] - (char *)&m->bell), __ATOMIC_SEQ_CST);
-    }
-    static inline void bell_take_down(port_mail_t *m) {
-        for (int i = 0; i < PORT_COMMANDS_MAX; i++)
-            __atomic_store_n(&m->commands[i].bell, 0u, __ATOMIC_SEQ_CST);
-    }
-    static inline int readable_within(int fd, uint64_t ns) {
-        struct pollfd p = {fd, POLLIN, 0};
-        struct timespec t = spec_of(ns);
-        return ppoll(&p, 1, &t, NULL) > 0 && (p.revents & POLLIN);
-    }
-    static inline void flag_set(uint32_t *flag, uint32_t value) { __atomic_store_n(flag, value, __ATOMIC_RELEASE); }
-    static inline uint32_t flag_get(const uint32_t *flag) { return __atomic_load_n(flag, __ATOMIC_ACQUIRE); }
-
-    /* FIFO where the right is there; else an ordinary thread with exact timers, and *fifo says 0. */
-    static int thread_create(pthread_t *thread, void *(*run)(void *), void *arg, int priority, int cpu, uint32_t *fifo) {
-        pthread_attr_t attr;
-        struct sched_param param = {.sched_priority = priority};
-        sigset_t all, before;
-        cpu_set_t set;
-        int problem;
-        pthread_attr_init(&attr);
-        pthread_attr_setstacksize(&attr, PORT_STACK);
-        if (cpu >= 0) {
-            CPU_ZERO(&set);
-            CPU_SET(cpu, &set);
-            pthread_attr_setaffinity_np(&attr, sizeof(set), &set);
-        }
-        sigfillset(&all); /* signals belong to the process's main thread */
-        pthread_sigmask(SIG_BLOCK, &all, &before);
-        *fifo = priority > 0 ? (uint32_t)priority : 0u;
-        pthread_attr_setinheritsched(&attr, PTHREAD_EXPLICIT_SCHED);
-        pthread_attr_setschedpolicy(&attr, priority > 0 ? SCHED_FIFO : SCHED_OTHER);
-        pthread_attr_setschedparam(&attr, &param);
-        problem = pthread_create(thread, &attr, run, arg);
-        if (problem == EPERM && priority > 0) {
-            *fifo = 0;
-            param.sched_priority = 0;
-            pthread_attr_setschedpolicy(&attr, SCHED_OTHER);
-            pthread_attr_setschedparam(&attr, &param);
-            problem = pthread_create(thread, &attr, run, arg);
-        }
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        pthread_attr_destroy(&attr);
-        return problem;
-    }
-    static inline void thread_settle(void) {
-        prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul); /* an ordinary thread's timers would be 50 us late by design */
-        prctl(PR_SET_NAME, "rtu", 0ul, 0ul, 0ul);
-    }
-    static inline void bell_ring(port_mail_t *m) {
-        __atomic_fetch_add(&m->bell, 1u, __ATOMIC_SEQ_CST);
-        syscall(SYS_futex, &m->bell, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-    }
-    static inline uint64_t thread_cpu_ns(pthread_t thread) {
-        clockid_t clock;
-        return pthread_getcpuclockid(thread, &clock) == 0 ? clock_ns(clock) : 0;
-    }
-    static inline int no_wait(int fd) {
-        int flags = fcntl(fd, F_GETFL);
-        return flags < 0 ? -1 : fcntl(fd, F_SETFL, flags | O_NONBLOCK);
-    }
-    """
-    ctypedef unsigned long pthread_t
-    int CLOCK_MONOTONIC
-    uint64_t clock_ns(int clock) noexcept nogil
-    void sleep_until(uint64_t t_ns) noexcept nogil
-    void bell_wait(uint32_t* bell, uint32_t count, uint64_t t_ns) noexcept nogil
-    uint32_t bell_count(uint32_t* bell) noexcept nogil
-    void bell_sleeping(uint32_t* flag, uint32_t on) noexcept nogil
-    void bell_hang(port_mail_t* mail) noexcept nogil
-    void bell_take_down(port_mail_t* mail) noexcept nogil
-    void bell_ring(port_mail_t* mail) noexcept nogil
-    int readable_within(int fd, uint64_t ns) noexcept nogil
-    void flag_set(uint32_t* flag, uint32_t value) noexcept nogil
-    uint32_t flag_get(const uint32_t* flag) noexcept nogil
-    int thread_create(pthread_t* thread, void* (*run)(void*) noexcept nogil, void* arg, int priority, int cpu,
-                      uint32_t* fifo) noexcept nogil
-    void thread_settle() noexcept nogil
-    uint64_t thread_cpu_ns(pthread_t thread) noexcept nogil
-    int no_wait(int fd) noexcept nogil
-    int pthread_join(pthread_t thread, void** result) noexcept nogil
-    ssize_t read(int fd, void* bytes, size_t size) noexcept nogil
-    ssize_t write(int fd, const void* bytes, size_t size) noexcept nogil
 
 cdef enum:
     PIECE = 512              # bytes of one read
@@ -168,7 +46,7 @@ cdef void* run(void* arg) noexcept nogil:
     cdef port_thread_t* thread = <port_thread_t*>arg
     cdef rtu_action_t action
     cdef uint64_t t_ns
-    thread_settle()
+    thread_settle("rtu")
     while True:
         t_ns = clock_ns(CLOCK_MONOTONIC)
         if flag_get(&thread.stop):
@@ -311,11 +189,6 @@ cdef port_thread_t* port_thread_start(int fd, const program_t* program, int port
     return thread
 
 
-cdef extern from *:
-    "static inline void errno_set(int value) { errno = value; }"
-    void errno_set(int value) noexcept nogil
-
-
 cdef int port_thread_stop(port_thread_t* thread, uint64_t drain_ns) noexcept nogil:
     cdef int drained
     thread.stop_t_ns = clock_ns(CLOCK_MONOTONIC) + drain_ns
@@ -410,9 +283,9 @@ cdef class Port:
 
     def put(self, int slot, regs, bint valid=True, bint urgent=False):
         """Put registers into command slot number `slot`, as the loop does."""
-        cdef uint16_t[4] words
-        if not 0 <= slot < <int>self.mail.command_count or len(regs) > 4:
-            raise IndexError(f"slot {slot} of {self.mail.command_count}, {len(regs)} registers of at most 4")
+        cdef uint16_t[COMMAND_REGS_MAX] words
+        if not 0 <= slot < <int>self.mail.command_count or len(regs) > COMMAND_REGS_MAX:
+            raise IndexError(f"slot {slot} of {self.mail.command_count}, {len(regs)} registers of at most {COMMAND_REGS_MAX}")
         memset(words, 0, sizeof(words))
         for i, word in enumerate(regs):
             words[<Py_ssize_t>i] = word

@@ -1,9 +1,9 @@
-# ext/bus/rtu.pxd: Modbus RTU master as a pure state machine over (bytes, time); no descriptor, no clock inside.
+# ext/bus/rtu.pxd: Modbus master as a pure state machine over (bytes, time); no descriptor, no clock inside.
 from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from tidegate.ext.abi.image cimport point_t
 from tidegate.ext.abi.port_mail cimport command_slot_t, done_t, port_mail_t
-from tidegate.ext.abi.program cimport BLOCKS_MAX, PORT_COMMANDS_MAX, SLAVES_MAX, command_row_t, program_t
+from tidegate.ext.abi.program cimport BLOCKS_MAX, COMMAND_REGS_MAX, PORT_COMMANDS_MAX, SLAVES_MAX, command_row_t, program_t
 
 cdef extern from *:
     """
@@ -11,7 +11,14 @@ cdef extern from *:
     #define RTU_MS 1000000ull
     #define RTU_LEARN 16u  /* answers before a slave's own time-out replaces the map's */
     #define RTU_SLACK_NS 20000000ull /* USB adapters hold bytes back for up to 16 ms in the middle of a reply */
+    #define RTU_GATEWAY_SLACK_NS 100000000ull /* and what hands a line's bytes on over a network, for longer */
     #define RTU_GUARD 32u  /* answers for which a line that carried a frame too many is watched */
+    #define RTU_PATIENCE_NS 250000000ull /* so long after its deadline a block goes before all others */
+    #define RTU_WRITES_NS 100000000ull   /* line time that writes may take between two polls that are due */
+    #define RTU_BACKOFF_NS 5000000000ull /* a slave that fell silent is asked again after so long at the latest */
+    #define RTU_REFUSED_NS 1000000000ull /* a block that was answered by an exception */
+    #define RTU_ONCE_NS 60000000000ull   /* identity and what else does not change is looked at again */
+    #define RTU_GAP_EXTRA_NS 20000000ull /* most silence beyond the bus's rule that a slave is given */
     static inline uint64_t later(uint64_t a, uint64_t b) { return a > b ? a : b; }
     static inline uint64_t sooner(uint64_t a, uint64_t b) { return a < b ? a : b; }
     """
@@ -20,6 +27,13 @@ cdef extern from *:
     const uint32_t RTU_LEARN
     const uint32_t RTU_GUARD
     const uint64_t RTU_SLACK_NS
+    const uint64_t RTU_GATEWAY_SLACK_NS
+    const uint64_t RTU_PATIENCE_NS
+    const uint64_t RTU_WRITES_NS
+    const uint64_t RTU_BACKOFF_NS
+    const uint64_t RTU_REFUSED_NS
+    const uint64_t RTU_ONCE_NS
+    const uint64_t RTU_GAP_EXTRA_NS
     uint64_t later(uint64_t a, uint64_t b) noexcept nogil
     uint64_t sooner(uint64_t a, uint64_t b) noexcept nogil
 
@@ -27,6 +41,7 @@ cdef enum:
     RTU_FRAME_MAX = 264
     RTU_RX_MAX = 528  # an echo of the longest request and the longest reply
     RTU_BARS = 12      # reply shapes that a slave's next request must not have
+    RTU_SEPARATOR_WORDS = 17  # the longest separator reads so many: a shape more than the bars, the last and its own
     UNKNOWN_SLAVE = 0xFFFF
 
 cdef enum rtu_do:
@@ -72,6 +87,7 @@ cdef struct rtu_shape_t:
 cdef struct rtu_block_t:
     uint64_t t_due_ns       # not before
     uint64_t deadline_ns    # the earliest goes first
+    uint64_t t_asked_ns     # last request for it, a separator included
     uint16_t row
     uint16_t slave
     uint16_t reply
@@ -99,10 +115,13 @@ cdef struct rtu_slave_t:
     uint32_t n_blocks
     uint32_t consts_left
     uint32_t const_refused
+    uint64_t t_hold_ns       # it takes no write before: an earlier one said so
     uint32_t unproved        # blocks with identity words that have not been seen right since its last silence
     uint32_t was_proved      # 1 = all of them have been, once
     uint32_t doubtful        # answers in a row that may have been an older request's
     uint32_t n_bars
+    uint32_t listens         # 1 = its replies have bytes before them: it is listened to from the request on, for the silence
+    uint32_t lead_run        # replies in a row that had such bytes
     rtu_shape_t bars[RTU_BARS]
 
 cdef struct rtu_command_t:
@@ -111,9 +130,11 @@ cdef struct rtu_command_t:
     uint64_t tried_seq       # newest seq that was sent while the slave was silent
     uint64_t t_retry_ns
     uint64_t t_written_ns
-    uint16_t written[4]
+    uint64_t t_sent_ns       # last attempt
+    uint16_t written[COMMAND_REGS_MAX]
     uint16_t slave
     uint16_t since_poll      # writes since the last poll
+    uint16_t zeros           # of them stops and setpoints 0
     uint32_t known           # 1 = `written` is what the device holds, as far as we know
     uint32_t twice           # 1 = its acknowledgement may have been an older one's: write again
     int readback_block       # -1 none
@@ -127,12 +148,17 @@ cdef struct rtu_t:
     int state                # enum rtu_state
     uint64_t char_ns
     uint64_t gap_ns
+    uint64_t slack_most_ns   # for longer than this nothing is waited for in the middle of a reply
     uint64_t slack_ns        # a pause inside a reply that still belongs to it, learned
     uint64_t pause_worst_ns  # longest such pause, forgotten slowly
     uint64_t pause_ns        # of the reply under way
     uint64_t t_piece_ns      # when its newest piece came
     uint32_t wholes
     uint32_t strip_echo
+    uint32_t lead_most        # bytes that the bus's option lets stand before a reply
+    uint32_t lead             # bytes before this reply that are none of it
+    uint32_t parted           # of its first bytes, so many came before a silence
+    uint32_t framed          # 1 = Modbus TCP: frames come whole, without CRC, and by a transaction id to their request
     uint32_t echo_known      # 1 = a read came back without an echo (or with the one that is stripped)
     uint32_t draining        # 1 = commands only
     # the line
@@ -156,6 +182,10 @@ cdef struct rtu_t:
     uint32_t rx_len
     # the plan
     uint64_t t_poll_ns       # earliest block
+    uint64_t t_probe_ns      # no slave that fell silent is asked before, while others answer
+    uint64_t writes_ns       # line time of the writes since the last poll
+    uint32_t holding         # 1 = the line is kept silent for the poll that comes next
+    uint32_t tool_had        # 1 = a tool's request has gone since the last poll
     uint32_t n_slaves, n_blocks, n_commands, n_live, n_readable
     uint32_t n_timed          # blocks with a period
     uint64_t t_start_ns       # of their grids
@@ -180,6 +210,14 @@ cdef void rtu_init(rtu_t* engine, const program_t* program, int port, port_mail_
 cdef void rtu_next(rtu_t* engine, uint64_t t_ns, rtu_action_t* action) noexcept nogil
 cdef void rtu_sent(rtu_t* engine, uint64_t t_end_ns) noexcept nogil  # t_end_ns: last byte on the wire
 cdef void rtu_bytes(rtu_t* engine, const uint8_t* bytes, uint32_t count, uint64_t t_ns) noexcept nogil
+# The same of a framed port: the reply (unit, function, data) that bore the transaction id of the request in flight.
+cdef void rtu_frame(rtu_t* engine, const uint8_t* frame, uint32_t count, uint64_t t_ns) noexcept nogil
+# The reply that has come cannot be told from half of one and the beginning of the next: the same request once more.
+cdef void rtu_again(rtu_t* engine) noexcept nogil
+# The connection under the port has ended, so what is in flight will not be answered.
+cdef void rtu_cut(rtu_t* engine, uint64_t t_ns) noexcept nogil
+# A new connection: nobody who was silent before it has to be waited for.
+cdef void rtu_joined(rtu_t* engine, uint64_t t_ns) noexcept nogil
 # From now on commands only; 1 once every setpoint and stop that may be sent has been acknowledged.
 cdef void rtu_drain(rtu_t* engine) noexcept nogil
 cdef int rtu_drained(rtu_t* engine) noexcept nogil
@@ -188,5 +226,10 @@ cdef int rtu_ask(rtu_t* engine, const uint8_t* frame, uint32_t count) noexcept n
 
 
 
+# Nobody answers a broadcast. Behind TCP, unit 0 is the device itself.
+cdef inline bint broadcast(const rtu_t* e) noexcept nogil:
+    return e.request.unit == 0 and not e.framed
+
+
 cdef inline const uint8_t* reply_at(const rtu_t* e) noexcept nogil:
-    return e.rx + (e.request.length if e.strip_echo else 0)
+    return e.rx + (e.request.length if e.strip_echo else 0) + e.lead

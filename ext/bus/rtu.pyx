@@ -9,23 +9,26 @@ signature are those of the request, and if no other reply that may still be unde
   has been answered, and none at all until the slowest reply seen would have come.
 
 Order on the line: urgent commands, constants (after start and after each silence of a slave, before its setpoints),
-commands, polls by deadline. A command that was written yields to one poll, so that a value that changes each cycle
-cannot starve the readings it is made from; a command of all zeros does not yield.
+commands, polls by deadline. Nothing starves: a command that was written yields to one poll, so that a value that changes
+each cycle cannot keep back the readings it is made from (a new zero does not yield), and a poll that was passed over for
+too long goes before all others.
 """
 
 from libc.string cimport memcmp, memcpy, memset
 
-from tidegate.ext.abi.port_mail cimport DONE_ECHO, DONE_MISMATCH, DONE_OK, command_get
+from tidegate.ext.abi.port_mail cimport (
+    DONE_ECHO, DONE_MISMATCH, DONE_OK, DONE_TIMEOUT, RTU_DEAD, URGENT_ZERO, command_get,
+)
 from tidegate.ext.abi.program cimport (
-    COMMAND_CONST, COMMAND_FLASH, COMMAND_SETPOINT_W, COMMAND_STOP, FIELD_IDENTITY, POLL_ONCE, block_row_t, port_row_t,
-    slave_row_t,
+    COMMAND_CONST, COMMAND_FLASH, COMMAND_SETPOINT_W, COMMAND_STOP, FIELD_IDENTITY, POLL_ONCE, PORT_MBAP, PORT_RTU_TCP,
+    block_row_t, port_row_t, slave_row_t,
 )
 from tidegate.ext.bus.registers cimport command_encode
 from tidegate.ext.bus.rtu_finish cimport period_of, transaction_ended
 from tidegate.ext.bus.rtu_frame cimport (
-    PENDING, crc_append, judge, overdue, predicted, put_word, read_reply, rtu_char_ns, rtu_gap_ns,
+    PENDING, LEAD_IN_MAX, crc_append, judge, judge_framed, noise, overdue, predicted, put_word, read_reply, rtu_char_ns, rtu_gap_ns,
 )
-from tidegate.ext.bus.rtu_slave cimport count_foreign_bytes, note_foreign_frame, shape_barred, slave_of, timeout_of
+from tidegate.ext.bus.rtu_slave cimport count_foreign_bytes, note_foreign_frame, note_stray_bytes, shape_barred, slave_of, timeout_of
 
 cdef enum:
     PORT_STRIP_ECHO = 1   # bit of port_row_t.flags
@@ -45,8 +48,14 @@ cdef void rtu_init(rtu_t* e, const program_t* program, int port, port_mail_t* ma
     e.program, e.mail, e.port = program, mail, port
     e.char_ns = rtu_char_ns(program, port)
     e.gap_ns = rtu_gap_ns(program, port)
-    e.slack_ns = RTU_SLACK_NS
+    e.slack_most_ns = RTU_GATEWAY_SLACK_NS if row.transport == PORT_RTU_TCP else RTU_SLACK_NS
+    e.slack_ns = e.slack_most_ns
     e.strip_echo = row.flags & PORT_STRIP_ECHO
+    e.lead_most = row.lead_in if row.lead_in < LEAD_IN_MAX else LEAD_IN_MAX
+    e.framed = row.transport == PORT_MBAP
+    if e.framed:
+        e.char_ns = e.gap_ns = e.strip_echo = 0
+        e.echo_known = 1
     e.t_free_ns = t_ns + e.gap_ns  # nobody knows what was on the line before
     e.t_line_ns = e.t_start_ns = t_ns
     e.last_row = -1
@@ -96,7 +105,7 @@ cdef void init_commands(rtu_t* e) noexcept nogil:
         c = &e.commands[i]
         c.readback_block = -1
         s = <uint32_t>row.slave - e.slave_first
-        if s >= e.n_slaves or row.count > 4:
+        if s >= e.n_slaves or row.count > COMMAND_REGS_MAX:
             continue
         c.slave = <uint16_t>s
         e.live[e.n_live] = <uint16_t>i
@@ -162,21 +171,27 @@ cdef inline bint choose(rtu_t* e, uint64_t t_ns, uint64_t* until) noexcept nogil
     """Build the next request; 0 when there is none before `until`."""
     cdef bint poll_due = e.t_poll_ns <= t_ns and not e.draining
     cdef uint64_t hold = RTU_NEVER
-    cdef int index = choose_command(e, t_ns, poll_due, until)
+    # A line that is kept silent for a poll is as good as one whose poll is due: a write would begin the silence anew.
+    cdef int index = choose_command(e, t_ns, poll_due or e.holding, until)
     if index >= 0:
         build_command(e, <uint32_t>index)
         return True
-    if e.asked == 1:
+    if e.asked == 1 and not ((poll_due or e.holding) and e.tool_had):
         build_asked(e)
         return True
     if poll_due:
         index = choose_block(e, t_ns, &hold)
         if index >= 0:
+            e.holding = 0
             build_block(e, <uint32_t>index)
             return True
         plan(e)
-        if hold != RTU_NEVER:
+        e.holding = hold != RTU_NEVER
+        if e.holding:
             e.t_poll_ns = hold
+        elif e.asked == 1:
+            build_asked(e)
+            return True
     if not e.draining:
         until[0] = sooner(until[0], later(e.t_poll_ns, t_ns + 1))
     return False
@@ -187,39 +202,78 @@ cdef inline uint64_t open_ns(const rtu_t* e, const rtu_slave_t* s) noexcept nogi
     return later(s.t_ready_ns, e.t_line_ns + e.gap_ns + s.gap_extra_ns)
 
 
+cdef inline uint64_t poll_open_ns(const rtu_t* e, const rtu_slave_t* s) noexcept nogil:
+    """When a poll of it may go as far as its own past is concerned: quarantine, back-off, the turn of the silent ones."""
+    return later(s.t_open_ns, e.t_probe_ns) if s.silent_run >= RTU_DEAD else s.t_open_ns
+
+
 cdef int choose_command(rtu_t* e, uint64_t t_ns, bint poll_due, uint64_t* until) noexcept nogil:
+    """The command that goes now: a stop before all, then what is urgent; the one that was sent longest ago among equals."""
     cdef const command_row_t* row
     cdef rtu_command_t* c
     cdef rtu_slave_t* s
     cdef uint64_t t_open
-    cdef uint32_t k, i, rank, best_rank = 3
+    cdef uint32_t k, i, rank, best_rank = 4, ordered = SLAVES_MAX
     cdef int best = -1
+    cdef bint stops
     for k in range(e.n_live):
         i = e.live[k]
         c = &e.commands[i]
         if e.mail.commands[i].seq != c.want.seq:
             take_slot(e, i)
+        row = &e.program.commands[e.mail.command_first + i]
+        if row.kind == COMMAND_CONST and c.written_seq == 0:
+            # Mode words have an order: one that was not taken keeps those behind it back.
+            if c.slave == ordered:
+                continue
+            ordered = c.slave
         if c.want.seq == c.written_seq or not c.want.valid:
             continue
-        row = &e.program.commands[e.mail.command_first + i]
         s = &e.slaves[c.slave]
-        rank = 1 if row.kind == COMMAND_CONST else 0 if c.want.urgent else 2
-        if rank >= best_rank:
-            continue
         if not may_write(e, c, row, s, t_ns):
             continue
-        # A value that changes each cycle must not push out the readings that it is made from.
-        # One whose acknowledgement was doubtful waits for a reading that shows the device in step.
-        if poll_due and c.since_poll > 0 and (c.twice or not (row.kind == COMMAND_CONST or at_zero(c, row))):
+        stops = row.kind != COMMAND_CONST and at_zero(c, row) and c.zeros == 0 and not c.twice
+        if not stops and ((poll_due and yields(e, c)) or hungry(e, c.slave, t_ns)):
             continue
         t_open = later(c.t_retry_ns, open_ns(e, s))
+        if not (c.want.urgent and at_zero(c, row)):
+            t_open = later(t_open, s.t_hold_ns)
         if s.n_blocks == 0 and not s.alive:
             t_open = later(t_open, s.t_open_ns)
         if t_open > t_ns:
             until[0] = sooner(until[0], t_open)
             continue
-        best, best_rank = <int>i, rank
+        if stops and c.want.urgent:
+            rank = 0
+        elif row.kind == COMMAND_CONST or c.want.urgent or t_ns > c.t_sent_ns + 1000 * RTU_MS:
+            rank = 1  # an urgent one may not keep the others back for ever
+        else:
+            rank = 2
+        if best < 0 or rank < best_rank or (rank == best_rank and c.t_sent_ns < e.commands[best].t_sent_ns):
+            best, best_rank = <int>i, rank
     return best
+
+
+cdef inline bint yields(const rtu_t* e, const rtu_command_t* c) noexcept nogil:
+    """Whether a poll that is due goes first: each command once between two polls, all of them for so long.
+
+    A value that changes each cycle must not push out the readings that it is made from, a device that refuses its
+    constants those of the others; one whose acknowledgement was doubtful waits for a reading that shows it in step.
+    """
+    return c.since_poll > 0 or e.writes_ns >= RTU_WRITES_NS
+
+
+cdef bint hungry(const rtu_t* e, uint32_t slave, uint64_t t_ns) noexcept nogil:
+    """Whether this slave's own polls wait for too long: each write to it may begin a pause that holds them up."""
+    cdef const rtu_block_t* b
+    cdef uint32_t i
+    if e.draining:
+        return False
+    for i in range(e.n_blocks):
+        b = &e.blocks[i]
+        if b.slave == slave and later(b.t_due_ns, b.t_asked_ns) + period_of(b_row(e, b)) + RTU_PATIENCE_NS < t_ns:
+            return True
+    return False
 
 
 cdef bint may_write(const rtu_t* e, const rtu_command_t* c, const command_row_t* row, const rtu_slave_t* s,
@@ -246,6 +300,8 @@ cdef bint may_write(const rtu_t* e, const rtu_command_t* c, const command_row_t*
 
 cdef inline bint at_zero(const rtu_command_t* c, const command_row_t* row) noexcept nogil:
     cdef uint32_t i
+    if c.want.urgent == URGENT_ZERO:
+        return True
     for i in range(row.count):
         if c.want.regs[i] != 0:
             return False
@@ -276,40 +332,60 @@ cdef int choose_block(rtu_t* e, uint64_t t_ns, uint64_t* hold) noexcept nogil:
 
     hold : until when the line is left silent for a slave that needs more of it than the others. Its block is the one that
     is due first; on a line that is asked without a pause its silence would never come by itself.
+
+    Progress: a block that has been open for longer than its period and RTU_PATIENCE_NS goes before all others, the one
+    that has waited longest first, whatever its reply looks like. Its wait begins again with each request for it, so
+    each of the others goes before it once at most: `config/poll_plan.py` makes the bound of that.
     """
     cdef rtu_block_t* b
     cdef rtu_slave_t* s
     cdef uint32_t i
-    cdef int best = -1, best_twin = -1
-    cdef uint64_t waits = RTU_NEVER, silent
+    cdef int best = -1, best_twin = -1, longest = -1
+    cdef uint64_t waits = RTU_NEVER, waits_hold = 0, silent, since, longest_since = RTU_NEVER
     for i in range(e.n_blocks):
         b = &e.blocks[i]
         s = &e.slaves[b.slave]
-        if b.t_due_ns > t_ns or s.t_open_ns > t_ns:
+        if b.t_due_ns > t_ns or poll_open_ns(e, s) > t_ns:
             continue
         silent = open_ns(e, s)
-        if silent > t_ns:
-            if s.gap_extra_ns and s.t_ready_ns < silent and b.deadline_ns < waits:
-                waits, hold[0] = b.deadline_ns, silent
+        if silent > t_ns and (s.gap_extra_ns == 0 or s.t_ready_ns >= silent):
             continue
-        if ambiguous(e, b):
+        since = later(later(b.t_due_ns, b.t_asked_ns), s.t_open_ns) + period_of(b_row(e, b))
+        if since + RTU_PATIENCE_NS < t_ns and since < longest_since:
+            longest, longest_since = <int>i, since
+        if silent > t_ns:
+            if b.deadline_ns < waits:
+                waits, waits_hold = b.deadline_ns, silent
+        elif ambiguous(e, b):
             if best_twin < 0 or b.deadline_ns < e.blocks[best_twin].deadline_ns:
                 best_twin = <int>i
         elif best < 0 or b.deadline_ns < e.blocks[best].deadline_ns:
             best = <int>i
+    if longest >= 0:
+        silent = open_ns(e, &e.slaves[e.blocks[longest].slave])
+        if silent > t_ns:
+            hold[0] = silent
+            return -1
+        return longest
     if waits != RTU_NEVER and (best < 0 or waits < e.blocks[best].deadline_ns) and (
             best_twin < 0 or waits < e.blocks[best_twin].deadline_ns):
+        hold[0] = waits_hold
         return -1
-    hold[0] = RTU_NEVER
     # The block that was asked last may not go round a twin for ever: then the twin gets its separator.
     if best < 0 or (best_twin >= 0 and <int>e.blocks[best].row == e.last_row):
         return best_twin if best_twin >= 0 else best
     return best
 
 
+cdef inline const block_row_t* b_row(const rtu_t* e, const rtu_block_t* b) noexcept nogil:
+    return &e.program.blocks[b.row]
+
+
 cdef bint ambiguous(const rtu_t* e, const rtu_block_t* b) noexcept nogil:
     """Could another reply that is or may be under way be taken for this block's?"""
     cdef const block_row_t* row = &e.program.blocks[b.row]
+    if e.framed:  # a transaction id tells them apart
+        return False
     if shape_barred(&e.slaves[b.slave], row.function, b.reply):
         return True
     return (
@@ -350,7 +426,7 @@ cdef void build_block(rtu_t* e, uint32_t index) noexcept nogil:
     put_word(e.tx + 2, address)
     put_word(e.tx + 4, count)
     e.request.reply = read_reply(row.function, count)
-    e.request.length = <uint16_t>crc_append(e.tx, 6)
+    e.request.length = <uint16_t>(6 if e.framed else crc_append(e.tx, 6))
 
 
 cdef void build_command(rtu_t* e, uint32_t index) noexcept nogil:
@@ -387,7 +463,7 @@ cdef void build_command(rtu_t* e, uint32_t index) noexcept nogil:
         for i in range(count):
             put_word(e.tx + at, c.want.regs[i])
             at += 2
-    e.request.length = <uint16_t>crc_append(e.tx, at)
+    e.request.length = <uint16_t>(at if e.framed else crc_append(e.tx, at))
 
 
 cdef int rtu_ask(rtu_t* e, const uint8_t* frame, uint32_t count) noexcept nogil:
@@ -405,7 +481,7 @@ cdef void build_asked(rtu_t* e) noexcept nogil:
     begin(e, RTU_ASKED, 0, slave_of(e, e.asked_frame[0]), e.asked_frame[0], e.asked_frame[1])
     memcpy(e.tx, e.asked_frame, e.asked_length)
     e.request.reply = predicted(e.tx, e.asked_length)
-    e.request.length = <uint16_t>crc_append(e.tx, e.asked_length)
+    e.request.length = <uint16_t>(e.asked_length if e.framed else crc_append(e.tx, e.asked_length))
 
 
 # ---------------------------------------------------------------- in flight
@@ -414,16 +490,19 @@ cdef void rtu_sent(rtu_t* e, uint64_t t_end_ns) noexcept nogil:
     cdef uint64_t wire = e.request.length * e.char_ns, reply
     cdef uint64_t timeout = timeout_of(e, e.request.slave)
     cdef uint64_t expected = 4 * e.char_ns
+    cdef rtu_command_t* c
     if e.request.length == 0:
         return
     if e.request.slave < e.n_slaves:
         expected = sooner(e.slaves[e.request.slave].expected_ns, timeout)
     reply = (e.request.reply if e.request.reply > 0 else 16) * e.char_ns
     e.state = RTU_RECEIVING
-    e.rx_len = e.parts = e.listened = 0
+    e.rx_len = e.parts = e.listened = e.lead = e.parted = 0
     e.t_first_ns = e.pause_ns = 0
     e.t_sent_ns = e.t_line_ns = t_end_ns
     e.t_wake_ns = t_end_ns + expected + reply
+    if e.framed or (e.request.slave < e.n_slaves and e.slaves[e.request.slave].listens):
+        e.t_wake_ns = t_end_ns  # a socket says itself when there is something
     e.t_deadline_ns = t_end_ns + timeout + reply
     e.t_hard_ns = e.t_deadline_ns + e.slack_ns
     e.mail.stats.transactions += 1
@@ -433,18 +512,28 @@ cdef void rtu_sent(rtu_t* e, uint64_t t_end_ns) noexcept nogil:
         e.mail.stats.slaves[e.request.slave].wire_busy_ns += wire
     e.mail.stats.silence_ns += e.gap_ns
     if e.request.purpose == RTU_COMMAND:
-        e.commands[e.request.index].since_poll += 1
-        e.commands[e.request.index].tried_seq = e.request.seq
-    elif e.request.purpose == RTU_SEPARATOR:
+        c = &e.commands[e.request.index]
+        c.since_poll += 1
+        c.tried_seq = e.request.seq
+        c.t_sent_ns = t_end_ns
+        if at_zero(c, &e.program.commands[e.mail.command_first + e.request.index]):
+            c.zeros += 1
+        else:
+            c.zeros = 0  # the zero that ends this value waits for nothing
+    elif e.request.purpose != RTU_ASKED:
+        e.blocks[e.request.index].t_asked_ns = t_end_ns
+        e.tool_had = 0
+    if e.request.purpose == RTU_SEPARATOR:
         e.mail.stats.separators += 1
     elif e.request.purpose == RTU_ASKED:
         e.asked = 2
-    if e.request.unit == 0:  # a broadcast is never answered
+        e.tool_had = 1
+    if broadcast(e):
         finish(e, DONE_OK, t_end_ns)
 
 
 cdef void rtu_bytes(rtu_t* e, const uint8_t* bytes, uint32_t count, uint64_t t_ns) noexcept nogil:
-    cdef uint32_t taken, skip = e.request.length if e.strip_echo else 0, had, new_bytes, missing
+    cdef uint32_t taken, skip = e.request.length if e.strip_echo else 0, had, new_bytes, missing, lead
     cdef int status
     if count == 0:
         return
@@ -459,6 +548,13 @@ cdef void rtu_bytes(rtu_t* e, const uint8_t* bytes, uint32_t count, uint64_t t_n
     if e.request.slave < e.n_slaves:
         e.mail.stats.slaves[e.request.slave].wire_busy_ns += count * e.char_ns
     had = e.rx_len
+    if had > skip and t_ns - sooner(t_ns, e.t_piece_ns + count * e.char_ns) >= e.char_ns * 7 // 2:
+        # A frame has no such silence in it, but an adapter may make one.
+        if had - skip <= e.lead + LEAD_IN_MAX:
+            e.parted = had - skip
+        if noise(e):
+            part_lead(e)
+    skip += e.lead
     if had > skip:
         e.pause_ns = later(e.pause_ns, t_ns - sooner(t_ns, e.t_piece_ns + count * e.char_ns))
     e.t_piece_ns = t_ns
@@ -477,13 +573,63 @@ cdef void rtu_bytes(rtu_t* e, const uint8_t* bytes, uint32_t count, uint64_t t_n
     if status != PENDING:
         count_foreign_bytes(e, e.request.slave, count - taken)
         if status == DONE_MISMATCH or status == DONE_ECHO:
-            note_foreign_frame(e, reply_at(e), e.rx_len - skip if e.rx_len > skip else 0)
+            new_bytes = e.rx_len - skip if e.rx_len > skip else 0
+            # What it began with may be the rest of one frame, and what follows another.
+            for lead in range(sooner(LEAD_IN_MAX + 1, new_bytes)):
+                note_foreign_frame(e, reply_at(e) + lead, new_bytes - lead)
         finish(e, status, t_ns)
+    elif noise(e):
+        e.t_wake_ns = t_ns  # the reply itself has not begun, so its time runs on
     elif e.rx_len > skip:
         missing = e.request.reply + skip - e.rx_len if e.request.reply + skip > e.rx_len else 1
         # Bytes come in pieces, so the rest may be there sooner than its characters take: listen for the last of them.
         e.t_wake_ns = t_ns + (missing - PIECE if missing > PIECE else 0) * e.char_ns
         e.t_deadline_ns = sooner(t_ns + missing * e.char_ns + e.slack_ns, e.t_hard_ns)
+
+
+cdef void part_lead(rtu_t* e) noexcept nogil:
+    """What has come is none of the reply: a line driver that turned round left it."""
+    cdef uint32_t count = e.rx_len - <uint32_t>(reply_at(e) - e.rx)
+    note_stray_bytes(e, reply_at(e), count)
+    e.lead += count
+    e.t_first_ns = e.pause_ns = 0
+    e.parts = 0
+
+
+cdef void rtu_frame(rtu_t* e, const uint8_t* frame, uint32_t count, uint64_t t_ns) noexcept nogil:
+    if e.state != RTU_RECEIVING:
+        count_foreign_bytes(e, slave_of(e, frame[0]), count)
+        return
+    e.t_line_ns = e.t_first_ns = later(e.t_sent_ns, t_ns)
+    e.rx_len = count if count <= RTU_RX_MAX else RTU_RX_MAX
+    memcpy(e.rx, frame, e.rx_len)
+    e.parts = 1
+    finish(e, judge_framed(e), t_ns)
+
+
+cdef void rtu_again(rtu_t* e) noexcept nogil:
+    if e.state == RTU_RECEIVING:  # its block is still due, its command not yet written
+        e.state = RTU_IDLE
+        if e.request.purpose == RTU_ASKED:
+            e.asked = 1
+        plan(e)
+
+
+cdef void rtu_cut(rtu_t* e, uint64_t t_ns) noexcept nogil:
+    if e.state == RTU_RECEIVING:
+        finish(e, DONE_TIMEOUT, t_ns)
+
+
+cdef void rtu_joined(rtu_t* e, uint64_t t_ns) noexcept nogil:
+    cdef uint32_t i
+    for i in range(e.n_slaves):
+        # Without transaction ids an answer from before may still come.
+        e.slaves[i].t_open_ns = sooner(e.slaves[i].t_open_ns,
+                                       0 if e.framed else t_ns + e.program.slaves[e.slave_first + i].timeout_ns)
+    for i in range(e.n_commands):
+        e.commands[i].t_retry_ns = e.commands[i].tried_seq = 0
+    e.t_free_ns = later(e.t_free_ns, t_ns + e.gap_ns)
+    plan(e)
 
 
 cdef void finish(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
@@ -498,7 +644,7 @@ cdef void plan(rtu_t* e) noexcept nogil:
     cdef const rtu_slave_t* s
     for i in range(e.n_blocks):
         s = &e.slaves[e.blocks[i].slave]
-        t = later(later(e.blocks[i].t_due_ns, s.t_open_ns), open_ns(e, s))
+        t = later(later(e.blocks[i].t_due_ns, poll_open_ns(e, s)), open_ns(e, s))
         earliest = sooner(earliest, t)
     e.t_poll_ns = earliest
 

@@ -11,18 +11,18 @@ from tidegate.ext.abi.program cimport (
 )
 from tidegate.ext.bus.registers cimport block_believable
 from tidegate.ext.bus.rtu cimport (
-    RTU_ASKED, RTU_BLOCK, RTU_COMMAND, RTU_IDLE, RTU_LEARN, RTU_MS, RTU_NEVER, RTU_SLACK_NS, later, reply_at,
-    rtu_block_t, rtu_command_t, rtu_slave_t, sooner,
+    RTU_ASKED, RTU_BLOCK, RTU_COMMAND, RTU_IDLE, RTU_LEARN, RTU_MS, RTU_ONCE_NS, RTU_REFUSED_NS,
+    broadcast, later, reply_at, rtu_block_t, rtu_command_t, rtu_slave_t, sooner,
 )
-from tidegate.ext.bus.rtu_slave cimport check_identity, slave_ended
+from tidegate.ext.bus.rtu_slave cimport check_identity, gateway_spoke, slave_ended
 
 
 cdef void transaction_ended(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     cdef uint32_t i
-    cdef bint answered = status == DONE_OK or status == DONE_EXCEPTION
+    cdef bint answered = status == DONE_OK or (status == DONE_EXCEPTION and not gateway_spoke(e))
     e.state = RTU_IDLE
     e.t_free_ns = e.t_line_ns + e.gap_ns
-    if e.request.unit == 0:  # time for every device to act on a broadcast
+    if broadcast(e):  # time for every device to act on a broadcast
         e.t_free_ns = e.t_line_ns + later(e.gap_ns, 100 * RTU_MS)
     slave_ended(e, status, answered, t_ns)
     e.last.function, e.last.reply = e.request.function, e.request.reply
@@ -33,7 +33,7 @@ cdef void transaction_ended(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     learn_slack(e, status)
     if e.guard > 0 and answered:
         e.guard -= 1
-    if e.request.function != 5 and e.request.function != 6 and e.request.unit != 0:
+    if e.request.function != 5 and e.request.function != 6 and not broadcast(e):
         if status == DONE_OK:
             e.echo_known = 1
         elif status == DONE_ECHO:
@@ -44,20 +44,25 @@ cdef void transaction_ended(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
         end_command(e, status, t_ns)
     elif e.request.purpose == RTU_ASKED:
         end_asked(e, status)
-    if e.request.purpose != RTU_COMMAND:
+    if e.request.purpose == RTU_COMMAND:
+        e.writes_ns += e.t_free_ns - sooner(e.t_free_ns, e.t_sent_ns - e.request.length * e.char_ns)
+    elif e.request.purpose != RTU_ASKED:
+        e.writes_ns = 0
         for i in range(e.n_commands):
             e.commands[i].since_poll = 0
+            if e.commands[i].slave == e.request.slave:
+                e.commands[i].zeros = 0
 
 
 cdef void learn_slack(rtu_t* e, int status) noexcept nogil:
     """A pause that this line has never had inside a reply ends it: the less may be glued to half a reply, the better."""
     if status == DONE_SHORT:
-        e.pause_worst_ns = sooner(e.pause_worst_ns + e.pause_worst_ns // 2 + RTU_MS, RTU_SLACK_NS)
-    elif status == DONE_OK and e.request.unit != 0:
+        e.pause_worst_ns = sooner(e.pause_worst_ns + e.pause_worst_ns // 2 + RTU_MS, e.slack_most_ns)
+    elif status == DONE_OK and not broadcast(e):
         e.pause_worst_ns = later(e.pause_ns, e.pause_worst_ns - e.pause_worst_ns // 64)
         e.wholes += 1 if e.wholes < RTU_LEARN else 0
     if e.wholes == RTU_LEARN:
-        e.slack_ns = sooner(2 * e.pause_worst_ns + 2 * RTU_MS, RTU_SLACK_NS)
+        e.slack_ns = sooner(2 * e.pause_worst_ns + 2 * RTU_MS, e.slack_most_ns)
 
 
 cdef void count_end(port_stats_t* stats, int status) noexcept nogil:
@@ -108,13 +113,14 @@ cdef void end_block(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     if row.poll_class == POLL_ONCE and status == DONE_OK:
         # A scale factor that came as nonsense would keep every setpoint back until the slave falls silent and returns.
         if (b.proved or not b.identity) and block_believable(e.program, row, regs):
-            b.t_due_ns = b.deadline_ns = RTU_NEVER
+            b.t_due_ns = t_ns + RTU_ONCE_NS
+            b.deadline_ns = b.t_due_ns + 1000 * RTU_MS
         else:
             b.t_due_ns = b.deadline_ns = t_ns + 1000 * RTU_MS
         return
-    if status == DONE_EXCEPTION:
+    if status == DONE_EXCEPTION and not gateway_spoke(e):
         # 5 and 6: busy, soon again. The others mean that the map is wrong, and asking more often helps nobody.
-        b.t_due_ns = t_ns + later(period, (20 if p[2] == 5 or p[2] == 6 else 1000) * RTU_MS)
+        b.t_due_ns = t_ns + later(period, 20 * RTU_MS if p[2] == 5 or p[2] == 6 else RTU_REFUSED_NS)
     elif status != DONE_OK and b.tries == 0:
         b.tries = 1  # one retry in the same slot
         b.t_due_ns = t_ns
@@ -223,6 +229,11 @@ cdef void end_command(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
             e.mail.stats.t_last_write_end_ns = e.t_sent_ns
         if s.consts_left == 0:
             s.const_refused = 0
+        if e.t_sent_ns < s.t_hold_ns and row.kind != COMMAND_CONST:
+            # A stop goes at once; a device that is changing its mode may have acknowledged and forgotten it.
+            c.written_seq = 0
+            c.t_retry_ns = s.t_hold_ns
+        s.t_hold_ns = later(s.t_hold_ns, e.t_sent_ns + row.pause_ns if row.pause_ns else 0)
         return
     c.known = 0
     e.mail.stats.refusals[index] += 1

@@ -9,7 +9,10 @@ from tidegate.ext.abi.program cimport (
     BLOCK_REGS_MAX, GAP_CHARS, GAP_FIXED, block_row_t, port_row_t,
 )
 from tidegate.ext.bus.rtu cimport RTU_BLOCK
-from tidegate.ext.bus.rtu_slave cimport count_foreign_bytes
+from tidegate.ext.bus.rtu_slave cimport count_foreign_bytes, note_stray_bytes
+
+cdef enum:
+    WRONG = -2  # a whole frame that is not the reply
 
 cdef uint16_t[256] CRC_TABLE
 
@@ -80,20 +83,52 @@ cdef uint64_t rtu_gap_ns(const program_t* program, int port) noexcept nogil:
 
 cdef int judge(rtu_t* e) noexcept nogil:
     """Whether what came is the reply: a done_status, or PENDING."""
-    cdef uint32_t skip = 0, n, total = e.request.reply, common
-    cdef const uint8_t* p = e.rx
-    cdef uint8_t function = e.request.function
-    common = e.rx_len if e.rx_len < e.request.length else e.request.length
-    cdef bint mirrored = memcmp(e.rx, e.tx, common) == 0
-    cdef int status
+    cdef uint32_t skip = 0, common, lead
+    cdef int status, shifted
+    cdef bint pending = False
     if e.strip_echo:
-        if not mirrored:
-            return DONE_ECHO  # we hear something else than ourselves
         skip = e.request.length
-        if e.rx_len <= skip:
-            return PENDING
-        p = e.rx + skip
-    n = e.rx_len - skip
+        common = e.rx_len if e.rx_len < skip else skip
+        if memcmp(e.rx, e.tx, common) != 0:
+            return DONE_ECHO  # we hear something else than ourselves
+    skip += e.lead
+    if e.rx_len <= skip:
+        return PENDING
+    status = judge_from(e, skip)
+    if status == WRONG:
+        return DONE_MISMATCH
+    if status != DONE_MISMATCH:
+        return status
+    # No reply from its first byte on. Behind a few that a line driver left there it may be one.
+    for lead in range(1, <uint32_t>LEAD_IN_MAX + 1):
+        if skip + lead >= e.rx_len:
+            pending = True  # so far it is shorter than any frame: what follows will tell, or a silence
+            break
+        shifted = judge_from(e, skip + lead)
+        if shifted == PENDING:
+            pending = True
+        elif shifted == DONE_OK or shifted == DONE_EXCEPTION or (shifted == DONE_CRC and lead <= e.lead_most):
+            if lead > e.lead_most and e.lead + lead == e.parted:
+                note_stray_bytes(e, e.rx + skip, lead)
+                e.lead += lead
+                return shifted
+            if lead <= e.lead_most:
+                e.lead += lead
+                return shifted
+            if e.request.slave < e.n_slaves:
+                e.mail.stats.slaves[e.request.slave].lead_ins += 1
+                e.slaves[e.request.slave].listens = 1  # where there is a silence between the two, it will be heard
+            return DONE_MISMATCH
+    return PENDING if pending else DONE_MISMATCH
+
+
+cdef int judge_from(rtu_t* e, uint32_t begin) noexcept nogil:
+    """The same of what came from this byte on. WRONG: a whole frame, and not the reply."""
+    cdef uint32_t n = e.rx_len - begin, total = e.request.reply
+    cdef const uint8_t* p = e.rx + begin
+    cdef uint8_t function = e.request.function
+    cdef bint mirrored = not e.strip_echo and memcmp(p, e.tx, n if n < e.request.length else e.request.length) == 0
+    cdef int status
     if p[0] != e.request.unit:
         return DONE_MISMATCH
     if n < 2:
@@ -108,8 +143,8 @@ cdef int judge(rtu_t* e) noexcept nogil:
         return PENDING
     if function <= 4 or function == 23:
         if p[2] != total - 5:
-            if not e.strip_echo and mirrored:
-                return DONE_ECHO if e.rx_len >= e.request.length else PENDING
+            if mirrored:
+                return DONE_ECHO if n >= e.request.length else PENDING
             return DONE_MISMATCH
     elif function == 43:
         total = identity_length(p, n)
@@ -118,15 +153,48 @@ cdef int judge(rtu_t* e) noexcept nogil:
         e.request.reply = <uint16_t>total
     if n < total:
         return PENDING
-    if not e.strip_echo and mirrored and e.rx_len >= e.request.length and e.request.length != total:
+    if mirrored and n >= e.request.length and e.request.length != total:
         return DONE_ECHO
     if (function == 5 or function == 6 or function >= 15) and function != 23 and function != 43:
         if crc_good(p, total) and memcmp(p, e.tx, 8 if function == 22 else 6) != 0:
-            return DONE_MISMATCH
+            return WRONG
     status = ended(e, p, n, total, DONE_OK)
     if status == DONE_OK and e.request.purpose == RTU_BLOCK and not signed(e, p):
-        return DONE_MISMATCH  # somebody else's registers in a frame that fits
+        return WRONG  # somebody else's registers in a frame that fits
     return status
+
+
+cdef bint noise(rtu_t* e) noexcept nogil:
+    cdef uint32_t begin = (e.request.length if e.strip_echo else 0) + e.lead
+    return begin < e.rx_len <= begin + LEAD_IN_MAX and judge_from(e, begin) == DONE_MISMATCH
+
+
+cdef int judge_framed(rtu_t* e) noexcept nogil:
+    """A frame whose transaction id was the request's: everything else in it must be as well. A done_status."""
+    cdef const uint8_t* p = e.rx
+    cdef uint8_t function = e.request.function
+    cdef uint32_t n = e.rx_len, total
+    if n < 3 or p[0] != e.request.unit:
+        return DONE_MISMATCH
+    if p[1] == (function | 0x80):
+        return DONE_EXCEPTION if n == 3 else DONE_MISMATCH
+    if p[1] != function:
+        return DONE_MISMATCH
+    if function == 43:
+        total = identity_length(p, n)
+        e.request.reply = <uint16_t>total
+    else:
+        total = e.request.reply
+    if total < 5 or n != total - 2:  # lengths count the CRC of the other framing
+        return DONE_MISMATCH
+    if function <= 4 or function == 23:
+        if p[2] != total - 5:
+            return DONE_MISMATCH
+    elif function != 43 and memcmp(p, e.tx, 8 if function == 22 else 6) != 0:
+        return DONE_MISMATCH
+    if e.request.purpose == RTU_BLOCK and not signed(e, p):
+        return DONE_MISMATCH
+    return DONE_OK
 
 
 cdef inline bint signed(const rtu_t* e, const uint8_t* p) noexcept nogil:
@@ -156,8 +224,11 @@ cdef uint32_t identity_length(const uint8_t* p, uint32_t n) noexcept nogil:
     return at + 2 * objects + 2
 
 
-cdef int overdue(const rtu_t* e) noexcept nogil:
+cdef int overdue(rtu_t* e) noexcept nogil:
     cdef uint32_t skip = e.request.length if e.strip_echo else 0
-    if e.rx_len > skip:
+    if noise(e):  # and nothing behind it: nobody has answered
+        note_stray_bytes(e, e.rx + skip + e.lead, e.rx_len - skip - e.lead)
+        return DONE_TIMEOUT
+    if e.rx_len > skip + e.lead:
         return DONE_SHORT
     return DONE_ECHO if e.rx_len < skip else DONE_TIMEOUT

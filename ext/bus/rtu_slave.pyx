@@ -12,10 +12,12 @@ from tidegate.ext.abi.program cimport (
     COMMAND_CONST, COMMAND_FLASH, FIELD_IDENTITY, POLL_ONCE, block_row_t, field_row_t,
 )
 from tidegate.ext.bus.rtu cimport (
-    RTU_BARS, RTU_COMMAND, RTU_GUARD, RTU_LEARN, RTU_MS, later, reply_at, rtu_command_t, rtu_shape_t, sooner,
+    RTU_BACKOFF_NS, RTU_BARS, RTU_COMMAND, RTU_GAP_EXTRA_NS, RTU_GUARD, RTU_LEARN, RTU_MS, later, reply_at, rtu_command_t, rtu_shape_t, sooner,
 )
 
 cdef enum:
+    FRAMED_LEAST_NS = 300000000  # the network sends a lost segment again only after 200 ms
+    LEAD_HABIT = 16 # replies in a row with stray bytes before them: that is how the device is
     AIM_STRIDE = 8  # replies in a row that came on the same side of their wake-up: by chance one in 256
 
 
@@ -29,7 +31,10 @@ cdef uint64_t timeout_of(const rtu_t* e, uint32_t slave) noexcept nogil:
     s = &e.slaves[slave]
     if s.samples < RTU_LEARN:
         return most
-    learned = (2 * s.worst_ns + 20 * RTU_MS) << (s.silent_run if s.silent_run < 8 else 8)
+    learned = 2 * s.worst_ns + 20 * RTU_MS
+    if e.framed:
+        learned = later(learned, FRAMED_LEAST_NS)
+    learned = learned << (s.silent_run if s.silent_run < 8 else 8)
     return sooner(learned, most)
 
 
@@ -46,13 +51,10 @@ cdef void slave_answered(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     cdef rtu_slave_t* s = &e.slaves[e.request.slave]
     cdef slave_stats_t* stats = &e.mail.stats.slaves[e.request.slave]
     cdef uint64_t turn = e.t_first_ns - e.t_sent_ns if e.t_first_ns > e.t_sent_ns else 0
-    cdef uint8_t code
     if status == DONE_OK:
         stats.ok += 1
     else:
-        code = reply_at(e)[2]
-        stats.exceptions += 1
-        stats.exception_codes[code if code < 12 else 0] += 1
+        count_exception(stats, reply_at(e)[2])
     stats.t_ok_ns = t_ns
     s.t_ready_ns = t_ns + e.program.slaves[e.slave_first + e.request.slave].turnaround_ns
     s.t_open_ns = 0
@@ -70,11 +72,17 @@ cdef void slave_answered(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     port_histogram_add(stats.turnaround, turn)
     port_histogram_add(stats.round_trip, t_ns - sooner(t_ns, e.t_sent_ns - e.request.length * e.char_ns))
     learn_gap(e, s)
+    s.lead_run = s.lead_run + (s.lead_run < LEAD_HABIT) if e.lead else 0
     if not s.alive or not s.ever:
         revive(e, e.request.slave, t_ns)
     stats.alive, stats.silent_run = 1, 0
     stats.timeout_ns = timeout_of(e, e.request.slave)
     stats.gap_ns = e.gap_ns + s.gap_extra_ns
+
+
+cdef inline void count_exception(slave_stats_t* stats, uint8_t code) noexcept nogil:
+    stats.exceptions += 1
+    stats.exception_codes[code if code < 12 else 0] += 1
 
 
 cdef void aim(const rtu_t* e, rtu_slave_t* s, uint64_t turn) noexcept nogil:
@@ -98,6 +106,8 @@ cdef void aim(const rtu_t* e, rtu_slave_t* s, uint64_t turn) noexcept nogil:
 cdef bint in_step(const rtu_t* e, const rtu_slave_t* s, int status) noexcept nogil:
     """Whether this answer proves that the device owes no older one: only if no older one could look like it."""
     cdef uint32_t i
+    if e.framed:
+        return True
     if status == DONE_EXCEPTION:  # every exception to one function looks the same
         for i in range(s.n_bars):
             if s.bars[i].function == e.request.function:
@@ -132,6 +142,12 @@ cdef void bar_shape(rtu_slave_t* s, uint32_t function, uint32_t reply) noexcept 
     s.bars[s.n_bars].function = <uint8_t>function
     s.bars[s.n_bars].reply = <uint16_t>reply
     s.n_bars += 1
+
+
+cdef void note_stray_bytes(rtu_t* e, const uint8_t* p, uint32_t count) noexcept nogil:
+    count_foreign_bytes(e, e.request.slave, count)
+    if e.request.slave >= e.n_slaves or e.slaves[e.request.slave].lead_run < LEAD_HABIT:
+        note_foreign_frame(e, p, count)
 
 
 cdef void note_foreign_frame(rtu_t* e, const uint8_t* p, uint32_t n) noexcept nogil:
@@ -190,8 +206,11 @@ cdef void slave_failed(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     cdef rtu_slave_t* s = &e.slaves[e.request.slave]
     cdef slave_stats_t* stats = &e.mail.stats.slaves[e.request.slave]
     cdef uint64_t cost, pause
-    bar_shape(s, e.request.function, e.request.reply)
-    if status == DONE_CRC:
+    if not e.framed:
+        bar_shape(s, e.request.function, e.request.reply)
+    if status == DONE_EXCEPTION:
+        count_exception(stats, reply_at(e)[2])
+    elif status == DONE_CRC:
         stats.crc_errors += 1
     elif status == DONE_MISMATCH:
         stats.mismatches += 1
@@ -201,26 +220,35 @@ cdef void slave_failed(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
         stats.echoes += 1
     else:
         stats.timeouts += 1
-    if status != DONE_CRC:
+    if status != DONE_CRC and not e.framed and status != DONE_EXCEPTION:
         # The answer may still come: nothing to this slave until the slowest one known would be through.
         s.t_open_ns = later(t_ns, e.t_sent_ns + pause_of(e, s))
-    if status == DONE_TIMEOUT:
+    if status == DONE_TIMEOUT or status == DONE_EXCEPTION:
         s.silent_run += 1
-        if s.alive and s.silent_run == 1 and s.samples >= RTU_LEARN:
+        if s.alive and s.silent_run == 1 and s.samples >= RTU_LEARN and status == DONE_TIMEOUT and not e.framed:
             # It answers, but not this time: perhaps the silence before was too short for it.
             if s.good_run < 256 and s.gap_extra_ns > 0:
                 s.gap_floor_ns = s.gap_extra_ns
-            s.gap_extra_ns = sooner(later(2 * s.gap_extra_ns, 250000), 20 * RTU_MS)
+            s.gap_extra_ns = sooner(later(2 * s.gap_extra_ns, 250000), RTU_GAP_EXTRA_NS)
             s.good_run = 0
         if s.silent_run >= RTU_DEAD:
             s.alive = 0
-            # At most a tenth of the line for asking whether it is back.
+            # At most a tenth of the line for asking whether it is back, and half of it for all that are gone.
             cost = t_ns - sooner(t_ns, e.t_sent_ns)
+            e.t_probe_ns = t_ns + (cost if others_answer(e) else 0)
             pause = (100 * RTU_MS) << (s.silent_run - RTU_DEAD if s.silent_run < RTU_DEAD + 6 else 6)
-            s.t_open_ns = t_ns + sooner(later(pause, 10 * cost), 5000 * RTU_MS)
+            s.t_open_ns = t_ns + sooner(later(pause, 10 * cost), RTU_BACKOFF_NS)
     stats.alive, stats.silent_run = s.alive, s.silent_run
     stats.timeout_ns = timeout_of(e, e.request.slave)
     stats.gap_ns = e.gap_ns + s.gap_extra_ns
+
+
+cdef bint others_answer(const rtu_t* e) noexcept nogil:
+    cdef uint32_t i
+    for i in range(e.n_slaves):
+        if e.slaves[i].n_blocks > 0 and e.slaves[i].silent_run < RTU_DEAD:
+            return True
+    return False
 
 
 cdef void check_identity(rtu_t* e, rtu_block_t* b, const uint16_t* regs) noexcept nogil:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 STATUS: tuple[str, ...]
+LIMITS: dict[str, int]
 
 def crc(frame: bytes) -> int: ...
 def histogram_edges() -> list[int]: ...

@@ -9,14 +9,21 @@ from tidegate.ext.abi.port_mail cimport (
     PORT_HISTOGRAM_BUCKETS, command_put, done_t, port_done_peek, port_done_pop, port_mail_init, port_mail_t,
     port_stats_t,
 )
-from tidegate.ext.abi.program cimport program_t
+from tidegate.ext.abi.program cimport COMMAND_REGS_MAX, program_t
 from tidegate.ext.bus.rtu cimport (
-    RTU_RECV, RTU_SEND, rtu_action_t, rtu_ask, rtu_bytes, rtu_drain, rtu_drained, rtu_init, rtu_next,
+    RTU_BACKOFF_NS, RTU_GAP_EXTRA_NS, RTU_ONCE_NS, RTU_PATIENCE_NS, RTU_RECV, RTU_REFUSED_NS, RTU_SEND,
+    RTU_SEPARATOR_WORDS, RTU_SLACK_NS, RTU_WRITES_NS, rtu_action_t, rtu_ask, rtu_bytes, rtu_drain, rtu_drained, rtu_init, rtu_next,
     rtu_sent, rtu_t,
 )
 from tidegate.ext.bus.rtu_frame cimport crc16
 
 STATUS = ("ok", "timeout", "crc", "exception", "mismatch", "short", "echo")
+
+# What the bound of `config.progress` is made of; ns, but for the separator's registers.
+LIMITS = {
+    "backoff": RTU_BACKOFF_NS, "gap_extra": RTU_GAP_EXTRA_NS, "once": RTU_ONCE_NS, "patience": RTU_PATIENCE_NS,
+    "refused": RTU_REFUSED_NS, "slack": RTU_SLACK_NS, "writes": RTU_WRITES_NS, "separator_words": RTU_SEPARATOR_WORDS,
+}
 
 
 def crc(bytes frame not None) -> int:
@@ -89,9 +96,9 @@ cdef class Engine:
 
     def put(self, int slot, regs, uint64_t t_ns=0, bint valid=True, bint urgent=False):
         """Put registers into command slot number `slot`, as the loop does."""
-        cdef uint16_t[4] words
-        if not 0 <= slot < <int>self.mail.command_count or len(regs) > 4:
-            raise IndexError(f"slot {slot} of {self.mail.command_count}, {len(regs)} registers of at most 4")
+        cdef uint16_t[COMMAND_REGS_MAX] words
+        if not 0 <= slot < <int>self.mail.command_count or len(regs) > COMMAND_REGS_MAX:
+            raise IndexError(f"slot {slot} of {self.mail.command_count}, {len(regs)} registers of at most {COMMAND_REGS_MAX}")
         memset(words, 0, sizeof(words))
         for i, word in enumerate(regs):
             words[<Py_ssize_t>i] = word

@@ -17,6 +17,7 @@ enum order_flags {
     ORDER_MANUAL = 8,  /* lease_w is a manual power */
     ORDER_FORCED = 16, /* plan_w is a forced charge or discharge */
     ORDER_TARGET = 32, /* the plan's target of grid power */
+    ORDER_CEASE = 64,  /* the grid operator's stop */
 };
 
 /* What the outside asks for, already checked for lease and expiry. */
@@ -30,6 +31,8 @@ typedef struct {
     uint64_t plan_number; /* of the row */
     double peak_w_max;   /* run-time or scheduled, tighter only */
     double demand_w_max;
+    double charge_w_max, discharge_w_max; /* scheduled; INFINITY = none */
+    double operator_import_w_max, operator_export_w_max; /* the grid operator's; INFINITY = none */
     uint32_t lease_held;
     uint32_t stop;       /* 1 = ramp to zero and stay */
     uint32_t flags;      /* enum order_flags: which of plan_w, target_grid_w, peak_w_max, demand_w_max are in force */
@@ -65,6 +68,8 @@ typedef struct {
 typedef struct {
     double last_total_w;  /* request without the trim */
     double trim_w, trim_applied_w;
+    double trim_s;          /* since the units are told all of the request */
+    uint64_t trim_answered; /* bit each: the unit's power was read since it had time to do that */
     double ramp_anchor_w; /* grid power that the ramp limit stands at */
     double recharge_w;    /* charging power, slewed, <= 0 */
     double settle_s;      /* since the request last moved */
@@ -78,6 +83,7 @@ typedef struct {
     uint64_t plan_done;   /* number of the plan's row whose state of charge is reached */
     uint32_t range_head, range_count;
     uint32_t started, recharging;
+    uint32_t restoring, low_charging; /* the reserve; a state of charge below force_soc */
 } control_state_t;
 
 #endif

@@ -17,6 +17,7 @@ cdef extern from "control/corridor.h" nogil:
         ORDER_MANUAL
         ORDER_FORCED
         ORDER_TARGET
+        ORDER_CEASE
 
     ctypedef struct orders_t:
         double lease_w
@@ -28,6 +29,8 @@ cdef extern from "control/corridor.h" nogil:
         uint64_t plan_number
         double peak_w_max
         double demand_w_max
+        double charge_w_max, discharge_w_max
+        double operator_import_w_max, operator_export_w_max
         uint32_t lease_held
         uint32_t stop
         uint32_t flags
@@ -58,6 +61,8 @@ cdef extern from "control/corridor.h" nogil:
     ctypedef struct control_state_t:
         double last_total_w
         double trim_w, trim_applied_w
+        double trim_s
+        uint64_t trim_answered
         double ramp_anchor_w
         double recharge_w
         double settle_s
@@ -72,6 +77,7 @@ cdef extern from "control/corridor.h" nogil:
         uint64_t plan_done
         uint32_t range_head, range_count
         uint32_t started, recharging
+        uint32_t restoring, low_charging
 # << end of what is generated
 
 

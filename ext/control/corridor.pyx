@@ -77,6 +77,8 @@ cdef void narrow_by_policy(const control_params_t* params, const plant_t* plant,
     """What the site aims at, strongest first."""
     if params.reserve_soc > 0.0:
         narrow(c, backup_reserve(params, plant))
+    if isfinite(orders.charge_w_max) or isfinite(orders.discharge_w_max):
+        narrow(c, direction_limit(orders))
     if plant.demand_windows:
         narrow(c, demand_window(params, plant, orders, state, envelope_hi_w))
     narrow(c, peak_limit(params, plant, orders))
@@ -149,6 +151,10 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
     c.missed = 0
     c.missed_short = 0
 
+    if isfinite(plant.reconnect_w):
+        narrow(&c, reconnection(plant))
+    if operator_orders(orders):
+        narrow(&c, grid_operator(params, plant, orders))
     narrow(&c, connection_limit(params, plant, orders))
     narrow(&c, export_limit(params, plant, orders))
     if plant.phases_ok:
@@ -205,7 +211,7 @@ cdef void envelope(const plant_t* plant, corridor_t* c) noexcept nogil:
 
 cdef inline double grid_limit(const control_params_t* params, const orders_t* orders) noexcept nogil:
     cdef double limit_w = fmin(import_limit(params.connection_import_w_max), import_limit(orders.import_w_max))
-    limit_w = fmin(limit_w, import_limit(params.peak_w_max))
+    limit_w = fmin(fmin(limit_w, import_limit(params.peak_w_max)), import_limit(orders.operator_import_w_max))
     return fmin(limit_w, import_limit(orders.peak_w_max)) if orders.flags & ORDER_PEAK else limit_w
 
 
@@ -265,12 +271,22 @@ cdef double trim(const control_params_t* params, const plant_t* plant, control_s
         state.trim_applied_w = 0.0
         state.last_applied_w = total_w
         return total_w
-    if state.settle_s > TRIM_SETTLE_S + 6.0 * params.pcs_tau_s:
+    for unit in range(plant.n_units):
+        setpoint_w += plant.units[unit].setpoint_w
+    # Only where the gate let the request through; what it holds back is no error of the PCS.
+    if fabs(setpoint_w - state.last_applied_w) > 1.0 + plant.n_units:
+        state.trim_s = 0.0
+    state.trim_s = fmin(state.trim_s + dt_s, state.settle_s)
+    if state.trim_s <= TRIM_SETTLE_S + 6.0 * params.pcs_tau_s:
+        state.trim_answered = 0
+    else:
         for unit in range(plant.n_units):
-            setpoint_w += plant.units[unit].setpoint_w
+            if plant.units[unit].ess_new or not plant.units[unit].available:
+                state.trim_answered |= <uint64_t>1 << unit
+    # A PCS that is read seldom still shows what it gave before: that is no answer.
+    if state.trim_answered == (<uint64_t>1 << plant.n_units) - 1:
         error_w = total_w - plant.ess_w
-        # Only where the gate let the request through; what it holds back is no error of the PCS.
-        if fabs(setpoint_w - state.last_applied_w) <= 1.0 + plant.n_units and fabs(error_w) > params.deadband_w:
+        if fabs(error_w) > params.deadband_w:
             state.trim_w += params.trim_per_s * error_w * fmin(dt_s, 1.0)
     most_w = TRIM_SHARE * fabs(total_w)
     state.trim_w = fmin(fmax(state.trim_w, -most_w), most_w)
@@ -373,15 +389,16 @@ cdef class Control:
         memset(&self.state, 0, sizeof(self.state))
 
     def step(self, *, grid_w, ess_w=0.0, pv_w=0.0, soc=0.5, lo_w=-INFINITY, hi_w=INFINITY, double dt_s=0.001,
-             available=True, setpoint_w=None, energy_wh=0.0, net_w=None, lease_w=None, manual_w=None, plan_w=None,
+             available=True, setpoint_w=None, energy_wh=0.0, forced_w=0.0, net_w=None, lease_w=None, manual_w=None, plan_w=None,
              until_soc=None, bint forced=False, target_grid_w=None,
-             import_w_max=None, export_w_max=None, peak_w_max=None, demand_w_max=None, bint stop=False,
-             demand=None, phases_w=None, circuits_w=None, bint paired=False):
+             import_w_max=None, export_w_max=None, peak_w_max=None, demand_w_max=None, charge_w_max=None,
+             discharge_w_max=None, operator_import_w_max=None, operator_export_w_max=None, bint cease=False,
+             reconnect_w=None, bint stop=False, demand=None, phases_w=None, circuits_w=None, bint paired=False):
         """Run one cycle and return its Decision.
 
         grid_w   : + import; None or NaN = no believable meter (blind).
-        ess_w, soc, lo_w, hi_w, available, setpoint_w, energy_wh : one value for all units, or one for each.
-                   ess_w + discharge, of the same age as grid_w; lo_w..hi_w is what each unit can do now.
+        ess_w, soc, lo_w, hi_w, available, setpoint_w, energy_wh, forced_w : one value for all units, or one for each.
+                   ess_w + discharge, of the same age as grid_w; lo_w..hi_w is what each unit can do now; forced_w what its battery asks for.
         pv_w     : + generation; changes the load that is reported, never the decision.
         net_w    : grid power if the batteries rested, when it is not grid_w + sum of ess_w.
         dt_s     : length of this cycle.
@@ -390,6 +407,8 @@ cdef class Control:
                    forced : the plan's outranks the lease, the recharge band and the soc band.
         target_grid_w : the plan's grid power to keep.
         import_w_max, export_w_max, peak_w_max, demand_w_max : run-time limits, tighter than the settings or without effect.
+        charge_w_max, discharge_w_max : of a slot or a plan. operator_import_w_max, operator_export_w_max, cease : what the
+                   grid's operator ordered; reconnect_w : power that a grid which has come back may be given.
         demand   : (mean W so far, elapsed s, left s[, W already paid for]) of the running demand window.
         paired   : grid_w and ess_w are known to be of the same age; else a chase between the two is looked for.
         phases_w, circuits_w : meter readings of the phases and sub-meters with the batteries' share taken out (as net_w).
@@ -404,18 +423,20 @@ cdef class Control:
         plant.pv_w = pv_w
         for i in range(n):
             plant.units[i].ess_w = _of(ess_w, i)
+            plant.units[i].ess_new = 1
             plant.units[i].soc = _of(soc, i)
             plant.units[i].envelope_lo_w = _wide(_of(lo_w, i))
             plant.units[i].envelope_hi_w = _wide(_of(hi_w, i))
             plant.units[i].available = bool(_of(available, i))
             plant.units[i].energy_wh = _of(energy_wh, i)
+            plant.units[i].forced_w = _of(forced_w, i)
             plant.units[i].setpoint_w = self.state.last_request_w[i] if setpoint_w is None else _of(setpoint_w, i)
             if isfinite(plant.units[i].ess_w):
                 total_w += plant.units[i].ess_w
         if n == 1 and setpoint_w is None:
             plant.units[0].setpoint_w = self.state.last_applied_w
         plant.ess_w = total_w
-        plant.net_w = plant.grid_w + total_w if net_w is None else net_w
+        plant.net_w = plant.net_lo_w = plant.grid_w + total_w if net_w is None else net_w
         plant.load_w = plant.net_w + pv_w
         plant.load_ok = isfinite(plant.net_w)
         plant.grid_new = 1
@@ -438,7 +459,12 @@ cdef class Control:
         self.orders.lease_w = 0.0 if lease_w is None else lease_w
         self.orders.import_w_max = INFINITY if import_w_max is None else import_w_max
         self.orders.export_w_max = INFINITY if export_w_max is None else export_w_max
-        self.orders.flags = 0
+        self.orders.charge_w_max = INFINITY if charge_w_max is None else charge_w_max
+        self.orders.discharge_w_max = INFINITY if discharge_w_max is None else discharge_w_max
+        self.orders.operator_import_w_max = INFINITY if operator_import_w_max is None else operator_import_w_max
+        self.orders.operator_export_w_max = INFINITY if operator_export_w_max is None else operator_export_w_max
+        plant.reconnect_w = INFINITY if reconnect_w is None else reconnect_w
+        self.orders.flags = ORDER_CEASE if cease else 0
         if manual_w is not None:
             self.orders.flags |= ORDER_MANUAL
             self.orders.lease_w = manual_w
@@ -471,7 +497,7 @@ cdef class Control:
         cdef double net_w = plant.net_w
         start = time.perf_counter_ns()
         for i in range(rounds):
-            plant.net_w = net_w + 100.0 * (i & 7)
+            plant.net_w = plant.net_lo_w = net_w + 100.0 * (i & 7)
             control_step(&self.params, &plant, &self.orders, &state, &made.decision, 0.001)
         return (time.perf_counter_ns() - start) / rounds
 

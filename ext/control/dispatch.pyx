@@ -109,7 +109,8 @@ cdef void split(const control_params_t* params, const plant_t* plant, double tot
     cdef double floor_w[UNITS_MAX]
     cdef double soc = state_of_charge(plant), need_w, given_w = 0.0
     cdef int circuit
-    cdef uint32_t unit, members, everyone = <uint32_t>0xFFFFFFFF
+    cdef double asked_w[UNITS_MAX]
+    cdef uint32_t unit, members, asking = 0, everyone = <uint32_t>0xFFFFFFFF
     for unit in range(plant.n_units):
         floor_w[unit] = unit_lo(&plant.units[unit]) if plant.units[unit].available else 0.0
     if plant.circuits_ok:
@@ -125,4 +126,14 @@ cdef void split(const control_params_t* params, const plant_t* plant, double tot
     for unit in range(plant.n_units):
         request_w[unit] = fmax(floor_w[unit], 0.0)
         given_w += request_w[unit]
+    if total_w < 0.0:  # first to those that ask for it
+        for unit in range(plant.n_units):
+            asked_w[unit] = fmax(floor_w[unit], fmin(plant.units[unit].forced_w, 0.0))
+            if asked_w[unit] < 0.0:
+                asking |= <uint32_t>1 << unit
+        if asking:
+            fill(plant, total_w - given_w, asking, soc, asked_w, request_w)
+            given_w = 0.0
+            for unit in range(plant.n_units):
+                given_w += request_w[unit]
     fill(plant, total_w - given_w, everyone, soc, floor_w, request_w)

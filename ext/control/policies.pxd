@@ -1,9 +1,9 @@
 # ext/control/policies.pxd: contents page of policies.pyx.
-from libc.math cimport INFINITY, fmax, fmin
+from libc.math cimport INFINITY, fmax, fmin, isfinite
 from libc.stdint cimport uint32_t
 
 from tidegate.ext.abi.settings cimport CIRCUITS_MAX, control_params_t
-from tidegate.ext.control.corridor cimport ORDER_DEMAND, control_state_t, orders_t, policy_t
+from tidegate.ext.control.corridor cimport ORDER_CEASE, ORDER_DEMAND, control_state_t, orders_t, policy_t
 from tidegate.ext.estimate.estimate cimport plant_t
 
 
@@ -35,12 +35,20 @@ cdef inline bint unit_is_downstream(const control_params_t* params, int circuit,
     return <uint32_t>params.circuit_units[circuit] >> unit & 1
 
 
+cdef inline bint operator_orders(const orders_t* orders) noexcept nogil:
+    """The grid's operator has ordered something."""
+    return (orders.flags & ORDER_CEASE) != 0 or isfinite(orders.operator_import_w_max) or isfinite(orders.operator_export_w_max)
+
+
 # The policies, strongest first.
+cdef policy_t reconnection(const plant_t* plant) noexcept nogil
+cdef policy_t grid_operator(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil
 cdef policy_t connection_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil
 cdef policy_t export_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil
 cdef policy_t phase_limit(const control_params_t* params, const plant_t* plant) noexcept nogil
 cdef policy_t circuit_limit(const control_params_t* params, const plant_t* plant) noexcept nogil
 cdef policy_t backup_reserve(const control_params_t* params, const plant_t* plant) noexcept nogil
+cdef policy_t direction_limit(const orders_t* orders) noexcept nogil
 cdef policy_t demand_window(const control_params_t* params, const plant_t* plant, const orders_t* orders,
                             const control_state_t* state, double hi_w) noexcept nogil
 cdef policy_t peak_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil

@@ -32,6 +32,38 @@ cdef inline policy_t import_below(double net_w, double limit_w, double aim_w, ui
     return p
 
 
+cdef policy_t reconnection(const plant_t* plant) noexcept nogil:
+    """Both ways as much as a grid that has come back may be given."""
+    cdef policy_t p
+    p.lo = -plant.reconnect_w
+    p.hi = plant.reconnect_w
+    p.reason = REASON_RECONNECTION
+    return p
+
+
+cdef policy_t grid_operator(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil:
+    """What the grid's operator has ordered: a limit of import, of export, or no battery power at all."""
+    cdef policy_t p
+    p.reason = REASON_GRID_OPERATOR
+    if orders.flags & ORDER_CEASE:
+        p.lo = 0.0
+        p.hi = 0.0
+        return p
+    p = import_below(plant.net_w, import_limit(orders.operator_import_w_max), params.deadband_w, REASON_GRID_OPERATOR)
+    if isfinite(import_limit(orders.operator_export_w_max)):
+        p.hi = plant.net_lo_w + import_limit(orders.operator_export_w_max) - params.deadband_w
+    return p
+
+
+cdef policy_t direction_limit(const orders_t* orders) noexcept nogil:
+    """What a slot or a plan lets the battery take and give."""
+    cdef policy_t p
+    p.lo = -import_limit(orders.charge_w_max)
+    p.hi = import_limit(orders.discharge_w_max)
+    p.reason = REASON_DIRECTION_LIMIT
+    return p
+
+
 cdef policy_t connection_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil:
     return import_below(
         plant.net_w,
@@ -45,9 +77,9 @@ cdef policy_t export_limit(const control_params_t* params, const plant_t* plant,
     cdef policy_t p
     cdef double limit_w = fmin(import_limit(params.connection_export_w_max), import_limit(orders.export_w_max))
     p.lo = -INFINITY
-    p.hi = plant.net_w + limit_w - params.deadband_w if isfinite(limit_w) else INFINITY
+    p.hi = plant.net_lo_w + limit_w - params.deadband_w if isfinite(limit_w) else INFINITY
     if params.import_w_min > 0.0:  # it holds discharge back and never orders charging: a small load is no fault of ours
-        p.hi = fmin(p.hi, fmax(plant.net_w - params.import_w_min - params.deadband_w, 0.0))
+        p.hi = fmin(p.hi, fmax(plant.net_lo_w - params.import_w_min - params.deadband_w, 0.0))
     p.reason = REASON_EXPORT_LIMIT
     return p
 
@@ -91,12 +123,14 @@ cdef policy_t circuit_limit(const control_params_t* params, const plant_t* plant
     return p
 
 
-cdef inline double discharge_above(const plant_t* plant, double soc_floor) noexcept nogil:
-    """Discharge power of the units above this state of charge."""
+cdef inline double discharge_above(const plant_t* plant, double soc_floor, uint32_t band) noexcept nogil:
+    """Discharge power of the units above this state of charge; a unit that was there comes back above the band's edge only."""
     cdef double hi_w = 0.0
     cdef uint32_t unit
     for unit in range(plant.n_units):
         if plant.units[unit].available:
+            if plant.units[unit].closed & band:
+                continue
             # The last half percent is a slope, so that the power does not chatter at the edge.
             hi_w += plant.units[unit].envelope_hi_w * fmin(fmax((plant.units[unit].soc - soc_floor) * 200.0, 0.0), 1.0)
     return hi_w
@@ -110,7 +144,7 @@ cdef policy_t backup_reserve(const control_params_t* params, const plant_t* plan
     p.reason = REASON_BACKUP_RESERVE
     if not params.reserve_soc > 0.0:
         return p
-    p.hi = discharge_above(plant, params.reserve_soc)
+    p.hi = discharge_above(plant, params.reserve_soc, BAND_RESERVE)
     return p
 
 
@@ -231,6 +265,6 @@ cdef policy_t soc_band(const control_params_t* params, const plant_t* plant) noe
     """Between the reserve and here the charge is kept for the limits: no preference discharges it."""
     cdef policy_t p
     p.lo = -INFINITY
-    p.hi = discharge_above(plant, params.follow_soc_min)
+    p.hi = discharge_above(plant, params.follow_soc_min, BAND_FOLLOW)
     p.reason = REASON_SOC_BAND
     return p

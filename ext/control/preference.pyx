@@ -13,11 +13,13 @@ from tidegate.ext.abi.image cimport *
 
 cdef extern from *:
     """
-    #define RECHARGE_START 0.01    /* below the target, of the state of charge */
+    #define RECHARGE_START 0.015   /* below the target, of the state of charge: more than one whole percent */
     #define RECHARGE_END 0.001
     #define RECHARGE_TAPER 0.02    /* full rate from here on */
+    #define SOC_BACK 0.01999       /* two whole percents: what has ended at a state of charge begins anew when that is gone again by so much */
+    #define RESTORE_START 0.005
     """
-    const double RECHARGE_START, RECHARGE_END, RECHARGE_TAPER
+    const double RECHARGE_START, RECHARGE_END, RECHARGE_TAPER, SOC_BACK, RESTORE_START
 
 
 cdef double recharge_preference(const control_params_t* params, control_state_t* state, double soc, double dt_s) noexcept nogil:
@@ -64,7 +66,12 @@ cdef inline double quantized(double value, double step) noexcept nogil:
 
 
 cdef bint plan_target_reached(const orders_t* orders, control_state_t* state, double soc) noexcept nogil:
-    """1 from when the plan's row has led the state of charge where it should, until another row comes."""
+    """1 from when the plan's row has led the state of charge where it should, until that is lost again by SOC_BACK."""
+    cdef double back = SOC_BACK + 2e-5
+    if state.plan_done == orders.plan_number and orders.plan_number:
+        if (orders.plan_w < 0.0 and soc < orders.plan_until_soc - back) or (
+                orders.plan_w > 0.0 and soc > orders.plan_until_soc + back):
+            state.plan_done = 0
     if state.plan_done == orders.plan_number and orders.plan_number:
         return 1
     if (orders.plan_w < 0.0 and soc >= orders.plan_until_soc) or (orders.plan_w > 0.0 and soc <= orders.plan_until_soc):
@@ -73,16 +80,61 @@ cdef bint plan_target_reached(const orders_t* orders, control_state_t* state, do
     return 0
 
 
+cdef double battery_asks_w(const plant_t* plant) noexcept nogil:
+    """What the batteries ask for themselves, all together."""
+    cdef double forced_w = 0.0
+    cdef uint32_t unit
+    for unit in range(plant.n_units):
+        if plant.units[unit].available and isfinite(plant.units[unit].forced_w):
+            forced_w += plant.units[unit].forced_w
+    return forced_w
+
+
+cdef double low_charge(const control_params_t* params, control_state_t* state, double soc) noexcept nogil:
+    """Charging power below force_soc, whoever wishes otherwise; every limit of the grid narrows it."""
+    if not params.force_soc > 0.0 or not isfinite(soc) or soc >= params.force_soc + SOC_BACK:
+        state.low_charging = 0
+    elif soc < params.force_soc:
+        state.low_charging = 1
+    return -charge_rate(params) if state.low_charging else 0.0
+
+
+cdef double restoring(const control_params_t* params, const plant_t* plant, control_state_t* state, double soc) noexcept nogil:
+    """Charging power that brings the reserve back: what would be exported, and up to restore_w from the grid."""
+    if not params.reserve_soc > 0.0 or not isfinite(soc) or soc >= params.reserve_soc + SOC_BACK:
+        state.restoring = 0
+    elif soc < params.reserve_soc - RESTORE_START:
+        state.restoring = 1
+    return -fmax(fmax(-plant.net_w, 0.0), fmax(params.restore_w, 0.0)) if state.restoring else 0.0
+
+
+cdef inline double charge_rate(const control_params_t* params) noexcept nogil:
+    return params.recharge_rate_w if params.recharge_rate_w > 0.0 else 1e9  # whatever the envelope leaves
+
+
 cdef double preferred_power(const control_params_t* params, const plant_t* plant, const orders_t* orders, control_state_t* state,
                             double soc, double dt_s, uint32_t* preference) noexcept nogil:
     """The point that would be taken if every policy allowed it. An absent source falls to the next."""
+    cdef double preferred_w
     cdef bint planned = orders.flags & ORDER_PLAN and isfinite(orders.plan_w) and not plan_target_reached(orders, state, soc)
     if orders.flags & ORDER_MANUAL and isfinite(orders.lease_w):
         preference[0] = REASON_MANUAL
         return orders.lease_w
+    preferred_w = battery_asks_w(plant)
+    if preferred_w != 0.0:
+        preference[0] = REASON_BATTERY
+        return preferred_w
+    preferred_w = low_charge(params, state, soc)
+    if preferred_w != 0.0:
+        preference[0] = REASON_LOW_SOC
+        return preferred_w
     if planned and orders.flags & ORDER_FORCED:
         preference[0] = REASON_FORCED
         return orders.plan_w
+    preferred_w = restoring(params, plant, state, soc)
+    if preferred_w != 0.0:
+        preference[0] = REASON_RESTORE
+        return preferred_w
     if orders.lease_held and isfinite(orders.lease_w):
         preference[0] = REASON_LEASE
         return orders.lease_w

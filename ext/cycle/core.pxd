@@ -7,11 +7,13 @@
 # |---|---|---|
 # | can[], can_ids | can_drain, can_send_due (bus/can.pyx) | read, write |
 # | mail[].done | the port's thread fills, block_decode empties | read |
-# | inbox | update_orders (orders.pyx), update_plan (schedule.pyx); edge_done: edge | read, limit |
+# | inbox | update_orders, relay_orders (orders.pyx), update_plan (schedule.pyx); edge_done: edge | read, limit |
 # | external | sample_stop, sample_external, sample_ports (publish.pyx) | read, publish |
 # | inputs | gate_input_from_image; request, dt and edges: limit in loop.pyx | estimate, limit |
 # | diagnoses | diagnose (safety/diagnosis.pyx) | estimate |
-# | estimate, plant | estimate_step, image_age, widen_lag_search, billing_set (ext/estimate) | estimate |
+# | estimate, plant | estimate_step, image_age, widen_lag_search, billing_set, clock_set, window_began (ext/estimate) | estimate |
+# | batteries, converters | battery_step, converter_step; asked_w: converter_order (ext/estimate) | estimate, limit |
+# | truth | truth_step; its question: truth_ask (estimate/truth.pyx) | estimate, limit |
 # | control, decision | control_step (control/corridor.pyx) | control |
 # | gates, verdicts | gate_step (safety/safety.c) | limit |
 # | cabinets | cabinet_request, cabinet_step (safety/cabinet.pyx) | limit |
@@ -22,18 +24,24 @@
 # | image | devices' points: can_drain, block_decode, ages by image_age; the core's own, by point_set only: estimate_step, |
 # | | publish_points, check_enforcement | read, estimate, publish |
 # | shared | image, rings, statistics: loop.pyx; events: event_emit; applied_seq: update_orders; latches: publish_latches | |
-from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 
 from tidegate.ext.safety.cabinet cimport cabinet_t
 from tidegate.ext.bus.can cimport can_bus_t, can_frame_stats_t
 from tidegate.ext.abi.settings cimport CIRCUITS_MAX, PHASES_MAX, control_params_t
+from tidegate.ext.cycle.episodes cimport episodes_t
 from tidegate.ext.control.corridor cimport control_state_t, decision_t, orders_t
+from tidegate.ext.estimate.easing cimport battery_t
+from tidegate.ext.estimate.converter cimport converter_t
 from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
+from tidegate.ext.estimate.truth cimport truth_t
 from tidegate.ext.safety.diagnosis cimport diagnose_state_t
-from tidegate.ext.safety.safety cimport gate_input_t, gate_state_t, gate_verdict_t
+from tidegate.ext.safety.safety cimport fault_set_t, gate_input_t, gate_state_t, gate_verdict_t
 from tidegate.ext.abi.image cimport POINTS_MAX, UNITS_MAX, point_t
 from tidegate.ext.abi.port_mail cimport port_mail_t
-from tidegate.ext.abi.program cimport CAN_BUSES_MAX, CAN_FRAMES_MAX, COMMANDS_MAX, PORTS_MAX, SLAVES_MAX, program_t
+from tidegate.ext.abi.program cimport (
+    CAN_BUSES_MAX, CAN_FRAMES_MAX, COMMAND_REGS_MAX, COMMANDS_MAX, PORTS_MAX, SLAVES_MAX, program_t,
+)
 from tidegate.ext.abi.ring cimport recorder_t
 from tidegate.ext.abi.shared cimport PLAN_SOURCES, order_t, plan_t, shared_t
 
@@ -44,16 +52,16 @@ cdef enum:
     ESCALATE_SAFE = 10
     ESCALATE_SILENT = 30
     GOOD_CYCLES_PER_DROP = 100
-    REASON_HOLD_NS = 100000000  # at most ten reason events a second
-    SHORT_HOLD_NS = 1000000000  # a shortfall has ended when there was none for so long
     BUS_HOLD_NS = 1000000000    # at most one event a second about each bus, port and slave
     BUS_SAMPLE_CYCLES = 16
 
 # The newest words put into a command slot, so that a slot changes only when the wire should.
 cdef struct command_memory_t:
-    uint16_t regs[4]
+    uint16_t regs[COMMAND_REGS_MAX]
     uint32_t valid
     uint32_t put
+    int32_t side         # of the value: 1 discharge, -1 charge, 0 neither
+    uint32_t pad
     uint64_t t_ns
     uint64_t put_seq     # of the slot, with the words above
     uint64_t written_seq # the device has taken this one ...
@@ -69,6 +77,7 @@ cdef struct can_seen_t:
 
 cdef struct external_t:
     can_seen_t can[CAN_BUSES_MAX]
+    int64_t utc_offset_ns
     uint64_t missed          # cycles too late, when the escalation last changed
     uint32_t escalation
     uint32_t stop
@@ -84,19 +93,17 @@ cdef struct bus_edge_t:
 
 # What the publish phase compares with to raise events on edges.
 cdef struct edges_t:
-    uint64_t active[UNITS_MAX]
-    uint64_t latched[UNITS_MAX]
-    int32_t mode
-    int32_t reason
-    uint64_t reason_t_ns
-    uint32_t short_of_limit
-    uint64_t short_t_ns              # when it last was
+    fault_set_t active[UNITS_MAX]
+    fault_set_t latched[UNITS_MAX]
+    episodes_t mode, reason, short_of_limit, preference, hunting
     uint32_t escalation
-    int32_t preference
-    uint64_t preference_t_ns
-    uint32_t hunting
     uint64_t plan[PLAN_SOURCES]      # number of the row in force
     uint64_t billing_ended
+    uint32_t clock_changes
+    episodes_t reconnect
+    uint64_t meter_since_t_ns        # the age of the grid's readings has differed from this one since then; 0 = it does not
+    double meter_age_s
+    uint32_t meter_told
     bus_edge_t can[CAN_BUSES_MAX]
     bus_edge_t ports[PORTS_MAX]
     bus_edge_t slaves[SLAVES_MAX]
@@ -104,8 +111,9 @@ cdef struct edges_t:
 # Which configured limits are not being enforced, by enum reason.
 cdef struct enforcement_t:
     uint32_t cause[REASONS_MAX]      # enum unenforced, now
-    uint32_t reported[REASONS_MAX]       # as the last event said
-    uint64_t since_t_ns[REASONS_MAX] # when cause began to differ from reported; 0 = it does not
+    uint32_t held[REASONS_MAX]       # the same, of causes that last
+    uint64_t since_t_ns[REASONS_MAX] # when cause began to differ from held; 0 = it does not
+    episodes_t told[REASONS_MAX]
     uint64_t seen_t_ns               # of the newest grid reading
     double above_s, below_s          # for so long the meter has shown more than the import, the export limit
     uint64_t phase_t_ns[PHASES_MAX]  # the same of each phase and each sub-meter
@@ -139,7 +147,10 @@ cdef struct core_t:
     gate_input_t inputs[UNITS_MAX]
     diagnose_state_t diagnoses[UNITS_MAX]
     estimate_state_t estimate
+    battery_t batteries[UNITS_MAX]
+    converter_t converters[UNITS_MAX]
     plant_t plant
+    truth_t truth
     # control
     inbox_t inbox
     control_state_t control

@@ -1,4 +1,4 @@
-"""Limits that are configured and not being enforced: which, why, and an event for each within a second.
+"""Limits that are configured and not being enforced: which, why, and an event for each within a second; episodes.pyx counts what flutters.
 
 Asked every cycle of each limit: would the control do something about it now? A stop, a meter that cannot be believed, units that
 take no part, a setting widened at run time, a battery that is empty, a stronger policy: each is a named cause. And
@@ -13,19 +13,19 @@ from tidegate.ext.control.corridor cimport *
 from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.cycle.core cimport core_t, enforcement_t
 from tidegate.ext.abi.image cimport *
-from tidegate.ext.control.policies cimport demand_limit
-from tidegate.ext.cycle.publish cimport event_emit
+from tidegate.ext.control.policies cimport demand_limit, operator_orders
+from tidegate.ext.cycle.episodes cimport episodes_step, episode_word_t
+from tidegate.ext.cycle.publish cimport event_post
 from tidegate.ext.abi.shared cimport *
 
 
 cdef extern from *:
     """
-    #define REPORT_AFTER_NS 200000000u /* a cause lasts so long before it is reported */
-    #define CLEAR_AFTER_NS 1000000000u /* and so long it must be gone */
-    #define EXCEEDED_S 0.6             /* of readings above a limit */
+    #define REPORT_AFTER_NS 200000000u /* a cause, or its absence, lasts so long before it counts */
+        #define EXCEEDED_S 0.6             /* of readings above a limit */
     #define MANY_W 1e11                /* a limit of this and more is none */
     """
-    const uint64_t REPORT_AFTER_NS, CLEAR_AFTER_NS
+    const uint64_t REPORT_AFTER_NS
     const double EXCEEDED_S, MANY_W
 
 
@@ -46,6 +46,7 @@ cdef void check_enforcement(const core_t* core, enforcement_t* w, point_t* image
     cdef const plant_t* plant = &core.plant
     cdef uint32_t all_, bits = 0, general = ENFORCED
     cdef int reason
+    cdef episode_word_t word
     cdef double value = core.decision.shortfall_w
     time_above_site(core, w)
     time_above_parts(core, w)
@@ -57,6 +58,8 @@ cdef void check_enforcement(const core_t* core, enforcement_t* w, point_t* image
         general = UNENFORCED_NO_UNIT
     for reason in range(REASONS):
         w.cause[reason] = ENFORCED
+    if operator_orders(orders) and not orders.flags & ORDER_CEASE:
+        set_cause(core, w, REASON_GRID_OPERATOR, general, 1, 0)
     if is_limit_or_zero(site.connection_import_w_max) or is_limit_or_zero(orders.import_w_max):
         set_cause(core, w, REASON_CONNECTION_LIMIT, general, 1, 0)
     if is_limit_or_zero(site.connection_export_w_max) or is_limit_or_zero(orders.export_w_max):
@@ -84,16 +87,17 @@ cdef void check_enforcement(const core_t* core, enforcement_t* w, point_t* image
     for reason in range(REASONS):
         if w.cause[reason] != ENFORCED:
             bits |= <uint32_t>1 << reason
-        if w.cause[reason] == w.reported[reason]:
+        if w.cause[reason] == w.held[reason]:
             w.since_t_ns[reason] = 0
-            continue
-        if w.since_t_ns[reason] == 0:
+        elif w.since_t_ns[reason] == 0:
             w.since_t_ns[reason] = t_ns
-        if t_ns - w.since_t_ns[reason] >= (CLEAR_AFTER_NS if w.cause[reason] == ENFORCED else REPORT_AFTER_NS):
-            w.reported[reason] = w.cause[reason]
+        elif t_ns - w.since_t_ns[reason] >= REPORT_AFTER_NS:
+            w.held[reason] = w.cause[reason]
             w.since_t_ns[reason] = 0
-            event_emit(shared, EVENT_UNENFORCED, -1, reason, <int32_t>w.reported[reason], value,
-                       core.decision.grid_limit_w, t_ns, cycle)
+        if episodes_step(&w.told[reason], <int32_t>w.held[reason], 0, t_ns, &word):
+            word.previous = word.code
+            word.code = reason
+            event_post(shared, EVENT_UNENFORCED, -1, &word, value, core.decision.grid_limit_w, t_ns, cycle)
     point_set(image, SITE_UNENFORCED_BITS, bits, t_ns)
 
 
@@ -175,6 +179,8 @@ cdef inline bint window_exceeded(const core_t* core) noexcept nogil:
 cdef inline uint32_t import_reason(const core_t* core) noexcept nogil:
     """Whose import limit is the one in force."""
     cdef double connection_w = fmin(core.inbox.params.connection_import_w_max, core.inbox.orders.import_w_max)
+    if core.decision.grid_limit_w == core.inbox.orders.operator_import_w_max:
+        return REASON_GRID_OPERATOR
     return REASON_CONNECTION_LIMIT if core.decision.grid_limit_w == connection_w else REASON_PEAK_LIMIT
 
 

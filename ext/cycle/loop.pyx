@@ -12,26 +12,34 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from tidegate.ext.safety.cabinet cimport cabinet_request, cabinet_step, site_mode
+from tidegate.ext.safety.cabinet cimport ANSWER_DOUBTFUL, cabinet_request, cabinet_step, site_mode
 from tidegate.ext.bus.can cimport can_bus_init, can_drain, can_send_due
 from tidegate.ext.bus.can_view cimport BusHandle, bus_handle
 from tidegate.ext.cycle.outputs cimport write_command
-from tidegate.ext.control.corridor cimport ORDER_MANUAL, control_step
+from tidegate.ext.control.corridor cimport ORDER_CEASE, ORDER_MANUAL, control_step
+from tidegate.ext.cycle.episodes cimport episodes_begin
 from tidegate.ext.cycle.core cimport *
+from tidegate.ext.estimate.easing cimport battery_step
+from tidegate.ext.estimate.converter cimport converter_answer_s, converter_order, converter_step, converter_t
+from tidegate.ext.estimate.clock cimport clock_set, window_began
 from tidegate.ext.estimate.demand cimport billing_set
 from tidegate.ext.estimate.estimator cimport estimate_step, image_age
-from tidegate.ext.safety.diagnosis cimport diagnose
-from tidegate.ext.safety.gate cimport gate_input_from_image, gate_request
-from tidegate.ext.safety.safety cimport gate_init, gate_restore, gate_step
+from tidegate.ext.estimate.estimate cimport ANSWER_NONE, ANSWER_OPEN, ANSWER_UNPROVEN, unit_view_t
+from tidegate.ext.estimate.bank cimport bank_step
+from tidegate.ext.estimate.truth cimport truth_ask, truth_order, truth_step, truth_suspects, truth_wanted
+from tidegate.ext.safety.diagnosis cimport FAULT_PCS_WATCHDOG, diagnose, diagnose_state_t, holds
+from tidegate.ext.safety.gate cimport fault_set, gate_input_from_image, gate_request
+from tidegate.ext.safety.safety cimport fault_set_t, gate_init, gate_restore, gate_step
 from tidegate.ext.abi.image cimport *
-from tidegate.ext.cycle.orders cimport edge, update_orders
-from tidegate.ext.estimate.lag cimport widen_lag_search
+from tidegate.ext.cycle.orders cimport edge, relay_orders, update_orders
+from tidegate.ext.estimate.lag cimport age_wanted, widen_lag_search
+from tidegate.ext.estimate.model cimport answer_forget, answer_wanted
 from tidegate.ext.abi.port_mail cimport done_t, port_done_peek, port_done_pop, port_mail_init
 from tidegate.ext.abi.program cimport COMMAND_SETPOINT_W, unit_row_t
 from tidegate.ext.abi.program_check cimport program_check
 from tidegate.ext.bus.port cimport mail_handle
 from tidegate.ext.cycle.publish cimport (
-    event_emit, proof_min, publish_latches, publish_points, raise_events, sample_external, sample_ports, sample_stop,
+    end_events, event_emit, proof_min, publish_latches, publish_points, raise_events, sample_external, sample_ports, sample_stop,
 )
 from tidegate.ext.cycle.recorder cimport Ring, recorder_cycle
 from tidegate.ext.bus.registers cimport block_decode
@@ -89,30 +97,66 @@ cdef void read(core_t* core, uint64_t t_ns) noexcept nogil:
             port_done_pop(&core.mail[i])
             done = port_done_peek(&core.mail[i])
     image_age(core.program, core.image, &core.estimate, t_ns)
+    bank_step(core.program, core.image, t_ns)
     sample_stop(core, &core.external)
     update_orders(core.program, core.shared, &core.external, &core.inbox, core.recorder, t_ns)
+    relay_orders(core.program, core.image, &core.inbox.orders)
     phase_done(core, PHASE_READ)
 
 
 cdef void estimate(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
     """Form load, integrals and the units' envelopes; turn conditions into fault bits."""
     cdef uint32_t unit
-    cdef int64_t utc_offset_ns = core.shared.utc_offset_ns
     for unit in range(core.program.n_units):
+        learnt_for_diagnosis(&core.converters[unit], &core.diagnoses[unit])
         gate_input_from_image(core.program, <int>unit, core.image, &core.inputs[unit])
-        core.inputs[unit].faults = diagnose(
-            core.program, <int>unit, core.image, &core.diagnoses[unit], t_ns, dt_ns
-        )
-    if core.estimate.utc_offset_ns != utc_offset_ns:  # where the clock's quarter hours begin; labels only otherwise
-        core.estimate.utc_offset_ns = utc_offset_ns
-        recorder_word(core.recorder, ITEM_UTC, 0, <uint64_t>utc_offset_ns)
+        diagnose(core.program, <int>unit, core.image, &core.diagnoses[unit], t_ns, dt_ns, &core.inputs[unit].faults)
+    if core.external.utc_offset_ns != core.shared.utc_offset_ns:
+        core.external.utc_offset_ns = core.shared.utc_offset_ns
+        recorder_word(core.recorder, ITEM_UTC, 0, <uint64_t>core.external.utc_offset_ns)
+    clock_set(&core.program.control, &core.estimate, clock_offset(core, t_ns), t_ns)
+    if edge(&core.inbox, ORDER_WINDOW, t_ns):
+        window_began(&core.program.control, &core.estimate, <uint64_t>(core.inbox.mailbox[ORDER_WINDOW].value * 1e9), t_ns)
     billing_set(
         &core.estimate, core.inbox.plan.billing_end_t_ns, core.inbox.plan.billing_number, core.inbox.plan.paid_w
     )
     estimate_step(
         core.program, core.image, core.inputs, core.verdicts, &core.estimate, &core.plant, t_ns, dt_ns
     )
+    truth_step(core.program, core.image, &core.estimate, &core.plant, &core.truth, core.mode, t_ns)
+    for unit in range(core.program.n_units):
+        estimate_unit(core, unit, t_ns, <double>dt_ns * 1e-9)
     phase_done(core, PHASE_ESTIMATE)
+
+
+cdef inline int64_t clock_offset(const core_t* core, uint64_t t_ns) noexcept nogil:
+    """The wall clock by which the demand windows go: the site's, as the plan knows it; until there is one, UTC."""
+    cdef const plan_t* plan = &core.inbox.plan
+    if plan.clock_offset_ns == 0:
+        return core.external.utc_offset_ns
+    return plan.clock_next_offset_ns if 0 < plan.clock_next_t_ns <= t_ns else plan.clock_offset_ns
+
+
+cdef inline void learnt_for_diagnosis(const converter_t* converter, diagnose_state_t* diagnose) noexcept nogil:
+    """A late converter is judged by how late it was seen to be."""
+    diagnose.answer_dead_s = converter.dead_hi_s
+    diagnose.answer_lag_s = converter.lag_hi_s
+    diagnose.answer_ramp_w_per_s = converter.ramp_limit_w_per_s
+
+
+cdef void estimate_unit(core_t* core, uint32_t unit, uint64_t t_ns, double dt_s) noexcept nogil:
+    """What the control may count on of one unit: its battery's limits, and what its converter gives of them."""
+    cdef const unit_row_t* row = &core.program.units[unit]
+    cdef unit_view_t* view = &core.plant.units[unit]
+    battery_step(&core.batteries[unit], row, core.image, &core.inbox.params, view, dt_s)
+    if row.pcs_w >= 0:
+        converter_step(
+            &core.converters[unit], &core.image[row.pcs_w], core.verdicts[unit].setpoint_w,
+            fmax(row.gate.charge_w_max, row.gate.discharge_w_max), core.program.control.pcs_tau_s,
+            core.estimate.lags.ess_interval.interval_s, &core.estimate.units[unit], view, t_ns, dt_s,
+        )
+    if core.verdicts[unit].setpoint_w == core.inputs[unit].request_w:  # the gate took nothing of what was asked
+        view.setpoint_w = core.converters[unit].asked_w
 
 
 cdef void control(core_t* core, uint64_t dt_ns) noexcept nogil:
@@ -126,9 +170,36 @@ cdef void control(core_t* core, uint64_t dt_ns) noexcept nogil:
     phase_done(core, PHASE_CONTROL)
 
 
+cdef inline void ask_meter(core_t* core, uint64_t t_ns) noexcept nogil:
+    """A doubtful grid meter is asked only while the control alone moves the units."""
+    cdef double[UNITS_MAX] asked_w
+    cdef uint32_t unit
+    cdef bint free = (core.mode == MODE_RUN or core.mode == MODE_DERATED) and not core.inbox.orders.flags & (
+        ORDER_MANUAL | ORDER_CEASE)
+    if free and not core.truth.asking and not truth_suspects(&core.truth, &core.estimate, t_ns):
+        return
+    for unit in range(core.program.n_units):
+        asked_w[unit] = core.converters[unit].asked_w
+        free = free and (core.cabinets[unit].mode == MODE_RUN or core.cabinets[unit].mode == MODE_DERATED)
+    truth_ask(
+        core.program, &core.truth, &core.plant, asked_w, core.decision.lo_w, core.decision.hi_w, free, t_ns
+    )
+
+
+cdef inline uint32_t answer_of_meter(const core_t* core) noexcept nogil:
+    """A meter that looks turned is not believed yet, whatever else speaks for it; one that is lost has shown nothing."""
+    cdef uint32_t wanted = answer_wanted(&core.estimate)
+    if not core.plant.grid_ok:
+        return ANSWER_DOUBTFUL if core.mode == MODE_ARMING else min(wanted, <uint32_t>ANSWER_DOUBTFUL)
+    if core.mode != MODE_ARMING:  # the pulses of a unit beside one that runs are not compared
+        return wanted
+    return max(wanted, truth_wanted(&core.truth, core.estimate.lags.interval.interval_s))
+
+
 cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
     """The gate: what each unit may do. Everything written below comes from its verdict."""
     cdef uint32_t unit
+    cdef int32_t mode
     cdef double dt_s = <double>dt_ns * 1e-9, wanted_w, nameplate_w
     cdef const unit_row_t* row
     cdef int arm = edge(&core.inbox, ORDER_ARM, t_ns)
@@ -136,6 +207,7 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
     cdef uint64_t dt_us = (dt_ns + 500) // 1000
     if dt_us > 1000000:
         dt_us = 1000000
+    ask_meter(core, t_ns)
     for unit in range(core.program.n_units):
         row = &core.program.units[unit]
         nameplate_w = fmax(row.gate.charge_w_max, row.gate.discharge_w_max)
@@ -143,17 +215,33 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
             &core.cabinets[unit], &core.verdicts[unit], core.decision.request_w[unit], core.decision.lo_w,
             core.decision.hi_w, nameplate_w, core.inbox.orders.flags & ORDER_MANUAL, dt_s,
         )
+        if core.cabinets[unit].mode == MODE_RUN or core.cabinets[unit].mode == MODE_DERATED:
+            wanted_w = truth_order(&core.truth, unit, core.program.n_units, wanted_w)
+            wanted_w = converter_order(&core.converters[unit], wanted_w, nameplate_w)
+        else:
+            core.converters[unit].asked_w = wanted_w
         core.inputs[unit].request_w = gate_request(wanted_w, &core.inputs[unit].valid)
         core.inputs[unit].dt_us = <int32_t>dt_us
-        core.inputs[unit].arm = <uint32_t>arm
+        # Nobody arms within the debounce of a watchdog that is not known: it need not be off for a second to be off.
+        core.inputs[unit].arm = <uint32_t>(arm and not holds(core.inputs[unit].faults, FAULT_PCS_WATCHDOG))
         core.inputs[unit].ack = <uint32_t>ack
         gate_step(&row.gate, core.program.faults, &core.inputs[unit], &core.gates[unit], &core.verdicts[unit])
         cabinet_step(
             &core.cabinets[unit], &core.verdicts[unit], core.inbox.orders.stop, core.inbox.orders.flags & ORDER_MANUAL,
             &core.image[row.pcs_w] if row.pcs_w >= 0 else NULL,
-            1 if core.plant.grid_ok and not core.estimate.lags.known else 0, fmax(core.estimate.lags.interval_s, 0.0), dt_s,
+            1 if core.program.site.grid_w >= 0 and age_wanted(&core.estimate) else 0,
+            answer_of_meter(core) if core.program.site.grid_w >= 0 else 0, core.estimate.lags.interval.interval_s,
+            converter_answer_s(&core.converters[unit]), dt_s,
         )
-    core.mode = site_mode(core.cabinets, core.program.n_units)
+        if core.cabinets[unit].unseen:
+            core.estimate.models.answer = ANSWER_NONE
+    mode = site_mode(core.cabinets, core.program.n_units)
+    if mode != core.mode:
+        if mode == MODE_TRIPPED or mode == MODE_ARMING:  # each arming has a test of its own
+            answer_forget(&core.estimate)
+        elif mode == MODE_READY and core.mode == MODE_ARMING and core.program.site.grid_w >= 0 and core.estimate.models.answer == ANSWER_OPEN:
+            core.estimate.models.answer = ANSWER_UNPROVEN
+    core.mode = mode
     phase_done(core, PHASE_LIMIT)
 
 
@@ -218,7 +306,7 @@ cdef inline void phase_done(core_t* core, int phase) noexcept nogil:
 cdef void core_init(core_t* core, const program_t* program, shared_t* shared) noexcept nogil:
     """Put a zeroed core at its start: nothing seen, nothing allowed, every unit tripped."""
     cdef uint32_t i
-    cdef int bus
+    cdef int bus, reason
     cdef double nan = INFINITY - INFINITY
     core.program = program
     core.shared = shared
@@ -235,9 +323,20 @@ cdef void core_init(core_t* core, const program_t* program, shared_t* shared) no
         port_mail_init(&core.mail[i], program, i)
     core.inbox.orders.import_w_max = INFINITY
     core.inbox.orders.export_w_max = INFINITY
-    core.edges.mode = -1
-    core.edges.reason = -1
-    core.edges.preference = -1
+    core.inbox.orders.charge_w_max = INFINITY
+    core.inbox.orders.discharge_w_max = INFINITY
+    core.inbox.planned.charge_w_max = INFINITY
+    core.inbox.planned.discharge_w_max = INFINITY
+    core.inbox.orders.operator_import_w_max = INFINITY
+    core.inbox.orders.operator_export_w_max = INFINITY
+    episodes_begin(&core.edges.mode, -1)
+    episodes_begin(&core.edges.reason, -1)
+    episodes_begin(&core.edges.preference, -1)
+    episodes_begin(&core.edges.short_of_limit, 0)
+    episodes_begin(&core.edges.hunting, 0)
+    episodes_begin(&core.edges.reconnect, 0)
+    for reason in range(REASONS):
+        episodes_begin(&core.enforcement.told[reason], ENFORCED)
     core.inbox.params = program.control
     core.mode = MODE_TRIPPED
     shared.n_points = program.n_points
@@ -324,6 +423,7 @@ cdef void core_run(core_t* core, uint64_t stop_wait_ns) noexcept nogil:
                 stop_ns = t_ns
             if core_at_rest(core) or t_ns - stop_ns > stop_wait_ns:
                 break
+    end_events(&core.edges, &core.enforcement, core.shared, t_ns, cycle)
     event_emit(core.shared, EVENT_STOP, -1, core_at_rest(core), 0, 0.0, 0.0, t_ns, cycle)
     core.shared.running = 0
     core.timed = 0
@@ -383,15 +483,16 @@ cdef class Core:
             raise IndexError(f"port {port}: the program has {self.core.program.n_ports}")
         return mail_handle(self.core.program, &self.core.mail[port], self)
 
-    def restore(self, int unit, uint64_t latched, int first_fault=-1):
-        """Take over what a unit had latched before a restart; before the run."""
+    def restore(self, int unit, latched, int first_fault=-1):
+        """Take over what a unit had latched before a restart, one bit per row; before the run."""
+        cdef fault_set_t rows = fault_set(latched)
         if not 0 <= unit < <int>self.core.program.n_units:
             raise IndexError(f"unit {unit}: this site has {self.core.program.n_units}")
-        gate_restore(&self.core.gates[unit], latched)
+        gate_restore(&self.core.gates[unit], rows)
         self.core.gates[unit].first_fault = first_fault
-        self.core.shared.latches[unit] = latched
+        self.core.shared.latches[unit] = rows
         self.core.shared.latch_first[unit] = first_fault
-        self.core.edges.latched[unit] = latched
+        self.core.edges.latched[unit] = rows
 
     def record(self, Ring ring not None):
         """Leave every cycle from here on in the ring, which is mapped writable; before the run."""

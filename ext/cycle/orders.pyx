@@ -5,11 +5,12 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from tidegate.ext.abi.settings cimport POLICIES, policy_setting
 from tidegate.ext.control.corridor cimport (
-    ORDER_DEMAND, ORDER_FORCED, ORDER_MANUAL, ORDER_PEAK, ORDER_PLAN, ORDER_TARGET, orders_t,
+    ORDER_CEASE, ORDER_DEMAND, ORDER_FORCED, ORDER_MANUAL, ORDER_PEAK, ORDER_PLAN, ORDER_TARGET, orders_t,
 )
 from tidegate.ext.cycle.core cimport external_t, inbox_t
 from tidegate.ext.cycle.schedule cimport update_plan
-from tidegate.ext.abi.program cimport program_t
+from tidegate.ext.abi.image cimport QUALITY_GOOD, QUALITY_HELD, point_t
+from tidegate.ext.abi.program cimport INPUT_LIMIT, INPUT_STOP, input_row_t, program_t
 from tidegate.ext.abi.ring cimport recorder_order, recorder_t
 from tidegate.ext.abi.shared cimport *
 
@@ -46,6 +47,14 @@ cdef void update_orders(const program_t* program, shared_t* shared, const extern
     orders.target_grid_w = inbox.planned.target_grid_w
     orders.peak_w_max = inbox.planned.peak_w_max
     orders.demand_w_max = inbox.planned.demand_w_max
+    orders.charge_w_max = inbox.planned.charge_w_max
+    orders.discharge_w_max = inbox.planned.discharge_w_max
+    orders.operator_import_w_max = limit_order(&inbox.mailbox[ORDER_OPERATOR_IMPORT_W_MAX], t_ns)
+    orders.operator_export_w_max = limit_order(&inbox.mailbox[ORDER_OPERATOR_EXPORT_W_MAX], t_ns)
+    if in_force(&inbox.mailbox[ORDER_OPERATOR_STOP], t_ns):
+        orders.flags |= ORDER_CEASE
+    else:
+        orders.flags &= ~<uint32_t>ORDER_CEASE
     orders.import_w_max = fmin(limit_order(&inbox.mailbox[ORDER_IMPORT_W_MAX], t_ns), inbox.planned.import_w_max)
     orders.export_w_max = fmin(limit_order(&inbox.mailbox[ORDER_EXPORT_W_MAX], t_ns), inbox.planned.export_w_max)
     if t_ns >= inbox.policies_due_ns:
@@ -53,8 +62,27 @@ cdef void update_orders(const program_t* program, shared_t* shared, const extern
     orders.stop = external.stop
     if in_force(&inbox.mailbox[ORDER_MODE], t_ns) and inbox.mailbox[ORDER_MODE].value == ORDER_MODE_STOP:
         orders.stop = 1
+    if inbox.mailbox[ORDER_STOP].expires_t_ns > t_ns:
+        orders.stop = 1
     for kind in range(ORDERS):
         shared.applied_seq[kind] = inbox.mailbox[kind].seq
+
+
+cdef void relay_orders(const program_t* program, const point_t* image, orders_t* orders) noexcept nogil:
+    cdef const input_row_t* row
+    cdef const point_t* point
+    cdef uint32_t i
+    for i in range(program.n_inputs):
+        row = &program.inputs[i]
+        if row.what != INPUT_STOP and row.what != INPUT_LIMIT:
+            continue
+        point = &image[row.point]
+        if (point.quality == QUALITY_GOOD or point.quality == QUALITY_HELD) and point.value == 0.0:
+            continue
+        if row.what == INPUT_STOP:
+            orders.flags |= ORDER_CEASE
+        else:
+            orders.operator_import_w_max = fmin(orders.operator_import_w_max, row.import_w_max)
 
 
 cdef void update_policies(const program_t* program, inbox_t* inbox, uint64_t t_ns) noexcept nogil:

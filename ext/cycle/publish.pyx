@@ -1,20 +1,29 @@
 """What a cycle came to: the points that the core itself owns, and events on edges."""
 
-from libc.math cimport fabs
+from libc.math cimport fabs, fmax, isfinite
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from tidegate.ext.control.corridor cimport ORDER_PLAN
 from tidegate.ext.bus.can cimport can_stats_t
 from tidegate.ext.cycle.core cimport (
-    BUS_HOLD_NS, BUS_SAMPLE_CYCLES, REASON_HOLD_NS, SHORT_HOLD_NS, bus_edge_t, can_seen_t, core_t, edges_t, external_t,
+    BUS_HOLD_NS, BUS_SAMPLE_CYCLES, bus_edge_t, can_seen_t, core_t, edges_t, enforcement_t, external_t,
 )
-from tidegate.ext.safety.safety cimport gate_verdict_t
+from tidegate.ext.cycle.episodes cimport episodes_end, episodes_step, episodes_t, episode_word_t
+from tidegate.ext.estimate.converter cimport converter_gain, converter_t
+from tidegate.ext.estimate.estimate cimport estimate_state_t, unit_view_t
+from tidegate.ext.safety.diagnosis cimport holds
+from tidegate.ext.safety.safety cimport fault_set_t, gate_verdict_t
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.abi.port_mail cimport RTU_DEAD, port_mail_t, slave_stats_t
 from tidegate.ext.abi.program cimport COMMAND_SETPOINT_W
 from tidegate.ext.abi.ring cimport ITEM_CAN, ITEM_ESCALATION, ITEM_PORT, ITEM_SLAVE, ITEM_STOP, recorder_put, recorder_word
 from tidegate.ext.abi.shared cimport *
+
+cdef double AGE_APART_S = 0.15       # an age that differs by more, ...
+cdef double AGE_APART_SHARE = 0.4    # ... by this share of itself, and by one and a half intervals of the meter ...
+cdef uint64_t AGE_STAYS_NS = 10000000000 # ... for so long is another one
+cdef double CLOCK_TOLD_S = 1.0  # a clock that is disciplined moves by less
 
 
 cdef void sample_stop(const core_t* core, external_t* external) noexcept nogil:
@@ -74,13 +83,39 @@ cdef inline uint32_t slave_state(uint32_t stranger, uint32_t alive, uint32_t sil
     return SLAVE_SILENT if silent_run >= RTU_DEAD else 0
 
 
+cdef inline void publish_rows(point_t* image, int first, fault_set_t rows, uint64_t t_ns) noexcept nogil:
+    """Rows of the fault table as four points of 32 bits each, side by side in the image."""
+    point_set(image, first, <double>(rows.lo & 0xFFFFFFFFu), t_ns)
+    point_set(image, first + 1, <double>(rows.lo >> 32), t_ns)
+    point_set(image, first + 2, <double>(rows.hi & 0xFFFFFFFFu), t_ns)
+    point_set(image, first + 3, <double>(rows.hi >> 32), t_ns)
+
+
+cdef inline bint same(fault_set_t a, fault_set_t b) noexcept nogil:
+    return a.lo == b.lo and a.hi == b.hi
+
+
+cdef inline bint next_change(fault_set_t now, fault_set_t* before, int32_t* row) noexcept nogil:
+    """The next row in which the two differ, taken over into `before`; false when none is left."""
+    cdef uint64_t lo = now.lo ^ before.lo, hi = now.hi ^ before.hi
+    if lo:
+        row[0] = lowest_bit(lo)
+        before.lo ^= lo & (~lo + 1)
+    elif hi:
+        row[0] = 64 + lowest_bit(hi)
+        before.hi ^= hi & (~hi + 1)
+    else:
+        return False
+    return True
+
+
 cdef void publish_points(const core_t* core, point_t* image, uint64_t t_ns) noexcept nogil:
     cdef uint32_t unit
     cdef int at
     cdef const gate_verdict_t* verdict
     cdef int32_t reaction = 0
     cdef int64_t setpoint_w = 0
-    cdef uint64_t active = 0
+    cdef fault_set_t active = fault_set_t(0, 0)
     cdef int gated = 0
     for unit in range(core.program.n_units):
         verdict = &core.verdicts[unit]
@@ -91,14 +126,13 @@ cdef void publish_points(const core_t* core, point_t* image, uint64_t t_ns) noex
         point_set(image, at + UNIT_ENVELOPE_HI_W, verdict.envelope_hi_w, t_ns)
         point_set(image, at + UNIT_LIMIT_BITS, verdict.limit_bits, t_ns)
         point_set(image, at + UNIT_REACTION, verdict.reaction, t_ns)
-        point_set(image, at + UNIT_FAULT_BITS_LO, <double>(verdict.active & 0xFFFFFFFFu), t_ns)
-        point_set(image, at + UNIT_FAULT_BITS_HI, <double>(verdict.active >> 32), t_ns)
-        point_set(image, at + UNIT_LATCH_BITS_LO, <double>(verdict.latched & 0xFFFFFFFFu), t_ns)
-        point_set(image, at + UNIT_LATCH_BITS_HI, <double>(verdict.latched >> 32), t_ns)
+        publish_rows(image, at + UNIT_FAULT_BITS_LO, verdict.active, t_ns)
+        publish_rows(image, at + UNIT_LATCH_BITS_LO, verdict.latched, t_ns)
         point_set(image, at + UNIT_HEARTBEAT_OK, verdict.heartbeat_ok, t_ns)
         point_set(image, at + UNIT_FIRST_FAULT, verdict.first_fault, t_ns)
         setpoint_w += verdict.setpoint_w
-        active |= verdict.active
+        active.lo |= verdict.active.lo
+        active.hi |= verdict.active.hi
         if verdict.reaction > reaction:
             reaction = verdict.reaction
         point_set(image, at + UNIT_STATE, core.cabinets[unit].mode, t_ns)
@@ -109,9 +143,10 @@ cdef void publish_points(const core_t* core, point_t* image, uint64_t t_ns) noex
             point_set(image, at + UNIT_REVERT_S, core.program.units[unit].revert_measured_s, t_ns)
         if (
             verdict.setpoint_w != core.inputs[unit].request_w
-            or fabs(core.decision.request_w[unit] - core.inputs[unit].request_w) >= 1.0
+            or fabs(core.decision.request_w[unit] - core.converters[unit].asked_w) >= 1.0
         ):
             gated = 1
+        publish_converter(&core.converters[unit], &core.plant.units[unit], image, at, t_ns)
     point_set(image, SITE_REQUEST_W, core.decision.request_total_w, t_ns)
     point_set(image, SITE_SETPOINT_W, <double>setpoint_w, t_ns)
     point_set(image, SITE_CORRIDOR_LO_W, core.decision.lo_w, t_ns)
@@ -123,12 +158,38 @@ cdef void publish_points(const core_t* core, point_t* image, uint64_t t_ns) noex
     point_set(image, SITE_SHORTFALL_W, core.decision.shortfall_w, t_ns)
     point_set(image, SITE_GRID_LIMIT_W, core.decision.grid_limit_w, t_ns)
     point_set(image, SITE_MODE, core.mode, t_ns)
-    point_set(image, SITE_FAULT_BITS_LO, <double>(active & 0xFFFFFFFFu), t_ns)
-    point_set(image, SITE_FAULT_BITS_HI, <double>(active >> 32), t_ns)
+    publish_rows(image, SITE_FAULT_BITS_LO, active, t_ns)
     point_set(image, SITE_REACTION, reaction, t_ns)
     point_set(image, SITE_LOOP_ESCALATION, core.external.escalation, t_ns)
+    if isfinite(core.estimate.reconnect.power_w):
+        point_set(image, SITE_RECONNECT_S, core.estimate.reconnect.wait_s, t_ns)
+        point_set(image, SITE_RECONNECT_W, core.estimate.reconnect.power_w, t_ns)
+    else:
+        point_set_stale(image, SITE_RECONNECT_S)
+        point_set_stale(image, SITE_RECONNECT_W)
+    if core.plant.grid_ok:
+        point_set(image, SITE_GRID_ANSWER, core.estimate.models.answer, t_ns)
     point_set(image, SITE_HUNTING, core.decision.hunting, t_ns)
     publish_buses(&core.external, core.program.n_can_buses, image, t_ns)
+
+
+cdef inline void publish_converter(const converter_t* converter, const unit_view_t* view, point_t* image, int at,
+                                   uint64_t t_ns) noexcept nogil:
+    """What was learnt of the unit's converter, once it was."""
+    cdef double gain, lo, hi
+    if converter.moves:
+        point_set(image, at + UNIT_DEAD_S, converter.dead_s, t_ns)
+        point_set(image, at + UNIT_LAG_S, converter.lag_s, t_ns)
+        point_set(image, at + UNIT_LAG_LO_S, converter.lag_lo_s, t_ns)
+        point_set(image, at + UNIT_LAG_HI_S, converter.lag_hi_s, t_ns)
+        point_set(image, at + UNIT_RAMP_W_PER_S, converter.ramp_w_per_s, t_ns)
+    if converter.started:
+        gain = converter_gain(converter, &lo, &hi)
+        point_set(image, at + UNIT_GAIN, gain, t_ns)
+        point_set(image, at + UNIT_GAIN_LO, lo, t_ns)
+        point_set(image, at + UNIT_GAIN_HI, hi, t_ns)
+    point_set(image, at + UNIT_GIVES_LO_W, view.envelope_lo_w, t_ns)
+    point_set(image, at + UNIT_GIVES_HI_W, view.envelope_hi_w, t_ns)
 
 
 cdef void publish_buses(const external_t* external, uint32_t n_buses, point_t* image, uint64_t t_ns) noexcept nogil:
@@ -164,8 +225,8 @@ cdef void publish_latches(const core_t* core, shared_t* shared) noexcept nogil:
     cdef bint changed = False
     for unit in range(core.program.n_units):
         if (
-            shared.latches[unit] != core.verdicts[unit].latched
-            or (core.verdicts[unit].latched != 0 and shared.latch_first[unit] != core.verdicts[unit].first_fault)
+            not same(shared.latches[unit], core.verdicts[unit].latched)
+            or (not same(core.verdicts[unit].latched, fault_set_t(0, 0)) and shared.latch_first[unit] != core.verdicts[unit].first_fault)
         ):
             shared.latches[unit] = core.verdicts[unit].latched
             shared.latch_first[unit] = core.verdicts[unit].first_fault
@@ -176,60 +237,58 @@ cdef void publish_latches(const core_t* core, shared_t* shared) noexcept nogil:
 
 cdef void event_emit(shared_t* shared, uint32_t kind, int unit, int32_t code, int32_t previous, double value,
                      double limit_value, uint64_t t_ns, uint64_t cycle) noexcept nogil:
+    """A change that is told by itself."""
+    cdef episode_word_t word
+    word.code = code
+    word.previous = previous
+    word.changes = 1
+    word.lasted_s = 0.0
+    event_post(shared, kind, unit, &word, value, limit_value, t_ns, cycle)
+
+
+cdef void event_post(shared_t* shared, uint32_t kind, int unit, const episode_word_t* word, double value,
+                     double limit_value, uint64_t t_ns, uint64_t cycle) noexcept nogil:
     cdef event_t event
     memset(&event, 0, sizeof(event))
     event.cycle = cycle
     event.t_ns = t_ns
     event.kind = kind
     event.unit = unit
-    event.code = code
-    event.previous = previous
+    event.code = word.code
+    event.previous = word.previous
     event.value = value
     event.limit = limit_value
+    event.lasted_s = word.lasted_s
+    event.changes = word.changes
     event_push(shared, &event)
 
 
 cdef void raise_events(const core_t* core, edges_t* edges, shared_t* shared, uint64_t t_ns, uint64_t cycle) noexcept nogil:
-    """Events on edges only. Reasons may alternate each cycle, so they are held off; the image has every one."""
+    """Events on edges only. What may alternate each cycle is told by episodes (episodes.pyx); the image has every change.
+
+    Faults and latches are told one by one, and so is every change of mode but that between `run` and `derated`.
+    """
     cdef uint32_t unit, escalation = core.external.escalation
-    cdef uint64_t changed
-    cdef int32_t bit, reason
-    cdef int short_of_limit
+    cdef int32_t row
+    cdef episode_word_t word
+    cdef bint running
     cdef const gate_verdict_t* verdict
     for unit in range(core.program.n_units):
         verdict = &core.verdicts[unit]
-        changed = verdict.active ^ edges.active[unit]
-        edges.active[unit] = verdict.active
-        while changed:  # at most 64 bits
-            bit = lowest_bit(changed)
-            changed &= changed - 1
-            event_emit(shared, EVENT_FAULT_ON if (verdict.active >> bit) & 1 else EVENT_FAULT_OFF, <int>unit, bit,
+        while next_change(verdict.active, &edges.active[unit], &row):  # at most once for each row
+            event_emit(shared, EVENT_FAULT_ON if holds(verdict.active, row) else EVENT_FAULT_OFF, <int>unit, row,
                        verdict.reaction, verdict.setpoint_w, core.inputs[unit].request_w, t_ns, cycle)
-        changed = verdict.latched ^ edges.latched[unit]
-        edges.latched[unit] = verdict.latched
-        while changed:
-            bit = lowest_bit(changed)
-            changed &= changed - 1
-            event_emit(shared, EVENT_LATCH, <int>unit, bit, <int32_t>((verdict.latched >> bit) & 1),
+        while next_change(verdict.latched, &edges.latched[unit], &row):
+            event_emit(shared, EVENT_LATCH, <int>unit, row, <int32_t>holds(verdict.latched, row),
                        verdict.setpoint_w, core.inputs[unit].request_w, t_ns, cycle)
-    if core.mode != edges.mode:
-        event_emit(shared, EVENT_MODE, -1, core.mode, edges.mode, 0.0, 0.0, t_ns, cycle)
-        edges.mode = core.mode
-    reason = <int32_t>core.image[SITE_REASON].value
-    if reason != edges.reason and t_ns - edges.reason_t_ns >= REASON_HOLD_NS:
-        event_emit(shared, EVENT_REASON, -1, reason, edges.reason, core.decision.request_total_w,
-                   core.decision.grid_limit_w, t_ns, cycle)
-        edges.reason = reason
-        edges.reason_t_ns = t_ns
-    short_of_limit = core.decision.shortfall_w > 0.0
-    if short_of_limit:
-        edges.short_t_ns = t_ns
-    # Said once: a load that plays about the limit has not brought the power back before a second is over.
-    if short_of_limit != <int>edges.short_of_limit and (
-            short_of_limit or t_ns - edges.short_t_ns >= SHORT_HOLD_NS):
-        event_emit(shared, EVENT_SHORTFALL, -1, short_of_limit, 1 - short_of_limit, core.decision.shortfall_w,
-                   core.decision.grid_limit_w, t_ns, cycle)
-        edges.short_of_limit = <uint32_t>short_of_limit
+    running = (core.mode == MODE_RUN or core.mode == MODE_DERATED) and (
+        edges.mode.seen == MODE_RUN or edges.mode.seen == MODE_DERATED)
+    if episodes_step(&edges.mode, core.mode, not running, t_ns, &word):
+        event_post(shared, EVENT_MODE, -1, &word, 0.0, 0.0, t_ns, cycle)
+    if episodes_step(&edges.reason, <int32_t>core.image[SITE_REASON].value, 0, t_ns, &word):
+        event_post(shared, EVENT_REASON, -1, &word, core.decision.request_total_w, core.decision.grid_limit_w, t_ns, cycle)
+    if episodes_step(&edges.short_of_limit, 1 if core.decision.shortfall_w > 0.0 else 0, 0, t_ns, &word):
+        event_post(shared, EVENT_SHORTFALL, -1, &word, core.decision.shortfall_w, core.decision.grid_limit_w, t_ns, cycle)
     raise_control_events(core, edges, shared, t_ns, cycle)
     if escalation != edges.escalation:
         event_emit(shared, EVENT_OVERRUN, -1, <int32_t>escalation, <int32_t>edges.escalation,
@@ -274,26 +333,80 @@ cdef void raise_control_events(const core_t* core, edges_t* edges, shared_t* sha
                                uint64_t cycle) noexcept nogil:
     """Who chooses the power, what of the plan is in force, hunting, the end of a billing period."""
     cdef int32_t preference = <int32_t>core.decision.preference
+    cdef episode_word_t word
     cdef int source
     if preference == REASON_RECENTRE:  # resting and recharging are one source, nobody: else each step of it is an event
         preference = REASON_REST
-    if preference != edges.preference and t_ns - edges.preference_t_ns >= REASON_HOLD_NS:
-        event_emit(shared, EVENT_SOURCE, -1, preference, edges.preference, core.decision.request_total_w, 0.0, t_ns, cycle)
-        edges.preference = preference
-        edges.preference_t_ns = t_ns
+    if episodes_step(&edges.preference, preference, 0, t_ns, &word):
+        event_post(shared, EVENT_SOURCE, -1, &word, core.decision.request_total_w, 0.0, t_ns, cycle)
     for source in range(PLAN_SOURCES):
         if core.inbox.plan_number[source] != edges.plan[source]:
             event_emit(shared, EVENT_PLAN, source, <int32_t>(core.inbox.plan_number[source] & 0x7FFFFFFF),
                        <int32_t>(edges.plan[source] & 0x7FFFFFFF),
                        core.inbox.orders.plan_w if core.inbox.orders.flags & ORDER_PLAN else 0.0, core.decision.grid_limit_w, t_ns, cycle)
             edges.plan[source] = core.inbox.plan_number[source]
-    if core.decision.hunting != edges.hunting:
-        event_emit(shared, EVENT_HUNTING, -1, <int32_t>core.decision.hunting, <int32_t>edges.hunting,
-                   core.control.hunting.swing_w, core.control.hunting.period_s, t_ns, cycle)
-        edges.hunting = core.decision.hunting
+    if episodes_step(&edges.hunting, <int32_t>core.decision.hunting, 0, t_ns, &word):
+        event_post(shared, EVENT_HUNTING, -1, &word, core.control.hunting.swing_w, core.control.hunting.period_s, t_ns, cycle)
+    if core.estimate.clock_changes != edges.clock_changes:
+        edges.clock_changes = core.estimate.clock_changes
+        if fabs(core.estimate.clock_moved_s) >= CLOCK_TOLD_S or core.estimate.clock_change != CLOCK_MOVED:
+            event_emit(shared, EVENT_CLOCK, -1, <int32_t>core.estimate.clock_change, 0, core.estimate.clock_moved_s, 0.0,
+                       t_ns, cycle)
+    raise_meter_event(core, edges, shared, t_ns, cycle)
+    if episodes_step(&edges.reconnect, <int32_t>core.estimate.reconnect.state, 0, t_ns, &word):
+        event_post(shared, EVENT_RECONNECT, -1, &word, core.estimate.reconnect.power_w, core.estimate.reconnect.wait_s,
+                   t_ns, cycle)
     if core.estimate.billing_ended != edges.billing_ended:
         event_emit(shared, EVENT_BILLING, -1, 1, 0, core.image[SITE_DEMAND_PEAK_W].value, 0.0, t_ns, cycle)
         edges.billing_ended = core.estimate.billing_ended
+
+
+cdef void raise_meter_event(const core_t* core, edges_t* edges, shared_t* shared, uint64_t t_ns, uint64_t cycle) noexcept nogil:
+    """The meter has changed its habits: the age that is believed lies elsewhere, and has for AGE_STAYS_NS."""
+    cdef const estimate_state_t* estimate = &core.estimate
+    cdef double age_s = estimate.age_s, apart_s
+    if not (estimate.age_known or estimate.lags.used) or core.mode < MODE_RUN or core.mode == MODE_OFF:
+        return
+    if not edges.meter_told:
+        edges.meter_told = 1
+        edges.meter_age_s = age_s
+    apart_s = fmax(fmax(AGE_APART_S, AGE_APART_SHARE * edges.meter_age_s), 1.5 * estimate.lags.interval.interval_s)
+    if fabs(age_s - edges.meter_age_s) <= apart_s:
+        edges.meter_since_t_ns = 0
+        return
+    if edges.meter_since_t_ns == 0:
+        edges.meter_since_t_ns = t_ns
+    if t_ns - edges.meter_since_t_ns >= AGE_STAYS_NS:
+        event_emit(shared, EVENT_METER, -1, 1, 0, age_s, edges.meter_age_s, t_ns, cycle)
+        edges.meter_age_s = age_s
+        edges.meter_since_t_ns = 0
+
+
+cdef void end_events(edges_t* edges, enforcement_t* enforcement, shared_t* shared, uint64_t t_ns, uint64_t cycle) noexcept nogil:
+    """Tell what no event has counted yet; before the last event of a run."""
+    cdef int reason
+    end_episode(&edges.mode, EVENT_MODE, -1, shared, t_ns, cycle)
+    end_episode(&edges.reason, EVENT_REASON, -1, shared, t_ns, cycle)
+    end_episode(&edges.short_of_limit, EVENT_SHORTFALL, -1, shared, t_ns, cycle)
+    end_episode(&edges.preference, EVENT_SOURCE, -1, shared, t_ns, cycle)
+    end_episode(&edges.reconnect, EVENT_RECONNECT, -1, shared, t_ns, cycle)
+    end_episode(&edges.hunting, EVENT_HUNTING, -1, shared, t_ns, cycle)
+    for reason in range(REASONS):
+        end_unenforced(&enforcement.told[reason], reason, shared, t_ns, cycle)
+
+
+cdef void end_episode(episodes_t* episodes, uint32_t kind, int unit, shared_t* shared, uint64_t t_ns, uint64_t cycle) noexcept nogil:
+    cdef episode_word_t word
+    if episodes_end(episodes, t_ns, &word):
+        event_post(shared, kind, unit, &word, 0.0, 0.0, t_ns, cycle)
+
+
+cdef void end_unenforced(episodes_t* episodes, int reason, shared_t* shared, uint64_t t_ns, uint64_t cycle) noexcept nogil:
+    cdef episode_word_t word
+    if episodes_end(episodes, t_ns, &word):
+        word.previous = word.code
+        word.code = reason
+        event_post(shared, EVENT_UNENFORCED, -1, &word, 0.0, 0.0, t_ns, cycle)
 
 
 cdef extern from *:

@@ -5,7 +5,7 @@ from tidegate.ext.cycle.core cimport core_t
 from tidegate.ext.abi.ring cimport recorder_t, ring_t
 
 cdef enum:
-    SPANS = 16
+    SPANS = 18
     PART_COUNT = 4  # PARTS of recorder.h
 
 # A stretch of core_t that belongs to its state. In a record each begins at a multiple of 8 bytes.

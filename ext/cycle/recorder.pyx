@@ -16,7 +16,7 @@ of what came from outside. So that a replay gives the same bytes, each of these 
 | shared.utc_offset_ns, stop | ITEM_UTC, ITEM_STOP |
 | shared.loop.escalation, missed | ITEM_ESCALATION |
 | image, can_ids, commands, inputs, diagnoses, estimate | state |
-| plant, inbox, control, decision | state |
+| batteries, converters, plant, inbox, control, decision | state |
 | gates, verdicts, cabinets | state |
 | external, edges, enforcement, second, snapshot_due, mode | state |
 
@@ -78,6 +78,8 @@ cdef int state_spans(const core_t* core, span_t* spans) noexcept nogil:
     _span(core, spans, &n, "estimate", &core.estimate, core.estimate.units)
     _span(core, spans, &n, "estimate.units", core.estimate.units, &core.estimate.units[units])
     _span(core, spans, &n, "estimate.total", &core.estimate.total, &core.estimate + 1)
+    _span(core, spans, &n, "batteries", core.batteries, &core.batteries[units])
+    _span(core, spans, &n, "converters", core.converters, &core.converters[units])
     # From the plant's picture to the gate's states everything follows in one piece: orders, plan, params, control.
     _span(core, spans, &n, "plant to decision", &core.plant, core.gates)
     _span(core, spans, &n, "gates", core.gates, &core.gates[units])

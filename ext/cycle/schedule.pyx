@@ -45,6 +45,8 @@ cdef void choose_rows(inbox_t* inbox, uint64_t t_ns) noexcept nogil:
             if found[row.source] == NULL or row.start_t_ns >= found[row.source].start_t_ns:
                 found[row.source] = row
     inbox.planned.flags = 0
+    inbox.planned.charge_w_max = INFINITY
+    inbox.planned.discharge_w_max = INFINITY
     inbox.planned.import_w_max = INFINITY
     inbox.planned.export_w_max = INFINITY
     inbox.planned.peak_w_max = INFINITY
@@ -67,6 +69,8 @@ cdef void merge_row(const plan_row_t* row, orders_t* planned) noexcept nogil:
     if isfinite(row.target_grid_w):
         planned.flags |= ORDER_TARGET
         planned.target_grid_w = row.target_grid_w
+    planned.charge_w_max = fmin(planned.charge_w_max, limit_of(row.charge_w_max))
+    planned.discharge_w_max = fmin(planned.discharge_w_max, limit_of(row.discharge_w_max))
     planned.import_w_max = fmin(planned.import_w_max, limit_of(row.import_w_max))
     planned.export_w_max = fmin(planned.export_w_max, limit_of(row.export_w_max))
     planned.peak_w_max = fmin(planned.peak_w_max, limit_of(row.peak_w_max))

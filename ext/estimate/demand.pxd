@@ -16,7 +16,13 @@ cdef inline uint64_t demand_sub_ns(const control_params_t* params) noexcept nogi
     return <uint64_t>(step_s * 1e9)
 
 
-# Adds the import between two grid readings to the sub-windows of the UTC clock that it falls into.
+cdef inline uint32_t demand_subs(const control_params_t* params) noexcept nogil:
+    cdef double window_s = params.demand_window_s if params.demand_window_s >= 1.0 else 900.0
+    cdef uint32_t subs = <uint32_t>(window_s * 1e9 / <double>demand_sub_ns(params) + 0.5)
+    return min(max(subs, <uint32_t>1), <uint32_t>SUBWINDOWS_MAX)
+
+
+# Adds the import between two grid readings to the sub-windows of the clock that it falls into.
 cdef void demand_advance(const control_params_t* params, estimate_state_t* state, double from_w, double to_w,
                          uint64_t from_ns, uint64_t to_ns) noexcept nogil
 
@@ -24,7 +30,7 @@ cdef void demand_advance(const control_params_t* params, estimate_state_t* state
 cdef void demand_roll(const control_params_t* params, estimate_state_t* state, uint64_t number) noexcept nogil
 
 # What the windows that are still open have used, for the policy.
-cdef void demand_view(const control_params_t* params, estimate_state_t* state, plant_t* plant,
+cdef void demand_view(const program_t* program, const point_t* image, estimate_state_t* state, plant_t* plant,
                       uint64_t t_ns) noexcept nogil
 
 # Learns the utility's energy register over our own integral.

@@ -21,7 +21,7 @@ cdef extern from *:
 
 cdef void demand_advance(const control_params_t* params, estimate_state_t* state, double from_w, double to_w,
                          uint64_t from_ns, uint64_t to_ns) noexcept nogil:
-    """Add the import between two grid readings to the sub-windows of the UTC clock that it falls into."""
+    """Add the import between two grid readings to the sub-windows of the clock that it falls into."""
     cdef uint64_t sub_ns = demand_sub_ns(params)
     cdef uint64_t start = <uint64_t>(<int64_t>from_ns + state.utc_offset_ns)
     cdef uint64_t end = <uint64_t>(<int64_t>to_ns + state.utc_offset_ns), border
@@ -43,12 +43,6 @@ cdef void demand_advance(const control_params_t* params, estimate_state_t* state
         w = border_w
 
 
-cdef inline uint32_t demand_subs(const control_params_t* params) noexcept nogil:
-    cdef double window_s = params.demand_window_s if params.demand_window_s >= 1.0 else 900.0
-    cdef uint32_t subs = <uint32_t>(window_s * 1e9 / <double>demand_sub_ns(params) + 0.5)
-    return min(max(subs, <uint32_t>1), <uint32_t>SUBWINDOWS_MAX)
-
-
 cdef void demand_roll(const control_params_t* params, estimate_state_t* state, uint64_t number) noexcept nogil:
     """Close the sub-windows up to `number`; a window that was measured nearly whole counts for the billing period."""
     cdef uint32_t subs = demand_subs(params), i, at
@@ -66,7 +60,7 @@ cdef void demand_roll(const control_params_t* params, estimate_state_t* state, u
             at = <uint32_t>((state.demand_window - i) % SUBWINDOWS_MAX)
             ws += state.demand_ws[at]
             s += state.demand_s[at]
-        if s >= 0.95 * length_s:
+        if s >= 0.95 * length_s and state.demand_window > state.demand_uncertain:
             state.demand_peak_w = fmax(state.demand_peak_w, ws / length_s * state.register_gain)
         state.demand_window += 1
         at = <uint32_t>(state.demand_window % SUBWINDOWS_MAX)
@@ -74,9 +68,10 @@ cdef void demand_roll(const control_params_t* params, estimate_state_t* state, u
         state.demand_s[at] = 0.0
 
 
-cdef void demand_view(const control_params_t* params, estimate_state_t* state, plant_t* plant,
+cdef void demand_view(const program_t* program, const point_t* image, estimate_state_t* state, plant_t* plant,
                       uint64_t t_ns) noexcept nogil:
     """What the windows that are still open have used, for the policy."""
+    cdef const control_params_t* params = &program.control
     cdef uint64_t sub_ns = demand_sub_ns(params), utc_ns = <uint64_t>(<int64_t>t_ns + state.utc_offset_ns)
     cdef uint32_t subs = demand_subs(params), i, at, later
     cdef double sub_s = <double>sub_ns * 1e-9, now_s, ws = 0.0, unknown_s = 0.0
@@ -104,6 +99,8 @@ cdef void demand_view(const control_params_t* params, estimate_state_t* state, p
         later = subs - 1 - i  # the window that ends so many steps later begins with this sub-window
         plant.demand_used_ws[later] = ws
         plant.demand_unknown_s[later] = unknown_s
+    if program.site.demand_w >= 0 and subs == 1 and believable(image, program.site.demand_w):
+        read_demand(&image[program.site.demand_w], state, plant, t_ns)
     # What was paid for before this start counts for the period that it was paid in.
     plant.demand_paid_w = state.demand_peak_w
     if state.billing_end_t_ns == 0:
@@ -111,6 +108,16 @@ cdef void demand_view(const control_params_t* params, estimate_state_t* state, p
     elif state.billing_ended != state.billing_number:
         plant.demand_paid_w = fmax(state.demand_peak_w, state.billing_paid_w)
     plant.demand_gain = state.register_gain
+
+
+cdef void read_demand(const point_t* reading, const estimate_state_t* state, plant_t* plant, uint64_t t_ns) noexcept nogil:
+    """The utility's own mean of the running window stands for ours, from its reading on."""
+    cdef double since_s = <double><int64_t>(t_ns - reading.t_ns) * 1e-9, elapsed_s = plant.demand_elapsed_s - since_s
+    if not 0.0 <= since_s or elapsed_s < 0.0:  # of the window before
+        return
+    plant.demand_used_ws[0] = (
+        fmax(reading.value, 0.0) * elapsed_s / state.register_gain + fmax(state.grid_w, 0.0) * since_s)
+    plant.demand_unknown_s[0] = 0.0
 
 
 cdef void learn_register(const program_t* program, const point_t* image, estimate_state_t* state) noexcept nogil:

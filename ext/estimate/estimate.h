@@ -13,7 +13,31 @@
 #define HISTORY_MAX 1024  /* readings of one unit's power kept for same-age pairing; a power of two */
 #define LAGS 104          /* reading ages that are tried when the meter's latency is measured */
 #define PENDING_MAX 64    /* grid readings that wait for the battery readings around them */
+#define GAPS 8            /* newest times between two values that differ, of which an interval is learned */
+#define SHAPE_ROWS 1024   /* battery power of late, a row each SHAPE_NS: what a meter that averages makes of it */
+#define MEANS 11          /* lengths of a moving mean that are tried */
+#define SMOOTHS 7         /* time constants of a first-order filter that are tried */
+#define SHAPE_AGES 26     /* ages that are tried with each of them: every fourth */
+#define METER_MODELS 572 /* of a meter: LAGS ages without an average, then (MEANS + SMOOTHS) * SHAPE_AGES with one */
+#define SCALES 2          /* lengths of time over which the models are compared */
+#define SAMPLES_MAX 128   /* grid readings kept for that */
 #define SUBWINDOWS_MAX 64 /* of a sliding demand window */
+#define SLICES 256        /* of the import of late, by the monotonic clock: an hour, and more than a sub-window */
+#define SLICE_NS 15000000000ull
+
+/* Import of late in slices of monotonic time: what the windows are made of anew when they move. */
+typedef struct {
+    uint64_t number[SLICES]; /* of the slice that stands here, + 1; 0 = none */
+    double ws[SLICES], s[SLICES], w_max[SLICES]; /* import, time measured, most of it */
+} slices_t;
+
+/* After the grid was lost. */
+typedef struct {
+    uint64_t good_t_ns; /* all has been well since; 0 = it is not */
+    uint32_t state;     /* enum reconnect */
+    uint32_t started;
+    double wait_s, power_w; /* left of the wait; what is let through */
+} reconnect_t;
 
 /* What the units and the site look like in this cycle; made by estimate, read by the policies. */
 typedef struct {
@@ -24,11 +48,18 @@ typedef struct {
     double setpoint_w;                  /* what the gate let go last cycle */
     uint32_t available;                 /* 1 = takes part */
     uint32_t ess_new;                   /* 1 in the cycle in which a new reading arrived */
+    double forced_w;                    /* what its battery asks for itself; 0 = nothing */
+    uint32_t closed;                    /* bit each enum band: it gives no preference anything there */
+    uint32_t view_pad;
 } unit_view_t;
+
+/* Bands of the state of charge, each with a way back: whole percents would switch at every edge. */
+enum band { BAND_RESERVE = 1, BAND_FOLLOW = 2, BAND_EMPTY = 4, BAND_FULL = 8 };
 
 typedef struct {
     double grid_w;      /* newest believable reading */
-    double net_w;       /* grid + ess of the same age */
+    double net_w;       /* grid + ess of the same age; while that is not known the upper edge, for limits of import */
+    double net_lo_w;    /* the lower edge, for limits of export; the same once the age is known, but for its width */
     double load_w;      /* net + pv, for the record */
     double ess_w;       /* all units, newest */
     double pv_w;
@@ -42,6 +73,7 @@ typedef struct {
     double demand_gain;    /* utility's register over our own integral, learned; 1 until then */
     double phase_net_w[PHASES_MAX];
     double circuit_net_w[CIRCUITS_MAX];
+    double reconnect_w;    /* after the grid came back: battery power at most, both ways; INFINITY = no bound */
     uint32_t grid_ok;   /* 0 = blind */
     uint32_t load_ok;
     uint32_t phases_ok; /* bit each */
@@ -69,7 +101,17 @@ typedef struct {
     uint32_t envelope_key[40]; /* gate inputs that the envelope below was computed from */
     int32_t envelope_lo_w, envelope_hi_w;
     uint32_t envelope_known, known; /* known: its power is in the sums */
+    double told_lo_w, told_hi_w; /* all setpoints that it may have begun to answer since its newest reading */
+    double told_lag_s, told_settle_s; /* and how fast, and by when it stands; 0 = its times are not known */
+    uint32_t told_now, told_pad; /* 1 = it may already have begun to answer the newest */
 } unit_memory_t;
+
+/* How often a device shows something new: learned from the times between two values that differ. */
+typedef struct {
+    double gap_s[GAPS];  /* the newest, a ring */
+    double interval_s;   /* 0 = unknown */
+    uint32_t head, seen; /* gaps so far; the first is from where we came in and counts for nothing */
+} interval_t;
 
 /* The ages that a grid reading may have, each tried against what the meter saw of the battery's moves (lag.pyx). */
 typedef struct {
@@ -79,21 +121,59 @@ typedef struct {
     double variance[LAGS];      /* of that sum */
     double grid_w;              /* the last reading that counted */
     uint64_t t_ns;              /* its stamp; 0 = none */
+    uint64_t first_t_ns;        /* stamp of the first reading that a move of the battery may have shown in; 0 = none */
     double moves, motion_w2;    /* readings in the sums, and the squared moves of the battery in them */
     double share;               /* median of what the best age leaves, of the battery's move */
-    double interval_s;          /* the meter shows something new so often; 0 = unknown */
+    interval_t interval;        /* the meter shows something new so often */
     double poll_s;              /* its stamps advance by this */
-    double ess_interval_s;      /* the converters show a new power so often while they move; 0 = unknown */
+    interval_t ess_interval;    /* the converters show a new power so often while they move */
     double resolution_w;        /* least change that it has shown; 0 = unknown */
+    double answer_gain[LAGS], answer_variance[LAGS], answer_readings; /* as in model_trials_t */
+    double unmoved_slope_w_per_s; /* of grid alone */
     uint32_t best, known;       /* known: all other ages are out of the question */
     uint32_t used, sloped;      /* used: the best is taken for true, though others are possible */
 } lag_trials_t;
+
+/* Battery power in even rows, its integral, and what first-order filters make of it (shape.pyx). */
+typedef struct {
+    uint64_t t_ns;                       /* of the newest row, a multiple of SHAPE_NS; 0 = none */
+    uint64_t last_t_ns;                  /* newest reading */
+    double last_w;
+    uint32_t head, count;
+    double w[SHAPE_ROWS], integral_ws[SHAPE_ROWS], smooth_w[SMOOTHS][SHAPE_ROWS];
+} shapes_t;
+
+/* Whether the grid meter shows what the battery does. UNPROVEN: armed without knowing, and still looked for. */
+enum grid_answer { ANSWER_OPEN, ANSWER_SEEN, ANSWER_NONE, ANSWER_UNPROVEN };
+
+/* Models of the meter, averages among them, each tried over longer times than the ages alone (model.pyx). */
+typedef struct {
+    uint64_t t_ns[SAMPLES_MAX]; /* grid readings, a ring */
+    double w[SAMPLES_MAX];
+    uint32_t head, count;
+    double unexplained[METER_MODELS], variance[METER_MODELS]; /* as in lag_trials_t */
+    double noise_w[SCALES];     /* median of what the best model leaves over that time */
+    double slope_w_per_s[SCALES]; /* and its mean: a lasting slope of the load */
+    double motion_w2[SCALES], moves[SCALES];
+    uint64_t done_ns[SCALES];   /* up to where the readings were compared */
+    uint32_t best, mean_best, delay_best; /* of all, of those that average, of those that do not */
+    uint32_t averages;          /* 1 = mean_best is taken for true */
+    uint32_t known;             /* 1 = and all others are out of the question */
+    uint32_t lo, hi;            /* as old as the possible ones are: models */
+    uint32_t near[8], nears;    /* neighbours of mean_best: what a reading may be as well */
+    /* Beside them that the meter shows nothing of the battery: what each explains more than that, since the arming. */
+    double answer_gain[METER_MODELS], answer_variance[METER_MODELS], answer_readings;
+    double answer_by;           /* standard deviations by which the best of them does; negative: none does */
+    double unmoved_noise_w[SCALES];
+    uint64_t answer_t_ns;       /* the battery has moved for that since; 0 = it has yet to */
+    uint32_t answer, answer_pad; /* enum grid_answer */
+} model_trials_t;
 
 /* Estimation's memory: battery power for pairing, the meter's latency, the demand window, the integrals. */
 typedef struct {
     uint64_t age_due_ns;   /* no point turns stale before */
     uint64_t second;       /* whole seconds of the monotonic clock, for min and max */
-    int64_t utc_offset_ns; /* UTC - CLOCK_MONOTONIC, set from outside: where the clock's quarter hours begin */
+    int64_t utc_offset_ns; /* clock of the demand windows - CLOCK_MONOTONIC: where they begin; whole windows are left out */
     unit_memory_t units[UNITS_MAX];
     history_t total;       /* all units, to measure the meter's latency with */
     /* grid reading and its pairing */
@@ -103,6 +183,11 @@ typedef struct {
     uint64_t moved_t_ns;   /* when battery power last moved */
     uint64_t setpoint_t_ns; /* when any unit's setpoint last changed */
     lag_trials_t lags;
+    shapes_t shapes;
+    model_trials_t models;
+    double age_s, age_lo_s, age_hi_s; /* of a grid reading: the best, and what is believed possible */
+    uint32_t age_known;  /* 1 = no other is possible */
+    uint32_t age_pad;
     uint64_t pending_t_ns[PENDING_MAX];
     double pending_w[PENDING_MAX];
     uint32_t pending_first, pending_count;
@@ -135,6 +220,16 @@ typedef struct {
     uint64_t billing_number;
     double billing_paid_w;     /* highest window of this period from before this start */
     uint64_t billing_ended;    /* number of the period that has ended here */
+    /* the clock of the windows: utc_offset_ns above moves with it */
+    slices_t slices;
+    int64_t clock_offset_ns;   /* as it is set from outside */
+    uint64_t demand_uncertain;     /* windows up to this number are partly guessed and pay for nothing */
+    uint64_t pulse_t_ns;       /* the utility's newest pulse; 0 = none, or they stay away */
+    uint64_t pulse_read_t_ns;  /* stamp of the newest reading of its point */
+    double pulse_value;
+    uint32_t clock_changes, clock_change; /* times that the windows moved; enum clock_change: the last one */
+    double clock_moved_s;      /* by so much */
+    reconnect_t reconnect;
 } estimate_state_t;
 
 #endif

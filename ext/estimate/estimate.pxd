@@ -10,7 +10,30 @@ cdef extern from "estimate/estimate.h" nogil:
         HISTORY_MAX
         LAGS
         PENDING_MAX
+        GAPS
+        SHAPE_ROWS
+        MEANS
+        SMOOTHS
+        SHAPE_AGES
+        METER_MODELS
+        SCALES
+        SAMPLES_MAX
         SUBWINDOWS_MAX
+        SLICES
+
+    const uint64_t SLICE_NS
+
+    ctypedef struct slices_t:
+        uint64_t number[SLICES]
+        double ws[SLICES]
+        double s[SLICES]
+        double w_max[SLICES]
+
+    ctypedef struct reconnect_t:
+        uint64_t good_t_ns
+        uint32_t state
+        uint32_t started
+        double wait_s, power_w
 
     ctypedef struct unit_view_t:
         double ess_w
@@ -20,10 +43,20 @@ cdef extern from "estimate/estimate.h" nogil:
         double setpoint_w
         uint32_t available
         uint32_t ess_new
+        double forced_w
+        uint32_t closed
+        uint32_t view_pad
+
+    enum:
+        BAND_RESERVE
+        BAND_FOLLOW
+        BAND_EMPTY
+        BAND_FULL
 
     ctypedef struct plant_t:
         double grid_w
         double net_w
+        double net_lo_w
         double load_w
         double ess_w
         double pv_w
@@ -37,6 +70,7 @@ cdef extern from "estimate/estimate.h" nogil:
         double demand_gain
         double phase_net_w[PHASES_MAX]
         double circuit_net_w[CIRCUITS_MAX]
+        double reconnect_w
         uint32_t grid_ok
         uint32_t load_ok
         uint32_t phases_ok
@@ -60,6 +94,14 @@ cdef extern from "estimate/estimate.h" nogil:
         uint32_t envelope_key[40]
         int32_t envelope_lo_w, envelope_hi_w
         uint32_t envelope_known, known
+        double told_lo_w, told_hi_w
+        double told_lag_s, told_settle_s
+        uint32_t told_now, told_pad
+
+    ctypedef struct interval_t:
+        double gap_s[GAPS]
+        double interval_s
+        uint32_t head, seen
 
     ctypedef struct lag_trials_t:
         double last_w[LAGS]
@@ -68,14 +110,59 @@ cdef extern from "estimate/estimate.h" nogil:
         double variance[LAGS]
         double grid_w
         uint64_t t_ns
+        uint64_t first_t_ns
         double moves, motion_w2
         double share
-        double interval_s
+        interval_t interval
         double poll_s
-        double ess_interval_s
+        interval_t ess_interval
         double resolution_w
+        double answer_gain[LAGS]
+        double answer_variance[LAGS]
+        double answer_readings
+        double unmoved_slope_w_per_s
         uint32_t best, known
         uint32_t used, sloped
+
+    ctypedef struct shapes_t:
+        uint64_t t_ns
+        uint64_t last_t_ns
+        double last_w
+        uint32_t head, count
+        double w[SHAPE_ROWS]
+        double integral_ws[SHAPE_ROWS]
+        double smooth_w[SMOOTHS][SHAPE_ROWS]
+
+    enum:
+        ANSWER_OPEN
+        ANSWER_SEEN
+        ANSWER_NONE
+        ANSWER_UNPROVEN
+
+    ctypedef struct model_trials_t:
+        uint64_t t_ns[SAMPLES_MAX]
+        double w[SAMPLES_MAX]
+        uint32_t head, count
+        double unexplained[METER_MODELS]
+        double variance[METER_MODELS]
+        double noise_w[SCALES]
+        double slope_w_per_s[SCALES]
+        double motion_w2[SCALES]
+        double moves[SCALES]
+        uint64_t done_ns[SCALES]
+        uint32_t best, mean_best, delay_best
+        uint32_t averages
+        uint32_t known
+        uint32_t lo, hi
+        uint32_t near[8]
+        uint32_t nears
+        double answer_gain[METER_MODELS]
+        double answer_variance[METER_MODELS]
+        double answer_readings
+        double answer_by
+        double unmoved_noise_w[SCALES]
+        uint64_t answer_t_ns
+        uint32_t answer, answer_pad
 
     ctypedef struct estimate_state_t:
         uint64_t age_due_ns
@@ -89,6 +176,11 @@ cdef extern from "estimate/estimate.h" nogil:
         uint64_t moved_t_ns
         uint64_t setpoint_t_ns
         lag_trials_t lags
+        shapes_t shapes
+        model_trials_t models
+        double age_s, age_lo_s, age_hi_s
+        uint32_t age_known
+        uint32_t age_pad
         uint64_t pending_t_ns[PENDING_MAX]
         double pending_w[PENDING_MAX]
         uint32_t pending_first, pending_count
@@ -119,4 +211,13 @@ cdef extern from "estimate/estimate.h" nogil:
         uint64_t billing_number
         double billing_paid_w
         uint64_t billing_ended
+        slices_t slices
+        int64_t clock_offset_ns
+        uint64_t demand_uncertain
+        uint64_t pulse_t_ns
+        uint64_t pulse_read_t_ns
+        double pulse_value
+        uint32_t clock_changes, clock_change
+        double clock_moved_s
+        reconnect_t reconnect
 # << end of what is generated

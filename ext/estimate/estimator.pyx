@@ -6,19 +6,22 @@ hunts. So the battery's power is kept for a while, and each grid reading is pair
 (pairing.pyx).
 """
 
-from libc.math cimport NAN, fmax, fmin, isfinite, fabs
+from libc.math cimport INFINITY, NAN, fmax, fmin, isfinite, fabs
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
 from tidegate.ext.abi.settings cimport *
 from tidegate.ext.estimate.estimate cimport *
+from tidegate.ext.estimate.clock cimport clock_set, slices_add, window_began, window_watch
 from tidegate.ext.estimate.demand cimport demand_advance, demand_sub_ns, demand_roll, demand_view, learn_register
 from tidegate.ext.safety.safety cimport LIMIT_TRIPPED, gate_limits_t, REACTION_DERATE, REACTION_RAMP_ZERO, gate_envelope
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.estimate.integral cimport integral_advance, integral_roll_second
 from tidegate.ext.estimate.lag cimport lag_gap, lag_measure, lags_of
 from tidegate.ext.estimate.pairing cimport *
+from tidegate.ext.estimate.reconnect cimport reconnect_step
+from tidegate.ext.estimate.shape cimport shapes_add
 from tidegate.ext.abi.program cimport unit_row_t
 
 
@@ -27,12 +30,11 @@ cdef extern from *:
     #define AGE_SCAN_NS 8000000u       /* points that have just turned good are looked at again this often */
     #define REREAD_NS 250000000u       /* an unchanged value is taken for the same sample for so long at least ... */
     #define REREAD_INTERVALS 3.0       /* ... and for so many of the meter's intervals */
-    #define INTERVAL_RATE 1.1          /* how fast the median of the intervals is followed */
     #define ESS_INTERVAL_S 0.5         /* a converter's power that is older has stood still */
     _Static_assert(sizeof(gate_input_t) <= sizeof(((unit_memory_t *)0)->envelope_key), "make envelope_key larger");
     """
     const uint64_t AGE_SCAN_NS, REREAD_NS
-    const double REREAD_INTERVALS, INTERVAL_RATE, ESS_INTERVAL_S
+    const double REREAD_INTERVALS, ESS_INTERVAL_S
 
 
 # ---------------------------------------------------------------- age
@@ -78,6 +80,8 @@ cdef void start(const control_params_t* params, estimate_state_t* state, uint64_
     state.second = t_ns // 1000000000u + 1
     state.register_gain = 1.0
     state.lag_hi = lags_of(params, state) - 1
+    state.age_lo_s = <double>LAG_NS[0] * 1e-9
+    state.age_hi_s = <double>LAG_NS[state.lag_hi] * 1e-9
     integral_roll_second(&state.grid, 0, 0.0)
     integral_roll_second(&state.load, 0, 0.0)
     integral_roll_second(&state.ess, 0, 0.0)
@@ -99,9 +103,11 @@ cdef void estimate_step(const program_t* program, point_t* image, const gate_inp
         state.ess_t_ns = 0
     update_pv(program, image, state, plant)
     update_grid(program, image, state, plant, all_known, t_ns)
+    reconnect_step(program, image, &state.reconnect, plant, t_ns)
+    window_watch(program, image, state, t_ns)
     if program.control.demand_w_max > 0.0 or plant.demand_windows == 0 or plant.grid_new:
         if state.demand_started:
-            demand_view(&program.control, state, plant, t_ns)
+            demand_view(program, image, state, plant, t_ns)
     if t_ns >= state.second * 1000000000u:
         close_second(program, image, state, plant, t_ns)
 
@@ -163,7 +169,7 @@ cdef void update_envelope(const unit_row_t* row, const gate_input_t* input, cons
     key.dt_us = 0
     key.ack = 0
     key.arm = 0
-    key.faults = 0
+    key.faults.lo = key.faults.hi = 0
     key.ess_w = 0
     if not m.envelope_known or memcmp(&key, m.envelope_key, sizeof(key)) != 0:
         memcpy(m.envelope_key, &key, sizeof(key))
@@ -187,9 +193,10 @@ cdef void update_ess(const program_t* program, point_t* image, estimate_state_t*
             newest_ns = state.units[unit].seen_t_ns
     if h.count and fabs(plant.ess_w - h.w[h.head]) > 0.25 * MOTION_W:
         if newest_ns > state.moved_t_ns:
-            learn_interval(&state.lags.ess_interval_s, fmin(<double>(newest_ns - state.moved_t_ns) * 1e-9, ESS_INTERVAL_S))
+            learn_interval(&state.lags.ess_interval, fmin(<double>(newest_ns - state.moved_t_ns) * 1e-9, ESS_INTERVAL_S))
         state.moved_t_ns = newest_ns
     history_add(h, newest_ns, plant.ess_w, HISTORY_SPACING_NS)
+    shapes_add(&state.shapes, newest_ns, plant.ess_w)
     if not all_known:
         point_set_stale(image, SITE_ESS_W)
         state.ess_t_ns = 0
@@ -218,26 +225,43 @@ cdef void update_pv(const program_t* program, point_t* image, estimate_state_t* 
 
 cdef inline uint64_t reread_ns(const estimate_state_t* state) noexcept nogil:
     """An unchanged value is taken for the same sample for so long: by the meter's own interval, once that is known."""
-    return max(<uint64_t>REREAD_NS, <uint64_t>(fmin(REREAD_INTERVALS * fmax(state.lags.interval_s, 0.0), 60.0) * 1e9))
+    return max(<uint64_t>REREAD_NS, <uint64_t>(fmin(REREAD_INTERVALS * state.lags.interval.interval_s, 60.0) * 1e9))
 
 
-cdef inline void learn_interval(double* interval_s, double apart_s) noexcept nogil:
-    """Median of the times between two values that differ: a glitch does not count, nor a power that stood still once.
+cdef void learn_interval(interval_t* interval, double apart_s) noexcept nogil:
+    """Mean of those of the newest gaps that are no more than twice the second shortest.
 
-    The time to the first change is from where we came in, so it says nothing: -1 until the second.
+    A power that stands still makes gaps long, never short: the short ones are the device's own. The shortest may be a
+    glitch. The first gap is from where we came in, so it says nothing.
     """
-    if interval_s[0] == 0.0:
-        interval_s[0] = -1.0
-    elif interval_s[0] < 0.0:
-        interval_s[0] = apart_s
-    else:
-        interval_s[0] *= INTERVAL_RATE if apart_s > interval_s[0] else 1.0 / INTERVAL_RATE
+    cdef double least_s = INFINITY, second_s = INFINITY, sum_s = 0.0
+    cdef uint32_t i, count, used = 0
+    interval.seen += 1
+    if interval.seen == 1:
+        return
+    interval.gap_s[interval.head] = apart_s
+    interval.head = (interval.head + 1) % GAPS
+    count = min(interval.seen - 1, <uint32_t>GAPS)
+    for i in range(count):
+        if interval.gap_s[i] < least_s:
+            second_s = least_s
+            least_s = interval.gap_s[i]
+        elif interval.gap_s[i] < second_s:
+            second_s = interval.gap_s[i]
+    if count == 1:
+        second_s = least_s
+    for i in range(count):
+        if interval.gap_s[i] <= 2.1 * second_s:
+            sum_s += interval.gap_s[i]
+            used += 1
+    interval.interval_s = sum_s / used
 
 
 cdef void update_grid(const program_t* program, point_t* image, estimate_state_t* state, plant_t* plant, int all_known,
                       uint64_t t_ns) noexcept nogil:
     cdef int point = program.site.grid_w
     cdef double grid_w, apart_s
+    cdef double[2] edges
     cdef uint64_t sample_ns
     plant.grid_new = 0
     if not believable(image, point):
@@ -277,25 +301,30 @@ cdef void update_grid(const program_t* program, point_t* image, estimate_state_t
     if not state.net_known or grid_w != state.grid_used_w or sample_ns - state.grid_used_t_ns > reread_ns(state):
         if state.net_known:
             if grid_w != state.grid_used_w:
-                learn_interval(&state.lags.interval_s, <double>(sample_ns - state.grid_changed_t_ns) * 1e-9)
+                learn_interval(&state.lags.interval, <double>(sample_ns - state.grid_changed_t_ns) * 1e-9)
                 state.grid_changed_t_ns = sample_ns
             lag_measure(&program.control, state, grid_w, sample_ns)
         else:
             lag_gap(state)
             state.grid_changed_t_ns = sample_ns
-        plant.net_w = pair(program, state, <uint32_t>0xFFFFFFFF, grid_w, plant.net_w, state.net_known, sample_ns, t_ns)
+        edges[0] = plant.net_w
+        edges[1] = plant.net_lo_w
+        pair(program, state, <uint32_t>0xFFFFFFFF, grid_w, edges, state.net_known, sample_ns, t_ns)
+        plant.net_w = edges[0]
+        plant.net_lo_w = edges[1]
         state.net_known = 1
         state.grid_used_w = grid_w
         state.grid_used_t_ns = sample_ns
-        plant.latency_s = fmax(0.5e-9 * <double>(LAG_NS[state.lag_lo] + LAG_NS[state.lag_hi]), 0.0)
-        if not (state.lags.known or state.lags.used):
+        plant.latency_s = fmax(0.5 * (state.age_lo_s + state.age_hi_s), 0.0)
+        if not (state.age_known or state.lags.used):
             plant.latency_s = program.control.meter_latency_s
-        plant.paired = state.lags.known
+        plant.paired = state.age_known
     plant.load_ok = 1
     plant.load_w = plant.net_w + plant.pv_w
 
     if state.grid_t_ns and sample_ns > state.grid_t_ns:
         demand_advance(&program.control, state, state.grid_w, grid_w, state.grid_t_ns, sample_ns)
+        slices_add(state, state.grid_w, grid_w, state.grid_t_ns, sample_ns)
     state.demand_t_ns = sample_ns
     if not state.demand_started:
         demand_roll(&program.control, state,
@@ -333,6 +362,7 @@ cdef void update_phases(const program_t* program, const point_t* image, estimate
     """
     cdef int phase, point
     cdef uint32_t bit
+    cdef double[2] edges  # only imports are limited here: the upper one counts
     cdef double share
     cdef const control_params_t* params = &program.control
     cdef bint thirds = not params.phase_share[0] + params.phase_share[1] + params.phase_share[2] > 0.0
@@ -348,10 +378,10 @@ cdef void update_phases(const program_t* program, const point_t* image, estimate
             continue
         share = 1.0 / 3.0 if thirds else params.phase_share[phase]
         if share > 0.0:
-            plant.phase_net_w[phase] = share * pair(
-                program, state, <uint32_t>0xFFFFFFFF, image[point].value / share, plant.phase_net_w[phase] / share,
-                state.phases_known & bit, image[point].t_ns, t_ns,
-            )
+            edges[0] = edges[1] = plant.phase_net_w[phase] / share
+            pair(program, state, <uint32_t>0xFFFFFFFF, image[point].value / share, edges, state.phases_known & bit,
+                 image[point].t_ns, t_ns)
+            plant.phase_net_w[phase] = share * edges[0]
         else:
             plant.phase_net_w[phase] = image[point].value
         state.phases_known |= bit
@@ -361,6 +391,7 @@ cdef void update_circuits(const program_t* program, const point_t* image, estima
                           uint64_t t_ns) noexcept nogil:
     """Net power of each sub-meter: its reading and the batteries behind it, of the same age."""
     cdef int circuit, point
+    cdef double[2] edges
     cdef uint32_t bit
     plant.circuits_ok = 0
     for circuit in range(CIRCUITS_MAX):
@@ -373,10 +404,10 @@ cdef void update_circuits(const program_t* program, const point_t* image, estima
         if not is_new_sample(&image[point], &state.circuit_seen_w[circuit], &state.circuit_t_ns[circuit],
                              state.circuits_known & bit):
             continue
-        plant.circuit_net_w[circuit] = pair(
-            program, state, <uint32_t>program.control.circuit_units[circuit], image[point].value,
-            plant.circuit_net_w[circuit], state.circuits_known & bit, image[point].t_ns, t_ns,
-        )
+        edges[0] = edges[1] = plant.circuit_net_w[circuit]
+        pair(program, state, <uint32_t>program.control.circuit_units[circuit], image[point].value, edges,
+             state.circuits_known & bit, image[point].t_ns, t_ns)
+        plant.circuit_net_w[circuit] = edges[0]
         state.circuits_known |= bit
 
 
@@ -394,14 +425,14 @@ cdef void close_second(const program_t* program, point_t* image, estimate_state_
     points_set_extremes(image, SITE_ESS_MIN_W, &state.ess, t_ns)
     points_set_extremes(image, SITE_PV_MIN_W, &state.pv, t_ns)
     if state.lags.moves > 0.0:
-        point_set(image, SITE_GRID_AGE_S, <double>LAG_NS[state.lags.best] * 1e-9, t_ns)
-        point_set(image, SITE_GRID_AGE_LO_S, <double>LAG_NS[state.lag_lo] * 1e-9, t_ns)
-        point_set(image, SITE_GRID_AGE_HI_S, <double>LAG_NS[state.lag_hi] * 1e-9, t_ns)
-    if state.lags.interval_s > 0.0:
-        point_set(image, SITE_GRID_INTERVAL_S, state.lags.interval_s, t_ns)
+        point_set(image, SITE_GRID_AGE_S, state.age_s, t_ns)
+        point_set(image, SITE_GRID_AGE_LO_S, state.age_lo_s, t_ns)
+        point_set(image, SITE_GRID_AGE_HI_S, state.age_hi_s, t_ns)
+    if state.lags.interval.interval_s > 0.0:
+        point_set(image, SITE_GRID_INTERVAL_S, state.lags.interval.interval_s, t_ns)
     learn_register(program, image, state)
     if state.demand_started:
-        demand_view(&program.control, state, plant, t_ns)
+        demand_view(program, image, state, plant, t_ns)
         mean_w = plant.demand_elapsed_s - plant.demand_unknown_s[0]
         mean_w = plant.demand_used_ws[0] / mean_w if mean_w > 0.0 else 0.0
         point_set(image, SITE_DEMAND_W, mean_w * plant.demand_gain, t_ns)
@@ -424,7 +455,7 @@ cdef class Estimate:
     age_max_s: readings older than this are stale.
     pv       : the site has a PV meter (`pv_w`); phases: readings `grid_l0_w`..; circuits: number of sub-meters `circuit0_w`..
     settings : any of `tidegate.ext.abi.settings.defaults()`.
-    Other readings: `grid_w`, `grid_import_wh`.
+    Other readings: `grid_w`, `grid_import_wh`, `demand_w`, `window_pulse_count`, `frequency_hz`, `voltage_l1_v`.
     """
 
     def __cinit__(self):
@@ -453,7 +484,8 @@ cdef class Estimate:
         self.program.control = params_of(settings)
         self.program.n_units = <uint32_t>units
         at = SITE_POINTS + units * UNIT_POINTS
-        names = ["grid_w", "grid_import_wh"] + ["pv_w"] * pv + [f"grid_l{i}_w" for i in range(PHASES_MAX * phases)]
+        names = ["grid_w", "grid_import_wh", "demand_w", "window_pulse_count", "frequency_hz", "voltage_l1_v"]
+        names += ["pv_w"] * pv + [f"grid_l{i}_w" for i in range(PHASES_MAX * phases)]
         names += [f"circuit{i}_w" for i in range(circuits)]
         names += [f"{kind}" for i in range(units) for kind in (f"ess{i}_w", f"soc{i}")]
         self.names = {name: at + i for i, name in enumerate(names)}
@@ -466,6 +498,10 @@ cdef class Estimate:
         self.program.site.grid_w = find("grid_w")
         self.program.site.grid_import_wh = find("grid_import_wh")
         self.program.site.grid_export_wh = -1
+        self.program.site.demand_w = find("demand_w")
+        self.program.site.window_pulse = find("window_pulse_count")
+        self.program.site.grid_hz = find("frequency_hz")
+        self.program.site.grid_v = [find("voltage_l1_v"), -1, -1]
         self.program.site.pv_w = find("pv_w", -1)
         for i in range(PHASES_MAX):
             self.program.site.grid_w_l[i] = find(f"grid_l{i}_w", -1)
@@ -496,7 +532,7 @@ cdef class Estimate:
         cdef int i
         for i, value in enumerate(setpoint_w):
             self.verdicts[i].setpoint_w = <int32_t>value
-        self.state.utc_offset_ns = <int64_t>(utc_offset_s * 1e9)
+        clock_set(&self.program.control, self.state, <int64_t>(utc_offset_s * 1e9), t_ns)
         image_age(self.program, self.image, self.state, t_ns)
         estimate_step(self.program, self.image, self.inputs, self.verdicts, self.state, &self.plant, t_ns, 1000000)
 
@@ -529,6 +565,11 @@ cdef class Estimate:
         return self.plant.net_w
 
     @property
+    def net_lo_w(self):
+        """The same, at least: what limits of export go by."""
+        return self.plant.net_lo_w
+
+    @property
     def load_w(self):
         return self.plant.load_w
 
@@ -551,7 +592,7 @@ cdef class Estimate:
     @property
     def latency_s(self):
         """(least, most, measured): bounds of the age of a grid reading when it arrives."""
-        return (LAG_NS[self.state.lag_lo] * 1e-9, LAG_NS[self.state.lag_hi] * 1e-9, bool(self.state.lags.known))
+        return (self.state.age_lo_s, self.state.age_hi_s, bool(self.state.age_known))
 
     @property
     def latency_scores(self):
@@ -559,6 +600,20 @@ cdef class Estimate:
         cdef uint32_t best = self.state.lags.best
         return [(LAG_NS[i] * 1e-9, (self.state.lags.unexplained[i] - self.state.lags.unexplained[best])
                  / (self.state.lags.variance[i] + self.state.lags.variance[best] + 0.5) ** 0.5) for i in range(LAGS)]
+
+    @property
+    def reconnect_w(self):
+        """Battery power at most since the grid came back, W; infinity = no bound."""
+        return self.plant.reconnect_w
+
+    @property
+    def clock(self):
+        """(times that the demand windows moved, enum clock_change of the last one, s that they moved by)."""
+        return self.state.clock_changes, self.state.clock_change, self.state.clock_moved_s
+
+    def pulse(self, double began_s, double t_s):
+        """The utility's window began at began_s; told at t_s."""
+        window_began(&self.program.control, self.state, <uint64_t>(began_s * 1e9), <uint64_t>(t_s * 1e9))
 
     @property
     def demand(self):

@@ -16,6 +16,11 @@ cdef inline uint32_t lags_of(const control_params_t* params, const estimate_stat
     return lags
 
 
+# Whether pulses of the battery may still tell more of the age: it is known no closer than the meter refreshes.
+cdef inline bint age_wanted(const estimate_state_t* state) noexcept nogil:
+    return not state.age_known and state.age_hi_s - state.age_lo_s > 2.0 * state.lags.interval.interval_s
+
+
 # Looks for all ages from now on; or, when none beyond the site's own was found, for the site's own again.
 cdef inline void widen_lag_search(const control_params_t* params, estimate_state_t* state, bint wide) noexcept nogil:
     cdef uint32_t own

@@ -15,6 +15,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from tidegate.ext.abi.settings cimport *
 from tidegate.ext.estimate.estimate cimport *
+from tidegate.ext.estimate.model cimport answer_judge, counts_for_answer, models_forget, models_gap, models_try, move_weight, is_small_move
 from tidegate.ext.estimate.pairing cimport LAG_NS, LAG_NS_MAX, MOTION_W, history_sweep
 
 
@@ -36,10 +37,11 @@ cdef extern from *:
     #define SCALE_RATE 1.3            /* ... and how fast it is followed */
     #define BLOCK_S 1.0               /* smooth moves are summed up for so long */
     #define KNOWN_S 0.06              /* an age is known when it is known to so much ... */
+    #define SHOWN_NS 500000000u       /* an age is believed when the meter has shown the battery's moves for longer than it, by so much */
     #define INTERVAL_SLOW_S 1.1       /* a meter that shows something new less often is slow */
     #define KNOWN_SHARE 0.35          /* ... or to this share of itself */
     """
-    const uint64_t SCORE_AFTER_NS
+    const uint64_t SCORE_AFTER_NS, SHOWN_NS
     const double MEMORY_S, KEEP_LEAST, TREND_S, OUT_OF_QUESTION, OUT_OF_QUESTION_QUIET, QUIET_SHARE
     const double ENOUGH, BETTER, MUCH_BETTER
     const double SCALE_FIRST, SCALE_LEAST, SCALE_MOST, SCALE_RATE, BLOCK_S, KNOWN_S, KNOWN_SHARE, INTERVAL_SLOW_S
@@ -49,6 +51,7 @@ cdef extern from *:
 cdef void lag_gap(estimate_state_t* state) noexcept nogil:
     state.lags.t_ns = 0
     state.pending_count = 0
+    models_gap(state)
 
 
 cdef void lag_measure(const control_params_t* params, estimate_state_t* state, double grid_w,
@@ -66,19 +69,23 @@ cdef void lag_measure(const control_params_t* params, estimate_state_t* state, d
         if state.pending_t_ns[at] + <uint64_t>-LAG_NS[0] > state.total.t_ns[state.total.head] and (
                 state.pending_t_ns[at] + SCORE_AFTER_NS > t_ns):
             break
+        models_try(state, state.pending_w[at], state.pending_t_ns[at])
         try_ages(params, state, state.pending_w[at], state.pending_t_ns[at])
         state.pending_first = (at + 1) % PENDING_MAX
         state.pending_count -= 1
+    answer_judge(state, t_ns)
 
 
 cdef void forget(estimate_state_t* state, uint32_t lags) noexcept nogil:
     """All ages are open again."""
     cdef lag_trials_t* l = &state.lags
     cdef uint32_t i
+    models_forget(state)
     l.known = 0
     l.used = 0
     l.moves = 0.0
     l.motion_w2 = 0.0
+    l.first_t_ns = 0
     for i in range(<uint32_t>LAGS):
         l.unexplained[i] = 0.0
         l.variance[i] = 0.0
@@ -93,7 +100,7 @@ cdef void try_ages(const control_params_t* params, estimate_state_t* state, doub
     cdef lag_trials_t* l = &state.lags
     cdef uint32_t i, lags = LAGS  # the site file's own bound may be wrong: it holds until the age is found
     cdef double dt_s, slope, trend, least_w, most_w = 0.0, change_w = grid_w - l.grid_w
-    cdef double lo_w, hi_w
+    cdef double lo_w, hi_w, unmoved_w
     if state.lag_search_wide == 1:
         state.lag_search_wide = 2
         forget(state, lags_of(params, state))
@@ -113,13 +120,18 @@ cdef void try_ages(const control_params_t* params, estimate_state_t* state, doub
     for i in range(lags):
         most_w = fmax(most_w, fabs(now_w[i] - l.last_w[i]))
     least_w = fmax(MOTION_W, 2.0 * l.resolution_w)
+    if l.first_t_ns == 0 and most_w > least_w:
+        l.first_t_ns = t_ns
     dt_s = <double>(t_ns - l.t_ns) * 1e-9
     # Between two readings of the converter nothing can be compared.
-    if (most_w <= least_w and fabs(change_w) <= least_w and dt_s < BLOCK_S) or dt_s < 0.7 * l.ess_interval_s:
+    if (most_w <= least_w and fabs(change_w) <= least_w and dt_s < BLOCK_S) or dt_s < 0.7 * l.ess_interval.interval_s:
         return
     trend = dt_s / (dt_s + TREND_S) if l.sloped else 1.0
     lo_w = 1e300
     hi_w = -1e300
+    slope = change_w / dt_s
+    unmoved_w = (slope - l.unmoved_slope_w_per_s) * dt_s
+    l.unmoved_slope_w_per_s += (slope - l.unmoved_slope_w_per_s) * trend
     for i in range(lags):
         slope = (change_w + now_w[i] - l.last_w[i]) / dt_s
         rest_w[i] = (slope - l.slope_w_per_s[i]) * dt_s
@@ -129,18 +141,21 @@ cdef void try_ages(const control_params_t* params, estimate_state_t* state, doub
         hi_w = fmax(hi_w, rest_w[i])
     l.grid_w = grid_w
     l.t_ns = t_ns
-    if l.sloped and hi_w - lo_w > least_w:
-        judge(l, lags, rest_w, hi_w - lo_w, fmax(1.0 - dt_s / MEMORY_S, KEEP_LEAST))
+    if l.sloped and hi_w - lo_w > least_w and not (
+            state.models.answer == ANSWER_SEEN and is_small_move(hi_w - lo_w, l.motion_w2, l.moves)):
+        judge(l, lags, rest_w, hi_w - lo_w, fmax(1.0 - dt_s / MEMORY_S, KEEP_LEAST), unmoved_w,
+              counts_for_answer(state, change_w, t_ns))
         choose(state, lags, lags_of(params, state))
     l.sloped = 1
 
 
-cdef void judge(lag_trials_t* l, uint32_t lags, const double* rest_w, double span_w, double keep) noexcept nogil:
+cdef void judge(lag_trials_t* l, uint32_t lags, const double* rest_w, double span_w, double keep,
+                double unmoved_w, bint told) noexcept nogil:
     """Add what each age leaves unexplained: 0 where it explains all, towards 1 where it is far off.
 
     Bounded, so that a step of the load, which is as much under every age, tells as little as it knows.
     """
-    cdef double rounding_w = fmax(l.resolution_w, 1.0), scale_w2, weight, mean = 0.0, w2
+    cdef double rounding_w = fmax(l.resolution_w, 1.0), scale_w2, weight, unmoved, mean = 0.0, w2
     cdef double left[LAGS]
     cdef uint32_t i
     # The median of what the best age leaves, as a share of the move: half is far off by twice as much.
@@ -152,28 +167,56 @@ cdef void judge(lag_trials_t* l, uint32_t lags, const double* rest_w, double spa
     l.motion_w2 = keep * l.motion_w2 + span_w * span_w
     l.moves = keep * l.moves + 1.0
     # Large moves tell more than small ones.
-    weight = span_w * span_w / (span_w * span_w + 0.25 * l.motion_w2 / l.moves)
+    weight = move_weight(span_w, l.motion_w2, l.moves)
     for i in range(lags):
         w2 = rest_w[i] * rest_w[i]
         left[i] = w2 / (w2 + scale_w2)
         mean += left[i]
     mean /= lags
+    if told:
+        l.answer_readings += weight
+        unmoved = unmoved_w * unmoved_w / (unmoved_w * unmoved_w + scale_w2)
+        for i in range(lags):
+            w2 = unmoved - left[i]
+            l.answer_gain[i] += weight * w2
+            l.answer_variance[i] += weight * w2 * w2
     for i in range(lags):
         w2 = (left[i] - mean) * weight
         l.unexplained[i] = keep * l.unexplained[i] + w2
         l.variance[i] = keep * l.variance[i] + w2 * w2
 
 
-cdef inline double worse(const lag_trials_t* l, uint32_t i, uint32_t than) noexcept nogil:
+cdef inline double left_by(const estimate_state_t* state, uint32_t i) noexcept nogil:
+    """What an age leaves unexplained from reading to reading, and over longer times."""
+    return state.lags.unexplained[i] + state.models.unexplained[i]
+
+
+cdef inline double worse(const estimate_state_t* state, uint32_t i, uint32_t than) noexcept nogil:
     """By how many standard deviations of their difference an age leaves more unexplained than another."""
-    return (l.unexplained[i] - l.unexplained[than]) / sqrt(l.variance[i] + l.variance[than] + 0.5)
+    return (left_by(state, i) - left_by(state, than)) / sqrt(
+        state.lags.variance[i] + state.lags.variance[than] + state.models.variance[i] + state.models.variance[than] + 0.5)
 
 
-cdef inline bint possible(const lag_trials_t* l, uint32_t i) noexcept nogil:
-    return worse(l, i, l.best) <= (OUT_OF_QUESTION_QUIET if l.share <= QUIET_SHARE else OUT_OF_QUESTION)
+cdef inline bint possible(const estimate_state_t* state, uint32_t i) noexcept nogil:
+    cdef const lag_trials_t* l = &state.lags
+    return worse(state, i, l.best) <= (OUT_OF_QUESTION_QUIET if l.share <= QUIET_SHARE else OUT_OF_QUESTION)
 
 
 cdef void choose(estimate_state_t* state, uint32_t lags, uint32_t own) noexcept nogil:
+    choose_age(state, lags, own)
+    state.age_known = state.models.known if state.models.averages else state.lags.known
+    if not state.models.averages:
+        state.age_s = <double>LAG_NS[state.lags.best] * 1e-9
+        state.age_lo_s = <double>LAG_NS[state.lag_lo] * 1e-9
+        state.age_hi_s = <double>LAG_NS[state.lag_hi] * 1e-9
+
+
+cdef inline bint shown(const lag_trials_t* l, uint32_t i) noexcept nogil:
+    """Whether a meter of this age would have shown the first moves by now: an older one explains any load by itself."""
+    return l.first_t_ns != 0 and <int64_t>(l.t_ns - l.first_t_ns) > 2 * LAG_NS[i] + <int64_t>SHOWN_NS
+
+
+cdef void choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexcept nogil:
     """The best age, and which others are still possible."""
     cdef lag_trials_t* l = &state.lags
     cdef uint32_t i, best = l.best, first, last
@@ -181,28 +224,29 @@ cdef void choose(estimate_state_t* state, uint32_t lags, uint32_t own) noexcept 
     cdef int64_t jitter_ns, slow_ns
     cdef bint alone = True
     for i in range(lags):
-        if l.unexplained[i] < l.unexplained[best]:
+        if left_by(state, i) < left_by(state, best):
             best = i
     # The oldest age is that of a meter which has yet to show a move.
-    l.used = l.used or (l.moves > ENOUGH and worse(l, lags - 1, best) > BETTER)
-    if best != l.best and worse(l, l.best, best) > (MUCH_BETTER if l.known else BETTER if l.used else 0.0):
+    l.used = l.used or (l.moves > ENOUGH and worse(state, lags - 1, best) > BETTER and shown(l, best))
+    if best != l.best and worse(state, l.best, best) > (MUCH_BETTER if l.known else BETTER if l.used else 0.0):
         l.best = best
     best = l.best
     first = last = best
-    while first > 0 and possible(l, first - 1):
+    while first > 0 and possible(state, first - 1):
         first -= 1
-    while last < lags - 1 and possible(l, last + 1):
+    while last < lags - 1 and possible(state, last + 1):
         last += 1
     for i in range(lags):
-        if (i < first or i > last) and possible(l, i):
+        if (i < first or i > last) and possible(state, i):
             alone = False
             break
     age_s = fabs(<double>LAG_NS[best]) * 1e-9
-    if not l.known and alone and <double>(LAG_NS[last] - LAG_NS[first]) * 1e-9 <= fmax(KNOWN_S, KNOWN_SHARE * age_s):
+    if not l.known and alone and shown(l, last) and <double>(LAG_NS[last] - LAG_NS[first]) * 1e-9 <= fmax(
+            fmax(KNOWN_S, 1.5 * l.interval.interval_s), KNOWN_SHARE * age_s):
         l.known = 1
     # A slow meter's ages cannot be told apart closer than it refreshes; one that is slower than all of them tells none.
-    slow_ns = <int64_t>(1e9 * l.interval_s) if l.interval_s > INTERVAL_SLOW_S else 0
-    if l.interval_s <= 0.0 or (slow_ns and (not l.known or slow_ns > LAG_NS[lags - 1] // 2)):
+    slow_ns = <int64_t>(1e9 * l.interval.interval_s) if l.interval.interval_s > INTERVAL_SLOW_S else 0
+    if l.interval.interval_s <= 0.0 or (slow_ns and (not l.known or slow_ns > LAG_NS[lags - 1] // 2)):
         state.lag_lo = 0
         state.lag_hi = own - 1
         l.known = 0
@@ -210,18 +254,21 @@ cdef void choose(estimate_state_t* state, uint32_t lags, uint32_t own) noexcept 
         return
     if l.known or l.used:
         # When in its interval the meter is read is known to half a poll, when the converter to half its own interval.
-        jitter_ns = slow_ns + <int64_t>(0.5e9 * (l.poll_s + fmax(l.ess_interval_s, 0.0)))
+        jitter_ns = slow_ns + <int64_t>(0.5e9 * (l.poll_s + l.ess_interval.interval_s))
         state.lag_lo = best - 1 if best > 0 else 0
         while state.lag_lo > 0 and LAG_NS[best] - LAG_NS[state.lag_lo] < jitter_ns:
             state.lag_lo -= 1
         state.lag_hi = best + 1 if best + 1 < lags else lags - 1
         while state.lag_hi + 1 < lags and LAG_NS[state.lag_hi] - LAG_NS[best] < jitter_ns:
             state.lag_hi += 1
+        if not l.known:  # what may be true as well
+            state.lag_lo = min(state.lag_lo, first)
+            state.lag_hi = max(state.lag_hi, last)
         return
     state.lag_lo = 0
-    while state.lag_lo < best and not possible(l, state.lag_lo):
+    while state.lag_lo < best and not possible(state, state.lag_lo):
         state.lag_lo += 1
     state.lag_hi = own - 1
     state.lag_lo = min(state.lag_lo, state.lag_hi)
-    while state.lag_hi > max(best, state.lag_lo) and not possible(l, state.lag_hi):
+    while state.lag_hi > max(best, state.lag_lo) and not possible(state, state.lag_hi):
         state.lag_hi -= 1

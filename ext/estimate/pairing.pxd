@@ -44,6 +44,6 @@ cdef double history_at(const history_t* history, uint64_t t_ns) noexcept nogil
 # Power at the times t_ns - LAG_NS[0..lags-1], into w.
 cdef void history_sweep(const history_t* h, uint64_t t_ns, uint32_t lags, double* w) noexcept nogil
 
-# Reading plus battery power of the same age, of the units in the mask `members`.
-cdef double pair(const program_t* program, const estimate_state_t* state, uint32_t members, double reading_w,
-                 double before_w, bint known, uint64_t sample_ns, uint64_t t_ns) noexcept nogil
+# Reading plus battery power of the same age, of the units in the mask `members`: its upper and its lower edge in before.
+cdef void pair(const program_t* program, const estimate_state_t* state, uint32_t members, double reading_w,
+               double* before, bint known, uint64_t sample_ns, uint64_t t_ns) noexcept nogil

@@ -7,12 +7,20 @@ then gives an interval for the net power. An estimate inside it is kept, one out
 more read from a meter than it said, and no filter slows a real step down.
 """
 
-from libc.math cimport fmax, fmin, isfinite
+from libc.math cimport fabs, fmax, fmin, isfinite
 from libc.stdint cimport uint32_t, uint64_t
 
 from tidegate.ext.abi.settings cimport *
 from tidegate.ext.estimate.estimate cimport *
+from tidegate.ext.estimate.shape cimport model_w
 from tidegate.ext.abi.program cimport program_t
+
+
+cdef extern from *:
+    """
+    #define ARRIVED_SHARE 0.05 /* of a move: a converter that is closer to its end has done it */
+    """
+    const double ARRIVED_SHARE
 
 
 # ---------------------------------------------------------------- history of battery power
@@ -107,10 +115,32 @@ cdef void power_bounds(const unit_memory_t* m, uint64_t from_ns, uint64_t to_ns,
             widen(h.w[slot(h, number)], lo, hi)
     widen(history_at(h, to_ns), lo, hi)
     # A PCS that has had time to settle stands where it stands, also when that is not quite its setpoint.
-    if to_ns > h.t_ns[h.head] and <double>(t_ns - m.setpoint_t_ns) * 1e-9 < settle_s:
+    # So does one that has arrived. One whose times are known may be on its way to what it was told some time ago.
+    if m.told_settle_s > 0.0:
+        told_bounds(m, to_ns, t_ns, lo, hi)
+        return
+    w = h.w[h.head] - m.setpoint_w
+    if to_ns > h.t_ns[h.head] and <double>(t_ns - m.setpoint_t_ns) * 1e-9 < settle_s and (
+            fabs(w) > fmax(ARRIVED_SHARE * fabs(m.setpoint_old_w - m.setpoint_w), MOTION_W)):
         z = <double>(to_ns - h.t_ns[h.head]) * 1e-9 / tau_s
         widen(lagged(h.w[h.head], m.setpoint_w, z), lo, hi)
         widen(lagged(h.w[h.head], m.setpoint_old_w, z), lo, hi)
+
+
+cdef void told_bounds(const unit_memory_t* m, uint64_t to_ns, uint64_t t_ns, double* lo, double* hi) noexcept nogil:
+    """What it may have come to since its newest reading, on its way to any setpoint that it may be answering."""
+    cdef const history_t* h = &m.history
+    cdef double w = h.w[h.head], z, lo_w = m.told_lo_w, hi_w = m.told_hi_w, arrived_w
+    if to_ns <= h.t_ns[h.head] or <double>(t_ns - m.setpoint_t_ns) * 1e-9 > m.told_settle_s:
+        return
+    if m.told_now:
+        widen(m.setpoint_w, &lo_w, &hi_w)
+    arrived_w = fmax(ARRIVED_SHARE * fabs(m.setpoint_old_w - m.setpoint_w), MOTION_W)
+    z = <double>(to_ns - h.t_ns[h.head]) * 1e-9 / m.told_lag_s
+    if fabs(w - lo_w) > arrived_w:
+        widen(lagged(w, lo_w, z), lo, hi)
+    if fabs(w - hi_w) > arrived_w:
+        widen(lagged(w, hi_w, z), lo, hi)
 
 
 cdef inline void widen(double w, double* lo, double* hi) noexcept nogil:
@@ -121,20 +151,82 @@ cdef inline void widen(double w, double* lo, double* hi) noexcept nogil:
 # ---------------------------------------------------------------- pairing
 
 
-cdef double pair(const program_t* program, const estimate_state_t* state, uint32_t members, double reading_w,
-                 double before_w, bint known, uint64_t sample_ns, uint64_t t_ns) noexcept nogil:
-    """Reading plus battery power of the same age: the value nearest to what was believed before."""
-    cdef double lo_w = reading_w, hi_w = reading_w, lo, hi
-    cdef double tau_s = program.control.pcs_tau_s
-    cdef uint64_t from_ns = time_before(sample_ns, LAG_NS[state.lag_hi]), to_ns = time_before(sample_ns, LAG_NS[state.lag_lo])
+cdef void averaged_bounds(const program_t* program, const estimate_state_t* state, uint32_t members, uint64_t sample_ns,
+                          double* lo, double* hi) noexcept nogil:
+    """All that a meter that averages may show of the battery: by the model that fits best and its neighbours.
+
+    Of some of the units alone, their share of the newest total, where there is one to speak of.
+    """
+    cdef double w, share = 1.0, part_w = 0.0, all_w = 0.0
+    cdef uint32_t i, unit
+    lo[0] = hi[0] = model_w(&state.shapes, state.models.near[0], sample_ns)
+    for i in range(1, state.models.nears):
+        w = model_w(&state.shapes, state.models.near[i], sample_ns)
+        widen(w, lo, hi)
+    for unit in range(program.n_units):
+        if state.units[unit].known:
+            all_w += state.units[unit].history.w[state.units[unit].history.head]
+            if members >> unit & 1:
+                part_w += state.units[unit].history.w[state.units[unit].history.head]
+            else:
+                share = 0.0
+    if share == 0.0:
+        share = part_w / all_w if fabs(all_w) > MOTION_W else 0.0
+        lo[0] *= share
+        hi[0] *= share
+        if lo[0] > hi[0]:
+            w = lo[0]
+            lo[0] = hi[0]
+            hi[0] = w
+
+
+cdef double likeliest_w(const program_t* program, const estimate_state_t* state, uint32_t members,
+                        uint64_t sample_ns) noexcept nogil:
+    """What the members gave at the likeliest age."""
+    cdef double w = 0.0
     cdef uint32_t unit
+    cdef uint64_t at_ns = time_before(sample_ns, LAG_NS[state.lags.best])
+    for unit in range(program.n_units):
+        if members >> unit & 1 and state.units[unit].known:
+            w += history_at(&state.units[unit].history, at_ns)
+    return w
+
+
+cdef void pair(const program_t* program, const estimate_state_t* state, uint32_t members, double reading_w,
+               double* before, bint known, uint64_t sample_ns, uint64_t t_ns) noexcept nogil:
+    """Reading plus battery power of the same age: the values nearest to what was believed before.
+
+    before: the two edges of that, upper first, and afterwards of what is believed now: the upper one follows rises, for
+    limits of import, the lower one falls, for limits of export.
+    """
+    cdef double lo_w = reading_w, hi_w = reading_w, lo, hi, likeliest
+    cdef double tau_s = program.control.pcs_tau_s
+    cdef uint32_t members_all = members
+    cdef uint64_t from_ns = time_before(sample_ns, LAG_NS[state.lag_hi]), to_ns = time_before(sample_ns, LAG_NS[state.lag_lo])
+    cdef uint32_t unit, i
     if not tau_s > 0.0:
         tau_s = 0.05
+    if state.models.averages and state.shapes.count:
+        averaged_bounds(program, state, members, sample_ns, &lo, &hi)
+        lo_w += lo
+        hi_w += hi
+        members = 0
     for unit in range(program.n_units):
         if members >> unit & 1 and state.units[unit].known:
             power_bounds(&state.units[unit], from_ns, to_ns, t_ns, tau_s, &lo, &hi)
             lo_w += lo
             hi_w += hi
-    if not known or not isfinite(before_w):
-        return 0.5 * (lo_w + hi_w)
-    return fmin(fmax(before_w, lo_w), hi_w)
+    if not known or not isfinite(before[0]) or not isfinite(before[1]):
+        before[0] = before[1] = 0.5 * (lo_w + hi_w)
+        return
+    likeliest = 0.0
+    if not state.models.averages and (before[0] < lo_w or before[1] > hi_w):
+        # The net power has risen or fallen, by how much depends on the age. As the likeliest one says for the edge that a
+        # limit must not miss, so that a step is not lost among the battery's own moves; the other edge goes no further
+        # than it must. A meter that averages has shown but a part of its step yet.
+        likeliest = fmin(fmax(reading_w + likeliest_w(program, state, members_all, sample_ns), lo_w), hi_w)
+        before[0] = likeliest if before[0] < lo_w else fmin(before[0], hi_w)
+        before[1] = likeliest if before[1] > hi_w else fmax(before[1], lo_w)
+        return
+    before[0] = fmin(fmax(before[0], lo_w), hi_w)
+    before[1] = fmin(fmax(before[1], lo_w), hi_w)

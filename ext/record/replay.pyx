@@ -66,7 +66,7 @@ cdef void restore_written(core_t* at, uint32_t row, uint64_t written_seq) noexce
 cdef void restore_outside(core_t* at) noexcept nogil:
     """Everything outside as the restored state last saw it."""
     cdef uint32_t i, slot, row
-    at.shared.utc_offset_ns = at.estimate.utc_offset_ns
+    at.shared.utc_offset_ns = at.external.utc_offset_ns
     for i in range(<uint32_t>ORDERS):
         at.shared.mailbox[i] = at.inbox.mailbox[i]
     memcpy(&at.shared.plan, &at.inbox.plan, sizeof(plan_t))

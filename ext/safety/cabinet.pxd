@@ -15,6 +15,13 @@ cpdef enum:
 
 cdef double STEP_WAIT_S  # the converter has not followed by then: failed
 
+# What speaks so far for a grid meter that shows the battery, while that is not known.
+cdef enum answer_wanted:
+    ANSWER_LIKELY = 1
+    ANSWER_POSSIBLE
+    ANSWER_DOUBTFUL
+    ANSWER_UNLIKELY
+
 cdef enum step_result:
     STEP_OPEN = 0
     STEP_PASSED
@@ -37,11 +44,18 @@ cdef struct cabinet_t:
     int32_t step_w     # setpoint that is looked at; 0 = the converter has yet to rest
     uint32_t step      # enum step_result
     uint32_t agree, differ
+    double noise_w     # what its reading moved by while it rested
+    double most        # share of the step that was seen at most
+    double stands_s    # it has not risen for so long
+    uint32_t stands    # readings in that time
     # pulses
     uint32_t probed    # 1 = done
+    uint32_t unseen    # 1 = done, and the grid meter showed nothing of them
     uint32_t turns     # edges given so far; odd = on
     double probe_s, turn_s # since the first; left until the next
+    double turn_from_w     # setpoint before the last
     double base_w, waited_s
+    double echo_s      # for so long the converter may still be answering an earlier setpoint; outlives an arming
     uint64_t seen_t_ns
     # the way back from manual
     double return_s
@@ -52,8 +66,11 @@ cdef int32_t cabinet_next(int32_t mode, const cabinet_facts_t* facts) noexcept n
 cdef double cabinet_request(cabinet_t* cabinet, const gate_verdict_t* last, double wanted_w, double lo_w, double hi_w,
                             double nameplate_w, uint32_t manual, double dt_s) noexcept nogil
 # After the gate: look at the step test, then move. pcs_w: the converter's power, NULL = its map has none.
-# age_wanted: how old the grid meter's readings are is to be found; interval_s: it shows something new so often.
+# age_wanted: how old the grid meter's readings are is to be found; answer_wanted: whether it shows the battery
+# at all (enum answer_wanted), 0 = it does; interval_s: it shows something new so often; answer_s: the converter has
+# answered a setpoint by then.
 cdef void cabinet_step(cabinet_t* cabinet, const gate_verdict_t* verdict, uint32_t stop, uint32_t manual,
-                       const point_t* pcs_w, uint32_t age_wanted, double interval_s, double dt_s) noexcept nogil
+                       const point_t* pcs_w, uint32_t age_wanted, uint32_t answer_wanted, double interval_s, double answer_s,
+                       double dt_s) noexcept nogil
 # What the site as a whole is doing: its most active unit's state, derated while another is tripped.
 cdef int32_t site_mode(const cabinet_t* cabinets, uint32_t n_units) noexcept nogil

@@ -9,7 +9,7 @@ that the gate would let run may ask for: nothing, the power of the step test, a 
     every state --the gate tripped--> tripped
 """
 
-from libc.math cimport fabs, fmax, fmin, isfinite
+from libc.math cimport fabs, fmax, fmin, fmod, isfinite
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -20,10 +20,24 @@ from tidegate.ext.abi.image cimport (
 )
 
 cdef double STEP_WAIT_S = 10.0
-cdef double PROBE_TURN_S = 0.15     # least length of a pulse
-cdef double PROBE_S = 3.0           # so long, and so many intervals of the meter, until it is given up
-cdef double PROBE_INTERVALS = 12.0
-cdef double PROBE_S_MAX = 60.0
+cdef double STEP_LEAST = 0.1        # of the step: a converter that gives so little of it is derated, not deaf
+cdef double STEP_NOISE = 4.0        # and so many times what its reading moved by at rest
+cdef double STEP_STANDS_S = 1.5     # an answer that has not grown for so long, and in so many readings, is all there is
+cdef uint32_t STEP_STANDS = 4
+cdef double STEP_SETTLED_S = 0.05   # on its way to too much it would pass through the right size
+cdef double PROBE_TURN_S = 0.15     # least length of a pulse ...
+cdef double PROBE_TURN_SHARE = 0.12 # ... and of the time since the first one: what averages needs longer ones
+cdef double PROBE_FOLLOW_S = 2.0    # so much longer a pulse waits for a converter that has yet to follow
+cdef double PROBE_LARGER_S = 4.0    # so long until the pulses are twice as large, and again
+cdef double PROBE_LARGEST_S = 20.0
+cdef double PROBE_S = 15.0          # so long, and so many intervals of the meter, until it is given up
+cdef double PROBE_INTERVALS = 6.0
+cdef double PROBE_S_MAX = 45.0
+cdef double PROBE_QUICK_S = 1.0     # a meter with a shorter interval needs no longer pulses
+cdef double PROBE_TURN_LONG = 0.3
+cdef double UNPROVEN_S = 60.0       # whether the meter shows the pulses at all is looked for so long, ...
+cdef double UNPROVEN_LONGER = 2.0   # where little speaks for it: so many times longer
+cdef double UNPROVEN_S_MAX = 150.0  # ... and so many of its intervals
 
 
 cdef int32_t cabinet_next(int32_t mode, const cabinet_facts_t* facts) noexcept nogil:
@@ -72,9 +86,10 @@ cdef double step_request(cabinet_t* cabinet, const gate_verdict_t* last, double 
     cabinet.size_w = step_w
     if cabinet.step_w == 0 or cabinet.step != STEP_OPEN:
         return 0.0
-    if hi_w >= step_w and last.envelope_hi_w >= step_w:
+    # Once begun it has one direction: a late converter would answer the first while the second is looked for.
+    if cabinet.step_w >= 0 and hi_w >= step_w and last.envelope_hi_w >= step_w:
         return step_w
-    if lo_w <= -step_w and last.envelope_lo_w <= -step_w:
+    if cabinet.step_w <= 1 and lo_w <= -step_w and last.envelope_lo_w <= -step_w:
         return -step_w
     return 0.0
 
@@ -83,9 +98,10 @@ cdef double step_request(cabinet_t* cabinet, const gate_verdict_t* last, double 
 
 
 cdef void step_look(cabinet_t* cabinet, const gate_verdict_t* verdict, const point_t* reading, double dt_s) noexcept nogil:
-    """Whether the converter's power follows a small setpoint in sign and in size.
+    """Whether the converter's power follows a small setpoint in sign, and gives no more of it.
 
-    A wrong unit (kW for W), a wrong sign, or a converter that does not listen shows at 2 % and not at full power.
+    A wrong unit (kW for W), a wrong sign, or a converter that does not listen shows at 2 % and not at full power. One
+    that gives a tenth of it or more, clearly beyond what its reading does at rest, is taken once the answer stands.
     """
     cdef double moved_w
     cdef int32_t step_w = verdict.setpoint_w
@@ -97,10 +113,16 @@ cdef void step_look(cabinet_t* cabinet, const gate_verdict_t* verdict, const poi
     pcs_w = reading.value
     pcs_t_ns = reading.t_ns
     if cabinet.step_w == 0:  # first it must rest: a converter that is still busy is waited for
+        if cabinet.echo_s > 0.0:
+            return
         cabinet.waited_s += dt_s
         if pcs_t_ns == cabinet.seen_t_ns:
             return
-        cabinet.agree = cabinet.agree + 1 if fabs(pcs_w - cabinet.base_w) <= 0.25 * cabinet.size_w else 0
+        if fabs(pcs_w - cabinet.base_w) <= 0.25 * cabinet.size_w:
+            cabinet.noise_w = fmax(cabinet.noise_w, fabs(pcs_w - cabinet.base_w)) if cabinet.agree else 0.0
+            cabinet.agree += 1
+        else:
+            cabinet.agree = 0
         cabinet.base_w = pcs_w
         cabinet.seen_t_ns = pcs_t_ns
         if cabinet.agree >= STEP_READINGS:
@@ -110,21 +132,43 @@ cdef void step_look(cabinet_t* cabinet, const gate_verdict_t* verdict, const poi
         elif cabinet.waited_s > STEP_WAIT_S:
             cabinet.step = STEP_FAILED
         return
-    if step_w == 0 or step_w != cabinet.step_w:  # not asked yet, on its ramp, or its direction changed
+    if step_w == 0 and cabinet.step_w != 1:  # cut short: the site no longer allows it, and its answer may be on its way
+        cabinet.step_w = 0
+        cabinet.agree = 0
+        cabinet.waited_s = 0.0
+        return
+    if step_w == 0 or step_w != cabinet.step_w:  # not asked yet, or on its ramp
         cabinet.step_w = step_w if step_w != 0 else 1
         cabinet.seen_t_ns = pcs_t_ns
-        cabinet.agree = cabinet.differ = 0
+        cabinet.agree = cabinet.differ = cabinet.stands = 0
+        cabinet.stands_s = cabinet.most = 0.0
         return
     cabinet.waited_s += dt_s
+    cabinet.stands_s += dt_s
     if pcs_t_ns != cabinet.seen_t_ns:
         cabinet.seen_t_ns = pcs_t_ns
-        moved_w = (pcs_w - cabinet.base_w) / step_w
-        cabinet.agree = cabinet.agree + 1 if 0.5 <= moved_w <= 1.5 else 0
-        cabinet.differ = cabinet.differ + 1 if moved_w < -0.5 or moved_w > 2.5 else 0
-    if cabinet.agree >= STEP_READINGS:
+        step_reading(cabinet, (pcs_w - cabinet.base_w) / step_w, fabs(pcs_w - cabinet.base_w))
+    if cabinet.agree >= STEP_READINGS and cabinet.stands_s >= STEP_SETTLED_S:
         cabinet.step = STEP_PASSED
+    elif cabinet.stands >= STEP_STANDS and (cabinet.stands_s > STEP_STANDS_S or cabinet.waited_s > STEP_WAIT_S):
+        cabinet.step = STEP_PASSED  # it gives less than it is told, in the right direction: no hazard
     elif cabinet.differ >= STEP_READINGS or cabinet.waited_s > STEP_WAIT_S:
         cabinet.step = STEP_FAILED
+
+
+cdef void step_reading(cabinet_t* cabinet, double moved, double moved_w) noexcept nogil:
+    """One reading of the converter in its step. moved: as a share of the step."""
+    cabinet.agree = cabinet.agree + 1 if 0.5 <= moved <= 1.5 else 0
+    cabinet.differ = cabinet.differ + 1 if moved < -0.5 or moved > 2.5 else 0
+    if moved < STEP_LEAST or moved > 1.5 or moved_w <= STEP_NOISE * cabinet.noise_w:  # nothing, the wrong way, or more
+        cabinet.stands = 0
+        cabinet.stands_s = 0.0
+        cabinet.most = 0.0
+        return
+    cabinet.stands += 1
+    if moved > cabinet.most + 0.02:  # still on its way
+        cabinet.most = moved
+        cabinet.stands_s = 0.0
 
 
 # ---------------------------------------------------------------- pulses
@@ -134,6 +178,8 @@ cdef double probe_request(const cabinet_t* cabinet, const gate_verdict_t* last, 
                           double nameplate_w) noexcept nogil:
     """Nothing between two pulses; in one, discharge where the site and the battery allow it, else charge."""
     cdef double probe_w = fmax(nameplate_w * (PROBE_PERMILLE * 1e-3), STEP_W_MIN), up_w, down_w
+    if cabinet.probe_s > PROBE_LARGER_S:
+        probe_w *= 2.0 if cabinet.probe_s <= 2.5 * PROBE_LARGER_S else 4.0 if cabinet.probe_s <= PROBE_LARGEST_S else 8.0
     if not cabinet.turns & 1:
         return 0.0
     up_w = fmin(fmin(hi_w, last.envelope_hi_w), probe_w)
@@ -141,29 +187,54 @@ cdef double probe_request(const cabinet_t* cabinet, const gate_verdict_t* last, 
     return up_w if up_w >= -down_w else down_w
 
 
-cdef void probe_look(cabinet_t* cabinet, uint32_t age_wanted, double interval_s, double dt_s) noexcept nogil:
+cdef inline bint probe_ends(const cabinet_t* cabinet, uint32_t answer_wanted, double patience_s) noexcept nogil:
+    """Known or likely; or possible, and looked for long enough; or looked for so long that it would be."""
+    return answer_wanted <= ANSWER_LIKELY or cabinet.probe_s > UNPROVEN_LONGER * patience_s or (
+        cabinet.probe_s > patience_s and answer_wanted == ANSWER_POSSIBLE)
+
+
+cdef void probe_look(cabinet_t* cabinet, const gate_verdict_t* verdict, const point_t* reading, uint32_t age_wanted,
+                     uint32_t answer_wanted, double interval_s, double dt_s) noexcept nogil:
     """Pulses of uneven length, so that no load that repeats itself looks like them, each longer than the meter's interval.
 
-    Done when the age is known; given up when a restless load or a meter that does not see the battery hides it for long.
+    They grow in length and in size while the age stays unknown: a meter that averages, coarse digits and a restless load
+    hide the short and the small ones. Done when the age is known; given up when that does not help.
     """
+    cdef bint follows = reading == NULL or reading.quality != QUALITY_GOOD or (
+        fabs(reading.value - verdict.setpoint_w) <= 0.25 * fabs(verdict.setpoint_w - cabinet.turn_from_w) + 1.0)
+    cdef double length_s
     cdef double[4] longer
     longer[0], longer[1], longer[2], longer[3] = 1.0, 1.6, 1.25, 2.1
-    if not age_wanted or cabinet.probe_s > fmin(PROBE_S + PROBE_INTERVALS * interval_s, PROBE_S_MAX):
-        cabinet.probed = 1
+    cdef bint found = not age_wanted or cabinet.probe_s > fmin(PROBE_S + PROBE_INTERVALS * interval_s, PROBE_S_MAX)
+    if found and probe_ends(cabinet, answer_wanted, fmin(UNPROVEN_S + PROBE_INTERVALS * interval_s, UNPROVEN_S_MAX)):
+        if answer_wanted == ANSWER_UNLIKELY:
+            cabinet.unseen = 1
+        else:
+            cabinet.probed = 1
         return
     cabinet.probe_s += dt_s
     cabinet.turn_s -= dt_s
-    if cabinet.turn_s <= 0.0:
+    if cabinet.turn_s <= -PROBE_FOLLOW_S or (cabinet.turn_s <= 0.0 and follows):
         cabinet.turns += 1
-        cabinet.turn_s = longer[cabinet.turns & 3] * fmax(PROBE_TURN_S, interval_s)
+        cabinet.turn_from_w = verdict.setpoint_w
+        length_s = PROBE_TURN_SHARE * cabinet.probe_s
+        if cabinet.probe_s > PROBE_S:
+            if 0.0 < interval_s < PROBE_QUICK_S:  # short and long ones by turns
+                length_s = PROBE_TURN_SHARE * fmod(cabinet.probe_s, PROBE_S)
+            else:  # a slow meter may have looked between two pulses every time
+                length_s = PROBE_TURN_LONG * fmin(cabinet.probe_s, PROBE_S_MAX)
+        cabinet.turn_s = longer[cabinet.turns & 3] * fmax(fmax(PROBE_TURN_S, interval_s), length_s)
 
 
 cdef void cabinet_step(cabinet_t* cabinet, const gate_verdict_t* verdict, uint32_t stop, uint32_t manual,
-                       const point_t* pcs_w, uint32_t age_wanted, double interval_s, double dt_s) noexcept nogil:
+                       const point_t* pcs_w, uint32_t age_wanted, uint32_t answer_wanted, double interval_s, double answer_s,
+                       double dt_s) noexcept nogil:
     cdef cabinet_facts_t facts
+    cdef double echo_s = answer_s if verdict.setpoint_w != 0 else fmax(cabinet.echo_s - dt_s, 0.0)
     cdef int32_t before = cabinet.mode
+    cabinet.echo_s = echo_s
     if before == MODE_ARMING and cabinet.step == STEP_PASSED:
-        probe_look(cabinet, age_wanted, interval_s, dt_s)
+        probe_look(cabinet, verdict, pcs_w, age_wanted, answer_wanted, interval_s, dt_s)
     elif before == MODE_ARMING:
         step_look(cabinet, verdict, pcs_w, dt_s)
     facts.probed = cabinet.probed
@@ -178,6 +249,7 @@ cdef void cabinet_step(cabinet_t* cabinet, const gate_verdict_t* verdict, uint32
         before = cabinet.mode
         memset(cabinet, 0, sizeof(cabinet_t))  # each arming has a test of its own
         cabinet.mode = before
+        cabinet.echo_s = echo_s
 
 
 cdef int32_t site_mode(const cabinet_t* cabinets, uint32_t n_units) noexcept nogil:

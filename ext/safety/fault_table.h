@@ -44,7 +44,7 @@
     X(FAULT_METER_NEVER, "meter_never") /* the site meter has not been heard since start */ \
     X(FAULT_METER_STALE, "meter_stale") /* the site meter is older than its row allows */ \
     X(FAULT_METER_INVALID, "meter_invalid") /* the site meter sent something not believable */ \
-    X(FAULT_METER_STUCK, "meter_stuck") /* the meter's value stays the same for more than floor after the PCS moved by more than threshold of its nameplate */ \
+    X(FAULT_METER_STUCK, "meter_stuck") /* the meter's value stands still although the battery was moved to ask it */ \
     X(FAULT_PV_LOST, "pv_lost") /* the PV meter is stale, not believable or never seen */ \
     X(FAULT_GRID_OVER_LIMIT, "grid_over_limit") /* power at the connection point above a limit that the units cannot enforce, by more than threshold */ \
     X(FAULT_LOOP_LATE, "loop_late") /* several cycles came late */ \
@@ -53,10 +53,20 @@
     X(FAULT_LOOP_PAUSE, "loop_pause") /* one cycle was longer than threshold */ \
     X(FAULT_REQUEST_INVALID, "request_invalid") /* the control asked for something that is no number */ \
     X(FAULT_PCS_STEP_FAILED, "pcs_step_failed") /* at arming its power did not follow a setpoint of 2 % of the nameplate, in sign and in size */ \
-    X(FAULT_PCS_WATCHDOG, "pcs_watchdog") /* the time-out of the PCS's own watchdog reads back as 0 (off) or as more than threshold */ \
+    X(FAULT_PCS_WATCHDOG, "pcs_watchdog") /* the time-out of the PCS's own watchdog reads back as 0 (off), as more than threshold or not at all, or was measured as more */ \
     X(FAULT_PCS_WRITE_LOST, "pcs_write_lost") /* the PCS has not taken the newest setpoint for threshold */ \
     X(FAULT_CAN_PASSIVE, "can_passive") /* a CAN bus is error-passive */ \
     X(FAULT_CAN_OFF, "can_off") /* a CAN bus is off or down */ \
     X(FAULT_CAN_UNSENT, "can_unsent") /* more than threshold of our own CAN frames in a row were not sent or not seen back */ \
     X(FAULT_LATCHES_LOST, "latches_lost") /* the file that keeps latches over a restart cannot be read at start */ \
-    X(FAULT_PCS_SHORT, "pcs_short") /* its power falls short of every recent setpoint by more than threshold of the nameplate and more than floor */
+    X(FAULT_PCS_SHORT, "pcs_short") /* its power falls short of every recent setpoint by more than threshold of the nameplate and more than floor */ \
+    X(FAULT_GRID_UNMOVED, "grid_unmoved") /* at arming the grid meter showed nothing of what the battery did, the contrary, or another share of it */ \
+    X(FAULT_GRID_UNPROVEN, "grid_unproven") /* armed although the grid meter did not clearly show what the battery did */ \
+    X(FAULT_METER_OLDER, "meter_older") /* the grid meter's readings were measured to be older than `meter_latency_ms_max` by more than threshold */ \
+    X(FAULT_INPUT_LOST, "input_lost") /* the state of a contact is not known: its line chatters, or the process that reads it is silent */ \
+    X(FAULT_DOOR_OPEN, "door_open") /* a door contact says that the cabinet is open */ \
+    X(FAULT_SMOKE, "smoke") /* a smoke or fire contact has tripped */ \
+    X(FAULT_ESTOP, "estop") /* the feedback of an emergency stop says that it is pressed */ \
+    X(FAULT_BMS_STUCK, "bms_stuck") /* what must move with the power stands still in the BMS's readings: the state of charge through threshold of the usable energy one way, or every reading for floor after the power moved by a tenth of the nameplate */ \
+    X(FAULT_PCS_POWER_APART, "pcs_power_apart") /* converter and BMS (volts times amperes) differ in power, in sign or size, by more than threshold of the largest lately, more than floor and more than a twentieth of the nameplate */ \
+    X(FAULT_PCS_OPPOSED, "pcs_opposed") /* at arming the battery's energy moved against the converter's by more than threshold of it */

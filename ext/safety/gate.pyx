@@ -10,8 +10,11 @@ from libc.stdint cimport int16_t, int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from tidegate.ext.abi.image cimport QUALITY_GOOD, QUALITY_HELD, point_t
-from tidegate.ext.abi.program cimport program_t, unit_row_t
+from tidegate.ext.abi.program cimport bank_row_t, program_t, unit_row_t
 from tidegate.ext.safety.safety cimport *
+
+
+cdef double SOC_BEYOND = 0.05
 
 
 cdef inline int32_t down(double x) noexcept nogil:
@@ -56,12 +59,24 @@ cdef inline void cap(int32_t discharge_w, gate_input_t* out) noexcept nogil:
         out.discharge_w_max = discharge_w
 
 
-cdef void gate_input_from_image(const program_t* program, int unit, const point_t* image, gate_input_t* out) noexcept nogil:
-    cdef const unit_row_t* row = &program.units[unit]
-    memset(out, 0, sizeof(gate_input_t))
+cdef double BANK_V_SHARE = 0.02  # terminals of batteries side by side show one voltage, within this and a volt
+cdef int32_t BANK_MV = 1000
+
+
+ctypedef const unit_row_t* unit_row_p
+ctypedef const bank_row_t* bank_row_p
+ctypedef fused battery_row:
+    unit_row_p
+    bank_row_p
+
+
+cdef void battery_input(const point_t* image, battery_row row, gate_input_t* out) noexcept nogil:
+    """What a battery says: a unit's only one, or one of several."""
     out.required = VALID_SOC
     # Ranges: what no cabinet can mean. Limits are rounded down, readings to the nearest step.
-    take(image, row.soc, 0.0, 1.0, 1e4, 0.5, VALID_SOC, &out.soc_cpct, out)
+    # A counter that has drifted a little beyond its ends means full, or empty.
+    take(image, row.soc, -SOC_BEYOND, 1.0 + SOC_BEYOND, 1e4, 0.5, VALID_SOC, &out.soc_cpct, out)
+    out.soc_cpct = min(max(out.soc_cpct, 0), 10000)
     take(image, row.pack_v, 0.0, 2000.0, 1e3, 0.0, VALID_PACK_V, &out.pack_mv, out)
     take(image, row.charge_a_max, -1e6, 1e6, 1e3, 0.0, VALID_CHARGE_MA, &out.charge_ma_max, out)
     take(image, row.discharge_a_max, -1e6, 1e6, 1e3, 0.0, VALID_DISCHARGE_MA, &out.discharge_ma_max, out)
@@ -71,9 +86,75 @@ cdef void gate_input_from_image(const program_t* program, int unit, const point_
     take(image, row.temp_min_c, -60.0, 150.0, 10.0, 0.5, VALID_TEMP_MIN, &out.temp_min_ddegc, out)
     take(image, row.cell_v_max, 0.0, 10.0, 1e3, 0.5, VALID_CELL_MAX, &out.cell_mv_max, out)
     take(image, row.cell_v_min, 0.0, 10.0, 1e3, 0.5, VALID_CELL_MIN, &out.cell_mv_min, out)
-    take(image, row.pcs_w, -1e9, 1e9, 1.0, 0.5, VALID_ESS_W, &out.ess_w, out)
     out.charge_ok = allowed(image, row.charge_ok)
     out.discharge_ok = allowed(image, row.discharge_ok)
+
+
+cdef inline int32_t said(const gate_input_t* one, uint32_t bit, int32_t value, int32_t silent) noexcept nogil:
+    """A number of one battery; of one that has no such signal, or gives no believable one, what decides nothing."""
+    return value if one.valid & bit else silent
+
+
+cdef void bank_input(const program_t* program, int unit, const point_t* image, gate_input_t* out) noexcept nogil:
+    """The batteries of a unit that has several: what all of them together allow, worked out and proved in the gate.
+
+    A battery that says that its contactors are open counts for its temperatures alone. One whose word about them is
+    lost may have them closed: then nothing is known of the bank.
+    """
+    cdef gate_bank_t bank
+    cdef gate_input_t one
+    cdef const bank_row_t* row
+    cdef uint32_t i, promised = 0, lost = 0
+    cdef int32_t k, low_mv = 2147483647, high_mv = 0, joined = 0
+    memset(&bank, 0, sizeof(bank))
+    for i in range(program.n_bank_rows):
+        row = &program.bank_rows[i]
+        if row.unit != unit or bank.n >= GATE_BATTERIES_MAX:
+            continue
+        memset(&one, 0, sizeof(one))
+        battery_input(image, <bank_row_p>row, &one)
+        k = bank.n
+        bank.n += 1
+        bank.connected[k] = allowed(image, row.connected)
+        if row.connected >= 0 and not believable(image, row.connected):
+            lost |= VALID_SOC
+        promised |= one.required
+        lost |= one.required & ~one.valid & (~<uint32_t>0 if bank.connected[k] else VALID_TEMP_MAX | VALID_TEMP_MIN)
+        bank.soc_cpct[k] = one.soc_cpct
+        bank.pack_mv[k] = said(&one, VALID_PACK_V, one.pack_mv, 0)
+        bank.charge_ma_max[k] = said(&one, VALID_CHARGE_MA, one.charge_ma_max, 0)
+        bank.discharge_ma_max[k] = said(&one, VALID_DISCHARGE_MA, one.discharge_ma_max, 0)
+        bank.charge_w_max[k] = said(&one, VALID_CHARGE_W, one.charge_w_max, 0)
+        bank.discharge_w_max[k] = said(&one, VALID_DISCHARGE_W, one.discharge_w_max, 0)
+        bank.temp_max_ddegc[k] = said(&one, VALID_TEMP_MAX, one.temp_max_ddegc, -2147483647)
+        bank.temp_min_ddegc[k] = said(&one, VALID_TEMP_MIN, one.temp_min_ddegc, 2147483647)
+        bank.cell_mv_max[k] = said(&one, VALID_CELL_MAX, one.cell_mv_max, 0)
+        bank.cell_mv_min[k] = said(&one, VALID_CELL_MIN, one.cell_mv_min, 2147483647)
+        bank.charge_ok[k] = one.charge_ok
+        bank.discharge_ok[k] = one.discharge_ok
+        if bank.connected[k]:
+            joined += 1
+            low_mv = min(low_mv, bank.pack_mv[k])
+            high_mv = max(high_mv, bank.pack_mv[k])
+    if bank.n == 0:
+        out.required = VALID_SOC
+        return
+    gate_combine(&bank, out)
+    # None connected is no fault: a battery may wait for the heartbeat to close its contactors. It bears nothing, though.
+    if joined and high_mv - low_mv > <int32_t>(BANK_V_SHARE * high_mv) + BANK_MV:
+        lost |= VALID_PACK_V  # they do not stand side by side, or one of them measures nonsense
+    out.required |= promised | VALID_SOC
+    out.valid |= promised & ~lost
+
+
+cdef void gate_input_from_image(const program_t* program, int unit, const point_t* image, gate_input_t* out) noexcept nogil:
+    cdef const unit_row_t* row = &program.units[unit]
+    memset(out, 0, sizeof(gate_input_t))
+    if row.connected >= 0:
+        bank_input(program, unit, image, out)
+    else:
+        battery_input(image, <unit_row_p>row, out)
+    take(image, row.pcs_w, -1e9, 1e9, 1.0, 0.5, VALID_ESS_W, &out.ess_w, out)
     if program.control.blind_discharge_w_max > 0.0 and not believable(image, program.site.grid_w):
         # The meter's rows of the fault table only warn on such a site: what they would forbid is forbidden here.
         out.charge_ok = 0
@@ -104,6 +185,20 @@ VALID = {
     "cell_mv_max": VALID_CELL_MAX, "cell_mv_min": VALID_CELL_MIN,
 }
 FAULT_ROWS = GATE_FAULTS_MAX
+
+
+cdef fault_set_t fault_set(bits) except *:
+    """Rows given as the bits of one whole number. Raises OverflowError for a row that the table cannot have."""
+    cdef fault_set_t rows
+    if bits < 0 or bits >> GATE_FAULTS_MAX:
+        raise OverflowError(f"{bits:#x}: the fault table has {GATE_FAULTS_MAX} rows")
+    rows.lo = bits & 0xFFFFFFFFFFFFFFFF
+    rows.hi = bits >> 64
+    return rows
+
+
+cdef object fault_bits(fault_set_t rows):
+    return int(rows.lo) | int(rows.hi) << 64
 
 
 def _overlay(kind, given, into):
@@ -142,6 +237,7 @@ cdef class Gate:
         cdef dict row
         memset(&self.input, 0, sizeof(self.input))
         row = dict(self.input)
+        row["faults"] = 0
         row["charge_ok"] = row["discharge_ok"] = 1
         row["dt_us"] = 1000
         row = _overlay("input", given, row)
@@ -149,14 +245,21 @@ cdef class Gate:
             for key, bit in VALID.items():
                 if key in given:
                     row["valid"] |= bit
+        row["faults"] = fault_set(row["faults"])
         return row
+
+    cdef dict _told(self):
+        cdef dict told = dict(self.verdict)
+        told["active"] = fault_bits(self.verdict.active)
+        told["latched"] = fault_bits(self.verdict.latched)
+        return told
 
     def step(self, **given):
         """The verdict of one cycle. `given`: fields of gate_input_t; a reading that is given counts as valid unless
         `valid` says otherwise. Defaults: both directions enabled, dt_us 1000."""
         self.input = self._input(given)
         gate_step(&self.limits, self.faults, &self.input, &self.state, &self.verdict)
-        return dict(self.verdict)
+        return self._told()
 
     def repeat(self, int count, **given):
         """Run `count` cycles with one input, envelope included as the estimate does; for measuring."""
@@ -168,7 +271,7 @@ cdef class Gate:
             for i in range(count):
                 gate_envelope(&self.limits, &self.input, &lo_w, &hi_w, &bits)
                 gate_step(&self.limits, self.faults, &self.input, &self.state, &self.verdict)
-        return dict(self.verdict)
+        return self._told()
 
     def envelope(self, **given):
         """(lo_w, hi_w, limit bits) before faults and ramps; input as in `step`."""
@@ -178,9 +281,9 @@ cdef class Gate:
         gate_envelope(&self.limits, &self.input, &lo_w, &hi_w, &bits)
         return lo_w, hi_w, bits
 
-    def restore(self, uint64_t latched):
+    def restore(self, latched):
         """Take over latches kept from before a restart, one bit per row."""
-        gate_restore(&self.state, latched)
+        gate_restore(&self.state, fault_set(latched))
 
     @property
     def state_bytes(self) -> bytes:
@@ -220,7 +323,7 @@ def input_from_image(const unsigned char[::1] program not None, int unit, const 
     if <size_t>image.shape[0] < site.n_points * sizeof(point_t):
         raise ValueError(f"image: {image.shape[0]} bytes, needs {site.n_points * sizeof(point_t)}")
     gate_input_from_image(site, unit, <const point_t*>&image[0], &out)
-    return dict(out)
+    return {**dict(out), "faults": fault_bits(out.faults)}
 
 
 def request(double request_w):

@@ -47,6 +47,9 @@
       && (cell_mv > 0 && has(in->valid, cell_bit) ==> w <= taper(nameplate_w, cell_room, l->cell_taper_mv))
       && (enabled == 0 ==> w == 0)
       && (!rests(in, ma_bit, w_bit, cell_bit) ==> w == 0);
+    // How far the fullest battery is from the end of the window.
+    logic integer charge_room(gate_limits_t *l, gate_input_t *in) =
+      l->soc_max_cpct - in->soc_cpct - positive(in->soc_spread_cpct);
     // And one of them holds it back, so that it is the most that is allowed.
     predicate held(integer w, gate_limits_t *l, gate_input_t *in, integer nameplate_w, integer own_ma, integer ma,
                    integer power_w, integer soc_room, integer cell_mv, integer cell_room, integer enabled,
@@ -72,11 +75,11 @@
            VALID_DISCHARGE_MA, VALID_DISCHARGE_W, VALID_CELL_MIN);
     predicate charge_inside(integer w, gate_limits_t *l, gate_input_t *in) =
       inside(w, l, in, l->charge_w_max, l->charge_ma_max, in->charge_ma_max, in->charge_w_max,
-             l->soc_max_cpct - in->soc_cpct, l->cell_mv_max, l->cell_mv_max - in->cell_mv_max, in->charge_ok,
+             charge_room(l, in), l->cell_mv_max, l->cell_mv_max - in->cell_mv_max, in->charge_ok,
              VALID_CHARGE_MA, VALID_CHARGE_W, VALID_CELL_MAX);
     predicate charge_held(integer w, gate_limits_t *l, gate_input_t *in) =
       held(w, l, in, l->charge_w_max, l->charge_ma_max, in->charge_ma_max, in->charge_w_max,
-           l->soc_max_cpct - in->soc_cpct, l->cell_mv_max, l->cell_mv_max - in->cell_mv_max, in->charge_ok,
+           charge_room(l, in), l->cell_mv_max, l->cell_mv_max - in->cell_mv_max, in->charge_ok,
            VALID_CHARGE_MA, VALID_CHARGE_W, VALID_CELL_MAX);
 
     lemma discharge_inside_shrinks{L}: \forall integer w, v, gate_limits_t *l, gate_input_t *in;

@@ -14,6 +14,29 @@
       state->busy == 0 ==> (\forall integer k; 0 <= k < GATE_FAULTS_MAX ==> idle(&state->rows[k]));
  */
 
+/*@ requires 0 <= row < GATE_FAULTS_MAX;
+    assigns \nothing;
+    ensures \result == 0 || \result == 1;
+ */
+static int32_t holds(fault_set_t set, int32_t row)
+{
+    return (int32_t)((row < 64 ? set.lo >> row : set.hi >> (row - 64)) & 1u);
+}
+
+/* The set with this row in it, if it is present. */
+/*@ requires 0 <= row < GATE_FAULTS_MAX;
+    assigns \nothing;
+ */
+static fault_set_t with(fault_set_t set, int32_t row, int present)
+{
+    const uint64_t bit = present ? 1u : 0u;
+    if (row < 64)
+        set.lo |= bit << row;
+    else
+        set.hi |= bit << (row - 64);
+    return set;
+}
+
 /*@ assigns \nothing;
     ensures \result == severity(row_reaction);
     ensures 0 <= \result <= REACTION_OPEN;
@@ -146,7 +169,7 @@ typedef struct {
     int32_t busy;            /* a row remembers something */
     int32_t latches;         /* rows latched */
     int32_t trips;           /* rows latched that ask for more than a derating */
-    uint64_t active, latched;
+    fault_set_t active, latched;
 } fault_response_t;
 
 /*@ predicate fair(fault_response_t response) =
@@ -232,13 +255,13 @@ static fault_response_t row_visit(fault_response_t response, const gate_fault_ro
     ensures S13: \forall integer k; 0 <= k < GATE_FAULTS_MAX && ack == 0 && severity(faults[k].reaction) != REACTION_NONE
       && \old(state->rows[k].latched) != 0 ==> state->rows[k].latched != 0;
  */
-static fault_response_t faults_step(const gate_fault_row_t faults[GATE_FAULTS_MAX], uint64_t present, int ack,
+static fault_response_t faults_step(const gate_fault_row_t faults[GATE_FAULTS_MAX], fault_set_t present, int ack,
                                     int32_t dt_us, gate_state_t *state)
 {
-    fault_response_t response = {REACTION_NONE, -1, 1000, 0, 0, 0, 0, 0};
-    uint64_t active = 0, latched = 0;
+    fault_response_t response = {REACTION_NONE, -1, 1000, 0, 0, 0, {0, 0}, {0, 0}};
+    fault_set_t active = {0, 0}, latched = {0, 0};
     int32_t i;
-    if (present == 0 && state->busy == 0)
+    if (present.lo == 0 && present.hi == 0 && state->busy == 0)
         return response;
     /*@ loop invariant 0 <= i <= GATE_FAULTS_MAX && fair(response);
         loop invariant \forall integer k; 0 <= k < i ==>
@@ -250,9 +273,9 @@ static fault_response_t faults_step(const gate_fault_row_t faults[GATE_FAULTS_MA
         loop variant GATE_FAULTS_MAX - i;
      */
     for (i = 0; i < GATE_FAULTS_MAX; i++) {
-        response = row_visit(response, &faults[i], i, (present >> i) & 1, ack, dt_us, &state->rows[i]);
-        active |= (uint64_t)(state->rows[i].active != 0) << i;
-        latched |= (uint64_t)(state->rows[i].latched != 0) << i;
+        response = row_visit(response, &faults[i], i, holds(present, i), ack, dt_us, &state->rows[i]);
+        active = with(active, i, state->rows[i].active != 0);
+        latched = with(latched, i, state->rows[i].latched != 0);
     }
     state->busy = response.busy;
     response.active = active;

@@ -7,6 +7,7 @@
  */
 #include "safety/safety.h"
 
+#include "safety/gate_bank.h"
 #include "safety/gate_envelope.h"
 #include "safety/gate_rows.h"
 
@@ -19,7 +20,7 @@ _Static_assert(GATE_TIME_US_MAX + GATE_DT_US_MAX <= INT32_MAX, "a bucket plus on
 _Static_assert(GATE_FORGET_US + GATE_DT_US_MAX <= INT32_MAX, "so does the flap clock");
 _Static_assert(GATE_OPEN_WAIT_US + GATE_DT_US_MAX <= INT32_MAX, "and the wait for the contactors");
 _Static_assert(GATE_FLAPS_MAX < UINT8_MAX, "activations fit their byte");
-_Static_assert(GATE_FAULTS_MAX == 64, "one bit a row in a 64-bit word");
+_Static_assert(GATE_FAULTS_MAX == 128, "one bit a row in two 64-bit words");
 
 /* ---------------------------------------------------------------- the envelope */
 
@@ -32,7 +33,7 @@ _Static_assert(GATE_FAULTS_MAX == 64, "one bit a row in a 64-bit word");
     ensures S2: discharge_held{Pre}(*hi_w, limits, input);
     ensures S2: charge_held{Pre}(-*lo_w, limits, input);
     ensures S3: input->soc_cpct <= limits->soc_min_cpct ==> *hi_w == 0;
-    ensures S3: input->soc_cpct >= limits->soc_max_cpct ==> *lo_w == 0;
+    ensures S3: input->soc_cpct + positive(input->soc_spread_cpct) >= limits->soc_max_cpct ==> *lo_w == 0;
     ensures S3: has(input->valid, VALID_TEMP_MAX) && input->temp_max_ddegc >= limits->temp_max_ddegc ==>
       *lo_w == 0 && *hi_w == 0;
     ensures S3: has(input->valid, VALID_TEMP_MIN) && input->temp_min_ddegc <= limits->temp_min_ddegc ==>
@@ -50,7 +51,7 @@ void gate_envelope(const gate_limits_t *limits, const gate_input_t *input, int32
     const direction_t charge = {
         .nameplate_w = limits->charge_w_max, .own_ma = limits->charge_ma_max,
         .ma = input->charge_ma_max, .power_w = input->charge_w_max,
-        .soc_room = (int64_t)limits->soc_max_cpct - input->soc_cpct,
+        .soc_room = (int64_t)limits->soc_max_cpct - input->soc_cpct - above_zero(input->soc_spread_cpct),
         .cell_mv = limits->cell_mv_max, .cell_room = (int64_t)limits->cell_mv_max - input->cell_mv_max,
         .enabled = input->charge_ok, .ma_bit = VALID_CHARGE_MA, .w_bit = VALID_CHARGE_W, .cell_bit = VALID_CELL_MAX,
     };
@@ -68,6 +69,50 @@ void gate_envelope(const gate_limits_t *limits, const gate_input_t *input, int32
     *lo_w = -in.w;
     *hi_w = out.w;
     *bits = in.bits | out.bits;
+}
+
+/* ---------------------------------------------------------------- several batteries */
+
+/*@ requires \valid_read(bank) && \valid(input) && \separated(bank, input);
+    requires is_bank(bank);
+    assigns input->soc_cpct, input->soc_spread_cpct, input->pack_mv, input->charge_ma_max, input->discharge_ma_max,
+      input->charge_w_max, input->discharge_w_max, input->temp_max_ddegc, input->temp_min_ddegc, input->cell_mv_max,
+      input->cell_mv_min, input->charge_ok, input->discharge_ok;
+    ensures S23: allows{Pre}(input->charge_ma_max, &bank->charge_ma_max[0], &bank->connected[0], bank->n);
+    ensures S23: allows{Pre}(input->discharge_ma_max, &bank->discharge_ma_max[0], &bank->connected[0], bank->n);
+    ensures S23: allows{Pre}(input->charge_w_max, &bank->charge_w_max[0], &bank->connected[0], bank->n);
+    ensures S23: allows{Pre}(input->discharge_w_max, &bank->discharge_w_max[0], &bank->connected[0], bank->n);
+    ensures S23: at_most{Pre}(input->soc_cpct, &bank->soc_cpct[0], &bank->connected[0], bank->n);
+    ensures S23: at_least{Pre}(input->soc_cpct + input->soc_spread_cpct, &bank->soc_cpct[0], &bank->connected[0], bank->n);
+    ensures S23: 0 <= input->soc_cpct <= input->soc_cpct + input->soc_spread_cpct <= GATE_SOC_CPCT_MAX;
+    ensures S23: at_most{Pre}(input->pack_mv, &bank->pack_mv[0], &bank->connected[0], bank->n);
+    ensures S23: at_most{Pre}(input->cell_mv_min, &bank->cell_mv_min[0], &bank->connected[0], bank->n);
+    ensures S23: at_least{Pre}(input->cell_mv_max, &bank->cell_mv_max[0], &bank->connected[0], bank->n);
+    ensures S23: \forall integer i; 0 <= i < \at(bank->n, Pre) ==>
+      \at(bank->temp_max_ddegc[i], Pre) <= input->temp_max_ddegc
+      && input->temp_min_ddegc <= \at(bank->temp_min_ddegc[i], Pre);
+    ensures S23: \forall integer i; 0 <= i < \at(bank->n, Pre) && \at(bank->connected[i], Pre) != 0 ==>
+      (\at(bank->charge_ok[i], Pre) <= 0 ==> input->charge_ok == 0)
+      && (\at(bank->discharge_ok[i], Pre) <= 0 ==> input->discharge_ok == 0);
+    ensures S23: (\forall integer i; 0 <= i < \at(bank->n, Pre) ==> \at(bank->connected[i], Pre) == 0) ==>
+      input->charge_ok == 0 && input->discharge_ok == 0;
+ */
+void gate_combine(const gate_bank_t *bank, gate_input_t *input)
+{
+    const bank_one_t one = bank_as_one(bank);
+    input->soc_cpct = one.emptiest;
+    input->soc_spread_cpct = one.fullest - one.emptiest;
+    input->pack_mv = one.pack_mv;
+    input->charge_ma_max = one.charge_ma;
+    input->discharge_ma_max = one.discharge_ma;
+    input->charge_w_max = one.charge_w;
+    input->discharge_w_max = one.discharge_w;
+    input->temp_max_ddegc = one.hottest;
+    input->temp_min_ddegc = one.coldest;
+    input->cell_mv_max = one.cell_max;
+    input->cell_mv_min = one.cell_min;
+    input->charge_ok = one.charge_ok;
+    input->discharge_ok = one.discharge_ok;
 }
 
 /* ---------------------------------------------------------------- the setpoint */
@@ -345,7 +390,7 @@ void gate_init(gate_state_t *state)
     ensures S20: \forall integer k; 0 <= k < GATE_FAULTS_MAX && \old(state->rows[k].latched) != 0 ==>
       state->rows[k].latched != 0;
  */
-void gate_restore(gate_state_t *state, uint64_t latched)
+void gate_restore(gate_state_t *state, fault_set_t latched)
 {
     int32_t i;
     /*@ loop invariant 0 <= i <= GATE_FAULTS_MAX;
@@ -355,7 +400,7 @@ void gate_restore(gate_state_t *state, uint64_t latched)
         loop variant GATE_FAULTS_MAX - i;
      */
     for (i = 0; i < GATE_FAULTS_MAX; i++)
-        if ((latched >> i) & 1)
+        if (holds(latched, i))
             state->rows[i].latched = 1;
     state->busy = 1;
     state->tripped = 1;

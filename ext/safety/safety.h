@@ -8,8 +8,8 @@
 
 #include <stdint.h>
 
-#define SAFETY_LAYOUT_VERSION 2u
-#define GATE_FAULTS_MAX 64
+#define SAFETY_LAYOUT_VERSION 4u
+#define GATE_FAULTS_MAX 128
 
 #define GATE_DT_US_MAX 1000000        /* a longer cycle counts as this long for debounce and clear times */
 #define GATE_RAMP_DT_US_MAX 100000    /* and as this long for ramps: a pause never turns into a jump of power */
@@ -19,6 +19,12 @@
 #define GATE_OPEN_MA 5000             /* contactors may open below this current ... */
 #define GATE_OPEN_WAIT_US 1000000     /* ... or after this long at setpoint 0 */
 #define GATE_SOC_CPCT_MAX 10000
+#define GATE_BATTERIES_MAX 8           /* side by side behind one converter */
+
+/* One bit per row of the fault table: rows 0..63 in lo, 64..127 in hi. */
+typedef struct {
+    uint64_t lo, hi;
+} fault_set_t;
 
 /* The lattice; the highest wins. */
 enum reaction {
@@ -75,12 +81,13 @@ typedef struct {
     int32_t soc_cpct;
     int32_t temp_max_ddegc, temp_min_ddegc;
     int32_t cell_mv_max, cell_mv_min;
+    int32_t soc_spread_cpct; /* of several batteries the fullest has so much more than soc_cpct; charging stops by it */
     int32_t ess_w;
     int32_t charge_ok, discharge_ok; /* enable bits; 0 = not allowed */
     int32_t dt_us;     /* true length of this cycle, 1..1000000 */
     uint32_t ack;      /* acknowledge: acts when it turns from 0 to 1 */
     uint32_t arm;      /* arm order: acts when it turns from 0 to 1 */
-    uint64_t faults;   /* conditions present now, one bit per row of the fault table */
+    fault_set_t faults; /* conditions present now, one bit per row of the fault table */
 } gate_input_t;
 
 /* LIMIT_RAMP: the setpoint is not the request, whatever held it back; LIMIT_FAULT: a reaction from derate upwards. */
@@ -119,14 +126,29 @@ typedef struct {
     int32_t contactor_open;               /* 1 = ask the BMS to open */
     int32_t tripped;
     int32_t first_fault;
-    uint64_t active, latched;             /* one bit per row */
+    fault_set_t active, latched;          /* one bit per row */
     uint64_t proof;
 } gate_verdict_t;
 
+/* What each of several batteries says that stand side by side on the DC side of one converter. */
+typedef struct {
+    int32_t n;                                                     /* of them, 1..GATE_BATTERIES_MAX */
+    int32_t connected[GATE_BATTERIES_MAX];                         /* 1 = its contactors are closed, or it does not say */
+    int32_t charge_ok[GATE_BATTERIES_MAX], discharge_ok[GATE_BATTERIES_MAX];
+    int32_t soc_cpct[GATE_BATTERIES_MAX];                          /* 0..GATE_SOC_CPCT_MAX */
+    int32_t pack_mv[GATE_BATTERIES_MAX];
+    int32_t charge_ma_max[GATE_BATTERIES_MAX], discharge_ma_max[GATE_BATTERIES_MAX];
+    int32_t charge_w_max[GATE_BATTERIES_MAX], discharge_w_max[GATE_BATTERIES_MAX];
+    int32_t temp_max_ddegc[GATE_BATTERIES_MAX], temp_min_ddegc[GATE_BATTERIES_MAX];
+    int32_t cell_mv_max[GATE_BATTERIES_MAX], cell_mv_min[GATE_BATTERIES_MAX];
+} gate_bank_t;
+
+/* The batteries as one, the weakest deciding: numbers of `input` from soc_cpct to the enable bits, and nothing else. */
+void gate_combine(const gate_bank_t *bank, gate_input_t *input);
 /* Everything forgotten, tripped. */
 void gate_init(gate_state_t *state);
 /* Take over latches kept from before a restart, one bit per row. */
-void gate_restore(gate_state_t *state, uint64_t latched);
+void gate_restore(gate_state_t *state, fault_set_t latched);
 /* The envelope alone, for the control: what the unit may do now, before faults and ramps. */
 void gate_envelope(const gate_limits_t *limits, const gate_input_t *input, int32_t *lo_w, int32_t *hi_w, uint32_t *bits);
 void gate_step(const gate_limits_t *limits, const gate_fault_row_t faults[GATE_FAULTS_MAX], const gate_input_t *input,

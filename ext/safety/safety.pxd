@@ -14,6 +14,10 @@ cdef extern from "safety/safety.h" nogil:
         GATE_OPEN_MA
         GATE_OPEN_WAIT_US
         GATE_SOC_CPCT_MAX
+        GATE_BATTERIES_MAX
+
+    ctypedef struct fault_set_t:
+        uint64_t lo, hi
 
     enum:
         REACTION_NONE
@@ -70,12 +74,13 @@ cdef extern from "safety/safety.h" nogil:
         int32_t soc_cpct
         int32_t temp_max_ddegc, temp_min_ddegc
         int32_t cell_mv_max, cell_mv_min
+        int32_t soc_spread_cpct
         int32_t ess_w
         int32_t charge_ok, discharge_ok
         int32_t dt_us
         uint32_t ack
         uint32_t arm
-        uint64_t faults
+        fault_set_t faults
 
     enum:
         LIMIT_NAMEPLATE
@@ -116,11 +121,28 @@ cdef extern from "safety/safety.h" nogil:
         int32_t contactor_open
         int32_t tripped
         int32_t first_fault
-        uint64_t active, latched
+        fault_set_t active, latched
         uint64_t proof
 
+    ctypedef struct gate_bank_t:
+        int32_t n
+        int32_t connected[GATE_BATTERIES_MAX]
+        int32_t charge_ok[GATE_BATTERIES_MAX]
+        int32_t discharge_ok[GATE_BATTERIES_MAX]
+        int32_t soc_cpct[GATE_BATTERIES_MAX]
+        int32_t pack_mv[GATE_BATTERIES_MAX]
+        int32_t charge_ma_max[GATE_BATTERIES_MAX]
+        int32_t discharge_ma_max[GATE_BATTERIES_MAX]
+        int32_t charge_w_max[GATE_BATTERIES_MAX]
+        int32_t discharge_w_max[GATE_BATTERIES_MAX]
+        int32_t temp_max_ddegc[GATE_BATTERIES_MAX]
+        int32_t temp_min_ddegc[GATE_BATTERIES_MAX]
+        int32_t cell_mv_max[GATE_BATTERIES_MAX]
+        int32_t cell_mv_min[GATE_BATTERIES_MAX]
+
+    void gate_combine(const gate_bank_t *bank, gate_input_t *input) noexcept
     void gate_init(gate_state_t *state) noexcept
-    void gate_restore(gate_state_t *state, uint64_t latched) noexcept
+    void gate_restore(gate_state_t *state, fault_set_t latched) noexcept
     void gate_envelope(const gate_limits_t *limits, const gate_input_t *input, int32_t *lo_w, int32_t *hi_w,
                        uint32_t *bits) noexcept
     void gate_step(const gate_limits_t *limits, const gate_fault_row_t faults[GATE_FAULTS_MAX],

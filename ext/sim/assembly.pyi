@@ -60,6 +60,7 @@ class Assembly:
         self,
         *,
         battery: int,
+        beside: Sequence[int] = (),
         charge_w_max: float,
         discharge_w_max: float,
         tau_s: float,
@@ -147,7 +148,19 @@ class Assembly:
         source: Source,
     ) -> None: ...
     def bind_write(
-        self, slave: int, space: int, address: int, *, type: int, flags: int, scale: float, variable: str
+        self,
+        slave: int,
+        space: int,
+        address: int,
+        *,
+        type: int,
+        flags: int,
+        scale: float,
+        variable: str,
+        of: int = 1,
+        zero: float = 0.0,
+        charge: float = 0.0,
+        discharge: float = 0.0,
     ) -> None: ...
     def add_can_frame(
         self,

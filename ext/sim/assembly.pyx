@@ -5,7 +5,7 @@ from libc.stdlib cimport calloc, free
 
 from tidegate.ext.sim.buses cimport *
 from tidegate.ext.sim.plant cimport *
-from tidegate.ext.abi.program cimport CAN_BUSES_MAX, CAN_FIELD_MUXED, PORTS_MAX, SLAVES_MAX
+from tidegate.ext.abi.program cimport CAN_BUSES_MAX, CAN_FIELD_MUXED, FIELD_LESS_NEXT, PART_SETPOINT, PORTS_MAX, SLAVES_MAX
 from tidegate.ext.sim.slave cimport *
 
 cdef uint64_t NEVER = 0xFFFFFFFFFFFFFFFF
@@ -34,13 +34,14 @@ FAULT_NAMES = (
 )
 FAULT_BITS = {
     "pcs": {"frozen": PCS_FROZEN, "tripped": PCS_TRIPPED, "local": PCS_IN_LOCAL, "wrong_sign": PCS_WRONG_SIGN,
-            "deaf": PCS_DEAF},
+            "deaf": PCS_DEAF, "turned": PCS_TURNED},
     "meter": {"stuck": METER_STUCK, "reversed": METER_REVERSED, "nan": METER_NAN, "swapped": METER_SWAPPED,
-              "reset": METER_RESET, "absolute": METER_ABSOLUTE, "no_l3": METER_NO_L3, "w_stuck": METER_W_STUCK},
+              "reset": METER_RESET, "absolute": METER_ABSOLUTE, "no_l3": METER_NO_L3, "w_stuck": METER_W_STUCK,
+              "elsewhere": METER_ELSEWHERE, "tenfold": METER_TENFOLD, "tenth": METER_TENTH},
     "battery": {"warning": BATTERY_WARNS, "alarm": BATTERY_ALARMS, "no_charge": BATTERY_NO_CHARGE,
                 "no_discharge": BATTERY_NO_DISCHARGE, "limits_zero": BATTERY_LIMITS_ZERO, "sentinel": BATTERY_SENTINEL,
                 "wild": BATTERY_WILD, "soc_jump": BATTERY_SOC_JUMP, "voltage_off": BATTERY_VOLTAGE_OFF,
-                "hot": BATTERY_HOT},
+                "hot": BATTERY_HOT, "open": BATTERY_OPEN, "frozen": BATTERY_FROZEN},
 }
 assert len(BATTERY_VARIABLES) == BATTERY_VARS and len(PCS_VARIABLES) == PCS_VARS
 assert len(METER_VARIABLES) == METER_VARS and len(FAULT_NAMES) == FAULT_KINDS
@@ -197,10 +198,10 @@ cdef class Assembly:
         plant.n_batteries += 1
         return plant.n_batteries - 1
 
-    def add_pcs(self, *, int battery, double charge_w_max, double discharge_w_max, double tau_s, double dead_s,
+    def add_pcs(self, *, int battery, beside=(), double charge_w_max, double discharge_w_max, double tau_s, double dead_s,
                 double ramp_w_per_s, double loss_w, double loss_ratio, double measure_s, double heartbeat_timeout_s=0.0, double revert_s=0.0,
                 bint enabled=True, bint started=True, states=(7, 3, 6)):
-        """A power converter on a battery; returns its number. states: its numbers for standby, run and fault."""
+        """A power converter on a battery, or on several side by side; returns its number. states: its numbers for standby, run and fault."""
         cdef plant_t* plant = &self.world.plant
         cdef pcs_t* pcs
         if plant.n_pcs >= PCS_MAX:
@@ -211,6 +212,10 @@ cdef class Assembly:
             raise ValueError("power converter: ratings, ramp and measuring interval above 0, lag and dead time not below")
         pcs = &plant.pcs[plant.n_pcs]
         pcs.battery = battery
+        for other in beside:
+            if not 0 <= other < <int>plant.n_batteries or other == battery:
+                raise ValueError(f"power converter {plant.n_pcs}: no other battery {other}")
+            pcs.beside |= 1u << <int>other
         pcs.charge_w_max = charge_w_max
         pcs.discharge_w_max = discharge_w_max
         pcs.tau_s = tau_s
@@ -419,7 +424,7 @@ cdef class Assembly:
         binding.address = address
         binding.type = type
         binding.flags = flags
-        binding.words = type_words(type) if space >= SPACE_HOLDING else 1
+        binding.words = type_words(type) * (2 if flags & FIELD_LESS_NEXT else 1) if space >= SPACE_HOLDING else 1
         binding.scale = scale
         binding.offset = offset
         binding.sentinel = sentinel
@@ -428,8 +433,13 @@ cdef class Assembly:
         binding.source = self.variable(source)
         row.n_bindings += 1
 
-    def bind_write(self, int slave, int space, int address, *, int type, int flags, double scale, str variable):
-        """Let a master set a variable of the power converter behind the device."""
+    def bind_write(self, int slave, int space, int address, *, int type, int flags, double scale, str variable,
+                   int of=PART_SETPOINT, double zero=0.0, double charge=0.0, double discharge=0.0):
+        """Let a master set a variable of the power converter behind the device.
+
+        of: which part of a setpoint stands there (PARTS_OF of the program); zero: the raw number of 0 W; charge,
+        discharge: the words of a direction.
+        """
         cdef slave_t* row = self.slave_at(slave)
         cdef write_t* write
         if row.n_writes >= WRITES_MAX:
@@ -443,6 +453,10 @@ cdef class Assembly:
         write.flags = flags
         write.words = type_words(type) if space >= SPACE_HOLDING else 1
         write.scale = scale
+        write.of = of
+        write.zero = zero
+        write.charge = charge
+        write.discharge = discharge
         write.var = PCS_VARIABLES.index(variable)
         write.target = &self.world.plant.pcs[row.pcs].v[write.var]
         row.n_writes += 1

@@ -39,6 +39,13 @@ cdef double battery_draw(battery_t* battery, double dc_w, double dt_s) noexcept 
     current_a = (open_v - sqrt(room)) / (2.0 * battery.r_ohm)
     if current_a > 0.0 and battery.charge_as <= 0.0:
         current_a = 0.0
+    battery_carry(battery, current_a, dt_s)
+    return battery.dc_w
+
+
+cdef void battery_carry(battery_t* battery, double current_a, double dt_s) noexcept nogil:
+    """What a current of so long does to the cells."""
+    cdef double open_v = battery.open_v
     battery.current_a = current_a
     battery.dc_w = (open_v - battery.r_ohm * current_a) * current_a
     battery.charge_as -= current_a * dt_s
@@ -48,7 +55,59 @@ cdef double battery_draw(battery_t* battery, double dc_w, double dt_s) noexcept 
         battery.r_ohm * current_a * current_a - (battery.temp_c - battery.ambient_c) * battery.cooling_w_per_k
     ) * dt_s / battery.heat_j_per_k
     battery.open_v = open_voltage(battery)
-    return battery.dc_w
+
+
+cdef inline bint beside_or_own(int number, int battery, uint32_t beside) noexcept nogil:
+    return number == battery or (beside >> number) & 1
+
+
+cdef battery_t* bank_any(battery_t* all, int battery, uint32_t beside) noexcept nogil:
+    cdef int i
+    for i in range(BATTERIES_MAX):
+        if beside_or_own(i, battery, beside) and all[i].contactor:
+            return &all[i]
+    return &all[battery]
+
+
+cdef double bank_current(const battery_t* all, int battery, uint32_t beside) noexcept nogil:
+    cdef int i
+    cdef double current_a = 0.0
+    for i in range(BATTERIES_MAX):
+        if beside_or_own(i, battery, beside):
+            current_a += all[i].current_a
+    return current_a
+
+
+cdef double bank_draw(battery_t* all, int battery, uint32_t beside, double dc_w, double dt_s) noexcept nogil:
+    cdef int i
+    cdef double conductance = 0.0, open_v = 0.0, r_ohm, room, bus_v, current_a, got_w = 0.0
+    if beside == 0:
+        return battery_draw(&all[battery], dc_w, dt_s)
+    for i in range(BATTERIES_MAX):
+        if beside_or_own(i, battery, beside) and all[i].contactor:
+            conductance += 1.0 / all[i].r_ohm
+            open_v += all[i].open_v / all[i].r_ohm
+    bus_v = 0.0
+    if conductance > 0.0:  # as one battery behind one resistance
+        open_v /= conductance
+        r_ohm = 1.0 / conductance
+        room = open_v * open_v - 4.0 * r_ohm * dc_w
+        if room < 0.0:
+            room = 0.0
+        bus_v = open_v - (open_v - sqrt(room)) / 2.0
+    for i in range(BATTERIES_MAX):
+        if not beside_or_own(i, battery, beside):
+            continue
+        if not all[i].contactor:
+            all[i].current_a = 0.0
+            all[i].dc_w = 0.0
+            continue
+        current_a = (all[i].open_v - bus_v) / all[i].r_ohm
+        if current_a > 0.0 and all[i].charge_as <= 0.0:
+            current_a = 0.0
+        battery_carry(&all[i], current_a, dt_s)
+        got_w += bus_v * current_a
+    return got_w
 
 
 cdef void bms_step(battery_t* battery, double dt_s) noexcept nogil:
@@ -71,12 +130,20 @@ cdef void bms_step(battery_t* battery, double dt_s) noexcept nogil:
         or -battery.current_a > 1.1 * battery.charge_a_max * up + 1.0
     )
     battery.above_s = battery.above_s + dt_s if broken else 0.0
+    if battery.faults & BATTERY_OPEN and battery.contactor:
+        battery.contactor = 0
+        battery.parked = 1
+    elif not battery.faults & BATTERY_OPEN and battery.parked:
+        battery.contactor = 1
+        battery.parked = 0
     if battery.above_s > 5.0 and battery.contactor:
         battery.contactor = 0
         battery.opened += 1
         if fabs(battery.current_a) > 5.0:
             battery.opened_under_load += 1
 
+    if battery.faults & BATTERY_FROZEN:  # its frames come on, each with what the last true one said
+        return
     v[BATTERY_SOC] = soc
     v[BATTERY_SOH] = battery.soh
     v[BATTERY_PACK_V] = battery.open_v - battery.r_ohm * battery.current_a
@@ -91,7 +158,7 @@ cdef void bms_step(battery_t* battery, double dt_s) noexcept nogil:
     v[BATTERY_DISCHARGE_A_MAX] = battery.discharge_a_max * down
     v[BATTERY_CHARGE_OK] = 1.0 if battery.contactor and up > 0.0 else 0.0
     v[BATTERY_DISCHARGE_OK] = 1.0 if battery.contactor and down > 0.0 else 0.0
-    v[BATTERY_ALARM] = 1.0 if battery.above_s > 2.0 or not battery.contactor else 0.0
+    v[BATTERY_ALARM] = 1.0 if battery.above_s > 2.0 or not (battery.contactor or battery.parked) else 0.0
     v[BATTERY_WARNING] = 1.0 if broken else 0.0
     v[BATTERY_CONTACTOR] = battery.contactor
     v[BATTERY_CAPACITY_AH] = battery.capacity_as / 3600.0

@@ -107,6 +107,16 @@ cdef double ramp_share(double room, double width) noexcept nogil:
     return room / width if room < width else 1.0
 
 
+cdef double bank_share(const pcs_t* pcs, double each_w, double most_w) noexcept nogil:
+    """What all batteries of a converter allow, and the converter."""
+    cdef uint32_t beside = pcs.beside
+    cdef double all_w = each_w
+    while beside:
+        all_w += each_w if beside & 1 else 0.0
+        beside >>= 1
+    return all_w if all_w < most_w else most_w
+
+
 cdef void ideal_write(ideal_t* ideal, plant_t* plant, double net_w, uint64_t t_ns) noexcept nogil:
     """Write to every converter its part of what this net power asks for."""
     cdef double wanted_w, hi_w, lo_w, soc, set_w
@@ -117,8 +127,8 @@ cdef void ideal_write(ideal_t* ideal, plant_t* plant, double net_w, uint64_t t_n
         pcs = &plant.pcs[i]
         battery = &plant.batteries[pcs.battery]
         soc = battery.v[BATTERY_SOC]
-        hi_w = battery.v[BATTERY_DISCHARGE_W_MAX] if battery.v[BATTERY_DISCHARGE_W_MAX] < pcs.discharge_w_max else pcs.discharge_w_max
-        lo_w = battery.v[BATTERY_CHARGE_W_MAX] if battery.v[BATTERY_CHARGE_W_MAX] < pcs.charge_w_max else pcs.charge_w_max
+        hi_w = bank_share(pcs, battery.v[BATTERY_DISCHARGE_W_MAX], pcs.discharge_w_max)
+        lo_w = bank_share(pcs, battery.v[BATTERY_CHARGE_W_MAX], pcs.charge_w_max)
         hi_w *= ramp_share(soc - ideal.soc_min, ideal.soc_taper)
         lo_w *= ramp_share(ideal.soc_max - soc, ideal.soc_taper)
         wanted_w = net_w - ideal.limit_w

@@ -54,7 +54,7 @@ cdef extern from "<poll.h>" nogil:
 
 cdef enum:
     FIFO_BYTES = 8
-    WATCHED_MAX = 16
+    WATCHED_MAX = PORTS_MAX + CAN_BUSES_MAX + 1
 
 cdef uint64_t NEVER = 0xFFFFFFFFFFFFFFFF
 cdef uint64_t LOOK_NS = 5000000       # the plant is caught up at least so often

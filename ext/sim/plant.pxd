@@ -49,6 +49,7 @@ cdef enum:  # plant_fault  # bits of battery_t.faults, pcs_t.faults and meter_t.
     PCS_TRIPPED = 2       # fault state, 0 W
     PCS_IN_LOCAL = 4      # the panel's key is on local: 0 W, writes have no effect
     PCS_WRONG_SIGN = 8
+    PCS_TURNED = 32       # wrong sign in what it takes and in what it shows, as one option of a map does it
     PCS_DEAF = 16         # acknowledges writes, does not take them
     METER_STUCK = 1
     METER_REVERSED = 2
@@ -58,6 +59,9 @@ cdef enum:  # plant_fault  # bits of battery_t.faults, pcs_t.faults and meter_t.
     METER_ABSOLUTE = 32   # shows |W|
     METER_NO_L3 = 64      # the transformer of phase 3 is missing
     METER_W_STUCK = 128   # powers keep their values, energies count on, replies stay fresh
+    METER_ELSEWHERE = 256 # sits before the load, on another circuit than the converter
+    METER_TENFOLD = 512   # a transformer ratio ten times too large
+    METER_TENTH = 1024    # and ten times too small
     BATTERY_WARNS = 1
     BATTERY_ALARMS = 2
     BATTERY_NO_CHARGE = 4
@@ -68,6 +72,8 @@ cdef enum:  # plant_fault  # bits of battery_t.faults, pcs_t.faults and meter_t.
     BATTERY_SOC_JUMP = 128
     BATTERY_VOLTAGE_OFF = 256  # pack voltage disagrees with the PCS
     BATTERY_HOT = 512
+    BATTERY_FROZEN = 2048   # every frame says what the last true one said; counters and checksums go on
+    BATTERY_OPEN = 1024     # somebody has opened its contactors: no alarm, and they close again afterwards
 
 # What real devices add to the plain ones; a pointer to it is NULL where a device has none of it.
 cdef struct battery_habits_t:
@@ -116,6 +122,7 @@ cdef struct battery_t:
     double charge_as, temp_c, current_a, open_v, dc_w
     double above_s         # how long a limit of the BMS has been broken
     uint32_t contactor, faults, opened, opened_under_load
+    uint32_t parked, pad   # opened by somebody, not by its own protection
     battery_habits_t* habits
     # totals, J
     double drawn_j, heat_j
@@ -127,6 +134,7 @@ cdef struct pcs_t:
     double alpha           # share of the gap that the lag closes in one step
     uint64_t dead_ns, measure_ns, heartbeat_timeout_ns
     int32_t battery
+    uint32_t beside        # bit each battery that stands side by side with it
     # now
     double target_w, w, dc_w
     uint64_t queue_t_ns[SETPOINTS_MAX]

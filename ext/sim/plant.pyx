@@ -8,7 +8,7 @@ from libc.math cimport INFINITY, fabs, floor, isfinite
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from tidegate.ext.sim.battery cimport bms_step, battery_draw, open_voltage
+from tidegate.ext.sim.battery cimport bank_any, bank_current, bank_draw, bms_step, open_voltage
 from tidegate.ext.sim.habits cimport (
     average_w, meter_habit, meter_habits_start, meter_next, meter_reports, pcs_goal,
 )
@@ -58,7 +58,7 @@ cdef void pcs_written(plant_t* plant, pcs_t* pcs, int var, uint64_t t_ns) noexce
         wanted_w = pcs.v[PCS_SET_PERMILLE] * 0.001 * pcs.discharge_w_max
     if pcs.v[PCS_SET_ENA] == 0.0:
         wanted_w = 0.0
-    if pcs.faults & PCS_WRONG_SIGN:
+    if pcs.faults & (PCS_WRONG_SIGN | PCS_TURNED):
         wanted_w = -wanted_w
     if not isfinite(wanted_w):
         wanted_w = 0.0
@@ -78,7 +78,7 @@ cdef void pcs_written(plant_t* plant, pcs_t* pcs, int var, uint64_t t_ns) noexce
 
 cdef void pcs_step(plant_t* plant, pcs_t* pcs, uint64_t t_ns, double dt_s) noexcept nogil:
     cdef double move_w, most_w, loss_w, got_w, goal_w
-    cdef battery_t* battery = &plant.batteries[pcs.battery]
+    cdef battery_t* battery = bank_any(plant.batteries, pcs.battery, pcs.beside)
     while pcs.queue_tail != pcs.queue_head and pcs.queue_t_ns[pcs.queue_tail % SETPOINTS_MAX] <= t_ns:
         pcs.target_w = pcs.queue_w[pcs.queue_tail % SETPOINTS_MAX]
         pcs.queue_tail += 1
@@ -115,7 +115,7 @@ cdef void pcs_step(plant_t* plant, pcs_t* pcs, uint64_t t_ns, double dt_s) noexc
 
     loss_w = pcs.loss_w + pcs.loss_ratio * fabs(pcs.w)
     pcs.dc_w = pcs.w + loss_w
-    got_w = battery_draw(battery, pcs.dc_w, dt_s)
+    got_w = bank_draw(plant.batteries, pcs.battery, pcs.beside, pcs.dc_w, dt_s)
     if got_w < pcs.dc_w - 1e-6 * (1.0 + fabs(pcs.dc_w)):  # empty, too weak or open: the AC side gets what is left
         pcs.dc_w = got_w
         if got_w > loss_w:
@@ -136,16 +136,16 @@ cdef void pcs_step(plant_t* plant, pcs_t* pcs, uint64_t t_ns, double dt_s) noexc
         pcs.measure_next_ns += pcs.measure_ns
         if pcs.measure_next_ns <= t_ns:
             pcs.measure_next_ns = t_ns + pcs.measure_ns
-        pcs.v[PCS_W] = pcs.w
+        pcs.v[PCS_W] = -pcs.w if pcs.faults & PCS_TURNED else pcs.w
         pcs.v[PCS_DC_W] = pcs.dc_w
-        pcs.v[PCS_DC_A] = battery.current_a
+        pcs.v[PCS_DC_A] = bank_current(plant.batteries, pcs.battery, pcs.beside)
         pcs.v[PCS_DC_V] = battery.open_v - battery.r_ohm * battery.current_a
 
 
 cdef void pcs_refresh(plant_t* plant, pcs_t* pcs, uint64_t t_ns) noexcept nogil:
     cdef double* v = pcs.v
     cdef double left_s
-    cdef battery_t* battery = &plant.batteries[pcs.battery]
+    cdef battery_t* battery = bank_any(plant.batteries, pcs.battery, pcs.beside)
     cdef int tripped = pcs.faults & PCS_TRIPPED != 0 or not battery.contactor
     v[PCS_W_L1] = v[PCS_W] * plant.phase_share[0]
     v[PCS_W_L2] = v[PCS_W] * plant.phase_share[1]
@@ -189,7 +189,14 @@ cdef double meter_w(const plant_t* plant, const meter_t* meter) noexcept nogil:
     cdef double w
     cdef uint32_t i
     if meter.source == METERS_GRID:
-        return plant.grid_w
+        if meter.faults & METER_ELSEWHERE:
+            return plant.load_w - plant.pv_w
+        w = plant.grid_w
+        if meter.faults & METER_TENFOLD:
+            w *= 10.0
+        if meter.faults & METER_TENTH:
+            w *= 0.1
+        return w
     if meter.source == METERS_IT:
         return plant.it_w
     if meter.source == METERS_COOLING:
@@ -211,7 +218,9 @@ cdef void meter_measure(plant_t* plant, meter_t* meter, double* v) noexcept nogi
     cdef double w = meter_w(plant, meter), volt = 0.0 if plant.islanded else plant.volt
     cdef int phase
     if meter.faults & METER_W_STUCK:
-        if v != meter.v:
+        if v != meter.v and meter.head:  # a late meter: what was measured last still waits
+            memcpy(v, meter.readings[(meter.head - 1) % READINGS_MAX].v, sizeof(meter.v))
+        elif v != meter.v:
             memcpy(v, meter.v, sizeof(meter.v))
         meter_energies(meter, v)
         return

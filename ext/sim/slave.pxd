@@ -39,6 +39,9 @@ cdef struct write_t:
     uint32_t words
     int32_t var          # enum pcs_var
     double scale
+    double zero          # raw that stands for 0 W
+    uint8_t of           # enum part_of of program.h; PART_SETPOINT = the value as it is
+    double charge, discharge  # PART_DIRECTION: the words
     double* target
 
 cdef struct slave_t:
@@ -53,6 +56,7 @@ cdef struct slave_t:
     binding_t bindings[BINDINGS_MAX]  # sorted by space and address
     write_t writes[WRITES_MAX]
     # what the last request did
+    double told[4]  # of a setpoint in several registers: magnitude W, charge W, discharge W, direction
     uint32_t written_count
     int32_t written[WRITES_MAX]  # rows of `writes` that it touched
     uint64_t requests, reads, writes_done, exceptions

@@ -9,8 +9,9 @@ from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t,
 from libc.string cimport memcpy
 
 from tidegate.ext.abi.program cimport (
-    FIELD_BITS, FIELD_BYTE_SWAP, FIELD_F32, FIELD_F64, FIELD_LOW_WORD_FIRST, FIELD_ONE_OF, FIELD_S16, FIELD_S32,
-    FIELD_S64, FIELD_SENTINEL, FIELD_SUNSSF, FIELD_U16, FIELD_U32, FIELD_U64,
+    FIELD_BITS, FIELD_BYTE_SWAP, FIELD_F32, FIELD_F64, FIELD_LESS_NEXT, FIELD_LOW_WORD_FIRST, FIELD_ONE_OF, FIELD_S16, FIELD_S32,
+    FIELD_S64, FIELD_SENTINEL, FIELD_SUNSSF, FIELD_U16, FIELD_U32, FIELD_U64, PART_DIRECTION, PART_MAGNITUDE,
+    PART_SETPOINT,
 )
 
 cdef enum:  # exception
@@ -204,20 +205,43 @@ cdef void registers_refresh(slave_t* slave, uint32_t space, uint32_t address, ui
             word[0] = one_of_word(row.sentinel, raw != 0.0)
         elif space < SPACE_HOLDING:
             word[0] = 1 if raw != 0.0 else 0
+        elif row.flags & FIELD_LESS_NEXT:
+            value_words(raw if raw > 0.0 else 0.0, row.type, row.flags, row.sentinel, word)
+            value_words(-raw if raw < 0.0 else 0.0, row.type, row.flags, row.sentinel, word + row.words // 2)
         else:
             value_words(raw, row.type, row.flags, row.sentinel, word)
         lo += 1
 
 
+cdef double setpoint_of(slave_t* slave, const write_t* row, double value) noexcept nogil:
+    """The setpoint that a device follows whose direction, charge and discharge stand in registers of their own."""
+    cdef uint32_t i
+    cdef bint directed = False
+    if row.of == PART_DIRECTION:
+        slave.told[3] = 1.0 if value == row.discharge else -1.0 if value == row.charge else 0.0
+    else:
+        slave.told[row.of - PART_MAGNITUDE] = value  # magnitude, charge, discharge
+    for i in range(slave.n_writes):
+        directed = directed or slave.writes[i].of == PART_DIRECTION
+    if not directed:
+        return slave.told[2] - slave.told[1]
+    if slave.told[3] > 0.0:
+        return slave.told[0] + slave.told[2]
+    return -slave.told[0] - slave.told[1] if slave.told[3] < 0.0 else 0.0
+
+
 cdef void registers_written(slave_t* slave, uint32_t space, uint32_t address, uint32_t count) noexcept nogil:
     cdef uint32_t i
+    cdef double value
     cdef write_t* row
     for i in range(slave.n_writes):
         row = &slave.writes[i]
         if row.space != space or row.address >= address + count or row.address + row.words <= address:
             continue
         if row.target != NULL:
-            row.target[0] = words_value(&slave.words[space][row.address], row.type, row.flags) * row.scale
+            value = words_value(&slave.words[space][row.address], row.type, row.flags)
+            value = (value - row.zero) * row.scale
+            row.target[0] = value if row.of == PART_SETPOINT else setpoint_of(slave, row, value)
         slave.written[slave.written_count] = <int32_t>i
         slave.written_count += 1
 

@@ -13,10 +13,9 @@ from tidegate.ext.cycle.core cimport core_t
 from tidegate.ext.cycle.loop cimport Core, core_cycle
 from tidegate.ext.sim.can_frames cimport can_emit, can_flood, can_take, frame_encode
 from tidegate.ext.sim.observe cimport follow_load_step, series_row, world_check
-from tidegate.ext.estimate.pairing cimport LAG_NS
 from tidegate.ext.sim.plant cimport *
 from tidegate.ext.bus.rtu cimport rtu_init, rtu_t
-from tidegate.ext.bus.rtu_frame cimport rtu_char_ns
+from tidegate.ext.bus.rtu_frame cimport rtu_char_ns, rtu_gap_ns
 from tidegate.ext.abi.shared cimport ORDER_ACK, ORDER_ARM, order_put
 from tidegate.ext.sim.slave cimport *
 
@@ -114,6 +113,10 @@ cdef class World(Assembly):
                     raise MemoryError("no memory for a serial engine")
             self.world.lines[i].char_ns = rtu_char_ns(at.program, <int>i)
             rtu_init(self.world.lines[i].engine, at.program, <int>i, &at.mail[i], self.world.t_ns)
+            if self.world.lines[i].engine.framed:  # virtual time has no connections: a line as fast as the port's row says
+                self.world.lines[i].engine.framed = 0
+                self.world.lines[i].engine.char_ns = self.world.lines[i].char_ns
+                self.world.lines[i].engine.gap_ns = rtu_gap_ns(at.program, <int>i)
             self.world.lines[i].engine_ns = self.world.t_ns
             self.world.lines[i].next_ns = self.world.t_ns
 
@@ -238,11 +241,28 @@ cdef class World(Assembly):
         ]
 
     @property
+    def meter_answer(self):
+        """(whether the grid meter shows the battery: enum grid_answer, by how many standard deviations, readings)."""
+        models = &self.world.core.estimate.models
+        return models.answer, models.answer_by, models.answer_readings
+
+    @property
     def age_s(self):
         """(least, most) age of the grid reading as the core believes it now, s."""
         if self.world.core == NULL:
             raise RuntimeError("no core is connected: call connect() first")
-        return (<double>LAG_NS[self.world.core.estimate.lag_lo] * 1e-9, <double>LAG_NS[self.world.core.estimate.lag_hi] * 1e-9)
+        return (self.world.core.estimate.age_lo_s, self.world.core.estimate.age_hi_s)
+
+    @property
+    def meter_truth(self):
+        """What the core holds of the grid meter: enum meter_verdict, and what the pulses of arming have shown, by age."""
+        if self.world.core == NULL:
+            raise RuntimeError("no core is connected: call connect() first")
+        truth = &self.world.core.truth
+        return {"verdict": truth.verdict, "asking": bool(truth.asking), "still_s": truth.still_s,
+                "least_w": truth.least_w,
+                "grid_w2": truth.grid_w2, "moved_w2": list(truth.moved_w2), "moved_w4": list(truth.moved_w4),
+                "both_w2": list(truth.both_w2)}
 
     @property
     def now(self):

@@ -36,9 +36,10 @@ static int believable(const program_t *p, const block_row_t *row, const uint16_t
 }
 
 extern void *part_timeout_of, *part_note_foreign_frame, *part_transaction_ended, *part_crc16, *part_crc_append,
-    *part_predicted, *part_char_ns, *part_gap_ns, *part_judge, *part_overdue;
+    *part_predicted, *part_char_ns, *part_gap_ns, *part_judge, *part_overdue, *part_judge_framed, *part_noise, *part_note_stray_bytes;
 void part_crc_init(void);
 void part_finish_hand_over(void *believable);
+void part_frame_hand_over(void *note_stray_bytes);
 
 /* What the module's start would fetch from its neighbours. */
 static void hand_over(void) {
@@ -52,7 +53,11 @@ static void hand_over(void) {
     *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_frame_rtu_gap_ns = part_gap_ns;
     *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_frame_judge = part_judge;
     *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_frame_overdue = part_overdue;
+    *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_frame_judge_framed = part_judge_framed;
+    *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_frame_noise = part_noise;
+    *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_slave_note_stray_bytes = part_note_stray_bytes;
     part_finish_hand_over((void *)believable);
+    part_frame_hand_over(part_note_stray_bytes);
 }
 
 static uint16_t crc16(const uint8_t *bytes, uint32_t count) { return ((uint16_t(*)(const uint8_t *, uint32_t))part_crc16)(bytes, count); }
@@ -231,7 +236,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
             break;
         case 5:
             if (mail.command_count) {
-                uint16_t regs[4] = {(uint16_t)take(&in, 2), (uint16_t)take(&in, 1), 0, 0};
+                uint16_t regs[COMMAND_REGS_MAX] = {(uint16_t)take(&in, 2), (uint16_t)take(&in, 1)};
                 command_put(&mail.commands[take(&in, 1) % (mail.command_count < 32 ? mail.command_count : 32)], regs,
                             what >> 3 & 1, what >> 4 & 1, t_ns);
             }

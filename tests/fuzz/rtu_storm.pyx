@@ -14,7 +14,7 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from tidegate.ext.abi.port_mail cimport (
     DONE_OK, command_put, done_t, port_done_peek, port_done_pop, port_mail_init, port_mail_t,
 )
-from tidegate.ext.abi.program cimport COMMAND_CONST, program_t
+from tidegate.ext.abi.program cimport COMMAND_CONST, COMMAND_REGS_MAX, program_t
 from tidegate.ext.bus.rtu cimport (
     RTU_BLOCK, RTU_RECV, RTU_SEND, rtu_action_t, rtu_bytes, rtu_init, rtu_next, rtu_sent, rtu_t,
 )
@@ -249,7 +249,7 @@ cdef class Storm:
         return True
 
     cdef void maybe_put(self) noexcept nogil:
-        cdef uint16_t[4] regs
+        cdef uint16_t[COMMAND_REGS_MAX] regs
         cdef uint32_t slot
         if self.mail.command_count == 0 or below(&self.state, 6) != 0:
             return
@@ -257,11 +257,11 @@ cdef class Storm:
         if self.program.commands[self.mail.command_first + slot].kind == COMMAND_CONST:
             return
         self.numbers[slot] += 1
+        memset(regs, 0, sizeof(regs))
         regs[0] = <uint16_t>(self.numbers[slot] >> 16)
         regs[1] = <uint16_t>self.numbers[slot]
         if self.program.commands[self.mail.command_first + slot].count == 1:
             regs[0] = regs[1]
-        regs[2] = regs[3] = 0
         command_put(&self.mail.commands[slot], regs, 1, below(&self.state, 2), self.t_ns)
 
     cdef uint32_t honest(self, const uint8_t* frame, uint8_t* reply) noexcept nogil:

@@ -6,19 +6,25 @@
  */
 #include "safety.c"
 
-/*@ lemma times_grows: \forall integer a, b, c; 0 <= a <= b && 0 <= c ==> a * c <= b * c;
+/*@ lemma multiple_grows: \forall integer a, b, c; 0 <= a <= b && 0 <= c ==> a * c <= b * c;
     lemma part_fits: \forall integer n, d; 0 <= n && 0 < d ==> 0 <= n / d && (n / d) * d <= n;
     lemma part_most: \forall integer q, n, d; 0 <= n && 0 < d && q * d <= n ==> q <= n / d;
     lemma part_grows: \forall integer n, m, d; 0 <= n <= m && 0 < d ==> n / d <= m / d;
     lemma part_of_more: \forall integer n, d, e; 0 <= n && 0 < e <= d ==> n / d <= n / e;
     lemma product_grows: \forall integer mv, a, b; a <= b ==> product(mv, a) <= product(mv, b);
     lemma taper_most: \forall integer w, room, width; taper(w, room, width) <= positive(w);
+    lemma share_grows: \forall integer w, v, room, width;
+      0 <= w <= v && 0 <= room && 0 < width ==> w * room / width <= v * room / width;
+    lemma taper_least: \forall integer w, room, width; 0 <= taper(w, room, width);
+    lemma taper_grows_inside: \forall integer w, v, room, width;
+      0 < w <= v && 0 < room < width ==> taper(w, room, width) <= taper(v, room, width);
     lemma taper_grows_with_power: \forall integer w, v, room, width;
       w <= v ==> taper(w, room, width) <= taper(v, room, width);
     lemma taper_grows_with_room: \forall integer w, room, more, width;
       room <= more ==> taper(w, room, width) <= taper(w, more, width);
     lemma taper_shrinks_with_width: \forall integer w, room, width, wider;
       width <= wider ==> taper(w, room, wider) <= taper(w, room, width);
+    lemma thousandths_least: \forall integer w, n; 0 <= w && 0 <= n ==> 0 <= thousandths(w, n);
     lemma thousandths_grow: \forall integer w, v, p, q;
       0 <= w <= v && 0 <= p <= q ==> thousandths(w, p) <= thousandths(v, q);
     lemma reach_grows: \forall integer wanted, last_a, last_b, up_a, up_b, down_a, down_b, most_a, most_b;
@@ -42,7 +48,8 @@
       && la->temp_taper_ddegc >= lb->temp_taper_ddegc
       && la->cell_mv_min >= lb->cell_mv_min && (lb->cell_mv_max <= 0 || 0 < la->cell_mv_max <= lb->cell_mv_max)
       && la->cell_taper_mv >= lb->cell_taper_mv
-      && a->pack_mv == b->pack_mv && a->soc_cpct == b->soc_cpct && a->temp_max_ddegc == b->temp_max_ddegc
+      && a->pack_mv == b->pack_mv && a->soc_cpct == b->soc_cpct
+      && positive(a->soc_spread_cpct) >= positive(b->soc_spread_cpct) && a->temp_max_ddegc == b->temp_max_ddegc
       && a->temp_min_ddegc == b->temp_min_ddegc && a->cell_mv_max == b->cell_mv_max && a->cell_mv_min == b->cell_mv_min
       && a->charge_ma_max <= b->charge_ma_max && a->discharge_ma_max <= b->discharge_ma_max
       && a->charge_w_max <= b->charge_w_max && a->discharge_w_max <= b->discharge_w_max
@@ -62,7 +69,7 @@
                 a->cell_mv_min - la->cell_mv_min, b->cell_mv_min - lb->cell_mv_min);
     predicate charge_tapers(gate_limits_t *la, gate_input_t *a, gate_limits_t *lb, gate_input_t *b) =
       tapers(la->charge_w_max, lb->charge_w_max, la->soc_taper_cpct, lb->soc_taper_cpct,
-                la->soc_max_cpct - a->soc_cpct, lb->soc_max_cpct - b->soc_cpct)
+                charge_room(la, a), charge_room(lb, b))
       && tapers(la->charge_w_max, lb->charge_w_max, la->temp_taper_ddegc, lb->temp_taper_ddegc,
                 la->temp_max_ddegc - a->temp_max_ddegc, lb->temp_max_ddegc - b->temp_max_ddegc)
       && tapers(la->charge_w_max, lb->charge_w_max, la->temp_taper_ddegc, lb->temp_taper_ddegc,
@@ -115,6 +122,10 @@ void a_tighter_gate_never_gives_more(const gate_limits_t *la, const gate_input_t
     //@ assert pa.hi_w <= pb.hi_w && -pa.lo_w <= -pb.lo_w;
     //@ assert held_at_zero(sb.stop_w_per_s, 1, db.reaction) ==> held_at_zero(sa.stop_w_per_s, 1, da.reaction);
     //@ assert up(sa.go_w_per_s, da.reaction, dt_us) <= up(sb.go_w_per_s, db.reaction, dt_us);
+    //@ assert 0 < sa.stop_w_per_s ==> 0 < sb.stop_w_per_s <= sa.stop_w_per_s;
+    //@ assert 0 < sa.stop_w_per_s ==> thousandths(sb.stop_w_per_s, dt_us) <= thousandths(sa.stop_w_per_s, dt_us);
+    //@ assert 0 <= down(sa.stop_w_per_s, da.reaction, dt_us);
+    //@ assert db.reaction < REACTION_RAMP_ZERO ==> down(sb.stop_w_per_s, db.reaction, dt_us) == 0;
     /*@ assert !held_at_zero(sa.stop_w_per_s, 1, da.reaction) ==>
           down(sb.stop_w_per_s, db.reaction, dt_us) <= down(sa.stop_w_per_s, da.reaction, dt_us); */
     //@ assert S7: (pa.tripped == 0 ==> pb.tripped == 0) ==> positive(pa.setpoint_mw) <= positive(pb.setpoint_mw);

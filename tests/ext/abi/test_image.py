@@ -23,7 +23,9 @@ def test_unit_points_follow_the_site_points_in_image_order() -> None:
             assert image.unit_point(unit, name) == index
 
 
-@pytest.mark.parametrize(("unit", "which"), [(-1, 0), (16, 0), (0, -1), (0, 17), (0, "no_such_point")])
+@pytest.mark.parametrize(
+    ("unit", "which"), [(-1, 0), (16, 0), (0, -1), (0, len(image.UNIT_NAMES)), (0, "no_such_point")]
+)
 def test_a_unit_point_outside_the_image_is_refused(unit: int, which: int | str) -> None:
     with pytest.raises(ValueError):
         image.unit_point(unit, which)

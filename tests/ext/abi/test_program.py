@@ -123,7 +123,7 @@ def test_another_layout_version_is_named():
         ({"can_frames__0__fields__0__min": math.nan}, "CAN signal"),
         ({"can_tx__0__period_ns": 0}, "cyclic"),
         ({"can_tx__0__unit": 5}, "cyclic"),
-        ({"ports__0__parity": "X"}, "serial port"),
+        ({"ports__0__parity": "X"}, "a port with settings"),
         ({"ports__0__slaves__0__unit_id": 0}, "slave"),
         ({"ports__0__slaves__0__unit_id": 248}, "slave"),
         ({"ports__0__slaves__0__blocks__0__count": 126}, "block"),

@@ -610,7 +610,7 @@ def test_the_grid_counts_from_the_first_write_phase() -> None:
     "field",
     [
         {"point": -1, "start": 0, "length": 8},
-        {"point": 768, "start": 0, "length": 8},
+        {"point": 1024, "start": 0, "length": 8},
         {"point": 0, "start": 0, "length": 0},
         {"point": 0, "start": 0, "length": 65},
         {"point": 0, "start": 57, "length": 8},

@@ -63,19 +63,23 @@ class Slave(threading.Thread):
         return body + struct.pack("<H", crc(body))
 
 
-@pytest.fixture
-def line():
-    """A pair of descriptors, ours first, with a slave on the other."""
+def on_a_line(kind):
+    """(the master's descriptor, a slave of this kind at the other end), until the generator goes on."""
     ours, theirs = os.openpty()
     tty.setraw(ours)
     tty.setraw(theirs)
-    device = Slave(ours)
+    device = kind(ours)
     device.start()
     yield theirs, device
     device.ended = True
     device.join()
     os.close(theirs)
     os.close(ours)
+
+
+@pytest.fixture
+def line():
+    yield from on_a_line(Slave)
 
 
 def wait(condition, seconds=10.0):
@@ -216,3 +220,69 @@ def test_garbage_before_a_request_is_flushed_and_counted(line):
     wait(lambda: port.stats["ok"] > good + 1)
     assert port.stats["crc_errors"] == port.stats["mismatches"] == 0
     port.stop()
+
+
+class TurnsRound(Slave):
+    """Its line driver leaves bytes on the line before each reply, so much earlier."""
+
+    stray, apart_s = b"\x00", 0.0
+
+    def answer(self, frame):
+        reply = super().answer(frame)
+        if not self.apart_s:
+            return self.stray + reply
+        os.write(self.fd, self.stray)
+        time.sleep(self.apart_s)
+        return reply
+
+
+@pytest.fixture
+def turning():
+    yield from on_a_line(TurnsRound)
+
+
+def answered(theirs, blob, least=20, within_s=8.0):
+    """Stats of a port once so many readings were good, or when the time is over."""
+    port = Port(blob, 0, theirs)
+    port.put(0, [5], urgent=True)
+    port.start()
+    until = time.monotonic() + within_s
+    while time.monotonic() < until and port.stats["reads"] < least:
+        time.sleep(0.02)
+    port.stop(0.5)
+    return port.stats
+
+
+@pytest.mark.parametrize("stray", [b"\x00", b"\xff\x00", b"\x01", b"\x01\x03\x00"])
+def test_a_stray_byte_that_a_silence_parts_from_the_reply_is_ignored(turning, stray):
+    theirs, device = turning
+    device.stray, device.apart_s = stray, 0.005
+    stats = answered(theirs, site([slave(block(0, 10), commands=[SETPOINT])]))
+    assert stats["reads"] >= 20
+    assert device.regs[900] == 5
+    assert stats["slaves"][0]["foreign_bytes"] >= 20 * len(stray)
+
+
+@pytest.mark.parametrize("stray", [b"\x00", b"\xff\x00", b"\x01", b"\x00\x00\x00"])
+def test_a_stray_byte_that_touches_the_reply_needs_the_option_of_the_bus(turning, stray):
+    theirs, device = turning
+    device.stray = stray
+    without = answered(theirs, site([slave(block(0, 10), commands=[SETPOINT])]), within_s=1.0)
+    assert without["reads"] == 0
+    assert without["slaves"][0]["lead_ins"] > 0
+
+    with_option = answered(theirs, site([slave(block(0, 10), commands=[SETPOINT])], lead_in=len(stray)))
+    assert with_option["reads"] >= 20
+    assert device.regs[900] == 5
+    assert with_option["slaves"][0]["lead_ins"] == 0
+
+
+def test_the_option_does_not_believe_another_reply_nor_a_longer_lead_in(turning):
+    theirs, device = turning
+    device.stray = b"\x00\x00"
+    assert answered(theirs, site([slave(block(0, 10), commands=[SETPOINT])], lead_in=1), within_s=1.0)["reads"] == 0
+    device.stray = b"\x00"
+    device.answer = lambda frame: b"\x00" + Slave.answer(device, frame)[:-2] + b"\x12\x34"  # its checksum is wrong
+    stats = answered(theirs, site([slave(block(0, 10), commands=[SETPOINT])], lead_in=1), within_s=1.0)
+    assert stats["reads"] == 0
+    assert stats["crc_errors"] > 0

@@ -606,3 +606,45 @@ def wakes(line, count):
             line.t = max(at, line.t + 1)
         line.engine.take()
     return found
+
+
+def test_a_constant_that_is_refused_keeps_those_behind_it_back():
+    """An enable word before its mode is another order than the device's manual gives."""
+    device = Device(1)
+    device.mangle = lambda r: sealed(1, 0x90, 4) if r[1] == 16 else r
+    line = Line(site([slave(1, block(0, 10), commands=[*CONSTS, SETPOINT])]), device).run(3000 * MS)
+    tried = [address for function, address, _ in device.log if function > 4]
+    assert set(tried) == {800} and len(tried) >= 2
+    device.mangle = lambda r: r
+    line.run(line.t + 3000 * MS)
+    assert [address for function, address, _ in device.log if function > 4][-2:] == [800, 801]
+
+
+def test_after_a_mode_word_the_device_gets_its_pause_and_a_stop_said_within_it_is_said_again():
+    pause = 200 * MS
+    rows = [*CONSTS[:1], {**CONSTS[1], "pause_ns": pause}, SETPOINT]
+    line = Line(site([slave(1, block(0, 10), commands=rows)]), Device(1))
+    line.engine.put(2, [500], 0, urgent=True)
+    line.run(50 * MS)
+    line.engine.put(2, [0], line.t, urgent=True)
+    line.run(line.t + 600 * MS)
+    writes = [(start, struct.unpack(">H", frame[2:4])[0], frame) for start, _, frame in line.sent if frame[1] > 4]
+    assert [address for _, address, _ in writes] == [800, 801, 900, 900]
+    mode, stop, again = (start for start, _, _ in writes[1:])
+    assert stop < mode + pause <= again
+    assert all(frame[7:9] == bytes(2) for _, address, frame in writes if address == 900)
+
+    waits = Line(site([slave(1, block(0, 10), commands=rows)]), Device(1))
+    waits.engine.put(2, [500], 0, urgent=True)
+    waits.run(600 * MS)
+    times = [start for start, _, frame in waits.sent if frame[1] > 4]
+    assert len(times) == 3 and times[2] >= times[1] + pause
+
+
+def test_of_two_registers_for_one_setpoint_the_one_that_goes_to_zero_goes_first():
+    rows = [{**SETPOINT, "address": 900}, {**SETPOINT, "address": 910}]
+    line = Line(site([slave(1, block(0, 10), commands=rows)]), Device(1)).run(20 * MS)
+    line.engine.put(0, [500], line.t, urgent=True)
+    line.engine.put(1, [0], line.t, urgent=True)
+    line.run(line.t + 50 * MS)
+    assert [struct.unpack(">H", frame[2:4])[0] for _, _, frame in line.sent if frame[1] == 16] == [910, 900]

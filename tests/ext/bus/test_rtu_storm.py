@@ -39,3 +39,11 @@ def test_a_frame_repeated_on_a_good_line_costs_at_most_two_old_values(storm):
 def test_the_same_seed_gives_the_same_storm(storm):
     assert storm.one(5, 20_000) == storm.one(5, 20_000)
     assert storm.one(5, 20_000) != storm.one(6, 20_000)
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_no_wrong_value_of_a_meter_that_moves_and_tears_is_believed(storm, seed):
+    found = storm.values(seed, 100_000)
+    assert found["wrong"] == 0, f"seed {seed}: {found['story']}"
+    assert all(count > 5000 for count in found["kinds"].values())
+    assert all(count > 30_000 for count in found["believed"]), "a master that believes nothing proves nothing"

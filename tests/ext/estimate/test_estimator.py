@@ -302,3 +302,62 @@ def test_the_ages_of_a_slow_meter_are_not_narrowed_below_what_it_can_tell() -> N
         estimate.step(t_s)
     low_s, high_s, known = estimate.latency_s
     assert low_s <= 0.0 and high_s >= 3.0 and not known
+
+
+@pytest.mark.parametrize("mean_s", [0.45, 1.5, 3.3])
+@pytest.mark.parametrize("delay_s", [0.0, 0.4])
+def test_a_meter_that_averages_is_paired_with_the_same_average_of_the_battery(mean_s: float, delay_s: float) -> None:
+    """Its age is that of the middle, and the battery's own moves leave next to nothing in the net power."""
+    estimate = Estimate()
+    step_s, load_w = 0.02, 30e3
+    powers: list[float] = []
+    rows, late = round(mean_s / step_s), round(delay_s / step_s)
+    swings = []
+    for n in range(round(60.0 / step_s)):
+        t_s = 10.0 + n * step_s
+        turn = (n * step_s) % 7.3
+        powers.append(6e3 if turn < 1.9 or 3.1 < turn < 4.0 else 0.0)
+        window = powers[max(len(powers) - late - rows, 0) : max(len(powers) - late, 1)]
+        estimate.reading("ess0_w", powers[-1], t_s)
+        estimate.reading("grid_w", load_w - sum(window) / rows + 5.0 * math.sin(1.7 * n), t_s)
+        estimate.step(t_s, setpoint_w=[powers[-1]])
+        if n * step_s > 45.0:
+            swings.append(estimate.net_w)
+    low_s, high_s, known = estimate.latency_s
+    true_s = delay_s + 0.5 * mean_s
+    assert low_s - 0.06 <= true_s <= high_s + 0.06
+    assert known or mean_s < 1.0  # a short average and a bare age look alike
+    assert max(swings) - min(swings) < 0.02 * 6e3
+
+
+def test_while_the_age_is_not_known_a_step_is_as_large_as_the_likeliest_age_makes_it() -> None:
+    """Not as small as the kindest age would have it: the battery has moved by 5 kW in the last seconds."""
+    estimate = Estimate()
+    for ms in range(0, 3000, 10):
+        t_s = 10.0 + ms / 1e3
+        ess_w = 5e3 if ms >= 2000 else 0.0
+        load_w = 28e3 if ms >= 2900 else 20e3
+        estimate.reading("ess0_w", ess_w, t_s)
+        estimate.reading("grid_w", load_w - ess_w + 3.0 * (ms // 10 % 3), t_s)
+        estimate.step(t_s, setpoint_w=[ess_w])
+    assert not estimate.paired
+    assert estimate.net_w == pytest.approx(28e3, abs=200.0)
+
+
+@pytest.mark.parametrize("moved_ms", [2700, 2850])
+def test_while_the_age_is_not_known_a_fall_is_as_large_for_limits_of_export_as_the_likeliest_age_makes_it(
+    moved_ms: int,
+) -> None:
+    """The battery has just begun to charge with 5 kW: the kindest age takes that for part of the fall."""
+    estimate = Estimate()
+    for ms in range(0, 3000, 10):
+        t_s = 10.0 + ms / 1e3
+        ess_w = -5e3 if ms >= moved_ms else 0.0
+        load_w = 12e3 if ms >= 2900 else 20e3
+        estimate.reading("ess0_w", ess_w, t_s)
+        estimate.reading("grid_w", load_w - ess_w + 3.0 * (ms // 10 % 3), t_s)
+        estimate.step(t_s, setpoint_w=[ess_w])
+        assert estimate.net_lo_w <= estimate.net_w + 1e-9
+    assert not estimate.paired
+    assert estimate.net_lo_w == pytest.approx(12e3, abs=200.0)
+    assert estimate.net_w > 16e3, "the other edge waits until it is sure"

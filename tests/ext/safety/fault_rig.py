@@ -27,8 +27,12 @@ BMS = {
 PCS = {"pcs_w": 0.0, "pcs_state": 4.0, "pcs_fault": 0.0, "pcs_ready": 1.0, "dc_v": 700.0, "dc_a": 0.0}
 PCS |= {"pcs_revert_s": 2.0}
 SITE = {"grid_w": 10_000.0, "pv_w": 0.0}
+CONTACTS = {"door": 0.0, "smoke": 0.0, "estop": 0.0, "relay": 0.0, "dim": 0.0}
+INPUTS = [{"point": f"x.{name}", "what": 3 + i} for i, name in enumerate(("door", "smoke", "estop"))]
+INPUTS += [{"point": "x.relay", "what": 1}, {"point": "x.dim", "what": 2, "import_w_max": 4200.0}]
 OWN = {"site.shortfall_w": 0.0, "site.loop_escalation": 0.0, "site.can_state": 0.0, "site.can_unsent": 0.0}
-OWN |= {"unit0.step_test": 0.0, "unit0.write_wait_s": 0.0}
+OWN |= {"unit0.step_test": 0.0, "unit0.write_wait_s": 0.0, "site.grid_answer": 1.0, "site.grid_age_lo_s": 0.0}
+OWN |= {"site.meter_verdict": 0.0}
 # Readings whose loss the BMS and PCS rows watch over: state of health is too slow, DC values have rows of their own.
 BMS_WATCHED = [name for name in BMS if name not in ("soh", "charge_v_max", "discharge_v_min")]
 PCS_WATCHED = ["pcs_w", "pcs_state", "pcs_fault", "pcs_ready"]
@@ -42,9 +46,11 @@ def site(nameplate_w: int = 30_000) -> bytes:
     rows, _ = load_faults({}, [])
     return program.pack(
         {
-            "points": [{"name": f"x.{name}"} for name in (*BMS, *PCS, *SITE)],
+            "points": [{"name": f"x.{name}"} for name in (*BMS, *PCS, *SITE, *CONTACTS)],
+            "inputs": INPUTS,
             "units": [{**{name: f"x.{name}" for name in (*BMS, *PCS)}, "energy_wh": 60_000.0, "gate": gate}],
             "site": {name: f"x.{name}" for name in SITE},
+            "control": {"meter_latency_s_max": 0.1},
             "faults": rows,
         }
     )
@@ -57,7 +63,9 @@ class Rig:
         self.names = {row["name"]: number for number, row in enumerate(described["points"])}
         self.gate = Gate(described["units"][0]["gate"], dict(enumerate(described["faults"])))
         self.diagnosis = Diagnosis(self.blob)
-        self.values: dict[str, float] = {f"x.{name}": value for name, value in (BMS | PCS | SITE).items()} | OWN
+        self.values: dict[str, float] = {
+            f"x.{name}": value for name, value in (BMS | PCS | SITE | CONTACTS).items()
+        } | OWN
         self.given: dict[str, float | str] = {}  # what the test says instead
         self.stamps: dict[str, int] = {}  # age of a reading in ms, where it matters
         self.request_w = 0.0
@@ -77,6 +85,7 @@ class Rig:
         """One cycle of dt_ms; returns the verdict."""
         self.t_ns += dt_ms * MS
         self.values["x.pcs_w"] = self.verdict["setpoint_w"]
+        self.values["x.pack_a"] = self.values["x.dc_a"] = self.verdict["setpoint_w"] / self.values["x.pack_v"]
         self.cycles += 1
         self.values["x.grid_w"] = 10_000.0 + self.cycles % 2  # moves a little, as meters do
         for name, value in self.values.items():
@@ -168,11 +177,12 @@ CASES = [
     Case("dc_v_mismatch", {"dc_v": 714.5}, 500, DERATE, 5000, good={"dc_v": 714.0}, share=0.5),
     Case("dc_v_mismatch", {"dc_v": 105.1, "pack_v": 100.0}, 500, DERATE, 5000, share=0.5, request_w=2000.0,
          good={"dc_v": 104.9, "pack_v": 100.0}),
-    Case("dc_a_mismatch", {"dc_a": 5.1}, 2000, DERATE, 5000, good={"dc_a": 4.9}, share=0.5),
+    Case("dc_a_mismatch", {"dc_a": 5.1, "pack_a": 0.0}, 2000, DERATE, 5000, share=0.5,
+         good={"dc_a": 4.9, "pack_a": 0.0}),
     Case("dc_a_mismatch", {"dc_a": 1031.0, "pack_a": 1000.0}, 2000, DERATE, 5000, share=0.5,
          good={"dc_a": 1030.0, "pack_a": 1000.0}),
     Case("dc_mismatch_long", {"dc_v": 714.5}, 5000, RAMP_ZERO, 5000, good={"dc_v": 714.0}),
-    Case("dc_mismatch_long", {"dc_a": 5.1}, 5000, RAMP_ZERO, 5000, good={"dc_a": 4.9}),
+    Case("dc_mismatch_long", {"dc_a": 5.1, "pack_a": 0.0}, 5000, RAMP_ZERO, 5000, good={"dc_a": 4.9, "pack_a": 0.0}),
     Case("soc_low", {"soc": 0.0799}, 1000, WARN, 10_000, good={"soc": 0.0801}),
     Case("soc_high", {"soc": 0.9701}, 1000, WARN, 10_000, good={"soc": 0.9699}),
     Case("temp_high_warn", {"temp_max_c": 50.1}, 1000, WARN, 10_000, good={"temp_max_c": 49.9}),
@@ -206,9 +216,9 @@ CASES = [
     Case("pcs_short", {"pcs_w": 18_499.0}, 5000, WARN, 5000, good={"pcs_w": 18_500.0}),
     Case("pcs_short", {"pcs_w": -18_499.0}, 5000, WARN, 5000, good={"pcs_w": -18_500.0}, request_w=-20_000.0),
     Case("pcs_short", {"pcs_w": 0.0}, 5000, WARN, 5000, good={"pcs_w": 14_999.0}, request_w=15_000.0),
-    Case("pcs_runaway", {"pcs_w": 2001.0}, 5000, SILENT, 5000, good={"pcs_w": 2000.0}, request_w=0.0, latched=True,
+    Case("pcs_runaway", {"pcs_w": 2001.0}, 5000, OPEN, 5000, good={"pcs_w": 2000.0}, request_w=0.0, latched=True,
          nameplate_w=10_000),
-    Case("pcs_runaway", {"pcs_w": -10_001.0}, 5000, SILENT, 5000, good={"pcs_w": -10_000.0}, request_w=0.0,
+    Case("pcs_runaway", {"pcs_w": -10_001.0}, 5000, OPEN, 5000, good={"pcs_w": -10_000.0}, request_w=0.0,
          latched=True, nameplate_w=100_000),
     Case("pcs_outside", {"pcs_w": 28_901.0}, 250, ZERO, 2000, good={"pcs_w": 28_900.0}),
     Case("pcs_outside", {"pcs_w": -30_901.0}, 250, ZERO, 2000, good={"pcs_w": -30_900.0}),
@@ -225,38 +235,54 @@ CASES = [
     Case("loop_late", {"site.loop_escalation": 1.0}, 0, DERATE, 1000, share=0.5),
     Case("loop_unsafe", {"site.loop_escalation": 2.0}, 0, RAMP_ZERO, 5000, good={"site.loop_escalation": 1.0}, flaps=6),
     Case("pcs_step_failed", {"unit0.step_test": 2.0}, 0, ZERO, 500, good={"unit0.step_test": 1.0}, latched=True),
+    Case("grid_unmoved", {"site.grid_answer": 2.0}, 0, ZERO, 500, good={"site.grid_answer": 1.0}, latched=True),
+    Case("meter_stuck", {"site.meter_verdict": 1.0}, 0, ZERO, 1000, good={"site.meter_verdict": 2.0}, flaps=6),
+    Case("grid_unproven", {"site.grid_answer": 3.0}, 0, WARN, 500, good={"site.grid_answer": 1.0}),
+    Case("meter_older", {"site.grid_age_lo_s": 0.151}, 2000, WARN, 5000, good={"site.grid_age_lo_s": 0.149}),
     Case("pcs_watchdog", {"pcs_revert_s": 0.0}, 1000, ZERO, 1000, good={"pcs_revert_s": 1.0}),
+    Case("pcs_watchdog", {"pcs_revert_s": "invalid"}, 1000, ZERO, 1000),
+    Case("pcs_watchdog", {"pcs_revert_s": "never"}, 1000, ZERO, 1000),
+    Case("pcs_watchdog", {"pcs_revert_s": "stale"}, 1000, ZERO, 1000),
     Case("pcs_watchdog", {"pcs_revert_s": 60.1}, 1000, ZERO, 1000, good={"pcs_revert_s": 60.0}),
     Case("pcs_write_lost", {"unit0.write_wait_s": 0.501}, 0, SILENT, 1000, good={"unit0.write_wait_s": 0.499}, flaps=6),
     Case("can_passive", {"site.can_state": 2.0}, 0, DERATE, 1000, good={"site.can_state": 1.0}, share=0.5),
     Case("can_off", {"site.can_state": 3.0}, 0, ZERO, 1000, good={"site.can_state": 1.0}, flaps=6),
     Case("can_off", {"site.can_state": 4.0}, 0, ZERO, 1000, good={"site.can_state": 1.0}, flaps=6),
     Case("can_unsent", {"site.can_unsent": 4.0}, 0, RAMP_ZERO, 1000, good={"site.can_unsent": 3.0}, flaps=6),
+    Case("input_lost", {"door": "stale"}, 200, ZERO, 1000, good={"door": "held"}, flaps=6),
+    Case("input_lost", {"smoke": "invalid"}, 200, ZERO, 1000, flaps=6),
+    Case("input_lost", {"estop": "never"}, 200, ZERO, 1000, flaps=6),
+    Case("door_open", {"door": 1.0}, 100, RAMP_ZERO, 2000, good={"door": 0.0}),
+    Case("smoke", {"smoke": 1.0}, 50, OPEN, 5000, good={"smoke": 0.0}, latched=True),
+    Case("estop", {"estop": 1.0}, 0, OPEN, 1000, good={"estop": 0.0}, latched=True),
     Case("loop_silent", {"site.loop_escalation": 3.0}, 0, SILENT, 5000, good={"site.loop_escalation": 2.0}, flaps=3),
 ]  # fmt: skip
 
 # What each hazard allows before the controller must act, in ms: no table and no site may be slower.
 AT_MOST_MS = {
     0: "bms_never bms_alarm soc_jump soc_drift pcs_never meter_never loop_late loop_unsafe "
-       "loop_silent loop_pause request_invalid pcs_step_failed latches_lost",
+       "loop_silent loop_pause request_invalid pcs_step_failed latches_lost meter_stuck grid_unmoved grid_unproven",
+    20: "estop",
     100: "bms_stale pcs_stale pcs_fault meter_stale can_off",
     200: "bms_invalid cell_high_trip cell_low_trip",
     300: "meter_invalid",
     500: "temp_high_trip cell_high_stop cell_low_stop pack_v_high pack_v_low pcs_invalid pcs_not_ready "
-       "pcs_outside",
-    1000: "bms_silent bms_warning bms_inhibit temp_high_stop temp_low_stop temp_low_trip meter_stuck "
+       "pcs_outside input_lost smoke",
+    1000: "door_open bms_silent bms_warning bms_inhibit temp_high_stop temp_low_stop temp_low_trip "
        "pcs_write_lost can_passive can_unsent",
-    2000: "dc_v_mismatch",
+    2000: "dc_v_mismatch pcs_opposed",
     3000: "pcs_not_following pcs_outside_long",
     4000: "pcs_lost",
-    5000: "dc_a_mismatch cell_high_warn cell_low_warn",
+    5000: "bms_stuck dc_a_mismatch cell_high_warn cell_low_warn",
     6000: "pcs_runaway",
-    10000: "dc_mismatch_long soc_low soc_high temp_high_warn temp_low_warn pv_lost grid_over_limit",
+    10000: "dc_mismatch_long soc_low soc_high temp_high_warn temp_low_warn pv_lost grid_over_limit meter_older",
+    15000: "pcs_power_apart",
     60000: "pcs_watchdog pcs_short",
 }  # fmt: skip
 
 # Debounce and clear time of the rows whose tests are not by case.
 OWN_TIMES_MS = {
-    "soc_jump": (0, 10_000), "soc_drift": (0, 1000), "meter_stuck": (0, 1000), "loop_pause": (0, 500),
+    "soc_jump": (0, 10_000), "soc_drift": (0, 1000), "loop_pause": (0, 500),
     "request_invalid": (0, 1000), "latches_lost": (0, 1),
+    "bms_stuck": (1000, 10_000), "pcs_power_apart": (10_000, 10_000), "pcs_opposed": (500, 1000),
 }  # fmt: skip

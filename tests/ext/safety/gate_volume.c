@@ -91,6 +91,7 @@ static void random_input(const gate_limits_t *l, gate_input_t *in)
     in->charge_w_max = near(40000, 20000);
     in->discharge_w_max = near(40000, 20000);
     in->soc_cpct = near(anchors[rng() % 3], 400);
+    in->soc_spread_cpct = one_in(4) ? near(300, 400) : 0;
     in->temp_max_ddegc = near(one_in(2) ? 300 : 530, 60);
     in->temp_min_ddegc = near(one_in(2) ? 200 : 20, 60);
     in->cell_mv_max = near(one_in(2) ? 3350 : 3580, 60);
@@ -101,14 +102,19 @@ static void random_input(const gate_limits_t *l, gate_input_t *in)
     in->dt_us = one_in(10) ? near(1000, 2000) : one_in(500) ? GATE_DT_US_MAX : 1000;
     in->ack = one_in(5);
     in->arm = one_in(5);
-    in->faults = one_in(4) ? rng() & rng() & rng() & rng() : 0;
-    if (ordinary)
-        in->faults = one_in(50) ? (uint64_t)1 << (rng() % 64) : one_in(2) ? in->faults & rng() & rng() : 0;
-    else if (one_in(50))
-        in->faults = rng();
+    in->faults.lo = one_in(8) ? rng() & rng() & rng() & rng() : 0;
+    in->faults.hi = one_in(8) ? rng() & rng() & rng() & rng() : 0;
+    if (ordinary) {
+        const int row = one_in(50) ? (int)(rng() % GATE_FAULTS_MAX) : -1, some = one_in(2);
+        in->faults.lo = row >= 0 ? (uint64_t)(row < 64) << (row & 63) : some ? in->faults.lo & rng() & rng() : 0;
+        in->faults.hi = row >= 0 ? (uint64_t)(row >= 64) << (row & 63) : some ? in->faults.hi & rng() & rng() : 0;
+    } else if (one_in(50)) {
+        in->faults.lo = rng();
+        in->faults.hi = rng();
+    }
 }
 
-static int has_bit(uint64_t word, int bit) { return (int)((word >> bit) & 1); }
+static int has_bit(fault_set_t set, int bit) { return (int)(((bit < 64 ? set.lo : set.hi) >> (bit & 63)) & 1); }
 
 static void check(const gate_limits_t *l, const gate_fault_row_t *rows, const gate_input_t *in, const gate_state_t *before,
                   const gate_state_t *after, const gate_verdict_t *v, uint64_t n)
@@ -131,7 +137,7 @@ static void check(const gate_limits_t *l, const gate_fault_row_t *rows, const ga
     must(v->reaction < REACTION_ZERO_SILENT || !v->heartbeat_ok, "silence means silence", n);
     must(!v->heartbeat_ok || !(in->required & ~in->valid & 0xFFE), "a heartbeat needs every required input", n);
     must(!v->contactor_open || (v->reaction == REACTION_OPEN && v->setpoint_w == 0), "contactors open at zero only", n);
-    must(!before->tripped || v->tripped || (in->arm && !before->last_arm && !v->latched && v->reaction <= REACTION_DERATE),
+    must(!before->tripped || v->tripped || (in->arm && !before->last_arm && !(v->latched.lo | v->latched.hi) && v->reaction <= REACTION_DERATE),
          "a trip ends by an order with nothing latched", n);
     if (v->reaction != REACTION_RAMP_ZERO) {
         must(now <= (last > 0 ? last : 0) + go && now >= (last < 0 ? last : 0) - go, "away from zero by the ramp", n);
@@ -149,7 +155,7 @@ static void check(const gate_limits_t *l, const gate_fault_row_t *rows, const ga
     }
     for (i = 0; i < GATE_FAULTS_MAX; i++) {
         const int32_t reaction = rows[i].reaction < 0 || rows[i].reaction > REACTION_OPEN ? REACTION_OPEN : rows[i].reaction;
-        if (has_bit(v->active | v->latched, i))
+        if (has_bit(v->active, i) || has_bit(v->latched, i))
             must(v->reaction >= reaction, "the highest reaction wins", n);
         if (has_bit(v->latched, i) && reaction > REACTION_DERATE)
             must(v->tripped, "a latch trips", n);
@@ -170,6 +176,53 @@ static void check(const gate_limits_t *l, const gate_fault_row_t *rows, const ga
     changed.valid &= ~bit;
     gate_envelope(l, &changed, &changed.charge_ok, &changed.discharge_ok, &bits);
     must(changed.charge_ok >= lo && changed.discharge_ok <= hi, "a required input lost never widens", n);
+}
+
+/* Several batteries as one: whatever each says, no connected one is asked for more than it allows. */
+static uint64_t check_bank(uint64_t n)
+{
+    gate_bank_t bank;
+    gate_input_t one;
+    int64_t joined = 0;
+    int32_t i;
+    memset(&bank, 0, sizeof bank);
+    memset(&one, 0, sizeof one);
+    bank.n = 1 + (int32_t)(rng() % GATE_BATTERIES_MAX);
+    for (i = 0; i < bank.n; i++) {
+        bank.connected[i] = !one_in(4);
+        bank.charge_ok[i] = !one_in(20);
+        bank.discharge_ok[i] = !one_in(20);
+        bank.soc_cpct[i] = (int32_t)(rng() % (GATE_SOC_CPCT_MAX + 1));
+        bank.pack_mv[i] = near(700000, 1000);
+        bank.charge_ma_max[i] = near(20000, 25000);
+        bank.discharge_ma_max[i] = near(20000, 25000);
+        bank.charge_w_max[i] = near(10000, 12000);
+        bank.discharge_w_max[i] = near(10000, 12000);
+        bank.temp_max_ddegc[i] = near(300, 200);
+        bank.temp_min_ddegc[i] = near(200, 200);
+        bank.cell_mv_max[i] = near(3400, 200);
+        bank.cell_mv_min[i] = near(3300, 200);
+        joined += bank.connected[i];
+    }
+    if (one_in(20))
+        for (i = 0, joined = 0; i < bank.n; i++)
+            bank.connected[i] = 0;
+    gate_combine(&bank, &one);
+    must(joined || (!one.charge_ok && !one.discharge_ok && !one.charge_ma_max && !one.discharge_w_max), "none connected, none allowed", n);
+    for (i = 0; i < bank.n; i++) {
+        must(one.temp_max_ddegc >= bank.temp_max_ddegc[i] && one.temp_min_ddegc <= bank.temp_min_ddegc[i], "the worst temperature", n);
+        if (!bank.connected[i])
+            continue;
+        must(one.charge_ma_max <= within(joined * bank.charge_ma_max[i], 0, INT32_MAX), "so many times each, charge", n);
+        must(one.discharge_ma_max <= within(joined * bank.discharge_ma_max[i], 0, INT32_MAX), "so many times each", n);
+        must(one.charge_w_max <= within(joined * bank.charge_w_max[i], 0, INT32_MAX), "so many times each, charge W", n);
+        must(one.discharge_w_max <= within(joined * bank.discharge_w_max[i], 0, INT32_MAX), "so many times each, W", n);
+        must(one.soc_cpct <= bank.soc_cpct[i] && bank.soc_cpct[i] <= one.soc_cpct + one.soc_spread_cpct, "the window of all", n);
+        must(one.pack_mv <= bank.pack_mv[i], "the least voltage", n);
+        must(one.cell_mv_min <= bank.cell_mv_min[i] && one.cell_mv_max >= bank.cell_mv_max[i], "the worst cell", n);
+        must((bank.charge_ok[i] || !one.charge_ok) && (bank.discharge_ok[i] || !one.discharge_ok), "one forbids for all", n);
+    }
+    return (uint64_t)(uint32_t)one.charge_ma_max ^ (uint64_t)(uint32_t)one.discharge_w_max << 32;
 }
 
 static uint64_t digest(uint64_t h, const void *data, size_t size)
@@ -202,13 +255,13 @@ int main(int argc, char **argv)
             gate_init(&state);
             state.forget_us = one_in(2) ? GATE_FORGET_US - (int32_t)(rng() % 1000000) : 0; /* as if it ran for long */
             if (one_in(4))
-                gate_restore(&state, rng() & rng() & rng());
+                gate_restore(&state, (fault_set_t){rng() & rng() & rng(), rng() & rng() & rng()});
         }
         /* Half of the time the unit is left alone, so that ramps and clear times get somewhere. */
         if (one_in(2))
             random_input(&limits, &input);
         if ((n % 2000 < 40 || (ordinary && state.tripped)) && !one_in(3)) {
-            input.faults = 0;
+            input.faults.lo = input.faults.hi = 0;
             input.ack = (uint32_t)n & 1;
             input.arm = input.ack;
             input.valid = 0xFFF;
@@ -218,6 +271,10 @@ int main(int argc, char **argv)
         check(&limits, rows, &input, &before, &state, &verdict, n);
         flowing += verdict.setpoint_w != 0;
         h = digest(h, &verdict, sizeof verdict);
+        if (n % 4 == 0) {
+            const uint64_t told = check_bank(n);
+            h = digest(h, &told, sizeof told);
+        }
     }
     printf("cycles %" PRIu64 " flowing %" PRIu64 " violations %d digest %016" PRIx64 "\n", cycles, flowing, violations, h);
     return violations != 0;

@@ -96,3 +96,30 @@ def test_a_fault_that_only_stops_asks_for_no_contactor(wire: Wire) -> None:
     sent = [data for _ in range(2 * WAIT_MS) for data in wire.cycle()]
     assert wire.rig.setpoint_w == 0.0 and "bms_alarm" in wire.rig.latched()
     assert len(sent) >= 15 and set(sent) == {CLOSED}
+
+
+RUNAWAY_MS = 5000  # debounce of `pcs_runaway`
+
+
+@pytest.mark.parametrize("cause", [{"alarm": 1.0}, {"soc": "stale"}, {"pcs_fault": 16.0}])
+def test_a_converter_that_is_deaf_while_it_should_rest_is_parted_from_the_battery(
+    wire: Wire, cause: dict[str, Any]
+) -> None:
+    wire.rig.set({**cause, "pcs_w": 20_000.0})
+    zero_at = asked_at = None
+    for at in range(RUNAWAY_MS + 4 * WAIT_MS):
+        frames = wire.cycle()
+        if zero_at is None and wire.rig.setpoint_w == 0.0:
+            zero_at = at
+        if OPEN in frames:
+            asked_at = at
+            break
+    assert zero_at is not None and asked_at is not None, "the last means was not used"
+    assert asked_at - zero_at <= RUNAWAY_MS + 2 * WAIT_MS
+
+
+def test_a_converter_that_takes_two_seconds_to_rest_keeps_its_contactors(wire: Wire) -> None:
+    began = wire.rig.t_ns
+    wire.rig.set({"alarm": 1.0, "pcs_w": lambda rig: max(0.0, 20_000.0 * (1.0 - (rig.t_ns - began) / (2000 * MS)))})
+    sent = [data for _ in range(RUNAWAY_MS + 2 * WAIT_MS) for data in wire.cycle()]
+    assert set(sent) == {CLOSED} and "pcs_runaway" not in wire.rig.latched()

@@ -21,7 +21,7 @@ from tidegate.config import faults
 from tidegate.config.faults import load_faults
 from tidegate.ext.abi import program
 from tidegate.ext.safety.diagnosis import FAULT_IDS, Diagnosis
-from tidegate.ext.safety.gate import REACTIONS
+from tidegate.ext.safety.gate import REACTIONS, VALID
 
 OWN_TESTS = set(OWN_TIMES_MS)  # below, not by case
 
@@ -219,35 +219,13 @@ def test_energy_that_flows_moves_the_state_of_charge_rightly() -> None:
     assert not rig.is_active("soc_drift")
 
 
-@pytest.mark.parametrize(("moved_w", "seconds", "stuck"), [(1499, 7, False), (1600, 4.9, False), (1600, 6, True)])
-def test_a_meter_that_stands_still_while_the_converter_moves_is_stuck(
-    moved_w: float, seconds: float, stuck: bool
-) -> None:
+@pytest.mark.parametrize("verdict", [2.0, 3.0])
+def test_a_meter_that_is_turned_or_shows_another_share_does_not_arm(verdict: float) -> None:
     rig = running()
-    rig.set(grid_w=11_000.0)
+    assert not rig.is_active("grid_unmoved")
+    rig.set(**{"site.meter_verdict": verdict})
     rig.cycle()
-    rig.request_w = 20_000 - moved_w
-    rig.run(round(seconds * 1000))
-    assert rig.is_active("meter_stuck") == stuck
-    if stuck:
-        assert rig.verdict["reaction"] == 2 and rig.verdict["setpoint_w"] == 14_000
-        rig.set(grid_w=11_001.0)
-        rig.run(999)
-        assert rig.is_active("meter_stuck")
-        rig.run(2, 1)
-        assert not rig.is_active("meter_stuck")
-
-
-def test_a_meter_that_was_steady_before_the_converter_moved_has_its_five_seconds_from_then_on() -> None:
-    """A steady load, then a setpoint: the meter must be given the time to show it."""
-    rig = running()
-    rig.set(grid_w=11_000.0)
-    rig.run(30_000)
-    rig.request_w = 10_000
-    rig.run(4_900)
-    assert not rig.is_active("meter_stuck")
-    rig.run(1_100)
-    assert rig.is_active("meter_stuck")
+    assert rig.is_active("grid_unmoved") and rig.verdict["setpoint_w"] == 0 and rig.verdict["tripped"]
 
 
 @pytest.mark.parametrize(("dt_ms", "paused"), [(250, False), (251, True)])
@@ -302,7 +280,7 @@ def test_every_signal_of_the_pcs_is_watched(name: str, quality: str, ident: str)
 
 def test_nothing_is_wrong_with_a_unit_whose_map_has_little() -> None:
     readings = {"soc": 0.5, "pack_v": 700.0, "charge_a_max": 50.0, "discharge_a_max": 50.0}
-    unit = {**{name: name for name in readings}, "gate": LIMITS}
+    unit = {**{name: name for name in readings}, "gate": LIMITS, "revert_measured_s": 2.0}
     blob = program.pack(
         {"points": [{"name": name} for name in readings], "units": [unit], "faults": load_faults({}, [])[0]}
     )
@@ -311,6 +289,16 @@ def test_nothing_is_wrong_with_a_unit_whose_map_has_little() -> None:
     for name, value in readings.items():
         POINT.pack_into(image, names.index(name) * POINT.size, value, 10**9, QUALITIES["good"], 0)
     assert Diagnosis(blob).step(bytes(image), 10**9) == []
+
+
+@pytest.mark.parametrize(("measured_s", "rows"), [(0.0, ["pcs_watchdog"]), (2.0, []), (61.0, ["pcs_watchdog"])])
+def test_a_map_that_cannot_read_the_watchdog_needs_its_time_measured(measured_s: float, rows: list[str]) -> None:
+    unit = {"pcs_w": "pcs_w", "gate": LIMITS, "revert_measured_s": measured_s}
+    blob = program.pack({"points": [{"name": "pcs_w"}], "units": [unit], "faults": load_faults({}, [])[0]})
+    names = [row["name"] for row in program.rows(blob)["points"]]
+    image = bytearray(POINT.size * len(names))
+    POINT.pack_into(image, names.index("pcs_w") * POINT.size, 0.0, 10**9, QUALITIES["good"], 0)
+    assert Diagnosis(blob).step(bytes(image), 10**9) == rows
 
 
 def test_a_pcs_that_lags_is_not_accused() -> None:
@@ -369,3 +357,21 @@ def test_latches_that_nobody_can_read_hold_the_unit_until_acknowledged() -> None
     assert not rig.is_latched("latches_lost") and rig.gate.tripped
     rig.cycle(arm=1)
     assert not rig.gate.tripped
+
+
+@pytest.mark.parametrize(("soc", "charges", "discharges"), [(1.004, 0, 1), (1.05, 0, 1), (-0.004, 1, 0)])
+def test_a_state_of_charge_slightly_beyond_its_ends_is_full_or_empty(soc: float, charges: int, discharges: int) -> None:
+    rig = running(0.0, 30_000)
+    rig.set(soc=soc)
+    rig.run(300)
+    lo, hi, _ = rig.gate.envelope(**rig.inputs)
+    assert ((lo < 0), (hi > 0)) == (charges, discharges)
+    assert rig.inputs["valid"] & VALID["soc_cpct"]
+
+
+@pytest.mark.parametrize("soc", [1.06, -0.06])
+def test_a_state_of_charge_far_beyond_its_ends_is_not_believed(soc: float) -> None:
+    rig = running(0.0, 30_000)
+    rig.set(soc=soc)
+    rig.cycle()
+    assert rig.gate.envelope(**rig.inputs)[:2] == (0, 0)

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from tests.ext.safety.gate_cases import GOOD, LIMITS, REACTION, armed, settled, without
+from tidegate.ext.safety.gate import FAULT_ROWS, VALID, Gate, request
 from tidegate.ext.safety.gate import LIMITS as LIMIT_NAMES
-from tidegate.ext.safety.gate import VALID, Gate, request
 
 
 def names(bits: int) -> set[str]:
@@ -261,5 +261,5 @@ def test_the_python_view_refuses_names_it_does_not_know() -> None:
         Gate({"charge_kw_max": 1})
     with pytest.raises(KeyError, match="soc_pct"):
         Gate(LIMITS).step(soc_pct=1)
-    with pytest.raises(IndexError, match="64"):
-        Gate(LIMITS, {64: {"reaction": 1}})
+    with pytest.raises(IndexError, match=str(FAULT_ROWS)):
+        Gate(LIMITS, {FAULT_ROWS: {"reaction": 1}})

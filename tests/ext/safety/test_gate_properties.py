@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.ext.safety.gate_cases import GOOD, LIMITS, armed
-from tidegate.ext.safety.gate import VALID, Gate
+from tidegate.ext.safety.gate import FAULT_ROWS, VALID, Gate
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 LIMIT_SETS = st.fixed_dictionaries({name: INT32 | st.just(value) for name, value in LIMITS.items()})
@@ -52,9 +52,11 @@ def test_power_grows_by_the_ramp_and_falls_at_once(steps: list[tuple[int, int]])
         last = now
 
 
-@given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=20))
+@given(st.lists(st.integers(0, 2**FAULT_ROWS - 1), min_size=1, max_size=20))
 def test_the_same_inputs_give_the_same_bytes(faults: list[int]) -> None:
-    rows = {number: {"reaction": number % 7, "latched": number % 3 == 0, "clear_ms": number} for number in range(64)}
+    rows = {
+        number: {"reaction": number % 7, "latched": number % 3 == 0, "clear_ms": number} for number in range(FAULT_ROWS)
+    }
     one, two = Gate(LIMITS, rows), Gate(LIMITS, rows)
     for mask in faults:
         assert one.step(**GOOD, faults=mask) == two.step(**GOOD, faults=mask)
@@ -62,11 +64,13 @@ def test_the_same_inputs_give_the_same_bytes(faults: list[int]) -> None:
 
 
 @settings(max_examples=50)
-@given(st.permutations(range(64)), st.integers(0, 2**64 - 1))
+@given(st.permutations(range(FAULT_ROWS)), st.integers(0, 2**FAULT_ROWS - 1))
 def test_the_reaction_does_not_depend_on_the_order_of_rows(order: list[int], mask: int) -> None:
-    plain = Gate(LIMITS, {number: {"reaction": number % 7, "derate_permille": 500} for number in range(64)})
-    mixed = Gate(LIMITS, {order[number]: {"reaction": number % 7, "derate_permille": 500} for number in range(64)})
-    moved = sum(1 << order[number] for number in range(64) if mask >> number & 1)
+    plain = Gate(LIMITS, {number: {"reaction": number % 7, "derate_permille": 500} for number in range(FAULT_ROWS)})
+    mixed = Gate(
+        LIMITS, {order[number]: {"reaction": number % 7, "derate_permille": 500} for number in range(FAULT_ROWS)}
+    )
+    moved = sum(1 << order[number] for number in range(FAULT_ROWS) if mask >> number & 1)
     one, two = plain.step(**GOOD, faults=mask), mixed.step(**GOOD, faults=moved)
     told = ("setpoint_w", "envelope_lo_w", "envelope_hi_w", "reaction", "heartbeat_ok", "tripped")
     assert [one[name] for name in told] == [two[name] for name in told]

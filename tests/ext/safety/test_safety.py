@@ -3,7 +3,7 @@
 import pytest
 
 from tests.ext.safety.gate_cases import GOOD, LIMITS, REACTION, armed, settled
-from tidegate.ext.safety.gate import VALID, Gate
+from tidegate.ext.safety.gate import FAULT_ROWS, VALID, Gate
 
 
 def row(reaction: str, **columns: int) -> dict[str, int]:
@@ -115,7 +115,7 @@ def test_a_reaction_that_does_not_exist_is_the_highest(reaction: int) -> None:
 
 
 def test_a_row_that_is_not_used_does_nothing() -> None:
-    verdict = armed().step(**GOOD, faults=2**64 - 1)
+    verdict = armed().step(**GOOD, faults=2**FAULT_ROWS - 1)
     assert verdict["active"] == 0 and verdict["reaction"] == 0
 
 

@@ -10,12 +10,14 @@ import pytest
 from tests.ext.safety.fault_rig import DERATE, OPEN, RAMP_ZERO, SILENT, ZERO, Case
 from tests.ext.safety.mode_rig import (
     DEBOUNCED,
+    LEARNT,
     MODES,
     NEEDS_POWER,
     RAMP_STOP_W_PER_MS,
     REACTIONS,
     SCENARIO_CASES,
     STANDING,
+    WITNESS,
     WRONG_WAY,
     CoreRig,
     site,
@@ -33,7 +35,7 @@ def named(case: Case) -> str:
 
 
 def test_there_are_eight_hundred_scenarios_and_no_row_is_left_out() -> None:
-    assert {case.id for case in SCENARIO_CASES} | {"soc_drift", "latches_lost"} == set(FAULT_IDS)
+    assert {case.id for case in SCENARIO_CASES} | {"soc_drift", "latches_lost"} | WITNESS | LEARNT == set(FAULT_IDS)
     good = [case for case in SCENARIO_CASES if case.good]
     assert len(MODES) * (len(SCENARIO_CASES) + len(good) + len(DEBOUNCED)) >= 800
 
@@ -134,13 +136,21 @@ def test_a_condition_one_cycle_short_of_its_time_does_nothing_in_every_mode(case
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("per_hour", "drifted"), [(0.0995, False), (0.1005, True)])
+@pytest.mark.parametrize(("per_hour", "drifted"), [(0.098, False), (0.102, True)])
 def test_charge_that_parts_from_counted_energy_is_told_after_the_hour_in_every_mode(
     per_hour: float, drifted: bool, mode: str
 ) -> None:
     with CoreRig(mode) as rig:
         begun_ns, whole_ns = rig.t_ns, 3601 * 10**9  # the rig's time begins at a second
-        rig.set({"soc": lambda rig: 0.5 + per_hour * (rig.t_ns - begun_ns) / (whole_ns - begun_ns)})
+        flowed_ws, seen_ns = 0.0, begun_ns
+
+        def soc(rig: CoreRig) -> float:
+            nonlocal flowed_ws, seen_ns
+            flowed_ws += rig.setpoint_w * (rig.t_ns - seen_ns) * 1e-9
+            seen_ns = rig.t_ns
+            return 0.5 - flowed_ws / (3600.0 * 60_000.0) + per_hour * (rig.t_ns - begun_ns) / (whole_ns - begun_ns)
+
+        rig.set({"soc": soc})
         rig.run((whole_ns - begun_ns) // 10**6 - 3)
         assert "soc_drift" not in rig.active()
         rig.run(6)

@@ -1,0 +1,3 @@
+"""Several batteries behind one converter, as one."""
+
+def look(program: bytes, image: bytearray, t_ns: int) -> None: ...

@@ -1,0 +1,293 @@
+"""What the grid meter makes of the power: an age alone, or an average over some time, of some age.
+
+lag.pyx finds an age by how the slope of grid + battery jumps from one reading to the next, which is sharp where the
+meter shows moments. What shows in a meter that averages, in coarse digits or behind a slow converter is little from one
+reading to the next. So every model, averages among them, is judged here by what grid + battery changes by over two
+longer times: under the true one, by what the load does and nothing of the battery.
+"""
+
+from libc.math cimport fabs, fmax, fmin, sqrt
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
+
+from tidegate.ext.estimate.estimate cimport *
+from tidegate.ext.estimate.pairing cimport LAG_NS, MOTION_W
+from tidegate.ext.estimate.shape cimport *
+
+
+cdef extern from *:
+    """
+    #define SAMPLES_MASK (SAMPLES_MAX - 1u)
+    #define SAMPLE_NS 25000000u        /* readings closer than that are not kept */
+    static const double SCALE_S[SCALES] = {0.4, 2.0};
+    static const double LOOK_S[SCALES] = {0.05, 0.25}; /* how often they are compared */
+    #define MODELS_MEMORY_S 25.0
+    #define SLOPE_S 4.0
+    #define NOISE_RATE 1.08
+    #define MODEL_SHARE 0.05           /* of the moves: no model is truer than that */
+    #define AVERAGES 3.0               /* standard deviations by which an average must be better than any mere age ... */
+    #define AVERAGES_NOT 0.0           /* ... and an age than it, to be believed again */
+    #define MODEL_BETTER 1.5
+    #define MODEL_OUT 2.5
+    #define MODEL_QUIET_SHARE 0.06     /* the load moves by so little of what the battery does: chance has no part in it ... */
+    #define MODEL_OUT_QUIET 1.2
+    #define SEEN_BY 2.5                /* standard deviations by which it is clear that the meter shows the battery ... */
+    #define UNSEEN_BY 1.5              /* ... and that it does not, ... */
+    #define UNSEEN_READINGS 8.0        /* ... by so many readings ... */
+    #define UNSEEN_NS 30000000000u     /* ... and no sooner */
+    #define UNMOVED_NS 90000000000u    /* a meter that shows nothing at all for so long */
+    #define ANSWER_LEAST 1.0           /* least variance: one move is no proof */
+    #define SHOWN_S 0.5                /* as in lag.pyx */
+    #define STILL_NS 20000000000u      /* a battery that has stood still for so long tells nothing */
+    """
+    const uint32_t SAMPLES_MASK
+    const uint64_t SAMPLE_NS, STILL_NS, UNMOVED_NS, UNSEEN_NS
+    const double SEEN_BY, UNSEEN_BY, UNSEEN_READINGS, ANSWER_LEAST
+    const double[SCALES] SCALE_S
+    const double[SCALES] LOOK_S
+    const double MODELS_MEMORY_S, SLOPE_S, NOISE_RATE, MODEL_SHARE, AVERAGES, AVERAGES_NOT, MODEL_BETTER
+    const double SHOWN_S, MODEL_OUT, MODEL_QUIET_SHARE, MODEL_OUT_QUIET
+
+
+cdef void models_forget(estimate_state_t* state) noexcept nogil:
+    cdef model_trials_t* m = &state.models
+    memset(m.unexplained, 0, sizeof(m.unexplained))
+    memset(m.variance, 0, sizeof(m.variance))
+    m.averages = 0
+    m.known = 0
+
+
+cdef void models_gap(estimate_state_t* state) noexcept nogil:
+    state.models.count = 0
+
+
+cdef void models_try(estimate_state_t* state, double grid_w, uint64_t t_ns) noexcept nogil:
+    cdef model_trials_t* m = &state.models
+    cdef double[METER_MODELS] now_w
+    cdef uint32_t scale
+    cdef bint swept = False, judged = False
+    if m.count and t_ns < m.t_ns[m.head] + SAMPLE_NS:
+        return
+    for scale in range(<uint32_t>SCALES):
+        if t_ns < m.done_ns[scale] + <uint64_t>(LOOK_S[scale] * 1e9):
+            continue
+        if not swept and t_ns < state.moved_t_ns + STILL_NS:
+            models_sweep(&state.shapes, t_ns, now_w)
+            swept = True
+        if compare(state, scale, grid_w, t_ns, now_w if swept else NULL):
+            judged = True
+        m.done_ns[scale] = t_ns
+    m.head = (m.head + 1) & SAMPLES_MASK
+    m.t_ns[m.head] = t_ns
+    m.w[m.head] = grid_w
+    if m.count < SAMPLES_MAX:
+        m.count += 1
+    if judged:
+        choose_model(state)
+
+
+cdef bint compare(estimate_state_t* state, uint32_t scale, double grid_w, uint64_t t_ns,
+                  const double* now_w) noexcept nogil:
+    """What each model leaves between this reading and one that is SCALE_S older; 1 = it told something."""
+    cdef model_trials_t* m = &state.models
+    cdef double[METER_MODELS] rest_w
+    cdef uint32_t i, at = m.head, number
+    cdef uint64_t then_ns = t_ns - <uint64_t>(SCALE_S[scale] * 1e9), before_ns
+    cdef double change_w, apart_s, lo_w, hi_w, span_w, left_w, share, scale_w2, weight, keep, mean = 0.0, w2, slope_w
+    if m.count == 0:
+        return False
+    for number in range(m.count):
+        at = (m.head - number) & SAMPLES_MASK
+        if m.t_ns[at] <= then_ns:
+            break
+    before_ns = m.t_ns[at]
+    apart_s = <double>(t_ns - before_ns) * 1e-9
+    if apart_s < 0.5 * SCALE_S[scale] or apart_s > 4.0 * SCALE_S[scale] + 20.0:
+        return False
+    change_w = grid_w - m.w[at]
+    # How much of this span is news: spans overlap.
+    share = fmin(<double>(t_ns - m.done_ns[scale]) * 1e-9 / apart_s, 1.0)
+    slope_w = m.slope_w_per_s[scale] * apart_s
+    if now_w == NULL:
+        note(m, scale, change_w, slope_w, apart_s, share)
+        return False
+    models_sweep(&state.shapes, before_ns, rest_w)
+    lo_w = 1e300
+    hi_w = -1e300
+    for i in range(<uint32_t>METER_MODELS):
+        rest_w[i] = change_w + now_w[i] - rest_w[i]
+        lo_w = fmin(lo_w, rest_w[i])
+        hi_w = fmax(hi_w, rest_w[i])
+    span_w = hi_w - lo_w
+    left_w = rest_w[m.best]
+    follow(&m.unmoved_noise_w[scale], fabs(change_w - slope_w), share)
+    if span_w <= fmax(MOTION_W, 2.0 * state.lags.resolution_w):
+        note(m, scale, left_w, slope_w, apart_s, share)
+        return False
+    w2 = fmin(m.noise_w[scale], m.unmoved_noise_w[scale])
+    scale_w2 = fmax(4.0 * w2 * w2, MODEL_SHARE * MODEL_SHARE * span_w * span_w)
+    scale_w2 += fmax(state.lags.resolution_w * state.lags.resolution_w, 1.0)
+    if m.answer == ANSWER_SEEN and is_small_move(span_w, m.motion_w2[scale], m.moves[scale]):
+        note(m, scale, left_w, slope_w, apart_s, share)
+        return False
+    keep = fmax(1.0 - <double>(t_ns - m.done_ns[scale]) * 1e-9 / MODELS_MEMORY_S, 0.9)
+    m.motion_w2[scale] = keep * m.motion_w2[scale] + share * span_w * span_w
+    m.moves[scale] = keep * m.moves[scale] + share
+    weight = share * move_weight(span_w, m.motion_w2[scale], m.moves[scale])
+    for i in range(<uint32_t>METER_MODELS):
+        w2 = (rest_w[i] - slope_w) * (rest_w[i] - slope_w)
+        rest_w[i] = w2 / (w2 + scale_w2)
+        mean += rest_w[i]
+    mean /= METER_MODELS
+    for i in range(<uint32_t>METER_MODELS):
+        w2 = rest_w[i] - mean
+        m.unexplained[i] = keep * m.unexplained[i] + weight * w2
+        m.variance[i] = keep * m.variance[i] + weight * w2 * w2
+    if m.answer != ANSWER_SEEN:
+        compare_unmoved(state, rest_w, weight, (change_w - slope_w) * (change_w - slope_w), scale_w2,
+                        counts_for_answer(state, change_w, t_ns))
+    note(m, scale, left_w, slope_w, apart_s, share)
+    return True
+
+
+cdef inline void follow(double* median_w, double off_w, double share) noexcept nogil:
+    if median_w[0] == 0.0:
+        median_w[0] = fmax(off_w, 1.0)
+    median_w[0] *= 1.0 + (NOISE_RATE - 1.0) * share if off_w > median_w[0] else 1.0 - (NOISE_RATE - 1.0) * share
+    median_w[0] = fmax(median_w[0], 0.1)
+
+
+cdef inline void note(model_trials_t* m, uint32_t scale, double left_w, double slope_w, double apart_s,
+                      double share) noexcept nogil:
+    """Follow the load's own restlessness over this time: its mean slope, and the median beside it."""
+    cdef double off_w = fabs(left_w - slope_w)
+    follow(&m.noise_w[scale], off_w, share)
+    # A step is no slope.
+    if off_w < 4.0 * m.noise_w[scale]:
+        m.slope_w_per_s[scale] += (left_w / apart_s - m.slope_w_per_s[scale]) * fmin(share * apart_s / SLOPE_S, 0.5)
+
+
+cdef inline double model_worse(const model_trials_t* m, uint32_t i, uint32_t than) noexcept nogil:
+    return (m.unexplained[i] - m.unexplained[than]) / sqrt(m.variance[i] + m.variance[than] + 0.25)
+
+
+cdef inline bint is_quiet(const model_trials_t* m) noexcept nogil:
+    """The load moves by so little of what the battery does that chance has no part in what is found."""
+    return m.moves[0] > 0.0 and m.noise_w[0] * m.noise_w[0] * m.moves[0] <= (
+        MODEL_QUIET_SHARE * MODEL_QUIET_SHARE * m.motion_w2[0])
+
+
+# ---------------------------------------------------------------- does the meter show the battery at all?
+
+
+cdef void answer_forget(estimate_state_t* state) noexcept nogil:
+    cdef model_trials_t* m = &state.models
+    m.answer = ANSWER_OPEN
+    memset(m.answer_gain, 0, sizeof(m.answer_gain))
+    memset(m.answer_variance, 0, sizeof(m.answer_variance))
+    memset(state.lags.answer_gain, 0, sizeof(state.lags.answer_gain))
+    memset(state.lags.answer_variance, 0, sizeof(state.lags.answer_variance))
+    state.lags.answer_readings = 0.0
+    m.answer_readings = m.answer_by = 0.0
+    m.answer_t_ns = 0
+
+
+cdef inline void compare_unmoved(estimate_state_t* state, const double* left, double weight, double unmoved_w2,
+                                 double scale_w2, bint told) noexcept nogil:
+    """What each model explains more than a meter that shows nothing of the battery. left: 0..1, what each leaves."""
+    cdef model_trials_t* m = &state.models
+    cdef double unmoved = unmoved_w2 / (unmoved_w2 + scale_w2), more
+    cdef uint32_t i
+    if not told:
+        return
+    m.answer_readings += weight
+    for i in range(<uint32_t>METER_MODELS):
+        more = unmoved - left[i]
+        m.answer_gain[i] += weight * more
+        m.answer_variance[i] += weight * more * more
+
+
+cdef inline double answer_deviations(double gain, double variance, double readings) noexcept nogil:
+    return gain / sqrt(fmax(variance - gain * gain / fmax(readings, 1.0), 0.0) + ANSWER_LEAST)
+
+
+cdef void answer_judge(estimate_state_t* state, uint64_t t_ns) noexcept nogil:
+    cdef model_trials_t* m = &state.models
+    cdef uint32_t i
+    cdef const lag_trials_t* l = &state.lags
+    if m.answer == ANSWER_SEEN or m.answer == ANSWER_NONE:
+        return
+    if m.answer_t_ns == 0:
+        if t_ns > state.moved_t_ns + STILL_NS:
+            return
+        m.answer_t_ns = t_ns
+    m.answer_by = -1e300
+    for i in range(<uint32_t>METER_MODELS):
+        m.answer_by = fmax(m.answer_by, answer_deviations(m.answer_gain[i], m.answer_variance[i], m.answer_readings))
+    for i in range(<uint32_t>LAGS):
+        m.answer_by = fmax(m.answer_by, answer_deviations(l.answer_gain[i], l.answer_variance[i], l.answer_readings))
+    if m.answer_by > SEEN_BY:
+        m.answer = ANSWER_SEEN
+    elif m.answer_by < -UNSEEN_BY and m.answer_readings > UNSEEN_READINGS and t_ns > m.answer_t_ns + UNSEEN_NS and (
+            l.interval.interval_s <= ANSWER_SLOW_S):
+        m.answer = ANSWER_NONE
+    # The slowest meter shows something of a pulse that lasts as long as the longest do by then.
+    elif t_ns > max(m.answer_t_ns, state.grid_changed_t_ns) + UNMOVED_NS and t_ns < state.moved_t_ns + UNSEEN_NS:
+        m.answer = ANSWER_NONE
+
+
+cdef void choose_model(estimate_state_t* state) noexcept nogil:
+    cdef model_trials_t* m = &state.models
+    cdef uint32_t i, best, kernel, age, lo, hi
+    cdef double age_s, lo_s, hi_s, out
+    best = m.delay_best
+    for i in range(<uint32_t>LAGS):
+        if m.unexplained[i] < m.unexplained[best]:
+            best = i
+    m.delay_best = best
+    best = LAGS if m.mean_best < LAGS else m.mean_best
+    for i in range(<uint32_t>LAGS, <uint32_t>METER_MODELS):
+        if m.unexplained[i] < m.unexplained[best]:
+            best = i
+    if m.mean_best < LAGS or not m.averages or model_worse(m, m.mean_best, best) > MODEL_BETTER:
+        m.mean_best = best
+    m.best = m.mean_best if m.unexplained[m.mean_best] < m.unexplained[m.delay_best] else m.delay_best
+    if not m.averages:
+        m.averages = model_worse(m, m.delay_best, m.mean_best) > AVERAGES
+    elif model_worse(m, m.mean_best, m.delay_best) > AVERAGES_NOT:
+        m.averages = 0
+    if not m.averages:
+        m.known = 0
+        return
+    best = m.mean_best
+    lo_s = hi_s = age_s = model_age_s(best)
+    out = MODEL_OUT_QUIET if is_quiet(m) else MODEL_OUT
+    for i in range(<uint32_t>METER_MODELS):
+        if model_worse(m, i, best) <= out:
+            lo_s = fmin(lo_s, model_age_s(i))
+            hi_s = fmax(hi_s, model_age_s(i))
+    m.known = state.lags.first_t_ns != 0 and <double>(m.t_ns[m.head] - state.lags.first_t_ns) * 1e-9 > 2.0 * hi_s + SHOWN_S and (
+        hi_s - lo_s <= fmax(0.25 * age_s + 0.06, 1.5 * state.lags.interval.interval_s))
+    # The neighbours in age and in length.
+    kernel = model_kernel(best)
+    age = (best - LAGS) % SHAPE_AGES
+    m.nears = 1
+    m.near[0] = best
+    if age > 0:
+        m.near[m.nears] = best - 1
+        m.nears += 1
+    if age + 1 < SHAPE_AGES:
+        m.near[m.nears] = best + 1
+        m.nears += 1
+    if kernel != 0 and kernel != <uint32_t>MEANS:
+        m.near[m.nears] = best - SHAPE_AGES
+        m.nears += 1
+    if kernel + 1 != <uint32_t>MEANS and kernel + 1 != MEANS + SMOOTHS:
+        m.near[m.nears] = best + SHAPE_AGES
+        m.nears += 1
+    state.age_s = age_s
+    if m.known:
+        lo_s = fmax(lo_s, age_s - 0.12 * age_s - 0.03)
+        hi_s = fmin(hi_s, age_s + 0.12 * age_s + 0.03)
+    state.age_lo_s = lo_s
+    state.age_hi_s = hi_s

@@ -1,0 +1,112 @@
+"""A converter is learnt from its answers: its times, its gain, its limits; and its orders are corrected by them."""
+
+import pytest
+
+from tidegate.ext.estimate.converter import Converter
+
+P = 30e3
+
+
+class Plant:
+    """A first-order converter behind a dead time, read every 20 ms; the control asks, the gate lets all through."""
+
+    def __init__(self, gain=1.0, offset_w=0.0, lag_s=0.05, dead_s=0.02, cap_w=1e12):
+        self.gain, self.offset_w, self.lag_s, self.cap_w = gain, offset_w, lag_s, cap_w
+        self.line = [0.0] * max(round(dead_s * 1000), 1)
+        self.w = 0.0
+        self.ms = 0
+        self.converter = Converter(P)
+        self.counted_on = (-P, P)
+        self.setpoint_w = 0.0
+
+    def run(self, request_w, seconds):
+        for _ in range(round(seconds * 1000)):
+            lo, hi = self.counted_on
+            asked_w = min(max(request_w, lo), hi)
+            self.setpoint_w = min(max(self.converter.order(asked_w), -P), P)
+            self.line.append(self.setpoint_w)
+            told_w = self.line.pop(0)
+            goal_w = self.gain * told_w + (self.offset_w if told_w else 0.0)
+            goal_w = min(max(goal_w, -self.cap_w), self.cap_w)
+            self.w += (goal_w - self.w) * 1e-3 / (self.lag_s + 1e-3)
+            self.ms += 1
+            self.counted_on = self.converter.step(self.setpoint_w, self.w if self.ms % 20 == 0 else None)
+        return self.w
+
+
+def armed(**habits):
+    plant = Plant(**habits)
+    plant.run(0.0, 1.0)
+    plant.run(0.02 * P, 1.5 + 6.0 * habits.get("lag_s", 0.05) + habits.get("dead_s", 0.02))
+    plant.run(0.0, 1.0)
+    return plant
+
+
+@pytest.mark.parametrize("gain", [0.2, 0.4, 0.9, 1.05])
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_a_gain_is_undone_and_stays_so(gain, side):
+    plant = armed(gain=gain)
+    plant.run(side * 0.15 * P, 6.0)
+    seen = [plant.run(side * 0.15 * P, 0.1) for _ in range(100)]
+    assert all(w == pytest.approx(side * 0.15 * P, rel=0.02) for w in seen), "and no cycle about it"
+    best, least, most = plant.converter.gain
+    assert least <= gain <= most and best == pytest.approx(gain, rel=0.03)
+
+
+def test_an_offset_is_undone_at_every_power():
+    plant = armed(gain=0.95, offset_w=0.004 * P)
+    for share in (0.3, 0.8, 0.5, 0.2):
+        plant.run(share * P, 6.0)
+    for share in (0.3, 0.6):
+        assert plant.run(share * P, 4.0) == pytest.approx(share * P, rel=0.01)
+
+
+def test_an_honest_converter_gets_its_orders_as_they_are():
+    plant = armed()
+    for share in (0.3, -0.5, 0.8, 0.1):
+        plant.run(share * P, 3.0)
+        assert plant.setpoint_w == pytest.approx(share * P, rel=0.005)
+        assert plant.counted_on == pytest.approx((-P, P), rel=0.01)
+
+
+@pytest.mark.parametrize("cap", [0.2, 0.5])
+def test_a_limit_of_its_own_is_counted_with_and_tried_again_later(cap):
+    plant = armed()
+    plant.run(0.8 * P, 2.0)
+    plant.cap_w = cap * P
+    plant.run(0.8 * P, 8.0)
+    assert plant.counted_on[1] == pytest.approx(cap * P, rel=0.1) and plant.counted_on[0] == pytest.approx(-P, rel=0.05)
+    below_w = 0.6 * cap * P  # below its limit it gives what it is told, and no more
+    assert plant.run(below_w, 4.0) == pytest.approx(below_w, rel=0.05)
+    plant.cap_w = 1e12
+    plant.run(0.8 * P, 60.0)
+    assert plant.run(0.8 * P, 1.0) == pytest.approx(0.8 * P, rel=0.02)
+
+
+def test_a_converter_that_gives_all_again_is_held_back_within_a_second():
+    plant = armed(gain=0.5)
+    plant.run(0.3 * P, 10.0)
+    plant.gain = 1.0
+    over_s = sum(plant.run(0.3 * P, 0.01) > 0.33 * P for _ in range(500)) * 0.01
+    assert 0.0 < over_s < 1.0
+    assert plant.run(0.3 * P, 1.0) == pytest.approx(0.3 * P, rel=0.02)
+
+
+def test_a_direction_that_gives_nothing_leaves_the_other_alone_and_is_asked_again():
+    plant = armed()
+    plant.run(-0.3 * P, 2.0)
+    plant.cap_w = 0.0
+    plant.run(-0.3 * P, 4.0)
+    assert plant.counted_on[0] > -0.05 * P and plant.counted_on[1] == pytest.approx(P, rel=0.05)
+    plant.cap_w = 1e12
+    plant.run(-0.3 * P, 40.0)
+    assert plant.run(-0.3 * P, 1.0) == pytest.approx(-0.3 * P, rel=0.03)
+
+
+@pytest.mark.parametrize(("lag_s", "dead_s"), [(0.02, 0.005), (0.2, 0.1), (1.0, 0.5), (0.5, 3.0)])
+def test_dead_time_and_lag_are_those_of_the_plant(lag_s, dead_s):
+    plant = armed(lag_s=lag_s, dead_s=dead_s)
+    seen_dead_s, seen_lag_s, moves = plant.converter.times_s
+    assert moves >= 1
+    assert seen_dead_s == pytest.approx(dead_s, abs=0.03 + 0.1 * dead_s)
+    assert seen_lag_s == pytest.approx(lag_s, abs=0.025 + 0.2 * lag_s)

@@ -1,0 +1,139 @@
+"""The battery as the converter's witness: power in sign and size, the step at arming, readings that stand still."""
+
+import struct
+
+import pytest
+
+from tests.ext.safety.fault_rig import POINT, Rig
+from tidegate.ext.abi.image import MODES_BY_NUMBER
+
+ARMING, TRIPPED, RUN = (float(MODES_BY_NUMBER.index(name)) for name in ("arming", "tripped", "run"))
+ENERGY_WH = 60_000.0
+NAMEPLATE_W = 30_000.0
+
+
+class Witness(Rig):
+    """A converter and a battery whose powers the test gives, and readings that come ten times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pcs_w = self.pack_w = 0.0
+        self.values["unit0.state"] = RUN
+        self.values["unit0.setpoint_w"] = 0.0
+        self.soc = 0.5
+        self.counted = 0
+        self.comes = True
+
+    def put(self, name: str, value: float, quality: str = "good") -> None:
+        super().put(name, value, quality)
+        if name.startswith("x."):
+            struct.pack_into("<I", self.image, (self.names[name] + 1) * POINT.size - 4, self.counted)
+
+    def go(self, seconds: float, pcs_w: float, pack_w: float | None = None, *, soc: bool = True) -> list[str]:
+        """Rows of the witness that were present in the last of the 100 ms cycles."""
+        for _ in range(round(seconds * 10)):
+            self.counted += self.comes
+            self.pcs_w, self.pack_w = pcs_w, pcs_w if pack_w is None else pack_w
+            self.soc -= self.pcs_w * 0.1 / (3600.0 * ENERGY_WH) if soc else 0.0
+            self.given |= {"x.pcs_w": self.pcs_w, "x.pack_a": self.pack_w / 700.0, "x.soc": self.soc}
+            self.cycle(100)
+        return [one for one in self.present if one in ("bms_stuck", "pcs_power_apart", "pcs_opposed")]
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize(("pack_share", "apart"), [
+    (-1.0, True), (0.0, True), (0.55, True), (0.65, False), (1.0, False), (1.35, False), (1.8, True), (10.0, True),
+])  # fmt: skip
+def test_powers_that_differ_by_sign_or_size_are_apart(pack_share: float, apart: bool, sign: float) -> None:
+    rig = Witness()
+    assert rig.go(60.0, sign * 20e3) == []
+    found = rig.go(60.0, sign * 20e3, sign * 20e3 * pack_share)
+    assert ("pcs_power_apart" in found) == apart
+
+
+def test_a_turned_sign_is_apart_within_four_seconds_and_a_small_power_never() -> None:
+    rig = Witness()
+    assert "pcs_power_apart" in rig.go(4.0, 20e3, -20e3)
+    rig = Witness()
+    assert rig.go(120.0, 700.0, -700.0) == [], "less than a twentieth of the nameplate between them"
+
+
+@pytest.mark.parametrize("late_s", [1, 3, 5])
+@pytest.mark.parametrize("period_s", [4, 10, 20, 60, 240])
+def test_a_battery_that_is_late_is_not_apart_for_long_whatever_the_load_does(late_s: int, period_s: int) -> None:
+    rig, run, longest = Witness(), 0.0, 0.0
+    for second in range(600):
+
+        def power(at: int) -> float:
+            return 0.0 if at < 0 else 20e3 if at % period_s < period_s / 2 else -20e3
+
+        found = rig.go(1.0, power(second), power(second - late_s))
+        run = run + 1.0 if "pcs_power_apart" in found else max(run - 0.5, 0.0)
+        longest = max(longest, run)
+    assert longest < 10.0, "the row's debounce, with its leak"
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_battery_that_moves_against_the_step_is_opposed_and_one_that_moves_with_it_or_not_at_all_is_not(
+    sign: float,
+) -> None:
+    for pack_share, rest_w, opposed in ((-0.9, 80.0, True), (0.9, 80.0, False), (0.0, 80.0, False), (-0.4, 0.0, False)):
+        rig = Witness()
+        rig.values["unit0.state"] = ARMING
+        rig.go(5.0, -60.0, rest_w)
+        rig.values["unit0.setpoint_w"] = sign * 600.0
+        rig.verdict["setpoint_w"] = int(sign * 600.0)
+        found = rig.go(4.0, sign * 600.0 - 60.0, sign * 600.0 * pack_share + rest_w)
+        assert (found == ["pcs_opposed"]) == opposed, (pack_share, found)
+
+
+def test_a_state_of_charge_that_stands_is_stuck_after_four_hundredths_of_the_energy() -> None:
+    rig = Witness()
+    whole_s = 0.04 * ENERGY_WH * 3600.0 / 20e3
+    assert rig.go(whole_s - 2.0, 20e3, soc=False) == []
+    assert rig.go(4.0, 20e3, soc=False) == ["bms_stuck"]
+    assert rig.go(0.1, 20e3) == [], "it moves again"
+
+
+def test_near_its_ends_it_may_stand_five_times_as_long() -> None:
+    for soc, power_w in ((0.97, -20e3), (0.03, 20e3)):
+        rig = Witness()
+        rig.soc = soc
+        assert rig.go(5 * 0.04 * ENERGY_WH * 3600.0 / 20e3 - 2.0, power_w, soc=False) == []
+        assert rig.go(4.0, power_w, soc=False) == ["bms_stuck"]
+
+
+def test_energy_that_goes_to_and_fro_is_no_reason_to_move() -> None:
+    rig = Witness()
+    for _ in range(120):  # 30 s each way, the losses of 8 % taken from the grid: 5 % of the battery in an hour
+        assert rig.go(30.0, 20e3, soc=False) == []
+        assert rig.go(30.0, -21.7e3, soc=False) == []
+
+
+@pytest.mark.parametrize(("comes", "stuck"), [(True, True), (False, False)])
+def test_readings_that_all_stand_while_the_power_moves_are_stuck_after_fifteen_seconds_if_they_come(
+    comes: bool, stuck: bool
+) -> None:
+    rig = Witness()
+    rig.go(20.0, 10e3)
+    rig.comes = comes
+    assert rig.go(14.8, 14e3, 10e3, soc=False) == []
+    assert ("bms_stuck" in rig.go(1.0, 14e3, 10e3, soc=False)) == stuck
+
+
+def test_readings_that_stand_with_the_power_are_good() -> None:
+    rig = Witness()
+    rig.go(20.0, 10e3)
+    for number in range(60):  # moves by less than a tenth of the nameplate
+        assert rig.go(1.0, 10e3 + 2900.0 * (number % 2), 10e3, soc=False) == []
+
+
+def test_a_state_of_charge_that_moves_against_the_energy_is_stuck() -> None:
+    """Frames of a minute, played again and again: every value moves, and comes back."""
+    rig, found, seconds = Witness(), [], 0
+    while not found and seconds < 3600:
+        rig.soc = 0.5 - 0.006 * (seconds % 60) / 60.0
+        found = rig.go(1.0, 20e3, soc=False)
+        seconds += 1
+    # 15 % of the energy and the quarter that losses may be: a fifth of the battery.
+    assert found == ["bms_stuck"] and seconds * 20e3 / 3600.0 <= 0.205 * ENERGY_WH, (found, seconds)
