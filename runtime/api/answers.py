@@ -31,6 +31,22 @@ class Lease(Answer, frozen=True, kw_only=True):
     setpoint_w: float | None = None
 
 
+class OperatorOrder(Answer, frozen=True, kw_only=True):
+    """An order of the grid's operator that is in force."""
+
+    peer: str = ""
+    text: str = ""
+    left_ms: int = 0
+    measured: dict[str, float | None] = {}
+
+
+class Reconnect(Answer, frozen=True, kw_only=True):
+    """What a grid that has come back may be given."""
+
+    wait_s: float | None = None
+    power_w: float | None = None
+
+
 class Why(Answer, frozen=True, kw_only=True):
     """Why the setpoint is what it is."""
 
@@ -53,6 +69,8 @@ class Why(Answer, frozen=True, kw_only=True):
     latches: tuple[str, ...] = ()
     lease: Lease | None = None
     stopped: bool = False
+    grid_operator: OperatorOrder | None = None
+    reconnect: Reconnect | None = None
 
 
 class Outcome(Answer, frozen=True, kw_only=True):
@@ -117,6 +135,8 @@ class Slave(Answer, frozen=True, kw_only=True):
     shorts: int = 0
     mismatches: int = 0
     exceptions: int = 0
+    lead_ins: int = 0
+    """Right replies behind a stray byte that touched them, not believed."""
     silent_run: int = 0
     """Time-outs since its last answer."""
     t_ok_ns: int = 0
@@ -137,7 +157,12 @@ class Port(Slave, frozen=True, kw_only=True):
     wire_busy_ns: int = 0
     foreign_bytes: int = 0
     thread_lost: int = 0
-    """errno with which its thread ended, 0 = it runs."""
+    """errno of its tty or connection, 0 = good."""
+    connects: int = 0
+    hangups: int = 0
+    """Connections that the other side ended."""
+    strays: int = 0
+    """Replies over TCP to no request in flight."""
     slaves: tuple[Slave, ...] = ()
 
 

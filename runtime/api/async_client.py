@@ -40,7 +40,8 @@ from tidegate.runtime.api.messages import WIRE_VERSION, Message
 class AsyncClient(Orders[Coroutine[object, object, Message]]):
     """A connection to one gateway for one event loop; any number of tasks may ask at once.
 
-    endpoint, site, timeout_s, keys : as for Client.
+    endpoint, site, timeout_s, keys : as for Client. for_remote : its orders come to it from other machines, and the
+    gateway is to treat them so.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class AsyncClient(Orders[Coroutine[object, object, Message]]):
         site: str | None = None,
         timeout_s: float = 3.0,
         keys: tuple[str, str, str] | None = None,
+        for_remote: bool = False,
     ) -> None:
         self.endpoint = endpoint or find_endpoint(site)
+        self._more = {"for_remote": True} if for_remote else {}
         self.timeout_s = timeout_s
         self._at = Endpoint.of(self.endpoint)
         self._keys = keys
@@ -105,6 +108,7 @@ class AsyncClient(Orders[Coroutine[object, object, Message]]):
 
     async def ask(self, op: str, **fields: object) -> Message:
         """Ask and give the whole answer. Raises ClientError, NoAnswer; see Client.ask."""
+        fields |= self._more
         try:
             return await self._ask(Request(op, dict(fields), self._version))
         except OtherVersion as other:

@@ -239,6 +239,13 @@ class Request:
             raise ClientError(str(answer.get("code")), f"{self.op}: {answer.get('text')}", answer)
         return answer
 
+    @classmethod
+    def forked(cls) -> None:
+        """A child is another client: it must not count on where its parent is."""
+        cls._prefix = secrets.token_hex(8)
+
+
+os.register_at_fork(after_in_child=Request.forked)
 
 _decoder = msgspec.msgpack.Decoder(Message)  # twice as fast as msgpack's; a day's replay is 86,400 records
 
@@ -270,6 +277,29 @@ class Orders(Generic[Answer]):
         """Another value for a setting of [control], or off; neither = the site file's again."""
         for_ms = None if for_s is None else max(1, int(for_s * 1000))
         return self.ask("policy", name=name, value=None if value is None else float(value), off=off, for_ms=for_ms)
+
+    def grid_operator(
+        self,
+        *,
+        import_w_max: float | None = None,
+        export_w_max: float | None = None,
+        stop: bool = False,
+        for_s: float,
+        reference: str = "",
+    ) -> Answer:
+        """An order of the grid's operator: limits of grid power, or no battery power; the same again lasts longer."""
+        return self.ask(
+            "grid_operator", import_w_max=import_w_max, export_w_max=export_w_max, stop=stop, reference=reference,
+            for_ms=int(for_s * 1000),
+        )  # fmt: skip
+
+    def release_grid_operator(self) -> Answer:
+        """End the grid operator's order before its time."""
+        return self.ask("grid_operator", action="release")
+
+    def window(self, began_t_ns: int | None = None) -> Answer:
+        """The utility's demand window began at this moment of CLOCK_MONOTONIC, none = now."""
+        return self.ask("window", began_t_ns=began_t_ns)
 
     def stop(self) -> Answer:
         """Ramp to zero and stay there."""

@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import tempfile
+import time
 import tomllib
 from pathlib import Path
 from typing import NamedTuple
@@ -72,6 +73,30 @@ def folder_of(state: Path) -> Path:
     return folder
 
 
+def one_store(state: Path, configured: str | None) -> Path:
+    """The one key folder of a site, whose name in the state folder is always `keys`.
+
+    Where the site file puts it elsewhere, `keys` becomes a link to there, so that `tidegate keys` and the gateway never
+    mean two. Raises KeyProblem if keys were granted in both.
+    """
+    here = state / "keys"
+    if not configured or Path(configured).resolve() == here.resolve():
+        return folder_of(state)
+    there = Path(configured)
+    if here.is_symlink():
+        here.unlink()
+    elif here.exists():
+        if (here / "roles.toml").exists():
+            raise KeyProblem(
+                f"keys were granted in {here} and the site file says gateway.keys = {there}; a key that is revoked in "
+                f"one would work on in the other. Move {here / 'roles.toml'} there, or leave gateway.keys out"
+            )
+        here.rename(here.with_name(f"keys.unused-{time.time_ns()}"))
+    there.mkdir(mode=0o750, parents=True, exist_ok=True)
+    here.symlink_to(there.resolve(), target_is_directory=True)
+    return there
+
+
 def server_keys(folder: Path) -> tuple[str, str]:
     """(public, secret) of this device; made at the first call."""
     path = folder / "server.key"
@@ -103,6 +128,8 @@ class Roles:
         self._granted: dict[str, Granted] = {}
         self._stamp: tuple[int, int, int] | None = (0, 0, 0)
         self._asked_ns = -RELOAD_NS
+        self._sound: dict[str, Granted] = {}  # the table as it was last understood
+        self._lost: set[str] = set()
         self.reload(0)
 
     def role(self, public: str) -> Granted | None:
@@ -112,6 +139,11 @@ class Roles:
     def named(self, name: str) -> Granted | None:
         """What is granted to a name now."""
         return next((granted for granted in self._granted.values() if granted.name == name), None)
+
+    def take_lost(self) -> set[str]:
+        """Names that lost a right since this was asked last, by a table that was understood."""
+        lost, self._lost = self._lost, set()
+        return lost
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         return iter(self._granted.items())
@@ -133,10 +165,20 @@ class Roles:
         try:
             self._granted = read_roles(self.path)
             self.problem = ""
+            self._lost |= {one.name for key, one in self._sound.items() if _is_less(self._granted.get(key), one)}
+            self._sound = self._granted
         except (KeyProblem, OSError) as why:
             self._granted = {}
             self.problem = str(why)
+            self._stamp = (-1, -1, -1)  # asked again in a second, also where the file stays as it is
         return any(self._granted.get(key) != granted for key, granted in before.items())
+
+
+def _is_less(now: Granted | None, before: Granted) -> bool:
+    """Whether a key may do less than before, or under another name."""
+    if now is None or now.name != before.name:
+        return True
+    return messages.ROLES.index(now.role) < messages.ROLES.index(before.role)
 
 
 def read_roles(path: Path) -> dict[str, Granted]:

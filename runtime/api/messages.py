@@ -7,6 +7,7 @@ asked stands in `tidegate.runtime.gateway.ops`; docs/api.md is the text for peop
 """
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -28,6 +29,7 @@ FOR_MS_MAX = 86_400_000
 NOT_AFTER_MAX_NS = 10_000_000_000  # a command may not ask to stay valid for longer
 
 TOPICS = ("snapshot", "meter", "event", "head")
+UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 QUALITIES = ("never", "good", "held", "stale", "invalid")
 Role = Literal["read", "operate", "maintain"]
 ROLES: tuple[Role, ...] = ("read", "operate", "maintain")
@@ -43,6 +45,8 @@ CODES = {
     "unknown-point": "no point of that name; describe lists them",
     "not-allowed": "the peer's role does not permit the request",
     "stopped": "the site was stopped by order; mode run lifts that",
+    "locked-out": "a person locked the site; `why` tells who and why, and only that person takes the lock off",
+    "local": "the site was stopped or switched on site, and only somebody there may order that",
     "no-lease": "the command needs a lease that is held",
     "lease-held": "somebody else holds the lease and cannot be pre-empted by this class",
     "late": "the command arrived after its own not_after_t_ns, or asks to stay valid too long",
@@ -50,7 +54,8 @@ CODES = {
     "busy": "the peer's token bucket is empty; try again later",
     "locked": "too many refused requests of this peer; try again later",
     "core-down": "the core does not run, or its cycle stands still",
-    "not-applied": "the core did not take the order over in time",
+    "not-applied": "the core did not take the order over in time, and it was taken back",
+    "unknown": "the core did not take the order over in time; it stands, and holds as soon as the core goes on",
     "gone": "the journal no longer holds that record",
     "unavailable": "this site does not provide that",
     "internal": "the gateway failed to serve the request; its log says why",
@@ -64,6 +69,8 @@ Code = Literal[
     "unknown-point",
     "not-allowed",
     "stopped",
+    "locked-out",
+    "local",
     "no-lease",
     "lease-held",
     "late",
@@ -72,6 +79,7 @@ Code = Literal[
     "locked",
     "core-down",
     "not-applied",
+    "unknown",
     "gone",
     "unavailable",
     "internal",
@@ -193,6 +201,12 @@ class Event(Published, kw_only=True):
     value: float | None
     limit: float | None
     detail: str = ""
+    changes: int = 1
+    """Of this state since the event before it, this one included: what flutters is counted, not told each time."""
+    lasted_s: float = 0.0
+    """Since the state began to change; 0 = with this event."""
+    proof: dict[str, object] | None = None
+    """Of a grid operator's order: what it said, and what the grid meter showed while it was in force."""
 
 
 class Head(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -233,6 +247,8 @@ def _check(value: object, depth: int) -> None:
     if isinstance(value, str):
         if len(value) > TEXT_MAX:
             raise Refused("malformed", f"text longer than {TEXT_MAX}")
+        if not value.isprintable() and UNSEEN.search(value):
+            raise Refused("malformed", "text with control characters")  # a terminal would obey them
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise Refused("malformed", "numbers must be finite")
@@ -276,6 +292,11 @@ def decode(data: bytes | memoryview, bytes_max: int = COMMAND_BYTES_MAX) -> dict
         raise Refused("malformed", f"a map is expected, not {type(found).__name__}")
     _check(found, DEPTH_MAX)
     return found
+
+
+def shown(text: str) -> str:
+    """Text for a terminal, whatever it came from: control characters, which a terminal obeys, as question marks."""
+    return text if text.isprintable() else UNSEEN.sub("?", text)
 
 
 _packer = msgpack.Packer(autoreset=True, use_bin_type=True)

@@ -4,14 +4,17 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
 
+from tidegate.config.quantities import QuantityError, unit_ids
 from tidegate.hal.map_schema import DeviceMap
-from tidegate.runtime.cli.common import ASSIGNMENT, UNIT_IDS, fail
+from tidegate.runtime.api.messages import Message
+from tidegate.runtime.cli.common import ASSIGNMENT, fail
 from tidegate.runtime.cli.device_commands import map_named, site_and_maps
-from tidegate.runtime.tools.open_bus import RegisterReader, ToolError, open_can
+from tidegate.runtime.cli.scan_text import scan_text
+from tidegate.runtime.tools.open_bus import GARBLE, SILENCE, RegisterReader, TcpReader, ToolError, open_can
 
 EXIT_ARGUMENTS = 2  # as click ends for an argument that it cannot take
 
@@ -20,29 +23,41 @@ EXIT_ARGUMENTS = 2  # as click ends for an argument that it cannot take
 
 @click.command()
 @click.option("--serial", "device", help="A serial port, such as /dev/ttyUSB0.")
+@click.option("--tcp", "lan", help="Modbus TCP: ADDRESS or ADDRESS:PORT.")
 @click.option("--can", "bus", help="A CAN bus: can0, or INTERFACE:CHANNEL as python-can knows it.")
 @click.option("--baud", default="9600", show_default=True, help="Baud rates to try, separated by commas.")
 @click.option("--parity", default="N", show_default=True, help="Parities to try: any of N, E, O.")
-@click.option("--ids", type=UNIT_IDS, default="1-247", show_default=True, help="Unit ids to try, such as 1-20,30.")
+@click.option(
+    "--ids", default="1-247", show_default=True, help="Unit ids to try, such as 1-20,30; over TCP also 0, 255."
+)
 @click.option("--timeout-ms", default=100.0, show_default=True, help="Wait so long for an answer.")
 @click.option("--seconds", default=5.0, show_default=True, help="Listen so long on CAN.")
 @click.option("--no-identify", is_flag=True, help="Do not try which meter map fits.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def scan(
-    device: str | None, bus: str | None, baud: str, parity: str, ids: list[int], timeout_ms: float, seconds: float,
-    no_identify: bool, as_json: bool,
+    device: str | None, lan: str | None, bus: str | None, baud: str, parity: str, ids: str, timeout_ms: float,
+    seconds: float, no_identify: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Look for devices on a bus: unit ids, SunSpec chains, the map that fits, the BMS dialect. Only reads."""
-    if (device is None) == (bus is None):
-        fail("give one of --serial and --can", EXIT_ARGUMENTS)
+    if [device, lan, bus].count(None) != 2:
+        fail("give one of --serial, --tcp and --can", EXIT_ARGUMENTS)
     try:
-        if device is not None:
-            _scan_serial(device, baud, parity, ids, timeout_ms, not no_identify, as_json)
+        if lan is not None:
+            _scan_tcp(lan, _unit_ids(ids, 0, 255), timeout_ms, not no_identify, as_json)
+        elif device is not None:
+            _scan_serial(device, baud, parity, _unit_ids(ids, 1, 247), timeout_ms, not no_identify, as_json)
         else:
             assert bus is not None
             _scan_can(bus, seconds, as_json)
     except ToolError as error:
         fail(error, error.exit_code)
+
+
+def _unit_ids(text: str, least: int, most: int) -> list[int]:
+    try:
+        return unit_ids(text, least, most)
+    except QuantityError as error:
+        fail(f"--ids {error}", EXIT_ARGUMENTS)
 
 
 def _scan_serial(
@@ -53,7 +68,8 @@ def _scan_serial(
     rates = [int(one) for one in baud.split(",") if one.strip().isdigit()]
     if not rates:
         fail(f"--baud {baud!r}: expected numbers separated by commas", EXIT_ARGUMENTS)
-    report: list[dict[str, Any]] = []
+    report: list[Message] = []
+    heard = False
     for rate in rates:
         for one in parity.upper():
             if one not in "NEO":
@@ -64,20 +80,32 @@ def _scan_serial(
             ):
                 found = scan_serial(reader, ids, identify, lambda _, bar=bar: bar.update(1))  # type: ignore[misc]
             for row in found:
-                report.append({"baud": rate, "parity": one, **row.__dict__})
+                report.append({"baud": rate, "parity": one, "lead_in_bytes": reader.lead_in, **row.__dict__})
+            heard = heard or reader.heard
+    _print_units(report, device, GARBLE if heard else f"{SILENCE}, baud rate, parity", as_json)
+
+
+def _scan_tcp(where: str, ids: list[int], timeout_ms: float, identify: bool, as_json: bool) -> None:
+    from tidegate.runtime.tools.scan import scan_serial
+
+    with (
+        TcpReader(where, timeout_s=timeout_ms / 1e3) as reader,
+        click.progressbar(length=len(ids), label=where, file=sys.stderr) as bar,
+    ):
+        found = scan_serial(reader, ids, identify, lambda _: bar.update(1))
+    _print_units(
+        [row.__dict__ for row in found], where, "the unit id (1 or 255 for most devices), --timeout-ms", as_json
+    )
+
+
+def _print_units(report: list[Message], device: str, check: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(report, indent=1))
         return
-    for entry in report:
-        who = " ".join(text for text in entry["identity"].values() if text)
-        click.echo(f"unit {entry['unit_id']} at {entry['baud']} 8{entry['parity']}1 {who}".rstrip())
-        if entry["chain"]:
-            models = ", ".join(f"{number} = {at}" for number, at, _ in entry["chain"])
-            click.echo(f"  sunspec_base = {entry['base']}\n  sunspec_models = {{ {models} }}")
-        for name, good, tried in entry["fits"]:
-            click.echo(f"  looks like {name} ({good} of {tried} readings believable)")
+    for line in scan_text(report, device):
+        click.echo(line)
     if not report:
-        click.echo(f"nothing answered on {device}; check wiring (A and B swapped?), baud rate, parity", err=True)
+        click.echo(f"nothing answered on {device}; check {check}", err=True)
         sys.exit(1)
 
 
@@ -108,8 +136,9 @@ def _scan_can(where: str, seconds: float, as_json: bool) -> None:
 @click.argument("point", required=False, default="")
 @click.option("--site", type=click.Path(path_type=Path), help="Site file that has the device.")
 @click.option("--serial", "port", help="Without a site: the serial port; DEVICE is then the name of a map.")
+@click.option("--tcp", "lan", help="Without a site: Modbus TCP, ADDRESS or ADDRESS:PORT.")
 @click.option("--can", "bus", help="Without a site: the CAN bus.")
-@click.option("--unit", "unit_id", type=click.IntRange(1, 247), default=1, show_default=True)
+@click.option("--unit", "unit_id", type=click.IntRange(0, 255), default=1, show_default=True)
 @click.option("--baud", type=int, help="Without a site: default is the map's.")
 @click.option("--parity", type=click.Choice(["N", "E", "O"]), help="Without a site: default is the map's.")
 @click.option(
@@ -118,21 +147,24 @@ def _scan_can(where: str, seconds: float, as_json: bool) -> None:
 @click.option("--seconds", default=3.0, show_default=True, help="Listen so long on CAN.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def read(
-    device: str, point: str, site: Path | None, port: str | None, bus: str | None, unit_id: int, baud: int | None,
-    parity: str | None, options: tuple[tuple[str, str], ...], seconds: float, as_json: bool,
+    device: str, point: str, site: Path | None, port: str | None, lan: str | None, bus: str | None, unit_id: int,
+    baud: int | None, parity: str | None, options: tuple[tuple[str, str], ...], seconds: float, as_json: bool,
 ) -> None:  # fmt: skip
     """Read DEVICE once, all points or one POINT. The controller must not be on the bus."""
     from tidegate.runtime.tools.read_once import read_can, read_registers
 
     if site is not None:
         place = place_in_site(site, device)
-    elif (port is None) == (bus is None):
-        fail("give --site, or one of --serial and --can", EXIT_ARGUMENTS)
+    elif [port, lan, bus].count(None) != 2:
+        fail("give --site, or one of --serial, --tcp and --can", EXIT_ARGUMENTS)
     else:
-        place = Place(map_named(device, options), port, bus, unit_id, baud, parity)
+        place = Place(map_named(device, options), port, bus, unit_id, baud, parity, lan=lan)
     found = place.map
     try:
-        if place.port is not None:
+        if place.lan is not None:
+            with TcpReader(place.lan, place.rtu) as opened_lan:
+                readings = read_registers(opened_lan, found, place.unit_id, point)
+        elif place.port is not None:
             parameters = place.baud or found.modbus.baud, place.parity or found.modbus.parity
             with RegisterReader(place.port, *parameters) as reader:
                 readings = read_registers(reader, found, place.unit_id, point)
@@ -150,7 +182,7 @@ def read(
 
 
 class Place(NamedTuple):
-    """Where a device is read: its map, and a serial port or a CAN bus."""
+    """Where a device is read: its map, and a serial port, a TCP address or a CAN bus."""
 
     map: DeviceMap
     port: str | None
@@ -159,6 +191,8 @@ class Place(NamedTuple):
     baud: int | None
     parity: str | None
     can_id_offset: int = 0
+    lan: str | None = None
+    rtu: bool = False
 
 
 def place_in_site(path: Path, name: str) -> Place:
@@ -170,9 +204,14 @@ def place_in_site(path: Path, name: str) -> Place:
              EXIT_ARGUMENTS)  # fmt: skip
     serial = next((one for one in site.serial if one.name == device.bus), None)
     can = next((one for one in site.can if one.name == device.bus), None)
-    if (serial.device if serial else can.interface if can else "") == "sim":
+    tcp = next((one for one in site.tcp if one.name == device.bus), None)
+    if (serial.device if serial else tcp.host if tcp else can.interface if can else "") == "sim":
         fail(f"{path}: {name} is simulated and exists only while `tidegate run` does: use `tidegate get`",
              EXIT_ARGUMENTS)  # fmt: skip
+    if tcp is not None:
+        host = f"[{tcp.host}]:{tcp.port}" if ":" in tcp.host else f"{tcp.host}:{tcp.port}"
+        unit_id = 1 if device.unit_id is None else device.unit_id
+        return Place(found[name], None, None, unit_id, None, None, lan=host, rtu=tcp.framing == "rtu")
     if serial is not None:
         return Place(found[name], serial.device, None, device.unit_id or 1, serial.baud, serial.parity)
     return Place(found[name], None, can.interface if can else None, 0, None, None, device.can_id_offset)
@@ -191,15 +230,21 @@ def place_in_site(path: Path, name: str) -> Place:
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to FILE.pcap or FILE.log (candump)."
 )
+@click.option("--pcap", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file, for Wireshark.")
 @click.option("--seconds", type=float, help="End after so long; default: with Ctrl-C.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the summary.")
 def sniff(
     port: str | None, bus: str | None, baud: int, parity: str, site: Path | None, map_words: tuple[str, ...],
-    out: Path | None, seconds: float | None, quiet: bool,
+    out: Path | None, pcap: Path | None, seconds: float | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Listen to a bus and show what passes, decoded. Sends nothing."""
     if (port is None) == (bus is None):
         fail("give one of --serial and --can", EXIT_ARGUMENTS)
+    if out is not None and pcap is not None:
+        fail("give one of --out and --pcap", EXIT_ARGUMENTS)
+    if pcap is not None and pcap.suffix != ".pcap":
+        fail(f"{pcap}: expected a name ending in .pcap", EXIT_ARGUMENTS)
+    out = out or pcap
     if out is not None and out.suffix not in ((".pcap",) if port else (".pcap", ".log")):
         fail(f"{out}: expected a name ending in {'.pcap' if port else '.pcap or .log'}", EXIT_ARGUMENTS)
     end = time.monotonic() + seconds if seconds else None
@@ -216,9 +261,11 @@ def sniff(
 def _serial_devices(port: str, site: Path | None, words: tuple[str, ...]) -> dict[int, tuple[str, DeviceMap]]:
     devices: dict[int, tuple[str, DeviceMap]] = {}
     if site is not None:
+        from tidegate.runtime.tools.replay_bus import by_unit
+
         loaded, found = site_and_maps(site)
         names = {one.name for one in loaded.serial if one.device == port}
-        devices = {d.unit_id: (d.name, found[d.name]) for d in loaded.device if d.bus in names and d.unit_id}
+        devices = by_unit(loaded, found, names)
     for word in words:
         unit, equals, name = word.rpartition("=")
         if not equals or not unit.isdigit():
@@ -245,14 +292,14 @@ def _sniff_serial(
     quiet: bool,
 ) -> None:  # fmt: skip
     from tidegate.runtime.tools.open_bus import claim
-    from tidegate.runtime.tools.sniff import LINKTYPE_USER0, PcapWriter, RtuSplitter
+    from tidegate.runtime.tools.sniff import LINKTYPE_UPPER_PDU, PcapWriter, RtuSplitter, rtu_packet
 
     splitter = RtuSplitter(devices)
     frames = 0
     tty = claim(port, baud, parity, 1)
     tty.timeout = 0.05  # longer than any gap inside a frame, so an empty read is silence
     handle = out.open("wb") if out else None
-    writer = PcapWriter(handle, LINKTYPE_USER0) if handle else None
+    writer = PcapWriter(handle, LINKTYPE_UPPER_PDU) if handle else None
     try:
         while end is None or time.monotonic() < end:
             data = tty.read(max(1, tty.in_waiting))
@@ -260,7 +307,7 @@ def _sniff_serial(
             for frame in splitter.feed(data, t_s):
                 frames += 1
                 if writer:
-                    writer.write(frame.t_s, frame.data)
+                    writer.write(frame.t_s, rtu_packet(frame.data, frame.kind == "request"))
                 if not quiet:
                     who = frame.device or f"unit {frame.unit_id}"
                     click.echo(f"{frame.t_s:.3f} {frame.kind:9} {who:12} {frame.data.hex(' ').upper()}")

@@ -85,7 +85,7 @@ def attribute_document(document: Mapping[str, Any]) -> dict[str, object]:
     return {"periods": periods}
 
 
-def _named(row: Mapping[str, Any]) -> dict[str, Any]:
+def _named(row: Mapping[str, object]) -> dict[str, Any]:
     """A row of a document with the names of today."""
     return {re.sub("_mwh$", "_milliwh", key): value for key, value in row.items()}
 
@@ -127,7 +127,9 @@ def verify(ledger: str, key: str | None, anchors: Path | None, report: Path | No
 
     book = opened(ledger)
     try:
-        known = read_anchors(anchors.read_text(encoding="utf-8").splitlines(), anchors.name) if anchors else {}
+        known = read_anchors(
+            anchors.read_text("utf-8").splitlines() if anchors else [], anchors.name if anchors else ""
+        )
         damages = verify_ledger(book, key=key, anchors=known)
     except LedgerError as error:
         fail(error, EXIT_UNUSABLE, COMMAND)

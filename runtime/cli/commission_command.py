@@ -25,6 +25,7 @@ from tidegate.runtime.state.paths import state_dir
 
 PART_OF_PLATE = 0.2
 EXIT_FINDINGS = 1
+UNPINNED = 3  # a signature that fits, by a key of which nobody said whose it is
 MARKS = {"ok": "ok", FINDING: "mend", UNCLEAR: "unclear", SKIPPED: "skipped"}
 
 
@@ -58,6 +59,13 @@ def commission(site: Path | None, verify_path: Path | None, key: str | None, **m
     try:
         if verify_path is not None:
             click.echo(f"{verify_path}: unchanged since it was signed by {verify(verify_path, key)}")
+            if key is None:
+                click.echo(
+                    "no --key was given: the page names its own key, so whoever wrote the page can have made it. "
+                    "Compare it with the device's (the one in its first report)",
+                    err=True,
+                )
+                sys.exit(UNPINNED)
             return
         if site is None:
             raise SetupError("give a site file, or --verify REPORT", 64)
@@ -98,8 +106,8 @@ def run(
             if start:
                 with OwnRun(site, power_w, state_dir, log) as own:
                     with own.client() as client:
-                        measure_plant(client, task, report)
-                    if "revert" not in skipped:
+                        armed = measure_plant(client, task, report)
+                    if armed and "revert" not in skipped:
                         revert.silence(own, task, report, click.echo)
             else:
                 with running(site) as client:
@@ -157,15 +165,17 @@ def running(site: Site) -> Client:
         ) from None
 
 
-def measure_plant(client: Client, task: Task, report: Report) -> None:
-    """Everything that needs no silence."""
+def measure_plant(client: Client, task: Task, report: Report) -> bool:
+    """Everything that needs no silence. False if the site did not arm for what stands in the report."""
     plant = Plant(client)
-    plant.wait_armed()
+    if not steps.armed(plant, task, report):
+        return False
     if "bms" not in task.skip:
         steps.bms(plant, task, report)
     if not set(MOVING) <= task.skip:
         with client.lease("maintenance", LEASE_S) as lease:
             steps.moving(plant, lease, task, report, click.echo)
+    return True
 
 
 def conclude(

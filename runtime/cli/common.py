@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from types import ModuleType
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -51,7 +52,7 @@ def refuse_site(error: "SiteError") -> NoReturn:
     sys.exit(error.exit_code)
 
 
-def need(module: str, extra: str) -> Any:
+def need(module: str, extra: str) -> ModuleType:
     """Import a module that wants packages of an extra, or end with the name of the extra to install."""
     try:
         return importlib.import_module(module)
@@ -89,7 +90,6 @@ class Quantity(ParamType):
 
 SECONDS = Quantity("time", quantities.seconds)
 WATTS = Quantity("power", quantities.watts)
-UNIT_IDS = Quantity("ids", quantities.unit_ids)
 ASSIGNMENT = Quantity("key=value", quantities.assignment)
 
 

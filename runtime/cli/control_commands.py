@@ -15,6 +15,7 @@ from tidegate.config.quantities import QuantityError, watts
 from tidegate.ext.abi.settings import POLICY_BY_NAME
 from tidegate.hal.description import SiteHead, Slot
 from tidegate.runtime.api.blocking_client import Client
+from tidegate.runtime.api.messages import Message
 from tidegate.runtime.cli.common import SECONDS, echo_answer, with_client
 
 
@@ -51,6 +52,68 @@ def policy_value(name: str, text: str) -> float:
         raise click.BadParameter(str(error)) from None
     except ValueError:
         raise click.BadParameter(f"{name}: {text!r}: expected a number") from None
+
+
+@click.group("grid-operator")
+def grid_operator() -> None:
+    """An order of the grid's operator, above every lease, plan and policy: a limit, a stop; its end has its proof."""
+
+
+@grid_operator.command("limit")
+@with_client
+@click.argument("power")
+@click.option("--export", "exports", is_flag=True, help="POWER limits the export; else the import.")
+@click.option("--for", "for_s", type=SECONDS, required=True, help="For so long, such as 2h; then it ends by itself.")
+@click.option("--reference", default="", help="The operator's own name of the order.")
+def operator_limit(client: Client, power: str, exports: bool, for_s: float, reference: str) -> None:
+    """Hold the import (or the export) below POWER, such as 20kW; the same again lasts longer."""
+    try:
+        limit_w = watts(power)
+    except QuantityError as error:
+        raise click.BadParameter(str(error)) from None
+    echo_answer(
+        client.grid_operator(
+            import_w_max=None if exports else limit_w, export_w_max=limit_w if exports else None, for_s=for_s,
+            reference=reference,
+        )
+    )  # fmt: skip
+
+
+@grid_operator.command("stop")
+@with_client
+@click.option("--for", "for_s", type=SECONDS, required=True, help="For so long, such as 2h; then it ends by itself.")
+@click.option("--reference", default="", help="The operator's own name of the order.")
+def operator_stop(client: Client, for_s: float, reference: str) -> None:
+    """No battery power."""
+    echo_answer(client.grid_operator(stop=True, for_s=for_s, reference=reference))
+
+
+@grid_operator.command("clear")
+@with_client
+def operator_clear(client: Client) -> None:
+    """End the order before its time; that of another needs the role maintain."""
+    echo_answer(client.release_grid_operator())
+
+
+@grid_operator.command("show")
+@with_client
+def operator_show(client: Client) -> None:
+    """What is in force, until when, and what the grid meter showed since."""
+    click.echo("\n".join(operator_lines(client.why().get("grid_operator"))) or "no order of the grid's operator")
+
+
+def operator_lines(told: Message | None) -> list[str]:
+    """The order in force as `why` has it, a line each; none where there is none."""
+    if told is None:
+        return []
+    measured, left_s = told["measured"], told["left_ms"] / 1e3
+    said = [f"{told['text']}, by {told['peer']}, {left_s:.0f} s left"]
+    if measured["mean_w"] is not None:
+        said.append(
+            f"since then: mean {measured['mean_w']:.0f} W over {measured['covered_s']:.0f} s; "
+            f"above the limit for {measured['above_s']:.0f} s, {measured['above_wh']:.1f} Wh"
+        )
+    return said
 
 
 @click.command()

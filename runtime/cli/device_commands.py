@@ -5,11 +5,13 @@ from pathlib import Path
 
 import click
 
-from tidegate.config.compile import load_maps
 from tidegate.config.site import Site, SiteError, load_site
+from tidegate.config.site_maps import load_maps
 from tidegate.hal import maps
+from tidegate.hal.map_check import check_file
 from tidegate.hal.map_schema import DeviceMap
 from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNUSABLE, fail, refuse_site
+from tidegate.runtime.cli.device_new import new
 
 
 def site_and_maps(path: Path) -> tuple[Site, dict[str, DeviceMap]]:
@@ -74,6 +76,18 @@ def show(name: str, as_json: bool) -> None:
         describe(found)
 
 
+@devices.command()
+@click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False))
+def check(path: str) -> None:
+    """Check the device map FILE: its keys, its vectors, its registers. Says each fault with line, key and remedy."""
+    findings = check_file(path)
+    for one in findings:
+        click.echo(f"{path}:{one.line}: {one.text}" if one.line else f"{path}: {one.text}", err=True)
+    if findings:
+        fail(f"{path}: {len(findings)} problem{'s' if len(findings) > 1 else ''}", EXIT_CONTENT)
+    click.echo(f"{path}: good")
+
+
 def describe(found: DeviceMap) -> None:
     """Print a map as a table."""
     click.echo(f"{found.name}: {found.map.title}\nkind {found.map.kind}, speaks {found.map.protocol}")
@@ -98,3 +112,6 @@ def describe(found: DeviceMap) -> None:
         click.echo(f"  write {c.name:18} {c.kind:10} {c.function}:{c.address} {c.type}")
     for tx in found.transmit:
         click.echo(f"  send 0x{tx.id:X} {tx.name} every {tx.period_ms:g} ms ({tx.kind})")
+
+
+devices.add_command(new)

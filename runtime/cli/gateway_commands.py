@@ -5,8 +5,10 @@ import time
 
 import click
 
+from tidegate.ext.abi.image import UNITS_LIMIT
 from tidegate.runtime.api.blocking_client import Client
 from tidegate.runtime.cli.common import EXIT_REFUSED, SECONDS, WATTS, echo_answer, fail, need, with_client, with_unit
+from tidegate.runtime.cli.control_commands import operator_lines
 
 
 @click.command()
@@ -52,10 +54,51 @@ def why(client: Client) -> None:
         click.echo(f"lease    {lease['holder']} ({lease['priority']}), {lease['expires_ms']} ms left")
     if told["unenforced"]:
         click.echo(f"not enforced: {', '.join(told['unenforced'])}")
+    for line in operator_lines(told.get("grid_operator")):
+        click.echo(f"grid operator: {line}")
+    for line in measured_lines(client):
+        click.echo(f"measured {line}")
     for name, value in told["policies"].items():
         click.echo(f"policy   {name} = {value:g} by order")
+    for lock in told.get("stops", {}).get("lockouts", []):
+        click.echo(f"locked   by {lock['name']}: {lock['reason']}; `tidegate unlock {lock['name']}` takes it off")
     if told["stopped"]:
-        click.echo("stopped  by order; `tidegate set run` lifts it")
+        held = told.get("stops", {}).get("stop")
+        who = (
+            f"by {held['by']} ({held['role']}, {'on site' if held['local'] else 'from another machine'})"
+            if held
+            else ""
+        )
+        click.echo(f"stopped  {who or 'by order'}; `tidegate set run` lifts it")
+    if told.get("stops", {}).get("place") == "local":
+        click.echo("local    orders are taken on site only; `tidegate control remote` ends that")
+
+
+def measured_lines(client: Client) -> list[str]:
+    """What was learnt of the grid meter and of each converter, with the bounds in which it is believed."""
+    names = ("site.grid_age_s", "site.grid_age_lo_s", "site.grid_age_hi_s", "site.grid_interval_s")
+    got = {name: point.value for name, point in client.get().items() if point.quality == 1}
+
+    def learnt(unit: int, *names: str) -> list[float]:
+        found = [got.get(f"unit{unit}.{name}") for name in names]
+        return [one for one in found if one is not None] if None not in found else []
+
+    age, lo, hi, interval = (got.get(name) for name in names)
+    said = []
+    if age is not None and lo is not None and hi is not None:
+        often = f", something new every {interval:.2f} s" if interval is not None else ""
+        said.append(f"grid meter: age {age:.2f} s ({lo:.2f} to {hi:.2f}){often}")
+    for unit in range(UNITS_LIMIT):
+        lag = learnt(unit, "dead_s", "lag_s", "lag_lo_s", "lag_hi_s")
+        gain = learnt(unit, "gain", "gain_lo", "gain_hi")
+        known = []
+        if lag:
+            known.append("dead time {:.2f} s, lag {:.2f} s ({:.2f} to {:.2f})".format(*lag))
+        if gain:
+            known.append("gives {:.3f} ({:.3f} to {:.3f}) of what it is told".format(*gain))
+        if known:
+            said.append(f"unit{unit}: " + ", ".join(known))
+    return said
 
 
 @click.command()

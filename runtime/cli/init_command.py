@@ -48,6 +48,7 @@ def _assignments(words: Sequence[str], name: str) -> dict[str, str]:
 @click.option("--timezone", help="IANA name, such as Europe/Berlin.")
 @click.option("--country", help="Two letters.")
 @click.option("--serial", multiple=True, metavar="PORT", help="A serial port to look at; repeat for more.")
+@click.option("--tcp", multiple=True, metavar="ADDRESS", help="Modbus TCP: ADDRESS or ADDRESS:PORT; repeat for more.")
 @click.option("--can", multiple=True, metavar="BUS", help="can0, or INTERFACE:CHANNEL; repeat for more.")
 @click.option("--baud", multiple=True, type=int, help="Baud rates to try; default: 115200, 38400, 19200, 9600.")
 @click.option("--parity", help="Parities to try, letters of NEO; default: NE.")

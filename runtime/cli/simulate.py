@@ -25,14 +25,16 @@ EXAMPLE = "sites/simulated.toml"
 def simulate(site: Path | None, folder: Path) -> None:
     """Simulate the plant of SITE (without one: a cabinet, its converter and a grid meter) until Ctrl-C.
 
-    Serial buses appear as ptys, CAN buses as SLCAN adapters on ptys. No site is run: this is what a site talks to.
+    Serial buses appear as ptys, TCP buses as ports of this machine, CAN buses as SLCAN adapters on ptys. No site is
+    run: this is what a site talks to.
     """
     path = site or Path(str(files("tidegate.config").joinpath(EXAMPLE)))
     try:
         loaded, blob = prepare(path, accounts=False)
     except SiteError as error:
         refuse_site(error)
-    words = [word for row in loaded.serial for word in ("--serial", f"{row.name}=pty")]
+    words = [word for row in loaded.tcp for word in ("--tcp", f"{row.name}=listen")]
+    words += [word for row in loaded.serial for word in ("--serial", f"{row.name}=pty")]
     words += [word for row in loaded.can for word in ("--can", f"{row.name}=slcan")]
     sys.exit(_run(["--site", str(path), "--links", str(folder), "--true-hz", "0", *words], blob, folder))
 
@@ -64,6 +66,8 @@ def _run(words: list[str], blob: bytes, folder: Path) -> int:
             click.echo(f"simulated cabinet, process {said['sim']}; end it with Ctrl-C")
             for name, where in said["ptys"].items():
                 click.echo(f"  {folder / name} -> {where}")
+            for name, where in said["tcp"].items():
+                click.echo(f"  {name}: Modbus TCP at {where}")
             sys.stdout.flush()
     code = plant.wait()
     return 0 if ended else code or 1

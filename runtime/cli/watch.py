@@ -13,6 +13,7 @@ from rich.text import Text
 from tidegate.hal.description import decode
 from tidegate.runtime.api.answers import Event, SiteDescription, Snapshot
 from tidegate.runtime.api.blocking_client import Client, ClientError
+from tidegate.runtime.api.messages import shown as plain
 
 ROWS = (
     ("grid", "site.grid_w", "W"),
@@ -81,9 +82,9 @@ class Screen:
             table.add_row(label, shown, bar(value, self.least, self.most))
         for name in self.site.point_names:
             if name.endswith(".soc") and (value := value_of(points, name)) is not None:
-                table.add_row(name, f"{value * 100:.1f} %", bar(value, 0.0, 1.0))
+                table.add_row(Text(plain(name)), f"{value * 100:.1f} %", bar(value, 0.0, 1.0))
         return Group(
-            Panel(table, title=self._title(self.snapshot), title_align="left"),
+            Panel(table, title=Text(plain(self._title(self.snapshot))), title_align="left"),
             self._loop(self.snapshot),
             *self._events(),
         )
@@ -115,7 +116,7 @@ class Screen:
         for event in self.events:
             clock = time.strftime("%H:%M:%S", time.localtime(event.utc_ns / 1e9))
             unit = f" unit{event.unit}" if event.unit >= 0 else ""
-            lines.append(Text(f"{clock} {event.event}{unit} {event.name} {event.detail}".rstrip()))
+            lines.append(Text(plain(f"{clock} {event.event}{unit} {event.name} {event.detail}".rstrip())))
         return lines
 
 

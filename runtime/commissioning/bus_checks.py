@@ -1,19 +1,24 @@
 """What the doctor sees of a site's buses: adapters and interfaces, never the devices behind them."""
 
+import importlib.util
 import json
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import termios
+import time
 from typing import Any
 
-from tidegate.config.site import Can, Serial, Site
-from tidegate.hal import canbus, serial_line
+from tidegate.config.gpio import lines_of
+from tidegate.config.site import Can, Serial, Site, Tcp
+from tidegate.hal import canbus, gpio_lines, serial_line
 from tidegate.runtime.commissioning.machine import COSTS, FIX, OK, UNKNOWN, Finding
 from tidegate.runtime.tools.open_bus import holders
 
 TIMER_MS_MAX = 1
+CONNECT_S = 2.0
 
 
 def look(site: Site) -> list[Finding]:
@@ -21,9 +26,34 @@ def look(site: Site) -> list[Finding]:
     found: list[Finding] = []
     for port in site.serial:
         found += serial(port)
+    for lan in site.tcp:
+        found += tcp(lan)
     for bus in site.can:
         found += can(bus)
-    return found
+    return found + gpio(site)
+
+
+def tcp(bus: Tcp) -> list[Finding]:
+    """A TCP bus: does the address take a connection. Nothing is sent on it."""
+    topic = f"tcp {bus.name}"
+    if bus.host == "sim":
+        return [Finding(topic, OK, "simulated")]
+    where = f"{bus.host} port {bus.port}"
+    begin = time.monotonic()
+    try:
+        socket.create_connection((bus.host, bus.port), CONNECT_S).close()
+    except TimeoutError:
+        said = f"{where}: no answer within {CONNECT_S:g} s"
+        return [Finding(topic, FIX, said, "is the device on, in this network, and no firewall between? ping shows it")]
+    except ConnectionRefusedError:
+        said = f"{where} refuses: the device is there, nobody listens at this port"
+        return [
+            Finding(topic, FIX, said, "switch Modbus TCP on in the device, or correct port; some bear one master only")
+        ]
+    except OSError as error:
+        return [Finding(topic, FIX, f"{where}: {error.strerror or error}", "ip route get ADDRESS shows the way there")]
+    ms = (time.monotonic() - begin) * 1e3
+    return [Finding(topic, OK, f"{where} takes a connection", "", {"connect_ms": round(ms, 3)})]
 
 
 def serial(port: Serial, sys_root: str = "/sys") -> list[Finding]:
@@ -72,6 +102,25 @@ def _latency(topic: str, port: Serial, tuned: serial_line.Tuned) -> Finding:
         said = f"{port.device}: low latency is off now; the core asks for it when it opens the port"
         return Finding(topic, OK, said, "", values)
     return Finding(topic, OK, f"{port.device}: nothing seen that holds bytes back", "", values)
+
+
+def gpio(site: Site) -> list[Finding]:
+    """GPIO lines: is each there, and free. While the controller runs they are its own, which is good as well."""
+    lines = lines_of(site.input, site.output)
+    if not lines:
+        return []
+    if importlib.util.find_spec("gpiod") is None:
+        return [Finding("gpio", FIX, "gpiod is not installed", "pip install 'tidegate[gpio]'")]
+    found = []
+    for path in dict.fromkeys(one.chip for one in lines):
+        own = [one for one in lines if one.chip == path]
+        problem = gpio_lines.look(path, own)
+        if problem and "taken by tidegate;" not in problem:
+            said, _, remedy = problem.partition("; ")
+            found.append(Finding("gpio", FIX, said, remedy or "check chip and line of [[input]] and [[output]]"))
+        else:
+            found.append(Finding("gpio", OK, f"{path}: {len(own)} lines, each there and free for us"))
+    return found
 
 
 def can(bus: Can) -> list[Finding]:

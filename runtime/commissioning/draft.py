@@ -46,9 +46,16 @@ def site_text(answers: Answers, parts: Sequence[Part], units: Sequence[Unit], he
     if answers.country:
         lines.append(f"country = {_text(answers.country)}")
     for bus in {part.bus.name: part.bus for part in parts}.values():
-        if bus.baud:
+        if bus.port:
+            lines += ["", "[[tcp]]", f"name = {_text(bus.name)}", f"host = {_text(bus.where)}", f"port = {bus.port}"]
+            lines.append('# framing = "rtu"  # for a gateway that hands RTU frames on as they are')
+        elif bus.baud:
             lines += ["", "[[serial]]", f"name = {_text(bus.name)}", f"device = {_text(bus.where)}"]
             lines += [f"baud = {bus.baud}  # answered at this rate", f"parity = {_text(bus.parity)}"]
+            if bus.lead_in_bytes:
+                lines.append(
+                    f"lead_in_bytes = {bus.lead_in_bytes}  # stray bytes were seen to touch the front of replies"
+                )
             lines.append("# rs485 = true  # if the driver has to switch the direction; most USB adapters do it alone")
         else:
             lines += ["", "[[can]]", f"name = {_text(bus.name)}", f"interface = {_text(bus.where)}"]

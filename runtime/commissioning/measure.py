@@ -162,6 +162,16 @@ def delay_ms(t: np.ndarray, ess: np.ndarray, grid: np.ndarray, steps: Sequence[E
     return middle * 1e3, wide * 1e3
 
 
+def age_bound_ms(late_ms: float, spread_ms: float, every_ms: float) -> float:
+    """The longest age of a reading that is worth looking for, by what was measured: on the large side, 10 to 10000 ms.
+
+    late_ms: behind the converter's own reading; spread_ms: of that; every_ms: between two new values, NaN = not seen.
+    """
+    every_ms = every_ms if np.isfinite(every_ms) else 0.0
+    spread_ms = spread_ms if np.isfinite(spread_ms) else 0.0
+    return float(min(max(2.0 * (max(late_ms, 0.0) + spread_ms) + every_ms + 100.0, 10.0), 10_000.0))
+
+
 def interval_ms(t: np.ndarray, values: np.ndarray, span: tuple[float, float]) -> float:
     """Mean time between two changes of a reading while the power moves all the time, ms; NaN for fewer than four.
 

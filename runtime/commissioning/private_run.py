@@ -7,7 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from tidegate.config.site import Control, Site, SiteError, Storage
+from tidegate.config.site import Commissioning, Control, Site, SiteError, Storage
+from tidegate.config.site_maps import load_maps
 from tidegate.runtime.api.blocking_client import Client
 from tidegate.runtime.commissioning.prompts import SetupError
 from tidegate.runtime.state.paths import SiteBusy
@@ -15,6 +16,7 @@ from tidegate.runtime.supervisor.supervisor import StartError, Supervisor
 
 SNAPSHOT_HZ = 200.0
 EXIT_BUSY, EXIT_START = 75, 70
+ATTENDED_REVERT_MS = 60_000.0  # whoever watches this run stops a converter that does not let go by itself
 
 
 def bounded(site: Site, power_w: float) -> Site:
@@ -22,16 +24,35 @@ def bounded(site: Site, power_w: float) -> Site:
 
     Until the signs are known a policy could act on a meter that shows the opposite; the gate then still holds it to
     the test's power. No port is opened to other machines. A plant that is simulated inside the run is built from these
-    same figures, so there the nameplate stays.
+    same figures, so there the nameplate stays. A converter whose watchdog cannot be read would not arm before its time
+    was measured, which is what this run is for: under the test's power and before somebody's eyes it may.
     """
     storage = site.storage if site.simulated else tuple(_bounded_unit(one, power_w) for one in site.storage)
     return site.model_copy(update={
         "site": site.site.model_copy(update={"snapshot_hz": max(site.site.snapshot_hz, SNAPSHOT_HZ)}),
         "storage": storage,
+        "commissioning": _attended(site),
         "control": Control(recharge_rate_w=0.0),
         "limits": site.limits.model_copy(update={"connection_export_w_max": None}),
         "gateway": site.gateway.model_copy(update={"endpoint": None, "publish": None, "autostart": True}),
     })  # fmt: skip
+
+
+def _attended(site: Site) -> Commissioning | None:
+    """What was measured, and a bound for each converter whose watchdog was not and cannot be read."""
+    found = load_maps(site, [])
+    had = site.commissioning or Commissioning()
+    measured = had.pcs_revert_ms
+    if not isinstance(measured, dict):
+        measured = {} if measured is None or len(site.storage) != 1 else {site.storage[0].pcs: measured}
+    blind = [
+        unit.pcs
+        for unit in site.storage
+        if unit.pcs in found and "watchdog_s" not in found[unit.pcs].signal_names() and unit.pcs not in measured
+    ]
+    if not blind:
+        return site.commissioning
+    return had.model_copy(update={"pcs_revert_ms": {**measured, **dict.fromkeys(blind, ATTENDED_REVERT_MS)}})
 
 
 def _bounded_unit(unit: Storage, power_w: float) -> Storage:

@@ -31,6 +31,7 @@ class Answers(BaseModel):
     timezone: str | None = None
     country: str | None = None
     serial: list[str] = []
+    tcp: list[str] = []
     can: list[str] = []
     baud: list[int] = []
     parity: str = "NE"

@@ -5,12 +5,11 @@ Only readings go out here. The setpoint that the converter falls back from came 
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from tidegate.config.compile import load_maps
 from tidegate.config.site import Device, Serial, Site
+from tidegate.config.site_maps import load_maps
 from tidegate.hal.decode import decode_registers
 from tidegate.hal.map_schema import DeviceMap
 from tidegate.runtime.commissioning.commissioning_report import FINDING, OK, SKIPPED, UNCLEAR, Report, plot
@@ -21,6 +20,7 @@ from tidegate.runtime.tools.open_bus import RegisterReader, ToolError
 
 IN_A_ROW = 3  # readings that must agree before it counts as reverted
 OPEN_S = 5.0
+SHARE_SEEN = 0.3  # of what it was to give: with less, falling back does not show
 REVERT_SLACK_S = 2.0
 
 
@@ -34,7 +34,6 @@ class PowerReader:
         self._scale = next((p for p in found.point if p.name == self._point.sf), None) if self._point.sf else None
         self._sign = -1.0 if device.invert else 1.0
         self._reader = self._open(port)
-        self._factor = self._scale_factor()
 
     @staticmethod
     def _open(port: Serial) -> RegisterReader:
@@ -47,22 +46,23 @@ class PowerReader:
                     raise
                 time.sleep(0.02)  # the core is just letting go
 
-    def _scale_factor(self) -> int | None:
-        if self._scale is None or self._scale.address is None:
-            return None
-        words = self._read(self._scale)
-        return None if not words else words[0] - 65536 if words[0] > 32767 else words[0]
-
-    def _read(self, point: Any) -> list[int] | None:
+    def power_w(self) -> float | None:
+        """Power now by the map's own sign, None if it did not answer. The scale factor is that of the same reading."""
+        members = [self._point, *([self._scale] if self._scale is not None else [])]
+        first = min(one.address or 0 for one in members)
+        last = max((one.address or 0) + one.words for one in members)
         try:
-            return self._reader.read(self._unit_id, point.function, point.address, point.words)
+            words = self._reader.read(self._unit_id, self._point.function, first, last - first)
         except TimeoutError:
             return None
-
-    def power_w(self) -> float | None:
-        """Power now by the map's own sign, None if it did not answer."""
-        words = self._read(self._point)
-        value = decode_registers(self._point, words, self._factor) if words else None
+        if not words:
+            return None
+        factor = None
+        if self._scale is not None:
+            word = words[(self._scale.address or 0) - first]
+            factor = word - 65536 if word > 32767 else word
+        at = (self._point.address or 0) - first
+        value = decode_registers(self._point, words[at : at + self._point.words], factor)
         return None if value is None else value * self._sign
 
     def close(self) -> None:
@@ -71,11 +71,14 @@ class PowerReader:
 
 
 def observer(site: Site, maps: dict[str, DeviceMap], pcs: str) -> tuple[Device, Serial, bool] | None:
-    """(device, port, whether it shares the converter's bus) to watch from: the grid meter, else the converter."""
+    """(device, port, whether it shares the converter's bus) to watch from: the grid meter, else the converter.
+
+    Of several converters each says its own: the grid meter sees all of them fall back at once.
+    """
     ports = {port.name: port for port in site.serial if port.device != "sim"}
     converter = next(one for one in site.device if one.name == pcs)
     meter = next((one for one in site.device if one.role == "grid-meter"), None)
-    for device in (meter, converter):
+    for device in (meter, converter) if len(site.storage) == 1 else (converter,):
         if device is not None and device.bus in ports and any(p.name == "power_w" for p in maps[device.name].point):
             return device, ports[device.bus], device.bus == converter.bus
     return None
@@ -108,28 +111,40 @@ def reverted_after(rows: list[tuple[float, float]], held_w: float, back_w: float
 
 
 def silence(own: OwnRun, task: Task, report: Report, echo: Echo) -> None:
-    """Fall silent under power and watch the plant fall back; afterwards setpoint 0 goes out again."""
+    """Fall silent under power and watch each converter fall back, one after the other; setpoint 0 goes out again."""
+    for pcs in [unit.pcs for unit in own.site.storage]:
+        own.restore()  # after the one before
+        silence_of(pcs, own, task, report, echo)
+
+
+def silence_of(pcs: str, own: OwnRun, task: Task, report: Report, echo: Echo) -> None:
+    """The same for one converter."""
+    topic = f"revert of {pcs}"
+    seen_from = observer(own.site, load_maps(own.site, []), pcs)
+    if seen_from is None:
+        report.add(topic, SKIPPED, "its buses exist only inside the site's own processes")
+        return
+    device, port, same = seen_from
+    point = f"{device.name}.power_w"
+    units = len(own.site.storage)
     with own.client() as client:
         plant = Plant(client)
         plant.wait_armed()
-        unit = plant.description.units[0]
-        seen_from = observer(own.site, load_maps(own.site, []), unit.pcs)
-        topic = f"revert of {unit.pcs}"
-        if seen_from is None:
-            report.add(topic, SKIPPED, "its buses exist only inside the site's own processes")
-            return
-        device, port, same = seen_from
-        point = f"{device.name}.power_w"
         with client.lease("maintenance", LEASE_S) as lease:
             plant.move(lease, 0.0, 1.0)
             rest_w = plant.value(point)
-            plant.move(lease, task.power_w, max(1.0, task.hold_s / 2))
+            plant.move(lease, units * task.power_w, max(1.0, task.hold_s / 2))  # each may do that much in this run
             held_w = plant.value(point)
             echo("falling silent, as a crashed controller would ...")
             begin = own.silence()
             lease.lost = "the core was silenced by this test"
     if rest_w is None or held_w is None:
         report.add(topic, UNCLEAR, f"{point} could not be read before the silence")
+        return
+    if units > 1 and abs(held_w - rest_w) < SHARE_SEEN * task.power_w:
+        report.add(
+            topic, UNCLEAR, f"took {held_w - rest_w:.0f} W of {units * task.power_w:.0f} W: nothing to fall back from"
+        )
         return
     try:
         reader = PowerReader(port, device, load_maps(own.site, [])[device.name])
@@ -140,11 +155,24 @@ def silence(own: OwnRun, task: Task, report: Report, echo: Echo) -> None:
         rows = watch(reader, begin, task.revert_s, lambda seen: reverted_after(seen, held_w, rest_w) is not None)
     finally:
         reader.close()
-    judge_silence(own, unit.pcs, rows, held_w, rest_w, f"{reader.where}{', the same bus' if same else ''}", report)
+    judge_silence(own, task, pcs, rows, held_w, rest_w, f"{reader.where}{', the same bus' if same else ''}", report)
+
+
+def _measured_before(site: Site) -> dict[str, float]:
+    """What the site file has of its converters by name; those that are measured now replace theirs."""
+    had = site.commissioning.pcs_revert_ms if site.commissioning is not None else None
+    return dict(had) if isinstance(had, dict) else {}
 
 
 def judge_silence(
-    own: OwnRun, pcs: str, rows: list[tuple[float, float]], held_w: float, rest_w: float, where: str, report: Report
+    own: OwnRun,
+    task: Task,
+    pcs: str,
+    rows: list[tuple[float, float]],
+    held_w: float,
+    rest_w: float,
+    where: str,
+    report: Report,
 ) -> None:
     """The line about the revert time."""
     topic = f"revert of {pcs}"
@@ -165,7 +193,13 @@ def judge_silence(
         report.add(topic, FINDING, f"had not fallen back after {gone} of silence (seen at {where})", remedy)
         return
     report.figure(f"{pcs} fell back after the controller's death, s", after_s, 2)
-    report.tables.setdefault("commissioning", {})["pcs_revert_ms"] = round(after_s * 1e3)
+    table = report.tables.setdefault("commissioning", {})
+    if len(own.site.storage) == 1:
+        table["pcs_revert_ms"] = round(after_s * 1e3)
+    else:
+        known = table.setdefault("pcs_revert_ms", _measured_before(task.site))
+        assert isinstance(known, dict)
+        known[pcs] = round(after_s * 1e3)
     older = f"last setpoint up to {resend_s:g} s before"
     said = f"fell back {after_s:.2f} s after the controller died ({older}), seen at {where}"
     if asked is not None and after_s > float(asked) + REVERT_SLACK_S:

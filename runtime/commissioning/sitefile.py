@@ -30,7 +30,7 @@ def edited(text: str, tables: Mapping[str, Mapping[str, object]], devices: Mappi
             document.add(tomlkit.nl())
             document.add(name, tomlkit.table())
         for key, value in values.items():
-            document[name][key] = value
+            document[name][key] = _inline(value) if isinstance(value, dict) else value
             document[name].pop(FORMER_KEYS.get((name, key), ""), None)
     for name, values in devices.items():
         rows = [row for row in document.get("device", []) if row.get("name") == name]
@@ -39,6 +39,13 @@ def edited(text: str, tables: Mapping[str, Mapping[str, object]], devices: Mappi
         for key, value in values.items():
             rows[0][key] = value
     return tomlkit.dumps(document)
+
+
+def _inline(values: Mapping[str, object]) -> object:
+    """A table of values that stays in its line: a table of its own would end the one around it."""
+    table = tomlkit.inline_table()
+    table.update(values)
+    return table
 
 
 def write(path: Path, before: str, text: str) -> Path:

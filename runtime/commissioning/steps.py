@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from tidegate.config.site import Site
+from tidegate.ext.abi.image import METER_TURNED
 from tidegate.runtime.api.blocking_client import LeaseHeld
 from tidegate.runtime.commissioning import measure
 from tidegate.runtime.commissioning.commissioning_report import FINDING, OK, SKIPPED, UNCLEAR, Report, plot
 from tidegate.runtime.commissioning.measure import CROSSED, MISSING, REVERSED, RIGHT, Edge
 from tidegate.runtime.commissioning.plant_session import Plant, Recording, order
+from tidegate.runtime.commissioning.prompts import SetupError
 
 STEPS = ("bms", "signs", "phases", "lag", "meter", "revert")
 MOVING = ("signs", "phases", "lag", "meter")
@@ -38,7 +40,7 @@ class Task:
 def bms(plant: Plant, task: Task, report: Report) -> None:
     """What each BMS allows now, beside the nameplate in the site file."""
     for unit in plant.description.units:
-        name, topic = unit.bms, f"BMS {unit.bms}"
+        name, topic = unit.battery, f"BMS {', '.join((unit.bms, *unit.parallel))}"
         read = {key: plant.value(f"{name}.{key}") for key in BMS_POINTS}
         storage = next(one for one in task.site.storage if one.name == unit.name)
         said, worst = [], OK
@@ -138,6 +140,29 @@ def moving(plant: Plant, lease: LeaseHeld, task: Task, report: Report, echo: Ech
         meter(made, ess, grid, report)
 
 
+def turned(grid: str, said: str, task: Task, report: Report) -> None:
+    """The grid meter's transformers face the other way: a finding, and what the site file is to say."""
+    inverted = next(one.invert for one in task.site.device if one.name == grid)
+    report.devices[grid] = {"invert": not inverted}
+    report.add(f"CT of {grid}", FINDING, f"{said}: its transformers face the other way",
+               f"invert = {str(not inverted).lower()} in the site file, or turn all three round")  # fmt: skip
+
+
+def armed(plant: Plant, task: Task, report: Report) -> bool:
+    """Wait until the site runs. False, with a finding, where arming found what to mend; else raises SetupError."""
+    try:
+        plant.wait_armed()
+    except SetupError:
+        if plant.value("site.meter_verdict") != METER_TURNED:
+            raise
+        turned(
+            plant.device("grid-meter")[0].name, "shows the pulses of arming with the battery's own sign", task, report
+        )
+        report.add("arming", SKIPPED, "the site arms once that is mended; what needs it running was left out")
+        return False
+    return True
+
+
 def signs(made: Motion, ess: np.ndarray, grid: str, task: Task, report: Report) -> None:
     """Which way the grid meter's transformers face."""
     seen = made.seen[f"{grid}.power_w"]
@@ -155,10 +180,7 @@ def signs(made: Motion, ess: np.ndarray, grid: str, task: Task, report: Report) 
     if verdict == RIGHT:
         report.add(topic, OK, f"{said}: import falls when the battery gives")
     elif verdict == REVERSED:
-        inverted = next(one.invert for one in task.site.device if one.name == grid)
-        report.devices[grid] = {"invert": not inverted}
-        report.add(topic, FINDING, f"{said}: its transformers face the other way",
-                   f"invert = {str(not inverted).lower()} in the site file, or turn all three round")  # fmt: skip
+        turned(grid, said, task, report)
     elif verdict == MISSING:
         report.add(topic, FINDING, f"{said}: it does not see this cabinet",
                    "its transformers belong around the connection that cabinet and load share")  # fmt: skip
@@ -240,6 +262,7 @@ def meter(made: Motion, ess: np.ndarray, grid: str, report: Report) -> None:
         report.figure(f"{grid} spread of that, ms", wide)
         table["meter_delay_ms"] = round(late, 1)
         report.tables.setdefault("control", {})["meter_latency_ms"] = round(max(0.0, late), 1)
+        report.tables["control"]["meter_latency_ms_max"] = round(measure.age_bound_ms(late, wide, every))
         said.append(f"half of a step {late:+.0f} ms after the converter's own reading (spread {wide:.0f} ms)")
     if said:
         report.add(f"meter {grid}", OK, ", ".join(said))

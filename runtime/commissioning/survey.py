@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from tidegate.config.quantities import QuantityError, unit_ids
 from tidegate.hal import maps
 from tidegate.runtime.commissioning.prompts import EXIT_USAGE, Answers, SetupError
-from tidegate.runtime.tools.open_bus import RegisterReader, open_can
-from tidegate.runtime.tools.scan import FoundBms, FoundDevice, fitting_bms, listen, scan_serial
+from tidegate.runtime.tools.open_bus import GARBLE, SILENCE, RegisterReader, TcpReader, open_can, tcp_place
+from tidegate.runtime.tools.scan import FoundBms, FoundDevice, fitting_bms, listen, scan_serial, sunspec_roles
 
 EXIT_NOTHING = 69  # EX_UNAVAILABLE: nobody answers
 BAUDS = (115200, 38400, 19200, 9600)
 SKIP = "skip"
+ANY_UNIT = (1, 255, 0, 2, 3)  # unit ids of devices that are no gateway
 Echo = Callable[[str], None]
 
 
@@ -26,7 +27,10 @@ class Bus:
     where: str
     baud: int = 0
     parity: str = "N"
+    lead_in_bytes: int = 0
     bitrate: int = 0
+    port: int = 0
+    """Over TCP; `where` is the address."""
 
 
 @dataclass
@@ -68,16 +72,20 @@ def absolute(where: str) -> str:
 
 def survey(answers: Answers, echo: Echo) -> list[Part]:
     """Every device that answers on the buses. Raises ToolError for a bus that cannot be used, SetupError for none."""
-    if not answers.serial and not answers.can:
-        raise SetupError("no bus to look at; give --serial /dev/... and --can can0 (or INTERFACE:CHANNEL)", EXIT_USAGE)
-    for port in [*answers.serial, *answers.can]:
-        if [*answers.serial, *answers.can].count(port) > 1:
+    buses = [*answers.serial, *answers.tcp, *answers.can]
+    if not buses:
+        said = "no bus to look at; give --serial /dev/..., --tcp ADDRESS and --can can0 (or INTERFACE:CHANNEL)"
+        raise SetupError(said, EXIT_USAGE)
+    for port in buses:
+        if buses.count(port) > 1:
             raise SetupError(f"{port}: named twice; each bus once", EXIT_USAGE)
     logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # a silent id is what a scan expects
     taken: set[str] = set()
     parts: list[Part] = []
     for port in answers.serial:
         parts += survey_serial(port, answers, taken, echo)
+    for place in answers.tcp:
+        parts += survey_tcp(place, answers, taken, echo)
     for channel in answers.can:
         parts += survey_can(channel, answers, taken, echo)
     return parts
@@ -89,23 +97,64 @@ def survey_serial(port: str, answers: Answers, taken: set[str], echo: Echo) -> l
         ids = unit_ids(answers.ids)
     except QuantityError as error:
         raise SetupError(f"ids {error}", EXIT_USAGE) from None
-    tried = []
+    tried, heard = [], False
     for baud in answers.baud or BAUDS:
         for parity in answers.parity.upper():
             if parity not in "NEO":
                 raise SetupError(f"parity {parity!r}: expected letters out of N, E and O", EXIT_USAGE)
             with RegisterReader(port, baud, parity, timeout_s=0.1) as reader:
                 found = scan_serial(reader, ids)
+            heard = heard or reader.heard
             tried.append(f"{baud} 8{parity}1")
             if found:
-                bus = Bus(bus_name(port, taken, "serial"), absolute(port), baud, parity)
+                bus = Bus(bus_name(port, taken, "serial"), absolute(port), baud, parity, reader.lead_in)
                 echo(f"{port}: {len(found)} device{'s' if len(found) > 1 else ''} at {tried[-1]}")
-                return [_registers_part(port, bus, one, answers.maps) for one in found]
+                return [part for one in found for part in _registers_parts(port, bus, one, answers.maps)]
     raise SetupError(
-        f"{port}: nobody answered ids {answers.ids} at {', '.join(tried)}; check wiring (A and B swapped?), power and "
-        "termination, or give --baud, --parity, --ids",
+        f"{port}: nobody answered ids {answers.ids} at {', '.join(tried)}; check {GARBLE if heard else SILENCE}, "
+        "power and termination, or give --baud, --parity, --ids",
         EXIT_NOTHING,
     )
+
+
+def survey_tcp(place: str, answers: Answers, taken: set[str], echo: Echo) -> list[Part]:
+    """Devices behind one TCP address. Most answer under any unit id, so without ids of one's own the first counts."""
+    asked = "ids" in answers.model_fields_set
+    try:
+        ids = unit_ids(answers.ids, 0, 255) if asked else list(ANY_UNIT)
+    except QuantityError as error:
+        raise SetupError(f"ids {error}", EXIT_USAGE) from None
+    host, number = tcp_place(place)
+    with TcpReader(place) as reader:
+        found: list[FoundDevice] = []
+        for one in ids:
+            found += scan_serial(reader, [one])
+            if found and not asked:
+                break
+    if not found:
+        said = f"{place}: takes the connection, and no unit id of {', '.join(map(str, ids))} answers; give --ids"
+        raise SetupError(said, EXIT_NOTHING)
+    echo(f"{place}: {len(found)} device{'s' if len(found) > 1 else ''}")
+    bus = Bus(bus_name("lan", taken, "lan"), host, port=number)
+    return [part for one in found for part in _registers_parts(place, bus, one, answers.maps)]
+
+
+def _registers_parts(port: str, bus: Bus, found: FoundDevice, chosen: dict[str, str]) -> list[Part]:
+    """A part for each role of a device: a converter and the meters behind the same unit id have maps of their own."""
+    first = _registers_part(port, bus, found, chosen)
+    parts = [first]
+    for number, (name, kind, models) in enumerate(sunspec_roles(found.chain)[1:], 2):
+        where = f"{first.where}.{number}"
+        part = Part(
+            bus, where, found.unit_id, name, kind, f"a further role of the device of {first.name or first.where}"
+        )
+        part.sunspec_base, part.sunspec_models = found.base, models
+        if where in chosen:
+            part.map, part.why = chosen[where], "map as given"
+            if part.map != SKIP:
+                _settle(part)
+        parts.append(part)
+    return parts
 
 
 def _registers_part(port: str, bus: Bus, found: FoundDevice, chosen: dict[str, str]) -> Part:
@@ -116,9 +165,11 @@ def _registers_part(port: str, bus: Bus, found: FoundDevice, chosen: dict[str, s
     if found.chain:
         part.sunspec_base = found.base
         numbers = [number for number, _, _ in found.chain]
-        part.map = next((f"sunspec-{n}" for n in numbers if f"sunspec-{n}" in maps.map_names()), "")
+        roles = sunspec_roles(found.chain)
+        part.map = roles[0][0] if roles else ""
         part.why = f"SunSpec models {', '.join(str(n) for n in numbers)}{': ' + who if who else ''}"
-        part.sunspec_models = {number: at for number, at, _ in found.chain}
+        part.sunspec_models = {number: at for number, at, _ in reversed(found.chain)}
+        part.sunspec_models |= roles[0][2] if roles else {}
     elif found.fits:
         part.map, good, tried = found.fits[0]
         part.others = [name for name, _, _ in found.fits[1:]]

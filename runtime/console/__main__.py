@@ -23,6 +23,8 @@ from tidegate.runtime.console.transport import (
     open_serial,
 )
 from tidegate.runtime.console.users import LoginLock, Users
+from tidegate.runtime.state.beat import Beat
+from tidegate.runtime.state.halt import halt
 from tidegate.runtime.state.paths import private_folder
 
 TURN_S = 0.1
@@ -42,6 +44,7 @@ class Console:
         self.plant = Plant(self.client, time.monotonic)
         self.lock = LoginLock(self.folder, time.monotonic())
         self.users = Users(self.folder)
+        self.beat = Beat()
 
     def ask_to_stop(self) -> None:
         self.stopping = True
@@ -58,6 +61,7 @@ class Console:
             carrier=line.carrier,
             baud=self.args.baud,
             restart=self.ask_to_restart if self.args.supervised else None,
+            halt=lambda: halt(self.args.endpoint),
         )
         if isinstance(line, TerminalTransport):
             place.terminal, place.probes = line.terminal(), False
@@ -77,6 +81,7 @@ class Console:
             if not line.flush():
                 why = "the line is gone"
                 break
+            self.beat.give()
             line.wait(TURN_S)
             data = line.read()
             if data is None:
@@ -123,6 +128,7 @@ class Console:
         until_s = time.monotonic() + time_s
         while not self.stopping and time.monotonic() < until_s:
             time.sleep(0.05)
+            self.beat.give()
             self.plant.poll()
 
 

@@ -41,7 +41,14 @@ def stop(session: "Session", named: Named) -> list[str]:
     try:
         answer = session.command("mode", mode="stop")
     except ClientError as why:
-        return [f"STOP WAS NOT TAKEN: {gateway_words(why)}", "use the emergency stop of the cabinet"]
+        problem = session.place.halt()
+        if not problem:
+            return [
+                "stop: ordered by a signal to the core's own memory, since the gateway did not take it",
+                f"  ({gateway_words(why)})",
+                "look at the cabinet: nobody could be asked whether it stands still",
+            ]
+        return [f"STOP WAS NOT TAKEN: {gateway_words(why)}; {problem}", "use the emergency stop of the cabinet"]
     return [f"stop {outcome(answer)}; the power goes to zero and stays there until arm"]
 
 
@@ -53,6 +60,31 @@ def arm(session: "Session", named: Named) -> Flow:
         effect += f" Present faults keep it from doing so: {', '.join(faults)}."
     yield from confirm(session, effect)
     session.echo(f"arm {outcome(session.command('mode', mode='run'))}")
+
+
+def _own_name(session: "Session") -> str:
+    return session.user.name if session.user is not None else ""
+
+
+def lock(session: "Session", named: Named) -> list[str]:
+    """Lock the site out under the technician's own name: until that lock is off, nobody starts it."""
+    name = _own_name(session)
+    answer = session.command("lock", action="lock", name=name, reason=named["REASON"])
+    return [f"lock {outcome(answer)}; the site stays stopped until {name} is unlocked here, and armed after that"]
+
+
+def unlock(session: "Session", named: Named) -> list[str]:
+    """Take a lock off; the stop stays."""
+    name = named.get("USER") or _own_name(session)
+    answer = session.command("lock", action="unlock", name=name)
+    return [f"unlock {name} {outcome(answer)}; the stop stays until arm"]
+
+
+def control(session: "Session", named: Named) -> list[str]:
+    """Where orders are taken from; with local, other machines may watch and stop."""
+    if named["PLACE"] not in ("local", "remote"):
+        raise GrammarError(f"{named['PLACE']}: local or remote")
+    return [f"control {named['PLACE']} {outcome(session.command('control', place=named['PLACE']))}"]
 
 
 def ack(session: "Session", named: Named) -> Flow:

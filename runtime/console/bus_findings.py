@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import msgspec
+
 from tidegate.hal.description import Device, SerialPort
 from tidegate.runtime.api.answers import Buses, CanHealth, Slave, rise
 from tidegate.runtime.console.evidence import BMS_ROWS, METER_ROWS, PCS_ROWS, Finding, present
@@ -33,8 +35,12 @@ def look(plant: Plant) -> Iterator[Finding]:
 
 
 def port_devices(plant: Plant, port: str) -> list[Device]:
-    """Devices of a serial port in the order of its slaves' counters."""
-    return [device for device in plant.devices if device.bus == port and device.protocol != "can"]
+    """A device for each slave of a port, in the order of its counters; one in several roles as its most needed."""
+    found = []
+    for group in plant.description.slave_devices(port):
+        first = next((one for one in group if one.role in ("grid-meter", "pcs")), group[0])
+        found.append(msgspec.structs.replace(first, name=" + ".join(one.name for one in group)))
+    return found
 
 
 def silent_devices(plant: Plant) -> set[str]:
@@ -43,8 +49,9 @@ def silent_devices(plant: Plant) -> set[str]:
     return {
         device.name
         for port, stats in serial.items()
-        for device, slave in zip(port_devices(plant, port), stats.slaves, strict=False)
+        for group, slave in zip(plant.description.slave_devices(port), stats.slaves, strict=False)
         if is_silent(slave)
+        for device in group
     }
 
 
@@ -56,13 +63,15 @@ def is_silent(slave: Slave) -> bool:
 def _silent(plant: Plant, port: str, rows: list[Row], told_ns: int) -> Iterator[Finding]:
     silent = [(device, slave) for device, slave in rows if is_silent(slave)]
     line = next((row for row in plant.description.ports if row.name == port), SerialPort(name=port, device="?"))
-    setting = f"{line.baud} baud {line.parity}, {line.device}"
+    setting = line.setting
     if len(silent) == len(rows) > 1:
         yield Finding(
             80,
             f"nobody answers on line {port}",
             f"{', '.join(device.name for device, _ in silent)} are all silent",
-            f"the line itself: cable, A/B swapped, adapter, supply; set to {setting}",
+            f"the network, the gateway and its supply; set to {setting}"
+            if line.over_tcp
+            else f"the line itself: cable, A/B swapped, adapter, supply; set to {setting}",
             present(plant, *METER_ROWS, *PCS_ROWS),
         )
         return
@@ -74,6 +83,8 @@ def _silent(plant: Plant, port: str, rows: list[Row], told_ns: int) -> Iterator[
             remedy = f"supply, wiring and address of {device.name} (unit {device.unit_id})"
         else:
             line_says = ""
+            remedy = f"supply and network of {device.name}, its unit id ({device.unit_id}), {setting}"
+        if not others and not line.over_tcp:
             remedy = (
                 f"supply and wiring of {device.name}, its address (unit {device.unit_id}), the line ({setting}), "
                 "A/B swapped"

@@ -35,11 +35,16 @@ def bus_lines(plant: Plant) -> list[str]:
 def _port(plant: Plant, name: str, port: Port, told: Buses, before: Buses | None) -> Iterator[str]:
     line = next((row for row in plant.description.ports if row.name == name), SerialPort(name=name, device="?"))
     old, passed_s = (before.serial.get(name) if before else None), passed(told, before)
+    wire = "" if line.transport == "tcp" else f"  wire {per_s(port, old, 'wire_busy_ns', passed_s) / 1e9:.0%}"
     yield (
-        f"port {name}  {line.device} {line.baud} {line.parity}{line.stop_bits}"
-        f"  wire {per_s(port, old, 'wire_busy_ns', passed_s) / 1e9:.0%}"
+        f"port {name}  {line.setting}{wire}"
         f"  {per_s(port, old, 'transactions', passed_s):.0f} requests/s"
-        f"  stray bytes {port.foreign_bytes}" + (f"  LOST (errno {port.thread_lost})" if port.thread_lost else "")
+        + (
+            f"  strays {port.strays}  hung up {port.hangups}"
+            if line.over_tcp
+            else f"  stray bytes {port.foreign_bytes}"
+        )
+        + (f"  LOST (errno {port.thread_lost})" if port.thread_lost else "")
     )
     rows = []
     devices = port_devices(plant, name)

@@ -75,6 +75,8 @@ class Place:
     probes: bool = True
     baud: int = 9600
     restart: Callable[[], bool] | None = None
+    halt: Callable[[], str] = lambda: "the site is not on this machine"
+    """Stops the site without the gateway; what kept it from that, "" = nothing."""
     terminal: Terminal = field(default_factory=Terminal)
 
 

@@ -51,14 +51,15 @@ def _readings(plant: Plant) -> Iterator[Finding]:
             72 if bms else 65,
             f"{device.name} sends a value that cannot be: {shown}{more}",
             f"outside its range or marked 'not available'; {good} other readings of {device.name} are good",
-            f"that {sensor} of {device.name} and its cable; not the bus",
+            f"that {sensor} of {device.name} and its cable; not the bus; or it has no such register: another one by an "
+            f"option of its map, or by a map of your own that extends it (`instead`)",
             present(plant, *(BMS_ROWS if bms else METER_ROWS if device.role != "pcs" else PCS_ROWS)),
         )
 
 
 def _temperatures(plant: Plant) -> Iterator[Finding]:
     for unit in plant.units:
-        bms = unit.bms
+        bms = unit.battery
         high, low = plant.now.value(f"{bms}.temp_max_c"), plant.now.value(f"{bms}.temp_min_c")
         faults = present(plant, *(f"temp_{side}_{level}" for side in ("high", "low") for level in LEVELS))
         if not faults and not (high is not None and low is not None and high - low > SPREAD_K):
@@ -188,7 +189,7 @@ def _meters_apart(plant: Plant) -> Iterator[Finding]:
 
 def _converter(plant: Plant) -> Iterator[Finding]:
     for at, unit in enumerate(plant.units):
-        pcs, bms = unit.pcs, unit.bms
+        pcs, bms = unit.pcs, unit.battery
         setpoint, seen = plant.now.value(f"unit{at}.setpoint_w"), plant.now.value(f"{pcs}.power_w")
         faults = present(plant, "pcs_not_following", "pcs_runaway", "pcs_outside", "pcs_outside_long")
         if faults:

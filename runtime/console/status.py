@@ -23,6 +23,9 @@ QUIET_W = 50.0
 WORDS = {
     "gate": "the safety gate let less through than was asked",
     "envelope": "the units cannot do more now",
+    "reconnection": "the grid was lost; power rises again from zero",
+    "grid operator": "the grid's operator has ordered a limit",
+    "direction limit": "the schedule lets the battery take or give no more",
     "connection limit": "import must stay under the connection's {connection_import_w_max}",
     "export limit": "export must stay under {connection_export_w_max}",
     "phase limit": "one phase must stay under {phase_import_w_max}",
@@ -36,6 +39,9 @@ WORDS = {
     "recharge band": "charging may not lift the grid above {recharge_w_max}",
     "soc band": "charge is kept for the limits",
     "forced charge or discharge": "the schedule forces it",
+    "battery's own request": "the BMS asks for it",
+    "low charge": "charged, because the storage is below force_soc",
+    "restoring the reserve": "charged, because the storage is below reserve_soc",
     "lease": "somebody who holds the lease orders it",
     "plan": "the schedule says so",
     "self-consumption": "the grid is kept at {target_grid_w}",
@@ -129,7 +135,7 @@ def _side(value_w: float | None, plus: str, minus: str) -> str:
 def _units(plant: Plant) -> list[str]:
     lines = []
     for at, unit in enumerate(plant.units[:UNITS_SHOWN]):
-        bms = unit.bms
+        bms = unit.battery
         soc, high, low = (plant.now.value(f"{bms}.{name}") for name in ("soc", "temp_max_c", "temp_min_c"))
         charge = f"{soc * 100:5.1f} %" if soc is not None else "    ? %"
         least, most = (plant.now.value(f"unit{at}.envelope_{side}_w") for side in ("lo", "hi"))
@@ -158,6 +164,13 @@ def _limits(plant: Plant, manual: str) -> list[str]:
     short = value("site.shortfall_w")
     if short:
         lines.append(f"  SHORT    the grid is {plain_power(short)} above a limit that nobody can hold")
+    operator, back = plant.now.why.grid_operator, plant.now.why.reconnect
+    if operator is not None:
+        until = f"{operator.left_ms // 60_000} min left, by {clean(operator.peer)}"
+        lines.append(f"  GRID OP  {clean(operator.text)}; {until}"[:WIDTH])
+    if back is not None:
+        wait = f"{number(back.wait_s)} s to wait" if back.wait_s else f"at most {plain_power(back.power_w)} now"
+        lines.append(f"  GRID     was lost; {wait}"[:WIDTH])
     lease = plant.now.why.lease
     if manual:
         lines.append(f"  MANUAL   {manual}"[:WIDTH])

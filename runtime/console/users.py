@@ -20,6 +20,21 @@ from tidegate.runtime.state import atomic_file
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,15}")
 PASSWORD_MIN = 8
+DIFFERENT_MIN = 4  # characters
+LOOKALIKES = str.maketrans("0134578@$!", "oieastbasi")
+EDGES = "oieastb0123456789.,;:_-+*#?!/ "  # what is put before and behind a word; digits stand here as they look
+WORDS = """
+password passwort passw0rd kennwort geheim secret admin administrator root operator service technician maintain
+maintenance battery cabinet energy welcome willkommen letmein login default changeme test tester guest user
+master monkey dragon football baseball sunshine princess iloveyou qwerty qwertz azerty asdf abc abcd abcdef hello hallo
+computer internet superman batman trustno summer winter autumn spring tidegate
+"""
+COMMON = frozenset(word.translate(LOOKALIKES).strip(EDGES) for word in WORDS.split())
+ROWS_OF_KEYS = tuple(
+    row.translate(LOOKALIKES)
+    for row in ("01234567890123456789", "abcdefghijklmnopqrstuvwxyz", "qwertyuiopasdfghjklzxcvbnm",
+                "qwertzuiopasdfghjklyxcvbnm", "1qaz2wsx3edc4rfv5tgb6zhn", "1q2w3e4r5t6z7u8i9o0p")
+)  # fmt: skip
 USERS_MAX = 32
 # 16 MiB and some 50 ms a guess on a small board (RFC 7914 names N = 2^14, r = 8, p = 1 for interactive logins).
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 14, 8, 1
@@ -108,8 +123,8 @@ class Users:
             raise UserError(f"role {role!r}: expected one of {', '.join(messages.ROLES)}")
         if len(password) < PASSWORD_MIN:
             raise UserError(f"a password has at least {PASSWORD_MIN} characters")
-        if password.lower() == name:
-            raise UserError("the password is the name")
+        if is_easy(password, name):
+            raise UserError("that password is among the first that anybody tries; take three or four words instead")
         users = self.all()
         if name not in users and len(users) >= USERS_MAX:
             raise UserError(f"there are {USERS_MAX} users already")
@@ -133,6 +148,21 @@ class Users:
 
 def _salt() -> str:
     return base64.b64encode(secrets.token_bytes(16)).decode()
+
+
+def is_easy(password: str, name: str) -> bool:
+    """Whether a password is one that anybody tries first: a common word with digits, a row of keys, the user's name."""
+    plain = password.lower().translate(LOOKALIKES)
+    core = plain.strip(EDGES)
+    if (
+        len(set(plain)) < DIFFERENT_MIN
+        or core in COMMON
+        or core in ("", name.lower().translate(LOOKALIKES).strip(EDGES))
+    ):
+        return True
+    if core == core[: len(core) // 2] * 2 and core[: len(core) // 2] in COMMON:
+        return True
+    return any(plain in row or plain in row[::-1] for row in ROWS_OF_KEYS)
 
 
 class LoginLock:

@@ -82,6 +82,13 @@ def why_lines(plant: Plant) -> list[str]:
         f"site      grid {power(told.grid_w)} + battery {power(told.ess_w)} = load {power(told.load_w)}",
         f"limit     import {power(told.grid_limit_w)}",
     ]
+    meter = meter_words(plant)
+    if meter:
+        lines += labelled("meter", meter, WIDTH, 10)
+    for at in range(len(plant.units)):
+        said = converter_words(plant, at)
+        if said:
+            lines += labelled("converter", said, WIDTH, 10)
     if told.shortfall_w:
         lines.append(f"short     of a limit by {power(told.shortfall_w)}")
     lines += labelled("faults", ", ".join(told.faults) or "none", WIDTH, 10)
@@ -94,6 +101,39 @@ def why_lines(plant: Plant) -> list[str]:
     for cause in findings(plant):
         lines += labelled("cause", cause.title, WIDTH, 10)
     return lines
+
+
+def meter_words(plant: Plant) -> str:
+    """What was learnt of the grid meter: how old its readings are, and how often it shows something new."""
+    value = plant.now.value
+    age_s, lo_s, hi_s = (value(f"site.grid_age{bound}_s") for bound in ("", "_lo", "_hi"))
+    said = []
+    if age_s is not None and lo_s is not None and hi_s is not None:
+        said.append(f"readings are {age_s:.2f} s old ({lo_s:.2f} to {hi_s:.2f})")
+    interval_s = value("site.grid_interval_s")
+    if said and interval_s is not None:
+        said.append(f"something new every {interval_s:.2f} s")
+    return "grid meter: " + "; ".join(said) if said else ""
+
+
+def converter_words(plant: Plant, unit: int) -> str:
+    """What was learnt of a unit's converter: its times, its gain, and what the control counts on."""
+    value = plant.now.value
+    gain, lo, hi = (value(f"unit{unit}.{name}") for name in ("gain", "gain_lo", "gain_hi"))
+    dead_s, lag_s = value(f"unit{unit}.dead_s"), value(f"unit{unit}.lag_s")
+    said = []
+    if dead_s is not None and lag_s is not None:
+        words = f"dead time {dead_s * 1e3:.0f} ms, lag {lag_s * 1e3:.0f} ms"
+        lag_lo_s, lag_hi_s = value(f"unit{unit}.lag_lo_s"), value(f"unit{unit}.lag_hi_s")
+        if lag_lo_s is not None and lag_hi_s is not None:
+            words += f" ({lag_lo_s * 1e3:.0f} to {lag_hi_s * 1e3:.0f})"
+        said.append(words)
+    if gain is not None and lo is not None and hi is not None:
+        said.append(f"gives {gain:.1%} ({lo:.1%} to {hi:.1%}) of what it is told")
+    least, most = value(f"unit{unit}.gives_lo_w"), value(f"unit{unit}.gives_hi_w")
+    if said and least is not None and most is not None:
+        said.append(f"counted on: {power(least)} to {power(most)}")
+    return f"unit{unit}: " + "; ".join(said) if said else ""
 
 
 def matching(plant: Plant, pattern: str) -> list[str]:

@@ -24,10 +24,11 @@ from tidegate.ext.abi import image as ext_image
 from tidegate.ext.abi import program as ext_program
 from tidegate.ext.abi import shared as ext_shared
 from tidegate.ext.abi.image import check_layouts
-from tidegate.ext.abi.shared import Shared
+from tidegate.ext.abi.shared import OrderKind, Shared
 from tidegate.ext.bus.can_view import BusHandle
 from tidegate.ext.bus.port import Port
 from tidegate.ext.bus.rtu_view import histogram_edges
+from tidegate.ext.bus.tcp import TcpPort
 from tidegate.ext.cycle import loop as ext_loop
 from tidegate.ext.cycle import realtime
 from tidegate.ext.cycle.loop import Core
@@ -35,12 +36,15 @@ from tidegate.ext.cycle.recorder import Ring
 from tidegate.hal import serial_line
 from tidegate.hal.description import described
 from tidegate.runtime.core.locked_memory import LockedMemory
+from tidegate.runtime.core.sealed import NotSealedError, must_be_sealed
 from tidegate.runtime.core.serial_ports import SerialKeeper, open_all, pairs
+from tidegate.runtime.core.tcp_ports import tcp_ports
 
 LOOP_PRIORITY = 80
 PORT_PRIORITY = 70
 DRAIN_S = 1.0  # for the last setpoint to reach the wire
 TURNAROUND_LOOK_S = 10.0  # enough answers to judge an adapter by
+STOP_NS = 10 * 365 * 86_400 * 10**9  # a stop has no end
 THREAD_STACK = 256 << 10  # bytes; locked memory counts them
 EXT = os.path.dirname(ext_image.__file__)
 REPORT_EVERY_S = 1.0
@@ -94,7 +98,7 @@ def lock_all() -> int:
     return error
 
 
-def bus_report(buses: dict[str, BusHandle], ports: dict[str, Port]) -> dict[str, object]:
+def bus_report(buses: dict[str, BusHandle], ports: Mapping[str, Port | TcpPort]) -> dict[str, object]:
     """Counters of every bus and port by name, for people; by this process's Python side, never by the loop."""
     return {
         "t_ns": time.clock_gettime_ns(time.CLOCK_MONOTONIC),
@@ -143,6 +147,13 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--shared-fd", type=int, required=True, help="descriptor of the shared memory")
     parser.add_argument("--ring-fd", type=int, default=None, help="descriptor of the recorder's ring")
     parser.add_argument("--serial", action="append", default=[], metavar="NAME=DEVICE", help="device or descriptor")
+    parser.add_argument(
+        "--tcp",
+        action="append",
+        default=[],
+        metavar="BUS=ADDRESS:PORT",
+        help="of a simulated bus, in place of the site's",
+    )
     parser.add_argument("--can", action="append", default=[], metavar="NAME=INTERFACE", help="interface or descriptor")
     parser.add_argument(
         "--latched", action="append", default=[], metavar="UNIT=BITS,FIRST", help="what a unit had latched before"
@@ -179,6 +190,10 @@ def main(words: list[str] | None = None) -> int:
     """Run the core until SIGTERM or SIGINT. Exit 0: setpoint 0 is on the wire; 3: not every port confirmed it."""
     args = arguments(words)
     check_layouts((ext_image, ext_loop, ext_shared))
+    try:
+        must_be_sealed(args.program_fd)
+    except NotSealedError as error:
+        raise SystemExit(f"core: {error}") from None
     blob = buffer_of(args.program_fd)
     raw = bytes(blob)
     site, rows = described(ext_program.describe(raw)), ext_program.rows(raw)
@@ -195,17 +210,33 @@ def main(words: list[str] | None = None) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: core.stop())
+    # To zero and to stay there, for who has only a signal: neither gateway nor supervisor has to live.
+    signal.signal(
+        signal.SIGUSR1,
+        lambda *_: shared.put_order(OrderKind.STOP, 1.0, time.clock_gettime_ns(time.CLOCK_MONOTONIC) + STOP_NS, 0),
+    )
     with ExitStack() as stack:
         lines = open_all(core, site, rows, pairs(args.serial, "serial"), pairs(args.can, "can"), stack)
-        ports = [Port(core.port_handle(index), index, line.fd) for index, line in enumerate(lines)]
+        numbers = [number for number, row in enumerate(site.ports) if not row.over_tcp]
+        ports = [Port(core.port_handle(index), index, line.fd) for index, line in zip(numbers, lines, strict=True)]
         keeper = SerialKeeper(lines, ports)
         stack.callback(keeper.close)  # after the threads, which end first
         for port in ports:
             stack.callback(port.stop)
             port.start(PORT_PRIORITY)
+        over_tcp = tcp_ports(core, site, pairs(args.tcp, "tcp"))
+        if over_tcp is not None:
+            stack.callback(over_tcp.stop)
+            over_tcp.start(PORT_PRIORITY)
 
         buses = {bus.name: core.can_handle(number) for number, bus in enumerate(site.can)}
-        serials = {row.name: port for row, port in zip(site.ports, ports, strict=True)}
+        serials: dict[str, Port | TcpPort] = {
+            site.ports[number].name: port for number, port in zip(numbers, ports, strict=True)
+        }
+        lines_only = dict(serials)
+        slave_names = {name: site.slave_names(name) for name in lines_only}
+        if over_tcp is not None:
+            serials |= {site.ports[number].name: TcpPort(over_tcp, number) for number in over_tcp.ports}
         core.dry_cycle()
         del raw, rows, site
         gc.collect()
@@ -235,8 +266,11 @@ def main(words: list[str] | None = None) -> int:
         while loop.is_alive():
             if time.monotonic() >= look_s:
                 look_s = float("inf")
-                for name, port in serials.items():
-                    for line in serial_line.turnaround_words(name, port.stats, histogram_edges()):
+                for name, counted in lines_only.items():
+                    stats = counted.stats
+                    said_of = serial_line.turnaround_words(name, stats, histogram_edges())
+                    said_of += serial_line.lead_in_words(name, slave_names[name], stats)
+                    for line in said_of:
                         print(f"core: {line}", file=sys.stderr, flush=True)
             if time.monotonic() >= report_s:
                 report_s = time.monotonic() + REPORT_EVERY_S

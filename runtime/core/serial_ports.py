@@ -105,6 +105,8 @@ def open_all(
     lines: list[SerialPort] = []
     kept: list[canbus.Kept] = []
     for row in site.ports:
+        if row.over_tcp:
+            continue  # its thread makes the connection
         try:
             line = open_serial(row, serials.get(row.name, row.device))
         except OSError as error:

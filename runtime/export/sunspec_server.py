@@ -180,7 +180,7 @@ async def serve(
     endpoint: str | None, site: str | None, address: str, port: int, keys: tuple[str, str, str] | None = None
 ) -> None:
     """Serve until cancelled. Raises ClientError if there is no gateway, OSError if the port is taken."""
-    async with AsyncClient(endpoint, site=site, keys=keys, timeout_s=5.0) as client:
+    async with AsyncClient(endpoint, site=site, keys=keys, timeout_s=5.0, for_remote=True) as client:
         shown = SunSpecSite(await client.describe())
         words = shown.registers.words
         device = SimDevice(

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import mmap
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 from tidegate.ext.abi import program, shared
 from tidegate.hal.description import described
 from tidegate.runtime.gateway.app import Gateway
+from tidegate.runtime.state.sandbox import confine
 
+DESCRIPTORS = 16384
 PRIORITY = -5  # nice
 
 
@@ -35,10 +38,19 @@ def main(words: list[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    with contextlib.suppress(OSError, ValueError):  # room for what sockets.py lets in, and more
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)  # a command waits for us; without the right, as any program
     with mmap.mmap(args.program_fd, 0, prot=mmap.PROT_READ) as blob:
         site = described(program.describe(bytes(blob)))
+    kept = [Path(site.gateway.keys)] if site.gateway.keys else []
+    # The folders of other sites beside it are read for what was latched at the same buses.
+    lack = confine([args.state_dir, args.runtime_dir], [args.state_dir.parent, args.runtime_dir.parent, *kept])
+    if lack:
+        print(f"gateway: {lack}", file=sys.stderr, flush=True)
     memory = shared.Shared(args.shared_fd)
     try:
         gateway = Gateway(site, memory, args.runtime_dir, args.state_dir)

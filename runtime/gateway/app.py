@@ -14,26 +14,35 @@ from tidegate.config import calendar
 from tidegate.ext.abi import shared
 from tidegate.hal.description import Description
 from tidegate.runtime.api import messages
-from tidegate.runtime.gateway.command_handler import EXPORT, IMPORT, Desk, Lease
+from tidegate.runtime.api.curve_keys import Roles
+from tidegate.runtime.gateway import grid_operator
+from tidegate.runtime.gateway.command_handler import EXPORT, IMPORT, STOP, Desk
+from tidegate.runtime.gateway.grid_operator import GridOperator
 from tidegate.runtime.gateway.guard_events import Guarded
 from tidegate.runtime.gateway.journal_writer import JournalWriter
-from tidegate.runtime.gateway.lease_file import LeaseFile
+from tidegate.runtime.gateway.lease_file import Ordered, OrdersFile
 from tidegate.runtime.gateway.peers import Bucket, Peer, Peers
 from tidegate.runtime.gateway.plan_table import Billing, Planner
 from tidegate.runtime.gateway.records import Records, utc_of
 from tidegate.runtime.gateway.requests import Replayed, Server
 from tidegate.runtime.gateway.retention import Retention
-from tidegate.runtime.gateway.sockets import Route, Sockets, Transports
+from tidegate.runtime.gateway.sockets import ASK, SAID, Route, Transports, property_of
+from tidegate.runtime.gateway.stops_held import StopsHeld
 from tidegate.runtime.recording import availability
+from tidegate.runtime.state.beat import Beat
+from tidegate.runtime.state.former import buses_of, journal_says
 from tidegate.runtime.state.journal import Journal, Record
 from tidegate.runtime.state.latches import Latched, LatchFile, told
+from tidegate.runtime.state.stop_file import StopFile, Stops
 
 TURN_MESSAGES = 32  # of one socket before the other work has its turn
 CPU_SHARE = 0.2  # of one core that requests may take; the rest waits in the kernel, peer by peer
+CPU_SHARE_REMOTE = 0.1  # the same of other machines together, so that this one is heard beside them
 ARM_EVERY_NS = 1_000_000_000
 HEAD_EVERY_NS = 1_000_000_000
 STATS_EVERY_NS = 1_000_000_000
-EVENTS_PER_S = 10.0
+STOPS_EVERY_NS = 1_000_000_000  # a disk that refuses is asked again after so long
+NOISE_PER_S = 10.0  # events of one kind that anybody can cause by asking
 MS = 1_000_000
 
 
@@ -53,7 +62,8 @@ class Gateway:
         self._billing_said = ""
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         folder = state / "journal"
-        folder.mkdir(mode=0o750, exist_ok=True)
+        with contextlib.suppress(OSError):  # the journal says what it lacks, and control goes on
+            folder.mkdir(mode=0o750, exist_ok=True)
         journals = {name: Journal(folder, name) for name in ("meter", "event", "job")}
         retention = Retention(
             journals["meter"],
@@ -64,48 +74,63 @@ class Gateway:
             job=journals["job"],
         )
         self.journal: JournalWriter[Replayed] = JournalWriter(journals, self.wake, retention)
+        self._stop_file = StopFile(state, runtime)
+        stops, self._stops_damaged = self._stop_file.read(lambda: journal_says(folder, "stop"))
         self.desk = Desk(
             memory,
             site_import_w_max=_limit(site.limits.connection_import_w_max),
             site_export_w_max=_limit(site.limits.connection_export_w_max),
-            keep_stop=self._keep_stop,
-            keep_lease=self._keep_lease,
+            stops=StopsHeld(stops, self._keep_stops),
+            by_signal=self._by_signal,
+            keep_lease=lambda held: self._keep_orders(),
+            keep_orders=self._keep_orders,
             site_policies=site_policies(site),
             put_plan=self._put_plan,
         )
-        self._lease_file = LeaseFile(runtime / "lease", self.boot)
+        self._orders_file = OrdersFile(runtime / "lease", self.boot)
         self.planner = planner_of(site, memory, state)
-        self.latches = LatchFile(state, [unit.name for unit in site.units])
+        self.latches = LatchFile(state, [unit.name for unit in site.units], runtime, buses_of(site))
         self._latches_said = ""
         self._guarded = Guarded(memory.guard())
-        self._stop_mark = state / "stopped"
         now_ns = time.monotonic_ns()
-        if self._stop_mark.exists():
+        if stops.stopped:
             self.desk.stop(now_ns)
+        self.desk.stops.keep()  # there from the first start on, so that one that is gone is missed
+        ordered = self._orders_file.read()
+        self.desk.know(ordered.limits, ordered.policies, now_ns)
         policies = range(shared.ORDER_POLICY_FIRST, shared.ORDER_POLICY_FIRST + len(shared.POLICY_NAMES_BY_NUMBER))
         for kind in (IMPORT, EXPORT, *policies):
             order = memory.order(kind)
             if order is not None:
                 self.desk.take_over(kind, order.value, order.expires_t_ns, now_ns)
-        held = self._lease_file.read()
-        if held is not None:
-            self.desk.resume(held, now_ns)
+        if ordered.lease is not None:
+            self.desk.resume(ordered.lease, now_ns)
         self.desk.plan = self.planner.take_over(now_ns, self.records.clock.utc_ns(now_ns))
+        if self.desk.plan:  # whose it is nobody knows any more: then nobody below the highest role replaces it
+            self.desk.plan_owner = ordered.plan_owner or "before restart"
+            self.desk.plan_role = ordered.plan_role if ordered.plan_owner else "maintain"
         self.records.spans = self.planner.names
         self._put_plan()
         self.server = Server(site, memory, self.records, self.journal, self.desk, self._send)
         self.server.health_more = self._health
+        self.grid_operator = self.server.grid_operator = self.server.site.grid_operator = GridOperator(
+            memory, state / "grid-operator.json", self._told_grid_operator
+        )
+        self._operator_said = ""
         self.server.put_jobs = self._put_jobs
         self._job_next = journals["job"].last.get(self.boot, (-1, -1))[0] + 1
         self.server.recordings_lack = availability.missing(site)
         self.server.recordings = None if self.server.recordings_lack else state / "recordings"
         self.peers = Peers(os.geteuid(), options.local_role)
         self.autostart = options.autostart
-        self.transports = Transports(options, runtime, state, lambda name, detail: self._emit("access", name, detail))
+        self.transports = Transports(options, runtime, state)
 
         meter, event = journals["meter"].last, journals["event"].last
         self.meter_next = meter.get(self.boot, (-1, -1))[0] + 1
         self.event_seq, self.event_next = (number + 1 for number in event.get(self.boot, (-1, -1)))
+        # Where the disk gives nothing, numbers of this start of the core may stand that we do not know.
+        self.event_seq += journals["event"].records_lost_max
+        self._job_next += journals["job"].records_lost_max
         self.snapshot_next = memory.snapshot_head
         self.durable = {"meter": self.meter_next - 1, "event": self.event_seq - 1}
         self.snapshots_sent = self.snapshots_dropped = 0
@@ -114,31 +139,55 @@ class Gateway:
         self._was_running = False
         self._arm_ns = self._head_ns = self._stats_ns = 0
         self._loop: dict[str, object] = {}
-        self._emit_bucket = Bucket(EVENTS_PER_S, 4 * EVENTS_PER_S)
-        self._suppressed = 0
+        self._roles_said = self._remote_said = ""
+        # What anybody can cause without a right to order anything, each kind with a bucket of its own. Orders, leases,
+        # faults, latches and what befalls core, gateway and journal have none: an audit trail has no gaps.
+        self._noise = {kind: Bucket(NOISE_PER_S, 4 * NOISE_PER_S) for kind in ("note", "access", "gateway", "record")}
+        self._suppressed = dict.fromkeys(self._noise, 0)
         self._disk_said = ""
-        self._cpu = Bucket(CPU_SHARE, 0.05)
+        self._cpu, self._cpu_remote = Bucket(CPU_SHARE, 0.05), Bucket(CPU_SHARE_REMOTE, 0.05)
         self._tick_ms = 20
         self._damages = [f"{name}: {damage}" for name, journal in journals.items() for damage in journal.damages]
 
-    def _keep_stop(self, stopped: bool) -> None:
+    def _keep_stops(self, stops: Stops) -> str:
         """A site that a person stopped stays stopped over a restart of everything, until a person lifts it."""
-        try:
-            if stopped:
-                self._stop_mark.touch(0o640)
-            else:
-                self._stop_mark.unlink(missing_ok=True)
-        except OSError as why:
-            self._emit(
-                "order", "not kept", f"{self._stop_mark}: {why.strerror}; it is in force until the core restarts"
-            )
+        self._stops_again_ns = time.monotonic_ns() + STOPS_EVERY_NS
+        return "" if self._stop_file.write(stops) else self._stop_file.error
 
-    def _keep_lease(self, held: Lease | None) -> None:
-        """A restart of the gateway ends no lease before its time; where that cannot be kept, it does."""
+    def _by_signal(self) -> bool:
+        order = self.memory.order(STOP)
+        return order is not None and order.expires_t_ns > time.monotonic_ns()
+
+    def _stops(self, now_ns: int) -> None:
+        """Know of a stop by signal; try again to keep what the disk refused."""
+        held = self.desk.stops
+        if held.stops.stop is None and self._by_signal():
+            held.stopped_by_signal()
+            self.desk.stop(now_ns)
+            self._emit("order", "stop", "by a signal")
+        if held.not_kept and now_ns >= self._stops_again_ns:
+            held.keep()
+            if not held.not_kept:
+                self._emit("order", "kept", "the disk takes the stop again")
+
+    def _keep_orders(self) -> None:
+        """A restart of the gateway ends no lease before its time and forgets no owner, while that can be kept."""
+        desk = self.desk
+        ordered = Ordered(
+            lease=desk.lease,
+            limits=desk.limits,
+            policies=desk.policies.held,
+            plan_owner=desk.plan_owner,
+            plan_role=desk.plan_role,
+        )
         try:
-            self._lease_file.write(held)
+            self._orders_file.write(ordered)
         except OSError as why:
-            self._emit("lease", "not kept", f"{self._lease_file.path}: {why.strerror}; it ends if the gateway restarts")
+            said = f"{self._orders_file.path}: {why.strerror}; it ends if the gateway restarts"
+            self._emit("lease", "not kept", said)
+
+    def _told_grid_operator(self, name: str, detail: str, proof: dict[str, object]) -> None:
+        self._emit("grid-operator", name, detail, proof=proof)
 
     # ---- the loop ----
 
@@ -150,17 +199,25 @@ class Gateway:
         for damage in self._damages:
             self._emit("journal", "damaged", damage)
         self._emit("gateway", "started", f"pid {os.getpid()}")
+        if self._stops_damaged:
+            self._emit("order", "lost", f"which stop was in force is not known: {self._stops_damaged}")
+        now_ns = time.monotonic_ns()
+        self.grid_operator.resume(now_ns, self.records.clock.utc_ns(now_ns))
+        if self._orders_file.lost:
+            self._emit("lease", "lost", self._orders_file.lost)
         if self.event_next == 0 and self.memory.latch_changes == 0:  # since then only the core's own events tell
             for line in told(self.latches.units, [Latched(*one) for one in zip(*self.memory.latches[1:], strict=True)]):
                 self._emit("latches", "restored", line)
         listening: list[zmq.Socket[bytes]] = []
-        zap = self.transports.zap
-        if zap is not None:
-            poller.register(zap.socket, zmq.POLLIN)
         next_tick = 0
+        beat = Beat()
         while not self.stopping:
+            beat.give()
             now_ns = time.monotonic_ns()
-            wanted = [transport.api for transport in self.transports.all] if self._cpu.take(now_ns, 0.0) else []
+            door = self.transports.door
+            wanted = [self.transports.local.api] if self._cpu.take(now_ns, 0.0) else []
+            if door is not None and self._cpu_remote.take(now_ns, 0.0):
+                wanted.append(door)
             if wanted != listening:
                 for api in listening:
                     poller.unregister(api)
@@ -173,11 +230,10 @@ class Gateway:
             ready = dict(poller.poll(wait_ms))
             if self.wake in ready:
                 self._durable()
-            if zap is not None and zap.socket in ready:
-                zap.serve()
-            for transport in self.transports.all:
-                if transport.api in ready:
-                    self._requests(transport)
+            if self.transports.local.api in ready:
+                self._requests(self.transports.local.api, self._cpu)
+            if door is not None and door in ready:
+                self._requests(door, self._cpu_remote)
             now_ns = time.monotonic_ns()
             if self.server.waiting:
                 self.server.step(now_ns)
@@ -186,47 +242,71 @@ class Gateway:
                 self._tick(now_ns)
         self._end()
 
-    def _requests(self, transport: Sockets) -> None:
+    def _requests(self, api: zmq.Socket[bytes], cpu: Bucket) -> None:
         began = time.thread_time()
         for _ in range(TURN_MESSAGES):
             try:
-                frames = transport.api.recv_multipart(zmq.DONTWAIT, copy=False)
+                frames = api.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 break
-            self._request(transport, frames)
-        spent = time.thread_time() - began
-        self._cpu.spend(spent)
+            if api is self.transports.door:
+                self._from_outside(api, frames)
+            else:
+                self._request(frames)
+        cpu.spend(time.thread_time() - began)
 
-    def _request(self, transport: Sockets, frames: list[zmq.Frame]) -> None:
+    def _request(self, frames: list[zmq.Frame]) -> None:
         # DEALER sends one frame, REQ an empty one before it. Anything else is nobody we know.
         envelope, payload = frames[:-1], frames[-1]
         if (len(frames) == 3 and len(frames[1].buffer) == 0) or len(frames) == 2:
-            try:
-                peer = self._peer(transport, payload)
-            except LookupError:
-                self.server.counts["dropped"] += 1
-                return
-            self.server.serve(Route(transport, [frame.bytes for frame in envelope]), peer, payload.bytes)
+            peer = self.peers.local(property_of(payload, "Peer-Address"))
+            route = Route(self.transports.local.api, [frame.bytes for frame in envelope])
+            self.server.serve(route, peer, payload.bytes)
         else:
             self.server.counts["malformed"] += 1
 
-    def _peer(self, transport: Sockets, frame: zmq.Frame) -> Peer:
-        """Who sent it. Raises LookupError for a key that has lost its rights since it connected."""
-        remote, roles = self.transports.remote, self.transports.roles
-        if transport is remote and roles is not None:
-            granted = roles.named(str(_property(frame, "User-Id")))
-            if granted is None:
-                raise LookupError("revoked")
-            return self.peers.keyed(granted.name, granted.role)
-        if transport is remote:
-            return self.peers.plain(_property(frame, "Peer-Address"), self.options.local_role)
-        return self.peers.local(_property(frame, "Peer-Address"))
+    def _from_outside(self, door: zmq.Socket[bytes], frames: list[zmq.Frame]) -> None:
+        """What the process for other machines passes on: a request and whose it is, or something about itself."""
+        words = [frame.bytes for frame in frames]
+        if len(words) < 3 or not self.transports.trusted(frames[-1]):
+            self.server.counts["malformed"] += 1
+        elif words[1] == SAID:
+            self._door_says(words[-1])
+        elif words[1] == ASK and 5 <= len(words) <= 6:
+            try:
+                peer = self._remote_peer(words[-2].decode(errors="replace"))
+            except LookupError:
+                self.server.counts["dropped"] += 1
+                return
+            self.server.serve(Route(door, [words[0], *words[2:-2]]), peer, words[-1])
+        else:
+            self.server.counts["malformed"] += 1
+
+    def _remote_peer(self, name: str) -> Peer:
+        """Who asks from another machine. Raises LookupError for a key that has lost its rights since it connected."""
+        if self.options.plain_loopback:
+            return self.peers.plain(name, self.options.local_role)
+        granted = self.transports.roles.named(name) if self.transports.roles is not None else None
+        if granted is None:
+            raise LookupError("revoked")
+        return self.peers.keyed(granted.name, granted.role)
+
+    def _door_says(self, data: bytes) -> None:
+        try:
+            said = messages.decode(data)
+        except messages.Refused:  # whatever has become of that process, this one goes on
+            self.server.counts["malformed"] += 1
+            return
+        if "problem" in said:
+            self.transports.heard(said, time.monotonic_ns())
+        else:
+            self._emit("access", str(said.get("name", ""))[:32], str(said.get("detail", "")))
 
     def _send(self, route: object, answer: bytes) -> None:
         assert isinstance(route, Route)
         self._keep_latches()
         try:
-            route.sockets.api.send_multipart([*route.envelope, answer], zmq.DONTWAIT)
+            route.api.send_multipart([*route.envelope, answer], zmq.DONTWAIT)
         except zmq.ZMQError:
             self.unroutable += 1  # gone, or does not read
 
@@ -238,14 +318,22 @@ class Gateway:
         self._meters()
         self._snapshots(now_ns)
         self.desk.step(now_ns, self.records.clock.utc_ns(now_ns))
+        self._stops(now_ns)
+        self.grid_operator.step(now_ns, self.records.clock.utc_ns(now_ns))
+        if self.grid_operator.problem != self._operator_said:
+            self._operator_said = self.grid_operator.problem
+            if self._operator_said:
+                self._emit("grid-operator", "not kept", self._operator_said)
         self._plan(now_ns)
         self._emit_orders()
         self._emit_guard(now_ns)
         if self.transports.roles is not None:
-            if self.transports.roles.reload(now_ns):
-                self._emit("access", "changed", "a key lost a right; all connections from outside are cut")
-                self.transports.cut_remote()
-            self.transports.listen_again()
+            self._roles(now_ns, self.transports.roles)
+        for said in self.transports.watch(now_ns):
+            self._emit("access", "cut", said)
+        if self.transports.problem != self._remote_said:
+            self._remote_said = self.transports.problem
+            self._emit("access", "remote", self._remote_said or "other machines are served again")
         if running and self.autostart and now_ns - self._arm_ns >= ARM_EVERY_NS:
             self._arm_ns = now_ns
             if not self.desk.stopped and self.server.site.mode() == "tripped" and not self.server.site.latched():
@@ -268,9 +356,20 @@ class Gateway:
                 ),
             )
             self._emit_disk()
+            self._emit_suppressed()
         if self._was_running and not running:
             self._emit("core", "ended", "the core has stopped; setpoint 0")
         self._was_running = running
+
+    def _roles(self, now_ns: int, roles: Roles) -> None:
+        """End what was ordered by whoever lost a right; the process for other machines cuts its connections."""
+        roles.reload(now_ns)
+        for name in roles.take_lost():
+            self.desk.forget(f"key:{name}", now_ns)
+        if roles.problem != self._roles_said:
+            self._roles_said = roles.problem
+            if roles.problem:
+                self._emit("access", "closed", f"nobody from outside gets in: {roles.problem}")
 
     def _put_plan(self) -> int:
         now_ns = time.monotonic_ns()
@@ -308,6 +407,10 @@ class Gateway:
             self.journal.put(
                 "meter", Record(self.boot, picture.number, utc_of(record), picture.number, messages.encode(record))
             )
+            if self.grid_operator.held is not None:
+                rows = zip(self.records.names, picture.values, picture.qualities, strict=True)
+                points = {name: messages.number(w, q) for name, w, q in rows if name in grid_operator.POINTS}
+                self.grid_operator.measure(points, utc_of(record))
             self.meter_next += 1
 
     def _events(self) -> None:
@@ -357,14 +460,19 @@ class Gateway:
         return seq
 
     def _emit(self, event: str, name: str, detail: str, **more: object) -> None:
-        """An event of the gateway's own; throttled, so that nobody can fill the journal by asking."""
-        if not self._emit_bucket.take(time.monotonic_ns()):
-            self._suppressed += 1
+        """An event of the gateway's own; of what anybody can cause by asking so many a second, the rest counted."""
+        bucket = self._noise.get(event)
+        if bucket is not None and not bucket.take(time.monotonic_ns()):
+            self._suppressed[event] += 1
             return
-        if self._suppressed:
-            detail = f"{detail} ({self._suppressed} more were suppressed)"
-            self._suppressed = 0
         self._put_event(self.records.own_event(self.event_seq, event, name, detail, **more), -1)
+
+    def _emit_suppressed(self) -> None:
+        for event, count in self._suppressed.items():
+            if count:
+                self._suppressed[event] = 0
+                said = f"{count} events of this kind within a second were suppressed"
+                self._put_event(self.records.own_event(self.event_seq, event, "suppressed", said), -1)
 
     def _emit_orders(self) -> None:
         audit, self.desk.audit = self.desk.audit, []
@@ -423,9 +531,8 @@ class Gateway:
 
     def _publish(self, topic: str, payload: bytes) -> None:
         self._keep_latches()
-        for transport in self.transports.all:
-            with contextlib.suppress(zmq.ZMQError):
-                transport.stream.send_multipart([topic.encode(), payload], zmq.DONTWAIT)
+        with contextlib.suppress(zmq.ZMQError):
+            self.transports.local.stream.send_multipart([topic.encode(), payload], zmq.DONTWAIT)
 
     def _health(self) -> dict[str, object]:
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -437,6 +544,7 @@ class Gateway:
                 "snapshots_sent": self.snapshots_sent,
                 "snapshots_dropped": self.snapshots_dropped,
                 "unroutable": self.unroutable,
+                "connections_remote": self.transports.connections,
                 "durable": dict(self.durable),
                 "autostart": self.autostart,
             }
@@ -447,6 +555,7 @@ class Gateway:
         self._events()
         self._meters()
         self._emit_guard(time.monotonic_ns())
+        self._emit_suppressed()
         self._emit("gateway", "stopped", f"pid {os.getpid()}")
         self.journal.stop()
         self._durable()
@@ -480,13 +589,6 @@ def planner_of(site: Description, memory: shared.Shared, state: Path) -> Planner
 
 def _limit(value: float | None) -> float:
     return math.inf if value is None else value
-
-
-def _property(frame: zmq.Frame, name: str) -> str:
-    try:
-        return str(frame.get(name))
-    except zmq.ZMQError:
-        return ""
 
 
 def loop_of(memory: shared.Shared) -> dict[str, object]:

@@ -17,17 +17,25 @@ from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.gateway import ops
 from tidegate.runtime.gateway.peers import Peer
+from tidegate.runtime.gateway.policies_held import HANDOVER_NS, PolicyHeld, PolicyTable
+from tidegate.runtime.gateway.stops_held import StopsHeld, keep_nowhere
+from tidegate.runtime.state.stop_file import Stops
 
 MODE, SETPOINT, MANUAL = OrderKind.MODE, OrderKind.SETPOINT_W, OrderKind.MANUAL_W
+STOP = OrderKind.STOP  # of a signal; see stops_held.py
 IMPORT, EXPORT = OrderKind.IMPORT_W_MAX, OrderKind.EXPORT_W_MAX
-ACK, ARM = OrderKind.ACK, OrderKind.ARM
+ACK, ARM, WINDOW = OrderKind.ACK, OrderKind.ARM, OrderKind.WINDOW
 MS = 1_000_000
 SECOND = 1_000_000_000
 EDGE_NS = SECOND  # an acknowledgement or arming that the core has not seen by then is void
+WINDOW_NS = 60 * SECOND  # a pulse that is told later has waited somewhere
 FAR_NS = 10 * 365 * 86_400 * SECOND  # a stop has no end
 PLAN = -1  # no slot of the mailbox: the plan has a place of its own
 
+REMOTE = ("key:", "tcp:")  # how the names of peers on other machines begin
 LIMITS_MAX = 64
+BEFORE = ", before a restart"  # whose limits a gateway before this one took
+PLAN_AHEAD_NS_MAX = 366 * 86_400 * SECOND
 MANUAL_MAX_NS = 30 * 60 * SECOND  # a person who needs longer orders `run` first
 
 
@@ -79,6 +87,10 @@ class Order:
     clamped_w: float | None = None
     """What the desk itself made of it."""
     by: str = ""
+    said: str = ""
+    """What else is to be told of it."""
+    undo: Callable[[], None] | None = None
+    """Puts back what was in force before; None: it stands, because it only makes things safer."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +106,10 @@ class Planned:
 class Desk:
     """Decides who may order what, and keeps the mailbox as the orders in force want it.
 
-    keep_stop : called with True at a stop and False at its end, so that a stop outlives a restart of everything.
+    stops : what keeps the site from running by order; it outlives a restart of everything.
+    by_signal : tells whether a stop lies in the mailbox that did not come by the API.
     keep_lease : called with the lease, or None, whenever it changed, so that it outlives a restart of the gateway.
+    keep_orders : called whenever limits, policies or the plan's owner changed, to the same end.
     """
 
     def __init__(
@@ -104,8 +118,10 @@ class Desk:
         *,
         site_import_w_max: float = math.inf,
         site_export_w_max: float = math.inf,
-        keep_stop: Callable[[bool], None] = lambda stopped: None,
+        stops: StopsHeld | None = None,
+        by_signal: Callable[[], bool] = lambda: False,
         keep_lease: Callable[[Lease | None], None] = lambda held: None,
+        keep_orders: Callable[[], None] = lambda: None,
         site_policies: dict[str, float | None] | None = None,
         put_plan: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -116,28 +132,48 @@ class Desk:
         self.limits: dict[str, LimitHeld] = {}
         self.plan: list[Planned] = []
         self.plan_owner = ""
-        self.site_policies = site_policies or {}
-        self.policies: dict[str, tuple[float, int]] = {}  # name -> value, end
+        self.plan_role: messages.Role = "read"  # of its owner
+        self.policies = PolicyTable(site_policies or {})
         self._put_plan = put_plan
-        self.stopped = False
+        self._by_signal = by_signal
+        self.stops = stops or StopsHeld(Stops(), keep_nowhere)
         self.manual: ManualHeld | None = None
-        self._keep_stop = keep_stop
         self._keep_lease = keep_lease
+        self._keep_orders = keep_orders
         self.audit: list[tuple[str, str, str]] = []  # (event, name, detail) for the audit trail
         self._number = secrets.randbits(48)
         self._put: dict[int, tuple[float, int]] = {}
+        self._newest: dict[int, int] = {}  # kind -> seq of its newest order
+        self.stopped_ns = -1  # of the newest stop
 
     # ---- the mailbox ----
 
     def _order(self, kind: int, value: float, expires_ns: int) -> int:
         self._number += 1
         self._put[kind] = (value, expires_ns)
-        return self.mailbox.put_order(kind, value, expires_ns, self._number)
+        seq = self._newest[kind] = self.mailbox.put_order(kind, value, expires_ns, self._number)
+        return seq
 
     def _take_back(self, kind: int) -> int:
         self._put.pop(kind, None)
         self._number += 1
-        return self.mailbox.put_order(kind, 0.0, 0, self._number)
+        seq = self._newest[kind] = self.mailbox.put_order(kind, 0.0, 0, self._number)
+        return seq
+
+    def _put_back(self, kind: int, before: tuple[float, int] | None) -> None:
+        if before is None:
+            self._take_back(kind)
+        else:
+            self._order(kind, *before)
+
+    def take_back(self, order: Order) -> bool:
+        """Undo an order that the core did not take over; false if it stands. A newer one in its place stays."""
+        if order.undo is None:
+            return False
+        if self._newest.get(order.kind) == order.seq:
+            order.undo()
+            self._note("order", "taken back", "the core did not take it over")
+        return True
 
     # ---- the lease ----
 
@@ -191,13 +227,24 @@ class Desk:
         if request.seq <= held.seq:
             raise Refused("replayed", f"seq {request.seq} came after {held.seq}", next_seq=held.seq + 1)
         held.seq = request.seq
+        before = held.setpoint_w, held.until_ns
         held.setpoint_w = request.setpoint_w + 0.0  # -0.0 becomes 0.0
         held.until_ns = now_ns + request.for_ms * MS
         seq = self._order(SETPOINT, held.setpoint_w, min(held.until_ns, held.expires_ns))
         # Kept behind the order: killed in between, the holder's second try does the same once more.
         self._keep_lease(held)
         self._note("order", "setpoint", f"{peer.who}: {held.setpoint_w:.0f} W for {request.for_ms} ms")
-        return Order(SETPOINT, seq, request_w=held.setpoint_w)
+
+        def undo() -> None:
+            if self.lease is held:
+                held.setpoint_w, held.until_ns = before
+                self._keep_lease(held)
+                if held.setpoint_w is not None:
+                    self._order(SETPOINT, held.setpoint_w, min(held.until_ns, held.expires_ns))
+                    return
+            self._take_back(SETPOINT)
+
+        return Order(SETPOINT, seq, request_w=held.setpoint_w, undo=undo)
 
     # ---- limits, modes, edges, plan ----
 
@@ -233,6 +280,7 @@ class Desk:
             elif strictest < asked:
                 order.clamped_w, order.by = strictest, "a stricter limit in force"
             orders.append(order)
+        self._keep_orders()
         return orders
 
     def _limits(self, kind: int) -> list[float]:
@@ -244,28 +292,82 @@ class Desk:
         if not values:
             return self._take_back(kind) if kind in self._put else 0
         strictest = min(values)
-        ends = [
-            held.until_ns
-            for held in self.limits.values()
-            if (held.import_w_max if kind == IMPORT else held.export_w_max) == strictest
-        ]
-        return self._order(kind, strictest, max(ends))
+        mine = {id(held): held.import_w_max if kind == IMPORT else held.export_w_max for held in self.limits.values()}
+        ends_ns = max(held.until_ns for held in self.limits.values() if mine[id(held)] == strictest)
+        followed = any(math.isfinite(mine[id(held)]) and held.until_ns > ends_ns for held in self.limits.values())
+        return self._order(kind, strictest, ends_ns + HANDOVER_NS if followed else ends_ns)
 
     def mode(self, request: ops.Mode, peer: Peer, now_ns: int) -> Order:
         """Stop; or lift the stop, end manual and arm; or take a manual power."""
         if request.mode == "manual":
             return self.take_manual(request, peer, now_ns)
-        self._note("order", request.mode, peer.who)
-        self._end_manual(f"{request.mode} by {peer.who}")
         if request.mode == "stop":
+            self._note("order", "stop", peer.who)
+            self._end_manual(f"stop by {peer.who}")
             order = self.stop(now_ns)
-            self._keep_stop(True)
-            return order
-        self.stopped = False
+            self.stops.stop(peer)
+            return self._with_disk(order)
+        self.stops.check_lift(peer)
+        self._note("order", "run", peer.who)
+        self._end_manual(f"run by {peer.who}")
+        before = self._put.get(MODE)
+        by_signal = self._by_signal()
         seq = self._order(MODE, OrderMode.RUN, now_ns + FAR_NS)
+        if by_signal:
+            self._take_back(STOP)
         self.arm(now_ns)
-        self._keep_stop(False)
-        return Order(MODE, seq)
+        lifted = self.stops.lift()
+
+        def undo() -> None:
+            self._take_back(ARM)
+            if by_signal:
+                self._order(STOP, 1.0, now_ns + FAR_NS)
+            self._put_back(MODE, before)
+            self.stops.put_back(lifted)
+
+        return self._with_disk(Order(MODE, seq, undo=undo))
+
+    @property
+    def stopped(self) -> bool:
+        """The site stands still by order."""
+        return self.stops.stopped
+
+    def _with_disk(self, order: Order) -> Order:
+        if self.stops.not_kept:
+            order.said = f"not kept: {self.stops.not_kept}; it is in force until the core restarts"
+            self._note("order", "not kept", order.said)
+        return order
+
+    def lock(self, request: ops.Lock, peer: Peer, now_ns: int) -> list[Order]:
+        """Stop the site and lock it under a person's name, or take that lock off; the stop stays."""
+        if request.action == "unlock":
+            self.stops.unlock(request.name, peer)
+            self._note("order", "unlock", f"{peer.who}: {request.name}")
+            return []
+        if not request.reason:
+            raise Refused("invalid-field", "a lock needs a reason - at `$.reason`")
+        self.stops.lock(request.name, request.reason, peer)
+        self._note("order", "lock", f"{peer.who}: {request.name}, {request.reason}")
+        self._end_manual(f"lock by {peer.who}")
+        order = self.stop(now_ns)
+        self.stops.stop(peer)
+        return [self._with_disk(order)]
+
+    def control(self, request: ops.Switch, peer: Peer, now_ns: int) -> None:
+        """Switch between orders from on site only and from other machines too; the former ends the latter's."""
+        self.stops.switch(request.place, peer)
+        self._note("order", "control", f"{peer.who}: {request.place}")
+        if request.place == "local":
+            for name in self._ordering():
+                if name.startswith(REMOTE):
+                    self.forget(name, now_ns)
+
+    def _ordering(self) -> set[str]:
+        """Names of all whose orders are in force."""
+        found = {name.removesuffix(BEFORE) for name in self.limits}
+        found |= {one.peer for held in self.policies.held.values() for one in held}
+        found |= {self.plan_owner, self.lease.peer if self.lease is not None else ""}
+        return found | {self.manual.peer if self.manual is not None else ""}
 
     def take_manual(self, request: ops.Mode, peer: Peer, now_ns: int) -> Order:
         """Order a person's power. It ends in the core by itself at until_ns, whatever becomes of person and gateway."""
@@ -274,6 +376,7 @@ class Desk:
             raise Refused("not-allowed", "mode manual needs the role maintain")
         if request.power_w is None:
             raise Refused("invalid-field", "mode manual needs power_w - at `$.power_w`")
+        self.stops.check_order(peer)
         if self.stopped:
             raise Refused("stopped", "the site is stopped; order mode run first")
         held = self.manual
@@ -288,7 +391,8 @@ class Desk:
         held.until_ns = min(now_ns + request.for_ms * MS, last_ns)
         power_w = request.power_w + 0.0  # -0.0 becomes 0.0
         self._note("order", "manual", f"{peer.who}: {power_w:.0f} W for {request.for_ms} ms")
-        return Order(MANUAL, self._order(MANUAL, power_w, held.until_ns), request_w=power_w)
+        seq = self._order(MANUAL, power_w, held.until_ns)
+        return Order(MANUAL, seq, request_w=power_w, undo=lambda: self._end_manual("the core did not take it over"))
 
     def _end_manual(self, why: str) -> None:
         if self.manual is not None:
@@ -298,20 +402,37 @@ class Desk:
 
     def stop(self, now_ns: int) -> Order:
         """Order the stop; also at the start of a gateway whose site was stopped."""
-        self.stopped = True
+        self.stopped_ns = now_ns
         return Order(MODE, self._order(MODE, OrderMode.STOP, now_ns + FAR_NS))
 
     def take_over(self, kind: int, value: float, expires_ns: int, now_ns: int) -> None:
         """Know of a limit that a gateway before this one left in the mailbox: a wider one must not replace it."""
         if expires_ns > now_ns and kind >= ORDER_POLICY_FIRST:
-            self.policies[POLICY_NAMES_BY_NUMBER[kind - ORDER_POLICY_FIRST]] = (value, expires_ns)
+            name = POLICY_NAMES_BY_NUMBER[kind - ORDER_POLICY_FIRST]
+            if name not in self.policies.held:
+                self.policies.put(name, PolicyHeld(value, expires_ns, "before restart", True))
+            self._put[kind] = (value, expires_ns)
         if expires_ns > now_ns and kind in (IMPORT, EXPORT):
+            self._put[kind] = (value, expires_ns)
+            if any(map(math.isfinite, self._limits(kind))):
+                return
             held = self.limits.setdefault(f"before restart, {kind}", LimitHeld(math.inf, math.inf, expires_ns))
             if kind == IMPORT:
                 held.import_w_max = value
             else:
                 held.export_w_max = value
             self._put[kind] = (value, expires_ns)
+
+    def know(self, limits: dict[str, LimitHeld], policies: dict[str, list[PolicyHeld]], now_ns: int) -> None:
+        """Take over whose limits and policies a gateway before this one held."""
+        # Under a name of its own: what a peer asks from here on comes beside it and not in its place.
+        self.limits = {
+            name if name.endswith(BEFORE) else f"{name}{BEFORE}": held
+            for name, held in limits.items()
+            if held.until_ns > now_ns
+        }
+        self.policies.held = {name: held for name, held in policies.items() if name in POLICY_BY_NAME and held}
+        self.policies.expire(now_ns)
 
     def resume(self, held: Lease, now_ns: int) -> None:
         """Go on with the lease of a gateway before this one, for as long as it had left."""
@@ -325,33 +446,62 @@ class Desk:
     def ack(self, peer: Peer, now_ns: int) -> Order:
         """Acknowledge latches whose cause is gone."""
         self._note("order", "ack", peer.who)
-        return Order(ACK, self._order(ACK, 1.0, now_ns + EDGE_NS))
+        return Order(ACK, self._order(ACK, 1.0, now_ns + EDGE_NS), undo=lambda: self._end(ACK))
 
     def arm(self, now_ns: int) -> Order:
         """Leave the tripped state, if all conditions are good."""
-        return Order(ARM, self._order(ARM, 1.0, now_ns + EDGE_NS))
+        return Order(ARM, self._order(ARM, 1.0, now_ns + EDGE_NS), undo=lambda: self._end(ARM))
+
+    def _end(self, kind: int) -> None:
+        self._take_back(kind)
+
+    def window(self, request: ops.Window, peer: Peer, now_ns: int) -> Order:
+        """Pass on that the utility's demand window began. Raises Refused for a moment that is not just over."""
+        began_ns = now_ns if request.began_t_ns is None else request.began_t_ns
+        if not now_ns - WINDOW_NS <= began_ns <= now_ns:
+            raise Refused("late", f"began_t_ns is {(now_ns - began_ns) / SECOND:.1f} s ago, expected 0 to 60 s")
+        seq = self._order(WINDOW, began_ns / SECOND, now_ns + EDGE_NS)
+        return Order(WINDOW, seq, undo=lambda: self._end(WINDOW))
 
     def schedule(self, request: ops.Schedule, peer: Peer, now_ns: int, utc_ns: int) -> Order:
         """Take a plan over, whole; an empty one ends the plan."""
         starts = [step.start_utc_s for step in request.steps]
         if starts != sorted(set(starts)):
             raise Refused("invalid-field", "steps must rise in start_utc_s - at `$.steps`")
+        if request.steps and request.end_utc_s * SECOND > utc_ns + PLAN_AHEAD_NS_MAX:
+            days = PLAN_AHEAD_NS_MAX // SECOND // 86_400
+            raise Refused("invalid-field", f"end_utc_s lies more than {days} days ahead - at `$.end_utc_s`")
         if request.steps and request.end_utc_s <= starts[-1]:
             raise Refused("invalid-field", "end_utc_s must lie behind the last step - at `$.end_utc_s`")
         if request.steps and request.end_utc_s * SECOND < utc_ns:
             raise Refused("late", "the plan has already ended")
+        if self.plan and self.plan_owner != peer.name and not peer.may(self.plan_role):
+            raise Refused(
+                "not-allowed", f"the plan is {self.plan_owner}'s with the role {self.plan_role}; that needs it too",
+                holder=self.plan_owner,
+            )  # fmt: skip
         plan = []
-        for i, (step, end_utc_s) in enumerate(zip(request.steps, [*starts[1:], request.end_utc_s], strict=True)):
+        ends = [*starts[1:], request.end_utc_s] if starts else []
+        for i, (step, end_utc_s) in enumerate(zip(request.steps, ends, strict=True)):
             if step.setpoint_w is None and (step.forced or step.until_soc is not None):
                 raise Refused("invalid-field", f"without setpoint_w neither forced nor until_soc - at `$.steps[{i}]`")
             if step.forced and peer.role != "maintain":
                 raise Refused("not-allowed", f"a forced step needs the role maintain, {peer.name} has {peer.role}")
             values = {name: getattr(step, name) + 0.0 for name in PLAN_FIELDS if getattr(step, name) is not None}
             plan.append(Planned(step.start_utc_s, end_utc_s, step.forced, values))
+        before = self.plan, self.plan_owner, self.plan_role
         self.plan = plan
-        self.plan_owner = peer.name if self.plan else ""
+        self.plan_owner, self.plan_role = (peer.name, peer.role) if self.plan else ("", "read")
+        self._keep_orders()
         self._note("order", "schedule", f"{peer.who}: {len(self.plan)} steps")
-        return Order(PLAN, self._put_plan())
+
+        def undo() -> None:
+            self.plan, self.plan_owner, self.plan_role = before
+            self._keep_orders()
+            self._put_plan()
+
+        seq = self._newest[PLAN] = self._put_plan()
+        return Order(PLAN, seq, undo=undo)
 
     def policy(self, request: ops.Policy, peer: Peer, now_ns: int) -> Order:
         """Give a setting of [control] another value: a tighter one at once, a wider one for the role maintain."""
@@ -362,35 +512,65 @@ class Desk:
         row = POLICY_BY_NAME[name]
         asked = row.off if request.off else request.value
         if asked is not None:
-            self._check_policy(name, asked)
-        wanted = asked if asked is not None else self._site_policy(name)
-        before = self.policies[name][0] if name in self.policies else self._site_policy(name)
-        if row.is_wider(wanted, before) and peer.role != "maintain":
+            self._check_policy(name, asked, now_ns)
+        site, before = self.policies.site(name), self.policies.value(name, now_ns)
+        wanted = asked if asked is not None else site
+        maintains = peer.role == "maintain"
+        if row.is_wider(wanted, before) and not maintains:
             raise Refused(
                 "not-allowed", f"{name}: {wanted:g} is wider than {before:g} in force; that needs the role maintain"
             )
-        kind = ORDER_POLICY_FIRST + POLICY_NAMES_BY_NUMBER.index(name)
-        site = self._site_policy(name)
-        told = f"{name} {_shown(wanted)} (was {_shown(before)}, site file {_shown(site)})"
+        owner = self.policies.owner(name, now_ns)
+        if not row.tighter and owner is not None and not maintains:
+            raise Refused("not-allowed", f"{name} was set by {owner.peer} with the role maintain; that needs it too")
+        kept = list(self.policies.held.get(name, []))
         if asked is None:
-            self.policies.pop(name, None)
-            seq = self._take_back(kind)
+            self.policies.clear(name, wider_only=bool(row.tighter) and not maintains)
         else:
             ends_ns = now_ns + (request.for_ms * MS if request.for_ms is not None else FAR_NS)
-            self.policies[name] = (asked, ends_ns)
-            seq = self._order(kind, asked, ends_ns)
+            self.policies.put(name, PolicyHeld(asked, ends_ns, peer.name, maintains))
+        told = f"{name} {_shown(wanted)} (was {_shown(before)}, site file {_shown(site)})"
         self._note("order", "policy", f"{peer.who}: {told}")
-        return Order(kind, seq, by=told)
+        kind = ORDER_POLICY_FIRST + POLICY_NAMES_BY_NUMBER.index(name)
+        seq = self._put_policy(name, now_ns)
 
-    def _site_policy(self, name: str) -> float:
-        value = self.site_policies.get(name)
-        return POLICY_BY_NAME[name].off if value is None else float(value)
+        def undo() -> None:
+            self.policies.put_back(name, kept)
+            self._put_policy(name, now_ns)
 
-    def _check_policy(self, name: str, value: float) -> None:
+        return Order(kind, seq, by=told, undo=undo)
+
+    def _put_policy(self, name: str, now_ns: int) -> int:
+        """Leave with the core what is in force of a policy."""
+        kind = ORDER_POLICY_FIRST + POLICY_NAMES_BY_NUMBER.index(name)
+        order = self.policies.order(name, now_ns)
+        self._keep_orders()
+        return self._take_back(kind) if order is None else self._order(kind, *order)
+
+    def forget(self, peer: str, now_ns: int) -> None:
+        """End all that a peer has ordered, since it may order no longer. A stop of its stays."""
+        if self.lease is not None and self.lease.peer == peer:
+            self._end_setpoint()
+            self.lease = None
+            self._keep_lease(None)
+        if self.manual is not None and self.manual.peer == peer:
+            self._end_manual(f"{peer} lost the right to it")
+        if [self.limits.pop(name, None) for name in (peer, f"{peer}{BEFORE}")] != [None, None]:
+            self._put_limits(IMPORT)
+            self._put_limits(EXPORT)
+        for name in self.policies.forget(peer):
+            self._put_policy(name, now_ns)
+        if self.plan and self.plan_owner == peer:
+            self.plan, self.plan_owner, self.plan_role = [], "", "read"
+            self._put_plan()
+        self._keep_orders()
+        self._note("access", "orders ended", f"{peer} lost its right; its lease, limits, policies and plan are over")
+
+    def _check_policy(self, name: str, value: float, now_ns: int) -> None:
         refusal = POLICY_BY_NAME[name].refusal(value)
         if refusal:
             raise Refused("invalid-field", f"{name} {refusal} - at `$.value`")
-        peak = self.policies["peak_w_max"][0] if "peak_w_max" in self.policies else self._site_policy("peak_w_max")
+        peak = self.policies.value("peak_w_max", now_ns)
         if name == "recharge_w_max" and value > peak:
             raise Refused(
                 "invalid-field", f"recharge_w_max {value:g} W is above peak_w_max {_shown(peak)} - at `$.value`"
@@ -418,15 +598,16 @@ class Desk:
         if over:
             self._put_limits(IMPORT)
             self._put_limits(EXPORT)
-        for name in [name for name, (_, ends_ns) in self.policies.items() if now_ns >= ends_ns]:
-            del self.policies[name]
-            self._note("order", "policy ended", f"{name} is {_shown(self._site_policy(name))} again")
+            self._keep_orders()
+        for name in self.policies.expire(now_ns):
+            self._put_policy(name, now_ns)
+            self._note("order", "policy ended", f"{name} is {_shown(self.policies.value(name, now_ns))} again")
 
     def step(self, now_ns: int, utc_ns: int) -> None:
         """Expire, and end a plan that is over."""
         self.expire(now_ns)
         if self.plan and utc_ns // SECOND >= self.plan[-1].end_utc_s:
-            self.plan, self.plan_owner = [], ""
+            self.plan, self.plan_owner, self.plan_role = [], "", "read"
             self._note("order", "schedule ended", "")
 
     def next_end_ns(self) -> int:

@@ -1,42 +1,63 @@
-"""The lease in a file of the runtime folder, so that a gateway that was killed goes on with it.
+"""What was ordered and by whom, in a file of the runtime folder, so that a gateway that was killed goes on with it.
 
 Nothing is synced: the file outlives the process, and need not outlive the machine, whose next core has another boot id.
 """
 
 import contextlib
 import os
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgpack
+import msgspec
 
-from tidegate.runtime.gateway.command_handler import Lease
+from tidegate.runtime.api.messages import Role
+from tidegate.runtime.gateway.command_handler import Lease, LimitHeld
+from tidegate.runtime.gateway.policies_held import PolicyHeld
 
 
-class LeaseFile:
+@dataclass
+class Ordered:
+    """The orders in force as the core's mailbox does not tell them: whose, with which rank, what is next."""
+
+    boot: bytes = b""
+    lease: Lease | None = None
+    limits: dict[str, LimitHeld] = field(default_factory=dict)
+    policies: dict[str, list[PolicyHeld]] = field(default_factory=dict)
+    plan_owner: str = ""
+    plan_role: Role = "read"
+
+
+class OrdersFile:
     """What is held during one start of the core. boot : id of that start."""
 
     def __init__(self, path: Path, boot: bytes) -> None:
         self.path = path
         self.boot = boot
+        self.lost = ""  # why what a gateway before this one kept cannot be read
 
-    def write(self, held: Lease | None) -> None:
-        """Keep the lease whole or not at all; None removes it. Raises OSError."""
-        if held is None:
+    def write(self, held: Ordered) -> None:
+        """Keep it whole or not at all; nothing to keep removes it. Raises OSError."""
+        held.boot = self.boot
+        if held == Ordered(self.boot):
             self.path.unlink(missing_ok=True)
             return
         new = self.path.with_suffix(".new")
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            os.write(fd, msgpack.packb({"boot": self.boot, **asdict(held)}))
+            os.write(fd, msgspec.msgpack.encode(held))
         finally:
             os.close(fd)
         os.replace(new, self.path)
 
-    def read(self) -> Lease | None:
-        """The lease that a gateway before this one kept beside the same core; None if there is none."""
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            found = msgpack.unpackb(self.path.read_bytes())
-            if found.pop("boot") == self.boot:
-                return Lease(**found)
-        return None
+    def read(self) -> Ordered:
+        """What a gateway before this one kept beside the same core; `lost` says what could not be read."""
+        try:
+            held = msgspec.msgpack.decode(self.path.read_bytes(), type=Ordered)
+        except FileNotFoundError:
+            return Ordered(self.boot)
+        except (OSError, ValueError, RecursionError) as why:  # msgspec's own are ValueErrors
+            self.lost = f"{self.path}: {why}; leases and whose orders are in force are not known"
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+            return Ordered(self.boot)
+        return held if held.boot == self.boot else Ordered(self.boot)

@@ -89,7 +89,7 @@ class Describe(Read, tag="describe", kw_only=True):
 class Get(Read, tag="get", kw_only=True):
     """Points as they are now."""
 
-    points: Annotated[list[PointName], msgspec.Meta(max_length=768, description="names; none = all")] = []
+    points: Annotated[list[PointName], msgspec.Meta(max_length=1024, description="names; none = all")] = []
     ages: Annotated[bool, msgspec.Meta(description="also say how old each reading is")] = False
 
     class Answer(msgspec.Struct):
@@ -214,6 +214,17 @@ class Command(Operation, kw_only=True, forbid_unknown_fields=True):
     """CLOCK_MONOTONIC of the device; later the command is refused."""
     user: UserName | None = None
     """The person on whose behalf the peer asks; stands in the journal beside the peer's own name."""
+    for_remote: Annotated[bool, msgspec.Meta(description="it came to the peer from another machine")] = False
+
+    @property
+    def always_done(self) -> bool:
+        """Done each time that it is asked, since doing it again is harmless and not doing it is not."""
+        return False
+
+    @property
+    def lifts_stop(self) -> bool:
+        """It takes a site out of the stop."""
+        return False
 
 
 class Leased(Command, kw_only=True):
@@ -228,6 +239,10 @@ class Lease(Command, tag="lease", kw_only=True):
     priority: Literal["optimiser", "ems", "maintenance"] = "ems"
     period_ms: Annotated[int, msgspec.Meta(ge=1, le=LEASE_MS_MAX // 3)] = 1000
     lease: LeaseId | None = None
+
+    @property
+    def always_done(self) -> bool:
+        return self.action == "renew"
 
     class Answer(msgspec.Struct):
         lease: LeaseId
@@ -269,6 +284,37 @@ class Limit(Command, tag="limit", kw_only=True):
         return call.desk.limit(self, call.peer, call.now_ns)
 
 
+class GridOperator(Command, tag="grid_operator", kw_only=True):
+    """An order of the grid's operator, above every lease, plan and policy and never wider; its end has its proof.
+
+    The same order given again lasts longer, another one of the same peer takes its place, `release` ends it. The
+    order of another peer is replaced and released with the role maintain only.
+    """
+
+    action: Literal["order", "release"] = "order"
+    import_w_max: WattsUp | None = None
+    export_w_max: WattsUp | None = None
+    stop: Annotated[bool, msgspec.Meta(description="no battery power")] = False
+    reference: Annotated[str, msgspec.Meta(max_length=64, description="the operator's own name of it")] = ""
+    for_ms: ForMs = 900_000
+
+    class Answer(msgspec.Struct):
+        text: str
+        expires_ms: Count
+
+    def serve(self, call: "Call") -> "list[Order]":
+        return call.server.order_of_grid_operator(call, self)
+
+
+class Window(Command, tag="window", kw_only=True):
+    """The utility's demand window began now, as its pulse says: it decides until pulses stay away for two windows."""
+
+    began_t_ns: Annotated[Count | None, msgspec.Meta(description="CLOCK_MONOTONIC of the device; none = now")] = None
+
+    def serve(self, call: "Call") -> "list[Order]":
+        return [call.desk.window(self, call.peer, call.now_ns)]
+
+
 Soc = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
@@ -288,6 +334,9 @@ class Step(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     export_w_max: WattsUp | None = None
     peak_w_max: WattsUp | None = None
     demand_w_max: WattsUp | None = None
+    charge_w_max: WattsUp | None = None
+    """Battery power at most, each way; 0 = none in this direction."""
+    discharge_w_max: WattsUp | None = None
 
 
 class Schedule(Command, tag="schedule", kw_only=True):
@@ -333,6 +382,14 @@ class Mode(Command, tag="mode", kw_only=True):
     power_w: Watts | None = None
     for_ms: Annotated[int, msgspec.Meta(ge=100, le=60_000, description="of manual")] = 3_000
 
+    @property
+    def always_done(self) -> bool:
+        return self.mode == "stop"
+
+    @property
+    def lifts_stop(self) -> bool:
+        return self.mode != "stop"
+
     class Answer(msgspec.Struct):
         applied_w: float
         by: str
@@ -340,6 +397,37 @@ class Mode(Command, tag="mode", kw_only=True):
 
     def serve(self, call: "Call") -> "list[Order]":
         return [call.desk.mode(self, call.peer, call.now_ns)]
+
+
+class Lock(Command, tag="lock", kw_only=True):
+    """Lock-out: stop the site under a person's name with the reason, until that lock is taken off. On site only.
+
+    Each person has a lock of its own; `run` is refused while there is one. The stop stays when the last is taken off.
+    """
+
+    action: Literal["lock", "unlock"]
+    name: UserName
+    """Whose lock."""
+    reason: Annotated[str, msgspec.Meta(max_length=100)] = ""
+
+    @property
+    def always_done(self) -> bool:
+        return self.action == "lock"
+
+    def serve(self, call: "Call") -> "Fields | list[Order]":
+        return call.desk.lock(self, call.peer, call.now_ns) or {}
+
+
+class Switch(Command, tag="control", kw_only=True):
+    """Where orders are taken from: `local` = on site only, other machines may watch and stop. On site only."""
+
+    role: ClassVar[Role] = "maintain"
+    needs_core: ClassVar[bool] = False
+    place: Literal["local", "remote"]
+
+    def serve(self, call: "Call") -> Fields:
+        call.desk.control(self, call.peer, call.now_ns)
+        return {}
 
 
 class Ack(Command, tag="ack", kw_only=True):

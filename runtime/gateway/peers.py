@@ -1,8 +1,10 @@
 """Who is asking: identity, role, and how much of it."""
 
 import collections
+import hashlib
 import re
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tidegate.runtime.api import messages
 
@@ -13,6 +15,15 @@ ANSWERS_MAX = 4096
 PEERS_MAX = 256
 LOCK_AFTER = 10
 LOCK_NS = 60 * 10**9
+
+
+def credentials(address: str) -> tuple[int, int, int] | None:
+    """User, group and process behind a UNIX socket, None where libzmq does not know them."""
+    found = CREDENTIALS.search(address)
+    if found is None:
+        return None
+    uid, gid, pid = (int(text) for text in found.groups())
+    return uid, gid, pid
 
 
 class Bucket:
@@ -50,9 +61,19 @@ class Peer:
     commands: Bucket = field(default_factory=lambda: Bucket(50.0, 100.0))
     replays: Bucket = field(default_factory=lambda: Bucket(20.0, 60.0))
     complaints: Bucket = field(default_factory=lambda: Bucket(20.0, 40.0))
+    stops: Bucket = field(default_factory=lambda: Bucket(20.0, 40.0))  # again, while the site is stopped already
     forbidden: int = 0
     locked_until_ns: int = 0
     user: str = ""  # on whose behalf it asks just now
+    key: str = ""  # which client it is; many processes of one user share a name and no key
+    is_local: bool = True  # it asks over a socket of this machine's file system
+
+    for_remote: bool = False  # it says that what it asks now came to it from another machine
+
+    @property
+    def at_site(self) -> bool:
+        """It speaks for somebody on site, as far as the machine can tell."""
+        return self.is_local and not self.for_remote
 
     @property
     def who(self) -> str:
@@ -74,25 +95,25 @@ class Peers:
 
     def local(self, address: str) -> Peer:
         """The peer behind a UNIX socket: root and the user that runs the site maintain, others in our group operate."""
-        found = CREDENTIALS.search(address)
+        found = credentials(address)
         if found is None:
             return self._peer("local:unknown", "unknown", "read")
-        uid, _, pid = (int(text) for text in found.groups())
+        uid, _, pid = found
         role: messages.Role = "maintain" if uid in (0, self.own_uid) else self.local_role
         return self._peer(f"uid:{uid}:{pid}", f"uid:{uid}", role)
 
     def keyed(self, name: str, role: messages.Role) -> Peer:
         """The peer that proved to hold a key."""
-        return self._peer(f"key:{name}", f"key:{name}", role)
+        return self._peer(f"key:{name}", f"key:{name}", role, is_local=False)
 
     def plain(self, address: str, role: messages.Role) -> Peer:
         """A peer on loopback TCP without encryption, which the site file allows explicitly."""
-        return self._peer(f"tcp:{address}", f"tcp:{address}", role)
+        return self._peer(f"tcp:{address}", f"tcp:{address}", role, is_local=False)
 
-    def _peer(self, key: str, name: str, role: messages.Role) -> Peer:
+    def _peer(self, key: str, name: str, role: messages.Role, *, is_local: bool = True) -> Peer:
         peer = self._peers.get(key)
         if peer is None:
-            peer = self._peers[key] = Peer(name, role)
+            peer = self._peers[key] = Peer(name, role, key=key, is_local=is_local)
             if len(self._peers) > PEERS_MAX:
                 self._peers.popitem(last=False)
         else:
@@ -101,27 +122,48 @@ class Peers:
         return peer
 
 
+class Asked(NamedTuple):
+    """What makes two requests one: the same client, the same id, the same bytes.
+
+    An id alone does not: forked processes and scripts that count 1, 2, 3 use the same ones for different orders.
+    """
+
+    peer: str
+    id: str
+    digest: bytes
+
+    @classmethod
+    def of(cls, peer: Peer, ident: str, data: bytes | memoryview) -> "Asked":
+        return cls(peer.key or peer.name, ident, hashlib.sha256(data).digest())
+
+
+class Kept(NamedTuple):
+    """What became of a command. t_ns : when it was first asked; answer : None while it is being worked on."""
+
+    t_ns: int
+    answer: bytes | None
+
+
 class Answers:
-    """Answers to commands, kept so that a request asked twice is done once: (name, request id) -> bytes."""
+    """Answers to commands, kept so that a request asked twice is done once."""
 
     def __init__(self) -> None:
-        self._kept: collections.OrderedDict[tuple[str, str], tuple[int, bytes | None]] = collections.OrderedDict()
+        self._kept: collections.OrderedDict[Asked, Kept] = collections.OrderedDict()
 
-    def find(self, name: str, request: str, t_ns: int) -> tuple[bool, bytes | None]:
-        """(known, answer); an answer of None is still being worked on."""
-        kept = self._kept.get((name, request))
-        if kept is None or t_ns - kept[0] > IDEMPOTENT_NS:
-            return False, None
-        return True, kept[1]
+    def find(self, asked: Asked, t_ns: int) -> Kept | None:
+        """What became of it; None: it was not asked within the last 10 minutes."""
+        kept = self._kept.get(asked)
+        return None if kept is None or t_ns - kept.t_ns > IDEMPOTENT_NS else kept
 
-    def keep(self, name: str, request: str, t_ns: int, answer: bytes | None) -> None:
-        self._kept[(name, request)] = (t_ns, answer)
-        self._kept.move_to_end((name, request))
+    def keep(self, asked: Asked, t_ns: int, answer: bytes | None) -> None:
+        before = self.find(asked, t_ns)
+        self._kept[asked] = Kept(before.t_ns if before is not None else t_ns, answer)
+        self._kept.move_to_end(asked)
         while len(self._kept) > ANSWERS_MAX:
             self._kept.popitem(last=False)
 
-    def forget(self, name: str, request: str) -> None:
-        self._kept.pop((name, request), None)
+    def forget(self, asked: Asked) -> None:
+        self._kept.pop(asked, None)
 
     def __len__(self) -> int:
         return len(self._kept)

@@ -6,7 +6,6 @@ the clock is corrected. When this process dies, it leaves a plan that goes on by
 
 import contextlib
 import json
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,9 @@ CALENDAR, CLIENT = PlanSource.CALENDAR, PlanSource.CLIENT
 AHEAD_S = 7 * 86_400  # a calendar further ahead is not worth a row
 ROWS_EACH = PLAN_ROWS_MAX // 2
 EVERY_NS = SECOND
+ZONE_S = 3600  # a zone without a change ahead is looked at again
 MOVED_NS = 50_000_000  # the clock was corrected by more: the spans move with it
+PAID_W_MAX = 1e8  # as in the site file
 CLIENT_NUMBER = 1 << 30  # above the calendar's numbers; a step is told from others by its start
 
 
@@ -32,7 +33,13 @@ class Memory(Protocol):
     """What is needed of the shared memory."""
 
     def put_plan(
-        self, rows: list[PlanRow], *, billing_end_t_ns: int = 0, billing_number: int = 0, paid_w: float = 0.0
+        self,
+        rows: list[PlanRow],
+        *,
+        billing_end_t_ns: int = 0,
+        billing_number: int = 0,
+        paid_w: float = 0.0,
+        clock: tuple[int, int, int] = (0, 0, 0),
     ) -> int: ...
     def plan(self) -> Plan | None: ...
 
@@ -64,11 +71,11 @@ class Billing:
                 kept = json.loads(path.read_text())
                 if isinstance(kept, dict) and kept.get("kind") == kind and kept.get("of", kind) == self.of:
                     others = [float(one) for one in kept.get("highest_w", [])]
-                    if not all(map(math.isfinite, [float(kept["paid_w"]), *others])):
-                        raise ValueError("a power that is no number")
+                    if not all(0.0 <= one <= PAID_W_MAX for one in (float(kept["paid_w"]), *others)):
+                        raise ValueError("a power that cannot be")  # nor NaN, which compares false
                     self._kept = {"period": kept["number"], **kept, "highest_w": others}
                     self._start_w = 0.0
-            except (OSError, ValueError, KeyError, TypeError) as why:
+            except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as why:
                 self.problem = f"{path}: {why}"
 
     @property
@@ -134,6 +141,8 @@ class Planner:
         self.names: dict[int, str] = {}
         self._due_ns = 0
         self._put: tuple[list[PlanRow], int, int, float] | None = None
+        self._clock: tuple[int, int, int] = (0, 0, 0)  # as it was put
+        self._zone: tuple[int, int, int, int] = (0, 0, 0, 0)  # good from .. of UTC s, and calendar.clock_ahead of it
 
     def take_over(self, now_ns: int, utc_ns: int) -> list[Planned]:
         """The client's plan that a gateway before this one left with the core."""
@@ -153,7 +162,21 @@ class Planner:
             self.billing.turn(utc_ns // SECOND)
         fresh = (self._rows(now_ns, utc_ns), *self._period(now_ns, utc_ns))
         self._put = fresh
-        return self.memory.put_plan(fresh[0], billing_end_t_ns=fresh[1], billing_number=fresh[2], paid_w=fresh[3])
+        self._clock = self._clock_of(now_ns, utc_ns)
+        return self.memory.put_plan(
+            fresh[0], billing_end_t_ns=fresh[1], billing_number=fresh[2], paid_w=fresh[3], clock=self._clock
+        )
+
+    def _clock_of(self, now_ns: int, utc_ns: int) -> tuple[int, int, int]:
+        """The site's wall clock for the core: its offset now, and its next change."""
+        utc_s = utc_ns // SECOND
+        since_s, now_s, change_s, then_s = self._zone
+        if not since_s <= utc_s < (change_s or since_s + ZONE_S):
+            now_s, change_s, then_s = calendar.clock_ahead(self.zone, utc_s, utc_s + AHEAD_S)
+            self._zone = (utc_s, now_s, change_s, then_s)
+        wall_ns = utc_ns - now_ns
+        at_ns = max(1, change_s * SECOND - wall_ns) if change_s else 0
+        return wall_ns + now_s * SECOND, at_ns, wall_ns + then_s * SECOND if change_s else 0
 
     def step(self, client: list[Planned], peak_w: float | None, now_ns: int, utc_ns: int) -> None:
         """Once a second: put the plan anew if it has changed or the clock was corrected.
@@ -171,7 +194,9 @@ class Planner:
             if self.billing is not None:
                 self.billing.turn(utc_ns // SECOND)
             fresh = (self._rows(now_ns, utc_ns), *self._period(now_ns, utc_ns))
-            if self._put is None or self._differs(self._put, fresh):
+            clock = self._clock_of(now_ns, utc_ns)
+            moved = abs(clock[0] - self._clock[0]) > MOVED_NS or abs(clock[1] - self._clock[1]) > MOVED_NS
+            if self._put is None or moved or self._differs(self._put, fresh):
                 self.put(client, now_ns, utc_ns)
 
     @staticmethod

@@ -109,7 +109,10 @@ class Records:
             event=kind, unit=event.unit, code=event.code, name=self.name_of(kind, event.code), previous=event.previous,
             value=event.value if math.isfinite(event.value) else None,
             limit=event.limit if math.isfinite(event.limit) else None, detail=self.detail_of(kind, event),
+            changes=event.changes, lasted_s=event.lasted_s,
         )  # fmt: skip
+        if event.changes > 1:
+            record["detail"] = f"{record['detail']}, {event.changes} changes in {event.lasted_s:.0f} s".lstrip(", ")
         return record
 
     def own_event(self, seq: int, event: str, name: str, detail: str, **more: object) -> dict[str, object]:
@@ -134,6 +137,12 @@ class Records:
             source = sources[event.unit] if 0 <= event.unit < len(sources) else str(event.unit)
             before = f", after {self.spans.get(event.previous, event.previous)}" if event.previous else ""
             return f"{source}{before}"
+        if kind == "clock":
+            return f"demand windows begin {abs(event.value):.0f} s {'earlier' if event.value > 0 else 'later'}"
+        if kind == "meter":
+            return f"its readings are {event.value:.2f} s old, {event.limit:.2f} s before"
+        if kind == "reconnect" and event.code:
+            return f"{event.limit:.0f} s to wait, then {event.value:.0f} W"
         return f"period {event.limit:.1f} s, swing {event.value:.0f} W" if kind == "hunting" else ""
 
     def name_of(self, event: str, code: int) -> str:
@@ -157,6 +166,12 @@ class Records:
             return f"level {code}" if code else "calm"
         elif event == "billing":
             table = ("", "period ended")
+        elif event == "clock":
+            table = shared.CLOCK_NAMES
+        elif event == "reconnect":
+            table = shared.RECONNECT_NAMES
+        elif event == "meter":
+            table = ("", "age changed")
         elif event == "bus":
             table = tuple(word for word, _ in shared.BUS_STATES)
         if isinstance(table, tuple) and 0 <= code < len(table):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tidegate.ext.abi import shared
+from tidegate.ext.abi.shared import OrderKind
 from tidegate.hal.description import Description
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import Refused
@@ -23,8 +24,9 @@ from tidegate.runtime.gateway.command_handler import (
     Order,
     left_ms,
 )
+from tidegate.runtime.gateway.grid_operator import GridOperator
 from tidegate.runtime.gateway.journal_writer import JournalWriter, replay_bytes
-from tidegate.runtime.gateway.peers import LOCK_AFTER, LOCK_NS, Answers, Peer
+from tidegate.runtime.gateway.peers import LOCK_AFTER, LOCK_NS, Answers, Asked, Peer
 from tidegate.runtime.gateway.pushed_jobs import loads_of, sort_jobs
 from tidegate.runtime.gateway.records import Records
 from tidegate.runtime.gateway.site_view import SiteView
@@ -34,6 +36,7 @@ STALL_NS = 1_000_000_000  # an image older than this is not shown as the present
 OWN_W = 0.5  # the core's orders are whole watts
 Route = object  # where an answer goes; only `send` looks into it
 Send = Callable[[Route, bytes], None]
+STOPS = (b"\xa4stop", b"\xa4lock")  # as MessagePack has them: looked for before a message is decoded
 
 
 @dataclass
@@ -44,6 +47,7 @@ class Call:
     route: Route
     peer: Peer
     now_ns: int
+    asked: Asked
 
     @property
     def site(self) -> SiteView:
@@ -66,7 +70,7 @@ class Waiting:
     """A command that the core has yet to take over."""
 
     route: Route
-    peer: Peer
+    asked: Asked
     request: ops.Operation
     orders: list[Order]
     deadline_ns: int
@@ -79,7 +83,7 @@ class Pushed:
     """Job records that are not on disk yet, and who waits for that."""
 
     route: Route
-    peer: Peer
+    asked: Asked
     request: ops.Operation
     refused: list[str]
     accepted: int
@@ -109,6 +113,7 @@ class Server:
         self.pushed: dict[int, Pushed] = {}  # seq in the journal of jobs
         self.put_jobs: Callable[[list[dict[str, object]], str], int] = lambda jobs, by: -1
         self._loads = loads_of(site)
+        self.grid_operator: GridOperator | None = None
         self.counts = {"requests": 0, "refused": 0, "malformed": 0, "dropped": 0, "commands": 0, "failed": 0}
         self.health_more: Callable[[], dict[str, object]] = dict
         self.recordings: Path | None = None  # where the recorder writes; else recordings_lack says why nobody does
@@ -119,16 +124,23 @@ class Server:
     def serve(self, route: Route, peer: Peer, data: bytes | memoryview) -> None:
         """Answer one message, now or when the core has acted; silent where the peer floods."""
         now_ns = time.monotonic_ns()
-        if not peer.requests.take(now_ns):
+        flooding = not peer.requests.take(now_ns)
+        if flooding and not any(word in bytes(data[: messages.COMMAND_BYTES_MAX]) for word in STOPS):
             self.counts["dropped"] += 1
             return
         self.counts["requests"] += 1
         request: ops.Operation | None = None
         try:
             request = ops.parse(data)
+            if flooding and not _is_stop(request):
+                self.counts["dropped"] += 1
+                return
             self._admit(peer, request, now_ns)
-            answer = self._answer(Call(self, route, peer, now_ns), request)
+            answer = self._answer(Call(self, route, peer, now_ns, Asked.of(peer, request.id, data)), request)
         except Refused as why:
+            if flooding:
+                self.counts["dropped"] += 1
+                return
             if why.code in ("malformed", "too-large", "version", "unknown-op", "invalid-field"):
                 self.counts["malformed"] += 1
                 if not peer.complaints.take(now_ns):
@@ -151,7 +163,8 @@ class Server:
 
     def _admit(self, peer: Peer, request: ops.Operation, now_ns: int) -> None:
         op = request.op()
-        if now_ns < peer.locked_until_ns:
+        urgent = _is_stop(request)
+        if now_ns < peer.locked_until_ns and not (urgent and peer.may(request.role)):
             raise Refused(
                 "locked",
                 "locked after too many requests that were not allowed",
@@ -168,6 +181,10 @@ class Server:
         bucket = peer.commands
         if isinstance(request, ops.Read):
             bucket = peer.replays if isinstance(request, ops.Replay) else peer.reads
+        if urgent:  # the first always goes through; what says it again may wait
+            bucket = peer.stops
+            if not self.desk.stopped:
+                return
         if not bucket.take(now_ns):
             raise Refused("busy", f"more than {bucket.per_s:.0f} {op} a second", expires_ms=int(1000 / bucket.per_s))
 
@@ -175,24 +192,30 @@ class Server:
         if not isinstance(request, ops.Command):
             found = request.serve(call)
             return messages.encode({**self._head(request, "ok"), **found}) if isinstance(found, Mapping) else None
-        known, kept = self.answers.find(call.peer.name, request.id, call.now_ns)
-        if known:
-            if kept is None:
+        kept = None if request.always_done else self.answers.find(call.asked, call.now_ns)
+        if kept is not None:
+            if request.lifts_stop and kept.t_ns <= self.desk.stopped_ns:
+                raise Refused("replayed", "it was asked before the stop; give it an id of its own")
+            if kept.answer is None:
                 everyone: list[Waiting | Pushed] = [*self.waiting, *self.pushed.values()]
                 for waiting in everyone:
-                    if waiting.request.id == request.id and waiting.peer.name == call.peer.name:
+                    if waiting.asked == call.asked:
                         waiting.more.append(call.route)
-            return kept
-        call.peer.user = request.user or ""
+            return kept.answer
+        call.peer.user, call.peer.for_remote = request.user or "", request.for_remote
+        if request.needs_core and not _is_stop(request):
+            self.desk.stops.check_order(call.peer)
         if request.needs_core:
             self._check_in_time(request, call.now_ns)
             self.counts["commands"] += 1
         found = request.serve(call)
+        if not self.memory.running and _is_stop(request):
+            raise Refused("core-down", "the core does not run; the stop is kept for its next start")
         if isinstance(found, Mapping):
-            return self._done(call.peer, request, found, call.now_ns)
+            return self._done(call.asked, request, found, call.now_ns)
         if found is not None:
-            self.answers.keep(call.peer.name, request.id, call.now_ns, None)
-            self.waiting.append(Waiting(call.route, call.peer, request, found, call.now_ns + APPLY_NS))
+            self.answers.keep(call.asked, call.now_ns, None)
+            self.waiting.append(Waiting(call.route, call.asked, request, found, call.now_ns + APPLY_NS))
         return None
 
     def _check_in_time(self, request: ops.Command, now_ns: int) -> None:
@@ -201,10 +224,27 @@ class Server:
             raise Refused("late", f"arrived {(now_ns - limit) / 1e6:.1f} ms behind its not_after_t_ns")
         if limit is not None and limit - now_ns > messages.NOT_AFTER_MAX_NS:
             raise Refused("late", f"asks to stay valid for more than {messages.NOT_AFTER_MAX_NS // 10**9} s")
-        if not self.memory.running:
+        if not self.memory.running and not _is_stop(request):
             raise Refused("core-down", "the core does not run")
 
     # ---- what is answered later ----
+
+    def order_of_grid_operator(self, call: Call, request: ops.GridOperator) -> list[Order]:
+        """Take or release an order of the grid's operator. Raises Refused."""
+        peer, desk = call.peer, self.grid_operator
+        if desk is None:
+            raise Refused("unavailable", "this gateway keeps no orders of a grid operator")
+        if request.action == "release":
+            seqs = desk.release(peer.name, peer.who, peer.role, call.now_ns, call.utc_ns)
+            text = "released"
+        else:
+            seqs = desk.order(
+                peer.name, peer.who, peer.role, import_w_max=request.import_w_max, export_w_max=request.export_w_max,
+                stop=request.stop, reference=request.reference, for_ns=request.for_ms * 1_000_000,
+                now_ns=call.now_ns, utc_ns=call.utc_ns,
+            )  # fmt: skip
+            text = desk.held.text if desk.held is not None else ""
+        return [Order(kind, seq, by=text) for kind, seq in seqs]
 
     def push_jobs(self, call: Call, request: ops.Jobs) -> None:
         """Journal job records; `journaled` answers. No core is needed for that."""
@@ -213,9 +253,9 @@ class Server:
         good, refused = sort_jobs(request.jobs, self._loads, call.utc_ns // 10**9)
         if not good:
             raise Refused("invalid-field", refused[0], refused=refused)
-        self.answers.keep(call.peer.name, request.id, call.now_ns, None)
+        self.answers.keep(call.asked, call.now_ns, None)
         seq = self.put_jobs(good, call.peer.who)
-        self.pushed[seq] = Pushed(call.route, call.peer, request, refused, len(good))
+        self.pushed[seq] = Pushed(call.route, call.asked, request, refused, len(good))
 
     def journaled(self, seq: int) -> None:
         """Answer the push whose records are on disk now."""
@@ -225,7 +265,7 @@ class Server:
         more: dict[str, object] = {"accepted": pushed.accepted}
         if pushed.refused:
             more["refused"] = pushed.refused
-        answer = self._done(pushed.peer, pushed.request, more, time.monotonic_ns())
+        answer = self._done(pushed.asked, pushed.request, more, time.monotonic_ns())
         for route in (pushed.route, *pushed.more):
             self.send(route, answer)
 
@@ -274,9 +314,9 @@ class Server:
             "t_ns": time.monotonic_ns(),
         }
 
-    def _done(self, peer: Peer, request: ops.Operation, more: Mapping[str, object], now_ns: int) -> bytes:
+    def _done(self, asked: Asked, request: ops.Operation, more: Mapping[str, object], now_ns: int) -> bytes:
         answer = messages.encode({**self._head(request, "applied"), **more})
-        self.answers.keep(peer.name, request.id, now_ns, answer)
+        self.answers.keep(asked, now_ns, answer)
         return answer
 
     def _refusal(self, request: ops.Operation | None, why: Refused) -> bytes:
@@ -303,15 +343,23 @@ class Server:
             answer = messages.encode(self._outcome(waiting))
         elif now_ns > waiting.deadline_ns:
             self.counts["refused"] += 1
-            answer = self._refusal(
-                waiting.request, Refused("not-applied", f"the core did not take it over within {APPLY_NS // 10**6} ms")
-            )
+            answer = self._refusal(waiting.request, self._give_up(waiting))
         else:
             return False
-        self.answers.keep(waiting.peer.name, waiting.request.id, now_ns, answer)
+        self.answers.keep(waiting.asked, now_ns, answer)
         for route in (waiting.route, *waiting.more):
             self.send(route, answer)
         return True
+
+    def _give_up(self, waiting: Waiting) -> Refused:
+        """What is said of orders that a core which stands still did not take over: they must not come true later.
+
+        What only makes things safer stands, and is not known to be in force.
+        """
+        silent = f"the core did not take it over within {APPLY_NS // 10**6} ms"
+        if all([self.desk.take_back(order) for order in waiting.orders]):
+            return Refused("not-applied", f"{silent}; it was taken back")
+        return Refused("unknown", f"{silent}; it stands, and holds as soon as the core goes on")
 
     def _applied(self, kind: int) -> int:
         return self.memory.plan_applied if kind == PLAN else self.memory.applied(kind)
@@ -340,9 +388,13 @@ class Server:
                 text = f"{shown.request_w:.0f} W asked, {shown.clamped_w:.0f} W by {shown.by}"
                 answer.update(status="clamped", applied_w=shown.clamped_w, by=shown.by, text=text)
         elif order.kind in (ACK, MODE):
-            answer["text"] = f"mode {self.site.mode()}"
+            answer["text"] = "; ".join(filter(None, (f"mode {self.site.mode()}", order.said)))[: messages.TEXT_MAX]
         elif order.by:
             answer["text"] = order.by
+            held = self.grid_operator.held if self.grid_operator is not None else None
+            if order.kind == OrderKind.OPERATOR_IMPORT_W_MAX:
+                left_ns = 0 if held is None else held.end_utc_ns - self.records.clock.utc_ns(time.monotonic_ns())
+                answer["expires_ms"] = max(0, left_ns // 1_000_000)
         return answer
 
     def _clamp(self, request_w: float, modes: tuple[str, ...]) -> tuple[float, str]:
@@ -407,3 +459,10 @@ class Replayed:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _is_stop(request: ops.Operation) -> bool:
+    """An order that may not be kept from anybody: a stop, or a lock, which is one."""
+    if isinstance(request, ops.Lock):
+        return request.action == "lock"
+    return isinstance(request, ops.Mode) and request.mode == "stop"

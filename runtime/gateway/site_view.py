@@ -1,15 +1,17 @@
 """What the gateway knows of the site now: points, mode, reasons, faults, lease, and why the setpoint is what it is."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from tidegate.ext.abi import image, shared
+from tidegate.ext.safety.gate import FAULT_ROWS
 from tidegate.hal.description import RENAMED_NODE_FIELDS, RENAMED_POINTS, Description
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.gateway.command_handler import Desk, left_ms
+from tidegate.runtime.gateway.grid_operator import GridOperator
 from tidegate.runtime.gateway.records import Records
 
 
@@ -21,6 +23,7 @@ class SiteView:
         self.records = records
         self.desk = desk
         self.described = site
+        self.grid_operator: GridOperator | None = None
         self._index = {name: i for i, name in enumerate(records.names)}
         self._index |= {old: self._index[new] for old, new in RENAMED_POINTS.items() if new in self._index}
 
@@ -63,7 +66,7 @@ class SiteView:
         ages_ms = {name: max(0.0, (now_ns - at_ns) / 1e6) if at_ns else None for name, at_ns in t_ns.items()}
         return {"points": points, "ages_ms": ages_ms}
 
-    def values(self, names: tuple[str, ...]) -> dict[str, float | None]:
+    def values(self, names: Sequence[str]) -> dict[str, float | None]:
         """Present values by name, None where not good."""
         picture = self.memory.read_image()
         if picture is None:
@@ -109,9 +112,18 @@ class SiteView:
         told["latches"] = self._faults("latch_bits")
         told["lease"] = self.lease()
         told["stopped"] = self.desk.stopped
-        told["policies"] = {name: value for name, (value, _) in self.desk.policies.items()}
+        told["stops"] = self.desk.stops.told()
+        told["policies"] = self.desk.policies.in_force(time.monotonic_ns())
         told["unenforced"] = self._unenforced()
         told["hunting"] = int(self.values(("site.hunting",))["site.hunting"] or 0)
+        operator = self.grid_operator.held if self.grid_operator is not None else None
+        if operator is not None:
+            told["grid_operator"] = operator.told(self.records.clock.utc_ns(time.monotonic_ns())) | {
+                "text": operator.text
+            }
+        wait = self.values(("site.reconnect_s", "site.reconnect_w"))
+        if wait["site.reconnect_w"] is not None:
+            told["reconnect"] = {"wait_s": wait["site.reconnect_s"], "power_w": wait["site.reconnect_w"]}
         manual = self.desk.manual
         if manual is not None:
             told["manual"] = {"peer": manual.peer, "left_ms": left_ms(manual.until_ns, time.monotonic_ns())}
@@ -126,10 +138,9 @@ class SiteView:
         """(unit, row of the fault table) of every fault that is set. what: `fault_bits` or `latch_bits`."""
         found = []
         for unit in range(self.memory.n_units):
-            names = (f"unit{unit}.{what}_lo", f"unit{unit}.{what}_hi")
-            low, high = self.values(names).values()
-            bits = int(low or 0) | int(high or 0) << 32
-            found += [(unit, bit) for bit in range(64) if bits >> bit & 1]
+            words = self.values([f"unit{unit}.{what}_{word}" for word in ("lo", "hi", "64", "96")]).values()
+            bits = sum(int(word or 0) << 32 * place for place, word in enumerate(words))
+            found += [(unit, bit) for bit in range(FAULT_ROWS) if bits >> bit & 1]
         return found
 
     def _faults(self, what: str) -> list[str]:

@@ -5,6 +5,7 @@ handler nobody gets through.
 """
 
 import ipaddress
+import time
 from collections.abc import Callable
 
 import zmq
@@ -24,6 +25,7 @@ class Zap:
     ) -> None:
         self.roles = roles
         self.accepted = self.refused = 0
+        self.banned: dict[str, int] = {}  # name -> until when, CLOCK_MONOTONIC ns
         self._refused = on_refusal
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
@@ -53,6 +55,9 @@ class Zap:
         if version == b"1.0" and domain == DOMAIN and mechanism == b"CURVE" and len(credentials) == 1:
             public = z85.encode(credentials[0]).decode()
             granted = self.roles.role(public)
+            if granted is not None and self.banned.get(granted.name, 0) > time.monotonic_ns():
+                self.refused += 1
+                return [b"300", b"this key asked for too much; try again in a minute", b"", b""]
             if granted is not None:
                 self.accepted += 1
                 return [b"200", b"OK", granted.name.encode(), b""]

@@ -23,6 +23,8 @@ COMPARED = (
     "site.envelope_hi_w",
     "site.fault_bits_lo",
     "site.fault_bits_hi",
+    "site.fault_bits_64",
+    "site.fault_bits_96",
 )
 
 

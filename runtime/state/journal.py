@@ -161,6 +161,8 @@ class Journal:
         self.damages: list[Damage] = []
         self.last: dict[bytes, tuple[int, int]] = {}  # boot -> newest durable (seq, source)
         self.bytes_total = 0
+        self.records_lost_max = 0  # so many may stand where the disk gives nothing
+        self._unreadable: set[Path] = set()
         self._pending: list[Record] = []
         self._handle = -1
         self._writing: Segment | None = None  # the newest segment, once this process has begun it
@@ -172,27 +174,45 @@ class Journal:
     # ---- start ----
 
     def _open(self) -> None:
-        names = sorted(
-            n for n in self.files.names(self.folder) if n.startswith(f"{self.stream}-") and n.endswith(".seg")
-        )
-        for name in names:
+        try:
+            names = self.files.names(self.folder)
+        except OSError as why:
+            self.damages.append(Damage(self.folder, 0, 0, f"folder that cannot be read ({why.strerror})", False))
+            return
+        for name in sorted(n for n in names if n.startswith(f"{self.stream}-") and n.endswith(".seg")):
             path = self.folder / name
-            segment = self._header(path)
-            if segment is None:
-                # Nothing that was durable can be in it: header and records are synced together.
-                size = self.files.size(path)
-                broken = size >= HEADER.size + RECORD.size
-                self.damages.append(Damage(path, 0, size, "segment without a whole header", not broken))
-                if not broken:
-                    with contextlib.suppress(OSError):
-                        self.files.remove(path)
-                continue
-            self.segments.append(segment)
-            self.bytes_total += self.files.size(path)
+            try:
+                self._open_segment(path)
+            except OSError as why:
+                self._cannot_read(path, 0, why)
         if self.segments:
             self._mend(self.segments[-1])
         for boot in {s.boot for s in self.segments}:
             self._find_end(boot)
+
+    def _open_segment(self, path: Path) -> None:
+        segment, size = self._header(path), self.files.size(path)
+        if segment is not None:
+            self.segments.append(segment)
+            self.bytes_total += size
+            return
+        # Nothing that was durable can be in it: header and records are synced together.
+        broken = size >= HEADER.size + RECORD.size
+        self.damages.append(Damage(path, 0, size, "segment without a whole header", not broken))
+        if not broken:
+            with contextlib.suppress(OSError):
+                self.files.remove(path)
+
+    def _cannot_read(self, path: Path, offset: int, why: OSError) -> None:
+        """Note a segment that the disk does not give; what stands there is left alone, and the numbers go on behind."""
+        if path in self._unreadable:
+            return
+        self._unreadable.add(path)
+        size = self.segment_bytes
+        with contextlib.suppress(OSError):
+            size = self.files.size(path)
+        self.records_lost_max += max(0, size - offset) // (RECORD.size + BODY.size) + 1
+        self.damages.append(Damage(path, offset, size - offset, f"segment that cannot be read ({why.strerror})", False))
 
     def _header(self, path: Path) -> Segment | None:
         raw = self.files.read(path, 0, HEADER.size)
@@ -216,7 +236,12 @@ class Journal:
                 self.damages.append(Damage(segment.path, offset, bad, "records that are not whole", False))
             else:
                 end = offset + RECORD.size + BODY.size + len(record.payload)
-        size = self.files.size(segment.path)
+        try:
+            size = self.files.size(segment.path)
+        except OSError as why:
+            self._cannot_read(segment.path, end, why)
+        if segment.path in self._unreadable:
+            return  # what the disk does not give is no torn tail
         if end < size:
             if self.damages and self.damages[-1].path == segment.path and self.damages[-1].offset >= end:
                 self.damages.pop()
@@ -255,7 +280,11 @@ class Journal:
         def have(at: int, count: int) -> bool:
             nonlocal raw, exhausted
             while not exhausted and at + count > base + len(raw):
-                more = self.files.read(segment.path, base + len(raw), max(CHUNK, at + count - base - len(raw)))
+                try:
+                    more = self.files.read(segment.path, base + len(raw), max(CHUNK, at + count - base - len(raw)))
+                except OSError as why:
+                    self._cannot_read(segment.path, base + len(raw), why)
+                    more = b""
                 exhausted = not more
                 raw += more
             return at + count <= base + len(raw)
@@ -504,7 +533,9 @@ class Journal:
         if len(self.segments) < 2:
             return None
         segment = self.segments[0]
-        size = self.files.size(segment.path)
+        size = 0
+        with contextlib.suppress(OSError):
+            size = self.files.size(segment.path)
         self.files.remove(segment.path)
         self.segments = self.segments[1:]
         self.bytes_total -= size

@@ -14,11 +14,15 @@ import time
 from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING
 
+from tidegate.runtime.state.beat import VARIABLE
+
 if TYPE_CHECKING:
     from tidegate.runtime.api.messages import Message
 
 PR_SET_PDEATHSIG = 1
 LINES_MAX = 100_000
+BLIND_S = 0.05
+FIRST_BEAT_S = 20.0  # after a start nothing is missed for so long
 LINE_BYTES_MAX = 1 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -38,7 +42,13 @@ class Child:
     """
 
     def __init__(
-        self, name: str, words: list[str], fds: Iterable[int], stderr: IO[bytes] | IO[str] | None = None
+        self,
+        name: str,
+        words: list[str],
+        fds: Iterable[int],
+        stderr: IO[bytes] | IO[str] | None = None,
+        *,
+        beats: bool = False,
     ) -> None:
         self.name = name
         self.words = words
@@ -47,30 +57,68 @@ class Child:
         self.said: collections.deque[str] = collections.deque(maxlen=LINES_MAX)
         self.code: int | None = None
         self.given_up = False
+        self.failing = False  # its start was tried and did not succeed
         self.ready = threading.Event()
         self._stderr = stderr
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
+        self._beats = beats
+        self._beat_fd = -1
+        self._beat_s = 0.0  # when it was heard last; after its start later than now, since a start takes its time
 
     def start(self) -> None:
         """Start it, or start it again."""
         self.code = None
         self.ready.clear()
-        self.starts.append(time.monotonic())
         parent = os.getpid()
-        self._process = subprocess.Popen(
-            [sys.executable, *self.words],
-            pass_fds=self.fds,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            start_new_session=True,
-            preexec_fn=lambda: _die_with(parent),
-        )
+        beat, end = self._beat_pipe() if self._beats else (-1, -1)
+        more = {VARIABLE: str(end)} if end >= 0 else {}
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, *self.words],
+                pass_fds=self.fds if end < 0 else (*self.fds, end),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                start_new_session=True,
+                preexec_fn=lambda: _die_with(parent),
+                env={**os.environ, **more},
+            )
+        except BaseException:
+            if beat >= 0:
+                os.close(beat)
+            raise
+        finally:
+            if end >= 0:
+                os.close(end)
+        self._beat_fd = beat
+        self.starts.append(time.monotonic())
         self._reader = threading.Thread(
             target=self._read, args=(self._process,), name=f"{self.name} lines", daemon=True
         )
-        self._reader.start()
+        try:
+            self._reader.start()
+        except RuntimeError:  # no thread to be had: without a reader it would stand still at a full pipe
+            self._reader = None
+            self._process.kill()
+            self._process.wait()
+            raise
+
+    def _beat_pipe(self) -> tuple[int, int]:
+        """A pipe for its signs of life, in the place of the one before. Raises OSError."""
+        if self._beat_fd >= 0:
+            os.close(self._beat_fd)
+        self._beat_fd, self._beat_s = -1, time.monotonic() + FIRST_BEAT_S
+        return os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def silent_s(self) -> float:
+        """How long it has given no sign of life that was due; to be asked every few seconds."""
+        now_s = time.monotonic()
+        if self._beat_fd >= 0:
+            with contextlib.suppress(OSError):
+                if os.read(self._beat_fd, 4096):
+                    self._beat_s = now_s
+        return max(0.0, now_s - self._beat_s) if self._beat_fd >= 0 else 0.0
 
     @property
     def pid(self) -> int:
@@ -84,7 +132,8 @@ class Child:
         assert process.stdout is not None
         with process.stdout as lines:
             for line in iter(lambda: lines.readline(LINE_BYTES_MAX), b""):
-                self.said.append(line.decode(errors="replace").rstrip("\n"))
+                with contextlib.suppress(MemoryError):
+                    self.said.append(line.decode(errors="replace").rstrip("\n"))
                 self.ready.set()
 
     def records(self) -> "list[Message]":
@@ -110,7 +159,7 @@ class Child:
 
     def signal(self, number: int) -> None:
         if self._process is not None and self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):
                 self._process.send_signal(number)
 
     def end(self, timeout_s: float) -> int | None:
@@ -119,7 +168,7 @@ class Child:
             return self.code
         self.signal(signal.SIGTERM)
         if self.wait(timeout_s) is None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self.wait(5.0)
         return self.code
@@ -138,7 +187,8 @@ class Watch:
 
     def knock(self) -> None:
         """Wake `wait` up; may be called from a signal handler."""
-        os.eventfd_write(self._knock, 1)
+        with contextlib.suppress(OSError):  # then `wait` ends by its time-out
+            os.eventfd_write(self._knock, 1)
 
     def wait(self, children: Iterable[Child], timeout_s: float) -> list[Child]:
         """Give the children that have ended, at the latest after timeout_s; empty after a knock."""
@@ -155,6 +205,9 @@ class Watch:
                     fd = os.pidfd_open(child.pid)
                 except ProcessLookupError:
                     ended.append(child)
+                    continue
+                except OSError:  # no descriptor to be had: look again soon, which needs none
+                    timeout_s = min(timeout_s, BLIND_S)
                     continue
                 fds[fd] = child
                 poll.register(fd, select.POLLIN)

@@ -154,6 +154,7 @@ class Guard:
         self._unlocked = False
         self._regain_ns = 0
         self._errors: dict[str, str] = {}
+        self._failed = ""
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="guard", daemon=True)
 
@@ -179,7 +180,13 @@ class Guard:
             now_ns = time.monotonic_ns()
             self.gaps_ns_max = max(self.gaps_ns_max, now_ns - last_ns)
             last_ns = now_ns
-            self.look(now_ns)
+            try:
+                self.look(now_ns)
+            except Exception as why:  # a look that fails feeds nothing; a thread that ended would never look again
+                said = f"a look at the core failed: {type(why).__name__}: {why}"
+                if said != self._failed:
+                    self._failed = said
+                    self.notices.append(said)
 
     def look(self, now_ns: int) -> None:
         """Look once, feed what is due, and leave what was seen in the shared memory."""

@@ -22,12 +22,15 @@ from typing import IO, TYPE_CHECKING, Self
 
 from tidegate.config.site import Site, SiteError
 from tidegate.ext.abi import program
-from tidegate.ext.abi.shared import Shared
+from tidegate.ext.abi.shared import OrderKind, Shared
 from tidegate.ext.cycle.recorder import Ring
 from tidegate.hal.description import described
+from tidegate.runtime.core.sealed import sealed
 from tidegate.runtime.recording import availability
+from tidegate.runtime.state.former import buses_of, former
 from tidegate.runtime.state.latches import LatchFile, told, words_of
 from tidegate.runtime.state.paths import SiteLock, runtime_dir, state_dir
+from tidegate.runtime.state.stop_file import StopFile
 from tidegate.runtime.supervisor.child import Child, Watch, eventually
 from tidegate.runtime.supervisor.guard import Feed, Guard
 from tidegate.runtime.supervisor.preflight import place_of, prepare
@@ -45,6 +48,12 @@ KEEP_S = 0.01
 RESTARTS = 5
 RESTARTS_WITHIN_S = 60.0
 HEALTHY_PAUSE_S = 0.05
+TROUBLE_S = 0.1
+WAIT_S = 0.25
+STOP_NS = 10 * 365 * 86_400 * 10**9  # a stop has no end
+FROZEN_S = 10.0
+BEATING = ("gateway", "remote", "console")  # whom people and machines speak to: one that stands still is started again
+NEVER_GIVEN_UP = ("gateway", "remote", "console")  # without them nobody is heard
 EXIT_UNUSABLE = 78  # EX_CONFIG: starting it again would not help
 EXIT_RESTART = 85  # of the console: the site file was changed there
 
@@ -80,16 +89,21 @@ class Supervisor:
         self.name = self.site.site.name
         self.runtime = runtime_dir(self.name, runtime)
         self.state = state_dir(self.name, state)
-        self.latches = LatchFile(self.state, [unit.name for unit in self.description.units])
+        self.buses = buses_of(self.description)
+        units = [unit.name for unit in self.description.units]
+        self.latches = LatchFile(self.state, units, self.runtime, self.buses)
         self._latches_said = ""
         self.children: dict[str, Child] = {}
         self.shared: Shared | None = None
-        self._out = out or (lambda line: print(line, file=sys.stderr, flush=True))
+        self._print = out or (lambda line: print(line, file=sys.stderr, flush=True))
         self._log = log
         self._sidecar = sidecar
         self._core_words = core_words or []
         self._lock = SiteLock(self.name, self.runtime)
         self._watch = Watch()
+        self.stops = StopFile(self.state, self.runtime)
+        self._stop_ordered = False
+        self._trouble_said = ""
         self._stopping = False  # no Event: a signal that interrupts its `set` would wait for its own lock
         self._ended = threading.Event()
         self._monitor: threading.Thread | None = None
@@ -162,6 +176,8 @@ class Supervisor:
         folders = ["--runtime-dir", str(self.runtime), "--state-dir", str(self.state)]
         gateway = self._child("gateway", "tidegate.runtime.gateway", [*memory, *folders], [program_fd, shared_fd])
         self._start_child(gateway)
+        if self.description.gateway.endpoint:
+            self._start_remote(["--program-fd", str(program_fd), *folders], program_fd)
         if ring_fd is not None:
             self._start_recorder(program_fd, ring_fd)
         if self._sidecar and importlib.util.find_spec("tidegate.runtime.carbon.__main__") is not None:
@@ -180,7 +196,7 @@ class Supervisor:
 
     def _latched_words(self) -> list[str]:
         """What was latched when the site ran last, as arguments for the core; said to people too."""
-        latched, damage = self.latches.read()
+        latched, damage = self.latches.start(lambda: former(self.state, self.runtime, self.buses))
         if damage:
             self._out(f"tidegate: what was latched before is not known: {damage}")
         for line in told(self.latches.units, latched):
@@ -210,8 +226,11 @@ class Supervisor:
     def _keep_run(self) -> None:
         """What may wait for a disk or for who reads our messages: latches on disk, what the guard saw."""
         while not self._ended.wait(KEEP_S):
-            self._keep_latches()
-            self._print_guard()
+            try:
+                self._keep_latches()
+                self._print_guard()
+            except Exception as why:  # whatever the machine refuses now, it may give the next time
+                self._trouble("keeper", why)
 
     def _print_guard(self) -> None:
         while self.guard is not None and self.guard.notices:
@@ -237,6 +256,15 @@ class Supervisor:
         elif self.latches.error != self._latches_said:
             self._latches_said = self.latches.error
             self._out(f"tidegate: {self.latches.error}")
+
+    def _start_remote(self, words: list[str], program_fd: int) -> None:
+        """The process that serves other machines; without it this one is served all the same."""
+        try:
+            self._start_child(self._child("remote", "tidegate.runtime.gateway.remote", words, [program_fd]))
+        except StartError as why:
+            if self._stopping:
+                raise
+            self._out(f"tidegate: {why}; other machines are not served yet")
 
     def _start_recorder(self, program_fd: int, ring_fd: int) -> None:
         words = ["--program-fd", str(program_fd), "--ring-fd", str(ring_fd), "--endpoint", self.endpoint]
@@ -273,15 +301,9 @@ class Supervisor:
 
     def _program_fd(self) -> int:
         """The compiled site as a descriptor that cannot be written to."""
-        fd = os.memfd_create("tidegate-program", os.MFD_CLOEXEC)
-        try:
-            with open(fd, "wb", closefd=False) as file:
-                file.write(self.blob)
-            read_only = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-        finally:
-            os.close(fd)
-        self._fds.append(read_only)
-        return read_only
+        fd = sealed("tidegate-program", self.blob)
+        self._fds.append(fd)
+        return fd
 
     def _ring_fd(self) -> int | None:
         """Memory for the recorder's ring, None where the site has none."""
@@ -296,11 +318,21 @@ class Supervisor:
         return fd
 
     def _simulated_buses(self) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
-        """A pty pair for each simulated serial port, a packet pair for each simulated CAN bus: (core's, sim's) ends."""
+        """A pty pair for each simulated serial port, a packet pair for each CAN bus, a listening socket for TCP.
+
+        Returns (core's, sim's) ends. Where the core finds a TCP bus goes into the words that it is started with.
+        """
         ours: dict[str, dict[str, int]] = {"serial": {}, "can": {}}
-        theirs: dict[str, dict[str, int]] = {"serial": {}, "can": {}}
+        theirs: dict[str, dict[str, int]] = {"serial": {}, "can": {}, "tcp": {}}
         for port in self.description.ports:
-            if port.device == "sim":
+            if port.device == "sim" and port.over_tcp:
+                if port.bus in theirs["tcp"]:
+                    continue  # another lane of it
+                listener = socket.create_server(("127.0.0.1", 0))
+                self._core_words += ["--tcp", "{}={}:{}".format(port.bus, *listener.getsockname())]
+                theirs["tcp"][port.bus] = listener.detach()
+                self._fds.append(theirs["tcp"][port.bus])
+            elif port.device == "sim":
                 master, slave = pty.openpty()
                 tty.setraw(slave)
                 tty.setraw(master)
@@ -311,12 +343,12 @@ class Supervisor:
                 left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 ours["can"][bus.name], theirs["can"][bus.name] = left.detach(), right.detach()
                 self._fds += [ours["can"][bus.name], theirs["can"][bus.name]]
-        if not theirs["serial"] and not theirs["can"]:
+        if not any(theirs.values()):
             return ours, {}
         return ours, theirs
 
     def _child(self, name: str, module: str, words: list[str], fds: list[int]) -> Child:
-        child = Child(name, ["-m", module, *words], fds, self._log)
+        child = Child(name, ["-m", module, *words], fds, self._log, beats=name in BEATING)
         self.children[name] = child
         return child
 
@@ -338,37 +370,119 @@ class Supervisor:
     def _keep(self) -> None:
         """Restart those that only listen, end everything when the core or the simulated plant is gone."""
         while not self._stopping:
-            mine = [child for child in self.children.values() if not child.given_up]
-            for child in self._watch.wait(mine, 1.0):
-                if self._stopping:
-                    break
-                code = child.wait(1.0)
-                if child.name in ("core", "sim"):
-                    self.failure = f"{child.name} (pid {child.pid}) ended by itself with code {code}"
-                    self._out(f"tidegate: {self.failure}; ending the others")
-                    self._stopping = True
-                elif child.name == "console" and code == EXIT_RESTART:
-                    self.restart = True
-                    self._out("tidegate: the site file was changed at the console; starting anew")
-                    self._stopping = True
-                elif code == EXIT_UNUSABLE:
-                    child.given_up = True
-                    self._out(f"tidegate: {child.name} needs a person and stays down; the core runs on")
-                elif child.may_restart(RESTARTS, RESTARTS_WITHIN_S):
-                    self._out(f"tidegate: {child.name} ended with code {code}; starting it again")
-                    time.sleep(HEALTHY_PAUSE_S * 2 ** min(4, len(child.starts) - 1))
-                    child.start()
-                else:
-                    child.given_up = True
-                    self._out(
-                        f"tidegate: {child.name} ended {RESTARTS} times within {RESTARTS_WITHIN_S:.0f} s "
-                        "and stays down; the core runs on"
-                    )
+            try:
+                mine = [child for child in self.children.values() if not child.given_up]
+                for child in self._watch.wait(mine, 1.0):
+                    if self._stopping:
+                        break
+                    self._after(child)
+                for child in mine:
+                    self._thaw(child)
+            except Exception as why:  # no descriptor, no process, no memory: the next turn finds what this one missed
+                self._trouble("supervisor", why)
+                time.sleep(TROUBLE_S)
         self._ended.set()
+
+    def _thaw(self, child: Child) -> None:
+        """End a child that stands still: its end is then seen as any other."""
+        if child.alive and child.silent_s() > FROZEN_S:
+            self._out(
+                f"tidegate: {child.name} (pid {child.pid}) gave no sign of life for {FROZEN_S:.0f} s; it is ended"
+            )
+            child.signal(signal.SIGKILL)
+            child.wait(1.0)
+
+    def _after(self, child: Child) -> None:
+        """Do what is due now that a child has ended. Raises OSError or RuntimeError if it cannot be started again."""
+        code = child.wait(1.0)
+        if child.name in ("core", "sim"):
+            self.failure = f"{child.name} (pid {child.pid}) ended by itself with code {code}"
+            self._stopping = True
+            self._out(f"tidegate: {self.failure}; ending the others")
+        elif child.name == "console" and code == EXIT_RESTART:
+            self.restart = self._stopping = True
+            self._out("tidegate: the site file was changed at the console; starting anew")
+        elif code == EXIT_UNUSABLE and child.name not in NEVER_GIVEN_UP:
+            child.given_up = True
+            self._out(f"tidegate: {child.name} needs a person and stays down; the core runs on")
+        elif child.may_restart(RESTARTS, RESTARTS_WITHIN_S) or child.name in NEVER_GIVEN_UP:
+            if not child.failing:
+                self._out(f"tidegate: {child.name} ended with code {code}; starting it again")
+            self._pause(HEALTHY_PAUSE_S * 2 ** min(5, max(0, len(child.starts) - 1)))
+            if not self._stopping:
+                child.failing = True
+                child.start()
+                child.failing = False
+        else:
+            child.given_up = True
+            self._out(
+                f"tidegate: {child.name} ended {RESTARTS} times within {RESTARTS_WITHIN_S:.0f} s "
+                "and stays down; the core runs on"
+            )
+
+    def _pause(self, seconds: float) -> None:
+        """Wait before a child is started again; shorter if the end begins or the core goes meanwhile."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._stopping:
+            core = self.children.get("core")
+            if core is not None and not core.alive:
+                return
+            time.sleep(HEALTHY_PAUSE_S)
+
+    def _trouble(self, who: str, why: Exception) -> None:
+        """Say what went wrong, once while it is the same."""
+        said = f"{who}: {type(why).__name__}: {why}"
+        if said != self._trouble_said:
+            self._trouble_said = said
+            self._out(f"tidegate: {said}; it is tried again")
+
+    def _out(self, line: str) -> None:
+        """Tell people. Nobody who reads, and a full disk behind it, must not end who speaks."""
+        with contextlib.suppress(OSError, ValueError):
+            self._print(line)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until something ends the run: a signal, or the core. False if it still runs."""
-        return self._ended.wait(timeout_s)
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while not self._ended.wait(WAIT_S if until is None else max(0.0, min(WAIT_S, until - time.monotonic()))):
+            self._look_after()
+            if self._ended.is_set():
+                break
+            if until is not None and time.monotonic() >= until:
+                return False
+        return True
+
+    def _look_after(self) -> None:
+        """See to the thread that sees to the others; keep a stop that came by signal."""
+        if self._monitor is not None and not self._monitor.is_alive():
+            if self._stopping:
+                self._ended.set()
+            else:
+                self._trouble("supervisor", RuntimeError("its thread had ended"))
+                self._monitor = self._thread(self._keep, "supervisor")
+        if self._stop_ordered:
+            self._stop_ordered = False
+            self.order_stop()  # again: the first signal may have come before there was a memory to store it in
+            self._stop_ordered = False
+            problem = self.stops.mark()
+            self._out(f"tidegate: stopped by a signal{'; not kept: ' + problem if problem else ''}")
+
+    def _thread(self, work: Callable[[], None], name: str) -> threading.Thread | None:
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as why:
+            self._trouble(name, why)
+        return thread
+
+    def order_stop(self) -> None:
+        """Order the core to zero and to stay there; by a store into its memory, so that a signal handler may call it.
+
+        It needs nobody else: no gateway, no descriptor, no disk. `_look_after` keeps it over a restart.
+        """
+        if self.shared is not None:
+            self.shared.put_order(OrderKind.STOP, 1.0, time.monotonic_ns() + STOP_NS, 0)
+        self._stop_ordered = True
 
     def ask_to_stop(self) -> None:
         """Begin the end; returns at once and may be called from a signal handler."""
@@ -391,6 +505,7 @@ class Supervisor:
                 ("console", END_S),
                 ("carbon", END_S),
                 ("recorder", END_S),
+                ("remote", END_S),
                 ("gateway", END_S),
                 ("sim", END_S),
             ):
@@ -486,14 +601,24 @@ def run(path: str, *, state: Path | None = None, sidecar: bool = True, core_word
         if supervisor is not None:
             supervisor.ask_to_stop()
 
+    stops: list[int] = []
+
+    def on_stop(number: int, frame: object) -> None:
+        stops.append(number)
+        if supervisor is not None:
+            supervisor.order_stop()
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, on_signal)
+    signal.signal(signal.SIGUSR1, on_stop)
     changed = False
     while True:
         try:
             supervisor = Supervisor(path, state=state, sidecar=sidecar, core_words=core_words, notify=notify)
             if pending:
                 return 128 + pending[0]
+            if stops:
+                supervisor.order_stop()
             supervisor.start()
         except (SiteError, StartError) as why:
             if pending:

@@ -3,15 +3,23 @@
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import can
 import serial
-from pymodbus.client import ModbusSerialClient
+from pymodbus import FramerType
+from pymodbus.client import ModbusSerialClient, ModbusTcpClient
 from pymodbus.exceptions import ModbusException
 
+from tidegate.ext.bus.rtu_view import crc
 from tidegate.hal.bridge import bus_options
 
+SILENCE = "wiring (A and B swapped?)"
+"""What to check where not a byte comes back."""
+GARBLE = "baud rate and parity (bytes come, but no reply), two devices with one id, a second master"
+"""What to check where bytes come back that are no reply."""
+GATEWAY_SPOKE = (10, 11)  # exceptions that say that the device itself was not reached
+LEAD_MOST, FRAME_MIN = 3, 5  # bytes before a reply, bytes of the shortest one
 EXIT_BUSY = 75  # EX_TEMPFAIL: somebody else has the bus
 
 
@@ -51,6 +59,11 @@ class RegisterReader:
     device: the tty. Raises ToolError when it is missing, busy or no tty.
     """
 
+    heard = False
+    """Whether any byte came."""
+    lead_in = 0
+    """Most stray bytes seen to touch the front of a reply."""
+
     def __init__(
         self, device: str, baud: int = 9600, parity: str = "N", stop_bits: int = 1, timeout_s: float = 0.3
     ) -> None:
@@ -58,18 +71,30 @@ class RegisterReader:
         self._lock = claim(device, baud, parity, stop_bits)
         # pymodbus opens the port again; the lock above is ours, so it must not be asked for twice.
         self._lock.close()
-        self._client = ModbusSerialClient(
-            port=device, baudrate=baud, parity=parity, stopbits=stop_bits, timeout=timeout_s, retries=0
-        )
+        self._client: ModbusSerialClient | ModbusTcpClient = ModbusSerialClient(
+            port=device, baudrate=baud, parity=parity, stopbits=stop_bits, timeout=timeout_s, retries=0,
+            trace_packet=self._seen,
+        )  # fmt: skip
         if not self._client.connect():
             raise ToolError(f"{device}: cannot be opened; see the line above, or try again")
         self.requests = 0
+
+    def _seen(self, sending: bool, data: bytes) -> bytes:
+        """What goes over the line; of what came, what stands behind the stray bytes of a line driver."""
+        if sending or not data:
+            return data
+        self.heard = True
+        for lead in range(1, LEAD_MOST + 1):
+            if len(data) >= lead + FRAME_MIN and crc(data) != 0 and crc(data[lead:]) == 0:
+                self.lead_in = max(self.lead_in, lead)
+                return data[lead:]
+        return data
 
     def close(self) -> None:
         """Give the port back."""
         self._client.close()  # type: ignore[no-untyped-call,unused-ignore]
 
-    def __enter__(self) -> "RegisterReader":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -88,13 +113,42 @@ class RegisterReader:
             4: self._client.read_input_registers,
         }[function]
         try:
-            answer: Any = ask(address, count=count, device_id=unit_id)
+            answer = ask(address, count=count, device_id=unit_id)
         except ModbusException as error:
             raise TimeoutError(str(error)) from None
+        if getattr(answer, "exception_code", 0) in GATEWAY_SPOKE:
+            raise TimeoutError(f"a gateway answers for unit {unit_id}: it has no way to it, or no answer")
         if answer.isError():
             return None
         items = list(answer.registers if function in (3, 4) else [int(bit) for bit in answer.bits[:count]])
         return items if len(items) == count else None
+
+
+class TcpReader(RegisterReader):
+    """Reads registers of devices behind one TCP address. It has no way to write.
+
+    where: ADDRESS or ADDRESS:PORT. rtu: RTU frames over TCP. Raises ToolError when nobody takes the connection.
+    """
+
+    def __init__(self, where: str, rtu: bool = False, timeout_s: float = 1.0) -> None:
+        host, port = tcp_place(where)
+        self.device = where
+        self._client = ModbusTcpClient(
+            host, port=port, framer=FramerType.RTU if rtu else FramerType.SOCKET, timeout=timeout_s, retries=0
+        )
+        if not self._client.connect():
+            raise ToolError(f"{where}: takes no connection; check address and port, and whether the device is on")
+        self.requests = 0
+
+
+def tcp_place(where: str) -> tuple[str, int]:
+    """(address, port) of ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT; port 502 where none is given. Raises ToolError."""
+    host, colon, port = where.rpartition(":")
+    if not colon or (":" in host and not host.startswith("[")):
+        host, port = where, "502"
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ToolError(f"{where}: expected ADDRESS or ADDRESS:PORT")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def claim(device: str, baud: int, parity: str, stop_bits: int) -> serial.Serial:

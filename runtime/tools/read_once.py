@@ -2,13 +2,14 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import can
 
 from tidegate.config.poll_plan import device_blocks
 from tidegate.config.site import Device, Serial
-from tidegate.hal.decode import decode_frame, decode_registers, frame_of
-from tidegate.hal.map_schema import DeviceMap
+from tidegate.hal.decode import decode_frame, decode_registers, frame_of, told_by
+from tidegate.hal.map_schema import DeviceMap, Point
 from tidegate.runtime.tools.open_bus import RegisterReader, ToolError
 
 
@@ -39,7 +40,7 @@ def read_registers(reader: RegisterReader, found: DeviceMap, unit_id: int, point
         role="pcs" if found.map.kind == "pcs" else "grid-meter",
         unit_id=unit_id,
     )
-    words: dict[tuple[int, int], int] = {}
+    readings = []
     for block in device_blocks(serial, device, found, []):
         try:
             got = reader.read(unit_id, block.function, block.address, block.count)
@@ -48,23 +49,31 @@ def read_registers(reader: RegisterReader, found: DeviceMap, unit_id: int, point
                 f"{reader.device}: unit {unit_id} does not answer (function {block.function}, address {block.address}, "
                 f"{block.count} registers); check id, baud rate, parity and wiring, or run `tidegate scan`"
             ) from None
-        for i, word in enumerate(got or []):
-            words[(block.function, block.address + i)] = word
-    scales: dict[str, int | None] = {}
-    for p in found.point:
-        if p.type == "sunssf" and p.address is not None:
-            held = words.get((p.function, p.address))
-            scales[p.name] = None if held is None else held - 65536 if held > 32767 else held
-    readings = []
-    for p in found.point:
-        if (point and p.name != point) or (p.hidden and not point) or p.address is None:
-            continue
-        raw = [words.get((p.function, p.address + i)) for i in range(p.words)]
-        regs = [word for word in raw if word is not None]
-        whole = len(regs) == p.words
-        value = decode_registers(p, regs, scales.get(p.sf)) if whole else None
-        readings.append(Reading(p.name, p.unit, value, " ".join(f"{w:04X}" for w in regs), p.register_name))
+        words = dict(enumerate(got or [], block.address))
+        # A factor counts for the values of its own reading only.
+        scales: dict[str, int | None] = {}
+        for p in block.points:
+            if p.type == "sunssf" and p.address is not None:
+                held = words.get(p.address)
+                scales[p.name] = None if held is None else held - 65536 if held > 32767 else held
+        for p in block.points:
+            if (point and p.name != point) or (p.hidden and not point) or p.address is None:
+                continue
+
+            told = told_by(p, partial(_held, words))
+            regs = _held(words, told) or []
+            value = decode_registers(told, regs, scales.get(told.sf)) if regs else None
+            readings.append(Reading(p.name, p.unit, value, " ".join(f"{w:04X}" for w in regs), told.register_name))
+    order = {p.name: number for number, p in enumerate(found.point)}
+    readings = sorted({reading.name: reading for reading in readings}.values(), key=lambda one: order[one.name])
     return readings
+
+
+def _held(words: dict[int, int], point: Point) -> list[int] | None:
+    """The words of a point, None where not all of them were read."""
+    raw = [words.get((point.address or 0) + i) for i in range(point.words)]
+    regs = [word for word in raw if word is not None]
+    return regs if len(regs) == point.words else None
 
 
 def read_can(bus: can.BusABC, found: DeviceMap, seconds: float, offset: int = 0, point: str = "") -> list[Reading]:

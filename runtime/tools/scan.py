@@ -12,6 +12,7 @@ from tidegate.hal.decode import decode_frame, decode_registers
 from tidegate.hal.map_schema import DeviceMap, Point
 from tidegate.runtime.tools.open_bus import RegisterReader
 
+OF_INVERTERS = (111, 112, 113)  # models of what an inverter gives, read as a meter where nothing else is there
 CHAIN_MAX = 40  # models in a chain; more means that we read something else
 VOLTS = (80.0, 300.0)  # a phase of any grid
 
@@ -111,7 +112,14 @@ def fitting_maps(reader: RegisterReader, unit_id: int) -> list[tuple[str, int, i
                 good += _believable(reader, unit_id, point)
         if good == len(probes):
             found.append((name, good, len(probes)))
-    return sorted(found, key=lambda row: (-row[1], row[0]))
+    # Meters of one maker may share these registers: the map that reads most comes first, then that of fewest doubts.
+    return sorted(found, key=_rank)
+
+
+def _rank(row: tuple[str, int, int]) -> tuple[int, int, int, str]:
+    name, good, _ = row
+    shipped = maps.shipped(name)
+    return -good, -len(shipped.point), len(shipped.map.doubts), name
 
 
 def scan_serial(
@@ -203,3 +211,30 @@ def fitting_bms(messages: list[can.Message]) -> list[FoundBms]:
         share = (seen - 0.2 * doubtful) / max(len(candidate.frame), 1)
         found.append(FoundBms(name, round(share, 3), frames, values, options))
     return sorted(found, key=lambda one: (-one.share, -one.frames, one.map))
+
+
+def sunspec_roles(chain: Iterable[tuple[int, int, int]]) -> list[tuple[str, str, dict[int, int]]]:
+    """(map, kind, model -> address of its ID word) of each role that a chain gives a device: converter, then meters.
+
+    A model that comes twice is a second meter behind the same unit id, so each has an address of its own.
+    """
+    links = [(number, at) for number, at, _ in chain]
+    first = {number: at for number, at in reversed(links)}
+    found: list[tuple[str, str, dict[int, int]]] = []
+    names = maps.map_names()
+    for number, at in links:
+        name = f"sunspec-{number}"
+        if name not in names:
+            continue
+        candidate = maps.shipped(name)
+        used = candidate.model_starts()
+        if not set(used) <= set(first):
+            continue
+        if candidate.map.kind == "pcs":
+            if all(kind != "pcs" for _, kind, _ in found):
+                found.insert(0, (name, "pcs", {n: first[n] for n in used}))
+        elif number not in OF_INVERTERS:
+            found.append((name, "meter", {number: at}))
+    if not found:  # an inverter that only tells what it gives
+        found = [(f"sunspec-{n}", "meter", {n: at}) for n, at in links if n in OF_INVERTERS and f"sunspec-{n}" in names]
+    return found

@@ -8,12 +8,14 @@ from typing import BinaryIO, TextIO
 import can
 
 from tidegate.ext.bus.rtu_view import crc
-from tidegate.hal.decode import decode_frame, decode_registers, frame_of
-from tidegate.hal.map_schema import DeviceMap
+from tidegate.hal.decode import decode_frame, decode_registers, frame_of, told_by
+from tidegate.hal.map_schema import DeviceMap, Point
 
 ADU_MAX = 256
-# pcap link types: frames of Modbus RTU have none of their own, so Wireshark is told through DLT_USER 0.
-LINKTYPE_USER0, LINKTYPE_CAN_SOCKETCAN = 147, 227
+REQUEST_BYTES = 8  # of functions 1 to 4
+# pcap link types: frames of Modbus RTU have none of their own; an exported PDU names who decodes it.
+LINKTYPE_UPPER_PDU, LINKTYPE_CAN_SOCKETCAN = 252, 227
+MODBUS_PORT, MASTER_PORT = 502, 40000  # with -o mbrtu.tcp.port:502 Wireshark knows who asks also where both look alike
 
 
 def _good(frame: bytes) -> bool:
@@ -112,6 +114,8 @@ class RtuSplitter:
             frame = RtuFrame(t_s, data, "reply")
             self._decode(asked.data, frame)
             self._asked = None
+        elif data[1] <= 4 and len(data) != REQUEST_BYTES:  # no request to read looks like this
+            frame = RtuFrame(t_s, data, "reply")
         else:
             frame = RtuFrame(t_s, data, "request")
             self._asked = frame
@@ -129,14 +133,39 @@ class RtuSplitter:
     def _decode(self, asked: bytes, frame: RtuFrame) -> None:
         if frame.data[0] not in self.devices or frame.function not in (3, 4):
             return
-        first = int.from_bytes(asked[2:4], "big")
         words = [int.from_bytes(frame.data[i : i + 2], "big") for i in range(3, len(frame.data) - 2, 2)]
-        for point in self.devices[frame.data[0]][1].point:
-            if point.function != frame.function or point.address is None or point.sf:
-                continue  # a value with a scale factor needs the other register, which may never pass by
-            offset = point.address - first
-            if offset >= 0 and offset + point.words <= len(words):
-                frame.values[point.name] = decode_registers(point, words[offset : offset + point.words])
+        frame.values = values_in(
+            self.devices[frame.data[0]][1], frame.function, int.from_bytes(asked[2:4], "big"), words
+        )
+
+
+def values_in(found: DeviceMap, function: int, first: int, words: list[int]) -> dict[str, float | None]:
+    """Point -> value for every point that these registers hold whole; None = not believable.
+
+    A value with a scale factor is one only beside the factor of the same reply; without it the point is left out.
+    """
+    factors: dict[str, int] = {}
+    values = {}
+
+    def held_by(one: Point) -> list[int] | None:
+        offset = (one.address or 0) - first
+        return words[offset : offset + one.words] if 0 <= offset <= len(words) - one.words else None
+
+    for named in sorted(found.point, key=lambda p: bool(p.sf)):
+        point = told_by(named, held_by)
+        if point.function != function or point.address is None:
+            continue
+        offset = point.address - first
+        if offset < 0 or offset + point.words > len(words):
+            continue
+        held = words[offset : offset + point.words]
+        if point.type == "sunssf":
+            factors[point.name] = held[0] - 65536 if held[0] > 32767 else held[0]
+        if not point.sf:
+            values[point.name] = decode_registers(point, held)
+        elif point.sf in factors:
+            values[point.name] = decode_registers(point, held, factors[point.sf])
+    return values
 
 
 def decode_message(
@@ -161,6 +190,17 @@ class PcapWriter:
         """Append one frame."""
         seconds = int(t_s)
         self._out.write(struct.pack("<IIII", seconds, int((t_s - seconds) * 1e6), len(data), len(data)) + data)
+
+
+def rtu_packet(frame: bytes, asks: bool) -> bytes:
+    """A Modbus RTU frame as an exported PDU, CRC included: Wireshark decodes it without being told how."""
+    ports = (MASTER_PORT, MODBUS_PORT) if asks else (MODBUS_PORT, MASTER_PORT)
+    tags = [
+        (12, b"mbrtu\0\0\0"),
+        (24, struct.pack(">I", 2)),
+        *((25 + i, struct.pack(">I", n)) for i, n in enumerate(ports)),
+    ]
+    return b"".join(struct.pack(">HH", tag, len(value)) + value for tag, value in [*tags, (0, b"")]) + frame
 
 
 def can_packet(message: can.Message) -> bytes:

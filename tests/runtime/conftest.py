@@ -14,6 +14,7 @@ from tidegate.ext.abi import program, shared
 from tidegate.hal.description import described
 from tidegate.runtime.api.blocking_client import Client
 from tidegate.runtime.gateway.app import Gateway
+from tidegate.runtime.gateway.remote import Remote
 
 DEVICE_POINTS = [
     {"name": "grid.import_wh", "unit": "Wh"},
@@ -117,6 +118,11 @@ class GatewayThread:
         self.gateway = Gateway(site, core.memory, runtime, state)
         self.thread = threading.Thread(target=self.gateway.run, daemon=True)
         self.thread.start()
+        self.remote: Remote | None = None
+        if site.gateway.endpoint:
+            self.remote = Remote(site.gateway, runtime, state)
+            self.remote_thread = threading.Thread(target=self.remote.run, daemon=True)
+            self.remote_thread.start()
 
     @property
     def endpoint(self) -> str:
@@ -126,6 +132,10 @@ class GatewayThread:
         return Client(self.endpoint, **more)
 
     def close(self) -> None:
+        if self.remote is not None:
+            self.remote.stopping = True
+            self.remote_thread.join(10)
+            assert not self.remote_thread.is_alive(), "the transport for other machines did not end"
         self.gateway.stopping = True
         os.eventfd_write(self.gateway.wake, 1)
         self.thread.join(10)
@@ -152,6 +162,7 @@ def start_gateway(core: FakeCore, tmp_path: Path) -> Iterator[Callable[..., Gate
 
     yield start
     for one in started:
+        assert one.thread.is_alive() or one.gateway.stopping, "the gateway has ended by itself"
         if one.thread.is_alive():
             one.close()
 

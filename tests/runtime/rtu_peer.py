@@ -25,6 +25,7 @@ class Wire:
             tty.setraw(slave)
         self.client, self.server = (os.ttyname(slave) for _, slave in self._ends)
         self.heard = bytearray()  # what the master sent
+        self.stray = b""  # what the slave's line driver leaves before each reply
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._pump, daemon=True)
         self._thread.start()
@@ -39,7 +40,7 @@ class Wire:
                         self.heard += data
                         if len(data) == 8 and data[0] not in self._units:
                             continue
-                    os.write(b if fd == a else a, data)
+                    os.write(b if fd == a else a, data if fd == a else self.stray + data)
 
     def close(self):
         self._over.set()

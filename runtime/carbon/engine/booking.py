@@ -24,6 +24,7 @@ from tidegate.runtime.carbon.engine.counter import (
     Flow,
     FlowPeriod,
     MeterRecord,
+    Points,
     day_key,
 )
 
@@ -58,7 +59,13 @@ class Booker:
     Raises ValueError for a period that does not divide an hour.
     """
 
-    def __init__(self, flows: Sequence[Flow], period_s: int = PERIOD_S, state: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        flows: Sequence[Flow],
+        period_s: int = PERIOD_S,
+        state: Mapping[str, Any] | None = None,
+        soc_weights: Mapping[str, float] | None = None,
+    ) -> None:
         if period_s <= 0 or 3600 % period_s:
             raise ValueError(f"period {period_s} s: must divide an hour")
         if len({flow.name for flow in flows}) != len(flows):
@@ -82,7 +89,7 @@ class Booker:
         self._records = 0
         self._lost = 0
         self._soc: float | None = None
-        self._soc_point = "soc"
+        self._soc_weights = {name: weight for name, weight in (soc_weights or {}).items() if weight > 0.0}
         self._sync = "S"
         self._held: list[MeterRecord] = []
         self._held_step = 1
@@ -207,11 +214,9 @@ class Booker:
                 counter.label_ns = label
                 counter.by_integral += counter.pending
                 counter.pending = 0
-        if self._soc_point not in points:
-            self._soc_point = next((name for name in points if name == "soc" or name.endswith(".soc")), "soc")
-        soc = points.get(self._soc_point)
-        if soc is not None and soc[0] is not None:
-            self._soc = soc[0]
+        soc = self.soc_of(points)
+        if soc is not None:
+            self._soc = soc
         return self._close(label, parts) if crossing else []
 
     # ---- many records at once, see bulk.py ----
@@ -241,10 +246,18 @@ class Booker:
         """End of the open period."""
         return self._end_ns
 
-    @property
-    def soc_point(self) -> str:
-        """The point that shows the state of charge."""
-        return self._soc_point
+    def soc_of(self, points: Points) -> float | None:
+        """State of charge of all storage in a record, by the energy of each; None while one of them is not known."""
+        if not self._soc_weights:
+            name = next((name for name in points if name == "soc" or name.endswith(".soc")), "soc")
+            return points.get(name, (None,))[0]
+        total = 0.0
+        for name, weight in self._soc_weights.items():
+            value = points.get(name, (None,))[0]
+            if value is None:
+                return None
+            total += weight * value
+        return total / sum(self._soc_weights.values())
 
     def went_on(self, record: MeterRecord, count: int, soc: float | None) -> None:
         """`count` plain records were taken, `record` is the last of them; `soc` is the newest state of charge."""

@@ -53,12 +53,9 @@ def plain_stretch(booker: Booker, records: Sequence[MeterRecord], at: int) -> in
         if count < LEAST:
             return 0
         found.append((flow, counter, columns))
-    soc_point = booker.soc_point
-    if soc_point not in points[0]:
-        return 0
     for flow, counter, columns in found:
         _apply(flow, counter, columns, labels, count)
-    soc = next((p[soc_point][0] for p in reversed(points[:count]) if p.get(soc_point, (None,))[0] is not None), None)
+    soc = next((soc for p in reversed(points[:count]) if (soc := booker.soc_of(p)) is not None), None)
     booker.went_on(chunk[count - 1], count, soc)
     return count
 

@@ -1,7 +1,7 @@
 """Which flows a site has: from the nodes of its describe to the accountant's flows and batteries."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tidegate.hal.description import Description, Node
 from tidegate.runtime.carbon.engine.counter import W_MAX, Flow
@@ -51,6 +51,9 @@ class Nodes:
     by_difference: str | None
     kinds: dict[str, str]
     notes: tuple[str, ...] = ()
+    soc_weights: dict[str, float] = field(
+        default_factory=dict
+    )  # point of each storage's state of charge -> its energy, Wh
 
 
 def nodes_of(site: Description) -> Nodes:
@@ -105,7 +108,8 @@ def nodes_of(site: Description) -> Nodes:
         kinds[by_difference] = "it"
         notes.append("no meter of the IT load: it is what grid, generation and storage leave after the metered loads, "
                      "and a residual cannot show")  # fmt: skip
-    return Nodes(tuple(flows), storages, by_difference, kinds, tuple(notes))
+    weights = {f"{unit.battery}.soc": unit.energy_wh for unit in site.units if f"{unit.battery}.soc" in points}
+    return Nodes(tuple(flows), storages, by_difference, kinds, tuple(notes), weights)
 
 
 def _integral(names: tuple[str, str, str] | None, points: Mapping[str, str]) -> tuple[str, str, str] | None:

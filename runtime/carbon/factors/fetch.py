@@ -40,6 +40,7 @@ READERS: Mapping[str, Callable[[bytes, str], Series]] = {
     "entsoe": services.entsoe,
 }
 TIMEOUT_S = 20.0
+WHOLE_S = 60.0  # for all of an answer
 ANSWER_MAX = 20_000_000  # bytes
 LOOK_BACK_S = 86_400  # restatements of the last day are looked for at each fetch
 CATCH_UP_S = 7 * 86_400  # after an absence
@@ -147,8 +148,22 @@ def _token(raw: bytes, source: Source) -> str:
 
     try:
         return str(json.loads(raw)["token"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise FetchError(f"{source.name}: the login gave no token") from None
+
+
+def _all_of(answer: http.client.HTTPResponse, source: Source) -> bytes:
+    """The whole body. A time-out of the socket begins anew with every byte; this one does not. Raises FetchError."""
+    until = time.monotonic() + WHOLE_S
+    found = bytearray()
+    while len(found) <= ANSWER_MAX:
+        piece = answer.read1(1 << 16)
+        if not piece:
+            return bytes(found)
+        found += piece
+        if time.monotonic() > until:
+            raise FetchError(f"{source.name}: the answer of {source.root} took longer than {WHOLE_S:g} s")
+    return bytes(found)
 
 
 def _get(source: Source, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> bytes:
@@ -157,7 +172,7 @@ def _get(source: Source, path: str, query: Mapping[str, str], headers: Mapping[s
     opener = urllib.request.build_opener(_NoRedirect)
     try:
         with opener.open(request, timeout=TIMEOUT_S) as answer:
-            raw = answer.read(ANSWER_MAX + 1)
+            raw = _all_of(answer, source)
     except urllib.error.HTTPError as error:
         moved = "it moved; give the new url"
         reason = {401: "the key was refused", 403: "the key may not read this zone", 429: "asked too often",
@@ -211,7 +226,7 @@ def fetch(source: Source, cache: Path, now_s: int) -> int:
         merged.finish()
     except FactorError as error:
         raise FetchError(f"{source.name}: the answer is not used: {error}") from None
-    except (ValueError, TypeError, KeyError, ArithmeticError, AttributeError, IndexError) as error:
+    except (ValueError, TypeError, KeyError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
         raise FetchError(f"{source.name}: the answer has another form than is known: {error!r:.100}") from None
     _keep(source, cache, fetched, rows, now_s)
     return len(rows)
@@ -289,13 +304,22 @@ class Fetcher(threading.Thread):
             self.turn(time.monotonic(), int(time.time()))
             time.sleep(0.5)
 
+    def _fetch(self, source: Source, now_s: int) -> None:
+        """Raises FetchError and nothing else: whatever an answer does, the thread asks on."""
+        try:
+            fetch(source, self._cache, now_s)
+        except FetchError:
+            raise
+        except Exception as error:
+            raise FetchError(f"{source.name}: the answer could not be taken: {type(error).__name__}") from None
+
     def turn(self, t_s: float, now_s: int) -> None:
         """Ask every source that is due."""
         for source, due in list(self._due.items()):
             if t_s < due:
                 continue
             try:
-                fetch(source, self._cache, now_s)
+                self._fetch(source, now_s)
             except FetchError as error:
                 tries = self._failed[source] = self._failed.get(source, 0) + 1
                 self._due[source] = t_s + max(source.every_s, min(BACKOFF_MAX_S, 30.0 * 2 ** min(tries, 10)))

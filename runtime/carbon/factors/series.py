@@ -195,6 +195,10 @@ def parse_factor(text: str, unit: str, where: str) -> int:
         raise FactorError(f"{where}: {text!r} is not a number") from None
     if not value.is_finite():
         raise FactorError(f"{where}: {text!r} is not a finite number")
+    if value.adjusted() > 12:  # before it is written out: 1e999999999 has as many digits
+        raise FactorError(f"{where}: factor {text[:40]} {unit} is above 3 kg/kWh; the unit of the column is not {unit}")
+    if value.adjusted() < -30:
+        value = Decimal(0)
     whole = to_whole(value * UNITS[unit], 1)
     if whole < 0:
         raise FactorError(f"{where}: factor {text} {unit} is negative")

@@ -32,6 +32,9 @@ ENTSOE_G_PER_KWH: Mapping[str, int] = {
     "B20": 700,  # other
 }  # fmt: skip
 
+STEP_S_MAX = 86_400  # no service gives one value for longer
+SPAN_S_MAX = 400 * 86_400  # of one answer: a year and some
+
 # The columns of a mix file, by what they hold.
 MIX_G_PER_KWH: Mapping[str, int] = {
     "lignite_mw": 1000, "hard_coal_mw": 820, "gas_mw": 490, "other_conventional_mw": 700, "biomass_mw": 230,
@@ -42,8 +45,10 @@ MIX_G_PER_KWH: Mapping[str, int] = {
 def parse_json(raw: bytes, name: str) -> Any:
     try:
         return json.loads(raw, parse_float=Decimal)
-    except ValueError as error:
-        raise FactorError(f"{name}: not JSON ({error}); fetch it again") from None
+    except (ValueError, ArithmeticError) as error:
+        raise FactorError(f"{name}: not JSON ({str(error)[:200]}); fetch it again") from None
+    except RecursionError:
+        raise FactorError(f"{name}: nested deeper than any answer; fetch it again") from None
 
 
 def _field(row: Any, key: str, where: str) -> Any:
@@ -101,6 +106,8 @@ def watttime(raw: bytes, name: str) -> Series:
         raise FactorError(f"{name}: units {units!r}, expected lbs_co2_per_mwh")
     region = str(meta.get("region", ""))
     seconds = int(meta.get("data_point_period_seconds") or 300)
+    if not 0 < seconds <= STEP_S_MAX:
+        raise FactorError(f"{name}: data_point_period_seconds {seconds}, expected up to {STEP_S_MAX}")
     issued = parse_time(meta["generated_at"], name) if meta.get("generated_at") else 0
     forecast = bool(meta.get("generated_at_period_seconds")) or "forecast" in str(meta.get("type", ""))
     series = Series(region, kinds[signal], f"WattTime v3 {region} {signal}", hashlib.sha256(raw).hexdigest(), "direct")
@@ -125,6 +132,8 @@ def gb_api(raw: bytes, name: str) -> Series:
     for number, row in enumerate(rows):
         where = f"{name}, row {number}"
         start, end = (parse_time(_field(row, key, where), where) for key in ("from", "to"))
+        if not 0 < end - start <= STEP_S_MAX:
+            raise FactorError(f"{where}: a step from {iso(start)} to {iso(end)}, expected at most a day")
         intensity = _field(row, "intensity", where)
         value = intensity.get("actual")
         status = "actual" if value is not None else "forecast"
@@ -207,6 +216,8 @@ def entsoe(raw: bytes, name: str, factors: Mapping[str, int] = ENTSOE_G_PER_KWH)
                 raise FactorError(f"{name}: resolution {text(period, 'resolution')}, expected PT15M, PT30M or PT60M")
             start = parse_time(text(period, "timeInterval/start"), name)
             end = parse_time(text(period, "timeInterval/end"), name)
+            if not 0 <= end - start <= SPAN_S_MAX:
+                raise FactorError(f"{name}: a period from {iso(start)} to {iso(end)} is no answer to what was asked")
             try:
                 points = {int(text(p, "position")): Decimal(text(p, "quantity")) for p in period.findall("{*}Point")}
             except ArithmeticError:

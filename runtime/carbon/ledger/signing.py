@@ -13,6 +13,7 @@ from tidegate.runtime.carbon.ledger.ledger import Entry, IntegrityProblem, Ledge
 from tidegate.runtime.state.device_key import DeviceKey, signed_by
 
 BLOCK_ENTRIES = 96  # a day of quarter hours
+UNSIGNED_MAX = 2 * BLOCK_ENTRIES  # what may wait for its block: those of a day, and what one booking brings
 
 
 def block(key: DeviceKey, site: str, first: int, last: int, root: str) -> BlockBody:
@@ -59,17 +60,30 @@ def anchor_line(ledger: Ledger, site: str) -> str:
     return json.dumps({"site": site, "seq": seq, "hash": digest}, sort_keys=True)
 
 
-def read_anchors(lines: Iterable[str], where: str) -> dict[int, str]:
-    """seq -> hash of anchor lines. Raises LedgerError naming the line."""
-    found: dict[int, str] = {}
+class Anchors(dict[int, str]):
+    """seq -> hash, as a second party kept them. sites : seq -> the site that the line names, where it names one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sites: dict[int, str] = {}
+        self.problems: list[IntegrityProblem] = []
+
+
+def read_anchors(lines: Iterable[str], where: str) -> Anchors:
+    """Anchor lines; two that contradict each other are a problem. Raises LedgerError naming a line that is none."""
+    found = Anchors()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            found[int(row["seq"])] = str(row["hash"])
-        except (ValueError, KeyError, TypeError):
+            seq, digest, site = int(row["seq"]), str(row["hash"]), row.get("site")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise LedgerError(f"{where}, line {number}: not an anchor; expected {{'seq': ..., 'hash': ...}}") from None
+        if found.setdefault(seq, digest) != digest:
+            found.problems.append(IntegrityProblem(seq, f"is anchored twice and differently ({where}, line {number})"))
+        if isinstance(site, str) and found.sites.setdefault(seq, site) != site:
+            found.problems.append(IntegrityProblem(seq, f"is anchored for two sites ({where}, line {number})"))
     return found
 
 
@@ -82,10 +96,14 @@ def verify(
     """Everything that is not as it was written: chain, blocks, anchors, the periods' order and their carbon.
 
     key : public key in hex that must have signed; None takes that of the first block.
+    What is missing counts as well: blocks where a key is expected or was used, a tail longer than the device leaves
+    unsigned, entries that the ledger's own state knows of, and anchors of another ledger.
     """
     problems = ledger.verify()
     bad = {row.seq for row in problems}
     wanted = dict(anchors or {})
+    site = ""
+    must_sign = key is not None
     expected_first = 0
     previous_hash = ""
     line = _Line()
@@ -94,7 +112,14 @@ def verify(
             problems.append(
                 IntegrityProblem(entry.seq, "is not the one that was anchored; the ledger was written anew")
             )
+        if entry.seq == 0 and entry.kind == "open":
+            site = str(entry.body.get("site", ""))
         if entry.seq not in bad and entry.kind == "block":
+            must_sign = True
+            if site and entry.body.get("site") != site:
+                problems.append(
+                    IntegrityProblem(entry.seq, f"block of site {entry.body.get('site')!r} in one of {site!r}")
+                )
             problem = check_block(entry.body, entry.seq, previous_hash, expected_first, key)
             if problem is not None:
                 problems.append(IntegrityProblem(entry.seq, problem))
@@ -107,9 +132,35 @@ def verify(
         previous_hash = entry.hash
     problems += line.breaks()
     head = ledger.head[0]
+    problems += _tail(ledger, head, expected_first, must_sign)
+    if isinstance(anchors, Anchors):
+        problems += anchors.problems
+        for seq, named in anchors.sites.items():
+            if named and site and named != site:
+                problems.append(IntegrityProblem(seq, f"the anchor is of site {named!r}, this ledger of {site!r}"))
     for seq in sorted(wanted):
         problems.append(IntegrityProblem(seq, f"was anchored and is missing; the ledger ends at {head}"))
     return sorted(problems, key=lambda row: (row.seq is None, row.seq or 0))
+
+
+def _tail(ledger: Ledger, head: int, block_seq: int, must_sign: bool) -> list[IntegrityProblem]:
+    """What is missing at the end. block_seq : of the last block, 0 = there is none."""
+    problems = []
+    try:
+        known = int(ledger.state("signed") or -1)
+    except (LedgerError, ValueError):
+        known = -1  # the check of the chain has named it
+    if known > head:
+        problems.append(IntegrityProblem(head, f"is the last; up to entry {known} was signed, so the tail was cut off"))
+    elif known >= 0 and known + 1 > block_seq:
+        problems.append(IntegrityProblem(known + 1, f"the block that signed up to entry {known} is missing"))
+    unsigned = head - block_seq + (block_seq == 0)
+    if (must_sign or known >= 0) and block_seq == 0:
+        problems.append(IntegrityProblem(head, f"nothing is signed: none of {unsigned} entries lies before a block"))
+    elif must_sign and unsigned > UNSIGNED_MAX:
+        said = f"{unsigned} entries behind the last block are not signed; a device leaves at most {UNSIGNED_MAX}"
+        problems.append(IntegrityProblem(head, said))
+    return problems
 
 
 class _Line:

@@ -62,7 +62,7 @@ def published(document: Mapping[str, Any], version: int = REPORT_VERSION) -> dic
     """A report of `version` with its digest; the document stays as it is. Raises ValueError for another version."""
     if version not in VERSIONS:
         raise ValueError(f"a report of version {version}; this release knows {' and '.join(map(str, VERSIONS))}")
-    found: dict[str, Any] = _copied({key: value for key, value in document.items() if key != "sha256"})
+    found: dict[str, object] = _copied({key: value for key, value in document.items() if key != "sha256"})
     found["report_version"] = version
     for path, name_of_2 in ENERGY:
         *way, old = path.split(".")

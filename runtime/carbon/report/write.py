@@ -24,6 +24,7 @@ from tidegate.runtime.carbon.report.published import published
 from tidegate.runtime.carbon.report.sections import sections
 from tidegate.runtime.carbon.report.view import Report
 from tidegate.runtime.charts import charts
+from tidegate.runtime.state.csv_cells import cells, rows_of_cells
 
 FLOW_COLUMNS = ("start_utc", "length_s", "node", "kind", "energy_kwh", "carbon_ug", "quality", "method",
                 "factor_ug_per_kwh", "factor_status", "flags")  # fmt: skip
@@ -92,8 +93,8 @@ def write(
 
         def each(body: PeriodBody, seq: int) -> None:
             values = values_of(figures_of(body))
-            rows.writerows(rows_of(body))
-            by_period.writerow(csv_row(body, seq, values, iso(body["start_utc_s"])))
+            rows.writerows(rows_of_cells(rows_of(body)))
+            by_period.writerow(cells(csv_row(body, seq, values, iso(body["start_utc_s"]))))
             bins.add(body)
             period_rows.add(body, seq, values)
 
@@ -102,7 +103,7 @@ def write(
         written.update(days.close())
     written["indicators csv"] = out / "report.indicators.csv"
     with written["indicators csv"].open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(indicator_rows(document))
+        csv.writer(file, lineterminator="\n").writerows(rows_of_cells(indicator_rows(document)))
     written["json"].write_text(canonical(published(document)) + "\n", encoding="utf-8")
     series = bins.series()
     for language in languages:
@@ -133,7 +134,7 @@ class Days:
             if name not in self._files:
                 self._files[name] = self._paths[name].open("w", encoding="utf-8", newline="")
                 csv.writer(self._files[name], lineterminator="\n").writerow(columns)
-            csv.writer(self._files[name], lineterminator="\n").writerows(rows)
+            csv.writer(self._files[name], lineterminator="\n").writerows(rows_of_cells(rows))
 
     def close(self) -> dict[str, Path]:
         for file in self._files.values():

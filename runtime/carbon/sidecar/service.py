@@ -99,7 +99,9 @@ class Sidecar:
         ledger.begin(self.site)
         stored = ledger.state("booking")
         state = json.loads(stored) if stored is not None else None
-        self.booker = Booker(self.nodes.flows, period_s, None if state is None else state["booker"])
+        self.booker = Booker(
+            self.nodes.flows, period_s, None if state is None else state["booker"], self.nodes.soc_weights
+        )
         if state is not None:
             self.accountant.restore(state["accountant"])
         self.records = 0

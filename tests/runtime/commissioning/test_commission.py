@@ -334,14 +334,15 @@ def test_commission_measures_the_cabinet_and_signs_what_it_found(hall, tmp_path)
     assert tidegate("check", str(site), folder=hall).returncode == 0
 
 
-def test_reversed_transformers_are_found_and_the_site_file_mended(tmp_path):
+def test_reversed_transformers_are_found_at_arming_and_the_site_file_mended(tmp_path):
+    """Before any step of the test's own."""
     site = tmp_path / "site.toml"
     fault = '\n[[simulation.faults]]\nkind = "meter.reversed"\ntarget = "grid"\non_s = 0\n'
     site.write_text(SIMULATED_TEXT + fault)
     done = tidegate("commission", str(site), "--start", *QUICK, "--skip", "bms", folder=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "mend     CT of grid: shows -" in done.stdout
-    assert "skipped  bms: left out on request" in done.stdout and "skipped  revert" in done.stdout
+    assert "mend     CT of grid: shows the pulses of arming" in done.stdout
+    assert "skipped  arming" in done.stdout and "skipped  bms: left out on request" in done.stdout
     assert load_site(site).device[0].invert
 
 
@@ -398,3 +399,14 @@ def test_ending_it_while_it_runs_the_site_itself_leaves_the_converter_at_zero(ha
 def test_the_written_file_is_still_the_installers(hall):
     assert "# Doubt: " in (hall / "hall.toml").read_text()
     assert tomllib.loads((hall / "hall.toml").read_text())["commissioning"]["test_w"] == 6000
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "spread_ms", "every_ms"),
+    [(0.0, 0.0, np.nan), (40.0, 20.0, 200.0), (-30.0, 5.0, 10.0), (1500.0, np.nan, 1000.0), (9000.0, 10.0, 100.0)],
+)
+def test_the_age_that_the_loop_looks_for_is_on_the_large_side_of_what_was_measured(late_ms, spread_ms, every_ms):
+    bound_ms = measure.age_bound_ms(late_ms, spread_ms, every_ms)
+    least_ms = max(late_ms, 0.0) + np.nan_to_num(spread_ms) + np.nan_to_num(every_ms)
+    assert 10.0 <= bound_ms <= 10_000.0, "what [control] takes"
+    assert bound_ms >= least_ms + 50.0

@@ -161,6 +161,18 @@ def test_roles_are_those_of_the_api(desk):
     assert "[unknown" not in desk.enter("ack") and not desk.gateway.asked("ack")
 
 
+def test_a_technician_locks_the_site_out_under_their_own_name_with_a_reason(desk):
+    assert "login" in desk.enter("lock busbar-work") and not desk.gateway.asked("lock")
+    desk.login()
+    assert "stays stopped until anna" in desk.enter("lock busbar-work")
+    desk.enter("unlock", "unlock berta", "control local")
+    asked = desk.gateway.asked("lock")
+    assert asked[0] == {"user": USER, "action": "lock", "name": USER, "reason": "busbar-work"}
+    assert [one["name"] for one in asked[1:]] == [USER, "berta"] and asked[1]["action"] == "unlock"
+    assert desk.gateway.asked("control") == [{"user": USER, "place": "local"}]
+    assert "local or remote" in desk.enter("control sideways")
+
+
 # ---- privileged commands ----
 
 

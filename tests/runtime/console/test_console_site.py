@@ -192,7 +192,8 @@ def test_a_cable_that_is_pulled_during_manual_power_gives_the_battery_back(cabin
     terminal.send("manual 3kW 5min\r")
     terminal.expect("Cabinet's name, to do it: ")
     terminal.send("simulated\r")
-    one.wait_why(lambda told: abs((told["setpoint_w"] or 0.0) - 3000.0) < 1.0)
+    # What the converter is told differs from what is asked by the gain that was learnt of it.
+    one.wait_why(lambda told: told["request_w"] == 3000.0 and abs((told["setpoint_w"] or 0.0) - 3000.0) < 150.0)
     terminal.pull()
     # However late this machine is, the order itself is void 3 s after the last renewal: by then no lease is left.
     one.terminal = SlowTerminal()
@@ -217,19 +218,10 @@ def automatic(told: dict[str, Any]) -> bool:
     return told["mode"] == "run" and told["reason"] != "manual" and told["setpoint_w"] < 1.0
 
 
-def test_a_step_names_a_meter_that_is_the_wrong_way_round(cabinet):
+def test_a_meter_that_is_the_wrong_way_round_is_named_before_any_step(cabinet):
     one = cabinet(fault("meter.reversed", "grid"))
     one.wait_said(" runs; core pid")
-    one.wait_why(lambda told: told["mode"] == "run" and (told["load_w"] or 0.0) < -1000.0)
-    terminal = one.terminal
-    terminal.send("\r")
-    terminal.expect("> ")
-    terminal.login(USER, PASSWORD)
-    terminal.send("test step 5kW 3s\r")
-    terminal.expect("Cabinet's name, to do it: ")
-    terminal.send("simulated\r")
-    said = terminal.expect("the grid meter went the WRONG way")
-    assert "to +5.0 kW" in said, said
+    one.wait_why(lambda told: "grid_unmoved" in str(told["latches"]))
 
 
 def test_a_change_at_the_console_is_in_force_after_the_restart_it_asks_for(cabinet):

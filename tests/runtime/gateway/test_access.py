@@ -1,6 +1,9 @@
 """Who gets in from outside, and what they may do there."""
 
+import contextlib
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -8,8 +11,9 @@ import zmq
 
 from tidegate.ext.abi import shared
 from tidegate.runtime.api import blocking_client as clients
-from tidegate.runtime.api import curve_keys
+from tidegate.runtime.api import curve_keys, messages
 from tidegate.runtime.api.blocking_client import Client
+from tidegate.runtime.gateway.sockets import SAID
 
 
 def free_port() -> int:
@@ -229,3 +233,178 @@ def test_a_bad_table_of_roles_is_refused_by_place(tmp_path, text):
     path.chmod(0o640)
     with pytest.raises(curve_keys.KeyProblem, match=r"roles\.toml"):
         curve_keys.read_roles(path)
+
+
+HOARD = """
+import sys, time, zmq
+public, secret, server, stream, size = sys.argv[1:]
+hoard = zmq.Context().socket(zmq.SUB)
+hoard.setsockopt(zmq.SNDHWM, 0)
+hoard.curve_publickey, hoard.curve_secretkey, hoard.curve_serverkey = public.encode(), secret.encode(), server.encode()
+hoard.connect(stream)
+for number in range(20_000):
+    hoard.setsockopt(zmq.SUBSCRIBE, b"%d" % number + b"x" * int(size))
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("size", [10, 400, 4000])
+def test_a_key_that_hoards_subscriptions_is_cut_and_costs_no_memory(remote, core, tmp_path, size):
+    gateway, endpoint, folder = remote
+    keys = key_of(folder, tmp_path, "hoarder", "read")
+    honest = key_of(folder, tmp_path, "honest", "read")
+    time.sleep(1.2)
+    with Client(endpoint, keys=honest, timeout_s=3) as site:
+        site.health()
+        before_kib = gateway.gateway._health()["gateway"]["rss_max_kib"]
+        words = [sys.executable, "-c", HOARD, *keys, clients.Endpoint.of(endpoint).stream, str(size)]
+        with subprocess.Popen(words) as hoarder:
+            try:
+                zap = gateway.remote.zap
+                until = time.monotonic() + 20
+                while "hoarder" not in zap.banned and size < 1000 and time.monotonic() < until:
+                    time.sleep(0.05)
+                time.sleep(1.0)
+                assert ("hoarder" in zap.banned) == (size < 1000), "what is longer than any topic does not even arrive"
+                assert "honest" not in zap.banned
+                heard = site.subscribe("snapshot")
+                until = time.monotonic() + 10
+                got = None
+                while got is None and time.monotonic() < until:
+                    core.snapshot()
+                    got = heard.receive(0.2)
+                assert got is not None, "the honest key comes back"
+                assert eventually(site.health)["core"]["running"]
+            finally:
+                hoarder.kill()
+        assert gateway.gateway._health()["gateway"]["rss_max_kib"] - before_kib < 64_000
+
+
+def test_on_the_box_a_hoarder_is_cut_too(core, gateway):
+    with zmq.Context() as context, context.socket(zmq.SUB) as hoard, gateway.client() as site:
+        hoard.setsockopt(zmq.LINGER, 0)
+        hoard.connect(f"{gateway.endpoint}/stream")
+        for number in range(200):
+            hoard.setsockopt(zmq.SUBSCRIBE, b"nothing %d" % number)
+        before = gateway.gateway.transports.local
+        until = time.monotonic() + 10
+        while gateway.gateway.transports.local is before and time.monotonic() < until:
+            time.sleep(0.05)
+        assert gateway.gateway.transports.local is not before
+        hoard.close(0)
+        assert eventually(site.health)["core"]["running"]
+
+
+def half_open(endpoint, count):
+    """Connections that say nothing."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    held = []
+    for _ in range(count):
+        one = socket.socket()
+        one.settimeout(5.0)
+        with contextlib.suppress(OSError):
+            one.connect((host, int(port)))
+        held.append(one)
+    return held
+
+
+def test_half_open_connections_reach_neither_the_gateway_nor_libzmq_and_a_key_still_gets_in(remote, tmp_path):
+    gateway, endpoint, folder = remote
+    mine = key_of(folder, tmp_path, "scada", "operate")
+    with Client(endpoint, keys=mine, timeout_s=1) as site:
+        eventually(site.health)
+    front = gateway.remote.front
+    held = half_open(endpoint, 1024)
+    try:
+        assert front.connections <= front.per_peer_max, "one address never holds more than its share"
+        with Client(endpoint, keys=mine, timeout_s=1) as site, gateway.client() as local:
+            assert eventually(site.health)["core"]["running"], "who speaks takes the place of who is silent"
+            assert local.stop()["status"] == "applied"
+        assert front.connections <= front.per_peer_max
+    finally:
+        for one in held:
+            one.close()
+
+
+def test_an_address_that_is_not_the_flood_s_has_its_own_places(remote):
+    gateway, _, _ = remote
+    front = gateway.remote.front
+    front._peers["10.0.0.1"] = front.in_all_max  # as many speak as may
+    assert not front._room("10.0.0.2") and not front._room("10.0.0.1")
+    front._peers["10.0.0.1"] = front.per_peer_max
+    assert front._room("10.0.0.2") and not front._room("10.0.0.1")
+    del front._peers["10.0.0.1"]
+
+
+def test_nobody_but_our_own_user_speaks_at_the_door(remote):
+    gateway, _, _ = remote
+    assert (gateway.runtime / "door").stat().st_mode & 0o077 == 0
+    trusted = gateway.gateway.transports.trusted
+    frame = zmq.Frame(b"x")
+    assert not trusted(frame), "a frame of which the kernel says nothing is nobody's"
+
+
+LONG, CONTROL = messages.encode({"problem": "x" * 300}), messages.encode({"detail": "\x1b[2J"})
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"\xc1", b"nonsense", LONG, CONTROL, b"\x93" * 60],
+    ids=["nothing", "no type", "bytes", "long", "control", "deep"],
+)
+def test_whatever_comes_through_the_door_this_machine_is_served(remote, said):
+    gateway, _, _ = remote
+    before = gateway.gateway.server.counts["malformed"]
+    with zmq.Context() as context, context.socket(zmq.DEALER) as other:
+        other.linger = 0
+        other.connect(f"ipc://{gateway.runtime}/door")
+        other.send_multipart([SAID, said])
+        until = time.monotonic() + 20
+        while gateway.gateway.server.counts["malformed"] == before and time.monotonic() < until:
+            time.sleep(0.02)
+    assert gateway.gateway.server.counts["malformed"] > before
+    with gateway.client() as site:
+        assert site.stop()["status"] == "applied"
+
+
+def test_ports_whose_thread_has_ended_are_opened_anew_and_told(remote, tmp_path):
+    gateway, endpoint, folder = remote
+    mine = key_of(folder, tmp_path, "scada", "read")
+    front = gateway.remote.front
+
+    def fail(now_ns):
+        raise OSError(28, "no room for another watch")
+
+    front._sweep = fail
+    until = time.monotonic() + 20
+    while gateway.remote.front is front and time.monotonic() < until:
+        time.sleep(0.02)
+    assert "no room" in gateway.remote.problem and gateway.remote.front is not front
+    with Client(endpoint, keys=mine, timeout_s=1) as site:
+        assert eventually(site.health, 20.0)["core"]["running"]
+    assert gateway.remote.problem == ""
+
+
+def test_a_gateway_says_when_the_process_for_other_machines_is_silent(remote):
+    gateway, _, _ = remote
+    transports = gateway.gateway.transports
+    gateway.remote.stopping = True
+    gateway.remote_thread.join(10)
+    transports._heard_ns -= 20 * 10**9
+    until = time.monotonic() + 20
+    while "silent" not in transports.problem and time.monotonic() < until:
+        time.sleep(0.05)
+    assert "silent" in transports.problem
+
+
+def test_a_socket_whose_file_somebody_took_away_is_opened_anew(remote, tmp_path):
+    gateway, endpoint, folder = remote
+    mine = key_of(folder, tmp_path, "scada", "read")
+    for name in ("api", "stream", "door"):
+        (gateway.runtime / name).unlink()
+    until = time.monotonic() + 20
+    while not all((gateway.runtime / name).exists() for name in ("api", "stream", "door")) and time.monotonic() < until:
+        time.sleep(0.05)
+    with gateway.client(timeout_s=5) as site, Client(endpoint, keys=mine, timeout_s=1) as far:
+        assert site.health()["core"]["running"]
+        assert eventually(far.health, 20.0)["core"]["running"], "the door is found again too"

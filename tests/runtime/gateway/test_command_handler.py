@@ -313,3 +313,113 @@ def test_anybodys_stop_and_run_end_manual_at_once(mode):
         with pytest.raises(Refused) as why:
             manual(desk, peer(), 2 * S)
         assert why.value.code == "stopped"
+
+
+def test_a_setting_for_a_moment_leaves_what_was_promised_before_it():
+    box = Box()
+    desk = Desk(box, site_policies={"peak_w_max": 48e3})
+    policy(desk, "maintain", "peak_w_max", 40e3)
+    policy(desk, "operate", "peak_w_max", 30e3, for_ms=1)
+    assert box.in_force(kind_of("peak_w_max"), 1) == 30e3
+    assert box.in_force(kind_of("peak_w_max"), 500 * MS) == 30e3, "until the next is there, nothing wider"
+    desk.expire(1 * MS)
+    assert box.in_force(kind_of("peak_w_max"), 3600 * S) == 40e3
+    policy(desk, "operate", "peak_w_max", 35e3, now_ns=2 * S)
+    policy(desk, "operate", "peak_w_max", 20e3, now_ns=2 * S, for_ms=1)
+    desk.expire(3 * S)
+    assert box.in_force(kind_of("peak_w_max"), 3600 * S) == 35e3
+
+
+def test_what_was_tighter_than_something_wide_is_not_wide_behind_its_end():
+    box = Box()
+    desk = Desk(box, site_policies={"peak_w_max": 48e3})
+    policy(desk, "maintain", "peak_w_max", 60e3, for_ms=1000)
+    policy(desk, "operate", "peak_w_max", 55e3)
+    assert box.in_force(kind_of("peak_w_max"), 1) == 55e3
+    assert box.in_force(kind_of("peak_w_max"), 1000 * MS) is None, "the site file's, also where no gateway lives"
+    desk.expire(1000 * MS)
+    assert box.in_force(kind_of("peak_w_max"), 2 * S) in (None, 48e3)
+
+
+policies_asked = st.lists(
+    st.tuples(
+        st.sampled_from(["operate", "maintain"]),
+        st.sampled_from([None, 20e3, 30e3, 40e3, 50e3, 60e3]),
+        st.sampled_from([None, 1, 500, 3000]),
+        st.integers(0, 2000),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(policies_asked)
+def test_nothing_that_operate_asks_ever_makes_a_limit_wider_than_without_it(asked):
+    both, alone = Box(), Box()
+    with_it, without = (Desk(box, site_policies={"peak_w_max": 48e3}) for box in (both, alone))
+    now_ns, kind = 0, kind_of("peak_w_max")
+    for role, value, for_ms, later_ms in asked:
+        now_ns += later_ms * MS
+        for desk in (with_it, without):
+            desk.expire(now_ns)
+            if role == "maintain" or desk is with_it:
+                try:
+                    policy(desk, role, "peak_w_max", value, now_ns=now_ns, for_ms=for_ms)
+                except Refused as why:
+                    assert why.code == "not-allowed" and role == "operate"
+        if role == "maintain" and value is None and for_ms is None:
+            assert with_it.policies.held == {}
+        for ahead_ms in (0, 2, 600, 4000):
+            at_ns = now_ns + ahead_ms * MS
+            assert with_it.policies.value("peak_w_max", at_ns) <= without.policies.value("peak_w_max", at_ns)
+        found = both.in_force(kind, now_ns)
+        assert (48e3 if found is None else found) == with_it.policies.value("peak_w_max", now_ns)
+
+
+def test_a_wish_of_the_role_maintain_is_not_replaced_from_below_it():
+    desk = Desk(Box(), site_policies={})
+    policy(desk, "maintain", "target_soc", 0.9)
+    for value in (0.2, None):
+        with pytest.raises(Refused) as refused:
+            policy(desk, "operate", "target_soc", value)
+        assert refused.value.code == "not-allowed"
+    policy(desk, "maintain", "target_soc")
+    policy(desk, "operate", "target_soc", 0.2)
+
+
+def plan_of(desk, who, watts, now_s=0):
+    rows = [step(10, setpoint_w=watts)] if watts is not None else []
+    return desk.schedule(ops.Schedule(v=1, id="p", steps=rows, end_utc_s=20 if rows else 0), who, now_s * S, now_s * S)
+
+
+def test_a_plan_is_replaced_and_ended_only_by_its_rank_or_its_owner():
+    desk = Desk(Box())
+    plan_of(desk, peer("boss", "maintain"), 5e3)
+    for watts in (1e3, None):
+        with pytest.raises(Refused) as refused:
+            plan_of(desk, peer("ems", "operate"), watts)
+        assert refused.value.code == "not-allowed" and refused.value.more["holder"] == "boss"
+    plan_of(desk, peer("other", "maintain"), None)
+    plan_of(desk, peer("ems", "operate"), 1e3)
+    plan_of(desk, peer("ems2", "operate"), 2e3)
+    assert desk.plan_owner == "ems2"
+
+
+def test_nothing_of_a_peer_that_lost_its_right_stays_but_its_stop():
+    box, put = Box(), []
+    desk = Desk(box, site_policies={"peak_w_max": 48e3}, put_plan=lambda: put.append(len(desk.plan)) or 2)
+    gone, stays = peer("gone"), peer("stays")
+    desk.mode(ops.Mode(v=1, id="m", mode="stop"), gone, 0)
+    desk.mode(ops.Mode(v=1, id="m", mode="run"), gone, 0)
+    setpoint(desk, gone, acquire(desk, gone, 0), 0, 0)
+    policy_of = lambda who, w: desk.policy(ops.Policy(v=1, id="q", name="peak_w_max", value=w), who, 0)  # noqa: E731
+    policy_of(stays, 60e3)
+    policy_of(gone, 70e3)
+    for who, watts in ((gone, 10e3), (stays, 30e3)):
+        desk.limit(ops.Limit(v=1, id="l", import_w_max=watts, for_ms=60_000), who, 0)
+    desk.mode(ops.Mode(v=1, id="m", mode="manual", power_w=100.0), gone, 0)
+    plan_of(desk, gone, 5e3)
+    desk.forget("gone", 1)
+    assert desk.lease is None and desk.manual is None and desk.plan == [] and put[-1] == 0
+    assert box.in_force(SETPOINT, 1) is None and box.in_force(MANUAL, 1) is None and box.in_force(IMPORT, 1) == 30e3
+    assert "gone" not in str(desk.policies.held)

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from tidegate.ext.abi.image import REASONS_BY_NUMBER
 from tidegate.hal.description import RENAMED_POINTS
 from tidegate.runtime.api import blocking_client as clients
 from tidegate.runtime.api import messages
@@ -148,7 +149,7 @@ def test_a_setpoint_under_a_lease_reaches_the_core_and_ends_with_it(core, gatewa
 
 
 def test_a_setpoint_outside_the_corridor_is_clamped_and_says_so(core, gateway):
-    core.values["site.reason"] = (2.0, 1)
+    core.values["site.reason"] = (float(REASONS_BY_NUMBER.index("connection limit")), 1)
     core.step()
     with gateway.client() as site, site.lease() as lease:
         answer = lease.setpoint(90_000.0, for_s=1)
@@ -237,7 +238,7 @@ def test_a_core_that_stands_still_is_told_to_the_one_who_commands(core, start_ga
     core.step()
     running = start_gateway()
     with running.client() as site, pytest.raises(clients.ClientError) as refused:
-        site.stop()
+        site.ack()
     assert refused.value.code == "not-applied"
 
 
@@ -254,7 +255,7 @@ def test_the_sockets_are_closed_to_other_users(gateway):
 
 
 def test_why_tells_mode_reason_corridor_and_faults(core, gateway):
-    core.values["site.reason"] = (8.0, 1)
+    core.values["site.reason"] = (float(REASONS_BY_NUMBER.index("peak limit")), 1)
     core.values["unit0.fault_bits_lo"] = (1.0, 1)
     core.step()
     with gateway.client() as site:

@@ -8,7 +8,7 @@ import zmq
 
 from tidegate.runtime.api import blocking_client as clients
 from tidegate.runtime.gateway.command_handler import LIMITS_MAX, LimitHeld
-from tidegate.runtime.gateway.peers import Answers, Bucket, Peers
+from tidegate.runtime.gateway.peers import Answers, Asked, Bucket, Peers
 from tidegate.runtime.state.journal import Journal
 
 
@@ -144,12 +144,14 @@ def test_local_roles_come_from_the_kernels_credentials():
 
 def test_answers_are_kept_for_ten_minutes_and_never_without_bound():
     answers = Answers()
-    answers.keep("a", "1", 10, b"done")
-    assert answers.find("a", "1", 11) == (True, b"done")
-    assert answers.find("b", "1", 11) == (False, None)
-    assert answers.find("a", "1", 10 + 601 * 10**9) == (False, None)
+    one = Asked("a", "1", b"")
+    answers.keep(one, 10, b"done")
+    assert answers.find(one, 11) == (10, b"done")
+    for other in (Asked("b", "1", b""), Asked("a", "2", b""), Asked("a", "1", b"other bytes")):
+        assert answers.find(other, 11) is None
+    assert answers.find(one, 10 + 601 * 10**9) is None
     for number in range(10_000):
-        answers.keep("a", str(number), 12, b"x")
+        answers.keep(Asked("a", str(number), b""), 12, b"x")
     assert len(answers) == 4096
 
 

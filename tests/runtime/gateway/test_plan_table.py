@@ -201,3 +201,46 @@ def test_a_file_of_the_release_before_is_read(tmp_path):
     billing = Billing(path, "month", BERLIN, 0.0)
     billing.turn(day("2026-11-04T12:00+01:00"))
     assert billing.paid_w == 41e3
+
+
+@pytest.mark.parametrize(
+    ("zone", "utc", "offset_s"),
+    [("Asia/Kolkata", NOON, 19_800), ("Asia/Kathmandu", NOON, 20_700), ("Australia/Lord_Howe", NOON, 39_600),
+     ("Europe/Berlin", NOON, 3_600), ("UTC", NOON, 0)],
+)  # fmt: skip
+def test_the_core_is_told_the_wall_clock_of_the_zone(zone, utc, offset_s):
+    memory, _ = Shared.memfd()
+    plans = Planner(memory, [], ZoneInfo(zone))
+    plans.put([], 500 * S, utc * S)
+    assert memory.plan().clock == ((utc - 500 + offset_s) * S, 0, 0)
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Australia/Lord_Howe", "America/St_Johns", "Africa/Casablanca"])
+@pytest.mark.parametrize("year", [2026, 2027])
+def test_the_core_knows_each_change_of_the_clocks_before_it_comes_and_to_the_second(zone, year):
+    memory, _ = Shared.memfd()
+    plans = Planner(memory, [], ZoneInfo(zone))
+    start_s = int(datetime(year, 1, 1, tzinfo=ZoneInfo("UTC")).timestamp())
+    changes = set()
+    for day in range(366):
+        utc_s = start_s + day * 86_400 + 4711
+        plans.step([], None, (10 + day * 86_400) * S, utc_s * S)
+        offset_ns, next_ns, next_offset_ns = memory.plan().clock
+        at = datetime.fromtimestamp(utc_s, ZoneInfo(zone))
+        assert offset_ns == (utc_s - (10 + day * 86_400) + at.utcoffset().total_seconds()) * S
+        if next_ns:
+            change_s = next_ns // S + utc_s - (10 + day * 86_400)
+            before, after = (datetime.fromtimestamp(change_s + d, ZoneInfo(zone)).utcoffset() for d in (-1, 0))
+            assert before != after and next_offset_ns - offset_ns == (after - before).total_seconds() * S
+            changes.add(change_s)
+    assert len(changes) >= 2, "each change of the year was known a week ahead"
+
+
+def test_a_clock_that_is_set_reaches_the_core_within_a_second_and_one_that_drifts_does_not_flood_it():
+    memory, plans = planner()
+    plans.put([], 1 * S, NOON * S)
+    first = memory.plan().clock
+    plans.step([], None, 3 * S, (NOON + 2) * S + 30_000_000)
+    assert memory.plan().clock == first
+    plans.step([], None, 5 * S, (NOON + 4 - 20) * S)
+    assert memory.plan().clock[0] == first[0] - 20 * S

@@ -4,6 +4,7 @@ import json
 import struct
 import threading
 import time
+import tomllib
 from pathlib import Path
 
 import can
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.runtime.rtu_peer import Slaves, Wire, words_of_float, words_of_text
+from tidegate.config.site import parse_site
 from tidegate.hal import maps, sunspec
 from tidegate.hal.decode import decode_frame, frame_of
 from tidegate.runtime.cli.bus_commands import read, scan, sniff
@@ -106,6 +108,59 @@ def test_a_map_does_not_fit_a_meter_of_another_make(slaves):
 def test_scan_command_shows_a_line_for_the_site_file(slaves):
     result = CliRunner().invoke(scan, ["--serial", slaves.client, "--ids", "3", "--timeout-ms", "150"])
     assert result.exit_code == 0 and "sunspec_base = 40000" in result.output and "701 = 40070" in result.output
+    assert tomllib.loads(result.stdout)["device"][0]["map"] == "sunspec-701"
+
+
+def hybrid_words():
+    """Models 1, 103, 124, 1 again, 203, 203 again: a converter with two meters behind its unit id."""
+    words = {40000: 0x5375, 40001: 0x6E53}
+    at = 40002
+    for number in (1, 103, 124, 1, 203, 203):
+        length = sunspec.model(number).length
+        words.update(dict.fromkeys(range(at, at + length), 0))
+        words[at], words[at + 1] = number, length - 2
+        at += length
+    words[at], words[at + 1] = 0xFFFF, 0
+    return words
+
+
+@pytest.fixture
+def hybrid(wire):
+    served = Slaves(wire.server, {1: {3: hybrid_words()}, 3: {3: {0: 0}}})
+    yield wire
+    served.close()
+
+
+def test_what_scan_prints_of_a_hybrid_is_toml_with_a_row_for_each_role(hybrid):
+    result = CliRunner().invoke(scan, ["--serial", hybrid.client, "--ids", "1", "--timeout-ms", "150"])
+    assert result.exit_code == 0
+    told = tomllib.loads(result.stdout)
+    assert [(row["map"], row["role"]) for row in told["device"]] == [
+        ("sunspec-103", "pcs"), ("sunspec-203", "other-meter"), ("sunspec-203", "other-meter"),
+    ]  # fmt: skip
+    meters = [row["sunspec_models"]["203"] for row in told["device"][1:]]
+    assert len(set(meters)) == 2 and {row["unit_id"] for row in told["device"]} == {1}
+    site = tomllib.loads((Path(__file__).parents[3] / "config/demo/site.toml").read_text())
+    site["serial"] += told["serial"]
+    site["device"] += told["device"][1:]
+    made, problems = parse_site(site)
+    assert made is not None and not problems
+
+
+def test_scan_sees_a_stray_byte_before_each_reply_and_names_the_key(slaves):
+    slaves.stray = b"\x00"
+    result = CliRunner().invoke(scan, ["--serial", slaves.client, "--ids", "1,3", "--timeout-ms", "150"])
+    assert result.exit_code == 0 and "looks like eastron-sdm630" in result.output and "unit 3" in result.output
+    assert "lead_in_bytes = 1" in result.output
+    slaves.stray = b""
+    clean = CliRunner().invoke(scan, ["--serial", slaves.client, "--ids", "3", "--timeout-ms", "150"])
+    assert "unit 3" in clean.output and "lead_in_bytes" not in clean.output
+
+
+def test_scan_does_not_blame_the_wires_where_bytes_come(slaves):
+    slaves.stray = b"\x00" * 9  # no reply any more, but no silence either
+    result = CliRunner().invoke(scan, ["--serial", slaves.client, "--ids", "1", "--timeout-ms", "60"])
+    assert result.exit_code == 1 and "bytes come, but no reply" in result.output and "A and B" not in result.output
 
 
 def test_scan_of_an_empty_bus_says_what_to_check(wire):
@@ -352,7 +407,7 @@ def test_sniff_command_shows_a_live_line(wire, tmp_path):
     assert result.exit_code == 0, result.output
     assert "power_w 7590" in result.output
     raw = out.read_bytes()
-    assert struct.unpack("<I", raw[20:24])[0] == 147 and ASK in raw and TELL in raw
+    assert struct.unpack("<I", raw[20:24])[0] == 252 and ASK in raw and TELL in raw
 
 
 # ------------------------------------------------------------------------------------------------------- devices

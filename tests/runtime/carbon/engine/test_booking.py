@@ -460,3 +460,21 @@ def test_many_records_at_once_give_what_they_give_one_by_one(seed):
         at += size
     assert a == b
     assert one.state() == many.state()
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+def test_the_state_of_charge_of_several_batteries_is_that_of_their_energy(bulk):
+    """100 kWh at 20 % and 300 kWh at 80 % hold 65 %; the first alone would say 20."""
+    weights = {"bms1.soc": 100_000.0, "bank.soc": 300_000.0, "spare.soc": 0.0}
+    booker = Booker([GRID], soc_weights=weights)
+    records = list(Plant().run(1000, **{"bms1.soc": [0.2, 1], "bank.soc": [0.8, 1], "spare.soc": [None, 0]}))
+    periods = list(book(booker, records)) if bulk else fed(booker, records)
+    assert periods[0].soc_ppm == 650_000
+
+
+def test_a_battery_that_is_silent_leaves_the_last_state_of_charge_of_all():
+    booker = Booker([GRID], soc_weights={"bms1.soc": 1.0, "bms2.soc": 1.0})
+    plant = Plant()
+    fed(booker, plant.run(300, **{"bms1.soc": [0.2, 1], "bms2.soc": [0.8, 1]}))
+    (period, *_) = fed(booker, plant.run(700, **{"bms1.soc": [0.2, 1], "bms2.soc": [None, 3]}))
+    assert period.soc_ppm == 500_000

@@ -179,3 +179,85 @@ def test_attribute_reads_a_file_and_refuses_a_wrong_one_by_period(tmp_path):
     (tmp_path / "f.json").write_text(json.dumps(document), encoding="utf-8")
     bad = runner.invoke(carbon, ["attribute", str(tmp_path / "f.json")])
     assert bad.exit_code == 65 and "period 0: load it: 1.5 is not a whole number" in bad.output
+
+
+def chained(found):
+    """Rows numbered and chained anew, as somebody without the key can do it."""
+    made, previous = [], GENESIS
+    for seq, (_, kind, start, body, _) in enumerate(found):
+        previous = chain(previous, seq, kind, start, body)
+        made.append((seq, kind, start, body, previous))
+    return made
+
+
+def strip_blocks(path):
+    put(path, chained([row for row in rows(path) if row[1] != "block"]))
+
+
+def strip_last_block(path):
+    found = rows(path)
+    last = max(row[0] for row in found if row[1] == "block")
+    put(path, chained([row for row in found if row[0] != last]))
+
+
+def cut_tail(path):
+    found = rows(path)
+    last = max(row[0] for row in found if row[1] == "block")
+    put(path, found[: last - 2])
+
+
+def forget_state(path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("delete from state")
+
+
+@pytest.mark.parametrize("deed", [
+    (strip_blocks,), (strip_blocks, forget_state), (strip_last_block,), (cut_tail,),
+])  # fmt: skip
+def test_what_was_taken_out_of_a_signed_ledger_is_named(tmp_path, deed):
+    path = tmp_path / "l.db"
+    ledger = signed(path)
+    key = DeviceKey.at(path.with_suffix(".pem")).public
+    assert verify(ledger, key=key) == []
+    ledger.close()
+    for one in deed:
+        one(path)
+    done = CliRunner().invoke(carbon, ["verify", str(path), "--key", key])
+    assert done.exit_code == 1 and "0 damaged" not in done.output, done.output
+    if forget_state not in deed:
+        assert verify(Ledger(path)), "without the key too, since the ledger knows that it was signed"
+
+
+def test_a_tail_longer_than_a_device_leaves_unsigned_is_named_and_a_shorter_one_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr("tidegate.runtime.carbon.ledger.signing.UNSIGNED_MAX", 20)
+    ledger = signed(tmp_path / "l.db", 30)
+    last = max(entry.seq for entry in ledger.entries("block"))
+    while ledger.head[0] - last < 20:
+        ledger.append([("note", 0, {"text": "x"})])
+    assert verify(ledger) == []
+    ledger.append([("note", 0, {"text": "x"})])
+    assert "21 entries behind the last block" in str(verify(ledger)[-1])
+
+
+@pytest.mark.parametrize(("lines", "said"), [
+    (lambda a: [a.replace('"s"', '"another site"')], "another site"),
+    (lambda a: [a, json.dumps({**json.loads(a), "hash": "0" * 64})], "twice"),
+    (lambda a: [json.dumps({**json.loads(a), "hash": "0" * 64}), a], "written anew"),
+    (lambda a: [a, a.replace('"s"', '"t"')], "two sites"),
+])  # fmt: skip
+def test_anchors_of_another_site_or_that_contradict_each_other_are_named(tmp_path, lines, said):
+    ledger = signed(tmp_path / "l.db")
+    line = anchor_line(ledger, "s")
+    ledger.close()
+    assert verify(Ledger(tmp_path / "l.db"), anchors=read_anchors([line, line], "x")) == []
+    (tmp_path / "a.txt").write_text("\n".join(lines(line)))
+    done = CliRunner().invoke(carbon, ["verify", str(tmp_path / "l.db"), "--anchors", str(tmp_path / "a.txt")])
+    assert done.exit_code == 1 and said in done.output, done.output
+
+
+def test_a_block_of_another_site_is_named(tmp_path):
+    key = DeviceKey.at(tmp_path / "k.pem")
+    ledger = Ledger(tmp_path / "l.db")
+    ledger.begin("s")
+    sign(ledger, key, "another", least=1)
+    assert "block of site 'another'" in str(verify(ledger)[0])
