@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 OUT ?= demo-out
 
-.PHONY: help setup build lint lint-cython pxd test test-newest constraints docs demo bench world control zoo carbon fuzz prove mutants test-vm wheel deb clean
+.PHONY: help setup build lint lint-cython pxd test stop-matrix syscall-faults test-newest constraints docs demo bench world control zoo carbon progress fuzz prove mutants models reproduce test-vm wheel deb clean
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -17,6 +17,15 @@ demo: build
 #: make test      lint, types and every test that fits a few minutes
 test: lint
 	$(PY) -m pytest
+
+#: make stop-matrix     `stop` from each place under each attack, on running sites (some minutes); the table in build/stop.json
+stop-matrix: build
+	@mkdir -p build
+	TIDEGATE_STOP_MATRIX=1 TIDEGATE_STOP_TABLE=build/stop.json $(PY) -m pytest -q -s tests/world/stop
+
+#: make syscall-faults  calls of libc that fail in supervisor, gateway, sidecar and console of a running site (some minutes)
+syscall-faults: build
+	TIDEGATE_SYSCALL_FAULTS=1 $(PY) -m pytest -q -s tests/world/faults
 
 #: make docs      the pages as a site that needs no network: build/site/index.html
 docs: setup
@@ -51,9 +60,14 @@ zoo: build
 carbon: build
 	@$(PY) tests/tools/carbon_long.py $(or $(CARBON),conserved kills flips)
 
+#: make progress  10^5 seeded mixes of up to 32 slaves on a line: is each asked within the bound that check prints?
+progress: build
+	@$(PY) tests/fuzz/run_progress.py
+
 #: make fuzz      10^7 executions of each parser under sanitizers (clang's libFuzzer)
 fuzz: build
 	@$(PY) tests/fuzz/run_storm.py
+	@$(PY) tests/fuzz/run_tcp_storm.py
 	@$(PY) tests/fuzz/fuzz_console.py --lines 10000000
 	@tests/fuzz/run.sh -n 10000000 || { status=$$?; [ $$status -eq 77 ] && echo "fuzz: skipped"; }
 
@@ -99,6 +113,11 @@ prove: build
 mutants: build
 	@$(PY) tests/mutants/run.py
 
+#: make models    what runs side by side, in every state (spin) and under the thread sanitizer, with planted faults
+models: setup
+	@$(PY) tests/models/run.py || { status=$$?; [ $$status -eq 77 ] && echo "models: skipped"; }
+	@$(PY) tests/models/borders.py
+
 #: make constraints  write constraints.txt anew: the versions that CI, the .deb and make setup install
 constraints:
 	@PYTHON=$(PYTHON) sh tests/tools/constraints.sh
@@ -116,6 +135,10 @@ wheel: setup
 #: make deb       the Debian package in dist/ (REUSE=1: of the modules that are built already)
 deb: build
 	@packaging/deb.sh
+
+#: make reproduce wheel and Debian package built twice, in two folders: the same bytes? (REUSE=1: only the packing)
+reproduce: build
+	@packaging/reproduce.sh
 
 #: make clean     remove everything that was built
 clean:

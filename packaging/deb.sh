@@ -36,7 +36,8 @@ echo "== wheel"
 pip="$work/tools/bin/python -m pip -q -q --disable-pip-version-check"
 $pip install -c "$root/constraints.txt" "setuptools>=77" "cython>=3.1,<4" wheel
 mkdir "$work/source"
-(cd "$root" && cp -pR runtime ext hal config setup.py pyproject.toml README.md LICENSE CHANGELOG.md "$work/source")
+(cd "$root" && cp -pR runtime ext hal config packaging setup.py pyproject.toml README.md LICENSE CHANGELOG.md constraints.txt \
+    constraints-hashes.txt "$work/source")
 find "$work/source" \( -name __pycache__ -o -name '*.so' \) -prune -exec rm -rf {} +
 if [ -n "${REUSE:-}" ]; then
     # `make build` has just brought them up to date; the name of each tells the Python that it is for. Touched, since
@@ -57,7 +58,9 @@ $pip wheel --no-deps --no-build-isolation --wheel-dir "$work/wheel" "$work/sourc
 
 echo "== what it imports"
 "$PYTHON" -m venv --without-pip "$lib"
-$pip install -c "$root/constraints.txt" --target "$site" --no-compile "$(ls "$work"/wheel/*.whl)[all]"
+$pip install -c "$root/constraints.txt" --target "$site" --no-compile --report "$work/report.json" "$(ls "$work"/wheel/*.whl)[all]"
+# Nothing goes on whose bytes are not those that constraints-hashes.txt knows.
+"$PYTHON" "$here/hashes.py" "$work/report.json"
 # The environment was made below the stage; its paths must be those of the installed machine.
 rm -rf "$lib/bin" "$lib/include" "$lib/lib64" "$site/bin"
 mkdir -p "$lib/bin"
@@ -65,6 +68,8 @@ ln -s "/usr/bin/python$pyversion" "$lib/bin/python3"
 printf 'home = /usr/bin\ninclude-system-site-packages = false\nversion = %s\n' "$pyversion" >"$lib/pyvenv.cfg"
 # Tests of the libraries stay out, and where pip found each wheel on the building machine.
 find "$site" \( -type d -name tests -o -name direct_url.json \) -prune -exec rm -rf {} +
+# What pip wrote down of those, and of commands whose first line names the building machine's Python.
+find "$site" -path '*.dist-info/RECORD' -exec sed -i -e '\#^\(\.\./\)*bin/#d' -e '\#/direct_url\.json,#d' {} +
 # Compiled here, as the service may not write there; valid whatever the clock says.
 "$PYTHON" -m compileall -q -j 0 -s "$stage" -p / --invalidation-mode unchecked-hash "$site" >"$work/compile.log" ||
     { cat "$work/compile.log" >&2; exit 1; }
@@ -83,6 +88,7 @@ doc=$stage/usr/share/doc/tidegate
 mkdir -p "$doc/examples"
 install -m 644 "$root"/docs/*.md "$root/README.md" "$doc"
 install -m 644 "$root/LICENSE" "$doc/copyright"
+"$PYTHON" "$here/sbom.py" "$doc" "$site"
 gzip -9n <"$root/CHANGELOG.md" >"$doc/changelog.gz"
 install -m 644 "$root"/config/sites/*.toml "$here"/network/* "$doc/examples"
 

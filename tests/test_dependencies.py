@@ -25,6 +25,7 @@ DISTRIBUTIONS = {"can": "python-can", "fpdf": "fpdf2", "serial": "pyserial", "zm
 EXTRAS = {
     "hal/bridge.py": ["tools"],
     "hal/dbc.py": ["dbc"],
+    "hal/gpio_lines.py": ["gpio"],
     "config/calendar.py": ["tariff"],
     "runtime/tools": ["tools"],
     "runtime/cli/watch.py": ["tools"],

@@ -10,8 +10,8 @@ def test_every_generated_block_is_current() -> None:
 def test_every_header_that_owns_structs_has_a_generated_block_and_no_other() -> None:
     taken = [header for headers in pxd.blocks().values() for header in headers]
     owners = {str(path.relative_to(pxd.EXT)) for path in pxd.EXT.rglob("*.h") if "typedef struct" in path.read_text()}
-    inner = {"safety/gate_envelope.h", "safety/gate_rows.h"}  # static parts of safety.c
-    kernel = {"bus/can_io.h"}  # its structs are made of the kernel's, which are for C alone
+    inner = {"safety/gate_bank.h", "safety/gate_envelope.h", "safety/gate_rows.h"}  # static parts of safety.c
+    kernel = {"bus/can_io.h", "bus/tcp_socket.h"}  # its structs are made of the kernel's, which are for C alone
     assert len(taken) == len(set(taken)) and owners - inner - kernel <= set(taken)
     for path in pxd.EXT.rglob("*.p*x*"):
         by_hand = [header for header in taken if f'extern from "{header}"' in path.read_text()]

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+EPOCH = "1700000000"
 
 
 def run(*words: object, cwd: Path, **environment: str) -> str:
@@ -32,7 +34,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     place = tmp_path_factory.mktemp("wheel")
     words = ("-m", "build", "--no-isolation", "--outdir", place / "dist", ROOT)
-    run(sys.executable, *words, cwd=place, TIDEGATE_QUICK_BUILD="1")
+    run(sys.executable, *words, cwd=place, TIDEGATE_QUICK_BUILD="1", SOURCE_DATE_EPOCH=EPOCH)
     (wheel,) = (place / "dist").glob("*.whl")
     venv.create(place / "env", with_pip=True)
     python = place / "env" / "bin" / "python"
@@ -64,6 +66,28 @@ def test_wheel_holds_every_data_file(installed: Path) -> None:
     }
     assert {Path(name).suffix for name in here} >= {".j2", ".toml", ".csv", ".json", ".dbc", ".h", ".pxd", ".typed"}
     assert not here - packed
+
+
+@pytest.mark.timeout(900)
+def test_a_second_build_in_another_folder_gives_the_same_bytes(installed: Path, tmp_path: Path) -> None:
+    (sdist,) = (installed / "dist").glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path / "elsewhere", filter="data")
+    (source,) = (tmp_path / "elsewhere").iterdir()
+    words = ("-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", source)
+    run(sys.executable, *words, cwd=tmp_path, TIDEGATE_QUICK_BUILD="1", SOURCE_DATE_EPOCH=EPOCH, PYTHONHASHSEED="7")
+    (first,), (second,) = ((place / "dist").glob("*.whl") for place in (installed, tmp_path))
+    one, other = zipfile.ZipFile(first), zipfile.ZipFile(second)
+    assert one.namelist() == other.namelist()
+    assert [name for name in one.namelist() if one.read(name) != other.read(name)] == []
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.timeout(900)
+def test_the_wheel_holds_its_bills_of_materials(installed: Path) -> None:
+    (wheel,) = (installed / "dist").glob("*.whl")
+    packed = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/sboms/" in name]
+    assert sorted(name.rpartition("/")[2] for name in packed) == ["tidegate.cdx.json", "tidegate.spdx.json"]
 
 
 @pytest.mark.timeout(900)

@@ -245,7 +245,7 @@ def measure(args: argparse.Namespace, given: harness.Conditions) -> dict[str, An
         "python_can_cantools_ns_per_frame": round(peers, 1),
         "recvmmsg_alone_ns_per_frame": round(statistics.median(floor_ns), 1) if floor_ns else None,
         "ratio": round(peers / ours, 1),
-        "ratio_asked": 10,
+        "ratio_asked": 13,
         "decode_in_memory_ns_per_frame": round(statistics.median(memory_ns), 1),
         "idle_virtual_bus_ns_per_cycle": round(idle_ns, 2),
         "core_share_of_a_full_1_mbit_bus": round(ours * FULL_BUS / 1e9, 5),
@@ -253,7 +253,7 @@ def measure(args: argparse.Namespace, given: harness.Conditions) -> dict[str, An
     result["cyclic"] = cyclic(args.seconds, given)
     print(f"CAN through a {result['path']}: {compared} values equal to cantools, then {args.rounds} chunks each")
     print(f"  recvmmsg + table              {ours:9.0f} ns a frame")
-    print(f"  python-can + cantools         {peers:9.0f} ns a frame: {result['ratio']} x (asked: at least 10)")
+    print(f"  python-can + cantools         {peers:9.0f} ns a frame: {result['ratio']} x (asked: at least 13)")
     if floor_ns:
         print(f"  recvmmsg alone (the floor)    {result['recvmmsg_alone_ns_per_frame']:9.0f} ns a frame")
     print(f"  table alone, in memory        {result['decode_in_memory_ns_per_frame']:9.0f} ns a frame")

@@ -24,6 +24,15 @@
 #include "safety.c" /* the product's, or a rewritten one from schema.py */
 
 typedef __int128 wide;
+typedef unsigned __int128 rows_t; /* the fault table in one word, where the gate has two */
+
+static rows_t rows_of(fault_set_t set) { return (rows_t)set.hi << 64 | set.lo; }
+
+static fault_set_t set_of(rows_t rows)
+{
+    const fault_set_t set = {(uint64_t)rows, (uint64_t)(rows >> 64)};
+    return set;
+}
 
 /* ---------------------------------------------------------------- the oracle */
 
@@ -50,7 +59,8 @@ static wide direction(const gate_limits_t *l, const gate_input_t *in, int charge
     const uint32_t both = VALID_PACK_V | VALID_TEMP_MAX | VALID_TEMP_MIN | VALID_ESS_W;
     const wide cell_limit = charge ? l->cell_mv_max : l->cell_mv_min;
     const wide cell_room = charge ? cell_limit - in->cell_mv_max : in->cell_mv_min - cell_limit;
-    const wide soc_room = charge ? (wide)l->soc_max_cpct - in->soc_cpct : (wide)in->soc_cpct - l->soc_min_cpct;
+    const wide fullest = in->soc_cpct + (wide)(in->soc_spread_cpct > 0 ? in->soc_spread_cpct : 0);
+    const wide soc_room = charge ? l->soc_max_cpct - fullest : (wide)in->soc_cpct - l->soc_min_cpct;
     const int blind = !told(in, VALID_SOC) || in->soc_cpct != between(0, in->soc_cpct, 10000)
                       || (!told(in, w) && !told(in, VALID_PACK_V | ma)) || (in->required & ~in->valid & (both | ma | w | cell));
     const struct { int counts; wide w; uint32_t bit; } list[] = {
@@ -127,7 +137,8 @@ static void oracle_step(const gate_limits_t *l, const gate_fault_row_t *rows, co
     const wide last = between((wide)INT32_MIN * 1000, s->last_setpoint_mw, -(wide)INT32_MIN * 1000);
     const int ack = in->ack && !s->last_ack, arm = in->arm && !s->last_arm;
     const wide go = magnitude(l->ramp_go_w_per_s, 1) * ramp_dt / 1000, stop = magnitude(l->ramp_stop_w_per_s, 1) * ramp_dt / 1000;
-    const int idle = !in->faults && !s->busy, asked = told(in, VALID_REQUEST);
+    const rows_t present = rows_of(in->faults);
+    const int idle = !present && !s->busy, asked = told(in, VALID_REQUEST);
     int i, side, share = 1000, latches = 0, trips = 0, cause = -1, reaction = REACTION_NONE, stands;
     wide now = 0, w[2];
 
@@ -142,12 +153,12 @@ static void oracle_step(const gate_limits_t *l, const gate_fault_row_t *rows, co
     for (i = 0; i < GATE_FAULTS_MAX && !idle; i++) {
         const int own = rows[i].reaction == between(0, rows[i].reaction, REACTION_OPEN) ? rows[i].reaction : REACTION_OPEN;
         gate_row_t *m = &s->rows[i];
-        if (!(in->faults >> i & 1) && !m->bucket_us && !m->active && !m->latched)
+        if (!(present >> i & 1) && !m->bucket_us && !m->active && !m->latched)
             continue;
-        oracle_row(&rows[i], m, own, in->faults >> i & 1, ack, dt);
+        oracle_row(&rows[i], m, own, present >> i & 1, ack, dt);
         s->busy |= m->bucket_us || m->active || m->latched;
-        v->active |= (uint64_t)(m->active != 0) << i;
-        v->latched |= (uint64_t)(m->latched != 0) << i;
+        v->active = set_of(rows_of(v->active) | (rows_t)(m->active != 0) << i);
+        v->latched = set_of(rows_of(v->latched) | (rows_t)(m->latched != 0) << i);
         latches |= m->latched != 0;
         trips |= m->latched && own > REACTION_DERATE;
         if ((m->active || m->latched) && own > reaction) {
@@ -235,7 +246,14 @@ static int32_t within_of(int32_t edge, int32_t spread) { return about((int32_t)b
 static int wide_open; /* this episode: nothing limits but 32 bits */
 static int calm;      /* this episode: little is wrong, so that power flows */
 
-static int some_row(void) { return one_in(3) ? (int)(rng() % GATE_FAULTS_MAX) : 21 * (int)(rng() % 4); } /* few, often */
+/* Few, often; the ends of both words among them. */
+static int some_row(void)
+{
+    static const int often[] = {0, 42, 63, 64, 127};
+    return one_in(3) ? (int)(rng() % GATE_FAULTS_MAX) : often[rng() % 5];
+}
+
+static rows_t some_rows(void) { return (rows_t)(rng() & rng() & rng()) << 64 | (rng() & rng() & rng()); }
 
 static void make_limits(gate_limits_t *l)
 {
@@ -296,6 +314,7 @@ static void make_input(const gate_limits_t *l, gate_input_t *in)
     in->charge_w_max = wide_open ? INT32_MAX : odd && one_in(8) ? about(0) : within_of(29000, 3000);
     in->discharge_w_max = wide_open ? INT32_MAX : odd && one_in(8) ? about(0) : within_of(20000, 3000);
     in->soc_cpct = wide_open ? 5000 : odd ? about(ONE_OF(soc)) : 5000;
+    in->soc_spread_cpct = one_in(3) ? within_of(0, 4500) : odd && one_in(8) ? about(INT32_MAX) : 0;
     in->temp_max_ddegc = odd ? about(ONE_OF(hot)) : 250;
     in->temp_min_ddegc = odd ? about(ONE_OF(cold)) : 200;
     in->cell_mv_max = odd ? about(ONE_OF(high)) : 3350;
@@ -306,9 +325,9 @@ static void make_input(const gate_limits_t *l, gate_input_t *in)
     in->dt_us = one_in(50) ? about(0) : ONE_OF(dt);
     in->ack = one_in(4) ? 1 : one_in(20) ? (uint32_t)rng() : 0;
     in->arm = one_in(3) ? 1 : one_in(20) ? (uint32_t)rng() : 0;
-    in->faults = one_in(calm ? 12 : 4) ? (uint64_t)1 << some_row() : one_in(3) ? in->faults : 0;
+    in->faults = one_in(calm ? 12 : 4) ? set_of((rows_t)1 << some_row()) : one_in(3) ? in->faults : set_of(0);
     if (!calm && one_in(12))
-        in->faults |= rng() & rng() & rng();
+        in->faults = set_of(rows_of(in->faults) | some_rows());
 }
 
 /* What no cycle leaves behind but the types allow. */
@@ -351,7 +370,7 @@ static int verdicts_differ(const gate_verdict_t *gate, const gate_verdict_t *ora
 {
     int bad = 0;
     SAME(setpoint_w); SAME(envelope_lo_w); SAME(envelope_hi_w); SAME(limit_bits); SAME(reaction); SAME(heartbeat_ok);
-    SAME(contactor_open); SAME(tripped); SAME(first_fault); SAME(active); SAME(latched); SAME(proof);
+    SAME(contactor_open); SAME(tripped); SAME(first_fault); SAME(active.lo); SAME(active.hi); SAME(latched.lo); SAME(latched.hi); SAME(proof);
     return bad;
 }
 
@@ -372,13 +391,76 @@ static void hide(gate_fault_row_t *rows, const gate_input_t *in, gate_state_t *s
     const wide forget = between(0, s->forget_us, GATE_FORGET_US) + between(0, in->dt_us, GATE_DT_US_MAX);
     int i;
     for (i = 0; i < GATE_FAULTS_MAX; i++)
-        if (!(in->faults >> i & 1) && !s->rows[i].bucket_us && !s->rows[i].active && !s->rows[i].latched)
+        if (!(rows_of(in->faults) >> i & 1) && !s->rows[i].bucket_us && !s->rows[i].active && !s->rows[i].latched)
             ASAN_POISON_MEMORY_REGION(&rows[i], sizeof *rows);
-    if (!in->faults && !s->busy && forget < GATE_FORGET_US)
+    if (!rows_of(in->faults) && !s->busy && forget < GATE_FORGET_US)
         ASAN_POISON_MEMORY_REGION(s->rows, sizeof s->rows);
 }
 
 /* The cycle of the first difference, or `cycles`. */
+/* ---- several batteries as one ---- */
+
+enum { LEAST, MOST };
+
+/* The outermost of those that count, worked out from a list of them; `none` of an empty one. */
+static wide outermost(const int32_t *each, const gate_bank_t *b, int everybody, int which, wide none)
+{
+    wide found[GATE_BATTERIES_MAX];
+    int32_t i, count = 0, k;
+    for (i = 0; i < b->n; i++)
+        if (everybody || b->connected[i])
+            found[count++] = each[i];
+    for (i = 0; i < count; i++) {
+        int beaten = 0;
+        for (k = 0; k < count; k++)
+            beaten |= which == LEAST ? found[k] < found[i] : found[k] > found[i];
+        if (!beaten)
+            return found[i];
+    }
+    return none;
+}
+
+static int bank_differs(uint64_t n)
+{
+    gate_bank_t *b = calloc(1, sizeof *b); /* alone, so that a step beyond it is seen */
+    gate_input_t in;
+    int32_t *const parts[] = {b->pack_mv, b->charge_ma_max, b->discharge_ma_max, b->charge_w_max, b->discharge_w_max,
+                              b->temp_max_ddegc, b->temp_min_ddegc, b->cell_mv_max, b->cell_mv_min};
+    int32_t i, k, count = 0, all;
+    int bad;
+    b->n = 1 + (int32_t)(rng() % GATE_BATTERIES_MAX);
+    memset(&in, 0x5A, sizeof in);
+    for (i = 0; i < b->n; i++) {
+        count += b->connected[i] = !one_in(3);
+        if (b->connected[i] && one_in(4))
+            b->connected[i] = one_in(2) ? -1 : 7;
+        b->charge_ok[i] = one_in(4) ? -(int32_t)(rng() % 2) : 1;
+        b->discharge_ok[i] = one_in(4) ? -(int32_t)(rng() % 2) : 1;
+        b->soc_cpct[i] = one_in(4) ? (one_in(2) ? 0 : GATE_SOC_CPCT_MAX) : (int32_t)(rng() % (GATE_SOC_CPCT_MAX + 1));
+        for (k = 0; k < (int32_t)(sizeof parts / sizeof *parts); k++)
+            parts[k][i] = one_in(5) ? about(0) : (int32_t)(rng() % 5000) - 1000;
+    }
+    all = count == 0;
+    gate_combine(b, &in);
+#define OF(part, everybody, which) outermost(b->part, b, everybody, which, 0)
+#define TOGETHER(part) (count ? between(INT32_MIN, OF(part, 0, LEAST) * count, INT32_MAX) : 0)
+    bad = differs("bank soc", in.soc_cpct, OF(soc_cpct, all, LEAST), n)
+        | differs("bank spread", in.soc_spread_cpct, OF(soc_cpct, all, MOST) - OF(soc_cpct, all, LEAST), n)
+        | differs("bank volts", in.pack_mv, OF(pack_mv, all, LEAST), n)
+        | differs("bank charge", in.charge_ma_max, TOGETHER(charge_ma_max), n)
+        | differs("bank discharge", in.discharge_ma_max, TOGETHER(discharge_ma_max), n)
+        | differs("bank charge W", in.charge_w_max, TOGETHER(charge_w_max), n)
+        | differs("bank discharge W", in.discharge_w_max, TOGETHER(discharge_w_max), n)
+        | differs("bank hottest", in.temp_max_ddegc, OF(temp_max_ddegc, 1, MOST), n)
+        | differs("bank coldest", in.temp_min_ddegc, OF(temp_min_ddegc, 1, LEAST), n)
+        | differs("bank highest", in.cell_mv_max, OF(cell_mv_max, all, MOST), n)
+        | differs("bank lowest", in.cell_mv_min, OF(cell_mv_min, all, LEAST), n)
+        | differs("bank may charge", in.charge_ok, count && OF(charge_ok, 0, LEAST) > 0, n)
+        | differs("bank may discharge", in.discharge_ok, count && OF(discharge_ok, 0, LEAST) > 0, n);
+    free(b);
+    return bad;
+}
+
 static uint64_t compared(uint64_t seed, uint64_t cycles)
 {
     gate_limits_t *limits = calloc(1, sizeof *limits); /* each alone, so that a step beyond one is seen */
@@ -386,7 +468,8 @@ static uint64_t compared(uint64_t seed, uint64_t cycles)
     gate_input_t *in = calloc(1, sizeof *in);
     gate_state_t *state = calloc(1, sizeof *state), *mine = calloc(1, sizeof *mine);
     gate_verdict_t *verdict = calloc(1, sizeof *verdict), *own = calloc(1, sizeof *own);
-    uint64_t n, latched;
+    uint64_t n;
+    rows_t latched;
     int32_t lo, hi, i;
     uint32_t bits, own_bits;
     rng_state = seed;
@@ -404,9 +487,11 @@ static uint64_t compared(uint64_t seed, uint64_t cycles)
             if (states_differ(state, mine, n))
                 break;
         }
+        if (one_in(3) && bank_differs(n))
+            break;
         if (one_in(100)) {
-            latched = rng() & rng() & rng();
-            gate_restore(state, latched);
+            latched = some_rows();
+            gate_restore(state, set_of(latched));
             for (i = 0; i < GATE_FAULTS_MAX; i++)
                 mine->rows[i].latched |= latched >> i & 1;
             mine->busy = mine->tripped = 1;
@@ -421,7 +506,7 @@ static uint64_t compared(uint64_t seed, uint64_t cycles)
             make_input(limits, in);
         if (n % 100 < 4 || (calm && one_in(10))) { /* all good, to get going */
             in->valid = 0xFFF;
-            in->faults = 0;
+            in->faults = set_of(0);
             in->charge_ok = in->discharge_ok = 1;
             in->soc_cpct = 5000;
             in->ack = in->arm = (uint32_t)n & 1;

@@ -45,9 +45,11 @@ TWINS = [
     ("charge_w_max", "discharge_w_max"), ("charge_ma_max", "discharge_ma_max"), ("charge_ok", "discharge_ok"),
     ("soc_min_cpct", "soc_max_cpct"), ("temp_min_ddegc", "temp_max_ddegc"), ("cell_mv_min", "cell_mv_max"),
     ("ramp_go_w_per_s", "ramp_stop_w_per_s"), ("go_w_per_s", "stop_w_per_s"), ("lo_w", "hi_w"), ("ma", "own_ma"),
-    ("ma_bit", "w_bit"), ("soc_room", "cell_room"), ("active", "latched"), ("latches", "trips"),
+    ("ma_bit", "w_bit"), ("lo", "hi"), ("soc_room", "cell_room"), ("active", "latched"), ("latches", "trips"),
     ("debounce_ms", "clear_ms"), ("last_arm", "last_ack"), ("arm", "ack"), ("valid", "required"),
 ]  # fmt: skip
+# Sets of rows: no numbers, so nothing can be added to them.
+SETS = ("response.active", "response.latched", "input->faults")
 TWIN = dict(TWINS) | {two: one for one, two in TWINS}
 
 
@@ -218,7 +220,7 @@ class Mutator(Writer):
     def visit_StructRef(self, node: c_ast.StructRef) -> str:
         plain: str = self.plain.visit(node)
         field: str = node.field.name
-        others = [] if field == "rows" else [f"{plain} + 1"]
+        others = [] if field == "rows" or plain in SETS else [f"{plain} + 1"]
         if field in TWIN and plain != "row->latched":  # a row of the table has no `active`
             others.append(plain[: len(plain) - len(field)] + TWIN[field])
         return self.choice(node, plain, plain, [(to, to) for to in others])

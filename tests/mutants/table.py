@@ -18,7 +18,6 @@ STEP = {"K": 0.5, "V": 0.01, "frames": 1.0}
 OWN = {
     "soc_jump": test_diagnosis.test_a_jump_of_the_state_of_charge_derates_for_ten_seconds,
     "soc_drift": test_diagnosis.test_a_state_of_charge_that_parts_from_counted_energy_is_told,
-    "meter_stuck": test_diagnosis.test_a_meter_that_stands_still_while_the_converter_moves_is_stuck,
     "loop_pause": test_diagnosis.test_a_pause_of_the_controller_sends_to_zero,
     "request_invalid": test_diagnosis.test_a_request_that_is_no_number_is_told,
     "latches_lost": test_diagnosis.test_latches_that_nobody_can_read_hold_the_unit_until_acknowledged,

@@ -1,6 +1,7 @@
 """The package as a machine gets it: installed, run by its unit, upgraded, removed, purged. Needs `make deb`."""
 
 import io
+import json
 import os
 import re
 import shutil
@@ -21,6 +22,8 @@ PACKAGED = ("runtime", "ext", "hal", "config", "packaging", "setup.py", "pyproje
 UNIT = "tidegate@hall"
 STATE = "/var/lib/tidegate/simulated"
 WAIT_S = 90.0
+# Written anew at each start, with a number that tells the newer of two copies: what they say is kept, not their bytes.
+NUMBERED = ("/latches.json", "/stops.json")
 # What stands in for LimitRTPRIO and LimitMEMLOCK where nobody may raise limits. The sandbox around them is the unit's.
 DROP_IN = f"/etc/systemd/system/{UNIT}.service.d"
 STAND_IN = (
@@ -173,7 +176,12 @@ def kept(board) -> dict[str, str]:
         "{}",
         "+",
     )
-    return {path: digest for digest, path in (line.split(maxsplit=1) for line in said.splitlines())}
+    found = {path: digest for digest, path in (line.split(maxsplit=1) for line in said.splitlines())}
+    for path in (one for one in found if one.endswith(NUMBERED)):
+        told = json.loads(board.run("cat", path))
+        del told["number"], told["sha256"]
+        found[path] = json.dumps(told, sort_keys=True)
+    return found
 
 
 @pytest.mark.timeout(900)

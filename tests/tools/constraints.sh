@@ -15,4 +15,9 @@ TIDEGATE_MAPPING_ONLY=1 $pip install --no-build-isolation -e ".[all,dev,docs]"
     $pip freeze --all --exclude-editable | grep -E '^[A-Za-z0-9_.-]+==' | grep -v '^pip=='
 } >"$work/constraints.txt"
 mv "$work/constraints.txt" constraints.txt
+# The SHA-256 of every archive of these versions, on all machines.
+$pip install uv
+printf 'setuptools\nwheel\ncython\n' >"$work/build.in"
+"$work/bin/uv" pip compile -q pyproject.toml "$work/build.in" --all-extras -c constraints.txt --generate-hashes --no-header \
+    --no-annotate --python-version "$("$PYTHON" -c 'import platform; print(platform.python_version())')" -o constraints-hashes.txt
 rm -rf "$work"

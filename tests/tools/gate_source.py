@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "ext" / "safety"
-PARTS = ("gate_envelope.h", "gate_rows.h")
+PARTS = ("gate_bank.h", "gate_envelope.h", "gate_rows.h")
 
 
 def gate_source() -> str:

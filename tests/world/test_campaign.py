@@ -1,5 +1,6 @@
 """A slice of the fault campaign; `make world` runs the long one. A failure prints the line that repeats it."""
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import reaction
 
 from tests.tools.spread import spread
+from tidegate.ext.abi.program import describe
 from tidegate.hal.sim.virtual import VirtualPlant
 
 ROOT = Path(__file__).parents[2]
@@ -101,3 +103,13 @@ def test_an_alarm_with_a_dead_converter_would_be_later_than_the_bound_for_one_th
 def test_silence_takes_the_setpoint_to_zero_within_the_loaders_bound(which):
     assert reaction.silences(50, which) == 0
     assert reaction.silences(25, which, less_s=0.15) > 0, "a bound that much shorter must be missed"
+
+
+def test_the_judge_does_not_take_its_bounds_from_a_site_that_stretches_them():
+    said = copy.deepcopy(describe(campaign.program()))
+    assert campaign.bounds_of(said) == campaign.bounds()
+    for device in said["devices"]:
+        said["silence_us"][device["name"]] = 600_000_000
+    for plan in said["plan"]:
+        plan["zero_us"] = 600_000_000
+    assert campaign.bounds_of(said) == campaign.OWN_S

@@ -6,6 +6,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
+from tidegate.config import compile as compile_module
 from tidegate.config.compile import compile_site
 from tidegate.config.site import load_site, parse_site
 from tidegate.ext.abi import program as ext_program
@@ -46,3 +47,24 @@ def test_a_time_that_was_never_measured_is_no_value():
     with plant(blob) as site:
         site.run(2.0)
         assert value(blob, site, "unit0.revert_s").quality == 0
+
+
+@pytest.mark.parametrize(("measured", "runs"), [("", False), ("\n[commissioning]\npcs_revert_ms = 2140\n", True),
+                                                ("\n[commissioning]\npcs_revert_ms = 90000\n", False)])  # fmt: skip
+def test_a_watchdog_that_cannot_be_read_gives_no_power_unless_it_was_measured(measured, runs):
+    """The write is acknowledged, and the register reads as "not implemented": it may as well be off."""
+    text = SITE.read_text() + measured
+    site, problems = parse_site(tomllib.loads(text), text)
+    assert site is not None and not problems, problems
+    site._folder = load_site(str(SITE)).folder
+    made = compile_module.Compiler(site)
+    # The sentinel of the device is what a watchdog of 2 s reads as: that is how such a device looks from here.
+    blind = made.maps["pcs1"].model_copy(update={"point": tuple(
+        p.model_copy(update={"sentinel": 2}) if p.name == "watchdog_s" else p for p in made.maps["pcs1"].point
+    )})  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compile_module, "load_maps", lambda *_: {**made.maps, "pcs1": blind})
+        blob = compile_site(site)
+    with plant(blob) as site_run:
+        site_run.run(4.0)
+        assert bool(site_run.series()["setpoint_w"][-1] > 0.0) is runs

@@ -1,6 +1,7 @@
 """The whole chain of processes over the live plant: what a killed process may and may not change."""
 
 import os
+import shutil
 import signal
 import sqlite3
 import time
@@ -15,7 +16,7 @@ from tidegate.runtime.supervisor.supervisor import Supervisor
 DEMO = Path(str(files("tidegate.config").joinpath("demo/site.toml")))
 
 
-def until(done, seconds=45.0):
+def until(done, seconds=90.0):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if done():
@@ -24,9 +25,24 @@ def until(done, seconds=45.0):
     return bool(done())
 
 
+def value_of(memory, point):
+    """A point of the image; asked again while the core writes it."""
+    while (image := memory.read_image()) is None:
+        time.sleep(0.001)
+    return image[point].value
+
+
 @pytest.fixture
 def site(tmp_path):
-    with Supervisor(DEMO, runtime=tmp_path / "run", state=tmp_path / "state", out=lambda line: None) as one:
+    # Cycles of 10 ms: what is shown here is which process may change what, and a borrowed machine that stands still for
+    # a millisecond once in a hundred rightly leaves a loop of 1 ms without power.
+    folder = shutil.copytree(DEMO.parent, tmp_path / "site")
+    text = DEMO.read_text(encoding="utf-8")
+    assert "period_us = 1000\n" in text
+    (folder / "site.toml").write_text(text.replace("period_us = 1000\n", "period_us = 10000\n"), encoding="utf-8")
+    with Supervisor(
+        folder / "site.toml", runtime=tmp_path / "run", state=tmp_path / "state", out=lambda line: None
+    ) as one:
         with one.client() as client:
             assert until(lambda: client.why()["mode"] in ("run", "derated")), client.why()
         yield one
@@ -57,7 +73,7 @@ def test_the_core_holds_its_course_while_the_gateway_is_dead(site):
     missed = memory.loop_counters()["cycles"]
     modes = set()
     for _ in range(50):
-        modes.add(memory.read_image()[reason].value)
+        modes.add(value_of(memory, reason))
         time.sleep(0.01)
     assert memory.proof > proof and memory.loop_counters()["cycles"] > missed
     assert modes <= {3.0, 4.0}, "the mode changed because a listener died"
@@ -68,11 +84,11 @@ def test_a_slot_of_the_plan_ends_by_itself_while_no_gateway_lives(site):
     names = site.description.point_names
     chosen, plan = names.index("site.preference"), float(REASONS_BY_NUMBER.index("plan"))
     with site.client() as client:
-        client.schedule([{"start_utc_s": int(time.time()) - 1, "setpoint_w": -1500.0}], int(time.time()) + 6)
-    assert until(lambda: memory.read_image()[chosen].value == plan)
+        client.schedule([{"start_utc_s": int(time.time()) - 1, "setpoint_w": -1500.0}], int(time.time()) + 15)
+    assert until(lambda: value_of(memory, chosen) == plan)
     held = killed = 0
     end = time.monotonic() + 45.0
-    while memory.read_image()[chosen].value == plan and time.monotonic() < end:
+    while value_of(memory, chosen) == plan and time.monotonic() < end:
         gateway = site.children["gateway"]
         if gateway.alive:
             os.kill(gateway.pid, signal.SIGKILL)  # each that the supervisor starts, before it can serve
@@ -81,7 +97,7 @@ def test_a_slot_of_the_plan_ends_by_itself_while_no_gateway_lives(site):
         time.sleep(0.02)
     rows = memory.plan().rows
     assert killed and held > 10, "the slot went on without its gateway"
-    assert memory.read_image()[chosen].value != plan
+    assert value_of(memory, chosen) != plan
     assert rows and time.monotonic_ns() >= rows[0].end_t_ns, "its own time ended it"
     assert site.children["core"].alive and not site.failure
 

@@ -79,6 +79,8 @@ def program(units):
         CABINET.format(n=n, line=n % lines, unit_id=n + 1, bus=n % buses, offset=0x20 * (n // buses))
         for n in range(units)
     )
+    # The map cannot read the converter's watchdog: without its time measured here, no cabinet of it arms.
+    text += "[commissioning.pcs_revert_ms]\n" + "".join(f"c{n} = 3000\n" for n in range(units))
     site, problems = parse_site(tomllib.loads(text), text)
     assert site is not None and not problems, problems
     site._folder = load_site(str(SITE)).folder
@@ -108,16 +110,16 @@ def test_a_unit_that_is_lost_at_full_power_is_replaced_in_the_next_cycle_and_wit
         world.run(bound_s + 0.001)
         wire_w = [row["wire_set_w"] for row in world.world.converters()]
         world.run(1.0)
-        setpoint_w = world.series()["setpoint_w"][world.series()["t_s"] > 9.9]
+        at_s = world.series()["t_s"]
+        setpoint_w = world.series()["setpoint_w"][at_s > 9.9]
         assert wire_w[0] == 0.0
         if units == 1:
             assert max(setpoint_w[-500:]) == 0.0
             records = [row["points"]["site.shortfall_w"][0] for row in world.meter_records()]
             assert records[-1] == pytest.approx(need_w, rel=0.02), "and the shortfall is told"
         else:
-            # The meter shows what is missing before the converter says why, so it may fall from more than before.
-            fell = np.flatnonzero(np.diff(setpoint_w) < -LOST_W)
-            assert len(fell) == 1 and setpoint_w[fell[0] + 2] >= 0.99 * setpoint_w[fell[0]], "one cycle"
+            # The meter shows what is missing before the converter says why, so for a moment it may be more than before.
+            assert np.count_nonzero(setpoint_w < 0.99 * sum(before_w)) <= 1, "one cycle"
             assert sum(wire_w) >= 0.99 * sum(before_w), f"on the wire after {bound_s * 1e3:.1f} ms"
         assert max(wire_w) <= UNIT_W
         assert not any(world.checks[name] for name in ("outside_envelope", "outside_nameplate", "setpoint_to_tripped"))

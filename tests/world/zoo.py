@@ -44,6 +44,7 @@ RATIO_ASKED = {"median": 1.05, "p99": 1.25, "worst": 2.0}
 OUTSIDE_SHARE_ASKED = 0.001
 CHASE_TOLD_SHARE_ASKED = 0.001
 EVENTS_PER_HOUR_ASKED = 10.0
+QUANTILES = {"median": 0.5, "p90": 0.9, "p99": 0.99}
 AGE_SHARE_ASKED = 0.99
 
 
@@ -107,6 +108,14 @@ def summary(found: list[judges.Found]) -> dict[str, Any]:
     if honest:
         out["all"] = spread(honest)
         bad = max(honest, key=lambda each: each.outside_wh)
+        ratios = sorted(each.recharging_ratio for each in honest)
+        most = max(honest, key=lambda each: each.recharging_ratio)
+        harm = [each for each in honest if each.with_wh > each.without_wh + each.allowance_wh]
+        out["recharging"] = {
+            **{name: round(float(np.quantile(ratios, share)), 3) for name, share in QUANTILES.items()},
+            "worst": round(most.recharging_ratio, 3), "worst_seed": most.seed,
+            "more_than_without": [each.seed for each in harm],
+        }  # fmt: skip
         out["outside"] = {
             "share": sum(each.outside_wh > 0.02 for each in honest) / len(honest),
             "wh": sum(each.outside_wh for each in honest),
@@ -137,6 +146,9 @@ def summary(found: list[judges.Found]) -> dict[str, Any]:
             "relearned_share": sum(learnt) / len(learnt) if learnt else None,
         }
         out["trips"] = [each.seed for each in honest if each.trips]
+        out["latched"] = [each.seed for each in honest if each.latched]
+        busiest = max(honest, key=lambda each: each.turns_per_minute)
+        out["turns"] = {"worst_per_minute": round(busiest.turns_per_minute, 1), "worst_seed": busiest.seed}
         out["never_ready"] = [each.seed for each in honest if each.ready_s is None]
         ready = [each.ready_s for each in honest if each.ready_s is not None]
         out["ready_s"] = {"median": float(np.median(ready)), "worst": max(ready)} if ready else None
@@ -196,6 +208,7 @@ def table(figures: dict[str, Any]) -> str:
     if "all" in figures:
         out, events, chases = figures["outside"], figures["events"], figures["chases"]
         lines += [
+            f"beside the ideal that recharges: {figures['recharging']}",
             f"outside reaction times: {out['share']:.2%} of the plants, {out['wh']:.1f} Wh; "
             f"worst {out['worst_wh']:.2f} Wh, seed {out['worst_seed']}",
             f"chases: {len(chases['silent'])} silent {chases['silent'][:8]}, "
@@ -203,6 +216,7 @@ def table(figures: dict[str, Any]) -> str:
             f"events: {events['per_hour_when_quiet']:.0f} an hour when quiet (loudest seed {events['loudest_seed']}); "
             f"a minute: {events['per_minute']}",
             f"age of the reading: {figures['age']}; ready after: {figures['ready_s']}",
+            f"turns of the setpoint when quiet: {figures['turns']}; latched: seeds {figures['latched'][:12]}",
             f"trips: seeds {figures['trips'][:12]}; never ready: {figures['never_ready'][:12]}",
         ]
     for lie, row in figures["lies"].items():

@@ -6,6 +6,7 @@ The devices are those of the demo: a 10 ms meter, a converter of 20 ms, 115200 b
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,58 @@ def traces() -> list[plants.Draw]:
     return made
 
 
-GROUPS: dict[str, Callable[[], list[plants.Draw]]] = {"broken": broken, "traces": traces}
+# Converters and batteries as they are: what each seed of `units` adds to a plain draw of the zoo, one after the other.
+UNIT_HABITS = ("gain", "share", "cap", "dead", "ramp", "offset", "full", "taper", "percent", "jump")
+
+
+def _unit_habit(habit: str, made: plants.Draw, chance: np.random.Generator) -> dict[str, float]:
+    """Settings of the plant that show this habit."""
+    at_s = float(round(made.seconds * chance.uniform(0.3, 0.5)))
+    match habit:
+        case "gain":  # from the arming on
+            return {"pcs_gain": float(chance.uniform(0.2, 0.95))}
+        case "share":  # derated while it runs, and back
+            return {"pcs_derate_share": float(chance.uniform(0.2, 0.95)), "pcs_derate_from_s": at_s,
+                    "pcs_derate_until_s": at_s + 0.35 * made.seconds}  # fmt: skip
+        case "cap":
+            return {"pcs_derate_w": float(chance.uniform(0.2, 0.8)) * made.power_w, "pcs_derate_from_s": at_s,
+                    "pcs_derate_until_s": at_s + 0.35 * made.seconds}  # fmt: skip
+        case "dead":
+            return {
+                "pcs_dead_ms": float(chance.uniform(200.0, 5000.0)),
+                "pcs_tau_ms": float(chance.uniform(10.0, 3000.0)),
+            }
+        case "ramp":
+            return {"pcs_ramp_w_per_s": float(chance.uniform(0.2, 1.0)) * made.power_w}
+        case "offset":
+            return {"pcs_gain": float(chance.uniform(0.9, 1.05)), "pcs_offset_w": 0.005 * made.power_w,
+                    "pcs_quantum_w": float(chance.choice([0.0, 10.0, 100.0]))}  # fmt: skip
+        case "full":
+            return {"soc_start": 0.8, "pcs_full_soc": 0.8}
+        case "taper":
+            return {"bms_taper": 0.3, "soc_start": float(chance.choice([0.12, 0.9]))}
+        case "percent":
+            return {"bms_soc_step": 0.01, "soc_start": float(chance.uniform(0.1, 0.13))}
+        case _:
+            return {"bms_jump_s": float(chance.uniform(2.0, 20.0)), "bms_jump_lo": float(chance.uniform(0.1, 0.6))}
+
+
+def units(first: int = 0, count: int = 60) -> list[plants.Draw]:
+    """Quick meters, so that the figures are those of the converter and the battery."""
+    made = []
+    for seed in range(first, first + count):
+        chance = np.random.Generator(np.random.PCG64(77_000_003 + seed))
+        habit = UNIT_HABITS[seed % len(UNIT_HABITS)]
+        plain = plants.draw(16 * seed)  # the plain stratum
+        settings = {**plain.settings, "meter_update_ms": min(plain.setting("meter_update_ms"), 100.0),
+                    "meter_resolution_w": 1.0, "meter_delay_ms": 0.0}  # fmt: skip
+        settings |= _unit_habit(habit, plain, chance)
+        probe = replace(plain, settings=settings)
+        made.append(replace(probe, name=habit, quiet_s=float(round(max(30.0, 6.0 * probe.converter_s)))))
+    return made
+
+
+GROUPS: dict[str, Callable[[], list[plants.Draw]]] = {"broken": broken, "traces": traces, "units": units}
 
 
 def verdict(found: list[judges.Found]) -> list[Any]:

@@ -39,6 +39,7 @@ class Found:
     floor_wh: float = 0.0
     allowance_wh: float = 0.0
     ratio: float = 0.0  # with / (floor + allowance)
+    recharging_wh: float = 0.0  # what the ideal leaves that recharges, also where leaving the battery alone were better
     still_wh: float = 0.0  # what the same ideal leaves that never recharges; for information
     outside_wh: float = 0.0  # above limit and tolerance outside reaction times, where the ideal is not
     peak_over_w: float = 0.0
@@ -48,6 +49,8 @@ class Found:
     quiet_events: int = 0
     quiet_hours: float = 0.0
     trips: int = 0
+    latched: list[int] = field(default_factory=list)  # rows of the fault table that latched after it was ready
+    turns_per_minute: float = 0.0  # of the setpoint in the quiet end, each by more than 2 % of the cabinet
     age_known: bool | None = None  # when it became ready
     age_relearned: bool | None = None  # a minute after the meter changed; None = it did not
     events: dict[str, int] = field(default_factory=dict)
@@ -56,6 +59,11 @@ class Found:
     lied_export_w: float = 0.0
     lied_over_w: float = 0.0  # above limit and load: what the battery itself added
     sha256: str = ""
+
+    @property
+    def recharging_ratio(self) -> float:
+        """Beside the ideal that recharges: behind a slow meter that may do more harm than good, and so may this one."""
+        return self.with_wh / (self.recharging_wh + self.allowance_wh)
 
     @property
     def failed(self) -> list[str]:
@@ -186,7 +194,8 @@ def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Fou
     found.with_wh = above_wh(grid_w[judged], limit_w, dt_s)
     found.without_wh = above_wh(load_w[judged], limit_w, dt_s)
     # Who leaves the battery alone leaves what the load alone does: behind a long average that may be the best.
-    found.floor_wh = min(above_wh(best_grid_w[judged], limit_w, dt_s), found.without_wh)
+    found.recharging_wh = above_wh(best_grid_w[judged], limit_w, dt_s)
+    found.floor_wh = min(found.recharging_wh, found.without_wh)
     found.still_wh = min(above_wh(still_grid_w[every - 1 :: every][:n][judged], limit_w, dt_s), found.without_wh)
     # The floor is free of digits; who has them may stand that much above while the load does.
     found.allowance_wh = float((load_w[judged] > limit_w).sum() * dt_s * made.allowance_w / 3600.0) + 0.01
@@ -207,6 +216,8 @@ def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Fou
     hunting = [one for one in events if one["event"] == "hunting"]
     if turns >= CHASE_REVERSALS:
         found.chase_w, found.chase_told = widest_w, bool(hunting)
+    setpoint_w = rows["setpoint_w"][settled][::hop]
+    found.turns_per_minute = swings(setpoint_w, 0.02 * made.power_w)[0] / (0.5 * made.quiet_s / 60.0)
     for one in events:
         found.events[one["event"]] = found.events.get(one["event"], 0) + 1
         at_s = one["t_ns"] / S - 1.0
@@ -214,6 +225,8 @@ def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Fou
             found.quiet_events += 1
         if one["event"] == "mode" and one["code"] == 0 and found.ready_s is not None and at_s > found.ready_s:
             found.trips += 1
+        if one["event"] == "latch" and one["previous"] == 1 and found.ready_s is not None and at_s > found.ready_s:
+            found.latched.append(int(one["code"]))
     found.quiet_hours = 0.5 * made.quiet_s / 3600.0
     if made.faults and made.faults[0].get("lie"):
         _lied(made, found, rows, events, dt_s)

@@ -1,0 +1,206 @@
+"""Readings that lie, over seeded plants: how soon each lie is found, and that no honest minute is called one.
+
+    python tests/world/liars.py --plants 20                 # of each lie; seeds from 0
+    python tests/world/liars.py --lie flipped --plants 100 --seed-first 500
+    python tests/world/liars.py --honest 300                # plants of the zoo that do not lie: none may be told
+    python tests/world/liars.py --lie absolute --seed 31    # one, with its events
+
+A liar is a plain plant of the zoo whose grid meter lies from a moment on, or from the start. Physics can tell from the
+moment on at which the battery has moved by CLEAR_SHARE of its power and four tolerances since the lie began, and the
+meter has had the time to show it; for a frozen meter, at which the true grid power has. Ends with 1 if a lie is found
+late or never in more than LATE_SHARE of the plants, or an honest meter is called a liar.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import zoo_plants as plants
+
+from tidegate.ext.safety.diagnosis import FAULT_IDS
+from tidegate.hal.sim.virtual import VirtualPlant
+
+# How a meter lies, and whether it does so from the start: what is looked for is then that the site never gets ready.
+LIES = {
+    "frozen": "stuck", "w_stuck": "w_stuck", "absolute": "absolute", "flipped": "reversed", "reversed": "reversed",
+    "no_l3": "no_l3", "elsewhere": "elsewhere", "tenfold": "tenfold", "tenth": "tenth",
+}  # fmt: skip
+FROM_START = ("reversed", "elsewhere")
+FOUND_WITHIN_S = 5.0
+LATE_SHARE = 0.01
+CLEAR_SHARE = 0.05
+LIE_S = 60.0  # armed by then, if at all
+AFTER_S = 40.0  # this much of the plant is run after the lie began
+VERDICTS = ("meter_stuck", "grid_unmoved")
+WITNESS = ("bms_stuck", "pcs_power_apart", "pcs_opposed")  # an honest plant brings none of these either
+
+
+@dataclass
+class Told:
+    """What one plant showed."""
+
+    seed: int
+    lie: str
+    clear_s: float | None = None  # when physics could tell; None = it never could
+    told_s: float | None = None  # when the core did; None = never
+    verdict: str = ""  # the row of the fault table
+    early: bool = False  # called a liar before it was one
+    export_w: float = 0.0  # most that flowed out between the lie and the stop
+    added_w: float = 0.0  # most import above load and limit: what the battery itself added
+    ready: bool = False
+
+    @property
+    def late_s(self) -> float | None:
+        """Found so long after physics could tell; None = never found though it could."""
+        if self.clear_s is None or (self.told_s is not None and self.told_s <= self.clear_s):
+            return 0.0
+        return None if self.told_s is None else self.told_s - self.clear_s
+
+    @property
+    def good(self) -> bool:
+        if self.lie in FROM_START:
+            return not self.ready
+        return not self.early and self.late_s is not None and self.late_s <= FOUND_WITHIN_S
+
+
+def liar(seed: int, lie: str) -> plants.Draw:
+    """A plain plant whose grid meter lies from LIE_S on, or from the start."""
+    honest = seed
+    while plants.stratum_of(honest) != "plain":
+        honest += 1
+    made = plants.draw(honest)
+    at_s = 0.0 if lie in FROM_START else LIE_S
+    pv = [(0.0, 0.0), (at_s + 2.0, float(round(made.limit_w * 1.2))), (at_s + 17.0, 0.0)] if lie == "absolute" else []
+    return replace(
+        made, seed=honest, name=lie, seconds=at_s + AFTER_S, quiet_s=1.0, pv=pv,
+        faults=[{"kind": f"meter.{LIES[lie]}", "target": "grid", "on_s": at_s, "lie": lie}],
+    )  # fmt: skip
+
+
+def plant_of(made: plants.Draw) -> VirtualPlant:
+    return VirtualPlant(
+        plants.program(made), plants.load_of(made), pv=plants.pv_of(made), seed=made.seed,
+        overrides=plants.overrides(made), series_every=5,
+    )  # fmt: skip
+
+
+def judge(made: plants.Draw) -> Told:
+    found = Told(made.seed, made.name)
+    with plant_of(made) as plant:
+        plant.run(made.seconds + made.quiet_s)
+        rows, events = plant.series(), plant.events
+    verdicts = VERDICTS if made.faults else VERDICTS + WITNESS
+    latches = [(one["t_ns"] * 1e-9 - 1.0, FAULT_IDS[int(one["code"])]) for one in events
+               if one["event"] == "fault_on" and FAULT_IDS[int(one["code"])] in verdicts]  # fmt: skip
+    found.ready = any(one["event"] == "mode" and one["code"] >= 2 for one in events)
+    if latches:
+        found.told_s, found.verdict = latches[0]
+    if not made.faults:
+        found.early = bool(latches)
+        return found
+    on_s = float(made.faults[0]["on_s"])
+    found.early = found.told_s is not None and found.told_s < on_s
+    after = rows["t_s"] >= on_s
+    t_s, grid_w, ess_w = rows["t_s"][after], rows["grid_w"][after], rows["ess_w"][after]
+    clear_w = CLEAR_SHARE * made.power_w + 4.0 * made.tolerance_w
+    moved = np.abs((grid_w if made.name in ("frozen", "w_stuck") else ess_w) - (
+        grid_w if made.name in ("frozen", "w_stuck") else ess_w)[0]) > clear_w  # fmt: skip
+    if made.name == "absolute":  # only an export looks different
+        exported = np.flatnonzero(grid_w < -clear_w)
+        start = int(exported[0]) if len(exported) else len(grid_w)
+        moved = np.zeros(len(grid_w), dtype=bool)
+        moved[start:] = np.abs(ess_w[start:] - (ess_w[start] if start < len(ess_w) else 0.0)) > clear_w
+    shown = np.flatnonzero(moved)
+    if len(shown):
+        found.clear_s = float(t_s[shown[0]]) + made.meter_s + 1e-3 * made.setting("pcs_measure_ms")
+        if found.clear_s > t_s[-1] - FOUND_WITHIN_S and found.told_s is None:
+            found.clear_s = None  # the run ends too soon to say
+    until = t_s <= (found.told_s if found.told_s is not None else t_s[-1]) + 0.5
+    found.export_w = float(max(-(grid_w + np.minimum(rows["pv_w"][after], 0.0))[until].min(), 0.0))
+    found.added_w = float(max(grid_w[until].max() - max(rows["load_w"][after].max(), made.limit_w), 0.0))
+    return found
+
+
+def honest(seed: int) -> plants.Draw:
+    made = plants.draw(seed)
+    return replace(made, name="honest", seconds=min(made.seconds, 60.0), quiet_s=min(made.quiet_s, 15.0))
+
+
+def one(job: tuple[int, str]) -> Told:
+    seed, lie = job
+    return judge(liar(seed, lie) if lie else honest(seed))
+
+
+def run(jobs: Iterable[tuple[int, str]], processes: int) -> Iterator[Told]:
+    if processes <= 1:
+        yield from map(one, jobs)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        yield from pool.map(one, jobs, chunksize=2)
+
+
+def liars(first: int, count: int, lies: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Jobs: so many plants of each lie, each seed once."""
+    plain = [seed for seed in range(first, first + 16 * count) if plants.stratum_of(seed) == "plain"][:count]
+    for lie in lies:
+        for seed in plain:
+            yield seed, lie
+
+
+def honest_jobs(first: int, count: int) -> Iterator[tuple[int, str]]:
+    seed = first
+    while count > 0:
+        if plants.stratum_of(seed) != "liar":
+            yield seed, ""
+            count -= 1
+        seed += 1
+
+
+def table(found: list[Told]) -> list[str]:
+    lines = [f"{'lie':10} {'plants':>6} {'tellable':>8} {'in time':>8} {'median s':>9} {'worst s':>8}  bad seeds"]
+    for lie in dict.fromkeys(each.lie for each in found):
+        own = [each for each in found if each.lie == lie]
+        able = [each for each in own if each.clear_s is not None or each.told_s is not None]
+        late = [each.late_s for each in able if each.late_s is not None]
+        bad = [f"{each.seed}{' ' + each.verdict if each.early else ''}" for each in own if not each.good]
+        spread = f"{np.median(late):9.2f} {max(late):8.2f}" if late else f"{'-':>9} {'-':>8}"
+        lines.append(f"{lie:10} {len(own):6} {len(able):8} {sum(each.good for each in able):8} {spread}  {bad[:12]}")
+    return lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plants", type=int, default=0, help="of each lie")
+    parser.add_argument("--honest", type=int, default=0, help="plants that do not lie")
+    parser.add_argument("--lie", action="append", default=[], choices=sorted(LIES))
+    parser.add_argument("--seed-first", type=int, default=0)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--jobs", type=int, default=1)
+    asked = parser.parse_args()
+    lies = asked.lie or list(LIES)
+    if asked.seed is not None:
+        for lie in lies if asked.lie else [""]:
+            print(one((asked.seed, lie)))
+        return 0
+    jobs = [*liars(asked.seed_first, asked.plants, lies), *honest_jobs(asked.seed_first, asked.honest)]
+    started, found = time.perf_counter(), []
+    for each in run(jobs, asked.jobs):
+        found.append(each)
+        if not each.good:
+            print(f"{each}", flush=True)
+    print("\n".join(table(found)))
+    print(f"{len(found)} plants in {time.perf_counter() - started:.0f} s")
+    early = [each for each in found if each.early]
+    lied = [each for each in found if each.lie != "honest"]
+    late = [each for each in lied if not each.good]
+    return 1 if early or len(late) > LATE_SHARE * max(len(lied), 1) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""A slice of liars.py: lies that the battery's own moves give away, and honest plants that must stay believed."""
+
+from dataclasses import replace
+
+import liars
+import pytest
+import zoo_plants as plants
+
+from tidegate.ext.abi.image import METER_TURNED
+
+# A quick meter before a load that steps: nothing hides the battery's moves for long.
+PLAIN = plants.Draw(
+    seed=3, stratum="plain", seconds=90.0, quiet_s=5.0, quiet_share=0.3,
+    components=[{"kind": "square", "seed": 1, "scale_w": 40e3, "hz": 0.4, "phase_noise": 0.0, "duty": 0.5, "low": 0.5}],
+    limit_w=30e3, power_w=20e3, energy_wh=40e3, recharge_gap_w=2e3, recharge_rate_w=2e3, baud=115200,
+    settings={"meter_update_ms": 10.0, "pcs_tau_ms": 20.0, "soc_start": 0.5}, name="honest",
+)  # fmt: skip
+
+
+def lying(lie: str, at_s: float) -> plants.Draw:
+    fault = {"kind": f"meter.{liars.LIES[lie]}", "target": "grid", "on_s": at_s, "lie": lie}
+    return replace(PLAIN, name=lie, faults=[fault])
+
+
+def test_an_honest_meter_is_believed_and_the_site_gets_ready() -> None:
+    found = liars.judge(PLAIN)
+    assert found.ready and not found.verdict
+
+
+@pytest.mark.parametrize("lie", ["frozen", "w_stuck"])
+@pytest.mark.parametrize("habit", [{}, {"meter_delay_ms": 300.0}], ids=str)
+def test_a_value_that_freezes_is_asked_and_the_site_stops(lie: str, habit: dict[str, float]) -> None:
+    made = lying(lie, 60.0)
+    found = liars.judge(replace(made, settings={**made.settings, **habit}))
+    assert found.good and found.verdict == "meter_stuck", found
+    # What the question adds to what the units did before: a step of a fifth of the nameplates at most.
+    assert found.added_w <= 0.2 * PLAIN.power_w + 1.0, found
+
+
+def test_a_meter_that_showed_nothing_but_jumps_of_the_load_is_asked_twice() -> None:
+    """How coarse its digits are is not known then, so the step and the way back from it must both stay unseen."""
+    made = lying("frozen", 60.0)
+    found = liars.judge(replace(made, settings={**made.settings, "meter_update_ms": 500.0}))
+    assert found.verdict == "meter_stuck" and found.told_s is not None and found.told_s > 60.0 and not found.early, (
+        found
+    )
+
+
+def test_a_value_that_moves_again_gives_the_power_back() -> None:
+    made = lying("frozen", 60.0)
+    made = replace(made, faults=[{**made.faults[0], "off_s": 75.0}])
+    with liars.plant_of(made) as plant:
+        plant.run(74.0)
+        assert plant.world.meter_truth["verdict"] == 1 and abs(plant.series()["ess_w"][-1]) < 200.0
+        plant.run(8.0)
+        assert plant.world.meter_truth["verdict"] == 0 and plant.series()["ess_w"][-200:].max() > 5e3
+
+
+def test_a_meter_whose_transformers_are_turned_does_not_arm() -> None:
+    made = lying("reversed", 0.0)
+    found = liars.judge(replace(made, components=[{**made.components[0], "low": 1.0}]))
+    assert not found.ready and found.verdict == "grid_unmoved", found
+
+
+# A busy machine misses polls: the meter is lost for a third of a second, again and again.
+GAPS = [{"kind": "dead", "target": "grid", "on_s": 2.0 + 0.8 * i, "off_s": 2.35 + 0.8 * i} for i in range(20)]
+
+
+@pytest.mark.parametrize("gaps", [[], GAPS], ids=["all polls", "missed polls"])
+@pytest.mark.parametrize("low", [0.5, 1.0])
+def test_a_turned_meter_does_not_arm_whatever_load_and_line_hide_of_it(
+    gaps: list[dict[str, object]], low: float
+) -> None:
+    """A meter that is lost for a moment while the site arms has not thereby shown that it sees the battery."""
+    made = lying("reversed", 0.0)
+    made = replace(made, components=[{**made.components[0], "low": low}], faults=[*made.faults, *gaps], seconds=145.0)
+    with liars.plant_of(made) as plant:
+        plant.run(145.0)
+        assert not any(one["event"] == "mode" and one["code"] >= 2 for one in plant.events)
+        assert plant.world.meter_truth["verdict"] == METER_TURNED
+
+
+def test_an_honest_meter_that_is_lost_now_and_then_still_arms() -> None:
+    with liars.plant_of(replace(PLAIN, faults=GAPS, seconds=145.0)) as plant:
+        plant.run(145.0)
+        assert any(one["event"] == "mode" and one["code"] >= 2 for one in plant.events)
+        assert plant.world.meter_truth["verdict"] == 0
+
+
+@pytest.mark.parametrize(
+    "habit",
+    [
+        {"meter_resolution_w": 100.0},
+        {"meter_band_w": 300.0},
+        {"meter_update_ms": 3000.0},
+        {"meter_average_ms": 5000.0},
+        {"meter_then_s": 40.0, "meter_then_update_ms": 4000.0},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("low", [0.5, 1.0])
+def test_a_meter_that_stands_still_for_good_reasons_is_believed(habit: dict[str, float], low: float) -> None:
+    """Coarse digits, dead bands, slow registers, averages, before loads that step and that rest."""
+    components = [{**PLAIN.components[0], "low": low}]
+    found = liars.judge(replace(PLAIN, components=components, settings={**PLAIN.settings, **habit}))
+    assert found.ready and not found.verdict, found
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 5, 6, 8, 11])
+def test_no_honest_plant_of_the_zoo_is_called_a_liar(seed: int) -> None:
+    found = liars.one((seed, ""))
+    assert not found.verdict, found
