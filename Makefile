@@ -16,7 +16,7 @@ demo: build
 
 #: make test      lint, types and every test that fits a few minutes
 test: lint
-	$(PY) -m pytest
+	$(PY) -m pytest $(PYTEST)
 
 #: make stop-matrix     `stop` from each place under each attack, on running sites (some minutes); the table in build/stop.json
 stop-matrix: build
