@@ -35,6 +35,8 @@ EXTRAS = {
     "runtime/charts": ["carbon", "commission"],
     "runtime/state/device_key.py": ["carbon", "commission"],
     "runtime/commissioning": ["commission"],
+    "runtime/planner": ["planner"],
+    "runtime/cli/plan_commands.py": ["planner"],
     "runtime/export": ["export"],
     "runtime/recording": ["recorder"],
 }

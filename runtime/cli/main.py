@@ -35,6 +35,7 @@ COMMANDS = {
     "init": Place("init_command:init", "tools", "Look at the buses, draft a site file."),
     "keys": Place("key_commands:keys", "", "Keys and roles of remote clients."),
     "lock": Place("stop_commands:lock", "", "Stop the site and lock it under your name."),
+    "plan": Place("plan_commands:plan", "planner", "A day ahead: what the battery does when, why, and what it saves."),
     "policy": Place("control_commands:policy", "", "Another limit or preference while the site runs."),
     "read": Place("bus_commands:read", "tools", "Read a device once."),
     "record": Place("recording_commands:record", "recorder", "Write the last minutes to a file."),

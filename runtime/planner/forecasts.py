@@ -1,0 +1,216 @@
+"""What comes next of a series: simple forecasts, a blend, a ridge for each lead, and which of them to believe.
+
+A series is hourly or finer, of one value a step, NaN where nothing is known. Each forecast sees only what lies before
+its origin. Which one is used is decided by the errors that each made in the last weeks, and all errors are kept.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tidegate.runtime.planner.plan_inputs import Floats, PlanError
+
+DAYS_OF_SHAPE = 7
+DECAY_H = 14.0  # after so long the present level says a third of what it said
+RIDGE_DAYS = 120
+RIDGE_WEIGHT = 10.0
+ERROR_DAYS = 56
+QUANTILES = (0.1, 0.5, 0.9)
+
+Forecast = Callable[[Floats, int, int, int], Floats]  # (series, origin, leads, steps a day) -> leads
+
+
+def filled(series: Floats) -> Floats:
+    """The series with gaps bridged by the value before (the first by the one after). All NaN is refused."""
+    known = np.flatnonzero(np.isfinite(series))
+    if len(known) == 0:
+        raise PlanError("a series without a single value cannot be forecast")
+    at = np.maximum.accumulate(np.where(np.isfinite(series), np.arange(len(series)), known[0]))
+    return series[at]
+
+
+def persistence(series: Floats, origin: int, leads: int, day: int) -> Floats:
+    """The last value stays."""
+    del day
+    return np.full(leads, series[origin - 1])
+
+
+def _back(series: Floats, origin: int, leads: int, lag: int) -> Floats:
+    """Value of the same time `lag` steps ago, the cycle repeated where that is not known yet."""
+    at = origin + np.arange(leads)
+    at = at - lag * (1 + (at - origin) // lag)
+    return series[np.maximum(at, 0)]
+
+
+def yesterday(series: Floats, origin: int, leads: int, day: int) -> Floats:
+    """The last 24 hours again."""
+    return _back(series, origin, leads, day)
+
+
+def last_week(series: Floats, origin: int, leads: int, day: int) -> Floats:
+    """The last seven days again."""
+    return _back(series, origin, leads, 7 * day)
+
+
+def day_and_week(series: Floats, origin: int, leads: int, day: int) -> Floats:
+    """Mean of the two."""
+    return (yesterday(series, origin, leads, day) + last_week(series, origin, leads, day)) / 2
+
+
+def blend(series: Floats, origin: int, leads: int, day: int) -> Floats:
+    """Mean shape of the last seven days, and the present level's distance from it, which decays."""
+    days = min(DAYS_OF_SHAPE, origin // day)
+    if days == 0:
+        return persistence(series, origin, leads, day)
+    shape = (
+        series[origin - days * day : origin].reshape(days, day).mean(axis=0)
+    )  # by steps since the origin, modulo a day
+    recent = max(1, day // 24)
+    away = series[origin - recent : origin].mean() - shape[-recent:].mean()
+    lead = np.arange(leads)
+    return shape[lead % day] + away * np.exp(-(lead + 0.5) * 24.0 / day / DECAY_H)
+
+
+SIMPLE: dict[str, Forecast] = {
+    "persistence": persistence,
+    "yesterday": yesterday,
+    "last week": last_week,
+    "day and week": day_and_week,
+    "blend": blend,
+}
+
+
+class Ridge:
+    """One linear model for each lead: last values, the same time of seven days, day and week means, hour, weekend."""
+
+    def __init__(self, leads: int, day: int) -> None:
+        self.leads, self.day = leads, day
+        self._weights: Floats | None = None
+        self._mean = self._scale = np.zeros(0)
+
+    def _features(self, series: Floats, origins: "np.ndarray[tuple[int], np.dtype[np.intp]]", lead: int) -> Floats:
+        day, at = self.day, origins + lead
+        ago = [series[at - day * (k + lead // day)] for k in range(1, 8)]
+        recent = max(1, day // 24)
+        now = [series[origins - 1 - k * recent] for k in range(3)]
+        total = np.concatenate([[0.0], np.cumsum(series)])
+        means = [(total[origins] - total[origins - span]) / span for span in (day, 7 * day)]
+        angle = 2 * np.pi * (at % day) / day
+        hours = [f(k * angle) for k in (1, 2) for f in (np.sin, np.cos)]
+        weekend = ((at // day) % 7 >= 5).astype(float)  # of whatever day the series begins with: a week's rhythm
+        return np.column_stack([*now, *ago, np.mean(ago, axis=0), *means, *hours, weekend])
+
+    @property
+    def least(self) -> int:
+        """Steps of history that a feature reaches back."""
+        return (8 + self.leads // self.day) * self.day
+
+    def fit(self, series: Floats, origin: int) -> bool:
+        """Learn from the last RIDGE_DAYS before `origin`. False: the history is too short."""
+        begin = max(self.least, origin - RIDGE_DAYS * self.day)
+        last = origin - self.leads
+        step = max(1, self.day // 24)
+        origins = np.arange(begin, last + 1, step)
+        if len(origins) < 4 * 24:
+            return False
+        weights, means, scales = [], [], []
+        for lead in range(self.leads):
+            x, y = self._features(series, origins, lead), series[origins + lead]
+            mean, scale = x.mean(axis=0), x.std(axis=0) + 1e-9
+            x = (x - mean) / scale
+            gram = x.T @ x + RIDGE_WEIGHT * np.eye(x.shape[1])
+            weights.append(np.concatenate([[y.mean()], np.linalg.solve(gram, x.T @ (y - y.mean()))]))
+            means.append(mean)
+            scales.append(scale)
+        self._weights, self._mean, self._scale = np.array(weights), np.array(means), np.array(scales)
+        return True
+
+    def predict(self, series: Floats, origin: int) -> Floats | None:
+        """The leads from `origin` on; None before a fit."""
+        if self._weights is None or origin < self.least:
+            return None
+        found = np.empty(self.leads)
+        for lead in range(self.leads):
+            x = (self._features(series, np.array([origin]), lead)[0] - self._mean[lead]) / self._scale[lead]
+            found[lead] = self._weights[lead, 0] + x @ self._weights[lead, 1:]
+        return found
+
+
+def pinball(actual: Floats, low_to_high: Floats, quantiles: tuple[float, ...] = QUANTILES) -> float:
+    """Mean pinball loss of the quantiles, one row each."""
+    off = actual - low_to_high
+    q = np.array(quantiles)[:, None]
+    return float(np.mean(np.maximum(q * off, (q - 1) * off)))
+
+
+def rank_correlation(one: Floats, other: Floats) -> float:
+    """Kendall's tau-b of two short series; 0 where one of them is constant."""
+    a, b = np.sign(one[:, None] - one), np.sign(other[:, None] - other)
+    size = np.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / size) if size else 0.0
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A forecast: the one used, its band, its past errors as whole paths, and what all of them were worth."""
+
+    name: str
+    middle: Floats
+    low: Floats  # q10
+    high: Floats  # q90
+    paths: Floats  # (past origins, leads): actual less forecast
+    loss: dict[str, float]  # mean absolute error over the past origins
+
+
+class Forecaster:
+    """Forecasts one series step by step, and keeps what each way of forecasting was worth.
+
+    Call `learn` once a day or so with what is known by then, `expect` whenever a forecast is wanted.
+    """
+
+    def __init__(self, leads: int, day: int, *, every: int | None = None, names: tuple[str, ...] = ()) -> None:
+        self.leads, self.day = leads, day
+        self._every = every if every is not None else max(1, day // 4)  # past origins: four a day
+        self._names = names
+        self._ridge = Ridge(leads, day)
+        self._made: dict[int, dict[str, Floats]] = {}
+        self._fitted_at = -1
+
+    def _all(self, series: Floats, origin: int) -> dict[str, Floats]:
+        made = {name: f(series, origin, self.leads, self.day) for name, f in SIMPLE.items()}
+        ridge = self._ridge.predict(series, origin)
+        if ridge is not None:
+            made["ridge"] = ridge
+        return {name: one for name, one in made.items() if not self._names or name in self._names}
+
+    def learn(self, series: Floats, origin: int) -> None:
+        """Make the forecasts of past origins that are missing, and fit the ridge once a week."""
+        if self._fitted_at < 0 or origin - self._fitted_at >= 7 * self.day:
+            self._ridge.fit(series, origin)
+            self._fitted_at = origin
+        begin = max(self.day, origin - ERROR_DAYS * self.day)
+        begin += -begin % self._every
+        for at in range(begin, origin - self.leads + 1, self._every):
+            if at not in self._made:
+                self._made[at] = self._all(series, at)
+        for at in [one for one in self._made if one < begin]:
+            del self._made[at]
+
+    def expect(self, series: Floats, origin: int) -> Expected:
+        """What the next leads will be. Only series[:origin] is looked at."""
+        self.learn(series, origin)
+        now = self._all(series[:origin], origin)
+        past = [at for at in sorted(self._made) if at + self.leads <= origin]
+        loss: dict[str, float] = {}
+        for name in now:
+            errors = [np.abs(series[at : at + self.leads] - self._made[at][name]).mean() for at in past
+                      if name in self._made[at]]  # fmt: skip
+            if errors and len(errors) >= len(past) // 2:
+                loss[name] = float(np.mean(errors))
+        best = min(loss, key=lambda one: (loss[one], one)) if loss else ("blend" if "blend" in now else next(iter(now)))
+        paths = np.array([series[at : at + self.leads] - self._made[at][best] for at in past if best in self._made[at]])
+        paths = paths.reshape(-1, self.leads)
+        middle = now[best]
+        low, high = (np.quantile(paths, q, axis=0) if len(paths) else np.zeros(self.leads) for q in (0.1, 0.9))
+        return Expected(best, middle, middle + low, middle + high, paths, loss)

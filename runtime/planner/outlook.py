@@ -1,0 +1,89 @@
+"""From a table of hours to the horizon of a plan: known values as they are, the rest forecast and named as such."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from tidegate.config.site import Site
+from tidegate.runtime.planner.forecasts import Expected, Forecaster, filled
+from tidegate.runtime.planner.hours_table import HoursTable
+from tidegate.runtime.planner.plan_inputs import Connection, Floats, Horizon, PlanError, Storage
+
+LEAST_DAYS = 2  # of the past, to forecast from
+UNLIMITED_KW = 1e5
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The horizon, and for each series how many of its steps are forecast, by what."""
+
+    horizon: Horizon
+    load: Expected | None
+    pv: Expected | None
+    price: Expected | None
+    known: dict[str, int]
+
+
+def storage_of(site: Site) -> Storage:
+    """All batteries of a site as one. Raises PlanError where the site has none."""
+    units = site.storage
+    if not units:
+        raise PlanError("the site file has no [[storage]]: there is nothing to plan")
+    total = sum(unit.energy_wh for unit in units)
+    return Storage(
+        energy_kwh=total / 1e3,
+        charge_kw_max=sum(unit.charge_w_max for unit in units) / 1e3,
+        discharge_kw_max=sum(unit.discharge_w_max for unit in units) / 1e3,
+        soc_min=sum(unit.soc_min * unit.energy_wh for unit in units) / total,
+        soc_max=sum(unit.soc_max * unit.energy_wh for unit in units) / total,
+    )
+
+
+def connection_of(site: Site, *, demand_eur_per_kw: float = 0.0, demand_paid_kw: float = 0.0) -> Connection:
+    """The connection of a site: its import limit is the tightest that the site file has."""
+    imports = [one for one in (site.limits.connection_import_w_max, site.control.peak_w_max) if one is not None]
+    export_w_max = site.limits.connection_export_w_max
+    return Connection(
+        import_kw_max=min(imports) / 1e3 if imports else UNLIMITED_KW,
+        export_kw_max=UNLIMITED_KW if export_w_max is None else export_w_max / 1e3,
+        demand_eur_per_kw=demand_eur_per_kw,
+        demand_paid_kw=demand_paid_kw,
+    )
+
+
+def look_ahead(table: HoursTable, now: datetime, hours: int, *, fees_eur_per_kwh: float) -> Outlook:
+    """The coming hours from the step in which `now` lies. Raises PlanError where the past is too short to forecast."""
+    first = table.step_at(now)
+    steps = hours * 3600 // table.step_s
+    if first < LEAST_DAYS * table.day or first > len(table.load_kw):
+        raise PlanError(f"now ({now:%Y-%m-%d %H:%M %z}) is step {first} of {len(table.load_kw)}: "
+                        f"the table must hold at least {LEAST_DAYS} days before it and reach up to it")  # fmt: skip
+    # What was measured ends now, whatever the table holds; prices in it count as published.
+    load, of_load, known_load = _continued(table, table.load_kw[:first], first, steps, "load_kw")
+    pv, of_pv, known_pv = _continued(table, table.pv_kw[:first], first, steps, "pv_kw")
+    price, of_price, known_price = _continued(table, table.price_eur_per_kwh, first, steps, "price_eur_per_kwh")
+    horizon = Horizon(
+        start_utc_s=int(table.begin_utc.timestamp()) + first * table.step_s, step_s=table.step_s, load_kw=load,
+        pv_kw=np.maximum(pv, 0.0), import_eur_per_kwh=price + fees_eur_per_kwh, export_eur_per_kwh=price,
+        demand_counts=np.ones(steps, dtype=bool),
+    )  # fmt: skip
+    known = {"load": known_load, "pv": known_pv, "price": known_price}
+    return Outlook(horizon, of_load, of_pv, of_price, known)
+
+
+def _continued(table: HoursTable, series: Floats, first: int, steps: int,
+               name: str) -> tuple[Floats, Expected | None, int]:  # fmt: skip
+    """(values, the forecast that filled the rest, known steps)."""
+    end = min(table.known(series), first + steps)
+    if end < first - table.day:
+        raise PlanError(f"{name}: nothing is known of the last day before now; a forecast would be a guess")
+    known = max(0, end - first)
+    found = np.empty(steps)
+    found[:known] = filled(series[:end])[first:end]
+    if known == steps:
+        return found, None, known
+    away = max(0, first - end)
+    expected = Forecaster(steps - known + away, table.day).expect(filled(series[:end]), end)
+    found[known:] = expected.middle[away:]
+    return found, expected, known

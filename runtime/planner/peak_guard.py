@@ -1,0 +1,63 @@
+"""How low a peak can be promised, and the energy to keep for it: from the forecast's own past errors, as whole paths.
+
+Each path is the forecast plus what one past forecast missed. For each, the lowest limit that the battery can hold is
+worked out; the promise is a quantile of them. A limit held too low empties the battery, and the peak comes after all.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tidegate.runtime.planner.plan_inputs import Floats, Storage
+
+PROMISE = 0.65  # quantile of the limits that the paths ask for
+KEEP = 0.65  # quantile of the energy that they need
+HALVINGS = 24
+
+
+@dataclass(frozen=True)
+class PeakGuard:
+    """The limit that is worth holding, kW, and the stored energy to keep at each step's end, kWh."""
+
+    limit_kw: float
+    reserve_kwh: Floats
+
+
+def energy_needed(paths_kw: Floats, limit_kw: Floats, storage: Storage, step_h: float) -> Floats:
+    """(paths, steps + 1) kWh above the least that must be stored before each step for no later one to exceed the limit.
+
+    paths_kw: (paths, steps) net load; limit_kw: (paths,). Below the limit the battery may charge, never beyond it.
+    """
+    count, steps = paths_kw.shape
+    need = np.zeros((count, steps + 1))
+    for k in range(steps - 1, -1, -1):
+        over = paths_kw[:, k] - limit_kw
+        give = np.maximum(over, 0.0) * step_h / storage.discharge_efficiency
+        take = np.minimum(np.maximum(-over, 0.0), storage.charge_kw_max) * step_h * storage.charge_efficiency
+        need[:, k] = np.maximum(0.0, need[:, k + 1] + give - take)
+    return need
+
+
+def lowest_limits(paths_kw: Floats, storage: Storage, stored_kwh: float, step_h: float) -> Floats:
+    """(paths,) kW: the lowest limit that the battery can hold on each path, from what is stored now."""
+    have = max(0.0, stored_kwh - storage.least_kwh)
+    room = storage.most_kwh - storage.least_kwh
+    high = paths_kw.max(axis=1)
+    low = high - storage.discharge_kw_max
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        need = energy_needed(paths_kw, middle, storage, step_h)
+        holds = (need[:, 0] <= have) & (need.max(axis=1) <= room)
+        low, high = np.where(holds, low, middle), np.where(holds, middle, high)
+    return high
+
+
+def guard(net_kw: Floats, errors_kw: Floats, storage: Storage, stored_kwh: float, step_h: float,
+          paid_kw: float) -> PeakGuard:  # fmt: skip
+    """From the expected net load (steps,) and past errors (paths, steps); paid_kw: peak that the bill has already."""
+    paths = net_kw + errors_kw if len(errors_kw) else net_kw[None, :]
+    limits = lowest_limits(paths, storage, stored_kwh, step_h)
+    limit = max(paid_kw, float(np.quantile(limits, PROMISE)))
+    need = energy_needed(paths, np.full(len(paths), limit), storage, step_h)[:, 1:]
+    keep = np.minimum(np.quantile(need, KEEP, axis=0), storage.most_kwh - storage.least_kwh)
+    return PeakGuard(limit, storage.least_kwh + keep)

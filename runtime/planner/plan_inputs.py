@@ -1,0 +1,118 @@
+"""What a plan is made of: the storage, the connection and its tariff, and what is expected of the coming steps.
+
+Units: kW, kWh, EUR. Grid + import, battery + discharge, as everywhere; charge and discharge by themselves are positive.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+class PlanError(Exception):
+    """What was given cannot be planned with: the thing, the place, the remedy."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """One battery behind its converter. Efficiencies are from the AC side to what is stored, and back."""
+
+    energy_kwh: float
+    charge_kw_max: float
+    discharge_kw_max: float
+    charge_efficiency: float = 0.95
+    discharge_efficiency: float = 0.95
+    soc_min: float = 0.05
+    soc_max: float = 0.95
+    wear_eur_per_kwh: float = 0.03  # of AC energy that is discharged
+
+    def __post_init__(self) -> None:
+        for name in ("energy_kwh", "charge_kw_max", "discharge_kw_max"):
+            if not getattr(self, name) > 0:
+                raise PlanError(f"storage {name} = {getattr(self, name)}: give a number above 0")
+        for name in ("charge_efficiency", "discharge_efficiency"):
+            if not 0 < getattr(self, name) <= 1:
+                raise PlanError(f"storage {name} = {getattr(self, name)}: give a share above 0, at most 1")
+        if not 0 <= self.soc_min < self.soc_max <= 1:
+            raise PlanError(f"storage soc_min {self.soc_min}, soc_max {self.soc_max}: want 0 <= soc_min < soc_max <= 1")
+
+    @property
+    def least_kwh(self) -> float:
+        """Stored energy that the plan does not go below."""
+        return self.soc_min * self.energy_kwh
+
+    @property
+    def most_kwh(self) -> float:
+        """Stored energy that the plan does not go above."""
+        return self.soc_max * self.energy_kwh
+
+
+@dataclass(frozen=True)
+class Connection:
+    """The grid connection and how its power is billed."""
+
+    import_kw_max: float
+    export_kw_max: float
+    demand_eur_per_kw: float = 0.0  # of the highest counted step of the billing period
+    demand_paid_kw: float = 0.0  # what is on the bill already, whatever comes
+    export_from_battery: bool = False
+    recharge_kw_max: float = float("inf")  # import that charging may reach: the highest that the load itself had so far
+
+    def __post_init__(self) -> None:
+        for name in ("import_kw_max", "export_kw_max", "demand_eur_per_kw", "demand_paid_kw"):
+            if not getattr(self, name) >= 0:
+                raise PlanError(f"connection {name} = {getattr(self, name)}: give a number, 0 or more")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work that can wait: its power while it runs, the steps in which it may. `latest_end` is the first step after."""
+
+    name: str
+    power_kw: float
+    steps: int
+    earliest: int
+    latest_end: int
+    interruptible: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.power_kw > 0 and self.steps >= 1):
+            raise PlanError(f"job {self.name}: power {self.power_kw} kW, {self.steps} steps: both must be above 0")
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """What is expected of the coming steps, each an array of one value a step; the first step begins at start_utc_s."""
+
+    start_utc_s: int
+    step_s: int
+    load_kw: Floats
+    pv_kw: Floats
+    import_eur_per_kwh: Floats
+    export_eur_per_kwh: Floats
+    demand_counts: Flags
+    jobs: tuple[Job, ...] = ()
+    reserve_kwh: Floats = field(default_factory=lambda: np.zeros(0))  # stored energy to keep, where it can be had
+
+    def __post_init__(self) -> None:
+        steps = len(self.load_kw)
+        if steps == 0:
+            raise PlanError("the horizon has no steps: give at least one")
+        for name in ("load_kw", "pv_kw", "import_eur_per_kwh", "export_eur_per_kwh", "demand_counts"):
+            values = getattr(self, name)
+            if len(values) != steps:
+                raise PlanError(f"{name} has {len(values)} steps, load_kw {steps}: give each the same")
+            bad = np.flatnonzero(~np.isfinite(np.asarray(values, dtype=float)))
+            if len(bad):
+                at_s = self.start_utc_s + int(bad[0]) * self.step_s
+                raise PlanError(f"{name}: {len(bad)} values are missing, the first at step {bad[0]} ({at_s} s UTC)")
+        if len(self.reserve_kwh) not in (0, steps):
+            raise PlanError(f"reserve_kwh has {len(self.reserve_kwh)} steps, load_kw {steps}: give each the same")
+
+    @property
+    def step_h(self) -> float:
+        """Length of a step in hours."""
+        return self.step_s / 3600.0

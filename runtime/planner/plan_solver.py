@@ -1,0 +1,363 @@
+"""The plan as a linear program (HiGHS): what the battery does in each step, and what a kilowatt-hour is worth there.
+
+Solved in this order. 1. The bill without reserve: gives the peak. 2. The same with the reserve, the peak no higher than
+before: a reserve yields to the peak, never the other way (one that is dearer than the demand charge would buy a peak to
+fill the battery). 3. At equal cost, the smallest change from the plan in force: equal inputs give the equal plan.
+Binaries come only into steps where the relaxation cheats (charging while discharging, importing while exporting).
+"""
+
+import os
+import sys
+from dataclasses import dataclass, field, replace
+
+import highspy
+import numpy as np
+
+from tidegate.runtime.planner.plan_inputs import Connection, Flags, Floats, Horizon, Job, PlanError, Storage
+
+CHEAT_KW = 1e-5  # both of two that exclude each other above this
+ROUNDS = 6  # of added binaries
+MIP_NODES = 2000  # a limit by nodes, not by time: the same input gives the same plan
+OVER_LIMIT_EUR_PER_KWH = 1e3  # import above the connection's limit: told, never hidden by an infeasible plan
+SHORT_EUR_PER_KWH = 1.0  # reserve that is not there, in the solve whose only other aim is the bill
+EQUAL = 1e-7  # share of the bill within which two plans cost the same
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A solved plan. Arrays of one value a step."""
+
+    horizon: Horizon
+    charge_kw: Floats
+    discharge_kw: Floats
+    import_kw: Floats
+    export_kw: Floats
+    curtailed_kw: Floats
+    stored_kwh: Floats  # at the step's end
+    jobs_kw: Floats  # (jobs, steps)
+    peak_kw: float
+    cost_eur: float  # of the program: energy, wear, demand above what is paid, less what is left in the battery
+    bound_eur: float  # no plan can cost less
+    meter_eur_per_kwh: Floats  # what one more kWh of load in this step costs
+    stored_eur_per_kwh: Floats  # what one more stored kWh at the step's end is worth
+    relaxed: tuple[str, ...] = ()  # what could not be held, in words
+
+    @property
+    def battery_kw(self) -> Floats:
+        """+ discharge."""
+        return self.discharge_kw - self.charge_kw
+
+
+@dataclass
+class _Program:
+    """Columns and rows of a linear program, put together in blocks."""
+
+    cost: list[Floats] = field(default_factory=list)
+    lower: list[Floats] = field(default_factory=list)
+    upper: list[Floats] = field(default_factory=list)
+    integer: list[Flags] = field(default_factory=list)
+    columns: int = 0
+    row_lower: list[float] = field(default_factory=list)
+    row_upper: list[float] = field(default_factory=list)
+    row_index: list[list[int]] = field(default_factory=list)
+    row_value: list[list[float]] = field(default_factory=list)
+
+    def block(self, count: int, cost: float | Floats, lower: float | Floats, upper: float | Floats,
+              *, integer: bool = False) -> int:  # fmt: skip
+        """New columns; gives the number of the first."""
+        first = self.columns
+        for kept, given in ((self.cost, cost), (self.lower, lower), (self.upper, upper)):
+            kept.append(np.broadcast_to(np.asarray(given, dtype=float), (count,)).copy())
+        self.integer.append(np.full(count, integer))
+        self.columns += count
+        return first
+
+    def row(self, terms: list[tuple[int, float]], lower: float, upper: float) -> int:
+        """A new row; gives its number."""
+        self.row_index.append([column for column, _ in terms])
+        self.row_value.append([value for _, value in terms])
+        self.row_lower.append(lower)
+        self.row_upper.append(upper)
+        return len(self.row_lower) - 1
+
+    def solve(self) -> tuple[Floats, Floats, float, float]:
+        """(columns, row duals, objective, proved bound)."""
+        lp = highspy.HighsLp()
+        lp.num_col_, lp.num_row_ = self.columns, len(self.row_lower)
+        lp.col_cost_, lp.col_lower_, lp.col_upper_ = (np.concatenate(x) for x in (self.cost, self.lower, self.upper))
+        lp.row_lower_, lp.row_upper_ = np.array(self.row_lower), np.array(self.row_upper)
+        lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+        lp.a_matrix_.start_ = np.concatenate([[0], np.cumsum([len(one) for one in self.row_index])]).astype(np.int32)
+        lp.a_matrix_.index_ = np.concatenate([np.array(one, dtype=np.int32) for one in self.row_index])
+        lp.a_matrix_.value_ = np.concatenate([np.array(one, dtype=float) for one in self.row_value])
+        whole = np.concatenate(self.integer)
+        if whole.any():
+            kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
+            lp.integrality_ = [kinds[int(one)] for one in whole]
+        solver = _new_solver()
+        solver.setOptionValue("output_flag", False)
+        solver.setOptionValue("threads", 1)
+        solver.setOptionValue("random_seed", 1)
+        solver.setOptionValue("mip_max_nodes", MIP_NODES)
+        solver.passModel(lp)
+        solver.run()
+        status = solver.getModelStatus()
+        info = solver.getInfo()
+        limited = whole.any() and info.primal_solution_status == 2
+        if status != highspy.HighsModelStatus.kOptimal and not limited:
+            raise PlanError(f"the solver ended with {solver.modelStatusToString(status)}")
+        found = solver.getSolution()
+        bound = info.mip_dual_bound if whole.any() else info.objective_function_value
+        return np.array(found.col_value), np.array(found.row_dual), info.objective_function_value, bound
+
+
+def _new_solver() -> highspy.Highs:
+    """A new one for each program: a limit of time counts over the life of the object. The first prints a banner."""
+    sys.stdout.flush()
+    kept, sink = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 1)
+        return highspy.Highs()
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(sink)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    charge: int
+    discharge: int
+    imported: int
+    exported: int
+    curtailed: int
+    stored: int
+    over: int
+    peak: int
+    short: int
+    jobs: tuple[int, ...]
+    balance: int  # first row
+    storage: int
+
+
+Cheats = frozenset[tuple[str, int]]
+
+
+def solve(storage: Storage, connection: Connection, horizon: Horizon, stored_kwh: float, *,
+          end_value_eur_per_kwh: float | None = None, in_force_kw: Floats | None = None) -> Plan:  # fmt: skip
+    """The cheapest plan. stored_kwh: now. end_value: of what is left; default the median import price times efficiency.
+
+    in_force_kw: battery power (+ discharge) of the plan in force for the same steps, else rest is the tie-breaker.
+    Raises PlanError when an input cannot be planned with.
+    """
+    if not np.isfinite(stored_kwh):
+        raise PlanError(f"stored energy is {stored_kwh}: read the state of charge again")
+    # A battery outside its window is planned from the window's edge: it cannot be made whole in no time.
+    begin_kwh = float(np.clip(stored_kwh, storage.least_kwh, storage.most_kwh))
+    if end_value_eur_per_kwh is None:
+        middle = float(np.median(horizon.import_eur_per_kwh))
+        end_value_eur_per_kwh = max(0.0, middle * storage.discharge_efficiency - storage.wear_eur_per_kwh)
+    horizon, late = _possible(horizon)
+    placed, jobs_kw, bound_eur = horizon, np.zeros((0, len(horizon.load_kw))), -np.inf
+    if horizon.jobs:
+        whole = replace(horizon, reserve_kwh=np.zeros(0))
+        loose = _cheapest(storage, connection, whole, begin_kwh, end_value_eur_per_kwh)
+        bound_eur = loose.bound_eur
+        jobs_kw = placed_jobs(connection, horizon, loose)
+        placed = replace(horizon, load_kw=horizon.load_kw + jobs_kw.sum(axis=0), jobs=())
+    bare = replace(placed, reserve_kwh=np.zeros(0))
+    plan = _cheapest(storage, connection, bare, begin_kwh, end_value_eur_per_kwh)
+    if not horizon.jobs:
+        bound_eur = plan.bound_eur
+    peak_kw = None
+    if len(placed.reserve_kwh):
+        peak_kw = plan.peak_kw
+        plan = _cheapest(storage, connection, placed, begin_kwh, end_value_eur_per_kwh, peak_kw=peak_kw)
+    wanted = np.zeros(len(horizon.load_kw)) if in_force_kw is None else in_force_kw
+    calm = _cheapest(storage, connection, placed, begin_kwh, end_value_eur_per_kwh, peak_kw=peak_kw,
+                     near_kw=wanted, cost_eur=plan.cost_eur)  # fmt: skip
+    return replace(
+        calm, horizon=horizon, jobs_kw=jobs_kw, bound_eur=bound_eur, meter_eur_per_kwh=plan.meter_eur_per_kwh,
+        stored_eur_per_kwh=plan.stored_eur_per_kwh, relaxed=(*late, *calm.relaxed),
+    )  # fmt: skip
+
+
+def _possible(horizon: Horizon) -> tuple[Horizon, list[str]]:
+    """The jobs within the horizon, and in words which of them cannot be done in their time."""
+    end, jobs, late = len(horizon.load_kw), [], []
+    for job in horizon.jobs:
+        first = min(max(0, job.earliest), end - 1)
+        steps, last = min(job.steps, end - first), min(job.latest_end, end)
+        if last - first < job.steps:
+            late.append(f"job {job.name} cannot meet its deadline: {job.steps} steps in {max(0, last - first)}")
+            last = first + steps
+        jobs.append(replace(job, earliest=first, latest_end=last, steps=steps))
+    return replace(horizon, jobs=tuple(jobs)), late
+
+
+def _cheapest(storage: Storage, connection: Connection, horizon: Horizon, begin_kwh: float, end_value: float, *,
+              peak_kw: float | None = None, near_kw: Floats | None = None, cost_eur: float = 0.0) -> Plan:  # fmt: skip
+    """Solve, and again with binaries where the relaxation does two things that exclude each other."""
+    cheats: Cheats = frozenset()
+    for _ in range(ROUNDS):
+        program, at = _build(storage, connection, horizon, begin_kwh, end_value, peak_kw, cheats)
+        true_cost = np.concatenate(program.cost)
+        if near_kw is not None:
+            _near(program, at, near_kw, true_cost, cost_eur)
+        x, duals, _, bound = program.solve()
+        found = _both(x, at, len(horizon.load_kw)) - cheats
+        if not found:
+            break
+        cheats |= found
+    plan = _read(storage, horizon, at, x, duals, float(true_cost @ x[: len(true_cost)]), bound)
+    if cheats and near_kw is None:  # a program with binaries has no duals: fix what it decided and solve once more
+        fixed, at = _build(storage, connection, horizon, begin_kwh, end_value, peak_kw, cheats)
+        low, high = np.concatenate(fixed.lower), np.concatenate(fixed.upper)
+        whole = np.concatenate(fixed.integer)
+        low[whole] = high[whole] = np.round(x[: len(whole)][whole])
+        fixed.lower, fixed.upper, fixed.integer = [low], [high], [np.zeros(len(low), dtype=bool)]
+        x, duals, _, _ = fixed.solve()
+        plan = _read(storage, horizon, at, x, duals, float(true_cost @ x[: len(true_cost)]), bound)
+    return plan
+
+
+def _build(storage: Storage, connection: Connection, horizon: Horizon, begin_kwh: float, end_value: float,
+           peak_kw: float | None, cheats: Cheats) -> tuple[_Program, _Columns]:  # fmt: skip
+    n, hours = len(horizon.load_kw), horizon.step_h
+    net = horizon.load_kw - horizon.pv_kw
+    program = _Program()
+    most_kw = np.full(n, storage.discharge_kw_max)
+    if not connection.export_from_battery:
+        most_kw = np.minimum(most_kw, np.maximum(net, 0.0) + sum(job.power_kw for job in horizon.jobs))
+    stored_cost = np.zeros(n)
+    stored_cost[-1] = -end_value
+    charge = program.block(n, 0.0, 0.0, np.clip(connection.recharge_kw_max - net, 0.0, storage.charge_kw_max))
+    discharge = program.block(n, storage.wear_eur_per_kwh * hours, 0.0, most_kw)
+    imported = program.block(n, horizon.import_eur_per_kwh * hours, 0.0, np.inf)
+    exported = program.block(n, -horizon.export_eur_per_kwh * hours, 0.0, connection.export_kw_max)
+    curtailed = program.block(n, 0.0, 0.0, np.maximum(horizon.pv_kw, 0.0) + np.maximum(-horizon.load_kw, 0.0))
+    stored = program.block(n, stored_cost, storage.least_kwh, storage.most_kwh)
+    over = program.block(n, OVER_LIMIT_EUR_PER_KWH * hours, 0.0, np.inf)
+    highest = np.inf if peak_kw is None else max(peak_kw * (1 + EQUAL) + 1e-7, connection.demand_paid_kw)
+    peak = program.block(1, connection.demand_eur_per_kw, connection.demand_paid_kw, highest)
+    reserve = len(horizon.reserve_kwh) > 0
+    short = program.block(n, SHORT_EUR_PER_KWH * hours, 0.0, np.inf) if reserve else -1
+    jobs = []
+    for job in horizon.jobs:
+        may = np.zeros(n)
+        may[max(0, job.earliest) : job.latest_end] = job.power_kw
+        jobs.append(program.block(n, 0.0, 0.0, may))
+    balance = len(program.row_lower)
+    for k in range(n):
+        terms = [
+            (imported + k, 1.0),
+            (exported + k, -1.0),
+            (discharge + k, 1.0),
+            (charge + k, -1.0),
+            (curtailed + k, -1.0),
+        ]
+        program.row([*terms, *((first + k, -1.0) for first in jobs)], net[k], net[k])
+    levels = len(program.row_lower)
+    for k in range(n):
+        terms = [(stored + k, 1.0), (charge + k, -hours * storage.charge_efficiency),
+                 (discharge + k, hours / storage.discharge_efficiency)]  # fmt: skip
+        before = [(stored + k - 1, -1.0)] if k else []
+        rest = 0.0 if k else begin_kwh
+        program.row([*terms, *before], rest, rest)
+    for k in range(n):
+        program.row([(imported + k, 1.0), (over + k, -1.0)], -np.inf, connection.import_kw_max)
+        if horizon.demand_counts[k]:
+            program.row([(imported + k, 1.0), (peak, -1.0)], -np.inf, 0.0)
+        if reserve:
+            program.row([(stored + k, 1.0), (short + k, 1.0)], float(horizon.reserve_kwh[k]), np.inf)
+    for job, first in zip(horizon.jobs, jobs, strict=True):
+        energy = job.power_kw * job.steps
+        program.row([(first + k, 1.0) for k in range(n)], energy, energy)
+    biggest_kw = float(np.max(np.abs(net))) + storage.charge_kw_max + sum(job.power_kw for job in horizon.jobs)
+    for kind, k in sorted(cheats):
+        one, other, one_kw, other_kw = (
+            (charge, discharge, storage.charge_kw_max, storage.discharge_kw_max)
+            if kind == "battery"
+            else (imported, exported, biggest_kw, min(connection.export_kw_max, biggest_kw + storage.discharge_kw_max))
+        )
+        either = program.block(1, 0.0, 0.0, 1.0, integer=True)
+        program.row([(one + k, 1.0), (either, -one_kw)], -np.inf, 0.0)
+        program.row([(other + k, 1.0), (either, other_kw)], -np.inf, other_kw)
+    at = _Columns(
+        charge, discharge, imported, exported, curtailed, stored, over, peak, short, tuple(jobs), balance, levels
+    )
+    return program, at
+
+
+def _near(program: _Program, at: _Columns, near_kw: Floats, true_cost: Floats, cost_eur: float) -> None:
+    """Turn the program into: at this cost, the battery as near to `near_kw` as can be."""
+    steps = len(near_kw)
+    program.cost = [np.zeros(program.columns)]
+    away = program.block(steps, 1.0, 0.0, np.inf)
+    for k in range(steps):
+        moved = [(at.discharge + k, 1.0), (at.charge + k, -1.0)]
+        program.row([*moved, (away + k, -1.0)], -np.inf, float(near_kw[k]))
+        program.row([*moved, (away + k, 1.0)], float(near_kw[k]), np.inf)
+    used = np.flatnonzero(true_cost)
+    slack = EQUAL * (1.0 + abs(cost_eur))
+    program.row([(int(i), float(true_cost[i])) for i in used], -np.inf, cost_eur + slack)
+
+
+def _both(x: Floats, at: _Columns, steps: int) -> Cheats:
+    found = set()
+    for kind, one, other in (("battery", at.charge, at.discharge), ("grid", at.imported, at.exported)):
+        both = (x[one : one + steps] > CHEAT_KW) & (x[other : other + steps] > CHEAT_KW)
+        found |= {(kind, int(k)) for k in np.flatnonzero(both)}
+    return frozenset(found)
+
+
+def _read(
+    storage: Storage, horizon: Horizon, at: _Columns, x: Floats, duals: Floats, cost: float, bound: float
+) -> Plan:
+    n, hours = len(horizon.load_kw), horizon.step_h
+
+    def of(first: int) -> Floats:
+        return x[first : first + n].copy()
+
+    relaxed = []
+    over = of(at.over)
+    if over.max() > 1e-6:
+        k = int(over.argmax())
+        relaxed.append(f"the connection's import limit cannot be held: {over[k]:.1f} kW above it in step {k}")
+    if at.short >= 0 and of(at.short).max() > 1e-6:
+        short = of(at.short)
+        k = int(short.argmax())
+        relaxed.append(f"the reserve gives way to the peak: {short[k]:.1f} kWh short in step {k}")
+    return Plan(
+        horizon=horizon, charge_kw=of(at.charge), discharge_kw=of(at.discharge), import_kw=of(at.imported),
+        export_kw=of(at.exported), curtailed_kw=of(at.curtailed), stored_kwh=of(at.stored),
+        jobs_kw=np.array([of(first) for first in at.jobs]).reshape(len(at.jobs), n), peak_kw=float(x[at.peak]),
+        cost_eur=cost, bound_eur=bound, meter_eur_per_kwh=duals[at.balance : at.balance + n] / hours,
+        stored_eur_per_kwh=-duals[at.storage : at.storage + n], relaxed=tuple(relaxed),
+    )  # fmt: skip
+
+
+def placed_jobs(connection: Connection, horizon: Horizon, loose: Plan) -> Floats:
+    """(jobs, steps) kW: each job where it costs least by the relaxation's prices and its peak; the largest first."""
+    base = loose.import_kw - loose.jobs_kw.sum(axis=0)  # what else is drawn
+    jobs_kw = np.zeros((len(horizon.jobs), len(base)))
+    order = sorted(range(len(horizon.jobs)), key=lambda i: (-horizon.jobs[i].power_kw * horizon.jobs[i].steps, i))
+    for i in order:
+        steps = _place(connection, horizon, loose, horizon.jobs[i], base)
+        jobs_kw[i, steps] = horizon.jobs[i].power_kw
+        base = base + jobs_kw[i]
+    return jobs_kw
+
+
+def _place(connection: Connection, horizon: Horizon, loose: Plan, job: Job, base: Floats) -> list[int]:
+    """The steps in which it runs."""
+    first, end = job.earliest, job.latest_end
+    price = loose.meter_eur_per_kwh * job.power_kw * horizon.step_h
+    counted = np.where(horizon.demand_counts, base + job.power_kw, 0.0)
+    above = connection.demand_eur_per_kw * np.maximum(0.0, counted - loose.peak_kw)
+    if job.interruptible:
+        return sorted(first + int(k) for k in np.argsort((price + above)[first:end], kind="stable")[: job.steps])
+    starts = range(first, end - job.steps + 1)
+    costs = [price[s : s + job.steps].sum() + above[s : s + job.steps].max() for s in starts]
+    start = first + int(np.argmin(costs))
+    return list(range(start, start + job.steps))

@@ -1,0 +1,44 @@
+"""A plan as the steps of `schedule`: equal neighbours merged, the near hours first, to fit what the API takes."""
+
+from tidegate.runtime.planner.plan_inputs import Storage
+from tidegate.runtime.planner.plan_solver import Plan
+
+STEPS_MAX = 96  # of three values each fit into one message
+SAME_KW = 0.05  # two steps nearer than this are one
+MOVES_KW = 0.05
+
+Step = dict[str, float | int]
+
+
+def steps_of(plan: Plan, storage: Storage) -> tuple[list[Step], int]:
+    """(steps, end in UTC s). A step has the battery's power and the state of charge where that ends; rest has 0 W.
+
+    In a step the battery is asked for the plan's mean; limits of the site file bind as ever. What does not fit is left
+    out at the end: it will be planned again before it comes.
+    """
+    horizon = plan.horizon
+    found: list[Step] = []
+    last_kw: float | None = None
+    end_s = horizon.start_utc_s + len(plan.import_kw) * horizon.step_s
+    for k, power in enumerate(plan.battery_kw):
+        power = 0.0 if abs(power) < MOVES_KW else float(power)
+        if last_kw is not None and abs(power - last_kw) < SAME_KW:
+            if power and found:
+                found[-1]["until_soc"] = _soc(plan, storage, k)
+            continue
+        if len(found) == STEPS_MAX:
+            end_s = horizon.start_utc_s + k * horizon.step_s
+            break
+        step: Step = {"start_utc_s": horizon.start_utc_s + k * horizon.step_s, "setpoint_w": round(power * 1e3)}
+        if power:
+            step["until_soc"] = _soc(plan, storage, k)
+        found.append(step)
+        last_kw = power
+    return found, end_s
+
+
+def _soc(plan: Plan, storage: Storage, k: int) -> float:
+    """Share at the step's end, a little beyond it, so that rounding does not end a step early."""
+    soc = float(plan.stored_kwh[k]) / storage.energy_kwh
+    beyond = -0.005 if plan.battery_kw[k] > 0 else 0.005
+    return round(min(storage.soc_max, max(storage.soc_min, soc + beyond)), 4)

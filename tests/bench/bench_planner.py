@@ -1,0 +1,108 @@
+"""What is a plan worth on a real half year, beside simple rules and perfect foresight, and what does it cost to make?
+
+Run: make bench, or python tests/bench/bench_planner.py [--days N] [--out DIR] [--smoke]
+Prices: DE-LU day ahead 2025 H1, each known only once it was published. Load: six GPU servers, scaled to 37 kW mean.
+Sun: Germany's solar feed-in, scaled to 40 kW. Battery 60 kWh, 30 kW, 95 % each way, wear 0.03 EUR/kWh, fees 0.13.
+"""
+
+import resource
+import statistics
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import harness
+import numpy as np
+
+from tidegate.runtime.planner import rolling_plan
+from tidegate.runtime.planner.forecasts import filled
+from tidegate.runtime.planner.hours_table import read_hours
+from tidegate.runtime.planner.plan_inputs import Connection, Horizon, Job, Storage
+from tidegate.runtime.planner.plan_solver import solve
+
+DATA = Path(__file__).parent.parent / "data/planner/de_lu_gpu_room_2025H1.csv"
+STORAGE = Storage(60, 30, 30)
+OPEN = Connection(200, 200)
+WARM_DAYS = 21
+
+
+def plan_times(plans: int) -> dict[str, float]:
+    """Of 48 hours in quarter hours with 20 jobs: seconds a plan, MiB resident, share dearer than the bound."""
+    took, gaps, without = [], [], 0
+    for seed in range(plans):
+        rng = np.random.default_rng(seed)
+        price = 0.2 + 0.1 * np.sin(np.arange(192) * 2 * np.pi / 96) + rng.normal(0, 0.03, 192)
+        jobs = tuple(
+            Job(f"job{i}", rng.uniform(2, 12), int(rng.integers(2, 16)), first, first + int(rng.integers(32, 96)),
+                bool(rng.integers(2)))
+            for i, first in enumerate(rng.integers(0, 96, 20).tolist())
+        )  # fmt: skip
+        load, sun = np.abs(rng.normal(37, 8, 192)), np.maximum(0, rng.normal(5, 10, 192))
+        horizon = Horizon(0, 900, load, sun, price, price - 0.13, np.ones(192, dtype=bool), jobs)
+        begin = time.perf_counter()
+        try:
+            made = solve(STORAGE, Connection(200, 200, demand_eur_per_kw=8 / 30), horizon, float(rng.uniform(3, 57)))
+        except Exception as why:
+            print(f"seed {seed}: no plan: {why}")
+            without += 1
+            continue
+        took.append(time.perf_counter() - begin)
+        gaps.append((made.cost_eur - made.bound_eur) / abs(made.bound_eur))
+    return {
+        "plans": plans, "without": without,
+        "median_s": statistics.median(took), "p99_s": float(np.quantile(took, 0.99)),
+        "worst_gap": max(gaps), "median_gap": statistics.median(gaps),
+        "resident_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }  # fmt: skip
+
+
+def half_year(days: int) -> dict[str, float]:
+    """Shares of what foresight saves."""
+    table = read_hours(DATA)
+    hours = min(24 * (WARM_DAYS + days), len(table.load_kw))
+    load, pv, price = (filled(one)[:hours] for one in (table.load_kw, table.pv_kw, table.price_eur_per_kwh))
+    past = rolling_plan.Past(datetime.fromtimestamp(table.begin_utc.timestamp(), UTC), load, pv, price, 0.13,
+                             ZoneInfo("Europe/Berlin"), 24 * WARM_DAYS)  # fmt: skip
+    none = rolling_plan.operate(past, STORAGE, OPEN, "none", rolling_plan.no_battery, 30.0)
+    best = rolling_plan.foresight(past, STORAGE, OPEN, 30.0)
+    found = {}
+    for name, decide in (
+        ("clock rule", rolling_plan.clock_rule(past, STORAGE)),
+        ("2 cheapest, 2 dearest", rolling_plan.price_rule(past, STORAGE)),
+        ("plan once a day", rolling_plan.RollingPlanner(past, STORAGE, OPEN, every=24).decide),
+        ("plan every hour", rolling_plan.RollingPlanner(past, STORAGE, OPEN).decide),
+        (
+            "plan every hour, no price published",
+            rolling_plan.RollingPlanner(past, STORAGE, OPEN, published=False).decide,
+        ),
+    ):
+        one = rolling_plan.operate(past, STORAGE, OPEN, name, decide, 30.0)
+        found[name] = rolling_plan.share_of_foresight(none, one, best)
+        windows = rolling_plan.window_shares(none, one, best, 24 * 60)
+        worst = f", worst 60 days {windows.min():.1%} (from day {windows.argmin()})" if len(windows) else ""
+        print(f"{name:40}{found[name]:8.1%}{worst}", flush=True)
+        if len(windows):
+            found[f"{name}, worst 60 days"] = float(windows.min())
+    return found
+
+
+def main() -> int:
+    parser = harness.parser(__doc__)
+    parser.add_argument("--days", type=int, default=160)
+    parser.add_argument("--plans", type=int, default=200)
+    args = parser.parse_args()
+    if args.smoke:
+        args.days, args.plans = 1, 2
+    with harness.conditions(args) as given:
+        given.peer("rules and foresight", "the same hours, battery and tariff, in the same process")
+        times = plan_times(args.plans)
+        print(", ".join(f"{name} {value:.4g}" for name, value in times.items()))
+        figures = {"plan": times, "share of foresight": half_year(args.days)}
+    harness.write(args, "planner", figures, given)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Forecasts: none sees the future, the better one is used, the peak guard against plain arithmetic."""
+
+import numpy as np
+import pytest
+
+from tidegate.runtime.planner.forecasts import SIMPLE, Forecaster, Ridge, filled, pinball, rank_correlation
+from tidegate.runtime.planner.peak_guard import energy_needed, guard, lowest_limits
+from tidegate.runtime.planner.plan_inputs import PlanError, Storage
+
+
+def series(days, seed=1, day=24):
+    rng = np.random.default_rng(seed)
+    t = np.arange(days * day)
+    return 30 + 8 * np.sin(2 * np.pi * t / day) + 3 * ((t // day) % 7 >= 5) + rng.normal(0, 1, len(t))
+
+
+@pytest.mark.parametrize("name", SIMPLE)
+@pytest.mark.parametrize("day", [24, 96])
+def test_no_forecast_sees_what_comes(name, day):
+    past = series(20, day=day)
+    origin = 15 * day
+    other = past.copy()
+    other[origin:] = 1e6
+    one, two = (SIMPLE[name](values, origin, 30, day) for values in (past, other))
+    assert one.shape == (30,) and np.isfinite(one).all() and (one == two).all()
+
+
+def test_the_ridge_and_the_choice_see_nothing_that_comes():
+    past = series(40)
+    origin = 30 * 24
+    other = past.copy()
+    other[origin:] = -1e6
+    made = [Forecaster(24, 24).expect(values[:origin], origin) for values in (past, other)]
+    assert made[0].name == made[1].name and (made[0].middle == made[1].middle).all()
+    ridges = []
+    for values in (past, other):
+        ridge = Ridge(24, 24)
+        assert ridge.fit(values[:origin], origin)
+        ridges.append(ridge.predict(values[:origin], origin))
+    assert (ridges[0] == ridges[1]).all()
+
+
+def test_the_better_forecast_is_used_and_all_errors_are_kept():
+    daily = Forecaster(24, 24).expect(series(40), 40 * 24 - 24)
+    assert daily.name in ("ridge", "blend", "day and week") and daily.loss[daily.name] == min(daily.loss.values())
+    assert set(SIMPLE) <= set(daily.loss)
+    level = np.cumsum(np.random.default_rng(2).normal(0, 1, 40 * 24)) + 100  # a level process: the last value is best
+    found = Forecaster(24, 24).expect(level, 39 * 24)
+    assert found.loss["persistence"] < found.loss["yesterday"] and found.loss[found.name] <= found.loss["persistence"]
+
+
+def test_the_band_covers_about_four_fifths():
+    past = series(90, seed=4)
+    inside = []
+    forecaster = Forecaster(24, 24)
+    for origin in range(60 * 24, 88 * 24, 24):
+        made = forecaster.expect(past[:origin], origin)
+        actual = past[origin : origin + 24]
+        inside.append(((actual >= made.low) & (actual <= made.high)).mean())
+    assert 0.7 <= np.mean(inside) <= 0.9
+
+
+def test_a_short_history_still_gives_a_forecast():
+    found = Forecaster(24, 24).expect(np.full(30, 5.0), 30)
+    assert found.middle == pytest.approx(5.0) and found.paths.shape == (0, 24)
+
+
+def test_gaps_are_bridged_and_nothing_is_refused():
+    assert filled(np.array([np.nan, 2.0, np.nan, 3.0])).tolist() == [2.0, 2.0, 2.0, 3.0]
+    with pytest.raises(PlanError, match="without a single value"):
+        filled(np.full(3, np.nan))
+
+
+def test_measures_of_a_forecast():
+    actual = np.array([1.0, 2.0, 3.0])
+    assert pinball(actual, np.array([actual] * 3)) == 0.0
+    assert pinball(actual, np.array([actual - 1, actual, actual + 1])) == pytest.approx((0.1 + 0 + 0.1) / 3)
+    assert rank_correlation(actual, actual * 5) == 1.0 and rank_correlation(actual, -actual) == -1.0
+    assert rank_correlation(actual, np.ones(3)) == 0.0
+
+
+STORAGE = Storage(60, 30, 30, 0.9, 0.9, 0.05, 0.95)
+
+
+def holds(path, limit, stored):
+    """Whether the battery holds a limit on a path, step by step."""
+    for load in path:
+        if load > limit:
+            if load - limit > 30 + 1e-9:
+                return False
+            stored -= (load - limit) / 0.9
+            if stored < STORAGE.least_kwh - 1e-9:
+                return False
+        else:
+            stored = min(STORAGE.most_kwh, stored + min(limit - load, 30) * 0.9)
+    return True
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_lowest_limit_is_the_lowest_that_the_battery_holds(seed):
+    rng = np.random.default_rng(seed)
+    paths = np.abs(rng.normal(40, 20, (5, 24)))
+    stored = rng.uniform(3, 57)
+    limits = lowest_limits(paths, STORAGE, stored, 1.0)
+    for path, limit in zip(paths, limits, strict=True):
+        assert holds(path, limit + 1e-3, stored) and not holds(path, limit - 1e-2, stored)
+
+
+def test_the_energy_that_a_peak_needs_is_there_before_it_and_not_after():
+    paths = np.array([[20.0, 20.0, 50.0, 20.0]])
+    need = energy_needed(paths, np.array([30.0]), STORAGE, 1.0)
+    assert need[0].tolist() == pytest.approx([20 / 0.9 - 2 * 10 * 0.9, 20 / 0.9 - 10 * 0.9, 20 / 0.9, 0.0, 0.0])
+    found = guard(paths[0], np.zeros((0, 4)), STORAGE, 57.0, 1.0, 35.0)
+    assert found.limit_kw == 35.0, "what is on the bill already is not bought a second time"
+    assert found.reserve_kwh[-1] == STORAGE.least_kwh

@@ -1,0 +1,101 @@
+"""`tidegate plan`: its tables, its refusals, and a plan that a running site takes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tidegate.runtime.cli.plan_commands import plan
+from tidegate.runtime.planner.hours_table import read_hours
+from tidegate.runtime.planner.plan_inputs import PlanError
+
+ROOT = Path(__file__).parents[3]
+SITE = str(ROOT / "config/sites/simulated.toml")
+HOURS = str(ROOT / "tests/data/planner/de_lu_gpu_room_2025H1.csv")
+NOW = ("--now", "2025-03-10T14:00Z", "--fees", "0.13")
+HEAD = "time_utc,load_kw,pv_kw,price_eur_per_kwh\n"
+
+
+def run(*words):
+    return CliRunner().invoke(plan, words)
+
+
+def test_show_gives_each_hour_and_says_what_is_forecast():
+    done = run("show", SITE, HOURS, *NOW)
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert sum(line.startswith(("Mon 10 ", "Tue 11 ")) for line in lines) == 24
+    assert "~ load from step 0 on is forecast by" in done.output and "cost " in lines[-1]
+
+
+def test_the_same_as_json_holds_the_steps_that_are_sent():
+    done = run("show", SITE, HOURS, *NOW, "--json")
+    made = json.loads(done.output)
+    assert len(made["battery_kw"]) == 24 and made["known_steps"] == {"load": 0, "pv": 0, "price": 24}
+    assert made["steps"][0]["start_utc_s"] == made["start_utc_s"] and made["end_utc_s"] - made["start_utc_s"] == 86_400
+
+
+def test_why_gives_a_sentence_with_its_figures():
+    done = run("why", SITE, HOURS, "17:30", *NOW)
+    assert done.exit_code == 0 and "discharges" in done.output and "a kWh at the meter is worth" in done.output
+    assert "report this plan" not in done.output
+    assert run("why", SITE, HOURS, "25:00", *NOW).exit_code == 64
+    assert "not within the 2 hours" in run("why", SITE, HOURS, "09:00", *NOW, "--ahead", "2").output
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "has no column time_utc"),
+        ("time_utc,load_kw\n", "has no column price_eur_per_kwh"),
+        (HEAD + "2025-01-01T00:00Z,1,,1\n", "has 1 rows"),
+        (HEAD + "2025-01-01T00:00Z,1,,1\nx,1,,1\n", "row 3, time_utc: 'x' is no time"),
+        (HEAD + "2025-01-01T00:00,1,,1\n", "row 2, time_utc: '2025-01-01T00:00' has no offset"),
+        (HEAD + "2025-01-01T00:00Z,1,,1\n2025-01-01T01:00Z,1;5,,1\n", "row 3, load_kw: '1;5' is no number"),
+        (HEAD + "2025-01-01T00:00Z,inf,,1\n", "row 2, load_kw: 'inf' cannot be"),
+        (HEAD + "2025-01-01T00:00Z,1,,1\n2025-01-01T00:07Z,1,,1\n", "row 3 comes 420 s after row 2"),
+        (HEAD + "2025-01-01T00:00Z,1,,1\n2025-01-01T01:00Z,1,,1\n2025-01-01T03:00Z,1,,1\n", "row 4 comes 7200 s after"),
+        (HEAD + "2025-01-01T00:00Z,1,,1\n2025-01-01T01:00Z,1,,1\n2025-01-01T01:00Z,1,,1\n", "row 4 comes 0 s after"),
+    ],
+)  # fmt: skip
+def test_a_table_that_cannot_be_is_refused_with_row_and_remedy(text, said, tmp_path):
+    path = tmp_path / "hours.csv"
+    path.write_text(text)
+    done = run("show", SITE, str(path))
+    assert done.exit_code == 65 and said in done.output and done.output.startswith("plan: ")
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff\xfe\x00", b"\x00" * 50, b"time_utc,load_kw,pv_kw,price_eur_per_kwh\r", b"[1,2]"]
+)
+def test_bytes_that_are_no_table_are_refused(data, tmp_path):
+    path = tmp_path / "hours.csv"
+    path.write_bytes(data)
+    with pytest.raises(PlanError, match=r"hours\.csv"):
+        read_hours(path)
+
+
+def test_a_day_of_zero_prices_is_doubted_and_a_few_are_not(tmp_path):
+    path = tmp_path / "hours.csv"
+    for zeros, doubted in ((24, True), (3, False)):
+        rows = [f"2025-01-{1 + k // 24:02}T{k % 24:02}:00Z,10,,{0 if k < zeros else 0.2}" for k in range(72)]
+        path.write_text(HEAD + "\n".join(rows) + "\n")
+        assert bool(read_hours(path).doubts) == doubted
+
+
+def test_too_little_past_is_refused():
+    done = run("show", SITE, HOURS, "--now", "2025-01-01T05:00Z")
+    assert done.exit_code == 65 and "at least 2 days before it" in done.output
+    done = run("show", SITE, HOURS, "--now", "2031-01-01T05:00Z")
+    assert done.exit_code == 65 and "reach up to it" in done.output
+
+
+def test_a_backtest_shows_the_rules_beside_the_plan(tmp_path):
+    path = tmp_path / "hours.csv"
+    path.write_text("\n".join(Path(HOURS).read_text().splitlines()[: 1 + 24 * 10]) + "\n")
+    done = run("backtest", SITE, str(path), "--warm", "8", "--every", "6", "--fees", "0.13")
+    assert done.exit_code == 0, done.output
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["no", "clock", "2", "plan", "foresight"]
+    assert "100.0%" in done.stdout.splitlines()[-1]
+    assert run("backtest", SITE, str(path), "--warm", "30").exit_code == 65

@@ -1,0 +1,210 @@
+"""The linear program: against plain arithmetic, its order of relaxation, equal inputs, jobs, and its reasons."""
+
+import numpy as np
+import pytest
+
+from tidegate.runtime.planner.plan_inputs import Connection, Horizon, Job, PlanError, Storage
+from tidegate.runtime.planner.plan_reasons import reasons
+from tidegate.runtime.planner.plan_solver import solve
+from tidegate.runtime.planner.plan_steps import STEPS_MAX, steps_of
+from tidegate.runtime.planner.solver_child import Question, solve_apart
+
+STORAGE = Storage(60, 30, 30, 0.95, 0.95, 0.05, 0.95, 0.03)
+OPEN = Connection(200, 200)
+
+
+def horizon(price, load=20.0, pv=0.0, *, export=None, step_s=3600, **more):
+    price = np.asarray(price, dtype=float)
+    n = len(price)
+    return Horizon(
+        0, step_s, *(np.broadcast_to(np.asarray(one, float), (n,)).copy() for one in (load, pv)), price,
+        np.zeros(n) if export is None else np.broadcast_to(np.asarray(export, float), (n,)).copy(),
+        np.ones(n, dtype=bool), **more,
+    )  # fmt: skip
+
+
+def drawn(seed, n=48, step_s=1800, **more):
+    rng = np.random.default_rng(seed)
+    price = rng.normal(0.2, 0.15, n)
+    load, pv = np.abs(rng.normal(25, 12, n)), np.maximum(0, rng.normal(0, 20, n))
+    return horizon(price, load, pv, export=price - rng.choice([0.0, 0.1]), step_s=step_s, **more)
+
+
+def billed(plan, storage, connection, at):
+    """Cost of a plan by plain arithmetic, and its physics checked."""
+    hours, stored, cost, peak = at.step_h, None, 0.0, connection.demand_paid_kw
+    for k in range(len(at.load_kw)):
+        c, d, g, x, u = (
+            float(v[k]) for v in (plan.charge_kw, plan.discharge_kw, plan.import_kw, plan.export_kw, plan.curtailed_kw)
+        )
+        jobs = float(plan.jobs_kw[:, k].sum())
+        assert g - x == pytest.approx(at.load_kw[k] + jobs - at.pv_kw[k] + u + c - d, abs=1e-5)
+        assert min(c, d) < 1e-4 and min(g, x) < 1e-4, "two things at once that exclude each other"
+        before = float(plan.stored_kwh[k]) - hours * (c * storage.charge_efficiency - d / storage.discharge_efficiency)
+        assert stored is None or before == pytest.approx(stored, abs=1e-5)
+        stored = float(plan.stored_kwh[k])
+        assert storage.least_kwh - 1e-6 <= stored <= storage.most_kwh + 1e-6
+        cost += hours * (at.import_eur_per_kwh[k] * g - at.export_eur_per_kwh[k] * x + storage.wear_eur_per_kwh * d)
+        peak = max(peak, g)
+    return cost + connection.demand_eur_per_kw * peak, stored
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_plan_obeys_physics_and_costs_what_plain_arithmetic_says(seed):
+    at = drawn(seed)
+    connection = Connection(200, 200, demand_eur_per_kw=0.3 * (seed % 3), export_from_battery=seed % 2 == 0)
+    plan = solve(STORAGE, connection, at, 30.0, end_value_eur_per_kwh=0.1)
+    cost, left = billed(plan, STORAGE, connection, at)
+    assert cost - 0.1 * left == pytest.approx(plan.cost_eur, abs=1e-4)
+    assert plan.cost_eur >= plan.bound_eur - 1e-4
+    rng = np.random.default_rng(seed)  # and no other schedule that the battery could follow is cheaper
+    for _ in range(40):
+        assert _random_cost(rng, at, connection) >= plan.bound_eur - 1e-6
+
+
+def _random_cost(rng, at, connection):
+    stored, cost, peak = 30.0, 0.0, connection.demand_paid_kw
+    for k in range(len(at.load_kw)):
+        net = at.load_kw[k] - at.pv_kw[k]
+        power = rng.uniform(-30, 30) * rng.integers(0, 2)
+        most = min(30.0, (stored - STORAGE.least_kwh) * 0.95 / at.step_h)
+        if not connection.export_from_battery:
+            most = min(most, max(0.0, net))
+        power = float(np.clip(power, -min(30.0, (STORAGE.most_kwh - stored) / 0.95 / at.step_h), most))
+        stored += at.step_h * (-power / 0.95 if power > 0 else -power * 0.95)
+        grid = net - power
+        cost += at.step_h * (
+            (at.import_eur_per_kwh if grid > 0 else at.export_eur_per_kwh)[k] * grid + 0.03 * max(0, power)
+        )
+        peak = max(peak, grid)
+    return cost + connection.demand_eur_per_kw * peak - 0.1 * stored
+
+
+def test_cheap_hours_charge_and_dear_hours_discharge():
+    plan = solve(STORAGE, OPEN, horizon([0.1] * 4 + [0.5] * 4, load=10.0), 3.0, end_value_eur_per_kwh=0.0)
+    assert plan.battery_kw[:4].sum() < -40 and plan.battery_kw[4:] == pytest.approx(10.0)
+
+
+def test_a_spread_smaller_than_losses_and_wear_moves_nothing():
+    plan = solve(STORAGE, OPEN, horizon([0.20] * 4 + [0.24] * 4), 3.0, end_value_eur_per_kwh=0.0)
+    assert np.abs(plan.battery_kw).max() < 1e-6
+
+
+def test_negative_prices_do_not_burn_energy_in_the_battery():
+    """The relaxation charges and discharges at once to be paid for the losses."""
+    plan = solve(STORAGE, OPEN, horizon([-0.3] * 6 + [0.2] * 2), 57.0, end_value_eur_per_kwh=0.0)
+    assert np.minimum(plan.charge_kw, plan.discharge_kw).max() < 1e-4
+
+
+def test_a_reserve_yields_to_the_peak_and_never_buys_one():
+    """A reserve that is dearer than the demand charge would buy a new peak to fill the battery."""
+    load = np.array([20.0] * 6 + [45.0] * 3 + [20.0] * 3)
+    connection = Connection(200, 200, demand_eur_per_kw=0.5)
+    bare = solve(STORAGE, connection, horizon([0.2] * 12, load), 10.0)
+    full = solve(STORAGE, connection, horizon([0.2] * 12, load, reserve_kwh=np.full(12, 55.0)), 10.0)
+    assert full.import_kw.max() <= bare.import_kw.max() + 1e-3
+    assert any("reserve gives way" in text for text in full.relaxed) and not bare.relaxed
+    kept = solve(STORAGE, OPEN, horizon([0.2] * 12, 20.0, reserve_kwh=np.full(12, 30.0)), 30.0)
+    assert kept.stored_kwh.min() >= 30.0 - 1e-6 and not kept.relaxed
+
+
+def test_a_limit_that_cannot_be_held_is_said_and_the_rest_is_planned():
+    plan = solve(STORAGE, Connection(30, 200), horizon([0.2] * 6, [20, 20, 90, 20, 20, 20]), 30.0)
+    assert any("import limit cannot be held" in text and "step 2" in text for text in plan.relaxed)
+    assert plan.import_kw[[0, 1, 3, 4, 5]].max() <= 30 + 1e-6
+
+
+def test_equal_inputs_give_the_equal_plan_and_the_plan_in_force_stays_where_it_costs_nothing():
+    at = horizon([0.1] * 6 + [0.3] * 6, load=8.0)
+    one, two = (solve(STORAGE, OPEN, at, 20.0) for _ in range(2))
+    assert one.battery_kw.tobytes() == two.battery_kw.tobytes()
+    other = np.array([-20.0, 0, -20, 0, 0, 0, 8, 8, 8, 8, 8, 0])
+    kept = solve(STORAGE, OPEN, at, 20.0, in_force_kw=other)
+    assert kept.cost_eur == pytest.approx(one.cost_eur, abs=1e-3)
+    assert np.abs(kept.battery_kw - other).sum() <= np.abs(one.battery_kw - other).sum() + 1e-6
+
+
+@pytest.mark.parametrize("interruptible", [False, True])
+def test_jobs_run_in_their_windows_for_their_time_where_it_is_cheap(interruptible):
+    price = [0.4] * 4 + [0.1] * 4 + [0.4] * 8
+    jobs = (Job("a", 10.0, 3, 0, 16, interruptible), Job("b", 5.0, 2, 9, 12, interruptible))
+    plan = solve(STORAGE, OPEN, horizon(price, jobs=jobs), 3.0, end_value_eur_per_kwh=0.0)
+    assert plan.jobs_kw.shape == (2, 16)
+    assert np.flatnonzero(plan.jobs_kw[0]).tolist()[0] >= 4 and np.flatnonzero(plan.jobs_kw[0]).tolist()[-1] < 8
+    assert (
+        plan.jobs_kw[0].sum() == 30
+        and plan.jobs_kw[1].sum() == 10
+        and not plan.jobs_kw[1][[*range(9), *range(12, 16)]].any()
+    )
+    cost, _ = billed(plan, STORAGE, OPEN, horizon(price))
+    assert cost == pytest.approx(plan.cost_eur, abs=1e-4) and plan.cost_eur >= plan.bound_eur - 1e-6
+
+
+def test_a_job_that_cannot_meet_its_deadline_is_named_and_run_as_soon_as_can_be():
+    plan = solve(STORAGE, OPEN, horizon([0.2] * 8, jobs=(Job("late", 4.0, 5, 1, 3),)), 3.0)
+    assert any("job late cannot meet its deadline" in text for text in plan.relaxed)
+    assert np.flatnonzero(plan.jobs_kw[0]).tolist() == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_every_reason_is_borne_out_by_arithmetic(seed):
+    at = drawn(seed)
+    connection = Connection(200, 200, demand_eur_per_kw=0.5 * (seed % 2))
+    plan = solve(STORAGE, connection, at, 30.0)
+    told = reasons(plan, STORAGE, connection)
+    assert len(told) == 48 and all(one.holds for one in told), [one.text for one in told if not one.holds]
+    assert {one.action for one in told} >= {"charge", "rest"} or plan.charge_kw.max() < 0.01
+
+
+def test_a_reason_that_is_false_says_so():
+    at = horizon([0.1] * 4 + [0.5] * 4, load=10.0)
+    plan = solve(STORAGE, OPEN, at, 3.0)
+    turned = type(plan)(**{**plan.__dict__, "meter_eur_per_kwh": plan.meter_eur_per_kwh[::-1].copy()})
+    assert not all(one.holds for one in reasons(turned, STORAGE, OPEN))
+
+
+def test_steps_fit_the_api_and_merge_equal_neighbours():
+    plan = solve(STORAGE, OPEN, horizon([0.1] * 6 + [0.3] * 6, load=8.0), 20.0)
+    steps, end = steps_of(plan, STORAGE)
+    assert end == 12 * 3600 and steps[0]["start_utc_s"] == 0 and len(steps) < 12
+    for step in steps:
+        k = int(step["start_utc_s"]) // 3600
+        assert step["setpoint_w"] == pytest.approx(1000 * plan.battery_kw[k], abs=50)
+        assert ("until_soc" in step) == (step["setpoint_w"] != 0) and 0 <= step.get("until_soc", 0) <= 1
+    long = solve(STORAGE, OPEN, drawn(3, n=192, step_s=900), 20.0)
+    steps, end = steps_of(long, STORAGE)
+    assert len(steps) <= STEPS_MAX and steps[-1]["start_utc_s"] < end <= 192 * 900
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"load_kw": np.array([1.0, np.nan, 1.0, 1.0])}, "load_kw: 1 values are missing, the first at step 1"),
+        ({"pv_kw": np.zeros(3)}, "pv_kw has 3 steps, load_kw 4"),
+        ({"reserve_kwh": np.zeros(2)}, "reserve_kwh has 2 steps"),
+    ],
+)
+def test_a_horizon_that_cannot_be_is_refused_by_name(change, said):
+    good = horizon([0.1] * 4)
+    with pytest.raises(PlanError, match=said):
+        Horizon(**{**good.__dict__, **change})
+
+
+@pytest.mark.parametrize("soc", [-10.0, 0.0, 100.0])
+def test_a_battery_outside_its_window_is_planned_from_the_edge(soc):
+    plan = solve(STORAGE, OPEN, horizon([0.1] * 4), soc)
+    assert plan.stored_kwh[0] >= STORAGE.least_kwh - 1e-6
+
+
+def test_no_state_of_charge_no_plan():
+    with pytest.raises(PlanError, match="read the state of charge again"):
+        solve(STORAGE, OPEN, horizon([0.1] * 4), float("nan"))
+
+
+def test_a_solver_that_hangs_or_dies_costs_a_plan_and_no_more():
+    question = Question(STORAGE, OPEN, horizon([0.1] * 4 + [0.5] * 4, load=10.0), 3.0, None)
+    assert solve_apart(question, timeout_s=240).battery_kw[-1] == pytest.approx(10.0)
+    with pytest.raises(PlanError, match="stays in force"):
+        solve_apart(question, timeout_s=0.0)
+    with pytest.raises(PlanError, match="read the state of charge"):
+        solve_apart(question._replace(stored_kwh=float("nan")), timeout_s=240)
