@@ -1,6 +1,7 @@
 """`tidegate plan`: a day ahead from a table of hours; why; what it would have been worth."""
 
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -203,7 +204,7 @@ def backtest(site: Path, hours: Path, warm: int, every: int, unpublished: bool, 
         none = rolling_plan.operate(past, storage, connection, "no battery", rolling_plan.no_battery, begin_kwh)
         best = rolling_plan.foresight(past, storage, connection, begin_kwh)
         planner = rolling_plan.RollingPlanner(past, storage, connection, every=every, published=not unpublished)
-        with click.progressbar(length=end - 24 * warm, label="planning", file=click.get_text_stream("stderr")) as bar:
+        with click.progressbar(length=end - 24 * warm, label="planning", file=sys.stderr) as bar:
 
             def decide(hour: int, stored_kwh: float) -> float:
                 bar.update(1)
