@@ -544,7 +544,8 @@ def _check_rest(raw: Table, place: Place) -> list[str]:
         problems.append(f"{place(('simulation', 'phase_share'))}: the shares add up to {sum(shares):g}, expected 1")
     gateway = raw.get("gateway", {})
     if isinstance(gateway, dict):
-        for key in ("endpoint", "publish"):
-            if str(gateway.get(key, "")).startswith("tcp://") and not gateway.get("keys"):
-                problems.append(f"{place(('gateway', key))}: tcp needs CURVE keys; set gateway.keys, or use ipc://")
+        if gateway.get("publish") and not gateway.get("endpoint"):
+            problems.append(f"{place(('gateway', 'publish'))}: streams go nowhere without requests; add endpoint")
+        elif gateway.get("publish") and gateway["publish"] == gateway["endpoint"]:
+            problems.append(f"{place(('gateway', 'publish'))}: endpoint has that port; give another one")
     return problems

@@ -107,13 +107,27 @@ def server_keys(folder: Path) -> tuple[str, str]:
     return _key(path, table, "public"), _key(path, table, "secret")
 
 
+def _client_file(path: Path) -> dict[str, object]:
+    try:
+        return _read_private(path)
+    except OSError as why:
+        raise KeyProblem(
+            f"{path}: {why.strerror}; `tidegate keys grant NAME` on the site's machine makes one"
+        ) from None
+
+
 def client_keys(path: Path) -> tuple[str, str, str]:
     """(public, secret, the server's public) from a client key file."""
-    try:
-        table = _read_private(path)
-    except OSError as why:
-        raise KeyProblem(f"{path}: {why.strerror}; make one with `tidegate keys make`") from None
+    table = _client_file(path)
     return _key(path, table, "public"), _key(path, table, "secret"), _key(path, table, "server")
+
+
+def client_endpoint(path: Path) -> str | None:
+    """Where the site of a client key file is found; None where that was not known when the file was written."""
+    found = _client_file(path).get("endpoint")
+    if found is not None and not isinstance(found, str):
+        raise KeyProblem(f"{path}: endpoint must be a text such as tcp://10.0.0.7:7400")
+    return found
 
 
 class Roles:
@@ -222,16 +236,30 @@ def write_roles(folder: Path, granted: dict[str, Granted]) -> None:
     _write(folder / "roles.toml", text, 0o640)
 
 
-def make(folder: Path, name: str, role: str, target: Path) -> Path:
-    """Make a client key, grant it a role, and write its key file. Raises KeyProblem if the name is taken."""
+def make(folder: Path, name: str, role: str, target: Path, endpoint: str | None = None) -> Path:
+    """Make a client key, grant it a role, and write its key file, with the site's endpoint where that is known.
+
+    Raises KeyProblem if the name is taken, OSError if the file cannot be written; then nothing is granted.
+    """
     if target.exists():
         raise KeyProblem(f"{target} exists; remove it or choose another file")
     public, secret = (key.decode() for key in zmq.curve_keypair())
     server, _ = server_keys(folder)
-    grant(folder, name, role, public)
-    head = f"# Key of {name} for one Tidegate device. Keep it secret."
-    _write(target, f'{head}\npublic = "{public}"\nsecret = "{secret}"\nserver = "{server}"\n', 0o600)
+    lines = [f"# Key of {name} for one Tidegate device. Keep it secret."]
+    lines += [f'endpoint = "{endpoint}"'] if endpoint else []
+    lines += [f'public = "{public}"', f'secret = "{secret}"', f'server = "{server}"']
+    _write(target, "\n".join(lines) + "\n", 0o600)  # first: a right whose secret nobody has would stay behind
+    try:
+        grant(folder, name, role, public)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
     return target
+
+
+def named(folder: Path) -> set[str]:
+    """Names that a key is granted to. Raises KeyProblem."""
+    return {one.name for one in read_roles(folder / "roles.toml").values()}
 
 
 def grant(folder: Path, name: str, role: str, public: str | None = None) -> None:

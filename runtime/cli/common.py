@@ -101,7 +101,7 @@ def with_client(command: Callable[..., None]) -> Callable[..., None]:
 
     @click.option("--site", "-s", help="Name of the site on this machine; not needed where only one runs.")
     @click.option("--endpoint", "-e", help="ipc://FOLDER or tcp://HOST:PORT.")
-    @click.option("--key", type=click.Path(path_type=Path), help="Key file for tcp (tidegate keys make).")
+    @click.option("--key", type=click.Path(path_type=Path), help="Key file for tcp, as `tidegate keys grant` wrote it.")
     @click.option("--timeout", "timeout_s", type=float, default=3.0, show_default=True, help="s")
     @functools.wraps(command)
     def wrapped(site: str | None, endpoint: str | None, key: Path | None, timeout_s: float, **more: object) -> None:
@@ -110,9 +110,11 @@ def with_client(command: Callable[..., None]) -> Callable[..., None]:
         try:
             keys = None
             if key is not None:
-                from tidegate.runtime.api.curve_keys import client_keys
+                from tidegate.runtime.api.curve_keys import client_endpoint, client_keys
 
-                keys = client_keys(key)
+                keys, endpoint = client_keys(key), endpoint or client_endpoint(key)
+                if endpoint is None and site is None and not os.environ.get("TIDEGATE_ENDPOINT"):
+                    raise ValueError(f"{key} does not say where its site is; give --endpoint tcp://ADDRESS:PORT")
             with Client(endpoint, site=site, timeout_s=timeout_s, keys=keys) as client:
                 command(client, **more)
         except ClientError as error:

@@ -161,7 +161,8 @@ CASES = [
     ("unit_id = 2", 'unit_id = 2\ncircuit_storage = ["cabinet"]', "only a circuit-meter"),
     ("snapshot_hz = 10", "snapshot_hz = 2000", "more than one a cycle"),
     ("[simulation]", "[simulation]\nphase_share = [0.5, 0.5, 0.5]", "add up to 1.5"),
-    ("[carbon]", '[gateway]\nendpoint = "tcp://*:7000"\n[carbon]', "CURVE keys"),
+    ("[carbon]", '[gateway]\npublish = "tcp://*:7000"\n[carbon]', "add endpoint"),
+    ("[carbon]", '[gateway]\nendpoint = "tcp://*:7000"\npublish = "tcp://*:7000"\n[carbon]', "another one"),
     ("[carbon]", "[safety.faults.no-such-fault]\ndebounce_ms = 1\n[carbon]", "no fault has this id"),
 ]
 
