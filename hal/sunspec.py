@@ -108,6 +108,14 @@ def model(number: int) -> Model:
     return Model(number, group.get("label", ""), points, offset, repeats)
 
 
+@cache
+def symbols(number: int, point: str) -> dict[str, int]:
+    """Names of a point's numbers: values of an enum, places of bits. Raises KeyError for a point without any."""
+    text = files("tidegate.hal").joinpath(f"devices/sunspec/model_{number}.json").read_text(encoding="utf-8")
+    found = next(raw for raw in json.loads(text)["group"]["points"] if raw["name"] == point)
+    return {row["name"]: row["value"] for row in found["symbols"]}
+
+
 def chain_addresses(base: int, chain: list[int]) -> dict[int, int]:
     """Where each model of a chain starts (its ID word), from the address of "SunS".
 

@@ -33,7 +33,7 @@ def prometheus(client: Client, listen: str, port: int) -> None:
 @click.option("--listen", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), default=1502, show_default=True)
 def modbus(client: Client, listen: str, port: int) -> None:
-    """SunSpec over Modbus TCP: models 1, 203, 713, and 704 for a setpoint under a lease."""
+    """SunSpec over Modbus TCP: models 1, 203, 713, 701, 802, and 704 for a setpoint under a lease."""
     module = need("tidegate.runtime.export.sunspec_server", "export")
     click.echo(f"SunSpec at {listen}:{port}, registers from 40000")
     try:
@@ -51,12 +51,28 @@ def modbus(client: Client, listen: str, port: int) -> None:
 @click.option("--user")
 @click.option("--password", envvar="TIDEGATE_MQTT_PASSWORD", help="Better in TIDEGATE_MQTT_PASSWORD.")
 @click.option("--tls", is_flag=True, help="Encrypt, with the system's certificates.")
+@click.option(
+    "--home-assistant",
+    is_flag=False,
+    flag_value="homeassistant",
+    metavar="[PREFIX]",
+    help="Also say what each point is, as Home Assistant's discovery wants it (prefix homeassistant).",
+)
 def mqtt(
-    client: Client, broker: str, port: int, prefix: str, user: str | None, password: str | None, tls: bool
+    client: Client,
+    broker: str,
+    port: int,
+    prefix: str,
+    user: str | None,
+    password: str | None,
+    tls: bool,
+    home_assistant: str | None,
 ) -> None:
-    """Records and points to an MQTT broker."""
+    """Records, points and alarms to an MQTT broker; one that is not there is waited for."""
     module = need("tidegate.runtime.export.mqtt_bridge", "export")
+    click.echo(f"broker {broker}:{port}, topics {prefix}/SITE/...")
+    words = {"prefix": prefix, "user": user, "password": password, "tls": tls, "home_assistant": home_assistant}
     try:
-        module.serve(client, broker, port, prefix=prefix, user=user, password=password, tls=tls)
+        module.serve(client, broker, port, **words)
     except OSError as why:
         fail(f"{broker}:{port}: {why.strerror or why}", EXIT_UNAVAILABLE)

@@ -74,7 +74,8 @@ def serve(client: Client, address: str, port: int, stop: threading.Event | None 
     heard = client.subscribe("snapshot")
     try:
         for message in messages_until(stop, heard):
-            collector.take(message, heard.snapshots_lost)
+            if message is not None:
+                collector.take(message, heard.snapshots_lost)
     finally:
         server.shutdown()
         server.server_close()
