@@ -13,6 +13,7 @@ class SiteDescription(Description, frozen=True, kw_only=True):
 
     modes: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    words: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

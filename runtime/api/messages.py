@@ -45,6 +45,7 @@ CODES = {
     "unknown-point": "no point of that name; describe lists them",
     "not-allowed": "the peer's role does not permit the request",
     "stopped": "the site was stopped by order; mode run lifts that",
+    "tripped": "the cabinet is tripped, arming or off and takes no manual power; the text says the way out",
     "locked-out": "a person locked the site; `why` tells who and why, and only that person takes the lock off",
     "local": "the site was stopped or switched on site, and only somebody there may order that",
     "no-lease": "the command needs a lease that is held",
@@ -69,6 +70,7 @@ Code = Literal[
     "unknown-point",
     "not-allowed",
     "stopped",
+    "tripped",
     "locked-out",
     "local",
     "no-lease",
@@ -149,6 +151,8 @@ class SiteDescription(Description, frozen=True, kw_only=True):
 
     reasons: tuple[str, ...] = ()
     modes: tuple[str, ...] = ()
+    words: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
+    """Point -> number -> word; of a point of bits, place of the bit -> word."""
     qualities: tuple[str, ...] = ()
     wire_version: int = 1
     ops: dict[str, str] = msgspec.field(default_factory=dict)

@@ -43,12 +43,12 @@ def fail(text: object, code: int, command: str = "tidegate") -> NoReturn:
     sys.exit(code)
 
 
-def refuse_site(error: "SiteError") -> NoReturn:
-    """Print every problem of a site and end with the class of the worst."""
+def refuse_site(error: "SiteError", so: str = "nothing was started") -> NoReturn:
+    """Print every problem of a site and what that means, and end with the class of the worst."""
     for problem in error.problems:
         click.echo(f"{error.path}: {problem}", err=True)
     count = len(error.problems)
-    click.echo(f"{error.path}: {count} problem{'s' if count > 1 else ''}; nothing was started", err=True)
+    click.echo(f"{error.path}: {count} problem{'s' if count > 1 else ''}; {so}", err=True)
     sys.exit(error.exit_code)
 
 

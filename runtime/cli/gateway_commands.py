@@ -1,12 +1,15 @@
 """`tidegate get`, `why`, `watch` and `set`: clients of a site's gateway."""
 
 import json
+import sys
 import time
 
 import click
 
 from tidegate.ext.abi.image import UNITS_LIMIT
 from tidegate.runtime.api.blocking_client import Client
+from tidegate.runtime.api.messages import Message
+from tidegate.runtime.api.named import word_of
 from tidegate.runtime.cli.common import EXIT_REFUSED, SECONDS, WATTS, echo_answer, fail, need, with_client, with_unit
 from tidegate.runtime.cli.control_commands import operator_lines
 
@@ -24,21 +27,84 @@ def get(client: Client, points: tuple[str, ...], as_json: bool) -> None:
     got = client.get(*exact) if exact and not starts else client.get()
     if points:
         got = {name: point for name, point in got.items() if name in exact or (starts and name.startswith(starts))}
+    described = client.describe()
+    units = {row["name"]: row.get("unit", "") for row in described["points"]}
+    own = {name: _own_name(described, name) for name in got}
+    words = {name: word_of(described.get("words") or {}, own[name], units.get(own[name], ""), point.value)
+             for name, point in got.items()}  # fmt: skip
     if as_json:
-        click.echo(json.dumps({name: {"value": p.value, "quality": QUALITIES[p.quality]} for name, p in got.items()}))
+        said = {
+            name: {"value": p.value, "quality": QUALITIES[p.quality]}
+            | ({"word": word} if (word := words[name]) is not None else {})
+            for name, p in got.items()
+        }
+        click.echo(json.dumps(said))
         return
-    units = {row["name"]: row.get("unit", "") for row in client.describe()["points"]}
     width = max((len(name) for name in got), default=0)
     for name, point in got.items():
         quality = "" if point.quality == 1 else f"  ({QUALITIES[point.quality]})"
-        click.echo(f"{name:<{width}}  {with_unit(point.value, units.get(name, ''))}{quality}")
+        value = with_unit(point.value, units.get(own[name], ""))
+        if words[name] is not None:
+            value = f"{words[name]} ({point.value:.0f})"
+        click.echo(f"{name:<{width}}  {value}{quality}")
+
+
+def _own_name(described: Message, name: str) -> str:
+    """What the image calls a point that was asked for under the name of its storage unit."""
+    owner, _, signal = name.partition(".")
+    names = [unit["name"] for unit in described.get("units", [])]
+    is_point = any(row["name"] == name for row in described["points"])
+    return f"unit{names.index(owner)}.{signal}" if owner in names and not is_point else name
 
 
 @click.command()
 @with_client
-def why(client: Client) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, as the API gives it.")
+def alarms(client: Client, as_json: bool) -> None:
+    """What is wrong: active and latched alarms, and what the evidence points to. Ends with 1 where there is any."""
+    answer = client.ask("alarms")
+    said = {key: answer[key] for key in ("alarms", "findings")}
+    if as_json:
+        click.echo(json.dumps(said))
+    else:
+        for line in alarm_lines(said):
+            click.echo(line)
+    sys.exit(1 if said["alarms"] else 0)
+
+
+def alarm_lines(said: Message) -> list[str]:
+    """Alarms and findings for people."""
+    lines = [] if said["alarms"] else ["no alarm is active, none is latched"]
+    for one in said["alarms"]:
+        state = " and ".join(word for word in ("active", "latched") if one[word])
+        since = "" if one["since_s"] is None else f", for {duration(one['since_s'])}"
+        lines.append(f"{one['unit']} {one['id']}: {one['text']} ({state}{since}; does: {one['reaction']})")
+        remedy = one["remedy"]
+        lines.append(f"  cause: {one['cause']}")
+        end = f"  over when: {remedy['condition']} for {remedy['for_ms'] / 1e3:g} s"
+        lines.append(end + ("; then `tidegate set ack`" if remedy["acknowledge"] else ""))
+    for one in said["findings"]:
+        lines += [f"> {one['title']}", f"  because: {one['because']}", f"  do: {one['remedy']}"]
+    return lines
+
+
+def duration(length_s: float) -> str:
+    """A length of time for people."""
+    for least, size, unit in ((7200, 3600, "h"), (120, 60, "min")):
+        if length_s >= least:
+            return f"{length_s / size:.0f} {unit}"
+    return f"{length_s:.0f} s"
+
+
+@click.command()
+@with_client
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, as the API gives it.")
+def why(client: Client, as_json: bool) -> None:
     """Why the setpoint is what it is."""
     told = client.why()
+    if as_json:
+        click.echo(json.dumps(told))
+        return
     click.echo(f"setpoint {with_unit(told['setpoint_w'], 'W')}, because of: {told['reason']} (mode {told['mode']})")
     click.echo(f"request  {with_unit(told['request_w'], 'W')}, preferred by: {told['preference']}")
     for name in ("corridor", "envelope"):
@@ -49,6 +115,8 @@ def why(client: Client) -> None:
         click.echo(f"short of the limit by {with_unit(told['shortfall_w'], 'W')}")
     for name in ("faults", "latches"):
         click.echo(f"{name:<8} {', '.join(told[name]) or 'none'}")
+    for cause in told.get("causes", []):
+        click.echo(f"cause    {cause}")
     lease = told["lease"]
     if lease is not None:
         click.echo(f"lease    {lease['holder']} ({lease['priority']}), {lease['expires_ms']} ms left")

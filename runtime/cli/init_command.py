@@ -17,11 +17,27 @@ from tidegate.config.summary import summary
 from tidegate.hal import maps
 from tidegate.runtime.commissioning.draft import Unit, site_text
 from tidegate.runtime.commissioning.new_file import EXIT_CANNOT_WRITE, write_new
-from tidegate.runtime.commissioning.prompts import EXIT_USAGE, Answers, Asker, SetupError, local_timezone, read_answers
+from tidegate.runtime.commissioning.prompts import (
+    EXIT_USAGE,
+    Answers,
+    Asker,
+    SetupError,
+    can_bus,
+    can_buses,
+    known_timezone,
+    local_timezone,
+    positive,
+    read_answers,
+    serial_port,
+    serial_ports,
+    site_name,
+)
 from tidegate.runtime.commissioning.survey import SKIP, Part, survey
 from tidegate.runtime.supervisor.preflight import prepare
 from tidegate.runtime.tools.open_bus import ToolError
 
+NUMBERS = ("name", "timezone", "energy_wh", "charge_w_max", "discharge_w_max", "connection_import_w_max",
+           "connection_export_w_max", "peak_w_max")  # fmt: skip
 METER_ROLES = ["grid-meter", "it-meter", "cooling-meter", "pv-meter", SKIP]
 SHORT = {
     "grid-meter": "grid",
@@ -91,19 +107,30 @@ def make_site(path: Path, answers: Answers, asker: Asker) -> None:
     _refuse(path)
     if asker.interactive:
         if not answers.serial:
-            answers.serial = click.prompt(
-                "Serial ports, separated by spaces (see /dev/serial/by-id)", default=""
-            ).split()
+            answers.serial = asker.several("Serial ports", serial_ports(), "", serial_port)
         if not answers.can:
-            answers.can = click.prompt("CAN buses, separated by spaces", default="can0").split()
+            seen = can_buses()
+            answers.can = asker.several("CAN buses", seen, " ".join(seen[:1]), can_bus)
     parts = survey(answers, click.echo)
     parts = settle_roles(parts, answers, asker)
     units = pair_units(parts)
-    ask_numbers(answers, asker, parts, path)
-    asker.check()
     words = f"Drafted by tidegate {version('tidegate')} on {time.strftime('%Y-%m-%d')} from what answered on the buses."
-    text = site_text(answers, parts, units, words)
-    lines = verify(path, text)
+    given = answers.model_copy()
+    while True:
+        ask_numbers(answers, asker, parts, path)
+        asker.check()
+        text = site_text(answers, parts, units, words)
+        try:
+            lines = verify(path, text)
+            break
+        except SetupError as why:
+            asked = [key for key in NUMBERS if getattr(given, key) is None]
+            if not asker.interactive or why.exit_code == EXIT_CANNOT_WRITE or not asked:
+                raise
+            click.echo(str(why))
+            click.confirm("Answer again?", default=True, abort=True)
+            for key in asked:
+                setattr(answers, key, None)
     write_new(path, text)
     for line in lines:
         click.echo(line)
@@ -168,15 +195,17 @@ def ask_numbers(answers: Answers, asker: Asker, parts: Sequence[Part], path: Pat
         for key, amps in (("charge_w_max", "charge_a_max"), ("discharge_w_max", "discharge_a_max")):
             if volt and part.values.get(amps):
                 hints[key] = f"the BMS allows {part.values[amps] * volt:.0f} W now"
-    answers.name = asker.value("name", "Name of the site", answers.name, str, default=path.stem)
-    answers.timezone = asker.value("timezone", "Time zone", answers.timezone, str, default=local_timezone())
+    answers.name = asker.value("name", "Name of the site", answers.name, str, default=path.stem, check=site_name)
+    zone = local_timezone()
+    answers.timezone = asker.value("timezone", "Time zone", answers.timezone, str, default=zone, check=known_timezone)
     for key, text in (
         ("energy_wh", "Usable energy of a storage unit, Wh"),
         ("charge_w_max", "Most charge power by the nameplate, W"),
         ("discharge_w_max", "Most discharge power by the nameplate, W"),
         ("connection_import_w_max", "Most import by fuse or contract, W"),
     ):
-        setattr(answers, key, asker.value(key, text, getattr(answers, key), float, hint=hints.get(key, "")))
+        given, hint = getattr(answers, key), hints.get(key, "")
+        setattr(answers, key, asker.value(key, text, given, float, hint=hint, check=positive))
     answers.connection_export_w_max = asker.optional("Most export, W", answers.connection_export_w_max)
     answers.peak_w_max = asker.optional("Peak that should not be exceeded, W", answers.peak_w_max)
 

@@ -1,15 +1,19 @@
 """What the installer answers: from options, from a file, or asked for on the terminal."""
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 EXIT_USAGE = 64
+ARPHRD_CAN = "280"  # linux/if_arp.h
+SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 Value = TypeVar("Value", str, float)
 EXIT_UNREADABLE = 66
 
@@ -94,16 +98,36 @@ class Asker:
         *,
         default: Value | None = None,
         hint: str = "",
+        check: Callable[[Value], str] | None = None,
     ) -> Value | None:
-        """The answer given, or asked for; `default` is what Enter, or --yes, gives. None where it is missing."""
+        """The answer given, or asked for; `default` is what Enter, or --yes, gives. None where it is missing.
+
+        check : says what is wrong with an answer, "" = nothing. A person is asked again.
+        """
         if given is not None:
             return given
         if not self.interactive:
             if default is None:
                 self.missing.append(f"{option(key)} ({text}{'; ' + hint if hint else ''})")
             return default
-        found: Value = click.prompt(f"{text}{f' ({hint})' if hint else ''}", default=default, type=kind)
-        return found
+        while True:
+            found: Value = click.prompt(f"{text}{f' ({hint})' if hint else ''}", default=default, type=kind)
+            wrong = check(found) if check is not None else ""
+            if not wrong:
+                return found
+            click.echo(wrong)
+
+    def several(self, text: str, seen: list[str], default: str, check: Callable[[str], str]) -> list[str]:
+        """Words separated by spaces; what this machine has is offered. A person is asked again."""
+        click.echo(f"{text}: this machine has {', '.join(seen) if seen else 'none that can be seen'}")
+        while True:
+            found = str(
+                click.prompt(f"{text}, separated by spaces", default=default, show_default=bool(default))
+            ).split()
+            wrong = [said for word in found if (said := check(word))]
+            if not wrong:
+                return found
+            click.echo("\n".join(wrong))
 
     def choice(self, key: str, text: str, given: str | None, choices: list[str], default: str | None) -> str | None:
         """One of the choices."""
@@ -127,14 +151,73 @@ class Asker:
             if not said:
                 return None
             try:
-                return float(said)
+                found = float(said)
             except ValueError:
                 click.echo(f"{said!r}: expected a number")
+                continue
+            wrong = positive(found)
+            if not wrong:
+                return found
+            click.echo(wrong)
 
     def check(self) -> None:
         """Raise SetupError with everything that nobody could be asked for."""
         if self.missing:
             raise SetupError("not given, and nobody can be asked here:\n  " + "\n  ".join(self.missing), EXIT_USAGE)
+
+
+def positive(value: float) -> str:
+    """What is wrong with a power or an energy; "" = nothing."""
+    return "" if 0 < value < 1e9 else f"{value:g}: expected more than 0"
+
+
+def known_timezone(name: str) -> str:
+    """What is wrong with a time zone; "" = nothing."""
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        return f"{name!r}: expected an IANA name, such as Europe/Berlin"
+    return ""
+
+
+def site_name(name: str) -> str:
+    """What is wrong with the name of a site; "" = nothing."""
+    good = SITE_NAME.fullmatch(name)
+    return "" if good else f"{name!r}: expected letters, digits, '.', '_' and '-', at most 63, a letter or digit first"
+
+
+def serial_ports(root: Path = Path("/")) -> list[str]:
+    """Serial ports of this machine: by their lasting names where udev gives one, else as the kernel calls them."""
+    lasting = sorted((root / "dev/serial/by-id").glob("*"))
+    known = {port.resolve() for port in lasting}
+    plain = [
+        port for kind in ("ttyUSB*", "ttyACM*", "ttyAMA*", "ttyRS485*") for port in sorted((root / "dev").glob(kind))
+    ]
+    # Every PC has four ttyS; those with a UART behind them have an io type that is not 0.
+    uarts = [
+        root / "dev" / node.parent.name
+        for node in sorted((root / "sys/class/tty").glob("ttyS*/type"))
+        if node.read_text().strip() not in ("", "0")
+    ]
+    return [f"/{port.relative_to(root)}" for port in [*lasting, *(one for one in plain if one not in known), *uarts]]
+
+
+def can_buses(root: Path = Path("/")) -> list[str]:
+    """CAN interfaces that this machine has."""
+    kinds = sorted((root / "sys/class/net").glob("*/type"))
+    return [node.parent.name for node in kinds if node.read_text().strip() == ARPHRD_CAN]
+
+
+def serial_port(word: str) -> str:
+    """What is wrong with the name of a serial port; "" = nothing."""
+    return "" if Path(word).exists() else f"{word}: no such port"
+
+
+def can_bus(word: str) -> str:
+    """What is wrong with the name of a CAN bus; "" = nothing, as far as can be told without opening it."""
+    if ":" in word or word in can_buses():
+        return ""
+    return f"{word}: no such CAN interface (`ip link` shows them); an adapter is INTERFACE:CHANNEL: slcan:/dev/ttyUSB0"
 
 
 def local_timezone(read: Callable[[str], str] = os.path.realpath) -> str:

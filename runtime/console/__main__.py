@@ -14,7 +14,6 @@ from tidegate.runtime.api.blocking_client import Client
 from tidegate.runtime.console.commands import grammar
 from tidegate.runtime.console.flow import Place
 from tidegate.runtime.console.session import Session
-from tidegate.runtime.console.site_state import Plant
 from tidegate.runtime.console.transport import (
     SerialTransport,
     TerminalTransport,
@@ -23,6 +22,7 @@ from tidegate.runtime.console.transport import (
     open_serial,
 )
 from tidegate.runtime.console.users import LoginLock, Users
+from tidegate.runtime.findings.site_state import Plant
 from tidegate.runtime.state.beat import Beat
 from tidegate.runtime.state.halt import halt
 from tidegate.runtime.state.paths import private_folder

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 from tidegate.config.quantities import seconds, watts
 from tidegate.runtime.api.answers import Outcome
 from tidegate.runtime.api.blocking_client import ClientError
-from tidegate.runtime.console.evidence import active_faults, latched_faults
 from tidegate.runtime.console.flow import Flow, Live, Refusal, Wait, gateway_words
 from tidegate.runtime.console.grammar import GrammarError
 from tidegate.runtime.console.login import Named, confirm
 from tidegate.runtime.console.status import status_lines
-from tidegate.runtime.console.text import clean, plain_power, power, span
+from tidegate.runtime.findings.evidence import active_faults, latched_faults
+from tidegate.runtime.findings.text import clean, plain_power, power, span
 
 if TYPE_CHECKING:
     from tidegate.runtime.console.session import Session

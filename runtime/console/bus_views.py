@@ -8,9 +8,9 @@ from tidegate.ext.abi.shared import PHASE_NAMES
 from tidegate.ext.bus.rtu_view import histogram_edges
 from tidegate.hal.description import Device, SerialPort
 from tidegate.runtime.api.answers import Buses, CanHealth, Port, Times, passed, per_s, rise
-from tidegate.runtime.console.bus_findings import is_silent, port_devices
-from tidegate.runtime.console.site_state import Plant
-from tidegate.runtime.console.text import age, micro, table
+from tidegate.runtime.findings.bus_findings import is_silent, port_devices
+from tidegate.runtime.findings.site_state import Plant
+from tidegate.runtime.findings.text import age, micro, table
 
 RATE_S = 10.0
 EDGES_NS = histogram_edges()

@@ -180,7 +180,7 @@ def config_apply(session: "Session", named: Named) -> Flow:
         f"Written to {made.path}; the old one stays beside it as {made.path.name}.previous.",
         "The site then restarts: the power goes to zero and comes back within seconds."
         if can_restart
-        else "In force from the next start of the site.",
+        else "In force from the next start of the site (`tidegate restart`).",
     )
     if wider:
         must_be_idle(session, wider)
@@ -195,7 +195,7 @@ def config_apply(session: "Session", named: Named) -> Flow:
     session.staged = None
     session.echo("written")
     if session.place.restart is not None:
-        session.echo("the site restarts now" if session.place.restart() else "restart the site for it to be in force")
+        session.echo("the site restarts now" if session.place.restart() else "in force after `tidegate restart`")
 
 
 def must_be_idle(session: "Session", wider: list[str]) -> None:

@@ -4,7 +4,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tidegate.runtime.console.flow import CONFIRM_S, Dialogue, Flow, Refusal, ask
-from tidegate.runtime.console.text import clean, span
+from tidegate.runtime.findings.text import clean, span
 
 if TYPE_CHECKING:
     from tidegate.runtime.console.session import Session

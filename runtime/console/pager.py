@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from tidegate.runtime.console.text import clean
+from tidegate.runtime.findings.text import clean
 
 MORE = "-- more: space, Enter, q --"
 

@@ -31,11 +31,11 @@ from tidegate.runtime.console.grammar import Grammar, GrammarError
 from tidegate.runtime.console.key_codes import Key, Keys
 from tidegate.runtime.console.pager import Pager
 from tidegate.runtime.console.screen import Screen
-from tidegate.runtime.console.site_state import Plant
 from tidegate.runtime.console.siteedit import Staged
 from tidegate.runtime.console.terminal_probe import TerminalProbe
-from tidegate.runtime.console.text import clean
 from tidegate.runtime.console.users import LoginLock, Seat, User, UserError, Users
+from tidegate.runtime.findings.site_state import Plant
+from tidegate.runtime.findings.text import clean
 
 IDLE_S = 300.0
 HALF_LINE_S = 120.0

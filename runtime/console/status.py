@@ -6,10 +6,10 @@ import time
 import msgspec
 
 from tidegate.runtime.api.answers import LoopHealth, passed, per_s
-from tidegate.runtime.console.evidence import active_faults, fault_row, latched_faults
-from tidegate.runtime.console.findings import findings
-from tidegate.runtime.console.site_state import Plant
-from tidegate.runtime.console.text import bar, clean, labelled, micro, number, plain_power, power, wrapped
+from tidegate.runtime.findings.evidence import active_faults, fault_row, latched_faults
+from tidegate.runtime.findings.findings import findings
+from tidegate.runtime.findings.site_state import Plant
+from tidegate.runtime.findings.text import bar, clean, labelled, micro, number, plain_power, power, wrapped
 
 WIDTH = 79
 ROWS = 24

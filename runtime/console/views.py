@@ -8,11 +8,11 @@ import msgspec
 
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.answers import Event, Health
-from tidegate.runtime.console.evidence import active_faults, fault_row, latched_faults
-from tidegate.runtime.console.findings import findings
-from tidegate.runtime.console.site_state import Plant
 from tidegate.runtime.console.status import MODE_WORDS, why_words
-from tidegate.runtime.console.text import age, clean, labelled, number, plot, power, table, wrapped
+from tidegate.runtime.findings.evidence import active_faults, fault_row, latched_faults
+from tidegate.runtime.findings.findings import findings
+from tidegate.runtime.findings.site_state import Plant
+from tidegate.runtime.findings.text import age, clean, labelled, number, plot, power, table, wrapped
 
 WIDTH = 79
 LOG_COUNT = 20
@@ -153,6 +153,8 @@ def point_lines(plant: Plant, pattern: str) -> list[str]:
         point = plant.now.points.get(name)
         quality = messages.QUALITIES[point.quality] if point is not None and point.quality < 5 else "?"
         value = number(point.value if point is not None else None, plant.unit_of(name))
+        word = plant.word_of(name)
+        value = value if word is None else f"{value} {word}"
         shown = quality if quality == "good" else quality.upper()
         rows.append((name, value, shown, age(plant.now.age_ms(name))))
     return table(rows, ("point", "value", "quality", "age"), (1, 3))

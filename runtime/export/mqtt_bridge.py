@@ -6,7 +6,7 @@ Topics under PREFIX/SITE, all retained but `meter` and `event`:
   will). What is retained beside `offline` is of before.
 - `point/NAME`: the value as text with the digits that were measured, at most once a second; empty while it is not good,
   and all of them when the site is silent. `word/NAME`: the name of what has a number (mode, reason).
-- `alarms`: what is active or latched, with cause, since when and remedy, as JSON.
+- `alarms`: what is active or latched, with cause, since when and remedy, as JSON. `findings`: what the evidence says.
 - `meter`, `event`: each record once, QoS 1, JSON as in docs/api.md.
 
 Nothing is taken from the broker: MQTT has no lease.
@@ -23,6 +23,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from tidegate.hal.description import Description, decode
 from tidegate.runtime.api.blocking_client import Client, ClientError
 from tidegate.runtime.api.messages import Message
+from tidegate.runtime.api.named import word_of
 from tidegate.runtime.export.decimals import decimals, rounded
 from tidegate.runtime.export.home_assistant import discovery
 from tidegate.runtime.export.listening import messages_until, silent_after_s
@@ -42,7 +43,7 @@ class Bridge:
         describe: Message,
         client: paho.Client,
         prefix: str = "tidegate",
-        alarms: Callable[[], list[dict[str, object]]] | None = None,
+        alarms: Callable[[], Message] | None = None,
         home_assistant: str | None = None,
     ) -> None:
         self._client, self._prefix, self._alarms_of, self._home = client, prefix, alarms, home_assistant
@@ -58,6 +59,7 @@ class Bridge:
         """Take over what the site is."""
         self.site = decode(describe, Description)
         self.words: Message = describe.get("words") or {}
+        self._units = self.site.point_units
         self._silent_s = silent_after_s(self.site.site.snapshot_hz)
         self._anew.set()
 
@@ -129,8 +131,8 @@ class Bridge:
         for name, (value, _) in message["points"].items():
             self._keep(f"{self.base}/point/{name}", "" if value is None else decimals(value))
             if name in self.words:
-                word = "" if value is None else self.words[name].get(str(int(value)), "")
-                self._keep(f"{self.base}/word/{name}", word)
+                said = word_of(self.words, name, self._units.get(name, ""), value)
+                self._keep(f"{self.base}/word/{name}", said or "")
         self._alarms()
 
     def _alarms(self) -> None:
@@ -138,13 +140,16 @@ class Bridge:
             return
         self._alarms_due = time.monotonic() + ALARMS_EVERY_S
         try:
-            found = self._alarms_of()
+            answer = self._alarms_of()
         except ClientError:
             return
         now_s = time.time()
-        for alarm in found:
-            since_s = alarm.pop("since_s", None)
-            alarm["since_utc_s"] = round(now_s - since_s) if isinstance(since_s, int | float) else None
+        found = []
+        for alarm in answer["alarms"]:
+            since_s = alarm["since_s"]
+            since_utc_s = None if since_s is None else round(now_s - since_s)
+            found.append({**{key: alarm[key] for key in alarm if key != "since_s"}, "since_utc_s": since_utc_s})
+        self._keep(f"{self.base}/findings", json.dumps(answer.get("findings", [])), qos=1)
         before = self._shown.get(f"{self.base}/alarms", "")
         if not before or _without_times(json.loads(before)) != _without_times(found):
             self._keep(f"{self.base}/alarms", json.dumps(found), qos=1)
@@ -180,7 +185,7 @@ def serve(
         mqtt.username_pw_set(user, password)
     if tls:
         mqtt.tls_set()
-    bridge = Bridge(describe, mqtt, prefix, lambda: list(client.ask("alarms")["alarms"]), home_assistant)
+    bridge = Bridge(describe, mqtt, prefix, lambda: client.ask("alarms"), home_assistant)
     mqtt.will_set(f"{bridge.base}/status", OFFLINE, qos=1, retain=True)
     mqtt.on_connect = bridge.connected
     mqtt.connect_async(host, port)

@@ -23,7 +23,7 @@ from tidegate.runtime.gateway.journal_writer import JournalWriter
 from tidegate.runtime.gateway.lease_file import Ordered, OrdersFile
 from tidegate.runtime.gateway.peers import Bucket, Peer, Peers
 from tidegate.runtime.gateway.plan_table import Billing, Planner
-from tidegate.runtime.gateway.records import Records, utc_of
+from tidegate.runtime.gateway.records import Records, loop_of, utc_of
 from tidegate.runtime.gateway.requests import Replayed, Server
 from tidegate.runtime.gateway.retention import Retention
 from tidegate.runtime.gateway.sockets import ASK, SAID, Route, Transports, property_of
@@ -314,6 +314,7 @@ class Gateway:
 
     def _tick(self, now_ns: int) -> None:
         running = self.memory.running
+        self.server.causes.look()
         self._events()
         self._meters()
         self._snapshots(now_ns)
@@ -589,12 +590,3 @@ def planner_of(site: Description, memory: shared.Shared, state: Path) -> Planner
 
 def _limit(value: float | None) -> float:
     return math.inf if value is None else value
-
-
-def loop_of(memory: shared.Shared) -> dict[str, object]:
-    """The loop's statistics as snapshots carry them, durations in us."""
-    told: dict[str, object] = dict(memory.loop_counters())
-    for name in ("lateness", "work"):
-        summary = memory.histogram(name).summary()
-        told[f"{name}_us"] = {key: summary[key] / 1e3 for key in ("p50", "p99", "p999", "max")}
-    return told

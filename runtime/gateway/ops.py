@@ -101,13 +101,14 @@ class Get(Read, tag="get", kw_only=True):
 
 
 class Why(Read, tag="why", kw_only=True):
-    """Why the setpoint is what it is: reason, mode, corridor, envelope, faults, latches, lease."""
+    """Why the setpoint is what it is: reason, mode, corridor, envelope, units, faults, latches, causes, lease."""
 
     class Answer(msgspec.Struct):
         why: dict[str, object]
 
     def serve(self, call: "Call") -> Fields:
-        return {"why": call.site.why()}
+        causes = [finding.title for finding in call.server.causes.found()]
+        return {"why": {**call.site.why(), "causes": causes}}
 
 
 class Remedy(msgspec.Struct):
@@ -128,13 +129,28 @@ class Alarm(msgspec.Struct):
     since_s: Annotated[float | None, msgspec.Meta(description="none = from before the core's last events")]
     cause: str
     remedy: Remedy
+    finding: Annotated[str, msgspec.Meta(description="what the evidence points to, title of one of the findings")] = ""
+
+
+class FindingSaid(msgspec.Struct):
+    """A cause that the evidence points to: what, why that is thought, what to do, which alarms it explains."""
+
+    title: str
+    because: str
+    remedy: str
+    alarms: list[str]
+    weight: Annotated[int, msgspec.Meta(description="the larger, the sooner to look at")]
 
 
 class Alarms(Read, tag="alarms", kw_only=True):
-    """The faults that are active or latched, strongest reaction first: since when, why, and what ends each."""
+    """The faults that are active or latched, strongest reaction first: since when, why, and what ends each.
+
+    Beside them what the evidence points to, also where no alarm is active: a meter that is turned, a line that is cut.
+    """
 
     class Answer(msgspec.Struct):
         alarms: list[Alarm]
+        findings: list[FindingSaid]
 
     def serve(self, call: "Call") -> Fields:
         site, memory = call.site.described, call.server.memory
@@ -150,6 +166,7 @@ class Alarms(Read, tag="alarms", kw_only=True):
             if event is not None and event.kind == FAULT_ON:
                 began_ns.setdefault((event.unit, event.code), event.t_ns)
         rows = {place if fault.row is None else fault.row: fault for place, fault in enumerate(site.faults)}
+        findings = call.server.causes.found()
         alarms = []
         for unit, row in active | latched:
             fault = rows.get(row) or Fault(id=f"fault {row}")
@@ -164,10 +181,12 @@ class Alarms(Read, tag="alarms", kw_only=True):
                 since_s=None if t_ns is None else max(0, call.now_ns - t_ns) / 1e9,
                 cause=fault.what,
                 remedy=Remedy(fault.clear, fault.clear_ms, (unit, row) in latched or fault.latched),
+                finding=next((one.title for one in findings if fault.id in one.faults), ""),
             )
             alarms.append(found)
         alarms.sort(key=lambda one: (-REACTIONS.index(one.reaction) if one.reaction in REACTIONS else 0, one.id))
-        return {"alarms": msgspec.to_builtins(alarms)}
+        said = [FindingSaid(f.title, f.because, f.remedy, sorted(f.faults), f.weight) for f in findings]
+        return {"alarms": msgspec.to_builtins(alarms), "findings": msgspec.to_builtins(said)}
 
 
 class Health(Read, tag="health", kw_only=True):
@@ -396,6 +415,8 @@ class Mode(Command, tag="mode", kw_only=True):
         expires_ms: Count
 
     def serve(self, call: "Call") -> "list[Order]":
+        if self.mode == "manual" and call.peer.role == "maintain" and not call.desk.stopped:
+            call.site.refuse_idle()
         return [call.desk.mode(self, call.peer, call.now_ns)]
 
 

@@ -4,7 +4,6 @@ The core only compares times. So this looks ahead as far as the core's table rea
 the clock is corrected. When this process dies, it leaves a plan that goes on by itself for as far as it reaches.
 """
 
-import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -66,17 +65,18 @@ class Billing:
         self._start_w = start_w
         self._kept: dict[str, Any] = {}
         self.problem = ""
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                kept = json.loads(path.read_text())
-                if isinstance(kept, dict) and kept.get("kind") == kind and kept.get("of", kind) == self.of:
-                    others = [float(one) for one in kept.get("highest_w", [])]
-                    if not all(0.0 <= one <= PAID_W_MAX for one in (float(kept["paid_w"]), *others)):
-                        raise ValueError("a power that cannot be")  # nor NaN, which compares false
-                    self._kept = {"period": kept["number"], **kept, "highest_w": others}
-                    self._start_w = 0.0
-            except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as why:
-                self.problem = f"{path}: {why}"
+        try:
+            kept = json.loads(path.read_text())
+            if isinstance(kept, dict) and kept.get("kind") == kind and kept.get("of", kind) == self.of:
+                others = [float(one) for one in kept.get("highest_w", [])]
+                if not all(0.0 <= one <= PAID_W_MAX for one in (float(kept["paid_w"]), *others)):
+                    raise ValueError("a power that cannot be")  # nor NaN, which compares false
+                self._kept = {"period": kept["number"], **kept, "highest_w": others}
+                self._start_w = 0.0
+        except FileNotFoundError:
+            pass  # the first start: nothing has been billed yet
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as why:
+            self.problem = f"{path}: {why}"
 
     @property
     def paid_w(self) -> float:

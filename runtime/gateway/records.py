@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tidegate.ext.abi import copies, image, shared
 from tidegate.hal.description import Description
@@ -11,6 +11,7 @@ from tidegate.runtime.api import messages
 METER_UNITS = ("Wh", "Ws", "s", "W")
 CLOCK_AGE_NS = 500_000_000  # offset to UTC is asked for again after this
 LARGEST = 1e300
+SITE_SOC = "site.soc"
 
 
 def utc_sync() -> str:
@@ -66,6 +67,11 @@ class Records:
             "ports": [port.name for port in site.ports],
             "devices": [device.name for device in site.devices],
         }
+        at = {name: i for i, name in enumerate(self.names)}
+        batteries = [(f"{unit.battery}.soc", unit.energy_wh) for unit in site.units]
+        self._soc = [(at[name], energy_wh or 1.0) for name, energy_wh in batteries if name in at]
+        self._soc_whole = len(self._soc) == len(batteries) > 0
+        self.derived_rows: list[dict[str, object]] = [{"name": SITE_SOC, "unit": "1", "device": -1}]
         self.clock = Clock()
         self.spans: dict[int, str] = {}
         """Number of a span of the plan -> its name, for events."""
@@ -78,20 +84,36 @@ class Records:
             "t_ns": t_ns, "utc_ns": utc_ns, "utc_sync": self.clock.sync, "program": self.program,
         }  # fmt: skip
 
+    def derived(self, picture: copies.Picture) -> dict[str, tuple[float | None, int]]:
+        """Points that stand in no row of the image: the state of charge of all batteries by their energy.
+
+        Its quality is the worst of theirs; where a battery does not say it, the site has none.
+        """
+        if not self._soc_whole:
+            return {SITE_SOC: (None, 0)}
+        worst = max(picture.qualities[i] or 5 for i, _ in self._soc) % 5  # 0, never heard, is the worst of all
+        whole_wh = sum(energy_wh for _, energy_wh in self._soc)
+        soc = sum(picture.values[i] * energy_wh for i, energy_wh in self._soc) / whole_wh
+        return {SITE_SOC: (messages.number(soc, worst), worst)}
+
+    def derived_t_ns(self, times_ns: Sequence[int]) -> int:
+        """When the oldest reading behind them came, 0 = one never has."""
+        return min((times_ns[i] for i, _ in self._soc), default=0)
+
     def points(self, picture: copies.Picture) -> dict[str, tuple[float | None, int]]:
         """All points of a picture, name -> (value, quality); no value unless it is good or held."""
         points = {
             name: (value if (quality == 1 or quality == 2) and -LARGEST < value < LARGEST else None, quality)
             for name, value, quality in zip(self.names, picture.values, picture.qualities, strict=True)
         }
-        return messages.with_old_names(points)
+        return messages.with_old_names(points | self.derived(picture))
 
     def meter(self, picture: copies.Picture) -> dict[str, object]:
         """The record of one second: energies, integrals, seconds covered, powers, soc."""
         record = self.head("meter", picture.number, picture.cycle, picture.t_ns)
         values, qualities = picture.values, picture.qualities
         points = {self.names[i]: (messages.number(values[i], qualities[i]), qualities[i]) for i in self.metered}
-        record["points"] = messages.with_old_names(points)
+        record["points"] = messages.with_old_names(points | self.derived(picture))
         return record
 
     def snapshot(self, picture: copies.Picture, loop: dict[str, object]) -> dict[str, object]:
@@ -199,3 +221,12 @@ def utc_of(record: Mapping[str, object]) -> int:
 def is_metered(name: str, unit: str) -> bool:
     """Tell whether a point belongs to the meter record."""
     return unit in METER_UNITS or name.rpartition(".")[2] == "soc"
+
+
+def loop_of(memory: shared.Shared) -> dict[str, object]:
+    """The loop's statistics as snapshots carry them, durations in us."""
+    told: dict[str, object] = dict(memory.loop_counters())
+    for name in ("lateness", "work"):
+        summary = memory.histogram(name).summary()
+        told[f"{name}_us"] = {key: summary[key] / 1e3 for key in ("p50", "p99", "p999", "max")}
+    return told

@@ -12,6 +12,7 @@ from tidegate.hal.description import Description
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.gateway import ops
+from tidegate.runtime.gateway.causes import Causes
 from tidegate.runtime.gateway.command_handler import (
     ACK,
     EXPORT,
@@ -108,6 +109,7 @@ class Server:
         self.journal = journal
         self.desk = desk
         self.send = send
+        self.causes = Causes(self, lambda: dict(ops.OPS))
         self.answers = Answers()
         self.waiting: list[Waiting] = []
         self.pushed: dict[int, Pushed] = {}  # seq in the journal of jobs

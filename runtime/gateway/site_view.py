@@ -12,7 +12,10 @@ from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.gateway.command_handler import Desk, left_ms
 from tidegate.runtime.gateway.grid_operator import GridOperator
-from tidegate.runtime.gateway.records import Records
+from tidegate.runtime.gateway.records import SITE_SOC, Records
+from tidegate.runtime.gateway.words import words_of
+
+UNIT_SIGNALS = ("setpoint_w", "request_w", "envelope_lo_w", "envelope_hi_w", "state")
 
 
 class SiteView:
@@ -26,6 +29,11 @@ class SiteView:
         self.grid_operator: GridOperator | None = None
         self._index = {name: i for i, name in enumerate(records.names)}
         self._index |= {old: self._index[new] for old, new in RENAMED_POINTS.items() if new in self._index}
+        for at, unit in enumerate(site.units):  # a unit's own points also under the name that the site file gives it
+            own = {name: i for name, i in self._index.items() if name.startswith(f"unit{at}.")}
+            aliases = {f"{unit.name}.{name.partition('.')[2]}": i for name, i in own.items()}
+            self._index = aliases | self._index
+        self._words = words_of(site)
 
     def description(self, ops: Mapping[str, str]) -> dict[str, object]:
         """What `describe` answers: the site, also under the names of version 1; and the names of what has a number."""
@@ -36,7 +44,9 @@ class SiteView:
             node.update({old: node[new] for old, new in RENAMED_NODE_FIELDS.items()})
         return {
             **said,
-            "points": [*said["points"], *points],  # behind those of the image, whose order is that of the image
+            # Behind those of the image, whose order is that of the image.
+            "points": [*said["points"], *self.records.derived_rows, *points],
+            "words": self._words,
             "reasons": list(image.REASONS_BY_NUMBER),
             "modes": list(image.MODES_BY_NUMBER),
             "qualities": list(messages.QUALITIES),
@@ -50,19 +60,22 @@ class SiteView:
         picture = self.memory.read_image()
         if picture is None:
             raise Refused("core-down", "the core ended in the middle of a cycle")
-        unknown = [name for name in names if name not in self._index]
+        derived = self.records.derived(picture)
+        unknown = [name for name in names if name not in self._index and name not in derived]
         if unknown:
             raise Refused("unknown-point", f"{unknown[0][:64]!r} is no point of this site"[: messages.TEXT_MAX])
         if names:
             values, qualities = picture.values, picture.qualities
-            wanted = ((name, self._index[name]) for name in names)
+            wanted = ((name, self._index[name]) for name in names if name not in derived)
             points = {name: (messages.number(values[i], qualities[i]), qualities[i]) for name, i in wanted}
+            points |= {name: derived[name] for name in names if name in derived}
         else:
             points = self.records.points(picture)
         if not ages:
             return {"points": points}
         now_ns, times = time.monotonic_ns(), picture.times_ns
-        t_ns = {name: times[self._index[name]] for name in points}
+        t_ns = {name: times[self._index[name]] for name in points if name not in derived}
+        t_ns |= {name: self.records.derived_t_ns(times) for name in points if name in derived}
         ages_ms = {name: max(0.0, (now_ns - at_ns) / 1e6) if at_ns else None for name, at_ns in t_ns.items()}
         return {"points": points, "ages_ms": ages_ms}
 
@@ -111,6 +124,8 @@ class SiteView:
         told["faults"] = self._faults("fault_bits")
         told["latches"] = self._faults("latch_bits")
         told["lease"] = self.lease()
+        told["soc"] = self._soc()
+        told["units"] = [self._unit(at, unit.name) for at, unit in enumerate(self.described.units)]
         told["stopped"] = self.desk.stopped
         told["stops"] = self.desk.stops.told()
         told["policies"] = self.desk.policies.in_force(time.monotonic_ns())
@@ -128,6 +143,43 @@ class SiteView:
         if manual is not None:
             told["manual"] = {"peer": manual.peer, "left_ms": left_ms(manual.until_ns, time.monotonic_ns())}
         return told
+
+    def refuse_idle(self) -> None:
+        """Raise Refused, with the way out, where the cabinet takes no power from anybody."""
+        mode = self.mode()
+        faults = self._faults("fault_bits")
+        latches = [one for one in self._faults("latch_bits") if one not in faults]
+        if mode == "tripped" and faults:
+            text = f"tripped by {', '.join(faults)}; `tidegate alarms` says what ends that"
+        elif mode == "tripped" and latches:
+            text = (
+                f"tripped, and latched: {', '.join(latches)}; acknowledge (`tidegate set ack`), then `tidegate set run`"
+            )
+        elif mode == "tripped":
+            text = "tripped, and no fault is left: order `tidegate set run`, and wait for the mode ready or run"
+        elif mode in ("arming", "stopping", "off"):
+            text = f"the cabinet is {mode}; wait for the mode ready or run" + (
+                ", or order `tidegate set run`" if mode == "off" else ""
+            )
+        else:
+            return
+        raise Refused("tripped", text[: messages.TEXT_MAX])
+
+    def _soc(self) -> float | None:
+        picture = self.memory.read_image()
+        return None if picture is None else self.records.derived(picture)[SITE_SOC][0]
+
+    def _unit(self, at: int, name: str) -> dict[str, object]:
+        """A storage unit under the name that the site file gives it."""
+        now = self.values([f"unit{at}.{signal}" for signal in UNIT_SIGNALS])
+        told: dict[str, object] = {signal: now[f"unit{at}.{signal}"] for signal in UNIT_SIGNALS if signal != "state"}
+        state = now[f"unit{at}.state"]
+        table = image.MODES_BY_NUMBER
+        told["mode"] = table[int(state)] if state is not None and 0 <= state < len(table) else "unknown"
+        for what in ("fault_bits", "latch_bits"):
+            rows = [self.records.fault_name(bit) for unit, bit in self.bits(what) if unit == at]
+            told["faults" if what == "fault_bits" else "latches"] = rows
+        return {"name": name, "points": f"unit{at}", **told}
 
     def _unenforced(self) -> list[str]:
         """Configured limits that are not being enforced."""

@@ -52,6 +52,7 @@ TROUBLE_S = 0.1
 WAIT_S = 0.25
 STOP_NS = 10 * 365 * 86_400 * 10**9  # a stop has no end
 FROZEN_S = 10.0
+SIDECAR_NEEDS = ("sqlalchemy", "cryptography")  # of the extra `carbon`: what the sidecar cannot start without
 BEATING = ("gateway", "remote", "console")  # whom people and machines speak to: one that stands still is started again
 NEVER_GIVEN_UP = ("gateway", "remote", "console")  # without them nobody is heard
 EXIT_UNUSABLE = 78  # EX_CONFIG: starting it again would not help
@@ -180,7 +181,13 @@ class Supervisor:
             self._start_remote(["--program-fd", str(program_fd), *folders], program_fd)
         if ring_fd is not None:
             self._start_recorder(program_fd, ring_fd)
-        if self._sidecar and importlib.util.find_spec("tidegate.runtime.carbon.__main__") is not None:
+        lacks = [name for name in SIDECAR_NEEDS if importlib.util.find_spec(name) is None]
+        if self._sidecar and lacks:
+            self._out(
+                f"tidegate: no carbon account: {', '.join(lacks)} not installed; run: pip install 'tidegate[carbon]' "
+                "(the site runs without it, its journal keeps the records)"
+            )
+        elif self._sidecar:
             words = ["--endpoint", f"ipc://{self.runtime}", "--state-dir", str(self.state), *self._site_words()]
             carbon = self._child("carbon", "tidegate.runtime.carbon", words, [])
             try:
@@ -484,6 +491,19 @@ class Supervisor:
             self.shared.put_order(OrderKind.STOP, 1.0, time.monotonic_ns() + STOP_NS, 0)
         self._stop_ordered = True
 
+    def ask_to_restart(self) -> None:
+        """End in the safe order and start anew with the site file as it is now; one that cannot start changes nothing.
+
+        A changed file that fails for another reason gives way to the one before it, as after the console's change.
+        """
+        try:
+            prepare(self.path if self.path is not None else self.site, accounts=self._sidecar)
+        except SiteError as why:
+            self._out(f"tidegate: not restarted: {why}")
+            return
+        self.restart = self._stopping = True
+        self._out("tidegate: restart was ordered; the power goes to zero first")
+
     def ask_to_stop(self) -> None:
         """Begin the end; returns at once and may be called from a signal handler."""
         self._stopping = True
@@ -611,6 +631,8 @@ def run(path: str, *, state: Path | None = None, sidecar: bool = True, core_word
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, on_signal)
     signal.signal(signal.SIGUSR1, on_stop)
+    restarts: list[int] = []
+    signal.signal(signal.SIGUSR2, lambda number, frame: restarts.append(number))
     changed = False
     while True:
         try:
@@ -633,8 +655,10 @@ def run(path: str, *, state: Path | None = None, sidecar: bool = True, core_word
         pid = supervisor.children["core"].pid
         print(f"tidegate: site {supervisor.name} runs; core pid {pid}, API {supervisor.endpoint}", flush=True)
         notify.ready(f"site {supervisor.name} runs, core pid {pid}")
-        while not supervisor.wait(3600.0):
-            pass
+        while not supervisor.wait(WAIT_S):
+            if restarts:
+                restarts.clear()
+                supervisor.ask_to_restart()
         if supervisor.restart and not pending:
             notify.patience(RESTART_S)
         else:

@@ -75,7 +75,7 @@ def test_what_the_gateway_says_of_a_site_is_the_same_site_again(site):
 
 
 def said_names(site):
-    return site.gateway.server.site.described.point_names
+    return [*site.gateway.server.site.described.point_names, "site.soc"]
 
 
 class OldGateway(threading.Thread):

@@ -97,7 +97,7 @@ def test_the_page_lets_another_machine_in_with_one_line_and_one_command(shells):
     # A site needs some seconds to arm; the page's own first line is `why`, which is typed again until it comes.
     again = away.run("tidegate why --key scada.key")
     assert again.returncode == 0, again.stderr
-    assert len(type_all(away, 1)) == 3
+    assert len(type_all(away, 1)) == 4
 
     # The other side: a reader orders nothing, a stranger gets no answer, and who is revoked is out.
     order = away.run("tidegate set stop --key scada.key")

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from tests.runtime.cabinet import NAMEPLATE, Cabinet, tidegate
 from tidegate.config.site import load_site
 from tidegate.hal.sim.slcan import frame_of, line_of
-from tidegate.runtime.cli.init_command import init, verify
-from tidegate.runtime.commissioning import new_file
+from tidegate.runtime.cli.init_command import init, make_site, verify
+from tidegate.runtime.commissioning import new_file, prompts
 from tidegate.runtime.commissioning.draft import Unit, site_text
-from tidegate.runtime.commissioning.prompts import Answers, SetupError, read_answers
+from tidegate.runtime.commissioning.prompts import Answers, SetupError, can_buses, read_answers, serial_ports
 from tidegate.runtime.commissioning.survey import Bus, Part, _registers_part, bus_name
 from tidegate.runtime.tools.open_bus import claim
 from tidegate.runtime.tools.scan import FoundDevice
@@ -78,6 +78,70 @@ def test_answers_come_from_a_file_and_options_go_before_them(cabinet, tmp_path):
     made = load_site(site)
     assert made.site.name == "plant-9" and made.storage[0].energy_wh == 60000
     assert made.device[0].map == "eastron-sdm120"
+
+
+def test_a_bad_answer_is_asked_again_and_the_ports_of_the_machine_are_offered(cabinet, tmp_path, monkeypatch):
+    site = tmp_path / "hall.toml"
+    ports = f"{cabinet.folder}/meters {cabinet.folder}/pcs"
+    can_bus = cabinet.words[5]
+    answers = (
+        "/dev/no-such-port", ports, "can77", can_bus,  # a port and a bus that are not there
+        "", "role?", "grid-meter",  # an answer that is none of the choices
+        "a name!", "hall", "Mars/Base", "UTC", "many", "-5", "60000", "30000", "30000", "60000", "x", "-1", "", "90000",
+        "y", "hall", "UTC", "60000", "30000", "30000", "60000", "", "50000",  # a peak above the fuse: asked anew
+    )  # fmt: skip
+    asked = []
+    left = iter(answers)
+
+    def answer(text, default=None, type=None, **more):
+        said = next(left)
+        asked.append((text, said))
+        if said == "" and default is not None:
+            return default
+        return said
+
+    def prompt(text, default=None, type=None, **more):
+        while True:
+            said = answer(text, default, type)
+            if type is None or isinstance(said, float):
+                return said
+            try:
+                return type(said) if not hasattr(type, "choices") else type.convert(said, None, None)
+            except (ValueError, prompts.click.exceptions.UsageError):
+                continue
+
+    monkeypatch.setattr(prompts.click, "prompt", prompt)
+    monkeypatch.setattr(prompts.click, "confirm", lambda *words, **more: answer(*words) == "y")
+    monkeypatch.setattr(prompts, "serial_ports", lambda: ["/dev/ttyUSB0"])
+    monkeypatch.setattr("tidegate.runtime.cli.init_command.serial_ports", lambda: ["/dev/ttyUSB0"])
+    said = []
+    monkeypatch.setattr(prompts.click, "echo", lambda text="", **more: said.append(str(text)))
+    make_site(site, Answers(ids="1", baud=[115200], parity="N", seconds=1), prompts.Asker(interactive=True))
+    text = "\n".join(said)
+    for words in ("this machine has /dev/ttyUSB0", "/dev/no-such-port: no such port", "can77: no such CAN interface",
+                  "'a name!': expected", "'Mars/Base': expected an IANA name", "-5: expected more than 0",
+                  "'x': expected a number", "peak_w_max"):  # fmt: skip
+        assert words in text, words
+    assert load_site(site).control.peak_w_max == 50_000 and not list(left)
+
+
+@pytest.mark.parametrize(("kind", "seen"), [("1", False), ("280", True), ("772", False)])
+def test_can_buses_are_told_from_other_interfaces(tmp_path, kind, seen):
+    (tmp_path / "sys/class/net/x0").mkdir(parents=True)
+    (tmp_path / "sys/class/net/x0/type").write_text(f"{kind}\n")
+    assert can_buses(tmp_path) == (["x0"] if seen else [])
+
+
+def test_serial_ports_are_named_by_what_lasts_and_those_without_a_uart_are_left_out(tmp_path):
+    for name in ("dev/ttyUSB0", "dev/ttyUSB1", "dev/ttyS0", "dev/ttyS1"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "dev/serial/by-id").mkdir(parents=True)
+    (tmp_path / "dev/serial/by-id/usb-FTDI").symlink_to(tmp_path / "dev/ttyUSB0")
+    for name, kind in (("ttyS0", "4"), ("ttyS1", "0")):
+        (tmp_path / "sys/class/tty" / name).mkdir(parents=True)
+        (tmp_path / "sys/class/tty" / name / "type").write_text(f"{kind}\n")
+    assert serial_ports(tmp_path) == ["/dev/serial/by-id/usb-FTDI", "/dev/ttyUSB1", "/dev/ttyS0"]
 
 
 def test_words_of_a_device_cannot_leave_their_comment():

@@ -16,8 +16,8 @@ from tidegate.runtime.api.blocking_client import ClientError, NoAnswer
 from tidegate.runtime.console.commands import grammar
 from tidegate.runtime.console.flow import Place
 from tidegate.runtime.console.session import Session
-from tidegate.runtime.console.site_state import Plant
 from tidegate.runtime.console.users import LoginLock, Users
+from tidegate.runtime.findings.site_state import Plant
 
 NAME, USER, PASSWORD = "hall-7", "anna", "correct-horse"
 CHEAP_SCRYPT = 16  # the cost has a test of its own

@@ -20,11 +20,11 @@ from tidegate.hal.description import Control, Limits
 from tidegate.runtime.api.answers import SiteDescription
 from tidegate.runtime.console.actions import judge
 from tidegate.runtime.console.commands import grammar
-from tidegate.runtime.console.findings import findings
 from tidegate.runtime.console.screen import Screen
 from tidegate.runtime.console.session import REFRESH_BYTES
 from tidegate.runtime.console.siteedit import EditError, Staged, previous
 from tidegate.runtime.console.status import MODE_WORDS, WORDS, status_lines
+from tidegate.runtime.findings.findings import findings
 from tidegate.runtime.state import atomic_file
 
 SIMULATED = Path(str(files("tidegate.config").joinpath("sites/simulated.toml")))

@@ -14,7 +14,9 @@ def test_describe_names_every_point_with_its_unit(core, gateway):
     with gateway.client() as site:
         told = site.describe()
     old = [name for name, new in RENAMED_POINTS.items() if new in core.names]
-    assert [row["name"] for row in told["points"]] == [*core.names, *old], "the image's own, then the names of before"
+    assert [row["name"] for row in told["points"]] == [*core.names, "site.soc", *old], (
+        "the image's own, what is worked out of them, then the names of before"
+    )
     assert {row["name"]: row["unit"] for row in told["points"]}["grid.import_wh"] == "Wh"
     assert told["modes"][0] == "tripped" and "rest" in told["reasons"]
 

@@ -6,9 +6,9 @@ import msgspec
 
 from tidegate.hal.description import Device, SerialPort
 from tidegate.runtime.api.answers import Buses, CanHealth, Slave, rise
-from tidegate.runtime.console.evidence import BMS_ROWS, METER_ROWS, PCS_ROWS, Finding, present
-from tidegate.runtime.console.site_state import Plant
-from tidegate.runtime.console.text import age
+from tidegate.runtime.findings.evidence import BMS_ROWS, METER_ROWS, PCS_ROWS, Finding, present
+from tidegate.runtime.findings.site_state import Plant
+from tidegate.runtime.findings.text import age
 
 SILENT_RUN = 3  # time-outs in a row before a slave is called silent
 CAN_PERIODS = 5  # periods without a frame before an id is called silent

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 from tidegate.ext.abi.image import Quality
 from tidegate.hal.description import Point
-from tidegate.runtime.console.bus_findings import silent_devices
-from tidegate.runtime.console.evidence import BMS_ROWS, METER_ROWS, PCS_ROWS, Finding, present
-from tidegate.runtime.console.site_state import Plant
-from tidegate.runtime.console.text import number, power
+from tidegate.runtime.findings.bus_findings import silent_devices
+from tidegate.runtime.findings.evidence import BMS_ROWS, METER_ROWS, PCS_ROWS, Finding, present
+from tidegate.runtime.findings.site_state import Plant
+from tidegate.runtime.findings.text import number, power
 
 SPREAD_K = 15.0  # two sensors of one pack that are further apart measure different things, or one is broken
 JUMP_K = 5.0  # between two seconds: cells weigh kilograms

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tidegate.hal.description import Fault
-from tidegate.runtime.console.site_state import Plant
+from tidegate.runtime.findings.site_state import Plant
 
 METER_ROWS = ("meter_never", "meter_stale", "meter_invalid", "meter_stuck", "pv_lost")
 PCS_ROWS = ("pcs_never", "pcs_stale", "pcs_lost", "pcs_invalid")

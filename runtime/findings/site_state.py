@@ -16,6 +16,7 @@ import msgspec
 from tidegate.hal.description import DescriptionError, Device, Storage, decode
 from tidegate.runtime.api.answers import Buses, Health, SiteDescription, Why
 from tidegate.runtime.api.blocking_client import ClientError, Point
+from tidegate.runtime.api.named import word_of
 
 KEEP_S = 600
 POLL_S = 1.0
@@ -171,6 +172,10 @@ class Plant:
 
     def unit_of(self, name: str) -> str:
         return next((row.unit for row in self.description.points if row.name == name), "")
+
+    def word_of(self, name: str) -> str | None:
+        """The word of a point that is told by number."""
+        return word_of(self.description.words, name, self.unit_of(name), self.now.value(name))
 
     def past(self, name: str, length_s: float) -> Iterator[tuple[float, float]]:
         """(seconds ago, value or nan) of the last seconds, oldest first."""

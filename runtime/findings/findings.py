@@ -6,10 +6,10 @@ which wire, which meter. Every finding names its evidence, so that it can be che
 
 from collections.abc import Iterator
 
-from tidegate.runtime.console import bus_findings, plant_findings
-from tidegate.runtime.console.evidence import Finding, active_faults, latched_faults
-from tidegate.runtime.console.site_state import Plant
-from tidegate.runtime.console.text import age
+from tidegate.runtime.findings import bus_findings, plant_findings
+from tidegate.runtime.findings.evidence import Finding, active_faults, latched_faults
+from tidegate.runtime.findings.site_state import Plant
+from tidegate.runtime.findings.text import age
 
 
 def findings(plant: Plant) -> list[Finding]:

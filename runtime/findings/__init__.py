@@ -1,0 +1,1 @@
+"""What is behind the alarms: evidence of a running site put together into causes, for everyone who shows one."""

@@ -1,0 +1,54 @@
+"""What is behind the alarms, worked out in the gateway from what it knows itself, for everybody who asks it."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tidegate.runtime.api.connection import ClientError
+from tidegate.runtime.api.messages import Message, Refused
+from tidegate.runtime.findings.evidence import Finding
+from tidegate.runtime.findings.findings import findings
+from tidegate.runtime.findings.site_state import Plant
+
+if TYPE_CHECKING:
+    from tidegate.runtime.gateway.requests import Server
+
+
+class Inside:
+    """The questions that `Plant` asks, answered without a socket. Raises ClientError as a client would."""
+
+    def __init__(self, server: "Server", ops: Callable[[], dict[str, str]]) -> None:
+        self.timeout_s = 0.0
+        self._server, self._ops = server, ops
+
+    def ask(self, op: str, **fields: object) -> Message:
+        server = self._server
+        try:
+            if op == "health":
+                told = {**server.health(), "histograms": server.site.histograms()}
+                return {"health": told, "boot": server.records.boot}
+            if op == "describe":
+                return {"site": server.site.description(self._ops())}
+            if op == "get":
+                return {**server.site.points([], True), "cycle": server.memory.cycle}
+            if op == "why":
+                return {"why": server.site.why()}
+        except Refused as why:
+            raise ClientError(why.code, why.text) from None
+        raise ClientError("unknown-op", f"nobody answers {op} in here")
+
+
+class Causes:
+    """Looks at the site once a second, keeps ten minutes, and says what they point to."""
+
+    def __init__(self, server: "Server", ops: Callable[[], dict[str, str]]) -> None:
+        self.plant = Plant(Inside(server, ops), time.monotonic)
+
+    def look(self) -> None:
+        """Take a look if it is time."""
+        self.plant.poll()
+
+    def found(self) -> list[Finding]:
+        """What can be told now, the weightiest first."""
+        self.plant.poll()
+        return findings(self.plant)
