@@ -11,19 +11,26 @@ from tidegate.runtime.cli.common import EXIT_BUSY, EXIT_SOFTWARE, fail, refuse_s
 
 @click.command()
 @click.argument("site", type=click.Path(path_type=Path))
-def check(site: Path) -> None:
-    """Check a site file; say what is wrong, or what it would do."""
-    from tidegate.config.site import SiteError
+@click.option("--strict", is_flag=True, help="What is unlikely is an error too.")
+def check(site: Path, strict: bool) -> None:
+    """Check a site file; say what is wrong, what is unlikely, or what it would do."""
+    from tidegate.config.site import EXIT_PLAN, SiteError
     from tidegate.config.summary import summary
+    from tidegate.config.unlikely import unlikely
     from tidegate.runtime.supervisor.preflight import prepare
 
     try:
-        _, blob = prepare(site)
+        loaded, blob = prepare(site)
+        doubtful = unlikely(loaded)
+        if strict and doubtful:
+            raise SiteError(str(site), doubtful, EXIT_PLAN)
     except SiteError as error:
         refuse_site(error)
     for line in summary(blob):
         click.echo(line)
-    click.echo(f"{site}: good")
+    for line in doubtful:
+        click.echo(f"warning: {line}")
+    click.echo(f"{site}: good" + (f", {len(doubtful)} unlikely; see the warnings" if doubtful else ""))
 
 
 @click.command()
