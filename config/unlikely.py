@@ -27,7 +27,7 @@ def unlikely(site: Site) -> list[str]:
     return [*_units(site), *_order(site), *_storage(site), *_times(site), *_clock(site), *_money(site)]
 
 
-def _battery_w(site: Site) -> float:
+def _storage_w_max(site: Site) -> float:
     return sum(max(unit.charge_w_max, unit.discharge_w_max) for unit in site.storage)
 
 
@@ -37,24 +37,24 @@ def _kilo(value_w: float) -> str:
 
 def _units(site: Site) -> Iterator[str]:
     """Powers that lie far from the battery's."""
-    battery_w = _battery_w(site)
+    storage_w = _storage_w_max(site)
     keys = [("limits", site.limits, LIMIT_KEYS), ("control", site.control, CONTROL_KEYS)]
     keys += [(f"schedule[{slot.name}]", slot, SLOT_KEYS) for slot in site.schedule]
     for place, table, names in keys:
         for name in names:
             value_w = getattr(table, name, None)
-            if not isinstance(value_w, int | float) or not value_w or battery_w <= 0:
+            if not isinstance(value_w, int | float) or not value_w or storage_w <= 0:
                 continue
-            yield from _another_unit(f"{place}.{name}", float(value_w), battery_w)
+            yield from _another_unit(f"{place}.{name}", float(value_w), storage_w)
 
 
-def _another_unit(place: str, value_w: float, battery_w: float) -> Iterator[str]:
-    share = abs(value_w) / battery_w
+def _another_unit(place: str, value_w: float, storage_w: float) -> Iterator[str]:
+    share = abs(value_w) / storage_w
     if SMALL_SHARE <= share <= LARGE_TIMES:
         return
-    said = f"{place} = {value_w:g} W beside {_kilo(battery_w)} of battery"
+    said = f"{place} = {value_w:g} W beside {_kilo(storage_w)} of battery"
     meant_w = value_w * 1e3 if share < SMALL_SHARE else value_w / 1e3
-    if FITS_SHARE <= abs(meant_w) / battery_w <= FITS_TIMES:
+    if FITS_SHARE <= abs(meant_w) / storage_w <= FITS_TIMES:
         yield f"{said}; did you mean {meant_w:.0f} ({_kilo(meant_w)})?"
     else:
         yield f"{said}; powers are written in W"
@@ -127,13 +127,14 @@ def _times(site: Site) -> Iterator[str]:
         if age_ms is not None and fast_ms > age_ms:
             yield f"{place}.poll_fast_ms = {fast_ms:g} is longer than age_max_ms = {age_ms:g}: readings are stale first"
         if age_ms is not None and timeout_ms is not None and timeout_ms > age_ms:
-            yield f"{place}.timeout_ms = {timeout_ms:g} is longer than age_max_ms = {age_ms:g}: one lost answer is stale"
-    battery_w = _battery_w(site)
+            said = f"{place}.timeout_ms = {timeout_ms:g} is longer than age_max_ms = {age_ms:g}"
+            yield f"{said}: one lost answer makes readings stale"
+    storage_w = _storage_w_max(site)
     for name in ("ramp_up_w_per_s", "ramp_down_w_per_s"):
         ramp = getattr(control, name, None)
-        if ramp and battery_w / ramp > RAMP_S_MAX:
-            hours = battery_w / ramp / 3600
-            yield f"control.{name} = {ramp:g} W/s: the battery's {_kilo(battery_w)} take {hours:.1f} h"
+        if ramp and storage_w / ramp > RAMP_S_MAX:
+            hours = storage_w / ramp / 3600
+            yield f"control.{name} = {ramp:g} W/s: the battery's {_kilo(storage_w)} take {hours:.1f} h"
     band_w = getattr(control, "deadband_w", None)
     for name in ("peak_w_max", "range_w_max", "demand_w_max"):
         value_w = getattr(control, name, None)

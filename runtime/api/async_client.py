@@ -134,8 +134,8 @@ class AsyncClient(Orders[Coroutine[object, object, Message]]):
                     await self._drop()
         finally:
             del self._asked[request.id]
-        doubt = "is the site running?" if self._keys is None else "is it up, both ports open, and this key granted?"
-        raise NoAnswer(f"{request.op}: nothing from {self.endpoint} within {self.timeout_s:g} s; {doubt}")
+        ask = "is the site running?" if self._keys is None else "is it up, both ports open, and this key granted?"
+        raise NoAnswer(f"{request.op}: nothing from {self.endpoint} within {self.timeout_s:g} s; {ask}")
 
     async def describe(self) -> Message:
         """What the site is."""

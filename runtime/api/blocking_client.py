@@ -119,8 +119,8 @@ class Client(Orders[Message]):
             # libzmq gives some connections up for good without a word; a fresh socket costs little.
             self._api.close(0)
             self._api = None
-        doubt = "is the site running?" if self._keys is None else "is it up, both ports open, and this key granted?"
-        raise NoAnswer(f"{request.op}: nothing from {self.endpoint} within {self.timeout_s:g} s; {doubt}")
+        ask = "is the site running?" if self._keys is None else "is it up, both ports open, and this key granted?"
+        raise NoAnswer(f"{request.op}: nothing from {self.endpoint} within {self.timeout_s:g} s; {ask}")
 
     def describe(self) -> Message:
         """What the site is: points with units, devices, limits, faults, names."""

@@ -22,6 +22,7 @@ class Place(NamedTuple):
 COMMANDS = {
     "alarms": Place("gateway_commands:alarms", "", "What is wrong, since when, why, and what to do."),
     "audit": Place("audit_command:audit", "", "Is the trail of orders whole? Verify, export, anchor."),
+    "backup": Place("backup_commands:backup", "carbon", "A site in one signed file."),
     "carbon": Place("carbon_commands:carbon", "carbon", "Energy and carbon: book, report, verify."),
     "check": Place("site_commands:check", "", "Check a site file; say what is wrong, or what it would do."),
     "commission": Place("commission_command:commission", "commission", "Move the battery, measure, sign a report."),
@@ -43,6 +44,7 @@ COMMANDS = {
     "replay": Place("recording_commands:replay", "recorder", "Run the core over a recording again."),
     "replay-bus": Place("replay_bus_command:replay_bus", "tools", "What each frame of a capture becomes on a site."),
     "restart": Place("stop_commands:restart", "", "Restart a site of this machine; the power goes to zero first."),
+    "restore": Place("backup_commands:restore", "carbon", "Put a backup back."),
     "run": Place("site_commands:run", "", "Run a site: core, gateway and carbon sidecar, until Ctrl-C or SIGTERM."),
     "scan": Place("bus_commands:scan", "tools", "Look for devices on a bus."),
     "schedule": Place("control_commands:schedule", "", "The calendar and a plan by the clock."),
