@@ -90,7 +90,7 @@ install -m 644 "$root"/docs/*.md "$root/README.md" "$doc"
 install -m 644 "$root/LICENSE" "$doc/copyright"
 "$PYTHON" "$here/sbom.py" "$doc" "$site"
 gzip -9n <"$root/CHANGELOG.md" >"$doc/changelog.gz"
-install -m 644 "$root"/config/sites/*.toml "$here"/network/* "$doc/examples"
+install -m 644 "$root"/config/sites/*.toml "$here"/network/* "$here"/monitoring/tidegate-* "$doc/examples"
 
 mkdir -p "$stage/DEBIAN"
 for name in postinst prerm postrm; do install -m 755 "$here/debian/$name" "$stage/DEBIAN/$name"; done

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import click
 
+from tidegate.ext.abi import program
+from tidegate.hal.description import described
 from tidegate.runtime.api.blocking_client import Client
+from tidegate.runtime.api.named import word_of
 from tidegate.runtime.cli.common import (
     EXIT_CANNOT_WRITE,
     EXIT_CONTENT,
@@ -18,6 +21,7 @@ from tidegate.runtime.cli.common import (
     requirement,
     with_client,
 )
+from tidegate.runtime.gateway.words import words_of
 from tidegate.runtime.recording.integrity import RecordingError
 from tidegate.runtime.recording.player import Outcome, Player, columns, shown
 from tidegate.runtime.recording.recording_file import Recording, read
@@ -110,6 +114,8 @@ def play(recording: Recording, beside: bytes | None, table: Path | None, every: 
     """Repeat a recording; fill the table if one is wanted."""
     player = Player(recording.blob, beside, exact=recording.exact)
     offset_ns = int(recording.meta["utc_offset_ns"])
+    site = described(program.describe(recording.blob))
+    words, units = words_of(site), site.point_units
     try:
         names = player.ours.names
         out = table.open("w", newline="") if table is not None else None
@@ -117,12 +123,14 @@ def play(recording: Recording, beside: bytes | None, table: Path | None, every: 
             rows = csv.writer(out) if out is not None else None
             if rows is not None:
                 theirs = [f"with.{name}" for name in player.theirs.names] if player.theirs is not None else []
-                rows.writerow(["cycle", "utc_ns", *names, *theirs])
+                rows.writerow(["cycle", "utc_ns", *names, *(f"{name}.word" for name in words), *theirs])
             for ours, others in player.run(recording.chunks(), every):
                 if others is not None:
                     player.compare(ours, others)
                 if rows is not None:
-                    values = list(columns(ours, names).values())
+                    found = columns(ours, names)
+                    values: list[object] = list(found.values())
+                    values += [word_of(words, name, units[name], found[name]) for name in words]
                     if others is not None and player.theirs is not None:
                         values += list(columns(others, player.theirs.names).values())
                     rows.writerow([ours.cycle, ours.t_ns + offset_ns, *("" if v is None else v for v in values)])

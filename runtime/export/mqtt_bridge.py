@@ -29,6 +29,7 @@ from tidegate.runtime.export.home_assistant import discovery
 from tidegate.runtime.export.listening import messages_until, silent_after_s
 
 EVERY_S = 1.0
+ASK_S = 1.0  # a site that answers no sooner is silent by then
 ALARMS_EVERY_S = 1.0
 QUEUED_MAX = 10_000
 RETRY_S = (1, 5)
@@ -178,6 +179,7 @@ def serve(
 ) -> None:
     """Bridge until `stop`. A broker that is not there, at the start or later, is waited for."""
     describe = client.describe()
+    client.timeout_s = ASK_S
     mqtt = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"tidegate-{describe['site']['name']}")
     mqtt.max_queued_messages_set(QUEUED_MAX)
     mqtt.reconnect_delay_set(*RETRY_S)

@@ -14,6 +14,7 @@ from tidegate.runtime.api.named import word_of
 from tidegate.runtime.export.listening import messages_until
 
 STALE_S = 5.0
+ASK_S = 1.0
 ALARMS_EVERY_S = 1.0
 QUANTILES = (("0.5", "p50"), ("0.99", "p99"), ("0.999", "p999"), ("1", "max"))
 
@@ -111,6 +112,7 @@ class SiteCollector(Collector):
 def serve(client: Client, address: str, port: int, stop: threading.Event | None = None) -> None:
     """Serve /metrics until `stop`; raises OSError if the port is taken."""
     collector = SiteCollector(client.describe(), lambda: client.ask("alarms"))
+    client.timeout_s = ASK_S
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
     server, thread = start_http_server(port, addr=address, registry=registry)

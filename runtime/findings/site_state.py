@@ -67,14 +67,24 @@ class Picture:
 
 
 class Plant:
-    """client : an open client of the gateway. clock : monotonic seconds."""
+    """client : an open client of the gateway. clock : monotonic seconds.
 
-    def __init__(self, client: Asks, clock: Callable[[], float]) -> None:
+    remembers : which points keep a past, None = all. samples : how many seconds of counters are kept.
+    """
+
+    def __init__(
+        self,
+        client: Asks,
+        clock: Callable[[], float],
+        remembers: Callable[[str], bool] | None = None,
+        samples: int = KEEP_S,
+    ) -> None:
+        self._remembers = remembers
         self.client = client
         self.clock = clock
         self.description = SiteDescription()
         self.now = Picture()
-        self.samples: collections.deque[Sample] = collections.deque(maxlen=KEEP_S)
+        self.samples: collections.deque[Sample] = collections.deque(maxlen=samples)
         self.silent = "not asked yet"
         self.worst: list[tuple[int, float, int]] = []  # (lateness ns at least, when, cycle), worst first
         self._names: list[str] = []
@@ -126,7 +136,8 @@ class Plant:
     def _start_anew(self, description: SiteDescription, boot: str) -> None:
         """A core that started anew, perhaps with other points: its past is not the old one's."""
         self.description = description
-        self._names = description.point_names
+        wanted = self._remembers
+        self._names = [name for name in description.point_names if wanted is None or wanted(name)]
         self._program = boot
         self._past.clear()
         self.samples.clear()

@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from tidegate.runtime.gateway.requests import Server
 
 
+SAMPLES = 90  # counters are compared over a minute
+
+
+def looked_back_at(name: str) -> bool:
+    """Whether a cause needs the past of this point; the memory of a gateway is small."""
+    return name.startswith("site.") or ".temp_m" in name
+
+
 class Inside:
     """The questions that `Plant` asks, answered without a socket. Raises ClientError as a client would."""
 
@@ -25,8 +33,7 @@ class Inside:
         server = self._server
         try:
             if op == "health":
-                told = {**server.health(), "histograms": server.site.histograms()}
-                return {"health": told, "boot": server.records.boot}
+                return {"health": server.health(), "boot": server.records.boot}
             if op == "describe":
                 return {"site": server.site.description(self._ops())}
             if op == "get":
@@ -42,7 +49,7 @@ class Causes:
     """Looks at the site once a second, keeps ten minutes, and says what they point to."""
 
     def __init__(self, server: "Server", ops: Callable[[], dict[str, str]]) -> None:
-        self.plant = Plant(Inside(server, ops), time.monotonic)
+        self.plant = Plant(Inside(server, ops), time.monotonic, looked_back_at, SAMPLES)
 
     def look(self) -> None:
         """Take a look if it is time."""

@@ -16,6 +16,7 @@ from mcap.reader import make_reader
 from mcap.writer import Writer
 
 from tidegate.ext.abi import program
+from tidegate.ext.abi.image import MODES_BY_NUMBER
 from tidegate.runtime.cli.main import main
 from tidegate.runtime.recording import recording_file as files
 from tidegate.runtime.recording.integrity import RecordingError, check
@@ -176,7 +177,10 @@ def test_a_table_has_a_column_a_point_and_a_row_every_so_many_cycles(kept, run, 
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     names = [row["name"] for row in program.rows(run.blob)["points"]]
-    assert list(rows[0]) == ["cycle", "utc_ns", *names]
+    worded = [name.removesuffix(".word") for name in rows[0] if name.endswith(".word")]
+    assert list(rows[0]) == ["cycle", "utc_ns", *names, *(f"{name}.word" for name in worded)]
+    assert {"site.mode", "site.reason", "unit0.fault_bits_lo"} <= set(worded)
+    assert all(row["site.mode.word"] == MODES_BY_NUMBER[int(float(row["site.mode"]))] for row in rows)
     assert len(rows) == (run.cycles - 1) // 100
     assert int(rows[1]["cycle"]) - int(rows[0]["cycle"]) == 100
     assert int(rows[1]["utc_ns"]) - int(rows[0]["utc_ns"]) == 10**8
