@@ -2,11 +2,20 @@
 
 import asyncio
 import contextlib
+import signal
+import threading
 
 import click
 
 from tidegate.runtime.api.blocking_client import Client
 from tidegate.runtime.cli.common import EXIT_UNAVAILABLE, fail, need, with_client
+
+
+def stopped_by_signal() -> threading.Event:
+    """Set by SIGTERM: an exporter that is ended says so before it goes."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    return stop
 
 
 @click.group("export")
@@ -23,7 +32,7 @@ def prometheus(client: Client, listen: str, port: int) -> None:
     module = need("tidegate.runtime.export.prometheus_exporter", "export")
     click.echo(f"metrics at http://{listen}:{port}/metrics")
     try:
-        module.serve(client, listen, port)
+        module.serve(client, listen, port, stopped_by_signal())
     except OSError as why:
         fail(f"{listen}:{port}: {why.strerror or why}", EXIT_UNAVAILABLE)
 
@@ -73,6 +82,6 @@ def mqtt(
     click.echo(f"broker {broker}:{port}, topics {prefix}/SITE/...")
     words = {"prefix": prefix, "user": user, "password": password, "tls": tls, "home_assistant": home_assistant}
     try:
-        module.serve(client, broker, port, **words)
+        module.serve(client, broker, port, stop=stopped_by_signal(), **words)
     except OSError as why:
         fail(f"{broker}:{port}: {why.strerror or why}", EXIT_UNAVAILABLE)

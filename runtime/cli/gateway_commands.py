@@ -63,7 +63,7 @@ def _own_name(described: Message, name: str) -> str:
 def alarms(client: Client, as_json: bool) -> None:
     """What is wrong: active and latched alarms, and what the evidence points to. Ends with 1 where there is any."""
     answer = client.ask("alarms")
-    said = {key: answer[key] for key in ("alarms", "findings")}
+    said = {key: answer.get(key, []) for key in ("alarms", "findings")}  # an older gateway has no findings
     if as_json:
         click.echo(json.dumps(said))
     else:

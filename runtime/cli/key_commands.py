@@ -9,7 +9,7 @@ import click
 
 from tidegate.runtime.api import curve_keys as store
 from tidegate.runtime.api import messages
-from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_SOFTWARE, EXIT_USAGE, fail
+from tidegate.runtime.cli.common import EXIT_CANNOT_WRITE, EXIT_CONTENT, EXIT_SOFTWARE, EXIT_USAGE, fail
 from tidegate.runtime.state import paths
 
 roles = click.Choice(list(messages.ROLES))
@@ -92,11 +92,14 @@ def own_address() -> str:
 def make_for(held: Store, name: str, role: str, out: Path | None, endpoint: str | None) -> None:
     """Make a key with its file, and say what its owner needs."""
     found = Served(endpoint) if endpoint else served(held.site)
+    target = out or Path(f"{name}.key")
     try:
-        target = store.make(held.folder, name, role, out or Path(f"{name}.key"), found.endpoint or None)
+        store.make(held.folder, name, role, target, found.endpoint or None)
         public, _ = store.server_keys(held.folder)
-    except (store.KeyProblem, OSError) as why:
+    except store.KeyProblem as why:
         fail(why, EXIT_CONTENT)
+    except OSError as why:
+        fail(f"{target}: {why.strerror}; nothing was granted (--out names another file)", EXIT_CANNOT_WRITE)
     click.echo(f"{target}: key of {name}, role {role}; move it to the client and delete it here")
     click.echo(f"site {held.site}, its public key {public}")
     if not found.endpoint:

@@ -32,6 +32,7 @@ EVERY_S = 1.0
 ASK_S = 1.0  # a site that answers no sooner is silent by then
 ALARMS_EVERY_S = 1.0
 QUEUED_MAX = 10_000
+FULL_S = 0.2  # until a full queue is tried again
 RETRY_S = (1, 5)
 ONLINE, OFFLINE = "online", "offline"
 
@@ -46,7 +47,9 @@ class Bridge:
         prefix: str = "tidegate",
         alarms: Callable[[], Message] | None = None,
         home_assistant: str | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
+        self._stop = stop or threading.Event()
         self._client, self._prefix, self._alarms_of, self._home = client, prefix, alarms, home_assistant
         self._shown: dict[str, str] = {}
         self._anew = threading.Event()  # set by the broker's thread: it may have forgotten everything
@@ -123,7 +126,8 @@ class Bridge:
         while (
             self._client.publish(f"{self.base}/{message['kind']}", text, qos=1).rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE
         ):
-            time.sleep(0.2)
+            if self._stop.wait(FULL_S):
+                return
             self._state()
 
     def _snapshot(self, message: Message) -> None:
@@ -187,7 +191,7 @@ def serve(
         mqtt.username_pw_set(user, password)
     if tls:
         mqtt.tls_set()
-    bridge = Bridge(describe, mqtt, prefix, lambda: client.ask("alarms"), home_assistant)
+    bridge = Bridge(describe, mqtt, prefix, lambda: client.ask("alarms"), home_assistant, stop)
     mqtt.will_set(f"{bridge.base}/status", OFFLINE, qos=1, retain=True)
     mqtt.on_connect = bridge.connected
     mqtt.connect_async(host, port)

@@ -35,11 +35,37 @@ def beside(run):
     def start(*words):
         words = [*TIDEGATE, "export", words[0], "-e", f"ipc://{run.folder / 'run' / 'simulated'}", *words[1:]]
         started.append(subprocess.Popen(words, env={**os.environ, "TIDEGATE_RUNTIME_DIR": str(run.folder / "run")}))
+        return started[-1]
 
     yield start
     for process in started:
         process.terminate()
-        process.wait(30)
+        assert process.wait(30) in (0, -15)
+
+
+def test_a_bridge_that_is_ended_takes_its_values_away(run, beside, free_port, eventually, tmp_path):
+    mosquitto = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin")
+    if mosquitto is None:
+        pytest.skip("mosquitto is not installed")
+    mqtt = free_port()
+    (tmp_path / "broker.conf").write_text(f"listener {mqtt} 127.0.0.1\nallow_anonymous true\n")
+    seen = {}
+    hearer = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    hearer.on_message = lambda client, data, message: seen.__setitem__(message.topic, message.payload.decode())
+    hearer.on_connect = lambda client, *_: client.subscribe("#")
+    with subprocess.Popen([mosquitto, "-c", str(tmp_path / "broker.conf")], stderr=subprocess.DEVNULL) as broker:
+        try:
+            eventually(lambda: hearer.connect("127.0.0.1", mqtt), lambda code: code == 0)
+            hearer.loop_start()
+            process = beside("mqtt", "--port", str(mqtt))
+            eventually(lambda: seen, lambda got: got.get("tidegate/simulated/point/site.grid_w"), 60)
+            process.terminate()
+            assert process.wait(30) == 0
+            eventually(lambda: seen, lambda got: got["tidegate/simulated/status"] == "offline")
+            eventually(lambda: [t for t, said in seen.items() if said and "/point/" in t], lambda got: not got)
+        finally:
+            hearer.loop_stop()
+            broker.terminate()
 
 
 def test_a_site_that_was_stopped_looks_alive_to_nobody(run, beside, free_port, eventually, tmp_path):
