@@ -11,9 +11,8 @@ from prometheus_client.registry import Collector
 from tidegate.runtime.api.blocking_client import Client, ClientError
 from tidegate.runtime.api.messages import Message
 from tidegate.runtime.api.named import word_of
-from tidegate.runtime.export.listening import messages_until
+from tidegate.runtime.export.listening import messages_until, silent_after_s
 
-STALE_S = 5.0
 ASK_S = 1.0
 ALARMS_EVERY_S = 1.0
 QUANTILES = (("0.5", "p50"), ("0.99", "p99"), ("0.999", "p999"), ("1", "max"))
@@ -29,6 +28,7 @@ class SiteCollector(Collector):
         self._alarms_of, self._alarms_due_s = alarms, 0.0
         self.alarms: Message | None = None
         self.snapshot: Message | None = None
+        self.silent_s = silent_after_s(float(describe["site"].get("snapshot_hz") or 10.0))
         self.heard = 0.0
         self.lost = 0
 
@@ -44,7 +44,7 @@ class SiteCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("tidegate_up", "1 while snapshots arrive", labels=["site"])
-        fresh = self.snapshot is not None and time.monotonic() - self.heard < STALE_S
+        fresh = self.snapshot is not None and time.monotonic() - self.heard < self.silent_s
         up.add_metric([self.site], 1.0 if fresh else 0.0)
         yield up
         lost = CounterMetricFamily("tidegate_snapshots_lost", "snapshots missed by this exporter", labels=["site"])

@@ -21,9 +21,12 @@ def test_prometheus_shows_good_points_with_unit_and_no_value_for_stale_ones(push
             ask = lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()  # noqa: E731
             pushing.values["unit0.fault_bits_lo"] = (1.0, 1)
             text = eventually(ask, lambda found: "site.grid_w" in found and 'alarm="bms_silent"' in found)
+            pushing.speaks.clear()  # a site that says nothing has no values, and its metrics say so
+            silent = eventually(ask, lambda found: 'tidegate_up{site="test-site"} 0.0' in found)
         finally:
             stop.set()
             thread.join()
+    assert "tidegate_point{" not in silent and "tidegate_alarm{" not in silent and "tidegate_word{" not in silent
     assert 'tidegate_point{point="site.grid_w",site="test-site",unit="W"} 41230.0' in text
     assert 'tidegate_point{point="bms1.temp_c"' not in text
     assert 'tidegate_point_quality{point="bms1.temp_c",site="test-site"} 3.0' in text
