@@ -360,6 +360,28 @@ class Carbon(Strict):
     ) = None
     ledger: Annotated[str, Field(description="SQLite path or database URL")] | None = None
     interval_s: Literal[300, 900, 1800, 3600] = _CARBON.interval_s
+    source_g_per_kwh: Annotated[
+        dict[str, Annotated[float, Field(ge=0, le=5000)]],
+        Field(max_length=64, description="of the sources of a generation mix, by column or psrType"),
+    ] = Field(default_factory=dict)
+    not_generation: Annotated[
+        tuple[str, ...], Field(max_length=64, description="columns of a generation mix that are no source")
+    ] = ()
+    factor_scope: Annotated[
+        Literal["direct", "lifecycle"] | None, Field(description="which factors count where a file has both")
+    ] = None
+    implausible_factors: Annotated[
+        Literal["use", "hold"],
+        Field(description="factors that fall to a third or treble in one step: used and flagged, or the last one held"),
+    ] = _CARBON.implausible_factors
+    meter_w_max: Annotated[
+        float | None,
+        Field(gt=0, le=1e10, description="largest power that a meter can show; default: 3 times the connection"),
+    ] = None
+    register_range_kwh: Annotated[
+        dict[str, Annotated[float, Field(gt=0, le=1e9)]],
+        Field(max_length=64, description="where a register begins at 0 again, by flow, like grid.import = 100000"),
+    ] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _has_a_place(self) -> "Carbon":

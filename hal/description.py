@@ -313,6 +313,12 @@ class Carbon(Row, frozen=True, kw_only=True):
     readings: str | None = None
     ledger: str | None = None
     interval_s: Literal[300, 900, 1800, 3600] = 900
+    source_g_per_kwh: dict[str, float] = {}
+    not_generation: tuple[str, ...] = ()
+    factor_scope: Literal["direct", "lifecycle"] | None = None
+    implausible_factors: Literal["use", "hold"] = "use"
+    meter_w_max: float | None = None
+    register_range_kwh: dict[str, float] = {}
 
 
 class SimulatedFault(Row, frozen=True, kw_only=True):

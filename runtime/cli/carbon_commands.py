@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNUSABLE, fail
+from tidegate.runtime.cli.meter_commands import key, meter
 from tidegate.runtime.cli.ocmf_commands import ocmf
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def carbon() -> None:
 
 
 carbon.add_command(ocmf)
+carbon.add_command(meter)
+carbon.add_command(key)
 
 
 @carbon.command()
@@ -122,7 +125,7 @@ def day(out: Path) -> None:
 def verify(ledger: str, key: str | None, anchors: Path | None, report: Path | None) -> None:
     """Check LEDGER (path or URL): every changed, missing or reordered entry is named. Exit code 1 if there is one."""
     from tidegate.runtime.carbon.ledger.ledger import LedgerError
-    from tidegate.runtime.carbon.ledger.signing import read_anchors
+    from tidegate.runtime.carbon.ledger.signing import key_changes, read_anchors
     from tidegate.runtime.carbon.ledger.signing import verify as verify_ledger
 
     book = opened(ledger)
@@ -136,6 +139,8 @@ def verify(ledger: str, key: str | None, anchors: Path | None, report: Path | No
     wrong = check_report(book, report) if report and not damages else []
     for row in [*map(str, damages), *wrong]:
         click.echo(row)
+    for text in key_changes(book):
+        click.echo(text)
     seq, digest = book.head
     signed = "" if key else "; no key was given, so that of the first block was taken"
     click.echo(f"{seq + 1} entries, head {digest[:16]}..., {len(damages)} damaged, {len(known)} anchors{signed}")
@@ -195,7 +200,7 @@ def check_report(book: "Ledger", path: Path) -> list[str]:
 @click.option("--lang", type=click.Choice(["en", "zh", "both"]), default="en", show_default=True)
 @click.option("--no-pdf", is_flag=True, help="Without the PDF.")
 @click.option("--instruments", type=click.Path(path_type=Path, exists=True), help="CSV of contractual instruments.")
-@click.option("--residual-g", type=str, help="Residual mix, g/kWh, for what no instrument covers.")
+@click.option("--residual-g", type=str, help="Residual mix, g/kWh, for what no instrument covers; else as booked.")
 @click.option(
     "--installation", type=click.Path(path_type=Path, exists=True), help="JSON of the evidence record's head."
 )
@@ -210,10 +215,15 @@ def report(ledger: str, start: str | None, end: str | None, span: str | None, ou
 
     try:
         first, last = span_between(span, start, end)
-        if (instruments is None) != (residual_g is None):
-            raise ValueError("--instruments and --residual-g belong together")
+        if instruments is None and residual_g is not None:
+            raise ValueError("--residual-g is for what --instruments do not cover; give both")
+        book = opened(ledger)
+        if instruments is not None and residual_g is None:
+            newest = next(iter(book.in_force("period", first, last)), None)
+            if newest is not None and "residual_ug_per_kwh" not in newest.body:
+                raise ValueError("--instruments needs --residual-g; no residual mix was booked with the periods")
         found = write(
-            opened(ledger),
+            book,
             first,
             last,
             out,

@@ -21,7 +21,7 @@ def place_of(site: str | os.PathLike[str]) -> Path:
 def prepare(site: str | os.PathLike[str] | Site, *, accounts: bool = True) -> tuple[Site, bytes]:
     """(site, program) of a site that may start.
 
-    accounts : also check the files that the carbon sidecar needs.
+    accounts : also check the files that the carbon sidecar needs; for people who look, never for a start.
     Raises SiteError that names the file, each key and the remedy.
     """
     path = "the site" if isinstance(site, Site) else str(place_of(site))

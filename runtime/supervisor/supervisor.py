@@ -85,7 +85,8 @@ class Supervisor:
         notify: Notify | None = None,
     ) -> None:
         self.path = None if isinstance(site, Site) else place_of(site)
-        self.site, self.blob = prepare(site, accounts=sidecar)
+        # What the sidecar lacks it says itself; a file of factors never keeps a battery from being controlled.
+        self.site, self.blob = prepare(site, accounts=False)
         self.description = described(program.describe(self.blob))
         self.name = self.site.site.name
         self.runtime = runtime_dir(self.name, runtime)

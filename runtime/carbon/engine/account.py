@@ -30,6 +30,7 @@ from tidegate.runtime.carbon.ledger.bodies import (
 )
 
 OPENING = "opening"  # origin of what was in the battery before the account began
+FACTOR_IMPLAUSIBLE = "FACTOR_IMPLAUSIBLE"  # the grid's factor is far from its neighbours in time
 DAY_S = 86_400
 
 
@@ -79,8 +80,10 @@ class Accountant:
         known_utc_s : use factors as known at that time. factors : use these instead of the site's own.
         """
         factors = factors or self.factors
-        grid = factors.grid_at(booked.start_utc_s, known_utc_s)
+        grid = factors.grid_at(booked.start_utc_s, known_utc_s, booked.length_s)
         flags = list(booked.flags)
+        if grid.odd:
+            flags.append(FACTOR_IMPLAUSIBLE)
         opening: dict[str, OpeningRow] = {}
         if not self.opened:
             opening = self._open(booked, grid)
@@ -126,7 +129,11 @@ class Accountant:
         }
         if opening:
             body["opening"] = opening
-        price, cfe_ppm = factors.price_at(booked.start_utc_s), factors.cfe_ppm_at(booked.start_utc_s)
+        price = factors.price_at(booked.start_utc_s, booked.length_s)
+        cfe_ppm = factors.cfe_ppm_at(booked.start_utc_s, booked.length_s)
+        residual = factors.residual_at(booked.start_utc_s, booked.length_s)
+        if residual is not None:
+            body["residual_ug_per_kwh"] = residual
         if price is not None:
             body["price_u_per_kwh"] = price
         if cfe_ppm is not None:
@@ -206,7 +213,7 @@ class Accountant:
 
     def _consequence(self, booked: BookedPeriod, known_utc_s: int | None, factors: Factors) -> ConsequenceRow | None:
         """What the battery changed elsewhere, by marginal factors. A ledger of its own, apart from the inventory."""
-        marginal = factors.marginal_at(booked.start_utc_s, known_utc_s)
+        marginal = factors.marginal_at(booked.start_utc_s, known_utc_s, booked.length_s)
         if marginal is None:
             return None
         moved = {"charge": 0, "discharge": 0}

@@ -7,9 +7,9 @@ booking goes on from. A report of before names its last entry and is checked aga
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tidegate.runtime.carbon.engine.account import Accountant, stock_record
+from tidegate.runtime.carbon.engine.account import FACTOR_IMPLAUSIBLE, Accountant, stock_record
 from tidegate.runtime.carbon.engine.attribution import Lot, Method, Stock
 from tidegate.runtime.carbon.engine.booking import BookedPeriod
 from tidegate.runtime.carbon.engine.counter import EDITED, Flow, FlowPeriod
@@ -50,21 +50,27 @@ class _Recorded(Factors):
         self._kinds = kinds
         self._grid = grid
 
-    def grid_at(self, utc_s: int, known_utc_s: int | None = None) -> FactorLookup:
-        return self._grid or _found(self._body["factors"]["grid"])
+    def grid_at(self, utc_s: int, known_utc_s: int | None = None, length_s: int = 1) -> FactorLookup:
+        if self._grid is not None:
+            return self._grid
+        found = _found(self._body["factors"]["grid"])
+        return replace(found, odd=FACTOR_IMPLAUSIBLE in self._body["flags"])
 
     def source_at(self, role: str) -> FactorLookup:
         rows = self._body["factors"]
         return _found(next(row for name, row in rows.items() if self._kinds.get(name, name) == role))
 
-    def marginal_at(self, utc_s: int, known_utc_s: int | None = None) -> FactorLookup | None:
+    def marginal_at(self, utc_s: int, known_utc_s: int | None = None, length_s: int = 1) -> FactorLookup | None:
         consequence = self._body.get("consequence")
         return None if consequence is None else _found(consequence["factor"])
 
-    def price_at(self, utc_s: int) -> int | None:
+    def price_at(self, utc_s: int, length_s: int = 1) -> int | None:
         return self._body.get("price_u_per_kwh")
 
-    def cfe_ppm_at(self, utc_s: int) -> int | None:
+    def residual_at(self, utc_s: int, length_s: int = 1) -> int | None:
+        return self._body.get("residual_ug_per_kwh")
+
+    def cfe_ppm_at(self, utc_s: int, length_s: int = 1) -> int | None:
         return self._body.get("cfe_ppm")
 
 
@@ -98,7 +104,8 @@ def booked_from(body: PeriodBody, edits: Mapping[str, int]) -> BookedPeriod:
                         body["soc_ppm"], body["utc_sync"])  # fmt: skip
 
 
-_MADE_ANEW = ("BALANCE", "STOCK_UNDERFLOW", "TRUE_UP", "REVERSED_SIGN")  # flags that the accountant sets
+# Flags that the accountant sets.
+_MADE_ANEW = ("BALANCE", "STOCK_UNDERFLOW", "TRUE_UP", "REVERSED_SIGN", FACTOR_IMPLAUSIBLE)
 
 
 def correct(
@@ -138,7 +145,7 @@ def correct(
                 raise CorrectionError(f"{name}: no such flow; known: {', '.join(sorted(body['flows']))}")
         grid = None
         if factors is not None and (start_utc_s or 0) <= entry.start_utc_s < (end_utc_s or ALWAYS):
-            new = factors.grid_at(entry.start_utc_s)
+            new = factors.grid_at(entry.start_utc_s, None, body["length_s"])
             if new.status != "fallback" and new.ug_per_kwh != body["factors"]["grid"]["ug_per_kwh"]:
                 grid = new
         changed = bool(own) or grid is not None

@@ -62,6 +62,7 @@ class Flow:
     covered: str | None = None
     w_max: float = W_MAX
     rollover_milliwh: int = 0  # register range, 0 = not known
+    nameplate_w: float = 0.0  # of what it measures, 0 = not known; a bound before anything was measured
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -190,6 +191,13 @@ class Counter:
         if delta < 0 and flow.rollover_milliwh and 0 <= delta + flow.rollover_milliwh <= room:
             self.mark(GOOD, None, "ROLLOVER")
             delta += flow.rollover_milliwh
+        if self.register == 0 and delta > room_milliwh(flow.w_max, label - self.seen_ns) and not coarse_unit(reading):
+            # It said 0 until it was read at last, or until the device was set up: what it says first is no energy.
+            self.mark(SUBSTITUTED, None, f"REGISTER_BEGAN {reading}")
+            self.truth += self.bridge
+            self.bridge, self.stuck, self.candidate = 0, False, None
+            self.register, self.moved_ns = reading, label
+            return False
         if 0 <= delta <= room:
             if delta:
                 if self.stuck and 2 * delta < self.bridge:
@@ -268,7 +276,11 @@ class Counter:
         else:
             return round(like), "like day"
         if flow.kind in HIGH:
-            return round(self.peak_milliwh * seconds / period_s), "conservative bound, high"
+            if self.peak_milliwh:
+                return round(self.peak_milliwh * seconds / period_s), "conservative bound, high"
+            if flow.nameplate_w:
+                return round(flow.nameplate_w * seconds / 3.6), "nameplate of the connection, high"
+            return 0, "nothing measured before and no nameplate, low"
         return 0, "conservative bound, low"
 
     def silent(self, flow: Flow, end_ns: int, period_s: int) -> None:
@@ -303,6 +315,12 @@ class Counter:
 def whole_milliwh(watt_seconds: float) -> int:
     """mWh of an integral. Rounded before any difference is taken, so that differences add up exactly."""
     return round(watt_seconds / 3.6)
+
+
+def coarse_unit(reading: int) -> bool:
+    """Whether a register that stood at 0 may have made its first step: 1, 10, 100 ... of some unit."""
+    digits = str(reading)
+    return digits[:1] == "1" and not digits[1:].strip("0")
 
 
 def room_milliwh(w_max: float, elapsed_ns: int) -> float:

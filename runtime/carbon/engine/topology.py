@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tidegate.hal.description import Description, Node
-from tidegate.runtime.carbon.engine.counter import W_MAX, Flow
+from tidegate.runtime.carbon.engine.counter import HIGH, W_MAX, Flow
+from tidegate.runtime.carbon.integers import to_whole
 
 # Role of a node in describe -> the two kinds of its flows (what is positive inside, the other direction).
 ROLES = {
@@ -63,7 +64,9 @@ def nodes_of(site: Description) -> Nodes:
     """
     points = site.point_units
     rows = [row for row in site.nodes if row.role in ROLES]
-    plausible = (site.limits.connection_import_w_max or 0.0) * 3.0 or W_MAX
+    nameplate_w = site.limits.connection_import_w_max or 0.0
+    plausible = site.carbon.meter_w_max or nameplate_w * 3.0 or W_MAX
+    ranges = {name: to_whole(str(kwh), 1_000_000) for name, kwh in site.carbon.register_range_kwh.items()}
     if not any(row.role == "grid" for row in rows):
         raise ValueError("no device has the role grid-meter; without it no energy of the site can be booked")
     flows: list[Flow] = []
@@ -101,7 +104,14 @@ def nodes_of(site: Description) -> Nodes:
                     continue
                 if register is None:
                     notes.append(f"{node} {kind}: no register; booked from the fast power")
-                flows.append(Flow(f"{node}.{kind}", node, kind, register, shape[0], shape[1], plausible))
+                name = f"{node}.{kind}"
+                flows.append(
+                    Flow(name, node, kind, register, shape[0], shape[1], plausible, ranges.get(name, 0),
+                         nameplate_w if kind in HIGH else 0.0)
+                )  # fmt: skip
+    strange = sorted(set(ranges) - {flow.name for flow in flows})
+    notes += [f"register_range_kwh: {name} is no flow of this site; known: {', '.join(f.name for f in flows)}"
+              for name in strange]  # fmt: skip
     by_difference = None
     if "it" not in kinds.values():
         by_difference = BY_DIFFERENCE

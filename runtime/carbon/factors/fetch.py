@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.runtime.carbon.factors import services
-from tidegate.runtime.carbon.factors.files import COLUMNS, FILE_HEAD, read_csv
+from tidegate.runtime.carbon.factors.files import COLUMNS, FILE_HEAD, NO_RULES, Rules, read_csv, rules_of
 from tidegate.runtime.carbon.factors.series import FactorError, Series, Step, iso
 from tidegate.runtime.carbon.integers import decimal
 from tidegate.runtime.state.atomic_file import replace
@@ -33,11 +33,13 @@ ROOTS = {
     "gb-carbon-intensity": "https://api.carbonintensity.org.uk",
     "entsoe": "https://web-api.tp.entsoe.eu",
 }
-READERS: Mapping[str, Callable[[bytes, str], Series]] = {
-    "electricity-maps": services.electricity_maps,
-    "watttime": services.watttime,
-    "gb-carbon-intensity": services.gb_api,
-    "entsoe": services.entsoe,
+READERS: Mapping[str, Callable[[bytes, str, Rules], Series]] = {
+    "electricity-maps": lambda raw, name, _: services.electricity_maps(raw, name),
+    "watttime": lambda raw, name, _: services.watttime(raw, name),
+    "gb-carbon-intensity": lambda raw, name, _: services.gb_api(raw, name),
+    "entsoe": lambda raw, name, rules: services.entsoe(
+        raw, name, rules.factors(services.ENTSOE_G_PER_KWH), rules.not_generation
+    ),
 }
 TIMEOUT_S = 20.0
 WHOLE_S = 60.0  # for all of an answer
@@ -69,6 +71,7 @@ class Source:
     root: str
     key_file: Path | None
     every_s: float
+    rules: Rules = NO_RULES  # how an answer that is a generation mix is read
 
     @property
     def name(self) -> str:
@@ -105,6 +108,7 @@ def sources_of(settings: Mapping[str, Any], folder: Path) -> list[Source]:
             (row.get("url") or ROOTS[row["service"]]).rstrip("/"),
             folder / row["key_file"] if row.get("key_file") else None,
             float(row.get("every_s") or 900),
+            rules_of(settings),
         )
         for row in settings.get("fetch") or ()
     ]
@@ -212,7 +216,7 @@ def fetch(source: Source, cache: Path, now_s: int) -> int:
     start_s = min(now_s - LOOK_BACK_S, max(newest, now_s - CATCH_UP_S))
     raw = ask(source, start_s // 1800 * 1800, now_s + AHEAD_S)
     try:
-        fetched = READERS[source.service](raw, f"answer of {source.name}")
+        fetched = READERS[source.service](raw, f"answer of {source.name}", source.rules)
         if not fetched.steps:
             raise FactorError(f"answer of {source.name}: no values")
         rows = new_steps(known, fetched, now_s)

@@ -6,12 +6,15 @@ was known, so that a restatement makes a new version and an old report still fin
 """
 
 import bisect
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TypedDict
 
 from tidegate.runtime.carbon.integers import to_whole
+from tidegate.runtime.carbon.tables import number_of
 
 KINDS = ("average", "marginal", "residual", "cfe")
 STATUSES = ("actual", "estimated", "forecast")
@@ -25,6 +28,12 @@ UNITS = {
 }
 FACTOR_MAX = 3_000_000_000  # 3 kg/kWh: above the dirtiest lignite; a larger number is a wrong unit
 HOLD_S = 7200  # how long the last step is held over a gap before the fallback takes over
+# A grid's mean changes by hours, not by a third in one step: a feed that lost its coal and its nuclear shows that.
+ODD_RATIO = 3
+ODD_UG_PER_KWH = 50_000_000
+ODD_S = 86_400  # a level that holds for longer is the new one
+# From the best to the worst that a number of several parts can be.
+STATUS_ORDER = ("actual", "constant", "estimated", "forecast", "held", "fallback")
 
 
 class FactorError(ValueError):
@@ -63,6 +72,7 @@ class FactorLookup:
     source: str
     start_utc_s: int
     version: str = ""
+    odd: bool = False  # far from its neighbours in time, see odd_starts
 
     def record(self) -> LookupRow:
         return {
@@ -85,6 +95,7 @@ class Series:
     lifecycle: str = "not stated"
     steps: list[Step] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    odd: frozenset[int] = frozenset()  # starts of steps that are far from their neighbours
     _starts: list[int] = field(default_factory=list)
 
     def finish(self) -> "Series":
@@ -102,6 +113,7 @@ class Series:
                     "remove one, or give the restatement a later issued_at"
                 )
         self._starts = [step.start_utc_s for step in self.steps]
+        self.odd = odd_starts(self.steps) if self.kind == "average" else frozenset()
         return self
 
     def at(self, utc_s: int, known_utc_s: int | None = None) -> tuple[Step, bool] | None:
@@ -119,6 +131,44 @@ class Series:
             index -= 1
         return None
 
+    def over(self, start_utc_s: int, end_utc_s: int, known_utc_s: int | None = None) -> list["Piece"]:
+        """What holds in [start, end), in the order of time; one piece where one step covers it all."""
+        pieces: list[Piece] = []
+        at = start_utc_s
+        while at < end_utc_s:
+            got = self.at(at, known_utc_s)
+            until = end_utc_s
+            following = bisect.bisect_right(self._starts, at)
+            if following < len(self._starts):
+                until = min(until, self._starts[following])
+            if got is not None:
+                step, held = got
+                until = min(until, step.end_utc_s + (HOLD_S if held else 0))
+            if pieces and pieces[-1][1] == got:
+                pieces[-1] = (pieces[-1][0] + until - at, got)
+            else:
+                pieces.append((until - at, got))
+            at = until
+        return pieces
+
+
+Piece = tuple[int, tuple[Step, bool] | None]  # seconds, and the step with whether it is held; None = nothing is known
+
+
+def odd_starts(steps: list[Step]) -> frozenset[int]:
+    """Starts of the steps that fall to a third, or rise to three times, of what held before, for at most a day."""
+    odd: set[int] = set()
+    newest = {step.start_utc_s: step for step in steps}
+    believed: Step | None = None
+    for start, step in newest.items():
+        if believed is not None and start - believed.start_utc_s <= ODD_S:
+            low, high = sorted((step.ug_per_kwh, believed.ug_per_kwh))
+            if high > ODD_RATIO * low and high - low > ODD_UG_PER_KWH:
+                odd.add(start)
+                continue
+        believed = step
+    return frozenset(odd)
+
 
 @dataclass(slots=True)
 class Factors:
@@ -133,31 +183,58 @@ class Factors:
     cfe: Series | None = None  # carbon-free share of the grid, ppm
     prices: Series | None = None  # millionths of the currency per kWh
 
-    def grid_at(self, utc_s: int, known_utc_s: int | None = None) -> FactorLookup:
-        return self._found(self.grid, utc_s, known_utc_s)
+    residual: Series | None = None  # the residual mix, for what no instrument covers
+    hold_odd: bool = False  # hold the last plausible step where one is far from its neighbours
 
-    def marginal_at(self, utc_s: int, known_utc_s: int | None = None) -> FactorLookup | None:
-        return None if self.marginal is None else self._found(self.marginal, utc_s, known_utc_s)
+    def grid_at(self, utc_s: int, known_utc_s: int | None = None, length_s: int = 1) -> FactorLookup:
+        """The grid's factor over [utc_s, utc_s + length_s), its steps weighted by their time in it."""
+        return self._found(self.grid, utc_s, known_utc_s, length_s)
 
-    def _found(self, series: Series | None, utc_s: int, known_utc_s: int | None) -> FactorLookup:
-        if series is not None:
-            got = series.at(utc_s, known_utc_s)
-            if got is not None:
-                step, held = got
-                return FactorLookup(
-                    step.ug_per_kwh, "held" if held else step.status, series.source, step.start_utc_s, step.version
-                )
+    def marginal_at(self, utc_s: int, known_utc_s: int | None = None, length_s: int = 1) -> FactorLookup | None:
+        return None if self.marginal is None else self._found(self.marginal, utc_s, known_utc_s, length_s)
+
+    def _found(self, series: Series | None, utc_s: int, known_utc_s: int | None, length_s: int) -> FactorLookup:
+        if series is None:
+            return self._fallback()
+        pieces = series.over(utc_s, utc_s + max(1, length_s), known_utc_s)
+        rows = [(seconds, self._lookup(series, got)) for seconds, got in pieces]
+        if len(rows) == 1:
+            return rows[0][1]
+        return FactorLookup(
+            weighted((seconds, row.ug_per_kwh) for seconds, row in rows),
+            max((row.status for _, row in rows), key=STATUS_ORDER.index),
+            " + ".join(dict.fromkeys(row.source for _, row in rows)),
+            rows[0][1].start_utc_s,
+            f"{len(rows)} steps, weighted by time",
+            any(row.odd for _, row in rows),
+        )
+
+    def _lookup(self, series: Series, got: tuple[Step, bool] | None) -> FactorLookup:
+        if got is None:
+            return self._fallback()
+        step, held = got
+        odd = step.start_utc_s in series.odd
+        if odd and self.hold_odd:
+            before = [s for s in series.steps[: bisect.bisect_left(series._starts, step.start_utc_s)]
+                      if s.start_utc_s not in series.odd]  # fmt: skip
+            step, held = (before[-1] if before else step), True
+        status = "held" if held else step.status
+        return FactorLookup(step.ug_per_kwh, status, series.source, step.start_utc_s, step.version, odd)
+
+    def _fallback(self) -> FactorLookup:
         return FactorLookup(self.fallback_ug_per_kwh, self.fallback_status, self.fallback_source, 0)
 
-    def cfe_ppm_at(self, utc_s: int) -> int | None:
-        """Carbon-free share of the grid, ppm; None where it is not known."""
-        got = None if self.cfe is None else self.cfe.at(utc_s)
-        return None if got is None else got[0].ug_per_kwh
+    def residual_at(self, utc_s: int, length_s: int = 1) -> int | None:
+        """The residual mix, ug per kWh; None where it is not known all the time."""
+        return _plain(self.residual, utc_s, length_s)
 
-    def price_at(self, utc_s: int) -> int | None:
-        """Price of a kWh in millionths of the currency; None where it is not known."""
-        got = None if self.prices is None else self.prices.at(utc_s)
-        return None if got is None else got[0].ug_per_kwh
+    def cfe_ppm_at(self, utc_s: int, length_s: int = 1) -> int | None:
+        """Carbon-free share of the grid, ppm; None where it is not known all the time."""
+        return _plain(self.cfe, utc_s, length_s)
+
+    def price_at(self, utc_s: int, length_s: int = 1) -> int | None:
+        """Price of a kWh in millionths of the currency; None where it is not known all the time."""
+        return _plain(self.prices, utc_s, length_s)
 
     def source_at(self, role: str) -> FactorLookup:
         """Factor of an on-site source by its role; 0 for what burns nothing, and it says so."""
@@ -167,7 +244,43 @@ class Factors:
         return FactorLookup(0, "actual", "no fuel: direct emissions 0 by definition", 0)
 
 
+def weighted(rows: Iterable[tuple[int, int]]) -> int:
+    """Mean of (seconds, value) by the seconds, half to even."""
+    pairs = list(rows)
+    whole = sum(seconds for seconds, _ in pairs)
+    quotient, rest = divmod(sum(seconds * value for seconds, value in pairs), whole)
+    return quotient + (1 if 2 * rest > whole or (2 * rest == whole and quotient & 1) else 0)
+
+
+def _plain(series: Series | None, utc_s: int, length_s: int) -> int | None:
+    """Mean by time of what a series says; None where it says nothing for a part."""
+    if series is None:
+        return None
+    rows: list[tuple[int, int]] = []
+    for seconds, got in series.over(utc_s, utc_s + max(1, length_s)):
+        if got is None:
+            return None
+        rows.append((seconds, got[0].ug_per_kwh))
+    return weighted(rows)
+
+
 # ---- reading ----
+
+
+# Other ways in which people and portals write these units; matched without capitals, spaces and the gas meant.
+_MEANT = {unit.lower(): unit for unit in UNITS} | {"lbs/mwh": "lb/MWh", "tonnes/mwh": "t/MWh"}
+_GAS = re.compile(r"\s+|_|-?co2(?:-?eq|e)?|ghg", re.IGNORECASE)
+
+
+def unit_of(text: str, where: str) -> str:
+    """The unit of UNITS that is meant by `gCO2eq/kWh`, `tCO2eq/MWh`, `lbs CO2/MWh`. Raises FactorError."""
+    if text in UNITS:
+        return text
+    plain = re.sub(r"\bper\b|(?<=[a-z])per(?=[mk]wh)", "/", text.strip().lower().replace("₂", "2"))
+    found = _MEANT.get(_GAS.sub("", plain))
+    if found is None:
+        raise FactorError(f"{where}: unit {text[:60]!r} is not known; use one of {', '.join(UNITS)}")
+    return found
 
 
 def iso(utc_s: int) -> str:
@@ -179,26 +292,19 @@ def parse_time(text: str, where: str) -> int:
     try:
         time = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
     except ValueError:
-        raise FactorError(f"{where}: {text!r} is not a time; write it like 2023-03-14T22:30Z") from None
+        raise FactorError(f"{where}: {text[:60]!r} is not a time; write it like 2023-03-14T22:30Z") from None
     if time.tzinfo is None:
         raise FactorError(f"{where}: the time {text!r} has no offset; write Z for UTC, or +01:00")
-    return int(time.timestamp())
+    try:
+        return int(time.timestamp())
+    except (OverflowError, ValueError):
+        raise FactorError(f"{where}: {text!r} is outside the years 1 to 9999 in UTC") from None
 
 
 def parse_factor(text: str, unit: str, where: str) -> int:
     """Micrograms per kWh of a number in `unit`. Raises FactorError for text, negatives, an impossible unit."""
-    if unit not in UNITS:
-        raise FactorError(f"{where}: unit {unit!r} is not known; use one of {', '.join(UNITS)}")
-    try:
-        value = Decimal(text.strip())
-    except InvalidOperation:
-        raise FactorError(f"{where}: {text!r} is not a number") from None
-    if not value.is_finite():
-        raise FactorError(f"{where}: {text!r} is not a finite number")
-    if value.adjusted() > 12:  # before it is written out: 1e999999999 has as many digits
-        raise FactorError(f"{where}: factor {text[:40]} {unit} is above 3 kg/kWh; the unit of the column is not {unit}")
-    if value.adjusted() < -30:
-        value = Decimal(0)
+    unit = unit_of(unit, where)
+    value = number_of(text, where, FactorError)
     whole = to_whole(value * UNITS[unit], 1)
     if whole < 0:
         raise FactorError(f"{where}: factor {text} {unit} is negative")

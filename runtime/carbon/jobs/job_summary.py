@@ -33,6 +33,8 @@ class Compute:
         self._nodes: dict[str, Counter[str]] = {}
         self._idle_hours: dict[str, list[int]] = {}
         self._idle_cost_u = 0
+        self._unplaced: dict[str, list[int]] = {}  # job -> mWh, ug
+        self._metered_milliwh = 0
         self._basis: Counter[str] = Counter()
         self._sources: dict[str, str] = {}
         self._aside: dict[str, None] = {}
@@ -45,6 +47,8 @@ class Compute:
         for name, node in body["nodes"].items():
             row = self._nodes.setdefault(name, Counter())
             row["metered_milliwh"] += node["metered_milliwh"]
+            row["unplaced_milliwh"] += node.get("unplaced_milliwh", 0)
+            self._metered_milliwh += node["metered_milliwh"]
             row["idle_milliwh"] += node["idle_milliwh"]
             row["idle_ug"] += node["idle_ug"]
             if node["software_milliwh"] is not None:
@@ -62,6 +66,10 @@ class Compute:
                 row_[1] += milliwh
                 row_[2] += ug
                 row_[3] += slot_s
+        for job, _, _, _, _, milliwh, ug, _, _, _ in body.get("unplaced", ()):
+            row_ = self._unplaced.setdefault(job, [0, 0])
+            row_[0] += milliwh
+            row_[1] += ug
         for hour, node_name, milliwh, _, cost in body["idle"]:
             self._idle_hours.setdefault(node_name, [0] * 24)[hour // HOUR_S % 24] += milliwh
             self._idle_cost_u += cost
@@ -106,6 +114,7 @@ class Compute:
                 "metered_milliwh": row["metered_milliwh"],
                 "idle_milliwh": row["idle_milliwh"],
                 "idle_ug": row["idle_ug"],
+                "unplaced_milliwh": row["unplaced_milliwh"],
                 "software_milliwh": row["software_milliwh"] if covered else None,
                 "coverage": f"{row['software_milliwh'] / covered:.4f}" if covered else None,
                 "idle_by_hour_utc_milliwh": self._idle_hours.get(name, [0] * 24),
@@ -118,6 +127,14 @@ class Compute:
             "idle_milliwh": sum(row["idle_milliwh"] for row in self._nodes.values()),
             "idle_ug": sum(row["idle_ug"] for row in self._nodes.values()),
             "idle_cost_u": self._idle_cost_u,
+            "metered_milliwh": self._metered_milliwh,
+            "unplaced_milliwh": sum(row[0] for row in self._unplaced.values()),
+            "unplaced_ug": sum(row[1] for row in self._unplaced.values()),
+            "unplaced_jobs": len(self._unplaced),
+            "unplaced": [
+                [job, milliwh, ug]
+                for job, (milliwh, ug) in sorted(self._unplaced.items(), key=lambda row: (-row[1][0], row[0]))[:TOP]
+            ],
             "currency": method.get("currency", "EUR"),
             "basis": dict(sorted(self._basis.items())),
             "nodes": nodes,
@@ -141,7 +158,8 @@ class Compute:
 def job_rows(body: SettlementBody) -> Iterator[CsvRow]:
     """CSV rows of a settlement's jobs."""
     day = body["start_utc_s"]
-    for job, owner, node, start, end, milliwh, ug, software, slot_s, units in body["jobs"]:
+    rows = [*body["jobs"], *((*row[:2], f"unplaced: {row[2]}", *row[3:]) for row in body.get("unplaced", ()))]
+    for job, owner, node, start, end, milliwh, ug, software, slot_s, units in rows:
         yield (day, job, owner, node, start, end, exact_kwh(milliwh), ug,
                None if software is None else exact_kwh(software), slot_s,
                " ".join(f"{name}={amount}" for name, amount in units.items()))  # fmt: skip

@@ -96,6 +96,7 @@ class PeriodBody(TypedDict):
     opening: NotRequired[dict[str, OpeningRow]]
     price_u_per_kwh: NotRequired[int]
     cfe_ppm: NotRequired[int]
+    residual_ug_per_kwh: NotRequired[int]  # of the residual mix, where it is known
     consequence: NotRequired[ConsequenceRow]
     replaces: NotRequired[int]
 
@@ -108,6 +109,9 @@ class NodeRow(TypedDict):
     software_milliwh: int | None
     idle_milliwh: int
     idle_ug: int
+    metered_ug: NotRequired[int]  # this and the next two since jobs that cannot be placed are kept apart
+    unplaced_milliwh: NotRequired[int]
+    unplaced_ug: NotRequired[int]
 
 
 class SourceRow(TypedDict):
@@ -130,6 +134,7 @@ class SettlementBody(TypedDict):
     nodes: dict[str, NodeRow]
     jobs: list[JobRow]
     idle: list[IdleRow]
+    unplaced: NotRequired[list[JobRow]]  # jobs that no load is known of; node is what they named
     set_aside: list[str]
     set_aside_count: int
     sources: list[SourceRow]
@@ -170,6 +175,7 @@ class MethodBody(TypedDict, total=False):
     kinds: dict[str, str]
     notes: list[str]
     grid_factor: GridRow
+    meter_milliw_max: int  # above this mean a register that comes by file is not believed
 
 
 class EditFactors(TypedDict):
@@ -214,6 +220,34 @@ class ReadingBody(TypedDict):
     unit: str
     rows: list[tuple[int, int, str, str, str]]
     source: ReadingSource
+
+
+class MeterBody(TypedDict):
+    """What a person says of a meter. what : exchange, with both readings, or range, with where it ends as closing."""
+
+    v: int
+    what: str
+    meter: str
+    quantity: str
+    unit: str
+    at_utc_s: int
+    closing: int
+    opening: int
+    author: str
+    reason: str
+
+
+class KeyBody(TypedDict):
+    """The device's key was replaced. signature : of the new key; by_old : of the old one, "" = it is lost."""
+
+    v: int
+    site: str
+    old: str
+    new: str
+    signature: str
+    by_old: str
+    author: str
+    reason: str
 
 
 class BlockBody(TypedDict):
@@ -295,3 +329,28 @@ def period_error_ug(body: PeriodBody) -> int:
         - sum(body["loss_ug"].values())
         - sum(stock["ug"] for stock in stocks)
     )
+
+
+def settlement_error(body: SettlementBody) -> str | None:
+    """Where jobs, idle and unplaced of a settlement are not what was metered; None if all is there.
+
+    Settlements of before knew nothing of unplaced jobs and are not checked.
+    """
+    if "unplaced" not in body:
+        return None
+    jobs: dict[str, list[int]] = {name: [0, 0] for name in body["nodes"]}
+    for _, _, node, _, _, milliwh, ug, _, _, _ in body["jobs"]:
+        row = jobs.setdefault(node, [0, 0])
+        row[0] += milliwh
+        row[1] += ug
+    spread = [0, 0]
+    for name, node_row in body["nodes"].items():
+        milliwh = jobs[name][0] + node_row["idle_milliwh"] + node_row["unplaced_milliwh"]
+        ug = jobs[name][1] + node_row["idle_ug"] + node_row["unplaced_ug"]
+        if (milliwh, ug) != (node_row["metered_milliwh"], node_row["metered_ug"]):
+            return f"jobs, idle and unplaced of {name} are {milliwh} mWh and {ug} ug, not what was metered"
+        spread[0] += node_row["unplaced_milliwh"]
+        spread[1] += node_row["unplaced_ug"]
+    if [sum(row[5] for row in body["unplaced"]), sum(row[6] for row in body["unplaced"])] != spread:
+        return "the jobs that cannot be placed do not add up to what is unplaced"
+    return None

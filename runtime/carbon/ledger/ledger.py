@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from tidegate.runtime.carbon.ledger.bodies import (
     BlockBody,
     EditBody,
+    MeterBody,
     MethodBody,
     PeriodBody,
     ReadingBody,
@@ -28,7 +29,8 @@ from tidegate.runtime.carbon.ledger.bodies import (
 )
 
 SCHEMA_VERSION = 2  # 1: bodies with the names of before, see bodies.py; it is read for ever
-KINDS = ("open", "method", "period", "factor", "edit", "job", "work", "reading", "report", "block", "note")
+KINDS = ("open", "method", "period", "factor", "edit", "job", "work", "reading", "report", "block", "note", "meter",
+         "key", "restored")  # fmt: skip
 
 _meta = sa.MetaData()
 _entries = sa.Table(
@@ -275,6 +277,10 @@ class Ledger:
     def entries(
         self, kind: Literal["reading"], start: int | None = ..., end: int | None = ...
     ) -> Iterator[Entry[ReadingBody]]: ...
+    @overload
+    def entries(
+        self, kind: Literal["meter"], start: int | None = ..., end: int | None = ...
+    ) -> Iterator[Entry[MeterBody]]: ...
     @overload
     def entries(
         self, kind: Literal["block"], start: int | None = ..., end: int | None = ...

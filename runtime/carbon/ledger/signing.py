@@ -8,7 +8,7 @@ somebody else.
 import json
 from collections.abc import Iterable, Mapping
 
-from tidegate.runtime.carbon.ledger.bodies import BlockBody, PeriodBody, period_error_ug
+from tidegate.runtime.carbon.ledger.bodies import BlockBody, KeyBody, PeriodBody, period_error_ug, settlement_error
 from tidegate.runtime.carbon.ledger.ledger import Entry, IntegrityProblem, Ledger, LedgerError
 from tidegate.runtime.state.device_key import DeviceKey, signed_by
 
@@ -49,6 +49,73 @@ def check_block(body: BlockBody, seq: int, previous_hash: str, expected_first: i
     if not signed_by(body["key"], body["signature"], message):
         return "signature of the block does not fit"
     return None
+
+
+# ---- a key that was replaced ----
+
+
+def _key_message(body: KeyBody) -> bytes:
+    words = ("tidegate carbon key", body["site"], body["old"], body["new"], body["author"], body["reason"])
+    return "\n".join(words).encode()
+
+
+def change_key(
+    ledger: Ledger, site: str, new: DeviceKey, author: str, reason: str, old: DeviceKey | None = None
+) -> KeyBody:
+    """Append that the device signs with another key from here on. Raises LedgerError if there is nothing to change.
+
+    old : the key of before, where it is still there; without it the entry says that nobody of before agreed.
+    """
+    if not author.strip() or not reason.strip():
+        raise LedgerError("a change of the key names its author and its reason")
+    last = signer(ledger)
+    if last is None:
+        raise LedgerError(f"{ledger.url}: no block is signed yet, so any key may sign the first")
+    if last == new.public:
+        raise LedgerError(f"{ledger.url}: the last block is signed with this very key")
+    if old is not None and old.public != last:
+        raise LedgerError(f"the old key is {old.public[:16]}..., the last block is signed with {last[:16]}...")
+    body: KeyBody = {"v": 1, "site": site, "old": last, "new": new.public, "signature": "", "by_old": "",
+                     "author": author, "reason": reason}  # fmt: skip
+    message = _key_message(body)
+    body["signature"] = new.sign(message)
+    body["by_old"] = "" if old is None else old.sign(message)
+    ledger.append([("key", 0, body)])
+    return body
+
+
+def signer(ledger: Ledger) -> str | None:
+    """The public key that the newest block, or a change behind it, names; None if nothing is signed."""
+    found = None
+    for entry in ledger.entries():
+        if entry.kind == "block":
+            found = entry.body["key"]
+        elif entry.kind == "key":
+            found = entry.body["new"]
+    return found
+
+
+def check_key(body: KeyBody, key: str | None) -> str | None:
+    """What is wrong with a change of the key, or None. key : that signed until here."""
+    if key is not None and body["old"] != key:
+        return f"key change from {body['old'][:16]}..., but {key[:16]}... signed until here"
+    message = _key_message(body)
+    if not signed_by(body["new"], body["signature"], message):
+        return "the new key did not sign its change"
+    if body["by_old"] and not signed_by(body["old"], body["by_old"], message):
+        return "the signature of the old key under the change does not fit"
+    return None
+
+
+def key_changes(ledger: Ledger) -> list[str]:
+    """Each change of the key, for whoever verifies: who made it, and whether the old key agreed."""
+    found = []
+    for entry in ledger.entries("key", lenient=True):
+        body = entry.body
+        agreed = "signed by the old key" if body.get("by_old") else "NOT signed by the old key: ask the author"
+        found.append(f"entry {entry.seq}: key changed to {body.get('new', '')[:16]}... by {body.get('author')}: "
+                     f"{body.get('reason')}; {agreed}")  # fmt: skip
+    return found
 
 
 # ---- anchors ----
@@ -95,7 +162,8 @@ def verify(
 ) -> list[IntegrityProblem]:
     """Everything that is not as it was written: chain, blocks, anchors, the periods' order and their carbon.
 
-    key : public key in hex that must have signed; None takes that of the first block.
+    key : public key in hex that must have signed; None takes that of the first block. It is the newest one where keys
+    were changed by an entry, or the first one where each change is signed by the key before.
     What is missing counts as well: blocks where a key is expected or was used, a tail longer than the device leaves
     unsigned, entries that the ledger's own state knows of, and anchors of another ledger.
     """
@@ -104,6 +172,19 @@ def verify(
     wanted = dict(anchors or {})
     site = ""
     must_sign = key is not None
+    trusted_first = False
+    changed: dict[str, str] = {}  # new key -> the one before, as far as it may be followed
+    if key is not None:
+        for change in ledger.entries("key", lenient=True):
+            if change.body.get("new") and change.body.get("old"):
+                changed[change.body["new"]] = change.body["old"]
+        if key in changed and key not in changed.values():  # the newest: its chain begins with the first one
+            seen = set()
+            while key in changed and key not in seen:
+                seen.add(key)
+                key = changed[key]
+        else:
+            trusted_first = True
     expected_first = 0
     previous_hash = ""
     line = _Line()
@@ -125,8 +206,22 @@ def verify(
                 problems.append(IntegrityProblem(entry.seq, problem))
             key = key or entry.body["key"]
             expected_first = entry.seq
+        if entry.seq not in bad and entry.kind == "key":
+            problem = check_key(entry.body, key)
+            if problem is None and trusted_first and not entry.body["by_old"]:
+                problem = (
+                    f"key changed without the signature of {entry.body['old'][:16]}...; give the new key to accept it"
+                )
+            if problem is not None:
+                problems.append(IntegrityProblem(entry.seq, problem))
+            else:
+                key = entry.body["new"]
         if entry.seq not in bad and entry.kind == "period":
             problem = line.add(entry)
+            if problem is not None:
+                problems.append(IntegrityProblem(entry.seq, problem))
+        if entry.seq not in bad and entry.kind == "job":
+            problem = settlement_error(entry.body)
             if problem is not None:
                 problems.append(IntegrityProblem(entry.seq, problem))
         previous_hash = entry.hash

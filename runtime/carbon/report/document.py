@@ -6,7 +6,7 @@ report.json of it.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from tidegate.runtime.carbon.engine.account import break_even_ppm
@@ -15,17 +15,18 @@ from tidegate.runtime.carbon.factors.series import iso
 from tidegate.runtime.carbon.jobs.job_summary import Compute
 from tidegate.runtime.carbon.ledger.bodies import EditBody, MethodBody, PeriodBody, SettlementBody
 from tidegate.runtime.carbon.ledger.ledger import Entry, Ledger, LedgerError
-from tidegate.runtime.carbon.readings.readings import Registers, readings_record
+from tidegate.runtime.carbon.readings.registers import readings_record, registers_of
 from tidegate.runtime.carbon.report.evidence_record import (
     GapRow,
     Installation,
+    before_4,
     block_over,
     check_installation,
     evidence_record,
 )
 from tidegate.runtime.carbon.report.indicators import Hours, eu_fields, indicators_record
 from tidegate.runtime.carbon.report.language import N_
-from tidegate.runtime.carbon.report.published import published
+from tidegate.runtime.carbon.report.published import BEFORE_4, published
 from tidegate.runtime.carbon.report.totals import Indicators, Sums, add_up, indicators, shifting
 
 SCOPE = N_(
@@ -81,6 +82,7 @@ class SpanReader:
         self.last: Entry[PeriodBody] | None = None
         self.longest_s = 0
         self.imports: list[tuple[int, int, int]] = []  # start, length, mWh of every period
+        self.residuals: dict[int, int] = {}  # the residual mix, ug per kWh, by the start of its period
         self.gaps = Gaps()
         self.hours = Hours()
         self.sync: Counter[str] = Counter()
@@ -97,6 +99,8 @@ class SpanReader:
             self.longest_s = max(self.longest_s, body["length_s"])
             milliwh = sum(flow["energy_milliwh"] for name, flow in body["flows"].items() if name.endswith(".import"))
             self.imports.append((body["start_utc_s"], body["length_s"], milliwh))
+            if "residual_ug_per_kwh" in body:
+                self.residuals[body["start_utc_s"]] = body["residual_ug_per_kwh"]
             self.gaps.add(body)
             self.hours.add(body)
             self.sync[body["utc_sync"]] += 1
@@ -138,12 +142,11 @@ def gather(
             reader.last_seq, reader.root = entry.seq, entry.hash
         if each_day is not None:
             each_day(entry.body)
-    registers = Registers()
-    for reading in ledger.entries("reading"):
-        if until_seq is None or reading.seq <= until_seq:
-            registers.add(reading.body)
-            if reading.seq > reader.last_seq:
-                reader.last_seq, reader.root = reading.seq, reading.hash
+    registers = registers_of(ledger, until_seq)
+    for kind in ("reading", "meter"):
+        for said in ledger.entries(kind):
+            if (until_seq is None or said.seq <= until_seq) and said.seq > reader.last_seq:
+                reader.last_seq, reader.root = said.seq, said.hash
     if compute.aside_entries:
         for note in ledger.entries("note"):
             if note.seq in compute.aside_entries:
@@ -162,7 +165,7 @@ def gather(
     edit_rows = [_edit_row(entry) for entry in edits if entry.body["to_utc_s"] >= start_utc_s
                  and entry.body["from_utc_s"] < end_utc_s]  # fmt: skip
     found = indicators_record(ratios, sums, kinds, end_utc_s - start_utc_s, reader.hours, registers, instruments)
-    document: dict[str, object] = {
+    document: dict[str, Any] = {
         "scope": SCOPE,
         "policy_note": POLICY_NOTE,
         "site": newest["site"],
@@ -204,7 +207,7 @@ def gather(
             "closing": sums.closing_ug,
             "balance_error": sums.worst_error_ug,
         },
-        "scope2": _scope2(reader.imports, sums, instruments, residual_ug_per_kwh),
+        "scope2": _scope2(reader, sums, instruments, residual_ug_per_kwh),
         "indicators": found,
         "readings": readings_record(registers, ledger, start_utc_s, end_utc_s, until_seq),
         "eu_2024_1364": eu_fields(
@@ -255,6 +258,7 @@ def gather(
     if compute.days:
         it_ug = sums.role_ug(kinds, "it")
         document["compute"] = compute.document(sum(sums.outflow_ug.values()) - sums.export_ug, it_ug, method)
+    document[BEFORE_4] = before_4(sums, declared, document["evidence"]["sources"])
     document["sha256"] = published(document)["sha256"]
     return document, sums, ratios
 
@@ -285,7 +289,7 @@ def _sorted(counter: Mapping[str, int]) -> dict[str, int]:
 
 
 def _scope2(
-    imports: Sequence[tuple[int, int, int]], sums: Sums, instruments: list[Instrument] | None, residual: int | None
+    reader: SpanReader, sums: Sums, instruments: list[Instrument] | None, residual: int | None
 ) -> dict[str, Any]:
     found: dict[str, object] = {
         "location_based_ug": sums.inflow_ug["grid"],
@@ -293,6 +297,6 @@ def _scope2(
         "export_netted": False,
         "market_based": None,
     }
-    if instruments is not None and residual is not None:
-        found["market_based"] = market_based(imports, instruments, residual)
+    if instruments is not None and (residual is not None or reader.residuals):
+        found["market_based"] = market_based(reader.imports, instruments, residual, reader.residuals)
     return found

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
-from tidegate.runtime.carbon.engine.attribution import RESIDUAL, THROUGH_STORAGE, UNMETERED
+from tidegate.runtime.carbon.engine.attribution import RESIDUAL, UNMETERED
 from tidegate.runtime.carbon.factors.instruments import HOUR_S, Instrument
 from tidegate.runtime.carbon.factors.series import iso
 from tidegate.runtime.carbon.integers import decimal, fixed
@@ -150,25 +150,25 @@ def evidence_record(
 ) -> dict[str, Any]:  # fmt: skip
     """The record of a span. given : as from read_installation; what nobody gave is None and listed under not_given."""
     kinds: Mapping[str, str] = method.get("kinds", {})
-    direct: Counter[str] = Counter()
-    shifted: Counter[str] = Counter()
-    for name, origins in sums.origins.items():
-        if sums.outflow_kind[name] != "load":
-            continue
-        for origin, milliwh in origins.items():
-            (shifted if origin.endswith(THROUGH_STORAGE) else direct)[origin.removesuffix(THROUGH_STORAGE)] += milliwh
+    direct = Counter({name: milliwh for name, milliwh in sums.same_period_milliwh.items() if milliwh})
+    shifted = Counter({name: milliwh for name, milliwh in sums.shifted_milliwh.items() if milliwh})
     sources = _sources(sums, kinds, given, direct, longest_s, grid)
     sources += _agreements(instruments, imports, span, given)
-    came, came_ug = sum(sums.inflow_milliwh.values()), sum(sums.inflow_ug.values())
+    came = sum(sums.inflow_milliwh.values())
     consumed = sums.site_milliwh
+    # What consumption emitted: same-period energy at its source's factor, the rest at the grid's where it was used.
+    used = sum(direct.values()) + sum(shifted.values())
+    used_ug = sum(sums.same_period_ug.values()) + sum(sums.shifted_ug.values())
     counted = [row for row in sources if row["within"] is None]
+    own = {row["source"]: max(0, row["_milliwh"] - shifted[row["source"]]) for row in counted}
     shares = {
-        name: fixed(sum(row["_milliwh"] for row in counted if row["ef_method"] in kind) / came if came else None, 6)
+        name: fixed(sum(own[row["source"]] for row in counted if row["ef_method"] in kind) / came if came else None, 6)
         for name, kind in (("actual", ("actual",)), ("default", ("default", "alternative")), ("not_stated", (None,)))
     }
-    energy_pct = _energy_uncertainty(sums, given)
+    energy_pct = _uncertainty(sums.inflow_milliwh, given)
     ef_pct = _number(given.get("ef_uncertainty_pct"), "ef_uncertainty_pct")
-    both = None if energy_pct is None or ef_pct is None else math.hypot(energy_pct, ef_pct)
+    carbon_pct = _uncertainty(sums.inflow_ug, given)
+    both = None if carbon_pct is None or ef_pct is None else math.hypot(carbon_pct, ef_pct)
     verification = given.get("verification", {})
     record: dict[str, Any] = {
         "units": "mwh is megawatt-hours, t_co2e tonnes, ef_t_per_mwh tonnes per megawatt-hour",
@@ -192,6 +192,8 @@ def evidence_record(
             "opening": mwh_text(sums.opening_milliwh),
             "closing": mwh_text(sums.closing_milliwh),
             "time_shifted_mwh": {name: mwh_text(milliwh) for name, milliwh in sorted(shifted.items())},
+            "time_shifted_t_co2e": {name: decimal(sums.shifted_ug[name], 12) for name in sorted(shifted)},
+            "time_shifted_factor": N_("the grid's factor of the period in which it was used"),
             "policy": policy,
             "note": N_("not claimed as same-period"),
         },
@@ -203,8 +205,9 @@ def evidence_record(
                 if sums.outflow_kind[name] == "load" or name == RESIDUAL
             ],
         },
-        "ef_article9_t_per_mwh": fixed(came_ug / came / 1000 if came else None, 5),
-        "indirect_t_co2e": decimal(consumed * came_ug // came, 12) if came else None,
+        "ef_article9_t_per_mwh": fixed(used_ug / used / 1000 if used else None, 5),
+        "indirect_t_co2e": decimal(consumed * used_ug // used, 12) if used else None,
+        "share_time_shifted": fixed(sum(shifted.values()) / came if came else None, 6),
         "share_actual": shares["actual"],
         "share_default": shares["default"],
         "share_not_stated": shares["not_stated"],
@@ -240,6 +243,28 @@ def evidence_record(
     }
     record["not_given"] = not_given(record)
     return record
+
+
+def before_4(sums: Sums, given: Installation, sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What reports before version 4 said where this one says something else, to check one of them."""
+    came, came_ug = sum(sums.inflow_milliwh.values()), sum(sums.inflow_ug.values())
+    energy_pct = _uncertainty(sums.inflow_milliwh, given)
+    ef_pct = _number(given.get("ef_uncertainty_pct"), "ef_uncertainty_pct")
+    both = None if energy_pct is None or ef_pct is None else math.hypot(energy_pct, ef_pct)
+    methods = {row["source"]: row["ef_method"] for row in sources if row["within"] is None}
+    shares = {
+        f"share_{name}": fixed(
+            sum(part for source, part in sums.inflow_milliwh.items() if methods.get(source) in kind) / came
+            if came else None, 6)
+        for name, kind in (("actual", ("actual",)), ("default", ("default", "alternative")), ("not_stated", (None,)))
+    }  # fmt: skip
+    return {
+        "ef_article9_t_per_mwh": fixed(came_ug / came / 1000 if came else None, 5),
+        "indirect_t_co2e": decimal(sums.site_milliwh * came_ug // came, 12) if came else None,
+        "uncertainty": {"energy_pct": fixed(energy_pct, 3), "ef_pct": fixed(ef_pct, 3), "combined_pct": fixed(both, 3),
+                        "k": 2},
+        **shares,
+    }  # fmt: skip
 
 
 def _text(value: object) -> str | None:
@@ -388,18 +413,21 @@ def _gap(gap: GapRow) -> dict[str, object]:
             "method": f"{quality}: {method}", "kwh": decimal(gap["energy_milliwh"], 6), "bias": bias}  # fmt: skip
 
 
-def _energy_uncertainty(sums: Sums, given: Installation) -> float | None:
-    """Percent of what came in, from the meters' maximum permissible errors; None unless every source has one."""
+def _uncertainty(by_source: Mapping[str, int], given: Installation) -> float | None:
+    """Percent of a sum over sources, from their meters' maximum permissible errors.
+
+    by_source : energy, or carbon; a source that adds nothing needs no error. None unless the others have one.
+    """
     mpe = {row.get("id"): _number(row.get("mpe_pct"), "mpe_pct") for row in given.get("meters", ())}
-    whole = sum(sums.inflow_milliwh.values())
+    whole = sum(by_source.values())
     squares = 0.0
-    for name, milliwh in sums.inflow_milliwh.items():
-        if not milliwh:
+    for name, part in by_source.items():
+        if not part:
             continue
         own = mpe.get(name)
         if own is None:
             return None
-        squares += (own * milliwh) ** 2
+        squares += (own * part) ** 2
     return math.sqrt(squares) / whole if whole else None
 
 

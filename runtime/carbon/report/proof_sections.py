@@ -66,7 +66,10 @@ def quality(r: Report) -> Section:
         "{n} lost (shape only, no energy)", "{n} lost (shape only, no energy)", d["records"]["lost"]
     )
     blocks: list[Block] = [Table((), rows, [""] * len(rows)), Text(f"{taken}, {lost}", "note")]
-    blocks.append(Text(_("Gaps and substituted values") + ("" if d["gaps"] else f": {_('none')}"), "head", "gaps"))
+    clean = "" if d["gaps"] or d["span"]["not_booked_s"] else f": {_('none')}"
+    blocks.append(Text(_("Gaps and substituted values") + clean, "head", "gaps"))
+    if d["span"]["not_booked_s"]:
+        blocks.append(Text(r.not_booked(), "note"))
     if d["gaps"]:
         rows, ids = [], []
         for number, gap in enumerate(d["gaps"][:GAPS_MAX]):
@@ -118,7 +121,8 @@ def readings(r: Report) -> list[Block]:
     rows: list[Line] = []
     for row in r.d["readings"]:
         unit, own = ("kWh", "L")[row["unit"] == "mL"], row["difference_milliwh"]
-        shown = f"{r.language.number(row['total'] / (1e3 if row['unit'] == 'mL' else 1e6), 3)} {unit}"
+        scale = 1e3 if row["unit"] == "mL" else 1e6
+        shown = "-" if row["total"] is None else f"{r.language.number(row['total'] / scale, 3)} {unit}"
         rows.append(
             (
                 Cell(row["meter"]),
@@ -128,7 +132,7 @@ def readings(r: Report) -> list[Block]:
                 Cell(shown, number=True),
                 Cell(row["flow"] or "-"),
                 Cell("-" if own is None else f"{r.language.number(own / 1e6, 6)} kWh", number=True),
-                Cell(", ".join(row["flags"])),
+                Cell(row["why"] or ", ".join(row["flags"])),
             )
         )
     head = r.head(

@@ -12,8 +12,22 @@ from tidegate.runtime.carbon.factors.instruments import Instrument
 from tidegate.runtime.carbon.integers import decimal, to_whole
 from tidegate.runtime.carbon.ledger.ledger import canonical
 
-REPORT_VERSION = 3
-VERSIONS = (2, 3)  # that can be checked
+REPORT_VERSION = 4
+VERSIONS = (2, 3, 4)  # that can be checked
+# What a report says since version 4; one of before is made without it, to check it. * is any key or row.
+BEFORE_4 = "before_4"  # what the evidence record said until then, beside the document
+SINCE_4 = (
+    "evidence.storage.time_shifted_t_co2e",
+    "evidence.storage.time_shifted_factor",
+    "evidence.share_time_shifted",
+    "compute.metered_milliwh",
+    "compute.unplaced_milliwh",
+    "compute.unplaced_ug",
+    "compute.unplaced_jobs",
+    "compute.unplaced",
+    "compute.nodes.*.unplaced_milliwh",
+    "readings.*.why",
+)
 
 # Where energy stands in the document, and its name of version 2 where that is not the plain one. * is any key or row.
 ENERGY: tuple[tuple[str, str], ...] = (
@@ -33,6 +47,9 @@ ENERGY: tuple[tuple[str, str], ...] = (
     ("readings.*.difference_milliwh", ""),
     ("compute.jobs_milliwh", ""),
     ("compute.idle_milliwh", ""),
+    ("compute.metered_milliwh", ""),
+    ("compute.unplaced_milliwh", ""),
+    ("compute.nodes.*.unplaced_milliwh", ""),
     ("compute.nodes.*.metered_milliwh", ""),
     ("compute.nodes.*.idle_milliwh", ""),
     ("compute.nodes.*.software_milliwh", ""),
@@ -62,8 +79,15 @@ def published(document: Mapping[str, Any], version: int = REPORT_VERSION) -> dic
     """A report of `version` with its digest; the document stays as it is. Raises ValueError for another version."""
     if version not in VERSIONS:
         raise ValueError(f"a report of version {version}; this release knows {' and '.join(map(str, VERSIONS))}")
-    found: dict[str, object] = _copied({key: value for key, value in document.items() if key != "sha256"})
+    found: dict[str, object] = _copied(
+        {key: value for key, value in document.items() if key not in ("sha256", BEFORE_4)}
+    )
     found["report_version"] = version
+    if version < 4:
+        found["evidence"] = _copied({**document["evidence"], **document.get(BEFORE_4, {})})
+        for path in SINCE_4:
+            *way, name = path.split(".")
+            _drop(found, way, name)
     for path, name_of_2 in ENERGY:
         *way, old = path.split(".")
         if version == 2:
@@ -124,6 +148,18 @@ def _replace(at: Any, way: list[str], old: str, new: str, convert: Callable[[Any
         at[new] = convert(at.pop(old))
 
 
+def _drop(at: Any, way: list[str], name: str) -> None:
+    """Take `name` away at the end of the way, wherever the way leads."""
+    if not isinstance(at, (dict, list)):
+        return
+    if way:
+        step, *rest = way
+        for one in _every(at) if step == "*" else [at.get(step)] if isinstance(at, dict) else []:
+            _drop(one, rest, name)
+    elif isinstance(at, dict):
+        at.pop(name, None)
+
+
 def _every(at: Any) -> Iterable[Any]:
     return list(at.values()) if isinstance(at, dict) else at
 
@@ -140,6 +176,9 @@ def _name_rows(report: dict[str, Any]) -> None:
     if "compute" in report:
         report["compute"]["top"] = [{"job": job, "energy_kwh": kwh_text(milliwh), "ug": ug}
                                     for job, milliwh, ug in report["compute"]["top"]]  # fmt: skip
+        if "unplaced" in report["compute"]:
+            report["compute"]["unplaced"] = [{"job": job, "energy_kwh": kwh_text(milliwh), "ug": ug}
+                                             for job, milliwh, ug in report["compute"]["unplaced"]]  # fmt: skip
     if report["given"]["instruments"] is not None:
         report["given"]["instruments"] = [
             {**dict(zip(INSTRUMENT, row, strict=True)), "energy_kwh": kwh_text(row[2])}

@@ -46,6 +46,8 @@ def glance(r: Report) -> Section:
                 )
             )
     gaps = str(len(d["gaps"])) if d["gaps"] else _("none")
+    if d["span"]["not_booked_s"]:
+        gaps = f"{r.not_booked()}; {_('substituted')}: {gaps}"
     rows.append((Cell(_("Gaps and substituted values")), r.number(gaps, "gaps")))
     return Section("glance", _("At a glance"), [Table((), rows, [""] * len(rows))])
 
@@ -219,13 +221,14 @@ def jobs_section(r: Report) -> Section:
     rows, ids = [], []
     for name, node in d["nodes"].items():
         shown = _("by reserved time") if node["coverage"] is None else f"{float(node['coverage']) * 100:.1f} %"
-        jobs_milliwh = node["metered_milliwh"] - node["idle_milliwh"]
+        jobs_milliwh = node["metered_milliwh"] - node["idle_milliwh"] - node["unplaced_milliwh"]
         rows.append(
             (
                 Cell(r.name(name)),
                 r.number(r.kwh(node["metered_milliwh"]), r.outflow_id(name)),
                 r.number(r.kwh(jobs_milliwh), csv),
                 r.number(r.kwh(node["idle_milliwh"]), "idle"),
+                r.number(r.kwh(node["unplaced_milliwh"]), "set-aside" if d["set_aside_count"] else csv),
                 r.number("-" if node["software_milliwh"] is None else r.kwh(node["software_milliwh"]), csv),
                 r.number(shown, "formula-coverage"),
             )
@@ -236,6 +239,7 @@ def jobs_section(r: Report) -> Section:
         "#" + _("metered, kWh"),
         "#" + _("jobs, kWh"),
         "#" + _("idle, kWh"),
+        "#" + _("unplaced, kWh"),
         "#" + _("software says, kWh"),
         "#" + _("coverage"),
     )
@@ -272,7 +276,7 @@ def idle(r: Report) -> Section:
     d, _ = r.d["compute"], r.text
     csv = "report.idle.csv" if "report.idle.csv" in r.files else "job-nodes"
     cost = f"{r.money(d['idle_cost_u'])} {d['currency']}" if "price" in r.d else _("no price given")
-    whole = d["jobs_milliwh"] + d["idle_milliwh"]
+    whole = d["jobs_milliwh"] + d["idle_milliwh"] + d["unplaced_milliwh"]
     part = f"{d['idle_milliwh'] / whole * 100:.1f} %" if whole else "-"
     rows: list[Line] = [
         (Cell(_("idle energy")), r.number(f"{r.kwh(d['idle_milliwh'])} {_('kWh')}", csv)),

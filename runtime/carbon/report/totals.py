@@ -55,6 +55,11 @@ class Sums:
     consequence: bool = False
     priced_milliwh: int = 0  # import that has a price
     cost_u: int = 0  # of it, millionths of the currency
+    # What loads and residual used: at the source's factor in the same period; through storage, at the grid's there.
+    same_period_milliwh: Counter[str] = field(default_factory=Counter)
+    same_period_ug: Counter[str] = field(default_factory=Counter)
+    shifted_milliwh: Counter[str] = field(default_factory=Counter)
+    shifted_ug: Counter[str] = field(default_factory=Counter)
     charge_grid_ug: int = 0  # energy charged, times the grid's average factor at that time
     discharge_grid_ug: int = 0
 
@@ -167,6 +172,8 @@ def _carbon(sums: Sums, body: PeriodBody) -> None:
             kinds[name], milliwhs[name], ugs[name], all_origins[name] = kind, 0, 0, Counter()
         milliwhs[name] += out["energy_milliwh"] if name != CHARGE_BOOKED else 0
         ugs[name] += out["ug"]
+        if kind == "load" or name == RESIDUAL:
+            _by_period(sums, body, out["origins"])
         by_origin = all_origins[name]
         for origin, milliwh in out["origins"].items():
             by_origin[origin] = by_origin.get(origin, 0) + milliwh
@@ -187,6 +194,22 @@ def _carbon(sums: Sums, body: PeriodBody) -> None:
         sums.consequence = True
         sums.avoided_ug += consequence["avoided_ug"]
         sums.caused_ug += consequence["charge_ug"]
+
+
+def _by_period(sums: Sums, body: PeriodBody, origins: Mapping[str, int]) -> None:
+    """What an outflow used of each source in the period of its generation, and what came from another one."""
+    factors = body["factors"]
+    unknown = body["method"].get("unknown_ug_per_kwh", 0)
+    grid = factors["grid"]["ug_per_kwh"] if "grid" in factors else unknown
+    for origin, milliwh in origins.items():
+        if origin.endswith(THROUGH_STORAGE):
+            name = origin.removesuffix(THROUGH_STORAGE)
+            _add(sums.shifted_milliwh, name, milliwh)
+            _add(sums.shifted_ug, name, carbon_ug(milliwh, grid))
+        else:
+            _add(sums.same_period_milliwh, origin, milliwh)
+            factor = factors[origin]["ug_per_kwh"] if origin in factors else unknown
+            _add(sums.same_period_ug, origin, carbon_ug(milliwh, factor))
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,14 +32,18 @@ class Report:
         return self.language.name(node.removesuffix(THROUGH_STORAGE))
 
     def subtitle(self) -> str:
-        """How much of the span is booked, and that nobody has verified it."""
+        """What is missing comes first; then how much of the span is booked, and that nobody has verified it."""
         span, _ = self.d["span"], self.text
-        booked = self.language.plural("{n} period booked", "{n} periods booked", span["periods"])
-        if span["not_booked_s"]:
-            booked += " · " + _("not booked: {hours} h").format(
-                hours=self.language.number(span["not_booked_s"] / 3600, 2)
-            )
-        return f"{booked} · {_('unverified')}"
+        parts = [self.not_booked()] if span["not_booked_s"] else []
+        if self.d["gaps"]:
+            parts.append(f"{_('Gaps and substituted values')}: {len(self.d['gaps'])}")
+        parts.append(self.language.plural("{n} period booked", "{n} periods booked", span["periods"]))
+        return " · ".join([*parts, _("unverified")])
+
+    def not_booked(self) -> str:
+        """How much of the span the account does not know."""
+        hours = self.language.number(self.d["span"]["not_booked_s"] / 3600, 2)
+        return self.text("not booked: {hours} h").format(hours=hours)
 
     # ---- numbers ----
 

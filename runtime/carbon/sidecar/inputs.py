@@ -43,6 +43,15 @@ def grid_record(factors: Factors) -> GridRow:
     }
 
 
+def usable_factors(settings: Mapping[str, Any], folder: Path) -> tuple[Factors | None, list[str]]:
+    """(the factors that a site's files give, None if they give none; what cannot be used, and why)."""
+    refused: list[str] = []
+    try:
+        return factors_of(settings, folder, refused), refused
+    except (FactorError, OSError) as error:
+        return None, [*refused, str(error)]
+
+
 class Inputs:
     """Looks at the files of a site's [carbon] and takes in what changed.
 
@@ -65,18 +74,20 @@ class Inputs:
         before, self.trouble = self.trouble, []
         entries: list[tuple[str, int, Mapping[str, object]]] = []
         if self._settings.get("factors") or self._settings.get("prices"):
-            try:
-                found = factors_of(self._settings, self._folder)
-                if found != factors:
-                    entries.append(("factor", 0, {"v": 1, "grid": grid_record(found)}))
-                    factors = found
-            except (FactorError, OSError) as error:
-                self.trouble.append(f"factors refused, those of before stay in force: {error}")
+            found, why = usable_factors(self._settings, self._folder)
+            if found is not None and why and found.prices is None:
+                found.prices = factors.prices
+            self.trouble += [f"factors refused, those of before stay in force: {text}" for text in why]
+            if found is not None and found != factors:
+                entries.append(("factor", 0, {"v": 1, "grid": grid_record(found)}))
+                factors = found
         if self._settings.get("readings"):
+            refused: list[str] = []
             try:
-                take_in(ledger, read_readings(self._folder / str(self._settings["readings"])))
+                take_in(ledger, read_readings(self._folder / str(self._settings["readings"]), refused))
             except (FactorError, OSError) as error:
-                self.trouble.append(f"readings refused: {error}")
+                refused.append(str(error))
+            self.trouble += [f"readings refused: {text}" for text in refused]
         entries += [("note", 0, {"v": 1, "what": text}) for text in self.trouble if text not in before]
         if entries:
             ledger.append(entries)

@@ -16,20 +16,20 @@ from typing import Any, Protocol
 
 import msgspec
 
-from tidegate.hal.description import described
+from tidegate.hal.description import Description, described
 from tidegate.runtime.carbon.engine.account import Accountant
 from tidegate.runtime.carbon.engine.attribution import Method
 from tidegate.runtime.carbon.engine.booking import Booker
 from tidegate.runtime.carbon.engine.bulk import book
 from tidegate.runtime.carbon.engine.counter import MeterRecord
 from tidegate.runtime.carbon.engine.topology import Nodes, nodes_of
-from tidegate.runtime.carbon.factors.files import factors_of
+from tidegate.runtime.carbon.factors.files import without_factors
 from tidegate.runtime.carbon.factors.series import Factors
 from tidegate.runtime.carbon.integers import to_whole
 from tidegate.runtime.carbon.ledger.bodies import EmbodiedRow, MethodBody, PeriodBody
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.ledger.signing import sign
-from tidegate.runtime.carbon.sidecar.inputs import Inputs, grid_record
+from tidegate.runtime.carbon.sidecar.inputs import Inputs, grid_record, usable_factors
 from tidegate.runtime.state.device_key import DeviceKey
 
 COMMIT_RECORDS = 1000
@@ -90,7 +90,8 @@ class Sidecar:
         self.key = key
         self.site = site.site.name
         self.nodes: Nodes = nodes_of(site)
-        self.factors = factors or factors_of(settings, folder)
+        # A file that cannot be used never keeps the account from being kept: `refresh` says what is wrong with it.
+        self.factors = factors or usable_factors(settings, folder)[0] or without_factors(settings)
         self.inputs = Inputs({} if factors else settings, folder)
         self.accountant = Accountant(
             self.site, self.nodes, self.factors, method or method_of(settings), settings.get("true_up") or "daily"
@@ -109,9 +110,9 @@ class Sidecar:
         self._pending: list[tuple[str, int, Mapping[str, object]]] = []
         self._uncommitted = 0
         self._committed_at = time.monotonic()
-        self._note_methodology(period_s)
+        self._note_methodology(period_s, site)
 
-    def _note_methodology(self, period_s: int) -> None:
+    def _note_methodology(self, period_s: int, site: Description) -> None:
         """A method that changed is an entry of its own, so that a report can say from when it holds."""
         body: MethodBody = {
             "software": software_version(),
@@ -130,6 +131,9 @@ class Sidecar:
             "kinds": self.nodes.kinds,
             "notes": list(self.nodes.notes),
             "grid_factor": grid_record(self.factors),
+            "meter_milliw_max": round(
+                (site.carbon.meter_w_max or 3.0 * (site.limits.connection_import_w_max or 0.0)) * 1e3
+            ),
         }
         text = json.dumps(body, sort_keys=True)
         if self.ledger.state("methodology") != text:

@@ -13,6 +13,7 @@ from tidegate.runtime.carbon.jobs.prometheus_jobs import read_prometheus
 from tidegate.runtime.carbon.jobs.settle import ALL, BY_ENERGY, BY_TIME, settle, settled
 from tidegate.runtime.carbon.jobs.slurm import read_slurm
 from tidegate.runtime.carbon.jobs.work import JobError, Work, from_record, sort_out
+from tidegate.runtime.carbon.ledger.bodies import settlement_error
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.ledger.signing import verify
 from tidegate.runtime.carbon.report.document import gather
@@ -106,23 +107,29 @@ def test_a_job_over_midnight_is_counted_once(tmp_path):
 SACCT = """JobID|User|Account|Start|End|AllocTRES|NodeList|ConsumedEnergyRaw
 17|eve|vision|2024-03-01T01:00:00+0000|2024-03-01T03:00:00+0000|cpu=64,gres/gpu=8|gpu[01-02]|7200000
 17.batch|||2024-03-01T01:00:00+0000|2024-03-01T03:00:00+0000|cpu=64|gpu01|1
-18|bob|nlp|2024-03-01T01:00:00+0100|Unknown|gres/gpu=1|gpu01|0
+18|bob|nlp|2024-03-01T01:00:00+0100|Unknown|gres/gpu=1|gpu03|0
 """
 
 
 def test_slurm_gives_jobs_with_their_gpu_hours():
     works, aside = read_slurm(SACCT.encode(), "sacct.csv", {"gpu01": "rack1", "gpu02": "rack1"})
-    (one,) = works
+    one, running = works
     assert (one.id, one.owner, one.node, one.slots) == ("17", "vision", "rack1", 8)
     assert one.units == {"job": 1000, "gpu_hour": 16_000}
     assert one.measured_milliwh == 2_000_000  # 7.2 MJ are 2 kWh
-    assert aside == ["sacct.csv, line 4: job 18 has no start or no end yet; it is not counted"]
+    # Job 18 still runs: until the newest time that the log knows, without a job in its units.
+    assert (running.id, running.end_utc_s, running.units) == ("18", DAY + 3 * 3600, {"gpu_hour": 3000})
+    assert aside == [
+        "sacct.csv, line 4: job 18 has no end yet; counted as running until 2024-03-01T03:00Z",
+        "sacct.csv: host gpu03 of 1 job(s) is in no load; add gpu03,LOAD to the map, or gpu03, with nothing behind the "
+        "comma if it is of another site",
+    ]
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (SACCT.replace("01:00:00+0000", "01:00:00"), "line 2: the time .* has no offset; .*SLURM_TIME_FORMAT"),
+        (SACCT.replace("01:00:00+0000", "01:00:00"), "line 2, Start: the time .* has no offset; .*SLURM_TIME_FORMAT"),
         ("JobID|User\n1|a\n", "column Start, End is missing"),
         (SACCT.replace("2024-03-01T03:00:00+0000", "soon"), "is not a time"),
     ],
@@ -265,10 +272,10 @@ def ledger(tmp_path):
 
 
 def test_the_report_gives_carbon_per_unit_idle_energy_coverage_and_sci(ledger, tmp_path):
-    (tmp_path / "sacct.csv").write_text(SACCT)
+    (tmp_path / "sacct.csv").write_text("".join(SACCT.splitlines(keepends=True)[:-1]))  # 18 still runs
     words = ["settle", str(tmp_path / "l.db"), "--jobs", str(tmp_path / "sacct.csv"), "--span", "2024-03-01"]
     result = CliRunner().invoke(carbon, words)
-    assert result.exit_code == 0 and "1 jobs, 1 set aside, 1 days settled" in result.output, result.output
+    assert result.exit_code == 0 and "1 jobs, 0 set aside, 1 days settled" in result.output, result.output
     book = Ledger(tmp_path / "l.db")
     assert verify(book) == []
     found = write(book, DAY, DAY + 86_400, tmp_path / "r", pdf=False)
@@ -301,7 +308,7 @@ def test_a_folder_of_logs_is_read_and_a_stranger_refused(tmp_path):
     (tmp_path / "b.json").write_bytes(matrix((kepler("a"), [0, 3600])))
     (tmp_path / "c.jsonl").write_text(json.dumps({"job": "x", "start_utc_s": DAY, "end_utc_s": DAY + 5}) + "\n")
     works, aside = read_jobs(tmp_path)
-    assert {w.id for w in works} == {"17", "team/a", "x"} and len(aside) == 1
+    assert {w.id for w in works} == {"17", "18", "team/a", "x"} and len(aside) == 1
     (tmp_path / "d.txt").write_text("hello\n")
     with pytest.raises(JobError, match="neither sacct output, nor Prometheus"):
         read_jobs(tmp_path)
@@ -310,10 +317,17 @@ def test_a_folder_of_logs_is_read_and_a_stranger_refused(tmp_path):
 def test_jobs_that_name_no_node_share_all_of_the_it_load():
     body = settled(bodies(nodes=("rack1", "rack2")), [work("a", 0, 900, node="rack1"), work("b", 0, 900)], [],
                    ["rack1", "rack2"])  # fmt: skip
-    assert set(body["nodes"]) == {"rack1", ALL}
-    assert by_job(body)["a"][5] == by_job(body)["b"][5] == 9_000_000
+    # b ran somewhere: a half of it is taken to be on each rack, and nothing of it is anybody else's.
+    assert set(body["nodes"]) == {"rack1", "rack2"}
+    assert by_job(body)["a"][5] == 6_000_000
+    ((job, _, node, _, _, milliwh, *_),) = body["unplaced"]
+    assert (job, node, milliwh) == ("b", "", 12_000_000)
+    assert "the first b at test, b, name no load while others do" in body["set_aside"][0]
+    body = settled(bodies(nodes=("rack1", "rack2")), [work("b", 0, 900)], [], ["rack1", "rack2"])
+    assert set(body["nodes"]) == {ALL} and by_job(body)["b"][5] == 18_000_000 and body["unplaced"] == []
     body = settled(bodies(), [work("a", 0, 900, node="mars")], [], ["it"])
-    assert body["set_aside"] == ["node mars: no such load; its jobs are not counted"] and body["jobs"] == []
+    assert body["set_aside"][0].startswith("node mars: no such load (known: it); 1 job(s)") and body["jobs"] == []
+    assert body["unplaced"][0][5] == 9_000_000 and settlement_error(body) is None
 
 
 def test_a_day_that_is_not_over_is_not_settled(tmp_path):

@@ -1,0 +1,106 @@
+"""`tidegate carbon meter` and `tidegate carbon key`: what was replaced at a site, said once and signed."""
+
+from pathlib import Path
+
+import click
+
+from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNUSABLE, fail
+
+COMMAND = "tidegate carbon meter"
+AUTHOR = click.option("--author", required=True, help="Who says so.")
+REASON = click.option("--reason", required=True, help="Why; it stands in the ledger.")
+
+
+@click.group()
+def meter() -> None:
+    """Say that a meter was replaced, or where its register begins at 0 again."""
+
+
+@meter.command()
+@click.argument("ledger")
+@click.argument("name")
+@click.option("--at", required=True, help="When, like 2026-03-14T10:20Z.")
+@click.option("--closing", required=True, help="Last reading of the old meter.")
+@click.option("--opening", required=True, help="First reading of the new meter.")
+@click.option("--quantity", default="", help="Of a meter that comes by file: water, heat-reused, ...")
+@click.option("--unit", default="kWh", show_default=True, help="Of both readings: kWh, MWh, m3, L.")
+@AUTHOR
+@REASON
+def exchange(ledger: str, name: str, at: str, closing: str, opening: str, quantity: str, unit: str, author: str,
+             reason: str) -> None:  # fmt: skip
+    """The meter NAME of LEDGER was replaced: a flow like grid.import, or, with --quantity, one that comes by file.
+
+    Stop the sidecar before, start it after.
+    """
+    from tidegate.runtime.carbon.engine.corrections import CorrectionError
+    from tidegate.runtime.carbon.factors.series import FactorError, parse_time
+    from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
+    from tidegate.runtime.carbon.readings.changes import exchanged, say
+    from tidegate.runtime.carbon.readings.readings import scaled
+
+    try:
+        utc_s = parse_time(at, "--at")
+        book = Ledger(ledger)
+        if quantity:
+            say(book, "exchange", name, quantity, unit, closing, opening, utc_s, author, reason)
+            click.echo(f"{name}: its readings go on over the replacement")
+            return
+        closed = scaled(closing, "energy-import", unit, "--closing")
+        opened = scaled(opening, "energy-import", unit, "--opening")
+        done = exchanged(book, name, utc_s, closed, opened, author, reason)
+        click.echo(f"{done.periods} periods booked anew")
+    except LedgerError as error:
+        fail(error, EXIT_UNUSABLE, COMMAND)
+    except (CorrectionError, FactorError, ValueError) as error:
+        fail(error, EXIT_CONTENT, COMMAND)
+
+
+@meter.command("range")
+@click.argument("ledger")
+@click.argument("name")
+@click.option("--end", required=True, help="Where the register begins at 0 again, like 100000 for five digits.")
+@click.option("--quantity", required=True, help="water, heat-reused, ...; of a flow: [carbon] register_range_kwh.")
+@click.option("--unit", default="kWh", show_default=True)
+@AUTHOR
+@REASON
+def range_(ledger: str, name: str, end: str, quantity: str, unit: str, author: str, reason: str) -> None:
+    """The register of the meter NAME, which comes by file, begins at 0 again behind its last digit."""
+    from tidegate.runtime.carbon.factors.series import FactorError
+    from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
+    from tidegate.runtime.carbon.readings.changes import say
+
+    try:
+        say(Ledger(ledger), "range", name, quantity, unit, end, "0", 0, author, reason)
+    except LedgerError as error:
+        fail(error, EXIT_UNUSABLE, COMMAND)
+    except (FactorError, ValueError) as error:
+        fail(error, EXIT_CONTENT, COMMAND)
+    click.echo(f"{name}: begins at 0 again at {end} {unit}")
+
+
+@click.group()
+def key() -> None:
+    """Say that the device signs with another key."""
+
+
+@key.command("change")
+@click.argument("ledger")
+@click.option("--new", required=True, type=click.Path(path_type=Path, exists=True), help="Key file of the device now.")
+@click.option("--old", type=click.Path(path_type=Path, exists=True), help="Key file of before, where it is left.")
+@AUTHOR
+@REASON
+def change(ledger: str, new: Path, old: Path | None, author: str, reason: str) -> None:
+    """From here on LEDGER is signed with the key in NEW. Stop the sidecar before, start it after."""
+    from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
+    from tidegate.runtime.carbon.ledger.signing import change_key
+    from tidegate.runtime.state.device_key import DeviceKey, KeyFileError
+
+    try:
+        book = Ledger(ledger)
+        first = next(iter(book.entries("open")), None)
+        site = str(first.body["site"]) if first else ""
+        body = change_key(book, site, DeviceKey.at(new), author, reason, DeviceKey.at(old) if old else None)
+    except (LedgerError, KeyFileError) as error:
+        fail(error, EXIT_UNUSABLE, "tidegate carbon key")
+    agreed = "the old key signed it" if body["by_old"] else "nobody of before signed it; verify says so each time"
+    click.echo(f"key changed to {body['new'][:16]}...; {agreed}")
