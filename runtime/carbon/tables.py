@@ -59,12 +59,12 @@ def table_of(
     delimiter = max(",;\t", key=head.count)
     reader = csv.reader(io.StringIO("\n".join(lines[above:])), delimiter=delimiter)
     names = [column.strip() for column in _next(reader, name, above, refuse) or ()]
-    missing = [column for column in columns if column not in names]
-    if missing:
-        raise refuse(f"{name}, line {above + 1}: column {', '.join(missing)} is missing; expected {', '.join(columns)}")
     twice = sorted({column for column in names if names.count(column) > 1})
     if twice:
         raise refuse(f"{name}, line {above + 1}: column {twice[0]!r} stands twice; remove or rename one")
+    missing = [column for column in columns if column not in names]
+    if missing:
+        raise refuse(f"{name}, line {above + 1}: column {', '.join(missing)} is missing; expected {', '.join(columns)}")
     found = _rows(reader, names, name, above, refuse)
     return names, found if delimiter == "," else _pointed(found, name, refuse)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNUSABLE, fail
-from tidegate.runtime.cli.meter_commands import key, meter
+from tidegate.runtime.cli.meter_commands import key, meter, restored
 from tidegate.runtime.cli.ocmf_commands import ocmf
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def carbon() -> None:
 carbon.add_command(ocmf)
 carbon.add_command(meter)
 carbon.add_command(key)
+carbon.add_command(restored)
 
 
 @carbon.command()
@@ -125,7 +126,7 @@ def day(out: Path) -> None:
 def verify(ledger: str, key: str | None, anchors: Path | None, report: Path | None) -> None:
     """Check LEDGER (path or URL): every changed, missing or reordered entry is named. Exit code 1 if there is one."""
     from tidegate.runtime.carbon.ledger.ledger import LedgerError
-    from tidegate.runtime.carbon.ledger.signing import key_changes, read_anchors
+    from tidegate.runtime.carbon.ledger.signing import key_changes, read_anchors, restorations
     from tidegate.runtime.carbon.ledger.signing import verify as verify_ledger
 
     book = opened(ledger)
@@ -139,7 +140,7 @@ def verify(ledger: str, key: str | None, anchors: Path | None, report: Path | No
     wrong = check_report(book, report) if report and not damages else []
     for row in [*map(str, damages), *wrong]:
         click.echo(row)
-    for text in key_changes(book):
+    for text in [*restorations(book), *key_changes(book)]:
         click.echo(text)
     seq, digest = book.head
     signed = "" if key else "; no key was given, so that of the first block was taken"

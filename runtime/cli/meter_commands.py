@@ -78,6 +78,25 @@ def range_(ledger: str, name: str, end: str, quantity: str, unit: str, author: s
     click.echo(f"{name}: begins at 0 again at {end} {unit}")
 
 
+@click.command()
+@click.argument("ledger")
+@click.option("--anchors", type=click.Path(path_type=Path, exists=True), help="Anchor lines kept elsewhere.")
+@AUTHOR
+@REASON
+def restored(ledger: str, anchors: Path | None, author: str, reason: str) -> None:
+    """LEDGER was put back from a backup. Say so before the sidecar runs on it; what was anchored behind it is lost."""
+    from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
+    from tidegate.runtime.carbon.ledger.signing import read_anchors
+    from tidegate.runtime.carbon.ledger.signing import restored as say_restored
+
+    try:
+        lines = anchors.read_text("utf-8").splitlines() if anchors else []
+        body = say_restored(Ledger(ledger), author, reason, read_anchors(lines, anchors.name if anchors else ""))
+    except (LedgerError, UnicodeDecodeError) as error:
+        fail(error, EXIT_UNUSABLE, "tidegate carbon restored")
+    click.echo(f"noted; {len(body['lost'])} anchored entries are lost, the journal's records are booked again")
+
+
 @click.group()
 def key() -> None:
     """Say that the device signs with another key."""

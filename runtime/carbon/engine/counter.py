@@ -195,6 +195,8 @@ class Counter:
             # It said 0 until it was read at last, or until the device was set up: what it says first is no energy.
             self.mark(SUBSTITUTED, None, f"REGISTER_BEGAN {reading}")
             self.truth += self.bridge
+            if self.energy_milliwh == 0:
+                self.truth += self.by_integral  # of the open period, which would have been found stuck at its end
             self.bridge, self.stuck, self.candidate = 0, False, None
             self.register, self.moved_ns = reading, label
             return False

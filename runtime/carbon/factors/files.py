@@ -238,8 +238,24 @@ def refuse_future(found: Iterable[Series], now_s: float) -> None:
                 )
 
 
-def factors_of(settings: Mapping[str, Any], folder: Path, refused: list[str] | None = None) -> Factors:
+def _one_zone(found: Sequence[Series], path: str, zone: str, refused: list[str]) -> list[Series]:
+    """Without the averages of other zones than that in force, refused by name; all of them where it is not there."""
+    others = sorted({one.zone for one in found if one.kind == "average" and one.zone != zone})
+    if not others or not any(one.zone == zone and one.kind == "average" for one in found):
+        return list(found)
+    refused.append(
+        f"{path}: factors of several zones; {zone or '(none)'} is in force, {', '.join(o or '(none)' for o in others)} "
+        "is not used; keep one zone in the folder of a site"
+    )
+    return [one for one in found if one.kind != "average" or one.zone == zone]
+
+
+def factors_of(
+    settings: Mapping[str, Any], folder: Path, refused: list[str] | None = None, zone: str | None = None
+) -> Factors:
     """The factors that a site file's [carbon] names; paths are relative to `folder`.
+
+    zone : of the averages in force; those of another zone are refused beside them.
 
     Where factors are fetched the folder may be empty still. refused : takes what single files of a folder cannot be
     used for. Raises FactorError for what cannot be used at all.
@@ -252,6 +268,8 @@ def factors_of(settings: Mapping[str, Any], folder: Path, refused: list[str] | N
         if not found and refused:
             raise FactorError(f"{path}: none of its files can be used")
         refuse_future(found, time.time())
+        if refused is not None and zone is not None:
+            found = _one_zone(found, str(path), zone, refused)
     known = without_factors(settings)
     # Factors that are fetched may all be marginal until the average ones come.
     if found and not (settings.get("fetch") and not _average(found)):

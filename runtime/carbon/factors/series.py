@@ -32,6 +32,7 @@ HOLD_S = 7200  # how long the last step is held over a gap before the fallback t
 ODD_RATIO = 3
 ODD_UG_PER_KWH = 50_000_000
 ODD_S = 86_400  # a level that holds for longer is the new one
+YEAR_10000_S = 253_402_300_800
 # From the best to the worst that a number of several parts can be.
 STATUS_ORDER = ("actual", "constant", "estimated", "forecast", "held", "fallback")
 
@@ -295,10 +296,10 @@ def parse_time(text: str, where: str) -> int:
         raise FactorError(f"{where}: {text[:60]!r} is not a time; write it like 2023-03-14T22:30Z") from None
     if time.tzinfo is None:
         raise FactorError(f"{where}: the time {text!r} has no offset; write Z for UTC, or +01:00")
-    try:
-        return int(time.timestamp())
-    except (OverflowError, ValueError):
-        raise FactorError(f"{where}: {text!r} is outside the years 1 to 9999 in UTC") from None
+    utc_s = int(time.timestamp())
+    if not 0 <= utc_s < YEAR_10000_S:
+        raise FactorError(f"{where}: {text[:60]!r} is outside the years 1970 to 9999 in UTC")
+    return utc_s
 
 
 def parse_factor(text: str, unit: str, where: str) -> int:

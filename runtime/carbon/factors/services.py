@@ -77,7 +77,9 @@ def electricity_maps(raw: bytes, name: str) -> Series:
         for key, of_first in (("zone", zone), ("emissionFactorType", kind)):
             if str(row.get(key) or of_first) != of_first:
                 raise FactorError(f"{where}: {key} {row[key]!r:.60} beside {of_first!r}; one file holds one of them")
-        if row.get("carbonIntensity") is None:
+        if "carbonIntensity" not in row:
+            raise FactorError(f"{where}: carbonIntensity is missing")
+        if row["carbonIntensity"] is None:
             series.notes.append(f"{where}: no value; held")
             continue
         granularity = str(row.get("temporalGranularity") or "hourly")

@@ -37,6 +37,7 @@ def _read_one(
         written_utc_s = int(path.stat().st_mtime)
     except OSError as error:
         raise JobError(f"{path}: {error.strerror}") from None
+    text_of(raw, path.name, JobError)  # whatever it is, it is text
     name, head = path.name, raw[:65_536].removeprefix(b"\xef\xbb\xbf").lstrip()
     first = head.split(b"\n", 1)[0].rstrip()
     if head[:1] == b"[":

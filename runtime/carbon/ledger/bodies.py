@@ -250,6 +250,15 @@ class KeyBody(TypedDict):
     reason: str
 
 
+class RestoredBody(TypedDict):
+    """The ledger was put back from a backup. lost : anchored entries that stood behind it, seq and hash."""
+
+    v: int
+    author: str
+    reason: str
+    lost: list[tuple[int, str]]
+
+
 class BlockBody(TypedDict):
     """A signature over entries."""
 

@@ -8,11 +8,13 @@ the two agree, and the journal's replay goes on where the ledger stands.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, overload
+from urllib.parse import quote
 
 import msgspec
 import sqlalchemy as sa
@@ -133,6 +135,27 @@ class IntegrityProblem:
         return self.what if self.seq is None else f"entry {self.seq}: {self.what}"
 
 
+def _sqlite_url(path: str, read_only: bool) -> sa.URL:
+    """The URL of a file of any name, # and % included. Raises LedgerError for what cannot be read where it lies.
+
+    SQLite wants to write beside a ledger even to read it. Where it may not, the file is opened as one that does not
+    change, which is right unless entries wait in the file of the write-ahead log.
+    """
+    if not read_only:
+        return sa.URL.create("sqlite", database=path)
+    query = {"mode": "ro", "uri": "true"}
+    if not os.access(Path(path).absolute().parent, os.W_OK):
+        log = Path(f"{path}-wal")
+        if log.exists() and log.stat().st_size and not Path(f"{path}-shm").exists():
+            raise LedgerError(
+                f"{path}: its newest entries wait in {log.name}, and nothing may be written beside it; copy both to a "
+                "folder that may be written, and read them there"
+            )
+        if not log.exists() or not log.stat().st_size:
+            query["immutable"] = "1"
+    return sa.URL.create("sqlite", database=f"file:{quote(path)}", query=query)
+
+
 class Ledger:
     """One site's ledger. One writer; any number of readers.
 
@@ -142,17 +165,13 @@ class Ledger:
 
     def __init__(self, url: str | Path, *, read_only: bool = False) -> None:
         text = str(url)
-        if "://" not in text:
-            text = f"sqlite:///{text}"
-        if read_only and text.startswith("sqlite:///") and "mode=ro" not in text:
-            path = text.removeprefix("sqlite:///")
-            if not Path(path).exists():
-                raise LedgerError(f"{path}: no ledger there")
-            text = f"sqlite:///file:{path}?mode=ro&uri=true"
-        self.url = text
+        path = text.removeprefix("sqlite:///") if "://" not in text or text.startswith("sqlite:///") else None
+        if read_only and path is not None and "mode=ro" not in text and not Path(path).exists():
+            raise LedgerError(f"{path}: no ledger there")
+        self.url = text if "://" in text else f"sqlite:///{text}"
         self.read_only = read_only
         try:
-            self._engine = sa.create_engine(text)
+            self._engine = sa.create_engine(text if path is None or "?" in path else _sqlite_url(path, read_only))
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
             raise LedgerError(f"{text}: {error}; expected a path or an SQLAlchemy URL with its driver") from None
         self.sqlite = self._engine.dialect.name == "sqlite"

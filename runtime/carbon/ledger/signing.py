@@ -8,7 +8,14 @@ somebody else.
 import json
 from collections.abc import Iterable, Mapping
 
-from tidegate.runtime.carbon.ledger.bodies import BlockBody, KeyBody, PeriodBody, period_error_ug, settlement_error
+from tidegate.runtime.carbon.ledger.bodies import (
+    BlockBody,
+    KeyBody,
+    PeriodBody,
+    RestoredBody,
+    period_error_ug,
+    settlement_error,
+)
 from tidegate.runtime.carbon.ledger.ledger import Entry, IntegrityProblem, Ledger, LedgerError
 from tidegate.runtime.state.device_key import DeviceKey, signed_by
 
@@ -49,6 +56,36 @@ def check_block(body: BlockBody, seq: int, previous_hash: str, expected_first: i
     if not signed_by(body["key"], body["signature"], message):
         return "signature of the block does not fit"
     return None
+
+
+# ---- a ledger that was put back from a backup ----
+
+
+def restored(ledger: Ledger, author: str, reason: str, anchors: Mapping[int, str]) -> RestoredBody:
+    """Append that the ledger was restored, and which anchored entries were lost with that. Raises LedgerError."""
+    if not author.strip() or not reason.strip():
+        raise LedgerError("a restored ledger names who put it back, and why")
+    hashes = {entry.seq: entry.hash for entry in ledger.entries(lenient=True) if entry.seq in anchors}
+    head = ledger.head[0]
+    lost = [(seq, digest) for seq, digest in sorted(anchors.items()) if seq > head and seq not in hashes]
+    differ = [seq for seq, digest in anchors.items() if seq in hashes and hashes[seq] != digest]
+    if differ:
+        raise LedgerError(
+            f"{ledger.url}: entry {min(differ)} is not the one that was anchored; say that it was restored before the "
+            "sidecar runs on it"
+        )
+    body: RestoredBody = {"v": 1, "author": author, "reason": reason, "lost": lost}
+    ledger.append([("restored", 0, body)])
+    return body
+
+
+def restorations(ledger: Ledger) -> list[str]:
+    """Each time that the ledger was put back, for whoever verifies."""
+    return [
+        f"entry {entry.seq}: restored from a backup by {entry.body.get('author')}: {entry.body.get('reason')}; "
+        f"{len(entry.body.get('lost', ()))} anchored entries of before are lost"
+        for entry in ledger.entries("restored", lenient=True)
+    ]
 
 
 # ---- a key that was replaced ----
@@ -169,7 +206,12 @@ def verify(
     """
     problems = ledger.verify()
     bad = {row.seq for row in problems}
-    wanted = dict(anchors or {})
+    lost = {
+        (seq, digest)
+        for entry in ledger.entries("restored", lenient=True)
+        for seq, digest in entry.body.get("lost", ())
+    }
+    wanted = {seq: digest for seq, digest in (anchors or {}).items() if (seq, digest) not in lost}
     site = ""
     must_sign = key is not None
     trusted_first = False

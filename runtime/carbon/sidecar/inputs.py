@@ -43,11 +43,21 @@ def grid_record(factors: Factors) -> GridRow:
     }
 
 
-def usable_factors(settings: Mapping[str, Any], folder: Path) -> tuple[Factors | None, list[str]]:
+def zone_in_force(ledger: Ledger) -> str | None:
+    """The zone of the grid's factors that the ledger was kept with last; None if there was none."""
+    rows = [(entry.seq, entry.body.get("grid_factor")) for entry in ledger.entries("method")]
+    rows += [(entry.seq, entry.body["grid"]) for entry in ledger.entries("factor")]
+    known = [(seq, row["zone"]) for seq, row in rows if row is not None and row["sha256"]]
+    return max(known)[1] if known else None
+
+
+def usable_factors(
+    settings: Mapping[str, Any], folder: Path, zone: str | None = None
+) -> tuple[Factors | None, list[str]]:
     """(the factors that a site's files give, None if they give none; what cannot be used, and why)."""
     refused: list[str] = []
     try:
-        return factors_of(settings, folder, refused), refused
+        return factors_of(settings, folder, refused, zone), refused
     except (FactorError, OSError) as error:
         return None, [*refused, str(error)]
 
@@ -74,7 +84,7 @@ class Inputs:
         before, self.trouble = self.trouble, []
         entries: list[tuple[str, int, Mapping[str, object]]] = []
         if self._settings.get("factors") or self._settings.get("prices"):
-            found, why = usable_factors(self._settings, self._folder)
+            found, why = usable_factors(self._settings, self._folder, factors.grid.zone if factors.grid else None)
             if found is not None and why and found.prices is None:
                 found.prices = factors.prices
             self.trouble += [f"factors refused, those of before stay in force: {text}" for text in why]

@@ -29,7 +29,7 @@ from tidegate.runtime.carbon.integers import to_whole
 from tidegate.runtime.carbon.ledger.bodies import EmbodiedRow, MethodBody, PeriodBody
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.ledger.signing import sign
-from tidegate.runtime.carbon.sidecar.inputs import Inputs, grid_record, usable_factors
+from tidegate.runtime.carbon.sidecar.inputs import Inputs, grid_record, usable_factors, zone_in_force
 from tidegate.runtime.state.device_key import DeviceKey
 
 COMMIT_RECORDS = 1000
@@ -91,7 +91,9 @@ class Sidecar:
         self.site = site.site.name
         self.nodes: Nodes = nodes_of(site)
         # A file that cannot be used never keeps the account from being kept: `refresh` says what is wrong with it.
-        self.factors = factors or usable_factors(settings, folder)[0] or without_factors(settings)
+        self.factors = (
+            factors or usable_factors(settings, folder, zone_in_force(ledger))[0] or without_factors(settings)
+        )
         self.inputs = Inputs({} if factors else settings, folder)
         self.accountant = Accountant(
             self.site, self.nodes, self.factors, method or method_of(settings), settings.get("true_up") or "daily"
