@@ -183,6 +183,7 @@ def check_report(book: "Ledger", path: Path) -> list[str]:
             instruments=instruments_of(written),
             residual_ug_per_kwh=given["residual_ug_per_kwh"],
             installation=given["installation"],
+            zone=written["span"].get("zone", "UTC"),
         )[0]
         if written["evidence"]["ledger"]["signature"] is None:
             document["evidence"]["ledger"]["signature"] = None  # made before the block was signed
@@ -196,7 +197,8 @@ def check_report(book: "Ledger", path: Path) -> list[str]:
 @click.argument("ledger")
 @click.option("--from", "start", help="First moment, like 2026-03-14T00:00Z; or --span.")
 @click.option("--to", "end", help="Moment behind the last.")
-@click.option("--span", help="A day, month or year: 2026-03-14, 2026-03, 2026 (UTC).")
+@click.option("--span", help="A day, month or year: 2026-03-14, 2026-03, 2026.")
+@click.option("--zone", default="UTC", show_default=True, help="Whose days and months: Europe/Berlin, Asia/Shanghai.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("carbon-report"), show_default=True)
 @click.option("--lang", type=click.Choice(["en", "zh", "both"]), default="en", show_default=True)
 @click.option("--no-pdf", is_flag=True, help="Without the PDF.")
@@ -205,8 +207,9 @@ def check_report(book: "Ledger", path: Path) -> list[str]:
 @click.option(
     "--installation", type=click.Path(path_type=Path, exists=True), help="JSON of the evidence record's head."
 )
-def report(ledger: str, start: str | None, end: str | None, span: str | None, out: Path, lang: str, no_pdf: bool,
-           instruments: Path | None, residual_g: str | None, installation: Path | None) -> None:  # fmt: skip
+def report(ledger: str, start: str | None, end: str | None, span: str | None, zone: str, out: Path, lang: str,
+           no_pdf: bool, instruments: Path | None, residual_g: str | None,
+           installation: Path | None) -> None:  # fmt: skip
     """Report a span of LEDGER as JSON, CSV, HTML and PDF of the same numbers."""
     from tidegate.runtime.carbon.factors.instruments import read_instruments
     from tidegate.runtime.carbon.factors.series import FactorError, parse_factor
@@ -215,7 +218,7 @@ def report(ledger: str, start: str | None, end: str | None, span: str | None, ou
     from tidegate.runtime.carbon.report.write import ReportError, span_between, write
 
     try:
-        first, last = span_between(span, start, end)
+        first, last = span_between(span, start, end, zone)
         if instruments is None and residual_g is not None:
             raise ValueError("--residual-g is for what --instruments do not cover; give both")
         book = opened(ledger)
@@ -230,6 +233,7 @@ def report(ledger: str, start: str | None, end: str | None, span: str | None, ou
             out,
             languages=("en", "zh") if lang == "both" else (lang,),
             pdf=not no_pdf,
+            zone=zone,
             instruments=read_instruments(instruments) if instruments else None,
             residual_ug_per_kwh=parse_factor(residual_g, "g/kWh", "--residual-g") if residual_g else None,
             installation=read_installation(installation) if installation else None,

@@ -56,7 +56,9 @@ def read_instruments(path: Path) -> list[Instrument]:
         if not 0 < end - start <= HOUR_S:
             raise FactorError(f"{where}: an interval of {end - start} s; expected more than 0 and at most one hour")
         milliwh = to_whole(number_of(row["wh"], f"{where}, wh", FactorError), 1000)
-        if not 0 <= milliwh <= MILLIWH_MAX:
+        if milliwh < 0:
+            raise FactorError(f"{where}: {row['wh'][:40]} Wh is negative")
+        if milliwh > MILLIWH_MAX:
             raise FactorError(f"{where}: {row['wh'][:40]} Wh in an hour cannot be")
         kind = (row.get("kind") or "other").strip()
         if kind not in KINDS:

@@ -26,6 +26,7 @@ from tidegate.runtime.carbon.report.evidence_record import (
 )
 from tidegate.runtime.carbon.report.indicators import Hours, eu_fields, indicators_record
 from tidegate.runtime.carbon.report.language import N_
+from tidegate.runtime.carbon.report.local_time import shown, zone_of
 from tidegate.runtime.carbon.report.published import BEFORE_4, published
 from tidegate.runtime.carbon.report.totals import Indicators, Sums, add_up, indicators, shifting
 
@@ -120,13 +121,14 @@ def gather(
     each: Callable[[PeriodBody, int], None] | None = None,
     each_day: Callable[[SettlementBody], None] | None = None,
     until_seq: int | None = None,
+    zone: str = "UTC",
 ) -> tuple[dict[str, Any], Sums, Indicators]:
     """(document, sums, ratios) of the periods that begin in [start, end), read once.
 
     each : is given each body and its seq.
 
     installation : what a person declares, as from record.read_installation.
-    until_seq : as the ledger stood at that entry, for a report of before.
+    until_seq : as the ledger stood at that entry, for a report of before. zone : whose days and months it follows.
     Raises LedgerError if there are none, ValueError for a declaration that cannot be.
     """
     declared = check_installation(dict(installation or {}), "installation")
@@ -176,6 +178,7 @@ def gather(
             "booked_to_utc_s": sums.end_utc_s,
             "periods": sums.periods,
             "not_booked_s": missing,
+            "zone": zone,
         },
         "ledger": chain,
         "method": {
@@ -237,6 +240,7 @@ def gather(
             policy=newest["method"]["policy"],
             longest_s=reader.longest_s,
             span=(start_utc_s, end_utc_s),
+            year=int(shown(start_utc_s, "%Y", zone_of(zone))),
             sync=reader.sync,
             gaps=reader.gaps.found,
             edits=edit_rows,

@@ -146,9 +146,12 @@ def evidence_record(
     sums: Sums, method: MethodBody, given: Installation, *, scope: str, policy: str, longest_s: int,
     span: tuple[int, int], sync: Mapping[str, int], gaps: Sequence[GapRow],
     edits: Sequence[Mapping[str, object]], chain: Mapping[str, object], instruments: Sequence[Instrument],
-    imports: Sequence[tuple[int, int, int]], grid: Mapping[str, object],
+    imports: Sequence[tuple[int, int, int]], grid: Mapping[str, object], year: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
-    """The record of a span. given : as from read_installation; what nobody gave is None and listed under not_given."""
+    """The record of a span. given : as from read_installation; what nobody gave is None and listed under not_given.
+
+    year : of the place where the span begins, 0 = of UTC.
+    """
     kinds: Mapping[str, str] = method.get("kinds", {})
     direct = Counter({name: milliwh for name, milliwh in sums.same_period_milliwh.items() if milliwh})
     shifted = Counter({name: milliwh for name, milliwh in sums.shifted_milliwh.items() if milliwh})
@@ -173,7 +176,7 @@ def evidence_record(
     record: dict[str, Any] = {
         "units": "mwh is megawatt-hours, t_co2e tonnes, ef_t_per_mwh tonnes per megawatt-hour",
         "installation": {key: _text(given.get(key)) for key in HEAD},
-        "period": {"start_utc": iso(span[0]), "end_utc": iso(span[1]), "calendar_year": int(iso(span[0])[:4])},
+        "period": {"start_utc": iso(span[0]), "end_utc": iso(span[1]), "calendar_year": year or int(iso(span[0])[:4])},
         "scope_statement": scope,
         "monitoring_plan": {
             **{key: _text(given.get("monitoring_plan", {}).get(key)) for key in PLAN},

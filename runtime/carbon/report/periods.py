@@ -5,10 +5,11 @@ A page links every number to a row here, and a row to the ledger's entries.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, tzinfo
 
 from tidegate.runtime.carbon.ledger.bodies import PeriodBody
 from tidegate.runtime.carbon.report.columns import COLUMNS, Values, figures_of, values_of
+from tidegate.runtime.carbon.report.local_time import day_start, month_of, next_day
 
 QUARTERS_MAX = 200  # a day has 92 to 100; above, the rows are days
 DAYS_MAX = 400
@@ -29,9 +30,13 @@ class Row:
 
 
 class Rows:
-    """Takes the periods of a span in the order of time, `count` in all, and keeps a row for each stretch."""
+    """Takes the periods of a span in the order of time, `count` in all, and keeps a row for each stretch.
 
-    def __init__(self, count: int, length_s: int) -> None:
+    zone : whose days and months the rows are.
+    """
+
+    def __init__(self, count: int, length_s: int, zone: tzinfo = UTC) -> None:
+        self.zone = zone
         self.kind = "quarter" if count <= QUARTERS_MAX else "day" if length_s <= DAYS_MAX * 86_400 else "month"
         self.rows: list[Row] = []
         self.made: dict[tuple[str, str, str], list[int]] = {}  # flow, quality, method -> periods, mWh
@@ -74,12 +79,10 @@ class Rows:
         if self.kind == "quarter":
             self._ends_s = end
         elif self.kind == "day":
-            first = start // 86_400 * 86_400
-            self._ends_s = first + 86_400
+            first = day_start(start, self.zone)
+            self._ends_s = next_day(first, self.zone)
         else:
-            day = datetime.fromtimestamp(start, UTC).replace(day=1, hour=0, minute=0, second=0)
-            first = int(day.timestamp())
-            self._ends_s = int(day.replace(year=day.year + day.month // 12, month=day.month % 12 + 1).timestamp())
+            first, self._ends_s = month_of(start, self.zone)
         self._open = Row(first, first_seq=seq, last_seq=seq)
         self.rows.append(self._open)
 

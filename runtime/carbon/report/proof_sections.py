@@ -7,7 +7,7 @@ from tidegate.runtime.carbon.report.blocks import Block, Cell, Line, Section, Ta
 from tidegate.runtime.carbon.report.columns import COLUMNS
 from tidegate.runtime.carbon.report.language import N_
 from tidegate.runtime.carbon.report.periods import Row
-from tidegate.runtime.carbon.report.view import GAPS_MAX, Report, day_of
+from tidegate.runtime.carbon.report.view import GAPS_MAX, Report
 
 PRINTED_MAX = 100  # rows of the periods on paper, all or none; the page and the CSV have all
 NOT_GIVEN_MAX = 30
@@ -286,7 +286,7 @@ def periods(r: Report) -> Section:
     )
     rows: list[Line] = [_period_row(r, row, "%m-%d %H:%M" if several else form) for row in r.rows.rows]
     ids = [f"p-{row.start_utc_s}" for row in r.rows.rows]
-    head = r.head("UTC", *(f"#{_(column.heading)}" for column in COLUMNS), "#" + _("entries"), _("note"))
+    head = r.head(r.d["span"]["zone"], *(f"#{_(column.heading)}" for column in COLUMNS), "#" + _("entries"), _("note"))
     return Section(
         "periods",
         _(ROWS[r.rows.kind]),
@@ -321,7 +321,7 @@ def _period_row(r: Report, row: Row, form: str) -> tuple[Cell, ...]:
     seqs = str(row.first_seq) if row.first_seq == row.last_seq else f"{row.first_seq}-{row.last_seq}"
     status = f"status-{slug(sorted(row.statuses)[0])}" if row.statuses else "factors"
     return (
-        Cell(day_of(row.start_utc_s, form)),
+        Cell(r.day(row.start_utc_s, form)),
         *(
             Cell(r.written(column, row.values[place]), status if column.per else "", True)
             for place, column in enumerate(COLUMNS)

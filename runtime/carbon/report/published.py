@@ -27,6 +27,7 @@ SINCE_4 = (
     "compute.unplaced",
     "compute.nodes.*.unplaced_milliwh",
     "readings.*.why",
+    "span.zone",
 )
 
 # Where energy stands in the document, and its name of version 2 where that is not the plain one. * is any key or row.

@@ -55,7 +55,7 @@ class Sums:
     consequence: bool = False
     priced_milliwh: int = 0  # import that has a price
     cost_u: int = 0  # of it, millionths of the currency
-    # What loads and residual used: at the source's factor in the same period; through storage, at the grid's there.
+    # What loads used: at the source's factor in the same period; through storage, at the grid's there.
     same_period_milliwh: Counter[str] = field(default_factory=Counter)
     same_period_ug: Counter[str] = field(default_factory=Counter)
     shifted_milliwh: Counter[str] = field(default_factory=Counter)
@@ -172,7 +172,7 @@ def _carbon(sums: Sums, body: PeriodBody) -> None:
             kinds[name], milliwhs[name], ugs[name], all_origins[name] = kind, 0, 0, Counter()
         milliwhs[name] += out["energy_milliwh"] if name != CHARGE_BOOKED else 0
         ugs[name] += out["ug"]
-        if kind == "load" or name == RESIDUAL:
+        if kind == "load" and name != CHARGE_BOOKED:
             _by_period(sums, body, out["origins"])
         by_origin = all_origins[name]
         for origin, milliwh in out["origins"].items():
@@ -197,7 +197,7 @@ def _carbon(sums: Sums, body: PeriodBody) -> None:
 
 
 def _by_period(sums: Sums, body: PeriodBody, origins: Mapping[str, int]) -> None:
-    """What an outflow used of each source in the period of its generation, and what came from another one."""
+    """What a load used of each source in the period of its generation, and what came from another one."""
     factors = body["factors"]
     unknown = body["method"].get("unknown_ug_per_kwh", 0)
     grid = factors["grid"]["ug_per_kwh"] if "grid" in factors else unknown

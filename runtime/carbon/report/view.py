@@ -1,13 +1,13 @@
 """One document in one language, as its sections see it: names, numbers, and where each number comes from."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from tidegate.runtime.carbon.engine.attribution import THROUGH_STORAGE
 from tidegate.runtime.carbon.report.blocks import Cell, slug
 from tidegate.runtime.carbon.report.columns import Column
 from tidegate.runtime.carbon.report.language import Language
+from tidegate.runtime.carbon.report.local_time import shown
 from tidegate.runtime.carbon.report.periods import Rows
 
 GAPS_MAX = 200
@@ -107,10 +107,10 @@ class Report:
             found.setdefault(gap["flow"], []).append(number)
         return found
 
+    def day(self, utc_s: int, form: str) -> str:
+        """A moment in the zone of the report."""
+        return shown(utc_s, form, self.rows.zone)
+
     def row_id(self, utc_s: int) -> str:
         start = self.rows.row_at(utc_s)
         return "periods" if start is None else f"p-{start}"
-
-
-def day_of(utc_s: int, form: str) -> str:
-    return datetime.fromtimestamp(utc_s, UTC).strftime(form)

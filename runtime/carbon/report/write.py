@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,6 +16,7 @@ from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError, canonical
 from tidegate.runtime.carbon.report.blocks import Plot, Section, Table
 from tidegate.runtime.carbon.report.columns import CSV_HEAD, csv_row, figures_of, values_of
 from tidegate.runtime.carbon.report.document import gather
+from tidegate.runtime.carbon.report.local_time import UTC_NAME, span_of, zone_of
 from tidegate.runtime.carbon.report.pdf import ReportError, pdf_font, pdf_pages
 from tidegate.runtime.carbon.report.periods import Rows
 from tidegate.runtime.carbon.report.plots import Bins, Drawings
@@ -33,27 +33,10 @@ NOT_MEASURED = "not measured"
 __all__ = ["ReportError", "pdf_font", "span_of", "write"]
 
 
-def span_of(text: str) -> tuple[int, int]:
-    """(start, end) in UTC seconds of a day, month or year: 2026-03-14, 2026-03 or 2026. Raises ValueError."""
-    for form, step in (("%Y-%m-%d", "day"), ("%Y-%m", "month"), ("%Y", "year")):
-        try:
-            start = datetime.strptime(text, form).replace(tzinfo=UTC)
-        except ValueError:
-            continue
-        if step == "day":
-            return int(start.timestamp()), int(start.timestamp()) + 86_400
-        if step == "month":
-            end = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
-        else:
-            end = start.replace(year=start.year + 1)
-        return int(start.timestamp()), int(end.timestamp())
-    raise ValueError(f"{text!r}: expected a day, month or year, like 2026-03-14, 2026-03 or 2026")
-
-
-def span_between(span: str | None, start: str | None, end: str | None) -> tuple[int, int]:
-    """(start, end) of --span, or of --from and --to."""
+def span_between(span: str | None, start: str | None, end: str | None, zone: str = UTC_NAME) -> tuple[int, int]:
+    """(start, end) of --span in a zone, or of --from and --to."""
     if span is not None:
-        return span_of(span)
+        return span_of(span, zone)
     if start is None or end is None:
         raise ValueError("give --span, or --from and --to")
     return parse_time(start, "--from"), parse_time(end, "--to")
@@ -67,11 +50,13 @@ def write(
     *,
     languages: Sequence[str] = ("en",),
     pdf: bool = True,
+    zone: str = UTC_NAME,
     **more: Any,
 ) -> dict[str, Path]:
     """Write report.json, report.csv, and report.<language>.html and .pdf into `out`. -> what was written, by name.
 
-    more : as for evidence.gather. Raises LedgerError if nothing is booked, ReportError if a font is missing.
+    zone : whose days and months the rows are. more : as for evidence.gather. Raises LedgerError if nothing is booked,
+    ReportError if a font is missing.
     """
     count = ledger.count("period", start_utc_s, end_utc_s)
     if not count:
@@ -79,7 +64,7 @@ def write(
     if pdf:
         for language in languages:
             pdf_font(language)  # before anything is written
-    bins, period_rows = Bins(count), Rows(count, end_utc_s - start_utc_s)
+    bins, period_rows = Bins(count), Rows(count, end_utc_s - start_utc_s, zone_of(zone))
     out.mkdir(parents=True, exist_ok=True)
     written = {"json": out / "report.json", "csv": out / "report.csv", "periods csv": out / "report.periods.csv"}
     with (
@@ -99,7 +84,7 @@ def write(
             period_rows.add(body, seq, values)
 
         days = Days(out)
-        document, _, _ = gather(ledger, start_utc_s, end_utc_s, each=each, each_day=days.add, **more)
+        document, _, _ = gather(ledger, start_utc_s, end_utc_s, each=each, each_day=days.add, zone=zone, **more)
         written.update(days.close())
     written["indicators csv"] = out / "report.indicators.csv"
     with written["indicators csv"].open("w", encoding="utf-8", newline="") as file:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -290,3 +291,19 @@ def test_a_missing_or_unreadable_site_file_is_refused(tmp_path):
     assert missing.returncode == 66 and "none.toml" in missing.stderr and "Traceback" not in missing.stderr
     folder = attempt(tmp_path, tmp_path)
     assert folder.returncode == 66 and "Traceback" not in folder.stderr
+
+
+@pytest.mark.parametrize("raw", [b"[1,2]", b"start_utc\r1\r", b"\xff\xfe\x00"])
+def test_factors_that_cannot_be_used_keep_no_site_from_running(run, tmp_path, raw):
+    for path in DEMO.parent.iterdir():
+        shutil.copy(path, tmp_path / path.name)
+    (tmp_path / "gb_national_30min_20230314.csv").write_bytes(raw)
+    one = run(tmp_path / "site.toml")
+    one.wait_running()
+    until = time.monotonic() + 60.0
+    while "carbon: factors refused" not in one.said:
+        assert time.monotonic() < until and one.process.poll() is None, one.said
+        time.sleep(0.05)
+    assert "gb_national_30min_20230314.csv" in one.said.split("carbon: factors refused", 1)[1]
+    assert "tidegate.runtime.carbon" in one.children()
+    assert one.end() == 0, one.said

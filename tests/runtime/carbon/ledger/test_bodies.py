@@ -15,7 +15,7 @@ from tidegate.runtime.carbon.ledger.bodies import BODY_VERSION, current
 from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
 from tidegate.runtime.carbon.ledger.signing import read_anchors, verify
 from tidegate.runtime.carbon.report.document import compare, gather
-from tidegate.runtime.carbon.report.published import instruments_of, published
+from tidegate.runtime.carbon.report.published import REPORT_VERSION, instruments_of, published
 from tidegate.runtime.carbon.sidecar.service import Sidecar
 from tidegate.runtime.cli.carbon_commands import check_report
 
@@ -105,11 +105,11 @@ def test_a_report_with_one_digit_changed_is_named_in_both_versions(old, tmp_path
 
 def test_a_report_of_a_later_version_is_refused_with_the_remedy(old, tmp_path):
     said = old_report()
-    said["report_version"] = 4
+    said["report_version"] = REPORT_VERSION + 1
     path = tmp_path / "report.json"
     path.write_text(json.dumps(said))
     (row,) = check_report(Ledger(old, read_only=True), path)
-    assert "version 4" in row and "use the one that made it" in row
+    assert f"version {REPORT_VERSION + 1}" in row and "use the one that made it" in row
 
 
 def test_the_booking_goes_on_where_an_old_ledger_stands(old):

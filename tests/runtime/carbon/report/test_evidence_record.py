@@ -10,13 +10,15 @@ from click.testing import CliRunner
 from tidegate.hal.description import described
 from tidegate.runtime.carbon.engine.account import Accountant
 from tidegate.runtime.carbon.engine.booking import BookedPeriod, FlowPeriod
-from tidegate.runtime.carbon.engine.topology import nodes_of
+from tidegate.runtime.carbon.engine.counter import Flow
+from tidegate.runtime.carbon.engine.topology import Nodes, Storage, nodes_of
 from tidegate.runtime.carbon.factors.instruments import Instrument
 from tidegate.runtime.carbon.factors.series import Factors, Series, Step
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.ledger.signing import sign
 from tidegate.runtime.carbon.report.document import SCOPE, gather
-from tidegate.runtime.carbon.report.evidence_record import check_installation
+from tidegate.runtime.carbon.report.evidence_record import check_installation, evidence_record
+from tidegate.runtime.carbon.report.totals import add_up
 from tidegate.runtime.cli.carbon_commands import carbon
 from tidegate.runtime.state.device_key import DeviceKey
 
@@ -138,8 +140,8 @@ def test_the_figures_worked_by_hand(ledger):
     assert found["storage"]["charge_mwh"] == "0.001000000" and found["storage"]["loss_mwh"] == "0.000030000"
     assert found["balance"] == {"import": "0.006000000", "produced": "0.002000000", "consumed": "0.007000000",
                                 "exported": "0.000000000", "residual": "0.000000000"}  # fmt: skip
-    # Meters of 1 % at 6 and 2 kWh: the root of 36 + 4 over 8; with 3 % of the factor the root of the squares.
-    assert found["uncertainty"] == {"energy_pct": "0.791", "ef_pct": "3.000", "combined_pct": "3.102", "k": 2}
+    # Meters of 1 % at 6 and 2 kWh: the root of 36 + 4 over 8. Only the grid's energy carries carbon: the root of 1 + 9.
+    assert found["uncertainty"] == {"energy_pct": "0.791", "ef_pct": "3.000", "combined_pct": "3.162", "k": 2}
 
 
 def test_what_nobody_gave_is_none_and_listed(ledger):
@@ -220,3 +222,34 @@ def test_numbers_of_a_declaration_stay_as_they_were_written(tmp_path, ledger):
     assert shown.exit_code == 0, shown.output
     found = json.loads((tmp_path / "r" / "report.json").read_text())["evidence"]["installation"]
     assert (found["lat"], found["lon"]) == ("53.550000", "9.99")
+
+
+def test_what_came_through_storage_is_priced_at_the_grid_where_it_was_used():
+    """PV into the battery at noon, out of it in the evening: nothing of that is of the same period."""
+    nodes = Nodes(
+        (Flow("grid.import", "grid", "import", "g"), Flow("pv.generation", "pv", "generation", "p"),
+         Flow("it.load", "it", "load", "i"), Flow("b.charge", "b", "charge", "c"),
+         Flow("b.discharge", "b", "discharge", "d")),
+        (Storage("b", 10**8, 1_000_000, 1_000_000),), None, {"grid": "grid", "pv": "pv", "it": "it", "b": "ess"},
+    )  # fmt: skip
+    steps = [Step(0, 900, 100_000_000), Step(900, 1800, 400_000_000)]
+    account = Accountant("s", nodes, Factors(Series("X", "average", "t", steps=steps).finish(), 1, ""), true_up="never")
+    kwh = 10**6
+    noon = {"grid.import": 0, "pv.generation": 3 * kwh, "it.load": 0, "b.charge": 3 * kwh, "b.discharge": 0}
+    evening = {"grid.import": 1 * kwh, "pv.generation": 0, "it.load": 4 * kwh, "b.charge": 0, "b.discharge": 3 * kwh}
+    bodies = []
+    for start, energies in ((0, noon), (900, evening)):
+        flows = {name: FlowPeriod(e, "good", "register", [], 0, 0, None, 900.0) for name, e in energies.items()}
+        bodies.append(account.book(BookedPeriod(start, 900, flows, [], 900, 0, None, "S")))
+    sums = add_up(bodies)
+    assert sums.shifted_milliwh == {"pv": 3 * kwh} and sums.shifted_ug == {"pv": 3 * kwh * 400}
+    assert sums.same_period_milliwh["grid"] == kwh and sums.same_period_ug["grid"] == kwh * 400
+    found = evidence_record(
+        sums, {"kinds": nodes.kinds, "flows": {}}, {}, scope="", policy="average", longest_s=900, span=(0, 1800),
+        sync={"S": 2}, gaps=[], edits=[], chain={}, instruments=(), imports=[(0, 900, 0), (900, 900, kwh)], grid={},
+    )  # fmt: skip
+    assert found["storage"]["time_shifted_mwh"] == {"pv": "0.003000000"}
+    assert found["storage"]["time_shifted_t_co2e"] == {"pv": "0.001200000000"}
+    assert found["indirect_t_co2e"] == "0.001600000000"  # 4 kWh at the evening's 400 g, and not 1 of them
+    assert found["ef_article9_t_per_mwh"] == "0.40000"
+    assert (found["share_actual"], found["share_time_shifted"]) == ("0.000000", "0.750000")
