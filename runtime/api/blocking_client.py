@@ -165,7 +165,7 @@ class Client(Orders[Message]):
     # ---- listening ----
 
     def subscribe(self, *topics: str, since: dict[str, tuple[str, int]] | None = None) -> "Subscription":
-        """Listen to `snapshot`, `meter`, `event`.
+        """Listen to `snapshot`, `meter`, `event`, `carbon`.
 
         since : stream -> (boot, seq) of the last record that you have; what came after it is given first.
         """

@@ -189,7 +189,7 @@ class Streams:
             if what == "fill":
                 self.catching_up.add(topic)
             return what == "give"
-        else:
+        elif topic == "snapshot":
             seen, self._snapshot = self._snapshot, (boot, message["seq"])
             if seen is not None and seen[0] == boot and message["seq"] > seen[1] + 1:
                 self.snapshots_lost += message["seq"] - seen[1] - 1

@@ -28,7 +28,7 @@ LEASE_MS_MAX = 10_000
 FOR_MS_MAX = 86_400_000
 NOT_AFTER_MAX_NS = 10_000_000_000  # a command may not ask to stay valid for longer
 
-TOPICS = ("snapshot", "meter", "event", "head")
+TOPICS = ("snapshot", "meter", "event", "head", "carbon")
 UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 QUALITIES = ("never", "good", "held", "stale", "invalid")
 Role = Literal["read", "operate", "maintain"]

@@ -12,6 +12,8 @@ from tidegate.runtime.carbon.factors.fetch import Fetcher, sources_of
 from tidegate.runtime.carbon.factors.series import FactorError
 from tidegate.runtime.carbon.jobs.pushed import Pushed
 from tidegate.runtime.carbon.ledger.ledger import LedgerError
+from tidegate.runtime.carbon.live.live_account import LiveAccount
+from tidegate.runtime.carbon.live.live_pages import LivePages
 from tidegate.runtime.carbon.sidecar.service import PAUSE_S, Sidecar, catch_up, open_ledger
 from tidegate.runtime.state.device_key import KEY_FILE, DeviceKey
 
@@ -69,6 +71,7 @@ def main(words: list[str] | None = None) -> int:
             fetcher.start()
         print(json.dumps({"carbon": "ready", "ledger": ledger.url, "head": ledger.head[0]}), flush=True)
         pushed, jobs = Pushed(ledger), 0
+        live = LivePages(LiveAccount(describe, sidecar), client)
         silent_since = 0.0
         shown: list[str] = []
         while True:
@@ -83,6 +86,7 @@ def main(words: list[str] | None = None) -> int:
                 sidecar.commit()
                 jobs += pushed.pull(client)
                 pushed.settle(sidecar.closed_until_utc_s)
+                live.step()
                 silent_since = 0.0
             except NoAnswer:
                 # The gateway restarts by itself; the journal keeps what we miss.

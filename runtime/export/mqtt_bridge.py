@@ -7,6 +7,7 @@ Topics under PREFIX/SITE, all retained but `meter` and `event`:
 - `point/NAME`: the value as text with the digits that were measured, at most once a second; empty while it is not good,
   and all of them when the site is silent. `word/NAME`: the name of what has a number (mode, reason).
 - `alarms`: what is active or latched, with cause, since when and remedy, as JSON. `findings`: what the evidence says.
+- `carbon/KIND`: a page of live figures, JSON; retained where it is the only one.
 - `meter`, `event`: each record once, QoS 1, JSON as in docs/api.md.
 
 Nothing is taken from the broker: MQTT has no lease.
@@ -82,6 +83,8 @@ class Bridge:
             return
         if message["kind"] in ("meter", "event", "gap"):
             self._record(message)
+        elif message["kind"] == "carbon":
+            self._carbon(message)
         elif message["kind"] == "snapshot" and (time.monotonic() >= self._due or self._anew.is_set()):
             self._due = time.monotonic() + EVERY_S
             self._snapshot(message)
@@ -129,6 +132,14 @@ class Bridge:
             if self._stop.wait(FULL_S):
                 return
             self._state()
+
+    def _carbon(self, message: Message) -> None:
+        """A page of live figures: the only one stays on the broker while the site speaks, one of several passes by."""
+        topic, text = f"{self.base}/carbon/{message['of']}", json.dumps(message)
+        if message["pages"] != 1:
+            self._client.publish(topic, text, qos=1)
+        elif self._client.is_connected():
+            self._keep(topic, text, qos=1)
 
     def _snapshot(self, message: Message) -> None:
         if not self._client.is_connected():
@@ -196,7 +207,7 @@ def serve(
     mqtt.on_connect = bridge.connected
     mqtt.connect_async(host, port)
     mqtt.loop_start()
-    heard = client.subscribe("snapshot", "meter", "event")
+    heard = client.subscribe("snapshot", "meter", "event", "carbon")
     program = str(describe.get("sha256") or "")
     try:
         for message in messages_until(stop, heard):

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from tidegate.runtime.api.blocking_client import Client, ClientError
 from tidegate.runtime.api.messages import Message
 from tidegate.runtime.api.named import word_of
+from tidegate.runtime.export.carbon_metrics import CarbonMetrics
 from tidegate.runtime.export.listening import messages_until, silent_after_s
 
 ASK_S = 1.0
@@ -31,6 +32,7 @@ class SiteCollector(Collector):
         self.silent_s = silent_after_s(float(describe["site"].get("snapshot_hz") or 10.0))
         self.heard = 0.0
         self.lost = 0
+        self.carbon = CarbonMetrics(self.site)
 
     def take(self, message: Message, lost: int) -> None:
         """Take a snapshot in."""
@@ -50,6 +52,7 @@ class SiteCollector(Collector):
         lost = CounterMetricFamily("tidegate_snapshots_lost", "snapshots missed by this exporter", labels=["site"])
         lost.add_metric([self.site], self.lost)
         yield lost
+        yield from self.carbon.collect()
         snapshot = self.snapshot
         if snapshot is None or not fresh:
             return  # a value of long ago must not look like one of now
@@ -116,10 +119,14 @@ def serve(client: Client, address: str, port: int, stop: threading.Event | None 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
     server, thread = start_http_server(port, addr=address, registry=registry)
-    heard = client.subscribe("snapshot")
+    heard = client.subscribe("snapshot", "carbon")
     try:
         for message in messages_until(stop, heard):
-            if message is not None:
+            if message is None:
+                continue
+            if message["kind"] == "carbon":
+                collector.carbon.take(message)
+            else:
                 collector.take(message, heard.snapshots_lost)
     finally:
         server.shutdown()

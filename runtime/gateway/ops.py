@@ -35,6 +35,7 @@ from tidegate.runtime.api.messages import (
     Watts,
     WattsUp,
 )
+from tidegate.runtime.gateway import carbon_shown
 
 if TYPE_CHECKING:
     from tidegate.runtime.gateway.command_handler import Order
@@ -221,6 +222,26 @@ class Replay(Read, tag="replay", kw_only=True):
 
     def serve(self, call: "Call") -> None:
         call.server.replay(call, self)
+
+
+class Carbon(Read, tag="carbon", kw_only=True):
+    """Carbon and energy as they are now, provisional until the period is booked; each number says what it lacks."""
+
+    of: carbon_shown.Of = "site"
+    name: Annotated[carbon_shown.Name | None, msgspec.Meta(description="of one row; none = all")] = None
+
+    class Answer(msgspec.Struct):
+        of: str
+        utc_s: Annotated[Count, msgspec.Meta(description="when the sidecar made them")]
+        age_s: float
+        late: Annotated[bool, msgspec.Meta(description="the sidecar has shown nothing for a minute")]
+        rows: list[carbon_shown.CarbonRow]
+
+    def serve(self, call: "Call") -> Fields:
+        found = call.server.carbon_shown.of(self.of, self.name)
+        if found is None:
+            raise Refused("unavailable", f"the carbon sidecar has not shown any figures of {self.of} yet")
+        return found
 
 
 # ---- commands: unknown fields are refused ----
@@ -473,7 +494,10 @@ class Note(Command, tag="note", kw_only=True):
 
 
 class JobRecord(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One job on one node, after its end. A record with the same job, node and start replaces the one before."""
+    """One job on one node, after its end, or while it runs with the end that is planned, at most a day from now.
+
+    A record with the same job, node and start replaces the one before.
+    """
 
     job: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
     start_utc_s: Count
@@ -499,6 +523,24 @@ class Jobs(Command, tag="jobs", kw_only=True):
 
     def serve(self, call: "Call") -> None:
         call.server.push_jobs(call, self)
+
+
+class ShowCarbon(Command, tag="show_carbon", kw_only=True):
+    """The carbon sidecar's figures, page by page, for the op and the topic `carbon`. On this machine only."""
+
+    role: ClassVar[Role] = "maintain"
+    needs_core: ClassVar[bool] = False
+    of: carbon_shown.Of
+    utc_s: Count
+    page: Annotated[int, msgspec.Meta(ge=0, lt=carbon_shown.PAGES_MAX)] = 0
+    pages: Annotated[int, msgspec.Meta(ge=1, le=carbon_shown.PAGES_MAX)] = 1
+    rows: Annotated[list[carbon_shown.CarbonRow], msgspec.Meta(max_length=carbon_shown.PAGE_ROWS)]
+
+    def serve(self, call: "Call") -> Fields:
+        if not call.peer.at_site:
+            raise Refused("not-allowed", "only the sidecar of this machine shows carbon figures")
+        call.server.show_carbon(self)
+        return {}
 
 
 class Record(Command, tag="record", kw_only=True):
@@ -550,6 +592,17 @@ def _reply() -> type[msgspec.Struct]:
 Reply = _reply()
 
 
+class CarbonPublished(messages.Published, kw_only=True):
+    """A page of the sidecar's live figures, as `show_carbon` brought it. Live and lossy."""
+
+    kind: Literal["carbon"]
+    of: carbon_shown.Of
+    utc_s: Count
+    page: int
+    pages: int
+    rows: list[carbon_shown.CarbonRow]
+
+
 def parse(data: bytes | memoryview) -> Operation:
     """Give the request that the bytes hold. Raises Refused with the code that fits, and nothing else."""
     found = messages.decode(data)
@@ -578,7 +631,8 @@ def _any_value(kind: type) -> dict[str, object]:
 
 def schema() -> dict[str, object]:
     """Give the JSON Schema of all messages, from the definitions that enforce them."""
-    kinds = (*OPERATIONS.values(), Reply, messages.Meter, messages.Snapshot, messages.Event, messages.Head)
+    published = (messages.Meter, messages.Snapshot, messages.Event, messages.Head, CarbonPublished)
+    kinds = (*OPERATIONS.values(), Reply, *published)
     components: dict[str, dict[str, dict[str, object]]]
     _, components = msgspec.json.schema_components(kinds, schema_hook=_any_value, ref_template="#/$defs/{name}")
     for old, new in RENAMED_NODE_FIELDS.items():
@@ -599,6 +653,7 @@ def schema() -> dict[str, object]:
             "meter": "#/$defs/Meter",
             "event": "#/$defs/Event",
             "head": "#/$defs/Head",
+            "carbon": "#/$defs/CarbonPublished",
         },
         "x-strict": {
             "request_bytes_max": messages.COMMAND_BYTES_MAX,

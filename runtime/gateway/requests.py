@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from tidegate.ext.abi import shared
 from tidegate.ext.abi.shared import OrderKind
 from tidegate.hal.description import Description
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.gateway import ops
+from tidegate.runtime.gateway.carbon_shown import CarbonShown
 from tidegate.runtime.gateway.causes import Causes
 from tidegate.runtime.gateway.command_handler import (
     ACK,
@@ -115,6 +118,9 @@ class Server:
         self.pushed: dict[int, Pushed] = {}  # seq in the journal of jobs
         self.put_jobs: Callable[[list[dict[str, object]], str], int] = lambda jobs, by: -1
         self._loads = loads_of(site)
+        self.carbon_shown = CarbonShown()
+        self.carbon_seq = 0
+        self.publish: Callable[[str, bytes], None] = lambda topic, payload: None
         self.grid_operator: GridOperator | None = None
         self.counts = {"requests": 0, "refused": 0, "malformed": 0, "dropped": 0, "commands": 0, "failed": 0}
         self.health_more: Callable[[], dict[str, object]] = dict
@@ -258,6 +264,16 @@ class Server:
         self.answers.keep(call.asked, call.now_ns, None)
         seq = self.put_jobs(good, call.peer.who)
         self.pushed[seq] = Pushed(call.route, call.asked, request, refused, len(good))
+
+    def show_carbon(self, request: ops.ShowCarbon) -> None:
+        """Hold the sidecar's figures and publish them. Raises Refused for a page out of its turn."""
+        wrong = self.carbon_shown.take(request.of, request.utc_s, request.page, request.pages, request.rows)
+        if wrong:
+            raise Refused("invalid-field", wrong)
+        self.carbon_seq += 1
+        head = self.records.head("carbon", self.carbon_seq, self.memory.cycle, time.monotonic_ns())
+        more = {"of": request.of, "utc_s": request.utc_s, "page": request.page, "pages": request.pages}
+        self.publish("carbon", messages.encode({**head, **more, "rows": msgspec.to_builtins(request.rows)}))
 
     def journaled(self, seq: int) -> None:
         """Answer the push whose records are on disk now."""
