@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from tidegate.config import calendar
+from tidegate.config.telemetry_sources import check_telemetry
 from tidegate.config.toml_lines import Table
 from tidegate.ext.safety.cabinet import STEP_W_MIN
 from tidegate.hal.description import Slot
@@ -51,6 +52,7 @@ def cross_check(raw: Table, place: Place) -> list[str]:
         *_check_blind(raw, place),
         *_check_rest(raw, place),
         *_check_lines(raw, place),
+        *check_telemetry(raw, place),
     ]
 
 

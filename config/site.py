@@ -21,6 +21,7 @@ from tidegate.config.site_buses import Can as Can
 from tidegate.config.site_buses import Name, Strict
 from tidegate.config.site_buses import Serial as Serial
 from tidegate.config.site_buses import Tcp as Tcp
+from tidegate.config.telemetry_sources import SOURCES_MAX, Telemetry
 from tidegate.config.toml_lines import Table, line_of
 from tidegate.hal import description
 
@@ -516,6 +517,7 @@ class Site(Strict):
     console: Console | None = None
     watchdog: Watchdog | None = None
     carbon: Carbon = Carbon()
+    telemetry: Annotated[tuple[Telemetry, ...], Field(max_length=SOURCES_MAX)] = ()
     commissioning: Commissioning | None = None
     simulation: Simulation | None = None
     _folder: Path = PrivateAttr(default=Path())

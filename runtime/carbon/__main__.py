@@ -71,7 +71,7 @@ def main(words: list[str] | None = None) -> int:
             fetcher.start()
         print(json.dumps({"carbon": "ready", "ledger": ledger.url, "head": ledger.head[0]}), flush=True)
         pushed, jobs = Pushed(ledger), 0
-        live = LivePages(LiveAccount(describe, sidecar), client)
+        live = LivePages(LiveAccount(describe, sidecar, args.state_dir), client)
         silent_since = 0.0
         shown: list[str] = []
         while True:

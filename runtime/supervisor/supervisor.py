@@ -198,6 +198,7 @@ class Supervisor:
                     raise
                 carbon.given_up = True  # the cabinet is worth more than its accounts: records wait in the journal
                 self._out(f"tidegate: {why}; the site runs without it, its journal keeps the records")
+        self._start_telemetry()
         self._start_console()
         self._monitor = threading.Thread(target=self._keep, name="supervisor", daemon=True)
         self._monitor.start()
@@ -288,6 +289,19 @@ class Supervisor:
                 raise
             self.children["recorder"].given_up = True
             self._out(f"tidegate: {why}; the site runs without its recorder")
+
+    def _start_telemetry(self) -> None:
+        """The process that asks PDUs, servers and Prometheus; the site is worth more than what they say."""
+        if not self.site.telemetry or not self._sidecar:
+            return
+        words = ["--state-dir", str(self.state), *self._site_words()]
+        try:
+            self._start_child(self._child("telemetry", "tidegate.runtime.telemetry", words, []))
+        except StartError as why:
+            if self._stopping:
+                raise
+            self.children["telemetry"].given_up = True
+            self._out(f"tidegate: {why}; the site runs without its telemetry")
 
     def _start_console(self) -> None:
         wanted = self.site.console
@@ -525,6 +539,7 @@ class Supervisor:
                 ("core", REST_S),
                 ("console", END_S),
                 ("carbon", END_S),
+                ("telemetry", END_S),
                 ("recorder", END_S),
                 ("remote", END_S),
                 ("gateway", END_S),

@@ -4,14 +4,15 @@ Everything shown is provisional until its period is booked. When it is, what was
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from tidegate.hal.description import described
-from tidegate.runtime.carbon.jobs.work import Work
 from tidegate.runtime.carbon.ledger.bodies import PeriodBody
 from tidegate.runtime.carbon.live.live_figures import Figures, load_figures, site_figures, sums_of
+from tidegate.runtime.carbon.live.live_telemetry import LiveTelemetry
 from tidegate.runtime.carbon.live.live_work import LiveWork
 from tidegate.runtime.carbon.live.provisional import (
     CLOSING_S,
@@ -25,7 +26,6 @@ from tidegate.runtime.carbon.live.stood_up import StoodUp
 from tidegate.runtime.carbon.sidecar.service import Sidecar
 
 Rows = list[dict[str, object]]
-Claims = Callable[[int, int], Sequence[Work]]
 
 
 def midnight_utc_s(zone: ZoneInfo, utc_s: int) -> int:
@@ -35,13 +35,14 @@ def midnight_utc_s(zone: ZoneInfo, utc_s: int) -> int:
 
 
 class LiveAccount:
-    """Live figures of one sidecar. describe : the site's own description. claims : work that telemetry sees, if any."""
+    """Live figures of one sidecar. describe : the site's own description. state : where telemetry's store would be."""
 
-    def __init__(self, describe: Mapping[str, object], sidecar: Sidecar, claims: Claims | None = None) -> None:
+    def __init__(self, describe: Mapping[str, object], sidecar: Sidecar, state: Path | None = None) -> None:
         self._zone = ZoneInfo(described(describe).site.timezone)
         self._sidecar = sidecar
         self._kinds = sidecar.nodes.kinds
-        self._claims = claims
+        loads = [name for name, role in self._kinds.items() if role == "it"]
+        self._telemetry = None if state is None else LiveTelemetry(state, loads)
         self._resolution, self._bursts = Resolution(), Bursts()
         self._work = LiveWork(sidecar.ledger, self._kinds)
         self.stood_up = StoodUp()
@@ -70,10 +71,29 @@ class LiveAccount:
         }  # fmt: skip
         if self._work.due():
             it_ug = today_sums.role_ug(self._kinds, "it")
-            claims = self._claims(midnight, open_.until_utc_s) if self._claims is not None else ()
             room = today.ug / it_ug if it_ug else 1.0
-            rows |= self._work.rows(bodies, open_.until_utc_s, room, today_doubts, claims)
+            telemetry, doubts, claims = self._telemetry, today_doubts, []
+            if telemetry is not None:
+                telemetry.read(midnight, open_.until_utc_s)
+                claims, doubts = telemetry.claims(), [*today_doubts, *telemetry.doubts()]
+                figures = load_figures(today_sums, self._kinds)
+                rows["rack"] = telemetry.racks(figures, midnight, open_.until_utc_s, doubts)
+            rows |= self._work.rows(bodies, open_.until_utc_s, room, doubts, claims)
+        if self._telemetry is not None:
+            self._name_difference(rows["node"], self._telemetry.counted())
         return rows
+
+    def _name_difference(self, rows: Rows, counted: Mapping[str, tuple[str, int]]) -> None:
+        """Beside each metered load: what was counted within it, and what the meter has more."""
+        for row in rows:
+            name, today = str(row["name"]), row["today"]
+            if name in counted and isinstance(today, dict):
+                level, milliwh = counted[name]
+                row["counted_kwh"] = milliwh / 1e6
+                row["difference_kwh"] = round(today["energy_kwh"] - milliwh / 1e6, 6)
+                more = row["more"]
+                assert isinstance(more, dict)
+                more["counted_by"] = level
 
     @property
     def closing(self) -> bool:
