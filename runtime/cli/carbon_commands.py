@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from tidegate.runtime.cli.carbon_idle import idle
 from tidegate.runtime.cli.carbon_now import now
 from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNUSABLE, fail
 from tidegate.runtime.cli.meter_commands import key, meter, restored
@@ -31,6 +32,7 @@ carbon.add_command(meter)
 carbon.add_command(key)
 carbon.add_command(restored)
 carbon.add_command(now)
+carbon.add_command(idle)
 
 
 @carbon.command()

@@ -334,7 +334,8 @@ class Server:
 
     def _done(self, asked: Asked, request: ops.Operation, more: Mapping[str, object], now_ns: int) -> bytes:
         answer = messages.encode({**self._head(request, "applied"), **more})
-        self.answers.keep(asked, now_ns, answer)
+        if not (isinstance(request, ops.Command) and request.always_done):
+            self.answers.keep(asked, now_ns, answer)
         return answer
 
     def _refusal(self, request: ops.Operation | None, why: Refused) -> bytes:

@@ -95,6 +95,32 @@ class EnergyStore:
         )  # fmt: skip
         return {(r[0], r[1], r[2]): r[3] for r in racks}, {(r[0], r[1], r[2], r[3], r[4]): r[5] for r in claims}
 
+    def card_hours(self, start_utc_s: int, end_utc_s: int) -> Iterator[tuple[str, str, str, int, int, int]]:
+        """(node, card, rack, hour, mWh that no work claimed, mWh claimed and at rest) where there is any."""
+        return self._base.execute(
+            "SELECT node, name, rack, bucket_s / 3600 * 3600, SUM(idle_milliwh), SUM(unused_milliwh) FROM energy "
+            "WHERE level = 'card' AND bucket_s >= ? AND bucket_s < ? AND idle_milliwh + unused_milliwh > 0 "
+            "GROUP BY node, name, rack, bucket_s / 3600", (start_utc_s, end_utc_s),
+        )  # fmt: skip
+
+    def work(self, start_utc_s: int, end_utc_s: int, system: tuple[str, ...]) -> Iterator[tuple[str, str, int, int]]:
+        """(host, rack, bucket, mWh of work) of hosts whose cards, or else pods, are known. system : namespaces that
+        are no work of anybody's."""
+        marks = ",".join("?" * len(system))
+        return self._base.execute(
+            "SELECT host, rack, bucket_s, SUM(CASE WHEN job != '' AND namespace NOT IN "
+            f"({marks}) THEN milliwh - unused_milliwh ELSE 0 END) FROM energy "
+            "WHERE level IN ('card', 'pod') AND bucket_s >= ? AND bucket_s < ? GROUP BY host, rack, bucket_s",
+            (*system, start_utc_s, end_utc_s),
+        )  # fmt: skip
+
+    def drawn(self, start_utc_s: int, end_utc_s: int) -> Iterator[tuple[str, str, str, str, str, int, int]]:
+        """(level, node, name, host, rack, bucket, mWh) of servers and PDUs."""
+        return self._base.execute(
+            "SELECT level, node, name, host, rack, bucket_s, milliwh FROM energy WHERE level IN ('server', 'pdu') "
+            "AND bucket_s >= ? AND bucket_s < ? ORDER BY bucket_s", (start_utc_s, end_utc_s),
+        )  # fmt: skip
+
     def states(self) -> list[tuple[str, float, int, int, str]]:
         """(source, when it was last heard, hosts, of these silent, trouble) of each."""
         return list(self._base.execute("SELECT source, heard_utc_s, hosts, silent, trouble FROM state"))

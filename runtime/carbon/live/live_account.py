@@ -3,6 +3,7 @@
 Everything shown is provisional until its period is booked. When it is, what was shown last is compared with it.
 """
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -10,6 +11,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from tidegate.hal.description import described
+from tidegate.runtime.carbon.jobs.settle import DAY_S
 from tidegate.runtime.carbon.ledger.bodies import PeriodBody
 from tidegate.runtime.carbon.live.live_figures import Figures, load_figures, site_figures, sums_of
 from tidegate.runtime.carbon.live.live_telemetry import LiveTelemetry
@@ -26,6 +28,9 @@ from tidegate.runtime.carbon.live.stood_up import StoodUp
 from tidegate.runtime.carbon.sidecar.service import Sidecar
 
 Rows = list[dict[str, object]]
+
+
+IDLE_EVERY_S = 600.0  # the last day is looked through so often
 
 
 def midnight_utc_s(zone: ZoneInfo, utc_s: int) -> int:
@@ -45,6 +50,7 @@ class LiveAccount:
         self._telemetry = None if state is None else LiveTelemetry(state, loads)
         self._resolution, self._bursts = Resolution(), Bursts()
         self._work = LiveWork(sidecar.ledger, self._kinds)
+        self._idle_due_s = 0.0
         self.stood_up = StoodUp()
         self._head = -2
         self._midnight = -1
@@ -80,6 +86,11 @@ class LiveAccount:
                 rows["rack"] = telemetry.racks(figures, midnight, open_.until_utc_s, doubts)
             rows |= self._work.rows(bodies, open_.until_utc_s, room, doubts, claims)
         if self._telemetry is not None:
+            if time.monotonic() >= self._idle_due_s:
+                self._idle_due_s = time.monotonic() + IDLE_EVERY_S
+                since = open_.until_utc_s - DAY_S
+                recent = [e.body for e in self._sidecar.ledger.in_force("period", since, start)] + [open_.body]
+                rows["idle"] = self._telemetry.idle(recent, since, open_.until_utc_s)
             self._name_difference(rows["node"], self._telemetry.counted())
         return rows
 

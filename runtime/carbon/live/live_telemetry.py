@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tidegate.runtime.carbon.integers import share
 from tidegate.runtime.carbon.jobs.work import Work
+from tidegate.runtime.carbon.ledger.bodies import PeriodBody
+from tidegate.runtime.carbon.live.idle_energy import Assumptions, HourlyFactors, api_rows, find_idle
 from tidegate.runtime.carbon.live.live_figures import Figures
 from tidegate.runtime.telemetry.energy_store import BUCKET_S, ClaimKey, EnergyStore, RackKey, opened
 
@@ -114,6 +116,20 @@ class LiveTelemetry:
             level = next((level for level in LEVELS if by_level[level]), LEVELS[-1])
             found[node] = level, by_level[level]
         return found
+
+    def idle(self, bodies: Sequence[PeriodBody], start_utc_s: int, end_utc_s: int) -> Rows:
+        """Rows of what drew power at rest in a stretch. bodies : its booked periods."""
+        try:
+            if self._store is None:
+                self._store = opened(self._folder)
+            if self._store is None:
+                return []
+            assumed = Assumptions()
+            found = find_idle(self._store, HourlyFactors(bodies, self._loads), start_utc_s, end_utc_s, assumed)
+        except sqlite3.Error as why:
+            self._store, self.trouble = None, f"telemetry cannot be read: {why}"
+            return []
+        return api_rows(found, start_utc_s, end_utc_s, assumed)
 
     def racks(self, today: Mapping[str, Figures], since_utc_s: int, until_utc_s: int, doubts: Sequence[str]) -> Rows:
         """Rows of racks: the metered energy and carbon of each load in proportion to what was counted in its racks."""

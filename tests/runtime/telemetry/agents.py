@@ -209,3 +209,14 @@ def dcgm(cards=4, watts=300.0, pod="train-0", namespace="ml", idle=1):
         lines.append(f"DCGM_FI_DEV_POWER_USAGE{{{labels}}} {watts if claimed else 70.0}")
         lines.append(f"DCGM_FI_DEV_GPU_UTIL{{{labels}}} {97 if claimed else 0}")
     return ("\n".join(lines) + "\n").encode()
+
+
+def card_vector(path):
+    """What a Prometheus answers of two cards, one of them claimed by nobody."""
+    value = "300" if "POWER" in path else "95"
+    result = [
+        {"metric": {"gpu": "0", "UUID": "GPU-0", "Hostname": "n1", "exported_pod": "train-0",
+                    "exported_namespace": "ml"}, "value": [1000.0, value]},
+        {"metric": {"gpu": "1", "UUID": "GPU-1", "Hostname": "n1"}, "value": [1000.0, value]},
+    ]  # fmt: skip
+    return json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}}).encode()
