@@ -12,6 +12,7 @@ from tidegate.runtime.carbon.factors.fetch import Fetcher, sources_of
 from tidegate.runtime.carbon.factors.series import FactorError
 from tidegate.runtime.carbon.jobs.pushed import Pushed
 from tidegate.runtime.carbon.ledger.ledger import LedgerError
+from tidegate.runtime.carbon.live.idle_entries import IdleEntries
 from tidegate.runtime.carbon.live.live_account import LiveAccount
 from tidegate.runtime.carbon.live.live_pages import LivePages
 from tidegate.runtime.carbon.sidecar.service import PAUSE_S, Sidecar, catch_up, open_ledger
@@ -71,6 +72,8 @@ def main(words: list[str] | None = None) -> int:
             fetcher.start()
         print(json.dumps({"carbon": "ready", "ledger": ledger.url, "head": ledger.head[0]}), flush=True)
         pushed, jobs = Pushed(ledger), 0
+        loads = [name for name, role in sidecar.nodes.kinds.items() if role == "it"]
+        idle = IdleEntries(ledger, args.state_dir, loads)
         live = LivePages(LiveAccount(describe, sidecar, args.state_dir), client)
         silent_since = 0.0
         shown: list[str] = []
@@ -86,6 +89,7 @@ def main(words: list[str] | None = None) -> int:
                 sidecar.commit()
                 jobs += pushed.pull(client)
                 pushed.settle(sidecar.closed_until_utc_s)
+                idle.step(sidecar.closed_until_utc_s)
                 live.step()
                 silent_since = 0.0
             except NoAnswer:

@@ -95,6 +95,11 @@ class EnergyStore:
         )  # fmt: skip
         return {(r[0], r[1], r[2]): r[3] for r in racks}, {(r[0], r[1], r[2], r[3], r[4]): r[5] for r in claims}
 
+    def first_bucket(self) -> int | None:
+        """The oldest 5 minutes that are kept; None where there are none."""
+        found: int | None = self._base.execute("SELECT MIN(bucket_s) FROM energy").fetchone()[0]
+        return found
+
     def card_hours(self, start_utc_s: int, end_utc_s: int) -> Iterator[tuple[str, str, str, int, int, int]]:
         """(node, card, rack, hour, mWh that no work claimed, mWh claimed and at rest) where there is any."""
         return self._base.execute(

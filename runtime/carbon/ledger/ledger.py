@@ -32,7 +32,7 @@ from tidegate.runtime.carbon.ledger.bodies import (
 
 SCHEMA_VERSION = 2  # 1: bodies with the names of before, see bodies.py; it is read for ever
 KINDS = ("open", "method", "period", "factor", "edit", "job", "work", "reading", "report", "block", "note", "meter",
-         "key", "restored")  # fmt: skip
+         "key", "restored", "idle")  # fmt: skip
 
 _meta = sa.MetaData()
 _entries = sa.Table(

@@ -28,6 +28,7 @@ from tidegate.runtime.carbon.report.indicators import Hours, eu_fields, indicato
 from tidegate.runtime.carbon.report.language import N_
 from tidegate.runtime.carbon.report.local_time import shown, zone_of
 from tidegate.runtime.carbon.report.published import BEFORE_4, published
+from tidegate.runtime.carbon.report.rested import Rested
 from tidegate.runtime.carbon.report.totals import Indicators, Sums, add_up, indicators, shifting
 
 SCOPE = N_(
@@ -144,6 +145,12 @@ def gather(
             reader.last_seq, reader.root = entry.seq, entry.hash
         if each_day is not None:
             each_day(entry.body)
+    rested = Rested()
+    for day in ledger.entries("idle", start_utc_s, end_utc_s):
+        if until_seq is None or day.seq <= until_seq:
+            rested.add(day.body)
+            if day.seq > reader.last_seq:
+                reader.last_seq, reader.root = day.seq, day.hash
     registers = registers_of(ledger, until_seq)
     for kind in ("reading", "meter"):
         for said in ledger.entries(kind):
@@ -262,6 +269,8 @@ def gather(
     if compute.days:
         it_ug = sums.role_ug(kinds, "it")
         document["compute"] = compute.document(sum(sums.outflow_ug.values()) - sums.export_ug, it_ug, method)
+    if rested.days:
+        document["rested"] = rested.document()
     document[BEFORE_4] = before_4(sums, declared, document["evidence"]["sources"])
     document["sha256"] = published(document)["sha256"]
     return document, sums, ratios

@@ -6,6 +6,7 @@ A cell that holds a number names the row that it comes from: every number leads 
 from tidegate.runtime.carbon.report import proof_sections as proof
 from tidegate.runtime.carbon.report import result_sections as results
 from tidegate.runtime.carbon.report.blocks import Section
+from tidegate.runtime.carbon.report.rested import rested
 from tidegate.runtime.carbon.report.view import Report
 
 
@@ -15,6 +16,8 @@ def sections(report: Report) -> list[Section]:
     made = [results.glance, results.energy, results.carbon, results.over_time, results.origins]
     if "compute" in d:
         made += [results.jobs_section, results.idle]
+    if "rested" in d:
+        made.append(rested)
     if "shifting" in d or "consequence_ug" in d:
         made.append(results.shifting)
     made += [results.indicators, results.scope2, proof.quality, proof.evidence, proof.made, proof.periods, proof.ledger]

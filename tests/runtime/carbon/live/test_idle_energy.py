@@ -10,8 +10,10 @@ from click.testing import CliRunner
 from tests.runtime.carbon.live.test_live_account import DESCRIBE, Day, factor_file
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.live.idle_energy import Assumptions, HourlyFactors, api_rows, find_idle
+from tidegate.runtime.carbon.live.idle_entries import IdleEntries
+from tidegate.runtime.carbon.report.write import write
 from tidegate.runtime.carbon.sidecar.service import Sidecar
-from tidegate.runtime.cli.carbon_commands import carbon
+from tidegate.runtime.cli.carbon_commands import carbon, check_report
 from tidegate.runtime.gateway.carbon_shown import CarbonRow
 from tidegate.runtime.telemetry.energy_store import BUCKET_S, FILE, EnergyStore, Row
 
@@ -194,6 +196,52 @@ def test_the_command_ranks_and_says_what_it_rests_on(state):
     assert row["idle_kwh"] == 100.0 and row["cost"] == pytest.approx(25.0) and row["kg"] > 0
     assert row["by_hour_utc_kwh"][:3] == [60.0, 40.0, 0.0] and document["currency"] == "EUR"
     assert json.loads(command(state, "--span", "2024-06-01", "--json", "--level", "rack").output)["rows"] == []
+
+
+def test_a_day_is_written_into_the_ledger_once_and_stands_in_the_report_in_both_languages(tmp_path):
+    (tmp_path / "f").mkdir()
+    factor_file(tmp_path / "f" / "a.csv", 1)
+    one = Sidecar({**DESCRIBE, "carbon": {"factors": "f"}}, Ledger(tmp_path / "ledger.db"), folder=tmp_path)
+    one.refresh()
+    day = Day(1)
+    one.take([day.step(utc_s) for utc_s in range(DAY, DAY + 4000, 2)])
+    one.commit()
+    entries = IdleEntries(one.ledger, tmp_path, ["room"])
+    assert entries.step(DAY + 86_400 + 3600) == 0, "no telemetry has run"
+    store = EnergyStore(tmp_path / FILE)
+    store.put([card(b, "g0", 5_000_000) for b in range(12)] + [drawn(0, "pdu", "p9", 5, rack="")], [], [])
+    store.close()
+    entries = IdleEntries(one.ledger, tmp_path, ["room"])
+    assert entries.step(DAY + 86_400 + 3599) == 0
+    assert [entries.step(DAY + 86_400 + 3600) for _ in range(2)] == [1, 0]
+    assert IdleEntries(one.ledger, tmp_path, ["room"]).step(DAY + 86_400 + 3600) == 0
+    (entry,) = one.ledger.entries("idle")
+    assert entry.start_utc_s == DAY and entry.body["rows"][0]["energy_milliwh"] == 60_000_000
+    assert one.ledger.verify() == []
+    found = write(one.ledger, DAY, DAY + 86_400, tmp_path / "r", languages=("en", "zh"), pdf=False)
+    document = json.loads(found["json"].read_text())
+    (row,) = document["rested"]["rows"]
+    assert (row["level"], row["name"], row["idle_kwh"]) == ("card", "g0", "60.000000") and float(row["kg"]) > 0
+    assert check_report(one.ledger, found["json"]) == []
+    pages = {name: path.read_text() for name, path in found.items() if path.suffix == ".html"}
+    assert len(pages) == 2
+    for page in pages.values():
+        assert "card g0" in page and "one card cannot be switched off alone" in page
+        assert "1 servers and PDUs are not judged" in page
+    assert any("闲置仍耗电的设备" in page for page in pages.values())
+
+
+def test_a_store_that_cannot_be_read_is_tried_again_and_stops_nothing(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.db")
+    ledger.begin("s")
+    (tmp_path / FILE).write_bytes(b"no database" * 200)
+    entries = IdleEntries(ledger, tmp_path, ["room"])
+    assert entries.step(DAY + 86_400 + 3600) == 0 and "cannot be read" in entries.trouble
+    (tmp_path / FILE).unlink()
+    store = EnergyStore(tmp_path / FILE)
+    store.put([card(0, "g0", 5_000_000)], [], [])
+    store.close()
+    assert entries.step(DAY + 86_400 + 3600) == 1 and not entries.trouble
 
 
 def test_a_folder_without_telemetry_or_ledger_is_named(tmp_path, state):
