@@ -3,7 +3,6 @@
 `load_site` lists everything that is wrong at once: the key's path, its line, what was expected and what to do.
 """
 
-import difflib
 import json
 import os
 import stat
@@ -23,7 +22,7 @@ from tidegate.config.site_buses import Serial as Serial
 from tidegate.config.site_buses import Tcp as Tcp
 from tidegate.config.telemetry_sources import SOURCES_MAX, Telemetry
 from tidegate.config.toml_lines import Table, line_of
-from tidegate.hal import description
+from tidegate.hal import description, key_errors
 
 SITE_BYTES_MAX = 1 << 20
 
@@ -624,29 +623,6 @@ def where(loc: tuple[int | str, ...], raw: Any, text: str) -> str:
     return ".".join(parts) + (f" (line {line})" if line else "")
 
 
-def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
-    model: Any = Site
-    for step in loc:
-        if isinstance(step, int):
-            continue
-        fields = getattr(model, "model_fields", {})
-        found = fields.get(step)
-        if found is None:
-            return []
-        model = _model_in(found.annotation)
-    return [field.alias or name for name, field in getattr(model, "model_fields", {}).items()]
-
-
-def _model_in(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for part in getattr(annotation, "__args__", ()):
-        found = _model_in(part)
-        if found is not None:
-            return found
-    return None
-
-
 UNIT_ENDINGS = (
     *("_w_per_s", "_kw_per_s", "_per_s", "_w_max", "_kw_max", "_a_max", "_ma_max", "_w", "_kw", "_mw", "_wh", "_kwh"),
     *("_mwh", "_a", "_ma", "_v", "_mv", "_c", "_k", "_s", "_ms", "_us", "_ns", "_hz", "_min", "_percent", "_pct"),
@@ -663,12 +639,11 @@ def _stem(key: str) -> str:
 def _explain(one: Any, loc: tuple[int | str, ...]) -> str:
     kind, given = one["type"], one.get("input")
     if kind == "extra_forbidden":
-        key, known = str(loc[-1]), _known_keys(loc[:-1])
+        key, known = str(loc[-1]), key_errors.known_keys(Site, loc[:-1])
         same = [name for name in known if _stem(name) == _stem(key)]
         if same:
             return f"unknown key; the quantity is written with another unit here: {same[0]} (convert the value)"
-        near = difflib.get_close_matches(key, known, 1, 0.6)
-        return f"unknown key; {f'did you mean {near[0]}?' if near else 'known here: ' + ', '.join(known)}"
+        return key_errors.unknown_key(key, known)
     if kind == "missing":
         return "is missing and has no default; add it"
     said = one["msg"].removeprefix("Input should be ").removeprefix("Value error, ")

@@ -24,23 +24,27 @@ class Finding:
 
 
 def check_file(path: str) -> list[Finding]:
-    """All findings of a map file, by line; empty = good."""
+    """All findings of a map file, by line; empty = good. What can be said beside a fault is said with it."""
     try:
         text = Path(path).read_text(encoding="utf-8")
         tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        return [Finding(0, f"cannot be read: {error}")]
+    except UnicodeDecodeError as error:
+        return [Finding(0, f"byte {error.start + 1} is no UTF-8; save the file as UTF-8")]
+    except OSError as error:
+        return [Finding(0, f"cannot be read: {error.strerror}")]
     except tomllib.TOMLDecodeError as error:
         at = re.search(r"line (\d+)", str(error))
-        return [Finding(int(at[1]) if at else 0, f"not TOML: {error}; correct the line")]
+        return [Finding(int(at[1]) if at else 0, f"not TOML: {error}; {_toml_remedy(str(error))}")]
     findings: list[Finding] = []
+    faulty = ""
     try:
         found_map = load_map(path)
     except MapError as error:
-        return sorted(
-            (Finding(_line_of_problem(text, line), line.removeprefix(f"map {path}: ")) for line in error.problems),
-            key=lambda one: one.line,
-        )
+        said = [line.removeprefix(f"map {path}: ") for line in error.problems]
+        findings = [Finding(_line_of_problem(text, line), line) for line in said]
+        if error.rest is None:
+            return _sorted(findings)
+        found_map, faulty = error.rest, "\n".join(said)
     findings += _unreadable(text, found_map)
     findings += [
         Finding(
@@ -52,24 +56,52 @@ def check_file(path: str) -> list[Finding]:
         for row in found_map.power_words()
         if not row.signed_source.strip()
     ]
+    findings += _vectors(text, path, found_map, faulty)
+    return _sorted(findings)
+
+
+def _sorted(findings: list[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda one: one.line)
+
+
+def _toml_remedy(said: str) -> str:
+    if "Cannot overwrite" in said or "Cannot declare" in said:
+        return "the key or table is there already; remove one of the two"
+    if "Illegal character '\\n'" in said or "Unterminated string" in said:
+        return "close the quote on this line"
+    return "correct the line"
+
+
+def _vectors(text: str, path: str, found_map: DeviceMap, faulty: str) -> list[Finding]:
+    """Decode and encode vectors, run. faulty: what has been said of the map; rows of it that were left out are not."""
     if not found_map.vector:
-        findings.append(
-            Finding(
-                0, "vector: none; add a [[vector]] of the manual's own example, or nobody knows if the map is right"
-            )
-        )
-    for number, vector in enumerate(found_map.vector):
-        findings += [
-            Finding(_row_line(text, "vector", number, key), f"vector[{number + 1}].{key}: {said}")
-            for key, said in _vector(path, found_map, vector)
-        ]
+        if "vector[" in faulty:
+            return []
+        said = "vector: none; add a [[vector]] of the manual's own example, or nobody knows if the map is right"
+        return [Finding(0, said)]
+    if re.search(r"^(vector|encode)\[", faulty, re.M):
+        return []  # some were left out: the others cannot be told by their number
+    have = {p.name for p in found_map.point}
+    findings = [
+        Finding(_row_line(text, "vector", number, key), f"vector[{number + 1}].{key}: {said}")
+        for number, vector in enumerate(found_map.vector)
+        if vector.point in have or f"point[{vector.point}]" not in faulty
+        for key, said in _vector(path, found_map, vector, bool(faulty))
+    ]
     for number, encode in enumerate(found_map.encode):
         command = next((c for c in found_map.command if c.name == encode.command), None)
+        if command is None and f"command[{encode.command}]" in faulty:
+            continue
         if command is None:
             names = ", ".join(c.name for c in found_map.command) or "none"
             said = f"no command {encode.command!r}; the map has: {names}"
         else:
-            found = load_map(path, encode.options) if encode.options else found_map
+            try:
+                found = load_map(path, encode.options) if encode.options else found_map
+            except MapError as error:
+                if not faulty:
+                    findings.append(Finding(_row_line(text, "encode", number, "options"), "; ".join(error.problems)))
+                continue
             command = next(c for c in found.command if c.name == encode.command)
             regs = encode_registers(command, encode.value, encode.sf)
             if regs == list(encode.regs):
@@ -78,16 +110,16 @@ def check_file(path: str) -> list[Finding]:
                 f"{encode.value:g} becomes {regs}, the vector says {list(encode.regs)}; correct the row or the vector"
             )
         findings.append(Finding(_row_line(text, "encode", number, "command"), f"encode[{number + 1}]: {said}"))
-    return sorted(findings, key=lambda one: one.line)
+    return findings
 
 
-def _vector(path: str, found: DeviceMap, vector: Vector) -> list[tuple[str, str]]:
-    """(key, what is wrong) of one vector."""
+def _vector(path: str, found: DeviceMap, vector: Vector, faulty: bool) -> list[tuple[str, str]]:
+    """(key, what is wrong) of one vector. faulty: the map has faults, which were said."""
     if vector.options:
         try:
             found = load_map(path, vector.options)
         except MapError as error:
-            return [("options", "; ".join(error.problems))]
+            return [] if faulty else [("options", "; ".join(error.problems))]
     if vector.id is not None:
         return _frame_vector(found, vector)
     point = next((p for p in found.point if p.name == vector.point), None)
@@ -182,6 +214,19 @@ def _key_line(lines: list[str], head: int, key: str) -> int:
 
 
 def _line_of_problem(text: str, problem: str) -> int:
-    """Of a row that a problem names as `point[NAME]`, with the key behind it where there is one."""
+    """Of what a problem names: point[NAME].key, vector[2].key (rows without a name count from 1), table.key, key."""
     named = re.search(r"(?:point|command|signal)\[([^\]]+)\](?:\.(\w+)|: (\w+))?", problem)
-    return _named_line(text, named[1], named[2] or named[3] or "") if named else 0
+    if named and (line := _named_line(text, named[1], named[2] or named[3] or "")):
+        return line
+    lines = text.splitlines()
+    if row := re.match(r"(\w+)\[(\d+)\](?:\.(\w+))?", problem):
+        return _row_line(text, row[1], int(row[2]) - 1, row[3] or "")
+    if key := re.match(r"([\w.]+)\.(\w+)(?:\[|:| )", problem):
+        for head, line in enumerate(lines):
+            if line.split("#")[0].strip() in (f"[{key[1]}]", f"[{key[1]}.{key[2]}]"):
+                return _key_line(lines, head, key[2])
+    if key := re.match(r"(\w+)(?:\[|:| )", problem):
+        for at, line in enumerate(lines):
+            if re.match(rf"\s*{key[1]}\s*=|\s*\[+{key[1]}\]", line):
+                return at + 1
+    return 0

@@ -9,6 +9,7 @@ import copy
 import difflib
 import re
 import tomllib
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -18,15 +19,22 @@ from typing import Any
 from pydantic import ValidationError
 
 from tidegate.hal import sunspec
+from tidegate.hal.key_errors import explain
 from tidegate.hal.map_rules import check_map
 from tidegate.hal.map_schema import DeviceMap, Table
 
+Loc = tuple[int | str, ...]  # the path of a key, as pydantic gives it
+
 
 class MapError(ValueError):
-    """A map that cannot be used; `problems` lists everything that is wrong with it."""
+    """A map that cannot be used; `problems` lists everything that is wrong with it.
 
-    def __init__(self, problems: list[str]) -> None:
+    rest : the map without the keys and rows that are at fault, None where too little is left.
+    """
+
+    def __init__(self, problems: list[str], rest: DeviceMap | None = None) -> None:
         self.problems = problems
+        self.rest = rest
         super().__init__("\n".join(problems))
 
 
@@ -207,14 +215,14 @@ def _apply_numbers(where: str, raw: Table, chosen: dict[str, str], problems: lis
 # ----------------------------------------------------------------------------------------------------- resolving
 
 
-def _place(loc: tuple[int | str, ...], raw: object) -> str:
+def _place(loc: Loc, raw: object) -> str:
     """The path of a key, with rows named by their name or id where they have one."""
     parts: list[str] = []
     at: Any = raw
     for step in loc:
         at = at[step] if _has(at, step) else None
         if isinstance(step, int) and parts:
-            label = at.get("name", at.get("id", step)) if isinstance(at, dict) else step
+            label = at.get("name", at.get("id", step + 1)) if isinstance(at, dict) else step + 1
             label = f"0x{label:X}" if isinstance(label, int) and isinstance(at, dict) and "id" in at else label
             parts[-1] += f"[{label}]"
         else:
@@ -419,18 +427,42 @@ def load_map(
     try:
         found = DeviceMap.model_validate(raw)
     except ValidationError as error:
+        unknown, wrong = list[Loc](), list[Loc]()
         for one in error.errors():
-            problems.append(f"map {where}: {_place(one['loc'], raw)}: {one['msg']}")
-        raise MapError(problems) from None
+            (unknown if one["type"] == "extra_forbidden" else wrong).append(one["loc"])
+            said = explain(DeviceMap, one["type"], one["loc"], one["msg"], one["input"])
+            problems.append(f"map {where}: {_place(one['loc'], raw)}: {said}")
+        raise MapError(problems, _without(raw, unknown, wrong)) from None
     if not name_or_path.endswith(".toml") and found.name != name_or_path:
         problems.append(f"map {where}: map.name is {found.name!r}, but the file is {name_or_path}.toml")
     check_map(where, found, problems)
     if problems:
-        raise MapError(problems)
+        raise MapError(problems, found)
     more = [*_echo_doubts(found), *_sign_doubts(found)]
     if not more:
         return found
     return found.model_copy(update={"map": found.map.model_copy(update={"doubts": (*found.map.doubts, *more)})})
+
+
+def _without(raw: Table, unknown: Sequence[Loc], wrong: Sequence[Loc]) -> DeviceMap | None:
+    """What is left of a map without its unknown keys and the rows that have another fault; None = too little."""
+    for loc in unknown:
+        node = raw
+        for step in loc[:-1]:
+            node = node[step]
+        node.pop(loc[-1], None)
+    rows: dict[str, set[int]] = {}
+    for loc in wrong:
+        if len(loc) > 1 and isinstance(loc[1], int):
+            rows.setdefault(str(loc[0]), set()).add(loc[1])
+        elif len(loc) == 2 and isinstance(table := raw.get(str(loc[0])), dict):
+            table.pop(loc[1], None)
+    for section, numbers in rows.items():
+        raw[section] = [row for number, row in enumerate(raw[section]) if number not in numbers]
+    try:
+        return DeviceMap.model_validate(raw)
+    except ValidationError:
+        return None
 
 
 def _echo_doubts(found: DeviceMap) -> list[str]:

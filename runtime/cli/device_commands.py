@@ -77,9 +77,15 @@ def show(name: str, as_json: bool) -> None:
 
 
 @devices.command()
-@click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False))
+@click.argument("path", metavar="FILE")
 def check(path: str) -> None:
-    """Check the device map FILE: its keys, its vectors, its registers. Says each fault with line, key and remedy."""
+    """Check the device map FILE, or a shipped one by its name: its keys, its vectors, its registers.
+
+    Says each fault with line, key and remedy.
+    """
+    if not Path(path).is_file():
+        map_named(path)  # a shipped map, or "did you mean"
+        path = str(maps.map_folder().joinpath(f"{path}.toml"))
     findings = check_file(path)
     for one in findings:
         click.echo(f"{path}:{one.line}: {one.text}" if one.line else f"{path}: {one.text}", err=True)

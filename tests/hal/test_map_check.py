@@ -1,9 +1,11 @@
 """`tidegate devices check`: every shipped map is good; each fault has its line, its key and a remedy, all at once."""
 
 import pytest
+from click.testing import CliRunner
 
 from tidegate.hal import maps
 from tidegate.hal.map_check import check_file
+from tidegate.runtime.cli.device_commands import devices
 
 MAP = """schema = 1
 [map]
@@ -57,6 +59,13 @@ def test_every_shipped_map_passes(name):
         ('signed_source = "manual, page 2"\n', "", 14, ("power_w", "signed_source", "reads -2 kW as 63 kW", "doubt")),
         ('unit = "W"', 'unit = "V"', 15, ("unit 'V'", "promises 'W'")),
         ("[map]", "[map", 2, ("not TOML",)),
+        ('kind = "meter"', 'kind = "meter"\nkind = "bms"', 6, ("not TOML", "there already", "remove one")),
+        ('title = "A meter"', 'title = "A meter', 6, ("not TOML", "close the quote")),
+        ("readable =", "readible =", 9, ("modbus.readible", "unknown key", "did you mean readable")),
+        ('poll = "fast"', 'poll = "fast"\nsclae = 2', 19, ("point[power_w].sclae", "unknown key", "mean scale")),
+        ('type = "s16"', 'type = "s61"', 14, ("point[power_w].type", "expected 'u16'", "got 's61'")),
+        ("value = 100.0", "valeu = 100.0", 23, ("vector[1].valeu", "unknown key", "did you mean value")),
+        ('title = "A meter"\n', "", 2, ("map.title", "is missing")),
     ],
 )
 def test_a_fault_is_said_with_line_key_and_remedy(tmp_path, old, new, line, words):
@@ -68,6 +77,33 @@ def test_a_fault_is_said_with_line_key_and_remedy(tmp_path, old, new, line, word
 def test_all_faults_are_said_at_once(tmp_path):
     text = MAP.replace("value = 100.0", "value = 101.0").replace("address = 10", "address = 30")
     assert [one.line for one in said(tmp_path, text)] == [13, 23]
+
+
+def test_a_fault_of_the_schema_hides_none_of_the_others(tmp_path):
+    text = MAP.replace("value = 100.0", "value = 101.0").replace("address = 10", "address = 30")
+    text = text.replace("readable =", "colour = 1\nreadable =").replace('poll = "fast"', 'poll = "fast"\nsclae = 2')
+    findings = said(tmp_path, text)
+    assert [one.line for one in findings] == [9, 14, 20, 25], findings
+    assert "known here: function" in findings[0].text
+
+
+def test_a_row_that_is_left_out_for_its_fault_is_not_missed_by_its_vector(tmp_path):
+    more = '[[point]]\nname = "frequency_hz"\naddress = 2\nunit = "Hz"\npoll = "slow"\n'
+    text = MAP.replace('type = "s16"', 'type = "s61"').replace("[[vector]]", more + "[[vector]]")
+    assert [one.line for one in said(tmp_path, text)] == [14]
+
+
+def test_a_file_that_is_not_utf8_says_what_to_do(tmp_path):
+    (tmp_path / "own.toml").write_bytes(b"schema = 1 # 20 \xb0C")
+    (finding,) = check_file(str(tmp_path / "own.toml"))
+    assert "save the file as UTF-8" in finding.text
+
+
+def test_a_shipped_map_is_checked_by_its_name_and_a_wrong_name_gets_the_near_ones():
+    good = CliRunner().invoke(devices, ["check", "eastron-sdm630"])
+    assert good.exit_code == 0 and "good" in good.output
+    wrong = CliRunner().invoke(devices, ["check", "eastron-sdm-630"])
+    assert wrong.exit_code == 65 and "did you mean eastron-sdm630" in wrong.output
 
 
 def test_an_unknown_name_gets_the_near_ones():
