@@ -15,34 +15,45 @@ from tidegate.hal.map_schema import WORDS, Point
 from tidegate.hal.vocabulary import required, signals, unit_of
 
 # What a column may be called -> what it is here. Compared in lower case, without blanks and dots.
-COLUMNS = {
+COLUMNS: dict[str, tuple[str, ...]] = {
     "name": ("signal", "point", "tidegate"),
-    "register": ("register", "name", "description", "parameter", "quantity", "variable", "bezeichnung", "label"),
-    "address": ("address", "addr", "adresse", "offset", "registeraddress", "modbusaddress", "reg", "no", "start"),
-    "type": ("type", "datatype", "format", "datentyp", "encoding"),
-    "unit": ("unit", "units", "einheit"),
-    "scale": ("scale", "factor", "gain", "resolution", "multiplier", "scaling", "faktor"),
+    "register": (
+        "register", "name", "description", "parameter", "quantity", "variable", "bezeichnung", "label", "details",
+        "datalabel", "metric", "measurement", "designation", "beschreibung", "messgröße", "registername", "signal",
+    ),
+    "address": (
+        "address", "addr", "adresse", "offset", "registeraddress", "modbusaddress", "reg", "no", "start",
+        "inputregister", "holdingregister", "modbusregister", "registernumber", "registerno", "registernr",
+        "startaddress", "startingaddress", "startadresse", "startregister", "registeradresse", "hex", "dec",
+    ),
+    "type": ("type", "datatype", "format", "datentyp", "encoding", "dataformat", "datenformat"),
+    "unit": ("unit", "units", "einheit", "notesunits"),
+    "scale": ("scale", "factor", "gain", "resolution", "multiplier", "scaling", "faktor", "scalefactor"),
+    "count": ("count", "length", "size", "words", "registers", "#ofreg", "#ofregs", "noofregisters", "länge", "anzahl"),
     "note": ("note", "notes", "remark", "remarks", "comment", "range", "access"),
     "regs": ("regs", "raw", "exampleraw", "examplehex"),
     "value": ("value", "example", "examplevalue", "reading"),
-}
+}  # fmt: skip
 TYPES = {
-    "u16": "u16 uint16 unsigned16 word ushort uint unsignedshort unsigned 16bitunsigned",
-    "s16": "s16 int16 i16 signed16 short int signed 16bitsigned",
-    "u32": "u32 uint32 unsigned32 dword ulong udint unsignedlong 32bitunsigned acc32",
-    "s32": "s32 int32 i32 signed32 long dint 32bitsigned",
-    "u64": "u64 uint64 unsigned64 qword acc64",
-    "s64": "s64 int64 i64 signed64",
-    "f32": "f32 float float32 real single ieee754 32bitfloat floating",
+    "u16": "u16 uint16 unsigned16 word ushort uint unsignedshort unsigned 16bitunsigned uword 16bituint",
+    "s16": "s16 int16 i16 signed16 short int signed 16bitsigned sword 16bitint",
+    "u32": "u32 uint32 unsigned32 dword ulong udint unsignedlong 32bitunsigned acc32 udword 32bituint",
+    "s32": "s32 int32 i32 signed32 long dint 32bitsigned sdword 32bitint",
+    "u64": "u64 uint64 unsigned64 qword acc64 uqword 64bituint",
+    "s64": "s64 int64 i64 signed64 sqword 64bitint",
+    "f32": "f32 float float32 real single ieee754 32bitfloat floating fp32",
     "f64": "f64 double float64 lreal",
 }
 # How a type may end -> the order of its words. By the bytes: A is the highest of four.
 ORDERS = {"be": "high-first", "abcd": "high-first", "bigendian": "high-first", "msw": "high-first",
           "le": "low-first", "cdab": "low-first", "littleendian": "low-first", "lsw": "low-first"}  # fmt: skip
 # What the words of a row mean where the table has no unit; the first that fits.
-MEANT = ((r"power factor|\bcos", "1"), (r"frequen", "Hz"), (r"reactive.*(energy|counter)", "varh"), (r"energy", "Wh"),
-         (r"reactive", "var"), (r"apparent", "VA"), (r"active power|real power", "W"), (r"voltage", "V"),
-         (r"current", "A"), (r"temperature", "degC"))  # fmt: skip
+MEANT = (
+    (r"power factor|\bcos|leistungsfaktor", "1"), (r"frequen", "Hz"),
+    (r"(reactive|blind).*(energy|energie|arbeit|counter)", "varh"), (r"energy|energie|arbeit", "Wh"),
+    (r"reactive|blindleistung", "var"), (r"apparent|scheinleistung", "VA"), (r"temperatur", "degC"),
+    (r"power|leistung", "W"), (r"voltage|spannung|\b(volts?|rms) l\d", "V"), (r"current|strom", "A"),
+)  # fmt: skip
 # Unit of the table -> (our unit, what one of theirs is in ours).
 UNITS = {
     "w": ("W", 1.0), "kw": ("W", 1e3), "mw": ("W", 1e6), "v": ("V", 1.0), "kv": ("V", 1e3), "mv": ("V", 1e-3),
@@ -50,6 +61,7 @@ UNITS = {
     "va": ("VA", 1.0), "kva": ("VA", 1e3), "var": ("var", 1.0), "kvar": ("var", 1e3), "hz": ("Hz", 1.0),
     "varh": ("varh", 1.0), "kvarh": ("varh", 1e3), "°c": ("degC", 1.0), "degc": ("degC", 1.0), "c": ("degC", 1.0),
     "%": ("%", 1.0), "s": ("s", 1.0), "ah": ("Ah", 1.0),
+    "vac": ("V", 1.0), "v ac": ("V", 1.0), "vdc": ("V", 1.0), "aac": ("A", 1.0), "a ac": ("A", 1.0), "adc": ("A", 1.0),
 }  # fmt: skip
 ENDINGS = {"W": "w", "V": "v", "A": "a", "Wh": "wh", "VA": "va", "var": "var", "varh": "varh", "Hz": "hz", "degC": "c"}
 ENDINGS |= {"%": "pct", "s": "s", "Ah": "ah", "1": "pf", "enum": "id"}
@@ -90,6 +102,7 @@ def _plain(text: str) -> str:
 
 def _number(text: str) -> float | None:
     text = text.strip().replace(",", ".") if text.count(",") == 1 and "." not in text else text.strip()
+    text = re.sub(r"^(?:/|\u00f7|:)\s*(?=[\d.])", "1/", text)
     ratio = re.fullmatch(r"([\d.]+)\s*/\s*([\d.]+)", text)
     try:
         if ratio and float(ratio[2]):
@@ -100,17 +113,25 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _address(text: str) -> int | None:
-    """An address as manuals write it: 12, 0x0C, 0Ch, 12-13 (the first counts)."""
-    first = re.split(r"\s*(?:-|\u2013|\.\.|to|,)\s*", text.strip())[0]
-    try:
-        if re.fullmatch(r"0[xX][0-9a-fA-F]+", first):
-            return int(first, 16)
-        if re.fullmatch(r"[0-9a-fA-F]+[hH]", first):
-            return int(first[:-1], 16)
-        return int(first)
-    except ValueError:
-        return None
+def _address(text: str, base: int = 10) -> int | None:
+    """An address as manuals write it: 12, 0x0C, 0Ch, 12-13 (the first counts). base: of one without a mark."""
+    return next(iter(_addresses(text, base)), None)
+
+
+def _addresses(text: str, base: int = 10) -> list[int]:
+    """The addresses of a cell; empty where the first is none."""
+    found = []
+    for part in re.split(r"\s*(?:-|\u2013|\.\.|to|,|\+)\s*", text.strip()):
+        try:
+            if re.fullmatch(r"0[xX][0-9a-fA-F]+", part):
+                found.append(int(part, 16))
+            elif re.fullmatch(r"[0-9a-fA-F]+[hH]", part):
+                found.append(int(part[:-1], 16))
+            else:
+                found.append(int(part, base))
+        except ValueError:
+            break
+    return found
 
 
 def _words(text: str) -> tuple[int, ...]:
@@ -120,22 +141,26 @@ def _words(text: str) -> tuple[int, ...]:
 
 def signal_name(register: str, unit: str, taken: Iterable[str]) -> str:
     """A name whose ending promises the unit: the standard one where the words leave no doubt, else the words."""
-    words = re.sub(r"[^a-z0-9]+", "_", register.lower()).strip("_")
+    words = register.lower().translate({ord("ä"): "ae", ord("ö"): "oe", ord("ü"): "ue", ord("ß"): "ss"})
+    words = re.sub(r"[^a-z0-9]+", "_", words).strip("_")
     letter = {"V": "l|u|v", "A": "l|i"}.get(unit, "l|p")  # U1, I1, P1 beside L1
     phase = re.search(rf"(?:^|_)(?:{letter}|phase_?|ph_?)([123abc])(?:_|$)", words)
     number = {"a": "1", "b": "2", "c": "3"}.get(phase[1], phase[1]) if phase else ""
     name = ""
     other = re.search(r"apparent|reactive|max|min|demand|limit|peak|pv|rated|fundamental", words)
-    if unit == "W" and "power" in words and not other:
-        name = f"power_l{number}_w" if number else "power_w" if re.search(r"total|sum|sys|active", words) else ""
-    elif unit == "V" and number and not re.search(r"l1_?l2|l2_?l3|l3_?l1|line_to_line|_ll", words):
+    if unit == "W" and re.search("power|leistung", words) and not other:
+        whole = re.search(r"total|sum|sys|active|gesamt", words) and not re.search(r"(?:^|_)(?:ct|ch|channel)_?\d", words)
+        name = f"power_l{number}_w" if number else "power_w" if whole else ""
+    elif unit == "V" and number and not re.search(
+        r"l1_?(to_?)?l2|l2_?(to_?)?l3|l3_?(to_?)?l1|l1_?(to_?)?l3|line_to_line|_ll|[ab]_?[bc](_|$)|ca(_|$)", words
+    ):
         name = f"voltage_l{number}_v"
     elif unit == "A" and number:
         name = f"current_l{number}_a"
     elif unit == "Wh" and not number and not re.search(r"reactive|tariff|_t\d|partial|daily|today", words):
-        if re.search(r"import|forward|consum|positive|buy", words):
+        if re.search(r"import|forward|consum|positive|buy|bezug", words):
             name = "import_wh"
-        elif re.search(r"export|reverse|feed|negative|sell|deliver", words):
+        elif re.search(r"export|reverse|feed|negative|sell|deliver|lieferung|einspeis", words):
             name = "export_wh"
     elif unit == "Hz":
         name = "frequency_hz"
@@ -162,30 +187,86 @@ def read_table(text: str, offset: int = 0) -> tuple[list[Row], list[str]]:
     lines = [line for line in csv.reader(io.StringIO(text), delimiter=delimiter) if any(cell.strip() for cell in line)]
     if not lines:
         raise DraftError(["the table is empty"])
-    found = _columns(lines[0])
-    if "register" not in found and "name" in found:
-        found["register"] = found["name"]  # a table that has one word for each row
-    missing = [column for column in ("address", "register") if column not in found]
-    if missing:
-        known = "; ".join(f"{column}: {', '.join(COLUMNS[column][:5])}" for column in missing)
-        raise DraftError(
-            [f"line 1: no column for {' and '.join(missing)}; one of these headings is looked for: {known}"]
-        )
+    first, heading, found = _heading(lines)
     rows: list[Row] = []
     remarks: list[str] = []
-    if offset == 0 and re.search(r"\b(1-based|from 1|ab 1)\b", lines[0][found["address"]].lower()):
+    if offset == 0 and re.search(r"\b(1-based|from 1|ab 1)\b", heading[found["address"]].lower()):
         offset = -1
         remarks.append("line 1: its addresses count from 1, it says: 1 is taken off each")
-    for number, line in enumerate(lines[1:], 2):
-        cells = {column: line[at].strip() if at < len(line) else "" for column, at in found.items()}
-        row, why = _row(cells, offset, [one.name for one in rows])
+    base, why = _base(heading[found["address"]], [line[found["address"]] for line in lines[first:] if _has(line, found)])
+    for number, line in enumerate(lines[first:], first + 1):
+        cells = {column: line[at].strip().strip("`") if at < len(line) else "" for column, at in found.items()}
+        row, wrong = _row(cells, offset, [one.name for one in rows], base)
         if row is None:
-            remarks.append(f"line {number}: {' | '.join(cell.strip() for cell in line)}: {why}")
+            remarks.append(f"line {number}: {' | '.join(cell.strip() for cell in line)}: {wrong}")
         else:
             rows.append(row)
     if not rows:
         raise DraftError(["no line of the table could be used:", *remarks])
+    rows[0].questions += [why] if why else []
+    _ask_numbering(rows, offset)
     return rows, remarks
+
+
+HEADING_LINES = 10  # a title and group headings may stand before the table
+
+
+def _heading(lines: Sequence[Sequence[str]]) -> tuple[int, list[str], dict[str, int]]:
+    """(index of the first line behind it, its cells, column -> place) of the heading, which may be of two lines.
+
+    Raises DraftError with the columns that no line has.
+    """
+    for first in range(min(HEADING_LINES, len(lines))):
+        for span in (1, 2):
+            group = lines[first : first + span]
+            width = max(len(line) for line in group)
+            cells = [" ".join(line[at].strip() for line in group if at < len(line)).strip() for at in range(width)]
+            found = _columns(cells)
+            if "register" not in found and "name" in found:
+                found["register"] = found["name"]  # a table that has one word for each row
+            behind = lines[first + span :]
+            if "address" not in found and "register" in found:
+                _by_content(cells, found, behind)
+            if "address" in found and "register" in found and behind:
+                return first + span, cells, found
+    found = _columns(lines[0])
+    missing = [one for one in ("address", "register") if one not in found and not (one == "register" and "name" in found)]
+    known = "; ".join(f"{column}: {', '.join(COLUMNS[column][:6])}" for column in missing)
+    raise DraftError([f"line 1: no column for {' and '.join(missing)}; one of these headings is looked for: {known}"])
+
+
+def _by_content(cells: Sequence[str], found: dict[str, int], behind: Sequence[Sequence[str]]) -> None:
+    """`register` heads the numbers in some tables and the words in others: where it has numbers, it is the address."""
+    at = found["register"]
+    numbers = [bool(_addresses(line[at])) for line in behind if at < len(line) and line[at].strip()]
+    others = [i for i, cell in enumerate(cells) if i != at and _plain(cell) in COLUMNS["register"]]
+    if numbers and all(numbers) and others:
+        found["address"], found["register"] = at, others[0]
+
+
+def _has(line: Sequence[str], found: Mapping[str, int]) -> bool:
+    return found["address"] < len(line)
+
+
+def _base(heading: str, cells: Sequence[str]) -> tuple[int, str]:
+    """(base of addresses without a mark, remark): 16 where the heading says so, or where letters stand in one of them."""
+    if re.search(r"\bhex", heading.lower()) and not re.search(r"\bdec|\bdez", heading.lower()):
+        return 16, f"addresses are hexadecimal, as the heading {heading!r} says"
+    bare = [part for cell in cells for part in re.split(r"[\s,+\-\u2013]+", cell.strip()) if part]
+    lettered = [part for part in bare if re.fullmatch(r"[0-9a-fA-F]*[a-fA-F][0-9a-fA-F]*", part) and re.search(r"\d", part)]
+    if lettered:
+        return 16, f"addresses are taken as hexadecimal, all of them, because {lettered[0]} stands among them"
+    return 10, ""
+
+
+def _ask_numbering(rows: Sequence[Row], offset: int) -> None:
+    """Numbers such as 30001 or 40001 may be the manual's and not the wire's: asked, since some devices have both."""
+    for first, function in ((30001, 4), (40001, 3), (300001, 4), (400001, 3)):
+        if offset == 0 and rows and all(first <= row.address < first + 9999 for row in rows):
+            rows[0].questions.append(
+                f"all addresses are {first} and more: where the manual numbers so what is {rows[0].address - first} on "
+                f"the wire, begin again with --offset -{first} --function {function}"
+            )
 
 
 def _columns(heading: Sequence[str]) -> dict[str, int]:
@@ -207,29 +288,42 @@ def _type(text: str) -> tuple[str, str]:
     return next(((ours, "") for ours, names in TYPES.items() if plain in names.split()), ("", ""))
 
 
+def _unit_and_type(text: str) -> tuple[str, str]:
+    """A unit, and the type that some tables have in the same cell ("Units : VAC Uint 16")."""
+    text = re.sub(r"^units?\s*[:=]\s*", "", text.strip(), flags=re.I)
+    both = re.fullmatch(r"(.*?)\s*\b((?:u?int|float)\s*\d+)", text, re.I)
+    return (both[1], both[2]) if both else (text, "")
+
+
 def _unit_of_words(register: str) -> str:
     """The unit that the words of a row mean, in base units; "" where they do not say."""
     words = re.sub(r"[^a-z0-9]+", " ", register.lower())
     return next((unit for pattern, unit in MEANT if re.search(pattern, words)), "")
 
 
-def _row(cells: Mapping[str, str], offset: int, taken: Sequence[str]) -> tuple[Row | None, str]:
-    address = _address(cells.get("address", ""))
+def _row(cells: Mapping[str, str], offset: int, taken: Sequence[str], base: int = 10) -> tuple[Row | None, str]:
+    span = _addresses(cells.get("address", ""), base)
+    address = span[0] if span else None
     if address is None or not 0 <= address + offset <= 65535:
         return None, f"address {cells.get('address', '')!r} is no number of a register"
     questions = []
-    kind, order = _type(cells.get("type", ""))
+    told_unit, typed = _unit_and_type(cells.get("unit", ""))
+    word = cells.get("type", "") or typed
+    kind, order = _type(word)
+    count = _number(cells.get("count", "")) or (span[-1] - address + 1 if len(span) > 1 else 0)
     if not kind:
-        kind = "u16"
-        questions.append(f"type {cells.get('type', '')!r} is not known: u16 taken")
+        kind = {2: "u32", 4: "u64"}.get(int(count), "u16")
+        questions.append(f"type {word!r} is not known: {kind} taken")
+    elif count and count != WORDS.get(kind, 1):
+        questions.append(f"{count:g} registers by the table, but its type {word!r} has {WORDS.get(kind, 1)}")
     elif order == "low-first":
-        questions.append(f"type {cells['type']!r} means low word first: --low-word-first, or word_order of the point")
-    told = re.match(r"\s*([\d.,/]+)?\s*([^\d\s].*)?$", cells.get("unit", ""))
+        questions.append(f"type {word!r} means low word first: --low-word-first, or word_order of the point")
+    told = re.match(r"\s*([\d.,/]+)?\s*([^\d\s].*)?$", told_unit)
     factor = _number(told[1]) if told and told[1] else 1.0  # such as "0.1 V"
     unit, worth = UNITS.get((told[2] or "").strip().lower() if told else "", ("", 1.0))
     scale = _number(cells["scale"]) if cells.get("scale") else 1.0
     if scale is None or scale == 0.0 or factor is None:
-        questions.append(f"scale {cells.get('scale') or cells.get('unit')!r} is no number: 1 taken")
+        questions.append(f"scale {cells.get('scale') or told_unit!r} is no number: 1 taken")
         scale, factor = scale or 1.0, factor or 1.0
     elif scale >= 10 and kind not in ("f32", "f64"):
         questions.append(f"scale {scale:g}: taken as value = raw x {scale:g}; many manuals mean raw / {scale:g}")
@@ -237,14 +331,16 @@ def _row(cells: Mapping[str, str], offset: int, taken: Sequence[str]) -> tuple[R
     if unit == "%" and re.search(r"soc|state of charge|soh", register, re.I):
         unit, worth = "1", 0.01
     if not unit:
-        if cells.get("unit"):
-            questions.append(f"unit {cells['unit']!r} is not known")
+        if told_unit:
+            questions.append(f"unit {told_unit!r} is not known")
         unit = _unit_of_words(register)
         if unit and unit != "1":
             questions.append("no unit in the table, taken by the words: compare with the display, k may be missing")
         unit = unit or "enum"
     elif (meant := _unit_of_words(register)) and {unit, meant} in ({"W", "Wh"}, {"var", "varh"}):
-        questions.append(f"unit {cells['unit']!r} of what the words call {'an energy' if 'h' in meant else 'a power'}")
+        questions.append(f"unit {told_unit!r} of what the words call {'an energy' if 'h' in meant else 'a power'}")
+    if unit not in ("enum", "1") and kind not in ("f32", "f64") and not cells.get("scale") and not (told and told[1]):
+        questions.append("no scale in the table, 1 taken: compare with the display, many devices count tenths")
     name = cells.get("name", "")
     if not name or unit_of(name) is None or name in taken:
         name = signal_name(register, unit, taken)

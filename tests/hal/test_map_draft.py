@@ -146,8 +146,94 @@ def test_a_list_without_units_and_with_orders_in_its_types_becomes_a_map_that_a_
 
 @pytest.mark.parametrize(
     ("heading", "offset", "address"),
-    [("address (1-based)", 0, 9), ("address (from 1)", 0, 9), ("address (1-based)", -2, 8), ("address (hex)", 0, 10)],
+    [("address (1-based)", 0, 9), ("address (from 1)", 0, 9), ("address (1-based)", -2, 8), ("address (dec, hex)", 0, 10)],
 )
 def test_a_heading_that_says_where_it_counts_from_is_heard(heading, offset, address):
     rows, remarks = map_draft.read_table(f"name,{heading},unit\nTotal active power,10,W\n", offset)
     assert rows[0].address == address and len(remarks) == (1 if offset == 0 and address == 9 else 0)
+
+
+PHASES = """Param No,Address,Type,Details
+0,0,32bit Float,Frequency
+1,2,32bit Float,L1 to L2 Voltage
+2,4,32bit Float,L1 to N Voltage
+4,8,32bit Float,L1 Active Power
+"""
+HEX = """Metric;Modbus address;type;name;Unit
+Voltage CT1;01;U_WORD;`ct1/voltage`;V
+Active Power CT2;11,12;S_WORD;`ct2/active_power`;W
+Voltage CT4;1001;U_WORD;`ct4/voltage`;V
+Total Active Power;0D,0E;S_WORD;`total/active_power`;W
+Total Positive Energy;2A;U_DWORD;`total/positive_energy`;kWh
+"""
+MERGED = """Modbus 485 and Modbus IP Protocols - UPS Systems,,,,,
+Data Label,Input,Holding,# of,Scale,Notes / Units
+,Register,Register,Reg.,,
+Input,,,,,
+System Input RMS L1-N,30396,-,1,10,Units : VAC Uint 16
+System Input Frequency,30405,-,1,/100,Units : Hz Uint 16
+System Output Power,30450,-,2,1,Units : W Int 32
+"""
+GERMAN = """Register;Bezeichnung;Datentyp;Länge;Faktor;Einheit;Zugriff
+40071;Spannung L1-N;UINT16;1;0,1;V;R
+40080;Wirkleistung gesamt;INT32;2;1;W;R
+40090;Wirkenergie Bezug;UINT32;2;0,01;kWh;R
+40092;Wirkenergie Lieferung;UINT32;2;0,01;;R
+"""
+
+
+def read(text):
+    rows, remarks = map_draft.read_table(text)
+    return {row.name: row for row in rows}, {text for row in rows for text in row.questions}, remarks
+
+
+def test_a_voltage_between_phases_is_not_that_of_a_phase():
+    rows, asked, _ = read(PHASES)
+    assert (rows["voltage_l1_v"].address, rows["l1_to_l2_voltage_v"].address) == (4, 2)
+    assert {row.type for row in rows.values()} == {"f32"}
+    assert any("no unit in the table" in one for one in asked) and not any("no scale" in one for one in asked)
+
+
+def test_letters_in_one_address_make_all_of_them_hexadecimal_and_it_is_asked():
+    rows, asked, _ = read(HEX)
+    by_register = {row.register: row for row in rows.values()}
+    assert [row.address for row in rows.values()] == [0x01, 0x11, 0x1001, 0x0D, 0x2A]
+    assert rows["power_w"].register == "Total Active Power", "one current transformer is not the whole"
+    assert by_register["Active Power CT2"].type == "s16" and by_register["Total Positive Energy"].type == "u32"
+    assert any("hexadecimal, all of them, because 0D" in one for one in asked)
+    assert any("2 registers by the table, but its type 'S_WORD' has 1" in one for one in asked)
+    assert any("no scale in the table" in one for one in asked)
+
+
+def test_addresses_without_letters_stay_decimal_and_a_heading_can_say_hex():
+    rows, asked, _ = read(HEX.replace("0D,0E", "13").replace("2A", "42"))
+    assert rows["power_w"].address == 13 and not any("hexadecimal" in one for one in asked)
+    rows, asked, _ = read("Address (hex),Name,Type,Unit,Scale\n10,Total active power,s32,W,1\n")
+    assert rows["power_w"].address == 16 and any("as the heading" in one for one in asked)
+
+
+def test_a_heading_of_two_lines_behind_a_title_and_a_unit_with_its_type():
+    rows, asked, remarks = read(MERGED)
+    assert [(r.address, r.type, r.unit) for r in rows.values()] == [
+        (30396, "u16", "V"), (30405, "u16", "Hz"), (30450, "s32", "W"),
+    ]  # fmt: skip
+    assert rows["frequency_hz"].scale == pytest.approx(0.01)
+    assert any("--offset -30001 --function 4" in one for one in asked)
+    assert any("scale 10: taken as value = raw x 10" in one for one in asked)
+    assert len(remarks) == 1 and "Input" in remarks[0]
+
+
+def test_a_german_table_whose_numbers_are_headed_register():
+    rows, asked, _ = read(GERMAN)
+    assert {name: row.address for name, row in rows.items()} == {
+        "voltage_l1_v": 40071, "power_w": 40080, "import_wh": 40090, "export_wh": 40092,
+    }  # fmt: skip
+    assert rows["import_wh"].scale == pytest.approx(10.0) and rows["voltage_l1_v"].scale == pytest.approx(0.1)
+    assert any("--offset -40001 --function 3" in one for one in asked)
+    moved, _ = map_draft.read_table(GERMAN, -40001)
+    assert moved[0].address == 70 and not any("--offset" in one for one in moved[0].questions)
+
+
+def test_a_number_of_registers_gives_the_type_where_the_table_has_none_that_is_known():
+    rows, _, _ = read("Address,Name,Words,Type,Unit,Scale\n1,Total active power,2,BCD,W,1\n3,Voltage L1,1,BCD,V,1\n")
+    assert rows["power_w"].type == "u32" and rows["voltage_l1_v"].type == "u16"
