@@ -14,12 +14,14 @@ from tidegate.config.toml_lines import Table
 from tidegate.ext.abi import program
 from tidegate.hal.gpio_frames import (
     AGE_MS,
+    FOR_EVER_S,
     INPUT_ID,
     OUTPUT_ID,
     PERIOD_MS,
     POWER_W_MAX,
     UNKNOWN,
     Line,
+    Play,
     interface,
 )  # fmt: skip
 
@@ -36,7 +38,9 @@ class _Line(Strict):
     """A line of a GPIO chip."""
 
     name: Name
-    chip: Annotated[str, Field(pattern=r"^/dev/[\w./-]+$", max_length=80)] = "/dev/gpiochip0"
+    chip: Annotated[
+        str, Field(pattern=r"^(/dev/[\w./-]+|sim)$", max_length=80, description='path of the chip, or "sim"')
+    ] = "/dev/gpiochip0"
     line: Annotated[int, Field(ge=0, le=1023, description="offset of the line on its chip, as gpioinfo shows it")]
     active_low: Annotated[bool, Field(description="active while the line is low")] = False
 
@@ -85,6 +89,39 @@ class Output(_Line):
         return self.silent if self.silent is not None else self.what == "alarm"
 
 
+class SimulatedContact(Strict):
+    """What an input on a simulated chip does."""
+
+    input: Annotated[str, Field(description="name of an [[input]] whose chip is sim")]
+    does: Annotated[
+        Literal["active", "stuck", "floating", "pulses"],
+        Field(description="stuck: keeps its level; floating: an open wire that picks up the mains"),
+    ] = "active"
+    at_s: Annotated[float, Field(ge=0, le=1e8, description="since the start")] = 0.0
+    for_s: Annotated[float | None, Field(gt=0, le=1e8, description="left out: for ever")] = None
+    bounce_ms: Annotated[float, Field(ge=0, le=1000, description="of active: it bounces so long at either end")] = 0.0
+    per_s: Annotated[float | None, Field(gt=0, le=100, description="of pulses: so many a second")] = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "SimulatedContact":
+        if (self.does == "pulses") != (self.per_s is not None):
+            raise ValueError("per_s belongs to pulses, and only to them; add or remove it")
+        if self.bounce_ms and self.does != "active":
+            raise ValueError('bounce_ms belongs to does = "active"; remove it')
+        if self.for_s is not None and self.bounce_ms * 1e-3 >= self.for_s:
+            raise ValueError(f"bounce_ms: {self.bounce_ms:g} is not shorter than for_s; lower it")
+        return self
+
+
+def plays_of(inputs: Sequence[Input], contacts: Iterable[SimulatedContact]) -> list[Play]:
+    """The schedule of the simulated inputs."""
+    numbers = {one.name: i for i, one in enumerate(inputs)}
+    return [
+        Play(numbers[one.input], one.does, one.at_s, one.for_s or FOR_EVER_S, one.bounce_ms, one.per_s or 0.0)
+        for one in contacts
+    ]
+
+
 def lines_of(inputs: Iterable[Input], outputs: Iterable[Output]) -> list[Line]:
     """What the process that serves them needs to know."""
     found = [
@@ -98,11 +135,14 @@ def lines_of(inputs: Iterable[Input], outputs: Iterable[Output]) -> list[Line]:
     return found
 
 
-def bus_row(inputs: Sequence[Input], outputs: Sequence[Output]) -> list[Table]:
+def bus_row(
+    inputs: Sequence[Input], outputs: Sequence[Output], contacts: Iterable[SimulatedContact] = ()
+) -> list[Table]:
     """The bus in the description; none where the site has no line."""
     if not inputs and not outputs:
         return []
-    return [{"name": BUS, "interface": interface(lines_of(inputs, outputs)), "bitrate": 500_000}]
+    name = interface(lines_of(inputs, outputs), plays_of(inputs, contacts))
+    return [{"name": BUS, "interface": name, "bitrate": 500_000}]
 
 
 def points_of(one: Input) -> list[tuple[str, str]]:

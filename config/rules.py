@@ -53,6 +53,7 @@ def cross_check(raw: Table, place: Place) -> list[str]:
         *_check_rest(raw, place),
         *_check_lines(raw, place),
         *check_telemetry(raw, place),
+        *_check_simulated_lines(raw, place),
     ]
 
 
@@ -89,6 +90,30 @@ def _check_lines(raw: Table, place: Place) -> list[str]:
         problems.append(
             f"{place(('input',))}: the bus name gpio is that of the GPIO lines; name the other bus otherwise"
         )
+    return problems
+
+
+def _check_simulated_lines(raw: Table, place: Place) -> list[str]:
+    """Simulated contacts: only where nothing real hangs on them, and only on inputs that are simulated."""
+    problems = []
+    buses = [
+        row.get(key)
+        for section, key in (("serial", "device"), ("tcp", "host"), ("can", "interface"))
+        for row in _rows(raw, section)
+    ]
+    for section, i, row in ((s, i, row) for s in ("input", "output") for i, row in enumerate(_rows(raw, s))):
+        if row.get("chip") == "sim" and any(one != "sim" for one in buses):
+            problems.append(
+                f"{place((section, i, 'chip'))}: a simulated line guards nothing on a site with real buses; name the "
+                f"chip, such as /dev/gpiochip0"
+            )
+    simulated = [str(row.get("name")) for row in _rows(raw, "input") if row.get("chip") == "sim"]
+    for i, row in enumerate(_rows(_table(raw, "simulation"), "contact")):
+        if row.get("input") not in simulated:
+            problems.append(
+                f"{place(('simulation', 'contact', i, 'input'))}: {row.get('input')!r} is no input on a simulated "
+                f'chip; known: {", ".join(simulated) or "none"}. Set chip = "sim" on the [[input]]'
+            )
     return problems
 
 

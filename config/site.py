@@ -10,9 +10,9 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError, create_model, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, create_model, model_validator
 
-from tidegate.config.gpio import LINES_MAX, Input, Output
+from tidegate.config.gpio import LINES_MAX, Input, Output, SimulatedContact
 from tidegate.config.hazards import TEMP_C_MAX
 from tidegate.config.policy_table import site_fields
 from tidegate.config.rules import cross_check
@@ -493,6 +493,9 @@ class Simulation(Strict):
     )
     phase_share: tuple[float, float, float] = _SIMULATION.phase_share
     faults: tuple[SimulatedFault, ...] = ()
+    contact: Annotated[
+        tuple[SimulatedContact, ...], Field(max_length=64, description="what inputs on a simulated chip do")
+    ] = ()
 
 
 class Site(Strict):

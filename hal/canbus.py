@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tidegate.hal import canlink
+from tidegate.hal import canlink, gpio_frames
 from tidegate.hal.can_frame import CAN_EFF_FLAG, CAN_EFF_MASK, CAN_RTR_FLAG
 
 # linux/can/raw.h and asm-generic/socket.h; not all of them have a name in Python's socket module.
@@ -94,7 +94,8 @@ def is_gpio(interface: str) -> bool:
 
 def open_lines(interface: str, *, wait: bool = True) -> socket.socket:
     """Start the process of the GPIO lines; returns our end of the pair. Raises OSError with its own words."""
-    if importlib.util.find_spec("gpiod") is None:
+    chips = {line.chip for line in gpio_frames.lines(interface)}
+    if chips != {gpio_frames.SIMULATED} and importlib.util.find_spec("gpiod") is None:
         raise OSError(
             errno.EIO, "GPIO lines are read with gpiod, which is not installed; run: pip install 'tidegate[gpio]'"
         )

@@ -19,22 +19,25 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tidegate.hal.can_frame import CLASSIC
-from tidegate.hal.gpio_frames import AGE_MS, INPUT_ID, OUTPUT_ID, PERIOD_MS, POWER_W_MAX, UNKNOWN, Line, lines
+from tidegate.hal.gpio_frames import (
+    AGE_MS,
+    INPUT_ID,
+    OUTPUT_ID,
+    PERIOD_MS,
+    POWER_W_MAX,
+    SIMULATED,
+    UNKNOWN,
+    Edge,
+    Line,
+    lines,
+    plays,
+)  # fmt: skip
+from tidegate.hal.gpio_simulated import SimulatedChip
 
 CHATTER_EDGES = 40  # within a second: no contact is worked so fast, an open wire picks up twice the mains frequency
 SECOND_NS = 1_000_000_000
 PULSE_GONE_NS = 3600 * SECOND_NS  # without a pulse for so long, the power is zero
 NO_POWER = POWER_W_MAX + 1
-
-
-@dataclass(frozen=True)
-class Edge:
-    """One edge of a line. active: the level behind it. number: of the line's edges since it was requested, from 1."""
-
-    offset: int
-    active: bool
-    t_ns: int
-    number: int
 
 
 class Chip(Protocol):
@@ -348,7 +351,12 @@ def main(words: list[str] | None = None) -> int:
     args = parser.parse_args(words)
     try:
         end = socket.socket(fileno=args.fd)
-        server = Server(lines(args.lines), end, open_lines)
+        schedule = plays(args.lines)
+        server = Server(
+            lines(args.lines),
+            end,
+            lambda path, specs: SimulatedChip(specs, schedule) if path == SIMULATED else open_lines(path, specs),
+        )
     except (LineError, ValueError, OSError, ImportError) as error:
         print(f"gpio: {error}", file=sys.stderr)
         return 1

@@ -149,10 +149,16 @@ def signal_name(register: str, unit: str, taken: Iterable[str]) -> str:
     name = ""
     other = re.search(r"apparent|reactive|max|min|demand|limit|peak|pv|rated|fundamental", words)
     if unit == "W" and re.search("power|leistung", words) and not other:
-        whole = re.search(r"total|sum|sys|active|gesamt", words) and not re.search(r"(?:^|_)(?:ct|ch|channel)_?\d", words)
+        whole = re.search(r"total|sum|sys|active|gesamt", words) and not re.search(
+            r"(?:^|_)(?:ct|ch|channel)_?\d", words
+        )
         name = f"power_l{number}_w" if number else "power_w" if whole else ""
-    elif unit == "V" and number and not re.search(
-        r"l1_?(to_?)?l2|l2_?(to_?)?l3|l3_?(to_?)?l1|l1_?(to_?)?l3|line_to_line|_ll|[ab]_?[bc](_|$)|ca(_|$)", words
+    elif (
+        unit == "V"
+        and number
+        and not re.search(
+            r"l1_?(to_?)?l2|l2_?(to_?)?l3|l3_?(to_?)?l1|l1_?(to_?)?l3|line_to_line|_ll|[ab]_?[bc](_|$)|ca(_|$)", words
+        )
     ):
         name = f"voltage_l{number}_v"
     elif unit == "A" and number:
@@ -193,7 +199,9 @@ def read_table(text: str, offset: int = 0) -> tuple[list[Row], list[str]]:
     if offset == 0 and re.search(r"\b(1-based|from 1|ab 1)\b", heading[found["address"]].lower()):
         offset = -1
         remarks.append("line 1: its addresses count from 1, it says: 1 is taken off each")
-    base, why = _base(heading[found["address"]], [line[found["address"]] for line in lines[first:] if _has(line, found)])
+    base, why = _base(
+        heading[found["address"]], [line[found["address"]] for line in lines[first:] if _has(line, found)]
+    )
     for number, line in enumerate(lines[first:], first + 1):
         cells = {column: line[at].strip().strip("`") if at < len(line) else "" for column, at in found.items()}
         row, wrong = _row(cells, offset, [one.name for one in rows], base)
@@ -230,7 +238,9 @@ def _heading(lines: Sequence[Sequence[str]]) -> tuple[int, list[str], dict[str, 
             if "address" in found and "register" in found and behind:
                 return first + span, cells, found
     found = _columns(lines[0])
-    missing = [one for one in ("address", "register") if one not in found and not (one == "register" and "name" in found)]
+    missing = [
+        one for one in ("address", "register") if one not in found and not (one == "register" and "name" in found)
+    ]
     known = "; ".join(f"{column}: {', '.join(COLUMNS[column][:6])}" for column in missing)
     raise DraftError([f"line 1: no column for {' and '.join(missing)}; one of these headings is looked for: {known}"])
 
@@ -249,11 +259,13 @@ def _has(line: Sequence[str], found: Mapping[str, int]) -> bool:
 
 
 def _base(heading: str, cells: Sequence[str]) -> tuple[int, str]:
-    """(base of addresses without a mark, remark): 16 where the heading says so, or where letters stand in one of them."""
+    """(base of addresses without a mark, remark): 16 where the heading says so, or where one of them has letters."""
     if re.search(r"\bhex", heading.lower()) and not re.search(r"\bdec|\bdez", heading.lower()):
         return 16, f"addresses are hexadecimal, as the heading {heading!r} says"
     bare = [part for cell in cells for part in re.split(r"[\s,+\-\u2013]+", cell.strip()) if part]
-    lettered = [part for part in bare if re.fullmatch(r"[0-9a-fA-F]*[a-fA-F][0-9a-fA-F]*", part) and re.search(r"\d", part)]
+    lettered = [
+        part for part in bare if re.fullmatch(r"[0-9a-fA-F]*[a-fA-F][0-9a-fA-F]*", part) and re.search(r"\d", part)
+    ]
     if lettered:
         return 16, f"addresses are taken as hexadecimal, all of them, because {lettered[0]} stands among them"
     return 10, ""

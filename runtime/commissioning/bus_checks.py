@@ -14,6 +14,7 @@ from typing import Any
 from tidegate.config.gpio import lines_of
 from tidegate.config.site import Can, Serial, Site, Tcp
 from tidegate.hal import canbus, gpio_lines, serial_line
+from tidegate.hal.gpio_frames import SIMULATED
 from tidegate.runtime.commissioning.machine import COSTS, FIX, OK, UNKNOWN, Finding
 from tidegate.runtime.tools.open_bus import holders
 
@@ -109,10 +110,12 @@ def gpio(site: Site) -> list[Finding]:
     lines = lines_of(site.input, site.output)
     if not lines:
         return []
+    if {one.chip for one in lines} == {SIMULATED}:
+        return [Finding("gpio", OK, "simulated")]
     if importlib.util.find_spec("gpiod") is None:
         return [Finding("gpio", FIX, "gpiod is not installed", "pip install 'tidegate[gpio]'")]
     found = []
-    for path in dict.fromkeys(one.chip for one in lines):
+    for path in dict.fromkeys(one.chip for one in lines if one.chip != SIMULATED):
         own = [one for one in lines if one.chip == path]
         problem = gpio_lines.look(path, own)
         if problem and "taken by tidegate;" not in problem:

@@ -146,7 +146,12 @@ def test_a_list_without_units_and_with_orders_in_its_types_becomes_a_map_that_a_
 
 @pytest.mark.parametrize(
     ("heading", "offset", "address"),
-    [("address (1-based)", 0, 9), ("address (from 1)", 0, 9), ("address (1-based)", -2, 8), ("address (dec, hex)", 0, 10)],
+    [
+        ("address (1-based)", 0, 9),
+        ("address (from 1)", 0, 9),
+        ("address (1-based)", -2, 8),
+        ("address (dec, hex)", 0, 10),
+    ],
 )
 def test_a_heading_that_says_where_it_counts_from_is_heard(heading, offset, address):
     rows, remarks = map_draft.read_table(f"name,{heading},unit\nTotal active power,10,W\n", offset)
