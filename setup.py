@@ -34,6 +34,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "bus.rtu_view": (),
     "bus.port": (),
     "bus.mbap": (),
+    "bus.tcp_thread": (),
     "bus.tcp": (),
     "estimate.lag": (),
     "estimate.shape": (),

@@ -91,10 +91,8 @@ class SimulatedChip:
             if self._closed.wait(max(wait_s, 0.001)):
                 break
             if wait_s <= 0.0:
-                try:
+                with contextlib.suppress(BlockingIOError):  # it is readable already
                     os.write(self._write, b"!")
-                except BlockingIOError:
-                    pass  # it is readable already
         self._closed.wait()
         os.close(self._write)
 

@@ -6,12 +6,14 @@
 #define _GNU_SOURCE
 #endif
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -77,6 +79,15 @@ static inline int tcp_put(int fd, const uint8_t *bytes, size_t count) {
     return -1;
 }
 static inline ssize_t tcp_take(int fd, uint8_t *bytes, size_t room) { return recv(fd, bytes, room, MSG_DONTWAIT); }
+/* From now on a read may sleep, for `ns` at most; every other call says MSG_DONTWAIT. 0, or -1 and errno. */
+static inline int tcp_may_block(int fd, uint64_t ns) {
+    struct timeval t = {(time_t)(ns / 1000000000u), (suseconds_t)(ns % 1000000000u / 1000u)};
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) != 0)
+        return -1;
+    return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t));
+}
+static inline ssize_t tcp_wait(int fd, uint8_t *bytes, size_t room) { return recv(fd, bytes, room, 0); }
 static inline int watch_new(void) { return epoll_create1(EPOLL_CLOEXEC); }
 static inline int watch_wake_new(void) { return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }
 static inline int watch_add(int watch, int fd, uint32_t mark, int writable) {

@@ -151,7 +151,7 @@ def read(
     baud: int | None, parity: str | None, options: tuple[tuple[str, str], ...], seconds: float, as_json: bool,
 ) -> None:  # fmt: skip
     """Read DEVICE once, all points or one POINT. The controller must not be on the bus."""
-    from tidegate.runtime.tools.read_once import read_can, read_registers
+    from tidegate.runtime.tools.read_once import placed, read_can, read_registers
 
     if site is not None:
         place = place_in_site(site, device)
@@ -163,10 +163,14 @@ def read(
     try:
         if place.lan is not None:
             with TcpReader(place.lan, place.rtu) as opened_lan:
+                if site is None:
+                    found = placed(opened_lan, device, dict(options), place.unit_id)
                 readings = read_registers(opened_lan, found, place.unit_id, point)
         elif place.port is not None:
             parameters = place.baud or found.modbus.baud, place.parity or found.modbus.parity
             with RegisterReader(place.port, *parameters) as reader:
+                if site is None:
+                    found = placed(reader, device, dict(options), place.unit_id)
                 readings = read_registers(reader, found, place.unit_id, point)
         else:
             with open_can(str(place.bus), found.can.bitrate) as opened:

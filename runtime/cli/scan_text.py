@@ -49,7 +49,20 @@ def scan_text(report: Sequence[Message], where: str) -> list[str]:
             lines.append(
                 'role = "pcs"' if kind == "pcs" else 'role = "other-meter"  # or grid-meter, pv-meter, it-meter ...'
             )
+            lines += _needed(name, entry.get("charge_w_max") if 124 in models else None)
             if models:
                 lines.append(f"sunspec_base = {entry['base']}")
                 lines.append("sunspec_models = { " + ", ".join(f"{n} = {begin}" for n, begin in models.items()) + " }")
     return lines
+
+
+def _needed(name: str, charge_w_max: float | None) -> list[str]:
+    """The numbers that a map wants of the site file: as the device says them, else as a line to fill in."""
+    wanted = {key: one for key, one in maps.shipped(name).number.items() if one.default is None}
+    if not wanted:
+        return []
+    if charge_w_max is not None and set(wanted) == {"rated_w"}:
+        return [f'options = {{ rated_w = "{charge_w_max:g}" }}  # WChaMax of its model 124']
+    keys = ", ".join(f'{key} = "?"' for key in wanted)
+    why = "; ".join(f"{key}: {one.meaning}, {one.unit}" for key, one in wanted.items())
+    return [f"# options = {{ {keys} }}  # needed. {why}"]

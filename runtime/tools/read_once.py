@@ -10,7 +10,9 @@ from tidegate.config.poll_plan import device_blocks
 from tidegate.config.site import Device, Serial
 from tidegate.hal.decode import decode_frame, decode_registers, frame_of, told_by
 from tidegate.hal.map_schema import DeviceMap, Point
+from tidegate.hal.maps import load_map
 from tidegate.runtime.tools.open_bus import RegisterReader, ToolError
+from tidegate.runtime.tools.scan import sunspec_chain
 
 
 @dataclass
@@ -32,6 +34,7 @@ def read_registers(reader: RegisterReader, found: DeviceMap, unit_id: int, point
     names = [p.name for p in found.point]
     if point and point not in names:
         raise ToolError(f"{found.name} has no point {point!r}; it has: {', '.join(names)}")
+    _prove_models(reader, found, unit_id)
     serial = Serial(name="tool", device=reader.device)
     device = Device(
         name="tool",
@@ -67,6 +70,43 @@ def read_registers(reader: RegisterReader, found: DeviceMap, unit_id: int, point
     order = {p.name: number for number, p in enumerate(found.point)}
     readings = sorted({reading.name: reading for reading in readings}.values(), key=lambda one: order[one.name])
     return readings
+
+
+def placed(reader: RegisterReader, name: str, options: dict[str, str], unit_id: int) -> DeviceMap:
+    """A map with its SunSpec models where this device has them; any other map as it is.
+
+    Raises ToolError for a device that is no SunSpec device or lacks a model.
+    """
+    found = load_map(name, options or None)
+    wanted = found.model_starts()
+    if not wanted:
+        return found
+    base, chain = sunspec_chain(reader, unit_id)
+    has = {number: at for number, at, _ in reversed(chain)}
+    if base is None:
+        raise ToolError(f"{reader.device}: unit {unit_id} answers with no SunSpec chain; is it a SunSpec device?")
+    missing = [number for number in wanted if number not in has]
+    if missing:
+        known, lacked = (", ".join(map(str, one)) for one in (sorted(has), missing))
+        raise ToolError(
+            f"{reader.device}: unit {unit_id} has the SunSpec models {known}, and {name} reads {lacked}; use the map of "
+            f"one that it has"
+        )
+    return load_map(name, options or None, base, {number: has[number] for number in wanted})
+
+
+def _prove_models(reader: RegisterReader, found: DeviceMap, unit_id: int) -> None:
+    """Refuse to read registers as those of a model that does not stand there."""
+    for number, at in found.model_starts().items():
+        try:
+            got = reader.read(unit_id, 3, at, 1)
+        except TimeoutError:
+            return  # it is said below
+        if not got or got[0] != number:
+            raise ToolError(
+                f"{reader.device}: unit {unit_id}: SunSpec model {number} should begin at {at}, and there stands "
+                f"{got[0] if got else 'nothing'}; `tidegate scan` says where (sunspec_base, sunspec_models)"
+            )
 
 
 def _held(words: dict[int, int], point: Point) -> list[int] | None:

@@ -13,6 +13,7 @@ from tidegate.hal.map_schema import DeviceMap, Point
 from tidegate.runtime.tools.open_bus import RegisterReader
 
 OF_INVERTERS = (111, 112, 113)  # models of what an inverter gives, read as a meter where nothing else is there
+STORAGE = 124
 CHAIN_MAX = 40  # models in a chain; more means that we read something else
 VOLTS = (80.0, 300.0)  # a phase of any grid
 
@@ -26,6 +27,7 @@ class FoundDevice:
     chain: list[tuple[int, int, int]] = field(default_factory=list)
     identity: dict[str, str] = field(default_factory=dict)
     fits: list[tuple[str, int, int]] = field(default_factory=list)  # map, believable points, points tried
+    charge_w_max: float | None = None  # WChaMax of model 124, which its percentages refer to
 
 
 @dataclass
@@ -69,6 +71,22 @@ def sunspec_chain(reader: RegisterReader, unit_id: int) -> tuple[int | None, lis
             at += head[1] + 2
         return base, chain
     return None, []
+
+
+def charge_w_max(reader: RegisterReader, unit_id: int, chain: Iterable[tuple[int, int, int]]) -> float | None:
+    """What the percentages of model 124 refer to, as the device says it; None where it has no such model or value."""
+    at = next((begin for number, begin, _ in chain if number == STORAGE), None)
+    if at is None:
+        return None
+    rating, points = sunspec.model(STORAGE).points["WChaMax"], sunspec.model(STORAGE).points
+    words = reader.read(unit_id, 3, at, points[rating.sf].offset + 1)
+    if words is None or len(words) <= points[rating.sf].offset:
+        return None
+    raw, factor = words[rating.offset], words[points[rating.sf].offset]
+    factor -= 65536 if factor > 32767 else 0
+    if raw == rating.sentinel or not raw or not -10 <= factor <= 10:
+        return None
+    return float(raw * 10.0**factor)
 
 
 def identity(reader: RegisterReader, unit_id: int, address: int) -> dict[str, str]:
@@ -134,6 +152,7 @@ def scan_serial(
         if answers(reader, unit_id):
             device = FoundDevice(unit_id)
             device.base, device.chain = sunspec_chain(reader, unit_id)
+            device.charge_w_max = charge_w_max(reader, unit_id, device.chain)
             if device.chain and device.chain[0][0] == 1:
                 device.identity = identity(reader, unit_id, device.chain[0][1])
             elif identify:

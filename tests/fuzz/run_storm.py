@@ -38,8 +38,8 @@ def site() -> bytes:
     return program.pack({"units": [{}], "ports": [{"baud": 115200, "gap_rule": 1, "slaves": slaves}]})
 
 
-def value_site() -> tuple[bytes, int]:
-    """(program, image row of W) of the meter of value_storm.pyx."""
+def value_block() -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """(points, block) of a meter whose numbers move, tear and lose their factors."""
     points = [{"name": f"d.{name}", "unit": "W"} for name in ("w", "p", "energy", "exact", "w_sf", "p_sf")]
     types, factor = program.FIELD_TYPES, program.FIELD_FLAGS["sf_point"]
     fields = [
@@ -51,6 +51,12 @@ def value_site() -> tuple[bytes, int]:
         {"point": "d.exact", "offset": 8, "type": types["s32"]},
     ]
     row = {"function": 3, "address": 0, "count": 12, "fields": fields, "signature": 1, "signature_word": 203}
+    return points, row
+
+
+def value_site() -> tuple[bytes, int]:
+    """(program, image row of W) of the meter of value_storm.pyx."""
+    points, row = value_block()
     ports = [{"baud": 115200, "gap_rule": 1, "slaves": [slave(1, row)]}]
     return program.pack({"points": points, "units": [{}], "ports": ports}), len(program.standard_points(1))
 

@@ -3,18 +3,25 @@
 Each register of each answer carries who holds it and for which request it was read. Then a fault is done to the answer or to
 the connection. Whatever the engine believes is compared with what was asked. A stream keeps its order, as TCP does; servers
 cut, double, mix up and repeat frames in it, and gateways answer on a new connection what was asked on the one before.
+
+One of the devices is a meter whose scale factors move from reading to reading, that is read while it writes a number of two
+registers, whose registers are moved and whose factors get lost. Its values are decoded and held against what it measured for
+that very request.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.math cimport fabs
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING
 
 from tidegate.ext.abi.port_mail cimport DONE_OK, done_t, port_done_peek, port_done_pop, port_mail_init, port_mail_t
-from tidegate.ext.abi.program cimport block_row_t, program_t
+from tidegate.ext.abi.image cimport QUALITY_GOOD, point_t
+from tidegate.ext.abi.program cimport POINTS_MAX, block_row_t, program_t
 from tidegate.ext.bus.mbap cimport (
     MBAP_BROKEN, MBAP_SUSPECT, MBAP_FRAME, MBAP_HEADER, MBAP_RX, mbap_ask, mbap_came, mbap_frame_t, mbap_next, mbap_taken, stream_t,
 )
+from tidegate.ext.bus.registers cimport block_decode
 from tidegate.ext.bus.rtu cimport (
     RTU_RECEIVING, RTU_SEND, rtu_action_t, rtu_again, rtu_cut, rtu_frame, rtu_init, rtu_joined, rtu_next, rtu_sent, rtu_t,
 )
@@ -22,6 +29,14 @@ from tidegate.ext.bus.rtu cimport (
 FAULTS = ("none", "late", "doubled", "doubled later", "older id", "any id", "unit", "function", "length", "count", "cut",
           "cut, again", "cut, again later", "cut, again in pieces", "in pieces", "closed", "exception", "stale", "noise",
           "crossed", "silent")
+
+MOVES = ("honest", "scale moved", "half updated", "registers moved", "factor lost")
+NAMES = ("W", "P", "energy", "exact")
+
+cdef enum:
+    HONEST, SCALE, HALF, MOVED, LOST, MOVES_N
+    WORDS = 16   # 0 the model's number, 1 W (s16), 2 W_SF, 3 P (s32), 5 P_SF, 6 energy (u32), 8 exact (s32)
+    MODEL = 203
 
 cdef enum:
     NONE, LATE, DOUBLED, DOUBLED_LATER, OLDER_ID, ANY_ID, UNIT, FUNCTION, LENGTH, COUNT, CUT
@@ -72,9 +87,24 @@ cdef class TcpStorm:
     cdef uint64_t believed, wrong, connections, sent, doubts
     cdef int fault
     cdef public str first_wrong
+    cdef public bint lies    # planted: the meter's factor is another than that of its value
+    # The meter whose numbers move.
+    cdef uint32_t first, meter
+    cdef point_t image[POINTS_MAX]
+    cdef uint16_t words[WORDS]
+    cdef uint16_t before[WORDS]
+    cdef uint16_t shown[WORDS]
+    cdef int64_t watts, energy, exact
+    cdef int scale
+    cdef bint whole          # 1 = the newest reading that was believed was no half of another
+    cdef uint32_t move, moves_percent
+    cdef uint64_t moves[MOVES_N]
+    cdef uint64_t values[4]
 
-    def __cinit__(self, bytes blob not None):
-        self.blob = blob
+    def __cinit__(self, bytes blob not None, uint32_t first, uint32_t meter):
+        """first : image row of its W; P, energy and exact follow. meter : its unit id."""
+        self.blob, self.first, self.meter = blob, first, meter
+        self.watts, self.energy = 1000, 65000
         self.program = <const program_t*>PyBytes_AS_STRING(blob)
         self.e = <rtu_t*>calloc(1, sizeof(rtu_t))
         self.mail = <port_mail_t*>calloc(1, sizeof(port_mail_t))
@@ -90,7 +120,8 @@ cdef class TcpStorm:
         free(self.queue)
 
     def run(self, uint64_t seed, uint64_t cases, uint32_t calm_percent=30):
-        """Let `cases` requests pass, `calm_percent` of them without a fault; returns the counts."""
+        """Let `cases` requests pass, `calm_percent` of them without a fault; returns the counts. 100: an honest meter too."""
+        self.moves_percent = 40 if calm_percent < 100 else 0
         self.state = seed * 0x9E3779B97F4A7C15u + 0x1234567u
         self.t_ns = 1000000000
         self.first_wrong = ""
@@ -104,6 +135,7 @@ cdef class TcpStorm:
             "cases": self.sent, "believed": self.believed, "wrong": self.wrong, "connections": self.connections,
             "doubts": self.doubts,
             "faults": {name: self.counts[i] for i, name in enumerate(FAULTS)},
+            "moved": {name: self.moves[i] for i, name in enumerate(MOVES)}, "values": list(self.values),
         }
 
     cdef void step(self, uint32_t calm_percent) noexcept nogil:
@@ -172,6 +204,83 @@ cdef class TcpStorm:
         else:
             mbap_taken(self.stream, used)
 
+    cdef void measure(self) noexcept nogil:
+        """The meter's next moment: numbers that cross the turns of their low words, a scale that fits them or not."""
+        cdef int64_t step = <int64_t>below(&self.state, 300) - 150
+        cdef int64_t raw
+        cdef uint32_t i
+        memcpy(self.before, self.words, sizeof(self.words))
+        if below(&self.state, 40) == 0:
+            self.watts = <int64_t>below(&self.state, 60000) - 30000
+        else:
+            self.watts += <int64_t>below(&self.state, 400) - 200
+        self.watts = 30000 if self.watts > 30000 else -30000 if self.watts < -30000 else self.watts
+        self.energy += below(&self.state, 300)
+        self.exact += step if -70000 < self.exact + step < 70000 else -step
+        raw = self.watts * 10 if self.scale < 0 else self.watts // 10 if self.scale > 0 else self.watts
+        if not -32768 <= raw <= 32767:  # what does not fit is measured coarser
+            self.scale, raw = 1, self.watts // 10
+        for i in range(WORDS):
+            self.words[i] = <uint16_t>(0xA500 + i)
+        self.words[0], self.words[1], self.words[2] = MODEL, <uint16_t>raw, <uint16_t>self.scale
+        raw = self.watts * 100
+        self.words[3], self.words[4], self.words[5] = <uint16_t>(raw >> 16), <uint16_t>raw, <uint16_t>-2
+        self.words[6], self.words[7] = <uint16_t>(self.energy >> 16), <uint16_t>self.energy
+        self.words[8], self.words[9] = <uint16_t>(self.exact >> 16), <uint16_t>self.exact
+
+    cdef void show(self) noexcept nogil:
+        """What a request finds in the meter's registers."""
+        cdef uint32_t i, shift = 0
+        self.move = 1 + below(&self.state, MOVES_N - 1) if self.moves_percent and below(&self.state, 100) < self.moves_percent else HONEST
+        # The second of two believed readings in a row that were both torn is taken for a step: a whole one lies between.
+        if self.move == HALF and not self.whole:
+            self.move = HONEST
+        if self.move == SCALE:
+            self.scale = <int>below(&self.state, 3) - 1
+        self.measure()
+        memcpy(self.shown, self.words, sizeof(self.words))
+        if self.move == HALF:  # one word of each pair is still that of the moment before
+            i = below(&self.state, 2)
+            self.shown[6 + i], self.shown[8 + i] = self.before[6 + i], self.before[8 + i]
+        elif self.move == MOVED:
+            shift = 1 + below(&self.state, 8)
+            if self.words[shift] == MODEL:  # another register that happens to hold the model's number signs for it
+                shift = 0
+            for i in range(WORDS):
+                self.shown[i] = self.words[(i + shift) % WORDS]
+        elif self.move == LOST:
+            self.shown[2] = self.shown[5] = 0x8000
+        elif self.lies:
+            self.shown[2] += 1
+        self.moves[self.move] += 1
+
+    cdef uint16_t holds(self, uint32_t unit, uint32_t address) noexcept nogil:
+        """The register, as this very request finds it."""
+        return self.shown[address % WORDS] if unit == self.meter else content(unit, address, self.nonce)
+
+    cdef void judge_values(self, const done_t* done) noexcept nogil:
+        """What the meter's reply decodes to must be what it measured for this request."""
+        cdef double[4] truth
+        cdef double[4] slack
+        cdef const point_t* point
+        cdef uint32_t i
+        truth[:] = [<double>self.watts, <double>self.watts, <double>self.energy, <double>self.exact]
+        # A moment apart is no lie: half of a pair may be that of the moment before where no turn lies between.
+        slack[:] = [9.5, 0.001, 300.0 if self.move == HALF else 0.0, 150.0 if self.move == HALF else 0.0]
+        self.whole = self.move != HALF
+        block_decode(self.program, done, self.image)
+        for i in range(4):
+            point = &self.image[self.first + i]
+            if point.quality != QUALITY_GOOD or point.t_ns != done.t_sample_ns:
+                continue
+            self.values[i] += 1
+            if fabs(point.value - truth[i]) > slack[i]:
+                self.wrong += 1
+                with gil:
+                    if not self.first_wrong:
+                        self.first_wrong = (f"request {self.sent}, {NAMES[i]}: {point.value} believed, {truth[i]} measured, "
+                                            f"{MOVES[self.move]}, after {FAULTS[self.fault]}")
+
     cdef void judge(self) noexcept nogil:
         """What was believed must be what was read for this very request."""
         cdef const done_t* done = port_done_peek(self.mail)
@@ -183,9 +292,11 @@ cdef class TcpStorm:
                 row = &self.program.blocks[done.block]
                 good = True
                 for i in range(done.count):
-                    good = good and done.regs[i] == content(self.program.slaves[row.slave].unit_id, row.address + i, self.nonce)
+                    good = good and done.regs[i] == self.holds(self.program.slaves[row.slave].unit_id, row.address + i)
                 self.believed += good
                 self.wrong += not good
+                if self.program.slaves[row.slave].unit_id == self.meter:
+                    self.judge_values(done)
                 if not good:
                     with gil:
                         if not self.first_wrong:
@@ -202,6 +313,8 @@ cdef class TcpStorm:
         cdef uint16_t word
         self.sent += 1
         self.nonce += 1
+        if request[0] == self.meter:
+            self.show()
         self.tid = mbap_ask(self.stream, header, action.length)
         self.waiting = 1
         rtu_sent(self.e, self.t_ns)
@@ -209,7 +322,7 @@ cdef class TcpStorm:
         reply[5] = <uint8_t>(3 + 2 * count)
         reply[6], reply[7], reply[8] = request[0], request[1], <uint8_t>(2 * count)
         for i in range(count):
-            word = content(request[0], address + i, self.nonce)
+            word = self.holds(request[0], address + i)
             reply[9 + 2 * i], reply[10 + 2 * i] = <uint8_t>(word >> 8), <uint8_t>word
         n = 9 + 2 * count
         memcpy(spoilt, reply, n)

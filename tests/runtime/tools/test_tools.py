@@ -145,6 +145,20 @@ def test_what_scan_prints_of_a_hybrid_is_toml_with_a_row_for_each_role(hybrid):
     site["device"] += told["device"][1:]
     made, problems = parse_site(site)
     assert made is not None and not problems
+    assert '# options = { rated_w = "?" }  # needed. rated_w: charge and discharge rating' in result.stdout
+
+
+def test_scan_prints_the_rating_that_a_converter_says_itself(wire):
+    words = hybrid_words()
+    at = next(address for address, word in words.items() if word == 124)
+    fields = sunspec.model(124).points
+    words[at + fields["WChaMax"].offset], words[at + fields["WChaMax_SF"].offset] = 500, 1
+    served = Slaves(wire.server, {1: {3: words}})
+    try:
+        result = CliRunner().invoke(scan, ["--serial", wire.client, "--ids", "1", "--timeout-ms", "150"])
+    finally:
+        served.close()
+    assert tomllib.loads(result.stdout)["device"][0]["options"] == {"rated_w": "5000"}
 
 
 def test_scan_sees_a_stray_byte_before_each_reply_and_names_the_key(slaves):
@@ -211,6 +225,25 @@ def test_read_applies_scale_factors(slaves):
         found = maps.load_map("sunspec-701", None, base, {number: at for number, at, _ in chain})
         values = {one.name: one.value for one in read_registers(reader, found, 3)}
     assert values["power_w"] == -12300.0 and values["frequency_hz"] == 50.0 and values["ready"] == 1.0
+
+
+def test_read_by_a_sunspec_map_finds_its_model_where_the_device_has_it(slaves):
+    result = CliRunner().invoke(read, ["sunspec-701", "--serial", slaves.client, "--unit", "3", "--json"])
+    assert result.exit_code == 0, result.output
+    assert {one["name"]: one["value"] for one in json.loads(result.output)}["power_w"] == -12300.0
+    other = CliRunner().invoke(read, ["sunspec-203", "--serial", slaves.client, "--unit", "3"])
+    assert other.exit_code == 1
+    assert "has the SunSpec models 1, 701, 702, 704, 713, 715, and sunspec-203 reads 203" in other.output
+    none = CliRunner().invoke(read, ["sunspec-203", "--serial", slaves.client, "--unit", "1"])
+    assert none.exit_code == 1 and "is it a SunSpec device?" in none.output
+
+
+def test_read_refuses_registers_that_are_another_models(slaves):
+    with RegisterReader(slaves.client) as reader:
+        base, chain = sunspec_chain(reader, 3)
+        moved = {number: at + (2 if number == 701 else 0) for number, at, _ in chain}
+        with pytest.raises(ToolError, match=r"model 701 should begin at \d+, and there stands"):
+            read_registers(reader, maps.load_map("sunspec-701", None, base, moved), 3)
 
 
 def test_read_command_reads_one_point_by_site_file(slaves, tmp_path):
