@@ -89,8 +89,8 @@ def placed(reader: RegisterReader, name: str, options: dict[str, str], unit_id: 
     if missing:
         known, lacked = (", ".join(map(str, one)) for one in (sorted(has), missing))
         raise ToolError(
-            f"{reader.device}: unit {unit_id} has the SunSpec models {known}, and {name} reads {lacked}; use the map of "
-            f"one that it has"
+            f"{reader.device}: unit {unit_id} has the SunSpec models {known}, and {name} reads {lacked}; use the "
+            f"map of one that it has"
         )
     return load_map(name, options or None, base, {number: has[number] for number in wanted})
 
