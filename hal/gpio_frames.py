@@ -65,7 +65,7 @@ class Line:
 
 def interface(lines: Iterable[Line], plays: Iterable[Play] = ()) -> str:
     """The name of a bus of such lines."""
-    return SCHEME + "; ".join(one.words() for one in (*lines, *plays))
+    return SCHEME + "; ".join([*(line.words() for line in lines), *(play.words() for play in plays)])
 
 
 def plays(name: str) -> list[Play]:

@@ -1,13 +1,13 @@
 """What `tidegate scan` prints of the devices it found: rows for a site file, everything else as comments."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tidegate.hal import maps
 from tidegate.runtime.api.messages import Message
 from tidegate.runtime.commissioning.survey import absolute, bus_name
 from tidegate.runtime.tools.open_bus import tcp_place
-from tidegate.runtime.tools.scan import sunspec_roles
+from tidegate.runtime.tools.scan import sunspec_roles, told_options
 
 
 def scan_text(report: Sequence[Message], where: str) -> list[str]:
@@ -49,20 +49,18 @@ def scan_text(report: Sequence[Message], where: str) -> list[str]:
             lines.append(
                 'role = "pcs"' if kind == "pcs" else 'role = "other-meter"  # or grid-meter, pv-meter, it-meter ...'
             )
-            lines += _needed(name, entry.get("charge_w_max") if 124 in models else None)
+            lines += _needed(name, models, entry.get("charge_w_max"))
             if models:
                 lines.append(f"sunspec_base = {entry['base']}")
                 lines.append("sunspec_models = { " + ", ".join(f"{n} = {begin}" for n, begin in models.items()) + " }")
     return lines
 
 
-def _needed(name: str, charge_w_max: float | None) -> list[str]:
+def _needed(name: str, models: Iterable[int], charge_w_max: float | None) -> list[str]:
     """The numbers that a map wants of the site file: as the device says them, else as a line to fill in."""
-    wanted = {key: one for key, one in maps.shipped(name).number.items() if one.default is None}
-    if not wanted:
-        return []
-    if charge_w_max is not None and set(wanted) == {"rated_w"}:
-        return [f'options = {{ rated_w = "{charge_w_max:g}" }}  # WChaMax of its model 124']
+    told = told_options(name, models, charge_w_max)
+    lines = [f"options = {{ {key} = {json.dumps(value)} }}  # as its model 124 says" for key, value in told.items()]
+    wanted = {key: one for key, one in maps.shipped(name).number.items() if one.default is None and key not in told}
     keys = ", ".join(f'{key} = "?"' for key in wanted)
     why = "; ".join(f"{key}: {one.meaning}, {one.unit}" for key, one in wanted.items())
-    return [f"# options = {{ {keys} }}  # needed. {why}"]
+    return lines + ([f"# options = {{ {keys} }}  # needed. {why}"] if wanted else [])

@@ -10,7 +10,15 @@ from tidegate.config.quantities import QuantityError, unit_ids
 from tidegate.hal import maps
 from tidegate.runtime.commissioning.prompts import EXIT_USAGE, Answers, SetupError
 from tidegate.runtime.tools.open_bus import GARBLE, SILENCE, RegisterReader, TcpReader, open_can, tcp_place
-from tidegate.runtime.tools.scan import FoundBms, FoundDevice, fitting_bms, listen, scan_serial, sunspec_roles
+from tidegate.runtime.tools.scan import (
+    FoundBms,
+    FoundDevice,
+    fitting_bms,
+    listen,
+    scan_serial,
+    sunspec_roles,
+    told_options,
+)
 
 EXIT_NOTHING = 69  # EX_UNAVAILABLE: nobody answers
 BAUDS = (115200, 38400, 19200, 9600)
@@ -180,6 +188,8 @@ def _registers_part(port: str, bus: Bus, found: FoundDevice, chosen: dict[str, s
         part.map, part.why = chosen[where], "map as given"
     if part.map and part.map != SKIP:
         _settle(part)
+        if part.map in maps.map_names():
+            part.options = told_options(part.map, part.sunspec_models, found.charge_w_max)
     return part
 
 

@@ -89,6 +89,14 @@ def charge_w_max(reader: RegisterReader, unit_id: int, chain: Iterable[tuple[int
     return float(raw * 10.0**factor)
 
 
+def told_options(name: str, models: Iterable[int], charge_w_max: float | None) -> dict[str, str]:
+    """Options of a map that its device answers itself: what the percentages of its model 124 refer to."""
+    wanted = {key for key, one in maps.shipped(name).number.items() if one.default is None}
+    if charge_w_max is None or STORAGE not in models or "rated_w" not in wanted:
+        return {}
+    return {"rated_w": f"{charge_w_max:g}"}
+
+
 def identity(reader: RegisterReader, unit_id: int, address: int) -> dict[str, str]:
     """Manufacturer, model, version and serial number from SunSpec model 1 at this address."""
     words = reader.read(unit_id, 3, address, 66) or []

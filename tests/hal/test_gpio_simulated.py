@@ -144,3 +144,14 @@ def test_a_contact_of_a_real_chip_cannot_be_played_and_a_simulated_one_guards_no
     real["input"] = [{"name": "stop", "what": "operator-stop", "line": 17, "chip": "sim"}]
     _, problems = parse_site(real)
     assert any("guards nothing on a site with real buses" in one for one in problems), problems
+
+
+def test_the_example_of_the_page_is_a_schedule_of_a_site():
+    page = (SITE.parents[2] / "docs" / "inputs.md").read_text(encoding="utf-8")
+    example = tomllib.loads(page.partition("## Without a chip")[2].partition("```toml")[2].partition("```")[0])
+    raw = tomllib.loads(SITE.read_text())
+    raw["input"], raw["simulation"]["contact"] = example["input"], example["simulation"]["contact"]
+    site, problems = parse_site(raw)
+    assert not problems, problems
+    said = plays(described(program.describe(compile_site(site))).can[-1].interface)
+    assert [(one.does, one.at_s, one.for_s) for one in said] == [("active", 20.0, 10.0), ("floating", 60.0, 5.0)]

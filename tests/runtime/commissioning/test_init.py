@@ -153,6 +153,13 @@ def test_words_of_a_device_cannot_leave_their_comment():
     assert "gateway" not in tomllib.loads(text)
 
 
+@pytest.mark.parametrize(("told", "options"), [(5000.0, {"rated_w": "5000"}), (None, {})])
+def test_the_rating_that_a_converter_says_itself_is_taken(told, options):
+    chain = [(1, 40002, 68), (103, 40070, 52), (124, 40122, 26)]
+    part = _registers_part("tty", Bus("a", "tty"), FoundDevice(1, 40000, chain, charge_w_max=told), {})
+    assert part.map == "sunspec-103" and part.options == options
+
+
 def test_bus_names_are_short_and_differ():
     taken: set[str] = set()
     names = [bus_name(w, taken, "serial") for w in ("/dev/ttyUSB0", "/dev/serial/by-id/usb-FTDI_AB-if00-port0",
