@@ -232,10 +232,10 @@ def _heading(lines: Sequence[Sequence[str]]) -> tuple[int, list[str], dict[str, 
             found = _columns(cells)
             if "register" not in found and "name" in found:
                 found["register"] = found["name"]  # a table that has one word for each row
-            behind = lines[first + span :]
+            rest = lines[first + span :]
             if "address" not in found and "register" in found:
-                _by_content(cells, found, behind)
-            if "address" in found and "register" in found and behind:
+                _by_content(cells, found, rest)
+            if "address" in found and "register" in found and rest:
                 return first + span, cells, found
     found = _columns(lines[0])
     missing = [
@@ -245,10 +245,10 @@ def _heading(lines: Sequence[Sequence[str]]) -> tuple[int, list[str], dict[str, 
     raise DraftError([f"line 1: no column for {' and '.join(missing)}; one of these headings is looked for: {known}"])
 
 
-def _by_content(cells: Sequence[str], found: dict[str, int], behind: Sequence[Sequence[str]]) -> None:
+def _by_content(cells: Sequence[str], found: dict[str, int], rest: Sequence[Sequence[str]]) -> None:
     """`register` heads the numbers in some tables and the words in others: where it has numbers, it is the address."""
     at = found["register"]
-    numbers = [bool(_addresses(line[at])) for line in behind if at < len(line) and line[at].strip()]
+    numbers = [bool(_addresses(line[at])) for line in rest if at < len(line) and line[at].strip()]
     others = [i for i, cell in enumerate(cells) if i != at and _plain(cell) in COLUMNS["register"]]
     if numbers and all(numbers) and others:
         found["address"], found["register"] = at, others[0]
