@@ -387,6 +387,43 @@ def test_a_doubled_reply_is_a_stray_and_the_next_is_right(server):
     assert ports.stats(0)["strays"] >= 19
 
 
+def test_a_command_that_is_put_while_the_only_request_is_in_flight_goes_next(server):
+    server.spoil = lambda request, reply: [(0.15 if request[7] == 3 else 0, reply)]  # longer than one sleep in the read
+    ports = started(site(server.port, [slave(block(10, 2), commands=[SETPOINT])]))
+    until(lambda: ports.stats(0)["ok"] >= 1)
+    for value in range(1, 6):
+        before = len(server.requests)
+        until(lambda before=before: len(server.requests) > before)  # the next read is in flight
+        asked = len(server.requests)
+        ports.put(0, 0, [value])
+        until(lambda value=value: server.regs[900] == value)
+        reads = [one for one in server.requests[asked:] if one[7] == 3]
+        written = next(i for i, one in enumerate(server.requests[asked:]) if one[7] == 16)
+        assert written <= 1, (written, reads)
+    assert ports.stop()
+
+
+def test_a_reply_in_slow_pieces_is_waited_for_and_believed(server):
+    server.spoil = lambda request, reply: [(0, reply[:7]), (0.07, reply[7:9]), (0.07, reply[9:])]
+    ports = started(site(server.port, [slave(block(10, 2), timeout_ns=5000 * MS)]))
+    until(lambda: ports.stats(0)["ok"] >= 5)
+    stats, found = ports.stats(0), good(ports)
+    ports.stop()
+    assert found and all(row["regs"] == [10, 11] for row in found)
+    assert stats["strays"] == stats["hangups"] == stats["slaves"][0]["timeouts"] == 0
+
+
+def test_the_end_does_not_wait_for_a_reply_that_never_comes(server):
+    server.spoil = lambda request, reply: []
+    ports = started(site(server.port, [slave(block(10, 2), timeout_ns=600_000 * MS, commands=[SETPOINT])]))
+    until(lambda: server.requests)
+    ports.put(0, 0, [1])
+    ended = threading.Thread(target=ports.stop, args=(0.2,))
+    ended.start()
+    ended.join(60.0)
+    assert not ended.is_alive(), "it sleeps in the read for longer than its slice"
+
+
 def test_a_late_reply_answers_no_later_request(server):
     serial = iter(range(100000))
 
