@@ -22,9 +22,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "datalabel", "metric", "measurement", "designation", "beschreibung", "messgröße", "registername", "signal",
     ),
     "address": (
-        "address", "addr", "adresse", "offset", "registeraddress", "modbusaddress", "reg", "no", "start",
-        "inputregister", "holdingregister", "modbusregister", "registernumber", "registerno", "registernr",
-        "startaddress", "startingaddress", "startadresse", "startregister", "registeradresse", "hex", "dec",
+        "address", "addr", "adresse", "registeraddress", "modbusaddress", "registeradresse", "startaddress",
+        "startingaddress", "startadresse", "startregister", "registernumber", "registerno", "registernr",
+        "modbusregister", "inputregister", "holdingregister", "offset", "start", "reg", "dec", "hex", "no",
     ),
     "type": ("type", "datatype", "format", "datentyp", "encoding", "dataformat", "datenformat"),
     "unit": ("unit", "units", "einheit", "notesunits"),
@@ -282,12 +282,21 @@ def _ask_numbering(rows: Sequence[Row], offset: int) -> None:
 
 
 def _columns(heading: Sequence[str]) -> dict[str, int]:
-    """Column -> its place; what stands in brackets behind a heading does not matter to which column it is."""
+    """Column -> its place; what stands in brackets after a heading does not matter to which column it is.
+
+    Of several for the address the plainest word counts: beside `Address`, `No` is the number of the row.
+    """
     found: dict[str, int] = {}
     for at, cell in enumerate(heading):
         for column, names in COLUMNS.items():
             if column not in found and (_plain(cell) in names or _plain(re.sub(r"[(\[].*", "", cell)) in names):
                 found[column] = at
+    words = [{_plain(cell), _plain(re.sub(r"[(\[].*", "", cell))} for cell in heading]
+    for name in COLUMNS["address"]:
+        at_best = next((at for at, said in enumerate(words) if name in said), None)
+        if at_best is not None:
+            found["address"] = at_best
+            break
     return found
 
 

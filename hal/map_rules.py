@@ -248,7 +248,9 @@ def check_map(where: str, found: DeviceMap, problems: list[str]) -> None:
         problems.append(f"map {where}: two signals are named {name!r}")
     for name in required(found.map.kind):
         if name not in names:
-            problems.append(f"map {where}: a {found.map.kind} must give {name!r}, which no row has")
+            problems.append(
+                f"map {where}: a {found.map.kind} must give {name!r}, which no row has; name the row so that is it"
+            )
     if found.map.protocol == "can" and (found.point or found.command):
         problems.append(f"map {where}: a CAN map has frames, not points")
     if found.map.protocol != "can" and (found.frame or found.transmit):

@@ -239,6 +239,13 @@ def test_a_german_table_whose_numbers_are_headed_register():
     assert moved[0].address == 70 and not any("--offset" in one for one in moved[0].questions)
 
 
+def test_a_number_of_the_row_is_no_address():
+    rows, _, _ = read("No,Address,Name,Unit,Scale\n1,0x20,Total active power,W,1\n2,0x22,Voltage L1,V,1\n")
+    assert [row.address for row in rows.values()] == [0x20, 0x22]
+    rows, _, _ = read("No,Name,Unit,Scale\n32,Total active power,W,1\n")
+    assert rows["power_w"].address == 32
+
+
 def test_a_number_of_registers_gives_the_type_where_the_table_has_none_that_is_known():
     rows, _, _ = read("Address,Name,Words,Type,Unit,Scale\n1,Total active power,2,BCD,W,1\n3,Voltage L1,1,BCD,V,1\n")
     assert rows["power_w"].type == "u32" and rows["voltage_l1_v"].type == "u16"
