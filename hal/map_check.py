@@ -222,11 +222,10 @@ def _line_of_problem(text: str, problem: str) -> int:
     if row := re.match(r"(\w+)\[(\d+)\](?:\.(\w+))?", problem):
         return _row_line(text, row[1], int(row[2]) - 1, row[3] or "")
     if key := re.match(r"([\w.]+)\.(\w+)(?:\[|:| )", problem):
-        for head, line in enumerate(lines):
-            if line.split("#")[0].strip() in (f"[{key[1]}]", f"[{key[1]}.{key[2]}]"):
-                return _key_line(lines, head, key[2])
+        heads = (f"[{key[1]}]", f"[{key[1]}.{key[2]}]")
+        at = next((i for i, line in enumerate(lines) if line.split("#")[0].strip() in heads), None)
+        if at is not None:
+            return _key_line(lines, at, key[2])
     if key := re.match(r"(\w+)(?:\[|:| )", problem):
-        for at, line in enumerate(lines):
-            if re.match(rf"\s*{key[1]}\s*=|\s*\[+{key[1]}\]", line):
-                return at + 1
+        return next((i for i, one in enumerate(lines, 1) if re.match(rf"\s*{key[1]}\s*=|\s*\[+{key[1]}\]", one)), 0)
     return 0

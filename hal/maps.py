@@ -449,8 +449,8 @@ def _without(raw: Table, unknown: Sequence[Loc], wrong: Sequence[Loc]) -> Device
     for loc in unknown:
         node = raw
         for step in loc[:-1]:
-            node = node[step]
-        node.pop(loc[-1], None)
+            node = node[step]  # type: ignore[index]  # a list in between
+        node.pop(str(loc[-1]), None)
     rows: dict[str, set[int]] = {}
     for loc in wrong:
         if len(loc) > 1 and isinstance(loc[1], int):
