@@ -297,7 +297,7 @@ class Journal:
                 magic, length, crc, chain = RECORD.unpack_from(raw, offset - base)
                 if magic == RECORD_MAGIC and BODY.size <= length <= BODY_MAX and have(offset, RECORD.size + length):
                     body = raw[offset - base + RECORD.size : offset - base + RECORD.size + length]
-                    if crc == _crc(segment.seed, length, chain, body):
+                    if crc == record_crc(segment.seed, length, chain, body):
                         boot, seq, utc_ns, source = BODY.unpack_from(body)
                         record, size = Record(boot, seq, utc_ns, source, body[BODY.size :]), RECORD.size + length
             if record is not None:
@@ -438,7 +438,9 @@ class Journal:
                 if count % SPARSE == 0:
                     sparse.append((record.seq, size))
                 pieces.append(
-                    RECORD.pack(RECORD_MAGIC, len(body), _crc(segment.seed, len(body), chain[:16], body), chain[:16])
+                    RECORD.pack(
+                        RECORD_MAGIC, len(body), record_crc(segment.seed, len(body), chain[:16], body), chain[:16]
+                    )
                 )
                 pieces.append(body)
                 size += RECORD.size + len(body)
@@ -555,5 +557,6 @@ class Journal:
             self._close()
 
 
-def _crc(seed: int, length: int, chain: bytes, body: bytes) -> int:
+def record_crc(seed: int, length: int, chain: bytes, body: bytes) -> int:
+    """The checksum by which a record is found whole. seed : the CRC of its segment's header."""
     return zlib.crc32(body, zlib.crc32(struct.pack("<I", length) + chain, seed))
