@@ -4,6 +4,7 @@ A record can be deleted, and a site can get another name. The journal then still
 the folder beside it belongs to a site on the same buses.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -22,7 +23,9 @@ def buses_of(site: Description) -> list[str]:
     """What a site is connected to: the same for every name that it is given."""
     serial = [f"sim:{port.name}" if port.device == "sim" else port.device for port in site.ports]
     can = [f"sim:{bus.name}" if bus.interface == "sim" else bus.interface for bus in site.can]
-    return sorted({*serial, *can})
+    # A serial port has several names; by-id and by-path links lead to one of them.
+    real = [os.path.realpath(name) for name in serial if name.startswith("/") and os.path.exists(name)]
+    return sorted({*serial, *can, *real})
 
 
 def _events(folder: Path) -> Iterator[dict[str, object]]:
@@ -67,18 +70,27 @@ def found_beside(state: Path, runtime: Path, buses: Sequence[str]) -> str:
     """
     running = running_sites(runtime.parent)
     for folder in sorted(state.parent.iterdir()) if state.parent.is_dir() else ():
-        if folder == state or folder.name in running or not (folder / latches.FILE).exists():
-            continue
-        try:
-            shared = set(latches.buses_of(folder)) & set(buses)
-            held = latches.latched_in(folder) if shared else []
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # the record of somebody else, whose buses nobody knows
-        stops = stop_file.StopFile(folder, folder).read()[0]
-        if held or (shared and stops.stopped):
-            what = f"a latch of {', '.join(held)}" if held else "a stop"
-            return f"the site {folder.name} on the same buses ({', '.join(sorted(shared))}) has {what}"
+        if folder != state and folder.is_dir() and folder.name not in running and (said := _speaks(folder, buses)):
+            return said
     return ""
+
+
+def _speaks(folder: Path, buses: Sequence[str]) -> str:
+    """Why another site's folder speaks for us, "" = it does not. Whose record is gone or damaged may have been us."""
+    if not (folder / latches.FILE).exists():
+        told = journal_says(folder / "journal", "latch") or journal_says(folder / "journal", "stop")
+        said = f"the record of the site {folder.name} is gone, and {told}; it may have been on these buses"
+        return said if told else ""
+    try:
+        shared = set(latches.buses_of(folder)) & set(buses)
+        held = latches.latched_in(folder) if shared else []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as why:
+        return f"the record of the site {folder.name} cannot be read ({why}); it may have been on these buses"
+    stops = stop_file.StopFile(folder, folder).read()[0]
+    if not held and not (shared and stops.stopped):
+        return ""
+    what = f"a latch of {', '.join(held)}" if held else "a stop"
+    return f"the site {folder.name} on the same buses ({', '.join(sorted(shared))}) has {what}"
 
 
 def former(state: Path, runtime: Path, buses: Sequence[str]) -> str:

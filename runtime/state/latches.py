@@ -128,7 +128,8 @@ class LatchFile:
             gone = [name for name, unit in units.items() if unit["latched"] and name not in self.units]
             if gone:
                 raise ValueError(f"it keeps a latch of {', '.join(gone)}, and the site has no such unit")
-            return [_unit(units.get(name)) for name in self.units], ""
+            # One copy is enough to go on; that the other is not what was written is said.
+            return [_unit(units.get(name)) for name in self.units], damage
         except (ValueError, KeyError, TypeError, AttributeError) as why:
             return self.lost(), f"{self.path}: {why}"
 

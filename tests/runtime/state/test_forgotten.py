@@ -10,6 +10,7 @@ import msgpack
 import pytest
 
 from tidegate.ext.safety.diagnosis import FAULT_IDS
+from tidegate.hal.description import Description, SerialPort
 from tidegate.runtime.gateway.lease_file import Ordered, OrdersFile
 from tidegate.runtime.state import atomic_file, former, latches, stop_file
 from tidegate.runtime.state.journal import DiskFiles, Journal, Record
@@ -132,6 +133,49 @@ def test_another_name_on_the_same_buses_takes_latches_and_stop_along(tmp_path, w
     found, said = Site(tmp_path, "new").start()
     assert found[0].bits == LOST and "old" in said and what in said
     assert Site(tmp_path, "new").start()[0][0].bits == LOST, "kept from there on under its own name"
+
+
+@pytest.mark.parametrize("deed", ["a byte", "no record"])
+def test_another_name_does_not_help_whoever_spoiled_or_deleted_the_old_record(tmp_path, deed):
+    old = Site(tmp_path, "old")
+    old.start()
+    old.latches.write([HELD])
+    old.journal(latch(True))
+    if deed == "a byte":
+        raw = bytearray(old.latches.path.read_bytes())
+        raw[20] ^= 1
+        old.latches.path.write_bytes(raw)
+    else:
+        old.latches.path.unlink()
+    found, said = Site(tmp_path, "new").start()
+    assert found[0].bits == LOST and "old" in said and "may have been on these buses" in said
+
+
+def test_a_folder_beside_that_never_latched_or_is_no_site_s_is_no_former_self(tmp_path):
+    old = Site(tmp_path, "old")
+    old.journal(latch(True), latch(False), {"event": "order", "name": "run"})
+    (tmp_path / "state" / "device.key").write_text("not a folder")
+    assert Site(tmp_path, "new").start() == ([Latched(0, -1)], "")
+
+
+def test_a_port_by_another_of_its_names_is_the_same_port(tmp_path):
+    (tmp_path / "ttyUSB0").touch()
+    (tmp_path / "by-id").symlink_to(tmp_path / "ttyUSB0")
+    buses = [
+        former.buses_of(Description(ports=(SerialPort(name="a", device=str(path)),)))
+        for path in (tmp_path / "ttyUSB0", tmp_path / "by-id")
+    ]
+    assert set(buses[0]) & set(buses[1]) == {str(tmp_path / "ttyUSB0")}
+
+
+def test_a_copy_that_is_not_what_was_written_is_said_although_the_other_is_whole(tmp_path):
+    site = Site(tmp_path, "a")
+    site.latches.write([HELD])
+    raw = bytearray(site.latches.path.read_bytes())
+    raw[20] ^= 1
+    site.latches.path.write_bytes(raw)
+    found, said = site.start()
+    assert found == [HELD] and "latches.json" in said
 
 
 def test_a_site_on_other_buses_or_without_a_latch_is_no_former_self(tmp_path):
