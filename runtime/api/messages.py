@@ -294,7 +294,11 @@ def decode(data: bytes | memoryview, bytes_max: int = COMMAND_BYTES_MAX) -> dict
         raise Refused("malformed", f"not MessagePack as we speak it: {type(why).__name__} {why}"[:TEXT_MAX]) from None
     if type(found) is not dict:
         raise Refused("malformed", f"a map is expected, not {type(found).__name__}")
-    _check(found, DEPTH_MAX)
+    try:
+        _check(found, DEPTH_MAX)
+    except Refused as why:
+        why.more["request"] = found  # whose id the answer must carry, or the one who asked waits in vain
+        raise
     return found
 
 

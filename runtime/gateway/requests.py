@@ -344,7 +344,7 @@ class Server:
             head = self._head(request, "refused")
         else:
             asked = found if isinstance(found, dict) else {}
-            ident, op = _text(asked.get("id"))[:64], _text(asked.get("op"))[:16]
+            ident, op = (messages.shown(_text(asked.get(key)))[:most] for key, most in (("id", 64), ("op", 16)))
             version = asked.get("v") if asked.get("v") in messages.VERSIONS else messages.WIRE_VERSION
             head = self._answer_head(int(version or messages.WIRE_VERSION), ident, op, "refused")
         return messages.encode({**head, "code": why.code, "text": why.text, **why.more})

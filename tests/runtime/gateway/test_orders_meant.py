@@ -185,6 +185,13 @@ def test_a_plan_that_ends_beyond_a_year_is_refused_and_the_one_in_force_stays(co
     assert [row.values["setpoint_w"] for row in core.memory.plan().rows] == [7e3]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**60, "\x1b[2J", "x" * 5000, [[[[[[[[1]]]]]]]]])
+def test_a_request_that_cannot_be_is_answered_to_the_one_who_asked(core, raw, value):
+    """Not left without an answer, which says "is the site running?" to a person."""
+    answer = raw.ask("odd", "limit", import_w_max=value, for_ms=1000)
+    assert (answer["id"], answer["op"], answer["status"]) == ("odd", "limit", "refused")
+
+
 def events(site):
     boot, seq, found = None, -1, []
     while True:
