@@ -85,7 +85,7 @@ def _read_segment(name: str, raw: bytes, number: int, chain: Chain) -> bytes:
             chain.findings.append(f"{name}: the record at byte {offset} is not the one that was written")
         elif crc != record_crc(seed, length, kept, body):
             # Its content is proved by the chain; but the journal goes by this and leaves such a record out.
-            chain.findings.append(f"{name}: the checksum of the record at byte {offset} is not the one that was written")
+            chain.findings.append(f"{name}: the checksum of the record at byte {offset} is not what was written")
         _, seq, utc_ns, _ = BODY.unpack_from(body)
         chain.links.append(Link(number, seq, utc_ns, value, body[BODY.size :]))
         offset += RECORD.size + length

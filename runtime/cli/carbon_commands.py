@@ -11,7 +11,7 @@ import click
 
 from tidegate.runtime.cli.carbon_idle import idle
 from tidegate.runtime.cli.carbon_now import now
-from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNUSABLE, fail
+from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNUSABLE, fail, print_line
 from tidegate.runtime.cli.meter_commands import key, meter, restored
 from tidegate.runtime.cli.ocmf_commands import ocmf
 
@@ -143,12 +143,15 @@ def verify(ledger: str, key: str | None, anchors: Path | None, report: Path | No
         fail(error, EXIT_UNUSABLE, COMMAND)
     wrong = check_report(book, report) if report and not damages else []
     for row in [*map(str, damages), *wrong]:
-        click.echo(row)
+        print_line(row)
     for text in [*restorations(book), *key_changes(book)]:
-        click.echo(text)
+        print_line(text)
     seq, digest = book.head
     signed = "" if key else "; no key was given, so that of the first block was taken"
     click.echo(f"{seq + 1} entries, head {digest[:16]}..., {len(damages)} damaged, {len(known)} anchors{signed}")
+    tail = seq - max((entry.seq for entry in book.entries("block")), default=seq)
+    if tail:
+        click.echo(f"the newest {tail} entries lie behind the last block: nobody has signed them yet")
     if report:
         click.echo(
             f"{report.name}: {f'{len(wrong)} differences' if not damages else 'not checked, the ledger is damaged'}"
@@ -302,7 +305,7 @@ def settle(ledger: str, jobs: Path, span: str | None, start: str | None, end: st
     except (JobError, FactorError, ValueError) as error:
         fail(error, EXIT_CONTENT, COMMAND)
     for text in aside:
-        click.echo(f"set aside: {text}", err=True)
+        print_line(f"set aside: {text}", err=True)
     click.echo(f"{len(works)} jobs, {len(aside)} set aside, {days} days settled")
 
 

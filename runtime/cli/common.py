@@ -36,17 +36,24 @@ EXIT_INTERRUPTED = 130
 # ---- ends ----
 
 
+def print_line(text: object, *, err: bool = False) -> None:
+    """Print a line with words of somebody else's file or device in it: a terminal obeys none of them."""
+    from tidegate.runtime.api.messages import shown
+
+    click.echo(shown(str(text)), err=err)
+
+
 def fail(text: object, code: int, command: str = "tidegate") -> NoReturn:
     """Print what is wrong, each line behind the command's name, and end."""
     for line in str(text).splitlines():
-        click.echo(f"{command}: {line}", err=True)
+        print_line(f"{command}: {line}", err=True)
     sys.exit(code)
 
 
 def refuse_site(error: "SiteError", so: str = "nothing was started") -> NoReturn:
     """Print every problem of a site and what that means, and end with the class of the worst."""
     for problem in error.problems:
-        click.echo(f"{error.path}: {problem}", err=True)
+        print_line(f"{error.path}: {problem}", err=True)
     count = len(error.problems)
     click.echo(f"{error.path}: {count} problem{'s' if count > 1 else ''}; {so}", err=True)
     sys.exit(error.exit_code)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNUSABLE, fail
+from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNUSABLE, fail, print_line
 
 if TYPE_CHECKING:
     from tidegate.runtime.carbon.readings.readings import Readings
@@ -51,12 +51,12 @@ def check(files: tuple[Path, ...], key: str) -> None:
     except (FactorError, OSError) as error:
         fail(error, EXIT_CONTENT, COMMAND)
     for text in odd:
-        click.echo(text, err=True)
+        print_line(text, err=True)
     for one in found:
         unit = QUANTITIES[one.quantity][1]
         first, last = one.rows[0], one.rows[-1]
-        click.echo(f"{one.meter} {one.quantity}: {len(one.rows)} readings, {iso(first[0])} {first[4]} to "
-                   f"{iso(last[0])} {last[4]}, {last[1] - first[1]} {unit} between them")  # fmt: skip
+        print_line(f"{one.meter} {one.quantity}: {len(one.rows)} readings, {iso(first[0])} {first[4]} to "
+            f"{iso(last[0])} {last[4]}, {last[1] - first[1]} {unit} between them")  # fmt: skip
     click.echo(f"{count} documents, every signature fits")
 
 
@@ -85,7 +85,7 @@ def take(ledger: str, files: tuple[Path, ...], key: str, flow: str) -> None:
     except (FactorError, OSError) as error:
         fail(error, EXIT_CONTENT, COMMAND)
     for text in odd:
-        click.echo(text, err=True)
+        print_line(text, err=True)
     click.echo(f"{count} documents, every signature fits; {rows} readings taken in")
 
 

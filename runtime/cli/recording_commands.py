@@ -17,6 +17,7 @@ from tidegate.runtime.cli.common import (
     EXIT_REFUSED,
     EXIT_UNAVAILABLE,
     fail,
+    print_line,
     refuse_site,
     requirement,
     with_client,
@@ -47,7 +48,7 @@ def record(client: Client, cause: str, wait_s: float) -> None:
             said = event["detail"].partition(": ")[2]
             if said.startswith("failed"):
                 fail(said, EXIT_REFUSED)
-            click.echo(said)
+            print_line(said)
             return
     fail(f"no recorder answered; is mcap installed there (pip install {requirement('recorder')}) and [recorder] "
          "mib > 0?", EXIT_UNAVAILABLE)  # fmt: skip
@@ -85,7 +86,7 @@ def replay(file: Path, other: Path | None, table: Path | None, every: int) -> No
     meta = recording.meta
     if not outcome.cycles:
         fail(f"{file}: holds no cycle, so nothing was repeated", EXIT_CONTENT)
-    click.echo(f"{file}: site {meta['site']}, {meta['cause']}, program {meta['program_sha256'][:12]}")
+    print_line(f"{file}: site {meta['site']}, {meta['cause']}, program {meta['program_sha256'][:12]}")
     if outcome.cut:
         click.echo(f"{outcome.cut} cycles had more input than a record holds")
     if outcome.differs_cycle is not None:

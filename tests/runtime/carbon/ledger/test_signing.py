@@ -235,6 +235,8 @@ def test_a_tail_longer_than_a_device_leaves_unsigned_is_named_and_a_shorter_one_
     while ledger.head[0] - last < 20:
         ledger.append([("note", 0, {"text": "x"})])
     assert verify(ledger) == []
+    done = CliRunner().invoke(carbon, ["verify", str(tmp_path / "l.db")])
+    assert done.exit_code == 0 and "the newest 20 entries lie behind the last block" in done.output, done.output
     ledger.append([("note", 0, {"text": "x"})])
     assert "21 entries behind the last block" in str(verify(ledger)[-1])
 
