@@ -267,12 +267,15 @@ static inline void snapshot_push(snapshot_t *ring, uint32_t slots, uint64_t *hea
     __atomic_store_n(&slot->seq, *head + 1u, __ATOMIC_RELEASE);
     __atomic_store_n(head, *head + 1u, __ATOMIC_RELEASE);
 }
-/* Copies picture `number`; 1 whole, 0 not there yet, -1 overwritten. */
-static inline int snapshot_read(const snapshot_t *ring, uint32_t slots, uint64_t number, uint32_t n, snapshot_t *out) {
+/* Copies picture `number`; 1 whole, 0 not there yet, -1 lost: overwritten, or being overwritten just now. */
+static inline int snapshot_read(const snapshot_t *ring, uint32_t slots, const uint64_t *head, uint64_t number, uint32_t n,
+                                snapshot_t *out) {
     const snapshot_t *slot = &ring[number & (slots - 1u)];
+    if (__atomic_load_n(head, __ATOMIC_ACQUIRE) <= number)
+        return 0;
     uint64_t seq = __atomic_load_n(&slot->seq, __ATOMIC_ACQUIRE);
-    if (seq != number + 1u)
-        return seq > number + 1u ? -1 : 0;
+    if (seq != number + 1u) /* it was there, and the slot holds another one or none by now */
+        return -1;
     out->cycle = slot->cycle;
     out->t_ns = slot->t_ns;
     memcpy(out->points, slot->points, n * sizeof(point_t));
@@ -290,11 +293,14 @@ static inline void event_push(shared_t *s, const event_t *event) {
     __atomic_store_n(&slot->seq, number + 1u, __ATOMIC_RELEASE);
     __atomic_store_n(&s->event_head, number + 1u, __ATOMIC_RELEASE);
 }
+/* Copies event `number`; answers as snapshot_read. */
 static inline int event_read(const shared_t *s, uint64_t number, event_t *out) {
     const event_t *slot = &s->events[number & (EVENT_SLOTS - 1u)];
+    if (__atomic_load_n(&s->event_head, __ATOMIC_ACQUIRE) <= number)
+        return 0;
     uint64_t seq = __atomic_load_n(&slot->seq, __ATOMIC_ACQUIRE);
     if (seq != number + 1u)
-        return seq > number + 1u ? -1 : 0;
+        return -1;
     *out = *slot;
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
     out->seq = seq;

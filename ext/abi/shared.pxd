@@ -231,7 +231,8 @@ cdef extern from "abi/shared.h" nogil:
     int image_copy(const shared_t *s, point_t *points, uint64_t *cycle, uint64_t *t_ns) noexcept
     void snapshot_push(snapshot_t *ring, uint32_t slots, uint64_t *head, const point_t *points, uint32_t n,
                        uint64_t cycle, uint64_t t_ns) noexcept
-    int snapshot_read(const snapshot_t *ring, uint32_t slots, uint64_t number, uint32_t n, snapshot_t *out) noexcept
+    int snapshot_read(const snapshot_t *ring, uint32_t slots, const uint64_t *head, uint64_t number, uint32_t n,
+                      snapshot_t *out) noexcept
     void event_push(shared_t *s, const event_t *event) noexcept
     int event_read(const shared_t *s, uint64_t number, event_t *out) noexcept
     void order_put(order_t *slot, double value, uint64_t expires_t_ns, uint64_t request) noexcept

@@ -326,17 +326,11 @@ cdef class Shared:
     cdef _ring(self, const snapshot_t* ring, uint32_t slots, const uint64_t* head, str what, uint64_t number):
         cdef snapshot_t copy
         cdef uint64_t written
-        cdef int got
-        for _ in range(TRIES):
-            written = shared_load64(head)
-            if number >= written:
-                return None
-            got = snapshot_read(ring, slots, number, self.ptr.n_points, &copy)
-            if got == 1:
-                return picture_of(number, copy.cycle, copy.t_ns, copy.points, self.ptr.n_points)
-            if got < 0:
-                break
-            # 0 although the head says written: the slot is being written anew just now
+        cdef int got = snapshot_read(ring, slots, head, number, self.ptr.n_points, &copy)
+        if got == 0:
+            return None
+        if got == 1:
+            return picture_of(number, copy.cycle, copy.t_ns, copy.points, self.ptr.n_points)
         written = shared_load64(head)
         raise Overwritten(what, number, written - slots + 1 if written >= slots else 0)
 
@@ -344,16 +338,12 @@ cdef class Shared:
         """Event `number`, or None if it is not there yet. Raises Overwritten if it is lost."""
         cdef event_t event
         cdef uint64_t written
-        cdef int got
-        for _ in range(TRIES):
-            if number >= shared_load64(&self.ptr.event_head):
-                return None
-            got = event_read(self.ptr, number, &event)
-            if got == 1:
-                return Event(number, event.cycle, event.t_ns, event.kind, event.unit, event.code, event.previous,
-                             event.value, event.limit, event.changes, event.lasted_s)
-            if got < 0:
-                break
+        cdef int got = event_read(self.ptr, number, &event)
+        if got == 0:
+            return None
+        if got == 1:
+            return Event(number, event.cycle, event.t_ns, event.kind, event.unit, event.code, event.previous,
+                         event.value, event.limit, event.changes, event.lasted_s)
         written = shared_load64(&self.ptr.event_head)
         raise Overwritten("event", number, written - EVENT_SLOTS + 1 if written >= EVENT_SLOTS else 0)
 
@@ -562,6 +552,15 @@ cdef class Writer(Shared):
     def leave_image_half_written(self):
         """As a core killed in the middle of publishing would."""
         image_begin(self.ptr)
+
+    def leave_slot_half_written(self, str ring):
+        """As a core that is just writing the next picture ("snapshot", "meter") or event would."""
+        if ring == "event":
+            self.ptr.events[self.ptr.event_head & (EVENT_SLOTS - 1)].seq = 0
+        elif ring == "meter":
+            self.ptr.meters[self.ptr.meter_head & (METER_SLOTS - 1)].seq = 0
+        else:
+            self.ptr.snapshots[self.ptr.snapshot_head & (SNAPSHOT_SLOTS - 1)].seq = 0
 
     def leave_order_half_written(self, int kind):
         """As a gateway killed in the middle of an order would."""

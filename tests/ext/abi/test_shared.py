@@ -113,6 +113,23 @@ def test_a_reader_that_stays_away_is_told_what_is_lost(core: Writer, ring: str) 
     assert read(kept + 3) is None
 
 
+@pytest.mark.parametrize("ring", ["snapshot", "meter", "event"])
+def test_what_is_being_overwritten_is_lost_and_what_comes_next_is_not_there_yet(core: Writer, ring: str) -> None:
+    """The slot has no number for a moment: its old content is gone, and nobody may wait for it."""
+    kept = {"snapshot": shared.SNAPSHOTS_KEPT, "meter": shared.METERS_KEPT, "event": shared.EVENTS_KEPT}[ring]
+    for number in range(kept):
+        if ring == "event":
+            core.push_event(number, number, 2)
+        else:
+            getattr(core, f"push_{ring}")(number, number, rows(1.0))
+    read = getattr(core, f"next_{ring}")
+    assert read(0).cycle == 0
+    core.leave_slot_half_written(ring)
+    with pytest.raises(Overwritten):
+        read(0)
+    assert read(1).cycle == 1 and read(kept) is None
+
+
 def test_an_event_carries_what_happened(core: Writer) -> None:
     core.push_event(5, 6, shared.EVENT_NAMES.index("fault_on"), unit=1, code=33, previous=2, value=1.5, limit=1.0,
                     changes=7, lasted_s=2.5)  # fmt: skip

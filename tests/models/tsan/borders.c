@@ -106,7 +106,7 @@ static int picture_read(uint64_t *next) {
         return 0;
     if (head - *next > SNAPSHOT_SLOTS)
         *next = head - SNAPSHOT_SLOTS;
-    int got = snapshot_read(shared.snapshots, SNAPSHOT_SLOTS, *next, POINTS, &out);
+    int got = snapshot_read(shared.snapshots, SNAPSHOT_SLOTS, &shared.snapshot_head, *next, POINTS, &out);
     if (got == 1 && (out.cycle != *next || out.t_ns != *next || !points_whole(out.points, *next)))
         torn("picture", *next);
     (*next)++;
