@@ -62,6 +62,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "safety.cabinet": (),
     "cycle.outputs": (),
     "cycle.publish": (),
+    "cycle.selftest": (),
     "cycle.recorder": (),
     "cycle.loop": ("safety/safety.c",),
     "record.replay": (),
@@ -76,6 +77,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "sim.assembly": (),
     "sim.world": (),
     "sim.live": (),
+    "sim.disturb": (),
 }
 HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext").rglob("*.h"))
 
@@ -83,6 +85,7 @@ HEADERS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext").rglob("*
 CFLAGS = [
     *(["-O0", "-U_FORTIFY_SOURCE"] if QUICK else ["-O2"]), "-g0", "-std=gnu11", "-Wall", "-Wextra", "-Werror",
     "-Wno-unused-parameter", "-Wno-unused-function", "-Wno-missing-field-initializers",
+    "-fstack-protector-strong",  # an overrun on the stack ends the core, and the converter's own watchdog acts
     "-ffp-contract=off",  # the same bits on every machine: no fused multiply-add
     f"-ffile-prefix-map={ROOT}=.",  # nor does it matter in which folder it was built
 ]  # fmt: skip

@@ -337,6 +337,9 @@ class Compiler:
             if signal.kind in ("bms", "pcs") and signal.row and self.has(device, name) and not echo:
                 row[signal.row] = f"{device}.{name}"
         pcs = self.maps.get(storage.pcs)
+        if pcs is not None:
+            told = pcs.map.battery_power.partition(":")[0]
+            row["battery_power"] = program.BATTERY_POWERS["pcs" if told == "power_w" else told]
         if pcs is not None and not any(command.kind == "setpoint_w" for command in pcs.command):
             self.problems.append(
                 f"storage[{storage.name}].pcs: {pcs.name} has no setpoint register, it can only be read; choose "
@@ -586,6 +589,8 @@ class Compiler:
             "options": {key: option_text(value) for key, value in device.options.items()},
             "unit": self.unit_of_device.get(device.name, -1),
             "sunspec": {str(number): start for number, start in found.model_starts().items()},
+            **({"battery_power": found.map.battery_power} if found.map.kind == "pcs" else {}),
+            **({"unchecked": list(found.map.unchecked)} if found.map.kind == "bms" else {}),
         }
 
 

@@ -9,7 +9,10 @@ from tidegate.config.hazards import ZERO_S, silence_s_max, soc_margin_s
 from tidegate.config.poll_plan import PortPlan
 from tidegate.config.site import Site
 
-NEEDED = ("soc", "pack_v", "pack_a", "charge_a_max", "discharge_a_max", "cell_v_max", "temp_max_c")
+NEEDED = (
+    *("soc", "pack_v", "pack_a", "cell_v_max", "cell_v_min", "temp_max_c", "temp_min_c", "charge_ok", "discharge_ok"),
+    *("charge_a_max", "discharge_a_max", "charge_w_max", "discharge_w_max"),
+)
 
 
 class PointRow(TypedDict):
@@ -37,6 +40,17 @@ def hazard_problems(site: Site, points: Sequence[PointRow], plans: Sequence[Port
             for point in points
             if point["device"] == number and point["age_max_ns"] and point["name"].partition(".")[2] in names
         }
+        timeless = [
+            point["name"]
+            for point in points
+            if point["device"] == number and not point["age_max_ns"] and point["name"].partition(".")[2] in names
+        ]
+        if timeless and math.isfinite(bound_s):
+            found.append(
+                f"device[{device.name}].map: {', '.join(timeless)} would count for ever after the last word (poll = "
+                f"once, or a frame without period_ms and age_ms); what it guards allows {bound_s:.3g} s; give it a "
+                f"period, or poll it"
+            )
         for name, age_s in ages.items():
             if age_s > bound_s:
                 key = "age_max_ms" if device.age_max_ms else "poll_fast_ms and poll_slow_ms"

@@ -479,6 +479,10 @@ class Simulation(Strict):
     pcs_full_soc: Annotated[
         float, Field(ge=0, le=2, description="takes no charge from there on, until 1 % below; above 1 = never")
     ] = _SIMULATION.pcs_full_soc
+    pcs_own_w: Annotated[
+        float, Field(description="what modules of its own add to its AC power; below 0 a load behind its AC output")
+    ] = _SIMULATION.pcs_own_w
+    pcs_own_from_s: Annotated[float, Field(ge=0, description="from then on")] = _SIMULATION.pcs_own_from_s
     bms_taper: Annotated[
         float, Field(gt=0, le=1, description="width in SoC over which the BMS takes its current limits to zero")
     ] = _SIMULATION.bms_taper

@@ -5,10 +5,11 @@ import sys
 from collections.abc import Callable
 
 from tidegate.config.compile import compile_site
-from tidegate.config.plausible import is_power
+from tidegate.config.plausible import AT_CONNECTION, is_power
 from tidegate.config.site import SiteError, load_site
 from tidegate.ext.abi import program
 from tidegate.hal.description import Description, described
+from tidegate.hal.map_schema import UNCHECKED
 
 
 def summary(blob: bytes) -> list[str]:
@@ -37,6 +38,7 @@ def summary(blob: bytes) -> list[str]:
     lines += believed(blob, site)
     lines += contacts(blob)
     lines += unwatched(blob, site)
+    lines += unwitnessed(site)
     for unit in site.units:
         if unit.soc_min <= 0.0 or unit.soc_max >= 1.0:
             lines.append(
@@ -57,7 +59,7 @@ def believed(blob: bytes, site: Description) -> list[str]:
     for field in rows["fields"]:
         row = rows["points"][field["point"]]
         name, _, signal = row["name"].partition(".")
-        if is_power(signal, row["unit"]) and math.isfinite(field["max"]):
+        if is_power(signal, row["unit"]) and signal not in AT_CONNECTION and math.isfinite(field["max"]):
             most[name] = max(most.get(name, 0.0), abs(field["min"]), abs(field["max"]))
     kind = {device.name: device.role for device in site.devices}
     return [
@@ -92,6 +94,23 @@ def unwatched(blob: bytes, site: Description) -> list[str]:
         f"here; `tidegate commission SITE --start` measures it (commissioning.pcs_revert_ms)"
         for unit, row in zip(site.units, rows, strict=True)
         if row["pcs_revert_s"] < 0 and not row["revert_measured_s"] > 0.0
+    ]
+
+
+def unwitnessed(site: Description) -> list[str]:
+    """What is believed without a witness: converters that cannot be held against their battery, frames of a BMS."""
+    about = {device.name: device for device in site.devices}
+    lines = [
+        f"warning: {unit.name}: the power of {unit.pcs} is not held against the battery's (pcs_power_apart, "
+        f"pcs_opposed, bms_stuck are off): {about[unit.pcs].battery_power.removeprefix('none: ')}"
+        for unit in site.units
+        if unit.pcs in about and about[unit.pcs].battery_power.startswith("none")
+    ]
+    return lines + [
+        f"{device.name}: not checked on the wire: "
+        + ("; ".join(UNCHECKED[word] for word in device.unchecked) or f"the map {device.map} does not say what")
+        for device in site.devices
+        if device.role == "bms"
     ]
 
 

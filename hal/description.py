@@ -81,6 +81,10 @@ class Device(Row, frozen=True, kw_only=True):
     """Index in `units`, -1 = part of none."""
     sunspec: dict[str, int] = {}
     """Model number -> address of its ID word."""
+    battery_power: str = "power_w"
+    """Of a converter: which of its readings is its battery's power, or "none: why not"."""
+    unchecked: tuple[str, ...] = ()
+    """Of a BMS: what nobody can check of its frames."""
 
 
 class SerialPort(Row, frozen=True, kw_only=True):
@@ -378,6 +382,8 @@ class Simulation(Row, frozen=True, kw_only=True):
     pcs_derate_from_s: float = 0.0
     pcs_derate_until_s: float = 1e9
     pcs_full_soc: float = 2.0
+    pcs_own_w: float = 0.0
+    pcs_own_from_s: float = 0.0
     bms_taper: float = 0.05
     bms_soc_step: float = 0.0
     bms_jump_s: float = 0.0

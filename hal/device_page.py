@@ -1,7 +1,7 @@
 """docs/supported-devices.md out of the maps: `python -m tidegate.hal.device_page > docs/supported-devices.md`."""
 
 from tidegate.hal import maps
-from tidegate.hal.map_schema import DeviceMap, Point
+from tidegate.hal.map_schema import UNCHECKED, DeviceMap, Point
 
 KINDS = {"bms": "Batteries (BMS)", "pcs": "Power converters", "meter": "Meters"}
 HEAD = """# Which devices are supported?
@@ -89,9 +89,28 @@ def _entry(found: DeviceMap) -> list[str]:
     if signs:
         told = "; ".join(f"{', '.join(names)}: {text}" for text, names in signs.items())
         lines += ["", f"Powers in 16 bits: {told}."]
+    if found.map.kind == "pcs":
+        lines += ["", f"{battery_power(found)}."]
+    if found.map.kind == "bms":
+        lines += ["", f"Not checked on the wire: {unchecked(found)}."]
     if found.map.doubts:
         lines += ["", *[f"- Doubt: {text}" for text in found.map.doubts]]
     return [*lines, ""]
+
+
+def battery_power(found: DeviceMap) -> str:
+    """Which reading of a converter is held against what the BMS says of its power."""
+    told, _, why = found.map.battery_power.partition(": ")
+    if told == "none":
+        return f"The battery's power cannot be compared (`pcs_power_apart`, `pcs_opposed`, `bms_stuck` are off): {why}"
+    reading = "`dc_v` times `dc_a`" if told == "dc" else "`power_w`"
+    return f"Held against the BMS as the battery's power: {reading}"
+
+
+def unchecked(found: DeviceMap) -> str:
+    """What a BMS map says that nobody can check of its frames."""
+    said = "; ".join(UNCHECKED[word] for word in found.map.unchecked) or "not said by the map"
+    return f"{said} ({found.map.unchecked_source})" if found.map.unchecked_source else said
 
 
 def page() -> str:

@@ -56,6 +56,7 @@ def check_file(path: str) -> list[Finding]:
         for row in found_map.power_words()
         if not row.signed_source.strip()
     ]
+    findings += _unchecked(text, found_map)
     findings += _vectors(text, path, found_map, faulty)
     return _sorted(findings)
 
@@ -167,6 +168,38 @@ def _frame_vector(found: DeviceMap, vector: Vector) -> list[tuple[str, str]]:
     return wrong
 
 
+def _unchecked(text: str, found: DeviceMap) -> list[Finding]:
+    """What a BMS map says that it cannot check, against what its frames have."""
+    if found.map.kind != "bms":
+        return []
+    said = set(found.map.unchecked)
+    line = _key_line(text.splitlines(), _head_line(text, "map"), "unchecked")
+    if not said:
+        return [
+            Finding(
+                line,
+                "map.unchecked: missing: say what nobody can check of its frames, of counter, checksum and frozen, or "
+                '["nothing"] with unchecked_source',
+            )
+        ]
+    lacks = {
+        "counter": any(frame.counter_start is None for frame in found.frame) or bool(found.point),
+        "checksum": any(frame.crc == "none" for frame in found.frame),
+    }
+    without = "not every frame has one" if found.frame else "registers have none"
+    wrong = [
+        f"map.unchecked: {word} is not said, but {without}; add it"
+        for word, lacking in lacks.items()
+        if lacking and word not in said
+    ]
+    wrong += [
+        f"map.unchecked: {word} is said, but every frame has one; remove it"
+        for word, lacking in lacks.items()
+        if not lacking and word in said
+    ]
+    return [Finding(line, one) for one in wrong]
+
+
 def _unreadable(text: str, found: DeviceMap) -> list[Finding]:
     """Points outside `readable`: the device answers a read of them with an exception, or with something else."""
     if not found.modbus.readable or found.map.protocol == "sunspec":
@@ -202,6 +235,10 @@ def _named_line(text: str, name: str, key: str) -> int:
             head = next((j for j in range(i, -1, -1) if lines[j].lstrip().startswith("[")), i)
             return _key_line(lines, head, key)
     return 0
+
+
+def _head_line(text: str, table: str) -> int:
+    return next((i for i, line in enumerate(text.splitlines()) if line.split("#")[0].strip() == f"[{table}]"), 0)
 
 
 def _key_line(lines: list[str], head: int, key: str) -> int:

@@ -425,6 +425,7 @@ def draft(
         "# Keys: docs/device-maps.md. Then: tidegate devices show FILE; tidegate read FILE --serial PORT --unit ID",
         "schema = 1", "", "[map]", f"name = {_text(name)}", 'protocol = "modbus"', f"kind = {_text(kind)}",
         f"title = {_text(title or name)}", f"source = {_text(source or 'to be said: manual, version, page')}",
+        *(['unchecked = ["counter", "frozen"]'] if kind == "bms" else []),
         "doubts = [",
     ]  # fmt: skip
     signed = [row.name for row in rows if (one := signals().get(row.name)) is not None and one.signed]

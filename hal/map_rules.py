@@ -241,6 +241,22 @@ def _check_frames(where: str, found: DeviceMap, problems: list[str]) -> None:
                 problems.append(f"map {where}: {label}: mux {s.mux}, but the frame has no mux_start")
 
 
+def _check_battery_power(where: str, found: DeviceMap, problems: list[str]) -> None:
+    """What is said to be the battery's power is there; only a converter says it."""
+    told = found.map.battery_power
+    if told != "power_w" and found.map.kind != "pcs":
+        problems.append(f"map {where}: battery_power: a {found.map.kind} has none; remove the key")
+    elif told == "dc" and not {"dc_v", "dc_a"} <= set(found.signal_names()):
+        problems.append(f"map {where}: battery_power: dc needs the points dc_v and dc_a; add them, or say 'none: why'")
+    if found.map.unchecked and found.map.kind != "bms":
+        problems.append(f"map {where}: unchecked: a {found.map.kind} has no such key, a BMS has; remove it")
+    if "nothing" in found.map.unchecked and (len(found.map.unchecked) > 1 or not found.map.unchecked_source.strip()):
+        problems.append(
+            f"map {where}: unchecked: 'nothing' stands alone and needs unchecked_source, who says so; name the page, "
+            f"or what cannot be checked"
+        )
+
+
 def check_map(where: str, found: DeviceMap, problems: list[str]) -> None:
     """Add everything that contradicts itself in a map to `problems`."""
     names = found.signal_names()
@@ -255,6 +271,7 @@ def check_map(where: str, found: DeviceMap, problems: list[str]) -> None:
         problems.append(f"map {where}: a CAN map has frames, not points")
     if found.map.protocol != "can" and (found.frame or found.transmit):
         problems.append(f"map {where}: a {found.map.protocol} map has points, not frames")
+    _check_battery_power(where, found, problems)
     _check_points(where, found, problems)
     _check_echo(where, found, problems)
     _check_encode(where, found, problems)

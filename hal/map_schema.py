@@ -22,6 +22,15 @@ Address = Annotated[int, Field(ge=0, le=65535)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=31)]
 
 
+UNCHECKED = {
+    "counter": "no live counter: a frame that somebody sends again looks new",
+    "checksum": "no checksum of the device's own: another sender of the id passes for it",
+    "frozen": "whether the values inside are new: `bms_stuck` alone finds a BMS that repeats itself",
+    "nothing": "nothing",
+}
+"""What a BMS map says that it cannot check, in plain words."""
+
+
 class Strict(BaseModel):
     """Unknown keys are refused, not ignored."""
 
@@ -42,6 +51,11 @@ class Head(Strict):
     doubts: tuple[str, ...] = ()
     cabinet: bool = True  # false: no cabinet may rest on it, see its doubts
     verified: tuple[Literal["capture", "foreign-simulator", "device"], ...] = ()  # beyond its vectors and our simulator
+    # Of a converter: which reading is its battery's power: "power_w", "dc" (dc_v times dc_a), or "none: why not".
+    battery_power: Annotated[str, Field(pattern=r"^(power_w|dc|none: .+)$")] = "power_w"
+    # Of a BMS: what nobody can check of its frames on the wire; "nothing" only with `unchecked_source`.
+    unchecked: tuple[Literal["counter", "checksum", "frozen", "nothing"], ...] = ()
+    unchecked_source: str = ""
 
 
 class ModbusHead(Strict):

@@ -143,8 +143,10 @@ def _apply_options(where: str, raw: Table, chosen: dict[str, str], problems: lis
         rows = [*raw.get("point", []), *(one for frame in raw["frame"] for one in frame.get("signal", []))]
         by_name = {row.get("name"): row for row in rows}
         for patch in choice.get("set", []):
-            change = {k: v for k, v in patch.items() if k not in ("signal", "frame", "transmit", "command")}
-            if "command" in patch:
+            change = {k: v for k, v in patch.items() if k not in ("signal", "frame", "transmit", "command", "map")}
+            if patch.get("map") is True:
+                targets = [raw["map"]]
+            elif "command" in patch:
                 targets = [row for row in raw.get("command", []) if row.get("name") == patch["command"]]
             elif "transmit" in patch:
                 targets = [row for row in raw.get("transmit", []) if row.get("id") == patch["transmit"]]

@@ -11,7 +11,7 @@
 #include "safety/safety.h"
 
 #define PROGRAM_MAGIC 0x31474454u /* "TDG1" */
-#define PROGRAM_LAYOUT_VERSION 12u
+#define PROGRAM_LAYOUT_VERSION 13u
 
 #define CAN_BUSES_MAX 4
 #define CAN_FRAMES_MAX 128 /* received ids, all buses */
@@ -221,6 +221,11 @@ typedef struct {
 
 /* ---- storage units and the site ---- */
 
+/* Which of a converter's readings is its battery's power, to be held against what the BMS says. */
+enum battery_power { BATTERY_POWER_PCS = 0 /* pcs_w: nothing else feeds or loads it */,
+                     BATTERY_POWER_DC      /* dc_v times dc_a */,
+                     BATTERY_POWER_NONE    /* none: the rows that compare are off */ };
+
 /* Where the control and the gate find a unit's signals: image indices, -1 = the map has none. */
 typedef struct {
     char name[16];
@@ -241,6 +246,8 @@ typedef struct {
     double energy_wh;                      /* usable, nameplate */
     double revert_measured_s;              /* of the PCS's own watchdog, as commissioning measured it; 0 = not measured */
     gate_limits_t gate;
+    uint32_t battery_power;                /* enum battery_power */
+    uint32_t pad;
 } unit_row_t;
 
 /* One of several batteries side by side behind a unit's converter: image indices, as in unit_row_t, -1 = none. */

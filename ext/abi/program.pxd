@@ -229,6 +229,11 @@ cdef extern from "abi/program.h" nogil:
         uint16_t part_first
         uint16_t pad[3]
 
+    enum:
+        BATTERY_POWER_PCS
+        BATTERY_POWER_DC
+        BATTERY_POWER_NONE
+
     ctypedef struct unit_row_t:
         char name[16]
         int16_t soc, soh, pack_v, pack_a, temp_max_c, temp_min_c
@@ -248,6 +253,8 @@ cdef extern from "abi/program.h" nogil:
         double energy_wh
         double revert_measured_s
         gate_limits_t gate
+        uint32_t battery_power
+        uint32_t pad
 
     ctypedef struct bank_row_t:
         int16_t unit

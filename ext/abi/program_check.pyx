@@ -68,6 +68,10 @@ cdef int check_units(const program_t* p) noexcept nogil:
                 return bad(BAD_UNIT, i)
         if not (isfinite(u.energy_wh) and u.energy_wh >= 0.0):
             return bad(BAD_UNIT, i)
+        if u.battery_power > BATTERY_POWER_NONE:
+            return bad(BAD_UNIT, i)
+        if u.battery_power == BATTERY_POWER_DC and not (point_ok(p, u.dc_v, False) and point_ok(p, u.dc_a, False)):
+            return bad(BAD_UNIT, i)
         if u.gate.charge_w_max < 0 or u.gate.discharge_w_max < 0:
             return bad(BAD_GATE, i)
         if u.gate.charge_ma_max < 0 or u.gate.discharge_ma_max < 0 or u.gate.soc_min_cpct > u.gate.soc_max_cpct:

@@ -15,7 +15,7 @@
 #include "abi/shared.h"
 
 #define RING_MAGIC 0x31524754u /* "TGR1" */
-#define RECORDER_LAYOUT_VERSION 4u
+#define RECORDER_LAYOUT_VERSION 5u
 #define RING_HEAD_BYTES 8192u
 #define RING_STATES 512u               /* remembered places of states; a power of two */
 #define RECORD_BYTES_MAX (384u << 10)  /* of one cycle, or one state */
@@ -24,7 +24,7 @@
 enum record_kind { RECORD_CYCLE = 1, RECORD_STATE, RECORD_WRAP };
 enum record_flags { RECORD_CUT = 1 }; /* more came in than fits: this cycle cannot be repeated */
 enum item_kind { ITEM_FRAME = 1, ITEM_BUS_LOST, ITEM_DONE, ITEM_ORDER, ITEM_PLAN, ITEM_UTC, ITEM_STOP, ITEM_ESCALATION,
-                 ITEM_WRITTEN, ITEM_CAN, ITEM_PORT, ITEM_SLAVE };
+                 ITEM_WRITTEN, ITEM_CAN, ITEM_PORT, ITEM_SLAVE, ITEM_SELFTEST };
 /* What a cycle decides, hashed in parts so that a replay can tell which one differs. */
 enum record_part { PART_POINTS, PART_VERDICTS, PART_COMMANDS, PART_EVENTS, PARTS };
 

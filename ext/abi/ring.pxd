@@ -37,6 +37,7 @@ cdef extern from "abi/ring.h" nogil:
         ITEM_CAN
         ITEM_PORT
         ITEM_SLAVE
+        ITEM_SELFTEST
 
     enum:
         PART_POINTS

@@ -8,7 +8,7 @@
 # | can[], can_ids | can_drain, can_send_due (bus/can.pyx) | read, write |
 # | mail[].done | the port's thread fills, block_decode empties | read |
 # | inbox | update_orders, relay_orders (orders.pyx), update_plan (schedule.pyx); edge_done: edge | read, limit |
-# | external | sample_stop, sample_external, sample_ports (publish.pyx) | read, publish |
+# | external | sample_stop, sample_external, sample_ports (publish.pyx); selftest: limit in loop.pyx | read, limit, publish |
 # | inputs | gate_input_from_image; request, dt and edges: limit in loop.pyx | estimate, limit |
 # | diagnoses | diagnose (safety/diagnosis.pyx) | estimate |
 # | estimate, plant | estimate_step, image_age, widen_lag_search, billing_set, clock_set, window_began (ext/estimate) | estimate |
@@ -19,6 +19,7 @@
 # | cabinets | cabinet_request, cabinet_step (safety/cabinet.pyx) | limit |
 # | mode | limit in loop.pyx | limit |
 # | commands, mail[].commands | write_command (outputs.pyx) | write |
+# | selftest | selftest_* (selftest.pyx), handed out by loop.pyx | all |
 # | edges | raise_events (publish.pyx) | publish |
 # | enforcement | check_enforcement (enforcement.pyx) | publish |
 # | image | devices' points: can_drain, block_decode, ages by image_age; the core's own, by point_set only: estimate_step, |
@@ -30,6 +31,7 @@ from tidegate.ext.safety.cabinet cimport cabinet_t
 from tidegate.ext.bus.can cimport can_bus_t, can_frame_stats_t
 from tidegate.ext.abi.settings cimport CIRCUITS_MAX, PHASES_MAX, control_params_t
 from tidegate.ext.cycle.episodes cimport episodes_t
+from tidegate.ext.cycle.selftest cimport selftest_t
 from tidegate.ext.control.corridor cimport control_state_t, decision_t, orders_t
 from tidegate.ext.estimate.easing cimport battery_t
 from tidegate.ext.estimate.converter cimport converter_t
@@ -81,6 +83,8 @@ cdef struct external_t:
     uint64_t missed          # cycles too late, when the escalation last changed
     uint32_t escalation
     uint32_t stop
+    uint32_t selftest        # enum selftest_found
+    uint32_t pad
     uint32_t ports_lost[PORTS_MAX]
     uint32_t slaves[SLAVES_MAX] # enum bus_state; 0 = has still to show itself
 
@@ -172,3 +176,4 @@ cdef struct core_t:
     uint64_t t_phase_ns
     uint32_t good_cycles
     recorder_t* recorder     # NULL: nothing is recorded
+    selftest_t selftest

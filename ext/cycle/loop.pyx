@@ -27,7 +27,7 @@ from tidegate.ext.estimate.estimator cimport estimate_step, image_age
 from tidegate.ext.estimate.estimate cimport ANSWER_NONE, ANSWER_OPEN, ANSWER_UNPROVEN, unit_view_t
 from tidegate.ext.estimate.bank cimport bank_step
 from tidegate.ext.estimate.truth cimport truth_ask, truth_order, truth_step, truth_suspects, truth_wanted
-from tidegate.ext.safety.diagnosis cimport FAULT_PCS_WATCHDOG, diagnose, diagnose_state_t, holds
+from tidegate.ext.safety.diagnosis cimport FAULT_CLOCK_APART, FAULT_PCS_WATCHDOG, diagnose, diagnose_state_t, holds
 from tidegate.ext.safety.gate cimport fault_set, gate_input_from_image, gate_request
 from tidegate.ext.safety.safety cimport fault_set_t, gate_init, gate_restore, gate_step
 from tidegate.ext.abi.image cimport *
@@ -42,8 +42,12 @@ from tidegate.ext.cycle.publish cimport (
     end_events, event_emit, proof_min, publish_latches, publish_points, raise_events, sample_external, sample_ports, sample_stop,
 )
 from tidegate.ext.cycle.recorder cimport Ring, recorder_cycle
+from tidegate.ext.cycle.selftest cimport (
+    SELFTEST_READ_NS, selftest_begin, selftest_clocks, selftest_cycle, selftest_hold, selftest_keep, selftest_mark,
+    selftest_may_write, selftest_program, selftest_rows, selftest_take,
+)
 from tidegate.ext.bus.registers cimport block_decode
-from tidegate.ext.abi.ring cimport ITEM_UTC, recorder_begin, recorder_done, recorder_word
+from tidegate.ext.abi.ring cimport ITEM_SELFTEST, ITEM_UTC, recorder_begin, recorder_done, recorder_word
 from tidegate.ext.abi.shared cimport *
 from tidegate.ext.cycle.enforcement cimport check_enforcement
 
@@ -54,7 +58,9 @@ cdef extern from "<time.h>" nogil:
         long tv_nsec
     int clock_gettime(int clock, timespec* out)
     int clock_nanosleep(int clock, int flags, const timespec* wanted, timespec* left)
+    int CLOCK_BOOTTIME
     int CLOCK_MONOTONIC
+    int CLOCK_MONOTONIC_RAW
     int TIMER_ABSTIME
 
 cdef extern from "<sys/resource.h>" nogil:
@@ -87,6 +93,7 @@ cdef void read(core_t* core, uint64_t t_ns) noexcept nogil:
     """Take what the buses and the mailbox hold, and age every point."""
     cdef uint32_t i
     cdef const done_t* done
+    selftest_cycle(&core.selftest)
     for i in range(core.program.n_can_buses):
         can_drain(core.program, &core.can[i], core.image, core.can_ids, t_ns)
     for i in range(core.program.n_ports):
@@ -196,6 +203,17 @@ cdef inline uint32_t answer_of_meter(const core_t* core) noexcept nogil:
     return max(wanted, truth_wanted(&core.truth, core.estimate.lags.interval.interval_s))
 
 
+cdef inline void take_selftest(core_t* core) noexcept nogil:
+    """What the core has found out about itself by now, before a gate goes by its memory."""
+    cdef uint32_t unit, found
+    for unit in range(core.program.n_units):
+        selftest_hold(&core.selftest, unit, &core.gates[unit])
+    found = selftest_take(&core.selftest)
+    if found != core.external.selftest:
+        core.external.selftest = found
+        recorder_word(core.recorder, ITEM_SELFTEST, 0, found)
+
+
 cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
     """The gate: what each unit may do. Everything written below comes from its verdict."""
     cdef uint32_t unit
@@ -208,6 +226,7 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
     if dt_us > 1000000:
         dt_us = 1000000
     ask_meter(core, t_ns)
+    take_selftest(core)
     for unit in range(core.program.n_units):
         row = &core.program.units[unit]
         nameplate_w = fmax(row.gate.charge_w_max, row.gate.discharge_w_max)
@@ -225,7 +244,10 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
         # Nobody arms within the debounce of a watchdog that is not known: it need not be off for a second to be off.
         core.inputs[unit].arm = <uint32_t>(arm and not holds(core.inputs[unit].faults, FAULT_PCS_WATCHDOG))
         core.inputs[unit].ack = <uint32_t>ack
+        selftest_rows(core.external.selftest, &core.inputs[unit].faults)
         gate_step(&row.gate, core.program.faults, &core.inputs[unit], &core.gates[unit], &core.verdicts[unit])
+        selftest_keep(&core.selftest, unit, &core.gates[unit])
+        core.selftest.gated += 1
         cabinet_step(
             &core.cabinets[unit], &core.verdicts[unit], core.inbox.orders.stop, core.inbox.orders.flags & ORDER_MANUAL,
             &core.image[row.pcs_w] if row.pcs_w >= 0 else NULL,
@@ -246,8 +268,11 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
 
 
 cdef void write(core_t* core, uint64_t t_ns) noexcept nogil:
-    """Newest setpoints and heartbeats to the ports; cyclic CAN frames that are due."""
+    """Newest setpoints and heartbeats to the ports; cyclic CAN frames that are due. Nothing behind a gate that was missed."""
     cdef uint32_t port, slot, row
+    if not selftest_may_write(&core.selftest, core.program.n_units):
+        phase_done(core, PHASE_WRITE)
+        return
     for port in range(core.program.n_ports):
         for slot in range(core.mail[port].command_count):
             row = core.mail[port].command_first + slot
@@ -282,21 +307,33 @@ cdef void publish(core_t* core, uint64_t t_ns, uint64_t dt_ns, uint64_t cycle) n
         snapshot_push(shared.meters, METER_SLOTS, &shared.meter_head, core.image, n, cycle, t_ns)
     if core.recorder != NULL:
         recorder_cycle(core, t_ns, dt_ns, cycle)
+    selftest_program(&core.selftest, core.program)
     phase_done(core, PHASE_PUBLISH)
 
 
 # ---------------------------------------------------------------- the run: an absolute grid
 
 
-cdef inline uint64_t now_ns() noexcept nogil:
+cdef inline uint64_t clock_ns(int clock) noexcept nogil:
     cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
+    clock_gettime(clock, &t)
     return <uint64_t>t.tv_sec * 1000000000u + <uint64_t>t.tv_nsec
 
 
+cdef inline uint64_t now_ns() noexcept nogil:
+    return clock_ns(CLOCK_MONOTONIC)
+
+
+cdef void see_clocks(core_t* core, uint64_t t_ns, uint64_t raw_ns, uint64_t boot_ns) noexcept nogil:
+    """The time that a cycle is given, and two other clocks of the same moment."""
+    cdef int64_t apart_ns = <int64_t>core.program.faults[FAULT_CLOCK_APART].threshold_milli * 1000000
+    selftest_clocks(&core.selftest, t_ns, raw_ns, boot_ns, <uint64_t>apart_ns)
+
+
 cdef inline void phase_done(core_t* core, int phase) noexcept nogil:
-    """The stopwatch of the live run; in virtual time there is none and no phase can tell."""
+    """Its mark, and the stopwatch of the live run; in virtual time there is none and no phase can tell."""
     cdef uint64_t t
+    selftest_mark(&core.selftest, phase)
     if core.timed:
         t = now_ns()
         histogram_add(&core.shared.loop.phase[phase], t - core.t_phase_ns)
@@ -317,8 +354,10 @@ cdef void core_init(core_t* core, const program_t* program, shared_t* shared) no
         core.can[bus].bus = <unsigned char>bus
         if <uint32_t>bus < program.n_can_buses:
             can_bus_init(&core.can[bus], program)
+    selftest_begin(&core.selftest, program)
     for i in range(program.n_units):
         gate_init(&core.gates[i])
+        selftest_keep(&core.selftest, i, &core.gates[i])
     for i in range(program.n_ports):
         port_mail_init(&core.mail[i], program, i)
     core.inbox.orders.import_w_max = INFINITY
@@ -387,7 +426,7 @@ cdef void core_run(core_t* core, uint64_t stop_wait_ns) noexcept nogil:
     cdef loop_stats_t* loop = &core.shared.loop
     cdef uint64_t period_ns = core.program.period_ns
     cdef uint64_t grid_ns = now_ns() + period_ns
-    cdef uint64_t last_ns = grid_ns - period_ns, t_ns, end_ns, late_ns, cycle = 0, stop_ns = 0
+    cdef uint64_t last_ns = grid_ns - period_ns, t_ns, end_ns, late_ns, raw_ns, boot_ns, cycle = 0, stop_ns = 0
     cdef timespec wanted
     cdef rusage usage
     core.timed = 1
@@ -399,10 +438,14 @@ cdef void core_run(core_t* core, uint64_t stop_wait_ns) noexcept nogil:
         while clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &wanted, NULL) == EINTR:
             pass
         t_ns = now_ns()
+        raw_ns = clock_ns(CLOCK_MONOTONIC_RAW)
+        boot_ns = clock_ns(CLOCK_BOOTTIME)
+        core.t_phase_ns = now_ns()
+        if core.t_phase_ns - t_ns < <uint64_t>SELFTEST_READ_NS:  # nobody came in between
+            see_clocks(core, t_ns, raw_ns, boot_ns)
         late_ns = t_ns - grid_ns
         histogram_add(&loop.lateness, late_ns)
         escalate(core, loop, late_ns // period_ns)
-        core.t_phase_ns = t_ns
         core_cycle(core, t_ns, t_ns - last_ns, cycle)
         last_ns = t_ns
         end_ns = core.t_phase_ns  # the last phase's end
@@ -490,6 +533,7 @@ cdef class Core:
             raise IndexError(f"unit {unit}: this site has {self.core.program.n_units}")
         gate_restore(&self.core.gates[unit], rows)
         self.core.gates[unit].first_fault = first_fault
+        selftest_keep(&self.core.selftest, <uint32_t>unit, &self.core.gates[unit])
         self.core.shared.latches[unit] = rows
         self.core.shared.latch_first[unit] = first_fault
         self.core.edges.latched[unit] = rows

@@ -15,13 +15,15 @@ of what came from outside. So that a replay gives the same bytes, each of these 
 | shared.mailbox, shared.plan | ITEM_ORDER, ITEM_PLAN, whole, in the cycle that took them |
 | shared.utc_offset_ns, stop | ITEM_UTC, ITEM_STOP |
 | shared.loop.escalation, missed | ITEM_ESCALATION |
+| what the self-tests found | ITEM_SELFTEST, by way of external |
 | image, can_ids, commands, inputs, diagnoses, estimate | state |
 | batteries, converters, plant, inbox, control, decision | state |
 | gates, verdicts, cabinets | state |
 | external, edges, enforcement, second, snapshot_due, mode | state |
 
 Not in it, because no cycle decides by it: transmit grids and queues of CAN buses (what their frames say is in the
-verdicts), command slots (commands has their words), rings and latches in shared_t, timed, t_phase_ns, good_cycles.
+verdicts), command slots (commands has their words), rings and latches in shared_t, timed, t_phase_ns, good_cycles,
+the self-tests' own memory. A bit that flipped is not recorded, only that one was found: a replay may differ from there.
 """
 
 import os

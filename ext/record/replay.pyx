@@ -15,6 +15,7 @@ from tidegate.ext.abi.image cimport (
 )
 from tidegate.ext.cycle.loop cimport Core, core_cycle
 from tidegate.ext.abi.port_mail cimport RTU_DEAD, done_t, slave_stats_t
+from tidegate.ext.cycle.selftest cimport selftest_keep
 from tidegate.ext.cycle.recorder cimport PART_COUNT, SPANS, decided, span_t, state_spans
 from tidegate.ext.bus.registers cimport block_decode
 from tidegate.ext.abi.ring cimport *
@@ -73,6 +74,9 @@ cdef void restore_outside(core_t* at) noexcept nogil:
     at.shared.loop.escalation = at.external.escalation
     at.shared.loop.missed = at.external.missed
     at.stop = at.external.stop
+    at.selftest.given = at.external.selftest
+    for i in range(at.program.n_units):
+        selftest_keep(&at.selftest, i, &at.gates[i])
     for i in range(at.program.n_can_buses):
         restore_can(at, i, &at.external.can[i])
     for i in range(at.program.n_slaves):
@@ -348,6 +352,8 @@ cdef class Replay:
                     self.at.shared.utc_offset_ns = <int64_t>word
                 elif item.kind == ITEM_STOP:
                     self.at.stop = <uint32_t>word
+                elif item.kind == ITEM_SELFTEST:
+                    self.at.selftest.given = <uint32_t>word
                 elif item.kind == ITEM_ESCALATION:
                     self.at.shared.loop.escalation = item.index
                     self.at.shared.loop.missed = word
@@ -387,6 +393,7 @@ cdef class Replay:
         other.shared.utc_offset_ns = self.at.shared.utc_offset_ns
         other.shared.loop.escalation = self.at.shared.loop.escalation
         other.shared.loop.missed = self.at.shared.loop.missed
+        other.selftest.given = self.at.selftest.given
         other.stop = self.at.stop
         for number in range(min(other.program.n_can_buses, self.at.program.n_can_buses)):
             restore_can(other, number, &self.at.external.can[number])

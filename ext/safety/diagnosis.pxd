@@ -75,6 +75,9 @@ cdef extern from "safety/fault_rows.h" nogil:
         FAULT_BMS_STUCK
         FAULT_PCS_POWER_APART
         FAULT_PCS_OPPOSED
+        FAULT_MEMORY_CHANGED
+        FAULT_FLOW_BROKEN
+        FAULT_CLOCK_APART
         FAULTS
 
     const char *FAULT_NAMES[FAULTS]
@@ -139,6 +142,12 @@ cdef struct diagnose_state_t:
 # Whether a row is in the set.
 cdef inline bint holds(fault_set_t rows, int row) noexcept nogil:
     return <bint>((rows.lo >> row if row < 64 else rows.hi >> (row - 64)) & 1)
+
+cdef inline void mark(fault_set_t* rows, int row, bint present) noexcept nogil:
+    if row < 64:
+        rows.lo |= <uint64_t>present << row
+    else:
+        rows.hi |= <uint64_t>present << (row - 64)
 
 # Conditions of one unit present now, one bit per row of the fault table. `image` holds the setpoint and the envelope
 # of the cycle before; t_ns is now, dt_ns the true length of this cycle.

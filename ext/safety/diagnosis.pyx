@@ -5,7 +5,7 @@ A condition about a signal that the unit's map does not have is never true; one 
 judged by the rows that watch over staleness.
 """
 
-from libc.math cimport fabs, isfinite
+from libc.math cimport NAN, fabs, isfinite
 from libc.stdint cimport int16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -18,7 +18,9 @@ from tidegate.ext.abi.image cimport (
     UNIT_ENVELOPE_HI_W, UNIT_ENVELOPE_LO_W, UNIT_POINTS, UNIT_REQUEST_W, UNIT_SETPOINT_W,
     UNIT_STATE, UNIT_STEP_TEST, UNIT_WRITE_WAIT_S, VERDICT_FROZEN, point_t,
 )
-from tidegate.ext.abi.program cimport INPUT_DOOR, INPUT_ESTOP, INPUT_SMOKE, input_row_t, program_t, unit_row_t
+from tidegate.ext.abi.program cimport (
+    BATTERY_POWER_DC, BATTERY_POWER_PCS, INPUT_DOOR, INPUT_ESTOP, INPUT_SMOKE, input_row_t, program_t, unit_row_t,
+)
 
 cdef double STEP_SHARE = STEP_PERMILLE * 1e-3  # of the nameplate: the step at arming
 
@@ -41,13 +43,6 @@ cdef inline double fmax(double a, double b) noexcept nogil:
 
 cdef inline double fmin(double a, double b) noexcept nogil:
     return a if a < b else b
-
-
-cdef inline void mark(fault_set_t* rows, int row, bint present) noexcept nogil:
-    if row < 64:
-        rows.lo |= <uint64_t>present << row
-    else:
-        rows.hi |= <uint64_t>present << (row - 64)
 
 
 cdef inline void join(fault_set_t* rows, const fault_set_t* more) noexcept nogil:
@@ -162,6 +157,7 @@ cdef void pcs_rows(const program_t* program, const unit_row_t* u, const point_t*
     cdef uint32_t seen = (
         seen_as(image, u.pcs_w) | seen_as(image, u.pcs_state) | seen_as(image, u.pcs_fault) | seen_as(image, u.pcs_ready)
         | seen_as(image, u.identity[0]) | seen_as(image, u.identity[1]) | seen_as(image, u.identity[2])
+        | (seen_as(image, u.dc_v) | seen_as(image, u.dc_a) if u.battery_power == BATTERY_POWER_DC else 0)
     )
     cdef bint stale = (seen & QUALITY_BIT(QUALITY_STALE)) != 0
     mark(rows, FAULT_PCS_NEVER, (seen & QUALITY_BIT(QUALITY_NEVER)) != 0)
@@ -307,13 +303,20 @@ cdef void soc_rows(const program_t* program, const unit_row_t* u, const point_t*
 # ---------------------------------------------------------------- the battery as the converter's witness
 
 
+cdef inline double battery_power_w(const unit_row_t* u, const point_t* image) noexcept nogil:
+    """What one converter says of its battery's power; NAN where no reading of its map is that, or none is believed."""
+    if u.battery_power == BATTERY_POWER_DC:
+        return image[u.dc_v].value * image[u.dc_a].value if known(image, u.dc_v) and known(image, u.dc_a) else NAN
+    return image[u.pcs_w].value if u.battery_power == BATTERY_POWER_PCS and known(image, u.pcs_w) else NAN
+
+
 cdef double battery_share_w(const program_t* program, const unit_row_t* u, const point_t* image) noexcept nogil:
-    """AC power of all converters on this unit's battery; they are known by its current being the same point."""
+    """Power of all converters on this unit's battery, known by its current being the same point; NAN if one does not tell."""
     cdef double sum_w = 0.0
     cdef uint32_t i
     for i in range(program.n_units):
-        if program.units[i].pack_a == u.pack_a and program.units[i].soc == u.soc and known(image, program.units[i].pcs_w):
-            sum_w += image[program.units[i].pcs_w].value
+        if program.units[i].pack_a == u.pack_a and program.units[i].soc == u.soc:
+            sum_w += battery_power_w(&program.units[i], image)
     return sum_w
 
 
@@ -327,9 +330,8 @@ cdef void power_rows(const program_t* program, const unit_row_t* u, int unit, co
     cdef int first = SITE_POINTS + unit * UNIT_POINTS
     cdef double nameplate_w = fmax(u.gate.charge_w_max, u.gate.discharge_w_max)
     cdef double share = fmin(1.0, dt_s / FAULT_POWER_TAU_S), mode = image[first + UNIT_STATE].value
-    cdef double pcs_w, pack_w, apart_w
-    if known(image, u.pcs_w) and known(image, u.pack_v) and known(image, u.pack_a):
-        pcs_w = battery_share_w(program, u, image)
+    cdef double pcs_w = battery_share_w(program, u, image), pack_w, apart_w
+    if isfinite(pcs_w) and known(image, u.pack_v) and known(image, u.pack_a):
         pack_w = image[u.pack_v].value * image[u.pack_a].value
         state.pcs_slow_w = fading(state.pcs_slow_w, pcs_w, share)
         state.pack_slow_w = fading(state.pack_slow_w, pack_w, share)
@@ -413,11 +415,11 @@ cdef bint soc_stands(const unit_row_t* u, const point_t* image, diagnose_state_t
 cdef void stuck_rows(const program_t* program, const unit_row_t* u, const point_t* image, diagnose_state_t* state,
                      double dt_s, fault_set_t* rows) noexcept nogil:
     """Readings that are fresh, each good by itself, and not of now."""
-    cdef double nameplate_w = fmax(u.gate.charge_w_max, u.gate.discharge_w_max), pcs_w, soc_before = state.still[0]
+    cdef double nameplate_w = fmax(u.gate.charge_w_max, u.gate.discharge_w_max), soc_before = state.still[0]
+    cdef double pcs_w = battery_share_w(program, u, image)
     cdef bint stuck
-    if not (known(image, u.pcs_w) and known(image, u.soc)):
+    if not (isfinite(pcs_w) and known(image, u.soc)):
         return
-    pcs_w = battery_share_w(program, u, image)
     stuck = bms_still(u, image, state, pcs_w, nameplate_w, floor_milli(program, FAULT_BMS_STUCK), dt_s)
     if u.energy_wh > 0.0:
         stuck |= soc_stands(u, image, state, soc_before, pcs_w, nameplate_w, milli(program, FAULT_BMS_STUCK),

@@ -102,6 +102,8 @@ class Assembly:
         from_s: float = 0.0,
         until_s: float = 1e9,
         full_soc: float = 2.0,
+        own_w: float = 0.0,
+        own_from_s: float = 0.0,
     ) -> None: ...
     def meter_habits(
         self,

@@ -16,7 +16,7 @@ BATTERY_VARIABLES = (
     "alarm", "warning", "contactor", "capacity_ah", "energy_wh", "state", "zero",
 )
 PCS_VARIABLES = (
-    "w", "w_l1", "w_l2", "w_l3", "va", "var", "a", "a_l1", "v_ll", "v_ln", "hz", "pf", "dc_v", "dc_a", "dc_w", "state", "on",
+    "w", "w_l1", "w_l2", "w_l3", "va", "var", "a", "a_l1", "v_ll", "v_ln", "hz", "pf", "dc_v", "dc_a", "dc_w", "storage_w", "state", "on",
     "conn", "alarm", "temp_c", "out_wh", "in_wh", "w_max", "charge_w_max", "discharge_w_max", "set_w", "set_ena",
     "set_mode", "set_permille", "revert_w", "revert_ena", "revert_s", "revert_left_s", "hb_device", "hb_controller",
     "op_ctl", "local", "ready", "fault", "zero",
@@ -281,12 +281,16 @@ cdef class Assembly:
         habits.random = random
 
     def pcs_habits(self, int number, *, double gain=1.0, double offset_w=0.0, double quantum_w=0.0, double share=1.0,
-                   double cap_w=1e12, double from_s=0.0, double until_s=1e9, double full_soc=2.0):
-        """Let a converter give gain * told + offset; share and cap_w of that from from_s on; no charge above full_soc."""
+                   double cap_w=1e12, double from_s=0.0, double until_s=1e9, double full_soc=2.0,
+                   double own_w=0.0, double own_from_s=0.0):
+        """Let a converter give gain * told + offset; share and cap_w of that from from_s on; no charge above full_soc.
+
+        own_w: what modules of its own add to its AC power from own_from_s on; below 0 it is a load behind its output.
+        """
         cdef pcs_habits_t* habits
         if not 0 <= number < <int>self.world.plant.n_pcs:
             raise IndexError(f"no power converter {number}")
-        if gain <= 0 or quantum_w < 0 or not 0.0 < share <= 1.0 or cap_w <= 0 or from_s < 0 or until_s < from_s:
+        if gain <= 0 or quantum_w < 0 or not 0.0 < share <= 1.0 or cap_w <= 0 or from_s < 0 or until_s < from_s or own_from_s < 0:
             raise ValueError(f"power converter {number}: gain, share and cap above 0, times that rise")
         habits = self.world.plant.pcs[number].habits
         if habits == NULL:
@@ -302,6 +306,8 @@ cdef class Assembly:
         habits.from_ns = <uint64_t>(from_s * 1e9)
         habits.until_ns = <uint64_t>(until_s * 1e9)
         habits.full_soc = full_soc
+        habits.own_w = own_w
+        habits.own_ns = <uint64_t>(own_from_s * 1e9)
 
     def meter_habits(self, int number, *, double jitter=0.0, double average_s=0.0, double lag_s=0.0, double band_w=0.0, double silent_s=30.0,
                      uint64_t random=1, double then_at_s=0.0, double then_interval_s=0.0, double then_average_s=0.0,

@@ -24,7 +24,7 @@ cdef enum:  # battery_var
 
 cdef enum:  # pcs_var
     PCS_W, PCS_W_L1, PCS_W_L2, PCS_W_L3, PCS_VA, PCS_VAR, PCS_A, PCS_A_L1, PCS_V_LL, PCS_V_LN, PCS_HZ, PCS_PF
-    PCS_DC_V, PCS_DC_A, PCS_DC_W, PCS_STATE, PCS_ON, PCS_CONN, PCS_ALARM, PCS_TEMP_C, PCS_OUT_WH, PCS_IN_WH
+    PCS_DC_V, PCS_DC_A, PCS_DC_W, PCS_STORAGE_W, PCS_STATE, PCS_ON, PCS_CONN, PCS_ALARM, PCS_TEMP_C, PCS_OUT_WH, PCS_IN_WH
     PCS_W_MAX, PCS_CHARGE_W_MAX, PCS_DISCHARGE_W_MAX
     PCS_SET_W, PCS_SET_ENA, PCS_SET_MODE, PCS_SET_PERMILLE, PCS_REVERT_W, PCS_REVERT_ENA, PCS_REVERT_S
     PCS_REVERT_LEFT_S, PCS_HB_DEVICE, PCS_HB_CONTROLLER, PCS_OP_CTL, PCS_LOCAL, PCS_READY, PCS_FAULT, PCS_ZERO
@@ -89,6 +89,8 @@ cdef struct pcs_habits_t:
     uint64_t from_ns, until_ns  # while it is derated, since the start
     double full_soc        # takes no charge from here on, until 1 % below; above 1 = never
     uint32_t full, pad
+    double own_w           # what modules of its own give to its AC side from own_ns on; loads behind its output: below 0
+    uint64_t own_ns
 
 cdef struct average_t:     # of one power
     double window_s, alpha  # moving mean over so much; share of the gap closed in one step; both 0 = none
@@ -136,7 +138,7 @@ cdef struct pcs_t:
     int32_t battery
     uint32_t beside        # bit each battery that stands side by side with it
     # now
-    double target_w, w, dc_w
+    double target_w, w, dc_w, own_w
     uint64_t queue_t_ns[SETPOINTS_MAX]
     double queue_w[SETPOINTS_MAX]
     uint32_t queue_head, queue_tail

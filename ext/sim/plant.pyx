@@ -96,8 +96,12 @@ cdef void pcs_step(plant_t* plant, pcs_t* pcs, uint64_t t_ns, double dt_s) noexc
     if pcs.heartbeat_timeout_ns > 0 and pcs.heartbeat_t_ns > 0 and t_ns - pcs.heartbeat_t_ns > pcs.heartbeat_timeout_ns:
         pcs.target_w = 0.0
 
+    if pcs.habits != NULL:
+        pcs.own_w = pcs.habits.own_w if t_ns - plant.t0_ns >= pcs.habits.own_ns and not plant.islanded else 0.0
     if pcs.faults & PCS_FROZEN == 0:
         goal_w = pcs.target_w if pcs.habits == NULL else pcs_goal(plant, pcs, t_ns)
+        if pcs.own_w < 0.0:  # what hangs on its output it feeds first: setpoints mean what passes its input
+            goal_w -= pcs.own_w
         move_w = (goal_w - pcs.w) * pcs.alpha
         most_w = pcs.ramp_w_per_s * dt_s
         if move_w > most_w:
@@ -136,7 +140,8 @@ cdef void pcs_step(plant_t* plant, pcs_t* pcs, uint64_t t_ns, double dt_s) noexc
         pcs.measure_next_ns += pcs.measure_ns
         if pcs.measure_next_ns <= t_ns:
             pcs.measure_next_ns = t_ns + pcs.measure_ns
-        pcs.v[PCS_W] = -pcs.w if pcs.faults & PCS_TURNED else pcs.w
+        pcs.v[PCS_W] = pcs.own_w - pcs.w if pcs.faults & PCS_TURNED else pcs.own_w + pcs.w
+        pcs.v[PCS_STORAGE_W] = pcs.v[PCS_W] - pcs.own_w
         pcs.v[PCS_DC_W] = pcs.dc_w
         pcs.v[PCS_DC_A] = bank_current(plant.batteries, pcs.battery, pcs.beside)
         pcs.v[PCS_DC_V] = battery.open_v - battery.r_ohm * battery.current_a
@@ -423,6 +428,7 @@ cdef void plant_start(plant_t* plant, uint64_t t_ns) noexcept nogil:
 cdef void plant_step(plant_t* plant, uint64_t t_ns) noexcept nogil:
     cdef double dt_s = plant.dt_s
     cdef uint32_t i
+    cdef double own_w = 0.0
     cdef totals_t* totals = &plant.totals
     plant.t_ns = t_ns
     load_step(plant, t_ns)
@@ -432,12 +438,13 @@ cdef void plant_step(plant_t* plant, uint64_t t_ns) noexcept nogil:
     for i in range(plant.n_pcs):
         pcs_step(plant, &plant.pcs[i], t_ns, dt_s)
         plant.ess_w += plant.pcs[i].w
+        own_w += plant.pcs[i].own_w
     plant.slow_left -= 1
     if plant.slow_left == 0:
         plant.slow_left = <uint32_t>(SECOND_NS // 10 // plant.dt_ns)
         for i in range(plant.n_batteries):
             bms_step(&plant.batteries[i], dt_s * plant.slow_left)
-    plant.grid_w = 0.0 if plant.islanded else plant.load_w - plant.pv_w - plant.ess_w
+    plant.grid_w = 0.0 if plant.islanded else plant.load_w - plant.pv_w - plant.ess_w - own_w
     for i in range(plant.n_meters):
         meter_step(plant, &plant.meters[i], t_ns, dt_s)
 

@@ -402,6 +402,7 @@ def _fill_slave(built: Built, number: int, slave: programs.SlaveRow, device: Dev
         for i in range(c["count"])
     }
     held = frozenset(bound)
+    known_points = {point["name"] for point in points}
     placed = []
     for block, row in _those_it_has(fields, points, built.settings.lacks):
         space, address = SPACES[block["function"]], block["address"] + row["offset"]
@@ -425,6 +426,8 @@ def _fill_slave(built: Built, number: int, slave: programs.SlaveRow, device: Dev
             continue  # the state itself stands there
         bound.add((space, address))
         signal = points[row["point"]]["name"].split(".", 1)[1]
+        if signal == "power_w" and f"{name}.ac_w" in known_points:
+            signal = "storage_w"  # beside the power at its AC terminals, this one is the battery's
         scale = row["scale"]
         if row["flags"] & programs.FIELD_FLAGS["sf_point"]:
             scale *= float(f"1e{exponents[row['sf_point']]}")

@@ -37,7 +37,8 @@ def add_habits(built: Built) -> None:
             then_average_s=settings.meter_then_average_ms * 1e-3,
             then_lag_s=settings.meter_then_lag_ms * 1e-3,
         )
-    if changed("pcs_gain", "pcs_offset_w", "pcs_quantum_w", "pcs_derate_share", "pcs_derate_w", "pcs_full_soc"):
+    shares = ("pcs_gain", "pcs_offset_w", "pcs_quantum_w", "pcs_derate_share", "pcs_derate_w", "pcs_full_soc")
+    if changed(*shares, "pcs_own_w"):
         for number in built.converters.values():
             world.pcs_habits(
                 number,
@@ -49,6 +50,8 @@ def add_habits(built: Built) -> None:
                 from_s=settings.pcs_derate_from_s,
                 until_s=settings.pcs_derate_until_s,
                 full_soc=settings.pcs_full_soc,
+                own_w=settings.pcs_own_w,
+                own_from_s=settings.pcs_own_from_s,
             )
     if changed("bms_soc_step", "bms_jump_s"):
         for number in built.batteries.values():

@@ -8,9 +8,10 @@ import click
 from tidegate.config.site import Site, SiteError, load_site
 from tidegate.config.site_maps import load_maps
 from tidegate.hal import maps
+from tidegate.hal.device_page import battery_power, unchecked
 from tidegate.hal.map_check import check_file
 from tidegate.hal.map_schema import DeviceMap
-from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNUSABLE, fail, refuse_site
+from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNUSABLE, fail, print_line, refuse_site
 from tidegate.runtime.cli.device_new import new
 
 
@@ -88,7 +89,7 @@ def check(path: str) -> None:
         path = str(maps.map_folder().joinpath(f"{path}.toml"))
     findings = check_file(path)
     for one in findings:
-        click.echo(f"{path}:{one.line}: {one.text}" if one.line else f"{path}: {one.text}", err=True)
+        print_line(f"{path}:{one.line}: {one.text}" if one.line else f"{path}: {one.text}", err=True)
     if findings:
         fail(f"{path}: {len(findings)} problem{'s' if len(findings) > 1 else ''}", EXIT_CONTENT)
     click.echo(f"{path}: good")
@@ -96,28 +97,33 @@ def check(path: str) -> None:
 
 def describe(found: DeviceMap) -> None:
     """Print a map as a table."""
-    click.echo(f"{found.name}: {found.map.title}\nkind {found.map.kind}, speaks {found.map.protocol}")
-    click.echo(f"source: {found.map.source}")
+    print_line(f"{found.name}: {found.map.title}")
+    print_line(f"kind {found.map.kind}, speaks {found.map.protocol}")
+    print_line(f"source: {found.map.source}")
+    if found.map.kind == "pcs":
+        print_line(battery_power(found))
+    if found.map.kind == "bms":
+        print_line(f"not checked on the wire: {unchecked(found)}")
     for text in found.map.doubts:
-        click.echo(f"open question: {text}")
+        print_line(f"open question: {text}")
     for key, option in found.option.items():
         choices = ", ".join(choice.value for choice in option.choice)
-        click.echo(f"option {key} = {choices} (default {option.default}): {option.meaning}")
+        print_line(f"option {key} = {choices} (default {option.default}): {option.meaning}")
     for key, number in found.number.items():
         default = "must be given" if number.default is None else f"default {number.default:g}"
-        click.echo(f"option {key} in {number.unit} ({default}): {number.meaning}")
+        print_line(f"option {key} in {number.unit} ({default}): {number.meaning}")
     for p in found.point:
         if not p.hidden:
             where = f"{p.function}:{p.address}" if found.map.protocol == "modbus" else f"{p.model}.{p.field}"
-            click.echo(f"  {p.name:24} {p.unit:6} {where:16} {p.type:7} {p.poll:5} {p.register_name}")
+            print_line(f"  {p.name:24} {p.unit:6} {where:16} {p.type:7} {p.poll:5} {p.register_name}")
     for frame in found.frame:
-        click.echo(f"  frame 0x{frame.id:X}{' (29 bit)' if frame.extended else ''} every {frame.period_ms:g} ms")
+        print_line(f"  frame 0x{frame.id:X}{' (29 bit)' if frame.extended else ''} every {frame.period_ms:g} ms")
         for s in frame.signal:
-            click.echo(f"    {s.name:22} {s.unit:6} bits {s.start}+{s.length} {s.byte_order:7} {s.register_name}")
+            print_line(f"    {s.name:22} {s.unit:6} bits {s.start}+{s.length} {s.byte_order:7} {s.register_name}")
     for c in found.command:
-        click.echo(f"  write {c.name:18} {c.kind:10} {c.function}:{c.address} {c.type}")
+        print_line(f"  write {c.name:18} {c.kind:10} {c.function}:{c.address} {c.type}")
     for tx in found.transmit:
-        click.echo(f"  send 0x{tx.id:X} {tx.name} every {tx.period_ms:g} ms ({tx.kind})")
+        print_line(f"  send 0x{tx.id:X} {tx.name} every {tx.period_ms:g} ms ({tx.kind})")
 
 
 devices.add_command(new)

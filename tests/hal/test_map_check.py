@@ -119,3 +119,70 @@ def test_the_sign_of_a_power_in_16_bits_is_sourced_or_a_doubt_of_the_map(tmp_pat
     wide = MAP.replace('signed_source = "manual, page 2"\n', "").replace('"s16"', '"s32"').replace("[100]", "[0, 100]")
     assert said(tmp_path, wide) == []  # 32 bits do not turn round at a power that exists
     assert all(row.signed_source for name in maps.map_names() for row in maps.shipped(name).power_words())
+
+
+BMS = """schema = 1
+[map]
+name = "own"
+protocol = "can"
+kind = "bms"
+title = "A battery"
+source = "manual"
+unchecked = ["counter", "checksum", "frozen"]
+[[frame]]
+id = 0x100
+period_ms = 100
+signal = [
+    { name = "soc", byte = 0, size = 1, scale = 0.01, unit = "1", range = [0.0, 1.0] },
+    { name = "pack_v", byte = 1, size = 2, scale = 0.1, unit = "V", range = [0.0, 1000.0] },
+    { name = "pack_a", byte = 3, size = 2, signed = true, scale = 0.1, unit = "A", positive = "discharge" },
+    { name = "temp_max_c", byte = 5, size = 1, signed = true, unit = "degC" },
+]
+[[vector]]
+source = "manual"
+id = 0x100
+data = "32 58 1b 00 00 19 00 00"
+values = { soc = 0.5 }
+"""
+COUNTED = BMS.replace("period_ms = 100", "period_ms = 100\ncounter_start = 48\ncounter_length = 4")
+SUMMED = COUNTED.replace("counter_length = 4", 'counter_length = 4\ncrc = "sum8"')
+
+
+def test_a_battery_says_what_nobody_can_check_of_its_frames(tmp_path):
+    assert said(tmp_path, BMS) == []
+    (one,) = said(tmp_path, BMS.replace('unchecked = ["counter", "checksum", "frozen"]\n', ""))
+    assert one.line == 2 and "map.unchecked: missing" in one.text and "unchecked_source" in one.text
+    (one,) = said(tmp_path, BMS.replace('"counter", ', ""))
+    assert one.line == 8 and "counter is not said" in one.text
+    (one,) = said(tmp_path, COUNTED)
+    assert one.line == 8 and "counter is said, but every frame has one" in one.text
+    assert said(tmp_path, SUMMED.replace('"counter", "checksum", ', "")) == []
+
+
+def test_nothing_unchecked_needs_somebody_who_says_so(tmp_path):
+    nothing = SUMMED.replace('unchecked = ["counter", "checksum", "frozen"]', 'unchecked = ["nothing"]')
+    (one,) = said(tmp_path, nothing)
+    assert "unchecked_source" in one.text and "name the page" in one.text
+    named = nothing.replace('["nothing"]', '["nothing"]\nunchecked_source = "manual, page 9: stamp in each frame"')
+    assert said(tmp_path, named) == []
+    (one,) = said(tmp_path, named.replace('["nothing"]', '["nothing", "frozen"]'))
+    assert "stands alone" in one.text
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ('battery_power = "dc"', "a meter has none"),
+        ('unchecked = ["frozen"]', "a meter has no such key"),
+        ('battery_power = "none"', "battery_power"),
+    ],
+)
+def test_a_meter_has_no_battery(tmp_path, key, words):
+    findings = said(tmp_path, MAP.replace('kind = "meter"', f'kind = "meter"\n{key}'))
+    assert any(words in one.text for one in findings), findings
+
+
+def test_a_power_that_is_the_batterys_must_be_there(tmp_path):
+    text = maps.map_folder().joinpath("victron-multiplus.toml").read_text(encoding="utf-8")
+    text = text.replace('name = "victron-multiplus"', 'name = "own"').replace('"dc_a"', '"battery_a"')
+    assert any("dc needs the points dc_v and dc_a" in one.text for one in said(tmp_path, text))

@@ -30,12 +30,12 @@ SECONDS = {
 }
 COARSE_W = {"vertiv-liebert-ppc": 1500.0}  # steps of 1 kW
 LOW_VOLTAGE = ("bms-35x", "pylontech-lv", "growatt-lv-bms")
-CELLS = {"solplanet-hybrid": 120}  # its voltage register ends at 655 V
+CELLS = {"solplanet-hybrid": 120, "victron-multiplus": 16}  # its voltage register ends at 655 V; at 100 V
 MODE_RUN = 3
 ARMED = (1, 2, MODE_RUN)  # arming, ready, run
 
 
-def site_with(name, measured=True):
+def raw_with(name, measured=True):
     """The simulated site with this map in the place of its kind; measured: its watchdog, where the map reads none."""
     raw = copy.deepcopy(BASE)
     found = maps.load_map(name)
@@ -58,7 +58,12 @@ def site_with(name, measured=True):
         raw["simulation"]["cells"] = CELLS[name]
     if name == "acrel-adl3000":
         device["options"]["ct_ratio"] = 10  # a word of 1 W steps holds 32 kW at most
-    site, problems = parse_site(raw)
+    return raw
+
+
+def site_with(name, measured=True):
+    """The same, parsed."""
+    site, problems = parse_site(raw_with(name, measured))
     assert problems == []
     return site
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from tests.ext.cycle import test_selftest
 from tests.ext.safety import fault_rig, mode_rig, test_diagnosis, test_scenarios
 from tidegate.config import faults
 from tidegate.config.faults import FaultRow
@@ -20,6 +21,9 @@ OWN = {
     "soc_drift": test_diagnosis.test_a_state_of_charge_that_parts_from_counted_energy_is_told,
     "loop_pause": test_diagnosis.test_a_pause_of_the_controller_sends_to_zero,
     "request_invalid": test_diagnosis.test_a_request_that_is_no_number_is_told,
+    "memory_changed": test_selftest.test_a_row_of_the_self_tests_acts_at_once_and_is_over_in_its_time,
+    "flow_broken": test_selftest.test_a_row_of_the_self_tests_acts_at_once_and_is_over_in_its_time,
+    "clock_apart": test_selftest.test_clocks_are_apart_by_a_tenth_of_a_second_and_latch_at_the_third_time,
     "latches_lost": test_diagnosis.test_latches_that_nobody_can_read_hold_the_unit_until_acknowledged,
 }
 BY_CASE = (

@@ -12,12 +12,14 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from tidegate.hal import maps
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.carbon.factors import fetch as fetching
 from tidegate.runtime.carbon.factors import services
 from tidegate.runtime.carbon.factors.fetch import Fetcher, FetchError, Source
 from tidegate.runtime.carbon.factors.series import FactorError, parse_factor
+from tidegate.runtime.cli.device_commands import devices
 from tidegate.runtime.cli.site_commands import check
 from tidegate.runtime.console.users import UserError, Users, is_easy
 from tidegate.runtime.state.csv_cells import cell
@@ -208,3 +210,43 @@ def test_a_time_within_its_hazard_is_good(tmp_path, device, line):
 def test_a_time_out_that_would_hold_a_setpoint_back_is_refused(tmp_path):
     code, said = checked(tmp_path, with_line("pcs1", "timeout_ms = 600000"))
     assert code != 0 and "0 W could be on the wire" in said
+
+
+OWN_MAP = """schema = 1
+[map]
+name = "own"
+extends = "{base}"
+protocol = "{protocol}"
+kind = "{kind}"
+title = "x"
+source = "x"
+"""
+
+
+@pytest.mark.parametrize(("device", "base", "protocol", "rows", "name"), [
+    ("bms1", "bms-35x-hv", "can", "[[frame]]\nid = 0x355\nperiod_ms = 0", "bms1.soc"),
+    ("bms1", "bms-35x-hv", "can", "[[frame]]\nid = 0x351\nage_ms = 600000", "bms1.charge_a_max"),
+    ("pcs1", "sunspec-701", "sunspec", '[[point]]\nname = "power_w"\npoll = "once"', "pcs1.power_w"),
+])  # fmt: skip
+def test_a_map_whose_readings_never_grow_old_is_refused(tmp_path, device, base, protocol, rows, name):
+    """The same as age_max_ms = 600000, by way of a map of one's own."""
+    kind = "bms" if device == "bms1" else "pcs"
+    (tmp_path / "own.toml").write_text(OWN_MAP.format(base=base, protocol=protocol, kind=kind) + rows)
+    head, _, rest = DEMO.partition(f'name = "{device}"')
+    code, said = checked(tmp_path, f'{head}name = "{device}"' + rest.replace(f'map = "{base}"', 'map = "own.toml"', 1))
+    assert code != 0 and name in said and "what it guards allows" in said, said
+
+
+def test_a_map_of_somebody_else_is_shown_and_none_of_it_obeyed(tmp_path):
+    """Its title, its doubts and what is wrong with it go to a terminal."""
+    text = (maps.map_folder() / "chint-dtsu666.toml").read_text(encoding="utf-8")
+    text = text.replace('name = "chint-dtsu666"', 'name = "own"').replace(
+        'title = "', 'title = "\\u001b]0;owned\\u0007', 1
+    )
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    done = CliRunner().invoke(devices, ["show", str(path)])
+    assert done.exit_code == 0 and "owned" in done.output and "\x1b" not in done.output and "\x07" not in done.output
+    path.write_text(text.replace('unit = "W"', 'unit = "\\u001b[2J"', 1))
+    done = CliRunner().invoke(devices, ["check", str(path)])
+    assert done.exit_code != 0 and "[2J" in done.output and "\x1b" not in done.output

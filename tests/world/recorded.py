@@ -3,6 +3,7 @@
 import os
 import random
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import campaign
@@ -66,8 +67,19 @@ def orders(plant: VirtualPlant, chance: random.Random) -> None:
         plant.world.order(shared.ORDER_NAMES.index(kind), chance.uniform(-8e3, 8e3), for_s)
 
 
-def run(seed: int, seconds: float = 14.0, *, mib: float = 16.0, step_cycles: int = 50, each: bool = False) -> Run:
-    """A campaign's seed with its faults pulled forward, and orders now and then. each: look at every cycle's image."""
+def run(
+    seed: int,
+    seconds: float = 14.0,
+    *,
+    mib: float = 16.0,
+    step_cycles: int = 50,
+    each: bool = False,
+    meanwhile: Callable[[VirtualPlant, int], None] = lambda plant, left: None,
+) -> Run:
+    """A campaign's seed with its faults pulled forward, and orders now and then.
+
+    each: look at every cycle's image. meanwhile: called every step_cycles, with the cycles that are left.
+    """
     faults, load, overrides = campaign.scenario(seed)
     faults = [{**fault, "on_s": fault["on_s"] - 2.5, "off_s": fault["off_s"] - 2.5} for fault in faults]
     chance = random.Random(seed)
@@ -79,6 +91,7 @@ def run(seed: int, seconds: float = 14.0, *, mib: float = 16.0, step_cycles: int
         plant.core.record(ring)
         left = round(seconds * 1000)
         while left > 0:
+            meanwhile(plant, left)
             if plant.world.tripped and chance.random() < 0.2:
                 plant.world.arm()
             if chance.random() < 0.1:

@@ -17,6 +17,8 @@ from mcap.writer import Writer
 
 from tidegate.ext.abi import program
 from tidegate.ext.abi.image import MODES_BY_NUMBER
+from tidegate.ext.safety.diagnosis import FAULT_IDS
+from tidegate.ext.sim.disturb import clocks
 from tidegate.runtime.cli.main import main
 from tidegate.runtime.recording import recording_file as files
 from tidegate.runtime.recording.integrity import RecordingError, check
@@ -57,6 +59,23 @@ def test_a_recorded_fault_is_decided_alike_to_the_byte(seed):
     cycles, differs = again.whole(run.records)
     assert (differs, again.replay.what) == (None, ())
     assert cycles == run.cycles - 1  # the state that it begins with is the one behind the first cycle
+    again.close()
+
+
+def test_what_the_core_found_out_about_itself_is_decided_alike():
+    """The clocks of the machine are not those of the replay: what was found is recorded."""
+
+    def meanwhile(plant, left):
+        if left in (7000, 6950):
+            t_ns = plant.world.t_ns
+            clocks(plant.core, t_ns, t_ns, t_ns + (0 if left == 7000 else 300_000_000))
+
+    run = recorded.run(4, meanwhile=meanwhile)
+    row = FAULT_IDS.index("clock_apart")
+    assert any(event["event"] == "fault_on" and event["code"] == row for event in run.events)
+    again = recorded.Again(run.blob)
+    cycles, differs = again.whole(run.records)
+    assert (differs, again.replay.what, cycles) == (None, (), run.cycles - 1)
     again.close()
 
 

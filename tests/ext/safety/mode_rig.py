@@ -251,6 +251,8 @@ STANDING = [mode for mode, row in MODES.items() if row[2] != 0.0 and mode != "st
 LEARNT = {"meter_older"}
 # Rows that weigh minutes of power: their own tests (test_witness.py, tests/world/test_battery_witness.py).
 WITNESS = {"bms_stuck", "pcs_power_apart", "pcs_opposed"}
+# Rows about the controller itself, each fault injected: tests/ext/cycle/test_selftest.py.
+SELFTEST = {"memory_changed", "flow_broken", "clock_apart"}
 REPLACED = {case.id for case in OWN_NUMBERS} | LEARNT
 SCENARIO_CASES = [case for case in CASES if case.id not in REPLACED and case.nameplate_w == NAMEPLATE_W] + OWN_NUMBERS
 REACTIONS = {case.id: case.reaction for case in SCENARIO_CASES} | {"soc_drift": WARN}

@@ -1,0 +1,153 @@
+"""What the core tests of itself while it runs: its program, the gates' memory, the order of its phases, its clock.
+
+Nothing here decides anything: what is found becomes a row of the fault table, and the gate does the rest. Found is only
+what changes while the core runs; before it starts, the program's SHA-256 is checked.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from tidegate.ext.abi.program cimport program_t
+from tidegate.ext.abi.shared cimport PHASE_ESTIMATE, PHASE_LIMIT, PHASE_PUBLISH, PHASE_READ, PHASE_CONTROL, PHASE_WRITE
+from tidegate.ext.safety.diagnosis cimport FAULT_CLOCK_APART, FAULT_FLOW_BROKEN, FAULT_MEMORY_CHANGED, mark
+from tidegate.ext.safety.safety cimport GATE_FAULTS_MAX, fault_set_t, gate_state_t
+
+cdef enum:
+    BEFORE_WRITE = ((PHASE_READ + 1) << 9) | ((PHASE_ESTIMATE + 1) << 6) | ((PHASE_CONTROL + 1) << 3) | (PHASE_LIMIT + 1)
+    WHOLE_CYCLE = (BEFORE_WRITE << 6) | ((PHASE_WRITE + 1) << 3) | (PHASE_PUBLISH + 1)
+
+
+# ---------------------------------------------------------------- the program
+
+
+cdef uint32_t CRC_TABLE[256]
+
+
+cdef void crc_table() noexcept nogil:
+    """CRC-32 as in IEEE 802.3: every burst of up to 32 bits and every odd number of flipped bits is found."""
+    cdef uint32_t byte, bit, crc
+    for byte in range(256):
+        crc = byte
+        for bit in range(8):
+            crc = (crc >> 1) ^ 0xEDB88320u if crc & 1 else crc >> 1
+        CRC_TABLE[byte] = crc
+
+
+crc_table()
+
+
+cdef inline uint32_t crc_more(uint32_t crc, const uint8_t* bytes, size_t count) noexcept nogil:
+    cdef size_t i
+    for i in range(count):
+        crc = (crc >> 8) ^ CRC_TABLE[(crc ^ bytes[i]) & 0xFF]
+    return crc
+
+
+cdef void selftest_begin(selftest_t* test, const program_t* program) noexcept nogil:
+    test.found = test.given = 0
+    test.crc = 0xFFFFFFFFu
+    test.at = 0
+    test.reference = crc_more(0xFFFFFFFFu, <const uint8_t*>program, sizeof(program_t))
+    test.inverse_reference = ~test.reference
+    test.marks = WHOLE_CYCLE
+    test.gated = 0
+    test.t_ns = 0
+
+
+cdef void selftest_program(selftest_t* test, const program_t* program) noexcept nogil:
+    cdef size_t left = sizeof(program_t) - test.at
+    cdef uint32_t count = <uint32_t>SELFTEST_BYTES if left > <size_t>SELFTEST_BYTES else <uint32_t>left
+    test.crc = crc_more(test.crc, <const uint8_t*>program + test.at, count)
+    test.at += count
+    if test.at < sizeof(program_t):
+        return
+    if test.crc == test.reference and test.inverse_reference == ~test.reference:
+        test.found &= ~<uint32_t>SELFTEST_PROGRAM
+    else:
+        test.found |= SELFTEST_PROGRAM
+    test.crc = 0xFFFFFFFFu
+    test.at = 0
+
+
+# ---------------------------------------------------------------- the gates' memory
+
+
+cdef void selftest_keep(selftest_t* test, uint32_t unit, const gate_state_t* gate) noexcept nogil:
+    cdef const uint64_t* words = <const uint64_t*>gate
+    cdef uint64_t* inverse = <uint64_t*>&test.inverse[unit]
+    cdef size_t i
+    for i in range(sizeof(gate_state_t) // sizeof(uint64_t)):
+        inverse[i] = ~words[i]
+
+
+cdef void selftest_hold(selftest_t* test, uint32_t unit, gate_state_t* gate) noexcept nogil:
+    cdef const uint64_t* words = <const uint64_t*>gate
+    cdef const uint64_t* inverse = <const uint64_t*>&test.inverse[unit]
+    cdef uint64_t differ = 0
+    cdef size_t i
+    for i in range(sizeof(gate_state_t) // sizeof(uint64_t)):
+        differ |= words[i] ^ ~inverse[i]
+    if differ == 0:
+        return
+    test.found |= SELFTEST_GATE
+    for i in range(<size_t>GATE_FAULTS_MAX):
+        if gate.rows[i].latched or test.inverse[unit].rows[i].latched != 0xFF:
+            gate.rows[i].latched = 1
+    gate.tripped = 1
+    gate.busy = 1
+
+
+# ---------------------------------------------------------------- program flow
+
+
+cdef void selftest_mark(selftest_t* test, int phase) noexcept nogil:
+    test.marks = (test.marks << 3) | <uint32_t>(phase + 1)
+
+
+cdef void selftest_cycle(selftest_t* test) noexcept nogil:
+    if test.marks != WHOLE_CYCLE:
+        test.found |= SELFTEST_FLOW
+    test.marks = test.gated = 0
+
+
+cdef bint selftest_may_write(selftest_t* test, uint32_t units) noexcept nogil:
+    if test.marks == BEFORE_WRITE and test.gated == units:
+        return True
+    test.found |= SELFTEST_FLOW
+    return False
+
+
+# ---------------------------------------------------------------- clocks
+
+
+cdef inline bint part(uint64_t t_ns, uint64_t t0_ns, uint64_t other_ns, uint64_t other0_ns, uint64_t apart_ns) noexcept nogil:
+    cdef int64_t off_ns = <int64_t>(t_ns - t0_ns) - <int64_t>(other_ns - other0_ns)
+    return <uint64_t>(off_ns if off_ns >= 0 else -off_ns) > apart_ns
+
+
+cdef void selftest_clocks(selftest_t* test, uint64_t t_ns, uint64_t raw_ns, uint64_t boot_ns, uint64_t apart_ns) noexcept nogil:
+    cdef uint64_t since_ns = t_ns - test.t_ns
+    if test.t_ns and since_ns < 4 * <uint64_t>SELFTEST_WINDOW_NS:  # after longer even a good clock has drifted
+        if part(t_ns, test.t_ns, raw_ns, test.raw_ns, apart_ns) or part(t_ns, test.t_ns, boot_ns, test.boot_ns, apart_ns):
+            test.found |= SELFTEST_CLOCK
+        elif since_ns < <uint64_t>SELFTEST_WINDOW_NS:
+            return
+    test.t_ns = t_ns
+    test.raw_ns = raw_ns
+    test.boot_ns = boot_ns
+
+
+# ---------------------------------------------------------------- what comes of it
+
+
+cdef uint32_t selftest_take(selftest_t* test) noexcept nogil:
+    cdef uint32_t found = test.found
+    test.found &= SELFTEST_PROGRAM  # the next whole look at it decides; the others are said once
+    return found | test.given
+
+
+cdef void selftest_rows(uint32_t found, fault_set_t* rows) noexcept nogil:
+    mark(rows, FAULT_MEMORY_CHANGED, (found & (SELFTEST_PROGRAM | SELFTEST_GATE)) != 0)
+    mark(rows, FAULT_FLOW_BROKEN, (found & SELFTEST_FLOW) != 0)
+    mark(rows, FAULT_CLOCK_APART, (found & SELFTEST_CLOCK) != 0)
