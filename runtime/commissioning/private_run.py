@@ -104,6 +104,14 @@ class OwnRun:
         os.kill(self._supervisor.children["core"].pid, signal.SIGKILL)
         return begin
 
+    def last_setpoint_w(self, pcs: str) -> float | None:
+        """After a silence: what the gate let go to this converter last; None if the core died while it wrote that."""
+        assert self._supervisor is not None and self._supervisor.shared is not None
+        unit = next(number for number, one in enumerate(self.site.storage) if one.pcs == pcs)
+        picture = self._supervisor.shared.read_image()
+        at = self._supervisor.description.point_names.index(f"unit{unit}.setpoint_w")
+        return None if picture is None else float(picture[at].value)
+
     def restore(self) -> None:
         """After a silence: start anew, so that setpoint 0 goes out whatever the converter did."""
         if not self._silenced:

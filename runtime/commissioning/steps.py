@@ -20,6 +20,7 @@ MOVING = ("signs", "phases", "lag", "meter")
 PHASES = ("power_l1_w", "power_l2_w", "power_l3_w")
 BMS_POINTS = ("charge_a_max", "discharge_a_max", "charge_w_max", "discharge_w_max", "pack_v", "soc", "alarm")
 RAMP_S, RAMP_STEP_S = 4.0, 0.05
+MOTIONS = 3  # until power is not limited in one of them
 NOISE_PARTS = 5.0  # a step should be so many times what the meter does by itself
 GAIN_OFF_MAX = 0.1
 Echo = Callable[[str], None]
@@ -77,6 +78,12 @@ class Motion:
     edges: list[Edge]
     ramp: tuple[float, float]
     every_ms: float
+    limited: bool = False  # power was cut meanwhile: what is missing in it is no fault of the plant
+
+    @property
+    def finding(self) -> str:
+        """The verdict of something that is missing."""
+        return UNCLEAR if self.limited else FINDING
 
 
 def move(plant: Plant, lease: LeaseHeld, task: Task, names: list[str], echo: Echo) -> Motion:
@@ -117,10 +124,17 @@ def moving(plant: Plant, lease: LeaseHeld, task: Task, report: Report, echo: Ech
     has_phases = all(plant.value(name) is not None for name in phases)
     units = plant.description.units
     points = [f"unit{i}.setpoint_w" for i in range(len(units))] + [f"{unit.pcs}.power_w" for unit in units]
-    made = move(plant, lease, task, [*points, f"{grid}.power_w", *(phases if has_phases else [])], echo)
+    names = [*points, f"{grid}.power_w", *(phases if has_phases else [])]
+    for _ in range(MOTIONS):
+        plant.derated.clear()
+        made = move(plant, lease, task, names, echo)
+        made.limited = bool(plant.derated)
+        if not made.limited:
+            break
+        echo(f"power was limited meanwhile ({', '.join(sorted(plant.derated))})")
     if plant.derated:
         faults = ", ".join(sorted(plant.derated))
-        report.add("derated", UNCLEAR, f"while it moved: {faults}; power was limited at times",
+        report.add("derated", UNCLEAR, f"each of {MOTIONS} times it moved: {faults}; power was limited at times",
                    "repeat it once `tidegate doctor` finds nothing to mend")  # fmt: skip
     ess = np.sum([made.seen[f"{unit.pcs}.power_w"] for unit in units], axis=0)
     report.figure("test power, W", task.power_w, 0)
@@ -182,7 +196,7 @@ def signs(made: Motion, ess: np.ndarray, grid: str, task: Task, report: Report) 
     elif verdict == REVERSED:
         turned(grid, said, task, report)
     elif verdict == MISSING:
-        report.add(topic, FINDING, f"{said}: it does not see this cabinet",
+        report.add(topic, made.finding, f"{said}: it does not see this cabinet",
                    "its transformers belong around the connection that cabinet and load share")  # fmt: skip
     else:
         noisy = task.power_w < NOISE_PARTS * noise
@@ -220,7 +234,7 @@ def phase_signs(made: Motion, ess: np.ndarray, grid: str, points: list[str], tas
         report.add(topic, FINDING, said, "as the sum: see above")
     elif any(one in words and one != RIGHT for one in verdicts):
         report.add(
-            topic, FINDING, said, "turn or move these transformers; a key of the site file cannot mend one phase"
+            topic, made.finding, said, "turn or move these transformers; a key of the site file cannot mend one phase"
         )
     else:
         report.add(topic, UNCLEAR, said, "give more --power, or a calmer hour")
@@ -231,7 +245,7 @@ def lags(made: Motion, number: int, pcs: str, report: Report) -> None:
     found = measure.lag(made.t, made.seen[f"unit{number}.setpoint_w"], made.seen[f"{pcs}.power_w"], made.edges)
     topic = f"converter {pcs}"
     if not np.isfinite(found.lag63_ms):
-        report.add(topic, FINDING, "did not follow the steps", "remote mode? `tidegate get " + pcs + ".`")
+        report.add(topic, made.finding, "did not follow the steps", "remote mode? `tidegate get " + pcs + ".`")
         return
     for name, value in (("63 % after", found.lag63_ms), ("90 % after", found.lag90_ms), ("dead time", found.dead_ms),
                         ("time constant", found.tau_ms)):  # fmt: skip
@@ -239,7 +253,10 @@ def lags(made: Motion, number: int, pcs: str, report: Report) -> None:
     report.figure(f"{pcs} gives of what is ordered", found.gain, 3)
     said = f"63 % of a step after {found.lag63_ms:.0f} ms, 90 % after {found.lag90_ms:.0f} ms, gives {found.gain:.1%}"
     wrong = abs(found.gain - 1) > GAIN_OFF_MAX
-    report.add(topic, FINDING if wrong else OK, said, "its map's scale or the converter's own limit" if wrong else "")
+    if wrong:
+        report.add(topic, made.finding, said, "its map's scale or the converter's own limit")
+    else:
+        report.add(topic, OK, said)
     if number == 0:
         report.tables.setdefault("control", {})["pcs_tau_ms"] = round(found.tau_ms, 1)
         report.tables.setdefault("commissioning", {})["pcs_lag_ms"] = round(found.lag63_ms, 1)

@@ -13,7 +13,7 @@ import pytest
 from tests.runtime.cabinet import NAMEPLATE, TIDEGATE, Cabinet, eventually, tidegate
 from tidegate.config.site import load_site
 from tidegate.runtime.api.blocking_client import Client
-from tidegate.runtime.commissioning import measure, private_run, sitefile
+from tidegate.runtime.commissioning import measure, private_run, sitefile, steps
 from tidegate.runtime.commissioning.commissioning_report import MARK, SIGNED, Report, html, signed, verify
 from tidegate.runtime.commissioning.measure import CROSSED, MISSING, REVERSED, RIGHT, UNCLEAR
 from tidegate.runtime.commissioning.plant_session import Plant
@@ -128,6 +128,16 @@ def test_a_revert_counts_only_when_it_stays():
     back = [(1.0, 34e3), (1.1, 35e3), (1.2, 35e3)]
     assert reverted_after(rows + back, 29e3, 35e3) == 1.0
     assert reverted_after([], 29e3, 35e3) is None
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_what_is_missing_is_no_finding_while_power_was_cut(limited):
+    t, setpoint, _, grid = recording()
+    seen = {"unit0.setpoint_w": setpoint, "pcs1.power_w": np.zeros_like(t), "grid.power_w": grid}
+    report = Report()
+    steps.lags(steps.Motion(t, seen, measure.edges(TIMES, END_S), (8.0, 10.0), 5.0, limited), 0, "pcs1", report)
+    assert report.rows[0].says == "did not follow the steps"
+    assert report.rows[0].verdict == ("unclear" if limited else "finding")
 
 
 # ------------------------------------------------------------------------------------------------- its files
