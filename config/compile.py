@@ -6,6 +6,7 @@ from typing import Any
 
 from tidegate.config import gpio
 from tidegate.config.banks import bank_rows, bank_signals, batteries_of
+from tidegate.config.beliefs import Learnt, first
 from tidegate.config.doubts import answered
 from tidegate.config.hazard_check import PointRow, hazard_problems, silence_us
 from tidegate.config.plausible import bounded, power_bounds
@@ -54,8 +55,9 @@ ROLE_NODES = {
 class Compiler:
     """Collects the rows of one program; `problems` grows, nothing is raised before the end."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, carried: Learnt | None = None) -> None:
         self.site = site
+        self.first = first(site, carried)
         self.bounds = power_bounds(site)
         self.problems: list[str] = []
         self.maps = load_maps(site, self.problems)
@@ -416,7 +418,6 @@ class Compiler:
             "connection_import_w_max": limits.connection_import_w_max,
             "connection_export_w_max": limits.connection_export_w_max,
             "trim_per_s": control.trim_per_s,
-            "meter_latency_s": control.meter_latency_ms / 1e3,
             "deadband_w": control.deadband_w,
             "pcs_tau_s": control.pcs_tau_ms / 1e3,
             "blind_discharge_w_max": control.blind_discharge_w_max,
@@ -429,6 +430,7 @@ class Compiler:
             **self.reconnect_row(),
             **{key: None if (value := getattr(control, key)) is None else float(value) for key in PLAIN_CONTROL_KEYS},
         )
+        row.update(self.first.row)
         if row["recharge_w_max"] is None:
             row["recharge_w_max"] = row["peak_w_max"]
         if row["recharge_rate_w"] is None:
@@ -526,13 +528,15 @@ class Compiler:
             ],
             "units": [one.model_dump(mode="json") for one in site.storage],
             "limits": site.limits.model_dump(mode="json"),
-            "control": site.control.model_dump(mode="json"),
+            "control": site.control.model_dump(mode="json", exclude={"meter_latency_ms"}),
             "schedule": [one.model_dump(mode="json") for one in site.schedule],
             "gateway": site.gateway.model_dump(mode="json"),
             "recorder": site.recorder.model_dump(mode="json"),
             "carbon": site.carbon.model_dump(mode="json"),
             "simulation": (site.simulation.model_dump(mode="json", exclude={"contact"}) if site.simulation else None),
             "simulated": site.simulated,
+            "first": self.first.lines,
+            "notes": self.first.notes,
             "nodes": self.nodes(),
             "faults": faults,
             "commands": [
@@ -613,13 +617,13 @@ def fault_rows(site: Site, problems: list[str]) -> tuple[dict[int, Row], list[Ro
     return rows, described
 
 
-def compile_site(site: Site) -> bytes:
-    """The program of a site: everything the core needs, hashed.
+def compile_site(site: Site, carried: Learnt | None = None) -> bytes:
+    """The program of a site: everything the core needs, hashed. carried: what a run before learnt of the plant.
 
     Raises SiteError with every problem that needs the device maps to be seen: bad maps, missing signals, clashing CAN
     ids, a bus that cannot carry its poll plan, more rows than the core has room for.
     """
-    made = Compiler(site)
+    made = Compiler(site, carried)
     frames, transmits = made.can_rows()
     for point in gpio.add_rows(site, frames, transmits):
         made.points.append(PointRow(name=point["name"], unit=point["unit"], device=-1, age_max_ns=gpio.AGE_NS))

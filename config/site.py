@@ -153,7 +153,7 @@ class Control(Policies):  # type: ignore[valid-type, misc]
     """What the corridor aims at. A limit that is left out does not exist."""
 
     trim_per_s: Annotated[float, Field(ge=0, le=100)] = _CONTROL.trim_per_s
-    meter_latency_ms: Annotated[float, Field(ge=0, le=60_000)] = _CONTROL.meter_latency_ms
+    meter_latency_ms: Annotated[float, Field(ge=0, le=60_000, description="former key, ignored")] | None = None
     deadband_w: Watt = _CONTROL.deadband_w
     pcs_tau_ms: Annotated[float, Field(ge=0, le=60_000)] = _CONTROL.pcs_tau_ms
     meter_latency_ms_max: Annotated[float, Field(ge=10, le=10_000, description="longest age looked for")] | None = None
@@ -390,8 +390,17 @@ class Carbon(Strict):
         return self
 
 
+class MeasuredConverter(Strict):
+    """How one converter follows its setpoint."""
+
+    dead_ms: Annotated[float, Field(ge=0, le=60_000, description="until it begins to answer")] = 0.0
+    lag_ms: Annotated[float, Field(ge=0, le=60_000, description="then, of a first-order answer")] = 0.0
+    ramp_w_per_s: Annotated[float | None, Field(gt=0, description="steepest move seen; for people")] = None
+    gain: Annotated[float, Field(ge=0, le=2, description="gives so much of what it is told; 0 = not measured")] = 0.0
+
+
 class Commissioning(Strict):
-    """What `tidegate commission` measured, and where it is signed. For people and tools; the controller reads none."""
+    """What `tidegate commission` measured, and where it is signed. The loop begins with it, and measures anew."""
 
     at_utc: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")] | None = None
     report: Annotated[str, Field(description="file beside this one")] | None = None
@@ -401,7 +410,14 @@ class Commissioning(Strict):
     pcs_lag_ms: Annotated[float, Field(ge=0, description="63 % of a step")] | None = None
     pcs_revert_ms: Annotated[Reverts | None, Field(description="after the controller died; of several by name")] = None
     meter_interval_ms: Annotated[float, Field(ge=0, description="between new values of the grid meter")] | None = None
+    meter_interval_spread_ms: Annotated[float, Field(ge=0, description="of that")] | None = None
     meter_delay_ms: Annotated[float, Field(description="grid meter after the converter's reading")] | None = None
+    meter_delay_spread_ms: Annotated[float, Field(ge=0, description="of that")] | None = None
+    meter_resolution_w: Annotated[float, Field(ge=0, description="least change that it shows")] | None = None
+    meter_gain: Annotated[float, Field(description="shows so much of a step, + as it should")] | None = None
+    converter: Annotated[dict[Name, MeasuredConverter], Field(description="each by its name")] = Field(
+        default_factory=dict
+    )
 
 
 class SimulatedFault(Strict):

@@ -47,6 +47,8 @@ def summary(blob: bytes) -> list[str]:
             )
         if unit.cell_v_min <= 0.0 or unit.cell_v_max <= 0.0:
             lines.append(f"warning: {unit.name} has no cell voltage limits of its own; the BMS alone watches them")
+    lines += [f"warning: {note}" for note in site.notes]
+    lines += [f"believed first: {line}" for line in site.first]
     lines += doubts(site)
     lines.append(f"program {site.sha256}")
     return lines

@@ -199,7 +199,6 @@ class TypedControl(Row, frozen=True, kw_only=True):
     recharge_rate_w: float | None = None
     reserve_soc: float = 0.0
     trim_per_s: float = 0.2
-    meter_latency_ms: float = 50.0
     deadband_w: float = 50.0
     pcs_tau_ms: float = 50.0
     meter_latency_ms_max: float | None = None
@@ -491,6 +490,10 @@ class Description(Row, frozen=True, kw_only=True):
     silence_us: dict[str, int] = {}
     """Device -> longest time from its last word to setpoint 0."""
     plan: tuple[PortPlan, ...] = ()
+    first: tuple[str, ...] = ()
+    """What the loop believed when it started, and where that is from; nothing = it knew nothing."""
+    notes: tuple[str, ...] = ()
+    """Settings that do nothing, or that contradict what was measured."""
 
     @property
     def point_names(self) -> list[str]:

@@ -5,7 +5,9 @@
 #ifndef TIDEGATE_SETTINGS_H
 #define TIDEGATE_SETTINGS_H
 
-#define SETTINGS_LAYOUT_VERSION 7u
+#include "abi/image.h"
+
+#define SETTINGS_LAYOUT_VERSION 8u
 #define CIRCUITS_MAX 8
 #define PHASES_MAX 3
 
@@ -47,7 +49,6 @@ typedef struct {
     double connection_import_w_max; /* fuse or contract; never to be crossed */
     double connection_export_w_max;
     double trim_per_s;              /* integral trim of the PCS's steady error, 1/s */
-    double meter_latency_s;         /* age of a grid reading, reported until it is measured */
     double deadband_w;              /* the meter's resolution: no dithering inside */
     double pcs_tau_s;               /* first guess of the PCS's lag */
     /* ---- 0 = none or default */
@@ -70,6 +71,11 @@ typedef struct {
     double reconnect_hz_min, reconnect_hz_max; /* outside: the grid is lost */
     double reconnect_v_min, reconnect_v_max;   /* of any phase */
     double soc_min, soc_max;        /* where the gate's own taper ends, for the demand window's look ahead; 0, 0 = 0, 1 */
+    /* ---- what was measured before this start: beliefs, each checked by what is seen; 0 = nothing is known */
+    double first_age_lo_s, first_age_hi_s; /* of a grid reading; lo = hi: nothing is known */
+    double first_interval_s;               /* the grid meter shows something new so often */
+    double first_dead_s[UNITS_MAX], first_lag_s[UNITS_MAX]; /* of each unit's converter */
+    double first_gain[UNITS_MAX];          /* what it gives of what it is told */
 } control_params_t;
 
 #undef AS_FIELD

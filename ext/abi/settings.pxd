@@ -1,4 +1,5 @@
 # ext/abi/settings.pxd: contents page of settings.h, which owns the structs, and of settings.pyx.
+from tidegate.ext.abi.image cimport UNITS_MAX
 
 # >> generated from abi/settings.h by `make pxd`; change the header, not this
 cdef extern from "abi/settings.h" nogil:
@@ -27,7 +28,6 @@ cdef extern from "abi/settings.h" nogil:
         double connection_import_w_max
         double connection_export_w_max
         double trim_per_s
-        double meter_latency_s
         double deadband_w
         double pcs_tau_s
         double meter_latency_s_max
@@ -49,6 +49,11 @@ cdef extern from "abi/settings.h" nogil:
         double reconnect_hz_min, reconnect_hz_max
         double reconnect_v_min, reconnect_v_max
         double soc_min, soc_max
+        double first_age_lo_s, first_age_hi_s
+        double first_interval_s
+        double first_dead_s[UNITS_MAX]
+        double first_lag_s[UNITS_MAX]
+        double first_gain[UNITS_MAX]
 
     enum:
         POLICY_peak_w_max

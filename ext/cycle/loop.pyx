@@ -20,7 +20,9 @@ from tidegate.ext.control.corridor cimport ORDER_CEASE, ORDER_MANUAL, control_st
 from tidegate.ext.cycle.episodes cimport episodes_begin
 from tidegate.ext.cycle.core cimport *
 from tidegate.ext.estimate.easing cimport battery_step
-from tidegate.ext.estimate.converter cimport converter_answer_s, converter_order, converter_step, converter_t
+from tidegate.ext.estimate.converter cimport (
+    converter_answer_s, converter_begin, converter_order, converter_step, converter_t,
+)
 from tidegate.ext.estimate.clock cimport clock_set, window_began
 from tidegate.ext.estimate.demand cimport billing_set
 from tidegate.ext.estimate.estimator cimport estimate_step, image_age
@@ -157,6 +159,9 @@ cdef void estimate_unit(core_t* core, uint32_t unit, uint64_t t_ns, double dt_s)
     cdef unit_view_t* view = &core.plant.units[unit]
     battery_step(&core.batteries[unit], row, core.image, &core.inbox.params, view, dt_s)
     if row.pcs_w >= 0:
+        if not core.converters[unit].started:
+            converter_begin(&core.converters[unit], core.program.control.first_dead_s[unit],
+                            core.program.control.first_lag_s[unit], core.program.control.first_gain[unit])
         converter_step(
             &core.converters[unit], &core.image[row.pcs_w], core.verdicts[unit].setpoint_w,
             fmax(row.gate.charge_w_max, row.gate.discharge_w_max), core.program.control.pcs_tau_s,

@@ -1,6 +1,6 @@
 """What a cycle came to: the points that the core itself owns, and events on edges."""
 
-from libc.math cimport fabs, fmax, isfinite
+from libc.math cimport fabs, fmax, fmin, isfinite
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -370,6 +370,8 @@ cdef void raise_meter_event(const core_t* core, edges_t* edges, shared_t* shared
     if not edges.meter_told:
         edges.meter_told = 1
         edges.meter_age_s = age_s
+        if core.program.control.first_age_hi_s > core.program.control.first_age_lo_s:  # or as it was before this start
+            edges.meter_age_s = fmin(fmax(age_s, core.program.control.first_age_lo_s), core.program.control.first_age_hi_s)
     apart_s = fmax(fmax(AGE_APART_S, AGE_APART_SHARE * edges.meter_age_s), 1.5 * estimate.lags.interval.interval_s)
     if fabs(age_s - edges.meter_age_s) <= apart_s:
         edges.meter_since_t_ns = 0

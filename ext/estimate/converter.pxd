@@ -53,6 +53,8 @@ cdef struct converter_t:
     uint64_t read_t_ns
     uint32_t head, moves, started, pad
 
+# Before the first step: times and gain as they were measured before this start, 0 = not; the first move replaces them.
+cdef void converter_begin(converter_t* converter, double dead_s, double lag_s, double gain) noexcept nogil
 # After the estimate: learn from the newest reading, and let the control count on what it gives.
 # setpoint_w: what the gate let go last; fresh_s: its power is new so often. memory.told_*: what it may be answering now.
 cdef void converter_step(converter_t* converter, const point_t* reading, double setpoint_w, double nameplate_w,

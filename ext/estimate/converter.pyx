@@ -153,13 +153,18 @@ cdef void fit_look(fit_t* fit, double m, double y, double still, double dt_s, do
         fit.suspect_y = y
 
 
-cdef void fit_use(fit_t* fit, double dt_s) noexcept nogil:
-    """The correction of orders follows the line: to less gain slowly, to more at once, and not for a trifle."""
+cdef void fit_use(fit_t* fit, double dt_s, bint seen) noexcept nogil:
+    """The correction of orders follows the line: to less gain slowly, to more at once, and not for a trifle.
+
+    seen: the converter has answered; what is only remembered of it corrects nothing.
+    """
     cdef double gain = fmin(fmax(fit.gain, GAIN_LEAST), GAIN_MOST), offset = fmin(fmax(fit.offset, -0.03), 0.03)
     if fabs(gain - 1.0) < GAIN_HONEST and fabs(offset) < GAIN_STEP:  # the slow trim is enough for that
         gain = 1.0
         offset = 0.0
-    if fabs(gain - fit.used_gain) > GAIN_STEP or fabs(offset - fit.used_offset) > 0.5 * GAIN_STEP:
+    if not seen and fit.s1 == 0.0:
+        pass
+    elif fabs(gain - fit.used_gain) > GAIN_STEP or fabs(offset - fit.used_offset) > 0.5 * GAIN_STEP:
         fit.used_gain = fmax(gain, fit.used_gain * (1.0 - GAIN_FALL * dt_s))
         fit.used_offset = offset
     if not fit.capped:
@@ -214,7 +219,7 @@ cdef void watch_end(converter_t* c, double nameplate_w, bint stands) noexcept no
     if stands:
         for side in range(2):
             if c.moves == 0 and watch.from_w == 0.0 and c.fits[side].s1 < KNOWN and fabs(watch.to_w) >= GAIN_MOVE_W:  # the step test
-                fit_reset(&c.fits[side], gain if fabs(gain - 1.0) > 0.1 else 1.0)
+                fit_reset(&c.fits[side], gain if fabs(gain - c.fits[side].prior) > 0.1 else c.fits[side].prior)
     elif gain < HALFWAY + 0.05:
         return
     else:  # cut short: by what it was told
@@ -263,7 +268,8 @@ cdef void watch_setpoint(converter_t* c, double setpoint_w, double nameplate_w, 
     else:
         if watch.on:
             watch_end(c, nameplate_w, False)
-        if c.still_s > 0.1 + 4.0 * (c.dead_s + c.lag_s) and c.read_t_ns and at_rest(c, least_w):
+        # Its first move is watched whatever was measured before this start: it replaces that.
+        if c.still_s > 0.1 + (4.0 * (c.dead_s + c.lag_s) if c.moves else 0.0) and c.read_t_ns and at_rest(c, least_w):
             watch_begin(watch, c.setpoint_w, setpoint_w, c.read_w, t_ns)
     c.still_s = 0.0
     c.setpoint_w = setpoint_w
@@ -314,8 +320,8 @@ cdef void learn(converter_t* c, double nameplate_w, double dt_s, double filter_s
     cdef double still = 1.0 - apart_w / quiet_w
     cdef double m = c.slow_model_w / nameplate_w, sign = 1.0 if m > 0.0 else -1.0
     cdef int side = 0 if m > 0.0 else 1
-    fit_use(&c.fits[0], dt_s)
-    fit_use(&c.fits[1], dt_s)
+    fit_use(&c.fits[0], dt_s, c.moves > 0)
+    fit_use(&c.fits[1], dt_s, c.moves > 0)
     # Before its times are known, or while a move of it is watched, what is missing may be on its way.
     if (c.watch.on or c.moves == 0) and c.still_s < (fmin(4.0 * (c.dead_s + c.lag_s), UNKNOWN_S) if c.moves else UNKNOWN_S):
         return
@@ -337,20 +343,27 @@ cdef inline double gives(const fit_t* fit, double allowed_w, double nameplate_w)
     return fmin(most_w, fit.cap * nameplate_w) if fit.capped else most_w
 
 
+cdef void converter_begin(converter_t* c, double dead_s, double lag_s, double gain) noexcept nogil:
+    cdef int side
+    c.started = 1
+    c.dead_s = fmin(fmax(dead_s, 0.0), LINE_S * (LINE_SLOTS - 1))
+    c.lag_s = fmax(lag_s, 0.0)
+    for side in range(2):
+        fit_reset(&c.fits[side], fmax(gain, GAIN_LEAST) if gain > 0.0 else 1.0)
+        c.fits[side].used_gain = 1.0
+
+
 cdef void converter_step(converter_t* c, const point_t* reading, double setpoint_w, double nameplate_w,
                          double first_lag_s, double fresh_s, unit_memory_t* memory, unit_view_t* view, uint64_t t_ns,
                          double dt_s) noexcept nogil:
-    cdef double lag_s = c.lag_s if c.moves else first_lag_s
+    cdef double lag_s = c.lag_s if c.moves or c.lag_s > 0.0 else first_lag_s
     cdef double goal_w, move_w, share, filter_s
     cdef uint32_t slots
-    cdef int side, rounds = 0
+    cdef int rounds = 0
     if not nameplate_w > 0.0:
         return
     if not c.started:
-        c.started = 1
-        for side in range(2):
-            fit_reset(&c.fits[side], 1.0)
-            c.fits[side].used_gain = 1.0
+        converter_begin(c, 0.0, 0.0, 0.0)
     watch_setpoint(c, setpoint_w, nameplate_w, t_ns, dt_s)
     goal_w = setpoint_w
     if c.dead_s > LINE_S:
@@ -440,7 +453,10 @@ cdef double converter_gain(const converter_t* c, double* lo, double* hi) noexcep
 
 
 cdef class Converter:
-    """One converter as the core learns it, for tests. nameplate_w: W; lag_s: what is assumed before the first move."""
+    """One converter as the core learns it, for tests. nameplate_w: W; lag_s: what is assumed before the first move.
+
+    first_dead_s, first_lag_s, first_gain: as they were measured before this start; 0 = not.
+    """
     cdef converter_t converter
     cdef unit_view_t view
     cdef unit_memory_t memory
@@ -448,8 +464,10 @@ cdef class Converter:
     cdef double nameplate_w, lag_s
     cdef uint64_t t_ns
 
-    def __init__(self, double nameplate_w, double lag_s=0.05):
+    def __init__(self, double nameplate_w, double lag_s=0.05, *, double first_dead_s=0.0, double first_lag_s=0.0,
+                 double first_gain=0.0):
         memset(&self.converter, 0, sizeof(converter_t))
+        converter_begin(&self.converter, first_dead_s, first_lag_s, first_gain)
         memset(&self.reading, 0, sizeof(point_t))
         self.nameplate_w, self.lag_s, self.t_ns = nameplate_w, lag_s, 1000000000
 

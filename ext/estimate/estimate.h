@@ -64,7 +64,6 @@ typedef struct {
     double ess_w;       /* all units, newest */
     double pv_w;
     uint64_t grid_t_ns; /* stamp of grid_w: a new stamp is new information */
-    double latency_s;   /* measured age of a grid reading when it arrives */
     double demand_elapsed_s, demand_left_s; /* of the running window */
     double demand_sub_s;   /* a sliding window ends again this much later; windows ending m steps later have used: */
     double demand_used_ws[SUBWINDOWS_MAX];
@@ -132,6 +131,7 @@ typedef struct {
     double unmoved_slope_w_per_s; /* of grid alone */
     uint32_t best, known;       /* known: all other ages are out of the question */
     uint32_t used, sloped;      /* used: the best is taken for true, though others are possible */
+    uint32_t first, first_lo;   /* ages measured before this start, the oldest + 1, and yet to be confirmed; 0 = none */
 } lag_trials_t;
 
 /* Battery power in even rows, its integral, and what first-order filters make of it (shape.pyx). */

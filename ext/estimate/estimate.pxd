@@ -61,7 +61,6 @@ cdef extern from "estimate/estimate.h" nogil:
         double ess_w
         double pv_w
         uint64_t grid_t_ns
-        double latency_s
         double demand_elapsed_s, demand_left_s
         double demand_sub_s
         double demand_used_ws[SUBWINDOWS_MAX]
@@ -123,6 +122,7 @@ cdef extern from "estimate/estimate.h" nogil:
         double unmoved_slope_w_per_s
         uint32_t best, known
         uint32_t used, sloped
+        uint32_t first, first_lo
 
     ctypedef struct shapes_t:
         uint64_t t_ns

@@ -1,5 +1,7 @@
 from collections.abc import Sequence
 
+AGE_MOST_S: float
+
 class Estimate:
     def __init__(
         self,

@@ -18,7 +18,7 @@ from tidegate.ext.estimate.demand cimport demand_advance, demand_sub_ns, demand_
 from tidegate.ext.safety.safety cimport LIMIT_TRIPPED, gate_limits_t, REACTION_DERATE, REACTION_RAMP_ZERO, gate_envelope
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.estimate.integral cimport integral_advance, integral_roll_second
-from tidegate.ext.estimate.lag cimport lag_gap, lag_measure, lags_of
+from tidegate.ext.estimate.lag cimport lag_believe, lag_gap, lag_measure, lags_of
 from tidegate.ext.estimate.pairing cimport *
 from tidegate.ext.estimate.reconnect cimport reconnect_step
 from tidegate.ext.estimate.shape cimport shapes_add
@@ -82,6 +82,7 @@ cdef void start(const control_params_t* params, estimate_state_t* state, uint64_
     state.lag_hi = lags_of(params, state) - 1
     state.age_lo_s = <double>LAG_NS[0] * 1e-9
     state.age_hi_s = <double>LAG_NS[state.lag_hi] * 1e-9
+    lag_believe(params, state)
     integral_roll_second(&state.grid, 0, 0.0)
     integral_roll_second(&state.load, 0, 0.0)
     integral_roll_second(&state.ess, 0, 0.0)
@@ -315,9 +316,6 @@ cdef void update_grid(const program_t* program, point_t* image, estimate_state_t
         state.net_known = 1
         state.grid_used_w = grid_w
         state.grid_used_t_ns = sample_ns
-        plant.latency_s = fmax(0.5 * (state.age_lo_s + state.age_hi_s), 0.0)
-        if not (state.age_known or state.lags.used):
-            plant.latency_s = program.control.meter_latency_s
         plant.paired = state.age_known
     plant.load_ok = 1
     plant.load_w = plant.net_w + plant.pv_w
@@ -442,6 +440,9 @@ cdef void close_second(const program_t* program, point_t* image, estimate_state_
 
 # ---------------------------------------------------------------- Python view
 
+
+AGE_MOST_S = LAG_NS_MAX * 1e-9
+"""Oldest age of a grid reading that is looked for, s."""
 
 _QUALITIES = {"never": QUALITY_NEVER, "good": QUALITY_GOOD, "held": QUALITY_HELD, "stale": QUALITY_STALE,
               "invalid": QUALITY_INVALID}

@@ -3,13 +3,13 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from tidegate.ext.abi.settings cimport control_params_t
 from tidegate.ext.estimate.estimate cimport LAGS, estimate_state_t
-from tidegate.ext.estimate.pairing cimport LAG_NS
+from tidegate.ext.estimate.pairing cimport LAG_NS, LAG_NS_MAX
 
 # Ages of LAG_NS that this site looks at.
 cdef inline uint32_t lags_of(const control_params_t* params, const estimate_state_t* state) noexcept nogil:
     cdef uint32_t lags = 15
     cdef double max_s = params.meter_latency_s_max
-    if state.lag_search_wide or not 0.0 < max_s < 4.3:
+    if state.lag_search_wide or not 0.0 < max_s < <double>LAG_NS_MAX * 1e-9:
         return LAGS
     while lags < LAGS and <double>LAG_NS[lags - 1] < max_s * 1e9:
         lags += 1
@@ -18,7 +18,8 @@ cdef inline uint32_t lags_of(const control_params_t* params, const estimate_stat
 
 # Whether pulses of the battery may still tell more of the age: it is known no closer than the meter refreshes.
 cdef inline bint age_wanted(const estimate_state_t* state) noexcept nogil:
-    return not state.age_known and state.age_hi_s - state.age_lo_s > 2.0 * state.lags.interval.interval_s
+    return not state.age_known and (
+        state.lags.first > 0 or state.age_hi_s - state.age_lo_s > 2.0 * state.lags.interval.interval_s)
 
 
 # Looks for all ages from now on; or, when none beyond the site's own was found, for the site's own again.
@@ -35,6 +36,9 @@ cdef inline void widen_lag_search(const control_params_t* params, estimate_state
         state.lag_lo = min(state.lag_lo, own - 1)
         state.lag_hi = min(state.lag_hi, own - 1)
 
+
+# At the start: what was measured before is believed, until moves of the battery say otherwise.
+cdef void lag_believe(const control_params_t* params, estimate_state_t* state) noexcept nogil
 
 # Tries the ages on grid readings that are new samples, each once the battery readings around it have come.
 cdef void lag_measure(const control_params_t* params, estimate_state_t* state, double grid_w,

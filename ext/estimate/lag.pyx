@@ -40,12 +40,39 @@ cdef extern from *:
     #define SHOWN_NS 500000000u       /* an age is believed when the meter has shown the battery's moves for longer than it, by so much */
     #define INTERVAL_SLOW_S 1.1       /* a meter that shows something new less often is slow */
     #define KNOWN_SHARE 0.35          /* ... or to this share of itself */
+    #define FIRST_DOUBT 0.9           /* what an age leaves to begin with that was measured not to be: as much as one clear move tells */
+    #define FIRST_MOVES 4.0           /* moves that the meter has shown before the believed age is taken for confirmed */
     """
     const uint64_t SCORE_AFTER_NS, SHOWN_NS
     const double MEMORY_S, KEEP_LEAST, TREND_S, OUT_OF_QUESTION, OUT_OF_QUESTION_QUIET, QUIET_SHARE
     const double ENOUGH, BETTER, MUCH_BETTER
     const double SCALE_FIRST, SCALE_LEAST, SCALE_MOST, SCALE_RATE, BLOCK_S, KNOWN_S, KNOWN_SHARE, INTERVAL_SLOW_S
+    const double FIRST_DOUBT, FIRST_MOVES
 
+
+
+cdef void lag_believe(const control_params_t* params, estimate_state_t* state) noexcept nogil:
+    cdef lag_trials_t* l = &state.lags
+    cdef uint32_t i, lo = 0, hi = 0
+    if not params.first_age_hi_s > params.first_age_lo_s:
+        return
+    while lo + 2 < LAGS and <double>LAG_NS[lo + 1] <= params.first_age_lo_s * 1e9:
+        lo += 1
+    hi = lo + 1
+    while hi + 1 < LAGS and <double>LAG_NS[hi] < params.first_age_hi_s * 1e9:
+        hi += 1
+    for i in range(<uint32_t>LAGS):
+        if not lo <= i <= hi:
+            l.unexplained[i] = FIRST_DOUBT
+    l.first = hi + 1
+    l.first_lo = lo
+    l.best = (lo + hi) // 2
+    l.interval.interval_s = params.first_interval_s
+    state.lag_lo = lo
+    state.lag_hi = hi
+    state.age_s = <double>LAG_NS[l.best] * 1e-9
+    state.age_lo_s = <double>LAG_NS[lo] * 1e-9
+    state.age_hi_s = <double>LAG_NS[hi] * 1e-9
 
 
 cdef void lag_gap(estimate_state_t* state) noexcept nogil:
@@ -226,6 +253,10 @@ cdef void choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexc
     for i in range(lags):
         if left_by(state, i) < left_by(state, best):
             best = i
+    # What was measured before stands until the meter would have shown that; then until more than its doubt speaks against it.
+    if l.first and (not shown(l, l.first - 1) or (l.moves < FIRST_MOVES and l.first_lo <= best < l.first)):
+        return
+    l.first = 0
     # The oldest age is that of a meter which has yet to show a move.
     l.used = l.used or (l.moves > ENOUGH and worse(state, lags - 1, best) > BETTER and shown(l, best))
     if best != l.best and worse(state, l.best, best) > (MUCH_BETTER if l.known else BETTER if l.used else 0.0):

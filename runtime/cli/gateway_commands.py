@@ -126,6 +126,8 @@ def why(client: Client, as_json: bool) -> None:
         click.echo(f"grid operator: {line}")
     for line in measured_lines(client):
         click.echo(f"measured {line}")
+    for line in client.describe().get("first", ()):
+        click.echo(f"at first {line}")
     for name, value in told["policies"].items():
         click.echo(f"policy   {name} = {value:g} by order")
     for lock in told.get("stops", {}).get("lockouts", []):

@@ -121,6 +121,7 @@ def _limits(answers: Answers) -> list[str]:
     lines += [
         "# recharge_w_max = 35000  # recharging may not lift the import above this; without it, up to the limits above",
         "target_soc = 0.8",
-        "# pcs_tau_ms and meter_latency_ms: `tidegate commission` measures them and writes them here.",
+        "# Age of the meter's readings, lag of the converter: measured at each arming; `tidegate commission`",
+        "# writes what it measured into [commissioning], where the loop begins.",
     ]
     return lines

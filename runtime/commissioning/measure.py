@@ -14,6 +14,8 @@ SETTLED = 0.25  # part of a plateau that counts as settled: its end
 RIGHT, REVERSED, MISSING, CROSSED, UNCLEAR = "right", "reversed", "missing", "crossed", "unclear"
 SHARE_TOLERANCE = 0.3
 SPREAD_MAX = 0.25
+GAINS_AGREE = 0.15
+REST_SHARE = 0.1  # of a step: what a converter gives at most when it is told nothing
 
 
 @dataclass
@@ -138,22 +140,46 @@ class Lag:
     lag63_ms: float
     lag90_ms: float
     gain: float
+    gains: tuple[float, ...] = ()  # of the directions in which all edges agree
 
 
 def lag(t: np.ndarray, setpoint: np.ndarray, power: np.ndarray, steps: Sequence[Edge]) -> Lag:
     """First-order lag and dead time by the two points 28.3 % and 63.2 %, from the setpoint's own crossing on."""
     rows: dict[str, list[float]] = {"28": [], "63": [], "90": []}
-    gains = []
+    gains: dict[bool, list[float]] = {True: [], False: []}  # discharge, charge
     for edge in steps:
         for name, part in (("28", 0.283), ("63", 0.632), ("90", 0.9)):
             rows[name].append(crossing(t, power, edge, part) - crossing(t, setpoint, edge, part))
-        wanted = mean(t, setpoint, edge.after) - mean(t, setpoint, edge.before)
-        if np.isfinite(wanted) and wanted:
-            gains.append((mean(t, power, edge.after) - mean(t, power, edge.before)) / wanted)
+        low, high = mean(t, setpoint, edge.before), mean(t, setpoint, edge.after)
+        if np.isfinite(high - low) and high != low:
+            was, stood = mean(t, power, edge.before), mean(t, power, edge.after)
+            rest = was if abs(low) < abs(high) else stood
+            if abs(rest) <= REST_SHARE * abs(high - low):  # else it had not come to rest, or nobody looked since
+                gains[low + high > 0].append((stood - was) / (high - low))
     # Means: each reading is one poll old at most, and only over many edges does that average out.
     t28, t63, t90 = (mean_of(rows[name]) * 1e3 for name in ("28", "63", "90"))
     tau = max(0.0, 1.5 * (t63 - t28)) if np.isfinite(t63) else float("nan")
-    return Lag(max(0.0, t63 - tau), tau, t63, t90, median_of(gains)[0])
+    # On a machine that is too busy to look, a reading is older than its plateau in one edge and not in the other.
+    agreed = tuple(median_of(one)[0] for one in gains.values() if len(one) > 1 and np.ptp(one) <= GAINS_AGREE)
+    return Lag(max(0.0, t63 - tau), tau, t63, t90, median_of([*gains[True], *gains[False]])[0], agreed)
+
+
+def ramp_w_per_s(t: np.ndarray, power: np.ndarray, steps: Sequence[Edge]) -> float:
+    """Steepest move from 20 to 80 % of a step, W/s; as steep as the readings can show, NaN for none."""
+    found = []
+    for edge in steps:
+        took = crossing(t, power, edge, 0.8) - crossing(t, power, edge, 0.2)
+        size = 0.6 * abs(mean(t, power, edge.after) - mean(t, power, edge.before))
+        if np.isfinite(took) and took > 0.0 and np.isfinite(size):
+            found.append(size / took)
+    return max(found) if found else float("nan")
+
+
+def resolution_w(values: np.ndarray) -> float:
+    """Least change that a reading showed, W; NaN if it showed none."""
+    changes = np.abs(np.diff(values[np.isfinite(values)]))
+    changes = changes[changes > 0]
+    return float(changes.min()) if len(changes) else float("nan")
 
 
 def delay_ms(t: np.ndarray, ess: np.ndarray, grid: np.ndarray, steps: Sequence[Edge]) -> tuple[float, float]:
@@ -162,26 +188,17 @@ def delay_ms(t: np.ndarray, ess: np.ndarray, grid: np.ndarray, steps: Sequence[E
     return middle * 1e3, wide * 1e3
 
 
-def age_bound_ms(late_ms: float, spread_ms: float, every_ms: float) -> float:
-    """The longest age of a reading that is worth looking for, by what was measured: on the large side, 10 to 10000 ms.
+def interval_ms(t: np.ndarray, values: np.ndarray, span: tuple[float, float]) -> tuple[float, float]:
+    """(mean, spread) of the time between two changes of a reading while the power moves all the time, ms.
 
-    late_ms: behind the converter's own reading; spread_ms: of that; every_ms: between two new values, NaN = not seen.
-    """
-    every_ms = every_ms if np.isfinite(every_ms) else 0.0
-    spread_ms = spread_ms if np.isfinite(spread_ms) else 0.0
-    return float(min(max(2.0 * (max(late_ms, 0.0) + spread_ms) + every_ms + 100.0, 10.0), 10_000.0))
-
-
-def interval_ms(t: np.ndarray, values: np.ndarray, span: tuple[float, float]) -> float:
-    """Mean time between two changes of a reading while the power moves all the time, ms; NaN for fewer than four.
-
-    Far longer times than the usual one are those in which a change was not seen, and do not count.
+    NaN for fewer than four. Far longer times than the usual one are those in which a change was not seen; they do not
+    count.
     """
     inside = (t >= span[0]) & (t < span[1]) & np.isfinite(values)
     at, seen = t[inside], values[inside]
     changed = at[1:][np.diff(seen) != 0]
     if len(changed) < 4:
-        return float("nan")
+        return float("nan"), float("nan")
     between = np.diff(changed)
     usual = between < 1.5 * np.median(between) + np.median(np.diff(at))
-    return float(np.mean(between[usual]) * 1e3)
+    return float(np.mean(between[usual]) * 1e3), spread(between[usual]) * 1e3

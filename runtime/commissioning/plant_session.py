@@ -16,6 +16,8 @@ from tidegate.runtime.commissioning.prompts import SetupError
 EXIT_NOT_RUNNING = 69
 EXIT_PLANT = 70
 ARMED_S = 30.0
+ARMING_S = 330.0  # a plant that cannot be identified is refused by then (docs/control.md)
+UNIDENTIFIED = ("grid_unmoved", "pcs_step_failed", "pcs_opposed")  # latched when arming finds no such plant
 MOVES = ("run", "derated")  # modes in which the battery follows; a late cycle derates and clears by itself
 LEASE_S = 0.5  # an order outlives us by three of these
 
@@ -85,12 +87,26 @@ class Plant:
         return msgspec.convert(self.client.why(), Why)
 
     def wait_armed(self) -> None:
-        """Wait until the site runs. Raises SetupError with what keeps it from that."""
-        until = time.monotonic() + ARMED_S
+        """Wait until the site runs. Raises SetupError with what keeps it from that; while it arms, it is waited for."""
+        began = until = time.monotonic()
         while (why := self.why()).mode not in MOVES:
-            if time.monotonic() > until:
-                raise SetupError(not_armed(why), EXIT_PLANT)
+            now = time.monotonic()
+            if why.mode == "arming":
+                until = now
+            if now > until + ARMED_S or now > began + ARMING_S or self.unidentified(why):
+                raise SetupError("\n".join([not_armed(why), *self.unidentified(why)]), EXIT_PLANT)
             time.sleep(0.1)
+
+    def unidentified(self, why: Why) -> list[str]:
+        """What arming found that is no such plant as the site file says, in the words of the fault table."""
+        table = {row.id: row for row in self.description.faults}
+        found = []
+        for word in why.latches:
+            unit, _, name = word.rpartition(" ")
+            if name in UNIDENTIFIED:
+                row = table.get(name)
+                found.append(f"{unit}: {row.text}" if row is not None else word)
+        return found
 
     def check(self) -> None:
         """Raise SetupError if the site tripped or somebody stopped it; note what derated it."""

@@ -44,7 +44,7 @@ def edited(text: str, tables: Mapping[str, Mapping[str, object]], devices: Mappi
 def _inline(values: Mapping[str, object]) -> object:
     """A table of values that stays in its line: a table of its own would end the one around it."""
     table = tomlkit.inline_table()
-    table.update(values)
+    table.update({key: _inline(one) if isinstance(one, Mapping) else one for key, one in values.items()})
     return table
 
 

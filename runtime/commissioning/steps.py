@@ -167,11 +167,19 @@ def armed(plant: Plant, task: Task, report: Report) -> bool:
     try:
         plant.wait_armed()
     except SetupError:
-        if plant.value("site.meter_verdict") != METER_TURNED:
+        said = plant.unidentified(plant.why())
+        if plant.value("site.meter_verdict") == METER_TURNED:
+            turned(
+                plant.device("grid-meter")[0].name,
+                "shows the pulses of arming with the battery's own sign",
+                task,
+                report,
+            )
+        elif said:
+            for line in said:
+                report.add("arming", FINDING, line, "mend the wiring or the site file, then `tidegate ack` and again")
+        else:
             raise
-        turned(
-            plant.device("grid-meter")[0].name, "shows the pulses of arming with the battery's own sign", task, report
-        )
         report.add("arming", SKIPPED, "the site arms once that is mended; what needs it running was left out")
         return False
     return True
@@ -190,6 +198,8 @@ def signs(made: Motion, ess: np.ndarray, grid: str, task: Task, report: Report) 
         return
     share = float(np.median(found))
     report.figure(f"{grid} shows of a step", share, 3)
+    if verdict in (RIGHT, REVERSED):  # reversed: as it will show it once `invert` is turned
+        report.tables.setdefault("commissioning", {})["meter_gain"] = round(abs(share), 3)
     said = f"shows {share:+.0%} of the battery's steps (median of {len(found)} edges)"
     if verdict == RIGHT:
         report.add(topic, OK, f"{said}: import falls when the battery gives")
@@ -252,14 +262,24 @@ def lags(made: Motion, number: int, pcs: str, report: Report) -> None:
         report.figure(f"{pcs} {name}, ms", value)
     report.figure(f"{pcs} gives of what is ordered", found.gain, 3)
     said = f"63 % of a step after {found.lag63_ms:.0f} ms, 90 % after {found.lag90_ms:.0f} ms, gives {found.gain:.1%}"
-    wrong = abs(found.gain - 1) > GAIN_OFF_MAX
-    if wrong:
+    if any(abs(gain - 1) > GAIN_OFF_MAX for gain in found.gains):
         report.add(topic, made.finding, said, "its map's scale or the converter's own limit")
+    elif not len(found.gains):
+        report.add(topic, UNCLEAR, f"{said}; its steps do not agree", "give more --hold, on a machine that is not busy")
     else:
         report.add(topic, OK, said)
+    table = report.tables.setdefault("commissioning", {})
     if number == 0:
-        report.tables.setdefault("control", {})["pcs_tau_ms"] = round(found.tau_ms, 1)
-        report.tables.setdefault("commissioning", {})["pcs_lag_ms"] = round(found.lag63_ms, 1)
+        table["pcs_lag_ms"] = round(found.lag63_ms, 1)
+    known = table.setdefault("converter", {})
+    assert isinstance(known, dict)
+    row = {"dead_ms": round(found.dead_ms, 1), "lag_ms": round(found.tau_ms, 1)}
+    ramp = measure.ramp_w_per_s(made.t, made.seen[f"{pcs}.power_w"], made.edges)
+    if np.isfinite(ramp):
+        row["ramp_w_per_s"] = float(round(ramp))
+    if found.gains and not made.limited:
+        row["gain"] = round(found.gain, 3)
+    known[pcs] = row
 
 
 def meter(made: Motion, ess: np.ndarray, grid: str, report: Report) -> None:
@@ -267,20 +287,24 @@ def meter(made: Motion, ess: np.ndarray, grid: str, report: Report) -> None:
     late, wide = measure.delay_ms(made.t, ess, -made.seen[f"{grid}.power_w"], made.edges)
     if not np.isfinite(late):
         late, wide = measure.delay_ms(made.t, ess, made.seen[f"{grid}.power_w"], made.edges)
-    every = measure.interval_ms(made.t, made.seen[f"{grid}.power_w"], made.ramp)
+    every, every_wide = measure.interval_ms(made.t, made.seen[f"{grid}.power_w"], made.ramp)
+    resolution = measure.resolution_w(made.seen[f"{grid}.power_w"])
     said = []
     table = report.tables.setdefault("commissioning", {})
     if np.isfinite(every):
         report.figure(f"{grid} new value every, ms", every)
         table["meter_interval_ms"] = round(every, 1)
+        table["meter_interval_spread_ms"] = round(every_wide, 1)
         said.append(f"a new value every {every:.0f} ms")
     if np.isfinite(late):
         report.figure(f"{grid} later than the converter's reading, ms", late)
         report.figure(f"{grid} spread of that, ms", wide)
         table["meter_delay_ms"] = round(late, 1)
-        report.tables.setdefault("control", {})["meter_latency_ms"] = round(max(0.0, late), 1)
-        report.tables["control"]["meter_latency_ms_max"] = round(measure.age_bound_ms(late, wide, every))
+        table["meter_delay_spread_ms"] = round(wide, 1)
         said.append(f"half of a step {late:+.0f} ms after the converter's own reading (spread {wide:.0f} ms)")
+    if np.isfinite(resolution):
+        report.figure(f"{grid} least change seen, W", resolution)
+        table["meter_resolution_w"] = round(resolution, 1)
     if said:
         report.add(f"meter {grid}", OK, ", ".join(said))
     else:

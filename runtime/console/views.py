@@ -89,6 +89,8 @@ def why_lines(plant: Plant) -> list[str]:
         said = converter_words(plant, at)
         if said:
             lines += labelled("converter", said, WIDTH, 10)
+    for said in plant.description.first:
+        lines += labelled("at first", said, WIDTH, 10)
     if told.shortfall_w:
         lines.append(f"short     of a limit by {power(told.shortfall_w)}")
     lines += labelled("faults", ", ".join(told.faults) or "none", WIDTH, 10)

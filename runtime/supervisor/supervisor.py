@@ -20,7 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
 
+from tidegate.config.compile import compile_site
 from tidegate.config.site import Site, SiteError
+from tidegate.config.site_maps import load_maps
 from tidegate.ext.abi import program
 from tidegate.ext.abi.shared import OrderKind, Shared
 from tidegate.ext.cycle.recorder import Ring
@@ -29,6 +31,7 @@ from tidegate.runtime.core.sealed import sealed
 from tidegate.runtime.recording import availability
 from tidegate.runtime.state.former import buses_of, former
 from tidegate.runtime.state.latches import LatchFile, told, words_of
+from tidegate.runtime.state.learnt import LearntFile
 from tidegate.runtime.state.paths import SiteLock, runtime_dir, state_dir
 from tidegate.runtime.state.stop_file import StopFile
 from tidegate.runtime.supervisor.child import Child, Watch, eventually
@@ -45,6 +48,7 @@ RESTART_S = 120.0  # an end and a start, each child at its slowest
 REST_S = 20.0  # the core's ramp to zero and its last writes
 END_S = 8.0
 KEEP_S = 0.01
+LEARNT_FIRST_S, LEARNT_EVERY_S = 60.0, 600.0  # what was learnt of the plant goes to disk so often, and at the end
 RESTARTS = 5
 RESTARTS_WITHIN_S = 60.0
 HEALTHY_PAUSE_S = 0.05
@@ -91,6 +95,12 @@ class Supervisor:
         self.name = self.site.site.name
         self.runtime = runtime_dir(self.name, runtime)
         self.state = state_dir(self.name, state)
+        self.learnt = LearntFile(self.state, self.site, load_maps(self.site, []))
+        carried, self._learnt_said = self.learnt.read()
+        if carried is not None:
+            self.blob = compile_site(self.site, carried)
+            self.description = described(program.describe(self.blob))
+        self._learnt_due_s = LEARNT_FIRST_S
         self.buses = buses_of(self.description)
         units = [unit.name for unit in self.description.units]
         self.latches = LatchFile(self.state, units, self.runtime, self.buses)
@@ -145,6 +155,8 @@ class Supervisor:
                 f"watchdog.device: {wanted.device} is missing or not ours to write; load its driver, give our group "
                 "the right, or leave [watchdog] out"
             )
+        for line in self._learnt_said:
+            self._out(f"tidegate: {line}")
         program_fd = self._program_fd()
         self.shared, shared_fd = Shared.memfd()
         self._fds.append(shared_fd)
@@ -234,10 +246,14 @@ class Supervisor:
 
     def _keep_run(self) -> None:
         """What may wait for a disk or for who reads our messages: latches on disk, what the guard saw."""
+        began_s = time.monotonic()
         while not self._ended.wait(KEEP_S):
             try:
                 self._keep_latches()
                 self._print_guard()
+                if time.monotonic() - began_s > self._learnt_due_s:
+                    self._learnt_due_s += LEARNT_EVERY_S
+                    self._keep_learnt()
             except Exception as why:  # whatever the machine refuses now, it may give the next time
                 self._trouble("keeper", why)
 
@@ -265,6 +281,12 @@ class Supervisor:
         elif self.latches.error != self._latches_said:
             self._latches_said = self.latches.error
             self._out(f"tidegate: {self.latches.error}")
+
+    def _keep_learnt(self) -> None:
+        """What the loop knows of the plant, for the next start."""
+        picture = self.shared.read_image() if self.shared is not None else None
+        if picture is not None and not self.learnt.keep(self.description.point_names, picture):
+            self._out(f"tidegate: {self.learnt.error}")
 
     def _start_remote(self, words: list[str], program_fd: int) -> None:
         """The process that serves other machines; without it this one is served all the same."""
@@ -561,6 +583,8 @@ class Supervisor:
             if self._keeper is not None:
                 self._keeper.join(END_S)
             self._keep_latches()  # what the core's last cycles latched
+            with contextlib.suppress(Exception):  # nothing of the end depends on it
+                self._keep_learnt()
             self._print_guard()
             for fd in self._fds:
                 with contextlib.suppress(OSError):

@@ -109,7 +109,7 @@ CASES = [
     ("baud = 115200", "bauds = 115200", "did you mean baud"),
     ("peak_w_max = 48000", "peak_kw_max = 48", "another unit here: peak_w_max"),
     ("energy_wh = 60000", "energy_kwh = 60", "another unit here: energy_wh"),
-    ("meter_latency_ms = 20", "meter_latency_s = 0.02", "another unit here: meter_latency_ms"),
+    ("pcs_tau_ms = 20", "pcs_tau_s = 0.02", "another unit here: pcs_tau_ms"),
     ("[limits]", "[limit]", "did you mean limits"),
     # types and ranges
     ("baud = 115200", 'baud = "fast"', "serial[meters].baud"),

@@ -110,3 +110,26 @@ def test_dead_time_and_lag_are_those_of_the_plant(lag_s, dead_s):
     assert moves >= 1
     assert seen_dead_s == pytest.approx(dead_s, abs=0.03 + 0.1 * dead_s)
     assert seen_lag_s == pytest.approx(lag_s, abs=0.025 + 0.2 * lag_s)
+
+
+def test_what_was_measured_before_corrects_nothing_until_the_converter_has_answered():
+    plant = Plant(gain=0.5)
+    plant.converter = Converter(P, first_dead_s=0.02, first_lag_s=0.05, first_gain=0.5)
+    plant.run(0.0, 5.0)
+    assert plant.converter.order(1000.0) == 1000.0
+    plant.run(0.02 * P, 2.0)
+    plant.run(0.0, 1.0)
+    assert plant.converter.times_s[2] > 0 and plant.converter.order(1000.0) == pytest.approx(2000.0, rel=0.06)
+
+
+@pytest.mark.parametrize(("before", "now"), [(0.5, 1.0), (1.0, 0.5), (0.93, 0.93)])
+def test_a_gain_of_before_gives_way_to_what_the_step_test_shows(before, now):
+    plant = Plant(gain=now)
+    plant.converter = Converter(P, first_dead_s=3.0, first_lag_s=2.0, first_gain=before)
+    plant.run(0.0, 15.0)
+    plant.run(0.02 * P, 2.0)
+    plant.run(0.0, 1.0)
+    seen = [plant.run(0.3 * P, 0.1) for _ in range(60)]
+    assert max(seen) < 1.1 * 0.3 * P and seen[-1] == pytest.approx(0.3 * P, rel=0.02)
+    dead_s, lag_s, _ = plant.converter.times_s
+    assert dead_s < 0.1 and lag_s < 0.15, "and its times are those that were seen now"

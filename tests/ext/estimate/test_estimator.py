@@ -361,3 +361,46 @@ def test_while_the_age_is_not_known_a_fall_is_as_large_for_limits_of_export_as_t
     assert not estimate.paired
     assert estimate.net_lo_w == pytest.approx(12e3, abs=200.0)
     assert estimate.net_w > 16e3, "the other edge waits until it is sure"
+
+
+def moved(estimate: Estimate, delay_s: float, seconds: float, first_s: float = 10.0) -> float | None:
+    """Moves of the battery behind a meter of this age; when the age was known and right, s after the first reading."""
+
+    def ess(at_s: float) -> float:
+        turn = (at_s - first_s) % 5.3
+        return 6e3 if at_s > first_s and (turn < 1.4 or 2.9 < turn < 3.6) else 0.0
+
+    known_s = None
+    for n in range(round(seconds / 0.02)):
+        t_s = first_s + 0.02 * n
+        estimate.reading("ess0_w", ess(t_s), t_s)
+        estimate.reading("grid_w", 40e3 - ess(t_s - delay_s) + 40.0 * math.sin(1.7 * n), t_s)
+        estimate.step(t_s, setpoint_w=[ess(t_s)])
+        low_s, high_s, _ = estimate.latency_s
+        right = low_s - 0.03 <= delay_s <= high_s + 0.03 and high_s - low_s < 0.7
+        known_s = (t_s - first_s if known_s is None else known_s) if right else None
+    return known_s
+
+
+def test_what_was_measured_before_is_believed_first_and_is_no_proof() -> None:
+    estimate = Estimate(first_age_lo_s=0.1, first_age_hi_s=0.4, first_interval_s=0.1)
+    estimate.reading("ess0_w", 0.0, 10.0)
+    estimate.reading("grid_w", 20e3, 10.0)
+    estimate.step(10.0)
+    low_s, high_s, known = estimate.latency_s
+    assert 0.07 < low_s <= 0.1 and 0.4 <= high_s < 0.45 and not known
+    assert Estimate().latency_s != estimate.latency_s
+
+
+def test_an_age_that_was_known_before_is_known_sooner_again() -> None:
+    carried = moved(Estimate(first_age_lo_s=0.6, first_age_hi_s=0.95, first_interval_s=0.02), 0.8, 30.0)
+    anew = moved(Estimate(), 0.8, 30.0)
+    assert carried is not None and anew is not None
+    assert carried < 0.5 * anew
+
+
+@pytest.mark.parametrize(("before_s", "delay_s"), [(0.1, 0.8), (0.8, 0.05), (2.0, 0.3), (0.05, 3.0)])
+def test_an_age_that_is_another_than_before_is_found_all_the_same(before_s: float, delay_s: float) -> None:
+    estimate = Estimate(first_age_lo_s=before_s - 0.1, first_age_hi_s=before_s + 0.1, first_interval_s=0.02)
+    found_s = moved(estimate, delay_s, 60.0)
+    assert found_s is not None and found_s < 60.0

@@ -212,6 +212,13 @@ def test_the_end_brings_the_setpoint_to_zero_on_the_wire_before_the_core_ends(tm
             code = site.stop()
             client.timeout_s = 0.5  # nobody is left to take the lease back
     assert code == 0
+    # What the loop learnt of the plant meanwhile is where the next start begins, the same devices provided.
+    again = Supervisor(DEMO, sidecar=False, **folders)
+    assert again._learnt_said == [] and any("carried over from" in line for line in again.description.first)
+    kept = again.learnt.path
+    kept.write_text(re.sub(r'"of": "[0-9a-f]', '"of": "x', kept.read_text()))
+    other = Supervisor(DEMO, sidecar=False, **folders)
+    assert other.description.first == () and "another device, map, bus or option" in other._learnt_said[0]
     converter = next(one for one in site.results if one.get("kind") == "result")["converters"][0]
     assert converter["setpoint_w"] == 0.0 and converter["setpoint_t_ns"] > asked_ns
     assert abs(converter["power_w"]) < 1.0 and converter["reverts"] == 0
