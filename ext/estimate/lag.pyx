@@ -40,14 +40,14 @@ cdef extern from *:
     #define SHOWN_NS 500000000u       /* an age is believed when the meter has shown the battery's moves for longer than it, by so much */
     #define INTERVAL_SLOW_S 1.1       /* a meter that shows something new less often is slow */
     #define KNOWN_SHARE 0.35          /* ... or to this share of itself */
-    #define FIRST_DOUBT 0.9           /* what an age leaves to begin with that was measured not to be: as much as one clear move tells */
+    #define FIRST_AGAINST 0.9           /* what an age leaves to begin with that was measured not to be: as much as one clear move tells */
     #define FIRST_MOVES 4.0           /* moves that the meter has shown before the believed age is taken for confirmed */
     """
     const uint64_t SCORE_AFTER_NS, SHOWN_NS
     const double MEMORY_S, KEEP_LEAST, TREND_S, OUT_OF_QUESTION, OUT_OF_QUESTION_QUIET, QUIET_SHARE
     const double ENOUGH, BETTER, MUCH_BETTER
     const double SCALE_FIRST, SCALE_LEAST, SCALE_MOST, SCALE_RATE, BLOCK_S, KNOWN_S, KNOWN_SHARE, INTERVAL_SLOW_S
-    const double FIRST_DOUBT, FIRST_MOVES
+    const double FIRST_AGAINST, FIRST_MOVES
 
 
 
@@ -63,7 +63,7 @@ cdef void lag_believe(const control_params_t* params, estimate_state_t* state) n
         hi += 1
     for i in range(<uint32_t>LAGS):
         if not lo <= i <= hi:
-            l.unexplained[i] = FIRST_DOUBT
+            l.unexplained[i] = FIRST_AGAINST
     l.first = hi + 1
     l.first_lo = lo
     l.best = (lo + hi) // 2
@@ -253,7 +253,7 @@ cdef void choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexc
     for i in range(lags):
         if left_by(state, i) < left_by(state, best):
             best = i
-    # What was measured before stands until the meter would have shown that; then until more than its doubt speaks against it.
+    # What was measured before stands until the meter would have shown that; then until more than that speaks against it.
     if l.first and (not shown(l, l.first - 1) or (l.moves < FIRST_MOVES and l.first_lo <= best < l.first)):
         return
     l.first = 0

@@ -7,6 +7,7 @@ them does not decide.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,6 +16,7 @@ RIGHT, REVERSED, MISSING, CROSSED, UNCLEAR = "right", "reversed", "missing", "cr
 SHARE_TOLERANCE = 0.3
 SPREAD_MAX = 0.25
 GAINS_AGREE = 0.15
+STOOD_SHARE = 0.02  # of a step: a setpoint that stands moves by less
 REST_SHARE = 0.1  # of a step: what a converter gives at most when it is told nothing
 
 
@@ -34,6 +36,20 @@ def edges(t_s: Sequence[float], end_s: float) -> list[Edge]:
     for i in range(1, len(t_s)):
         start, here, there = bounds[i - 1], bounds[i], bounds[i + 1]
         found.append(Edge(here, (here - SETTLED * (here - start), here), (there - SETTLED * (there - here), there)))
+    return found
+
+
+def departures(t: np.ndarray, setpoint: np.ndarray, times: Sequence[float], step_w: float) -> list[float]:
+    """When the setpoint left each plateau: orders are answered after they hold, on a busy machine long after.
+
+    times: of the orders' answers, s. Each but the first is moved back to the last row that still stood on its plateau.
+    """
+    found = list(times[:1])
+    for last, now in pairwise(times):
+        inside = (t >= (last + now) / 2) & (t < now) & np.isfinite(setpoint)
+        rows, values = t[inside], setpoint[inside]
+        stood = rows[np.abs(values - np.median(values)) <= STOOD_SHARE * step_w] if len(rows) else rows
+        found.append(float(stood[-1]) if len(stood) else now)
     return found
 
 

@@ -19,7 +19,7 @@ ARMED_S = 30.0
 ARMING_S = 330.0  # a plant that cannot be identified is refused by then (docs/control.md)
 UNIDENTIFIED = ("grid_unmoved", "pcs_step_failed", "pcs_opposed")  # latched when arming finds no such plant
 MOVES = ("run", "derated")  # modes in which the battery follows; a late cycle derates and clears by itself
-LEASE_S = 0.5  # an order outlives us by three of these
+LEASE_S = 1.0  # an order outlives us by three of these
 
 
 @dataclass

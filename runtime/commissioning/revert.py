@@ -195,7 +195,7 @@ def taken(plant: Plant, lease: LeaseHeld, task: Task, points: tuple[str, str], t
             why = Watched(unclear=f"{' or '.join(dict.fromkeys(points))} could not be read before the silence")
         else:
             made = Levels(median(rest[0]), median(held[0]), median(rest[1]), median(held[1]))
-            why = _doubt(made, rest, held, task, total_w)
+            why = _unsettled(made, rest, held, task, total_w)
             if not why.unclear:
                 return made
         if time.monotonic() > until:
@@ -207,7 +207,7 @@ def taken(plant: Plant, lease: LeaseHeld, task: Task, points: tuple[str, str], t
     return why
 
 
-def _doubt(
+def _unsettled(
     made: Levels, rest: tuple[list[float], ...], held: tuple[list[float], ...], task: Task, total_w: float
 ) -> Watched:
     """Why these levels are nothing to fall back from; empty if they are."""
@@ -271,7 +271,7 @@ class Silence:
                 # It was the load: what stands now is the converter's power still held.
                 now_w = median(value for _, value in made.rows[-IN_A_ROW:])
                 held_w, back_w, start = now_w, now_w + back_w - held_w, len(made.rows)
-            made.unclear, made.remedy = self._doubt(made.rows)
+            made.unclear, made.remedy = self._unanswered(made.rows)
             if made.unclear:
                 return made
         return made
@@ -286,7 +286,7 @@ class Silence:
         at = _fall(rows[start:], held_w, back_w)
         return None if at is None else at + start
 
-    def _doubt(self, rows: Rows) -> tuple[str, str]:
+    def _unanswered(self, rows: Rows) -> tuple[str, str]:
         """(why nobody can say that it holds its power still, remedy); empty if it does."""
         if not rows:
             return f"{self.reader.where} did not answer in the silence", "see its bus: `tidegate scan`"

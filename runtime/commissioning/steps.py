@@ -105,7 +105,8 @@ def move(plant: Plant, lease: LeaseHeld, task: Task, names: list[str], echo: Ech
         time.sleep(0.3)
     t0 = times[0]
     t, seen = recording.arrays(t0)
-    at = [(t_ns - t0) / 1e9 for t_ns in times]
+    setpoint = np.sum([seen[name] for name in names if name.endswith(".setpoint_w")], axis=0)
+    at = measure.departures(t, setpoint, [(t_ns - t0) / 1e9 for t_ns in times], task.power_w)
     begin_s, end_s = (begin_ns - t0) / 1e9, (end_ns - t0) / 1e9
     return Motion(t, seen, measure.edges(at, begin_s), (begin_s, end_s), float(np.median(np.diff(t)) * 1e3))
 

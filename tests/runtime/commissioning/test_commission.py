@@ -118,6 +118,17 @@ def test_a_gain_is_a_finding_only_where_the_edges_agree(gain, stale, verdict):
     assert ("gain" in report.tables["commissioning"]["converter"]["pcs1"]) == (not stale)
 
 
+def test_an_order_that_is_answered_late_does_not_put_its_own_answer_into_the_plateau_before():
+    t, setpoint, ess, _ = recording()
+    late = [0.0, *(at + 0.3 for at in TIMES[1:])]
+    found = measure.departures(t, setpoint, late, 6000.0)
+    assert found == pytest.approx(TIMES, abs=2 * EVERY_S)
+    assert measure.departures(t, setpoint, TIMES, 6000.0) == pytest.approx(TIMES, abs=2 * EVERY_S)
+    assert abs(measure.lag(t, setpoint, ess, measure.edges(late, END_S)).gain - 1.0) > 0.02, "as it was"
+    made = measure.lag(t, setpoint, ess, measure.edges(found, END_S))
+    assert made.gains == pytest.approx((1.0, 1.0), abs=0.01) and made.tau_ms == pytest.approx(50.0, abs=8.0)
+
+
 @pytest.mark.parametrize(("tau_s", "least", "most"), [(0.05, 3e4, 9e4), (0.3, 5e3, 1.5e4)])
 def test_ramp_and_resolution_are_those_of_the_readings(tau_s, least, most):
     t, _, ess, grid = recording(tau_s=tau_s)
