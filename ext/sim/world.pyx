@@ -5,6 +5,7 @@ The same world in wall time is live.pyx.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
 
 from tidegate.ext.sim.assembly cimport Assembly
 from tidegate.ext.sim.buses cimport *
@@ -128,6 +129,15 @@ cdef class World(Assembly):
         with nogil:
             for i in range(cycles):
                 world_cycle(self.world)
+
+    def set_frame(self, uint32_t number, bytes data not None):
+        """From now on this CAN frame, which has no fields, says these 8 bytes; the change goes out at once."""
+        cdef const uint8_t* at = data
+        if number >= self.world.n_frames or len(data) != 8:
+            raise ValueError(f"frame {number} of {self.world.n_frames}, {len(data)} bytes of 8")
+        memcpy(self.world.frames[number].template, at, 8)
+        self.world.frames[number].next_ns = self.world.t_ns
+        self.world.can_next_ns = self.world.t_ns
 
     def order(self, int kind, double value, double for_s, uint64_t request=1):
         """Put an order into the core's mailbox, as the gateway would."""

@@ -20,6 +20,7 @@ from tidegate.ext.abi import program as programs
 from tidegate.ext.sim import assembly
 from tidegate.ext.sim import world as worlds
 from tidegate.hal.description import Description, Device, SimulatedFault, Simulation, described
+from tidegate.hal.gpio_frames import INPUT_ID, PERIOD_MS, SCHEME, SIMULATED, lines
 from tidegate.hal.sim.device_habits import add_habits
 from tidegate.hal.sim.names import COMMANDS, NOWHERE, ROLES, STATES, STATES_PLAIN, variable_of
 
@@ -65,6 +66,7 @@ class Built:
     meters: dict[str, int] = field(default_factory=dict)
     slaves: dict[str, int] = field(default_factory=dict)
     frames: dict[int, int] = field(default_factory=dict)  # CAN id -> frame row (the first bus that has it)
+    inputs: dict[int, int] = field(default_factory=dict)  # number of a simulated input -> frame row
 
 
 def settings_of(site: Description, overrides: Mapping[str, object] | None = None) -> Settings:
@@ -569,13 +571,27 @@ def _fill_chain(world: worlds.World, slave: int, models: dict[int, int], device:
     world.set_words(slave, 2, _chain_end(models), [sunspec.END, 0])
 
 
+def _simulated_lines(site: Description) -> int:
+    """Number of the CAN bus of GPIO lines on a simulated chip; -1 = none."""
+    for number, bus in enumerate(site.can):
+        if bus.interface.startswith(SCHEME) and all(one.chip == SIMULATED for one in lines(bus.interface)):
+            return number
+    return -1
+
+
 def _add_can(built: Built) -> None:
     rows, world = built.rows, built.world
     chance = np.random.Generator(np.random.PCG64(built.settings.seed + 1))
     flags = programs.CAN_FRAME_FLAGS
+    simulated_lines = _simulated_lines(built.site)
     for frame in rows["can_frames"]:
         fields = rows["can_fields"][frame["field_first"] : frame["field_first"] + frame["field_count"]]
         if not fields:
+            continue
+        if frame["bus"] == simulated_lines:  # what they say comes by a schedule
+            built.inputs[frame["id"] - INPUT_ID] = world.add_can_frame(
+                id=frame["id"], bus=frame["bus"], len=8, period_ns=PERIOD_MS * 1_000_000, phase_ns=1, fields=[]
+            )
             continue
         battery = built.batteries.get(_device(built, fields[0]["point"]), 0)
         bound = []

@@ -18,9 +18,12 @@ from tidegate.ext.abi.shared import EVENT_NAMES, PlanRow, Shared
 from tidegate.ext.cycle.loop import Core
 from tidegate.ext.sim import world as worlds
 from tidegate.ext.sim.floor import floor_energy
+from tidegate.hal.gpio_frames import SCHEME, lines, plays
 from tidegate.hal.sim.build import Trace, build, energies, reaction_s, steps
+from tidegate.hal.sim.inputs import Change, changes
 
 START_NS = 1_000_000_000  # 0 means "never" to the core
+NO_CHANGE = 1 << 62  # cycles until an input says something else: never
 CHUNK_S = 10.0  # rings and logs are emptied so often; the meter ring holds 256 s, the event ring 1024 events
 METER_UNITS = ("Wh", "Ws", "s", "W")
 
@@ -109,6 +112,11 @@ class VirtualPlant:
         self._meters: list[tuple[int, int, int, NDArray[np.float64], bytes]] = []
         self._events: list[EventRow] = []
         self._next_meter = self._next_event = 0
+        self._inputs: Iterator[Change] = iter(())
+        for bus in self.built.site.can:
+            if self.built.inputs and bus.interface.startswith(SCHEME):
+                self._inputs = changes(lines(bus.interface), plays(bus.interface))
+        self._input = next(self._inputs, None)
 
     def __enter__(self) -> VirtualPlant:
         return self
@@ -132,7 +140,7 @@ class VirtualPlant:
         while left > 0:
             if self._arm and self.world.tripped:
                 self.world.arm()
-            now = min(chunk, left)
+            now = min(chunk, left, self._apply_inputs())
             started, started_cpu = time.perf_counter(), time.thread_time()
             self.world.run(now)
             self.wall_s += time.perf_counter() - started
@@ -143,6 +151,17 @@ class VirtualPlant:
                 self._take()
                 since_take = 0
         return self
+
+    def _apply_inputs(self) -> int:
+        """Let simulated GPIO lines say what they say by now; returns the cycles until the next change, at least 1."""
+        elapsed_ns = self.world.t_ns - START_NS
+        while self._input is not None and self._input[0] <= elapsed_ns:
+            _, number, data = self._input
+            self.world.set_frame(self.built.inputs[number], data)
+            self._input = next(self._inputs, None)
+        if self._input is None:
+            return NO_CHANGE
+        return max(1, -(-(self._input[0] - elapsed_ns) // self.period_ns))
 
     def _take(self) -> None:
         wire = self.world.take_wire_log()

@@ -15,6 +15,8 @@ from tidegate.hal.description import described
 from tidegate.hal.gpio_frames import INPUT_ID, UNKNOWN, Line, Play, interface, lines, plays
 from tidegate.hal.gpio_lines import Contact, Pulses
 from tidegate.hal.gpio_simulated import SimulatedChip, levels
+from tidegate.hal.sim.inputs import changes
+from tidegate.hal.sim.virtual import VirtualPlant
 
 SECOND_NS = 10**9
 SITE = Path(__file__).parents[2] / "config" / "sites" / "simulated.toml"
@@ -155,3 +157,60 @@ def test_the_example_of_the_page_is_a_schedule_of_a_site():
     assert not problems, problems
     said = plays(described(program.describe(compile_site(site))).can[-1].interface)
     assert [(one.does, one.at_s, one.for_s) for one in said] == [("active", 20.0, 10.0), ("floating", 60.0, 5.0)]
+
+
+def said_in_virtual_time(line, *schedule, until_s):
+    found = []
+    for t_ns, _, payload in changes([line], schedule):
+        if t_ns > until_s * SECOND_NS:
+            break
+        found.append((t_ns / SECOND_NS, payload[0]))
+    return found
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        [Play(0, "active", 1.0, 2.0, bounce_ms=6.0)],
+        [Play(0, "stuck", 1.0, 5.0), Play(0, "active", 0.5, 2.0)],
+        [Play(0, "stuck", 1.0, 5.0), Play(0, "active", 2.0, 10.0)],
+    ],
+)
+def test_virtual_time_has_the_changes_that_the_process_has(schedule):
+    process, _ = frames(LINE, *schedule, until_s=8.0)
+    virtual = said_in_virtual_time(LINE, *schedule, until_s=8.0)
+    assert [state for _, state in virtual] == [state for _, state in process]
+    assert [t_s for t_s, _ in virtual] == pytest.approx([t_s for t_s, _ in process], abs=0.0021)
+
+
+def test_virtual_time_knows_a_floating_line_as_little():
+    process, _ = frames(LINE, Play(0, "floating", 1.0, 1.0), until_s=8.0)
+    virtual = said_in_virtual_time(LINE, Play(0, "floating", 1.0, 1.0), until_s=8.0)
+    lost = [next(t_s for t_s, state in said if state == UNKNOWN) for said in (process, virtual)]
+    assert lost[1] == pytest.approx(lost[0], abs=0.011)
+    assert virtual[-1][1] == process[-1][1] == 0
+    assert virtual[-1][0] == pytest.approx(process[-1][0], abs=0.0021)
+
+
+def test_the_power_of_pulses_sinks_when_they_stop():
+    line = Line("in", 0, "sim", 24, pulse=True, wh_per_pulse=1.0)
+    powers = [
+        (t_ns, int.from_bytes(payload[5:], "little"))
+        for t_ns, _, payload in changes([line], [Play(0, "pulses", 1.0, 10.0, per_s=2.0)])
+    ]
+    assert 7200 in [power for _, power in powers] and powers[-1][1] == 0
+    falling = [power for t_ns, power in powers if t_ns > 12 * SECOND_NS]
+    assert falling == sorted(falling, reverse=True)
+
+
+def test_a_stop_of_the_grid_operator_in_virtual_time():
+    raw = simulated({"input": "stop", "at_s": 40.0, "for_s": 20.0, "bounce_ms": 4.0})
+    raw["control"]["peak_w_max"], raw["simulation"]["load_w"] = 20_000.0, 35_000.0
+    site, problems = parse_site(raw)
+    assert not problems, problems
+    with VirtualPlant(compile_site(site), seed=1) as plant:
+        powers = []
+        for until_s in (39.0, 59.0, 90.0):
+            plant.run(until_s - plant.world.t_s)
+            powers.append(plant.world.converters()[0]["w"])
+    assert powers[0] > 10_000.0 and abs(powers[1]) < 500.0 and powers[2] > 10_000.0, powers
