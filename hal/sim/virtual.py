@@ -20,7 +20,7 @@ from tidegate.ext.sim import world as worlds
 from tidegate.ext.sim.floor import floor_energy
 from tidegate.hal.gpio_frames import SCHEME, lines, plays
 from tidegate.hal.sim.build import Trace, build, energies, reaction_s, steps
-from tidegate.hal.sim.inputs import Change, changes
+from tidegate.hal.sim.contacts import Change, changes
 
 START_NS = 1_000_000_000  # 0 means "never" to the core
 NO_CHANGE = 1 << 62  # cycles until an input says something else: never

@@ -15,7 +15,7 @@ from tidegate.hal.description import described
 from tidegate.hal.gpio_frames import INPUT_ID, UNKNOWN, Line, Play, interface, lines, plays
 from tidegate.hal.gpio_lines import Contact, Pulses
 from tidegate.hal.gpio_simulated import SimulatedChip, levels
-from tidegate.hal.sim.inputs import changes
+from tidegate.hal.sim.contacts import changes
 from tidegate.hal.sim.virtual import VirtualPlant
 
 SECOND_NS = 10**9
