@@ -9,6 +9,7 @@ import zmq
 
 from tidegate.runtime.api import blocking_client as clients
 from tidegate.runtime.api import connection
+from tidegate.runtime.api.messages import TEXT_MAX
 from tidegate.runtime.gateway.command_handler import ARM, MANUAL, MODE, SETPOINT
 from tidegate.runtime.gateway.requests import STOPS
 
@@ -185,7 +186,9 @@ def test_a_plan_that_ends_beyond_a_year_is_refused_and_the_one_in_force_stays(co
     assert [row.values["setpoint_w"] for row in core.memory.plan().rows] == [7e3]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**60, "\x1b[2J", "x" * 5000, [[[[[[[[1]]]]]]]]])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), 2**60, "\x1b[2J", "x" * (TEXT_MAX + 1), [[[[[[[[1]]]]]]]]]
+)
 def test_a_request_that_cannot_be_is_answered_to_the_one_who_asked(core, raw, value):
     """Not left without an answer, which says "is the site running?" to a person."""
     answer = raw.ask("odd", "limit", import_w_max=value, for_ms=1000)
