@@ -63,7 +63,7 @@ def main(words: list[str] | None = None) -> int:
             folder = args.site.parent if args.site is not None else Path()
             ledger = open_ledger(describe, args.state_dir, folder)
             sidecar = Sidecar(describe, ledger, folder=folder, key=DeviceKey.at(args.state_dir / KEY_FILE))
-        except (LedgerError, FactorError, ValueError) as error:
+        except (LedgerError, FactorError, ValueError, OSError) as error:
             print(f"carbon: {error}", file=sys.stderr, flush=True)
             return EXIT_UNUSABLE
         wanted = sources_of(sidecar.settings, folder)

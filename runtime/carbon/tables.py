@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 DIGITS_MAX = 18  # before the point; a larger number is no reading, no price and no time of this world
 TEXT_SHOWN = 60
@@ -128,7 +128,7 @@ def number_of(text: str, where: str, refuse: Refusal) -> Decimal:
     return Decimal(0) if value.adjusted() < -30 else value
 
 
-def json_of(raw: bytes, name: str, refuse: Refusal) -> Any:
+def json_of(raw: bytes, name: str, refuse: Refusal) -> object:
     """A JSON document; a number with a point is a Decimal. Raises `refuse`."""
     text = text_of(raw, name, refuse)
     try:
@@ -139,14 +139,14 @@ def json_of(raw: bytes, name: str, refuse: Refusal) -> Any:
         raise refuse(f"{name}: nested deeper than any answer; fetch it again") from None
 
 
-def fields_of(row: object, where: str, refuse: Refusal) -> dict[str, Any]:
+def fields_of(row: object, where: str, refuse: Refusal) -> dict[str, object]:
     """A JSON object. Raises `refuse` for anything else."""
     if not isinstance(row, dict):
         raise refuse(f"{where}: {str(row)[:TEXT_SHOWN]!r} where an object with named fields is expected")
     return row
 
 
-def list_of(rows: object, where: str, refuse: Refusal) -> list[Any]:
+def list_of(rows: object, where: str, refuse: Refusal) -> list[object]:
     """A JSON list. Raises `refuse` for anything else."""
     if not isinstance(rows, list):
         raise refuse(f"{where}: {str(rows)[:TEXT_SHOWN]!r} where a list is expected")

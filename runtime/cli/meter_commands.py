@@ -35,14 +35,14 @@ def exchange(ledger: str, name: str, at: str, closing: str, opening: str, quanti
     from tidegate.runtime.carbon.engine.corrections import CorrectionError
     from tidegate.runtime.carbon.factors.series import FactorError, parse_time
     from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
-    from tidegate.runtime.carbon.readings.changes import exchanged, say
+    from tidegate.runtime.carbon.readings.changes import exchanged, record_change
     from tidegate.runtime.carbon.readings.readings import scaled
 
     try:
         utc_s = parse_time(at, "--at")
         book = Ledger(ledger)
         if quantity:
-            say(book, "exchange", name, quantity, unit, closing, opening, utc_s, author, reason)
+            record_change(book, "exchange", name, quantity, unit, closing, opening, utc_s, author, reason)
             click.echo(f"{name}: its readings go on over the replacement")
             return
         closed = scaled(closing, "energy-import", unit, "--closing")
@@ -67,10 +67,10 @@ def range_(ledger: str, name: str, end: str, quantity: str, unit: str, author: s
     """The register of the meter NAME, which comes by file, begins at 0 again behind its last digit."""
     from tidegate.runtime.carbon.factors.series import FactorError
     from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
-    from tidegate.runtime.carbon.readings.changes import say
+    from tidegate.runtime.carbon.readings.changes import record_change
 
     try:
-        say(Ledger(ledger), "range", name, quantity, unit, end, "0", 0, author, reason)
+        record_change(Ledger(ledger), "range", name, quantity, unit, end, "0", 0, author, reason)
     except LedgerError as error:
         fail(error, EXIT_UNUSABLE, COMMAND)
     except (FactorError, ValueError) as error:
@@ -87,11 +87,11 @@ def restored(ledger: str, anchors: Path | None, author: str, reason: str) -> Non
     """LEDGER was put back from a backup. Say so before the sidecar runs on it; what was anchored behind it is lost."""
     from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
     from tidegate.runtime.carbon.ledger.signing import read_anchors
-    from tidegate.runtime.carbon.ledger.signing import restored as say_restored
+    from tidegate.runtime.carbon.ledger.signing import restored as note_restored
 
     try:
         lines = anchors.read_text("utf-8").splitlines() if anchors else []
-        body = say_restored(Ledger(ledger), author, reason, read_anchors(lines, anchors.name if anchors else ""))
+        body = note_restored(Ledger(ledger), author, reason, read_anchors(lines, anchors.name if anchors else ""))
     except (LedgerError, UnicodeDecodeError) as error:
         fail(error, EXIT_UNUSABLE, "tidegate carbon restored")
     click.echo(f"noted; {len(body['lost'])} anchored entries are lost, the journal's records are booked again")

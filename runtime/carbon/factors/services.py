@@ -128,7 +128,8 @@ def watttime(raw: bytes, name: str) -> Series:
         start = _time(row, "point_time", where)
         value = parse_factor(str(_field(row, "value", where)), "lb/MWh", where)
         status = "forecast" if forecast or (issued and start > issued) else "actual"
-        series.steps.append(Step(start, start + seconds, value, status, issued, str(row.get("version") or "")))
+        version = str(fields_of(row, where, FactorError).get("version") or "")
+        series.steps.append(Step(start, start + seconds, value, status, issued, version))
     for warning in list_of(meta.get("warnings") or [], f"{name}, warnings", FactorError):
         series.notes.append(f"WattTime warns: {warning!s:.200}")
     return series.finish()

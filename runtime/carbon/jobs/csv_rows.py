@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tidegate.runtime.carbon.jobs.codecarbon import read_codecarbon
 from tidegate.runtime.carbon.jobs.prometheus_jobs import read_prometheus
@@ -60,7 +59,7 @@ def _read_one(
     raise JobError(f"{name}: neither sacct output, nor Prometheus, nor CodeCarbon, nor a JSON list of jobs")
 
 
-def _object(line: bytes) -> dict[str, Any]:
+def _object(line: bytes) -> dict[str, object]:
     """The JSON object that a line is; empty if it is none."""
     try:
         found = json.loads(line)

@@ -12,8 +12,8 @@ from tidegate.runtime.carbon.jobs.work import BUCKET_S
 
 Step = tuple[float, float, float]  # start, end, mWh
 Key = tuple[str, str, str]  # job, owner, load
-SIZES = {"A30": 4}  # compute slices of a card; the others that can be cut have SLICES
-SLICES = 7
+SIZES = {"A30": 4}  # compute slices of a card; the others that can be cut have SLICES_OF_CARD
+SLICES_OF_CARD = 7
 
 
 def is_card(labels: Mapping[str, str]) -> bool:
@@ -22,7 +22,7 @@ def is_card(labels: Mapping[str, str]) -> bool:
 
 def size_of(labels: Mapping[str, str]) -> tuple[int, int]:
     """(slices, of how many) of what a line is about; a whole card is all of them."""
-    whole = next((size for name, size in SIZES.items() if name in labels.get("modelName", "")), SLICES)
+    whole = next((size for name, size in SIZES.items() if name in labels.get("modelName", "")), SLICES_OF_CARD)
     found = re.match(r"(\d)g\.", labels.get("GPU_I_PROFILE", ""))
     return (min(int(found[1]), whole), whole) if found else (whole, whole)
 

@@ -8,7 +8,6 @@ whole card on the line of each of its slices and pods, so a card is counted once
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 from tidegate.runtime.carbon.jobs.gpu_cards import Cards, is_card
 from tidegate.runtime.carbon.jobs.work import BUCKET_S, JobError, Work
@@ -168,9 +167,9 @@ def _first(labels: Mapping[str, str], *names: str) -> str:
     return next((labels[name] for name in names if labels.get(name)), "")
 
 
-def _number(text: Any, where: str) -> float:
+def _number(text: object, where: str) -> float:
     try:
-        return float(text)
+        return float(str(text))
     except (TypeError, ValueError):
         raise JobError(f"{where}: {str(text)[:60]!r} is not a number") from None
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tidegate.runtime.carbon.jobs.settle import DAY_S, settle
-from tidegate.runtime.carbon.jobs.work import LONGEST_S, Work, from_record, sort_out
+from tidegate.runtime.carbon.jobs.work import LONGEST_S, JobError, Work, from_record, problem_of, sort_out
 from tidegate.runtime.carbon.ledger.bodies import SourceRow
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 
@@ -53,11 +53,15 @@ class Pushed:
         return taken
 
     def _take(self, records: list[Mapping[str, Any]]) -> int:
-        rows = []
+        rows: list[tuple[str, int, Mapping[str, object]]] = []
         taken = 0
         for record in records:
-            works = [from_record(row, f"pushed by {record['peer']}") for row in record["jobs"]]
+            works, aside = _usable(record)
             taken += len(works)
+            if aside:
+                body = {"v": 1, "what": "pushed jobs that are not counted", "set_aside": aside,
+                        "set_aside_count": len(aside)}  # fmt: skip
+                rows.append(("note", 0, body))
             for work in works:
                 first, last = work.start_utc_s // DAY_S * DAY_S, (work.end_utc_s - 1) // DAY_S * DAY_S
                 self._touched.update(range(first, last + DAY_S, DAY_S))
@@ -90,6 +94,24 @@ class Pushed:
 
 
 SOURCE: SourceRow = {"name": "pushed over the gateway", "sha256": ""}
+
+
+def _usable(record: Mapping[str, Any]) -> tuple[list[Work], list[str]]:
+    """(jobs of a push, what cannot be used). The gateway has looked at them; a journal of before may hold others."""
+    works: list[Work] = []
+    aside: list[str] = []
+    for row in record["jobs"]:
+        try:
+            work = from_record(row, f"pushed by {record['peer']}")
+        except JobError as error:
+            aside.append(str(error))
+            continue
+        problem = problem_of(work)
+        if problem is None:
+            works.append(work)
+        else:
+            aside.append(f"{work.where}: job {work.id[:60]} {problem}; it is not counted")
+    return works, aside
 
 
 def _row(work: Work) -> list[object]:

@@ -52,7 +52,7 @@ class Changes:
         return found
 
 
-def say(
+def record_change(
     ledger: Ledger, what: str, meter: str, quantity: str, unit: str, closing: str, opening: str, at_utc_s: int,
     author: str, reason: str,
 ) -> MeterBody:  # fmt: skip

@@ -15,7 +15,7 @@ from tidegate.runtime.carbon.factors.series import iso
 from tidegate.runtime.carbon.jobs.job_summary import Compute
 from tidegate.runtime.carbon.ledger.bodies import EditBody, MethodBody, PeriodBody, SettlementBody
 from tidegate.runtime.carbon.ledger.ledger import Entry, Ledger, LedgerError
-from tidegate.runtime.carbon.readings.registers import readings_record, registers_of
+from tidegate.runtime.carbon.readings.file_registers import readings_record, registers_of
 from tidegate.runtime.carbon.report.evidence_record import (
     GapRow,
     Installation,
@@ -174,7 +174,24 @@ def gather(
     edit_rows = [_edit_row(entry) for entry in edits if entry.body["to_utc_s"] >= start_utc_s
                  and entry.body["from_utc_s"] < end_utc_s]  # fmt: skip
     found = indicators_record(ratios, sums, kinds, end_utc_s - start_utc_s, reader.hours, registers, instruments)
-    document: dict[str, Any] = {
+    evidence = evidence_record(
+        sums,
+        method,
+        declared,
+        scope=SCOPE,
+        policy=newest["method"]["policy"],
+        longest_s=reader.longest_s,
+        span=(start_utc_s, end_utc_s),
+        year=int(shown(start_utc_s, "%Y", zone_of(zone))),
+        sync=reader.sync,
+        gaps=reader.gaps.found,
+        edits=edit_rows,
+        chain={**chain, "signature": block_over(ledger, reader.last_seq)},
+        instruments=instruments or (),
+        imports=reader.imports,
+        grid=grid,
+    )
+    document: dict[str, object] = {
         "scope": SCOPE,
         "policy_note": POLICY_NOTE,
         "site": newest["site"],
@@ -239,23 +256,7 @@ def gather(
             "residual_ug_per_kwh": residual_ug_per_kwh,
             "installation": declared,
         },
-        "evidence": evidence_record(
-            sums,
-            method,
-            declared,
-            scope=SCOPE,
-            policy=newest["method"]["policy"],
-            longest_s=reader.longest_s,
-            span=(start_utc_s, end_utc_s),
-            year=int(shown(start_utc_s, "%Y", zone_of(zone))),
-            sync=reader.sync,
-            gaps=reader.gaps.found,
-            edits=edit_rows,
-            chain={**chain, "signature": block_over(ledger, reader.last_seq)},
-            instruments=instruments or (),
-            imports=reader.imports,
-            grid=grid,
-        ),
+        "evidence": evidence,
     }
     if sums.consequence:
         document["consequence_ug"] = {"caused_by_charging": sums.caused_ug, "avoided_by_discharging": sums.avoided_ug}
@@ -271,7 +272,7 @@ def gather(
         document["compute"] = compute.document(sum(sums.outflow_ug.values()) - sums.export_ug, it_ug, method)
     if rested.days:
         document["rested"] = rested.document()
-    document[BEFORE_4] = before_4(sums, declared, document["evidence"]["sources"])
+    document[BEFORE_4] = before_4(sums, declared, evidence["sources"])
     document["sha256"] = published(document)["sha256"]
     return document, sums, ratios
 

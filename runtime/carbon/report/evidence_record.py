@@ -248,7 +248,7 @@ def evidence_record(
     return record
 
 
-def before_4(sums: Sums, given: Installation, sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def before_4(sums: Sums, given: Installation, sources: Sequence[Mapping[str, object]]) -> dict[str, object]:
     """What reports before version 4 said where this one says something else, to check one of them."""
     came, came_ug = sum(sums.inflow_milliwh.values()), sum(sums.inflow_ug.values())
     energy_pct = _uncertainty(sums.inflow_milliwh, given)

@@ -16,7 +16,7 @@ from tidegate.runtime.carbon.factors.instruments import (
 )
 from tidegate.runtime.carbon.integers import PPM, decimal, fixed
 from tidegate.runtime.carbon.ledger.bodies import PeriodBody
-from tidegate.runtime.carbon.readings.registers import Amount, Registers
+from tidegate.runtime.carbon.readings.file_registers import Amount, Registers
 from tidegate.runtime.carbon.report.language import N_
 from tidegate.runtime.carbon.report.totals import Indicators, Sums, renewable_nodes
 

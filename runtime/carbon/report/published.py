@@ -149,7 +149,7 @@ def _replace(at: Any, way: list[str], old: str, new: str, convert: Callable[[Any
         at[new] = convert(at.pop(old))
 
 
-def _drop(at: Any, way: list[str], name: str) -> None:
+def _drop(at: object, way: list[str], name: str) -> None:
     """Take `name` away at the end of the way, wherever the way leads."""
     if not isinstance(at, (dict, list)):
         return

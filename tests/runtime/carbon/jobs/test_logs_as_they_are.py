@@ -237,3 +237,22 @@ def test_a_job_over_racks_is_parted_by_its_hosts_and_unknown_hosts_are_named():
 def test_host_lists_of_several_dimensions():
     assert hosts_of("r[1-2]n[01,03-04],login") == ["r1n01", "r1n03", "r1n04", "r2n01", "r2n03", "r2n04", "login"]
     assert hosts_of("None assigned") == hosts_of("") == [] and hosts_of("a,a") == ["a"]
+
+
+def test_a_push_that_cannot_be_used_is_noted_and_the_sidecar_goes_on(tmp_path):
+    from tidegate.runtime.carbon.jobs.pushed import Pushed
+    from tidegate.runtime.carbon.ledger.ledger import Ledger
+
+    rows = [{"job": "a", "start_utc_s": DAY, "end_utc_s": DAY + 60}, {"job": "b"}, 7,
+            {"job": "old", "start_utc_s": 5, "end_utc_s": 10**12}]  # fmt: skip
+
+    class Client:
+        def replay(self, stream, boot, seq, count):
+            records = [{"boot": "b", "seq": 0, "peer": "p", "jobs": rows}] if seq < 0 else []
+            return records, True
+
+    ledger = Ledger(tmp_path / "l.db")
+    assert Pushed(ledger).pull(Client()) == 1
+    (note,) = ledger.entries("note")
+    assert note.body["set_aside_count"] == 3 and "after the year 2100" in "".join(note.body["set_aside"])
+    assert Pushed(ledger).pull(Client()) == 0  # the cursor went on over it

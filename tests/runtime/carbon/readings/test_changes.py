@@ -7,8 +7,8 @@ from tests.runtime.carbon.sidecar.test_service import DESCRIBE, HOUR, Journal, j
 from tidegate.runtime.carbon.factors.series import Factors, iso
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.ledger.signing import verify
+from tidegate.runtime.carbon.readings.file_registers import Registers, readings_record, registers_of
 from tidegate.runtime.carbon.readings.readings import read_readings, take_in
-from tidegate.runtime.carbon.readings.registers import Registers, readings_record, registers_of
 from tidegate.runtime.carbon.report.document import gather
 from tidegate.runtime.carbon.sidecar.service import Sidecar, catch_up
 from tidegate.runtime.cli.carbon_commands import carbon

@@ -58,7 +58,8 @@ PARTS = {
     "meters": "id serial role obis class mpe_pct ct vt calibrated owner time_sync",
     "sources": "kind supplier country mwh ef_t_per_mwh ef_method ef_source ef_doc_sha256 vintage contract_ref "
                "same_period_mwh max_period_s",
-    "storage": "charge_mwh discharge_mwh loss_mwh opening closing time_shifted_mwh policy note",
+    "storage": "charge_mwh discharge_mwh loss_mwh opening closing time_shifted_mwh time_shifted_t_co2e "
+    "time_shifted_factor policy note",
     "electricity_consumed_mwh": "installation process",
     "balance": "import produced consumed exported residual",
     "gaps": "start end meter method kwh bias",

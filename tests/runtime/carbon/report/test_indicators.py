@@ -15,8 +15,8 @@ from tidegate.runtime.carbon.engine.topology import nodes_of
 from tidegate.runtime.carbon.factors.instruments import carbon_free_by_hour, read_instruments
 from tidegate.runtime.carbon.factors.series import FactorError, Factors, Series, Step
 from tidegate.runtime.carbon.ledger.ledger import Ledger
+from tidegate.runtime.carbon.readings.file_registers import Registers
 from tidegate.runtime.carbon.readings.readings import read_readings, take_in
-from tidegate.runtime.carbon.readings.registers import Registers
 from tidegate.runtime.carbon.report.document import gather
 from tidegate.runtime.carbon.report.indicators import DECLARED, DEFINITIONS
 from tidegate.runtime.carbon.report.write import write

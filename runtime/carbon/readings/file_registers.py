@@ -105,8 +105,8 @@ class Registers:
             where = f"{meter} from {iso(t0)} to {iso(t1)}"
             if v1 < v0:
                 return (
-                    f"{where}: the register fell from {v0} to {v1} {small}; say what happened, with tidegate carbon "
-                    "meter exchange or meter range"
+                    f"{where}: the register fell from {v0} to {v1} {small}; say what happened "
+                    "(tidegate carbon meter exchange) or where it begins again (tidegate carbon meter range)"
                 )
             mean = (v1 - v0) * 3.6 / (t1 - t0)
             if mean > self.limit(quantity):
