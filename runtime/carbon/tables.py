@@ -9,12 +9,15 @@ import functools
 import io
 import json
 import re
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
 
 DIGITS_MAX = 18  # before the point; a larger number is no reading, no price and no time of this world
 TEXT_SHOWN = 60
+BYTES_MAX = 64_000_000
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,6 +32,19 @@ class _Reader(Protocol):
     line_num: int
 
     def __next__(self) -> list[str]: ...
+
+
+def bytes_of(path: Path, refuse: Refusal, most: int = BYTES_MAX) -> bytes:
+    """What is in a file. Raises `refuse` for one that is missing, too long, or no plain file (a pipe never ends)."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise refuse(f"{path}: no plain file; put a file there")
+        if found.st_size > most:
+            raise refuse(f"{path}: {found.st_size} bytes, at most {most} are read; split it")
+        return path.read_bytes()
+    except OSError as error:
+        raise refuse(f"{path}: {error.strerror}") from None
 
 
 def text_of(raw: bytes, name: str, refuse: Refusal) -> str:

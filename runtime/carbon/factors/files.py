@@ -34,13 +34,12 @@ from tidegate.runtime.carbon.factors.services import (
     watttime,
 )
 from tidegate.runtime.carbon.integers import to_whole
-from tidegate.runtime.carbon.tables import json_of, number_of, refusing, table_of, text_of
+from tidegate.runtime.carbon.tables import bytes_of, json_of, number_of, refusing, table_of, text_of
 
 FILE_VERSION = 1
 FILE_HEAD = f"# tidegate factors {FILE_VERSION}\n"
 COLUMNS = ("start_utc", "end_utc", "zone", "value", "unit", "kind", "lifecycle", "status", "source", "version")
 NO_FACTOR_UG_PER_KWH = 1_000_000_000  # 1 kg/kWh: no grid's average is above it for long
-FILE_BYTES_MAX = 64_000_000
 PRICE_MAX = 1_000_000  # of the currency for a kWh or MWh
 BELIEVABLE_S = 1_704_067_200  # 2024-01-01: a clock before it is not set
 
@@ -80,7 +79,7 @@ def read_gb_half_hours(path: Path) -> Series:
 
     A slot without an actual takes its forecast and is marked; a slot that is missing is held from the one before.
     """
-    raw = path.read_bytes()
+    raw = bytes_of(path, FactorError)
     rows = _rows(raw, path.name, ("time_utc", "forecast_g_per_kwh", "actual_g_per_kwh"))
     series = Series("GB", "average", path.name, hashlib.sha256(raw).hexdigest(), "direct")
     last = None
@@ -109,7 +108,7 @@ def read_csv(path: Path) -> list[Series]:
     Columns: start_utc, end_utc, zone, value, unit, kind, lifecycle, status, source, version; issued_at may follow. A
     first line `# tidegate factors 1` may say which version of this format it is; a later one is refused.
     """
-    raw = path.read_bytes()
+    raw = bytes_of(path, FactorError)
     check_version(raw, path.name)
     found: dict[tuple[str, str, str], Series] = {}
     for line, row in _rows(raw, path.name, COLUMNS):
@@ -316,10 +315,7 @@ def prices_of(settings: Mapping[str, Any], folder: Path) -> Series | None:
 @refusing(FactorError)
 def read_prices(path: Path, currency: str) -> Series:
     """Prices by time: time_utc (start of a step that lasts until the next) and price_<currency>_per_mwh or _per_kwh."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise FactorError(f"{path}: {error.strerror}") from None
+    raw = bytes_of(path, FactorError)
     columns = {f"price_{currency.lower()}_per_{unit}": scale for unit, scale in (("mwh", 1000), ("kwh", 1_000_000))}
     names, found = table_of(raw, path.name, FactorError)
     column = next((name for name in columns if name in names), None)
@@ -351,13 +347,8 @@ def read_document(path: Path, rules: Rules = NO_RULES) -> list[Series]:
 
 
 def _read(path: Path, rules: Rules) -> list[Series]:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise FactorError(f"{path}: {error.strerror}") from None
+    raw = bytes_of(path, FactorError)
     name = path.name
-    if len(raw) > FILE_BYTES_MAX:
-        raise FactorError(f"{name}: {len(raw)} bytes; a factor file has at most {FILE_BYTES_MAX}, split it by year")
     head = raw[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
     if head.startswith(b"<"):
         return [entsoe(raw.lstrip(b"\xef\xbb\xbf \t\r\n"), name, rules.factors(ENTSOE_G_PER_KWH), rules.not_generation)]

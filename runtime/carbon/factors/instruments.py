@@ -7,7 +7,7 @@ from typing import Any
 
 from tidegate.runtime.carbon.factors.series import FactorError, iso, parse_factor, parse_time
 from tidegate.runtime.carbon.integers import carbon_ug, fixed, to_whole
-from tidegate.runtime.carbon.tables import number_of, refusing, table_of
+from tidegate.runtime.carbon.tables import bytes_of, number_of, refusing, table_of
 
 COLUMNS = ("start_utc", "end_utc", "wh", "g_per_kwh", "source")
 KINDS = ("goo", "ppa", "other")
@@ -50,7 +50,7 @@ def read_instruments(path: Path) -> list[Instrument]:
     """
     found: list[Instrument] = []
     seen: dict[tuple[int, int, str, str], int] = {}
-    for line, row in table_of(path.read_bytes(), path.name, FactorError, columns=COLUMNS)[1]:
+    for line, row in table_of(bytes_of(path, FactorError), path.name, FactorError, columns=COLUMNS)[1]:
         where = f"{path.name}, line {line}"
         start, end = parse_time(row["start_utc"], where), parse_time(row["end_utc"], where)
         if not 0 < end - start <= HOUR_S:

@@ -8,7 +8,9 @@ from tidegate.runtime.carbon.jobs.codecarbon import read_codecarbon
 from tidegate.runtime.carbon.jobs.prometheus_jobs import read_prometheus
 from tidegate.runtime.carbon.jobs.slurm import read_slurm
 from tidegate.runtime.carbon.jobs.work import JobError, Work, from_record, sort_out
-from tidegate.runtime.carbon.tables import json_of, list_of, refusing, table_of, text_of
+from tidegate.runtime.carbon.tables import bytes_of, json_of, list_of, refusing, table_of, text_of
+
+LOG_BYTES_MAX = 2_000_000_000  # a year of a busy cluster
 
 
 def read_jobs(
@@ -18,7 +20,7 @@ def read_jobs(
     works: list[Work] = []
     aside: list[str] = []
     for one in sorted(path.iterdir()) if path.is_dir() else [path]:
-        if one.name.startswith(".") or not one.is_file():
+        if one != path and (one.name.startswith(".") or not one.is_file()):
             continue
         found, problems = _read_one(one, nodes, tenants)
         works += found
@@ -32,7 +34,7 @@ def _read_one(
     path: Path, nodes: Mapping[str, str] | None, tenants: Mapping[str, str] | None
 ) -> tuple[list[Work], list[str]]:
     try:
-        raw = path.read_bytes()
+        raw = bytes_of(path, JobError, LOG_BYTES_MAX)
         written_utc_s = int(path.stat().st_mtime)
     except OSError as error:
         raise JobError(f"{path}: {error.strerror}") from None
@@ -88,7 +90,7 @@ def read_map(path: Path, first: str, second: str) -> dict[str, str]:
     A host may have no node: it is of another site. A namespace needs an owner.
     """
     found: dict[str, str] = {}
-    for line, row in table_of(path.read_bytes(), path.name, JobError, columns=(first, second))[1]:
+    for line, row in table_of(bytes_of(path, JobError), path.name, JobError, columns=(first, second))[1]:
         key, value = row[first].strip(), row[second].strip()
         where = f"{path.name}, line {line}"
         if not key:

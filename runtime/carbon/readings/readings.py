@@ -13,7 +13,7 @@ from tidegate.runtime.carbon.factors.series import FactorError, iso, parse_time
 from tidegate.runtime.carbon.integers import to_whole
 from tidegate.runtime.carbon.ledger.bodies import ReadingBody, ReadingSource
 from tidegate.runtime.carbon.ledger.ledger import Ledger
-from tidegate.runtime.carbon.tables import number_of, refusing, table_of
+from tidegate.runtime.carbon.tables import bytes_of, number_of, refusing, table_of
 
 ENERGY = {"Wh": 1000, "kWh": 1_000_000, "MWh": 1_000_000_000}  # mWh
 VOLUME = {"L": 1000, "m3": 1_000_000}  # mL
@@ -81,10 +81,7 @@ def read_readings(path: Path, refused: list[str] | None = None) -> list[Readings
 
 @refusing(FactorError)
 def _read_file(path: Path) -> list[Readings]:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise FactorError(f"{path}: {error.strerror}") from None
+    raw = bytes_of(path, FactorError)
     found: dict[tuple[str, str], Readings] = {}
     source: ReadingSource = {"kind": "csv", "name": path.name, "sha256": hashlib.sha256(raw).hexdigest()}
     for line, row in table_of(raw, path.name, FactorError, columns=COLUMNS)[1]:

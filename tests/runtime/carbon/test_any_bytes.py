@@ -4,6 +4,7 @@ A reader gives something or refuses, with the name of the file in the text; the 
 """
 
 import json
+import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -191,3 +192,19 @@ def test_a_file_that_was_good_and_is_spoiled_keeps_what_it_said(tmp_path):
     (tmp_path / "f" / "a.csv").write_bytes(b"\xff spoiled")
     (trouble,) = one.refresh()
     assert "a.csv" in trouble and one.factors.grid_at(HOUR).status == "actual"
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_pipe_and_a_folder_in_the_place_of_a_file_are_refused_and_never_waited_for(kind, tmp_path):
+    read, error, _ = READERS[kind]
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(error, match=r"pipe.csv: no plain file; put a file there"):
+        read(tmp_path / "pipe.csv")
+
+
+def test_a_file_that_is_too_long_is_refused_before_it_is_read(tmp_path):
+    with (tmp_path / "long.csv").open("wb") as file:
+        file.truncate(10**12)  # a hole
+    for read, error in ((read_document, FactorError), (read_readings, FactorError), (read_jobs, JobError)):
+        with pytest.raises(error, match=r"long.csv: 1000000000000 bytes, at most \d+ are read; split it"):
+            read(tmp_path / "long.csv")
