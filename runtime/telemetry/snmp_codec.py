@@ -15,7 +15,7 @@ UNSIGNED = (0x41, 0x42, 0x43, 0x46)  # Counter32, Gauge32, TimeTicks, Counter64
 ABSENT = (0x80, 0x81, 0x82)  # noSuchObject, noSuchInstance, endOfMibView
 END_OF_VIEW = 0x82
 VERSION_2C = 1
-BINDINGS_MAX = 256
+ANSWER_OBJECTS_MAX = 256
 SUBIDS_MAX = 128
 
 
@@ -147,7 +147,7 @@ def answer(data: bytes) -> tuple[int, list[tuple[Oid, Value, bool]]]:
         start, after = _expect(data, inner, stop, OID)
         tag, first, last = _element(data, after, stop)
         found.append((_oid_of(data, start, after), _value(tag, data[first:last]), tag == END_OF_VIEW))
-        if len(found) > BINDINGS_MAX:
-            raise SnmpError(f"more than {BINDINGS_MAX} objects in one answer")
+        if len(found) > ANSWER_OBJECTS_MAX:
+            raise SnmpError(f"more than {ANSWER_OBJECTS_MAX} objects in one answer")
         at = stop
     return number, found
