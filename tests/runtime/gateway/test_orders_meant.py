@@ -7,6 +7,7 @@ import msgpack
 import pytest
 import zmq
 
+from tidegate.ext.abi.image import MODES_BY_NUMBER
 from tidegate.runtime.api import blocking_client as clients
 from tidegate.runtime.api import connection
 from tidegate.runtime.api.messages import TEXT_MAX
@@ -14,6 +15,7 @@ from tidegate.runtime.gateway.command_handler import ARM, MANUAL, MODE, SETPOINT
 from tidegate.runtime.gateway.requests import STOPS
 
 RUN_W, STOP_W = 1.0, 2.0  # values of the mode's order
+FLOOD = 5000  # requests: also a slow machine answers them faster than a peer's bucket fills again
 
 
 class Raw:
@@ -90,7 +92,7 @@ def test_a_forked_user_of_the_client_has_ids_of_its_own():
 
 
 def test_a_stop_is_not_busy_however_much_its_peer_asked_before(core, gateway, raw):
-    for number in range(1200):
+    for number in range(FLOOD):
         raw.socket.send(msgpack.packb({"v": 2, "id": f"n{number}", "op": "limit", "import_w_max": 4e4, "for_ms": 1000}))
     raw.socket.send(msgpack.packb({"v": 2, "id": "stop", "op": "mode", "mode": "stop"}))
     until = time.monotonic() + 30
@@ -102,7 +104,7 @@ def test_a_stop_is_not_busy_however_much_its_peer_asked_before(core, gateway, ra
 
 def test_a_flood_that_only_looks_like_a_stop_is_dropped(core, gateway, raw):
     assert set(STOPS) == {msgpack.packb("stop"), msgpack.packb("lock")}
-    for number in range(1500):
+    for number in range(FLOOD):
         raw.socket.send(msgpack.packb({"v": 2, "id": f"n{number}", "op": "get", "stop": "stop"}))
     until = time.monotonic() + 30
     while gateway.gateway.server.counts["dropped"] == 0 and time.monotonic() < until:
@@ -130,6 +132,7 @@ def test_a_core_that_was_halted_does_not_run_after_a_run_that_was_refused(core, 
 
 
 def test_no_order_that_was_refused_comes_true_when_the_core_goes_on(core, start_gateway):
+    core.values["site.mode"] = (float(MODES_BY_NUMBER.index("run")), 1)  # a cabinet that would take manual power
     core.step()
     halted = start_gateway()
     with halted.client() as site:
