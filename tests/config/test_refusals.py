@@ -143,11 +143,11 @@ SITE_KINDS = {
         "more than one a cycle",
     ),
     "simulated without settings": ("[simulation]", "[gateway]", "simulation", "add one"),
-    "TCP without keys": (
+    "streams without requests": (
         "[carbon]",
-        '[gateway]\nendpoint = "tcp://*:7000"\n[carbon]',
-        "gateway.endpoint",
-        "set gateway.keys",
+        '[gateway]\npublish = "tcp://*:7000"\n[carbon]',
+        "gateway.publish",
+        "add endpoint",
     ),
     "line that cannot carry its polls": ("baud = 115200", "baud = 300", "serial[meters]", "baud"),
     "no such fault": (
