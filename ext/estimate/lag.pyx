@@ -54,7 +54,8 @@ cdef extern from *:
 cdef void lag_believe(const control_params_t* params, estimate_state_t* state) noexcept nogil:
     cdef lag_trials_t* l = &state.lags
     cdef uint32_t i, lo = 0, hi = 0
-    if not params.first_age_hi_s > params.first_age_lo_s:
+    # The ages of a slow meter are not told apart: to believe one would only make the pulses longer.
+    if not params.first_age_hi_s > params.first_age_lo_s or params.first_interval_s > INTERVAL_SLOW_S:
         return
     while lo + 2 < LAGS and <double>LAG_NS[lo + 1] <= params.first_age_lo_s * 1e9:
         lo += 1
