@@ -78,6 +78,7 @@ class Motion:
     edges: list[Edge]
     ramp: tuple[float, float]
     every_ms: float
+    interval_s: float | None = None  # of the grid meter, as the loop has learnt it
     limited: bool = False  # power was cut meanwhile: what is missing in it is no fault of the plant
 
     @property
@@ -129,6 +130,7 @@ def moving(plant: Plant, lease: LeaseHeld, task: Task, report: Report, echo: Ech
     for _ in range(MOTIONS):
         plant.derated.clear()
         made = move(plant, lease, task, names, echo)
+        made.interval_s = plant.value("site.grid_interval_s")
         made.limited = bool(plant.derated)
         if not made.limited:
             break
@@ -289,13 +291,16 @@ def meter(made: Motion, ess: np.ndarray, grid: str, report: Report) -> None:
     if not np.isfinite(late):
         late, wide = measure.delay_ms(made.t, ess, made.seen[f"{grid}.power_w"], made.edges)
     every, every_wide = measure.interval_ms(made.t, made.seen[f"{grid}.power_w"], made.ramp)
+    if not np.isfinite(every) and made.interval_s:  # a machine that is too busy to see each value; the loop does
+        every = 1e3 * made.interval_s
     resolution = measure.resolution_w(made.seen[f"{grid}.power_w"])
     said = []
     table = report.tables.setdefault("commissioning", {})
     if np.isfinite(every):
         report.figure(f"{grid} new value every, ms", every)
         table["meter_interval_ms"] = round(every, 1)
-        table["meter_interval_spread_ms"] = round(every_wide, 1)
+        if np.isfinite(every_wide):
+            table["meter_interval_spread_ms"] = round(every_wide, 1)
         said.append(f"a new value every {every:.0f} ms")
     if np.isfinite(late):
         report.figure(f"{grid} later than the converter's reading, ms", late)

@@ -129,6 +129,18 @@ def test_an_order_that_is_answered_late_does_not_put_its_own_answer_into_the_pla
     assert made.gains == pytest.approx((1.0, 1.0), abs=0.01) and made.tau_ms == pytest.approx(50.0, abs=8.0)
 
 
+@pytest.mark.parametrize(("interval_s", "said"), [(0.4, "a new value every 400 ms"), (None, "half of a step")])
+def test_an_interval_that_nobody_could_see_is_the_one_that_the_loop_learnt(interval_s, said):
+    t, _, ess, grid = recording()
+    seen = {"grid.power_w": grid}
+    report = Report()
+    made = steps.Motion(t, seen, measure.edges(TIMES, END_S), (9.0, 9.001), 5.0, interval_s)
+    steps.meter(made, ess, "grid", report)
+    assert report.rows[0].says.startswith(said)
+    assert report.tables["commissioning"].get("meter_interval_ms") == (400.0 if interval_s else None)
+    assert "meter_interval_spread_ms" not in report.tables["commissioning"]
+
+
 @pytest.mark.parametrize(("tau_s", "least", "most"), [(0.05, 3e4, 9e4), (0.3, 5e3, 1.5e4)])
 def test_ramp_and_resolution_are_those_of_the_readings(tau_s, least, most):
     t, _, ess, grid = recording(tau_s=tau_s)
@@ -173,7 +185,8 @@ def test_what_is_missing_is_no_finding_while_power_was_cut(limited):
     t, setpoint, _, grid = recording()
     seen = {"unit0.setpoint_w": setpoint, "pcs1.power_w": np.zeros_like(t), "grid.power_w": grid}
     report = Report()
-    steps.lags(steps.Motion(t, seen, measure.edges(TIMES, END_S), (8.0, 10.0), 5.0, limited), 0, "pcs1", report)
+    made = steps.Motion(t, seen, measure.edges(TIMES, END_S), (8.0, 10.0), 5.0, limited=limited)
+    steps.lags(made, 0, "pcs1", report)
     assert report.rows[0].says == "did not follow the steps"
     assert report.rows[0].verdict == ("unclear" if limited else "finding")
 
