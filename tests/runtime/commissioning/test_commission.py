@@ -398,8 +398,9 @@ def battery_w(hall):
     site = load_site(hall / "hall.toml")
     at = site.device[1].sunspec_models["701"]
     with RegisterReader(str(hall / "buses/pcs"), 115200) as reader:
-        words = reader.read(1, 3, at + 8, 1)
-    assert words is not None
+        read = []  # an answer to the core that was just killed may come first
+        assert eventually(lambda: read.append(reader.read(1, 3, at + 8, 1)) or (read[-1] or [None])[0] is not None)
+    words = read[-1]
     return words[0] - 65536 if words[0] > 32767 else words[0]
 
 
