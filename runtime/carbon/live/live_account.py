@@ -61,7 +61,7 @@ class LiveAccount:
         open_ = provisional(self._sidecar, self._resolution, now_utc_s)
         if open_ is None:
             return {}
-        open_.doubts += self._bursts.see(open_.body, open_.until_utc_s)
+        open_.doubts += self._bursts.see(open_.body, open_.until_utc_s, self._sidecar.booker.period_s)
         midnight = midnight_utc_s(self._zone, open_.until_utc_s)
         self._read_booked(midnight)
         start = open_.body["start_utc_s"]

@@ -68,7 +68,7 @@ class Bursts:
         self._seen = 0, 0  # until, mWh
         self._peak = 0.0  # mWh a second
 
-    def see(self, body: PeriodBody, until_utc_s: int) -> list[str]:
+    def see(self, body: PeriodBody, until_utc_s: int, period_s: int) -> list[str]:
         """Take the open period in. -> the reason, if there is one."""
         start, length_s = body["start_utc_s"], body["length_s"]
         milliwh = sum(flow["energy_milliwh"] for name, flow in body["flows"].items() if name.endswith(".import"))
@@ -79,7 +79,7 @@ class Bursts:
             self._peak = max(self._peak, (milliwh - before) / (until_utc_s - at))
             self._seen = until_utc_s, milliwh
         mean = milliwh / length_s
-        if mean and self._peak * CLOSING_S * MARGIN * 100 > mean * length_s:
+        if mean and self._peak * CLOSING_S * MARGIN * 100 > mean * period_s:
             times = self._peak / mean
             return [f"the grid gives in bursts, up to {times:.1f} times its mean: seconds move the figure"]
         return []

@@ -135,9 +135,9 @@ def test_what_was_shown_last_of_a_period_is_what_is_booked(tmp_path, seed):
 
 
 def test_where_the_grid_gives_in_bursts_what_differs_was_flagged(tmp_path):
-    live, _ = whole_day(tmp_path, 4, hours=18.0, pv_w=45_000, every_s=20)  # about as much sun as the site uses
+    live, _ = whole_day(tmp_path, 4, hours=14.0, pv_w=45_000, every_s=20)  # about as much sun as the site uses
     stood = live.stood_up
-    assert stood.periods == 72 and stood.unflagged == 0, stood.named
+    assert stood.periods == 56 and stood.unflagged == 0, stood.named
     assert stood.within + stood.flagged == stood.periods and stood.within > 0.9 * stood.periods
 
 
