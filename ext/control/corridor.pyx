@@ -10,9 +10,10 @@ into the request at once and whole, and the battery's own answer to it is never 
 
 import time
 
-from libc.math cimport INFINITY, NAN, fabs, fmax, fmin, isfinite
+from libc.math cimport INFINITY, NAN, fabs, isfinite
 from libc.string cimport memset
 
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.control.hunting cimport hunting_damp
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.abi.settings cimport *

@@ -1,7 +1,9 @@
 """Several units share one request: by headroom and state of charge, fairly and without unrest, within each one's envelope."""
 
-from libc.math cimport INFINITY, NAN, fabs, fmax, fmin, isfinite
+from libc.math cimport INFINITY, NAN, fabs, isfinite
 
+from tidegate.ext.abi.bits cimport first_bits, lowest_bit
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.settings cimport *
 from tidegate.ext.control.corridor cimport *
 from tidegate.ext.estimate.estimate cimport *
@@ -69,10 +71,12 @@ cdef void fill(const plant_t* plant, double amount_w, uint32_t mask, double soc,
     cdef double room[UNITS_MAX]
     cdef double weights = 0.0, left_w = fabs(amount_w), tilt, full_w, scale
     cdef bint down = amount_w < 0.0
-    cdef uint32_t unit, round_, full
-    for unit in range(plant.n_units):
-        if not mask >> unit & 1:
-            continue
+    cdef uint32_t unit, round_, full, left
+    mask &= first_bits(plant.n_units)
+    left = mask
+    while left:
+        unit = lowest_bit(left)
+        left &= left - 1
         room[unit] = request_w[unit] - floor_w[unit] if down else unit_hi(&plant.units[unit]) - request_w[unit]
         if not plant.units[unit].available or not room[unit] > 0.0:
             mask &= ~(<uint32_t>1 << unit)
@@ -88,14 +92,20 @@ cdef void fill(const plant_t* plant, double amount_w, uint32_t mask, double soc,
         scale = left_w / weights
         full = 0
         full_w = 0.0
-        for unit in range(plant.n_units):
-            if mask >> unit & 1 and weight[unit] * scale >= room[unit]:
+        left = mask
+        while left:
+            unit = lowest_bit(left)
+            left &= left - 1
+            if weight[unit] * scale >= room[unit]:
                 full |= <uint32_t>1 << unit
                 full_w += room[unit]
-        for unit in range(plant.n_units):
-            if full == 0 and mask >> unit & 1:
+        left = full if full else mask
+        while left:
+            unit = lowest_bit(left)
+            left &= left - 1
+            if full == 0:
                 request_w[unit] += -weight[unit] * scale if down else weight[unit] * scale
-            elif full >> unit & 1:
+            else:
                 request_w[unit] += -room[unit] if down else room[unit]
                 weights -= weight[unit]
         if full == 0:
@@ -110,7 +120,7 @@ cdef void split(const control_params_t* params, const plant_t* plant, double tot
     cdef double soc = state_of_charge(plant), need_w, given_w = 0.0
     cdef int circuit
     cdef double asked_w[UNITS_MAX]
-    cdef uint32_t unit, members, asking = 0, everyone = <uint32_t>0xFFFFFFFF
+    cdef uint32_t unit, members, left, asking = 0, everyone = <uint32_t>0xFFFFFFFF
     for unit in range(plant.n_units):
         floor_w[unit] = unit_lo(&plant.units[unit]) if plant.units[unit].available else 0.0
     if plant.circuits_ok:
@@ -118,9 +128,10 @@ cdef void split(const control_params_t* params, const plant_t* plant, double tot
             need_w = circuit_need(params, plant, circuit)
             if need_w == -INFINITY:
                 continue
-            members = <uint32_t>params.circuit_units[circuit]
-            for unit in range(plant.n_units):
-                need_w -= floor_w[unit] if members >> unit & 1 else 0.0
+            members = left = <uint32_t>params.circuit_units[circuit] & first_bits(plant.n_units)
+            while left:
+                need_w -= floor_w[lowest_bit(left)]
+                left &= left - 1
             if need_w > 0.0:
                 fill(plant, need_w, members, soc, floor_w, floor_w)
     for unit in range(plant.n_units):

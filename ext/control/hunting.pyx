@@ -9,8 +9,9 @@ What cannot be told apart from a chase is a smooth swing of some ten seconds abo
 it the battery moves and below it the grid, by the same.
 """
 
-from libc.math cimport fabs, fmax, fmin
+from libc.math cimport fabs
 
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.settings cimport *
 from tidegate.ext.control.corridor cimport *
 from tidegate.ext.estimate.estimate cimport *

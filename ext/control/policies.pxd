@@ -1,7 +1,8 @@
 # ext/control/policies.pxd: contents page of policies.pyx.
-from libc.math cimport INFINITY, fmax, fmin, isfinite
+from libc.math cimport INFINITY, isfinite
 from libc.stdint cimport uint32_t
 
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.settings cimport CIRCUITS_MAX, control_params_t
 from tidegate.ext.control.corridor cimport ORDER_CEASE, ORDER_DEMAND, control_state_t, orders_t, policy_t
 from tidegate.ext.estimate.estimate cimport plant_t
@@ -29,10 +30,6 @@ cdef inline double circuit_need(const control_params_t* params, const plant_t* p
     if not (plant.circuits_ok >> circuit & 1 and 0.0 < params.circuit_import_w_max[circuit] < INFINITY):
         return -INFINITY
     return plant.circuit_net_w[circuit] - params.circuit_import_w_max[circuit] + params.deadband_w
-
-
-cdef inline bint unit_is_downstream(const control_params_t* params, int circuit, uint32_t unit) noexcept nogil:
-    return <uint32_t>params.circuit_units[circuit] >> unit & 1
 
 
 cdef inline bint operator_orders(const orders_t* orders) noexcept nogil:

@@ -4,8 +4,10 @@ Pure functions over the image of the plant, but for the two memories that the ra
 are kept by functions of their own. A policy knows neither its rank nor the others: that is the resolver's business.
 """
 
-from libc.math cimport INFINITY, fabs, fmax, fmin, isfinite
+from libc.math cimport INFINITY, fabs, isfinite
 
+from tidegate.ext.abi.bits cimport lowest_bit
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.settings cimport *
 from tidegate.ext.control.corridor cimport *
 from tidegate.ext.estimate.estimate cimport *
@@ -107,18 +109,23 @@ cdef policy_t circuit_limit(const control_params_t* params, const plant_t* plant
     cdef policy_t p
     cdef double need, others_lo
     cdef int circuit
-    cdef uint32_t unit
+    cdef uint32_t unit, others, available = 0
     p.lo = -INFINITY
     p.hi = INFINITY
     p.reason = REASON_CIRCUIT_LIMIT
+    if not plant.circuits_ok:
+        return p
+    for unit in range(plant.n_units):
+        available |= <uint32_t>(plant.units[unit].available != 0) << unit
     for circuit in range(CIRCUITS_MAX):
         need = circuit_need(params, plant, circuit)
         if need == -INFINITY:
             continue
         others_lo = 0.0
-        for unit in range(plant.n_units):
-            if plant.units[unit].available and not unit_is_downstream(params, circuit, unit):
-                others_lo += plant.units[unit].envelope_lo_w
+        others = available & ~<uint32_t>params.circuit_units[circuit]
+        while others:
+            others_lo += plant.units[lowest_bit(others)].envelope_lo_w
+            others &= others - 1
         p.lo = fmax(p.lo, need + others_lo)
     return p
 

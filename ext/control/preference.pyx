@@ -3,8 +3,9 @@
 Lease, plan, self-consumption, recharge, rest: the first source that is there. An absent one falls to the next.
 """
 
-from libc.math cimport fabs, floor, fmax, fmin, isfinite
+from libc.math cimport fabs, floor, isfinite
 
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.settings cimport *
 from tidegate.ext.control.corridor cimport *
 from tidegate.ext.estimate.estimate cimport *

@@ -100,6 +100,7 @@ cdef struct edges_t:
     fault_set_t active[UNITS_MAX]
     fault_set_t latched[UNITS_MAX]
     episodes_t mode, reason, short_of_limit, preference, hunting
+    uint64_t gated_t_ns              # since then the gate changes what is asked for; 0 = it does not
     uint32_t escalation
     uint64_t plan[PLAN_SOURCES]      # number of the row in force
     uint64_t billing_ended
@@ -116,6 +117,7 @@ cdef struct edges_t:
 cdef struct enforcement_t:
     uint32_t cause[REASONS_MAX]      # enum unenforced, now
     uint32_t held[REASONS_MAX]       # the same, of causes that last
+    uint32_t restless                # a bit for each reason of which one of the two, or the telling, is not at rest
     uint64_t since_t_ns[REASONS_MAX] # when cause began to differ from held; 0 = it does not
     episodes_t told[REASONS_MAX]
     uint64_t seen_t_ns               # of the newest grid reading

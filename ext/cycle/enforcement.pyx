@@ -2,19 +2,21 @@
 
 Asked every cycle of each limit: would the control do something about it now? A stop, a meter that cannot be believed, units that
 take no part, a setting widened at run time, a battery that is empty, a stronger policy: each is a named cause. And
-whatever was decided, a meter that has shown more than the limit for most of a second is believed.
+whatever was decided, a meter that has shown more than the limit for most of a second, and for three of its intervals, is believed.
 """
 
-from libc.math cimport fmin, isfinite
+from libc.math cimport isfinite
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
+from tidegate.ext.abi.bits cimport lowest_bit
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.settings cimport *
 from tidegate.ext.control.corridor cimport *
 from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.cycle.core cimport core_t, enforcement_t
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.control.policies cimport demand_limit, operator_orders
-from tidegate.ext.cycle.episodes cimport episodes_step, episode_word_t
+from tidegate.ext.cycle.episodes cimport episodes_rest, episodes_step, episode_word_t
 from tidegate.ext.cycle.publish cimport event_post
 from tidegate.ext.abi.shared cimport *
 
@@ -22,11 +24,13 @@ from tidegate.ext.abi.shared cimport *
 cdef extern from *:
     """
     #define REPORT_AFTER_NS 200000000u /* a cause, or its absence, lasts so long before it counts */
-        #define EXCEEDED_S 0.6             /* of readings above a limit */
+    #define EXCEEDED_S 0.6             /* of readings above a limit */
+    #define EXCEEDED_INTERVALS 3.0     /* of the grid meter: one value above cannot have been answered yet, two may be noise */
+    #define INTERVAL_MOST_S 10.0
     #define MANY_W 1e11                /* a limit of this and more is none */
     """
     const uint64_t REPORT_AFTER_NS
-    const double EXCEEDED_S, MANY_W
+    const double EXCEEDED_S, EXCEEDED_INTERVALS, INTERVAL_MOST_S, MANY_W
 
 
 cdef inline bint is_limit(double value) noexcept nogil:
@@ -44,7 +48,7 @@ cdef void check_enforcement(const core_t* core, enforcement_t* w, point_t* image
     cdef const control_params_t* now = &core.inbox.params
     cdef const orders_t* orders = &core.inbox.orders
     cdef const plant_t* plant = &core.plant
-    cdef uint32_t all_, bits = 0, general = ENFORCED
+    cdef uint32_t all_, bits = 0, left, general = ENFORCED
     cdef int reason
     cdef episode_word_t word
     cdef double value = core.decision.shortfall_w
@@ -85,8 +89,11 @@ cdef void check_enforcement(const core_t* core, enforcement_t* w, point_t* image
     if is_limit_or_zero(site.recharge_w_max):
         set_cause(core, w, REASON_RECHARGE_BAND, ENFORCED, 1, now.recharge_w_max > site.recharge_w_max)
     for reason in range(REASONS):
-        if w.cause[reason] != ENFORCED:
-            bits |= <uint32_t>1 << reason
+        bits |= <uint32_t>(w.cause[reason] != ENFORCED) << reason
+    left = bits | w.restless
+    while left:
+        reason = lowest_bit(left)
+        left &= left - 1
         if w.cause[reason] == w.held[reason]:
             w.since_t_ns[reason] = 0
         elif w.since_t_ns[reason] == 0:
@@ -98,6 +105,10 @@ cdef void check_enforcement(const core_t* core, enforcement_t* w, point_t* image
             word.previous = word.code
             word.code = reason
             event_post(shared, EVENT_UNENFORCED, -1, &word, value, core.decision.grid_limit_w, t_ns, cycle)
+        if w.held[reason] == ENFORCED and w.since_t_ns[reason] == 0 and episodes_rest(&w.told[reason], ENFORCED):
+            w.restless &= ~(<uint32_t>1 << reason)
+        else:
+            w.restless |= <uint32_t>1 << reason
     point_set(image, SITE_UNENFORCED_BITS, bits, t_ns)
 
 
@@ -150,10 +161,12 @@ cdef void set_cause(const core_t* core, enforcement_t* w, uint32_t reason, uint3
 cdef bint exceeded(const core_t* core, uint32_t reason) noexcept nogil:
     """Whatever was decided: does the limit's own meter say otherwise?"""
     cdef const enforcement_t* w = &core.enforcement
+    cdef double lasting_s = fmax(
+        EXCEEDED_S, EXCEEDED_INTERVALS * fmin(core.estimate.lags.interval.interval_s, INTERVAL_MOST_S))
     cdef int i
     if reason == REASON_PHASE_LIMIT:
         for i in range(PHASES_MAX):
-            if w.phase_above_s[i] > EXCEEDED_S:
+            if w.phase_above_s[i] > lasting_s:
                 return 1
     elif reason == REASON_CIRCUIT_LIMIT:
         for i in range(CIRCUITS_MAX):
@@ -162,9 +175,9 @@ cdef bint exceeded(const core_t* core, uint32_t reason) noexcept nogil:
     elif reason == REASON_DEMAND_WINDOW:
         return window_exceeded(core)
     elif reason == REASON_EXPORT_LIMIT:
-        return w.below_s > EXCEEDED_S
+        return w.below_s > lasting_s
     elif reason == import_reason(core):
-        return w.above_s > EXCEEDED_S
+        return w.above_s > lasting_s
     return 0
 
 

@@ -20,6 +20,11 @@ cdef struct episode_word_t:
     uint32_t changes
     double lasted_s        # since the episode began
 
+
+# Nothing can be due of a state that is at rest and stays as it is.
+cdef inline bint episodes_rest(const episodes_t* episodes, int32_t now) noexcept nogil:
+    return now == episodes.seen and episodes.opened_t_ns == 0
+
 cdef void episodes_begin(episodes_t* episodes, int32_t usual) noexcept nogil
 cdef bint episodes_step(episodes_t* episodes, int32_t now, bint urgent, uint64_t t_ns, episode_word_t* word) noexcept nogil
 cdef bint episodes_end(episodes_t* episodes, uint64_t t_ns, episode_word_t* word) noexcept nogil

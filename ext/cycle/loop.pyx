@@ -7,11 +7,12 @@ locks, logs, takes the GIL, touches a tty or asks for the time.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EINTR
-from libc.math cimport INFINITY, fmax
+from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from tidegate.ext.abi.extremes cimport fmax
 from tidegate.ext.safety.cabinet cimport ANSWER_DOUBTFUL, cabinet_request, cabinet_step, site_mode
 from tidegate.ext.bus.can cimport can_bus_init, can_drain, can_send_due
 from tidegate.ext.bus.can_view cimport BusHandle, bus_handle

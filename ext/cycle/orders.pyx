@@ -1,8 +1,9 @@
 """Orders from outside: what the gateway left in the mailbox, while it is in force."""
 
-from libc.math cimport INFINITY, fmin, isfinite
+from libc.math cimport INFINITY, isfinite
 from libc.stdint cimport uint32_t, uint64_t
 
+from tidegate.ext.abi.extremes cimport fmin
 from tidegate.ext.abi.settings cimport POLICIES, policy_setting
 from tidegate.ext.control.corridor cimport (
     ORDER_CEASE, ORDER_DEMAND, ORDER_FORCED, ORDER_MANUAL, ORDER_PEAK, ORDER_PLAN, ORDER_TARGET, orders_t,

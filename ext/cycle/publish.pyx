@@ -1,9 +1,11 @@
 """What a cycle came to: the points that the core itself owns, and events on edges."""
 
-from libc.math cimport fabs, fmax, fmin, isfinite
+from libc.math cimport fabs, isfinite
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from tidegate.ext.abi.bits cimport lowest_bit
+from tidegate.ext.abi.extremes cimport fmax
 from tidegate.ext.control.corridor cimport ORDER_PLAN
 from tidegate.ext.bus.can cimport can_stats_t
 from tidegate.ext.cycle.core cimport (
@@ -23,6 +25,7 @@ from tidegate.ext.abi.shared cimport *
 cdef double AGE_APART_S = 0.15       # an age that differs by more, ...
 cdef double AGE_APART_SHARE = 0.4    # ... by this share of itself, and by one and a half intervals of the meter ...
 cdef uint64_t AGE_STAYS_NS = 10000000000 # ... for so long is another one
+cdef uint64_t GATE_TOLD_NS = 1000000000 # the gate's own ramp after a step is no reason that a person would ask for
 cdef double CLOCK_TOLD_S = 1.0  # a clock that is disciplined moves by less
 
 
@@ -117,6 +120,8 @@ cdef void publish_points(const core_t* core, point_t* image, uint64_t t_ns) noex
     cdef int64_t setpoint_w = 0
     cdef fault_set_t active = fault_set_t(0, 0)
     cdef int gated = 0
+    cdef double[UNITS_MAX] wait_s
+    write_waits(core, t_ns, wait_s)
     for unit in range(core.program.n_units):
         verdict = &core.verdicts[unit]
         at = SITE_POINTS + <int>unit * UNIT_POINTS
@@ -137,7 +142,7 @@ cdef void publish_points(const core_t* core, point_t* image, uint64_t t_ns) noex
             reaction = verdict.reaction
         point_set(image, at + UNIT_STATE, core.cabinets[unit].mode, t_ns)
         point_set(image, at + UNIT_STEP_TEST, core.cabinets[unit].step, t_ns)
-        point_set(image, at + UNIT_WRITE_WAIT_S, write_wait_s(core, unit, t_ns), t_ns)
+        point_set(image, at + UNIT_WRITE_WAIT_S, wait_s[unit], t_ns)
         point_set(image, at + UNIT_CONTACTOR_OPEN, verdict.contactor_open, t_ns)
         if core.program.units[unit].revert_measured_s > 0.0:
             point_set(image, at + UNIT_REVERT_S, core.program.units[unit].revert_measured_s, t_ns)
@@ -201,22 +206,24 @@ cdef void publish_buses(const external_t* external, uint32_t n_buses, point_t* i
     point_set(image, SITE_CAN_UNSENT, unsent, t_ns)
 
 
-cdef double write_wait_s(const core_t* core, uint32_t unit, uint64_t t_ns) noexcept nogil:
-    """How long the unit's newest setpoint has waited for its converter to take it; 0 = it has."""
-    cdef uint32_t port, slot
+cdef void write_waits(const core_t* core, uint64_t t_ns, double* wait_s) noexcept nogil:
+    """How long each unit's newest setpoint has waited for its converter to take it; 0 = it has."""
+    cdef uint32_t port, slot, row, waiting = 0
+    cdef int unit
     cdef const port_mail_t* mail
+    memset(wait_s, 0, core.program.n_units * sizeof(double))
     for port in range(core.program.n_ports):
         mail = &core.mail[port]
         for slot in range(mail.command_count):
-            if (
-                core.program.commands[mail.command_first + slot].kind == COMMAND_SETPOINT_W
-                and core.program.commands[mail.command_first + slot].unit == <int>unit
-                and core.commands[mail.command_first + slot].put
-                and core.commands[mail.command_first + slot].written_seq
-                != core.commands[mail.command_first + slot].put_seq
-            ):
-                return <double>(t_ns - core.commands[mail.command_first + slot].waits_t_ns) * 1e-9
-    return 0.0
+            row = mail.command_first + slot
+            if not core.commands[row].put or core.commands[row].written_seq == core.commands[row].put_seq:
+                continue
+            unit = core.program.commands[row].unit
+            if core.program.commands[row].kind != COMMAND_SETPOINT_W or not 0 <= unit < <int>core.program.n_units:
+                continue
+            if not waiting >> unit & 1:  # of several registers the first
+                wait_s[unit] = <double>(t_ns - core.commands[row].waits_t_ns) * 1e-9
+                waiting |= <uint32_t>1 << unit
 
 
 cdef void publish_latches(const core_t* core, shared_t* shared) noexcept nogil:
@@ -285,7 +292,7 @@ cdef void raise_events(const core_t* core, edges_t* edges, shared_t* shared, uin
         edges.mode.seen == MODE_RUN or edges.mode.seen == MODE_DERATED)
     if episodes_step(&edges.mode, core.mode, not running, t_ns, &word):
         event_post(shared, EVENT_MODE, -1, &word, 0.0, 0.0, t_ns, cycle)
-    if episodes_step(&edges.reason, <int32_t>core.image[SITE_REASON].value, 0, t_ns, &word):
+    if episodes_step(&edges.reason, reason_to_tell(core, edges, t_ns), 0, t_ns, &word):
         event_post(shared, EVENT_REASON, -1, &word, core.decision.request_total_w, core.decision.grid_limit_w, t_ns, cycle)
     if episodes_step(&edges.short_of_limit, 1 if core.decision.shortfall_w > 0.0 else 0, 0, t_ns, &word):
         event_post(shared, EVENT_SHORTFALL, -1, &word, core.decision.shortfall_w, core.decision.grid_limit_w, t_ns, cycle)
@@ -296,6 +303,16 @@ cdef void raise_events(const core_t* core, edges_t* edges, shared_t* shared, uin
         edges.escalation = escalation
     if cycle % BUS_SAMPLE_CYCLES == 0:
         raise_bus_events(core, edges, shared, t_ns, cycle)
+
+
+cdef inline int32_t reason_to_tell(const core_t* core, edges_t* edges, uint64_t t_ns) noexcept nogil:
+    """The control's reason, until the gate has changed what it asks for without a break for so long: then that is one."""
+    if core.image[SITE_REASON].value != REASON_GATE:
+        edges.gated_t_ns = 0
+        return <int32_t>core.decision.reason
+    if edges.gated_t_ns == 0:
+        edges.gated_t_ns = t_ns
+    return REASON_GATE if t_ns - edges.gated_t_ns >= GATE_TOLD_NS else <int32_t>core.decision.reason
 
 
 cdef void raise_bus_events(const core_t* core, edges_t* edges, shared_t* shared, uint64_t t_ns, uint64_t cycle) noexcept nogil:
@@ -409,13 +426,6 @@ cdef void end_unenforced(episodes_t* episodes, int reason, shared_t* shared, uin
         word.previous = word.code
         word.code = reason
         event_post(shared, EVENT_UNENFORCED, -1, &word, 0.0, 0.0, t_ns, cycle)
-
-
-cdef extern from *:
-    """
-    static inline int lowest_bit(uint64_t word) { return __builtin_ctzll(word); }
-    """
-    int lowest_bit(uint64_t word) noexcept nogil
 
 
 cdef uint64_t proof_min(const core_t* core) noexcept nogil:

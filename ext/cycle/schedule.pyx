@@ -4,9 +4,10 @@ Each span ends at its own time, whatever has become of the process that wrote it
 power, where it gives one; of limits the tightest counts.
 """
 
-from libc.math cimport INFINITY, NAN, fmin, isfinite
+from libc.math cimport INFINITY, NAN, isfinite
 from libc.stdint cimport uint32_t, uint64_t
 
+from tidegate.ext.abi.extremes cimport fmin
 from tidegate.ext.control.corridor cimport ORDER_DEMAND, ORDER_FORCED, ORDER_PEAK, ORDER_PLAN, ORDER_TARGET, orders_t
 from tidegate.ext.cycle.core cimport inbox_t
 from tidegate.ext.abi.ring cimport recorder_plan, recorder_t

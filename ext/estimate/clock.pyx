@@ -7,9 +7,9 @@ border at most as much is counted as its highest power allows. What was not meas
 that is partly guessed pays for nothing later.
 """
 
-from libc.math cimport fmax, fmin
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.image cimport believable, point_t
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.abi.settings cimport control_params_t

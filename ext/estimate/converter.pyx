@@ -9,10 +9,11 @@ A converter that falls short may have lost gain or met a limit (constant voltage
 setpoint moves next: under a gain the answer moves too. At a limit the others get the rest, and it is tried again later.
 """
 
-from libc.math cimport fabs, fmax, fmin, isfinite, sqrt
+from libc.math cimport fabs, isfinite, sqrt
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.image cimport QUALITY_GOOD, QUALITY_HELD, point_t
 from tidegate.ext.estimate.estimate cimport unit_memory_t, unit_view_t
 

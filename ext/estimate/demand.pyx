@@ -1,9 +1,10 @@
 """The demand window: what the tariff's clock has counted so far, and what the utility's own register says to that."""
 
-from libc.math cimport fabs, fmax, fmin
+from libc.math cimport fabs
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.settings cimport *
 from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.abi.image cimport *

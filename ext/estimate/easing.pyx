@@ -5,9 +5,10 @@ current that it allowed, and a control that comes back with it at once makes the
 counted on goes down at once and up slowly, and the sooner it fell again after a rise, the longer the next one waits.
 """
 
-from libc.math cimport fabs, fmax, fmin, isfinite
+from libc.math cimport fabs, isfinite
 from libc.stdint cimport int16_t, uint32_t
 
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.image cimport QUALITY_GOOD, QUALITY_HELD, point_t
 from tidegate.ext.estimate.estimate cimport *
 

@@ -6,11 +6,12 @@ hunts. So the battery's power is kept for a while, and each grid reading is pair
 (pairing.pyx).
 """
 
-from libc.math cimport INFINITY, NAN, fmax, fmin, isfinite, fabs
+from libc.math cimport INFINITY, NAN, isfinite, fabs
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.settings cimport *
 from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.estimate.clock cimport clock_set, slices_add, window_began, window_watch

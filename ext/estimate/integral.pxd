@@ -1,7 +1,8 @@
 # ext/estimate/integral.pxd: monotone integrals of a power, import and export told apart. All inline: used every cycle.
-from libc.math cimport INFINITY, NAN, fmax, fmin, isfinite
+from libc.math cimport INFINITY, NAN, isfinite
 from libc.stdint cimport uint64_t
 
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.image cimport integral_t
 
 

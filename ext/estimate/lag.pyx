@@ -10,9 +10,10 @@ A load that repeats itself makes an age half a period away look as good as the t
 So what was found stays, until another age is better by more than chance.
 """
 
-from libc.math cimport fabs, fmax, fmin, sqrt
+from libc.math cimport fabs, sqrt
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.settings cimport *
 from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.estimate.model cimport answer_judge, counts_for_answer, models_forget, models_gap, models_try, move_weight, is_small_move

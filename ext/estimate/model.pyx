@@ -6,10 +6,11 @@ reading to the next. So every model, averages among them, is judged here by what
 longer times: under the true one, by what the load does and nothing of the battery.
 """
 
-from libc.math cimport fabs, fmax, fmin, sqrt
+from libc.math cimport fabs, sqrt
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.estimate.pairing cimport LAG_NS, MOTION_W
 from tidegate.ext.estimate.shape cimport *

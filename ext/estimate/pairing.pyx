@@ -7,9 +7,10 @@ then gives an interval for the net power. An estimate inside it is kept, one out
 more read from a meter than it said, and no filter slows a real step down.
 """
 
-from libc.math cimport fabs, fmax, fmin, isfinite
+from libc.math cimport fabs, isfinite
 from libc.stdint cimport uint32_t, uint64_t
 
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.settings cimport *
 from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.estimate.shape cimport model_w

@@ -5,9 +5,10 @@ every converter fall silent at once. So it is when the core starts: what was bef
 of these are well; a reading that is missing then tells nothing, and the wait begins when it has come.
 """
 
-from libc.math cimport INFINITY, fmax
+from libc.math cimport INFINITY
 from libc.stdint cimport uint32_t, uint64_t
 
+from tidegate.ext.abi.extremes cimport fmax
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.abi.settings cimport PHASES_MAX, control_params_t

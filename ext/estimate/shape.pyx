@@ -4,9 +4,9 @@ The power is kept in even rows of SHAPE_NS, so that each look is one step and no
 difference of two rows of the integral, a filter's output a row of its own.
 """
 
-from libc.math cimport fmax, fmin
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.estimate.pairing cimport LAG_NS
 

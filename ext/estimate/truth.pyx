@@ -13,10 +13,11 @@ turned, one that answers sharply but with another share lacks a phase or has a w
 softly: of its share nothing is said. One that does not answer at all is found by model.pyx.
 """
 
-from libc.math cimport fabs, fmax, fmin, sqrt
+from libc.math cimport fabs, sqrt
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.image cimport (
     MODE_ARMING, QUALITY_GOOD, SITE_ESS_W, SITE_METER_VERDICT, VERDICT_BELIEVED, VERDICT_FROZEN,
     VERDICT_SHARE, VERDICT_SIGN, point_set, point_t,

@@ -9,10 +9,11 @@ that the gate would let run may ask for: nothing, the power of the step test, a 
     every state --the gate tripped--> tripped
 """
 
-from libc.math cimport fabs, fmax, fmin, fmod, isfinite
+from libc.math cimport fabs, fmod, isfinite
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.safety.safety cimport REACTION_DERATE
 from tidegate.ext.abi.image cimport (
     MODE_ARMING, MODE_DERATED, MODE_MANUAL, MODE_OFF, MODE_READY, MODE_RUN, MODE_STOPPING, MODE_TRIPPED, MODES,

@@ -119,6 +119,8 @@ cdef struct diagnose_state_t:
     fault_set_t levels                  # rows with hysteresis that are present
     uint32_t started
     uint32_t dc_bits                    # last judgement of the cross checks: bit 0 voltage, bit 1 current
+    uint32_t sharers                    # units whose converters are on this unit's battery, itself among them; 0 = not looked yet
+    uint32_t pad
     double follow_lo_w, follow_hi_w     # where the PCS may be: its setpoints, old ones fading
     double allowed_lo_w, allowed_hi_w   # the same for the envelope
     # what was learnt of the converter (estimate/converter.pyx), given by the loop; 0 = nothing

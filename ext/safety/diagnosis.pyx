@@ -10,6 +10,7 @@ from libc.stdint cimport int16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from tidegate.ext.safety.cabinet cimport STEP_PERMILLE
+from tidegate.ext.abi.bits cimport lowest_bit
 from tidegate.ext.safety.gate cimport gate_input_from_image
 from tidegate.ext.safety.safety cimport fault_set_t, gate_input_t
 from tidegate.ext.abi.image cimport (
@@ -310,13 +311,20 @@ cdef inline double battery_power_w(const unit_row_t* u, const point_t* image) no
     return image[u.pcs_w].value if u.battery_power == BATTERY_POWER_PCS and known(image, u.pcs_w) else NAN
 
 
-cdef double battery_share_w(const program_t* program, const unit_row_t* u, const point_t* image) noexcept nogil:
+cdef double battery_share_w(const program_t* program, const unit_row_t* u, const point_t* image,
+                            diagnose_state_t* state) noexcept nogil:
     """Power of all converters on this unit's battery, known by its current being the same point; NAN if one does not tell."""
     cdef double sum_w = 0.0
-    cdef uint32_t i
-    for i in range(program.n_units):
-        if program.units[i].pack_a == u.pack_a and program.units[i].soc == u.soc:
-            sum_w += battery_power_w(&program.units[i], image)
+    cdef uint32_t i, left
+    if state.sharers == 0:  # which they are never changes
+        for i in range(program.n_units):
+            if program.units[i].pack_a == u.pack_a and program.units[i].soc == u.soc:
+                state.sharers |= <uint32_t>1 << i
+    left = state.sharers
+    while left:
+        i = lowest_bit(left)
+        left &= left - 1
+        sum_w += battery_power_w(&program.units[i], image)
     return sum_w
 
 
@@ -330,7 +338,7 @@ cdef void power_rows(const program_t* program, const unit_row_t* u, int unit, co
     cdef int first = SITE_POINTS + unit * UNIT_POINTS
     cdef double nameplate_w = fmax(u.gate.charge_w_max, u.gate.discharge_w_max)
     cdef double share = fmin(1.0, dt_s / FAULT_POWER_TAU_S), mode = image[first + UNIT_STATE].value
-    cdef double pcs_w = battery_share_w(program, u, image), pack_w, apart_w
+    cdef double pcs_w = battery_share_w(program, u, image, state), pack_w, apart_w
     if isfinite(pcs_w) and known(image, u.pack_v) and known(image, u.pack_a):
         pack_w = image[u.pack_v].value * image[u.pack_a].value
         state.pcs_slow_w = fading(state.pcs_slow_w, pcs_w, share)
@@ -416,7 +424,7 @@ cdef void stuck_rows(const program_t* program, const unit_row_t* u, const point_
                      double dt_s, fault_set_t* rows) noexcept nogil:
     """Readings that are fresh, each good by itself, and not of now."""
     cdef double nameplate_w = fmax(u.gate.charge_w_max, u.gate.discharge_w_max), soc_before = state.still[0]
-    cdef double pcs_w = battery_share_w(program, u, image)
+    cdef double pcs_w = battery_share_w(program, u, image, state)
     cdef bint stuck
     if not (isfinite(pcs_w) and known(image, u.soc)):
         return

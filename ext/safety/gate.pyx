@@ -5,10 +5,10 @@ Everything that is not a believable number becomes "not valid", and the gate nev
 
 from enum import IntEnum
 
-from libc.math cimport fmin
 from libc.stdint cimport int16_t, int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from tidegate.ext.abi.extremes cimport fmin
 from tidegate.ext.abi.image cimport QUALITY_GOOD, QUALITY_HELD, point_t
 from tidegate.ext.abi.program cimport bank_row_t, program_t, unit_row_t
 from tidegate.ext.safety.safety cimport *

@@ -134,6 +134,10 @@ def summary(found: list[judges.Found]) -> dict[str, Any]:
         out["events"] = {
             "per_hour_when_quiet": sum(each.quiet_events for each in honest) / max(hours, 1e-9),
             "loudest_seed": loudest.seed,
+            "when_quiet": {
+                kind: sum(each.quiet_kinds.get(kind, 0) for each in honest)
+                for kind in sorted({kind for each in honest for kind in each.quiet_kinds})
+            },
             "per_minute": {
                 kind: round(count / sum(each.minutes for each in honest), 2) for kind, count in kinds.items()
             },

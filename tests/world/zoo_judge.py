@@ -47,6 +47,7 @@ class Found:
     chase_w: float = 0.0  # swing of the battery in the quiet end, 0 = none
     chase_told: bool = False
     quiet_events: int = 0
+    quiet_kinds: dict[str, int] = field(default_factory=dict)  # the same by kind
     quiet_hours: float = 0.0
     trips: int = 0
     latched: list[int] = field(default_factory=list)  # rows of the fault table that latched after it was ready
@@ -223,6 +224,7 @@ def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Fou
         at_s = one["t_ns"] / S - 1.0
         if at_s > made.seconds + 0.5 * made.quiet_s:
             found.quiet_events += 1
+            found.quiet_kinds[one["event"]] = found.quiet_kinds.get(one["event"], 0) + 1
         if one["event"] == "mode" and one["code"] == 0 and found.ready_s is not None and at_s > found.ready_s:
             found.trips += 1
         if one["event"] == "latch" and one["previous"] == 1 and found.ready_s is not None and at_s > found.ready_s:

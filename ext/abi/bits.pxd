@@ -1,0 +1,14 @@
+# ext/abi/bits.pxd: sets of units or rows as the bits of a word, walked from the lowest up.
+from libc.stdint cimport uint32_t, uint64_t
+
+
+cdef extern from *:
+    """
+    static inline int lowest_bit(uint64_t word) { return __builtin_ctzll(word); }
+    """
+    int lowest_bit(uint64_t word) noexcept nogil  # of a word that is not 0
+
+
+cdef inline uint32_t first_bits(uint32_t count) noexcept nogil:
+    """The `count` lowest of 32 bits."""
+    return ~<uint32_t>0 if count >= 32 else (<uint32_t>1 << count) - 1
