@@ -292,7 +292,7 @@ cdef void raise_events(const core_t* core, edges_t* edges, shared_t* shared, uin
         edges.mode.seen == MODE_RUN or edges.mode.seen == MODE_DERATED)
     if episodes_step(&edges.mode, core.mode, not running, t_ns, &word):
         event_post(shared, EVENT_MODE, -1, &word, 0.0, 0.0, t_ns, cycle)
-    if episodes_step(&edges.reason, reason_to_tell(core, edges, t_ns), 0, t_ns, &word):
+    if episodes_step(&edges.reason, reason_told(core, edges, t_ns), 0, t_ns, &word):
         event_post(shared, EVENT_REASON, -1, &word, core.decision.request_total_w, core.decision.grid_limit_w, t_ns, cycle)
     if episodes_step(&edges.short_of_limit, 1 if core.decision.shortfall_w > 0.0 else 0, 0, t_ns, &word):
         event_post(shared, EVENT_SHORTFALL, -1, &word, core.decision.shortfall_w, core.decision.grid_limit_w, t_ns, cycle)
@@ -305,7 +305,7 @@ cdef void raise_events(const core_t* core, edges_t* edges, shared_t* shared, uin
         raise_bus_events(core, edges, shared, t_ns, cycle)
 
 
-cdef inline int32_t reason_to_tell(const core_t* core, edges_t* edges, uint64_t t_ns) noexcept nogil:
+cdef inline int32_t reason_told(const core_t* core, edges_t* edges, uint64_t t_ns) noexcept nogil:
     """The control's reason, until the gate has changed what it asks for without a break for so long: then that is one."""
     if core.image[SITE_REASON].value != REASON_GATE:
         edges.gated_t_ns = 0

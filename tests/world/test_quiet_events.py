@@ -1,9 +1,9 @@
-"""What is no event: the gate's own ramp after a step, a limit that one value of a slow meter is above. What lasts is one."""
+"""No events: the gate's own ramp after a step, one value of a slow meter above a limit. What lasts is one."""
 
 import numpy as np
 import pytest
-from tests.world.test_unenforced import SITE, plant
 
+from tests.world.test_unenforced import SITE, plant
 from tidegate.ext.abi import shared
 from tidegate.ext.abi.image import REASONS_BY_NUMBER
 
@@ -12,7 +12,7 @@ GATE = REASONS_BY_NUMBER.index("gate")
 
 
 def told(go_w_per_s):
-    """(reasons told after a step of 6 kW, rows of the series in which the image said that the gate bends the request)."""
+    """(reasons told after a step of 6 kW, rows of the series in which the gate bends the request)."""
     text = SITE.read_text().replace("ramp_go_w_per_s = 3000000 ", f"ramp_go_w_per_s = {go_w_per_s} ")
     assert text != SITE.read_text()
     load = np.array([0.0, STEP_S]), np.array([58e3, 64e3])
@@ -34,7 +34,7 @@ def test_a_ramp_of_the_gate_is_an_event_only_when_it_lasts(go_w_per_s, lasts):
 
 
 def exceeded(load, seconds):
-    """Seconds since the first cycle at which the peak limit was told as exceeded, behind a meter that has a new value every 2 s."""
+    """When the peak limit was told as exceeded, s since the first cycle; the meter has a new value every 2 s."""
     with plant(SITE.read_text(), load, soc_start=0.8, meter_update_ms=2000.0) as world:
         world.run(seconds)
         return [one["t_ns"] * 1e-9 - 1.0 for one in world.events
@@ -44,10 +44,10 @@ def exceeded(load, seconds):
 
 @pytest.mark.parametrize("lasts", [False, True])
 def test_a_slow_meter_that_was_answered_by_its_next_value_says_nothing(lasts):
-    """A step of the load is above the limit until the meter shows it; a ramp is above it with each value that is shown."""
+    """A step is above the limit until the meter shows it; a ramp is above it with each value that is shown."""
     at_s = np.arange(0.0, 90.0)
     more_w = 600.0 * np.clip(at_s - 60.0, 0.0, 16.0) if lasts else 5e3 * (at_s >= 60.0)
-    load = at_s, 56e3 + 300.0 * (at_s % 3) + more_w  # values that differ: the meter's interval is learnt from them
+    load = at_s, 56e3 + 300.0 * (at_s % 3) + more_w  # the meter's interval is learnt from values that differ
     found = [t_s for t_s in exceeded(load, 85.0) if t_s > 57.0]
     assert bool(found) == lasts, found
     # The second value may be the first above the limit; three intervals later it is told.
