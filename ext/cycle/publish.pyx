@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from tidegate.ext.abi.bits cimport lowest_bit
-from tidegate.ext.abi.extremes cimport fmax
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.control.corridor cimport ORDER_PLAN
 from tidegate.ext.bus.can cimport can_stats_t
 from tidegate.ext.cycle.core cimport (

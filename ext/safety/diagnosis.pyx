@@ -11,6 +11,7 @@ from libc.string cimport memset
 
 from tidegate.ext.safety.cabinet cimport STEP_PERMILLE
 from tidegate.ext.abi.bits cimport lowest_bit
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.safety.gate cimport gate_input_from_image
 from tidegate.ext.safety.safety cimport fault_set_t, gate_input_t
 from tidegate.ext.abi.image cimport (
@@ -35,15 +36,6 @@ cdef extern from *:
 
 
 # ---------------------------------------------------------------- small questions
-
-
-# fmin and fmax are calls on plain x86-64; nothing here is a NaN.
-cdef inline double fmax(double a, double b) noexcept nogil:
-    return a if a > b else b
-
-
-cdef inline double fmin(double a, double b) noexcept nogil:
-    return a if a < b else b
 
 
 cdef inline void join(fault_set_t* rows, const fault_set_t* more) noexcept nogil:
