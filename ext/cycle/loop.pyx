@@ -29,7 +29,8 @@ from tidegate.ext.estimate.demand cimport billing_set
 from tidegate.ext.estimate.estimator cimport estimate_step, image_age
 from tidegate.ext.estimate.estimate cimport ANSWER_NONE, ANSWER_OPEN, ANSWER_UNPROVEN, unit_view_t
 from tidegate.ext.estimate.bank cimport bank_step
-from tidegate.ext.estimate.truth cimport truth_ask, truth_order, truth_step, truth_suspects, truth_wanted
+from tidegate.ext.estimate.pulses cimport pulses_wanted
+from tidegate.ext.estimate.truth cimport truth_ask, truth_order, truth_step, truth_suspects
 from tidegate.ext.safety.diagnosis cimport FAULT_CLOCK_APART, FAULT_PCS_WATCHDOG, diagnose, diagnose_state_t, holds
 from tidegate.ext.safety.gate cimport fault_set, gate_input_from_image, gate_request
 from tidegate.ext.safety.safety cimport fault_set_t, gate_init, gate_restore, gate_step
@@ -206,7 +207,7 @@ cdef inline uint32_t answer_of_meter(const core_t* core) noexcept nogil:
         return ANSWER_DOUBTFUL if core.mode == MODE_ARMING else min(wanted, <uint32_t>ANSWER_DOUBTFUL)
     if core.mode != MODE_ARMING:  # the pulses of a unit beside one that runs are not compared
         return wanted
-    return max(wanted, truth_wanted(&core.truth, core.estimate.lags.interval.interval_s))
+    return max(wanted, pulses_wanted(&core.truth.pulses, core.estimate.lags.interval.interval_s))
 
 
 cdef inline void take_selftest(core_t* core) noexcept nogil:

@@ -62,6 +62,7 @@ cdef enum:  # plant_fault  # bits of battery_t.faults, pcs_t.faults and meter_t.
     METER_ELSEWHERE = 256 # sits before the load, on another circuit than the converter
     METER_TENFOLD = 512   # a transformer ratio ten times too large
     METER_TENTH = 1024    # and ten times too small
+    METER_REPLAYED = 2048 # shows its newest REPLAY_READINGS again and again; only of a meter with a delay
     BATTERY_WARNS = 1
     BATTERY_ALARMS = 2
     BATTERY_NO_CHARGE = 4

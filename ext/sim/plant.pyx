@@ -14,6 +14,7 @@ from tidegate.ext.sim.habits cimport (
 )
 
 cdef double SECOND = 1e-9
+cdef uint64_t REPLAY_READINGS = 50  # a meter with METER_REPLAYED knows so many
 cdef uint64_t SECOND_NS = 1000000000
 cdef double NAN = INFINITY - INFINITY
 
@@ -288,6 +289,21 @@ cdef void meter_count(plant_t* plant, meter_t* meter, double dt_s) noexcept nogi
         meter.export_j -= w * dt_s
 
 
+cdef void meter_replay(meter_t* meter, uint64_t t_ns) noexcept nogil:
+    """The newest readings in their order, over and over; nothing is measured meanwhile."""
+    cdef uint64_t count = min(<uint64_t>meter.head, REPLAY_READINGS)
+    meter.tail = meter.head
+    if t_ns < meter.next_ns:
+        return
+    memcpy(meter.v, meter.readings[(meter.head - count + meter.updates % count) % READINGS_MAX].v, sizeof(meter.v))
+    meter.updates += 1
+    meter.shown_t_ns = meter.next_ns
+    if meter.habits != NULL:
+        meter_next(meter)
+        return
+    meter.next_ns = max(meter.next_ns + meter.interval_ns, t_ns)
+
+
 cdef void meter_step(plant_t* plant, meter_t* meter, uint64_t t_ns, double dt_s) noexcept nogil:
     cdef reading_t* reading
     meter_count(plant, meter, dt_s)
@@ -301,6 +317,9 @@ cdef void meter_step(plant_t* plant, meter_t* meter, uint64_t t_ns, double dt_s)
             if meter.faults & METER_STUCK == 0:
                 memcpy(meter.v, reading.v, sizeof(reading.v))
                 meter.updates += 1
+    if meter.faults & METER_REPLAYED and meter.readings != NULL and meter.head > 0:
+        meter_replay(meter, t_ns)
+        return
     if t_ns < meter.next_ns:
         return
     if meter.habits != NULL and not meter_reports(plant, meter):

@@ -269,10 +269,13 @@ cdef class World(Assembly):
         if self.world.core == NULL:
             raise RuntimeError("no core is connected: call connect() first")
         truth = &self.world.core.truth
-        return {"verdict": truth.verdict, "asking": bool(truth.asking), "still_s": truth.still_s,
-                "least_w": truth.least_w,
-                "grid_w2": truth.grid_w2, "moved_w2": list(truth.moved_w2), "moved_w4": list(truth.moved_w4),
-                "both_w2": list(truth.both_w2)}
+        return {"verdict": truth.verdict, "asking": truth.asking, "still_s": truth.still_s,
+                "least_w": truth.least_w, "suspicion": truth.contradiction.suspicion, "noise_w": truth.contradiction.noise_w,
+                "votes": list(truth.contradiction.votes), "edges": truth.question.edges,
+                "patient": truth.question.patient, "step_w": truth.question.step_w, "level": truth.question.level, "answers": list(truth.question.answer),
+                "clear": list(truth.question.clear),
+                "grid_w2": truth.pulses.grid_w2, "moved_w2": list(truth.pulses.moved_w2),
+                "moved_w4": list(truth.pulses.moved_w4), "both_w2": list(truth.pulses.both_w2)}
 
     @property
     def now(self):

@@ -29,7 +29,7 @@ from tidegate.hal.sim.virtual import VirtualPlant
 # How a meter lies, and whether it does so from the start: what is looked for is then that the site never gets ready.
 LIES = {
     "frozen": "stuck", "w_stuck": "w_stuck", "absolute": "absolute", "flipped": "reversed", "reversed": "reversed",
-    "no_l3": "no_l3", "elsewhere": "elsewhere", "tenfold": "tenfold", "tenth": "tenth",
+    "no_l3": "no_l3", "elsewhere": "elsewhere", "tenfold": "tenfold", "tenth": "tenth", "replayed": "replayed",
 }  # fmt: skip
 FROM_START = ("reversed", "elsewhere")
 FOUND_WITHIN_S = 5.0
@@ -77,8 +77,11 @@ def liar(seed: int, lie: str) -> plants.Draw:
     made = plants.draw(honest)
     at_s = 0.0 if lie in FROM_START else LIE_S
     pv = [(0.0, 0.0), (at_s + 2.0, float(round(made.limit_w * 1.2))), (at_s + 17.0, 0.0)] if lie == "absolute" else []
+    settings = dict(made.settings)
+    if lie == "replayed":  # what is repeated is on its way first
+        settings["meter_delay_ms"] = max(made.setting("meter_delay_ms"), 20.0)
     return replace(
-        made, seed=honest, name=lie, seconds=at_s + AFTER_S, quiet_s=1.0, pv=pv,
+        made, seed=honest, name=lie, settings=settings, seconds=at_s + AFTER_S, quiet_s=1.0, pv=pv,
         faults=[{"kind": f"meter.{LIES[lie]}", "target": "grid", "on_s": at_s, "lie": lie}],
     )  # fmt: skip
 
@@ -106,6 +109,8 @@ def judge(made: plants.Draw) -> Told:
         return found
     on_s = float(made.faults[0]["on_s"])
     found.early = found.told_s is not None and found.told_s < on_s
+    if found.early:
+        return found
     after = rows["t_s"] >= on_s
     t_s, grid_w, ess_w = rows["t_s"][after], rows["grid_w"][after], rows["ess_w"][after]
     clear_w = CLEAR_SHARE * made.power_w + 4.0 * made.tolerance_w

@@ -46,6 +46,37 @@ def test_a_meter_that_showed_nothing_but_jumps_of_the_load_is_asked_twice() -> N
     )
 
 
+RUNNING = {
+    "flipped": {},  # the building seems to give power
+    "tenfold": {"meter_update_ms": 100.0},  # it moves ten times as far as the battery
+    "replayed": {"meter_update_ms": 100.0, "meter_delay_ms": 20.0},  # the same values in the same order
+}
+
+
+@pytest.mark.parametrize("lie", RUNNING)
+def test_a_meter_that_begins_to_lie_while_the_site_runs_is_asked_and_the_site_stops(lie: str) -> None:
+    made = lying(lie, 60.0)
+    made = replace(made, settings={**made.settings, **RUNNING[lie]}, components=[
+        {"kind": "ar", "seed": 3, "scale_w": 40e3, "every_s": 0.2, "memory": 0.9, "mean_w": 40e3, "sigma_w": 3e3},
+    ])  # fmt: skip
+    found = liars.judge(made)
+    assert found.ready and not found.early and found.verdict == "grid_unmoved", found
+    honest = liars.judge(replace(made, faults=[], name="honest"))
+    assert honest.ready and not honest.verdict, honest
+
+
+def test_a_building_that_truly_gives_power_is_asked_and_believed() -> None:
+    """Below zero behind a meter that does not lie: PV that nobody meters."""
+    made = replace(PLAIN, pv=[(0.0, 0.0), (60.0, 90e3), (80.0, 0.0)])
+    with liars.plant_of(made) as plant:
+        asked = False
+        for _ in range(150):
+            plant.run(0.2 if plant.world.t_s > 59.0 else 6.0)
+            asked |= plant.world.meter_truth["suspicion"] == 1
+        assert asked and plant.world.meter_truth["verdict"] == 0
+        assert plant.series()["ess_w"][-200:].max() > 5e3  # and goes on shaving
+
+
 def test_a_value_that_moves_again_gives_the_power_back() -> None:
     made = lying("frozen", 60.0)
     made = replace(made, faults=[{**made.faults[0], "off_s": 75.0}])

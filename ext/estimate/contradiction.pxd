@@ -1,0 +1,53 @@
+# ext/estimate/contradiction.pxd: contents page of contradiction.pyx.
+from libc.stdint cimport uint32_t, uint64_t
+
+from tidegate.ext.abi.program cimport program_t
+from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
+
+cdef enum:
+    KEPT = 64     # grid readings that are compared; a power of two
+    ANSWERS = 2   # wrong ways to answer the battery that are looked for while the site runs
+    SEEN = 256    # values of late, to know a sequence that comes again; a power of two
+    SEEN_SLOTS = 512
+
+# Why a running site's grid meter is suspect.
+cdef enum:
+    SUSPECT_NONE = 0
+    SUSPECT_BELOW_ZERO  # the building would give power, further than it is known to
+    SUSPECT_MIRRORED    # the value jumped to its opposite
+    SUSPECT_TOO_FAR     # it moves several times as far as the battery does
+    SUSPECT_AGAIN       # values that were shown before come again, in their order, though the battery does something else
+    SUSPECT_JUMPED      # it jumped far further than the load does
+
+cdef struct contradiction_t:
+    # readings, each with the battery power that belongs to it
+    uint64_t t_ns[KEPT]
+    double w[KEPT]
+    double ess_w[KEPT]
+    uint32_t head, count
+    uint32_t waits, suspicion           # waits: so many of the newest have no battery power yet; enum suspect
+    uint64_t done_ns                # up to where the readings were compared
+    double noise_w                  # the load's own changes over a span: their median; 0 = none yet
+    double span_s
+    double votes[ANSWERS]           # for that answer, against the honest one; old ones fade
+    double largest_w                # of the load's changes over a span, of late
+    double lowest_net_w             # the building gave as much without a lie
+    # values in their order
+    double seen_w[SEEN]
+    double seen_ess_w[SEEN]
+    uint32_t seen_head, seen_count
+    uint32_t last_at[SEEN_SLOTS]    # number of the newest pair of values with that hash, + 1
+    uint32_t again_at, again        # a sequence comes again: where, and so many clear steps of it so far
+    double again_w                  # and the battery was so far from where it was then
+
+cdef void contradiction_forget(contradiction_t* c) noexcept nogil
+# Once for each new grid reading of a running site. small_w: the meter's small changes; far_w: a move of the battery
+# that must show; asked: a question moves the battery.
+cdef void contradiction_step(const program_t* program, const estimate_state_t* state, const plant_t* plant,
+                             contradiction_t* c, double small_w, double far_w, bint asked) noexcept nogil
+# A question found it honest.
+cdef void contradiction_cleared(contradiction_t* c, const plant_t* plant) noexcept nogil
+# A sequence has come again for so long that no load does it, whatever the battery did meanwhile.
+cdef bint contradiction_repeats(const contradiction_t* c) noexcept nogil
+# What the battery did when a reading of time t_ns was taken, W, as far as the meter's age is known.
+cdef double then_w(const program_t* program, const estimate_state_t* state, uint64_t t_ns) noexcept nogil

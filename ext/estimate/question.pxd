@@ -1,0 +1,35 @@
+# ext/estimate/question.pxd: contents page of question.pyx.
+from libc.stdint cimport uint32_t, uint64_t
+
+from tidegate.ext.abi.program cimport program_t
+from tidegate.ext.estimate.contradiction cimport contradiction_t
+from tidegate.ext.estimate.estimate cimport estimate_state_t
+
+cdef enum:
+    EDGES_MOST = 24
+
+# What the edges of a question have shown.
+cdef enum:
+    FOUND_OPEN
+    FOUND_HONEST
+    FOUND_TURNED
+    FOUND_SHARE
+    FOUND_NOTHING  # it will not be told: too long, or the converter does not give the step
+
+cdef struct question_t:
+    uint32_t level, edges       # level: 1 = the step is put on top; edges: so many were answered
+    uint32_t random, suspicion      # suspicion: what made the meter suspect
+    uint32_t patient, pad       # patient: edges stand for long
+    double step_w               # of all units
+    double before_w             # the reading before the newest edge ...
+    double before_ess_w         # ... and what the battery did then
+    uint64_t begun_ns, edge_ns, before_ns, edge_due_ns
+    double answer[EDGES_MOST]   # share of the battery's move that the grid showed, against it: an honest meter's is 1
+    double clear[EDGES_MOST]    # the move, of what the load does meanwhile
+
+# Begin: the units are held; step_w: what an edge is to move; suspicion: why.
+cdef void question_begin(question_t* q, double step_w, uint32_t suspicion, uint64_t t_ns) noexcept nogil
+# A new reading. value_ns: stamp from which on it stands. step_most_w: no step is larger. Returns what was found.
+cdef uint32_t question_reading(const program_t* program, const estimate_state_t* state, const contradiction_t* c,
+                               question_t* q, double grid_w, uint64_t value_ns, uint64_t t_ns, double small_w,
+                               double step_most_w) noexcept nogil

@@ -1,0 +1,189 @@
+"""A suspect meter is asked: the units are held, and a step is put on top and taken back at irregular times.
+
+The steps follow no reading, so what the grid shows of them is the meter's answer and nothing else. Each edge gives one
+share: 1 of an honest meter, -1 of one that is turned, 0 of one that shows something else. What the load does meanwhile
+lies on top, so each edge has a vote between the honest answer and another, of the more weight the further it stands
+above the load's own changes. The steps grow while the votes do not tell.
+"""
+
+from libc.math cimport fabs, fmax, fmin, sqrt
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from tidegate.ext.abi.program cimport program_t
+from tidegate.ext.estimate.contradiction cimport (
+    SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, contradiction_repeats, contradiction_t, then_w,
+)
+from tidegate.ext.estimate.estimate cimport estimate_state_t
+from tidegate.ext.estimate.pairing cimport history_at, time_before
+
+
+cdef extern from *:
+    """
+    #define GIVEN 0.7             /* an edge is answered once the battery has given so much of it */
+    #define SAME_INTERVALS 1.6    /* a value that stands for so long was measured anew */
+    #define SAME_S 0.1
+    #define STEADY 0.1            /* of the step: units that move by less stand */
+    #define STEADY_S 0.1
+    #define UNKNOWN_S 1.2         /* so long is waited while the meter's age is not known */
+    #define EDGE_MOST_S 6.0       /* a converter that does not give the step ends the question */
+    #define QUICK_MOST_S 10.0
+    #define WEAK_MOST_S 5.0
+    #define QUESTION_MOST_S 30.0
+    #define NORMAL 1.5            /* standard deviation of the median of what is off */
+    #define ROUGH 0.15            /* of a move: gains, digits, ages */
+    #define SURE 1.5
+    #define SURE_STRONG 1.2       /* votes over their spread: two clear edges make 1.26, three 1.6, four 1.9 */
+    #define PATIENT_S 4.3         /* a gateway between may make a meter so late */
+    #define SURE_FREE 1.75        /* of a share that was fitted to the answers */
+    #define SURE_HONEST 1.2
+    #define SPREAD_LEAST 0.5
+    #define SHARE_LO 0.75
+    #define SHARE_HI 1.3
+    #define SHARE_FAR 1.7
+    #define SHARE_TURNED -0.5
+    #define GROW_EDGES 3u
+    #define AGAIN_EDGES 2u        /* so many steps of the battery did not disturb a sequence that comes again */
+    #define GROW 1.6
+    #define JITTER_S 0.04
+    """
+    const double STEADY, STEADY_S, UNKNOWN_S, QUICK_MOST_S, WEAK_MOST_S
+    const double GIVEN, SAME_INTERVALS, SAME_S, EDGE_MOST_S, QUESTION_MOST_S, NORMAL, ROUGH
+    const double SURE, SURE_STRONG, SURE_FREE, PATIENT_S
+    const double SURE_HONEST, SPREAD_LEAST, SHARE_LO, SHARE_HI, SHARE_FAR, SHARE_TURNED, GROW, JITTER_S
+    const uint32_t GROW_EDGES, AGAIN_EDGES
+
+
+cdef inline double seconds(uint64_t from_ns, uint64_t to_ns) noexcept nogil:
+    return <double>(to_ns - from_ns) * 1e-9 if to_ns > from_ns else 0.0
+
+
+cdef void question_begin(question_t* q, double step_w, uint32_t suspicion, uint64_t t_ns) noexcept nogil:
+    cdef uint32_t random = q.random
+    memset(q, 0, sizeof(question_t))
+    q.random = random if random else 0xACE1u
+    q.step_w = step_w
+    q.suspicion = suspicion
+    q.begun_ns = t_ns
+
+
+cdef inline bint is_weak(const question_t* q) noexcept nogil:
+    """What made it suspect happens before honest meters as well."""
+    return q.suspicion != SUSPECT_BELOW_ZERO
+
+
+cdef inline void edge(question_t* q, double grid_w, double ess_w, uint64_t t_ns) noexcept nogil:
+    q.level ^= 1
+    q.before_w = grid_w
+    q.before_ess_w = ess_w
+    q.before_ns = q.edge_ns = t_ns
+    q.edge_due_ns = 0
+
+
+cdef uint32_t question_reading(const program_t* program, const estimate_state_t* state, const contradiction_t* c,
+                               question_t* q, double grid_w, uint64_t value_ns, uint64_t t_ns, double small_w,
+                               double step_most_w) noexcept nogil:
+    # A value that stands was measured anew within an interval.
+    cdef uint64_t taken_ns = max(
+        value_ns, time_before(t_ns, <int64_t>((SAME_INTERVALS * state.lags.interval.interval_s + SAME_S) * 1e9)))
+    cdef double ess_w = then_w(program, state, taken_ns), move_w = q.step_w if q.level else -q.step_w
+    if q.edge_ns == 0:  # the units come to where they are held
+        if is_steady(state, ess_w, STEADY * fabs(q.step_w), t_ns) and seconds(q.begun_ns, t_ns) > SAME_S:
+            edge(q, grid_w, ess_w, t_ns)
+        return FOUND_OPEN if seconds(q.begun_ns, t_ns) < EDGE_MOST_S else FOUND_NOTHING
+    if q.suspicion == SUSPECT_AGAIN and q.edges >= AGAIN_EDGES and contradiction_repeats(c):
+        return FOUND_SHARE
+    if seconds(q.edge_ns, t_ns) > EDGE_MOST_S + (PATIENT_S if q.patient else 0.0) or q.edges == EDGES_MOST:
+        return FOUND_NOTHING
+    if seconds(q.begun_ns, t_ns) > (QUESTION_MOST_S if q.patient else WEAK_MOST_S if is_weak(q) else QUICK_MOST_S):
+        return FOUND_NOTHING
+    if (ess_w - q.before_ess_w) * move_w < GIVEN * move_w * move_w:
+        return FOUND_OPEN
+    if q.edge_due_ns == 0:
+        q.random = (q.random >> 1) ^ (0xB400u if q.random & 1 else 0u)
+        q.edge_due_ns = t_ns + <uint64_t>(JITTER_S * 1e9) * (q.random & 3)
+        if q.patient:
+            q.edge_due_ns += <uint64_t>(PATIENT_S * 1e9)
+        elif not state.age_known:
+            q.edge_due_ns += <uint64_t>(fmin(fmax(state.age_hi_s, 0.0), UNKNOWN_S) * 1e9)
+    if t_ns < q.edge_due_ns or not is_steady(state, ess_w, 2.0 * STEADY * fabs(q.step_w), t_ns):
+        return FOUND_OPEN
+    note(q, c, grid_w, ess_w - q.before_ess_w, small_w, t_ns)
+    edge(q, grid_w, ess_w, t_ns)
+    if q.level and q.edges >= GROW_EDGES:  # the way back is as large as the way there
+        step_most_w = fmax(step_most_w, fabs(q.step_w))
+        q.step_w = fmax(fmin(GROW * q.step_w, step_most_w), -step_most_w)
+    return judge(q)
+
+
+cdef inline bint is_steady(const estimate_state_t* state, double then_w, double most_w, uint64_t t_ns) noexcept nogil:
+    """The units stand, and stood when the reading was taken."""
+    cdef double now_w = state.total.w[state.total.head]
+    return fabs(now_w - then_w) < most_w and (
+        fabs(now_w - history_at(&state.total, time_before(t_ns, <int64_t>(STEADY_S * 1e9)))) < most_w)
+
+
+cdef inline void note(question_t* q, const contradiction_t* c, double grid_w, double moved_w, double small_w,
+                      uint64_t t_ns) noexcept nogil:
+    """The answer of an edge, and how clear it is."""
+    cdef double spans = fmax(seconds(q.before_ns, t_ns) / fmax(c.span_s, 0.05), 1.0)
+    cdef double load_w = NORMAL * c.noise_w * sqrt(spans) + 0.5 * small_w + 1.0
+    q.answer[q.edges] = (q.before_w - grid_w) / moved_w
+    q.clear[q.edges] = fabs(moved_w) / load_w
+    q.edges += 1
+
+
+# ---------------------------------------------------------------- votes
+
+
+cdef double votes(const question_t* q, double share) noexcept nogil:
+    """For this share against the honest one, over their spread."""
+    cdef double sum = 0.0, sum2 = SPREAD_LEAST, vote
+    cdef uint32_t i
+    for i in range(q.edges):
+        vote = off(q.answer[i] - 1.0, q.clear[i]) - off(q.answer[i] - share, q.clear[i] / fmax(fabs(share), 1.0))
+        sum += vote
+        sum2 += vote * vote
+    return sum / sqrt(sum2)
+
+
+cdef inline double off(double share, double clear) noexcept nogil:
+    """How far an answer is off: 0..1."""
+    cdef double noise2 = 1.0 / (clear * clear) + ROUGH * ROUGH
+    return share * share / (share * share + 2.0 * noise2)
+
+
+cdef double median(const question_t* q) noexcept nogil:
+    """The lower one of an even number. At most EDGES_MOST^2 comparisons."""
+    cdef uint32_t i, j, below, equal
+    for i in range(q.edges):
+        below = equal = 0
+        for j in range(q.edges):
+            below += q.answer[j] < q.answer[i]
+            equal += q.answer[j] == q.answer[i]
+        if below <= (q.edges - 1) // 2 < below + equal:
+            return q.answer[i]
+    return 1.0
+
+
+cdef uint32_t judge(question_t* q) noexcept nogil:
+    cdef double turned = votes(q, -1.0), nothing = votes(q, 0.0), share = median(q)
+    cdef bint free = (share < SHARE_LO or share > SHARE_HI) and votes(q, share) > SURE_FREE
+    if fmax(turned, nothing) < -SURE_HONEST and not free:
+        return FOUND_HONEST
+    if not is_weak(q):
+        if turned > SURE_STRONG and turned >= nothing:
+            return FOUND_TURNED
+        if share < SHARE_TURNED and votes(q, share) > SURE_FREE:
+            return FOUND_TURNED
+    elif q.suspicion != SUSPECT_AGAIN and share > SHARE_FAR and votes(q, share) > SURE_FREE:
+        return FOUND_SHARE
+    if not q.patient:
+        # A meter that has become later answers the edge before: it is asked with edges that outlast that.
+        if turned > SURE_STRONG or nothing > SURE_STRONG or free:
+            q.patient = 1
+            q.edges = 0
+        return FOUND_OPEN
+    if turned > SURE and turned >= nothing:
+        return FOUND_TURNED
+    return FOUND_SHARE if nothing > SURE or free else FOUND_OPEN
