@@ -12,10 +12,11 @@ that follow no reading. Each cause for that is cheap, and rare before an honest 
 - values that come again in their order, to the digit, though the battery does something else than it did then.
 """
 
-from libc.math cimport fabs, fmax, fmin
+from libc.math cimport fabs
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
 from tidegate.ext.estimate.pairing cimport history_at, time_before

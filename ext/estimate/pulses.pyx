@@ -6,10 +6,11 @@ answers sharply but with another share lacks a phase or has a wrong ratio. A met
 share nothing is said. One that does not answer at all is found by model.pyx.
 """
 
-from libc.math cimport fabs, fmax, fmin, sqrt
+from libc.math cimport fabs, sqrt
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.image cimport VERDICT_BELIEVED, VERDICT_SHARE, VERDICT_SIGN
 from tidegate.ext.estimate.estimate cimport LAGS, estimate_state_t
 from tidegate.ext.estimate.model cimport ANSWER_SLOW_S

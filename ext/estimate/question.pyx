@@ -6,10 +6,11 @@ lies on top, so each edge has a vote between the honest answer and another, of t
 above the load's own changes. The steps grow while the votes do not tell.
 """
 
-from libc.math cimport fabs, fmax, fmin, sqrt
+from libc.math cimport fabs, sqrt
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.contradiction cimport (
     SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, contradiction_repeats, contradiction_t, then_w,
