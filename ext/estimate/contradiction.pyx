@@ -81,7 +81,7 @@ cdef double then_w(const program_t* program, const estimate_state_t* state, uint
     if state.models.averages and state.shapes.count:
         return model_w(&state.shapes, state.models.near[0], t_ns)
     if not (state.age_known or state.lags.used):
-        age_s = program.control.meter_latency_s
+        age_s = 0.5 * (program.control.first_age_lo_s + program.control.first_age_hi_s)  # both 0: nothing is known
     return history_at(&state.total, time_before(t_ns, <int64_t>(age_s * 1e9)))
 
 

@@ -63,9 +63,7 @@ def blend(series: Floats, origin: int, leads: int, day: int) -> Floats:
     days = min(DAYS_OF_SHAPE, origin // day)
     if days == 0:
         return persistence(series, origin, leads, day)
-    shape = (
-        series[origin - days * day : origin].reshape(days, day).mean(axis=0)
-    )  # by steps since the origin, modulo a day
+    shape: Floats = series[origin - days * day : origin].reshape(days, day).mean(axis=0)  # by steps since the origin
     recent = max(1, day // 24)
     away = series[origin - recent : origin].mean() - shape[-recent:].mean()
     lead = np.arange(leads)

@@ -42,7 +42,7 @@ def lowest_limits(paths_kw: Floats, storage: Storage, stored_kwh: float, step_h:
     """(paths,) kW: the lowest limit that the battery can hold on each path, from what is stored now."""
     have = max(0.0, stored_kwh - storage.least_kwh)
     room = storage.most_kwh - storage.least_kwh
-    high = paths_kw.max(axis=1)
+    high: Floats = paths_kw.max(axis=1)
     low = high - storage.discharge_kw_max
     for _ in range(HALVINGS):
         middle = (low + high) / 2
