@@ -15,7 +15,7 @@ from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.safety.gate cimport gate_input_from_image
 from tidegate.ext.safety.safety cimport fault_set_t, gate_input_t
 from tidegate.ext.abi.image cimport (
-    MODE_ARMING, MODE_TRIPPED, QUALITY_GOOD, QUALITY_HELD, QUALITY_INVALID, QUALITY_NEVER, QUALITY_STALE, SITE_CAN_STATE, SITE_CAN_UNSENT,
+    MODE_ARMING, MODE_DERATED, MODE_RUN, MODE_TRIPPED, QUALITY_GOOD, QUALITY_HELD, QUALITY_INVALID, QUALITY_NEVER, QUALITY_STALE, SITE_CAN_STATE, SITE_CAN_UNSENT,
     SITE_GRID_AGE_LO_S, SITE_GRID_ANSWER, SITE_LOOP_ESCALATION, SITE_METER_VERDICT, SITE_POINTS, SITE_SHORTFALL_W,
     UNIT_ENVELOPE_HI_W, UNIT_ENVELOPE_LO_W, UNIT_POINTS, UNIT_REQUEST_W, UNIT_SETPOINT_W,
     UNIT_STATE, UNIT_STEP_TEST, UNIT_WRITE_WAIT_S, VERDICT_FROZEN, point_t,
@@ -466,13 +466,16 @@ cdef void own_rows(const program_t* program, int unit, const point_t* image, dou
     cdef double escalation = image[SITE_LOOP_ESCALATION].value
     cdef int first = SITE_POINTS + unit * UNIT_POINTS
     cdef const point_t* request = &image[first + UNIT_REQUEST_W]
+    cdef double mode = image[first + UNIT_STATE].value
+    # A verdict on the meter stands, for people to see, until the next arming asks anew; it must be possible to get there.
+    cdef bint moves = mode == MODE_ARMING or mode == MODE_RUN or mode == MODE_DERATED
     mark(rows, FAULT_LOOP_LATE, escalation >= 1.0)
     mark(rows, FAULT_LOOP_UNSAFE, escalation >= 2.0)
     mark(rows, FAULT_LOOP_SILENT, escalation >= 3.0)
     mark(rows, FAULT_LOOP_PAUSE, dt_s > milli(program, FAULT_LOOP_PAUSE))
     mark(rows, FAULT_REQUEST_INVALID, request.quality != QUALITY_NEVER and not isfinite(request.value))
     mark(rows, FAULT_PCS_STEP_FAILED, high(image, <int16_t>(first + UNIT_STEP_TEST), 1.5))
-    mark(rows, FAULT_GRID_UNMOVED, (high(image, SITE_GRID_ANSWER, 1.5) and low(image, SITE_GRID_ANSWER, 2.5)) or high(image, SITE_METER_VERDICT, VERDICT_FROZEN + 0.5))
+    mark(rows, FAULT_GRID_UNMOVED, (high(image, SITE_GRID_ANSWER, 1.5) and low(image, SITE_GRID_ANSWER, 2.5)) or (moves and high(image, SITE_METER_VERDICT, VERDICT_FROZEN + 0.5)))
     mark(rows, FAULT_METER_OLDER, program.control.meter_latency_s_max > 0.0 and high(image, SITE_GRID_AGE_LO_S, program.control.meter_latency_s_max + milli(program, FAULT_METER_OLDER)))
     mark(rows, FAULT_GRID_UNPROVEN, high(image, SITE_GRID_ANSWER, 2.5))
     mark(rows, FAULT_PCS_WRITE_LOST, high(image, <int16_t>(first + UNIT_WRITE_WAIT_S), milli(program, FAULT_PCS_WRITE_LOST)))

@@ -20,6 +20,7 @@ from tests.ext.safety.gate_cases import LIMITS
 from tidegate.config import faults
 from tidegate.config.faults import load_faults
 from tidegate.ext.abi import program
+from tidegate.ext.abi.image import MODES_BY_NUMBER
 from tidegate.ext.safety.diagnosis import FAULT_IDS, Diagnosis
 from tidegate.ext.safety.gate import REACTIONS, VALID
 
@@ -219,13 +220,20 @@ def test_energy_that_flows_moves_the_state_of_charge_rightly() -> None:
     assert not rig.is_active("soc_drift")
 
 
+@pytest.mark.parametrize("mode", ["arming", "run", "derated"])
 @pytest.mark.parametrize("verdict", [2.0, 3.0])
-def test_a_meter_that_is_turned_or_shows_another_share_does_not_arm(verdict: float) -> None:
+def test_a_meter_that_is_turned_or_shows_another_share_stops_a_unit_that_moves(verdict: float, mode: str) -> None:
     rig = running()
+    rig.put("unit0.state", float(MODES_BY_NUMBER.index(mode)))
+    rig.cycle()
     assert not rig.is_active("grid_unmoved")
     rig.set(**{"site.meter_verdict": verdict})
     rig.cycle()
     assert rig.is_active("grid_unmoved") and rig.verdict["setpoint_w"] == 0 and rig.verdict["tripped"]
+    # The verdict stands for people to see, and not in the way of the acknowledgement that leads to a new arming.
+    rig.put("unit0.state", float(MODES_BY_NUMBER.index("tripped")))
+    rig.run(1200)
+    assert not rig.is_active("grid_unmoved") and rig.verdict["tripped"]
 
 
 @pytest.mark.parametrize(("dt_ms", "paused"), [(250, False), (251, True)])
