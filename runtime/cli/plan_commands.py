@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -15,7 +16,7 @@ from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_USAGE, echo_answer, f
 from tidegate.runtime.planner import rolling_plan
 from tidegate.runtime.planner.forecasts import filled
 from tidegate.runtime.planner.hours_table import HoursTable, read_hours
-from tidegate.runtime.planner.outlook import Outlook, connection_of, look_ahead, storage_of
+from tidegate.runtime.planner.outlook import Outlook, connection_of, look_ahead, month_peak_kw, storage_of
 from tidegate.runtime.planner.plan_inputs import Connection, PlanError, Storage
 from tidegate.runtime.planner.plan_reasons import reason
 from tidegate.runtime.planner.plan_solver import Plan
@@ -23,7 +24,7 @@ from tidegate.runtime.planner.plan_steps import steps_of
 from tidegate.runtime.planner.solver_child import Question, solve_apart
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-SITE = click.argument("site", type=FILE)
+SITE = click.argument("site_file", metavar="SITE", type=FILE)
 HOURS = click.argument("hours", type=FILE)
 NOW = click.option("--now", metavar="TIME", help="Plan from then, such as 2026-11-28T17:00Z; default is the clock.")
 SOC = click.option("--soc", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="State of charge now.")
@@ -38,12 +39,12 @@ def plan() -> None:
     """A day ahead. SITE: a site file. HOURS: a CSV of time_utc, load_kw, pv_kw, price_eur_per_kwh, past and to come."""
 
 
-def _read(site: Path, hours: Path) -> tuple[Site, HoursTable]:
+def _read(site_file: Path, hours: Path) -> tuple[Site, HoursTable]:
     try:
         table = read_hours(hours)
-        for doubt in table.doubts:
-            click.echo(f"doubt: {doubt}", err=True)
-        return load_site(str(site)), table
+        for text in table.doubts:
+            click.echo(f"doubt: {text}", err=True)
+        return load_site(str(site_file)), table
     except SiteError as why:
         refuse_site(why)
     except PlanError as why:
@@ -68,6 +69,9 @@ def _made(site: Site, table: HoursTable, now: str | None, soc: float, ahead: int
         storage = storage_of(site)
         connection = connection_of(site, demand_eur_per_kw=demand, demand_paid_kw=paid_kw)
         outlook = look_ahead(table, _moment(now), ahead, fees_eur_per_kwh=fees)
+        if demand:
+            peak_kw = month_peak_kw(table, _moment(now), ZoneInfo(site.site.timezone))
+            connection = replace(connection, recharge_kw_max=max(paid_kw, peak_kw))
         made = solve_apart(Question(storage, connection, outlook.horizon, soc * storage.energy_kwh, None))
     except PlanError as why:
         fail(why, EXIT_CONTENT, "plan")
@@ -84,10 +88,10 @@ def _made(site: Site, table: HoursTable, now: str | None, soc: float, ahead: int
 @DEMAND
 @PAID
 @click.option("--json", "as_json", is_flag=True, help="The plan as JSON, with the steps that `send` would give.")
-def show(site: Path, hours: Path, now: str | None, soc: float, ahead: int, fees: float, demand: float, paid_kw: float,
-         as_json: bool) -> None:  # fmt: skip
+def show(site_file: Path, hours: Path, now: str | None, soc: float, ahead: int, fees: float, demand: float,
+         paid_kw: float, as_json: bool) -> None:  # fmt: skip
     """The plan, step by step: what is expected, what the battery does."""
-    read, table = _read(site, hours)
+    read, table = _read(site_file, hours)
     outlook, storage, _, made = _made(read, table, now, soc, ahead, fees, demand, paid_kw)
     steps, end_utc_s = steps_of(made, storage)
     if as_json:
@@ -136,10 +140,10 @@ def lines(made: Plan, outlook: Outlook, storage: Storage, zone: ZoneInfo) -> lis
 @FEES
 @DEMAND
 @PAID
-def why(site: Path, hours: Path, when: str, now: str | None, soc: float, ahead: int, fees: float, demand: float,
+def why(site_file: Path, hours: Path, when: str, now: str | None, soc: float, ahead: int, fees: float, demand: float,
         paid_kw: float) -> None:  # fmt: skip
     """Why the plan does what it does at a time of the coming day, as a sentence that arithmetic bears out."""
-    read, table = _read(site, hours)
+    read, table = _read(site_file, hours)
     _, storage, connection, made = _made(read, table, now, soc, ahead, fees, demand, paid_kw)
     zone = ZoneInfo(read.site.timezone)
     try:
@@ -152,8 +156,8 @@ def why(site: Path, hours: Path, when: str, now: str | None, soc: float, ahead: 
         later = at + timedelta(seconds=made.horizon.step_s)
         if at.time() <= wanted and (wanted < later.time() or later.date() != at.date()):
             found = reason(made, storage, connection, k)
-            doubt = "" if found.holds else " (its figures do not bear it out: please report this plan)"
-            click.echo(f"{at:%a %d %H:%M} {found.text}{doubt}")
+            false = "" if found.holds else " (its figures do not bear it out: please report this plan)"
+            click.echo(f"{at:%a %d %H:%M} {found.text}{false}")
             return
     fail(f"{when} is not within the {ahead} hours of the plan", EXIT_USAGE, "plan")
 
@@ -167,10 +171,10 @@ def why(site: Path, hours: Path, when: str, now: str | None, soc: float, ahead: 
 @FEES
 @DEMAND
 @PAID
-def send(client: Client, site: Path, hours: Path, soc: float, ahead: int, fees: float, demand: float,
+def send(client: Client, site_file: Path, hours: Path, soc: float, ahead: int, fees: float, demand: float,
          paid_kw: float) -> None:  # fmt: skip
     """Plan from now on and give that to the running site as its `schedule`. Every limit of the site still binds."""
-    read, table = _read(site, hours)
+    read, table = _read(site_file, hours)
     _, storage, _, made = _made(read, table, None, soc, ahead, fees, demand, paid_kw)
     steps, end_utc_s = steps_of(made, storage)
     echo_answer(client.schedule(steps, end_utc_s))
@@ -184,9 +188,9 @@ def send(client: Client, site: Path, hours: Path, soc: float, ahead: int, fees: 
 @click.option("--unpublished", is_flag=True, help="As if no price were published ahead.")
 @SOC
 @FEES
-def backtest(site: Path, hours: Path, warm: int, every: int, unpublished: bool, soc: float, fees: float) -> None:
+def backtest(site_file: Path, hours: Path, warm: int, every: int, unpublished: bool, soc: float, fees: float) -> None:
     """What planning would have saved on the days of HOURS, beside simple rules and perfect foresight."""
-    read, table = _read(site, hours)
+    read, table = _read(site_file, hours)
     if table.step_s != 3600:
         fail(f"{hours}: has steps of {table.step_s} s; a backtest wants hours", EXIT_CONTENT, "plan")
     try:

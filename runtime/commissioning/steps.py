@@ -180,7 +180,9 @@ def armed(plant: Plant, task: Task, report: Report) -> bool:
             )
         elif said:
             for line in said:
-                report.add("arming", FINDING, line, "mend the wiring or the site file, then `tidegate ack` and again")
+                report.add(
+                    "arming", FINDING, line, "mend the wiring or the site file, then `tidegate set ack` and again"
+                )
         else:
             raise
         report.add("arming", SKIPPED, "the site arms once that is mended; what needs it running was left out")

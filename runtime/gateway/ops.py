@@ -224,7 +224,7 @@ class Replay(Read, tag="replay", kw_only=True):
         call.server.replay(call, self)
 
 
-class Carbon(Read, tag="carbon", kw_only=True):
+class CarbonNow(Read, tag="carbon", kw_only=True):
     """Carbon and energy as they are now, provisional until the period is booked; each number says what it lacks."""
 
     of: carbon_shown.Of = "site"

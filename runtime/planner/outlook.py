@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -50,6 +51,15 @@ def connection_of(site: Site, *, demand_eur_per_kw: float = 0.0, demand_paid_kw:
         demand_eur_per_kw=demand_eur_per_kw,
         demand_paid_kw=demand_paid_kw,
     )
+
+
+def month_peak_kw(table: HoursTable, now: datetime, zone: ZoneInfo) -> float:
+    """Highest mean power of load less sun in a step of this local month before `now`; 0 where none is known."""
+    begin = now.astimezone(zone).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    part = slice(max(0, table.step_at(begin)), max(0, table.step_at(now)))
+    net = table.load_kw[part] - table.pv_kw[part]
+    known = net[np.isfinite(net)]
+    return float(max(0.0, known.max())) if len(known) else 0.0
 
 
 def look_ahead(table: HoursTable, now: datetime, hours: int, *, fees_eur_per_kwh: float) -> Outlook:

@@ -174,11 +174,11 @@ def solve(storage: Storage, connection: Connection, horizon: Horizon, stored_kwh
         peak_kw = plan.peak_kw
         plan = _cheapest(storage, connection, placed, begin_kwh, end_value_eur_per_kwh, peak_kw=peak_kw)
     wanted = np.zeros(len(horizon.load_kw)) if in_force_kw is None else in_force_kw
-    calm = _cheapest(storage, connection, placed, begin_kwh, end_value_eur_per_kwh, peak_kw=peak_kw,
+    nearest = _cheapest(storage, connection, placed, begin_kwh, end_value_eur_per_kwh, peak_kw=peak_kw,
                      near_kw=wanted, cost_eur=plan.cost_eur)  # fmt: skip
     return replace(
-        calm, horizon=horizon, jobs_kw=jobs_kw, bound_eur=bound_eur, meter_eur_per_kwh=plan.meter_eur_per_kwh,
-        stored_eur_per_kwh=plan.stored_eur_per_kwh, relaxed=(*late, *calm.relaxed),
+        nearest, horizon=horizon, jobs_kw=jobs_kw, bound_eur=bound_eur, meter_eur_per_kwh=plan.meter_eur_per_kwh,
+        stored_eur_per_kwh=plan.stored_eur_per_kwh, relaxed=(*late, *nearest.relaxed),
     )  # fmt: skip
 
 

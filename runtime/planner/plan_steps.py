@@ -3,7 +3,7 @@
 from tidegate.runtime.planner.plan_inputs import Storage
 from tidegate.runtime.planner.plan_solver import Plan
 
-STEPS_MAX = 96  # of three values each fit into one message
+SENT_STEPS = 96  # of three values each fit into one message
 SAME_KW = 0.05  # two steps nearer than this are one
 MOVES_KW = 0.05
 
@@ -26,7 +26,7 @@ def steps_of(plan: Plan, storage: Storage) -> tuple[list[Step], int]:
             if power and found:
                 found[-1]["until_soc"] = _soc(plan, storage, k)
             continue
-        if len(found) == STEPS_MAX:
+        if len(found) == SENT_STEPS:
             end_s = horizon.start_utc_s + k * horizon.step_s
             break
         step: Step = {"start_utc_s": horizon.start_utc_s + k * horizon.step_s, "setpoint_w": round(power * 1e3)}

@@ -11,7 +11,7 @@ from tidegate.runtime.carbon.live.live_figures import Figures
 TOLERANCE = 0.01
 LEAST_G_PER_KWH = 1.0  # below, a relative difference says nothing
 NAMED_MAX = 8
-KEPT = 96  # periods shown and not booked yet
+SHOWN_MOST = 96  # periods shown and not booked yet
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class StoodUp:
     def show(self, start_utc_s: int, figures: Figures, good: bool) -> None:
         """Remember what was last shown of a period."""
         self._shown[start_utc_s] = figures, good
-        while len(self._shown) > KEPT:
+        while len(self._shown) > SHOWN_MOST:
             self._shown.pop(next(iter(self._shown)))
 
     def waits_for(self, start_utc_s: int) -> bool:

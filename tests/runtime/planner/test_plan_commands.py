@@ -1,13 +1,16 @@
 """`tidegate plan`: its tables, its refusals, and a plan that a running site takes."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from click.testing import CliRunner
 
 from tidegate.runtime.cli.plan_commands import plan
 from tidegate.runtime.planner.hours_table import read_hours
+from tidegate.runtime.planner.outlook import month_peak_kw
 from tidegate.runtime.planner.plan_inputs import PlanError
 
 ROOT = Path(__file__).parents[3]
@@ -99,3 +102,22 @@ def test_a_backtest_shows_the_rules_beside_the_plan(tmp_path):
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["no", "clock", "2", "plan", "foresight"]
     assert "100.0%" in done.stdout.splitlines()[-1]
     assert run("backtest", SITE, str(path), "--warm", "30").exit_code == 65
+
+
+def test_with_a_demand_charge_nothing_is_charged_above_the_months_own_peak():
+    """A cheap hour would be worth a new peak to a plan that knows energy only."""
+    made = {}
+    for words in ((), ("--demand", "8")):
+        done = run("show", SITE, HOURS, "--now", "2025-03-10T12:00Z", "--fees", "0.13", "--json", *words)
+        assert done.exit_code == 0, done.output
+        made[words] = json.loads(done.output)
+    table = read_hours(Path(HOURS))
+    berlin = ZoneInfo("Europe/Berlin")
+    now = datetime(2025, 3, 10, 12, tzinfo=UTC)
+    peak_kw = month_peak_kw(table, now, berlin)
+    march = table.step_at(datetime(2025, 2, 28, 23, tzinfo=UTC))
+    assert peak_kw == max(table.load_kw[march : table.step_at(now)] - table.pv_kw[march : table.step_at(now)])
+    plan = made["--demand", "8"]
+    hours = zip(plan["import_kw"], plan["battery_kw"], strict=True)
+    assert all(grid <= peak_kw + 0.01 for grid, battery in hours if battery < -0.01)
+    assert max(plan["import_kw"]) <= max(made[()]["import_kw"]) + 0.01

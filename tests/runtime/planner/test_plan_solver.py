@@ -6,7 +6,7 @@ import pytest
 from tidegate.runtime.planner.plan_inputs import Connection, Horizon, Job, PlanError, Storage
 from tidegate.runtime.planner.plan_reasons import reasons
 from tidegate.runtime.planner.plan_solver import solve
-from tidegate.runtime.planner.plan_steps import STEPS_MAX, steps_of
+from tidegate.runtime.planner.plan_steps import SENT_STEPS, steps_of
 from tidegate.runtime.planner.solver_child import Question, solve_apart
 
 STORAGE = Storage(60, 30, 30, 0.95, 0.95, 0.05, 0.95, 0.03)
@@ -173,7 +173,7 @@ def test_steps_fit_the_api_and_merge_equal_neighbours():
         assert ("until_soc" in step) == (step["setpoint_w"] != 0) and 0 <= step.get("until_soc", 0) <= 1
     long = solve(STORAGE, OPEN, drawn(3, n=192, step_s=900), 20.0)
     steps, end = steps_of(long, STORAGE)
-    assert len(steps) <= STEPS_MAX and steps[-1]["start_utc_s"] < end <= 192 * 900
+    assert len(steps) <= SENT_STEPS and steps[-1]["start_utc_s"] < end <= 192 * 900
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def test_a_table_becomes_a_map_that_loads(tmp_path):
     out = tmp_path / "my-meter.toml"
     said = CliRunner().invoke(main, ["devices", "new", "my-meter", "--csv", str(table), "--out", str(out)])
     assert said.exit_code == 0 and "it loads" in said.output, said.output
-    assert [p.name for p in maps.load_map(str(out)).point] == ["power_w", "import_wh", "temperatur_geh_use_c"]
+    assert [p.name for p in maps.load_map(str(out)).point] == ["power_w", "import_wh", "temperatur_gehaeuse_c"]
     again = CliRunner().invoke(main, ["devices", "new", "my-meter", "--csv", str(table), "--out", str(out)])
     assert again.exit_code != 0 and "there already" in again.output
 

@@ -91,7 +91,8 @@ def factor_file(path, seed, missing=()):
     rows = [",".join(COLUMNS)]
     for start in range(DAY, DAY + 86_400, 1800):
         if not any(begin <= (start - DAY) / 3600 < end for begin, end in missing):
-            row = (stamp(start), stamp(start + 1800), "X", rng.randint(80, 500), "g/kWh", "average", "direct", "actual",
+            factor = rng.randint(200, 500)
+            row = (stamp(start), stamp(start + 1800), "X", factor, "g/kWh", "average", "direct", "actual",
                    "table", "1")  # fmt: skip
             rows.append(",".join(map(str, row)))
     path.write_text("\n".join(rows) + "\n")
