@@ -60,7 +60,7 @@
     X(FAULT_CAN_UNSENT, "can_unsent") /* more than threshold of our own CAN frames in a row were not sent or not seen back */ \
     X(FAULT_LATCHES_LOST, "latches_lost") /* the file that keeps latches over a restart cannot be read at start */ \
     X(FAULT_PCS_SHORT, "pcs_short") /* its power falls short of every recent setpoint by more than threshold of the nameplate and more than floor */ \
-    X(FAULT_GRID_UNMOVED, "grid_unmoved") /* at arming the grid meter showed nothing of what the battery did, the contrary, or another share of it */ \
+    X(FAULT_GRID_UNMOVED, "grid_unmoved") /* the grid meter showed nothing of what the battery did, the contrary, or another share of it, at arming or when it was asked */ \
     X(FAULT_GRID_UNPROVEN, "grid_unproven") /* armed although the grid meter did not clearly show what the battery did */ \
     X(FAULT_METER_OLDER, "meter_older") /* the grid meter's readings were measured to be older than `meter_latency_ms_max` by more than threshold */ \
     X(FAULT_INPUT_LOST, "input_lost") /* the state of a contact is not known: its line chatters, or the process that reads it is silent */ \
