@@ -67,7 +67,8 @@ def blend(series: Floats, origin: int, leads: int, day: int) -> Floats:
     recent = max(1, day // 24)
     away = series[origin - recent : origin].mean() - shape[-recent:].mean()
     lead = np.arange(leads)
-    return shape[lead % day] + away * np.exp(-(lead + 0.5) * 24.0 / day / DECAY_H)
+    made: Floats = shape[lead % day] + away * np.exp(-(lead + 0.5) * 24.0 / day / DECAY_H)
+    return made
 
 
 SIMPLE: dict[str, Forecast] = {
