@@ -207,7 +207,7 @@ cdef inline uint32_t answer_of_meter(const core_t* core) noexcept nogil:
         return ANSWER_DOUBTFUL if core.mode == MODE_ARMING else min(wanted, <uint32_t>ANSWER_DOUBTFUL)
     if core.mode != MODE_ARMING:  # the pulses of a unit beside one that runs are not compared
         return wanted
-    return max(wanted, pulses_wanted(&core.truth.pulses, core.estimate.lags.interval.interval_s))
+    return max(wanted, pulses_wanted(&core.truth.pulses, core.estimate.lags.interval.interval_s, core.truth.doubted != 0))
 
 
 cdef inline void take_selftest(core_t* core) noexcept nogil:

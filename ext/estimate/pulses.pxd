@@ -31,4 +31,4 @@ cdef void pulses_begin(pulses_t* pulses) noexcept nogil
 cdef uint32_t pulses_reading(const estimate_state_t* state, pulses_t* pulses, double grid_w, double least_w,
                              uint64_t t_ns) noexcept nogil
 # Of a site that arms: what is wanted of the meter's sign, by the same steps as answer_wanted.
-cdef uint32_t pulses_wanted(const pulses_t* pulses, double interval_s) noexcept nogil
+cdef uint32_t pulses_wanted(const pulses_t* pulses, double interval_s, bint doubted) noexcept nogil

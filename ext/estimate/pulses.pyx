@@ -52,8 +52,8 @@ cdef inline double seconds(uint64_t from_ns, uint64_t to_ns) noexcept nogil:
     return <double>(to_ns - from_ns) * 1e-9 if to_ns > from_ns else 0.0
 
 
-cdef uint32_t pulses_wanted(const pulses_t* pulses, double interval_s) noexcept nogil:
-    if pulses.sign != SIGN_WITH:
+cdef uint32_t pulses_wanted(const pulses_t* pulses, double interval_s, bint doubted) noexcept nogil:
+    if pulses.sign == SIGN_AGAINST or (pulses.sign == SIGN_OPEN and not doubted):
         return 0
     return 2 if interval_s > ANSWER_SLOW_S else 4
 

@@ -18,6 +18,7 @@ cdef enum:
 cdef struct truth_t:
     uint32_t verdict          # enum meter_verdict
     int32_t mode              # of the site, in the cycle before
+    uint32_t doubted, pad     # turned or of another share once: it has to show itself right before it is armed with again
     uint64_t seen_t_ns        # stamp of the newest reading
     # a value that stands still
     double value_w, least_w   # least: size of the meter's small changes; 0 = none yet

@@ -20,7 +20,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.image cimport (
-    MODE_ARMING, MODE_DERATED, MODE_RUN, QUALITY_GOOD, SITE_ESS_W, SITE_METER_VERDICT, VERDICT_BELIEVED, VERDICT_FROZEN,
+    MODE_ARMING, MODE_DERATED, MODE_RUN, MODE_TRIPPED, QUALITY_GOOD, SITE_ESS_W, SITE_METER_VERDICT, VERDICT_BELIEVED, VERDICT_FROZEN,
     VERDICT_SHARE, VERDICT_SIGN, point_set, point_t,
 )
 from tidegate.ext.abi.program cimport program_t
@@ -111,6 +111,7 @@ cdef inline void verdict_set(truth_t* truth, uint32_t verdict) noexcept nogil:
     if truth.verdict == VERDICT_BELIEVED and verdict != VERDICT_BELIEVED:
         truth.verdict = verdict
         truth.asking = ASK_NOTHING
+        truth.doubted |= verdict != VERDICT_FROZEN
 
 
 # ---------------------------------------------------------------- one cycle
@@ -124,6 +125,8 @@ cdef void truth_step(const program_t* program, point_t* image, const estimate_st
             truth.verdict = VERDICT_BELIEVED
             pulses_begin(&truth.pulses)
             contradiction_forget(&truth.contradiction)
+        elif truth.mode == MODE_ARMING and mode != MODE_TRIPPED:
+            truth.doubted = 0
         truth.mode = mode
     if not plant.grid_ok or image[SITE_ESS_W].quality != QUALITY_GOOD:
         truth.value_t_ns = 0
