@@ -12,7 +12,16 @@ import numpy as np
 
 from tidegate.config.site import Site, SiteError, load_site
 from tidegate.runtime.api.blocking_client import Client
-from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_USAGE, echo_answer, fail, refuse_site, with_client
+from tidegate.runtime.api.messages import QUALITIES
+from tidegate.runtime.cli.common import (
+    EXIT_CONTENT,
+    EXIT_UNAVAILABLE,
+    EXIT_USAGE,
+    echo_answer,
+    fail,
+    refuse_site,
+    with_client,
+)
 from tidegate.runtime.planner import rolling_plan
 from tidegate.runtime.planner.forecasts import filled
 from tidegate.runtime.planner.hours_table import HoursTable, read_hours
@@ -103,6 +112,8 @@ def show(site_file: Path, hours: Path, now: str | None, soc: float, ahead: int, 
             "steps": steps, "end_utc_s": end_utc_s,
         }))  # fmt: skip
         return
+    if blank := table.blanks():
+        click.echo(f"{blank} blank values of the past stand as the value before them", err=True)
     for line in lines(made, outlook, storage, ZoneInfo(read.site.timezone)):
         click.echo(line)
 
@@ -166,18 +177,27 @@ def why(site_file: Path, hours: Path, when: str, now: str | None, soc: float, ah
 @with_client
 @SITE
 @HOURS
-@SOC
+@click.option("--soc", type=click.FloatRange(0, 1), help="State of charge now; else the site is asked.")
 @AHEAD
 @FEES
 @DEMAND
 @PAID
-def send(client: Client, site_file: Path, hours: Path, soc: float, ahead: int, fees: float, demand: float,
+def send(client: Client, site_file: Path, hours: Path, soc: float | None, ahead: int, fees: float, demand: float,
          paid_kw: float) -> None:  # fmt: skip
     """Plan from now on and give that to the running site as its `schedule`. Every limit of the site still binds."""
     read, table = _read(site_file, hours)
+    soc = _soc_now(client) if soc is None else soc
     _, storage, _, made = _made(read, table, None, soc, ahead, fees, demand, paid_kw)
     steps, end_utc_s = steps_of(made, storage)
     echo_answer(client.schedule(steps, end_utc_s))
+
+
+def _soc_now(client: Client) -> float:
+    """What the running site says. A plan from a guess would be a wrong order: without a good reading none is sent."""
+    point = client.get("site.soc")["site.soc"]
+    if point.value is None or QUALITIES[point.quality] != "good":
+        fail("site.soc is not good now, so nothing was sent; give --soc if you know it", EXIT_UNAVAILABLE, "plan")
+    return float(point.value)
 
 
 @plan.command()

@@ -36,6 +36,11 @@ class HoursTable:
         """The step in which a moment lies; may be outside the table."""
         return int((when - self.begin_utc).total_seconds() // self.step_s)
 
+    def blanks(self) -> int:
+        """Blank values that others follow: gaps, and not what is still to come."""
+        series = (self.load_kw, self.pv_kw, self.price_eur_per_kwh)
+        return sum(int((~np.isfinite(one[: self.known(one)])).sum()) for one in series)
+
     def known(self, values: Floats) -> int:
         """Steps before the first blank that is followed by blanks only."""
         there = np.flatnonzero(np.isfinite(values))

@@ -199,6 +199,7 @@ def _cheapest(storage: Storage, connection: Connection, horizon: Horizon, begin_
               peak_kw: float | None = None, near_kw: Floats | None = None, cost_eur: float = 0.0) -> Plan:  # fmt: skip
     """Solve, and again with binaries where the relaxation does two things that exclude each other."""
     cheats: Cheats = frozenset()
+    left: tuple[str, ...] = ()
     for _ in range(ROUNDS):
         program, at = _build(storage, connection, horizon, begin_kwh, end_value, peak_kw, cheats)
         true_cost = np.concatenate(program.cost)
@@ -209,6 +210,9 @@ def _cheapest(storage: Storage, connection: Connection, horizon: Horizon, begin_
         if not found:
             break
         cheats |= found
+    else:
+        cheats -= found  # these are not in the program that was solved last
+        left = (f"{len(found)} steps still do two things that exclude each other; their cost is too low",)
     plan = _read(storage, horizon, at, x, duals, float(true_cost @ x[: len(true_cost)]), bound)
     if cheats and near_kw is None:  # a program with binaries has no duals: fix what it decided and solve once more
         fixed, at = _build(storage, connection, horizon, begin_kwh, end_value, peak_kw, cheats)
@@ -218,7 +222,7 @@ def _cheapest(storage: Storage, connection: Connection, horizon: Horizon, begin_
         fixed.lower, fixed.upper, fixed.integer = [low], [high], [np.zeros(len(low), dtype=bool)]
         x, duals, _, _ = fixed.solve()
         plan = _read(storage, horizon, at, x, duals, float(true_cost @ x[: len(true_cost)]), bound)
-    return plan
+    return replace(plan, relaxed=(*plan.relaxed, *left))
 
 
 def _build(storage: Storage, connection: Connection, horizon: Horizon, begin_kwh: float, end_value: float,

@@ -8,6 +8,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from click.testing import CliRunner
 
+from tidegate.runtime.api.connection import Point
+from tidegate.runtime.api.messages import QUALITIES
+from tidegate.runtime.cli import plan_commands
 from tidegate.runtime.cli.plan_commands import plan
 from tidegate.runtime.planner.hours_table import read_hours
 from tidegate.runtime.planner.outlook import month_peak_kw
@@ -121,3 +124,30 @@ def test_with_a_demand_charge_nothing_is_charged_above_the_months_own_peak():
     hours = zip(plan["import_kw"], plan["battery_kw"], strict=True)
     assert all(grid <= peak_kw + 0.01 for grid, battery in hours if battery < -0.01)
     assert max(plan["import_kw"]) <= max(made[()]["import_kw"]) + 0.01
+
+
+class Site:
+    """A client of a site whose state of charge is this."""
+
+    def __init__(self, soc, quality):
+        self.point = Point(soc, quality)
+
+    def get(self, name):
+        return {name: self.point}
+
+
+@pytest.mark.parametrize(("soc", "quality"), [(None, "invalid"), (0.4, "stale")])
+def test_no_plan_is_sent_from_a_guess_of_the_state_of_charge(soc, quality):
+    with pytest.raises(SystemExit) as ended:
+        plan_commands._soc_now(Site(soc, QUALITIES.index(quality)))
+    assert ended.value.code == 69
+    assert plan_commands._soc_now(Site(0.4, QUALITIES.index("good"))) == 0.4
+
+
+def test_blanks_of_the_past_are_told_and_those_to_come_are_not(tmp_path):
+    path = tmp_path / "hours.csv"
+    rows = [f"2025-01-{1 + k // 24:02}T{k % 24:02}:00Z,{'' if k in (5, 6) or k >= 60 else 10},0,0.2" for k in range(72)]
+    path.write_text(HEAD + "\n".join(rows) + "\n")
+    assert read_hours(path).blanks() == 2
+    done = run("show", SITE, str(path), "--now", "2025-01-03T12:00Z", "--ahead", "6")
+    assert done.exit_code == 0 and "2 blank values of the past" in done.output
