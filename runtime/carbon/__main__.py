@@ -11,7 +11,7 @@ from tidegate.runtime.api.blocking_client import Client, NoAnswer
 from tidegate.runtime.carbon.factors.fetch import Fetcher, sources_of
 from tidegate.runtime.carbon.factors.series import FactorError
 from tidegate.runtime.carbon.jobs.pushed import Pushed
-from tidegate.runtime.carbon.ledger.ledger import LedgerError
+from tidegate.runtime.carbon.ledger.ledger import LedgerError, LedgerTaken
 from tidegate.runtime.carbon.live.idle_entries import IdleEntries
 from tidegate.runtime.carbon.live.live_account import LiveAccount
 from tidegate.runtime.carbon.live.live_pages import LivePages
@@ -99,7 +99,7 @@ def main(words: list[str] | None = None) -> int:
                     print("carbon: no answer from the gateway; waiting, nothing is lost", file=sys.stderr, flush=True)
             except LedgerError as error:
                 print(f"carbon: {error}", file=sys.stderr, flush=True)
-                return 1
+                return EXIT_UNUSABLE if isinstance(error, LedgerTaken) else 1
             if last:
                 break
             stop.wait(args.pause_s)

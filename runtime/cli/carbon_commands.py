@@ -12,7 +12,7 @@ import click
 from tidegate.runtime.cli.carbon_idle import idle
 from tidegate.runtime.cli.carbon_now import now
 from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNUSABLE, fail, print_line
-from tidegate.runtime.cli.meter_commands import key, meter, restored
+from tidegate.runtime.cli.meter_commands import key, meter, rename, restored, sites
 from tidegate.runtime.cli.ocmf_commands import ocmf
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ carbon.add_command(ocmf)
 carbon.add_command(meter)
 carbon.add_command(key)
 carbon.add_command(restored)
+carbon.add_command(rename)
+carbon.add_command(sites)
 carbon.add_command(now)
 carbon.add_command(idle)
 

@@ -97,6 +97,40 @@ def restored(ledger: str, anchors: Path | None, author: str, reason: str) -> Non
     click.echo(f"noted; {len(body['lost'])} anchored entries are lost, the journal's records are booked again")
 
 
+@click.command()
+@click.argument("ledger")
+@click.option("--to", "new", required=True, help="The site's name now, as in its site file.")
+@AUTHOR
+@REASON
+def rename(ledger: str, new: str, author: str, reason: str) -> None:
+    """The site of LEDGER is called otherwise from here on. Stop the sidecar before, start it after."""
+    from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
+    from tidegate.runtime.carbon.ledger.signing import rename as note_renamed
+
+    try:
+        body = note_renamed(Ledger(ledger), new, author, reason)
+    except LedgerError as error:
+        fail(error, EXIT_UNUSABLE, "tidegate carbon rename")
+    click.echo(f"noted; the ledger of {body['old']!r} goes on as that of {body['new']!r}")
+
+
+@click.command()
+@click.argument("ledger")
+def sites(ledger: str) -> None:
+    """The sites whose ledgers lie in the database LEDGER: entries, and the end of the last period of each."""
+    from tidegate.runtime.carbon.factors.series import iso
+    from tidegate.runtime.carbon.ledger.ledger import LedgerError, ledgers_in
+
+    try:
+        rows = list(ledgers_in(ledger))
+    except LedgerError as error:
+        fail(error, EXIT_UNUSABLE, "tidegate carbon sites")
+    for site, entries, last_start_utc_s in rows:
+        click.echo(f"{site}: {entries} entries, last period from {iso(last_start_utc_s) if last_start_utc_s else '-'}")
+    if not rows:
+        click.echo("no ledger there yet")
+
+
 @click.group()
 def key() -> None:
     """Say that the device signs with another key."""

@@ -259,6 +259,16 @@ class RestoredBody(TypedDict):
     lost: list[tuple[int, str]]
 
 
+class RenamedBody(TypedDict):
+    """The site of the ledger is called otherwise from here on."""
+
+    v: int
+    old: str
+    new: str
+    author: str
+    reason: str
+
+
 class BlockBody(TypedDict):
     """A signature over entries."""
 

@@ -8,13 +8,12 @@ the two agree, and the journal's replay goes on where the ledger stands.
 
 import hashlib
 import json
-import os
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, overload
-from urllib.parse import quote
 
 import msgspec
 import sqlalchemy as sa
@@ -29,33 +28,17 @@ from tidegate.runtime.carbon.ledger.bodies import (
     SettlementBody,
     current,
 )
+from tidegate.runtime.carbon.ledger.store import LedgerError as LedgerError
+from tidegate.runtime.carbon.ledger.store import make_engine, open_tables, sites_in, split_address
 
+WRITER = "writer"  # the state row that says which device and which process write
 SCHEMA_VERSION = 2  # 1: bodies with the names of before, see bodies.py; it is read for ever
 KINDS = ("open", "method", "period", "factor", "edit", "job", "work", "reading", "report", "block", "note", "meter",
-         "key", "restored", "idle")  # fmt: skip
-
-_meta = sa.MetaData()
-_entries = sa.Table(
-    "entries",
-    _meta,
-    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("kind", sa.String(16), nullable=False),
-    sa.Column("start_utc_s", sa.BigInteger, nullable=False),
-    sa.Column("body", sa.Text, nullable=False),
-    sa.Column("hash", sa.String(64), nullable=False),
-    sa.Index("entries_by_kind", "kind", "start_utc_s"),
-)
-_state = sa.Table(
-    "state",
-    _meta,
-    sa.Column("name", sa.String(32), primary_key=True),
-    sa.Column("body", sa.Text, nullable=False),
-    sa.Column("hash", sa.String(64), nullable=False),
-)
+         "key", "restored", "idle", "renamed")  # fmt: skip
 
 
-class LedgerError(RuntimeError):
-    """The ledger cannot be used; the text says what to do."""
+class LedgerTaken(LedgerError):
+    """Another process of the same device writes now; going on would make two ledgers of one."""
 
 
 _encoder = msgspec.json.Encoder(order="sorted")  # json.dumps(sort_keys, no spaces, not ASCII) gives the same text
@@ -135,61 +118,63 @@ class IntegrityProblem:
         return self.what if self.seq is None else f"entry {self.seq}: {self.what}"
 
 
-def _sqlite_url(path: str, read_only: bool) -> sa.URL:
-    """The URL of a file of any name, # and % included. Raises LedgerError for what cannot be read where it lies.
-
-    SQLite wants to write beside a ledger even to read it. Where it may not, the file is opened as one that does not
-    change, which is right unless entries wait in the file of the write-ahead log.
-    """
-    if not read_only:
-        return sa.URL.create("sqlite", database=path)
-    query = {"mode": "ro", "uri": "true"}
-    if not os.access(Path(path).absolute().parent, os.W_OK):
-        log = Path(f"{path}-wal")
-        if log.exists() and log.stat().st_size and not Path(f"{path}-shm").exists():
-            raise LedgerError(
-                f"{path}: its newest entries wait in {log.name}, and nothing may be written beside it; copy both to a "
-                "folder that may be written, and read them there"
-            )
-        if not log.exists() or not log.stat().st_size:
-            query["immutable"] = "1"
-    return sa.URL.create("sqlite", database=f"file:{quote(path)}", query=query)
-
-
 class Ledger:
     """One site's ledger. One writer; any number of readers.
 
-    url : SQLAlchemy URL, or a path, which means SQLite.
-    Raises LedgerError for a database that cannot be opened, or that a newer version wrote.
+    url : SQLAlchemy URL, or a path, which means SQLite. Behind the # of a URL may stand the site.
+    site : whose, in a store of several sites; None takes the one that is there.
+    Raises LedgerError for a database that cannot be opened, that a newer version wrote, or that holds several sites
+    where none was named.
     """
 
-    def __init__(self, url: str | Path, *, read_only: bool = False) -> None:
-        text = str(url)
-        path = text.removeprefix("sqlite:///") if "://" not in text or text.startswith("sqlite:///") else None
-        if read_only and path is not None and "mode=ro" not in text and not Path(path).exists():
-            raise LedgerError(f"{path}: no ledger there")
+    def __init__(self, url: str | Path, site: str | None = None, *, read_only: bool = False) -> None:
+        text, named = split_address(str(url))
         self.url = text if "://" in text else f"sqlite:///{text}"
         self.read_only = read_only
-        try:
-            self._engine = sa.create_engine(text if path is None or "?" in path else _sqlite_url(path, read_only))
-        except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
-            raise LedgerError(f"{text}: {error}; expected a path or an SQLAlchemy URL with its driver") from None
+        self._engine = make_engine(text, read_only)
         self.sqlite = self._engine.dialect.name == "sqlite"
-        if read_only and not self.sqlite:
-            self._engine = self._engine.execution_options(postgresql_readonly=True)
-        if self.sqlite:
-            sa.event.listen(self._engine, "connect", _tune_sqlite(read_only))
+        self._run = ""
         try:
-            self._open()
+            self._tables = open_tables(self._engine, read_only)
+            self.site = self._whose(named if site is None else site)
+            self._check_version()
         except sa.exc.DatabaseError as error:
             raise LedgerError(f"{text}: cannot be opened as a ledger: {error.orig}") from error
         self._head_seq, self._head_hash = self._read_head()
 
-    def _open(self) -> None:
-        if not self.read_only:
-            _meta.create_all(self._engine)
+    def _whose(self, site: str | None) -> str:
+        """The site whose rows are meant: the one asked for, or the only one that is there; "" in an empty store."""
+        there = self.sites() if site is None or self.sqlite else []
+        if site is None:
+            if len(there) > 1:
+                names = ", ".join(there[:5]) + (", ..." if len(there) > 5 else "")
+                raise LedgerError(
+                    f"{self.url}: holds {len(there)} sites ({names}); say whose ledger is meant: {self.url}#{there[0]}"
+                )
+            return there[0] if there else ""
+        if self.sqlite and there and site not in there:
+            return there[0]  # a file is of one site: `begin` compares the names
+        if self.read_only and site not in self.sites():
+            raise LedgerError(f"{self.url}: no ledger of the site {site!r} there")
+        return site
+
+    def sites(self) -> list[str]:
+        """The sites that have a ledger in this store, sorted."""
+        return sites_in(self._engine, self._tables)
+
+    def _of_site(self, table: sa.Table) -> Any:
+        """Which rows are this site's."""
+        return table.c.site == self.site if self._tables.with_site else sa.true()
+
+    def _select(self, *columns: Any) -> sa.Select[Any]:
+        """Rows of the site's entries."""
+        entries = self._tables.entries
+        return sa.select(*(columns or (entries,))).where(self._of_site(entries))
+
+    def _check_version(self) -> None:
+        entries = self._tables.entries.c
         with self._engine.connect() as connection:
-            row = connection.execute(sa.select(_entries.c.body).where(_entries.c.seq == 0)).fetchone()
+            row = connection.execute(self._select(entries.body).where(entries.seq == 0)).fetchone()
         if row is None:
             return
         try:
@@ -205,9 +190,10 @@ class Ledger:
             )
 
     def _read_head(self) -> tuple[int, str]:
+        entries = self._tables.entries.c
         with self._engine.connect() as connection:
             row = connection.execute(
-                sa.select(_entries.c.seq, _entries.c.hash).order_by(_entries.c.seq.desc()).limit(1)
+                self._select(entries.seq, entries.hash).order_by(entries.seq.desc()).limit(1)
             ).fetchone()
         return (-1, GENESIS) if row is None else (row[0], row[1])
 
@@ -222,49 +208,146 @@ class Ledger:
     # ---- writing ----
 
     def begin(self, site: str) -> None:
-        """Write the opening entry of a new ledger; nothing if there is one."""
+        """Write the opening entry of a new ledger. Raises LedgerError if the one that is there is another site's."""
         if self._head_seq < 0:
+            self.site = site
             self.append([("open", 0, {"schema": SCHEMA_VERSION, "site": site, "units": "milliwatt-hours, ug CO2e, s"})])
+            return
+        there = self.named()
+        if there is not None and there != site:
+            raise LedgerError(
+                f"{self.url}: this ledger is of the site {there!r}, and this site is {site!r}; nothing was booked. If "
+                f"it was renamed: tidegate carbon rename {self.url} --to {site!r} --author NAME --reason TEXT; if not, "
+                "give each site a ledger of its own"
+            )
+
+    def named(self) -> str | None:
+        """The site that the ledger says it is of, after the last renaming; None if it never said."""
+        for entry in self._newest(("open", "renamed")):
+            name = entry.body.get("new") or entry.body.get("site")
+            return str(name) if name else None
+        return None
+
+    def _newest(self, kinds: Sequence[str]) -> Iterator[Entry[Any]]:
+        """The last entry of these kinds; nothing if there is none."""
+        entries = self._tables.entries.c
+        query = self._select().where(entries.kind.in_(kinds)).order_by(entries.seq.desc()).limit(1)
+        with self._rows(query) as rows:
+            for row in rows:
+                yield self._entry(row, lenient=True)
+
+    def signer(self) -> str | None:
+        """The public key that the newest block, or a change behind it, names; None if nothing is signed."""
+        for entry in self._newest(("block", "key")):
+            return str(entry.body.get("key") or entry.body.get("new") or "") or None
+        return None
+
+    def claim(self, key: str) -> None:
+        """From here on this process alone writes. key : the device's public key.
+
+        Raises LedgerError if another device wrote here until now, or if this one wrote under another name. What another
+        process of the same key appends after this is refused there by name.
+        """
+        said = self.state(WRITER)
+        last = self.signer() or (None if said is None else str(json.loads(said)["key"]))
+        if last not in (None, key):
+            raise LedgerError(
+                f"{self.url}: the ledger of {self.site!r} was written by the device {str(last)[:16]}..., this one is "
+                f"{key[:16]}...; nothing was booked. Two units of one name? If this one replaces the other: tidegate "
+                "carbon key change; if not, give each site its own name"
+            )
+        if said is None:
+            for other in self.sites() if self._tables.with_site and not self.sqlite else ():
+                if other != self.site and self._writer_of(other) == key:
+                    raise LedgerError(
+                        f"{self.url}: this device wrote the ledger of {other!r} until now, and its site is called "
+                        f"{self.site!r}; nothing was booked. If it was renamed: tidegate carbon rename "
+                        f"{self.url}#{other} --to {self.site!r} --author NAME --reason TEXT"
+                    )
+        run = secrets.token_hex(8)
+        self._run = ""
+        self.append([], {WRITER: canonical({"key": key, "run": run})})
+        self._run = run
+
+    def _writer_of(self, site: str) -> str | None:
+        """The device that writes another site's ledger here."""
+        state = self._tables.state.c
+        with self._engine.connect() as connection:
+            text = connection.execute(
+                sa.select(state.body).where((state.site == site) & (state.name == WRITER))
+            ).scalar()
+        return None if text is None else str(json.loads(text)["key"])
+
+    def rename(self, new: str, body: Mapping[str, object]) -> None:
+        """Append that the site is called `new` from here on, and file its rows there. Raises LedgerError if taken."""
+        if not self.sqlite and new in self.sites():
+            raise LedgerError(f"{self.url}: a ledger of the site {new!r} is there already")
+        self.append([("renamed", 0, body)], rename_to=new)
 
     def append(
-        self, entries: Sequence[tuple[str, int, Mapping[str, object]]], state: Mapping[str, str] | None = None
+        self,
+        entries: Sequence[tuple[str, int, Mapping[str, object]]],
+        state: Mapping[str, str] | None = None,
+        *,
+        rename_to: str | None = None,
     ) -> list[tuple[int, str]]:
         """Append (kind, start_utc_s, body) and put the named state texts in one transaction. -> (seq, hash) of each.
 
-        Raises LedgerError if the database refuses; nothing is written then.
+        Raises LedgerError if the database refuses, or if another process took the ledger over; nothing is written then.
         """
         seq, previous = self._head_seq, self._head_hash
-        rows = []
+        whose = {"site": self.site} if self._tables.with_site else {}
+        rows: list[dict[str, Any]] = []
         for kind, start_utc_s, body in entries:
             if kind not in KINDS:
                 raise ValueError(f"kind {kind!r}: expected one of {', '.join(KINDS)}")
             seq += 1
             text = canonical(body)
             previous = chain(previous, seq, kind, start_utc_s, text)
-            rows.append({"seq": seq, "kind": kind, "start_utc_s": start_utc_s, "body": text, "hash": previous})
+            rows.append({**whose, "seq": seq, "kind": kind, "start_utc_s": start_utc_s, "body": text, "hash": previous})
+        table = self._tables.state
         try:
             with self._engine.begin() as connection:
                 if rows:
-                    connection.execute(_entries.insert(), rows)
+                    connection.execute(self._tables.entries.insert(), rows)
+                if self._run:
+                    self._check_writer(connection)
                 for name, text in (state or {}).items():
                     put = {"body": text, "hash": hashlib.sha256(f"{name}\n{text}".encode()).hexdigest()}
-                    done = connection.execute(_state.update().where(_state.c.name == name).values(**put))
+                    mine = self._of_site(table) & (table.c.name == name)
+                    done = connection.execute(table.update().where(mine).values(**put))
                     if done.rowcount == 0:
-                        connection.execute(_state.insert().values(name=name, **put))
+                        connection.execute(table.insert().values(**whose, name=name, **put))
+                if rename_to is not None:
+                    for both in (self._tables.entries, table):
+                        connection.execute(both.update().where(self._of_site(both)).values(site=rename_to))
         except sa.exc.IntegrityError as error:
             raise LedgerError(f"{self.url}: somebody else appended to this ledger; one writer only") from error
         except sa.exc.DatabaseError as error:
             raise LedgerError(f"{self.url}: nothing was written: {error.orig}") from error
+        self.site = self.site if rename_to is None else rename_to
         if rows:
             self._head_seq, self._head_hash = seq, previous
-        return [(row["seq"], row["hash"]) for row in rows]  # type: ignore[misc]
+        return [(row["seq"], row["hash"]) for row in rows]
+
+    def _check_writer(self, connection: sa.Connection) -> None:
+        table = self._tables.state
+        query = sa.select(table.c.body).where(self._of_site(table) & (table.c.name == WRITER)).with_for_update()
+        text = connection.execute(query).scalar()
+        if text is None or json.loads(text).get("run") != self._run:
+            raise LedgerTaken(
+                f"{self.url}: another process with this device's key writes the ledger of {self.site!r} now; nothing "
+                "was written here. Are there two units with one key, or two sidecars of one site?"
+            )
 
     # ---- reading ----
 
     def state(self, name: str) -> str | None:
         """A state text; None if it was never put. Raises LedgerError if it is not what was written."""
         with self._engine.connect() as connection:
-            row = connection.execute(sa.select(_state.c.body, _state.c.hash).where(_state.c.name == name)).fetchone()
+            table = self._tables.state
+            mine = self._of_site(table) & (table.c.name == name)
+            row = connection.execute(sa.select(table.c.body, table.c.hash).where(mine)).fetchone()
         if row is None:
             return None
         if hashlib.sha256(f"{name}\n{row[0]}".encode()).hexdigest() != row[1]:
@@ -315,13 +398,14 @@ class Ledger:
 
         lenient : a body that is no JSON any more is given empty; else it raises LedgerError naming the entry.
         """
-        query = sa.select(_entries).order_by(_entries.c.seq)
+        rows_ = self._tables.entries.c
+        query = self._select().order_by(rows_.seq)
         if kind is not None:
-            query = query.where(_entries.c.kind == kind)
+            query = query.where(rows_.kind == kind)
         if start is not None:
-            query = query.where(_entries.c.start_utc_s >= start)
+            query = query.where(rows_.start_utc_s >= start)
         if end is not None:
-            query = query.where(_entries.c.start_utc_s < end)
+            query = query.where(rows_.start_utc_s < end)
         with self._rows(query) as rows:
             for row in rows:
                 yield self._entry(row, lenient)
@@ -350,8 +434,8 @@ class Ledger:
 
         until_seq : as the ledger stood at that entry.
         """
-        rows_ = _entries.c
-        query = sa.select(_entries).where(rows_.kind == kind).order_by(rows_.start_utc_s, rows_.seq)
+        rows_ = self._tables.entries.c
+        query = self._select().where(rows_.kind == kind).order_by(rows_.start_utc_s, rows_.seq)
         for limit in (
             None if start is None else rows_.start_utc_s >= start,
             None if end is None else rows_.start_utc_s < end,
@@ -370,18 +454,18 @@ class Ledger:
 
     def count(self, kind: str, start: int, end: int) -> int:
         """Number of different start_utc_s in [start, end) that have an entry of a kind."""
-        rows = _entries.c
+        rows = self._tables.entries.c
         where = (rows.kind == kind) & (rows.start_utc_s >= start) & (rows.start_utc_s < end)
+        query = self._select(sa.func.count(sa.distinct(rows.start_utc_s))).where(where)
         with self._engine.connect() as connection:
-            return int(
-                connection.execute(sa.select(sa.func.count(sa.distinct(rows.start_utc_s))).where(where)).scalar_one()
-            )
+            return int(connection.execute(query).scalar_one())
 
     def verify(self) -> list[IntegrityProblem]:
         """Walk the whole chain; every entry that is changed, missing or out of place is named."""
         problems: list[IntegrityProblem] = []
         previous, expected = GENESIS, 0
-        with self._rows(sa.select(_entries).order_by(_entries.c.seq)) as rows:
+        state = self._tables.state
+        with self._rows(self._select().order_by(self._tables.entries.c.seq)) as rows:
             for row in rows:
                 if row.seq != expected:
                     gap = f"{expected} to {row.seq - 1}" if row.seq - 1 > expected else str(expected)
@@ -389,19 +473,26 @@ class Ledger:
                 elif chain(previous, row.seq, str(row.kind), row.start_utc_s, str(row.body)) != row.hash:
                     problems.append(IntegrityProblem(row.seq, "changed, or not in its place"))
                 previous, expected = str(row.hash), row.seq + 1
-        with self._rows(sa.select(_state)) as rows:
+        with self._rows(sa.select(state).where(self._of_site(state))) as rows:
             for row in rows:
                 if hashlib.sha256(f"{row.name}\n{row.body}".encode()).hexdigest() != row.hash:
                     problems.append(IntegrityProblem(None, f"state {row.name!r} changed"))
         return problems
 
 
-def _tune_sqlite(read_only: bool) -> Any:
-    def tune(connection: Any, _record: Any) -> None:
-        if not read_only:
-            # WAL with FULL: a commit is on the disk when it returns, and readers never stop the writer.
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA cache_size=-8000")
-
-    return tune
+def ledgers_in(url: str) -> Iterator[tuple[str, int, int | None]]:
+    """(site, number of entries, start of its newest period) of each ledger in a store. Raises LedgerError."""
+    address, _ = split_address(url)
+    engine = make_engine(address, True)
+    try:
+        try:
+            names = sites_in(engine, open_tables(engine, True))
+        except sa.exc.DatabaseError as error:
+            raise LedgerError(f"{address}: cannot be read as a ledger: {error.orig}") from error
+        for site in names:
+            one = Ledger(address, site, read_only=True)
+            newest = next(one._newest(("period",)), None)
+            yield site, one.head[0] + 1, None if newest is None else newest.start_utc_s
+            one.close()
+    finally:
+        engine.dispose()

@@ -12,6 +12,7 @@ from tidegate.runtime.carbon.ledger.bodies import (
     BlockBody,
     KeyBody,
     PeriodBody,
+    RenamedBody,
     RestoredBody,
     period_error_ug,
     settlement_error,
@@ -88,6 +89,23 @@ def restorations(ledger: Ledger) -> list[str]:
     ]
 
 
+# ---- a site that was renamed ----
+
+
+def rename(ledger: Ledger, new: str, author: str, reason: str) -> RenamedBody:
+    """Append that the site is called `new` from here on. Raises LedgerError if there is nothing to rename."""
+    if not author.strip() or not reason.strip():
+        raise LedgerError("a renamed ledger names who renamed it, and why")
+    old = ledger.named()
+    if old is None:
+        raise LedgerError(f"{ledger.url}: it never said of which site it is; nothing to rename")
+    if not new.strip() or new == old:
+        raise LedgerError(f"{ledger.url}: it is of the site {old!r}; say another name with --to")
+    body: RenamedBody = {"v": 1, "old": old, "new": new, "author": author, "reason": reason}
+    ledger.rename(new, body)
+    return body
+
+
 # ---- a key that was replaced ----
 
 
@@ -105,7 +123,7 @@ def change_key(
     """
     if not author.strip() or not reason.strip():
         raise LedgerError("a change of the key names its author and its reason")
-    last = signer(ledger)
+    last = ledger.signer()
     if last is None:
         raise LedgerError(f"{ledger.url}: no block is signed yet, so any key may sign the first")
     if last == new.public:
@@ -119,17 +137,6 @@ def change_key(
     body["by_old"] = "" if old is None else old.sign(message)
     ledger.append([("key", 0, body)])
     return body
-
-
-def signer(ledger: Ledger) -> str | None:
-    """The public key that the newest block, or a change behind it, names; None if nothing is signed."""
-    found = None
-    for entry in ledger.entries():
-        if entry.kind == "block":
-            found = entry.body["key"]
-        elif entry.kind == "key":
-            found = entry.body["new"]
-    return found
 
 
 def check_key(body: KeyBody, key: str | None) -> str | None:
@@ -213,6 +220,7 @@ def verify(
     }
     wanted = {seq: digest for seq, digest in (anchors or {}).items() if (seq, digest) not in lost}
     site = ""
+    sites: set[str] = set()  # all that it was called
     must_sign = key is not None
     trusted_first = False
     changed: dict[str, str] = {}  # new key -> the one before, as far as it may be followed
@@ -237,6 +245,13 @@ def verify(
             )
         if entry.seq == 0 and entry.kind == "open":
             site = str(entry.body.get("site", ""))
+            sites.add(site)
+        if entry.seq not in bad and entry.kind == "renamed":
+            if entry.body.get("old") != site:
+                said = f"renamed from {entry.body.get('old')!r}, but it was of {site!r} until here"
+                problems.append(IntegrityProblem(entry.seq, said))
+            site = str(entry.body.get("new", ""))
+            sites.add(site)
         if entry.seq not in bad and entry.kind == "block":
             must_sign = True
             if site and entry.body.get("site") != site:
@@ -273,7 +288,7 @@ def verify(
     if isinstance(anchors, Anchors):
         problems += anchors.problems
         for seq, named in anchors.sites.items():
-            if named and site and named != site:
+            if named and sites and named not in sites:
                 problems.append(IntegrityProblem(seq, f"the anchor is of site {named!r}, this ledger of {site!r}"))
     for seq in sorted(wanted):
         problems.append(IntegrityProblem(seq, f"was anchored and is missing; the ledger ends at {head}"))

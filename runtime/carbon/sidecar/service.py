@@ -100,6 +100,8 @@ class Sidecar:
         )
         period_s = int(settings.get("interval_s") or 900)
         ledger.begin(self.site)
+        if key is not None:
+            ledger.claim(key.public)
         stored = ledger.state("booking")
         state = json.loads(stored) if stored is not None else None
         self.booker = Booker(
@@ -259,12 +261,13 @@ def _pull(sidecar: Sidecar, client: Replay) -> tuple[list[MeterRecord], bool]:
 
 def open_ledger(describe: Mapping[str, Any], state_dir: Path, folder: Path = Path()) -> Ledger:
     """The ledger that the site file names, or the one in the site's state folder."""
-    named = described(describe).carbon.ledger
+    site = described(describe)
+    named = site.carbon.ledger
     if named and "://" in named:
-        return Ledger(named)
+        return Ledger(named, site.site.name)
     path = folder / named if named else state_dir / "ledger.db"
     path.parent.mkdir(parents=True, exist_ok=True)
-    return Ledger(path)
+    return Ledger(path, site.site.name)
 
 
 def latest(ledger: Ledger, count: int) -> Sequence[PeriodBody]:

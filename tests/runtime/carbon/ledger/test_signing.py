@@ -57,7 +57,7 @@ def rows(path):
 def put(path, found):
     with sqlite3.connect(path) as connection:
         connection.execute("delete from entries")
-        connection.executemany("insert into entries values (?, ?, ?, ?, ?)", found)
+        connection.executemany("insert into entries values ('s', ?, ?, ?, ?, ?)", found)
 
 
 def test_a_signed_ledger_verifies_and_its_blocks_cover_it_without_gaps(tmp_path):
