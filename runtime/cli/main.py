@@ -53,6 +53,7 @@ COMMANDS = {
     "sniff": Place("bus_commands:sniff", "tools", "Listen to a bus."),
     "stop": Place("stop_commands:stop", "", "Stop a site of this machine, whatever of it still works."),
     "unlock": Place("stop_commands:unlock", "", "Take a lock off; the stop stays."),
+    "update": Place("update_commands:update", "carbon", "A signed release onto this machine, and back."),
     "watch": Place("gateway_commands:watch", "", "Watch the site live."),
     "why": Place("gateway_commands:why", "", "Why the setpoint is what it is."),
 }  # fmt: skip
