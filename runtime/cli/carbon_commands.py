@@ -193,6 +193,8 @@ def check_report(book: "Ledger", path: Path) -> list[str]:
             residual_ug_per_kwh=given["residual_ug_per_kwh"],
             installation=given["installation"],
             zone=written["span"].get("zone", "UTC"),
+            demand_charge=given.get("demand_charge"),
+            version=version,
         )[0]
         if written["evidence"]["ledger"]["signature"] is None:
             document["evidence"]["ledger"]["signature"] = None  # made before the block was signed
@@ -209,7 +211,14 @@ def check_report(book: "Ledger", path: Path) -> list[str]:
 @click.option("--span", help="A day, month or year: 2026-03-14, 2026-03, 2026.")
 @click.option("--zone", default="UTC", show_default=True, help="Whose days and months: Europe/Berlin, Asia/Shanghai.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("carbon-report"), show_default=True)
-@click.option("--lang", type=click.Choice(["en", "zh", "both"]), default="en", show_default=True)
+@click.option("--lang", type=click.Choice(["en", "zh", "de", "both", "all"]), default="en", show_default=True,
+              help="both: English and Chinese.")  # fmt: skip
+@click.option("--template", type=click.Choice(["account", "paper"]), default="account", show_default=True,
+              help="paper: a white paper, evidence as its annex.")  # fmt: skip
+@click.option("--letterhead", type=click.Path(path_type=Path, exists=True), help="TOML: operator, address, logo.")
+@click.option("--demand-price", type=str, help="Of a kW of a month's highest demand, in the account's currency.")
+@click.option("--demand-window", type=click.Choice(["300", "900", "1800", "3600"]), default="900", show_default=True,
+              help="Seconds over which the tariff takes the mean.")  # fmt: skip
 @click.option("--no-pdf", is_flag=True, help="Without the PDF.")
 @click.option("--instruments", type=click.Path(path_type=Path, exists=True), help="CSV of contractual instruments.")
 @click.option("--residual-g", type=str, help="Residual mix, g/kWh, for what no instrument covers; else as booked.")
@@ -217,13 +226,16 @@ def check_report(book: "Ledger", path: Path) -> list[str]:
     "--installation", type=click.Path(path_type=Path, exists=True), help="JSON of the evidence record's head."
 )
 def report(ledger: str, start: str | None, end: str | None, span: str | None, zone: str, out: Path, lang: str,
-           no_pdf: bool, instruments: Path | None, residual_g: str | None,
-           installation: Path | None) -> None:  # fmt: skip
+           no_pdf: bool, instruments: Path | None, residual_g: str | None, installation: Path | None, template: str,
+           letterhead: Path | None, demand_price: str | None, demand_window: str) -> None:  # fmt: skip
     """Report a span of LEDGER as JSON, CSV, HTML and PDF of the same numbers."""
     from tidegate.runtime.carbon.factors.instruments import read_instruments
     from tidegate.runtime.carbon.factors.series import FactorError, parse_factor
     from tidegate.runtime.carbon.ledger.ledger import LedgerError
+    from tidegate.runtime.carbon.report.demand import read_charge
     from tidegate.runtime.carbon.report.evidence_record import read_installation
+    from tidegate.runtime.carbon.report.language import LANGUAGES
+    from tidegate.runtime.carbon.report.letterhead import read_letterhead
     from tidegate.runtime.carbon.report.write import ReportError, span_between, write
 
     try:
@@ -240,7 +252,10 @@ def report(ledger: str, start: str | None, end: str | None, span: str | None, zo
             first,
             last,
             out,
-            languages=("en", "zh") if lang == "both" else (lang,),
+            languages={"both": ("en", "zh"), "all": LANGUAGES}.get(lang, (lang,)),
+            template=template,
+            letterhead=read_letterhead(letterhead) if letterhead else None,
+            demand_charge=read_charge(demand_price, int(demand_window)),
             pdf=not no_pdf,
             zone=zone,
             instruments=read_instruments(instruments) if instruments else None,

@@ -80,7 +80,8 @@ class Accountant:
         known_utc_s : use factors as known at that time. factors : use these instead of the site's own.
         """
         factors = factors or self.factors
-        grid = factors.grid_at(booked.start_utc_s, known_utc_s, booked.length_s)
+        shape = shape_of(booked, "import")
+        grid = factors.grid_at(booked.start_utc_s, known_utc_s, booked.length_s, shape)
         flags = list(booked.flags)
         if grid.odd:
             flags.append(FACTOR_IMPLAUSIBLE)
@@ -129,9 +130,9 @@ class Accountant:
         }
         if opening:
             body["opening"] = opening
-        price = factors.price_at(booked.start_utc_s, booked.length_s)
-        cfe_ppm = factors.cfe_ppm_at(booked.start_utc_s, booked.length_s)
-        residual = factors.residual_at(booked.start_utc_s, booked.length_s)
+        price = factors.price_at(booked.start_utc_s, booked.length_s, shape)
+        cfe_ppm = factors.cfe_ppm_at(booked.start_utc_s, booked.length_s, shape)
+        residual = factors.residual_at(booked.start_utc_s, booked.length_s, shape)
         if residual is not None:
             body["residual_ug_per_kwh"] = residual
         if price is not None:
@@ -213,7 +214,8 @@ class Accountant:
 
     def _consequence(self, booked: BookedPeriod, known_utc_s: int | None, factors: Factors) -> ConsequenceRow | None:
         """What the battery changed elsewhere, by marginal factors. A ledger of its own, apart from the inventory."""
-        marginal = factors.marginal_at(booked.start_utc_s, known_utc_s, booked.length_s)
+        shape = shape_of(booked, "charge", "discharge")
+        marginal = factors.marginal_at(booked.start_utc_s, known_utc_s, booked.length_s, shape)
         if marginal is None:
             return None
         moved = {"charge": 0, "discharge": 0}
@@ -225,6 +227,15 @@ class Accountant:
             "charge_ug": carbon_ug(moved["charge"], marginal.ug_per_kwh),
             "avoided_ug": carbon_ug(moved["discharge"], marginal.ug_per_kwh),
         }
+
+
+def shape_of(booked: BookedPeriod, *kinds: str) -> list[int] | None:
+    """mWh by minute of the flows of some kinds, by which finer factors are weighted; None where one is not known."""
+    flows = [flow for name, flow in booked.flows.items() if name.rpartition(".")[2] in kinds and flow.energy_milliwh]
+    shapes = [flow.shape_milliwh for flow in flows if flow.shape_milliwh is not None]
+    if not shapes or len(shapes) < len(flows):
+        return None
+    return [sum(minute) for minute in zip(*shapes, strict=True)]
 
 
 def break_even_ppm(charge_ppm: int, discharge_ppm: int) -> int:
@@ -271,7 +282,7 @@ def method_row(method: Method) -> MethodRow:
 
 
 def _flow_record(flow: FlowPeriod) -> FlowRow:
-    return {
+    row: FlowRow = {
         "energy_milliwh": flow.energy_milliwh,
         "quality": flow.quality,
         "method": flow.method,
@@ -281,6 +292,11 @@ def _flow_record(flow: FlowPeriod) -> FlowRow:
         "integral_milliwh": flow.integral_milliwh,
         "covered_ms": round(flow.covered_s * 1000),
     }
+    if flow.w_max is not None:
+        row["w_max"] = flow.w_max
+    if flow.shape_milliwh is not None and any(flow.shape_milliwh):
+        row["shape_milliwh"] = flow.shape_milliwh
+    return row
 
 
 def _suspicious(booked: BookedPeriod, result: Result) -> list[str]:

@@ -363,6 +363,7 @@ class Booker:
                 counter.mark(ESTIMATED, counter.gap_method, "GAP")
                 if counter.energy_milliwh == 0 and flow.register is None and counter.covered_ns == 0:
                     counter.mark(MISSING, "none", "GAP")
+            w_max, shape = counter.shaped_as(self.period_s)
             flows[flow.name] = FlowPeriod(
                 counter.energy_milliwh,
                 QUALITY_ORDER[counter.quality],
@@ -372,6 +373,8 @@ class Booker:
                 counter.register,
                 integral,
                 round(min(counter.covered_ns / 1e9, float(self.period_s)), 3),
+                w_max,
+                shape,
             )
             if counter.quality <= 1 and not self._first:
                 counter.like_day[day_key(start_s)] = counter.energy_milliwh

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tidegate.runtime.carbon.engine.booking import BookedPeriod, Booker
-from tidegate.runtime.carbon.engine.counter import GAP_NS, Counter, Flow, MeterRecord, Points
+from tidegate.runtime.carbon.engine.counter import GAP_NS, MINUTE_NS, SHAPED, Counter, Flow, MeterRecord, Points
 
 LEAST = 8  # records; fewer are not worth the arrays
 MOST = 512
@@ -53,8 +53,11 @@ def plain_stretch(booker: Booker, records: Sequence[MeterRecord], at: int) -> in
         if count < LEAST:
             return 0
         found.append((flow, counter, columns))
+    befores = {flow.name: counter.integral_ws or 0.0 for flow, counter, _ in found}
     for flow, counter, columns in found:
         _apply(flow, counter, columns, labels, count)
+        if "integral" in columns and flow.kind in SHAPED and booker.period_s >= 60:
+            _shape(counter, befores[flow.name], columns["integral"][:count], labels - elapsed, elapsed, booker.period_s)
     soc = next((soc for p in reversed(points[:count]) if (soc := booker.soc_of(p)) is not None), None)
     booker.went_on(chunk[count - 1], count, soc)
     return count
@@ -156,3 +159,15 @@ def _apply(flow: Flow, counter: Counter, columns: dict[str, np.ndarray], labels:
     counter.pending = 0
     counter.covered_ns += int(labels[last]) - counter.seen_ns
     counter.label_ns = counter.seen_ns = int(labels[last])
+
+
+def _shape(counter: Counter, before: float, values: np.ndarray, starts: np.ndarray, elapsed: np.ndarray,
+           period_s: int) -> None:  # fmt: skip
+    """The energy of each minute and the highest power, as one by one."""
+    count, minutes = len(values), period_s // 60
+    milliwh = np.diff(np.rint(values / 3.6), prepend=float(round(before / 3.6)))
+    added = np.bincount(starts[:count] // MINUTE_NS % minutes, weights=milliwh, minlength=minutes)
+    if not counter.shape:
+        counter.shape = [0] * minutes
+    counter.shape = [known + int(more) for known, more in zip(counter.shape, added, strict=True)]
+    counter.w_max = max(counter.w_max, float((np.diff(values, prepend=before) / (elapsed[:count] / 1e9)).max()))

@@ -9,12 +9,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tidegate.runtime.carbon.engine.account import FACTOR_IMPLAUSIBLE, Accountant, stock_record
+from tidegate.runtime.carbon.engine.account import FACTOR_IMPLAUSIBLE, Accountant, shape_of, stock_record
 from tidegate.runtime.carbon.engine.attribution import Lot, Method, Stock
 from tidegate.runtime.carbon.engine.booking import BookedPeriod
 from tidegate.runtime.carbon.engine.counter import EDITED, Flow, FlowPeriod
 from tidegate.runtime.carbon.engine.topology import Nodes, Storage
-from tidegate.runtime.carbon.factors.series import ALWAYS, FactorLookup, Factors, LookupRow, iso
+from tidegate.runtime.carbon.factors.series import ALWAYS, FactorLookup, Factors, LookupRow, Shape, iso
 from tidegate.runtime.carbon.ledger.bodies import EditFactors, MethodBody, PeriodBody
 from tidegate.runtime.carbon.ledger.ledger import Entry, Ledger, LedgerError
 
@@ -50,7 +50,9 @@ class _Recorded(Factors):
         self._kinds = kinds
         self._grid = grid
 
-    def grid_at(self, utc_s: int, known_utc_s: int | None = None, length_s: int = 1) -> FactorLookup:
+    def grid_at(
+        self, utc_s: int, known_utc_s: int | None = None, length_s: int = 1, shape: Shape = None
+    ) -> FactorLookup:
         if self._grid is not None:
             return self._grid
         found = _found(self._body["factors"]["grid"])
@@ -60,17 +62,19 @@ class _Recorded(Factors):
         rows = self._body["factors"]
         return _found(next(row for name, row in rows.items() if self._kinds.get(name, name) == role))
 
-    def marginal_at(self, utc_s: int, known_utc_s: int | None = None, length_s: int = 1) -> FactorLookup | None:
+    def marginal_at(
+        self, utc_s: int, known_utc_s: int | None = None, length_s: int = 1, shape: Shape = None
+    ) -> FactorLookup | None:
         consequence = self._body.get("consequence")
         return None if consequence is None else _found(consequence["factor"])
 
-    def price_at(self, utc_s: int, length_s: int = 1) -> int | None:
+    def price_at(self, utc_s: int, length_s: int = 1, shape: Shape = None) -> int | None:
         return self._body.get("price_u_per_kwh")
 
-    def residual_at(self, utc_s: int, length_s: int = 1) -> int | None:
+    def residual_at(self, utc_s: int, length_s: int = 1, shape: Shape = None) -> int | None:
         return self._body.get("residual_ug_per_kwh")
 
-    def cfe_ppm_at(self, utc_s: int, length_s: int = 1) -> int | None:
+    def cfe_ppm_at(self, utc_s: int, length_s: int = 1, shape: Shape = None) -> int | None:
         return self._body.get("cfe_ppm")
 
 
@@ -97,7 +101,7 @@ def booked_from(body: PeriodBody, edits: Mapping[str, int]) -> BookedPeriod:
             milliwh, quality, method = edits[name], EDITED, "edited"
         flows[name] = FlowPeriod(
             milliwh, quality, method, flags, row["open_milliwh"], row["close_milliwh"], row["integral_milliwh"],
-            row["covered_ms"] / 1000.0,
+            row["covered_ms"] / 1000.0, row.get("w_max"), row.get("shape_milliwh"),
         )  # fmt: skip
     kept = [flag for flag in body["flags"] if flag.split()[0] not in _MADE_ANEW]
     return BookedPeriod(body["start_utc_s"], body["length_s"], flows, kept, body["records"], body["lost"],
@@ -145,7 +149,7 @@ def correct(
                 raise CorrectionError(f"{name}: no such flow; known: {', '.join(sorted(body['flows']))}")
         grid = None
         if factors is not None and (start_utc_s or 0) <= entry.start_utc_s < (end_utc_s or ALWAYS):
-            new = factors.grid_at(entry.start_utc_s, None, body["length_s"])
+            new = factors.grid_at(entry.start_utc_s, None, body["length_s"], shape_of(booked_from(body, {}), "import"))
             if new.status != "fallback" and new.ug_per_kwh != body["factors"]["grid"]["ug_per_kwh"]:
                 grid = new
         changed = bool(own) or grid is not None

@@ -14,6 +14,9 @@ KINDS = ("import", "export", "generation", "charge", "discharge", "load")
 
 GAP_S = 5.0  # neighbouring readings further apart have lost their shape
 GAP_NS = 5_000_000_000
+MINUTE_NS = 60_000_000_000
+SHAPED = ("import", "charge", "discharge")  # flows that a factor is applied to
+SHAPE_LEAST = 0.95  # of a period that the fast power covers, for its shape to be believed
 SHAPE_S = 60.0  # a power is known after so many seconds of readings
 HELD_S = 300.0  # a power that nobody measured is held for so long; then a like day or the bound counts
 SILENT_S = 60.0  # a register that says nothing for longer is bridged by the integral
@@ -83,6 +86,8 @@ class FlowPeriod:
     closing_milliwh: int | None
     integral_milliwh: int | None  # what the fast power says, for comparison
     covered_s: float  # time with readings not further apart than GAP_S
+    w_max: int | None = None  # highest power between two readings, where the fast power was read nearly all the time
+    shape_milliwh: list[int] | None = None  # by minute, of the fast power; None where it was not read all the time
 
 
 @dataclass(slots=True)
@@ -115,6 +120,8 @@ class Counter:
     method: str = "register"
     gap_method: str = "register over flat shape"
     flags: list[str] = field(default_factory=list)
+    shape: list[int] = field(default_factory=list)  # mWh of each minute, by the integral
+    w_max: float = 0.0
     like_day: dict[str, int] = field(default_factory=dict)
 
     def mark(self, quality: str, method: str | None = None, flag: str | None = None) -> None:
@@ -144,6 +151,12 @@ class Counter:
                     by_integral, measured_ws = whole_milliwh(value), value  # the core has started again at 0
                 else:
                     by_integral, measured_ws = whole_milliwh(value) - whole_milliwh(before), value - before
+                    if flow.kind in SHAPED and period_s >= 60 and 0 < elapsed_ns <= GAP_NS:
+                        minute = (label - elapsed_ns) // MINUTE_NS % (period_s // 60)
+                        if minute >= len(self.shape):
+                            self.shape += [0] * (period_s // 60 - len(self.shape))
+                        self.shape[minute] += by_integral
+                        self.w_max = max(self.w_max, measured_ws / (elapsed_ns / 1e9))
                 self.integral_ws = value
                 self.pending += by_integral
         reading: int | None = None
@@ -247,6 +260,14 @@ class Counter:
                 self.mark(ESTIMATED if blind_s <= SILENT_S else SUBSTITUTED, how, "GAP")
                 milliwh += guessed
         self.truth += milliwh
+
+    def shaped_as(self, period_s: int) -> tuple[int | None, list[int] | None]:
+        """(highest W, mWh by minute) of the period that ends, where its fast power is known nearly all the time."""
+        shape, watts = self.shape, self.w_max
+        self.shape, self.w_max = [], 0.0
+        if not shape or self.covered_ns < SHAPE_LEAST * period_s * 1e9:
+            return None, None
+        return round(watts), shape
 
     # ---- what nobody measured ----
 

@@ -7,7 +7,7 @@ was known, so that a restatement makes a new version and an old report still fin
 
 import bisect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -32,6 +32,8 @@ HOLD_S = 7200  # how long the last step is held over a gap before the fallback t
 ODD_RATIO = 3
 ODD_UG_PER_KWH = 50_000_000
 ODD_S = 86_400  # a level that holds for longer is the new one
+MINUTE_S = 60
+Shape = Sequence[int] | None  # mWh of each minute of a period, from its start
 YEAR_10000_S = 253_402_300_800
 # From the best to the worst that a number of several parts can be.
 STATUS_ORDER = ("actual", "constant", "estimated", "forecast", "held", "fallback")
@@ -187,26 +189,36 @@ class Factors:
     residual: Series | None = None  # the residual mix, for what no instrument covers
     hold_odd: bool = False  # hold the last plausible step where one is far from its neighbours
 
-    def grid_at(self, utc_s: int, known_utc_s: int | None = None, length_s: int = 1) -> FactorLookup:
-        """The grid's factor over [utc_s, utc_s + length_s), its steps weighted by their time in it."""
-        return self._found(self.grid, utc_s, known_utc_s, length_s)
+    def grid_at(
+        self, utc_s: int, known_utc_s: int | None = None, length_s: int = 1, shape: Shape = None
+    ) -> FactorLookup:
+        """The grid's factor over [utc_s, utc_s + length_s), its steps weighted by the energy, or the time, in each.
 
-    def marginal_at(self, utc_s: int, known_utc_s: int | None = None, length_s: int = 1) -> FactorLookup | None:
-        return None if self.marginal is None else self._found(self.marginal, utc_s, known_utc_s, length_s)
+        shape : mWh of each minute from utc_s on; None where that is not known.
+        """
+        return self._found(self.grid, utc_s, known_utc_s, length_s, shape)
 
-    def _found(self, series: Series | None, utc_s: int, known_utc_s: int | None, length_s: int) -> FactorLookup:
+    def marginal_at(
+        self, utc_s: int, known_utc_s: int | None = None, length_s: int = 1, shape: Shape = None
+    ) -> FactorLookup | None:
+        return None if self.marginal is None else self._found(self.marginal, utc_s, known_utc_s, length_s, shape)
+
+    def _found(
+        self, series: Series | None, utc_s: int, known_utc_s: int | None, length_s: int, shape: Shape
+    ) -> FactorLookup:
         if series is None:
             return self._fallback()
         pieces = series.over(utc_s, utc_s + max(1, length_s), known_utc_s)
         rows = [(seconds, self._lookup(series, got)) for seconds, got in pieces]
         if len(rows) == 1:
             return rows[0][1]
+        weights, how = weights_of([seconds for seconds, _ in rows], shape)
         return FactorLookup(
-            weighted((seconds, row.ug_per_kwh) for seconds, row in rows),
+            weighted((weight, row.ug_per_kwh) for weight, (_, row) in zip(weights, rows, strict=True)),
             max((row.status for _, row in rows), key=STATUS_ORDER.index),
             " + ".join(dict.fromkeys(row.source for _, row in rows)),
             rows[0][1].start_utc_s,
-            f"{len(rows)} steps, weighted by time",
+            f"{len(rows)} steps, weighted by {how}",
             any(row.odd for _, row in rows),
         )
 
@@ -225,17 +237,17 @@ class Factors:
     def _fallback(self) -> FactorLookup:
         return FactorLookup(self.fallback_ug_per_kwh, self.fallback_status, self.fallback_source, 0)
 
-    def residual_at(self, utc_s: int, length_s: int = 1) -> int | None:
+    def residual_at(self, utc_s: int, length_s: int = 1, shape: Shape = None) -> int | None:
         """The residual mix, ug per kWh; None where it is not known all the time."""
-        return _plain(self.residual, utc_s, length_s)
+        return _plain(self.residual, utc_s, length_s, shape)
 
-    def cfe_ppm_at(self, utc_s: int, length_s: int = 1) -> int | None:
+    def cfe_ppm_at(self, utc_s: int, length_s: int = 1, shape: Shape = None) -> int | None:
         """Carbon-free share of the grid, ppm; None where it is not known all the time."""
-        return _plain(self.cfe, utc_s, length_s)
+        return _plain(self.cfe, utc_s, length_s, shape)
 
-    def price_at(self, utc_s: int, length_s: int = 1) -> int | None:
+    def price_at(self, utc_s: int, length_s: int = 1, shape: Shape = None) -> int | None:
         """Price of a kWh in millionths of the currency; None where it is not known all the time."""
-        return _plain(self.prices, utc_s, length_s)
+        return _plain(self.prices, utc_s, length_s, shape)
 
     def source_at(self, role: str) -> FactorLookup:
         """Factor of an on-site source by its role; 0 for what burns nothing, and it says so."""
@@ -245,16 +257,33 @@ class Factors:
         return FactorLookup(0, "actual", "no fuel: direct emissions 0 by definition", 0)
 
 
+def weights_of(lengths_s: list[int], shape: Shape) -> tuple[list[int], str]:
+    """(weights, "energy" or "time") of pieces that follow each other; a minute's energy lies evenly in it."""
+    if not shape or not any(shape):
+        return lengths_s, "time"
+    weights: list[int] = []
+    at = 0
+    for length in lengths_s:
+        end, weight = at + length, 0
+        while at < end:
+            minute = at // MINUTE_S
+            until = min(end, (minute + 1) * MINUTE_S)
+            weight += (until - at) * (shape[minute] if minute < len(shape) else 0)
+            at = until
+        weights.append(weight)
+    return (weights, "energy") if sum(weights) > 0 else (lengths_s, "time")
+
+
 def weighted(rows: Iterable[tuple[int, int]]) -> int:
-    """Mean of (seconds, value) by the seconds, half to even."""
+    """Mean of (weight, value) by the weight, half to even."""
     pairs = list(rows)
     whole = sum(seconds for seconds, _ in pairs)
     quotient, rest = divmod(sum(seconds * value for seconds, value in pairs), whole)
     return quotient + (1 if 2 * rest > whole or (2 * rest == whole and quotient & 1) else 0)
 
 
-def _plain(series: Series | None, utc_s: int, length_s: int) -> int | None:
-    """Mean by time of what a series says; None where it says nothing for a part."""
+def _plain(series: Series | None, utc_s: int, length_s: int, shape: Shape) -> int | None:
+    """Mean by energy, or by time, of what a series says; None where it says nothing for a part."""
     if series is None:
         return None
     rows: list[tuple[int, int]] = []
@@ -262,7 +291,8 @@ def _plain(series: Series | None, utc_s: int, length_s: int) -> int | None:
         if got is None:
             return None
         rows.append((seconds, got[0].ug_per_kwh))
-    return weighted(rows)
+    weights, _ = weights_of([seconds for seconds, _ in rows], shape)
+    return weighted((weight, value) for weight, (_, value) in zip(weights, rows, strict=True))
 
 
 # ---- reading ----

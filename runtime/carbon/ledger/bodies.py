@@ -22,6 +22,8 @@ class FlowRow(TypedDict):
     close_milliwh: int | None
     integral_milliwh: int | None
     covered_ms: int
+    w_max: NotRequired[int]  # highest power of a second, where the fast power was read all the time
+    shape_milliwh: NotRequired[list[int]]  # of each minute, by the fast power: what finer factors are weighted by
 
 
 class OutflowRow(TypedDict):

@@ -16,6 +16,8 @@ from tidegate.runtime.carbon.jobs.job_summary import Compute
 from tidegate.runtime.carbon.ledger.bodies import EditBody, MethodBody, PeriodBody, SettlementBody
 from tidegate.runtime.carbon.ledger.ledger import Entry, Ledger, LedgerError
 from tidegate.runtime.carbon.readings.file_registers import readings_record, registers_of
+from tidegate.runtime.carbon.report.compared import compared
+from tidegate.runtime.carbon.report.demand import WINDOW_S, Demand, DemandCharge, check_charge
 from tidegate.runtime.carbon.report.evidence_record import (
     GapRow,
     Installation,
@@ -27,7 +29,7 @@ from tidegate.runtime.carbon.report.evidence_record import (
 from tidegate.runtime.carbon.report.indicators import Hours, eu_fields, indicators_record
 from tidegate.runtime.carbon.report.language import N_
 from tidegate.runtime.carbon.report.local_time import shown, zone_of
-from tidegate.runtime.carbon.report.published import BEFORE_4, published
+from tidegate.runtime.carbon.report.published import BEFORE_4, REPORT_VERSION, published
 from tidegate.runtime.carbon.report.rested import Rested
 from tidegate.runtime.carbon.report.totals import Indicators, Sums, add_up, indicators, shifting
 
@@ -75,7 +77,10 @@ class SpanReader:
     """
 
     def __init__(
-        self, entries: Iterable[Entry[PeriodBody]], each: Callable[[PeriodBody, int], None] | None = None
+        self,
+        entries: Iterable[Entry[PeriodBody]],
+        demand: Demand,
+        each: Callable[[PeriodBody, int], None] | None = None,
     ) -> None:
         self._entries = entries
         self._each = each
@@ -87,6 +92,7 @@ class SpanReader:
         self.residuals: dict[int, int] = {}  # the residual mix, ug per kWh, by the start of its period
         self.gaps = Gaps()
         self.hours = Hours()
+        self.demand = demand
         self.sync: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[PeriodBody]:
@@ -105,6 +111,7 @@ class SpanReader:
                 self.residuals[body["start_utc_s"]] = body["residual_ug_per_kwh"]
             self.gaps.add(body)
             self.hours.add(body)
+            self.demand.add(body)
             self.sync[body["utc_sync"]] += 1
             if self._each is not None:
                 self._each(body, entry.seq)
@@ -123,6 +130,8 @@ def gather(
     each_day: Callable[[SettlementBody], None] | None = None,
     until_seq: int | None = None,
     zone: str = "UTC",
+    demand_charge: DemandCharge | None = None,
+    version: int = REPORT_VERSION,
 ) -> tuple[dict[str, Any], Sums, Indicators]:
     """(document, sums, ratios) of the periods that begin in [start, end), read once.
 
@@ -130,11 +139,16 @@ def gather(
 
     installation : what a person declares, as from record.read_installation.
     until_seq : as the ledger stood at that entry, for a report of before. zone : whose days and months it follows.
+    demand_charge : what a month's highest demand costs, where a person says it. version : of the
+    report that is checked.
     Raises LedgerError if there are none, ValueError for a declaration that cannot be.
     """
     declared = check_installation(dict(installation or {}), "installation")
-    reader = SpanReader(ledger.in_force("period", start_utc_s, end_utc_s, until_seq), each)
-    sums = add_up(reader)
+    charge = None if demand_charge is None else check_charge(demand_charge)
+    demand = Demand(WINDOW_S if charge is None else charge["window_s"], zone_of(zone))
+    reader = SpanReader(ledger.in_force("period", start_utc_s, end_utc_s, until_seq), demand, each)
+    sums = add_up(reader, version > 4)
+    demand.close()
     if reader.last is None:
         raise LedgerError(f"no period is booked from {iso(start_utc_s)} to {iso(end_utc_s)}")
     newest = reader.last.body
@@ -255,8 +269,12 @@ def gather(
             "instruments": None if instruments is None else [one.row() for one in instruments],
             "residual_ug_per_kwh": residual_ug_per_kwh,
             "installation": declared,
+            "demand_charge": charge,
         },
         "evidence": evidence,
+        "demand": demand.document(),
+        "saved": demand.saved(charge, method.get("currency", "EUR")),
+        "compared": compared(ledger, start_utc_s, end_utc_s, zone, demand.window_s, reader.last_seq),
     }
     if sums.consequence:
         document["consequence_ug"] = {"caused_by_charging": sums.caused_ug, "avoided_by_discharging": sums.avoided_ug}

@@ -1,7 +1,7 @@
 """The languages of a report: gettext catalogues (`locale/*.po`), plurals and numbers by Babel.
 
-English stands in the code and is the message's id; `locale/zh.po` has Chinese. The catalogues are read as they are,
-so that an installation needs no compiled copy. `python -m tidegate.runtime.carbon.report.language` brings them in line
+English stands in the code and is the message's id; `locale/zh.po` has Chinese, `locale/de.po` German. They are read as
+they are, so that an installation needs no compiled copy. `python -m tidegate.runtime.carbon.report.language` brings them in line
 with the code: it adds what is new, without a translation, and drops what is no longer said.
 """
 
@@ -19,7 +19,7 @@ from babel.numbers import NumberPattern, parse_pattern
 
 FOLDER = Path(__file__).parent / "locale"
 SOURCE = "en"
-LANGUAGES = (SOURCE, "zh")
+LANGUAGES = (SOURCE, "zh", "de")
 
 Message = str | tuple[str, str]  # a sentence, or (one, many)
 

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any, TypeAlias, TypedDict
 
 import numpy as np
@@ -12,6 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tidegate.runtime.carbon.ledger.bodies import PeriodBody
+from tidegate.runtime.carbon.report.demand import WINDOW_S, import_of
+from tidegate.runtime.carbon.report.local_time import day_start, month_of, next_day, shown
 from tidegate.runtime.carbon.report.view import Report
 from tidegate.runtime.charts import charts
 
@@ -26,19 +28,26 @@ Side: TypeAlias = list[tuple[str, float, str]]  # of a Sankey: name, quantity, c
 
 
 class Series(TypedDict):
-    """What is drawn over time. hours: since the start; energy: kWh a bin, by outflow; factor: g/kWh; width: h a bin."""
+    """What is drawn over time. hours: since the start; energy: kWh a bin, by outflow; factor: g/kWh; width: h a bin.
+
+    demand, without, second: kW, the highest of each bin: of a demand window, the same without storage, of one second
+    (NaN where it was not read).
+    """
 
     start_utc_s: int
     hours: npt.NDArray[np.float64]
     energy: dict[str, npt.NDArray[np.float64]]
     factor: npt.NDArray[np.float64]
     width: float
+    demand: npt.NDArray[np.float64]
+    without: npt.NDArray[np.float64]
+    second: npt.NDArray[np.float64]
 
 
 class Bins:
     """At most BARS bins of a span of `count` periods: hours since its start, kWh of each outflow, mean grid factor."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, window_s: int = WINDOW_S) -> None:
         self.count = count
         self._size = max(1, -(-count // BARS))
         rows = -(-count // self._size)
@@ -47,6 +56,9 @@ class Bins:
             str, list[int]
         ] = {}  # lists: adding to one number of an array costs five times as much
         self._factor_ug, self._factor_milliwh, self._hours = [0] * rows, [0] * rows, [0.0] * rows
+        self._window_s = window_s
+        self._windows: dict[int, list[int]] = {}  # by their start: bin, mWh imported, mWh without storage
+        self._second_w = [-1] * rows
         self._first_s = 0
         self._length_s = 0
         self._number = 0
@@ -64,6 +76,12 @@ class Bins:
                 if row is None:
                     row = self._energy_milliwh[out["name"]] = [0] * self._rows
                 row[at] += out["energy_milliwh"]
+        imported, without, watts = import_of(body)
+        window = max(self._window_s, self._length_s)
+        sums = self._windows.setdefault(body["start_utc_s"] // window, [at, 0, 0])
+        sums[1] += imported
+        sums[2] += without
+        self._second_w[at] = max(self._second_w[at], watts)
         self._factor_ug[at] += body["inflow_ug"].get("grid", 0)
         self._factor_milliwh[at] += (
             body["flows"]["grid.import"]["energy_milliwh"] if "grid.import" in body["flows"] else 0
@@ -76,27 +94,46 @@ class Bins:
         energy = {name: np.array(row) / 1e6 for name, row in self._energy_milliwh.items()}
         width = self._size * self._length_s / 3600
         return {"start_utc_s": self._first_s, "hours": np.array(self._hours), "energy": energy, "factor": factor,
-                "width": width}  # fmt: skip
+                "width": width, "demand": self._highest(1), "without": self._highest(2),
+                "second": np.array([watts / 1000 if watts >= 0 else np.nan for watts in self._second_w])}  # fmt: skip
+
+    def _highest(self, which: int) -> npt.NDArray[np.float64]:
+        """The highest window of each bin, kW; one over several bins is the same in all of them."""
+        found = np.full(self._rows, np.nan)
+        scale = 3.6e-3 / max(1, self._window_s, self._length_s)
+        for row in self._windows.values():
+            found[row[0]] = np.fmax(found[row[0]], row[which] * scale)
+        for at in range(1, self._rows):
+            if np.isnan(found[at]):
+                found[at] = found[at - 1]
+        return found
 
 
-def time_ticks(start_utc_s: int, hours: float) -> tuple[list[float], list[str]]:
-    """(hours since the start, labels) of the ticks of a time axis, UTC."""
+def time_ticks(start_utc_s: int, hours: float, zone: tzinfo = UTC) -> tuple[list[float], list[str]]:
+    """(hours since the start, labels) of the ticks of a time axis, by the clock of a zone."""
+    end = start_utc_s + round(hours * 3600)
     for step, form in TICKS:
-        if hours / step <= TICKS_MAX:
-            at = -(-start_utc_s // (step * 3600)) * step * 3600
-            found = list(range(at, start_utc_s + round(hours * 3600) + 1, step * 3600))
-            return [(t - start_utc_s) / 3600 for t in found], [_label(t, form) for t in found]
-    found, day = [], datetime.fromtimestamp(start_utc_s, UTC).replace(day=1, hour=0, minute=0, second=0)
-    while day.timestamp() <= start_utc_s + hours * 3600:
-        if day.timestamp() >= start_utc_s:
-            found.append(int(day.timestamp()))
-        day = day.replace(year=day.year + day.month // 12, month=day.month % 12 + 1)
+        if hours / step > TICKS_MAX:
+            continue
+        if step < 24:
+            offset = datetime.fromtimestamp(start_utc_s, zone).utcoffset()
+            shift = 0 if offset is None else round(offset.total_seconds())
+            at = -(-(start_utc_s + shift) // (step * 3600)) * step * 3600 - shift
+            found = list(range(at, end + 1, step * 3600))
+        else:
+            found, day = [], day_start(start_utc_s, zone)
+            while day <= end:
+                found.append(day)
+                day = next_day(day, zone)
+            found = [day for day in found if day >= start_utc_s][:: step // 24]
+        return [(t - start_utc_s) / 3600 for t in found], [shown(t, form, zone) for t in found]
+    found, month = [], month_of(start_utc_s, zone)
+    while month[0] <= end:
+        if month[0] >= start_utc_s:
+            found.append(month[0])
+        month = month_of(month[1], zone)
     found = found[:: max(1, -(-len(found) // (TICKS_MAX + 1)))]
-    return [(t - start_utc_s) / 3600 for t in found], [_label(t, "%Y-%m") for t in found]
-
-
-def _label(utc_s: int, form: str) -> str:
-    return datetime.fromtimestamp(utc_s, UTC).strftime(form)
+    return [(t - start_utc_s) / 3600 for t in found], [shown(t, "%Y-%m", zone) for t in found]
 
 
 class Drawings:
@@ -145,6 +182,37 @@ class Drawings:
 
     # ---- over time ----
 
+    def draw_demand(self, axes: Axes) -> None:
+        """Demand in front; the loads behind it, and faint the highest second of each bin."""
+        _, s = self.text, self.series
+        edges = np.append(s["hours"], s["hours"][-1] + s["width"])
+
+        def step(name: str) -> npt.NDArray[np.float64]:
+            values = {"demand": s["demand"], "without": s["without"], "second": s["second"]}[name]
+            return np.append(values, values[-1])
+
+        second, demand, without = step("second"), step("demand"), step("without")
+        if np.isfinite(second).any():
+            axes.fill_between(edges, demand, np.fmax(second, demand), step="post", lw=0, color=charts.GRID, alpha=0.16,
+                              label=_("highest second"))  # fmt: skip
+        if self.d["saved"] is not None:
+            axes.step(edges, without, where="post", color=charts.MUTED, lw=1.0, ls=(0, (3, 2)),
+                      label=_("without the battery"))  # fmt: skip
+        axes.step(edges, demand, where="post", color=charts.GRID, lw=1.8, label=_("demand"))
+        top = max((row["w"] for row in self.d["demand"]["months"]), default=0) / 1000
+        axes.axhline(top, color=charts.LIMIT, lw=0.8, alpha=0.7)
+        axes.set_ylim(0, max(float(np.nanmax([demand, without, second])) * 1.25, 1e-9))
+        axes.set_xlim(edges[0], edges[-1])
+        axes.set(ylabel=_("kW"))
+        axes.legend(loc="upper left", ncols=5, fontsize="small", borderaxespad=0.2, columnspacing=1.2)
+        self._time_axis(axes, float(edges[-1]))
+
+    def _time_axis(self, axes: Axes, hours: float) -> None:
+        zone = self.report.rows.zone
+        at, labels = time_ticks(self.series["start_utc_s"], hours, zone)
+        axes.set_xticks(at, labels)
+        axes.set_xlabel(self.d["span"]["zone"])
+
     def draw_time(self, top: Axes, low: Axes) -> None:
         """Mean power of the loads, and the grid's factor below it."""
         _ = self.text
@@ -165,9 +233,7 @@ class Drawings:
         low.step(edges, np.append(s["factor"], s["factor"][-1]), where="post", color=charts.GRID, lw=1.4)
         low.set(ylabel=_("g/kWh"))
         low.set_ylim(0)
-        at, labels = time_ticks(s["start_utc_s"], float(edges[-1]))
-        low.set_xticks(at, labels)
-        low.set_xlabel("UTC")
+        self._time_axis(low, float(edges[-1]))
 
     def draw_idle(self, axes: Axes) -> None:
         """Idle energy by the hour of the day."""
@@ -193,6 +259,9 @@ class Drawings:
         for name, (laid, unit, digits) in self.flows().items():
             found[name] = charts.sankey_svg(laid, unit=unit, title=titles[name], middle=self.middle, digits=digits)
         with charts.styled():
+            made, axes = charts.figure(860, 260)
+            self.draw_demand(axes)
+            found["demand"] = charts.svg(made, _("Demand"), "plot-demand")
             made, (top, low) = charts.figure(860, 320, 2, (3, 1.6))
             self.draw_time(top, low)
             found["time"] = charts.svg(made, _("Energy and grid factor over time"), "plot-time")
@@ -203,7 +272,7 @@ class Drawings:
         return found
 
     def png(self, name: str, width: float, height: float, dpi: float, fonts: list[str]) -> bytes:
-        """The plot "time" or "idle" as a PNG, for print. width, height : points."""
+        """The plot "time", "demand" or "idle" as a PNG, for print. width, height : points."""
         buffer = io.BytesIO()
         family = [*fonts, *charts.STYLE["font.sans-serif"]]
         with charts.styled(**{"font.sans-serif": family, "axes.unicode_minus": False, "font.size": 7.5}):
@@ -212,6 +281,8 @@ class Drawings:
             if name == "time":
                 top, low = made.subplots(2, 1, sharex=True, height_ratios=(3, 1.6))
                 self.draw_time(top, low)
+            elif name == "demand":
+                self.draw_demand(made.subplots())
             else:
                 self.draw_idle(made.subplots())
             made.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})

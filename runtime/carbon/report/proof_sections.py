@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from tidegate.runtime.carbon.factors.series import iso
 from tidegate.runtime.carbon.report.blocks import Block, Cell, Line, Section, Table, Text, slug
 from tidegate.runtime.carbon.report.columns import COLUMNS
+from tidegate.runtime.carbon.report.demand_section import WITHOUT
 from tidegate.runtime.carbon.report.language import N_
 from tidegate.runtime.carbon.report.periods import Row
 from tidegate.runtime.carbon.report.view import GAPS_MAX, Report
@@ -263,6 +264,8 @@ def _formulas(r: Report) -> Iterable[tuple[str, str]]:
     yield "cue", f"CUE = {r.kg(out)} {_('kg CO2e')} / {r.language.number(float(it), 3)} {_('kWh')}"
     for key in ("pool", "stock", "own", "residual", "market"):
         yield key, _(FORMULAS[key])
+    if d["saved"] is not None:
+        yield "without", _(WITHOUT)
     if "price" in d:
         yield "cost", f"{_('cost of the import')}: {_('import of each period times its price.')}"
     if "shifting" in d:

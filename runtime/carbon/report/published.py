@@ -12,8 +12,8 @@ from tidegate.runtime.carbon.factors.instruments import Instrument
 from tidegate.runtime.carbon.integers import decimal, to_whole
 from tidegate.runtime.carbon.ledger.ledger import canonical
 
-REPORT_VERSION = 4
-VERSIONS = (2, 3, 4)  # that can be checked
+REPORT_VERSION = 5
+VERSIONS = (2, 3, 4, 5)  # that can be checked
 # What a report says since version 4; one of before is made without it, to check it. * is any key or row.
 BEFORE_4 = "before_4"  # what the evidence record said until then, beside the document
 SINCE_4 = (
@@ -29,6 +29,8 @@ SINCE_4 = (
     "readings.*.why",
     "span.zone",
 )
+# What it says since version 5.
+SINCE_5 = ("demand", "saved", "compared", "given.demand_charge")
 
 # Where energy stands in the document, and its name of version 2 where that is not the plain one. * is any key or row.
 ENERGY: tuple[tuple[str, str], ...] = (
@@ -44,6 +46,13 @@ ENERGY: tuple[tuple[str, str], ...] = (
     ("factors.import_milliwh_by_status", ""),
     ("gaps.*.energy_milliwh", "mwh"),
     ("price.priced_milliwh", ""),
+    ("saved.import_milliwh", ""),
+    ("saved.without_storage_import_milliwh", ""),
+    ("saved.priced_milliwh", ""),
+    ("compared.before.used_milliwh", ""),
+    ("compared.before.import_milliwh", ""),
+    ("compared.year_before.used_milliwh", ""),
+    ("compared.year_before.import_milliwh", ""),
     ("readings.*.booked_milliwh", ""),
     ("readings.*.difference_milliwh", ""),
     ("compute.jobs_milliwh", ""),
@@ -84,6 +93,10 @@ def published(document: Mapping[str, Any], version: int = REPORT_VERSION) -> dic
         {key: value for key, value in document.items() if key not in ("sha256", BEFORE_4)}
     )
     found["report_version"] = version
+    if version < 5:
+        for path in SINCE_5:
+            *way, name = path.split(".")
+            _drop(found, way, name)
     if version < 4:
         found["evidence"] = _copied({**document["evidence"], **document.get(BEFORE_4, {})})
         for path in SINCE_4:

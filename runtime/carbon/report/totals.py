@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tidegate.runtime.carbon.engine.attribution import RESIDUAL, THROUGH_STORAGE, UNMETERED
+from tidegate.runtime.carbon.engine.attribution import RESIDUAL, THROUGH_STORAGE, TRUE_UP, UNMETERED
 from tidegate.runtime.carbon.integers import carbon_ug
 from tidegate.runtime.carbon.ledger.bodies import CHARGE_BOOKED, FlowRow, PeriodBody, period_error_ug
 
+DAY_S = 86_400  # a true-up comes at each midnight
 FOREIGN = (RESIDUAL, CHARGE_BOOKED)
 
 
@@ -41,6 +42,7 @@ class Sums:
     opening_ug: int = 0
     closing_milliwh: int = 0
     closing_ug: int = 0
+    true_up_before_milliwh: int = 0  # of the true-ups, what belongs to the time before the span
     quality_milliwh: Counter[str] = field(default_factory=Counter)
     factor_milliwh: Counter[str] = field(default_factory=Counter)  # import by status of its factor
     factor_sources: Counter[str] = field(default_factory=Counter)
@@ -65,10 +67,13 @@ class Sums:
 
     @property
     def site_milliwh(self) -> int:
-        """E_DC: what the site used. Storage inside the boundary counts with its loss only."""
+        """E_DC: what the site used. Storage inside the boundary counts with its loss only.
+
+        A daily true-up corrects the book of the day before it: of that, a span takes the part that lies in it.
+        """
         came = sum(self.inflow_milliwh.values())
         export = sum(milliwh for name, milliwh in self.outflow_milliwh.items() if self.outflow_kind[name] == "export")
-        return came - export - (self.closing_milliwh - self.opening_milliwh)
+        return came - export - (self.closing_milliwh - self.opening_milliwh - self.true_up_before_milliwh)
 
     @property
     def export_ug(self) -> int:
@@ -81,8 +86,11 @@ class Sums:
         return sum(ug for name, ug in self.outflow_ug.items() if kinds.get(name) == role)
 
 
-def add_up(bodies: Iterable[PeriodBody]) -> Sums:
-    """Sum period bodies in time order. Checks every period's carbon again, from the numbers in the ledger."""
+def add_up(bodies: Iterable[PeriodBody], true_up_by_time: bool = True) -> Sums:
+    """Sum period bodies in time order. Checks every period's carbon again, from the numbers in the ledger.
+
+    true_up_by_time : a true-up belongs evenly to the day before it; reports of before took all of it.
+    """
     sums = Sums()
     first = True
     for body in bodies:
@@ -101,6 +109,11 @@ def add_up(bodies: Iterable[PeriodBody]) -> Sums:
             sums.by_difference.add(by_difference)
         _flows(sums, body)
         _carbon(sums, body)
+        before_s = DAY_S - (sums.end_utc_s - sums.start_utc_s)
+        if true_up_by_time and before_s > 0:
+            for flag in body["flags"]:
+                if flag.startswith(f"{TRUE_UP} "):
+                    sums.true_up_before_milliwh += int(flag.rpartition(" ")[2]) * before_s // DAY_S
     return sums
 
 

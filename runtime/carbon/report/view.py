@@ -7,6 +7,7 @@ from tidegate.runtime.carbon.engine.attribution import THROUGH_STORAGE
 from tidegate.runtime.carbon.report.blocks import Cell, slug
 from tidegate.runtime.carbon.report.columns import Column
 from tidegate.runtime.carbon.report.language import Language
+from tidegate.runtime.carbon.report.letterhead import Letterhead
 from tidegate.runtime.carbon.report.local_time import shown
 from tidegate.runtime.carbon.report.periods import Rows
 
@@ -14,14 +15,20 @@ GAPS_MAX = 200
 
 
 class Report:
-    """A document in a language. files : what lies beside the page; rows : what stands behind the numbers."""
+    """A document in a language. files : what lies beside the page; rows : what stands behind the numbers.
 
-    def __init__(self, document: Mapping[str, Any], rows: Rows, language: str, files: Sequence[str] = ()) -> None:
+    letterhead : who sends it. template : account or paper, see sections.
+    """
+
+    def __init__(self, document: Mapping[str, Any], rows: Rows, language: str, files: Sequence[str] = (),
+                 letterhead: Letterhead | None = None, template: str = "account") -> None:  # fmt: skip
         self.d = document
         self.rows = rows
         self.language = Language(language)
         self.text: Callable[[str], str] = self.language.text
         self.files = files
+        self.letterhead = letterhead
+        self.template = template
         self.flows = {name for name in rows.flows}
         self.scope = self.text(document["scope"])
         self.policy_note = self.text(document["policy_note"])
@@ -45,7 +52,35 @@ class Report:
         hours = self.language.number(self.d["span"]["not_booked_s"] / 3600, 2)
         return self.text("not booked: {hours} h").format(hours=hours)
 
+    @property
+    def title(self) -> str:
+        """What the report is called, with its site."""
+        _ = self.text
+        what = _("Energy and carbon white paper") if self.template == "paper" else _("Energy and carbon account")
+        return f"{what}: {self.d['site']}"
+
+    @property
+    def booked_s(self) -> int:
+        """How much of the span the account knows."""
+        span = self.d["span"]
+        return int(span["to_utc_s"] - span["from_utc_s"] - span["not_booked_s"])
+
+    @property
+    def period_text(self) -> str:
+        """The span as its reader says it: days of the place where it begins and ends with them."""
+        span = self.d["span"]
+        first, last = (self.day(span[key], "%Y-%m-%d %H:%M") for key in ("from_utc_s", "to_utc_s"))
+        if first.endswith(" 00:00") and last.endswith(" 00:00"):
+            first, last = first[:10], self.day(span["to_utc_s"] - 1, "%Y-%m-%d")
+        days = first if first == last else self.text("{first} to {last}").format(first=first, last=last)
+        return f"{days} ({span['zone']})"
+
     # ---- numbers ----
+
+    def signed(self, value: float, digits: int) -> str:
+        """A change, with its sign."""
+        text = self.language.number(abs(value), digits)
+        return text if not text.strip("0.,") else f"{'+' if value > 0 else '-'}{text}"
 
     def kwh(self, milliwh: int) -> str:
         return self.language.number(milliwh / 1e6, 3)

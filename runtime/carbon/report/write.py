@@ -15,7 +15,9 @@ from tidegate.runtime.carbon.ledger.bodies import PeriodBody, SettlementBody
 from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError, canonical
 from tidegate.runtime.carbon.report.blocks import Plot, Section, Table
 from tidegate.runtime.carbon.report.columns import CSV_HEAD, csv_row, figures_of, values_of
+from tidegate.runtime.carbon.report.demand import WINDOW_S, DemandCharge
 from tidegate.runtime.carbon.report.document import gather
+from tidegate.runtime.carbon.report.letterhead import Letterhead
 from tidegate.runtime.carbon.report.local_time import UTC_NAME, span_of, zone_of
 from tidegate.runtime.carbon.report.pdf import ReportError, pdf_font, pdf_pages
 from tidegate.runtime.carbon.report.periods import Rows
@@ -51,11 +53,15 @@ def write(
     languages: Sequence[str] = ("en",),
     pdf: bool = True,
     zone: str = UTC_NAME,
+    letterhead: Letterhead | None = None,
+    template: str = "account",
+    demand_charge: DemandCharge | None = None,
     **more: Any,
 ) -> dict[str, Path]:
     """Write report.json, report.csv, and report.<language>.html and .pdf into `out`. -> what was written, by name.
 
-    zone : whose days and months the rows are. more : as for evidence.gather. Raises LedgerError if nothing is booked,
+    zone : whose days and months the rows are. letterhead : who sends it; template : one of sections.TEMPLATES.
+    demand_charge, more : as for document.gather. Raises LedgerError if nothing is booked,
     ReportError if a font is missing.
     """
     count = ledger.count("period", start_utc_s, end_utc_s)
@@ -64,7 +70,8 @@ def write(
     if pdf:
         for language in languages:
             pdf_font(language)  # before anything is written
-    bins, period_rows = Bins(count), Rows(count, end_utc_s - start_utc_s, zone_of(zone))
+    window_s = WINDOW_S if demand_charge is None else demand_charge["window_s"]
+    bins, period_rows = Bins(count, window_s), Rows(count, end_utc_s - start_utc_s, zone_of(zone))
     out.mkdir(parents=True, exist_ok=True)
     written = {"json": out / "report.json", "csv": out / "report.csv", "periods csv": out / "report.periods.csv"}
     with (
@@ -84,7 +91,8 @@ def write(
             period_rows.add(body, seq, values)
 
         days = Days(out)
-        document, _, _ = gather(ledger, start_utc_s, end_utc_s, each=each, each_day=days.add, zone=zone, **more)
+        document, _, _ = gather(ledger, start_utc_s, end_utc_s, each=each, each_day=days.add, zone=zone,
+                                 demand_charge=demand_charge, **more)  # fmt: skip
         written.update(days.close())
     written["indicators csv"] = out / "report.indicators.csv"
     with written["indicators csv"].open("w", encoding="utf-8", newline="") as file:
@@ -92,7 +100,8 @@ def write(
     written["json"].write_text(canonical(published(document)) + "\n", encoding="utf-8")
     series = bins.series()
     for language in languages:
-        report = Report(document, period_rows, language, [path.name for path in written.values()])
+        report = Report(document, period_rows, language, [path.name for path in written.values()],
+                        letterhead, template)  # fmt: skip
         drawings = Drawings(document, series, report)
         written[f"html {language}"] = out / f"report.{language}.html"
         written[f"html {language}"].write_text(html(report, drawings), encoding="utf-8")
@@ -194,7 +203,10 @@ def html(report: Report, drawings: Drawings) -> str:
     _ = report.text
     return environment.from_string(text).render(
         lang=report.language.code,
-        title=f"{_('Energy and carbon account')}: {report.d['site']}",
+        title=report.title,
+        period=report.period_text,
+        head=report.letterhead,
+        contents_word=_("Contents"),
         subtitle=report.subtitle(),
         scope_word=_("Scope"),
         d=report.d,
