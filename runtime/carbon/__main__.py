@@ -15,6 +15,7 @@ from tidegate.runtime.carbon.ledger.ledger import LedgerError, LedgerTaken
 from tidegate.runtime.carbon.live.idle_entries import IdleEntries
 from tidegate.runtime.carbon.live.live_account import LiveAccount
 from tidegate.runtime.carbon.live.live_pages import LivePages
+from tidegate.runtime.carbon.live.live_telemetry import LiveTelemetry
 from tidegate.runtime.carbon.sidecar.service import PAUSE_S, Sidecar, catch_up, open_ledger
 from tidegate.runtime.state.device_key import KEY_FILE, DeviceKey
 
@@ -73,6 +74,7 @@ def main(words: list[str] | None = None) -> int:
         print(json.dumps({"carbon": "ready", "ledger": ledger.url, "head": ledger.head[0]}), flush=True)
         pushed, jobs = Pushed(ledger), 0
         loads = [name for name, role in sidecar.nodes.kinds.items() if role == "it"]
+        seen = LiveTelemetry(args.state_dir, loads)
         idle = IdleEntries(ledger, args.state_dir, loads)
         live = LivePages(LiveAccount(describe, sidecar, args.state_dir), client)
         silent_since = 0.0
@@ -88,7 +90,7 @@ def main(words: list[str] | None = None) -> int:
                 catch_up(sidecar, client)
                 sidecar.commit()
                 jobs += pushed.pull(client)
-                pushed.settle(sidecar.closed_until_utc_s)
+                pushed.settle(sidecar.closed_until_utc_s, seen if seen.first_day() is not None else None)
                 idle.step(sidecar.closed_until_utc_s)
                 live.step()
                 silent_since = 0.0

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from tidegate.runtime.telemetry.gpu_slices import CutCard
 from tidegate.runtime.telemetry.http_get import BYTES_MAX, Access, HttpError, get
 from tidegate.runtime.telemetry.sample import Counted, Heard, Level, Sample, Thing, nothing, plausible_w, shortened
 
@@ -101,19 +102,17 @@ class PrometheusServer:
                 if 0.0 <= value <= 100.0:
                     busy[labels.get("UUID", ""), labels.get("Hostname", "")] = value / 100.0
         newest = max((one.value[0] for one in answers[0]), default=0.0)
-        slices = old = wrong = 0
+        old = wrong = 0
+        cards: dict[tuple[str, str], tuple[Mapping[str, str], CutCard]] = {}
         for one in answers[0]:
             labels, watts = one.metric, _number(one)
-            if labels.get("GPU_I_ID"):
-                slices += 1  # the whole card's power, once for each slice
-                continue
             if newest - one.value[0] > STALE_S:
                 old += 1
                 continue
             if not plausible_w(watts):
                 wrong += 1
                 continue
-            uuid, host = labels.get("UUID", ""), labels.get("Hostname", "")
+            host = labels.get("Hostname", "")
             # The exporter's own pod stands in `pod` where the scrape does not honour labels; whose work it is then
             # stands in `exported_pod`.
             exported = "exported_pod" in labels or "exported_namespace" in labels
@@ -122,11 +121,13 @@ class PrometheusServer:
             if "dcgm-exporter" in pod:
                 pod = namespace = ""
             job = labels.get("hpc_job") or pod
+            card = cards.setdefault((host, labels.get("UUID") or labels.get("gpu", "?")), (labels, CutCard()))
+            card[1].add(labels, watts, (namespace, job) if job else ("", ""))
+        for (host, _), (labels, cut) in cards.items():
             name = f"{host} GPU {labels.get('gpu', '?')}"
-            thing = self._thing("card", name, host, namespace if job else "", job)
-            heard.samples.append(Sample(thing, watts, busy.get((uuid, host))))
-        if slices:
-            heard.problems.append(f"{self.host}: {slices} series of MIG slices are left aside; cards are counted whole")
+            load = busy.get((labels.get("UUID", ""), host)) if "GPU_I_ID" not in labels else None
+            for (namespace, job), watts in cut.parts():
+                heard.samples.append(Sample(self._thing("card", name, host, namespace, job), watts, load))
         if old:
             heard.problems.append(f"{self.host}: {old} series are older than {STALE_S:.0f} s; they are not counted")
         if wrong:

@@ -5,26 +5,17 @@ therefore counted once. Its slices share it by their size (3g of 7), pods that h
 and what nobody held is unclaimed.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from tidegate.runtime.carbon.jobs.work import BUCKET_S
+from tidegate.runtime.telemetry.gpu_slices import size_of
 
 Step = tuple[float, float, float]  # start, end, mWh
 Key = tuple[str, str, str]  # job, owner, load
-SIZES = {"A30": 4}  # compute slices of a card; the others that can be cut have SLICES_OF_CARD
-SLICES_OF_CARD = 7
 
 
 def is_card(labels: Mapping[str, str]) -> bool:
     return labels.get("__name__", "").startswith("DCGM_")
-
-
-def size_of(labels: Mapping[str, str]) -> tuple[int, int]:
-    """(slices, of how many) of what a line is about; a whole card is all of them."""
-    whole = next((size for name, size in SIZES.items() if name in labels.get("modelName", "")), SLICES_OF_CARD)
-    found = re.match(r"(\d)g\.", labels.get("GPU_I_PROFILE", ""))
-    return (min(int(found[1]), whole), whole) if found else (whole, whole)
 
 
 class _Slice:

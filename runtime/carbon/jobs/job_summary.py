@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from tidegate.runtime.carbon.factors.series import iso
 from tidegate.runtime.carbon.integers import exact_kwh
 from tidegate.runtime.carbon.ledger.bodies import MethodBody, NoteBody, SettlementBody
 
@@ -39,6 +40,7 @@ class Compute:
         self._sources: dict[str, str] = {}
         self._aside: dict[str, None] = {}
         self._aside_count = 0
+        self._reconciled: dict[str, None] = {}
         self.aside_entries: set[int] = set()  # notes that hold what was set aside for many days at once
 
     def add(self, body: SettlementBody, seq: int) -> None:
@@ -78,6 +80,7 @@ class Compute:
         for text in body["set_aside"]:
             self._aside[text] = None
         self._aside_count = max(self._aside_count, body["set_aside_count"], len(self._aside))
+        self._reconciled |= dict.fromkeys(f"{iso(body['start_utc_s'])}: {text}" for text in body.get("reconciled", ()))
         if "aside_entry" in body:
             self.aside_entries.add(body["aside_entry"])
 
@@ -135,6 +138,8 @@ class Compute:
                 [job, milliwh, ug]
                 for job, (milliwh, ug) in sorted(self._unplaced.items(), key=lambda row: (-row[1][0], row[0]))[:TOP]
             ],
+            "reconciled": list(self._reconciled)[:ASIDE],
+            "reconciled_count": len(self._reconciled),
             "currency": method.get("currency", "EUR"),
             "basis": dict(sorted(self._basis.items())),
             "nodes": nodes,

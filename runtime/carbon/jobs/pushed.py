@@ -2,19 +2,32 @@
 
 A push is an entry of kind "work" for each day that its jobs began on, written together with the cursor. A UTC day is
 settled an hour after it is over, and again when a job of it comes later; days without a job count once there has been
-a first one.
+a first one. Where telemetry sees pods, their days are settled by what it saw, on each load that no pushed job names.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
+from tidegate.runtime.carbon.factors.series import iso
 from tidegate.runtime.carbon.jobs.settle import DAY_S, settle
-from tidegate.runtime.carbon.jobs.work import LONGEST_S, JobError, Work, from_record, problem_of, sort_out
+from tidegate.runtime.carbon.jobs.work import BUCKET_S, LONGEST_S, JobError, Work, from_record, problem_of, sort_out
 from tidegate.runtime.carbon.ledger.bodies import SourceRow
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 
 ASK = 256
+
+
+class Seen(Protocol):
+    """Who gives what telemetry saw."""
+
+    def first_day(self) -> int | None:
+        """The first day of which anything is kept."""
+
+    def claims_between(self, start_utc_s: int, end_utc_s: int) -> list[Work] | None:
+        """Pods and jobs of a day, with their energy by 5 minutes; None while it cannot be read."""
+
+
 LATE_S = 3600  # how long a day waits for jobs that are pushed after its end, and how often it is settled again
 
 
@@ -75,8 +88,13 @@ class Pushed:
         self.ledger.append(rows, self._state())
         return taken
 
-    def settle(self, closed_until_utc_s: int) -> int:
-        """Settle the days that are due. closed_until_utc_s : every period before it is in the ledger. -> days."""
+    def settle(self, closed_until_utc_s: int, seen: Seen | None = None) -> int:
+        """Settle the days that are due. closed_until_utc_s : every period before it is in the ledger. -> days.
+
+        seen : what telemetry saw; it counts on loads for which nobody pushed a job.
+        """
+        if seen is not None and self._next_day is None:
+            self._next_day = seen.first_day()
         if self._next_day is None or closed_until_utc_s < self._settled_at + LATE_S:
             return 0
         until = (closed_until_utc_s - LATE_S) // DAY_S * DAY_S
@@ -87,13 +105,49 @@ class Pushed:
         self._settled_at = closed_until_utc_s
         for day in sorted(due):
             works, aside = works_of(self.ledger, day, day + DAY_S)
+            claims = [] if seen is None else seen.claims_between(day, day + DAY_S)
+            if claims is None:
+                break  # tried again; the day would be booked as idle without it
             self._touched.discard(day)
             self._next_day = max(self._next_day, day + DAY_S)
-            done += settle(self.ledger, works, aside, day, day + DAY_S, [SOURCE], self._state())
+            sources = [SOURCE] if works or seen is None else []
+            if claims:
+                works, more = joined(works, claims)
+                aside = [*aside, *more, *unseen(claims, day)]
+                sources.append(SEEN)
+            done += settle(self.ledger, works, aside, day, day + DAY_S, sources, self._state())
         return done
 
 
 SOURCE: SourceRow = {"name": "pushed over the gateway", "sha256": ""}
+SEEN: SourceRow = {"name": "telemetry", "sha256": ""}
+
+
+def joined(works: Sequence[Work], claims: Sequence[Work]) -> tuple[list[Work], list[str]]:
+    """(pushed jobs, and what telemetry saw on the loads that none of them names; what is left out, named)."""
+    named = {work.node for work in works}
+    taken = [work for work in claims if not named or ("" not in named and work.node and work.node not in named)]
+    left = [work for work in claims if work not in taken]
+    if not left:
+        return [*works, *taken], []
+    kwh = sum(work.measured_milliwh or 0 for work in left) / 1e6
+    loads = ", ".join(sorted({work.node or "all loads" for work in left}))
+    why = f"telemetry: {len(left)} pods and jobs with {kwh:.3f} kWh on {loads}; the jobs that were pushed for it count"
+    return [*works, *taken], [why]
+
+
+def unseen(claims: Sequence[Work], day: int) -> list[str]:
+    """For how much of a day telemetry saw nothing on a load that it saw at other times; that energy counts as idle."""
+    seen: dict[str, set[int]] = {}
+    for work in claims:
+        seen.setdefault(work.node, set()).update(work.shape or ())
+    parts = DAY_S // BUCKET_S
+    return [
+        f"telemetry: {node or 'all loads'}: nothing was seen for {(parts - len(known)) * BUCKET_S / 3600:.2f} h of the "
+        f"day from {iso(day)}; what was drawn then is under idle"
+        for node, known in sorted(seen.items())
+        if len(known) < parts
+    ]
 
 
 def _usable(record: Mapping[str, Any]) -> tuple[list[Work], list[str]]:

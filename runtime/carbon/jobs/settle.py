@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 
+from tidegate.runtime.carbon.jobs.reconcile import reconciled
 from tidegate.runtime.carbon.jobs.sharing import ALL, BY_ENERGY, BY_TIME, Got, PeriodRow, shared
 from tidegate.runtime.carbon.jobs.work import Work
 from tidegate.runtime.carbon.ledger.bodies import (
@@ -50,6 +51,9 @@ def settle(ledger: Ledger, works: Sequence[Work], aside: Sequence[str], start_ut
             made = settled(bodies, mine, () if aside_entry is not None else aside, loads, list(sources))
             if aside_entry is not None:
                 made["aside_entry"] = aside_entry
+            before = next((entry.body for entry in ledger.in_force("job", day, day + DAY_S)), None)
+            if before is not None and before["sources"] != made["sources"]:
+                made["reconciled"] = reconciled(before, made)
             rows.append(("job", day, made))
         if len(rows) == DAYS_AT_ONCE:
             ledger.append(rows)

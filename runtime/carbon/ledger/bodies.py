@@ -141,6 +141,7 @@ class SettlementBody(TypedDict):
     set_aside_count: int
     sources: list[SourceRow]
     aside_entry: NotRequired[int]
+    reconciled: NotRequired[list[str]]  # what differs from the settlement of before
 
 
 class GridRow(TypedDict):

@@ -8,9 +8,11 @@ import sqlite3
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tidegate.runtime.carbon.integers import share
+from tidegate.runtime.carbon.jobs.settle import DAY_S
 from tidegate.runtime.carbon.jobs.work import Work
 from tidegate.runtime.carbon.ledger.bodies import PeriodBody
 from tidegate.runtime.carbon.live.idle_energy import Assumptions, HourlyFactors, api_rows, find_idle
@@ -42,6 +44,7 @@ class LiveTelemetry:
         self._kept: tuple[Counter[RackKey], Counter[ClaimKey]] = Counter(), Counter()
         self._racks: Counter[RackKey] = Counter()
         self._claims: Counter[ClaimKey] = Counter()
+        self._first_day: int | None = None
         self.trouble = ""
 
     def read(self, start_utc_s: int, end_utc_s: int) -> None:
@@ -87,14 +90,43 @@ class LiveTelemetry:
         """The load of the account that a source's `node` means; "" = all of the IT load."""
         return node or (self._loads[0] if len(self._loads) == 1 else "")
 
+    def first_day(self) -> int | None:
+        """The first UTC day of which anything is kept; None without a store, or while it cannot be read."""
+        if self._first_day is None:
+            try:
+                self._store = self._store or opened(self._folder)
+                first = None if self._store is None else self._store.first_bucket()
+                self._first_day = None if first is None else first // DAY_S * DAY_S
+            except sqlite3.Error as why:
+                self._store, self.trouble = None, f"telemetry cannot be read: {why}"
+        return self._first_day
+
+    def claims_between(self, start_utc_s: int, end_utc_s: int) -> list[Work] | None:
+        """Work as pods and cards showed it in a span that is over; what nobody claimed is idle.
+
+        None while the store cannot be read: a day settled without it would book its work as idle.
+        """
+        try:
+            self._store = self._store or opened(self._folder)
+            if self._store is None:
+                return []
+            found = self._store.sums(start_utc_s, end_utc_s)[1]
+        except sqlite3.Error as why:
+            self._store, self.trouble = None, f"telemetry cannot be read: {why}"
+            return None
+        return [replace(work, claimed=work.id != UNCLAIMED) for work in self._works(found)]
+
     def claims(self) -> list[Work]:
         """Work as pods and cards show it, each with its energy by 5 minutes, and what nobody claims under one name.
 
         A pod that cards name is counted by its cards alone: Kepler's number for it has the same GPU energy in it.
         """
+        return self._works(self._claims)
+
+    def _works(self, claims: Mapping[ClaimKey, int]) -> list[Work]:
         shapes: dict[tuple[str, str, str], dict[int, int]] = defaultdict(dict)
-        on_cards = {(job, namespace) for (_, level, namespace, job, _) in self._claims if level == "card" and job}
-        for (node, level, namespace, job, bucket), milliwh in self._claims.items():
+        on_cards = {(job, namespace) for (_, level, namespace, job, _) in claims if level == "card" and job}
+        for (node, level, namespace, job, bucket), milliwh in claims.items():
             if level == "pod" and (job, namespace) in on_cards:
                 continue
             shape = shapes[job or UNCLAIMED, namespace if job else UNCLAIMED, self._load(node)]

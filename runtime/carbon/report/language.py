@@ -1,8 +1,9 @@
 """The languages of a report: gettext catalogues (`locale/*.po`), plurals and numbers by Babel.
 
 English stands in the code and is the message's id; `locale/zh.po` has Chinese, `locale/de.po` German. They are read as
-they are, so that an installation needs no compiled copy. `python -m tidegate.runtime.carbon.report.language` brings them in line
-with the code: it adds what is new, without a translation, and drops what is no longer said.
+they are, so that an installation needs no compiled copy.
+`python -m tidegate.runtime.carbon.report.language` brings them in line with the code: it adds what is new, without a
+translation, and drops what is no longer said.
 """
 
 import ast

@@ -1,7 +1,7 @@
 """The report on paper: the sections of the page on A4, laid out by fpdf2, tagged, with bookmarks; no browser.
 
-The first page says who sends what to whom: operator, address, period, what happened, and where to find the rest. Its date
-is the end of the span, so that equal numbers give equal bytes.
+The first page says who sends what: operator, address, period, what happened, and where to find the rest. Its date is
+the end of the span, so that equal numbers give equal bytes.
 """
 
 import re

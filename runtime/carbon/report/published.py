@@ -30,7 +30,8 @@ SINCE_4 = (
     "span.zone",
 )
 # What it says since version 5.
-SINCE_5 = ("demand", "saved", "compared", "given.demand_charge")
+SINCE_5 = ("demand", "saved", "compared", "given.demand_charge", "compute.reconciled",
+           "compute.reconciled_count")  # fmt: skip
 
 # Where energy stands in the document, and its name of version 2 where that is not the plain one. * is any key or row.
 ENERGY: tuple[tuple[str, str], ...] = (

@@ -261,6 +261,11 @@ def jobs_section(r: Report) -> Section:
         blocks += [Text(text, "list") for text in d["set_aside"]]
         if more > 0:
             blocks.append(Text(r.more(more), "note"))
+    if d["reconciled"]:
+        blocks.append(Text(_("Against what was settled before"), "head", "reconciled"))
+        blocks += [Text(text, "list") for text in d["reconciled"]]
+        if d["reconciled_count"] > len(d["reconciled"]):
+            blocks.append(Text(r.more(d["reconciled_count"] - len(d["reconciled"])), "note"))
     if d["sources"]:
         blocks.append(
             Text(
