@@ -354,6 +354,7 @@ class Booker:
     def _period(self) -> BookedPeriod:
         start_s = self._end_ns // 1_000_000_000 - self.period_s
         flows = {}
+        known_s = min(float(self.period_s), self._label_ns / 1e9 - start_s)  # less where an open period is looked at
         for flow, counter in self._pairs:
             integral = counter.by_integral if flow.integral is not None else None
             if flow.register is not None and integral is not None:
@@ -363,7 +364,7 @@ class Booker:
                 counter.mark(ESTIMATED, counter.gap_method, "GAP")
                 if counter.energy_milliwh == 0 and flow.register is None and counter.covered_ns == 0:
                     counter.mark(MISSING, "none", "GAP")
-            w_max, shape = counter.shaped_as(self.period_s)
+            w_max, shape = counter.shaped_as(known_s)
             flows[flow.name] = FlowPeriod(
                 counter.energy_milliwh,
                 QUALITY_ORDER[counter.quality],

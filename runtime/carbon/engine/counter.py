@@ -261,11 +261,11 @@ class Counter:
                 milliwh += guessed
         self.truth += milliwh
 
-    def shaped_as(self, period_s: int) -> tuple[int | None, list[int] | None]:
-        """(highest W, mWh by minute) of the period that ends, where its fast power is known nearly all the time."""
+    def shaped_as(self, known_s: float) -> tuple[int | None, list[int] | None]:
+        """(highest W, mWh by minute) of the period so far, where its fast power is known nearly all the time."""
         shape, watts = self.shape, self.w_max
         self.shape, self.w_max = [], 0.0
-        if not shape or self.covered_ns < SHAPE_LEAST * period_s * 1e9:
+        if not shape or self.covered_ns < SHAPE_LEAST * known_s * 1e9:
             return None, None
         return round(watts), shape
 

@@ -1,7 +1,7 @@
 """A day that is settled anew beside what was settled before: both agree, or the difference is named.
 
-A day is settled by what telemetry saw, or by the jobs that were pushed; when the scheduler's own log is read later, it is
-settled again. The metered energy is the same; who got it may not be.
+A day is settled by what telemetry saw, or by the jobs that were pushed; when the scheduler's own log is read later, it
+is settled again. The metered energy is the same; who got it may not be.
 """
 
 from collections import Counter

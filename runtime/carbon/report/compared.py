@@ -5,7 +5,7 @@ from typing import TypedDict
 
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.report.demand import Demand
-from tidegate.runtime.carbon.report.local_time import utc_s, zone_of
+from tidegate.runtime.carbon.report.local_time import day_start, next_day, utc_s, zone_of
 
 BOOKED_LEAST = 0.9  # of a span; with less it is not compared
 
@@ -50,8 +50,10 @@ def spans_before(start: int, end: int, zone: str) -> tuple[str, tuple[int, int],
         if months in (1, 12):
             kind = "month" if months == 1 else "year"
             return kind, (earlier(first, months), start), (earlier(first, 12), earlier(last, 12))
-    kind = "day" if midnight and 82_800 <= end - start <= 90_000 else "span"
-    return kind, (start - (end - start), start), (earlier(first, 12), earlier(last, 12))
+    year = earlier(first, 12)
+    if midnight and 82_800 <= end - start <= 90_000:
+        return "day", (day_start(start - 1, place), start), (year, next_day(year, place))
+    return "span", (start - (end - start), start), (year, year + end - start)
 
 
 def figures(ledger: Ledger, start: int, end: int, zone: str, window_s: int, until_seq: int | None) -> SpanFigures:

@@ -40,6 +40,8 @@ NAMES: Mapping[str, str] = {
     "bad": N_("bad"), "missing": N_("missing"), "actual": N_("actual"), "forecast": N_("forecast"), "held": N_("held"),
     "fallback": N_("fallback"), "job": N_("job"), "gpu_hour": N_("GPU-hour"), "token": N_("token"),
     "request": N_("request"), "average": N_("average"), "fifo": N_("fifo"), "priority": N_("priority"),
+    "card": N_("card"), "server": N_("server"), "rack": N_("rack"), "default": N_("default"),
+    "alternative": N_("alternative"), "annual": N_("annual"), "interim": N_("interim"), "constant": N_("constant"),
     "at_charge": N_("at charge"), "carry": N_("carried"), "expense": N_("expensed"),
 }  # fmt: skip
 

@@ -79,7 +79,7 @@ def quality(r: Report) -> Section:
                     Cell(gap["flow"], r.flow_id(gap["flow"])),
                     Cell(iso(gap["start_utc_s"]), r.row_id(gap["start_utc_s"])),
                     Cell(iso(gap["end_utc_s"])),
-                    Cell(f"{r.name(gap['quality'])}: {_(gap['method'])}"),
+                    Cell(f"{r.name(gap['quality'])}: {r.said(gap['method'])}"),
                     r.number(r.kwh(gap["energy_milliwh"]), r.row_id(gap["start_utc_s"])),
                     Cell(", ".join(gap["flags"])),
                 )
@@ -95,7 +95,7 @@ def quality(r: Report) -> Section:
             f"{name} ({count}; {iso(spans[name][0])} - {iso(spans[name][1])})" for name, count in d["flags"].items()
         )
         blocks.append(Text(f"{_('Flags')}: {text}", "note"))
-    blocks += [Text(_(note), "list") for note in d["method"]["notes"]]
+    blocks += [Text(r.said(note), "list") for note in d["method"]["notes"]]
     if d["edits"]:
         blocks.append(Text(_("Corrections"), "head", "edits"))
         rows = [
@@ -162,7 +162,7 @@ def evidence(r: Report) -> Section:
                 r.number(row["same_period_mwh"], "origins"),
                 r.number(row["t_co2e"], own),
                 r.number(row["ef_t_per_mwh"] or "-", own),
-                Cell(row["ef_method"] or _("not given")),
+                Cell(r.name(row["ef_method"]) if row["ef_method"] else _("not given")),
             )
         )
     head = r.head(_("source"), _("kind"), "#MWh", "#" + _("same period, MWh"), "#t CO2e", "#t/MWh", _("factor method"))
@@ -184,7 +184,7 @@ def evidence(r: Report) -> Section:
         (
             Cell(name),
             r.number(f"{row['value']} {row['unit']}".strip(), to.get(name, "report.indicators.csv")),
-            Cell(row["basis"]),
+            Cell(r.said(row["basis"])),
         )
         for name, row in eu["fields"].items()
         if row["value"] is not None
@@ -208,7 +208,7 @@ def made(r: Report) -> Section:
                 (
                     Cell(flow if number == 0 else ""),
                     Cell(r.name(quality)),
-                    Cell(_(method)),
+                    Cell(r.said(method)),
                     r.number(r.language.number(count), "periods"),
                     r.number(r.kwh(milliwh), "report.csv"),
                     note,
@@ -242,7 +242,7 @@ def made(r: Report) -> Section:
     for name, count in d["factors"]["sources"].items():
         text = f", sha256 {digest}" if digest and name == d["factors"]["grid"].get("source") else ""
         blocks.append(Text(f"{name}: {r.language.plural('{n} period', '{n} periods', count)}{text}", "list"))
-    blocks += [Text(_(note), "list") for note in d["factors"]["grid"].get("notes", ())[:40]]
+    blocks += [Text(r.said(note), "list") for note in d["factors"]["grid"].get("notes", ())[:40]]
     blocks.append(Text(_("Formulas"), "head", "formulas"))
     blocks += [Text(text, "list", f"formula-{key}") for key, text in _formulas(r)]
     return Section("made", _("How each number was made"), blocks)

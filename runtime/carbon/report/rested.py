@@ -68,13 +68,13 @@ class Rested:
 def rested(r: Report) -> Section:
     """Which card, server or rack drew power for no useful work."""
     d, _ = r.d["rested"], r.text
-    blocks: list[Block] = [Text(text, "list") for text in d["notes"]]
+    blocks: list[Block] = [Text(r.said(text), "list") for text in d["notes"]]
     rows: list[Line] = []
     for row in d["rows"][:TOP]:
         numbers = [(row[key], 3) for key in ("idle_kwh", "kg")] + [(row["cost"], 2)]
         numbers += [(row[key], 3) for key in ("saving_kwh", "saving_kg")] + [(row["saving_cost"], 2)]
         cells = [r.number(r.language.number(float(text), digits), "rested-assumptions") for text, digits in numbers]
-        rows.append((Cell(f"{row['level']} {row['name']}"), *cells))
+        rows.append((Cell(f"{r.name(row['level'])} {row['name']}"), *cells))
     head = r.head(
         _("what"), "#" + _("idle, kWh"), "#" + _("kg CO2e"), "#" + _("cost"), "#" + _("saving, kWh"),
         "#" + _("saving, kg CO2e"), "#" + _("saving, money"),
@@ -86,5 +86,5 @@ def rested(r: Report) -> Section:
         Text(_("Cards lie within servers and servers within racks: the rows are views of the same energy."), "note")
     )
     blocks.append(Text(_("What a saving by sleep or power-off rests on"), "head", "rested-assumptions"))
-    blocks += [Text(text, "list") for text in d["assumptions"]]
+    blocks += [Text(r.said(text), "list") for text in d["assumptions"]]
     return Section("rested", _("What rested and drew power"), blocks)

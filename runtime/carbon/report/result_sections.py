@@ -258,12 +258,12 @@ def jobs_section(r: Report) -> Section:
     if d["set_aside_count"]:
         more = d["set_aside_count"] - len(d["set_aside"])
         blocks.append(Text(f"{_('Set aside, not counted')}: {d['set_aside_count']}", "head", "set-aside"))
-        blocks += [Text(text, "list") for text in d["set_aside"]]
+        blocks += [Text(r.said(text), "list") for text in d["set_aside"]]
         if more > 0:
             blocks.append(Text(r.more(more), "note"))
     if d["reconciled"]:
         blocks.append(Text(_("Against what was settled before"), "head", "reconciled"))
-        blocks += [Text(text, "list") for text in d["reconciled"]]
+        blocks += [Text(r.said(text), "list") for text in d["reconciled"]]
         if d["reconciled_count"] > len(d["reconciled"]):
             blocks.append(Text(r.more(d["reconciled_count"] - len(d["reconciled"])), "note"))
     if d["sources"]:
@@ -378,7 +378,7 @@ def indicators(r: Report) -> Section:
         note = unit
         if key == "pue":
             notes = [_("interim: a PUE is declared over twelve months")] if d["pue_kind"] == "interim" else []
-            notes += [_("IT by difference")] if "difference" in d["pue_category"] else [_(d["pue_category"])]
+            notes += [_("IT by difference")] if "difference" in d["pue_category"] else [r.said(d["pue_category"])]
             note = "; ".join(notes)
         shown = d[key] or "-"
         if key.endswith(("share", "share_direct", "share_through_storage")) and d[key]:
@@ -395,7 +395,7 @@ def indicators(r: Report) -> Section:
         shown = _("not measured") if d[key] is None else f"{d[key]}{unit}"
         rows.append((Cell(label), r.number(shown, "report.indicators.csv"), Cell(_(d["definitions"][key]))))
         ids.append(f"indicator-{slug(key)}")
-    missing = "; ".join(_(text) for text in d["not_measured"])
+    missing = "; ".join(r.said(text) for text in d["not_measured"])
     blocks: list[Block] = [Table((), rows, ids)]
     blocks += [Text(_(text), "list") for text in d["warnings"]]
     if missing:

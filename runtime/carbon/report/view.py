@@ -10,6 +10,7 @@ from tidegate.runtime.carbon.report.language import Language
 from tidegate.runtime.carbon.report.letterhead import Letterhead
 from tidegate.runtime.carbon.report.local_time import shown
 from tidegate.runtime.carbon.report.periods import Rows
+from tidegate.runtime.carbon.report.written import written
 
 GAPS_MAX = 200
 
@@ -37,6 +38,10 @@ class Report:
     def name(self, node: str) -> str:
         """A node, an origin or a word of the ledger as its reader calls it."""
         return self.language.name(node.removesuffix(THROUGH_STORAGE))
+
+    def said(self, text: str) -> str:
+        """A sentence of the ledger or of an indicator, as its reader says it."""
+        return written(self.language, text)
 
     def subtitle(self) -> str:
         """What is missing comes first; then how much of the span is booked, and that nobody has verified it."""

@@ -214,15 +214,48 @@ def card(gpu, **labels):
     return {"gpu": str(gpu), "UUID": f"GPU-{gpu}", "Hostname": "n1", **labels}
 
 
-def test_slices_the_exporters_own_pod_and_numbers_that_are_none_are_named_and_not_counted(web):
-    rows = [(card(0, pod="dcgm-exporter-x", namespace="gpu-operator"), "300"), (card(1, GPU_I_ID="3"), "300"),
+def test_the_exporters_own_pod_is_no_work_and_numbers_that_are_none_are_named_and_not_counted(web):
+    rows = [(card(0, pod="dcgm-exporter-x", namespace="gpu-operator"), "300"), (card(1, GPU_I_ID="3"), "250"),
             (card(2), "NaN"), (card(3, hpc_job="4711"), "200"), (card(4), "-5")]  # fmt: skip
     util = [(card(3), "0")]
     web.pages["/api/v1/query"] = lambda path: vector(*(rows if "POWER" in path else util))
     heard = ask_prometheus(f"http://{web.host}", "dcgm")
     assert [(s.thing.name, s.thing.job, s.busy) for s in heard.samples] == [
-        ("n1 GPU 0", "", None), ("n1 GPU 3", "4711", 0.0)]  # fmt: skip
-    assert [text.split(": ")[1].split()[0:2] for text in heard.problems] == [["1", "series"], ["2", "cards"]]
+        ("n1 GPU 0", "", None), ("n1 GPU 1", "", None), ("n1 GPU 3", "4711", 0.0)]  # fmt: skip
+    assert [text.split(": ")[1].split()[0:2] for text in heard.problems] == [["2", "cards"]]
+
+
+def watts_of(web, *rows):
+    web.pages["/api/v1/query"] = lambda path: vector(*(rows if "POWER" in path else ()))
+    found = {}
+    for one in ask_prometheus(f"http://{web.host}", "dcgm").samples:
+        key = one.thing.namespace, one.thing.job
+        found[key] = found.get(key, 0.0) + one.watts
+    return {key: round(watts, 6) for key, watts in found.items()}
+
+
+def cut(slice_, profile, pod="", **more):
+    held = {"exported_pod": pod, "exported_namespace": "ml"} if pod else {}
+    return card(0, GPU_I_ID=slice_, GPU_I_PROFILE=profile, **held, **more)
+
+
+def test_a_cut_card_is_shared_by_the_size_of_its_slices_and_counted_once(web):
+    """700 W: 3g of 7 to a, 2g of 7 to b, 1g held by nobody, one slice that nobody made; the whole card beside them."""
+    rows = [(cut("1", "3g.40gb", "a"), "700"), (cut("2", "2g.20gb", "b"), "700"), (cut("3", "1g.10gb"), "700"),
+            (card(0), "700")]  # fmt: skip
+    assert watts_of(web, *rows) == {("ml", "a"): 300.0, ("ml", "b"): 200.0, ("", ""): 200.0}
+
+
+def test_pods_that_hold_a_card_by_turns_have_it_evenly(web):
+    rows = [(card(0, exported_pod=pod, exported_namespace="ml"), "600") for pod in "abc"]
+    assert watts_of(web, *rows) == {("ml", pod): 200.0 for pod in "abc"}
+    both = [(cut("1", "4g.40gb", "a"), "700"), (cut("1", "4g.40gb", "b"), "700"), (cut("2", "3g.40gb", "a"), "700")]
+    assert watts_of(web, *both) == {("ml", "a"): 500.0, ("ml", "b"): 200.0}
+
+
+def test_cards_of_several_hosts_with_one_number_are_several_cards(web):
+    rows = [({"gpu": "0", "Hostname": host, "pod": host, "namespace": "ml"}, "300") for host in ("n1", "n2")]
+    assert watts_of(web, *rows) == {("ml", "n1"): 300.0, ("ml", "n2"): 300.0}
 
 
 def test_kepler_pods_are_counters_of_one_zone(web):

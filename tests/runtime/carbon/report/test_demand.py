@@ -47,7 +47,7 @@ def test_what_the_battery_changed_by_hand():
     assert saved["demand_change_w"] == 48_000 - 55_200  # 12 kWh in a quarter are 48 kW; 13.8 are 55.2
     assert saved["demand_change_u"] == -72_000_000  # 7.2 kW less at 10 a kW
     assert saved["energy_change_u"] == 200_000 - 720_000  # 0.20 paid more, 0.72 less
-    assert saved["carbon_change_ug"] == 200_000 * 400_000
+    assert saved["carbon_change_ug"] == 200_000 * 400
     assert demand.document()["second_w"] == 61_234 and demand.document()["second_utc_s"] == DAY + 900
 
 
@@ -124,8 +124,16 @@ def test_the_story_is_five_sentences_in_each_language(ledger):  # noqa: F811
     assert "on the day before it was 0" in more[1] and "as much as on the day before" in more[2]
 
 
-@pytest.mark.parametrize("charge", [{}, {"u_per_kw": -1, "window_s": 900}, {"u_per_kw": 1, "window_s": 7},
-                                    {"u_per_kw": 1.5, "window_s": 900}, {"u_per_kw": True, "window_s": 900}])  # fmt: skip
+@pytest.mark.parametrize(
+    "charge",
+    [
+        {},
+        {"u_per_kw": -1, "window_s": 900},
+        {"u_per_kw": 1, "window_s": 7},
+        {"u_per_kw": 1.5, "window_s": 900},
+        {"u_per_kw": True, "window_s": 900},
+    ],
+)
 def test_a_demand_charge_that_cannot_be_is_refused(charge):
     with pytest.raises(ValueError, match="demand charge"):
         check_charge(charge)
