@@ -40,7 +40,7 @@ YEAR = 1_704_067_200  # 2024-01-01
 LOADS = [f"rack{i}" for i in range(8)]
 
 
-def describe() -> dict:
+def describe(loads: list[str] = LOADS) -> dict:
     points = ["grid.import_wh", "grid.export_wh", "roof.import_wh", "cool.import_wh", "bms1.soc"]
     points += [f"site.{k}" for k in ("grid_in_ws", "grid_out_ws", "grid_covered_s")]
     points += [f"site.{k}" for k in ("ess_discharged_ws", "ess_charged_ws", "ess_covered_s")]
@@ -48,7 +48,7 @@ def describe() -> dict:
              {"role": "pv", "device": "roof", "positive_wh": "roof.import_wh", "negative_wh": None},
              {"role": "cooling", "device": "cool", "positive_wh": "cool.import_wh", "negative_wh": None},
              {"role": "ess", "device": "pcs1", "positive_wh": None, "negative_wh": None}]  # fmt: skip
-    for name in LOADS:
+    for name in loads:
         points.append(f"{name}.import_wh")
         nodes.append({"role": "it", "device": name, "positive_wh": f"{name}.import_wh", "negative_wh": None})
     return {"site": {"name": "year"}, "points": [{"name": n} for n in points], "nodes": nodes,
@@ -117,6 +117,44 @@ def year(folder: Path, quarters: int) -> None:
     report("annual report (JSON, CSV, HTML, PDF)", clock.read(), "at most 10 s")
     report(f"memory at most, with {count:,} jobs", f"{rss_mib():.0f} MiB", "under 200 MiB")
     report("ledger on the disk", f"{(folder / 'year.db').stat().st_size / 2**20:.0f} MiB", "")
+
+
+def campus(folder: Path, days: int) -> None:
+    """64 racks and 2,740 jobs a day, one in ten over several racks: a year of it has a million jobs."""
+    racks = [f"rack{i:02d}" for i in range(64)]
+    nodes = nodes_of(described(describe(racks)))
+    ledger = Ledger(folder / "campus.db")
+    ledger.begin("campus")
+    ledger.append([("method", 0, {"kinds": nodes.kinds, "storages": {"cabinet": [60_000_000, 970_000, 970_000]}})])
+    accountant = Accountant("campus", nodes, factors())
+    rng = random.Random(3)
+    for day_number in range(days):
+        pending = []
+        for i in range(day_number * 96, day_number * 96 + 96):
+            milliwh = {flow.name: 8_000_000 + rng.randrange(10**6) for flow in nodes.flows}
+            milliwh["grid.import"] = 600_000_000
+            flows = {k: FlowPeriod(v, "good", "register", [], 0, v, v, 900.0) for k, v in milliwh.items()}
+            booked = BookedPeriod(YEAR + 900 * i, 900, flows, [], 900, 0, 500_000, "S")
+            pending.append(("period", booked.start_utc_s, accountant.book(booked)))
+        ledger.append(pending)
+    works = []
+    for number in range(days * 2740):
+        start = YEAR + rng.randrange(days * 86_400 - 300)
+        end = start + rng.randrange(300, 40_000)
+        for node in rng.sample(racks, rng.choice((1, 1, 1, 1, 1, 1, 1, 1, 1, 4))):
+            works.append(Work(f"job-{number}", start, end, f"team {number % 12}", node, 8, rng.randrange(10**9), None,
+                              {"job": 1000, "gpu_hour": 8000}, f"{number}"))  # fmt: skip
+    scale = 366 / days
+    for what, do, asked in (
+        ("settle", lambda: settle(ledger, works, [], YEAR, YEAR + days * 86_400), "at most 300 s a year"),
+        ("report", lambda: write(ledger, YEAR, YEAR + days * 86_400, folder / "campus"), "at most 20 s a year"),
+    ):
+        begun, cpu = time.perf_counter(), time.process_time()
+        do()
+        wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
+        value = f"{wall:.1f} s ({cpu:.1f} s processor); times {scale:.1f}: {wall * scale:.0f} s ({cpu * scale:.0f} s)"
+        report(f"{what} {days} days, 64 racks, {days * 2740:,} jobs", value, asked)
+    report("memory at most", f"{rss_mib():.0f} MiB", "under 400 MiB, at a million jobs")
 
 
 class Packed:
@@ -200,12 +238,19 @@ def main() -> int:
     parser = harness.parser(__doc__)
     parser.add_argument("--quarters", type=int, default=35_040, help="quarter hours that are booked; a year has 35,040")
     parser.add_argument("--seconds", type=int, default=86_400, help="of meter records, one a second")
+    parser.add_argument("--campus-days", type=int, default=14, help="of 64 racks; 366 have a million jobs")
+    parser.add_argument("--campus-only", action="store_true", help="nothing but the 64 racks")
     args = parser.parse_args()
     if args.smoke:
-        args.quarters, args.seconds = 192, 3_600
+        args.quarters, args.seconds, args.campus_days = 192, 3_600, 1
     with harness.conditions(args) as given, tempfile.TemporaryDirectory() as name:
         given.peer("sidecar and gateway", "ordinary priority, one process each")
+        if args.campus_only:
+            campus(Path(name), args.campus_days)
+            harness.write(args, "carbon", FIGURES, given)
+            return 0
         year(Path(name), args.quarters)
+        campus(Path(name), args.campus_days)
         day(Path(name), args.seconds)
         day_over_the_gateway(Path(name), args.seconds)
     harness.write(args, "carbon", FIGURES, given)

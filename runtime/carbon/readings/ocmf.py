@@ -31,6 +31,7 @@ from tidegate.runtime.carbon.factors.series import FactorError
 from tidegate.runtime.carbon.integers import decimal
 from tidegate.runtime.carbon.ledger.bodies import PeriodBody, ReadingSource
 from tidegate.runtime.carbon.readings.readings import Readings, scaled
+from tidegate.runtime.carbon.readings.safe_container import ContainerError, is_container, records
 from tidegate.runtime.state.device_key import write_key
 
 FORMAT = "1.4"
@@ -118,11 +119,16 @@ class Document:
 
 
 def documents(raw: bytes, name: str, key: ec.EllipticCurvePublicKey) -> list[Document]:
-    """Every document of a file, each with its signature checked. Raises OcmfError naming the first that is wrong."""
+    """Every document of a file, or of a SAFE container, each with its signature checked.
+
+    Raises OcmfError naming the first that is wrong.
+    """
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise OcmfError(f"{name}: byte {error.start} is not UTF-8; OCMF is text") from None
+    if is_container(text):
+        return _contained(text, name, key)
     starts = [match.start() for match in re.finditer(r"(?m)^OCMF\|", text)]
     if not starts or text[: starts[0]].strip():
         first = text.lstrip()[:20]
@@ -130,6 +136,22 @@ def documents(raw: bytes, name: str, key: ec.EllipticCurvePublicKey) -> list[Doc
     found = []
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(text)], strict=True), 1):
         found.append(_document(text[start:end].rstrip(), f"{name}, document {number}", key))
+    return found
+
+
+def _contained(text: str, name: str, key: ec.EllipticCurvePublicKey) -> list[Document]:
+    """The documents of a SAFE container. The key beside a record has to be the one that was given."""
+    found = []
+    try:
+        rows = records(text, name)
+    except ContainerError as error:
+        raise OcmfError(str(error)) from None
+    for where, document, own in rows:
+        if not document.startswith("OCMF|"):
+            raise OcmfError(f"{where}: begins with {document[:20]!r}; expected OCMF|{{payload}}|{{signature}}")
+        if own and hex_of(public_key(own)) != hex_of(key):
+            raise OcmfError(f"{where}: names another key than the one given; is it of this meter?")
+        found.append(_document(document, where, key))
     return found
 
 

@@ -17,8 +17,8 @@ CARBON = Path(__file__).parents[4] / "runtime" / "carbon"
 # Units, symbols of the acts and standards, names of the product's own files and commands: the same in any language.
 SAME_WORDS = """
     kwh kw mwh kg co2e g utc eur gbp pue cue ref erf wue sci cfe gpu it ppa csv json report periods indicators jobs idle
-    tidegate carbon verify ledger iso iec eu sha256 ug min test log x embodied_kg slots pod pods pdu e_dc e_it c l iteesv
-    iteusv scope fifo priority token"""
+    tidegate carbon verify ledger iso iec eu sha256 ug min test log x embodied_kg slots pod pods pdu e_dc e_it c l
+    iteesv iteusv scope fifo priority token"""
 SAME = frozenset(SAME_WORDS.split())
 # English words that no Chinese or German sentence has; enough of them to find any sentence that was not translated.
 ENGLISH_WORDS = """
