@@ -16,8 +16,8 @@ from typing import IO
 from tidegate.config.site import Site
 from tidegate.runtime.backup.manifest import MANIFEST, SIGNATURE, BackupError, Held, Manifest, encoded
 from tidegate.runtime.state.device_key import KEY_FILE, DeviceKey, KeyFileError
+from tidegate.runtime.state.held import LEDGER
 
-LEDGER = "ledger.db"
 SQLITE_BESIDE = ("-wal", "-shm", "-journal")
 KEYS = "keys"
 RECORDINGS = "recordings"

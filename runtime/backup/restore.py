@@ -22,9 +22,9 @@ from tidegate.runtime.backup.manifest import (
     read,
 )
 from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
+from tidegate.runtime.state.held import ledger_in
 
 CHUNK = 1 << 20
-LEDGER = "ledger.db"
 
 
 @contextlib.contextmanager
@@ -123,7 +123,7 @@ def restore(path: Path, state: Path, site_file: Path, *, key: str | None = None,
             raise BackupError(
                 f"{', '.join(taken)}: there already; --replace moves them aside, or give --state-dir and --site-file"
             )
-        _note(work / "state" / LEDGER, manifest, path)
+        _note(ledger_in(work / "state"), manifest, path)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         for one in (state, *targets.values()):
             if one.exists():

@@ -2,12 +2,16 @@
 
 import argparse
 import json
+import os
 import signal
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
+from tidegate.hal.description import Carbon, described
 from tidegate.runtime.api.blocking_client import Client, NoAnswer
+from tidegate.runtime.api.messages import Message
 from tidegate.runtime.carbon.factors.fetch import Fetcher, sources_of
 from tidegate.runtime.carbon.factors.series import FactorError
 from tidegate.runtime.carbon.jobs.pushed import Pushed
@@ -18,6 +22,9 @@ from tidegate.runtime.carbon.live.live_pages import LivePages
 from tidegate.runtime.carbon.live.live_telemetry import LiveTelemetry
 from tidegate.runtime.carbon.sidecar.service import PAUSE_S, Sidecar, catch_up, open_ledger
 from tidegate.runtime.state.device_key import KEY_FILE, DeviceKey
+from tidegate.runtime.state.enclosure import enclose
+from tidegate.runtime.state.held import LEDGER, LEDGER_DIR, take_base_in
+from tidegate.runtime.state.syscalls import NETWORK
 
 EXIT_UNUSABLE = 78  # a ledger or a factor file that needs a person; starting again would not help
 
@@ -46,24 +53,70 @@ class Stop:
             time.sleep(min(left, 0.1))
 
 
+def site_behind(endpoint: str, stop: Stop, pause_s: float) -> Message | None:
+    """What the gateway says of the site, None if we are to stop before it answers.
+
+    By a client of its own, which is gone again: a thread that it leaves would not be confined.
+    """
+    with Client(endpoint) as client:
+        while not stop.asked:
+            try:
+                return client.describe()
+            except NoAnswer:
+                stop.wait(pause_s)
+    return None
+
+
+class Reach(NamedTuple):
+    """Folders that the sidecar writes and reads. beside : what it can reach that it should not, in words."""
+
+    writes: list[Path]
+    reads: list[Path]
+    beside: str
+
+
+def reach_of(carbon: Carbon, state: Path, folder: Path) -> Reach:
+    """What a site's account needs: the ledger's folder, that of fetched factors, and what the site file names to read.
+
+    folder : that of the site file; paths are relative to it.
+    """
+    is_database = bool(carbon.ledger and "://" in carbon.ledger)
+    writes = [(folder / carbon.ledger).parent if carbon.ledger and not is_database else state / LEDGER_DIR]
+    writes += [(folder / str(carbon.factors)).parent] if carbon.fetch else []
+    named = [carbon.factors, carbon.prices, carbon.readings, *(one.key_file for one in carbon.fetch)]
+    reads = [folder, state, *((folder / one).parent for one in named if one)]
+    reads += [Path.home()] if is_database else []  # where a driver looks for a password and for certificates
+    beside = folder.resolve() in [one.resolve() for one in writes]
+    words = "ledger or fetched factors lie beside the site file, so this process may write there; give them a folder"
+    return Reach(writes, reads, words if beside else "")
+
+
 def main(words: list[str] | None = None) -> int:
     args = arguments(words)
     stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.ask())
+    describe = site_behind(args.endpoint, stop, args.pause_s)
+    if describe is None:
+        return 0
+    folder = args.site.parent if args.site is not None else Path()
+    try:
+        key = DeviceKey.at(args.state_dir / KEY_FILE)  # made at the first start; from here on it is only read
+        reach = reach_of(described(describe).carbon, args.state_dir, folder)
+        for written in reach.writes:
+            written.mkdir(mode=0o750, parents=True, exist_ok=True)
+        os.environ["SQLITE_TMPDIR"] = str(reach.writes[0])  # what a large sort needs, where it may write
+        take_base_in(args.state_dir, LEDGER_DIR, LEDGER)
+        enclose("carbon", reach.writes, reach.reads, connects=True, families=NETWORK)
+        if reach.beside:
+            print(f"carbon: {reach.beside}", file=sys.stderr, flush=True)
+    except (ValueError, OSError) as error:
+        print(f"carbon: {error}", file=sys.stderr, flush=True)
+        return EXIT_UNUSABLE
     with Client(args.endpoint) as client:
-        describe = None
-        while describe is None and not stop.asked:
-            try:
-                describe = client.describe()
-            except NoAnswer:
-                stop.wait(args.pause_s)
-        if describe is None:
-            return 0
         try:
-            folder = args.site.parent if args.site is not None else Path()
             ledger = open_ledger(describe, args.state_dir, folder)
-            sidecar = Sidecar(describe, ledger, folder=folder, key=DeviceKey.at(args.state_dir / KEY_FILE))
+            sidecar = Sidecar(describe, ledger, folder=folder, key=key)
         except (LedgerError, FactorError, ValueError, OSError) as error:
             print(f"carbon: {error}", file=sys.stderr, flush=True)
             return EXIT_UNUSABLE

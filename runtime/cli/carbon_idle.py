@@ -22,7 +22,7 @@ HOUR_S = 3600
 @click.command("idle")
 @click.argument("state", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--span", help="A day, month or year: 2026-03-14, 2026-03, 2026 (UTC); else the last 24 hours.")
-@click.option("--ledger", help="Path or URL; else ledger.db in STATE.")
+@click.option("--ledger", help="Path or URL; else carbon/ledger.db in STATE.")
 @click.option("--level", type=click.Choice(["card", "server", "rack"]), help="Only these.")
 @click.option("--standby-w", type=click.FloatRange(0, 10_000), default=15.0, show_default=True)
 @click.option("--boot-min", type=click.FloatRange(0, 1440), default=10.0, show_default=True)
@@ -38,6 +38,7 @@ def idle(state: Path, span: str | None, ledger: str | None, level: str | None, s
     from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
     from tidegate.runtime.carbon.live.idle_energy import Assumptions, HourlyFactors, find_idle
     from tidegate.runtime.carbon.report.write import ReportError, span_between
+    from tidegate.runtime.state.held import ledger_in
     from tidegate.runtime.telemetry.energy_store import FILE, opened
 
     now = int(time.time()) // HOUR_S * HOUR_S
@@ -46,7 +47,7 @@ def idle(state: Path, span: str | None, ledger: str | None, level: str | None, s
         store = opened(state)
         if store is None:
             fail(f"{state}: no {FILE}; does the site file have [[telemetry]]?", EXIT_UNAVAILABLE, COMMAND)
-        book = Ledger(ledger or state / "ledger.db", read_only=True)
+        book = Ledger(ledger or ledger_in(state), read_only=True)
         methods = list(book.entries("method"))
         kinds = methods[-1].body["kinds"] if methods else {}
         loads = [name for name, role in kinds.items() if role == "it"]

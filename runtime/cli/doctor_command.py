@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from tidegate.config.site import SiteError
-from tidegate.runtime.commissioning import bus_checks, latency, machine, storage
+from tidegate.runtime.commissioning import bus_checks, latency, machine, separation, storage
 from tidegate.runtime.commissioning.machine import COSTS, FIX, OK, UNKNOWN, Finding
 from tidegate.runtime.supervisor.preflight import prepare
 
@@ -56,6 +56,7 @@ def examine(path: Path | None, seconds: float) -> list[Finding]:
             rest = f" (and {len(why.problems) - 1} more)" if len(why.problems) > 1 else ""
             found.append(Finding("site file", FIX, f"{path}: {why.problems[0]}{rest}", f"tidegate check {path}"))
     found += machine.look(machine.Machine())
+    found.append(separation.look())
     if site is not None:
         found += bus_checks.look(site)
     found += storage.look(site)

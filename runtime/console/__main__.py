@@ -5,6 +5,7 @@ With --port it serves a serial line for ever; without, the terminal it runs in.
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -24,12 +25,15 @@ from tidegate.runtime.console.transport import (
 from tidegate.runtime.console.users import LoginLock, Users
 from tidegate.runtime.findings.site_state import Plant
 from tidegate.runtime.state.beat import Beat
+from tidegate.runtime.state.enclosure import enclose
 from tidegate.runtime.state.halt import halt
 from tidegate.runtime.state.paths import private_folder
+from tidegate.runtime.state.syscalls import STOP_SIGNALS
 
 TURN_S = 0.1
 AGAIN_S = 2.0  # a port that is not there is looked for again
 EXIT_RESTART = 85  # asks the supervisor to start the whole site anew
+EXIT_ANOTHER_PORT = 75  # EX_TEMPFAIL: asks it to start this process anew
 
 
 class Console:
@@ -40,11 +44,21 @@ class Console:
         self.folder = private_folder(args.state_dir / "console", 0o700)
         self.stopping = False
         self.restart = False
+        self.port_node: tuple[int, int] | None = None  # the serial port that this process may open: device and inode
+        if args.port:
+            self.confine()
         self.client = Client(args.endpoint)
         self.plant = Plant(self.client, time.monotonic)
         self.lock = LoginLock(self.folder, time.monotonic())
         self.users = Users(self.folder)
         self.beat = Beat()
+
+    def confine(self) -> None:
+        """Give up all but our folder, the site file's, and this one port. Signals: the stop that needs no gateway."""
+        written = [self.folder, *([self.args.site.resolve().parent] if self.args.site is not None else [])]
+        read = [self.args.state_dir, Path(self.args.endpoint.removeprefix("ipc://")).parent]
+        self.port_node = node_of(self.args.port)
+        enclose("console", written, read, devices=[Path(self.args.port)], signals=STOP_SIGNALS)
 
     def ask_to_stop(self) -> None:
         self.stopping = True
@@ -108,6 +122,8 @@ class Console:
             try:
                 line: SerialTransport = open_serial(self.args.port, self.args.baud)
             except TransportError as why:
+                if node_of(self.args.port) not in (None, self.port_node):
+                    raise AnotherPortError(f"{self.args.port} is another device than at the start") from None
                 if why.strerror != said:
                     said = str(why.strerror)
                     print(f"console: {said}; trying again every {AGAIN_S:.0f} s", file=sys.stderr, flush=True)
@@ -130,6 +146,19 @@ class Console:
             time.sleep(0.05)
             self.beat.give()
             self.plant.poll()
+
+
+class AnotherPortError(OSError):
+    """A port came, or came back: only a new process gets the right to open it."""
+
+
+def node_of(port: str) -> tuple[int, int] | None:
+    """What a name in the file system leads to now, None if to nothing."""
+    try:
+        found = os.stat(port)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def arguments(words: list[str] | None) -> argparse.Namespace:
@@ -156,7 +185,11 @@ def main(words: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: console.ask_to_stop())
     try:
         if args.port:
-            console.run_serial()
+            try:
+                console.run_serial()
+            except AnotherPortError as why:
+                print(f"console: {why}; a new process opens it", file=sys.stderr, flush=True)
+                return EXIT_ANOTHER_PORT
         else:
             line = TerminalTransport()
             try:

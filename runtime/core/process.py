@@ -39,6 +39,7 @@ from tidegate.runtime.core.locked_memory import LockedMemory
 from tidegate.runtime.core.sealed import NotSealedError, must_be_sealed
 from tidegate.runtime.core.serial_ports import SerialKeeper, open_all, pairs
 from tidegate.runtime.core.tcp_ports import tcp_ports
+from tidegate.runtime.state.syscalls import BUSES, forbid
 
 LOOP_PRIORITY = 80
 PORT_PRIORITY = 70
@@ -189,6 +190,9 @@ def start_head(shared: Shared, blob: bytes, program: "ext_program.Rows") -> None
 def main(words: list[str] | None = None) -> int:
     """Run the core until SIGTERM or SIGINT. Exit 0: setpoint 0 is on the wire; 3: not every port confirmed it."""
     args = arguments(words)
+    lack = forbid(BUSES)
+    if lack:
+        print(f"core: {lack}", file=sys.stderr, flush=True)
     check_layouts((ext_image, ext_loop, ext_shared))
     try:
         must_be_sealed(args.program_fd)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tidegate.ext.abi import program, shared
 from tidegate.hal.description import described
-from tidegate.runtime.gateway.app import Gateway
-from tidegate.runtime.state.sandbox import confine
+from tidegate.runtime.gateway.app import Gateway, journal_dir
+from tidegate.runtime.state.enclosure import enclose
+from tidegate.runtime.state.held import held_dir
 
 DESCRIPTORS = 16384
 PRIORITY = -5  # nice
@@ -48,9 +49,8 @@ def main(words: list[str] | None = None) -> int:
         site = described(program.describe(bytes(blob)))
     kept = [Path(site.gateway.keys)] if site.gateway.keys else []
     # The folders of other sites beside it are read for what was latched at the same buses.
-    lack = confine([args.state_dir, args.runtime_dir], [args.state_dir.parent, args.runtime_dir.parent, *kept])
-    if lack:
-        print(f"gateway: {lack}", file=sys.stderr, flush=True)
+    written = [held_dir(args.state_dir), journal_dir(args.state_dir), args.runtime_dir]
+    enclose("gateway", written, [args.state_dir.parent, args.runtime_dir.parent, *kept])
     memory = shared.Shared(args.shared_fd)
     try:
         gateway = Gateway(site, memory, args.runtime_dir, args.state_dir)

@@ -31,6 +31,7 @@ from tidegate.runtime.gateway.stops_held import StopsHeld
 from tidegate.runtime.recording import availability
 from tidegate.runtime.state.beat import Beat
 from tidegate.runtime.state.former import buses_of, journal_says
+from tidegate.runtime.state.held import BILLING, GRID_OPERATOR, held_dir
 from tidegate.runtime.state.journal import Journal, Record
 from tidegate.runtime.state.latches import Latched, LatchFile, told
 from tidegate.runtime.state.stop_file import StopFile, Stops
@@ -61,9 +62,7 @@ class Gateway:
         self.records = Records(site, memory)
         self._billing_said = ""
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        folder = state / "journal"
-        with contextlib.suppress(OSError):  # the journal says what it lacks, and control goes on
-            folder.mkdir(mode=0o750, exist_ok=True)
+        folder = journal_dir(state)
         journals = {name: Journal(folder, name) for name in ("meter", "event", "job")}
         retention = Retention(
             journals["meter"],
@@ -74,7 +73,8 @@ class Gateway:
             job=journals["job"],
         )
         self.journal: JournalWriter[Replayed] = JournalWriter(journals, self.wake, retention)
-        self._stop_file = StopFile(state, runtime)
+        held = held_dir(state)
+        self._stop_file = StopFile(held, runtime)
         stops, self._stops_damaged = self._stop_file.read(lambda: journal_says(folder, "stop"))
         self.desk = Desk(
             memory,
@@ -89,7 +89,7 @@ class Gateway:
         )
         self._orders_file = OrdersFile(runtime / "lease", self.boot)
         self.planner = planner_of(site, memory, state)
-        self.latches = LatchFile(state, [unit.name for unit in site.units], runtime, buses_of(site))
+        self.latches = LatchFile(held, [unit.name for unit in site.units], runtime, buses_of(site))
         self._latches_said = ""
         self._guarded = Guarded(memory.guard())
         now_ns = time.monotonic_ns()
@@ -114,7 +114,7 @@ class Gateway:
         self.server = Server(site, memory, self.records, self.journal, self.desk, self._send)
         self.server.health_more = self._health
         self.grid_operator = self.server.grid_operator = self.server.site.grid_operator = GridOperator(
-            memory, state / "grid-operator.json", self._told_grid_operator
+            memory, held / GRID_OPERATOR, self._told_grid_operator
         )
         self._operator_said = ""
         self.server.put_jobs = self._put_jobs
@@ -574,12 +574,20 @@ def site_policies(site: Description) -> dict[str, float | None]:
     return {name: None if value is None else float(value) for name, value in found.items()}
 
 
+def journal_dir(state: Path) -> Path:
+    """Make and give the journal's folder; where that fails the journal says what it lacks and control goes on."""
+    folder = state / "journal"
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o750, exist_ok=True)
+    return folder
+
+
 def planner_of(site: Description, memory: shared.Shared, state: Path) -> Planner:
     """What keeps the core's plan for this site."""
     zone, control, billing = ZoneInfo(site.site.timezone), site.control, None
     if control.demand_billing is not None:
         billing = Billing(
-            state / "billing.json",
+            held_dir(state) / BILLING,
             control.demand_billing,
             zone,
             control.demand_paid_w or 0.0,

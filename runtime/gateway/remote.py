@@ -27,7 +27,8 @@ from tidegate.runtime.gateway.sockets import ASK, DOOR, SAID, STRANGE_MAX, Conte
 from tidegate.runtime.gateway.tcp_front import TcpFront, ways_of
 from tidegate.runtime.gateway.zap import Zap, curve
 from tidegate.runtime.state.beat import Beat
-from tidegate.runtime.state.sandbox import confine
+from tidegate.runtime.state.enclosure import enclose
+from tidegate.runtime.state.syscalls import NETWORK
 
 DESCRIPTORS = 1024  # two for each connection, far above the bound
 PRIORITY = 5  # nice: whoever is on site comes first
@@ -303,9 +304,8 @@ def main(words: list[str] | None = None) -> int:
         site = description.described(program.describe(bytes(blob)))
     os.close(args.program_fd)
     try:
-        lack = confine(*_needs(site.gateway, args.runtime_dir, args.state_dir), binds=_ports(site.gateway))
-        if lack:
-            print(f"remote: {lack}", file=sys.stderr, flush=True)
+        needs = _needs(site.gateway, args.runtime_dir, args.state_dir)
+        enclose("remote", *needs, binds=_ports(site.gateway), families=NETWORK)
         remote = Remote(site.gateway, args.runtime_dir, args.state_dir)
     except OSError as why:
         print(f"remote: {why}", file=sys.stderr)

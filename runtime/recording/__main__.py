@@ -20,7 +20,7 @@ from tidegate.runtime.api.blocking_client import Client, ClientError, NoAnswer
 from tidegate.runtime.api.messages import Message
 from tidegate.runtime.recording.integrity import RecordingError
 from tidegate.runtime.recording.recording_file import write
-from tidegate.runtime.state.sandbox import confine
+from tidegate.runtime.state.enclosure import enclose
 
 AFTER_S = 2.0  # what follows a fault belongs to it
 AGAIN_S = 60.0  # between two recordings that nobody asked for
@@ -125,16 +125,14 @@ def main(words: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     os.nice(NICE)
-    lack = confine([args.state_dir])
-    if lack:
-        print(f"recorder: {lack}", file=sys.stderr, flush=True)
+    folder = args.state_dir / "recordings"
+    folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+    enclose("recorder", [folder])
     with mmap.mmap(args.program_fd, 0, prot=mmap.PROT_READ) as mapped:
         blob = bytes(mapped)
     settings = described(program.describe(blob)).recorder
     ring = recorder.Ring(args.ring_fd)
     site = text_of(args.site_fd)
-    folder = args.state_dir / "recordings"
-    folder.mkdir(mode=0o750, parents=True, exist_ok=True)
     for left in folder.glob("*.part"):  # of one that was ended while it wrote
         left.unlink(missing_ok=True)
     judge = RecordingTrigger(settings.automatic)

@@ -13,6 +13,7 @@ import msgpack
 
 from tidegate.hal.description import Description
 from tidegate.runtime.state import latches, stop_file
+from tidegate.runtime.state.held import held_in
 from tidegate.runtime.state.journal import Journal
 from tidegate.runtime.state.paths import running_sites
 
@@ -77,16 +78,17 @@ def found_beside(state: Path, runtime: Path, buses: Sequence[str]) -> str:
 
 def _speaks(folder: Path, buses: Sequence[str]) -> str:
     """Why another site's folder speaks for us, "" = it does not. Whose record is gone or damaged may have been us."""
-    if not (folder / latches.FILE).exists():
+    held_folder = held_in(folder)
+    if not (held_folder / latches.FILE).exists():
         told = journal_says(folder / "journal", "latch") or journal_says(folder / "journal", "stop")
         said = f"the record of the site {folder.name} is gone, and {told}; it may have been on these buses"
         return said if told else ""
     try:
-        shared = set(latches.buses_of(folder)) & set(buses)
-        held = latches.latched_in(folder) if shared else []
+        shared = set(latches.buses_of(held_folder)) & set(buses)
+        held = latches.latched_in(held_folder) if shared else []
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as why:
         return f"the record of the site {folder.name} cannot be read ({why}); it may have been on these buses"
-    stops = stop_file.StopFile(folder, folder).read()[0]
+    stops = stop_file.StopFile(held_folder, held_folder).read()[0]
     if not held and not (shared and stops.stopped):
         return ""
     what = f"a latch of {', '.join(held)}" if held else "a stop"

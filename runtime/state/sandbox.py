@@ -36,12 +36,19 @@ def version() -> int:
 
 
 def confine(
-    writes: Iterable[Path], reads: Iterable[Path] = (), *, binds: Iterable[int] = (), connects: bool = False
+    writes: Iterable[Path],
+    reads: Iterable[Path] = (),
+    *,
+    binds: Iterable[int] = (),
+    connects: bool = False,
+    devices: Iterable[Path] = (),
+    signals: bool = False,
 ) -> str:
     """Give up everything else, for this thread and all that it starts; what the kernel cannot do, "" = nothing.
 
     writes, reads : folders and files; what is not there is left out. binds : TCP ports to listen at. connects : TCP to
-    other machines stays allowed.
+    other machines stays allowed. devices : which may be opened all the same. signals : to others are left to the filter
+    of calls (`syscalls.py`).
     """
     able = version()
     if not able:
@@ -50,7 +57,7 @@ def confine(
     for since, rights in ALL_BY_VERSION:
         files |= rights if able >= since else 0
     net = (BIND_TCP | (0 if connects else CONNECT_TCP)) if able >= 4 else 0
-    words = struct.pack("QQQ", files, net, SCOPE_SIGNAL | SCOPE_ABSTRACT)
+    words = struct.pack("QQQ", files, net, SCOPE_ABSTRACT if signals else SCOPE_SIGNAL | SCOPE_ABSTRACT)
     size = 24 if able >= 6 else 16 if able >= 4 else 8
     ruleset = _called(CREATE, words[:size], ctypes.c_size_t(size), ctypes.c_uint32(0))
     try:
@@ -60,6 +67,8 @@ def confine(
             _allow(ruleset, path, look & files)
         for path in map(Path, DEVICES):
             _allow(ruleset, path, (READ_FILE | WRITE_FILE) & files)
+        for path in devices:
+            _allow(ruleset, path, (READ_FILE | WRITE_FILE | IOCTL_DEV) & files)
         for path in writes:
             _allow(ruleset, path, (files & ~EXECUTE & ~IOCTL_DEV))
         for port in binds if net else ():

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG = 1
 LINES_MAX = 100_000
+# A thread of a library that is there before a process confines itself would not be confined.
+LONELY = {"OPENBLAS_NUM_THREADS": "1"}
 BLIND_S = 0.05
 FIRST_BEAT_S = 20.0  # after a start nothing is missed for so long
 LINE_BYTES_MAX = 1 << 20
@@ -73,6 +75,7 @@ class Child:
         parent = os.getpid()
         beat, end = self._beat_pipe() if self._beats else (-1, -1)
         more = {VARIABLE: str(end)} if end >= 0 else {}
+        more |= LONELY
         try:
             self._process = subprocess.Popen(
                 [sys.executable, *self.words],

@@ -30,6 +30,7 @@ from tidegate.hal.description import described
 from tidegate.runtime.core.sealed import sealed
 from tidegate.runtime.recording import availability
 from tidegate.runtime.state.former import buses_of, former
+from tidegate.runtime.state.held import held_dir, take_in
 from tidegate.runtime.state.latches import LatchFile, told, words_of
 from tidegate.runtime.state.learnt import LearntFile
 from tidegate.runtime.state.paths import SiteLock, runtime_dir, state_dir
@@ -103,7 +104,8 @@ class Supervisor:
         self._learnt_due_s = LEARNT_FIRST_S
         self.buses = buses_of(self.description)
         units = [unit.name for unit in self.description.units]
-        self.latches = LatchFile(self.state, units, self.runtime, self.buses)
+        held = held_dir(self.state)
+        self.latches = LatchFile(held, units, self.runtime, self.buses)
         self._latches_said = ""
         self.children: dict[str, Child] = {}
         self.shared: Shared | None = None
@@ -113,7 +115,7 @@ class Supervisor:
         self._core_words = core_words or []
         self._lock = SiteLock(self.name, self.runtime)
         self._watch = Watch()
-        self.stops = StopFile(self.state, self.runtime)
+        self.stops = StopFile(held, self.runtime)
         self._stop_ordered = False
         self._trouble_said = ""
         self._stopping = False  # no Event: a signal that interrupts its `set` would wait for its own lock
@@ -217,6 +219,7 @@ class Supervisor:
 
     def _latched_words(self) -> list[str]:
         """What was latched when the site ran last, as arguments for the core; said to people too."""
+        take_in(self.state)
         latched, damage = self.latches.start(lambda: former(self.state, self.runtime, self.buses))
         if damage:
             self._out(f"tidegate: what was latched before is not known: {damage}")

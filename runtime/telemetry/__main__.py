@@ -1,20 +1,24 @@
 """The telemetry process: `python -m tidegate.runtime.telemetry`, started and kept by the supervisor.
 
-It asks PDUs, servers and Prometheus, and writes what they counted into `telemetry.db` of the site's state folder, where
-the carbon sidecar reads it. It speaks to no bus, no core and no gateway.
+It asks PDUs, servers and Prometheus, and writes what they counted into `telemetry/telemetry.db` of the site's state
+folder, where the carbon sidecar reads it. It speaks to no bus, no core and no gateway.
 """
 
 import argparse
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sqlite3
 import sys
 from pathlib import Path
 
 from tidegate.config.site import SiteError, load_site
-from tidegate.runtime.telemetry.energy_store import FILE, EnergyStore
+from tidegate.runtime.state.enclosure import enclose
+from tidegate.runtime.state.held import take_base_in
+from tidegate.runtime.state.syscalls import NETWORK
+from tidegate.runtime.telemetry.energy_store import FILE, FOLDER, NAME, EnergyStore
 from tidegate.runtime.telemetry.poller import WRITE_S, Source, SourceError, source_of, write
 from tidegate.runtime.telemetry.snmp_source import SnmpSocket
 
@@ -62,8 +66,11 @@ def main(words: list[str] | None = None) -> int:
     try:
         site = load_site(args.site)
         sources = [source_of(wanted, site.folder, wire) for wanted in site.telemetry]
-        store = EnergyStore(args.state_dir / FILE)
-    except (SiteError, SourceError, sqlite3.Error) as why:
+        path = take_base_in(args.state_dir, FOLDER, NAME)
+        os.environ["SQLITE_TMPDIR"] = str(path.parent)  # what a large sort needs, where it may write
+        enclose("telemetry", [path.parent], [site.folder], connects=True, families=NETWORK)
+        store = EnergyStore(path)
+    except (SiteError, SourceError, sqlite3.Error, OSError) as why:
         print(f"telemetry: {why}", file=sys.stderr, flush=True)
         return EXIT_UNUSABLE
     print(json.dumps({"telemetry": "ready", "sources": len(sources)}), flush=True)

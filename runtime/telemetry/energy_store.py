@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 BUCKET_S = 300
-FILE = "telemetry.db"
+FOLDER = "telemetry"  # in the site's state folder: the telemetry process writes nowhere else
+NAME = "telemetry.db"
+FILE = f"{FOLDER}/{NAME}"
 DAYS_KEPT = 35
 LAYOUT = 1
 
@@ -49,9 +51,11 @@ CREATE TABLE IF NOT EXISTS reading (source TEXT, what TEXT, name TEXT, value REA
 
 
 class EnergyStore:
-    """The file. path : where; read_only for everybody but the telemetry process. Raises sqlite3.Error."""
+    """The file. path : where; read_only for everybody but the telemetry process. Raises sqlite3.Error, OSError."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        if not read_only:
+            path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         uri = f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
         self._base = sqlite3.connect(uri, uri=True, timeout=2.0, isolation_level=None)
         if not read_only:

@@ -34,7 +34,7 @@ import pathlib
 from tidegate.ext.safety.diagnosis import FAULT_IDS
 from tidegate.runtime.state.latches import Latched, LatchFile
 row = FAULT_IDS.index("temp_high_trip")
-LatchFile(pathlib.Path("{state}"), ["cabinet"]).write([Latched(1 << row, row)])
+LatchFile(pathlib.Path("{state}") / "held", ["cabinet"]).write([Latched(1 << row, row)])
 """
 # As `commission` does: root wrote the file, the service's user changes it.
 CHANGE = """

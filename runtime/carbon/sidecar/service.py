@@ -31,6 +31,7 @@ from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.ledger.signing import sign
 from tidegate.runtime.carbon.sidecar.inputs import Inputs, grid_record, usable_factors, zone_in_force
 from tidegate.runtime.state.device_key import DeviceKey
+from tidegate.runtime.state.held import ledger_in
 
 COMMIT_RECORDS = 1000
 COMMIT_S = 10.0
@@ -265,7 +266,7 @@ def open_ledger(describe: Mapping[str, Any], state_dir: Path, folder: Path = Pat
     named = site.carbon.ledger
     if named and "://" in named:
         return Ledger(named, site.site.name)
-    path = folder / named if named else state_dir / "ledger.db"
+    path = folder / named if named else ledger_in(state_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
     return Ledger(path, site.site.name)
 

@@ -59,7 +59,7 @@ def unit(tmp_path_factory):
     one.start()
     until = time.monotonic() + 90
     with one.client() as client:
-        while not (one.state / "ledger.db").exists() or client.health()["gateway"]["durable"]["meter"] < 3:
+        while not (one.state / "carbon" / "ledger.db").exists() or client.health()["gateway"]["durable"]["meter"] < 3:
             assert time.monotonic() < until
             time.sleep(0.2)
         client.stop()
@@ -84,7 +84,7 @@ def tree(folder):
 
 
 def verified(unit, state):
-    ledger = unit.command("carbon", "verify", str(state / "ledger.db"))
+    ledger = unit.command("carbon", "verify", str(state / "carbon" / "ledger.db"))
     journal = unit.command("audit", "verify", str(state / "journal"))
     return ledger.returncode, ledger.stdout + ledger.stderr, journal.returncode, journal.stdout + journal.stderr
 
@@ -99,13 +99,22 @@ def test_a_wiped_unit_is_as_it_was_and_its_ledger_says_that_it_was_restored(unit
     assert done.returncode == 0, done.stderr
     before, after = tree(kept), tree(unit.state)
     changed = {name for name in before if after.get(name) != before[name]}
-    assert changed <= {"ledger.db", "ledger.db-wal", "ledger.db-shm"} | {n for n in before if n.startswith("record")}
-    for name in ("latches.json", "stops.json", "users.json", "carbon-key.pem", "keys/server.key", "keys/roles.toml"):
+    assert changed <= {f"carbon/ledger.db{end}" for end in ("", "-wal", "-shm")} | {
+        n for n in before if n.startswith("record")
+    }
+    for name in (
+        "held/latches.json",
+        "held/stops.json",
+        "users.json",
+        "carbon-key.pem",
+        "keys/server.key",
+        "keys/roles.toml",
+    ):
         assert after[name] == before[name]
     assert (unit.state / "keys" / "server.key").stat().st_mode & 0o777 == 0o600
     ledger_code, said, journal_code, audit = verified(unit, unit.state)
     assert (ledger_code, journal_code) == (0, 0), said + audit
-    book = Ledger(unit.state / "ledger.db", read_only=True)
+    book = Ledger(unit.state / "carbon" / "ledger.db", read_only=True)
     notes = [entry.body for entry in book.entries("note")]
     book.close()
     assert [one["what"] for one in notes] == ["restored from a backup"] and "all.tgz" in notes[0]["about"]
@@ -158,7 +167,7 @@ def test_what_is_there_is_refused_or_moved_aside_but_never_lost(unit, tmp_path):
     restoring.restore(unit.folder / "all.tgz", state, site, replace=True)
     assert sorted(path.read_text() for path in tmp_path.rglob("*") if path.name == "mine" or (".before-" in path.name
                   and path.is_file())) == ["mine", "mine"]  # fmt: skip
-    assert (state / "latches.json").exists()
+    assert (state / "held" / "latches.json").exists()
 
 
 def rewritten(source, target, change):
@@ -181,8 +190,8 @@ def evil(name, data):
 
 
 CHANGES = {
-    "a byte of a latch": lambda n, d: d[:-1] + b"x" if n == "state/latches.json" else d,
-    "a file less": lambda n, d: None if n == "state/latches.json" else d,
+    "a byte of a latch": lambda n, d: d[:-1] + b"x" if n == "state/held/latches.json" else d,
+    "a file less": lambda n, d: None if n == "state/held/latches.json" else d,
     "another site": lambda n, d: d.replace(b'"simulated"', b'"simulatee"') if n == "manifest.json" else d,
     "no signature": lambda n, d: b"" if n == "manifest.sig" else d,
     "no manifest": lambda n, d: None if n == "manifest.json" else d,

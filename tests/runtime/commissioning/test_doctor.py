@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from tidegate.config.site import Can, Serial
 from tidegate.runtime.cli.doctor_command import doctor, latency_words
-from tidegate.runtime.commissioning import bus_checks, latency, machine, storage
+from tidegate.runtime.commissioning import bus_checks, latency, machine, separation, storage
 from tidegate.runtime.commissioning.machine import COSTS, FIX, OK, Machine
 
 SIMULATED = Path(__file__).parents[3] / "config/sites/simulated.toml"
@@ -84,6 +84,21 @@ def test_a_clock_that_nobody_disciplines_costs(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------- buses
+
+
+@pytest.mark.parametrize(("landlock", "filters", "uid", "verdict", "words"), [
+    (6, True, 998, OK, "one user, parted by Landlock 6"),
+    (7, True, 998, OK, "Landlock 7"),
+    (0, True, 998, COSTS, "no Landlock"),
+    (2, True, 998, COSTS, "not TCP"),
+    (5, True, 998, COSTS, "does not bound signals"),
+    (6, False, 998, COSTS, "no filter of calls"),
+    (6, True, 0, COSTS, "root"),
+])  # fmt: skip
+def test_what_parts_the_processes_is_said(landlock, filters, uid, verdict, words):
+    found = separation.look(landlock=landlock, filters=filters, uid=uid)
+    assert (found.verdict, bool(found.remedy)) == (verdict, verdict == COSTS) and words in found.says
+    assert "one user" in found.says, "that users do not part them is said wherever it is asked"
 
 
 def test_a_missing_port_and_a_file_are_to_be_fixed(tmp_path):

@@ -86,7 +86,7 @@ def test_the_sidecar_s_own_process_takes_pushed_jobs_in(core, start_gateway, tmp
             site.jobs(job("a", 0, 60))
         until = time.monotonic() + 60
         while time.monotonic() < until:
-            if list(Ledger(state / "ledger.db", read_only=True).entries("work")):
+            if list(Ledger(state / "carbon" / "ledger.db", read_only=True).entries("work")):
                 break
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)

@@ -17,6 +17,7 @@ from tests.runtime.supervisor.test_supervisor import DEMO, Run, run  # noqa: F40
 from tidegate.ext.abi.shared import OrderKind, Writer
 from tidegate.runtime.api.blocking_client import ClientError
 from tidegate.runtime.state.halt import halt
+from tidegate.runtime.state.held import HELD
 from tidegate.runtime.supervisor import child as child_module
 from tidegate.runtime.supervisor.child import Child, eventually
 from tidegate.runtime.supervisor.supervisor import Supervisor
@@ -115,7 +116,7 @@ def test_a_stop_by_signal_is_in_the_core_s_memory_at_once_and_marked_on_disk(sit
     order = memory.order(OrderKind.STOP)
     assert order.expires_t_ns > time.monotonic_ns() + 10**18 // 10
     site.wait(0.6)
-    assert (site.state / "stopped").exists() and (site.runtime / "stopped").exists()
+    assert (site.state / HELD / "stopped").exists() and (site.runtime / "stopped").exists()
     site.shared = None
     os.close(fd)
 

@@ -150,6 +150,7 @@ def test_a_source_that_is_silent_or_old_is_among_the_doubts(tmp_path, store):
 
 def test_a_store_that_cannot_be_read_is_named_and_heals(tmp_path):
     assert opened(tmp_path) is None and seen(tmp_path).doubts() == []
+    (tmp_path / FILE).parent.mkdir(exist_ok=True)
     (tmp_path / FILE).write_bytes(b"not a database" * 100)
     live = seen(tmp_path)
     assert live.doubts()[0].startswith("telemetry cannot be read") and live.claims() == []

@@ -394,7 +394,7 @@ every_s = 60
             assert server.reached.wait(120), (tmp_path / "log").read_text()
 
             def taken():
-                path = tmp_path / "state" / "simulated" / "ledger.db"
+                path = tmp_path / "state" / "simulated" / "carbon" / "ledger.db"
                 if not path.exists():
                     return False
                 try:

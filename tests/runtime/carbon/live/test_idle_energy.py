@@ -234,6 +234,7 @@ def test_a_day_is_written_into_the_ledger_once_and_stands_in_the_report_in_both_
 def test_a_store_that_cannot_be_read_is_tried_again_and_stops_nothing(tmp_path):
     ledger = Ledger(tmp_path / "ledger.db")
     ledger.begin("s")
+    (tmp_path / FILE).parent.mkdir(exist_ok=True)
     (tmp_path / FILE).write_bytes(b"no database" * 200)
     entries = IdleEntries(ledger, tmp_path, ["room"])
     assert entries.step(DAY + 86_400 + 3600) == 0 and "cannot be read" in entries.trouble

@@ -1,0 +1,39 @@
+"""What a process of ours gives up at its start: reach (`sandbox.py`) and calls of the kernel (`syscalls.py`)."""
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from tidegate.runtime.state.sandbox import confine
+from tidegate.runtime.state.syscalls import LOCAL, forbid
+
+
+def enclose(
+    who: str,
+    writes: Iterable[Path],
+    reads: Iterable[Path] = (),
+    *,
+    binds: Iterable[int] = (),
+    connects: bool = False,
+    devices: Iterable[Path] = (),
+    families: Iterable[int] = LOCAL,
+    signals: Iterable[int] = (),
+) -> list[str]:
+    """Give up all but what is named, and say what this kernel cannot take away; gives those lines too.
+
+    who : the process, for messages. writes, reads, binds, connects, devices : as for `confine`; families, signals : as
+    for `forbid`. To be called while there is no other thread: Landlock does not reach back. Raises OSError where the
+    kernel has both and refuses.
+    """
+    told = list(signals)
+    threads = len(os.listdir("/proc/self/task")) - 1
+    lacks = [
+        f"{threads} threads were there before and keep the reach that they had" if threads else "",
+        confine(writes, reads, binds=binds, connects=connects, devices=devices, signals=bool(told)),
+        forbid(families, signals=told),
+    ]
+    lines = [lack for lack in lacks if lack]
+    for line in lines:
+        print(f"{who}: {line}", file=sys.stderr, flush=True)
+    return lines

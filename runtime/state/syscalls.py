@@ -1,0 +1,155 @@
+"""Which calls of the kernel a process gives up for good at its start: a seccomp filter of classic BPF, made here.
+
+Landlock (`sandbox.py`) bounds what files, ports and processes are reached; this bounds the doors to the kernel itself.
+Nobody behind it starts a program or a process, traces, mounts, loads code into the kernel, becomes another user, sets a
+clock, opens a socket of a kind that it does not need, or sends a signal to anybody but itself. It is inherited by all
+threads and cannot be taken off. A refused call fails with EPERM, so that the caller says what it could not do.
+
+A list of what is forbidden, not of what is allowed: a new libc that uses a new call must not stop a battery controller.
+"""
+
+import ctypes
+import errno
+import os
+import platform
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Iterable
+from typing import NamedTuple
+
+PR_SET_NO_NEW_PRIVS = 38
+SECCOMP_SET_MODE_FILTER = 1
+TO_ALL_THREADS = 1  # SECCOMP_FILTER_FLAG_TSYNC
+KILL, FAIL, ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
+LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+NUMBER_AT, ARCH_AT = 0, 4  # in the kernel's struct seccomp_data
+X32_BIT = 0x40000000  # a second table of calls on x86-64; nobody here uses it
+CLONE_THREAD = 0x00010000
+TIOCSTI, TIOCLINUX = 0x5412, 0x541C  # type into somebody's terminal
+
+LOCAL = (socket.AF_UNIX,)
+NETWORK = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)  # NETLINK: libc asks for our addresses
+BUSES = (*NETWORK, socket.AF_CAN)
+
+# Names as in <asm/unistd.h>; numbers of x86-64, and of the machines with the kernel's common table (AArch64, RISC-V).
+# None: that machine has no such call.
+_NUMBERS: dict[str, tuple[int | None, int | None]] = {
+    # other programs and processes
+    "execve": (59, 221), "execveat": (322, 281), "fork": (57, None), "vfork": (58, None),
+    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
+    "pidfd_getfd": (438, 438), "pidfd_send_signal": (424, 424), "process_madvise": (440, 440), "tkill": (200, 130),
+    # file systems and namespaces
+    "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "unshare": (272, 97),
+    "setns": (308, 268), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
+    "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442),
+    "swapon": (167, 224), "swapoff": (168, 225), "quotactl": (179, 60), "name_to_handle_at": (303, 264),
+    "open_by_handle_at": (304, 265), "mknod": (133, None), "mknodat": (259, 33),
+    # another user
+    "setuid": (105, 146), "setgid": (106, 144), "setreuid": (113, 145), "setregid": (114, 143),
+    "setresuid": (117, 147), "setresgid": (119, 149), "setgroups": (116, 159), "setfsuid": (122, 151),
+    "setfsgid": (123, 152), "capset": (126, 91), "chown": (92, None), "fchown": (93, 55), "lchown": (94, None),
+    "fchownat": (260, 54),
+    # the kernel and the machine
+    "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "init_module": (175, 105),
+    "finit_module": (313, 273), "delete_module": (176, 106), "kexec_load": (246, 104), "kexec_file_load": (320, 294),
+    "reboot": (169, 142), "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
+    "personality": (135, 92), "acct": (163, 89), "syslog": (103, 116), "iopl": (172, None), "ioperm": (173, None),
+    "sethostname": (170, 161), "setdomainname": (171, 162), "vhangup": (153, 58), "fanotify_init": (300, 262),
+    # clocks: read by everybody, set by nobody
+    "settimeofday": (164, 170), "clock_settime": (227, 112),
+}  # fmt: skip
+_MORE: dict[str, tuple[int, int]] = {
+    "kill": (62, 129), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
+    "socket": (41, 198), "clone": (56, 220), "clone3": (435, 435), "ioctl": (16, 29), "seccomp": (317, 277),
+}  # fmt: skip
+_TABLES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1), "riscv64": (0xC00000F3, 1)}
+
+
+class Machine(NamedTuple):
+    """A kind of machine: how the kernel names it to a filter, and its numbers of calls."""
+
+    arch: int
+    numbers: dict[str, int]
+
+    @property
+    def forbidden(self) -> list[int]:
+        return sorted(self.numbers[name] for name in _NUMBERS if name in self.numbers)
+
+
+def machine(name: str | None = None) -> Machine | None:
+    """What is known of a kind of machine, None where nothing is."""
+    found = _TABLES.get(name or platform.machine())
+    if found is None or (name is None and sys.maxsize < 1 << 32):
+        return None
+    arch, column = found
+    numbers = {call: row[column] for call, row in {**_NUMBERS, **_MORE}.items()}
+    return Machine(arch, {call: number for call, number in numbers.items() if number is not None})
+
+
+def program(
+    here: Machine, families: Iterable[int], *, signals: Iterable[int] = (), pid: int | None = None
+) -> list[tuple[int, int, int, int]]:
+    """The filter, as instructions (code, jump if true, jump if not, operand).
+
+    families : kinds of sockets that may be opened. signals : which may be sent to other processes. pid : who we are.
+    """
+    no, own = FAIL | errno.EPERM, os.getpid() if pid is None else pid
+    made = [
+        (LOAD, 0, 0, ARCH_AT), (EQUAL, 1, 0, here.arch), (RETURN, 0, 0, KILL),
+        (LOAD, 0, 0, NUMBER_AT), (AT_LEAST, 0, 1, X32_BIT), (RETURN, 0, 0, no),
+    ]  # fmt: skip
+
+    def when(call: str, *then: tuple[int, int, int, int]) -> None:
+        made.extend([(EQUAL, 0, len(then), here.numbers[call]), *then])
+
+    def allowed(argument: int, values: Iterable[int]) -> list[tuple[int, int, int, int]]:
+        """Leave with ALLOW if the lower half of an argument, all that these calls take, is one of the values."""
+        listed = [(LOAD, 0, 0, 16 + 8 * argument)]
+        for value in values:
+            listed += [(EQUAL, 0, 1, value & 0xFFFFFFFF), (RETURN, 0, 0, ALLOW)]
+        return listed
+
+    for call in ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"):
+        to_others = allowed(1, signals) if call == "kill" else []
+        when(call, *allowed(0, [own]), *to_others, (RETURN, 0, 0, no))
+    when("socket", *allowed(0, families), (RETURN, 0, 0, no))
+    when("clone", (LOAD, 0, 0, 16), (ANY_BIT, 0, 1, CLONE_THREAD), (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, no))
+    # Its words lie in memory, where no filter looks; libc then takes `clone`.
+    when("clone3", (RETURN, 0, 0, FAIL | errno.ENOSYS))
+    when(
+        "ioctl", (LOAD, 0, 0, 24), (EQUAL, 1, 0, TIOCSTI), (EQUAL, 0, 1, TIOCLINUX),
+        (RETURN, 0, 0, no), (RETURN, 0, 0, ALLOW),
+    )  # fmt: skip
+    for number in here.forbidden:
+        made += [(EQUAL, 0, 1, number), (RETURN, 0, 0, no)]
+    return [*made, (RETURN, 0, 0, ALLOW)]
+
+
+def forbid(families: Iterable[int] = LOCAL, *, signals: Iterable[int] = ()) -> str:
+    """Give up what no part of us needs, for every thread of this process; what could not be, "" = nothing.
+
+    families, signals : as for `program`. Raises OSError where the kernel refuses a filter that it should take.
+    """
+    here = machine()
+    if here is None or sys.byteorder != "little":
+        return f"no list of calls for a machine of kind {platform.machine()}: every call of the kernel stays open"
+    made = program(here, families, signals=signals)
+    code = b"".join(struct.pack("HBBI", *one) for one in made)
+    kept = ctypes.create_string_buffer(code, len(code))
+    words = struct.pack("HxxxxxxQ", len(made), ctypes.addressof(kept))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "no_new_privs")
+    done = libc.syscall(here.numbers["seccomp"], SECCOMP_SET_MODE_FILTER, ctypes.c_ulong(TO_ALL_THREADS), words)
+    if done:
+        code_of_it = ctypes.get_errno()
+        if done < 0 and code_of_it in (errno.ENOSYS, errno.EINVAL):
+            return "this kernel has no seccomp filters: every call of the kernel stays open"
+        raise OSError(code_of_it or errno.EAGAIN, "seccomp: the filter was not taken by every thread")
+    return ""
+
+
+STOP_SIGNALS = (0, signal.SIGUSR1)  # is there somebody, and the stop that needs no gateway
