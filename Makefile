@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 OUT ?= demo-out
 
-.PHONY: help setup build lint lint-cython pxd test stop-matrix syscall-faults test-newest constraints docs demo bench world control zoo carbon progress fuzz prove mutants models reproduce test-vm wheel deb clean
+.PHONY: help setup build lint lint-cython pxd test stop-matrix syscall-faults test-newest constraints docs demo bench world control zoo carbon progress fuzz prove mutants models reproduce advisories test-vm wheel deb clean
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -139,6 +139,11 @@ deb: build
 #: make reproduce wheel and Debian package built twice, in two folders: the same bytes? (REUSE=1: only the packing)
 reproduce: build
 	@packaging/reproduce.sh
+
+#: make advisories  is something known against what is pinned? (OSV=EXPORT: first take a new snapshot of an OSV export)
+advisories:
+	@[ -z "$(OSV)" ] || python3 packaging/advisories.py take "$(OSV)"
+	@python3 packaging/advisories.py check
 
 #: make clean     remove everything that was built
 clean:
