@@ -164,6 +164,7 @@ setup(
         f"{NAME}.runtime.carbon.report": ["*.j2", "locale/*.po"],
         f"{NAME}.runtime.commissioning": ["*.j2"],
         f"{NAME}.runtime.demo": ["*.j2"],
+        f"{NAME}.runtime.web": ["static/*"],
         f"{NAME}.ext": ["py.typed"],
         **{package: ["*.pxd", "*.h", "*.pyi"] for package in PACKAGES if package.startswith(f"{NAME}.ext.")},
         f"{NAME}.hal": ["py.typed", "*.toml", "devices/*", "devices/sunspec/*"],

@@ -55,6 +55,7 @@ COMMANDS = {
     "unlock": Place("stop_commands:unlock", "", "Take a lock off; the stop stays."),
     "update": Place("update_commands:update", "carbon", "A signed release onto this machine, and back."),
     "watch": Place("gateway_commands:watch", "", "Watch the site live."),
+    "web": Place("web_commands:web", "web", "The operator's page over HTTPS, and the REST API."),
     "why": Place("gateway_commands:why", "", "Why the setpoint is what it is."),
 }  # fmt: skip
 

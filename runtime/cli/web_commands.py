@@ -1,0 +1,197 @@
+"""`tidegate web`: the operator's page, who may log in there, and tokens for programs."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+import click
+
+from tidegate.runtime.api import messages
+from tidegate.runtime.api.connection import ClientError, find_endpoint
+from tidegate.runtime.cli.common import (
+    EXIT_CANNOT_WRITE,
+    EXIT_CONTENT,
+    EXIT_SOFTWARE,
+    EXIT_UNAVAILABLE,
+    EXIT_USAGE,
+    fail,
+    need,
+)
+from tidegate.runtime.cli.key_commands import the_site
+from tidegate.runtime.state import paths
+
+roles = click.Choice(list(messages.ROLES))
+PORT = 8443
+
+
+class Place:
+    """The page of one site on this machine."""
+
+    def __init__(self, site: str, state: Path) -> None:
+        self.site, self.state = site, state
+
+
+class WithOwnCommand(click.Group):
+    """A group that serves the page where no command of its own is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, with `serve` put in where only options or a site file stand."""
+        taking = {"--site", "-s", "--state-dir"}
+        at = 0
+        while at < len(args) and args[at] in taking:
+            at += 2
+        if not (at < len(args) and (args[at] in self.commands or args[at] in ctx.help_option_names)):
+            args = [*args[:at], "serve", *args[at:]]
+        return super().parse_args(ctx, args)
+
+
+@click.group("web", cls=WithOwnCommand)
+@click.option("--site", "-s", help="Name of the site on this machine; not needed where there is only one.")
+@click.option("--state-dir", type=click.Path(path_type=Path), help="As given to `tidegate run`.")
+@click.pass_context
+def web(ctx: click.Context, site: str | None, state_dir: Path | None) -> None:
+    """The operator's page over HTTPS. Without a command: serve it until Ctrl-C."""
+    try:
+        name = site or the_site(state_dir)
+        ctx.obj = Place(name, paths.state_dir(name, state_dir))
+    except (OSError, ValueError) as why:
+        fail(why, EXIT_SOFTWARE)
+
+
+@web.command()
+@click.argument("site_file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--listen", default="127.0.0.1", show_default=True, help="Address; 0.0.0.0 is every one of this machine.")
+@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True)
+@click.option("--name", "names", multiple=True, help="A name or address that the unit is reached by; may be repeated.")
+@click.option("--no-history", is_flag=True, help="Keep no history on disk.")
+@click.pass_obj
+def serve(
+    place: Place, site_file: Path | None, listen: str, port: int, names: tuple[str, ...], no_history: bool
+) -> None:
+    """Serve the page. SITE_FILE: shown and checked on its set-up screen."""
+    module = need("tidegate.runtime.web.web_process", "web")
+    from tidegate.runtime.web.certificates import CertificateError, Certificates
+
+    logging.basicConfig(level=logging.WARNING, format="tidegate: %(message)s")
+    try:
+        endpoint = find_endpoint(place.site)
+    except ClientError as why:
+        fail(why, EXIT_UNAVAILABLE)
+
+    def started(made: Certificates, at: int) -> None:
+        hosts = [listen] if listen not in ("0.0.0.0", "::") else [one for one in made.names if one != "localhost"]
+        click.echo("the page of " + place.site + " at " + ", ".join(f"https://{host}:{at}" for host in hosts))
+        click.echo(f"its authority's SHA-256 {made.sha256}")
+        click.echo(f"a login: tidegate web --site {place.site} pair")
+
+    served = module.Served(endpoint, place.state, listen, port, names, site_file, not no_history)
+    try:
+        asyncio.run(module.serve(served, started))
+    except CertificateError as why:
+        fail(why, EXIT_SOFTWARE)
+    except OSError as why:
+        fail(f"{listen}:{port}: {why.strerror or why}", EXIT_UNAVAILABLE)
+
+
+@web.command()
+@click.option("--role", type=roles, default="read", show_default=True, help="What the new login may do.")
+@click.option("--user", default="", help="Give a login that exists this role and a new password.")
+@click.option("--url", default="", help="Address of the page, for the QR code; default is this machine's.")
+@click.option("--no-qr", is_flag=True, help="Only the code.")
+@click.pass_obj
+def pair(place: Place, role: str, user: str, url: str, no_qr: bool) -> None:
+    """A code, good once and for ten minutes, with which somebody makes a login at the page."""
+    web_process = need("tidegate.runtime.web.web_process", "web")
+    pairing = need("tidegate.runtime.web.pairing", "web")
+    certificates = need("tidegate.runtime.web.certificates", "web")
+    from tidegate.runtime.console.users import UserError, Users
+
+    try:
+        known = Users(paths.private_folder(place.state / "console", 0o700)).all()
+        if user and user not in known:
+            fail(f"no login {user!r}; there are: {', '.join(known) or 'none'}", EXIT_USAGE)
+        if not any(one.role == "maintain" for name, one in known.items() if name != user) and role != "maintain":
+            fail(
+                "the first login must have the role maintain, since only it makes others later: --role maintain",
+                EXIT_USAGE,
+            )
+        folder = web_process.folder_of(place.state)
+        code = pairing.Pairing(folder).make(role, user)
+    except UserError as why:
+        fail(why, EXIT_CONTENT)
+    except OSError as why:
+        fail(why, EXIT_CANNOT_WRITE)
+    held = certificates.held(folder)
+    host = next((one for one in (held.names if held else ()) if one not in ("localhost", "127.0.0.1")), "ADDRESS")
+    address = f"{url.rstrip('/') or f'https://{host}:{PORT}'}/#pair={code}"
+    if not no_qr:
+        need("segno", "web").make(address, error="m").terminal(compact=True)
+    click.echo(f"code {pairing.shown(code)}, role {role}, for 10 minutes")
+    click.echo(f"open {address}")
+    if held:
+        click.echo(f"the browser asks about the certificate once; its authority's SHA-256 is {held.sha256}")
+
+
+@web.command()
+@click.argument("name")
+@click.option("--role", type=roles, default="read", show_default=True)
+@click.pass_obj
+def grant(place: Place, name: str, role: str) -> None:
+    """A bearer token for a program that uses the REST API; it is shown this once."""
+    web_process, tokens = (
+        need("tidegate.runtime.web.web_process", "web"),
+        need("tidegate.runtime.web.access_tokens", "web"),
+    )
+    try:
+        token = tokens.grant(web_process.folder_of(place.state) / "tokens.json", name, role)
+    except tokens.TokenError as why:
+        fail(why, EXIT_CONTENT)
+    except OSError as why:
+        fail(why, EXIT_CANNOT_WRITE)
+    click.echo(token)
+    click.echo(f"{name}: {role}; send it as `Authorization: Bearer TOKEN`; it is kept nowhere", err=True)
+
+
+@web.command("list")
+@click.pass_obj
+def list_(place: Place) -> None:
+    """Logins and tokens with their roles."""
+    web_process, tokens = (
+        need("tidegate.runtime.web.web_process", "web"),
+        need("tidegate.runtime.web.access_tokens", "web"),
+    )
+    from tidegate.runtime.console.users import UserError, Users
+
+    try:
+        users = Users(paths.private_folder(place.state / "console", 0o700)).all()
+        held = tokens.read(web_process.folder_of(place.state) / "tokens.json")
+    except (UserError, tokens.TokenError, OSError) as why:
+        fail(why, EXIT_CONTENT)
+    for user in users.values():
+        click.echo(f"login  {user.name:<16}  {user.role}")
+    for one in held.values():
+        click.echo(f"token  {one.name:<16}  {one.role}")
+
+
+@web.command()
+@click.argument("name")
+@click.option("--login", is_flag=True, help="A login rather than a token.")
+@click.pass_obj
+def revoke(place: Place, name: str, login: bool) -> None:
+    """Take a token, or with --login a login; what it has open ends within seconds."""
+    web_process, tokens = (
+        need("tidegate.runtime.web.web_process", "web"),
+        need("tidegate.runtime.web.access_tokens", "web"),
+    )
+    from tidegate.runtime.console.users import UserError, Users
+
+    try:
+        if login:
+            Users(paths.private_folder(place.state / "console", 0o700)).remove(name)
+        else:
+            tokens.revoke(web_process.folder_of(place.state) / "tokens.json", name)
+    except (UserError, tokens.TokenError) as why:
+        fail(why, EXIT_CONTENT)
+    except OSError as why:
+        fail(why, EXIT_CANNOT_WRITE)
+    click.echo(f"{name}: revoked")

@@ -1,0 +1,53 @@
+import { card, english, facts, fill, h, table } from "./draw.js";
+import { confirmOrder } from "./orders.js";
+import { live } from "./live.js";
+import { moment, span, w } from "./words.js";
+
+// What a person has to do how soon, by what the controller does about it itself.
+const PRIORITY = { open: "high", zero_silent: "high", zero: "high", ramp_zero: "medium", derate: "medium", warn: "low", none: "low" };
+const SIGN = { high: "▲", medium: "◆", low: "●" };
+export const priority = (alarm) => PRIORITY[alarm.reaction] ?? "high";
+
+function item(alarm, first) {
+  const level = priority(alarm);
+  const since = alarm.since_s === null ? w("alarms.before") : span(alarm.since_s + (performance.now() - live.stateAt + live.stateAgeMs) / 1000);
+  return h("li", { class: `card alarm is-${level}` },
+    h("h3", {}, h("span", { class: `tag ${level}` }, `${SIGN[level]} ${w(`priority.${level}`)}`), " ", english(alarm.text || alarm.id), first && [" ", h("span", { class: "tag" }, w("alarms.first"))]),
+    facts([
+      [w("alarms.unit"), alarm.unit], [w("alarms.since"), since],
+      [w("alarms.state"), `${w(alarm.active ? "alarms.active" : "alarms.gone")}${alarm.latched ? `, ${w("alarms.latched")}` : ""}`],
+      [w("alarms.reaction"), w(`reaction.${alarm.reaction}`)], [w("alarms.cause"), english(alarm.cause)],
+      alarm.finding && [w("alarms.finding"), english(alarm.finding)],
+      [w("alarms.remedy"), [english(alarm.remedy.condition), alarm.remedy.acknowledge && ` ${w("alarms.then-ack")}`]],
+    ]));
+}
+
+function event(one) {
+  return [moment(one.utc_ns / 1e9), english(one.event), english([one.name, one.detail, one.value === null || one.value === undefined ? "" : String(one.value)].filter(Boolean).join(" · "))];
+}
+
+export function alarms(main, app) {
+  const list = h("ul", { class: "plain" });
+  const findings = h("div", {});
+  const events = h("div", {});
+  const count = h("p", { role: "status" });
+  const ack = app.session.role === "maintain" && h("div", { class: "buttons" }, h("button", { onclick: () => confirmOrder(app, { action: "ack" }) }, w("order.ack")));
+  fill(main, h("h1", {}, w("screen.alarms")), count, ack, list, h("div", { class: "cards" }, card(w("alarms.findings"), findings), h("section", { class: "card wide" }, h("h2", {}, w("alarms.events")), events)));
+  let seen = "";
+  const update = () => {
+    if (live.state.alarms === undefined) return;
+    const rows = live.state.alarms;
+    const key = JSON.stringify([rows.map((one) => [one.id, one.unit, one.active, one.latched, Math.floor((one.since_s ?? 0) + 0)]), live.state.findings, live.state.events.at(-1)?.seq]);
+    if (key === seen) return;
+    seen = key;
+    const earliest = rows.filter((one) => one.active && one.since_s !== null).sort((a, b) => b.since_s - a.since_s)[0];
+    const text = rows.length ? w("alarms.open", { n: rows.length }) : w("alarms.none");
+    if (count.textContent !== text) count.textContent = text;
+    fill(list, rows.map((one) => item(one, rows.length > 1 && one === earliest)));
+    fill(findings, live.state.findings.length ? h("ul", { lang: "en" }, live.state.findings.map((one) => h("li", {}, h("strong", {}, one.title), " – ", one.because, " ", one.remedy))) : h("p", { class: "soft" }, w("alarms.no-findings")));
+    if (!events.contains(document.activeElement)) {
+      fill(events, table(w("alarms.events"), ["events.when", "events.what", "events.detail"].map((name) => w(name)), [...live.state.events].reverse().map(event)));
+    }
+  };
+  return { update };
+}

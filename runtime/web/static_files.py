@@ -1,0 +1,51 @@
+"""The page's own files, read and compressed once at the start; a browser asks for them again only when they changed."""
+
+import gzip
+import hashlib
+from importlib.resources import files
+from typing import NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+KINDS = {
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "json": "application/json",
+    "svg": "image/svg+xml",
+}
+
+
+class StaticFile(NamedTuple):
+    """One file of the page."""
+
+    kind: str
+    plain: bytes
+    packed: bytes
+    tag: str
+
+
+class StaticFiles:
+    """All of them, by name."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, StaticFile] = {}
+        for found in files("tidegate.runtime.web").joinpath("static").iterdir():
+            kind = KINDS.get(found.name.rpartition(".")[2])
+            if kind is not None:
+                plain = found.read_bytes()
+                tag = f'"{hashlib.sha256(plain).hexdigest()[:16]}"'
+                self.held[found.name] = StaticFile(kind, plain, gzip.compress(plain, 9, mtime=0), tag)
+
+    def answer(self, request: Request, name: str) -> Response:
+        """The file, compressed where the browser takes that; 304 where it has it already."""
+        found = self.held.get(name)
+        if found is None:
+            return Response("not found", 404, media_type="text/plain")
+        headers = {"etag": found.tag, "cache-control": "no-cache", "vary": "accept-encoding"}
+        if request.headers.get("if-none-match") == found.tag:
+            return Response(status_code=304, headers=headers)
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            return Response(found.packed, headers={**headers, "content-encoding": "gzip"}, media_type=found.kind)
+        return Response(found.plain, headers=headers, media_type=found.kind)
