@@ -18,7 +18,8 @@ ROOMS = ("ext", "hal", "config", "runtime")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # Import name -> distribution, where they differ.
-DISTRIBUTIONS = {"can": "python-can", "fpdf": "fpdf2", "serial": "pyserial", "zmq": "pyzmq", "paho": "paho-mqtt"}
+DISTRIBUTIONS = {"can": "python-can", "fpdf": "fpdf2", "serial": "pyserial", "zmq": "pyzmq", "paho": "paho-mqtt",
+                 "nats": "nats-py"}  # fmt: skip
 
 # Who is installed when these files run: what is here must be in each of the extras; "+" joins several. All other files
 # run on a cabinet without extras.
@@ -35,6 +36,8 @@ EXTRAS = {
     "runtime/charts": ["carbon", "commission"],
     "runtime/state/device_key.py": ["carbon", "commission"],
     "runtime/commissioning": ["commission"],
+    "runtime/fleet": ["carbon+fleet"],
+    "runtime/update": ["carbon"],
     "runtime/planner": ["planner"],
     "runtime/cli/plan_commands.py": ["planner"],
     "runtime/export": ["export"],

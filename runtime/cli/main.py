@@ -34,6 +34,8 @@ COMMANDS = {
     "export": Place("export_commands:export", "export", "Prometheus, Modbus TCP, MQTT."),
     "get": Place("gateway_commands:get", "", "Present values of points."),
     "grid-operator": Place("control_commands:grid_operator", "", "An order of the grid's operator: a limit, a stop."),
+    "fleet": Place("fleet_commands:fleet", "fleet", "Send this site's ledger to a hub."),
+    "hub": Place("fleet_commands:hub", "fleet", "Keep the ledgers of many sites."),
     "init": Place("init_command:init", "tools", "Look at the buses, draft a site file."),
     "keys": Place("key_commands:keys", "", "Keys and roles of remote clients."),
     "lock": Place("stop_commands:lock", "", "Stop the site and lock it under your name."),

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_SOFTWARE, fail
-from tidegate.runtime.update import machine
+from tidegate.runtime.update import debian_system
 from tidegate.runtime.update.apply import apply as put_on
 from tidegate.runtime.update.apply import roll_back
 from tidegate.runtime.update.release import UpdateError, newer, package_for
@@ -33,7 +33,7 @@ def update() -> None:
 def check(folder: Path, public: Path) -> None:
     """Is the release in FOLDER signed, whole, and newer than what is installed? Changes nothing."""
     try:
-        found, old = package_for(folder, public, machine.architecture()), machine.installed()
+        found, old = package_for(folder, public, debian_system.architecture()), debian_system.installed()
         if old is None:
             click.echo(f"{found.version} is signed and whole; tidegate is not installed here as a Debian package")
         elif newer(found.version, old):
@@ -54,7 +54,7 @@ def apply(folder: Path, public: Path, previous: Path | None) -> None:
     The way back is on the disk before anything is changed, so a power cut in between ends in the release of before.
     """
     try:
-        found = package_for(folder, public, machine.architecture())
+        found = package_for(folder, public, debian_system.architecture())
         put_on(found, previous, click.echo)
     except UpdateError as error:
         fail(error, EXIT_SOFTWARE, COMMAND)

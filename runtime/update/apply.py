@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidegate.runtime.update import machine
+from tidegate.runtime.update import debian_system
 from tidegate.runtime.update.release import Package, UpdateError, described, digest, newer
 
 FOLDER = Path("/var/lib/tidegate-updates")  # not the service's: what root runs at boot lies here
@@ -30,7 +30,7 @@ HEALTHY_S = 240.0
 ROOM = 6  # times the package: itself, its copy, and both releases unpacked
 GOOD = ("run", "derated")
 
-Say = Callable[[str], None]
+Tell = Callable[[str], None]
 
 GO_BACK = """#!/bin/sh
 # Puts the release {old} of tidegate back. Written by `tidegate update` before it began; needs nothing of the new one.
@@ -149,7 +149,7 @@ def take_way_back_away() -> None:
     BOOT_LINK.unlink(missing_ok=True)
     BOOT_UNIT.unlink(missing_ok=True)
     sync(BOOT_LINK.parent)
-    machine.tried("systemctl", "daemon-reload")
+    debian_system.tried("systemctl", "daemon-reload")
 
 
 def room_for(package: Path, folder: Path) -> None:
@@ -166,29 +166,29 @@ def room_for(package: Path, folder: Path) -> None:
 def running_sites() -> list[Site]:
     """The sites that run, and the mode of each."""
     found = []
-    for unit in machine.running_units():
-        name = machine.site_name(unit)
-        found.append(Site(unit, name, str((machine.why(name) or {}).get("mode", ""))))
+    for unit in debian_system.running_units():
+        name = debian_system.site_name(unit)
+        found.append(Site(unit, name, str((debian_system.why(name) or {}).get("mode", ""))))
     return found
 
 
 def unwell(site: Site) -> str:
     """Why a site is not as well as it was; "" = it is."""
-    answer = machine.why(site.name)
+    answer = debian_system.why(site.name)
     if answer is None:
         return "gives no answer"
     mode = str(answer.get("mode", ""))
     return "" if mode in GOOD or mode == site.mode else f"is in mode {mode or 'none'}, was in {site.mode or 'none'}"
 
 
-def wait_until_well(sites: list[Site], say: Say, within_s: float = HEALTHY_S, held_s: float = HELD_S) -> str:
+def wait_until_well(sites: list[Site], tell: Tell, within_s: float = HEALTHY_S, held_s: float = HELD_S) -> str:
     """What is still wrong when the time is over; "" once all sites have been well for a while."""
     until, well_since, told = time.monotonic() + within_s, 0.0, ""
     while True:
         wrong = "; ".join(f"{site.name} {what}" for site in sites if (what := unwell(site)))
         now = time.monotonic()
         if wrong != told and wrong:
-            say(f"waiting: {wrong}")
+            tell(f"waiting: {wrong}")
         told, well_since = wrong, (well_since or now) if not wrong else 0.0
         if well_since and now - well_since >= held_s:
             return ""
@@ -199,14 +199,14 @@ def wait_until_well(sites: list[Site], say: Say, within_s: float = HEALTHY_S, he
 
 def install(package: Path) -> None:
     """Put a package on; dpkg's own words are the error's. Raises UpdateError."""
-    machine.said(
-        "dpkg", "--force-confold", "--force-confdef", "--install", str(package), timeout_s=machine.INSTALL_S
+    debian_system.said(
+        "dpkg", "--force-confold", "--force-confdef", "--install", str(package), timeout_s=debian_system.INSTALL_S
     )  # fmt: skip
 
 
-def apply(new: Package, previous: Path | None, say: Say, folder: Path = FOLDER) -> None:
+def apply(new: Package, previous: Path | None, tell: Tell, folder: Path = FOLDER) -> None:
     """Put a package of a signed release on. Raises UpdateError; the old release runs then."""
-    old = machine.installed()
+    old = debian_system.installed()
     check(new, old)
     assert old is not None
     room_for(new.path, folder.parent)
@@ -220,30 +220,30 @@ def apply(new: Package, previous: Path | None, say: Say, folder: Path = FOLDER) 
     units = [site.unit for site in sites]
     try:
         for site in sites:
-            say(f"{site.name}: to 0 W and ended (was in mode {site.mode or 'unknown'})")
-        machine.stop(units)
+            tell(f"{site.name}: to 0 W and ended (was in mode {site.mode or 'unknown'})")
+        debian_system.stop(units)
     except UpdateError:
-        machine.start(units)
+        debian_system.start(units)
         take_way_back_away()
         raise
     try:
-        say(f"installing {new.version}")
+        tell(f"installing {new.version}")
         install(folder / "new.deb")
         for site in sites:
-            done = machine.tried("/usr/bin/tidegate", "check", str(machine.site_file(site.unit)))
+            done = debian_system.tried("/usr/bin/tidegate", "check", str(debian_system.site_file(site.unit)))
             if done.returncode:
                 raise UpdateError(
                     f"{site.name}: {new.version} does not take its site file: {done.stderr.strip()[-400:]}"
                 )
-        wrong = machine.start(units)
+        wrong = debian_system.start(units)
         if not wrong:
-            wrong = wait_until_well(sites, say)
+            wrong = wait_until_well(sites, tell)
         if wrong:
             raise UpdateError(wrong)
     except (UpdateError, OSError) as error:
-        say(f"{error}; going back to {old}")
+        tell(f"{error}; going back to {old}")
         history(folder, f"{new.version} does not work here: {error}")
-        went = machine.tried("/bin/sh", str(script), timeout_s=machine.INSTALL_S)
+        went = debian_system.tried("/bin/sh", str(script), timeout_s=debian_system.INSTALL_S)
         if went.returncode:
             raise UpdateError(
                 f"{error}. AND {old} COULD NOT BE PUT BACK ({went.stderr.strip()[-300:]}): the sites stand, the boot "
@@ -256,24 +256,24 @@ def apply(new: Package, previous: Path | None, say: Say, folder: Path = FOLDER) 
     history(folder, f"is {new.version}")
 
 
-def roll_back(say: Say, folder: Path = FOLDER) -> str:
+def roll_back(tell: Tell, folder: Path = FOLDER) -> str:
     """The release before the last update, put back. -> its version. Raises UpdateError."""
     if os.geteuid() != 0:
         raise UpdateError("going back changes the machine's packages; run it as root")
     before = folder / "before.deb"
     if not before.is_file():
         raise UpdateError("no release of before is kept here: `tidegate update apply` keeps the one that it replaced")
-    found, now = described(before), machine.installed()
+    found, now = described(before), debian_system.installed()
     if now == found.version:
         raise UpdateError(f"{now} is installed already")
     sites = running_sites()
-    machine.stop([site.unit for site in sites])
+    debian_system.stop([site.unit for site in sites])
     copy(before, folder / KEPT)
     script = prepare_way_back(found.version, sites, folder)
-    say(f"putting {found.version} back")
-    machine.said("/bin/sh", str(script), timeout_s=machine.INSTALL_S)
+    tell(f"putting {found.version} back")
+    debian_system.said("/bin/sh", str(script), timeout_s=debian_system.INSTALL_S)
     before.unlink()
-    wrong = wait_until_well(sites, say)
+    wrong = wait_until_well(sites, tell)
     if wrong:
         raise UpdateError(f"{found.version} is installed again, but {wrong}; see journalctl")
     return found.version

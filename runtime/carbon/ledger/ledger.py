@@ -359,6 +359,14 @@ class Ledger:
         with self._engine.connect() as connection:
             yield connection.execution_options(yield_per=2000).execute(query)
 
+    def raw_rows(self, from_seq: int) -> Iterator[tuple[int, str, int, str, str]]:
+        """(seq, kind, start_utc_s, body, hash) of each entry from one on, as they lie there."""
+        rows_ = self._tables.entries.c
+        columns = (rows_.seq, rows_.kind, rows_.start_utc_s, rows_.body, rows_.hash)
+        with self._rows(self._select(*columns).where(rows_.seq >= from_seq).order_by(rows_.seq)) as rows:
+            for row in rows:
+                yield tuple(row)
+
     @overload
     def entries(
         self, kind: Literal["period"], start: int | None = ..., end: int | None = ...

@@ -1,0 +1,189 @@
+"""The hub's own nats-server: its configuration, its process, and the login of each site.
+
+A site may publish into its own subjects and hear its own marks, nothing else. Its login is a random word that the hub
+makes; the device's key is for the ledger alone, since a broker chooses what a login signs.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from tidegate.runtime.fleet.hub_store import HubError
+from tidegate.runtime.fleet.ledger_batch import ASK, LEDGER, MARK, subject_word
+
+PAYLOAD_MAX = 8 << 20
+START_S = 20.0
+HUB_LOGIN = "hub"
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """What a site needs to reach its hub. certificate : PEM of the hub's authority, "" = the line is not encrypted."""
+
+    site: str
+    address: str
+    user: str
+    word: str
+    certificate: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> "Invitation":
+        """Raises HubError for a file that is none."""
+        try:
+            row = json.loads(path.read_text("utf-8"))
+            return cls(**{name: str(row[name]) for name in ("site", "address", "user", "word", "certificate")})
+        except (OSError, ValueError, KeyError, TypeError) as why:
+            raise HubError(f"{path}: not an invitation of `tidegate hub invite` ({why})") from None
+
+    def write(self, path: Path) -> None:
+        """A new file that only its owner may read. Raises OSError."""
+        fields = ("site", "address", "user", "word", "certificate")
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "w") as file:
+            json.dump({name: getattr(self, name) for name in fields}, file, indent=1)
+
+
+class Broker:
+    """nats-server over a folder. host : away from this machine only with certificate and key, in PEM files.
+
+    Raises HubError where it may not or cannot run.
+    """
+
+    def __init__(
+        self, folder: Path, host: str = "127.0.0.1", port: int = 4222, tls: tuple[Path, Path] | None = None
+    ) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if tls is None and not _is_loopback(host):
+            raise HubError(
+                f"{host}: passwords would cross the network; give --tls-cert and --tls-key, or listen on 127.0.0.1"
+            )
+        self.folder, self.host, self.port, self.tls = folder, host, port, tls
+        self._logins_file = folder / "logins.json"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"{'tls' if self.tls else 'nats'}://{self.host}:{self.port}"
+
+    def logins(self) -> dict[str, str]:
+        """Site -> its word. Raises HubError for a damaged file."""
+        try:
+            return {str(name): str(word) for name, word in json.loads(self._logins_file.read_text()).items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, AttributeError) as why:
+            raise HubError(
+                f"{self._logins_file}: {why}; without it no site can log in. Restore it, or invite anew"
+            ) from None
+
+    def invite(self, site: str) -> Invitation:
+        """A login for a site; a new one each time, and the one of before ends."""
+        self._put_login(site, secrets.token_hex(24))
+        self.reload()
+        certificate = self.tls[0].read_text() if self.tls else ""
+        return Invitation(site, self.address, subject_word(site), self.logins()[site], certificate)
+
+    def own_login(self) -> tuple[str, str]:
+        """The hub's own name and word."""
+        path = self.folder / "hub-word"
+        if not path.exists():
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(fd, "w") as file:
+                file.write(secrets.token_hex(24))
+        return HUB_LOGIN, path.read_text()
+
+    def _put_login(self, site: str, word: str) -> None:
+        logins = {**self.logins(), site: word}
+        part = self._logins_file.with_suffix(".part")
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "w") as file:
+            json.dump(logins, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, self._logins_file)
+
+    def _configuration(self) -> str:
+        """What nats-server reads: JSON is a part of its language."""
+        users: list[dict[str, object]] = []
+        name, word = self.own_login()
+        users.append({"user": name, "password": word})
+        for site, secret in self.logins().items():
+            own = subject_word(site)
+            users.append({"user": own, "password": secret, "permissions": {
+                "publish": [f"{LEDGER}.{own}", f"{ASK}.{own}"],
+                "subscribe": [f"{MARK}.{own}", f"_INBOX_{own}.>"],
+            }})  # fmt: skip
+        made: dict[str, object] = {
+            "listen": f"{self.host}:{self.port}",
+            "max_payload": PAYLOAD_MAX,
+            "jetstream": {"store_dir": str(self.folder / "broker"), "max_file_store": 16 << 30},
+            "authorization": {"users": users},
+            "pid_file": str(self.folder / "broker.pid"),
+        }
+        if self.tls:
+            made["tls"] = {"cert_file": str(self.tls[0]), "key_file": str(self.tls[1])}
+        return json.dumps(made, indent=1)
+
+    def _write_configuration(self) -> Path:
+        path = self.folder / "broker.conf"
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "w") as file:
+            file.write(self._configuration())
+        return path
+
+    def start(self) -> None:
+        """Start it and wait until it answers. Raises HubError."""
+        program = shutil.which("nats-server", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        if program is None:
+            raise HubError("nats-server is not on this machine; Debian: apt-get install nats-server")
+        path = self._write_configuration()
+        with (self.folder / "broker.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [program, "-c", str(path)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        until = time.monotonic() + START_S
+        while not self.answers():
+            if self._process.poll() is not None or time.monotonic() > until:
+                self.stop()
+                tail = (self.folder / "broker.log").read_text(errors="replace").splitlines()[-3:]
+                raise HubError(f"nats-server does not come up: {' / '.join(tail)}")
+            time.sleep(0.05)
+
+    def answers(self) -> bool:
+        """Whether something listens there."""
+        import socket
+
+        with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 1.0):
+            return True
+        return False
+
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def reload(self) -> None:
+        """Let a running one know the logins of now, whoever started it."""
+        self._write_configuration()
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int((self.folder / "broker.pid").read_text()), signal.SIGHUP)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+            self._process.wait(30)
+            self._process = None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,219 @@
+"""The hub's PostgreSQL: the same tables as a site's own ledger, how far each site is, and what was not taken."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import NamedTuple
+
+import psycopg
+import sqlalchemy as sa
+
+from tidegate.runtime.carbon.ledger.store import LedgerError, make_engine, open_tables
+from tidegate.runtime.fleet.chain_check import Finding, Mark, take
+from tidegate.runtime.fleet.ledger_batch import Row
+
+LETTER_BYTES_MAX = 1 << 20
+TABLES = """
+CREATE TABLE IF NOT EXISTS fleet_sites (
+    site text PRIMARY KEY, key text NOT NULL, named text NOT NULL, seq bigint NOT NULL, hash text NOT NULL,
+    block_seq bigint NOT NULL, enrolled_utc_s bigint NOT NULL, heard_utc_s bigint NOT NULL DEFAULT 0,
+    said text NOT NULL DEFAULT ''
+);
+CREATE TABLE IF NOT EXISTS fleet_letters (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, site text NOT NULL, seq bigint NOT NULL, kind text NOT NULL,
+    what text NOT NULL, first_utc_s bigint NOT NULL, last_utc_s bigint NOT NULL, times bigint NOT NULL DEFAULT 1,
+    message bytea NOT NULL, UNIQUE (site, seq, kind, what)
+);
+CREATE TABLE IF NOT EXISTS fleet_set_aside (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, site text NOT NULL, seq bigint NOT NULL, kind text NOT NULL,
+    start_utc_s bigint NOT NULL, body text NOT NULL, hash text NOT NULL, accepted_by text NOT NULL, reason text NOT NULL
+);
+"""
+MARK = "SELECT key, named, seq, hash, block_seq FROM fleet_sites WHERE site = %s"
+
+
+class HubError(RuntimeError):
+    """Why the hub cannot do it, with what to do."""
+
+
+class SiteLine(NamedTuple):
+    """A site as the hub knows it."""
+
+    site: str
+    key: str
+    seq: int
+    heard_utc_s: int
+    said: str
+
+
+class Letter(NamedTuple):
+    """Something that was not taken, and how often it came."""
+
+    site: str
+    seq: int
+    kind: str
+    what: str
+    last_utc_s: int
+    times: int
+
+
+class HubStore:
+    """url : SQLAlchemy URL of a PostgreSQL database, as a site's `[carbon] ledger`. Raises HubError, LedgerError."""
+
+    def __init__(self, url: str) -> None:
+        engine = make_engine(url, False)
+        if engine.dialect.name != "postgresql":
+            raise HubError(f"{url}: a hub keeps many sites in PostgreSQL; give postgresql+psycopg://...")
+        try:
+            open_tables(engine, False)
+        except sa.exc.DatabaseError as why:
+            raise LedgerError(f"{url}: {why.orig}") from None
+        finally:
+            engine.dispose()
+        self._address = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._connection = self._connect()
+        with self._connection.transaction():
+            self._connection.execute("SELECT pg_advisory_xact_lock(7163948520)")
+            self._connection.execute(TABLES)
+
+    def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
+        return psycopg.connect(self._address, autocommit=True)
+
+    def reconnect(self) -> None:
+        """After an error of the server. Raises psycopg.Error while it is away."""
+        self.close()
+        self._connection = self._connect()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextmanager
+    def _one(self) -> Iterator[psycopg.Cursor[tuple[object, ...]]]:
+        with self._connection.transaction(), self._connection.cursor() as cursor:
+            yield cursor
+
+    # ---- who may send ----
+
+    def enrol(self, site: str, key: str) -> None:
+        """From here on the ledger of `site`, signed with `key`, is taken. Raises HubError for another key."""
+        if len(key) != 64 or set(key) - set("0123456789abcdef"):
+            raise HubError(f"{key!r} is no public key; `tidegate fleet key` prints it on the unit: 64 hex digits")
+        known = self.mark(site)
+        if known is not None and known.key != key:
+            raise HubError(
+                f"{site}: enrolled with the key {known.key[:16]}...; a replaced key is an entry of its ledger"
+            )
+        now_s = int(time.time())
+        fresh = Mark(key, site)
+        with self._one() as cursor:
+            cursor.execute(
+                "INSERT INTO fleet_sites (site, key, named, seq, hash, block_seq, enrolled_utc_s) "
+                "VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (site) DO NOTHING",
+                (site, key, site, fresh.seq, fresh.hash, fresh.block_seq, now_s),
+            )
+
+    def mark(self, site: str) -> Mark | None:
+        """How far a site is; None if it is not enrolled."""
+        row = self._connection.execute(MARK, (site,)).fetchone()
+        return None if row is None else Mark(*row)  # type: ignore[arg-type]
+
+    # ---- what comes ----
+
+    def take(self, site: str, rows: Sequence[Row], message: bytes) -> tuple[Mark | None, Finding | None]:
+        """Check a batch, keep what is good, and move the mark: one transaction. -> (mark behind it, what is wrong)."""
+        with self._one() as cursor:
+            row = cursor.execute(f"{MARK} FOR UPDATE", (site,)).fetchone()
+            if row is None:
+                stranger = Finding("foreign", rows[0].seq, "of a site that is not enrolled here")
+                self._put_letter(cursor, site, stranger, message)
+                return None, stranger
+            mark = Mark(*row)  # type: ignore[arg-type]
+            known = self._known(cursor, site, [one.seq for one in rows if one.seq <= mark.seq])
+            good, after, finding = take(mark, rows, known.get)
+            if good:
+                with cursor.copy("COPY entries (site, seq, kind, start_utc_s, body, hash) FROM STDIN") as out:
+                    for one in good:
+                        out.write_row((site, *one))
+            cursor.execute(
+                "UPDATE fleet_sites SET key = %s, named = %s, seq = %s, hash = %s, block_seq = %s, heard_utc_s = %s, "
+                "said = %s WHERE site = %s",
+                (after.key, after.named, after.seq, after.hash, after.block_seq, int(time.time()),
+                 "" if finding is None else str(finding), site),
+            )  # fmt: skip
+            if finding is not None:
+                self._put_letter(cursor, site, finding, message)
+            return after, finding
+
+    @staticmethod
+    def _known(cursor: psycopg.Cursor[tuple[object, ...]], site: str, seqs: list[int]) -> dict[int, str]:
+        if not seqs:
+            return {}
+        cursor.execute("SELECT seq, hash FROM entries WHERE site = %s AND seq = ANY(%s)", (site, seqs))
+        return {int(str(seq)): str(digest) for seq, digest in cursor}
+
+    def put_letter(self, site: str, finding: Finding, message: bytes) -> None:
+        """Keep something that was not taken, for a person."""
+        with self._one() as cursor:
+            self._put_letter(cursor, site, finding, message)
+
+    @staticmethod
+    def _put_letter(cursor: psycopg.Cursor[tuple[object, ...]], site: str, finding: Finding, message: bytes) -> None:
+        """Once for all times that the same comes: a site sends it again until somebody has looked."""
+        now_s = int(time.time())
+        cursor.execute(
+            "INSERT INTO fleet_letters (site, seq, kind, what, first_utc_s, last_utc_s, message) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (site, seq, kind, what) "
+            "DO UPDATE SET last_utc_s = EXCLUDED.last_utc_s, times = fleet_letters.times + 1",
+            (site, finding.seq, finding.kind, finding.what, now_s, now_s, message[:LETTER_BYTES_MAX]),
+        )
+
+    # ---- what a person asks ----
+
+    def sites(self) -> list[SiteLine]:
+        """All sites; those with something wrong first, then those not heard for longest."""
+        rows = self._connection.execute(
+            "SELECT site, key, seq, heard_utc_s, said FROM fleet_sites ORDER BY said = '', heard_utc_s, site"
+        )
+        return [SiteLine(*row) for row in rows]  # type: ignore[arg-type]
+
+    def letters(self) -> list[Letter]:
+        """What was not taken, newest first."""
+        rows = self._connection.execute(
+            "SELECT site, seq, kind, what, last_utc_s, times FROM fleet_letters ORDER BY last_utc_s DESC, id DESC"
+        )
+        return [Letter(*row) for row in rows]  # type: ignore[arg-type]
+
+    def accept_restored(self, site: str, by: str, reason: str) -> int:
+        """A site that went on from a backup goes on here, too. -> entries of before, which are set aside."""
+        if not by.strip() or not reason.strip():
+            raise HubError("say who accepts it, and why")
+        with self._one() as cursor:
+            row = cursor.execute(f"{MARK} FOR UPDATE", (site,)).fetchone()
+            if row is None:
+                raise HubError(f"{site}: not enrolled here")
+            said = cursor.execute(
+                "SELECT max(seq) FROM fleet_letters WHERE site = %s AND kind = 'restored'", (site,)
+            ).fetchone()
+            if said is None or said[0] is None:
+                raise HubError(f"{site}: it never said that it was restored; a fork without a word is not accepted")
+            first = int(str(said[0]))
+            cursor.execute(
+                "INSERT INTO fleet_set_aside (site, seq, kind, start_utc_s, body, hash, accepted_by, reason) "
+                "SELECT site, seq, kind, start_utc_s, body, hash, %s, %s FROM entries WHERE site = %s AND seq >= %s",
+                (by, reason, site, first),
+            )
+            count = cursor.execute("DELETE FROM entries WHERE site = %s AND seq >= %s", (site, first)).rowcount
+            last = cursor.execute("SELECT hash FROM entries WHERE site = %s AND seq = %s", (site, first - 1)).fetchone()
+            block = cursor.execute(
+                "SELECT coalesce(max(seq), 0) FROM entries WHERE site = %s AND kind = 'block'", (site,)
+            ).fetchone()
+            assert block is not None
+            mark = replace(Mark(*row), seq=first - 1, block_seq=int(str(block[0])))  # type: ignore[arg-type]
+            mark = replace(mark, hash=str(last[0]) if last is not None else Mark("", "").hash)
+            cursor.execute(
+                "UPDATE fleet_sites SET seq = %s, hash = %s, block_seq = %s, said = '' WHERE site = %s",
+                (mark.seq, mark.hash, mark.block_seq, site),
+            )
+            cursor.execute("DELETE FROM fleet_letters WHERE site = %s AND kind = 'restored'", (site,))
+            return count
