@@ -1,8 +1,8 @@
 """The XML container of the SAFE transparency software: signed records of several meters in one file.
 
-`<values>` holds a `<value>` for each record, with `<signedData format="OCMF" encoding="plain">` and `<publicKey>`. The key
-that lies beside a record proves nothing, since whoever changes the one can change the other: what counts is the key
-that the reader was given, and a container that names another one is refused.
+`<values>` holds a `<value>` for each record, with `<signedData format="OCMF" encoding="plain">` and `<publicKey>`. The
+key that lies beside a record proves nothing, since whoever changes the one can change the other: what counts is the
+key that the reader was given, and a container that names another one is refused.
 """
 
 import base64

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from fpdf import FPDF, ViewerPreferences
+from fpdf.encryption import StandardSecurityHandler
 from fpdf.enums import MethodReturnValue
 from fpdf.structure_tree import StructElem, StructureTreeBuilder
 from fpdf.syntax import PDFArray
@@ -65,7 +65,7 @@ def font_file(name: str, weight: str = "normal") -> Path:
 class _Kids(PDFArray):
     """Every element of the tree, as fpdf2 wants to walk them; written down as a child is only what has no parent."""
 
-    def serialize(self, _security_handler: Any = None, _obj_id: int | None = None) -> str:
+    def serialize(self, _security_handler: StandardSecurityHandler | None = None, _obj_id: int | None = None) -> str:
         top = [elem for elem in self if elem.p is self.root]
         return PDFArray(top).serialize(_security_handler, _obj_id)
 

@@ -5,9 +5,9 @@ the end of the span, so that equal numbers give equal bytes.
 """
 
 import re
-from typing import Any
 
 from fpdf import FPDF
+from fpdf.outline import OutlineSection
 
 from tidegate.runtime.carbon.report.blocks import Plot, Section, Table, Text
 from tidegate.runtime.carbon.report.paper import (
@@ -71,7 +71,7 @@ def _first_page(paper: TaggedPages, report: Report, made: list[Section]) -> None
     paper.paragraph(_("Contents"), 12, charts.INK, "B", "H2")
     contents = paper.structure_here("TOC")
 
-    def render(pages: FPDF, outline: list[Any]) -> None:
+    def render(pages: FPDF, outline: list[OutlineSection]) -> None:
         assert isinstance(pages, TaggedPages)
         with pages.under(contents):
             for entry in outline:

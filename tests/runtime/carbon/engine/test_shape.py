@@ -81,7 +81,7 @@ def quarter(shape):
 
 
 def test_five_minute_factors_are_weighted_by_the_energy_of_each():
-    """240 kWh at 100, 700 and 700 g: 120 kg where they are even; 48 kg where nine tenths came in the first."""
+    """240 kWh at 100, 700 and 700 g: 120 kg where they are even; 38.4 kg where nine tenths came first."""
     even = accountant().book(quarter([16_000_000] * 15))
     assert even["inflow_ug"]["grid"] == 120 * 10**9 and "weighted by energy" in even["factors"]["grid"]["version"]
     early = accountant().book(quarter([43_200_000] * 5 + [2_400_000] * 10))
