@@ -6,7 +6,7 @@ a first one. Where telemetry sees pods, their days are settled by what it saw, o
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, Protocol
 
 from tidegate.runtime.carbon.factors.series import iso
@@ -88,6 +88,12 @@ class Pushed:
         self.ledger.append(rows, self._state())
         return taken
 
+    def _loads(self) -> set[str]:
+        """The IT loads of the account."""
+        methods = list(self.ledger.entries("method"))
+        kinds: Mapping[str, str] = methods[-1].body.get("kinds", {}) if methods else {}
+        return {name for name, role in kinds.items() if role == "it"}
+
     def settle(self, closed_until_utc_s: int, seen: Seen | None = None) -> int:
         """Settle the days that are due. closed_until_utc_s : every period before it is in the ledger. -> days.
 
@@ -111,9 +117,10 @@ class Pushed:
             self._touched.discard(day)
             self._next_day = max(self._next_day, day + DAY_S)
             sources = [SOURCE] if works or seen is None else []
-            if claims:
+            if seen is not None:
+                blind = unseen(claims, day, self._loads() - {work.node for work in works})
                 works, more = joined(works, claims)
-                aside = [*aside, *more, *unseen(claims, day)]
+                aside = [*aside, *more, *blind]
                 sources.append(SEEN)
             done += settle(self.ledger, works, aside, day, day + DAY_S, sources, self._state())
         return done
@@ -136,11 +143,13 @@ def joined(works: Sequence[Work], claims: Sequence[Work]) -> tuple[list[Work], l
     return [*works, *taken], [why]
 
 
-def unseen(claims: Sequence[Work], day: int) -> list[str]:
-    """For how much of a day telemetry saw nothing on a load that it saw at other times; that energy counts as idle."""
+def unseen(claims: Sequence[Work], day: int, loads: Set[str]) -> list[str]:
+    """For how much of a day telemetry saw nothing on each load, or on all as one; that energy counts as idle."""
     seen: dict[str, set[int]] = {}
     for work in claims:
         seen.setdefault(work.node, set()).update(work.shape or ())
+    if "" not in seen:
+        seen = {node: seen.get(node, set()) for node in loads}
     parts = DAY_S // BUCKET_S
     return [
         f"telemetry: {node or 'all loads'}: nothing was seen for {(parts - len(known)) * BUCKET_S / 3600:.2f} h of the "

@@ -64,10 +64,18 @@ def test_hours_in_which_telemetry_saw_nothing_are_named(ledger, store, tmp_path)
     assert Pushed(ledger).settle(DAY + DAY_S + 3600, LiveTelemetry(tmp_path, ["it"])) == 1
     (text,) = newest(ledger)["set_aside"]
     assert "it: nothing was seen for 12.00 h" in text and "under idle" in text
-    assert (
-        unseen([Work("a", DAY, DAY + DAY_S, node="it", shape=dict.fromkeys(range(DAY, DAY + DAY_S, 300), 1))], DAY)
-        == []
-    )
+    whole = [Work("a", DAY, DAY + DAY_S, node="it", shape=dict.fromkeys(range(DAY, DAY + DAY_S, 300), 1))]
+    assert unseen(whole, DAY, {"it"}) == []
+    (other,) = unseen(whole, DAY, {"it", "it2"})
+    assert other.startswith("telemetry: it2: nothing was seen for 24.00 h"), "a load that it never saw"
+
+
+def test_a_day_on_which_telemetry_saw_nothing_at_all_is_no_quiet_day(ledger, store, tmp_path):
+    store.put([row(b - 288, "a", 300_000) for b in range(288)], [], [])  # the day before
+    assert Pushed(ledger).settle(DAY + DAY_S + 3600, LiveTelemetry(tmp_path, ["it"])) == 1
+    body = newest(ledger)
+    assert body["nodes"]["it"]["idle_milliwh"] == 96 * 9_000_000
+    assert "it: nothing was seen for 24.00 h" in body["set_aside"][0]
 
 
 def test_a_store_that_cannot_be_read_books_nothing_as_idle_and_is_tried_again(ledger, store, tmp_path, monkeypatch):
