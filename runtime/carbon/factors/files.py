@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from tidegate.runtime.carbon.factors.eia import HOUR_END, eia_api, eia_monitor, is_answer
 from tidegate.runtime.carbon.factors.series import (
     ALWAYS,
     KINDS,
@@ -356,6 +357,8 @@ def _read(path: Path, rules: Rules) -> list[Series]:
         document = json_of(raw, name, FactorError)
         if isinstance(document, dict) and "meta" in document:
             return [watttime(raw, name)]
+        if is_answer(document):
+            return [eia_api(raw, name, rules.factors(MIX_G_PER_KWH), rules.not_generation)]
         rows = document.get("data") if isinstance(document, dict) else None
         if isinstance(rows, list) and rows and isinstance(rows[0], dict) and "intensity" in rows[0]:
             return [gb_api(raw, name)]
@@ -371,6 +374,8 @@ def _read(path: Path, rules: Rules) -> list[Series]:
         return read_csv(path)
     if "Carbon intensity g" in first:
         return portal_csv(raw, name)
+    if HOUR_END in first:
+        return [eia_monitor(raw, name, rules.factors(MIX_G_PER_KWH), rules.not_generation)]
     if "time_utc" in first and ("_mw" in first or "NG" in first):
         return [mix_csv(raw, name, rules.factors(MIX_G_PER_KWH), rules.not_generation)]
     raise FactorError(f"{name}: neither a factor file nor an answer of a service that is known")
