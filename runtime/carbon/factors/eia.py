@@ -20,8 +20,9 @@ AUTHORITY, HOUR_END = "Balancing Authority", "UTC Time at End of Hour"
 FUELS = {
     "Coal": "COL", "Natural Gas": "NG", "Nuclear": "NUC", "All Petroleum Products": "OIL", "Solar": "SUN",
     "Hydropower and Pumped Storage": "WAT", "Hydropower Excluding Pumped Storage": "WAT", "Pumped Storage": "PS",
-    "Wind": "WND", "Geothermal": "GEO", "Battery Storage": "BAT", "Other Fuel Sources": "OTH", "Unknown Fuel Sources": "UNK",
-    "Solar with Integrated Battery Storage": "SNB", "Solar without Integrated Battery Storage": "SUN",
+    "Wind": "WND", "Geothermal": "GEO", "Battery Storage": "BAT", "Other Fuel Sources": "OTH",
+    "Unknown Fuel Sources": "UNK", "Solar with Integrated Battery Storage": "SNB",
+    "Solar without Integrated Battery Storage": "SUN",
     "Wind with Integrated Battery Storage": "WNB", "Wind without Integrated Battery Storage": "WND",
     "Other Energy Storage": "OES", "Unknown Energy Storage": "UES",
 }  # fmt: skip

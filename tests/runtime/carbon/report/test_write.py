@@ -19,7 +19,15 @@ from tidegate.runtime.carbon.factors.series import FactorError, Factors, Series,
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.report.document import gather
 from tidegate.runtime.carbon.report.language import Language
-from tidegate.runtime.carbon.report.write import Bins, ReportError, pdf_font, span_of, write
+from tidegate.runtime.carbon.report.write import (
+    FLOW_COLUMNS,
+    Bins,
+    ReportError,
+    flow_lines,
+    pdf_font,
+    span_of,
+    write,
+)
 from tidegate.runtime.cli.carbon_commands import carbon
 
 FLIPS = int(os.environ.get("CARBON_FLIPS", "150"))
@@ -197,3 +205,20 @@ def test_bins_over_time_keep_the_energy(ledger):
     assert len(series["hours"]) <= 400
     whole = sum(o["energy_milliwh"] for body in bodies for o in body["outflows"] if o["name"] == "it")
     assert series["energy"]["it"].sum() == pytest.approx(whole / 1e6)
+
+
+def test_lines_of_flows_are_what_a_writer_of_rows_would_write(ledger):
+    """Names that a spreadsheet takes for formulas, commas and quotes included."""
+    (entry, *_) = ledger.entries("period")
+    body = json.loads(json.dumps(entry.body))
+    body["flows"]['=cmd|"x",1.load'] = {**body["flows"]["it.load"], "method": "a, b"}
+    body["outflows"].append({"name": "-rack, 7", "kind": "load", "energy_milliwh": 1, "ug": -5, "origins": {}})
+    body["flags"] = ["GAP x", '"odd", flag']
+    rows = list(csv.DictReader(io.StringIO(",".join(FLOW_COLUMNS) + "\n" + flow_lines(body))))
+    assert len(rows) == len(body["flows"]) + len(body["outflows"]) and not any(None in row for row in rows)
+    odd = next(row for row in rows if "cmd" in row["node"])
+    assert (odd["node"], odd["kind"], odd["method"]) == ('\'=cmd|"x",1', "load", "a, b")
+    assert odd["flags"] == 'GAP_x "odd",_flag' and odd["factor_status"] == ""
+    assert rows[-1]["node"] == "'-rack, 7" and rows[-1]["carbon_ug"] == "-5" and rows[-1]["energy_kwh"] == "0.000001"
+    grid = next(row for row in rows if (row["node"], row["kind"]) == ("grid", "import"))
+    assert int(grid["factor_ug_per_kwh"]) == body["factors"]["grid"]["ug_per_kwh"] and grid["factor_status"]
