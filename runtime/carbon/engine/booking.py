@@ -364,7 +364,7 @@ class Booker:
                 counter.mark(ESTIMATED, counter.gap_method, "GAP")
                 if counter.energy_milliwh == 0 and flow.register is None and counter.covered_ns == 0:
                     counter.mark(MISSING, "none", "GAP")
-            w_max, shape = counter.shaped_as(known_s)
+            w_max, shape = counter.shaped_as(known_s, counter.by_integral)
             flows[flow.name] = FlowPeriod(
                 counter.energy_milliwh,
                 QUALITY_ORDER[counter.quality],

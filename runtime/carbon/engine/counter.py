@@ -261,12 +261,17 @@ class Counter:
                 milliwh += guessed
         self.truth += milliwh
 
-    def shaped_as(self, known_s: float) -> tuple[int | None, list[int] | None]:
+    def shaped_as(self, known_s: float, integral: int) -> tuple[int | None, list[int] | None]:
         """(highest W, mWh by minute) of the period so far, where its fast power is known nearly all the time."""
         shape, watts = self.shape, self.w_max
         self.shape, self.w_max = [], 0.0
-        if not shape or self.covered_ns < SHAPE_LEAST * known_s * 1e9:
-            return None, None
+        whole = sum(shape)
+        if (
+            not whole
+            or self.covered_ns < SHAPE_LEAST * known_s * 1e9
+            or abs(whole - integral) > (1 - SHAPE_LEAST) * whole
+        ):
+            return None, None  # after a restart of the core, or of a state of before, a part is missing
         return round(watts), shape
 
     # ---- what nobody measured ----

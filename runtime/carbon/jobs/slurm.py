@@ -70,6 +70,7 @@ def read_slurm(
         else:
             aside.append(f"{job.where}: job {job.id} has no end yet, and the log says nothing later; it is not counted")
     _judge_energies(jobs, has_hosts, name, aside)
+    _judge_slots(jobs, nodes, name, aside)
     unknown: dict[str, int] = {}
     works = [work for job in jobs for work in _works(job, nodes, unknown)]
     for host, count in sorted(unknown.items()):
@@ -180,6 +181,21 @@ def _judge_energies(jobs: Sequence[_Job], has_hosts: bool, name: str, aside: lis
         aside.append(
             f"{name}: {len(sharing)} job(s), the first {sharing[0].id} ({sharing[0].where}), shared a node: "
             "ConsumedEnergyRaw is that of the whole node, so they are shared by slots and time"
+        )
+
+
+def _judge_slots(jobs: Sequence[_Job], nodes: Mapping[str, str] | None, name: str, aside: list[str]) -> None:
+    """Name loads on which some jobs are counted by their GPUs and others by their CPUs: one is not worth the other."""
+    by_gpus, by_cpus = ([job for job in jobs if bool(job.gpus) is wanted] for wanted in (True, False))
+    loads = [{(nodes or {}).get(host, "") for job in mine for host in job.hosts or [""]} for mine in (by_gpus, by_cpus)]
+    both = sorted(loads[0] & loads[1])
+    mixed = [job for job in by_cpus if both and {(nodes or {}).get(host, "") for host in job.hosts or [""]} & set(both)]
+    if mixed:
+        where = ", ".join(load or "the load" for load in both)
+        aside.append(
+            f"{name}: {len(mixed)} job(s) without GPUs, the first {mixed[0].id} ({mixed[0].where}), are counted by "
+            f"their CPUs beside others counted by their GPUs on {where}: one CPU weighs as much as one GPU there; push their "
+            "energies, or give them a load of their own"
         )
 
 

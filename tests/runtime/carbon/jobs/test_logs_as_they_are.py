@@ -206,6 +206,34 @@ def test_time_in_suspension_is_no_reservation():
         read_slurm((HEAD + line("1", suspended="often")).encode(), "s")
 
 
+def test_tasks_of_an_array_parts_of_a_het_job_and_a_requeued_job_are_jobs_of_their_own():
+    """As `sacct -D` has them: what waits has not started, and each run of a requeued job has its own time."""
+    waiting = line("17_[3-9%2]").replace("2024-03-01T00:00:00+0000|2024-03-01T23:59:59+0000", "Unknown|Unknown")
+    text = HEAD + line("17_1", end="12:00:00") + line("17_2", end="12:00:00", nodes="gpu02") + waiting
+    text += line("18+0", start="12:00:00", gpus=6, nodes="gpu03") + line(
+        "18+1", start="12:00:00", gpus=2, nodes="gpu04"
+    )
+    text += line("19", end="06:00:00", nodes="gpu05") + line("19", start="08:00:00", end="10:00:00", nodes="gpu06")
+    text += line("17_1.batch", end="12:00:00")
+    works, aside = read_slurm(text.encode(), "s")
+    assert sorted(work.id for work in works) == ["17_1", "17_2", "18+0", "18+1", "19", "19"]
+    assert [text for text in aside if "has not started" in text] == aside and "17_[3-9%2]" in aside[0]
+    found = shares(works, 96)
+    assert found["18+0"] == pytest.approx(3 * found["18+1"]) and found["17_1"] == pytest.approx(found["17_2"])
+    assert sum(found.values()) == pytest.approx(96, rel=1e-3)
+    again, doubled = read_slurm((text + line("19", start="05:00:00", end="07:00:00", nodes="gpu05")).encode(), "s")
+    _, named = sort_out(again)
+    assert any("job 19 overlaps with the same job" in text for text in named), doubled
+
+
+def test_cpus_beside_gpus_on_one_load_are_named():
+    cpu = line("2", nodes="cpu01").replace("cpu=8,gres/gpu=1", "cpu=8")
+    text = (HEAD + line("1") + cpu).encode()
+    for nodes, named in ((None, True), ({"gpu01": "a", "cpu01": "a"}, True), ({"gpu01": "a", "cpu01": "b"}, False)):
+        _, aside = read_slurm(text, "s", nodes)
+        assert any("one CPU weighs as much as one GPU" in text for text in aside) is named
+
+
 def test_a_job_that_still_runs_is_not_idle(tmp_path):
     (tmp_path / "sacct.txt").write_text(HEAD + line("1", end="Unknown"))
     works, aside = read_slurm((HEAD + line("1", end="Unknown")).encode(), "s", until_utc_s=DAY + 200_000)
