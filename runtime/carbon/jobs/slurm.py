@@ -194,8 +194,8 @@ def _judge_slots(jobs: Sequence[_Job], nodes: Mapping[str, str] | None, name: st
         where = ", ".join(load or "the load" for load in both)
         aside.append(
             f"{name}: {len(mixed)} job(s) without GPUs, the first {mixed[0].id} ({mixed[0].where}), are counted by "
-            f"their CPUs beside others counted by their GPUs on {where}: one CPU weighs as much as one GPU there; push their "
-            "energies, or give them a load of their own"
+            f"their CPUs beside others counted by their GPUs on {where}: one CPU weighs as much as one GPU there; push "
+            "their energies, or give them a load of their own"
         )
 
 
