@@ -45,14 +45,15 @@ def run(site: Path, state_dir: Path | None, no_carbon: bool, cpu: int | None) ->
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     from tidegate.config.site import SiteError
     from tidegate.runtime.state.paths import SiteBusy
-    from tidegate.runtime.supervisor import supervisor
+    from tidegate.runtime.supervisor import site_run
+    from tidegate.runtime.supervisor.supervisor import StartError
 
     words = ["--cpu", str(cpu)] if cpu is not None else []
     try:
-        sys.exit(supervisor.run(str(site), state=state_dir, sidecar=not no_carbon, core_words=words))
+        sys.exit(site_run.run(str(site), state=state_dir, sidecar=not no_carbon, core_words=words))
     except SiteError as error:
         refuse_site(error)
     except SiteBusy as error:
         fail(error, EXIT_BUSY)
-    except (supervisor.StartError, OSError) as error:
+    except (StartError, OSError) as error:
         fail(error, EXIT_SOFTWARE)

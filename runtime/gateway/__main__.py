@@ -49,8 +49,12 @@ def main(words: list[str] | None = None) -> int:
         site = described(program.describe(bytes(blob)))
     kept = [Path(site.gateway.keys)] if site.gateway.keys else []
     # The folders of other sites beside it are read for what was latched at the same buses.
-    written = [held_dir(args.state_dir), journal_dir(args.state_dir), args.runtime_dir]
-    enclose("gateway", written, [args.state_dir.parent, args.runtime_dir.parent, *kept])
+    written = [held_dir(args.state_dir), journal_dir(args.state_dir)]
+    if not all(folder.is_dir() for folder in written):
+        written = [args.state_dir]
+        said = "its folders cannot be made now, so this process may write all of it until it is started again"
+        print(f"gateway: {args.state_dir}: {said}", file=sys.stderr, flush=True)
+    enclose("gateway", [*written, args.runtime_dir], [args.state_dir.parent, args.runtime_dir.parent, *kept])
     memory = shared.Shared(args.shared_fd)
     try:
         gateway = Gateway(site, memory, args.runtime_dir, args.state_dir)

@@ -8,99 +8,45 @@ expiry.
 import math
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
 
 from tidegate.ext.abi.settings import OFF, POLICY_BY_NAME, POLICY_NAMES_BY_NUMBER
-from tidegate.ext.abi.shared import ORDER_POLICY_FIRST, PLAN_FIELDS, OrderKind, OrderMode
+from tidegate.ext.abi.shared import ORDER_POLICY_FIRST, PLAN_FIELDS, OrderMode
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.gateway import ops
+from tidegate.runtime.gateway.orders import (
+    ACK,
+    ARM,
+    BEFORE,
+    EDGE_NS,
+    EXPORT,
+    FAR_NS,
+    IMPORT,
+    LIMITS_MAX,
+    MANUAL,
+    MANUAL_MAX_NS,
+    MODE,
+    MS,
+    PLAN,
+    PLAN_AHEAD_NS_MAX,
+    REMOTE,
+    SECOND,
+    SETPOINT,
+    STOP,
+    WINDOW,
+    WINDOW_NS,
+    Lease,
+    LimitHeld,
+    Mailbox,
+    ManualHeld,
+    Order,
+    Planned,
+    left_ms,
+)
 from tidegate.runtime.gateway.peers import Peer
 from tidegate.runtime.gateway.policies_held import HANDOVER_NS, PolicyHeld, PolicyTable
 from tidegate.runtime.gateway.stops_held import StopsHeld, keep_nowhere
 from tidegate.runtime.state.stop_file import Stops
-
-MODE, SETPOINT, MANUAL = OrderKind.MODE, OrderKind.SETPOINT_W, OrderKind.MANUAL_W
-STOP = OrderKind.STOP  # of a signal; see stops_held.py
-IMPORT, EXPORT = OrderKind.IMPORT_W_MAX, OrderKind.EXPORT_W_MAX
-ACK, ARM, WINDOW = OrderKind.ACK, OrderKind.ARM, OrderKind.WINDOW
-MS = 1_000_000
-SECOND = 1_000_000_000
-EDGE_NS = SECOND  # an acknowledgement or arming that the core has not seen by then is void
-WINDOW_NS = 60 * SECOND  # a pulse that is told later has waited somewhere
-FAR_NS = 10 * 365 * 86_400 * SECOND  # a stop has no end
-PLAN = -1  # no slot of the mailbox: the plan has a place of its own
-
-REMOTE = ("key:", "tcp:")  # how the names of peers on other machines begin
-LIMITS_MAX = 64
-BEFORE = ", before a restart"  # whose limits a gateway before this one took
-PLAN_AHEAD_NS_MAX = 366 * 86_400 * SECOND
-MANUAL_MAX_NS = 30 * 60 * SECOND  # a person who needs longer orders `run` first
-
-
-class Mailbox(Protocol):
-    """What the desk needs of the shared memory."""
-
-    def put_order(self, kind: int, value: float, expires_t_ns: int, request: int) -> int: ...
-    def applied(self, kind: int) -> int: ...
-
-
-@dataclass
-class Lease:
-    """The lease, and what its holder ordered."""
-
-    id: str
-    peer: str
-    priority: str
-    period_ns: int
-    expires_ns: int
-    seq: int = -1
-    setpoint_w: float | None = None
-    until_ns: int = 0
-
-
-@dataclass
-class LimitHeld:
-    import_w_max: float
-    export_w_max: float
-    until_ns: int
-
-
-@dataclass
-class ManualHeld:
-    """A person's power, who gives it, and when it ends unless given again."""
-
-    peer: str
-    since_ns: int
-    until_ns: int
-
-
-@dataclass
-class Order:
-    """An order that went to the mailbox and that the core has yet to take over."""
-
-    kind: int
-    seq: int
-    request_w: float | None = None
-    """What was asked for, W."""
-    clamped_w: float | None = None
-    """What the desk itself made of it."""
-    by: str = ""
-    said: str = ""
-    """What else is to be told of it."""
-    undo: Callable[[], None] | None = None
-    """Puts back what was in force before; None: it stands, because it only makes things safer."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One step of a client's plan, UTC."""
-
-    start_utc_s: int
-    end_utc_s: int
-    forced: bool
-    values: dict[str, float]
 
 
 class Desk:
@@ -632,8 +578,3 @@ class Desk:
 
 def _shown(value: float) -> str:
     return "none" if value >= OFF else f"{value:g}"
-
-
-def left_ms(expires_ns: int, now_ns: int) -> int:
-    """Whole milliseconds until a moment, 0 once it is over."""
-    return max(0, (expires_ns - now_ns) // MS)

@@ -16,20 +16,10 @@ from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.gateway import ops
 from tidegate.runtime.gateway.carbon_shown import CarbonShown
 from tidegate.runtime.gateway.causes import Causes
-from tidegate.runtime.gateway.command_handler import (
-    ACK,
-    EXPORT,
-    IMPORT,
-    MANUAL,
-    MODE,
-    PLAN,
-    SETPOINT,
-    Desk,
-    Order,
-    left_ms,
-)
+from tidegate.runtime.gateway.command_handler import Desk
 from tidegate.runtime.gateway.grid_operator import GridOperator
 from tidegate.runtime.gateway.journal_writer import JournalWriter, replay_bytes
+from tidegate.runtime.gateway.orders import ACK, EXPORT, IMPORT, MANUAL, MODE, PLAN, SETPOINT, Order, left_ms
 from tidegate.runtime.gateway.peers import LOCK_AFTER, LOCK_NS, Answers, Asked, Peer
 from tidegate.runtime.gateway.pushed_jobs import loads_of, sort_jobs
 from tidegate.runtime.gateway.records import Records

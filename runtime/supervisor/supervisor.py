@@ -1,4 +1,4 @@
-"""`tidegate run`: start core, gateway and carbon sidecar of one site, keep them, and end them in the safe order.
+"""Start core, gateway and carbon sidecar of one site, keep them, and end them in the safe order.
 
 The order of the end is the point: the core first, which ramps to 0 and sees the last setpoint onto the wire while all
 its devices still answer; then those that only listen. A child cannot outlive us: it gets SIGTERM from the kernel when
@@ -8,14 +8,11 @@ we die, and to the core that means the same ramp to 0. All memory is anonymous, 
 import contextlib
 import importlib.util
 import os
-import pty
 import signal
-import socket
 import sys
 import threading
 import time
-import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
@@ -35,9 +32,10 @@ from tidegate.runtime.state.latches import LatchFile, told, words_of
 from tidegate.runtime.state.learnt import LearntFile
 from tidegate.runtime.state.paths import SiteLock, runtime_dir, state_dir
 from tidegate.runtime.state.stop_file import StopFile
-from tidegate.runtime.supervisor.child import Child, Watch, eventually
+from tidegate.runtime.supervisor.child import Child, Watch, eventually, undisturbed
 from tidegate.runtime.supervisor.guard import Feed, Guard
 from tidegate.runtime.supervisor.preflight import place_of, prepare
+from tidegate.runtime.supervisor.simulated_buses import simulated_buses
 from tidegate.runtime.supervisor.watchdogs import Board, Notify, WatchdogError
 
 if TYPE_CHECKING:
@@ -45,7 +43,6 @@ if TYPE_CHECKING:
     from tidegate.runtime.api.messages import Message
 
 START_S = 30.0
-RESTART_S = 120.0  # an end and a start, each child at its slowest
 REST_S = 20.0  # the core's ramp to zero and its last writes
 END_S = 8.0
 KEEP_S = 0.01
@@ -162,13 +159,14 @@ class Supervisor:
         program_fd = self._program_fd()
         self.shared, shared_fd = Shared.memfd()
         self._fds.append(shared_fd)
-        core_ends, sim_ends = self._simulated_buses()
+        core_ends, sim_ends, found_at = simulated_buses(self.description)
+        self._fds += [*core_ends, *sim_ends]
         if sim_ends:
             sim = self._child(
                 "sim",
                 "tidegate.hal.sim",
-                ["--program-fd", str(program_fd), *self._site_words(), *_words(sim_ends)],
-                [program_fd, *_fds(sim_ends)],
+                ["--program-fd", str(program_fd), *self._site_words(), *sim_ends.words],
+                [program_fd, *sim_ends],
             )
             self._start_child(sim)
         memory = ["--program-fd", str(program_fd), "--shared-fd", str(shared_fd)]
@@ -177,12 +175,12 @@ class Supervisor:
         core = self._child(
             "core",
             "tidegate.runtime.core.process",
-            [*memory, *ring, *_words(core_ends), *self._latched_words(), *self._core_words],
-            [program_fd, shared_fd, *([ring_fd] if ring_fd is not None else []), *_fds(core_ends)],
+            [*memory, *ring, *core_ends.words, *self._latched_words(), *self._core_words, *found_at],
+            [program_fd, shared_fd, *([ring_fd] if ring_fd is not None else []), *core_ends],
         )
         self._start_child(core)
         # The buses belong to core and sim from here on: if one of them ends, the other sees it hang up.
-        for fd in [*_fds(core_ends), *_fds(sim_ends)]:
+        for fd in (*core_ends, *sim_ends):
             os.close(fd)
             self._fds.remove(fd)
         if not eventually(lambda: (self.shared is not None and self.shared.running) or not core.alive, START_S):
@@ -364,36 +362,6 @@ class Supervisor:
             os.pwrite(self._site_fd, Path(self.path).read_bytes(), 0)
         return fd
 
-    def _simulated_buses(self) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
-        """A pty pair for each simulated serial port, a packet pair for each CAN bus, a listening socket for TCP.
-
-        Returns (core's, sim's) ends. Where the core finds a TCP bus goes into the words that it is started with.
-        """
-        ours: dict[str, dict[str, int]] = {"serial": {}, "can": {}}
-        theirs: dict[str, dict[str, int]] = {"serial": {}, "can": {}, "tcp": {}}
-        for port in self.description.ports:
-            if port.device == "sim" and port.over_tcp:
-                if port.bus in theirs["tcp"]:
-                    continue  # another lane of it
-                listener = socket.create_server(("127.0.0.1", 0))
-                self._core_words += ["--tcp", "{}={}:{}".format(port.bus, *listener.getsockname())]
-                theirs["tcp"][port.bus] = listener.detach()
-                self._fds.append(theirs["tcp"][port.bus])
-            elif port.device == "sim":
-                master, slave = pty.openpty()
-                tty.setraw(slave)
-                tty.setraw(master)
-                self._fds += [master, slave]
-                ours["serial"][port.name], theirs["serial"][port.name] = slave, master
-        for bus in self.description.can:
-            if bus.interface == "sim":
-                left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                ours["can"][bus.name], theirs["can"][bus.name] = left.detach(), right.detach()
-                self._fds += [ours["can"][bus.name], theirs["can"][bus.name]]
-        if not any(theirs.values()):
-            return ours, {}
-        return ours, theirs
-
     def _child(self, name: str, module: str, words: list[str], fds: list[int]) -> Child:
         child = Child(name, ["-m", module, *words], fds, self._log, beats=name in BEATING)
         self.children[name] = child
@@ -553,7 +521,7 @@ class Supervisor:
 
     def stop(self) -> int:
         """Setpoint 0 on the wire first, then end the others. Gives 0 if the core reached rest."""
-        with _undisturbed():
+        with undisturbed():
             self.ask_to_stop()
             if self.guard is not None:
                 self.guard.ending = self.children["core"].alive  # else it went by itself, which is news
@@ -623,107 +591,3 @@ class Supervisor:
             if "core" in self.children
             else {}
         )
-
-
-def _words(ends: dict[str, dict[str, int]]) -> list[str]:
-    return [
-        word for kind, names in ends.items() for name, fd in names.items() for word in (f"--{kind}", f"{name}={fd}")
-    ]
-
-
-def _fds(ends: dict[str, dict[str, int]]) -> list[int]:
-    return [fd for names in ends.values() for fd in names.values()]
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let no second Ctrl-C interrupt the end: what it asks for is already being done."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {
-        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
-
-def run(path: str, *, state: Path | None = None, sidecar: bool = True, core_words: list[str] | None = None) -> int:
-    """`tidegate run`: supervise until a signal or the end of the core. Gives the exit code."""
-    notify = Notify.from_environment(os.environ)
-    if notify.error:
-        print(f"tidegate: {notify.error}", file=sys.stderr, flush=True)
-    pending: list[int] = []
-    supervisor: Supervisor | None = None
-
-    def on_signal(number: int, frame: object) -> None:
-        pending.append(number)
-        if supervisor is not None:
-            supervisor.ask_to_stop()
-
-    stops: list[int] = []
-
-    def on_stop(number: int, frame: object) -> None:
-        stops.append(number)
-        if supervisor is not None:
-            supervisor.order_stop()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, on_signal)
-    signal.signal(signal.SIGUSR1, on_stop)
-    restarts: list[int] = []
-    signal.signal(signal.SIGUSR2, lambda number, frame: restarts.append(number))
-    changed = False
-    while True:
-        try:
-            supervisor = Supervisor(path, state=state, sidecar=sidecar, core_words=core_words, notify=notify)
-            if pending:
-                return 128 + pending[0]
-            if stops:
-                supervisor.order_stop()
-            supervisor.start()
-        except (SiteError, StartError) as why:
-            if pending:
-                return 128 + pending[0]
-            if not changed or not _take_back(Path(path)):
-                raise
-            print(f"tidegate: {why}; the changed site file does not start, going back", file=sys.stderr, flush=True)
-            changed = False
-            continue
-        for lack in supervisor.core_said.get("lacks", []):
-            print(f"core runs without {lack}", file=sys.stderr, flush=True)
-        pid = supervisor.children["core"].pid
-        print(f"tidegate: site {supervisor.name} runs; core pid {pid}, API {supervisor.endpoint}", flush=True)
-        notify.ready(f"site {supervisor.name} runs, core pid {pid}")
-        while not supervisor.wait(WAIT_S):
-            if restarts:
-                restarts.clear()
-                supervisor.ask_to_restart()
-        if supervisor.restart and not pending:
-            notify.patience(RESTART_S)
-        else:
-            notify.stopping()
-        code = supervisor.stop()
-        if supervisor.failure:
-            print(f"tidegate: {supervisor.failure}", file=sys.stderr, flush=True)
-            return code or 1
-        print("tidegate: ended with setpoint 0" if code == 0 else f"tidegate: ended, core code {code}", flush=True)
-        if not supervisor.restart or pending:
-            return code
-        changed = True
-
-
-def _take_back(path: Path) -> bool:
-    """Put the site file before the last change in its place, the refused one beside it; false if there is none."""
-    before = path.with_name(f"{path.name}.previous")
-    if not before.exists():
-        return False
-    refused = path.with_name(f"{path.name}.refused")
-    with contextlib.suppress(OSError):
-        refused.unlink()
-    os.link(path, refused)
-    os.rename(before, path)
-    return True

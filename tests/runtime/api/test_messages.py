@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidegate.runtime.api import messages
-from tidegate.runtime.gateway import ops
+from tidegate.runtime.gateway import api_pages, ops
 
 ROOT = Path(__file__).parents[3]
 API = ROOT / "docs" / "api.md"
@@ -112,8 +112,8 @@ def test_a_setpoint_that_is_accepted_is_finite_and_bounded(changes):
 @in_checkout
 def test_the_schema_in_docs_is_made_from_the_code():
     shipped = (ROOT / "docs" / "api.schema.json").read_text()
-    made = json.dumps(ops.schema(), indent=1, sort_keys=True) + "\n"
-    assert shipped == made, "run: python -m tidegate.runtime.gateway.ops docs"
+    made = json.dumps(api_pages.schema(), indent=1, sort_keys=True) + "\n"
+    assert shipped == made, "run: python -m tidegate.runtime.gateway.api_pages docs"
 
 
 @in_checkout
@@ -140,8 +140,12 @@ def test_every_code_role_and_request_is_documented():
     text = API.read_text()
     for name, meaning in messages.CODES.items():
         assert f"| `{name}` | {meaning} |" in text
-    assert ops.TABLE_BEGINS + ops.table() + ops.TABLE_ENDS in text, "run: python -m tidegate.runtime.gateway.ops docs"
-    assert ops.NAMES_BEGIN + ops.renamed() + ops.NAMES_END in text, "run: python -m tidegate.runtime.gateway.ops docs"
+    assert api_pages.TABLE_BEGINS + api_pages.table() + api_pages.TABLE_ENDS in text, (
+        "run: python -m tidegate.runtime.gateway.api_pages docs"
+    )
+    assert api_pages.NAMES_BEGIN + api_pages.renamed() + api_pages.NAMES_END in text, (
+        "run: python -m tidegate.runtime.gateway.api_pages docs"
+    )
     for topic in messages.TOPICS:
         assert f"| `{topic}` |" in text
 

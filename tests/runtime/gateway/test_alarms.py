@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tidegate.ext.abi.shared import EVENT_NAMES, EVENTS_KEPT
-from tidegate.runtime.gateway import ops
+from tidegate.runtime.gateway import api_pages
 
 FAULT_ON = EVENT_NAMES.index("fault_on")
 ROWS = [
@@ -33,7 +33,7 @@ def alarms(core, site, fault_bits, latch_bits=0):
     while core.cycle < cycle + 2:
         time.sleep(0.001)
     answer = site.ask("alarms")
-    msgspec.convert(answer, ops.Reply)
+    msgspec.convert(answer, api_pages.Reply)
     return answer["alarms"]
 
 

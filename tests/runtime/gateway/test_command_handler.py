@@ -10,7 +10,8 @@ from tidegate.ext.abi.shared import ORDER_POLICY_FIRST, POLICY_NAMES_BY_NUMBER
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.gateway import ops
-from tidegate.runtime.gateway.command_handler import EXPORT, IMPORT, MANUAL, MANUAL_MAX_NS, PLAN, SETPOINT, Desk
+from tidegate.runtime.gateway.command_handler import Desk
+from tidegate.runtime.gateway.orders import EXPORT, IMPORT, MANUAL, MANUAL_MAX_NS, PLAN, SETPOINT
 from tidegate.runtime.gateway.peers import Peer
 
 MS, S = 10**6, 10**9

@@ -19,7 +19,7 @@ from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.ledger.signing import verify
 from tidegate.runtime.carbon.report.document import gather
 from tidegate.runtime.carbon.sidecar.service import Sidecar
-from tidegate.runtime.gateway import ops
+from tidegate.runtime.gateway import api_pages
 
 DAY = 1_709_251_200  # 2024-03-01
 PAGE = Path("docs/api.md").read_text(encoding="utf-8")
@@ -54,7 +54,7 @@ def test_a_pushed_job_reaches_the_ledger_and_the_report(gateway, sidecar):
             job("train-7", 3600, 7200, owner="physics", slots=8, units={"gpu_hour": 8, "token": 1.25e6}),
             job("serve", 7200, 10_800, energy_j=36e6, units={"request": 300}),
         )
-        msgspec.convert(answer, type=ops.Reply)
+        msgspec.convert(answer, type=api_pages.Reply)
         assert (answer["status"], answer["accepted"]) == ("applied", 2) and "refused" not in answer
         mine = Pushed(ledger)
         assert mine.pull(site) == 2 and mine.pull(site) == 0

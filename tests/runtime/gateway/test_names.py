@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from tidegate.ext.abi.image import MODES_BY_NUMBER, REASONS_BY_NUMBER
 from tidegate.runtime.api.named import word_of
 from tidegate.runtime.cli.main import main
-from tidegate.runtime.gateway import ops, words
+from tidegate.runtime.gateway import api_pages, words
 
 IMAGE_H = Path(__file__).parents[3] / "ext" / "abi" / "image.h"
 
@@ -105,7 +105,7 @@ def test_what_the_console_finds_reaches_the_api_with_evidence_and_remedy(core, s
     assert turned not in site.why()["causes"]
     core.values |= {"site.grid_w": (-20_000.0, 1), "site.ess_w": (0.0, 1), "site.load_w": (-20_000.0, 1)}
     answer = eventually(lambda: site.ask("alarms"), lambda got: turned in [one["title"] for one in got["findings"]])
-    msgspec.convert(answer, ops.Reply)
+    msgspec.convert(answer, api_pages.Reply)
     found = next(one for one in answer["findings"] if one["title"] == turned)
     assert "a load cannot be negative" in found["because"] and "invert" in found["remedy"]
     assert found["alarms"] == ["meter_invalid"]

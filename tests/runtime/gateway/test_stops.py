@@ -12,9 +12,11 @@ from tidegate.runtime.api import curve_keys
 from tidegate.runtime.api.blocking_client import Client
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.gateway import ops
-from tidegate.runtime.gateway.command_handler import MODE, STOP, Desk
+from tidegate.runtime.gateway.command_handler import Desk
+from tidegate.runtime.gateway.orders import MODE, STOP
 from tidegate.runtime.gateway.peers import Peer
 from tidegate.runtime.state import stop_file
+from tidegate.runtime.state.held import HELD
 from tidegate.runtime.state.stop_file import FILE, MARK, Lockout, Stop, StopFile, Stops
 
 from .test_command_handler import Box
@@ -243,7 +245,7 @@ def test_a_stop_that_the_state_disk_refuses_is_said_and_kept_on_the_other(core, 
     real = stop_file.replace
 
     def refuse(path, data, mode=0o600):
-        if path.parent.name == "state":
+        if path.parent.name == HELD:
             raise OSError(28, "No space left on device")
         real(path, data, mode)
 
@@ -251,15 +253,17 @@ def test_a_stop_that_the_state_disk_refuses_is_said_and_kept_on_the_other(core, 
         full.setattr(stop_file, "replace", refuse)
         answer = site.stop()
         assert answer["status"] == "applied" and "not kept" in answer["text"]
-        assert json.loads((tmp_path / "state" / FILE).read_text())["stop"] is None
+        assert json.loads((tmp_path / "state" / HELD / FILE).read_text())["stop"] is None
         first.close()
         core.memory.put_order(MODE, 0.0, 0, 1)
         second = start_gateway()
         assert order(core, MODE) == STOP_W
     until = time.monotonic() + 10
-    while json.loads((tmp_path / "state" / FILE).read_text())["stop"] is None and time.monotonic() < until:
+    while json.loads((tmp_path / "state" / HELD / FILE).read_text())["stop"] is None and time.monotonic() < until:
         time.sleep(0.05)
-    assert json.loads((tmp_path / "state" / FILE).read_text())["stop"]["by"] == "uid:0", "kept once the disk takes it"
+    assert json.loads((tmp_path / "state" / HELD / FILE).read_text())["stop"]["by"] == "uid:0", (
+        "kept once the disk takes it"
+    )
     assert second.thread.is_alive()
 
 

@@ -17,7 +17,7 @@ from tidegate.runtime.api.blocking_client import ClientError
 from tidegate.runtime.carbon.live.live_pages import PAGE_BYTES, pages
 from tidegate.runtime.cli.carbon_commands import carbon
 from tidegate.runtime.export.carbon_metrics import CarbonMetrics
-from tidegate.runtime.gateway import ops
+from tidegate.runtime.gateway import api_pages, ops
 from tidegate.runtime.gateway.carbon_shown import CarbonRow, CarbonShown
 
 SPAN = {"since_utc_s": 1, "until_utc_s": 900, "energy_kwh": 2.0, "kg": 0.5, "g_per_kwh": 250.0, "pue": 1.2,
@@ -52,8 +52,8 @@ def test_rows_are_held_published_and_checked_against_the_schema(gateway):
         show()
         published = eventually(lambda: (show(), heard.receive(0.2))[1], lambda found: found is not None)
         answer = site.ask("carbon")
-    msgspec.convert(answer, type=ops.Reply)
-    msgspec.convert(published, type=ops.CarbonPublished)
+    msgspec.convert(answer, type=api_pages.Reply)
+    msgspec.convert(published, type=api_pages.CarbonPublished)
     assert (answer["of"], answer["utc_s"], answer["late"]) == ("site", 1000, False) and 0 <= answer["age_s"] < 60
     (shown,) = answer["rows"]
     assert shown["now"]["good"] and shown["now"]["provisional"] and not shown["today"]["good"]
