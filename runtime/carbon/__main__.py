@@ -53,7 +53,7 @@ class Stop:
             time.sleep(min(left, 0.1))
 
 
-def site_behind(endpoint: str, stop: Stop, pause_s: float) -> Message | None:
+def site_of_gateway(endpoint: str, stop: Stop, pause_s: float) -> Message | None:
     """What the gateway says of the site, None if we are to stop before it answers.
 
     By a client of its own, which is gone again: a thread that it leaves would not be confined.
@@ -96,7 +96,7 @@ def main(words: list[str] | None = None) -> int:
     stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.ask())
-    describe = site_behind(args.endpoint, stop, args.pause_s)
+    describe = site_of_gateway(args.endpoint, stop, args.pause_s)
     if describe is None:
         return 0
     folder = args.site.parent if args.site is not None else Path()

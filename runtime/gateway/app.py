@@ -21,7 +21,7 @@ from tidegate.runtime.gateway.grid_operator import GridOperator
 from tidegate.runtime.gateway.guard_events import Guarded
 from tidegate.runtime.gateway.journal_writer import JournalWriter
 from tidegate.runtime.gateway.lease_file import Ordered, OrdersFile
-from tidegate.runtime.gateway.orders import EXPORT, IMPORT, STOP
+from tidegate.runtime.gateway.orders_held import EXPORT, IMPORT, STOP
 from tidegate.runtime.gateway.peers import Bucket, Peer, Peers
 from tidegate.runtime.gateway.plan_table import Billing, Planner
 from tidegate.runtime.gateway.records import Records, loop_of, utc_of

@@ -14,7 +14,7 @@ from tidegate.ext.abi.shared import ORDER_POLICY_FIRST, PLAN_FIELDS, OrderMode
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.gateway import ops
-from tidegate.runtime.gateway.orders import (
+from tidegate.runtime.gateway.orders_held import (
     ACK,
     ARM,
     BEFORE,

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from tidegate.runtime.api.messages import Role
-from tidegate.runtime.gateway.orders import Lease, LimitHeld
+from tidegate.runtime.gateway.orders_held import Lease, LimitHeld
 from tidegate.runtime.gateway.policies_held import PolicyHeld
 
 

@@ -34,7 +34,7 @@ from tidegate.runtime.api.messages import (
 from tidegate.runtime.gateway import carbon_shown
 
 if TYPE_CHECKING:
-    from tidegate.runtime.gateway.orders import Order
+    from tidegate.runtime.gateway.orders_held import Order
     from tidegate.runtime.gateway.requests import Call
 
 FAULT_ON = EVENT_NAMES.index("fault_on")

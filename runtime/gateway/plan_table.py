@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from tidegate.config import calendar
 from tidegate.ext.abi.shared import PLAN_ROWS_MAX, Plan, PlanRow, PlanSource
 from tidegate.hal.description import Slot
-from tidegate.runtime.gateway.orders import Planned
+from tidegate.runtime.gateway.orders_held import Planned
 from tidegate.runtime.state.atomic_file import replace
 
 SECOND = 1_000_000_000

@@ -19,7 +19,7 @@ from tidegate.runtime.gateway.causes import Causes
 from tidegate.runtime.gateway.command_handler import Desk
 from tidegate.runtime.gateway.grid_operator import GridOperator
 from tidegate.runtime.gateway.journal_writer import JournalWriter, replay_bytes
-from tidegate.runtime.gateway.orders import ACK, EXPORT, IMPORT, MANUAL, MODE, PLAN, SETPOINT, Order, left_ms
+from tidegate.runtime.gateway.orders_held import ACK, EXPORT, IMPORT, MANUAL, MODE, PLAN, SETPOINT, Order, left_ms
 from tidegate.runtime.gateway.peers import LOCK_AFTER, LOCK_NS, Answers, Asked, Peer
 from tidegate.runtime.gateway.pushed_jobs import loads_of, sort_jobs
 from tidegate.runtime.gateway.records import Records

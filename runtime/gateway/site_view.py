@@ -12,7 +12,7 @@ from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.gateway.command_handler import Desk
 from tidegate.runtime.gateway.grid_operator import GridOperator
-from tidegate.runtime.gateway.orders import left_ms
+from tidegate.runtime.gateway.orders_held import left_ms
 from tidegate.runtime.gateway.records import SITE_SOC, Records
 from tidegate.runtime.gateway.words import words_of
 

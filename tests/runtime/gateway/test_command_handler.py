@@ -11,7 +11,7 @@ from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.gateway import ops
 from tidegate.runtime.gateway.command_handler import Desk
-from tidegate.runtime.gateway.orders import EXPORT, IMPORT, MANUAL, MANUAL_MAX_NS, PLAN, SETPOINT
+from tidegate.runtime.gateway.orders_held import EXPORT, IMPORT, MANUAL, MANUAL_MAX_NS, PLAN, SETPOINT
 from tidegate.runtime.gateway.peers import Peer
 
 MS, S = 10**6, 10**9

@@ -7,7 +7,7 @@ import pytest
 import zmq
 
 from tidegate.runtime.api import blocking_client as clients
-from tidegate.runtime.gateway.orders import LIMITS_MAX, LimitHeld
+from tidegate.runtime.gateway.orders_held import LIMITS_MAX, LimitHeld
 from tidegate.runtime.gateway.peers import Answers, Asked, Bucket, Peers
 from tidegate.runtime.state.journal import Journal
 

@@ -11,7 +11,7 @@ from tidegate.ext.abi.image import MODES_BY_NUMBER
 from tidegate.runtime.api import blocking_client as clients
 from tidegate.runtime.api import connection
 from tidegate.runtime.api.messages import TEXT_MAX
-from tidegate.runtime.gateway.orders import ARM, MANUAL, MODE, SETPOINT
+from tidegate.runtime.gateway.orders_held import ARM, MANUAL, MODE, SETPOINT
 from tidegate.runtime.gateway.requests import STOPS
 
 RUN_W, STOP_W = 1.0, 2.0  # values of the mode's order

@@ -8,7 +8,7 @@ import pytest
 
 from tidegate.ext.abi.shared import PLAN_ROWS_MAX, Shared
 from tidegate.hal.description import Slot
-from tidegate.runtime.gateway.orders import Planned
+from tidegate.runtime.gateway.orders_held import Planned
 from tidegate.runtime.gateway.plan_table import CALENDAR, CLIENT, Billing, Planner
 
 S = 10**9

@@ -13,7 +13,7 @@ from tidegate.runtime.api.blocking_client import Client
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.gateway import ops
 from tidegate.runtime.gateway.command_handler import Desk
-from tidegate.runtime.gateway.orders import MODE, STOP
+from tidegate.runtime.gateway.orders_held import MODE, STOP
 from tidegate.runtime.gateway.peers import Peer
 from tidegate.runtime.state import stop_file
 from tidegate.runtime.state.held import HELD

@@ -83,7 +83,7 @@ PROCESSES = {
     "sidecar": (
         "import tidegate.runtime.carbon.__main__ as one\n"
         "from tidegate.ext.abi import program\n"
-        "one.site_behind = lambda *_: program.describe(os.pread({program}, 1 << 24, 0))\n"
+        "one.site_of_gateway = lambda *_: program.describe(os.pread({program}, 1 << 24, 0))\n"
         "one.open_ledger = tries",
         ["--endpoint", "ipc://{run}", "--state-dir", "{state}", "--site", "{site}"],
     ),
