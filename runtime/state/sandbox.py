@@ -7,6 +7,7 @@ descriptors. It has to ask before it starts a thread.
 """
 
 import ctypes
+import errno
 import os
 import struct
 import sys
@@ -52,6 +53,8 @@ def confine(
     """
     able = version()
     if not able:
+        if ctypes.get_errno() == errno.EPERM:
+            return "a filter around this process refuses it Landlock: allow landlock_* in SystemCallFilter"
         return "this kernel has no Landlock: only file permissions part the processes"
     files = 0
     for since, rights in ALL_BY_VERSION:

@@ -144,12 +144,14 @@ def forbid(families: Iterable[int] = LOCAL, *, signals: Iterable[int] = ()) -> s
     if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "no_new_privs")
     done = libc.syscall(here.numbers["seccomp"], SECCOMP_SET_MODE_FILTER, ctypes.c_ulong(TO_ALL_THREADS), words)
-    if done:
-        code_of_it = ctypes.get_errno()
-        if done < 0 and code_of_it in (errno.ENOSYS, errno.EINVAL):
-            return "this kernel has no seccomp filters: every call of the kernel stays open"
-        raise OSError(code_of_it or errno.EAGAIN, "seccomp: the filter was not taken by every thread")
-    return ""
+    if not done:
+        return ""
+    code_of_it = ctypes.get_errno()
+    if done < 0 and code_of_it == errno.EPERM:
+        return "a filter around this process does not let it have one of its own: allow `seccomp` in SystemCallFilter"
+    if done < 0 and code_of_it in (errno.ENOSYS, errno.EINVAL):
+        return "this kernel has no seccomp filters: every call of the kernel stays open"
+    raise OSError(code_of_it or errno.EAGAIN, "seccomp: the filter was not taken by every thread")
 
 
 STOP_SIGNALS = (0, signal.SIGUSR1)  # is there somebody, and the stop that needs no gateway

@@ -15,6 +15,7 @@ import pytest
 
 from tests.packaging import machine
 from tests.page import AGAIN, MACHINE, Step, missing, steps
+from tidegate.runtime.state import sandbox
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/install.md"
@@ -152,6 +153,11 @@ def until_it_runs(board) -> str:
     return said
 
 
+def filters(board, pid: str) -> int:
+    """How many filters of calls a process is under."""
+    return int(re.search(r"Seccomp_filters:\s+(\d+)", board.run("cat", f"/proc/{pid}/status"))[1])  # type: ignore[index]
+
+
 def properties(board, *names: str) -> dict[str, str]:
     said = board.run("systemctl", "show", UNIT, *(f"--property={name}" for name in names))
     return dict(line.split("=", 1) for line in said.splitlines())
@@ -209,6 +215,14 @@ def test_installed_run_upgraded_removed_purged(board):
     policies = board.run("sh", "-c", f"cut -d' ' -f41 /proc/{core}/task/*/stat").split()
     assert "1" in policies, f"no thread of the core runs FIFO: {policies}\n{journal(board)}"
 
+    # Each process has taken more from itself than the unit took from all of them: a filter of its own, and Landlock.
+    outer = filters(board, properties(board, "MainPID")["MainPID"])
+    for module in ("core.process", "gateway", "recording", "carbon"):
+        pid = board.run("pgrep", "-f", f"tidegate.runtime.{module} --").split()[0]
+        assert filters(board, pid) == outer + 1, f"{module}\n{journal(board)}"
+    refused = [line for line in journal(board).splitlines() if "SystemCallFilter" in line or "no Landlock" in line]
+    assert not refused or not sandbox.version(), refused
+
     # A loop that stands still: systemd's watchdog starts the site again. What no restart mends is left alone.
     board.run("kill", "-STOP", core)
     until = time.monotonic() + WAIT_S
@@ -237,7 +251,7 @@ def test_installed_run_upgraded_removed_purged(board):
     before = kept(board)
     names = {path.rsplit("/", 1)[-1] for path in before}
     assert {"latches.json", "users.json", "roles.toml", "hall.toml", "tidegate"} <= names, names
-    assert board.run("test", "-s", f"{STATE}/ledger.db") == ""
+    assert board.run("test", "-s", f"{STATE}/carbon/ledger.db") == ""
 
     # An upgrade stops the site at 0 W, changes the files, starts it again, and has lost nothing.
     began = properties(board, "ExecMainPID")

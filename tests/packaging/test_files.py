@@ -75,6 +75,12 @@ def test_the_unit_gives_the_loop_what_it_asks_for_and_ends_the_supervisor_alone(
     ] == ["yes"]
 
 
+def test_the_unit_lets_processes_confine_themselves():
+    """systemd's own set has neither, and what the unit does not name its processes cannot take away from themselves."""
+    allowed = {call for line in settings()["SystemCallFilter"] for call in line.split()}
+    assert {"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "seccomp"} <= allowed
+
+
 @pytest.mark.parametrize("name", ["postinst", "prerm", "postrm"])
 def test_maintainer_scripts_are_plain_sh(name):
     script = PACKAGING / "debian" / name

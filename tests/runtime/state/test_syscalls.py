@@ -159,3 +159,20 @@ def test_the_numbers_are_those_of_the_kernel_s_own_header():
 def test_a_machine_that_nobody_knows_is_said(monkeypatch):
     monkeypatch.setattr(syscalls.platform, "machine", lambda: "vax")
     assert "vax" in syscalls.forbid()
+
+
+@pytest.mark.skipif(HERE is None, reason="no list of calls for this kind of machine")
+def test_a_filter_around_us_that_refuses_both_is_said_and_ends_nobody():
+    """As a unit does that knows nothing of them: the site runs, and says what nothing parts any more."""
+    code = """
+from tidegate.runtime.state import sandbox, syscalls
+here = syscalls.machine()
+syscalls._NUMBERS.update(seccomp_outer=(here.numbers["seccomp"],) * 2, landlock=(444, 444))
+assert syscalls.forbid() == ""
+print(syscalls.forbid())
+print(sandbox.confine([]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    seccomp, landlock = done.stdout.splitlines()
+    assert "allow `seccomp`" in seccomp and "allow landlock_*" in landlock
