@@ -34,7 +34,8 @@ from tidegate.ext.cycle import realtime
 from tidegate.ext.cycle.loop import Core
 from tidegate.ext.cycle.recorder import Ring
 from tidegate.hal import serial_line
-from tidegate.hal.description import described
+from tidegate.hal.canbus import is_bridged
+from tidegate.hal.description import Description, described
 from tidegate.runtime.core.locked_memory import LockedMemory
 from tidegate.runtime.core.sealed import NotSealedError, must_be_sealed
 from tidegate.runtime.core.serial_ports import SerialKeeper, open_all, pairs
@@ -173,6 +174,18 @@ def latches_of(words: list[str]) -> list[tuple[int, int, int]]:
     return found
 
 
+def give_up(site: Description, given: Mapping[str, str]) -> None:
+    """Give up the calls of the kernel that no core needs; what stays open is said.
+
+    given : descriptors in the place of CAN buses. A bus that the kernel does not know is a process of its own, which
+    this one starts, ends, and starts again when it is lost: beside such a bus there is no filter.
+    """
+    names = [bus.interface for bus in site.can if is_bridged(given.get(bus.name, bus.interface))]
+    lack = f"no filter of calls: {', '.join(names)} needs a process that this one starts" if names else forbid(BUSES)
+    if lack:
+        print(f"core: {lack}", file=sys.stderr, flush=True)
+
+
 def start_head(shared: Shared, blob: bytes, program: "ext_program.Rows") -> None:
     """Who is writing this memory, since when, and for which site."""
     t_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
@@ -190,9 +203,6 @@ def start_head(shared: Shared, blob: bytes, program: "ext_program.Rows") -> None
 def main(words: list[str] | None = None) -> int:
     """Run the core until SIGTERM or SIGINT. Exit 0: setpoint 0 is on the wire; 3: not every port confirmed it."""
     args = arguments(words)
-    lack = forbid(BUSES)
-    if lack:
-        print(f"core: {lack}", file=sys.stderr, flush=True)
     check_layouts((ext_image, ext_loop, ext_shared))
     try:
         must_be_sealed(args.program_fd)
@@ -201,6 +211,7 @@ def main(words: list[str] | None = None) -> int:
     blob = buffer_of(args.program_fd)
     raw = bytes(blob)
     site, rows = described(ext_program.describe(raw)), ext_program.rows(raw)
+    give_up(site, pairs(args.can, "can"))
     shared = Shared(args.shared_fd)
     core = Core(blob, shared)
     for unit, bits, first in latches_of(args.latched):

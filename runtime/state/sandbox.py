@@ -36,6 +36,12 @@ def version() -> int:
     return max(0, found)
 
 
+def _is_refused() -> bool:
+    """Whether a filter around this process keeps Landlock from it; a kernel without it has another error."""
+    found = int(_libc.syscall(CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(VERSION_FLAG)))
+    return found < 0 and ctypes.get_errno() == errno.EPERM
+
+
 def confine(
     writes: Iterable[Path],
     reads: Iterable[Path] = (),
@@ -53,7 +59,7 @@ def confine(
     """
     able = version()
     if not able:
-        if ctypes.get_errno() == errno.EPERM:
+        if _is_refused():
             return "a filter around this process refuses it Landlock: allow landlock_* in SystemCallFilter"
         return "this kernel has no Landlock: only file permissions part the processes"
     files = 0

@@ -16,6 +16,7 @@ from tidegate.config.compile import compile_site
 from tidegate.config.site import load_site
 from tidegate.ext.abi.shared import Shared
 from tidegate.ext.cycle.recorder import Ring
+from tidegate.runtime.core import process
 from tidegate.runtime.core.sealed import sealed
 from tidegate.runtime.state import sandbox, syscalls
 
@@ -96,7 +97,7 @@ PROCESSES = {
         ["--endpoint", "ipc://{run}", "--state-dir", "{state}", "--site", "{site}", "--port", "/dev/null"],
     ),
     "core": (
-        "import tidegate.runtime.core.process as one; one.check_layouts = tries",
+        "import tidegate.runtime.core.process as one; one.Shared = tries",
         ["--program-fd", "{program}", "--shared-fd", "{shared}"],
     ),
 }
@@ -186,3 +187,16 @@ def test_what_two_processes_write_is_what_they_have_to_share():
     """The folder of the sockets. Latches and stops have a second writer too: the supervisor, which is not confined."""
     writers = {what: [name for name, may in MAY.items() if what in may] for what in ALL - {"unix", "tcp"}}
     assert {what: names for what, names in writers.items() if len(names) > 1} == {"sockets": ["gateway", "remote"]}
+
+
+@needs
+def test_a_core_beside_a_bus_that_is_a_process_may_start_it_and_says_so(place, capfd):
+    class Bus:
+        name, interface = "bms", "slcan:/dev/ttyACM0"
+
+    class Site:
+        can = (Bus,)
+
+    process.give_up(Site, {})
+    assert "no filter of calls: slcan:/dev/ttyACM0" in capfd.readouterr().err
+    subprocess.run(["true"], check=True)
