@@ -6,6 +6,7 @@ The same tries all succeed in a process that nobody confined.
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from tidegate.config.compile import compile_site
 from tidegate.config.site import load_site
 from tidegate.ext.abi.shared import Shared
 from tidegate.ext.cycle.recorder import Ring
+from tidegate.runtime.console.__main__ import EXIT_ANOTHER_PORT
 from tidegate.runtime.core import process
 from tidegate.runtime.core.sealed import sealed
 from tidegate.runtime.state import sandbox, syscalls
@@ -200,3 +202,30 @@ def test_a_core_beside_a_bus_that_is_a_process_may_start_it_and_says_so(place, c
     process.give_up(Site, {})
     assert "no filter of calls: slcan:/dev/ttyACM0" in capfd.readouterr().err
     subprocess.run(["true"], check=True)
+
+
+@needs
+@pytest.mark.parametrize("there_before", [True, False])
+def test_a_port_that_comes_later_is_opened_by_a_new_console(tmp_path, there_before):
+    """The right to a device is given once, by what its name leads to then; the supervisor starts the next process."""
+    master, slave = pty.openpty()
+    port = tmp_path / "port"
+    if there_before:
+        port.symlink_to(os.ttyname(slave))
+    words = ["--endpoint", f"ipc://{tmp_path}/run/site", "--state-dir", str(tmp_path), "--port", str(port)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tidegate.runtime.console", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as one:
+        try:
+            assert one.stdout is not None
+            first = one.stdout.readline()
+            if there_before:
+                assert first.startswith(b"console: ready on")
+            else:
+                assert first == b"console: waiting\n"
+                port.symlink_to(os.ttyname(slave))
+                assert one.wait(60) == EXIT_ANOTHER_PORT
+        finally:
+            one.kill()
+            for fd in (master, slave):
+                os.close(fd)
