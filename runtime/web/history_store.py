@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS chunk (
     PRIMARY KEY (ring, series, start)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_time ON chunk (ring, start);
+CREATE TABLE IF NOT EXISTS dropped (ring INTEGER PRIMARY KEY, until INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS position (stream TEXT PRIMARY KEY, boot TEXT NOT NULL, seq INTEGER NOT NULL);
 """
 
@@ -186,7 +187,9 @@ class HistoryStore:
         if self._position is not None:
             self._db.execute("INSERT OR REPLACE INTO position VALUES ('meter', ?, ?)", self._position)
         for number, ring in enumerate(self.rings):
-            self._db.execute("DELETE FROM chunk WHERE ring = ? AND start < ?", (number, newest - ring.kept_s))
+            oldest = self._db.execute("SELECT min(start) FROM chunk WHERE ring = ?", (number,)).fetchone()[0]
+            # At most a day at once: a clock that jumped ahead for a moment does not take everything.
+            self._drop(number, min(newest - ring.kept_s, (oldest or 0) + max(DAY_S, ring.chunk_s)))
         self._db.commit()
         self._shrink()
         # The present chunk of each ring stays in memory: it is written to again at once.
@@ -204,11 +207,17 @@ class HistoryStore:
                 if oldest is not None and oldest < newest:
                     step = max(DAY_S, self.rings[number].chunk_s)
                     until = min(newest, oldest + step)
-                    self._db.execute("DELETE FROM chunk WHERE ring = ? AND start < ?", (number, until))
+                    self._drop(number, until)
                     self._db.commit()
                     break
             else:
                 return
+
+    def _drop(self, number: int, until: int) -> None:
+        """Forget what a ring has from before a moment, and that it was forgotten: a coarser ring is then read."""
+        done = self._db.execute("DELETE FROM chunk WHERE ring = ? AND start < ?", (number, until))
+        if done.rowcount:
+            self._db.execute("INSERT OR REPLACE INTO dropped VALUES (?, ?)", (number, until))
 
     def _used(self) -> int:
         pages, free, size = (
@@ -255,9 +264,8 @@ class HistoryStore:
             if number + 1 == len(self.rings):
                 return ring
             with self._lock:
-                oldest = self._db.execute("SELECT min(start) FROM chunk WHERE ring = ?", (number,)).fetchone()[0]
-                coarser = self._db.execute("SELECT min(start) FROM chunk WHERE ring > ?", (number,)).fetchone()[0]
-            reaches = oldest is None or oldest <= from_utc_s or coarser is None or coarser + ring.chunk_s >= oldest
+                row = self._db.execute("SELECT until FROM dropped WHERE ring = ?", (number,)).fetchone()
+            reaches = row is None or row[0] <= from_utc_s
             if (until_utc_s - from_utc_s) / ring.slot_s <= 4 * width and reaches:
                 return ring
         raise AssertionError("there is a last ring")

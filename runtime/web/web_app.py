@@ -271,10 +271,12 @@ class WebApp:
         return session
 
     async def _prepare(self, request: Request) -> Response:
+        self._logged_in(request)
         wanted = msgspec.convert(await body_of(request), Wanted)
         return json_answer(self.actions.prepare(self._armed(request, stop=wanted.action == "stop"), wanted))
 
     async def _confirm(self, request: Request) -> Response:
+        self._logged_in(request)
         wanted = msgspec.convert(await body_of(request), Confirmation)
         session = self._armed(request, stop=self.actions.is_stop(wanted.token))
         try:

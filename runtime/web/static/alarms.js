@@ -5,6 +5,7 @@ import { moment, span, w } from "./words.js";
 
 // What a person has to do how soon, by what the controller does about it itself.
 const PRIORITY = { open: "high", zero_silent: "high", zero: "high", ramp_zero: "medium", derate: "medium", warn: "low", none: "low" };
+const EVENTS_SHOWN = 60;
 const SIGN = { high: "▲", medium: "◆", low: "●" };
 export const priority = (alarm) => PRIORITY[alarm.reaction] ?? "high";
 
@@ -46,7 +47,7 @@ export function alarms(main, app) {
     fill(list, rows.map((one) => item(one, rows.length > 1 && one === earliest)));
     fill(findings, live.state.findings.length ? h("ul", { lang: "en" }, live.state.findings.map((one) => h("li", {}, h("strong", {}, one.title), " – ", one.because, " ", one.remedy))) : h("p", { class: "soft" }, w("alarms.no-findings")));
     if (!events.contains(document.activeElement)) {
-      fill(events, table(w("alarms.events"), ["events.when", "events.what", "events.detail"].map((name) => w(name)), [...live.state.events].reverse().map(event)));
+      fill(events, table(w("alarms.events"), ["events.when", "events.what", "events.detail"].map((name) => w(name)), live.state.events.slice(-EVENTS_SHOWN).reverse().map(event)));
     }
   };
   return { update };

@@ -28,7 +28,7 @@ export function card(title, ...children) {
 export function table(label, heads, rows) {
   return h("div", { class: "table", tabindex: "0", role: "region", "aria-label": label },
     h("table", {}, h("thead", {}, h("tr", {}, heads.map((one) => h("th", { scope: "col" }, one)))),
-      h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell) => h("td", {}, cell)))))));
+      h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell) => h("td", { class: String(cell?.textContent ?? cell).length > 40 && "long" }, cell)))))));
 }
 
 export function facts(pairs) {

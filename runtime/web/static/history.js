@@ -15,9 +15,13 @@ function chart(answer, names) {
   const x = (utc) => LEFT + ((utc - answer.since) / (answer.until - answer.since)) * (WIDTH - LEFT - 8);
   const y = (kw) => 8 + ((most - kw) / (most - least)) * (HEIGHT - BOTTOM - 8);
   const scaled = (name, value) => (name.endsWith(".soc") ? y(least + value * (most - least)) : y(value / 1000));
-  const ticks = [0, 1, 2, 3, 4].map((at) => least + ((most - least) * at) / 4);
-  return s("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": w("history.chart", { names: names.join(", ") }) },
-    ticks.map((kw) => [s("line", { x1: LEFT, x2: WIDTH - 8, y1: y(kw), y2: y(kw), class: "s-rule" }), s("text", { x: LEFT - 6, y: y(kw) + 5, "text-anchor": "end", class: "t-soft" }, number(kw, 1))]),
+  const rough = (most - least) / 5;
+  const size = 10 ** Math.floor(Math.log10(rough));
+  const every = [1, 2, 5, 10].map((one) => one * size).find((one) => one >= rough);
+  const ticks = [];
+  for (let at = Math.ceil(least / every); at * every <= most; at++) ticks.push(at * every);
+  return s("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "chart", role: "img", "aria-label": w("history.chart", { names: names.join(", ") }) },
+    ticks.map((kw) => [s("line", { x1: LEFT, x2: WIDTH - 8, y1: y(kw), y2: y(kw), class: "s-rule" }), s("text", { x: LEFT - 6, y: y(kw) + 5, "text-anchor": "end", class: "t-soft" }, number(kw, every < 1 ? 1 : 0))]),
     s("line", { x1: LEFT, x2: WIDTH - 8, y1: y(0), y2: y(0), class: "s-line" }),
     s("text", { x: LEFT, y: HEIGHT - 6, class: "t-soft" }, moment(answer.since)), s("text", { x: WIDTH - 8, y: HEIGHT - 6, "text-anchor": "end", class: "t-soft" }, moment(answer.until)),
     names.map((name, at) => pieces(answer.series[name]).map((piece) => s("g", { class: `s-${at % 4}` },

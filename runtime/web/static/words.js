@@ -52,5 +52,5 @@ export function span(seconds) {
 
 export function moment(utcSeconds, withDay = true) {
   const how = { hour: "2-digit", minute: "2-digit", second: "2-digit", ...(withDay ? { year: "numeric", month: "2-digit", day: "2-digit" } : {}) };
-  return new Intl.DateTimeFormat(language, how).format(new Date(utcSeconds * 1000));
+  return new Intl.DateTimeFormat(language === "en" ? "en-GB" : language, how).format(new Date(utcSeconds * 1000));
 }
