@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr, ValidationError, create_model, model_va
 
 from tidegate.config.gpio import LINES_MAX, Input, Output, SimulatedContact
 from tidegate.config.hazards import TEMP_C_MAX
+from tidegate.config.notify_targets import Notify
 from tidegate.config.policy_table import site_fields
 from tidegate.config.rules import cross_check
 from tidegate.config.site_buses import Can as Can
@@ -540,6 +541,7 @@ class Site(Strict):
     watchdog: Watchdog | None = None
     carbon: Carbon = Carbon()
     telemetry: Annotated[tuple[Telemetry, ...], Field(max_length=SOURCES_MAX)] = ()
+    notify: Notify | None = None
     commissioning: Commissioning | None = None
     simulation: Simulation | None = None
     _folder: Path = PrivateAttr(default=Path())

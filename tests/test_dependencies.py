@@ -41,6 +41,9 @@ EXTRAS = {
     "runtime/planner": ["planner"],
     "runtime/cli/plan_commands.py": ["planner"],
     "runtime/export": ["export"],
+    "runtime/web": ["web"],
+    "runtime/notify": ["notify"],
+    "runtime/cli/web_commands.py": ["web"],
     "runtime/recording": ["recorder"],
 }
 

@@ -39,6 +39,7 @@ COMMANDS = {
     "init": Place("init_command:init", "tools", "Look at the buses, draft a site file."),
     "keys": Place("key_commands:keys", "", "Keys and roles of remote clients."),
     "lock": Place("stop_commands:lock", "", "Stop the site and lock it under your name."),
+    "notify": Place("notify_commands:notify", "notify", "Tell people of alarms: mail, webhook, ntfy and others."),
     "plan": Place("plan_commands:plan", "planner", "A day ahead: what the battery does when, why, and what it saves."),
     "policy": Place("control_commands:policy", "", "Another limit or preference while the site runs."),
     "read": Place("bus_commands:read", "tools", "Read a device once."),

@@ -102,7 +102,7 @@ def serve(
 def pair(place: Place, role: str, user: str, url: str, no_qr: bool) -> None:
     """A code, good once and for ten minutes, with which somebody makes a login at the page."""
     web_process = need("tidegate.runtime.web.web_process", "web")
-    pairing = need("tidegate.runtime.web.pairing", "web")
+    pairing = need("tidegate.runtime.web.login_codes", "web")
     certificates = need("tidegate.runtime.web.certificates", "web")
     from tidegate.runtime.console.users import UserError, Users
 

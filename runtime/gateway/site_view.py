@@ -131,8 +131,10 @@ class SiteView:
         told["stops"] = self.desk.stops.told()
         told["policies"] = self.desk.policies.in_force(time.monotonic_ns())
         if self.desk.plan:
-            steps = [{"start_utc_s": step.start_utc_s, "end_utc_s": step.end_utc_s, "forced": step.forced, **step.values}
-                     for step in self.desk.plan]  # fmt: skip
+            steps = [
+                {"start_utc_s": one.start_utc_s, "end_utc_s": one.end_utc_s, "forced": one.forced, **one.values}
+                for one in self.desk.plan
+            ]
             told["plan"] = {"owner": self.desk.plan_owner, "steps": steps}
         told["unenforced"] = self._unenforced()
         told["hunting"] = int(self.values(("site.hunting",))["site.hunting"] or 0)

@@ -24,9 +24,9 @@ from tidegate.runtime.web.access_tokens import Holder, Tokens
 from tidegate.runtime.web.certificates import Certificates
 from tidegate.runtime.web.history_store import HistoryStore
 from tidegate.runtime.web.live_values import HZ_MAX, LiveValues
+from tidegate.runtime.web.login_codes import Pairing, PairingError
 from tidegate.runtime.web.openapi import document
 from tidegate.runtime.web.page_actions import PageActions, Wanted
-from tidegate.runtime.web.pairing import Pairing, PairingError
 from tidegate.runtime.web.request_guard import RequestGuard, TooLarge
 from tidegate.runtime.web.rest_api import ask, body_of, checked, fields_of_query, json_answer, refused
 from tidegate.runtime.web.static_files import StaticFiles

@@ -18,7 +18,7 @@ from tidegate.runtime.web.acceptor import Acceptor, listen
 from tidegate.runtime.web.access_tokens import Tokens
 from tidegate.runtime.web.history_store import HistoryStore
 from tidegate.runtime.web.live_values import LiveValues
-from tidegate.runtime.web.pairing import Pairing
+from tidegate.runtime.web.login_codes import Pairing
 from tidegate.runtime.web.web_app import Parts, WebApp
 
 RENEW_LOOK_S = 3600.0

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tidegate.ext.abi.shared import EVENT_NAMES
-from tidegate.runtime.web.pairing import Pairing
+from tidegate.runtime.web.login_codes import Pairing
 
 pytest.importorskip("starlette", reason="the extra web is not installed")
 SITE = "test-site"

@@ -11,8 +11,8 @@ from tidegate.runtime.api import messages
 from tidegate.runtime.gateway.ops import OPS
 from tidegate.runtime.web.acceptor import OF_AN_ADDRESS_MAX
 from tidegate.runtime.web.access_tokens import grant
+from tidegate.runtime.web.login_codes import Pairing
 from tidegate.runtime.web.openapi import SERVED, document
-from tidegate.runtime.web.pairing import Pairing
 
 BODIES = {
     "lease": {"action": "acquire"}, "mode": {"mode": "stop"}, "note": {"name": "x"}, "limit": {"for_ms": 1000},
@@ -286,7 +286,7 @@ def test_the_gateway_may_go_and_come_back(page):
 
 
 def test_a_code_is_over_after_its_time_and_after_too_many_tries(tmp_path):
-    from tidegate.runtime.web.pairing import GOOD_S, TRIES_MAX, PairingError, shown
+    from tidegate.runtime.web.login_codes import GOOD_S, TRIES_MAX, PairingError, shown
 
     codes, now = Pairing(tmp_path), time.time()
     code = codes.make("read", now_utc_s=now)
