@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import tomllib
 from pathlib import Path
 
 import click
@@ -25,10 +26,30 @@ PORT = 8443
 
 
 class Place:
-    """The page of one site on this machine."""
+    """The page of one site on this machine, looked for when a command wants it."""
 
-    def __init__(self, site: str, state: Path) -> None:
-        self.site, self.state = site, state
+    def __init__(self, site: str | None, state_dir: Path | None) -> None:
+        self._asked, self._state_dir = site, state_dir
+        self.site, self.state = "", Path()
+
+    def find(self, site_file: Path | None = None) -> "Place":
+        """With the site's name: the one that was asked for, that of the site file, or the only one that runs here."""
+        try:
+            self.site = self._asked or _name_in(site_file) or the_site(self._state_dir)
+            self.state = paths.state_dir(self.site, self._state_dir)
+        except (OSError, ValueError) as why:
+            fail(why, EXIT_SOFTWARE)
+        return self
+
+
+def _name_in(site_file: Path | None) -> str:
+    """[site] name of a site file, "" without one; whether the rest of it is right is the site's own affair."""
+    if site_file is None:
+        return ""
+    try:
+        return str(tomllib.loads(site_file.read_text())["site"]["name"])
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError) as why:
+        fail(f"{site_file}: no [site] name can be read in it: {why}; run: tidegate check {site_file}", EXIT_CONTENT)
 
 
 class WithOwnCommand(click.Group):
@@ -51,11 +72,7 @@ class WithOwnCommand(click.Group):
 @click.pass_context
 def web(ctx: click.Context, site: str | None, state_dir: Path | None) -> None:
     """The operator's page over HTTPS. Without a command: serve it until Ctrl-C."""
-    try:
-        name = site or the_site(state_dir)
-        ctx.obj = Place(name, paths.state_dir(name, state_dir))
-    except (OSError, ValueError) as why:
-        fail(why, EXIT_SOFTWARE)
+    ctx.obj = Place(site, state_dir)
 
 
 @web.command()
@@ -70,6 +87,7 @@ def serve(
 ) -> None:
     """Serve the page. SITE_FILE: shown and checked on its set-up screen."""
     module = need("tidegate.runtime.web.web_process", "web")
+    place.find(site_file)
     from tidegate.runtime.web.certificates import CertificateError, Certificates
 
     logging.basicConfig(level=logging.WARNING, format="tidegate: %(message)s")
@@ -101,6 +119,7 @@ def serve(
 @click.pass_obj
 def pair(place: Place, role: str, user: str, url: str, no_qr: bool) -> None:
     """A code, good once and for ten minutes, with which somebody makes a login at the page."""
+    place.find()
     web_process = need("tidegate.runtime.web.web_process", "web")
     pairing = need("tidegate.runtime.web.login_codes", "web")
     certificates = need("tidegate.runtime.web.certificates", "web")
@@ -138,6 +157,7 @@ def pair(place: Place, role: str, user: str, url: str, no_qr: bool) -> None:
 @click.pass_obj
 def grant(place: Place, name: str, role: str) -> None:
     """A bearer token for a program that uses the REST API; it is shown this once."""
+    place.find()
     web_process, tokens = (
         need("tidegate.runtime.web.web_process", "web"),
         need("tidegate.runtime.web.access_tokens", "web"),
@@ -156,6 +176,7 @@ def grant(place: Place, name: str, role: str) -> None:
 @click.pass_obj
 def list_(place: Place) -> None:
     """Logins and tokens with their roles."""
+    place.find()
     web_process, tokens = (
         need("tidegate.runtime.web.web_process", "web"),
         need("tidegate.runtime.web.access_tokens", "web"),
@@ -179,6 +200,7 @@ def list_(place: Place) -> None:
 @click.pass_obj
 def revoke(place: Place, name: str, login: bool) -> None:
     """Take a token, or with --login a login; what it has open ends within seconds."""
+    place.find()
     web_process, tokens = (
         need("tidegate.runtime.web.web_process", "web"),
         need("tidegate.runtime.web.access_tokens", "web"),

@@ -271,3 +271,33 @@ def test_an_address_that_cannot_be_used_is_refused_without_showing_it(tmp_path, 
 def test_two_targets_of_one_name_are_refused():
     with pytest.raises(ValueError, match="one name"):
         Notify(to=({"name": "ops", "url_file": "a"}, {"name": "ops", "url_file": "b"}))
+
+
+def test_the_site_file_of_the_page_and_its_commands_work(tmp_path):
+    """docs/notify.md: the table is read, `test` reaches who is there and names who is not; without a table nobody is called."""
+    import re
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    root = Path(__file__).resolve().parents[3]
+    table = re.search(r"```toml\n(.*?)```", (root / "docs" / "notify.md").read_text(), re.S)[1]
+    site = (root / "config" / "sites" / "simulated.toml").read_text()
+    (tmp_path / "hall.toml").write_text(f"{site}\n{table}")
+    (tmp_path / "bare.toml").write_text(site)
+    hook = Receiver()
+    for name, port in (("on-call", hook.port), ("service", 9)):
+        (tmp_path / f"{name}.url").write_text(f"json://127.0.0.1:{port}/\n")
+        (tmp_path / f"{name}.url").chmod(0o600)
+
+    def typed(*words):
+        line = [sys.executable, "-m", "tidegate.runtime.cli", "notify", *words]
+        return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=WAIT_S)
+
+    done = typed("test", "hall.toml")
+    assert done.stdout.splitlines() == ["on-call: taken", "service: NOT TAKEN"] and done.returncode == 69, done.stderr
+    assert [one["title"] for one in hook.got] == ["simulated: test message"]
+    assert typed("test", "hall.toml", "--to", "on-call").returncode == 0
+    bare = typed("run", "bare.toml")
+    assert bare.returncode == 64 and "nobody is told of anything" in bare.stderr
+    hook.close()

@@ -1,0 +1,154 @@
+"""The page in a real browser: every screen, width, colour scheme and language; a site that falls silent; orders.
+
+TIDEGATE_AXE=all looks at every combination with axe-core; by default each screen in both schemes, languages by turns.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.web.conftest import PASSWORD, fault
+from tidegate.runtime.web.login_codes import Pairing
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+axe = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
+
+CHROMIUM = shutil.which("chromium")
+SHOTS = Path(__file__).resolve().parents[3] / "build" / "screens"
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync")  # fmt: skip
+SCREENS = ("now", "alarms", "devices", "energy", "history", "plan", "setup")
+WIDTHS, SCHEMES, LANGUAGES = (320, 768, 1440), ("light", "dark"), ("en", "zh", "de")
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+WAIT_MS = 60_000
+READY = {"energy": "p[role=status]:not(:empty)", "history": "fieldset label"}
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+    pytest.mark.timeout(600),
+]
+
+
+@pytest.fixture
+def browser():
+    with playwright.sync_playwright() as driver:
+        made = driver.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def tab(browser, page):
+    """A tab in which anna, who may maintain, has just made her login with a code; and what its console said."""
+    made = browser.new_context(ignore_https_errors=True, locale="en-GB").new_page()
+    made.set_default_timeout(WAIT_MS)
+    made.complaints = []
+    made.on("console", lambda said: made.complaints.append(said.text) if said.type == "error" else None)
+    made.on("pageerror", lambda error: made.complaints.append(str(error)))
+    made.goto(f"https://127.0.0.1:{page.port}/#pair={Pairing(page.state / 'web').make('maintain')}")
+    made.fill("#user", "anna")
+    made.fill("#password", PASSWORD)
+    made.fill("#again", PASSWORD)
+    violations(made, "login")
+    made.click("button.main")
+    made.wait_for_selector("nav a[aria-current]")
+    made.wait_for_selector(".number")
+    return made
+
+
+def violations(tab, what):
+    """Nothing that axe-core finds."""
+    tab.evaluate((Path(axe.__file__).parent / "axe.min.js").read_text())
+    found = tab.evaluate("async (rules) => (await axe.run(document, {runOnly: rules})).violations", RULES)
+    assert [(one["id"], [node["target"] for node in one["nodes"]][:3]) for one in found] == [], what
+
+
+def show(tab, screen):
+    tab.evaluate("screen => { location.hash = screen; }", screen)
+    tab.wait_for_selector(f"nav a[href='#{screen}'][aria-current]")
+    if screen in READY:
+        tab.wait_for_selector(READY[screen], state="attached")
+
+
+def test_every_screen_at_every_width_scheme_and_language(tab, page):
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    fault(page.core)
+    everything = os.environ.get("TIDEGATE_AXE") == "all"
+    looked = 0
+    for turn, language in enumerate(LANGUAGES):
+        tab.select_option("#language", language)
+        tab.wait_for_function("language => document.documentElement.lang === language", arg=language)
+        for scheme in SCHEMES:
+            tab.emulate_media(color_scheme=scheme)
+            for place, screen in enumerate(SCREENS):
+                show(tab, screen)
+                for width in WIDTHS:
+                    what = f"{screen}-{language}-{width}-{scheme}"
+                    tab.set_viewport_size({"width": width, "height": 900})
+                    over = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+                    assert over <= 0, f"{what} is wider than the window by {over}"
+                    if everything or (width == WIDTHS[place % 3] and turn == place % 3):
+                        violations(tab, what)
+                        tab.screenshot(path=SHOTS / f"{what}.png", full_page=True)
+                        looked += 1
+    assert looked == (len(LANGUAGES) * len(SCHEMES) * len(SCREENS) * len(WIDTHS) if everything else 14)
+    # The carbon sidecar does not run beside this core: that one refusal is what the browser itself writes down.
+    assert [text for text in tab.complaints if "503" not in text] == []
+
+
+def test_flows_are_right_at_export_at_zero_and_without_a_reading(tab, page):
+    label = "document.querySelector('svg[role=img]').getAttribute('aria-label')"
+    for watts, quality, words in ((12_500.0, 1, "12.50 kW import"), (-4_000.0, 1, "-4.00 kW export"),
+                                  (0.0, 1, "0.00 kW no flow"), (0.0, 3, "\u2013 not known")):  # fmt: skip
+        page.core.values["site.grid_w"] = (watts, quality)
+        tab.wait_for_function(f"words => {label}.includes(words)", arg=f"Grid: {words}")
+
+
+def test_a_site_that_falls_silent_is_never_shown_as_live(tab, page):
+    page.paused.set()
+    tab.wait_for_function("document.body.classList.contains('old')")
+    assert "says nothing" in tab.inner_text("#banner")
+    assert "line-through" in tab.evaluate("getComputedStyle(document.querySelector('.value')).textDecoration")
+    violations(tab, "silent")
+    page.paused.clear()
+    tab.wait_for_function("!document.body.classList.contains('old')")
+    assert tab.inner_text("#banner") == ""
+
+
+def test_a_page_that_is_cut_off_says_so(tab, page):
+    tab.context.set_offline(True)
+    page.process.send_signal(19)  # SIGSTOP: the connection stays, and nothing comes
+    try:
+        tab.wait_for_function("document.body.classList.contains('old')")
+        assert tab.inner_text("#banner") != ""
+    finally:
+        page.process.send_signal(18)
+    tab.context.set_offline(False)
+    tab.wait_for_function("!document.body.classList.contains('old')")
+
+
+def test_a_wrong_clock_of_the_phone_changes_no_age(tab):
+    tab.evaluate("Date.now = () => 0")
+    tab.wait_for_timeout(1500)
+    assert tab.evaluate("document.body.classList.contains('old')") is False
+
+
+def test_a_stop_says_what_it_does_and_is_carried_out(tab, page):
+    tab.click("header button.stop")
+    tab.wait_for_selector("dialog[open] button.main")
+    assert "goes to zero and stays there" in tab.inner_text("dialog")
+    violations(tab, "order")
+    tab.click("dialog button.main")
+    tab.wait_for_function("document.querySelector('dialog [role=status]').textContent.includes('applied')")
+    tab.click("dialog button:not(.main)")
+    tab.wait_for_function("document.body.innerText.includes('Stopped by order')")
+    # Anything else takes the password first.
+    tab.click("main button:has-text('Run')")
+    tab.fill("#arm-password", "not the password")
+    tab.click("dialog button.main")
+    tab.wait_for_function("document.querySelector('dialog .wrong').textContent !== ''")
+    tab.fill("#arm-password", PASSWORD)
+    tab.click("dialog button.main")
+    tab.wait_for_function("document.querySelector('dialog').innerText.includes('by its own control')")
