@@ -274,7 +274,7 @@ def test_two_targets_of_one_name_are_refused():
 
 
 def test_the_site_file_of_the_page_and_its_commands_work(tmp_path):
-    """docs/notify.md: the table is read, `test` reaches who is there and names who is not; without a table nobody is called."""
+    """docs/notify.md: the table is read, `test` names who took it; without a table nobody is called."""
     import re
     import subprocess
     import sys
