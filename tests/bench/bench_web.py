@@ -2,8 +2,8 @@
 
     python tests/bench/bench_web.py [--seconds 60]
 
-The simulated site runs beside it; the viewers are threads of this process. Prints each figure with the one that it should
-keep.
+The simulated site runs beside it; the viewers are threads of this process. Prints each figure with the one that it
+should keep.
 """
 
 import http.client

@@ -150,7 +150,7 @@ def page(core, tmp_path):
     run, state = tmp_path / "run" / SITE, tmp_path / "state" / SITE
     for folder in (run, state):
         folder.mkdir(parents=True, mode=0o750)
-    core.values["site.grid_w"] = (12_500.0, 1)
+    core.values |= dict.fromkeys(("site.grid_w", "site.grid_min_w", "site.grid_max_w"), (12_500.0, 1))
     gateway = GatewayThread(core, run, state)
     core.step()
     made = Page(core, tmp_path)

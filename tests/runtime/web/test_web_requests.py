@@ -213,7 +213,6 @@ def busy_is_none(answer):
 
 
 def test_the_document_is_openapi_and_answers_are_as_it_says(page):
-    validator = pytest.importorskip("openapi_spec_validator", reason="openapi-spec-validator is not installed")
     import jsonschema
 
     program = page.visitor()
@@ -221,7 +220,6 @@ def test_the_document_is_openapi_and_answers_are_as_it_says(page):
     fault(page.core)
     status, _, told = program.ask("/openapi.json")
     assert status == 200 and told == document()
-    validator.validate(told)
     assert {path.rpartition("/")[2] for path in told["paths"]} == set(SERVED) == set(OPS) - {"show_carbon"}
     for op, kind in SERVED.items():
         if kind.role != "read" or op == "carbon":  # no sidecar runs here
@@ -234,6 +232,13 @@ def test_the_document_is_openapi_and_answers_are_as_it_says(page):
         broken = {key: 7 for key in answer}
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(broken, schema)
+
+
+def test_the_document_is_valid_openapi():
+    validator = pytest.importorskip("openapi_spec_validator", reason="openapi-spec-validator is not installed")
+    validator.validate(document())
+    with pytest.raises(Exception, match="openapi"):
+        validator.validate({"openapi": "3.1.0"} | {"paths": {}})
 
 
 def test_connections_of_one_address_are_bounded_and_the_silent_go(page):
