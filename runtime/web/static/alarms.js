@@ -1,7 +1,7 @@
 import { card, english, facts, fill, h, table } from "./draw.js";
 import { confirmOrder } from "./orders.js";
 import { live } from "./live.js";
-import { moment, span, w } from "./words.js";
+import { moment, span, w, word } from "./words.js";
 
 // What a person has to do how soon, by what the controller does about it itself.
 const PRIORITY = { open: "high", zero_silent: "high", zero: "high", ramp_zero: "medium", derate: "medium", warn: "low", none: "low" };
@@ -17,7 +17,7 @@ function item(alarm, first) {
     facts([
       [w("alarms.unit"), alarm.unit], [w("alarms.since"), since],
       [w("alarms.state"), `${w(alarm.active ? "alarms.active" : "alarms.gone")}${alarm.latched ? `, ${w("alarms.latched")}` : ""}`],
-      [w("alarms.reaction"), w(`reaction.${alarm.reaction}`)], [w("alarms.cause"), english(alarm.cause)],
+      [w("alarms.reaction"), word("reaction", alarm.reaction)], [w("alarms.cause"), english(alarm.cause)],
       alarm.finding && [w("alarms.finding"), english(alarm.finding)],
       [w("alarms.remedy"), [english(alarm.remedy.condition), alarm.remedy.acknowledge && ` ${w("alarms.then-ack")}`]],
     ]));

@@ -1,4 +1,4 @@
-import { english, facts, fill, h, table } from "./draw.js";
+import { english, facts, fill, h, isUsed, table } from "./draw.js";
 import { age, live, quality } from "./live.js";
 import { number, span, w } from "./words.js";
 
@@ -37,7 +37,7 @@ export function devices(main) {
   fill(main, h("h1", {}, w("screen.devices")), cards, h("h2", {}, w("devices.buses")), buses, h("h2", {}, w("devices.core")), loop);
   let drawn = -1e9;
   const update = () => {
-    if (!live.site || performance.now() - drawn < 1000 || main.contains(document.activeElement)) return;
+    if (!live.site || performance.now() - drawn < 1000 || isUsed(main)) return;
     drawn = performance.now();
     fill(cards, live.site.devices.map(deviceCard));
     fill(buses, table(w("devices.buses"), ["devices.bus", "devices.state", "devices.answers", "devices.timeouts", "devices.damaged", "devices.refused"].map((key) => w(key)), busRows()));

@@ -21,6 +21,9 @@ export function fill(element, ...children) {
 // English words of the unit in a page of another language: read out and hyphenated as what they are.
 export const english = (text) => h("span", { lang: "en" }, text ?? "");
 
+// Whether somebody works inside an element just now, so that it is not drawn anew under the hand.
+export const isUsed = (element) => document.activeElement !== element && element.contains(document.activeElement);
+
 export function card(title, ...children) {
   return h("section", { class: "card" }, h("h2", {}, title), children);
 }

@@ -1,4 +1,4 @@
-import { card, english, facts, fill, h, table } from "./draw.js";
+import { card, english, facts, fill, h, isUsed, table } from "./draw.js";
 import { live } from "./live.js";
 import { moment, power, share, span, w, word } from "./words.js";
 
@@ -18,7 +18,7 @@ export function plan(main) {
   fill(main, h("h1", {}, w("screen.plan")), h("div", { class: "cards" }, card(w("plan.now"), inForce), card(w("plan.policies"), policies), h("section", { class: "card wide" }, h("h2", {}, w("plan.steps")), steps)));
   const update = () => {
     const why = live.state.why;
-    if (!why || main.contains(document.activeElement)) return;
+    if (!why || isUsed(main)) return;
     fill(inForce, facts([[w("plan.source"), word("reason", why.preference)], [w("why.setpoint"), h("span", { class: "value" }, power(why.setpoint_w))], why.lease && [w("why.lease"), `${why.lease.holder} (${span(why.lease.expires_ms / 1000)})`], [w("plan.owner"), why.plan?.owner || "–"]]));
     const held = Object.entries(why.policies ?? {});
     fill(policies, held.length ? facts(held.map(([name, one]) => [english(name), english(typeof one === "object" ? JSON.stringify(one) : String(one))])) : h("p", { class: "soft" }, w("plan.no-policies")));

@@ -20,6 +20,37 @@ from tidegate.runtime.web.login_codes import Pairing
 pytest.importorskip("starlette", reason="the extra web is not installed")
 SITE = "test-site"
 WAIT_S = 60.0
+# What a core that is only its shared memory does not say of its site, and what screens show.
+DESCRIBED = {
+    "units": [{"name": "cabinet", "bms": "bms1", "pcs": "pcs1"}],
+    "devices": [
+        {
+            "name": "grid",
+            "map": "some-meter",
+            "kind": "meter",
+            "bus": "meters",
+            "title": "A meter",
+            "doubts": ["its parity"],
+        },
+        {"name": "bms1", "map": "some-bms", "kind": "bms", "bus": "bms", "title": "A BMS"},
+    ],
+    "faults": [
+        {
+            "id": "bms_silent",
+            "text": "the BMS is silent",
+            "what": "no frame came",
+            "clear": "frames come",
+            "reaction": "zero",
+        },
+        {
+            "id": "bms_alarm",
+            "text": "the BMS reports an alarm",
+            "what": "its bit",
+            "clear": "no bit",
+            "reaction": "open",
+        },
+    ],
+}
 PASSWORD = "tree lamp river nine"
 
 
@@ -151,6 +182,8 @@ def page(core, tmp_path):
     for folder in (run, state):
         folder.mkdir(parents=True, mode=0o750)
     core.values |= dict.fromkeys(("site.grid_w", "site.grid_min_w", "site.grid_max_w"), (12_500.0, 1))
+    core.values["site.grid_limit_w"] = (40_000.0, 1)
+    core.describe |= DESCRIBED
     gateway = GatewayThread(core, run, state)
     core.step()
     made = Page(core, tmp_path)

@@ -53,7 +53,7 @@ def test_every_name_of_the_unit_has_its_word():
 def test_every_key_that_a_script_asks_for_exists_and_every_other_one_is_gone():
     text = "\n".join(SCRIPTS.values())
     asked = set(re.findall(r"""\bw\(\s*"([\w.-]+)\"""", text))
-    families = set(re.findall(r"\bw\(`([a-z]+)\.\$\{", text)) | {"mode", "reason", "effect", "range"}
+    families = set(re.findall(r"\bw\(`([a-z]+)\.\$\{", text)) | {"mode", "reason", "reaction", "effect", "range"}
     assert asked - set(WORDS["en"]) == set()
     quoted = set(re.findall(r'"([\w.-]+)"', text))
     unused = [key for key in WORDS["en"] if key not in quoted and key.partition(".")[0] not in families]
