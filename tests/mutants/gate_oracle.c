@@ -426,6 +426,10 @@ static int bank_differs(uint64_t n)
     gate_input_t in;
     int32_t *const parts[] = {b->pack_mv, b->charge_ma_max, b->discharge_ma_max, b->charge_w_max, b->discharge_w_max,
                               b->temp_max_ddegc, b->temp_min_ddegc, b->cell_mv_max, b->cell_mv_min};
+    /* So many times one of these is just inside 32 bits or just beyond. */
+    static const int32_t edges[] = {1 << 30, -(1 << 30), 1 << 29, 1 << 28, -715827883, 715827882, INT32_MIN, INT32_MAX};
+    const int32_t edge = ONE_OF(edges);
+    const int far = one_in(4);
     int32_t i, k, count = 0, all;
     int bad;
     b->n = 1 + (int32_t)(rng() % GATE_BATTERIES_MAX);
@@ -438,7 +442,7 @@ static int bank_differs(uint64_t n)
         b->discharge_ok[i] = one_in(4) ? -(int32_t)(rng() % 2) : 1;
         b->soc_cpct[i] = one_in(4) ? (one_in(2) ? 0 : GATE_SOC_CPCT_MAX) : (int32_t)(rng() % (GATE_SOC_CPCT_MAX + 1));
         for (k = 0; k < (int32_t)(sizeof parts / sizeof *parts); k++)
-            parts[k][i] = one_in(5) ? about(0) : (int32_t)(rng() % 5000) - 1000;
+            parts[k][i] = far ? about(edge) : one_in(5) ? about(0) : (int32_t)(rng() % 5000) - 1000;
     }
     all = count == 0;
     gate_combine(b, &in);

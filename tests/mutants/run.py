@@ -33,6 +33,8 @@ ROUNDS = ((SEED, 4_000), (SEED + 1, 60_000))
 SHARE_MAX = 0.01
 FLAGS = ("-std=gnu11", "-w", f"-I{ROOT / 'ext'}")
 SANITIZED = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DMUTANTS")
+# What a mutant leaves out is not there: without a pattern a compiler may take an unset field for the value left out.
+UNSET = "-ftrivial-auto-var-init=pattern"
 # A mutant whose machine code is the gate's own is no mutant.
 COMPILERS = (("gcc", "-O2"), ("gcc", "-Os"), ("clang", "-O2"))
 
@@ -46,7 +48,7 @@ class Gate:
         (folder / "safety.c").write_text(text)
         self.program = folder / "mutants"
         source = str(HERE / "gate_oracle.c")
-        call = ["gcc", f"-I{folder}", *FLAGS, *SANITIZED, "-o", str(self.program), source]
+        call = ["gcc", f"-I{folder}", *FLAGS, *SANITIZED, UNSET, "-o", str(self.program), source]
         subprocess.run(call, check=True)
         self.own: dict[tuple[str, ...], str] = {}
 

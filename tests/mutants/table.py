@@ -9,14 +9,14 @@ from functools import cache
 from typing import Any
 
 from tests.ext.cycle import test_selftest
-from tests.ext.safety import fault_rig, mode_rig, test_diagnosis, test_scenarios
+from tests.ext.safety import fault_rig, mode_rig, test_diagnosis, test_scenarios, test_witness
 from tidegate.config import faults
 from tidegate.config.faults import FaultRow
 
 NUMBERS = ("threshold", "floor", "debounce_ms", "debounce_ms_max", "derate_permille", "clear_ms", "flap_max")
 # A step for a number that is 0, or that counts things, by its unit.
 STEP = {"K": 0.5, "V": 0.01, "frames": 1.0}
-OWN = {
+OWN: dict[str, Callable[..., None]] = {
     "soc_jump": test_diagnosis.test_a_jump_of_the_state_of_charge_derates_for_ten_seconds,
     "soc_drift": test_diagnosis.test_a_state_of_charge_that_parts_from_counted_energy_is_told,
     "loop_pause": test_diagnosis.test_a_pause_of_the_controller_sends_to_zero,
@@ -25,6 +25,20 @@ OWN = {
     "flow_broken": test_selftest.test_a_row_of_the_self_tests_acts_at_once_and_is_over_in_its_time,
     "clock_apart": test_selftest.test_clocks_are_apart_by_a_tenth_of_a_second_and_latch_at_the_third_time,
     "latches_lost": test_diagnosis.test_latches_that_nobody_can_read_hold_the_unit_until_acknowledged,
+}
+WITNESS: dict[str, tuple[Callable[..., None], ...]] = {
+    "bms_stuck": (
+        test_witness.test_readings_that_all_stand_while_the_power_moves_are_stuck_after_fifteen_seconds_if_they_come,
+        test_witness.test_a_state_of_charge_that_stands_is_stuck_after_four_hundredths_of_the_energy,
+        test_witness.test_readings_that_stand_for_the_third_time_stay_told_until_acknowledged,
+    ),
+    "pcs_power_apart": (
+        test_witness.test_powers_that_differ_by_sign_or_size_are_apart,
+        test_witness.test_a_small_converter_may_be_half_a_kilowatt_apart,
+    ),
+    "pcs_opposed": (
+        test_witness.test_a_battery_that_moves_against_the_step_is_opposed_and_one_that_moves_with_it_or_not_at_all_is_not,
+    ),
 }
 BY_CASE = (
     test_diagnosis.test_a_row_acts_in_its_time_with_its_reaction,
@@ -98,6 +112,8 @@ def judges(row: str) -> Iterator[tuple[Callable[..., None], dict[str, Any]]]:
     for test in BY_CASE:
         yield from ((test, given) for given in arguments(test) if given["case"].id == row)
     yield from ((LEVELS, given) for given in arguments(LEVELS) if given["ident"] == row)
+    for test in WITNESS.get(row, ()):
+        yield from ((test, given) for given in arguments(test))
     if row in OWN:
         yield from ((OWN[row], given) for given in arguments(OWN[row]))
     for test in IN_MODES:

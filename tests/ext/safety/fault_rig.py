@@ -216,6 +216,7 @@ CASES = [
     Case("pcs_short", {"pcs_w": 18_499.0}, 5000, WARN, 5000, good={"pcs_w": 18_500.0}),
     Case("pcs_short", {"pcs_w": -18_499.0}, 5000, WARN, 5000, good={"pcs_w": -18_500.0}, request_w=-20_000.0),
     Case("pcs_short", {"pcs_w": 0.0}, 5000, WARN, 5000, good={"pcs_w": 14_999.0}, request_w=15_000.0),
+    Case("pcs_short", {"pcs_w": 1499.0}, 5000, WARN, 5000, good={"pcs_w": 1500.0}, request_w=2000.0, nameplate_w=5000),
     Case("pcs_runaway", {"pcs_w": 2001.0}, 5000, OPEN, 5000, good={"pcs_w": 2000.0}, request_w=0.0, latched=True,
          nameplate_w=10_000),
     Case("pcs_runaway", {"pcs_w": -10_001.0}, 5000, OPEN, 5000, good={"pcs_w": -10_000.0}, request_w=0.0,

@@ -15,8 +15,8 @@ NAMEPLATE_W = 30_000.0
 class Witness(Rig):
     """A converter and a battery whose powers the test gives, and readings that come ten times a second."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, nameplate_w: int = int(NAMEPLATE_W)) -> None:
+        super().__init__(nameplate_w)
         self.pcs_w = self.pack_w = 0.0
         self.values["unit0.state"] = RUN
         self.values["unit0.setpoint_w"] = 0.0
@@ -42,7 +42,7 @@ class Witness(Rig):
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 @pytest.mark.parametrize(("pack_share", "apart"), [
-    (-1.0, True), (0.0, True), (0.55, True), (0.65, False), (1.0, False), (1.35, False), (1.8, True), (10.0, True),
+    (-1.0, True), (0.0, True), (0.59, True), (0.61, False), (1.0, False), (1.35, False), (1.8, True), (10.0, True),
 ])  # fmt: skip
 def test_powers_that_differ_by_sign_or_size_are_apart(pack_share: float, apart: bool, sign: float) -> None:
     rig = Witness()
@@ -56,6 +56,13 @@ def test_a_turned_sign_is_apart_within_four_seconds_and_a_small_power_never() ->
     assert "pcs_power_apart" in rig.go(4.0, 20e3, -20e3)
     rig = Witness()
     assert rig.go(120.0, 700.0, -700.0) == [], "less than a twentieth of the nameplate between them"
+
+
+@pytest.mark.parametrize(("apart_w", "apart"), [(490.0, False), (510.0, True)])
+def test_a_small_converter_may_be_half_a_kilowatt_apart(apart_w: float, apart: bool) -> None:
+    rig = Witness(4000)
+    assert rig.go(60.0, 900.0) == []
+    assert ("pcs_power_apart" in rig.go(120.0, 900.0, 900.0 - apart_w)) == apart
 
 
 @pytest.mark.parametrize("late_s", [1, 3, 5])
@@ -77,7 +84,9 @@ def test_a_battery_that_is_late_is_not_apart_for_long_whatever_the_load_does(lat
 def test_a_battery_that_moves_against_the_step_is_opposed_and_one_that_moves_with_it_or_not_at_all_is_not(
     sign: float,
 ) -> None:
-    for pack_share, rest_w, opposed in ((-0.9, 80.0, True), (0.9, 80.0, False), (0.0, 80.0, False), (-0.4, 0.0, False)):
+    for pack_share, rest_w, opposed in (
+        (-0.9, 80.0, True), (-0.51, 80.0, True), (-0.49, 80.0, False), (0.9, 80.0, False), (0.0, 80.0, False),
+    ):  # fmt: skip
         rig = Witness()
         rig.values["unit0.state"] = ARMING
         rig.go(5.0, -60.0, rest_w)
@@ -93,6 +102,17 @@ def test_a_state_of_charge_that_stands_is_stuck_after_four_hundredths_of_the_ene
     assert rig.go(whole_s - 2.0, 20e3, soc=False) == []
     assert rig.go(4.0, 20e3, soc=False) == ["bms_stuck"]
     assert rig.go(0.1, 20e3) == [], "it moves again"
+
+
+def test_readings_that_stand_for_the_third_time_stay_told_until_acknowledged() -> None:
+    rig = Witness()
+    for activation in range(1, 4):
+        rig.go(60.0, 10e3)
+        rig.go(20.0, 14e3, 10e3, soc=False)
+        assert rig.is_active("bms_stuck") and rig.is_latched("bms_stuck") == (activation == 3), activation
+        rig.go(60.0, 10e3)
+        assert not rig.is_active("bms_stuck")
+    assert rig.gate.tripped
 
 
 def test_near_its_ends_it_may_stand_five_times_as_long() -> None:
