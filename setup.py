@@ -68,6 +68,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "cycle.selftest": (),
     "cycle.recorder": (),
     "cycle.loop": ("safety/safety.c",),
+    "cycle.code": (),
     "record.replay": (),
     "sim.habits": (),
     "sim.battery": (),

@@ -47,7 +47,7 @@ from tidegate.ext.cycle.publish cimport (
 )
 from tidegate.ext.cycle.recorder cimport Ring, recorder_cycle
 from tidegate.ext.cycle.selftest cimport (
-    SELFTEST_READ_NS, selftest_begin, selftest_clocks, selftest_cycle, selftest_hold, selftest_keep, selftest_mark,
+    SELFTEST_READ_NS, selftest_begin, selftest_clocks, selftest_code, selftest_cycle, selftest_hold, selftest_keep, selftest_mark,
     selftest_may_write, selftest_program, selftest_rows, selftest_take,
 )
 from tidegate.ext.bus.registers cimport block_decode
@@ -315,6 +315,7 @@ cdef void publish(core_t* core, uint64_t t_ns, uint64_t dt_ns, uint64_t cycle) n
     if core.recorder != NULL:
         recorder_cycle(core, t_ns, dt_ns, cycle)
     selftest_program(&core.selftest, core.program)
+    selftest_code(&core.selftest)
     phase_done(core, PHASE_PUBLISH)
 
 

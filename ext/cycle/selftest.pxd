@@ -1,5 +1,5 @@
 # ext/cycle/selftest.pxd: what the core tests of itself while it runs (docs/self-tests.md).
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from tidegate.ext.abi.image cimport UNITS_MAX
 from tidegate.ext.abi.program cimport program_t
@@ -7,6 +7,8 @@ from tidegate.ext.safety.safety cimport fault_set_t, gate_state_t
 
 cdef enum:
     SELFTEST_BYTES = 64           # of the program, a cycle
+    SELFTEST_CODE_BYTES = 256     # of the machine code and its constants, a cycle
+    SELFTEST_SPANS_MAX = 256      # in which these lie: about three for each compiled module
     SELFTEST_WINDOW_NS = 1000000000  # the clocks are compared over at most this long
     SELFTEST_READ_NS = 1000000    # clocks that were read further apart say nothing of each other
 
@@ -16,6 +18,11 @@ cdef enum selftest_found:
     SELFTEST_GATE = 2     # a gate's memory is not what the gate left in it
     SELFTEST_FLOW = 4     # a phase was left out, ran twice or out of its place; or a unit passed no gate
     SELFTEST_CLOCK = 8    # the kernel's clocks part
+    SELFTEST_CODE = 16    # machine code or constants are not what they were at start
+
+cdef struct code_span_t:
+    const uint8_t* start
+    uint64_t size
 
 cdef struct selftest_t:
     uint32_t found        # enum selftest_found, of this machine
@@ -24,6 +31,11 @@ cdef struct selftest_t:
     uint32_t reference, inverse_reference
     uint32_t marks        # the phases of this cycle, three bits each
     uint32_t gated        # units that passed their gate in it
+    code_span_t code[SELFTEST_SPANS_MAX]  # what the loader has mapped and nobody may write; where none, none is looked at
+    uint32_t code_spans, code_span  # of them, and the one that the look is in
+    uint64_t code_at                # how far into it
+    uint32_t code_crc, code_reference, code_inverse_reference
+    uint32_t pad
     uint64_t t_ns, raw_ns, boot_ns  # where the clocks' window began; 0 = it has not
     gate_state_t inverse[UNITS_MAX] # each gate's memory bit by bit the other way round
 
@@ -31,6 +43,10 @@ cdef struct selftest_t:
 cdef void selftest_begin(selftest_t* test, const program_t* program) noexcept nogil
 # The next SELFTEST_BYTES of the program.
 cdef void selftest_program(selftest_t* test, const program_t* program) noexcept nogil
+# The machine code as it is now, in the spans that `code` lists, is what every later look is held against.
+cdef void selftest_code_begin(selftest_t* test) noexcept nogil
+# The next SELFTEST_CODE_BYTES of it.
+cdef void selftest_code(selftest_t* test) noexcept nogil
 # The gate has written its memory: keep it once more.
 cdef void selftest_keep(selftest_t* test, uint32_t unit, const gate_state_t* gate) noexcept nogil
 # Before the gate reads it: is it what it was? Where it is not, whatever either copy has latched is latched.

@@ -1,4 +1,4 @@
-"""What the core tests of itself while it runs: its program, the gates' memory, the order of its phases, its clock.
+"""What the core tests of itself while it runs: program, machine code, the gates' memory, the order of phases, clocks.
 
 Nothing here decides anything: what is found becomes a row of the fault table, and the gate does the rest. Found is only
 what changes while the core runs; before it starts, the program's SHA-256 is checked.
@@ -68,6 +68,48 @@ cdef void selftest_program(selftest_t* test, const program_t* program) noexcept 
         test.found |= SELFTEST_PROGRAM
     test.crc = 0xFFFFFFFFu
     test.at = 0
+
+
+# ---------------------------------------------------------------- the machine code
+
+
+cdef void code_rewind(selftest_t* test) noexcept nogil:
+    test.code_crc = 0xFFFFFFFFu
+    test.code_span = 0
+    test.code_at = 0
+
+
+cdef bint code_more(selftest_t* test) noexcept nogil:
+    """The next bytes into the sum; whether that was the last of them."""
+    cdef const code_span_t* span = &test.code[test.code_span]
+    cdef uint64_t left = span.size - test.code_at
+    cdef size_t count = <size_t>SELFTEST_CODE_BYTES if left > <uint64_t>SELFTEST_CODE_BYTES else <size_t>left
+    test.code_crc = crc_more(test.code_crc, span.start + test.code_at, count)
+    test.code_at += count
+    if test.code_at < span.size:
+        return False
+    test.code_at = 0
+    test.code_span += 1
+    return test.code_span >= test.code_spans
+
+
+cdef void selftest_code_begin(selftest_t* test) noexcept nogil:
+    code_rewind(test)
+    while test.code_spans and not code_more(test):
+        pass
+    test.code_reference = test.code_crc
+    test.code_inverse_reference = ~test.code_reference
+    code_rewind(test)
+
+
+cdef void selftest_code(selftest_t* test) noexcept nogil:
+    if test.code_spans == 0 or not code_more(test):
+        return
+    if test.code_crc == test.code_reference and test.code_inverse_reference == ~test.code_reference:
+        test.found &= ~<uint32_t>SELFTEST_CODE
+    else:
+        test.found |= SELFTEST_CODE
+    code_rewind(test)
 
 
 # ---------------------------------------------------------------- the gates' memory
@@ -143,11 +185,11 @@ cdef void selftest_clocks(selftest_t* test, uint64_t t_ns, uint64_t raw_ns, uint
 
 cdef uint32_t selftest_take(selftest_t* test) noexcept nogil:
     cdef uint32_t found = test.found
-    test.found &= SELFTEST_PROGRAM  # the next whole look at it decides; the others are said once
+    test.found &= SELFTEST_PROGRAM | SELFTEST_CODE  # the next whole look at it decides; the others are said once
     return found | test.given
 
 
 cdef void selftest_rows(uint32_t found, fault_set_t* rows) noexcept nogil:
-    mark(rows, FAULT_MEMORY_CHANGED, (found & (SELFTEST_PROGRAM | SELFTEST_GATE)) != 0)
+    mark(rows, FAULT_MEMORY_CHANGED, (found & (SELFTEST_PROGRAM | SELFTEST_GATE | SELFTEST_CODE)) != 0)
     mark(rows, FAULT_FLOW_BROKEN, (found & SELFTEST_FLOW) != 0)
     mark(rows, FAULT_CLOCK_APART, (found & SELFTEST_CLOCK) != 0)

@@ -6,7 +6,7 @@ from tidegate.ext.abi.shared cimport PHASE_PUBLISH, PHASE_WRITE
 from tidegate.ext.cycle.core cimport core_t
 from tidegate.ext.cycle.loop cimport Core, control, estimate, limit, publish, read, see_clocks, write
 from tidegate.ext.cycle.selftest cimport (
-    selftest_cycle, selftest_hold, selftest_keep, selftest_mark, selftest_may_write, selftest_program, selftest_take,
+    selftest_code, selftest_cycle, selftest_hold, selftest_keep, selftest_mark, selftest_may_write, selftest_program, selftest_take,
 )
 from tidegate.ext.safety.safety cimport gate_state_t
 
@@ -55,8 +55,8 @@ def clocks(Core core not None, uint64_t t_ns, uint64_t raw_ns, uint64_t boot_ns)
     see_clocks(core.ptr(), t_ns, raw_ns, boot_ns)
 
 
-def repeat(Core core not None, int count, bint program=True, bint memory=True):
-    """Only the self-tests of so many cycles, as the loop runs them; for measuring."""
+def repeat(Core core not None, int count, bint program=True, bint memory=True, bint code=True):
+    """Only the self-tests of so many cycles, as the loop runs them; for measuring. code: where it is watched."""
     cdef core_t* at = core.ptr()
     cdef uint32_t unit
     cdef int i, phase
@@ -76,5 +76,7 @@ def repeat(Core core not None, int count, bint program=True, bint memory=True):
             selftest_may_write(&at.selftest, at.selftest.gated)
             if program:
                 selftest_program(&at.selftest, at.program)
+            if code:
+                selftest_code(&at.selftest)
             selftest_mark(&at.selftest, PHASE_WRITE)
             selftest_mark(&at.selftest, PHASE_PUBLISH)

@@ -29,8 +29,8 @@ from tidegate.ext.bus.can_view import BusHandle
 from tidegate.ext.bus.port import Port
 from tidegate.ext.bus.rtu_view import histogram_edges
 from tidegate.ext.bus.tcp import TcpPort
+from tidegate.ext.cycle import code, realtime
 from tidegate.ext.cycle import loop as ext_loop
-from tidegate.ext.cycle import realtime
 from tidegate.ext.cycle.loop import Core
 from tidegate.ext.cycle.recorder import Ring
 from tidegate.hal import serial_line
@@ -252,6 +252,7 @@ def main(words: list[str] | None = None) -> int:
         slave_names = {name: site.slave_names(name) for name in lines_only}
         if over_tcp is not None:
             serials |= {site.ports[number].name: TcpPort(over_tcp, number) for number in over_tcp.ports}
+        code_bytes = code.watch(core, os.path.dirname(EXT))
         core.dry_cycle()
         del raw, rows, site
         gc.collect()
@@ -272,7 +273,7 @@ def main(words: list[str] | None = None) -> int:
         peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         ring_kib = ring.bytes_mapped >> 10 if ring is not None else 0  # of these, the recorder's
         said = {"core": "running", "pid": os.getpid(), "lacks": lacks.words, "heavy_imports": loaded_heavies()}
-        print(json.dumps({**said, "rss_kib": peak_kib, "ring_kib": ring_kib}), flush=True)
+        print(json.dumps({**said, "rss_kib": peak_kib, "ring_kib": ring_kib, "code_bytes": code_bytes}), flush=True)
         for line in lacks.words:
             print(f"core: without {line}", file=sys.stderr, flush=True)
         # A signal handler runs between two bytecodes of this thread, so the wait is in slices.

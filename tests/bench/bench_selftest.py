@@ -1,4 +1,4 @@
-"""What the core's tests of itself cost a cycle: program's CRC, second copy of a gate's memory, marks of the phases.
+"""What the core's tests of itself cost a cycle: CRC of program and machine code, second copy of a gate's memory, marks.
 
 Run: python tests/bench/bench_selftest.py [--count N] [--out DIR] [--smoke]
 One unit with every signal that a map can have.
@@ -17,6 +17,7 @@ import harness
 
 from tests.ext.safety.mode_rig import site
 from tidegate.ext.abi.shared import Shared
+from tidegate.ext.cycle import code
 from tidegate.ext.cycle.loop import Core
 from tidegate.ext.sim import disturb
 
@@ -39,16 +40,20 @@ def main() -> int:
     shared, fd = Shared.memfd("bench-selftest")
     core = Core(site(), shared)
 
-    def least(program: bool, memory: bool) -> float:
-        return ns_each(count, lambda: disturb.repeat(core, count, program, memory))
+    code_bytes = code.watch(core, str(Path(disturb.__file__).parents[1]))
+
+    def least(program: bool, memory: bool, machine: bool) -> float:
+        return ns_each(count, lambda: disturb.repeat(core, count, program, memory, machine))
 
     with harness.conditions(args) as given:
-        flow, all_ns = least(False, False), least(True, True)
+        flow, all_ns = least(False, False, False), least(True, True, True)
         found = {
             "all_ns": all_ns,
             "flow_ns": flow,
-            "program_ns": round(least(True, False) - flow, 1),
-            "memory_ns": round(least(False, True) - flow, 1),
+            "program_ns": round(least(True, False, False) - flow, 1),
+            "memory_ns": round(least(False, True, False) - flow, 1),
+            "code_ns": round(least(False, False, True) - flow, 1),
+            "code_bytes": code_bytes,
         }
         print(json.dumps(found, indent=1))
     harness.write(args, "selftest", found, given)

@@ -189,6 +189,7 @@ def test_in_process_the_supervisor_gives_client_and_results(tmp_path):
                 Supervisor(DEMO, runtime=tmp_path / "run", state=tmp_path / "state", sidecar=False).start()
             assert busy.value.pid == os.getpid()
         assert site.core_said["heavy_imports"] == []
+        assert site.core_said["code_bytes"] > 1_000_000, "the core sums up its own machine code"
     assert site.children["core"].code == 0
     assert any(one.get("kind") == "result" for one in site.results)
     with pytest.raises(ClientError), site.client() as client:
