@@ -32,6 +32,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "bus.rtu": (),
     "bus.rtu_slave": (),
     "bus.rtu_view": (),
+    "bus.pylon": (),
     "bus.port": (),
     "bus.mbap": (),
     "bus.tcp_thread": (),

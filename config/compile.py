@@ -197,6 +197,7 @@ class Compiler:
                     "gap_rule": program.GAP_RULES[rule],
                     "gap_ns": serial.gap * 1000 if isinstance(serial.gap, int) else 0,
                     "lead_in": serial.lead_in_bytes,
+                    "transport": program.TRANSPORTS["serial" if serial.protocol == "modbus" else serial.protocol],
                     "flags": (1 if serial.strip_echo else 0) | (2 if serial.rs485 else 0),
                     "slaves": slaves,
                 }

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from tidegate.config.progress import REQUEST_BYTES, Load, bounds_ns
 from tidegate.config.site import Device, Serial
 from tidegate.config.tcp_lanes import FAST_MS_MIN, FAST_SHARE, Lane
+from tidegate.ext.bus import pylon
 from tidegate.hal.map_schema import Command, DeviceMap, Point
 
 SHARE_MAX = 0.8  # of the line for timed polls; the rest belongs to writes, repeats and what polls as often as it can
@@ -112,6 +113,13 @@ def _write_bytes(command: Command) -> tuple[int, int]:
 
 def _reply_bytes(function: int, count: int) -> int:
     return 5 + ((count + 7) // 8 if function in (1, 2) else 2 * count)
+
+
+def _read_bytes(serial: Line, function: int, address: int, count: int) -> tuple[int, int]:
+    """(request, reply) bytes of a read."""
+    if isinstance(serial, Serial) and serial.protocol == "pylontech":
+        return pylon.QUESTION_CHARS, pylon.ANSWER_CHARS.get(address >> 8, 0)
+    return REQUEST_BYTES, _reply_bytes(function, count)
 
 
 def _signature(found: DeviceMap, address: int, count: int) -> tuple[int, int, int | None]:
@@ -283,8 +291,8 @@ def device_blocks(
     timed = []
     framed = isinstance(serial, Lane) and serial.framed  # a transaction id tells replies apart
     for block in blocks if framed else _differ(found, blocks, problems):
-        reply = _reply_bytes(block.function, block.count)
-        timed.append(replace(block, time_ns=transaction_ns(serial, device, found, REQUEST_BYTES, reply)))
+        sizes = _read_bytes(serial, block.function, block.address, block.count)
+        timed.append(replace(block, time_ns=transaction_ns(serial, device, found, *sizes)))
     return timed
 
 
@@ -331,8 +339,8 @@ def _asked_ns(serial: Line, devices: list[tuple[Device, DeviceMap]], plan: PortP
             timeout_ns=1e6 * (device.timeout_ms or found.modbus.timeout_ms),
             turnaround_ns=turnaround_ns(device, found),
             blocks=tuple(
-                (_reply_bytes(b.function, b.count), float(b.period_ns or (1e9 if b.poll == "slow" else 0)),
-                 b.poll == "once")
+                (sum(_read_bytes(serial, b.function, b.address, b.count)) - REQUEST_BYTES,
+                 float(b.period_ns or (1e9 if b.poll == "slow" else 0)), b.poll == "once")
                 for b in plan.blocks if b.device == device.name
             ),
             writes=tuple((*_write_bytes(command), command.kind != "const") for command in found.command),
@@ -361,7 +369,7 @@ def _zero_ns(serial: Line, devices: list[tuple[Device, DeviceMap]], plan: PortPl
     setpoints = []
     for device, found in devices:
         timeout = 1e6 * (device.timeout_ms or found.modbus.timeout_ms)
-        sizes = [(REQUEST_BYTES, _reply_bytes(b.function, b.count)) for b in plan.blocks if b.device == device.name]
+        sizes = [_read_bytes(serial, b.function, b.address, b.count) for b in plan.blocks if b.device == device.name]
         for request, reply in sizes + [_write_bytes(command) for command in found.command]:
             answered = float(transaction_ns(serial, device, found, request, reply))
             silence = max(gap_ns(serial), turnaround_ns(device, found))

@@ -28,6 +28,9 @@ class Serial(Strict):
     stop_bits: Literal[1, 2] = _SERIAL.stop_bits
     gap: Literal["spec", "chars"] | Annotated[int, Field(ge=1, le=100_000, description="us")] = _SERIAL.gap
     strip_echo: bool = False
+    protocol: Annotated[
+        Literal["modbus", "pylontech"], Field(description="pylontech: packs of that maker, in its ASCII frames")
+    ] = _SERIAL.protocol
     lead_in_bytes: Annotated[
         int, Field(ge=0, le=3, description="stray bytes of a line driver that may touch the front of a reply")
     ] = _SERIAL.lead_in_bytes

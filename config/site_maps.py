@@ -39,6 +39,16 @@ def load_maps(site: Site, problems: list[str]) -> dict[str, DeviceMap]:
                 f"device[{device.name}].bus: {device.bus} is a {'Modbus bus' if serial else 'CAN bus'}, "
                 f"but {device.map} speaks {found[device.name].map.protocol}"
             )
+            continue
+        line = next((one for one in site.serial if one.name == device.bus), None)
+        packs = found[device.name].map.protocol == "pylontech"
+        if packs != (line is not None and line.protocol == "pylontech"):
+            spoken = "pylontech" if line is not None and line.protocol == "pylontech" else "modbus"
+            remedy = 'put it on a [[serial]] bus with protocol = "pylontech"' if packs else "put it on another bus"
+            problems.append(
+                f"device[{device.name}].bus: {device.map} speaks {found[device.name].map.protocol}, "
+                f"but {device.bus} carries {spoken}; {remedy}"
+            )
     return found
 
 

@@ -97,9 +97,10 @@ class SerialPort(Row, frozen=True, kw_only=True):
     stop_bits: Literal[1, 2] = 1
     gap: Literal["spec", "chars"] | int = "spec"
     strip_echo: bool = False
+    protocol: Literal["modbus", "pylontech"] = "modbus"
     lead_in_bytes: int = 0
     rs485: bool = False
-    transport: Literal["serial", "tcp", "rtu-tcp"] = "serial"
+    transport: Literal["serial", "tcp", "rtu-tcp", "pylontech"] = "serial"
     bus: str = ""
     """Over TCP: the bus that this is a lane of."""
     host: str = ""
@@ -108,7 +109,7 @@ class SerialPort(Row, frozen=True, kw_only=True):
     @property
     def over_tcp(self) -> bool:
         """Whether frames go over a connection and not over a tty."""
-        return self.transport != "serial"
+        return self.transport in ("tcp", "rtu-tcp")
 
     @property
     def setting(self) -> str:

@@ -1,6 +1,7 @@
 """What must hold between the keys of a device map: overlaps, units, places, references."""
 
 from tidegate.ext.abi import program
+from tidegate.ext.bus import pylon
 from tidegate.hal.map_schema import CanSignal, Command, DeviceMap, Point
 from tidegate.hal.vocabulary import required, signals, unit_endings, unit_of
 
@@ -257,6 +258,23 @@ def _check_battery_power(where: str, found: DeviceMap, problems: list[str]) -> N
         )
 
 
+def _check_pylontech(where: str, found: DeviceMap, problems: list[str]) -> None:
+    """Places that no answer of that protocol has, and what cannot be said in it."""
+    for point in found.point:
+        command, place = divmod(point.address or 0, 256)
+        words = pylon.WORDS.get(command, 0)
+        if point.function != 3 or place + point.words > words:
+            known = ", ".join(
+                f"0x{number:02X}00 to 0x{number:02X}{most - 1:02X}" for number, most in pylon.WORDS.items()
+            )
+            problems.append(
+                f"map {where}: point[{point.name}].address: 0x{command:02X}{place:02X} is no place of an answer; "
+                f"the places are {known}, function 3"
+            )
+    if found.command or found.signature:
+        problems.append(f"map {where}: a pylontech map has points alone: nothing can be written; remove the others")
+
+
 def check_map(where: str, found: DeviceMap, problems: list[str]) -> None:
     """Add everything that contradicts itself in a map to `problems`."""
     names = found.signal_names()
@@ -269,6 +287,8 @@ def check_map(where: str, found: DeviceMap, problems: list[str]) -> None:
             )
     if found.map.protocol == "can" and (found.point or found.command):
         problems.append(f"map {where}: a CAN map has frames, not points")
+    if found.map.protocol == "pylontech":
+        _check_pylontech(where, found, problems)
     if found.map.protocol != "can" and (found.frame or found.transmit):
         problems.append(f"map {where}: a {found.map.protocol} map has points, not frames")
     _check_battery_power(where, found, problems)

@@ -41,7 +41,7 @@ class Head(Strict):
     """What the map is for and where it comes from."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
-    protocol: Literal["modbus", "sunspec", "can"]
+    protocol: Literal["modbus", "sunspec", "can", "pylontech"]
     kind: Literal["bms", "pcs", "meter"]
     title: str
     source: str

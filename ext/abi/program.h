@@ -96,7 +96,8 @@ typedef struct {
 /* ---- Modbus ---- */
 
 /* What carries a port's frames. TCP ports with the same `link` share one connection, each with a request of its own. */
-enum port_transport { PORT_SERIAL = 0, PORT_MBAP = 1 /* Modbus TCP */, PORT_RTU_TCP = 2 /* RTU frames over TCP */ };
+enum port_transport { PORT_SERIAL = 0, PORT_MBAP = 1 /* Modbus TCP */, PORT_RTU_TCP = 2 /* RTU frames over TCP */,
+                      PORT_PYLON = 3 /* a tty with Pylontech's ASCII frames (ext/bus/pylon.pyx) */ };
 
 enum gap_rule { GAP_SPEC = 0 /* 1750 us above 19200 */, GAP_CHARS = 1 /* 3.5 real characters */, GAP_FIXED = 2 };
 
@@ -314,6 +315,11 @@ typedef struct {
     command_row_t commands[COMMANDS_MAX];
     command_part_t command_parts[COMMAND_PARTS_MAX];
 } program_t;
+
+/* Whether a port's frames go over a connection and not over a tty. */
+static inline uint32_t port_over_tcp(const port_row_t *port) {
+    return port->transport == PORT_MBAP || port->transport == PORT_RTU_TCP;
+}
 
 /* How many command rows a port has, and the first of them: slot n of its mail belongs to row first + n. */
 static inline uint32_t port_command_rows(const program_t *p, uint32_t port, uint32_t *first) {

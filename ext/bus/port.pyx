@@ -13,13 +13,20 @@ from libc.string cimport memset
 
 from tidegate.ext.abi.port_mail cimport *
 from tidegate.ext.bus.io_thread cimport *
-from tidegate.ext.bus.rtu cimport (
-    RTU_RECV, RTU_SEND, rtu_action_t, rtu_bytes, rtu_drain, rtu_drained, rtu_init, rtu_next, rtu_sent, rtu_t,
+from tidegate.ext.bus.pylon cimport (
+    PYLON_DAMAGED, PYLON_ECHO, PYLON_FRAME, PYLON_NONE, pylon_ask, pylon_cut, pylon_next, pylon_t,
 )
+from tidegate.ext.bus.rtu cimport (
+    RTU_RECEIVING, RTU_RECV, RTU_SEND, rtu_action_t, rtu_bytes, rtu_drain, rtu_drained, rtu_frame, rtu_init, rtu_next, rtu_sent,
+    rtu_spoilt, rtu_t,
+)
+from tidegate.ext.bus.rtu_frame cimport rtu_char_ns
+from tidegate.ext.bus.rtu_slave cimport count_foreign_bytes
 
 from tidegate.ext.bus.rtu_view import STATUS
 
 cdef enum:
+    PORT_STRIP_ECHO = 1      # bit of port_row_t.flags
     PIECE = 512              # bytes of one read
     WRITE_TRIES = 20         # of 1 ms: a driver that takes nothing for longer is broken
     LONGEST_SLEEP_NS = 200000000
@@ -29,6 +36,9 @@ cdef enum:
 
 cdef struct port_thread_t:
     rtu_t engine
+    pylon_t pylon            # where the line speaks Pylontech's protocol
+    uint64_t char_ns         # of the line: the engine of such a one counts no characters
+    uint32_t strip_echo
     port_mail_t* mail
     int fd
     pthread_t thread
@@ -97,24 +107,30 @@ cdef void sleep_exactly(port_thread_t* thread, uint64_t t_ns) noexcept nogil:
 cdef void send(port_thread_t* thread, const rtu_action_t* action) noexcept nogil:
     """What nobody asked for is thrown away first; if there was any, the line was not silent and the engine waits on."""
     cdef uint64_t t_ns
-    cdef uint32_t done = 0
+    cdef uint32_t done = 0, length = action.length
+    cdef const uint8_t* frame = action.frame
     cdef int tries
     cdef ssize_t n
     if take(thread) > 0:
         return
+    if thread.engine.pylon:
+        pylon_ask(&thread.pylon, action.frame)
+        frame, length = thread.pylon.tx, thread.pylon.tx_len
     t_ns = clock_ns(CLOCK_MONOTONIC)
     for tries in range(WRITE_TRIES):
-        n = write(thread.fd, action.frame + done, action.length - done)
+        n = write(thread.fd, frame + done, length - done)
         thread.writes += 1
         if n > 0:
             done += <uint32_t>n
-            if done == action.length:
+            if done == length:
                 break
         elif errno != EAGAIN and errno != EINTR:
             lost(thread, errno)
             break
         sleep_until(clock_ns(CLOCK_MONOTONIC) + 1000000)
-    rtu_sent(&thread.engine, t_ns + action.length * thread.engine.char_ns)
+    rtu_sent(&thread.engine, t_ns + length * thread.char_ns)
+    if thread.engine.pylon:
+        count_line(thread, length)
 
 
 cdef void receive(port_thread_t* thread, const rtu_action_t* action, uint64_t t_ns) noexcept nogil:
@@ -135,12 +151,43 @@ cdef ssize_t take(port_thread_t* thread) noexcept nogil:
     cdef ssize_t n = read(thread.fd, bytes, PIECE)
     thread.reads += 1
     if n > 0:
-        rtu_bytes(&thread.engine, bytes, <uint32_t>n, clock_ns(CLOCK_MONOTONIC))
+        if thread.engine.pylon:
+            take_pylon(thread, bytes, <uint32_t>n)
+        else:
+            rtu_bytes(&thread.engine, bytes, <uint32_t>n, clock_ns(CLOCK_MONOTONIC))
         if thread.mail.stats.thread_lost:
             thread.mail.stats.thread_lost = 0
     elif n < 0 and errno != EAGAIN and errno != EINTR:
         lost(thread, errno)
     return n
+
+
+cdef void take_pylon(port_thread_t* thread, const uint8_t* bytes, uint32_t n) noexcept nogil:
+    """Characters of Pylontech's protocol: each whole frame goes to the engine as the reply that Modbus would have given."""
+    cdef uint64_t t_ns = clock_ns(CLOCK_MONOTONIC)
+    cdef uint32_t used = 0, slave = thread.engine.request.slave
+    cdef int status = PYLON_FRAME
+    count_line(thread, n)
+    while thread.engine.state == RTU_RECEIVING and status != PYLON_NONE:
+        status = pylon_next(&thread.pylon, bytes, n, &used)
+        if status == PYLON_FRAME:
+            rtu_frame(&thread.engine, thread.pylon.reply, thread.pylon.reply_len, t_ns)
+        elif status == PYLON_DAMAGED:
+            rtu_spoilt(&thread.engine, DONE_CRC, t_ns)
+        elif status == PYLON_ECHO and not thread.strip_echo:
+            rtu_spoilt(&thread.engine, DONE_ECHO, t_ns)
+    count_foreign_bytes(&thread.engine, slave, thread.pylon.strays)
+    thread.pylon.strays = 0
+    if thread.engine.state != RTU_RECEIVING and used < n:  # nobody asked for it
+        pylon_cut(&thread.pylon)
+        rtu_bytes(&thread.engine, bytes + used, n - used, t_ns)
+
+
+cdef void count_line(port_thread_t* thread, uint32_t characters) noexcept nogil:
+    cdef uint64_t ns = characters * thread.char_ns
+    thread.mail.stats.wire_busy_ns += ns
+    if thread.engine.request.slave < thread.engine.n_slaves:
+        thread.mail.stats.slaves[thread.engine.request.slave].wire_busy_ns += ns
 
 
 cdef void lost(port_thread_t* thread, int why) noexcept nogil:
@@ -178,6 +225,8 @@ cdef port_thread_t* port_thread_start(int fd, const program_t* program, int port
         return NULL
     thread.fd, thread.mail = fd, mail
     rtu_init(&thread.engine, program, port, mail, clock_ns(CLOCK_MONOTONIC))
+    thread.char_ns = rtu_char_ns(program, port)
+    thread.strip_echo = program.ports[port].flags & PORT_STRIP_ECHO
     bell_hang(mail)
     problem = thread_create(&thread.thread, run, thread, priority, cpu, &fifo)
     if problem != 0:

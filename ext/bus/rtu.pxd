@@ -158,7 +158,9 @@ cdef struct rtu_t:
     uint32_t lead_most        # bytes that the bus's option lets stand before a reply
     uint32_t lead             # bytes before this reply that are none of it
     uint32_t parted           # of its first bytes, so many came before a silence
-    uint32_t framed          # 1 = Modbus TCP: frames come whole, without CRC, and by a transaction id to their request
+    uint32_t framed          # 1 = frames come whole, without CRC
+    uint32_t numbered        # 1 = Modbus TCP: and by a transaction id to their request
+    uint32_t pylon           # 1 = what is sent and received are Pylontech's frames
     uint32_t echo_known      # 1 = a read came back without an echo (or with the one that is stripped)
     uint32_t draining        # 1 = commands only
     # the line
@@ -210,12 +212,15 @@ cdef void rtu_init(rtu_t* engine, const program_t* program, int port, port_mail_
 cdef void rtu_next(rtu_t* engine, uint64_t t_ns, rtu_action_t* action) noexcept nogil
 cdef void rtu_sent(rtu_t* engine, uint64_t t_end_ns) noexcept nogil  # t_end_ns: last byte on the wire
 cdef void rtu_bytes(rtu_t* engine, const uint8_t* bytes, uint32_t count, uint64_t t_ns) noexcept nogil
-# The same of a framed port: the reply (unit, function, data) that bore the transaction id of the request in flight.
+# The same of a framed port: the reply (unit, function, data) that bore the transaction id of the request in flight, or
+# that a line's own frames were made into.
 cdef void rtu_frame(rtu_t* engine, const uint8_t* frame, uint32_t count, uint64_t t_ns) noexcept nogil
 # The reply that has come cannot be told from half of one and the beginning of the next: the same request once more.
 cdef void rtu_again(rtu_t* engine) noexcept nogil
 # The connection under the port has ended, so what is in flight will not be answered.
 cdef void rtu_cut(rtu_t* engine, uint64_t t_ns) noexcept nogil
+# What has come was a frame, and is none of the reply: a done_status.
+cdef void rtu_spoilt(rtu_t* engine, int status, uint64_t t_ns) noexcept nogil
 # A new connection: nobody who was silent before it has to be waited for.
 cdef void rtu_joined(rtu_t* engine, uint64_t t_ns) noexcept nogil
 # From now on commands only; 1 once every setpoint and stop that may be sent has been acknowledged.

@@ -20,9 +20,10 @@ from tidegate.ext.abi.port_mail cimport (
     DONE_ECHO, DONE_MISMATCH, DONE_OK, DONE_TIMEOUT, RTU_DEAD, URGENT_ZERO, command_get,
 )
 from tidegate.ext.abi.program cimport (
-    COMMAND_CONST, COMMAND_FLASH, COMMAND_SETPOINT_W, COMMAND_STOP, FIELD_IDENTITY, POLL_ONCE, PORT_MBAP, PORT_RTU_TCP,
+    COMMAND_CONST, COMMAND_FLASH, COMMAND_SETPOINT_W, COMMAND_STOP, FIELD_IDENTITY, POLL_ONCE, PORT_MBAP, PORT_PYLON, PORT_RTU_TCP,
     block_row_t, port_row_t, slave_row_t,
 )
+from tidegate.ext.bus.pylon cimport PYLON_VERSION
 from tidegate.ext.bus.registers cimport command_encode
 from tidegate.ext.bus.rtu_finish cimport period_of, transaction_ended
 from tidegate.ext.bus.rtu_frame cimport (
@@ -52,10 +53,14 @@ cdef void rtu_init(rtu_t* e, const program_t* program, int port, port_mail_t* ma
     e.slack_ns = e.slack_most_ns
     e.strip_echo = row.flags & PORT_STRIP_ECHO
     e.lead_most = row.lead_in if row.lead_in < LEAD_IN_MAX else LEAD_IN_MAX
-    e.framed = row.transport == PORT_MBAP
+    e.numbered = row.transport == PORT_MBAP
+    e.pylon = row.transport == PORT_PYLON
+    e.framed = e.numbered or e.pylon
     if e.framed:
-        e.char_ns = e.gap_ns = e.strip_echo = 0
+        e.char_ns = e.strip_echo = 0
         e.echo_known = 1
+    if e.numbered:
+        e.gap_ns = 0
     e.t_free_ns = t_ns + e.gap_ns  # nobody knows what was on the line before
     e.t_line_ns = e.t_start_ns = t_ns
     e.last_row = -1
@@ -384,7 +389,7 @@ cdef inline const block_row_t* b_row(const rtu_t* e, const rtu_block_t* b) noexc
 cdef bint ambiguous(const rtu_t* e, const rtu_block_t* b) noexcept nogil:
     """Could another reply that is or may be under way be taken for this block's?"""
     cdef const block_row_t* row = &e.program.blocks[b.row]
-    if e.framed:  # a transaction id tells them apart
+    if e.numbered:  # a transaction id tells them apart
         return False
     if shape_barred(&e.slaves[b.slave], row.function, b.reply):
         return True
@@ -420,6 +425,8 @@ cdef void build_block(rtu_t* e, uint32_t index) noexcept nogil:
                 continue
             if e.last.function != row.function or e.last.reply != reply:
                 break
+        if e.pylon:  # any other command's answer has another length
+            address = PYLON_VERSION << 8
         if address + count > 65536:
             address = 65536 - count
     begin(e, purpose, index, b.slave, e.program.slaves[row.slave].unit_id, row.function)
@@ -620,12 +627,17 @@ cdef void rtu_cut(rtu_t* e, uint64_t t_ns) noexcept nogil:
         finish(e, DONE_TIMEOUT, t_ns)
 
 
+cdef void rtu_spoilt(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
+    if e.state == RTU_RECEIVING:
+        finish(e, status, t_ns)
+
+
 cdef void rtu_joined(rtu_t* e, uint64_t t_ns) noexcept nogil:
     cdef uint32_t i
     for i in range(e.n_slaves):
         # Without transaction ids an answer from before may still come.
         e.slaves[i].t_open_ns = sooner(e.slaves[i].t_open_ns,
-                                       0 if e.framed else t_ns + e.program.slaves[e.slave_first + i].timeout_ns)
+                                       0 if e.numbered else t_ns + e.program.slaves[e.slave_first + i].timeout_ns)
     for i in range(e.n_commands):
         e.commands[i].t_retry_ns = e.commands[i].tried_seq = 0
     e.t_free_ns = later(e.t_free_ns, t_ns + e.gap_ns)

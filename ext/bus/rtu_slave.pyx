@@ -32,7 +32,7 @@ cdef uint64_t timeout_of(const rtu_t* e, uint32_t slave) noexcept nogil:
     if s.samples < RTU_LEARN:
         return most
     learned = 2 * s.worst_ns + 20 * RTU_MS
-    if e.framed:
+    if e.numbered:
         learned = later(learned, FRAMED_LEAST_NS)
     learned = learned << (s.silent_run if s.silent_run < 8 else 8)
     return sooner(learned, most)
@@ -106,7 +106,7 @@ cdef void aim(const rtu_t* e, rtu_slave_t* s, uint64_t turn) noexcept nogil:
 cdef bint in_step(const rtu_t* e, const rtu_slave_t* s, int status) noexcept nogil:
     """Whether this answer proves that the device owes no older one: only if no older one could look like it."""
     cdef uint32_t i
-    if e.framed:
+    if e.numbered:
         return True
     if status == DONE_EXCEPTION:  # every exception to one function looks the same
         for i in range(s.n_bars):
@@ -206,7 +206,7 @@ cdef void slave_failed(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     cdef rtu_slave_t* s = &e.slaves[e.request.slave]
     cdef slave_stats_t* stats = &e.mail.stats.slaves[e.request.slave]
     cdef uint64_t cost, pause
-    if not e.framed:
+    if not e.numbered:
         bar_shape(s, e.request.function, e.request.reply)
     if status == DONE_EXCEPTION:
         count_exception(stats, reply_at(e)[2])
@@ -220,7 +220,7 @@ cdef void slave_failed(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
         stats.echoes += 1
     else:
         stats.timeouts += 1
-    if status != DONE_CRC and not e.framed and status != DONE_EXCEPTION:
+    if status != DONE_CRC and not e.numbered and status != DONE_EXCEPTION:
         # The answer may still come: nothing to this slave until the slowest one known would be through.
         s.t_open_ns = later(t_ns, e.t_sent_ns + pause_of(e, s))
     if status == DONE_TIMEOUT or status == DONE_EXCEPTION:

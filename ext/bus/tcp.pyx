@@ -7,7 +7,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from tidegate.ext.abi.port_mail cimport *
-from tidegate.ext.abi.program cimport COMMAND_REGS_MAX, PORT_SERIAL, PORTS_MAX, port_row_t, program_t
+from tidegate.ext.abi.program cimport COMMAND_REGS_MAX, PORTS_MAX, port_over_tcp, port_row_t, program_t
 from tidegate.ext.bus.io_thread cimport CLOCK_MONOTONIC, clock_ns, thread_cpu_ns
 from tidegate.ext.bus.port cimport MailHandle
 from tidegate.ext.bus.tcp_thread cimport (
@@ -47,7 +47,7 @@ cdef class TcpPorts:
                 raise MemoryError("no memory for the ports' mails")
             found = []
             for index in range(<int>self.program.n_ports):
-                if self.program.ports[index].transport == PORT_SERIAL:
+                if not port_over_tcp(&self.program.ports[index]):
                     continue
                 port_mail_init(&self.own[index], self.program, <uint32_t>index)
                 self.mails[index] = &self.own[index]
@@ -62,7 +62,7 @@ cdef class TcpPorts:
                 found.append(index)
         self.ports = tuple(found)
         for index in found:
-            if self.program.ports[index].transport == PORT_SERIAL:
+            if not port_over_tcp(&self.program.ports[index]):
                 raise ValueError(f"port {index} is a serial one")
 
     def __dealloc__(self):

@@ -114,8 +114,8 @@ cdef class World(Assembly):
                     raise MemoryError("no memory for a serial engine")
             self.world.lines[i].char_ns = rtu_char_ns(at.program, <int>i)
             rtu_init(self.world.lines[i].engine, at.program, <int>i, &at.mail[i], self.world.t_ns)
-            if self.world.lines[i].engine.framed:  # virtual time has no connections: a line as fast as the port's row says
-                self.world.lines[i].engine.framed = 0
+            if self.world.lines[i].engine.framed:  # virtual time has RTU only, on a line as fast as the port's row says
+                self.world.lines[i].engine.framed = self.world.lines[i].engine.numbered = self.world.lines[i].engine.pylon = 0
                 self.world.lines[i].engine.char_ns = self.world.lines[i].char_ns
                 self.world.lines[i].engine.gap_ns = rtu_gap_ns(at.program, <int>i)
             self.world.lines[i].engine_ns = self.world.t_ns

@@ -26,6 +26,7 @@ from tidegate.ext.sim.live import Live, monotonic_ns
 from tidegate.hal.description import Description, Simulation, described
 from tidegate.hal.sim.build import Built, build, energies, reaction_s
 from tidegate.hal.sim.modbus_tcp import Line, TcpSide
+from tidegate.hal.sim.pylon_packs import PylonSide
 from tidegate.hal.sim.slcan import Adapter
 from tidegate.hal.sim.trace import Trace, TraceError, read_trace
 
@@ -128,6 +129,14 @@ def open_serial(name: str, where: str, said: dict[str, str]) -> int:
     except OSError as error:
         raise SystemExit(f"sim: serial line {name} ({where}): {error.strerror}") from None
     return fd
+
+
+def open_pylon(name: str, where: str, said: dict[str, str]) -> int:
+    """The same of a line that speaks Pylontech's protocol: the plant behind it has registers. Raises SystemExit."""
+    plant, master = socket.socketpair()
+    plant.setblocking(False)
+    PylonSide(open_serial(name, where, said), Line(master.detach()))
+    return plant.detach()
 
 
 def open_can(name: str, where: str, said: dict[str, str], adapters: list[Adapter]) -> int:
@@ -251,7 +260,11 @@ def main(words: list[str] | None = None) -> int:
                 return 2
     opened: dict[str, str] = {}
     addresses: dict[str, str] = {}
-    serial_fds = [open_serial(name, serial[name], opened) if name in serial else -1 for name in ports]
+    pylon = {port.name for port in built.site.ports if port.protocol == "pylontech"}
+    serial_fds = [
+        (open_pylon if name in pylon else open_serial)(name, serial[name], opened) if name in serial else -1
+        for name in ports
+    ]
     sides = open_tcp(built.site, built.rows, tcp, addresses, serial_fds)
     adapters: list[Adapter] = []
     can_fds = [open_can(name, can[name], opened, adapters) if name in can else -1 for name in buses]

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,13 +17,17 @@ from numpy.typing import ArrayLike, NDArray
 from tidegate.ext.abi import program as programs
 from tidegate.ext.sim import assembly
 from tidegate.ext.sim import world as worlds
-from tidegate.hal.description import Description, Device, SimulatedFault, Simulation, described
+from tidegate.hal.description import Description, Device, SimulatedFault, described
 from tidegate.hal.gpio_frames import INPUT_ID, PERIOD_MS, SCHEME, SIMULATED, lines
+from tidegate.hal.sim.built import Built as Built
+from tidegate.hal.sim.built import Settings as Settings
+from tidegate.hal.sim.built import device_of
 from tidegate.hal.sim.device_habits import add_habits
-from tidegate.hal.sim.names import COMMANDS, NOWHERE, ROLES, STATES, STATES_PLAIN, variable_of
+from tidegate.hal.sim.names import NOWHERE, ROLES, STATES, STATES_PLAIN, variable_of
+from tidegate.hal.sim.slaves import command_names, device_named, fill_slave, map_of, slave_name
 
 if TYPE_CHECKING:
-    from tidegate.hal.map_schema import DeviceMap
+    pass
 
 # One LFP cell at rest: flat in the middle, steep at the ends. Shape as published for large prismatic cells.
 OCV_SOC = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
@@ -36,37 +38,6 @@ ENERGY_WH = 60_000.0  # of a battery in a program that does not say
 
 Trace = tuple[ArrayLike, ArrayLike]  # (t_s, power_w)
 CIRCUIT_SHARE = 0.5  # of the IT load, behind a circuit-meter
-
-TYPE_NAMES = {number: name for name, number in programs.FIELD_TYPES.items()}
-SPACES = {1: 0, 2: 1, 3: 2, 4: 3}  # Modbus function -> register space
-WRITE_SPACES = {5: 0, 15: 0, 6: 2, 16: 2}
-
-
-class Settings(Simulation, frozen=True, kw_only=True):
-    """The site file's [simulation], and what only tests and campaigns set."""
-
-    trace_ppm: float = 100.0
-    """How much faster the load's clock runs than the controller's."""
-    trace_phase_s: float | None = None
-    """Where inside a second the load begins; None = by the seed."""
-    lacks: tuple[str, ...] = ()
-    """Points that their devices do not have, by their names in the image: SunSpec's "not implemented" stands there."""
-
-
-@dataclass
-class Built:
-    """A world and what its numbers mean: device name -> number of the battery, pcs, meter and slave behind it."""
-
-    world: worlds.World
-    rows: programs.Rows
-    site: Description
-    settings: Settings
-    batteries: dict[str, int] = field(default_factory=dict)
-    converters: dict[str, int] = field(default_factory=dict)
-    meters: dict[str, int] = field(default_factory=dict)
-    slaves: dict[str, int] = field(default_factory=dict)
-    frames: dict[int, int] = field(default_factory=dict)  # CAN id -> frame row (the first bus that has it)
-    inputs: dict[int, int] = field(default_factory=dict)  # number of a simulated input -> frame row
 
 
 def settings_of(site: Description, overrides: Mapping[str, object] | None = None) -> Settings:
@@ -148,16 +119,12 @@ def build(
     return built
 
 
-def _device(built: Built, point: int) -> str:
-    return str(built.rows["points"][point]["name"]).split(".")[0] if point >= 0 else ""
-
-
 def _batteries_of(built: Built, number: int) -> list[str]:
     """Names of the batteries behind a unit's converter; the first has the unit's number in the world."""
     rows = [row for row in built.rows["bank_rows"] if row["unit"] == number]
     if not rows:
-        return [_device(built, built.rows["units"][number]["soc"]) or f"bms{number}"]
-    return [_device(built, row["soc"]) for row in rows]
+        return [device_of(built, built.rows["units"][number]["soc"]) or f"bms{number}"]
+    return [device_of(built, row["soc"]) for row in rows]
 
 
 def _add_battery(built: Built, name: str, unit: programs.UnitRow, share: float) -> None:
@@ -201,8 +168,8 @@ def _add_units(built: Built) -> None:
         for name in names[1:]:
             _add_battery(built, name, unit, 1.0 / len(names))
     for number, (unit, batteries) in enumerate(zip(built.rows["units"], banks, strict=True)):
-        pcs = _device(built, unit["pcs_w"]) or f"pcs{number}"
-        names = _command_names(built, pcs)
+        pcs = device_of(built, unit["pcs_w"]) or f"pcs{number}"
+        names = command_names(built, pcs)
         built.converters[pcs] = built.world.add_pcs(
             battery=built.batteries[batteries[0]],
             beside=[built.batteries[name] for name in batteries[1:]],
@@ -223,7 +190,7 @@ def _add_units(built: Built) -> None:
 
 def _states(built: Built, name: str) -> tuple[int, int, int]:
     """The converter's own numbers for standby, run and fault."""
-    found = _map_of(built, _device_named(built, name))
+    found = map_of(built, device_named(built, name))
     state = next((point for point in found.point if point.name == "state"), None) if found is not None else None
     if found is not None and state is not None and not state.model:
         named = {p.name: p.one_of for p in found.point if p.name in ("ready", "fault") and p.address == state.address}
@@ -235,62 +202,6 @@ def _states(built: Built, name: str) -> tuple[int, int, int]:
     return STATES.get(models[0], STATES_PLAIN) if models else STATES_PLAIN
 
 
-def _slaves_of(built: Built, device: str) -> list[int]:
-    """Rows of the program's slaves that belong to a device, by the points that their blocks fill."""
-    found = []
-    for number, slave in enumerate(built.rows["slaves"]):
-        if _slave_name(built, slave) == device:
-            found.append(number)
-    return found
-
-
-def _slave_name(built: Built, slave: programs.SlaveRow) -> str:
-    devices = built.site.devices
-    if 0 <= slave["device"] < len(devices):
-        return devices[slave["device"]].name
-    for block in built.rows["blocks"][slave["block_first"] : slave["block_first"] + slave["block_count"]]:
-        for row in built.rows["fields"][block["field_first"] : block["field_first"] + block["field_count"]]:
-            return _device(built, row["point"])
-    return ""
-
-
-def _device_named(built: Built, name: str) -> Device:
-    """What the description says of a device; of a program without one, what its points say."""
-    found = built.site.device_named(name)
-    if found is not None:
-        return found
-    site = built.rows["site"]
-    if name in built.converters:
-        role = "pcs"
-    elif name == _device(built, site["grid_w"]):
-        role = "grid-meter"
-    else:
-        role = "pv-meter" if name == _device(built, site["pv_w"]) else "it-meter"
-    return Device(name=name, role=role)
-
-
-def _map_of(built: Built, device: Device) -> DeviceMap | None:
-    """The device's own map, None when the site came without one or it has gone since."""
-    if not device.map:
-        return None
-    from tidegate.hal.maps import MapError, load_map
-
-    source = str(Path(built.site.folder or ".") / device.map) if device.map.endswith(".toml") else device.map
-    try:
-        return load_map(source, device.options)
-    except MapError:
-        return None  # the program's rows are all there is
-
-
-def _command_names(built: Built, name: str) -> list[str]:
-    """Names of a device's command rows, in the program's order; "" where the site does not say."""
-    named = [one.name for one in built.site.commands if one.device == name]
-    for number in _slaves_of(built, name):
-        count = built.rows["slaves"][number]["command_count"]
-        return named if len(named) == count else ["" for _ in range(count)]
-    return []
-
-
 def _add_lines(built: Built) -> None:
     rows, settings = built.rows, built.settings
     chance = np.random.Generator(np.random.PCG64(settings.seed))  # phases of the devices' own clocks
@@ -298,14 +209,14 @@ def _add_lines(built: Built) -> None:
         bits = 1 + port["data_bits"] + port["stop_bits"] + (0 if port["parity"] == "N" else 1)
         built.world.add_line(char_ns=round(bits * 1e9 / port["baud"]))
     for slave in rows["slaves"]:
-        name = _slave_name(built, slave)
-        device = _device_named(built, name)
+        name = slave_name(built, slave)
+        device = device_named(built, name)
         if name in built.slaves:
             continue
         pcs, meter = -1, -1
         if device.role == "pcs":
             pcs = built.converters.get(name, -1)
-        else:
+        elif device.role != "bms":
             # A device's clock is its own: phase and, by 50 ppm, rate. Steps then meet every phase of the meter.
             interval_s = settings.meter_update_ms * 1e-3 * (1.0 + 50e-6 * (2.0 * float(chance.random()) - 1.0))
             meter = built.world.add_meter(
@@ -327,248 +238,13 @@ def _add_lines(built: Built) -> None:
             turnaround_jitter_s=settings.turnaround_jitter_ms * 1e-3,
         )
         built.slaves[name] = number
-        _fill_slave(built, number, slave, device, name)
+        fill_slave(built, number, slave, device, name)
 
 
 def _downstream(built: Built, device: Device) -> int:
     """Bit mask of the converters behind a sub-meter."""
     names = [unit["name"] for unit in built.rows["units"]]
     return sum(1 << names.index(name) for name in device.circuit_storage if name in names)
-
-
-def _exponent(signal: str, top_w: float) -> int:
-    """Power of ten that a device would choose for a signal so that it fits 16 bits."""
-    if signal.endswith("_hz"):
-        return -2
-    if signal.endswith(("_v", "_a", "pct", "soc", "soh", "_c")):
-        return -1
-    if signal.endswith(("_w", "_va", "_var", "_w_max")):
-        return max(0, math.ceil(math.log10(1.3 * top_w / 32767.0)))
-    return 0
-
-
-def _fill_slave(built: Built, number: int, slave: programs.SlaveRow, device: Device, name: str) -> None:
-    rows, world = built.rows, built.world
-    kind = "pcs" if device.role == "pcs" else "meter"
-    index = built.converters[name] if kind == "pcs" and name in built.converters else built.meters.get(name, 0)
-    known = assembly.PCS_VARIABLES if kind == "pcs" else assembly.METER_VARIABLES
-    blocks = rows["blocks"][slave["block_first"] : slave["block_first"] + slave["block_count"]]
-    commands = rows["commands"][slave["command_first"] : slave["command_first"] + slave["command_count"]]
-    names = _command_names(built, name)
-    found = _map_of(built, device)
-
-    # 1. which addresses exist
-    readable = [(SPACES[b["function"]], b["address"], b["count"]) for b in blocks]
-    writable = [(WRITE_SPACES[c["function"]], c["address"], c["count"]) for c in commands]
-    if found is not None and found.map.protocol == "modbus":
-        space = SPACES[found.modbus.function]
-        readable += [(space, first, last - first + 1) for first, last in found.modbus.readable]
-    models = _models(device, found)
-    if models:
-        readable.append((2, min(models.values()) - 2, _chain_end(models) - min(models.values()) + 4))
-    for space, first, count in _merged(readable + writable):
-        world.add_range(number, space, first, count)
-    for space, first, count in _merged(writable):
-        world.add_range(number, space, first, count, writable=True)
-    if models:
-        _fill_chain(world, number, models, device)
-
-    # 2. powers of ten, one per scale-factor register
-    top_w = max((abs(float(u["gate"]["discharge_w_max"])) for u in rows["units"]), default=30_000.0)
-    points = rows["points"]
-    exponents: dict[int, int] = {}
-    fields = [
-        (block, row)
-        for block in blocks
-        for row in rows["fields"][block["field_first"] : block["field_first"] + block["field_count"]]
-    ]
-    for _, row in fields:
-        if row["flags"] & programs.FIELD_FLAGS["sf_point"]:
-            signal = points[row["point"]]["name"].split(".", 1)[1]
-            wide = TYPE_NAMES[row["type"]] in ("u32", "s32", "u64", "s64")
-            wanted = min(0, _exponent(signal, top_w)) if wide else _exponent(signal, top_w)
-            exponents[row["sf_point"]] = max(exponents.get(row["sf_point"], -9), wanted)
-    parts = rows["command_parts"]
-    for command in commands:
-        for written in [command, *parts[command["part_first"] : command["part_first"] + command["part_count"]]]:
-            if written["flags"] & programs.FIELD_FLAGS["sf_point"]:
-                exponents.setdefault(int(written["sf_point"]), 0)
-
-    # 3. signals
-    # A mode word that the master writes and reads back holds what was written.
-    kept = programs.COMMAND_KINDS["const"]
-    bound: set[tuple[int, int]] = {
-        (WRITE_SPACES[c["function"]], c["address"] + i)
-        for c in commands
-        if c["kind"] == kept
-        for i in range(c["count"])
-    }
-    held = frozenset(bound)
-    known_points = {point["name"] for point in points}
-    placed = []
-    for block, row in _those_it_has(fields, points, built.settings.lacks):
-        space, address = SPACES[block["function"]], block["address"] + row["offset"]
-        one_of = bool(row["flags"] & programs.FIELD_FLAGS["one_of"])
-        placed.append((space, address, one_of, block, row))
-    # A plain state stands before what is made of it, unless it is there in the place of one that the device lacks.
-    plain = {
-        (space, address)
-        for space, address, one_of, _, row in placed
-        if not one_of and points[row["point"]]["name"] not in built.settings.lacks
-    }
-    placed.sort(key=lambda one: (one[0], one[1], one[2] == ((one[0], one[1]) in plain)))
-    for space, address, one_of, _, row in placed:
-        if TYPE_NAMES[row["type"]] == "sunssf":
-            world.set_words(number, space, address, [exponents.get(row["point"], 0) & 0xFFFF])
-            continue
-        if row["min"] == row["max"]:  # a word that proves which device this is
-            world.set_words(number, space, address, [int(row["min"])])
-            continue
-        if (space, address) in held or ((one_of or (space, address) not in plain) and (space, address) in bound):
-            continue  # the state itself stands there
-        bound.add((space, address))
-        signal = points[row["point"]]["name"].split(".", 1)[1]
-        if signal == "power_w" and f"{name}.ac_w" in known_points:
-            signal = "storage_w"  # beside the power at its AC terminals, this one is the battery's
-        scale = row["scale"]
-        if row["flags"] & programs.FIELD_FLAGS["sf_point"]:
-            scale *= float(f"1e{exponents[row['sf_point']]}")
-        world.bind(
-            number,
-            space,
-            address,
-            type=row["type"],
-            flags=row["flags"],
-            scale=scale,
-            offset=row["offset_value"],
-            sentinel=row["sentinel"],
-            bit_first=row["bit_first"],
-            bit_count=row["bit_count"],
-            source=(kind, index, variable_of(kind, signal, known)),
-        )
-
-    # 4. what a master may write
-    if kind != "pcs":
-        return
-    kinds = programs.COMMAND_KINDS
-    for command, name in zip(commands, names, strict=True):
-        variable = COMMANDS.get(name)
-        if command["kind"] == kinds["setpoint_w"]:
-            variable = "set_w"
-        elif command["kind"] == kinds["heartbeat"]:
-            variable = "hb_controller"
-        if variable is None:
-            continue
-        ours = rows["command_parts"][command["part_first"] : command["part_first"] + command["part_count"]]
-        signed = any(part["of"] == programs.PARTS_OF["setpoint"] for part in ours)
-        for part in ours:
-            # A word by direction beside a setpoint with a sign says something else, such as where to stop.
-            beside = signed and part["of"] == programs.PARTS_OF["direction"]
-            if variable != "set_w" or part["of"] == programs.PARTS_OF["const"] or beside:
-                continue
-            scale = part["scale"]
-            if part["flags"] & programs.FIELD_FLAGS["sf_point"]:
-                scale *= float(f"1e{exponents[part['sf_point']]}")
-            world.bind_write(
-                number,
-                WRITE_SPACES[command["function"]],
-                command["address"] + part["offset"],
-                type=part["type"],
-                flags=part["flags"],
-                scale=scale,
-                variable=variable,
-                of=part["of"],
-                zero=0.0 if part["of"] == programs.PARTS_OF["direction"] else part["value"],
-                charge=part["charge"],
-                discharge=part["discharge"],
-            )
-        if command["part_count"]:
-            continue
-        scale = command["scale"]
-        if command["flags"] & programs.FIELD_FLAGS["sf_point"]:
-            scale *= float(f"1e{exponents[command['sf_point']]}")
-        world.bind_write(
-            number,
-            WRITE_SPACES[command["function"]],
-            command["address"],
-            type=command["type"],
-            flags=command["flags"],
-            scale=scale,
-            variable=variable,
-        )
-
-
-def _those_it_has(
-    fields: list[tuple[programs.BlockRow, programs.FieldRow]],
-    points: list[programs.PointRow],
-    lacks: tuple[str, ...],
-) -> list[tuple[programs.BlockRow, programs.FieldRow]]:
-    """The rows that a device fills: of a point with others in its place the first, of one that it lacks the next."""
-    heads, at = [], 0
-    while at < len(fields):
-        heads.append(at)
-        at += 1 + fields[at][1]["others"]
-    spans = [fields[first : first + 1 + fields[first][1]["others"]] for first in heads]
-    lacked = {block["address"] + row["offset"] for (block, row), *_ in spans if points[row["point"]]["name"] in lacks}
-    has = []
-    for span in spans:
-        has += [(block, row) for block, row in span if block["address"] + row["offset"] not in lacked][:1]
-    return has
-
-
-def _merged(ranges: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """Ranges (space, first, count) with overlapping and touching ones joined."""
-    merged: list[tuple[int, int, int]] = []
-    for space, first, count in sorted(ranges):
-        if merged and merged[-1][0] == space and first <= merged[-1][1] + merged[-1][2]:
-            last = merged[-1]
-            merged[-1] = (space, last[1], max(last[2], first + count - last[1]))
-        else:
-            merged.append((space, first, count))
-    return merged
-
-
-def _models(device: Device, found: DeviceMap | None) -> dict[int, int]:
-    """SunSpec model -> address of its ID word: what the site says, and the rest of the map's chain if it fits."""
-    models = {int(key): start for key, start in device.sunspec.items()}
-    if models and found is not None and found.sunspec is not None:
-        from tidegate.hal import sunspec
-
-        for base in sunspec.BASES:
-            chain = sunspec.chain_addresses(base, list(found.sunspec.chain))
-            if all(chain.get(number) == start for number, start in models.items()):
-                return chain
-    return models
-
-
-def _chain_end(models: dict[int, int]) -> int:
-    from tidegate.hal import sunspec
-
-    number, address = max(models.items(), key=lambda one: one[1])
-    return address + sunspec.model(number).length
-
-
-def _fill_chain(world: worlds.World, slave: int, models: dict[int, int], device: Device) -> None:
-    """The chain as any SunSpec master finds it: marker, headers, identity, "not implemented" for the rest."""
-    from tidegate.hal import sunspec
-
-    first = min(models.values())
-    world.set_words(slave, 2, first - 2, list(sunspec.SUNS))
-    for number, address in models.items():
-        model = sunspec.model(number)
-        for point in model.points.values():
-            if point.sentinel is not None:
-                words = [(point.sentinel >> (16 * (point.size - 1 - i))) & 0xFFFF for i in range(point.size)]
-                world.set_words(slave, 2, address + point.offset, words)
-        world.set_words(slave, 2, address, [number, model.length - 2])
-        texts = {"Mn": "Tidegate", "Md": "simulated PCS", "Vr": "1", "SN": device.name}
-        for name, text in texts.items():
-            row = model.points.get(name) if number == 1 else None
-            if row is not None:
-                raw = text.encode("ascii").ljust(2 * row.size, b"\0")[: 2 * row.size]
-                words = [int.from_bytes(raw[i : i + 2], "big") for i in range(0, len(raw), 2)]
-                world.set_words(slave, 2, address + row.offset, words)
-    world.set_words(slave, 2, _chain_end(models), [sunspec.END, 0])
 
 
 def _simulated_lines(site: Description) -> int:
@@ -593,7 +269,7 @@ def _add_can(built: Built) -> None:
                 id=frame["id"], bus=frame["bus"], len=8, period_ns=PERIOD_MS * 1_000_000, phase_ns=1, fields=[]
             )
             continue
-        battery = built.batteries.get(_device(built, fields[0]["point"]), 0)
+        battery = built.batteries.get(device_of(built, fields[0]["point"]), 0)
         bound = []
         for row in fields:
             signal = rows["points"][row["point"]]["name"].split(".", 1)[1]

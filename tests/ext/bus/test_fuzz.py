@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.mark.parametrize("target", ["can", "registers", "rtu"])
+@pytest.mark.parametrize("target", ["can", "pylon", "registers", "rtu"])
 def test_a_short_fuzzing_run_finds_nothing(target):
     words = [str(ROOT / "tests/fuzz/run.sh"), "-n", "5000", target]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
