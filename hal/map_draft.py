@@ -120,8 +120,13 @@ def _address(text: str, base: int = 10) -> int | None:
 
 def _addresses(text: str, base: int = 10) -> list[int]:
     """The addresses of a cell; empty where the first is none."""
-    found = []
-    for part in re.split(r"\s*(?:-|\u2013|\.\.|to|,|\+)\s*", text.strip()):
+    found: list[int] = []
+    text = text.strip()
+    groups = re.fullmatch(r"(\d{1,3})(?:[.,'\u2019\u00a0 ]\d{3})+", text)
+    if groups and not re.fullmatch(rf"{groups[1]},{int(groups[1]) + 1}", text):  # 40,001 is one number, 100,101 are two
+        return [int(re.sub(r"\D", "", text))]
+    text = re.sub(r"^(\d+)[.,]0+$", r"\1", text)  # a spreadsheet's number
+    for part in re.split(r"\s*(?:-|\u2013|~|\.\.|\u2026|/|to|bis|,|\+)\s*", text):
         try:
             if re.fullmatch(r"0[xX][0-9a-fA-F]+", part):
                 found.append(int(part, 16))
@@ -327,6 +332,8 @@ def _row(cells: Mapping[str, str], offset: int, taken: Sequence[str], base: int 
     address = span[0] if span else None
     if address is None or not 0 <= address + offset <= 65535:
         return None, f"address {cells.get('address', '')!r} is no number of a register"
+    if not cells["register"].strip():
+        return None, "it has no description; where cells are merged, write it in each row"
     questions = []
     told_unit, typed = _unit_and_type(cells.get("unit", ""))
     word = cells.get("type", "") or typed

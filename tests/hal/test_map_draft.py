@@ -249,3 +249,57 @@ def test_a_number_of_the_row_is_no_address():
 def test_a_number_of_registers_gives_the_type_where_the_table_has_none_that_is_known():
     rows, _, _ = read("Address,Name,Words,Type,Unit,Scale\n1,Total active power,2,BCD,W,1\n3,Voltage L1,1,BCD,V,1\n")
     assert rows["power_w"].type == "u32" and rows["voltage_l1_v"].type == "u16"
+
+
+@pytest.mark.parametrize(
+    ("cell", "address", "kind"),
+    [
+        ("1,234", 1234, "s16"),  # a spreadsheet's thousands
+        ("40.001", 40001, "s16"),
+        ("40\u00a0001", 40001, "s16"),
+        ("40001.0", 40001, "s16"),
+        ("100,101", 100, "s32"),  # two registers, and not a hundred thousand
+        ("40001-40002", 40001, "s32"),
+        ("40001~40002", 40001, "s32"),
+        ("40001 bis 40002", 40001, "s32"),
+        ("0x10/0x11", 16, "s32"),
+        ("100 \u2026 101", 100, "s32"),
+    ],
+)
+def test_an_address_is_read_as_tables_write_it(cell, address, kind):
+    word = "INT16" if kind == "s16" else "INT32"
+    rows, _, left = read(f'Address;Name;Type;Unit;Scale\n"{cell}";Total active power;{word};W;1\n')
+    assert left == []
+    assert (rows["power_w"].address, rows["power_w"].type) == (address, kind)
+
+
+def test_rows_below_merged_cells_are_left_out_with_the_reason():
+    rows, _, left = read(
+        "Group,Address,Name,Type,Unit,Scale\nPower,10,Total active power,int16,W,1\n"
+        ",,Voltage L1,int16,V,1\n,12,,int16,V,1\n"
+    )
+    assert list(rows) == ["power_w"]
+    assert any("''" in line for line in left) and any("no description" in line for line in left), left
+
+
+def test_a_mark_of_the_encoding_and_windows_line_ends_change_nothing(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_bytes("\ufeffAddress;Name;Type;Unit;Scale\r\n0x34;Total active power;float;W;1\r\n".encode())
+    rows, left = map_draft.read_table(path.read_text(encoding="utf-8-sig"), 0)
+    assert [row.address for row in rows] == [0x34] and not left
+
+
+def test_a_long_table_costs_as_much_a_row_as_a_short_one():
+    import time
+
+    def cost_s(count):
+        text = "Register;Name;Data type;Scale;Unit\n"
+        text += "".join(f"{40001 + 2 * i};Quantity {i} L{i % 3 + 1};UINT32;0.1;V\n" for i in range(count))
+        began = time.process_time()
+        rows, _ = map_draft.read_table(text, 0)
+        map_draft.draft("long", "meter", rows, remarks=[])
+        return time.process_time() - began
+
+    cost_s(10)
+    short_s, long_s = min(cost_s(50) for _ in range(3)), min(cost_s(500) for _ in range(3))
+    assert long_s < 40 * short_s  # ten times the rows; names are kept apart by comparing with those before
