@@ -26,6 +26,11 @@ from tidegate.hal.map_schema import DeviceMap, Table
 Loc = tuple[int | str, ...]  # the path of a key, as pydantic gives it
 
 
+# What a number of several registers says where the device does not have it, in SunSpec and in most others' manuals: all
+# bits, of a signed one the highest. No quantity gets so far, and a counter is there for one count of its life.
+NOT_THERE = {"u32": 2**32 - 1, "s32": 2**31, "u64": 2**64 - 1, "s64": 2**63}
+
+
 class MapError(ValueError):
     """A map that cannot be used; `problems` lists everything that is wrong with it.
 
@@ -419,6 +424,8 @@ def load_map(
         for row in (one for point in raw.get("point", []) for one in (point, *point.get("instead", []))):
             row.setdefault("function", modbus.get("function", 3))
             row.setdefault("word_order", modbus.get("word_order", "high-first"))
+            if row.get("type") in NOT_THERE and row.get("unit") != "bits" and not row.get("one_of"):
+                row.setdefault("sentinel", NOT_THERE[row["type"]])
         raw["point"] = list(raw.get("point", [])) + _signature_points(raw)
         for row in raw.get("command", []):
             row.setdefault("function", modbus.get("write_function", 16))

@@ -29,7 +29,7 @@ SECONDS = {
     "vertiv-liebert-ppc": 30.0,  # pulses of arming grow until they are seen in steps of 1 kW
 }
 COARSE_W = {"vertiv-liebert-ppc": 1500.0}  # steps of 1 kW
-LOW_VOLTAGE = ("bms-35x", "pylontech-lv", "growatt-lv-bms")
+LOW_VOLTAGE = ("bms-35x", "pylontech-lv", "pylontech-rs485", "growatt-lv-bms")
 CELLS = {"solplanet-hybrid": 120, "victron-multiplus": 16}  # its voltage register ends at 655 V; at 100 V
 MODE_RUN = 3
 ARMED = (1, 2, MODE_RUN)  # arming, ready, run
@@ -48,8 +48,13 @@ def raw_with(name, measured=True):
         for key, number in found.number.items()
         if number.default is None
     }
-    if found.map.kind == "bms":
+    if found.map.protocol == "pylontech":
+        del raw["can"]
+        raw["serial"].append({"name": "packs", "device": "sim", "baud": found.modbus.baud, "protocol": "pylontech"})
+        device |= {"bus": "packs", "unit_id": 2}
+    elif found.map.kind == "bms":
         raw["can"][0]["bitrate"] = found.can.bitrate
+    if found.map.kind == "bms":
         raw["simulation"]["cells"] = 16 if name in LOW_VOLTAGE else 240
     # The simulated converter falls back as the map's own does: some time after the map would have repeated itself.
     again_ms = max((c.resend_ms for c in found.command), default=0.0)
