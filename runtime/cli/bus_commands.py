@@ -160,6 +160,12 @@ def read(
     else:
         place = Place(map_named(device, options), port, bus, unit_id, baud, parity, lan=lan)
     found = place.map
+    if found.map.protocol == "pylontech":
+        fail(
+            f"{found.name} speaks Pylontech's own protocol, which this command does not; run the site and look with "
+            f"`tidegate get`",
+            EXIT_ARGUMENTS,
+        )
     try:
         if place.lan is not None:
             with TcpReader(place.lan, place.rtu) as opened_lan:

@@ -114,7 +114,7 @@ def describe(found: DeviceMap) -> None:
         print_line(f"option {key} in {number.unit} ({default}): {number.meaning}")
     for p in found.point:
         if not p.hidden:
-            where = f"{p.function}:{p.address}" if found.map.protocol == "modbus" else f"{p.model}.{p.field}"
+            where = f"{p.function}:{p.address}" if found.map.protocol != "sunspec" else f"{p.model}.{p.field}"
             print_line(f"  {p.name:24} {p.unit:6} {where:16} {p.type:7} {p.poll:5} {p.register_name}")
     for frame in found.frame:
         print_line(f"  frame 0x{frame.id:X}{' (29 bit)' if frame.extended else ''} every {frame.period_ms:g} ms")

@@ -153,7 +153,7 @@ def settle_roles(parts: list[Part], answers: Answers, asker: Asker) -> list[Part
     has_grid = "grid-meter" in answers.roles.values()
     for part in parts:
         if not part.map:
-            choices = [*(n for n in maps.map_names() if maps.shipped(n).map.protocol != "can"), SKIP]
+            choices = [*(n for n in maps.map_names() if maps.shipped(n).map.protocol not in ("can", "pylontech")), SKIP]
             found = asker.choice("map", f"map of {part.where} ({part.why})", None, choices, None)
             part.map = found or SKIP
             part.kind = maps.shipped(part.map).map.kind if part.map != SKIP else ""
