@@ -265,13 +265,18 @@ class Orders(Generic[Answer]):
         """Tighten the limits of grid power for a time."""
         return self.ask("limit", import_w_max=import_w_max, export_w_max=export_w_max, for_ms=int(for_s * 1000))
 
-    def schedule(self, steps: Sequence[tuple[int, float] | Mapping[str, object]], end_utc_s: int) -> Answer:
-        """Setpoints and limits by the clock: (start in UTC seconds, W, + discharge), or maps as in docs/api.md."""
+    def schedule(self, steps: Sequence[tuple[int, float] | Mapping[str, object]], end_utc_s: int, *,
+                 rank: str = "order") -> Answer:  # fmt: skip
+        """Setpoints and limits by the clock: (start in UTC seconds, W, + discharge), or maps as in docs/api.md.
+
+        rank: "planner" stands back from every plan that is an order, and is replaced by any.
+        """
         rows = [
             dict(step) if isinstance(step, Mapping) else {"start_utc_s": step[0], "setpoint_w": step[1]}
             for step in steps
         ]
-        return self.ask("schedule", steps=rows, end_utc_s=end_utc_s)
+        more = {} if rank == "order" else {"rank": rank}
+        return self.ask("schedule", steps=rows, end_utc_s=end_utc_s, **more)
 
     def policy(self, name: str, value: float | None = None, *, off: bool = False, for_s: float | None = None) -> Answer:
         """Another value for a setting of [control], or off; neither = the site file's again."""

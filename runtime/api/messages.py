@@ -32,6 +32,7 @@ TOPICS = ("snapshot", "meter", "event", "head", "carbon")
 UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 QUALITIES = ("never", "good", "held", "stale", "invalid")
 Role = Literal["read", "operate", "maintain"]
+PlanRank = Literal["order", "planner"]  # of a plan: a planner's stands below every order
 ROLES: tuple[Role, ...] = ("read", "operate", "maintain")
 CLASSES = {"optimiser": 1, "ems": 2, "maintenance": 3}
 

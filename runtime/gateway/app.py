@@ -110,6 +110,7 @@ class Gateway:
         if self.desk.plan:  # whose it is nobody knows any more: then nobody below the highest role replaces it
             self.desk.plan_owner = ordered.plan_owner or "before restart"
             self.desk.plan_role = ordered.plan_role if ordered.plan_owner else "maintain"
+            self.desk.plan_rank = ordered.plan_rank
         self.records.spans = self.planner.names
         self._put_plan()
         self.server = Server(site, memory, self.records, self.journal, self.desk, self._send)
@@ -181,6 +182,7 @@ class Gateway:
             policies=desk.policies.held,
             plan_owner=desk.plan_owner,
             plan_role=desk.plan_role,
+            plan_rank=desk.plan_rank,
         )
         try:
             self._orders_file.write(ordered)

@@ -78,7 +78,8 @@ class Desk:
         self.limits: dict[str, LimitHeld] = {}
         self.plan: list[Planned] = []
         self.plan_owner = ""
-        self.plan_role: messages.Role = "read"  # of its owner
+        self.plan_role: messages.Role = "read"  # that replacing it needs
+        self.plan_rank: messages.PlanRank = "order"
         self.policies = PolicyTable(site_policies or {})
         self._put_plan = put_plan
         self._by_signal = by_signal
@@ -421,6 +422,10 @@ class Desk:
             raise Refused("invalid-field", "end_utc_s must lie behind the last step - at `$.end_utc_s`")
         if request.steps and request.end_utc_s * SECOND < utc_ns:
             raise Refused("late", "the plan has already ended")
+        by_planner = request.rank == "planner"
+        if self.plan and by_planner and self.plan_rank != "planner":
+            raise Refused("not-allowed", f"the plan is {self.plan_owner}'s order; a planner stands back from it",
+                          holder=self.plan_owner)  # fmt: skip
         if self.plan and self.plan_owner != peer.name and not peer.may(self.plan_role):
             raise Refused(
                 "not-allowed", f"the plan is {self.plan_owner}'s with the role {self.plan_role}; that needs it too",
@@ -435,19 +440,24 @@ class Desk:
                 raise Refused("not-allowed", f"a forced step needs the role maintain, {peer.name} has {peer.role}")
             values = {name: getattr(step, name) + 0.0 for name in PLAN_FIELDS if getattr(step, name) is not None}
             plan.append(Planned(step.start_utc_s, end_utc_s, step.forced, values))
-        before = self.plan, self.plan_owner, self.plan_role
-        self.plan = plan
-        self.plan_owner, self.plan_role = (peer.name, peer.role) if self.plan else ("", "read")
+        before = self.plan, self.plan_owner, self.plan_role, self.plan_rank
+        self._own_no_plan()
+        if plan:  # whoever may write one may replace a planner's
+            self.plan, self.plan_owner, self.plan_rank = plan, peer.name, request.rank
+            self.plan_role = "operate" if by_planner else peer.role
         self._keep_orders()
-        self._note("order", "schedule", f"{peer.who}: {len(self.plan)} steps")
+        self._note("order", "schedule", f"{peer.who}: {len(self.plan)} steps{' of a planner' if by_planner else ''}")
 
         def undo() -> None:
-            self.plan, self.plan_owner, self.plan_role = before
+            self.plan, self.plan_owner, self.plan_role, self.plan_rank = before
             self._keep_orders()
             self._put_plan()
 
         seq = self._newest[PLAN] = self._put_plan()
         return Order(PLAN, seq, undo=undo)
+
+    def _own_no_plan(self) -> None:
+        self.plan, self.plan_owner, self.plan_role, self.plan_rank = [], "", "read", "order"
 
     def policy(self, request: ops.Policy, peer: Peer, now_ns: int) -> Order:
         """Give a setting of [control] another value: a tighter one at once, a wider one for the role maintain."""
@@ -507,7 +517,7 @@ class Desk:
         for name in self.policies.forget(peer):
             self._put_policy(name, now_ns)
         if self.plan and self.plan_owner == peer:
-            self.plan, self.plan_owner, self.plan_role = [], "", "read"
+            self._own_no_plan()
             self._put_plan()
         self._keep_orders()
         self._note("access", "orders ended", f"{peer} lost its right; its lease, limits, policies and plan are over")
@@ -553,7 +563,7 @@ class Desk:
         """Expire, and end a plan that is over."""
         self.expire(now_ns)
         if self.plan and utc_ns // SECOND >= self.plan[-1].end_utc_s:
-            self.plan, self.plan_owner, self.plan_role = [], "", "read"
+            self._own_no_plan()
             self._note("order", "schedule ended", "")
 
     def next_end_ns(self) -> int:

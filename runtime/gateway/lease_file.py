@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from tidegate.runtime.api.messages import Role
+from tidegate.runtime.api.messages import PlanRank, Role
 from tidegate.runtime.gateway.orders_held import Lease, LimitHeld
 from tidegate.runtime.gateway.policies_held import PolicyHeld
 
@@ -25,6 +25,7 @@ class Ordered:
     policies: dict[str, list[PolicyHeld]] = field(default_factory=dict)
     plan_owner: str = ""
     plan_role: Role = "read"
+    plan_rank: PlanRank = "order"
 
 
 class OrdersFile:

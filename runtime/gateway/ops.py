@@ -22,6 +22,7 @@ from tidegate.runtime.api.messages import (
     ForMs,
     Id,
     LeaseId,
+    PlanRank,
     Point,
     PointName,
     Refused,
@@ -380,6 +381,7 @@ class Schedule(Command, tag="schedule", kw_only=True):
 
     steps: Annotated[list[Step], msgspec.Meta(max_length=128)]
     end_utc_s: Count
+    rank: Annotated[PlanRank, msgspec.Meta(description="planner = below every plan that is an order")] = "order"
 
     def serve(self, call: "Call") -> "list[Order]":
         return [call.desk.schedule(self, call.peer, call.now_ns, call.utc_ns)]

@@ -388,9 +388,10 @@ def test_a_wish_of_the_role_maintain_is_not_replaced_from_below_it():
     policy(desk, "operate", "target_soc", 0.2)
 
 
-def plan_of(desk, who, watts, now_s=0):
+def plan_of(desk, who, watts, now_s=0, rank="order"):
     rows = [step(10, setpoint_w=watts)] if watts is not None else []
-    return desk.schedule(ops.Schedule(v=1, id="p", steps=rows, end_utc_s=20 if rows else 0), who, now_s * S, now_s * S)
+    request = ops.Schedule(v=1, id="p", steps=rows, end_utc_s=20 if rows else 0, rank=rank)
+    return desk.schedule(request, who, now_s * S, now_s * S)
 
 
 def test_a_plan_is_replaced_and_ended_only_by_its_rank_or_its_owner():
@@ -404,6 +405,28 @@ def test_a_plan_is_replaced_and_ended_only_by_its_rank_or_its_owner():
     plan_of(desk, peer("ems", "operate"), 1e3)
     plan_of(desk, peer("ems2", "operate"), 2e3)
     assert desk.plan_owner == "ems2"
+
+
+def test_a_planner_stands_back_from_every_order_and_gives_way_to_any():
+    """Whatever role it has, and also where it and the person are the same user of the machine."""
+    desk = Desk(Box())
+    plan_of(desk, peer("uid:0", "maintain"), 1e3, rank="planner")
+    plan_of(desk, peer("uid:0", "maintain"), 2e3, rank="planner")
+    plan_of(desk, peer("ems", "operate"), 5e3)
+    for who in (peer("uid:0", "maintain"), peer("ems", "operate")):
+        for watts in (1e3, None):
+            with pytest.raises(Refused, match="stands back") as refused:
+                plan_of(desk, who, watts, rank="planner")
+            assert refused.value.more["holder"] == "ems"
+    assert desk.plan[0].values["setpoint_w"] == 5e3
+    plan_of(desk, peer("ems", "operate"), None)
+    order = plan_of(desk, peer("planner", "operate"), 2e3, rank="planner")
+    assert desk.plan_rank == "planner"
+    order.undo()
+    assert desk.plan == [] and desk.plan_rank == "order"
+    plan_of(desk, peer("planner", "operate"), 2e3, rank="planner")
+    desk.step(20 * S, 20 * S)
+    assert desk.plan == [] and desk.plan_rank == "order"
 
 
 def test_nothing_of_a_peer_that_lost_its_right_stays_but_its_stop():
