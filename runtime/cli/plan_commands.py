@@ -2,13 +2,11 @@
 
 import json
 import sys
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import click
-import numpy as np
 
 from tidegate.config.site import Site, SiteError, load_site
 from tidegate.runtime.api.blocking_client import Client
@@ -22,25 +20,32 @@ from tidegate.runtime.cli.common import (
     refuse_site,
     with_client,
 )
+from tidegate.runtime.cli.plan_options import EFFICIENCY, FEES, WEAR, efficiency_points, with_wishes
 from tidegate.runtime.planner import rolling_plan
+from tidegate.runtime.planner.announced_jobs import (
+    JOBS_FILE,
+    AnnouncedJob,
+    read_jobs,
+    read_jobs_file,
+    runs_of,
+    saved_eur,
+    write_jobs,
+)
+from tidegate.runtime.planner.day_ahead import DayAhead, Wishes, day_ahead
 from tidegate.runtime.planner.forecasts import filled
 from tidegate.runtime.planner.hours_table import HoursTable, read_hours
-from tidegate.runtime.planner.outlook import Outlook, connection_of, look_ahead, month_peak_kw, storage_of
-from tidegate.runtime.planner.plan_inputs import Connection, PlanError, Storage
+from tidegate.runtime.planner.outlook import Outlook, connection_of, storage_of
+from tidegate.runtime.planner.plan_inputs import PlanError, Storage
 from tidegate.runtime.planner.plan_reasons import reason
 from tidegate.runtime.planner.plan_solver import Plan
 from tidegate.runtime.planner.plan_steps import steps_of
-from tidegate.runtime.planner.solver_child import Question, solve_apart
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 SITE = click.argument("site_file", metavar="SITE", type=FILE)
 HOURS = click.argument("hours", type=FILE)
 NOW = click.option("--now", metavar="TIME", help="Plan from then, such as 2026-11-28T17:00Z; default is the clock.")
 SOC = click.option("--soc", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="State of charge now.")
-AHEAD = click.option("--ahead", type=click.IntRange(1, 48), default=24, show_default=True, help="Hours to plan.")
-FEES = click.option("--fees", type=float, default=0.0, show_default=True, help="EUR/kWh of import beside the price.")
-DEMAND = click.option("--demand", type=click.FloatRange(min=0), default=0.0, help="EUR per kW of the month's peak.")
-PAID = click.option("--paid-kw", type=click.FloatRange(min=0), default=0.0, help="Peak that is on the bill already.")
+JOBS = click.option("--jobs", type=click.Path(path_type=Path, file_okay=False), help="Folder of announced jobs.")
 
 
 @click.group()
@@ -72,19 +77,15 @@ def _moment(text: str | None) -> datetime:
     return found
 
 
-def _made(site: Site, table: HoursTable, now: str | None, soc: float, ahead: int, fees: float, demand: float,
-          paid_kw: float) -> tuple[Outlook, Storage, Connection, Plan]:  # fmt: skip
+def _made(site: Site, table: HoursTable, now: str | None, soc: float, wishes: Wishes, jobs: Path | None) -> DayAhead:
     try:
-        storage = storage_of(site)
-        connection = connection_of(site, demand_eur_per_kw=demand, demand_paid_kw=paid_kw)
-        outlook = look_ahead(table, _moment(now), ahead, fees_eur_per_kwh=fees)
-        if demand:
-            peak_kw = month_peak_kw(table, _moment(now), ZoneInfo(site.site.timezone))
-            connection = replace(connection, recharge_kw_max=max(paid_kw, peak_kw))
-        made = solve_apart(Question(storage, connection, outlook.horizon, soc * storage.energy_kwh, None))
+        announced = read_jobs(jobs) if jobs is not None else ()
+        made = day_ahead(site, table, _moment(now), soc, wishes, jobs=announced)
     except PlanError as why:
         fail(why, EXIT_CONTENT, "plan")
-    return outlook, storage, connection, made
+    for text in made.said:
+        click.echo(text, err=True)
+    return made
 
 
 @plan.command()
@@ -92,16 +93,15 @@ def _made(site: Site, table: HoursTable, now: str | None, soc: float, ahead: int
 @HOURS
 @NOW
 @SOC
-@AHEAD
-@FEES
-@DEMAND
-@PAID
+@with_wishes
+@JOBS
 @click.option("--json", "as_json", is_flag=True, help="The plan as JSON, with the steps that `send` would give.")
-def show(site_file: Path, hours: Path, now: str | None, soc: float, ahead: int, fees: float, demand: float,
-         paid_kw: float, as_json: bool) -> None:  # fmt: skip
+def show(site_file: Path, hours: Path, now: str | None, soc: float, wishes: Wishes, jobs: Path | None,
+         as_json: bool) -> None:  # fmt: skip
     """The plan, step by step: what is expected, what the battery does."""
     read, table = _read(site_file, hours)
-    outlook, storage, _, made = _made(read, table, now, soc, ahead, fees, demand, paid_kw)
+    whole = _made(read, table, now, soc, wishes, jobs)
+    made, storage, outlook = whole.plan, whole.storage, whole.outlook
     steps, end_utc_s = steps_of(made, storage)
     if as_json:
         click.echo(json.dumps({
@@ -109,13 +109,19 @@ def show(site_file: Path, hours: Path, now: str | None, soc: float, ahead: int, 
             "battery_kw": made.battery_kw.round(3).tolist(), "import_kw": made.import_kw.round(3).tolist(),
             "soc": (made.stored_kwh / storage.energy_kwh).round(4).tolist(), "cost_eur": round(made.cost_eur, 4),
             "bound_eur": round(made.bound_eur, 4), "peak_kw": round(made.peak_kw, 3), "relaxed": list(made.relaxed),
+            "jobs": [{"name": job.name, "runs_utc_s": runs_of(row, made.horizon)}
+                     for job, row in zip(whole.jobs, made.jobs_kw, strict=True)],
             "steps": steps, "end_utc_s": end_utc_s,
         }))  # fmt: skip
         return
-    if blank := table.blanks():
-        click.echo(f"{blank} blank values of the past stand as the value before them", err=True)
-    for line in lines(made, outlook, storage, ZoneInfo(read.site.timezone)):
+    zone = ZoneInfo(read.site.timezone)
+    for line in lines(made, outlook, storage, zone):
         click.echo(line)
+    for job, row in zip(whole.jobs, made.jobs_kw, strict=True):
+        spans = [[datetime.fromtimestamp(at, zone) for at in run] for run in runs_of(row, made.horizon)]
+        runs = ", ".join(f"{begin:%a %d %H:%M} to {end:%H:%M}" for begin, end in spans)
+        saves = saved_eur(row, job, made.horizon, made.meter_eur_per_kwh)
+        click.echo(f"job {job.name}: {runs}" + ("" if saves is None else f", saves {saves:.2f} EUR by waiting"))
 
 
 def lines(made: Plan, outlook: Outlook, storage: Storage, zone: ZoneInfo) -> list[str]:
@@ -147,15 +153,14 @@ def lines(made: Plan, outlook: Outlook, storage: Storage, zone: ZoneInfo) -> lis
 @click.argument("when", metavar="HH:MM")
 @NOW
 @SOC
-@AHEAD
-@FEES
-@DEMAND
-@PAID
-def why(site_file: Path, hours: Path, when: str, now: str | None, soc: float, ahead: int, fees: float, demand: float,
-        paid_kw: float) -> None:  # fmt: skip
+@with_wishes
+@JOBS
+def why(site_file: Path, hours: Path, when: str, now: str | None, soc: float, wishes: Wishes,
+        jobs: Path | None) -> None:  # fmt: skip
     """Why the plan does what it does at a time of the coming day, as a sentence that arithmetic bears out."""
     read, table = _read(site_file, hours)
-    _, storage, connection, made = _made(read, table, now, soc, ahead, fees, demand, paid_kw)
+    whole = _made(read, table, now, soc, wishes, jobs)
+    made, storage, connection = whole.plan, whole.storage, whole.connection
     zone = ZoneInfo(read.site.timezone)
     try:
         wanted = datetime.strptime(when, "%H:%M").time()
@@ -170,7 +175,7 @@ def why(site_file: Path, hours: Path, when: str, now: str | None, soc: float, ah
             false = "" if found.holds else " (its figures do not bear it out: please report this plan)"
             click.echo(f"{at:%a %d %H:%M} {found.text}{false}")
             return
-    fail(f"{when} is not within the {ahead} hours of the plan", EXIT_USAGE, "plan")
+    fail(f"{when} is not within the {wishes.ahead_h} hours of the plan", EXIT_USAGE, "plan")
 
 
 @plan.command()
@@ -178,17 +183,16 @@ def why(site_file: Path, hours: Path, when: str, now: str | None, soc: float, ah
 @SITE
 @HOURS
 @click.option("--soc", type=click.FloatRange(0, 1), help="State of charge now; else the site is asked.")
-@AHEAD
-@FEES
-@DEMAND
-@PAID
-def send(client: Client, site_file: Path, hours: Path, soc: float | None, ahead: int, fees: float, demand: float,
-         paid_kw: float) -> None:  # fmt: skip
+@with_wishes
+@JOBS
+def send(client: Client, site_file: Path, hours: Path, soc: float | None, wishes: Wishes, jobs: Path | None) -> None:
     """Plan from now on and give that to the running site as its `schedule`. Every limit of the site still binds."""
     read, table = _read(site_file, hours)
     soc = _soc_now(client) if soc is None else soc
-    _, storage, _, made = _made(read, table, None, soc, ahead, fees, demand, paid_kw)
-    steps, end_utc_s = steps_of(made, storage)
+    whole = _made(read, table, None, soc, wishes, jobs)
+    for text in whole.plan.relaxed:
+        click.echo(text, err=True)
+    steps, end_utc_s = steps_of(whole.plan, whole.storage)
     echo_answer(client.schedule(steps, end_utc_s))
 
 
@@ -208,19 +212,21 @@ def _soc_now(client: Client) -> float:
 @click.option("--unpublished", is_flag=True, help="As if no price were published ahead.")
 @SOC
 @FEES
-def backtest(site_file: Path, hours: Path, warm: int, every: int, unpublished: bool, soc: float, fees: float) -> None:
+@WEAR
+@EFFICIENCY
+def backtest(site_file: Path, hours: Path, warm: int, every: int, unpublished: bool, soc: float, fees: float,
+             wear: float, efficiency: tuple[str, ...]) -> None:  # fmt: skip
     """What planning would have saved on the days of HOURS, beside simple rules and perfect foresight."""
     read, table = _read(site_file, hours)
     if table.step_s != 3600:
         fail(f"{hours}: has steps of {table.step_s} s; a backtest wants hours", EXIT_CONTENT, "plan")
     try:
-        storage, connection = storage_of(read), connection_of(read)
+        points = efficiency_points(efficiency)
+        storage = storage_of(read, wear_eur_per_kwh=wear, efficiency_at=points)
+        connection = connection_of(read)
         end = min(table.known(one) for one in (table.load_kw, table.pv_kw, table.price_eur_per_kwh))
         if end < 24 * (warm + 1):
             raise PlanError(f"{hours}: {end} hours are known; a backtest wants {24 * (warm + 1)} and more (--warm)")
-        gaps = int((~np.isfinite([one[:end] for one in (table.load_kw, table.pv_kw, table.price_eur_per_kwh)])).sum())
-        if gaps:
-            click.echo(f"{gaps} blank values stand as the value before them", err=True)
         load, sun, price = (filled(one[:end]) for one in (table.load_kw, table.pv_kw, table.price_eur_per_kwh))
         zone = ZoneInfo(read.site.timezone)
         past = rolling_plan.Past(table.begin_utc, load, sun, price, fees, zone, 24 * warm)
@@ -246,3 +252,72 @@ def backtest(site_file: Path, hours: Path, warm: int, every: int, unpublished: b
     for one in (none, *others, rolling, best):
         share = rolling_plan.share_of_foresight(none, one, best)
         click.echo(f"{one.name:24}{one.cost_eur:12.2f}{none.cost_eur - one.cost_eur:12.2f}{share:14.1%}")
+
+
+@plan.group("jobs")
+def jobs_group() -> None:
+    """Work that can wait: announced here, placed by the next plan of `--jobs FOLDER` and of `tidegate planner`."""
+
+
+FOLDER = click.option("--folder", type=click.Path(path_type=Path, file_okay=False, exists=True), required=True,
+                      help="Of the planner; the jobs stand in jobs.json there.")  # fmt: skip
+
+
+def _utc_s(text: str) -> int:
+    return int(_moment(text).timestamp())
+
+
+@jobs_group.command("add")
+@FOLDER
+@click.argument("name")
+@click.option("--kw", type=click.FloatRange(min=0, min_open=True), help="Power while it runs.")
+@click.option("--kwh", type=click.FloatRange(min=0, min_open=True), help="Energy in all, in the place of one of them.")
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="Time that it runs.")
+@click.option("--earliest", metavar="TIME", help="Not before, such as 2026-11-28T17:00Z; default is now.")
+@click.option("--deadline", metavar="TIME", required=True, help="Done by then.")
+@click.option("--interruptible", is_flag=True, help="It may run in pieces.")
+@click.option("--expected", metavar="TIME", help="When it would begin if nobody moved it: what waiting saves is told.")
+def jobs_add(folder: Path, name: str, kw: float | None, kwh: float | None, hours: float | None, earliest: str | None,
+             deadline: str, interruptible: bool, expected: str | None) -> None:  # fmt: skip
+    """Announce a job by two of power, energy and time."""
+    if sum(one is None for one in (kw, kwh, hours)) != 1:
+        fail("give two of --kw, --kwh and --hours: the third follows", EXIT_USAGE, "plan")
+    if kwh is not None:
+        kw, hours = (kw, kwh / kw) if kw is not None else (kwh / (hours or 1.0), hours)
+    assert kw is not None and hours is not None
+    try:
+        begin = int(_moment(earliest).timestamp())
+        job = AnnouncedJob(name, kw, hours, begin, _utc_s(deadline), interruptible,
+                           None if expected is None else _utc_s(expected))  # fmt: skip
+        write_jobs(folder, (*read_jobs_file(folder / JOBS_FILE), job))
+    except PlanError as why:
+        fail(why, EXIT_CONTENT, "plan")
+
+
+@jobs_group.command("list")
+@FOLDER
+def jobs_list(folder: Path) -> None:
+    """What is announced."""
+    try:
+        for job in read_jobs(folder):
+            begin, end = (datetime.fromtimestamp(at, UTC) for at in (job.earliest_utc_s, job.deadline_utc_s))
+            pieces = ", in pieces" if job.interruptible else ""
+            click.echo(f"{job.name}: {job.power_kw:g} kW for {job.hours:g} h{pieces}, "
+                       f"{begin:%Y-%m-%d %H:%M}Z to {end:%Y-%m-%d %H:%M}Z")  # fmt: skip
+    except PlanError as why:
+        fail(why, EXIT_CONTENT, "plan")
+
+
+@jobs_group.command("remove")
+@FOLDER
+@click.argument("name")
+def jobs_remove(folder: Path, name: str) -> None:
+    """Take a job back."""
+    try:
+        jobs = read_jobs_file(folder / JOBS_FILE)
+        left = tuple(job for job in jobs if job.name != name)
+        if len(left) == len(jobs):
+            raise PlanError(f"job {name} is not there; `tidegate plan jobs list` shows those that are")
+        write_jobs(folder, left)
+    except PlanError as why:
+        fail(why, EXIT_CONTENT, "plan")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tidegate.runtime.planner.local_calendar import LocalCalendar
 from tidegate.runtime.planner.plan_inputs import Floats, PlanError
 
 DAYS_OF_SHAPE = 7
@@ -81,10 +82,14 @@ SIMPLE: dict[str, Forecast] = {
 
 
 class Ridge:
-    """One linear model for each lead: last values, the same time of seven days, day and week means, hour, weekend."""
+    """One linear model for each lead: last values, the same time of seven days, day and week means, hour, weekend.
 
-    def __init__(self, leads: int, day: int) -> None:
+    Without a calendar nobody knows which step is a Saturday: then the weekend is no part of it.
+    """
+
+    def __init__(self, leads: int, day: int, calendar: LocalCalendar | None = None) -> None:
         self.leads, self.day = leads, day
+        self._calendar = calendar
         self._weights: Floats | None = None
         self._mean = self._scale = np.zeros(0)
 
@@ -97,8 +102,8 @@ class Ridge:
         means = [(total[origins] - total[origins - span]) / span for span in (day, 7 * day)]
         angle = 2 * np.pi * (at % day) / day
         hours = [f(k * angle) for k in (1, 2) for f in (np.sin, np.cos)]
-        weekend = ((at // day) % 7 >= 5).astype(float)  # of whatever day the series begins with: a week's rhythm
-        return np.column_stack([*now, *ago, np.mean(ago, axis=0), *means, *hours, weekend])
+        weekend = [] if self._calendar is None else [self._calendar.weekend(at)]
+        return np.column_stack([*now, *ago, np.mean(ago, axis=0), *means, *hours, *weekend])
 
     @property
     def least(self) -> int:
@@ -168,11 +173,12 @@ class Forecaster:
     Call `learn` once a day or so with what is known by then, `expect` whenever a forecast is wanted.
     """
 
-    def __init__(self, leads: int, day: int, *, every: int | None = None, names: tuple[str, ...] = ()) -> None:
+    def __init__(self, leads: int, day: int, *, every: int | None = None, names: tuple[str, ...] = (),
+                 calendar: LocalCalendar | None = None) -> None:  # fmt: skip
         self.leads, self.day = leads, day
         self._every = every if every is not None else max(1, day // 4)  # past origins: four a day
         self._names = names
-        self._ridge = Ridge(leads, day)
+        self._ridge = Ridge(leads, day, calendar)
         self._made: dict[int, dict[str, Floats]] = {}
         self._fitted_at = -1
 
@@ -198,6 +204,10 @@ class Forecaster:
 
     def expect(self, series: Floats, origin: int) -> Expected:
         """What the next leads will be. Only series[:origin] is looked at."""
+        recent = series[max(0, origin - ERROR_DAYS * self.day) : origin]
+        if (recent == recent[0]).all():  # no sun, one price: there is nothing to choose and nothing to be wrong in
+            same, none = np.full(self.leads, recent[0]), np.zeros((0, self.leads))
+            return Expected("persistence", same, same, same, none, {"persistence": 0.0})
         self.learn(series, origin)
         now = self._all(series[:origin], origin)
         past = [at for at in sorted(self._made) if at + self.leads <= origin]

@@ -36,18 +36,13 @@ class HoursTable:
         """The step in which a moment lies; may be outside the table."""
         return int((when - self.begin_utc).total_seconds() // self.step_s)
 
-    def blanks(self) -> int:
-        """Blank values that others follow: gaps, and not what is still to come."""
-        series = (self.load_kw, self.pv_kw, self.price_eur_per_kwh)
-        return sum(int((~np.isfinite(one[: self.known(one)])).sum()) for one in series)
-
     def known(self, values: Floats) -> int:
         """Steps before the first blank that is followed by blanks only."""
         there = np.flatnonzero(np.isfinite(values))
         return int(there[-1]) + 1 if len(there) else 0
 
 
-def _number(text: str | None, where: str) -> float:
+def number_in(text: str | None, where: str) -> float:
     if text is None or not text.strip():
         return math.nan
     try:
@@ -59,7 +54,7 @@ def _number(text: str | None, where: str) -> float:
     return value
 
 
-def _moment(text: str | None, where: str) -> datetime:
+def time_in(text: str | None, where: str) -> datetime:
     try:
         found = datetime.fromisoformat((text or "").strip())
     except ValueError:
@@ -85,20 +80,48 @@ def read_hours(path: Path) -> HoursTable:
     values: list[list[float]] = []
     for number, row in enumerate(rows, 2):
         where = f"{path}: row {number}"
-        times.append(_moment(row["time_utc"], f"{where}, time_utc"))
-        values.append([_number(row.get(name), f"{where}, {name}") for name in COLUMNS[1:]])
+        times.append(time_in(row["time_utc"], f"{where}, time_utc"))
+        values.append([number_in(row.get(name), f"{where}, {name}") for name in COLUMNS[1:]])
     if len(times) < 2:
         raise PlanError(f"{path}: has {len(times)} rows; a plan wants a week of the past and the hours to come")
-    step_s = int((times[1] - times[0]).total_seconds())
-    if step_s not in STEPS_S:
-        raise PlanError(f"{path}: row 3 comes {step_s} s after row 2; steps are 900, 1800 or 3600 s")
-    for number, (one, other) in enumerate(itertools.pairwise(times), 3):
-        if (apart := int((other - one).total_seconds())) != step_s:
-            raise PlanError(f"{path}: row {number} comes {apart} s after the one before, the others {step_s} s; "
-                            "write every step once, in UTC, blank where nothing is known")  # fmt: skip
-    table = np.array(values)
-    pv = table[:, 1] if "pv_kw" in (rows.fieldnames or ()) else np.zeros(len(table))
-    return HoursTable(times[0], step_s, table[:, 0], pv, table[:, 2], tuple(_doubts(path, table[:, 2], step_s)))
+    steps_s = [int((other - one).total_seconds()) for one, other in itertools.pairwise(times)]
+    for number, apart_s in enumerate(steps_s, 3):
+        if apart_s not in STEPS_S:
+            raise PlanError(f"{path}: row {number} comes {apart_s} s after the one before; steps are 900, 1800 or "
+                            "3600 s: write every step once, in UTC, blank where nothing is known")  # fmt: skip
+    step_s, counts = min(steps_s), [one // min(steps_s) for one in (*steps_s, steps_s[-1])]
+    table = np.repeat(np.array(values), counts, axis=0)
+    doubts = []
+    if max(counts) > 1:
+        coarse = sum(one > 1 for one in counts)
+        doubts.append(
+            f"{path}: {coarse} of {len(counts)} rows are longer than {step_s} s: each stands for its whole time"
+        )
+    load, pv, price = table[:, 0], table[:, 1], table[:, 2]
+    if "pv_kw" not in (rows.fieldnames or ()):
+        pv = np.zeros(len(table))
+    elif not np.isfinite(pv).any():
+        doubts.append(
+            f"{path}: pv_kw is blank in every row: planned without sun; leave the column out if there is none"
+        )
+        pv = np.zeros(len(table))
+    doubts += [text for name, one in (("load_kw", load), ("pv_kw", pv), ("price_eur_per_kwh", price))
+               if (text := _gaps(path, name, one, step_s))]  # fmt: skip
+    return HoursTable(times[0], step_s, load, pv, price, (*doubts, *_doubts(path, price, step_s)))
+
+
+def _gaps(path: Path, name: str, values: Floats, step_s: int) -> str:
+    """Blanks that values follow, in words; "" where there are none. What is still to come is no gap."""
+    there = np.flatnonzero(np.isfinite(values))
+    if len(there) == 0:
+        return ""
+    blank = int((~np.isfinite(values[: there[-1]])).sum())
+    longest_h = int(np.diff(there, prepend=-1).max() - 1) * step_s / 3600
+    return (
+        f"{path}: {name}: {blank} blank steps stand as the value before them, at most {longest_h:g} h on end"
+        if blank
+        else ""
+    )
 
 
 def _doubts(path: Path, price: Floats, step_s: int) -> list[str]:

@@ -9,10 +9,12 @@ import numpy as np
 from tidegate.config.site import Site
 from tidegate.runtime.planner.forecasts import Expected, Forecaster, filled
 from tidegate.runtime.planner.hours_table import HoursTable
+from tidegate.runtime.planner.local_calendar import LocalCalendar
 from tidegate.runtime.planner.plan_inputs import Connection, Floats, Horizon, PlanError, Storage
 
 LEAST_DAYS = 2  # of the past, to forecast from
 UNLIMITED_KW = 1e5
+WEAR_EUR_PER_KWH = 0.03  # where nobody says what the cells cost
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,24 @@ class Outlook:
     known: dict[str, int]
 
 
-def storage_of(site: Site) -> Storage:
-    """All batteries of a site as one. Raises PlanError where the site has none."""
+def storage_of(site: Site, *, wear_eur_per_kwh: float | None = None,
+               efficiency_at: tuple[tuple[float, float], ...] = ()) -> Storage:  # fmt: skip
+    """All batteries of a site as one, with the losses that its [carbon] says. Raises PlanError where the site has none.
+
+    efficiency_at: (AC kW, share kept) one way, both ways alike, in the place of those; at full power the last holds.
+    """
     units = site.storage
     if not units:
         raise PlanError("the site file has no [[storage]]: there is nothing to plan")
     total = sum(unit.energy_wh for unit in units)
+    charge, discharge = site.carbon.charge_efficiency, site.carbon.discharge_efficiency
+    if efficiency_at:
+        charge = discharge = max(efficiency_at)[1]
     return Storage(
+        charge_efficiency=charge,
+        discharge_efficiency=discharge,
+        wear_eur_per_kwh=WEAR_EUR_PER_KWH if wear_eur_per_kwh is None else wear_eur_per_kwh,
+        efficiency_at=tuple(sorted(efficiency_at)),
         energy_kwh=total / 1e3,
         charge_kw_max=sum(unit.charge_w_max for unit in units) / 1e3,
         discharge_kw_max=sum(unit.discharge_w_max for unit in units) / 1e3,
@@ -62,7 +75,7 @@ def month_peak_kw(table: HoursTable, now: datetime, zone: ZoneInfo) -> float:
     return float(max(0.0, known.max())) if len(known) else 0.0
 
 
-def look_ahead(table: HoursTable, now: datetime, hours: int, *, fees_eur_per_kwh: float) -> Outlook:
+def look_ahead(table: HoursTable, now: datetime, hours: int, *, fees_eur_per_kwh: float, zone: ZoneInfo) -> Outlook:
     """The coming hours from the step in which `now` lies. Raises PlanError where the past is too short to forecast."""
     first = table.step_at(now)
     steps = hours * 3600 // table.step_s
@@ -70,9 +83,12 @@ def look_ahead(table: HoursTable, now: datetime, hours: int, *, fees_eur_per_kwh
         raise PlanError(f"now ({now:%Y-%m-%d %H:%M %z}) is step {first} of {len(table.load_kw)}: "
                         f"the table must hold at least {LEAST_DAYS} days before it and reach up to it")  # fmt: skip
     # What was measured ends now, whatever the table holds; prices in it count as published.
-    load, of_load, known_load = _continued(table, table.load_kw[:first], first, steps, "load_kw")
-    pv, of_pv, known_pv = _continued(table, table.pv_kw[:first], first, steps, "pv_kw")
-    price, of_price, known_price = _continued(table, table.price_eur_per_kwh, first, steps, "price_eur_per_kwh")
+    calendar = LocalCalendar(table.begin_utc, table.step_s, zone)
+    load, of_load, known_load = _continued(table, table.load_kw[:first], first, steps, "load_kw", calendar)
+    pv, of_pv, known_pv = _continued(table, table.pv_kw[:first], first, steps, "pv_kw", calendar)
+    price, of_price, known_price = _continued(
+        table, table.price_eur_per_kwh, first, steps, "price_eur_per_kwh", calendar
+    )
     horizon = Horizon(
         start_utc_s=int(table.begin_utc.timestamp()) + first * table.step_s, step_s=table.step_s, load_kw=load,
         pv_kw=np.maximum(pv, 0.0), import_eur_per_kwh=price + fees_eur_per_kwh, export_eur_per_kwh=price,
@@ -82,18 +98,19 @@ def look_ahead(table: HoursTable, now: datetime, hours: int, *, fees_eur_per_kwh
     return Outlook(horizon, of_load, of_pv, of_price, known)
 
 
-def _continued(table: HoursTable, series: Floats, first: int, steps: int,
-               name: str) -> tuple[Floats, Expected | None, int]:  # fmt: skip
+def _continued(table: HoursTable, series: Floats, first: int, steps: int, name: str,
+               calendar: LocalCalendar) -> tuple[Floats, Expected | None, int]:  # fmt: skip
     """(values, the forecast that filled the rest, known steps)."""
     end = min(table.known(series), first + steps)
     if end < first - table.day:
-        raise PlanError(f"{name}: nothing is known of the last day before now; a forecast would be a guess")
+        raise PlanError(f"{name}: nothing is known of the last day before now; a forecast would be a guess. "
+                        "Write what was measured, 0 where there is none")  # fmt: skip
     known = max(0, end - first)
     found = np.empty(steps)
     found[:known] = filled(series[:end])[first:end]
     if known == steps:
         return found, None, known
     away = max(0, first - end)
-    expected = Forecaster(steps - known + away, table.day).expect(filled(series[:end]), end)
+    expected = Forecaster(steps - known + away, table.day, calendar=calendar).expect(filled(series[:end]), end)
     found[known:] = expected.middle[away:]
     return found, expected, known

@@ -3,6 +3,7 @@
 Units: kW, kWh, EUR. Grid + import, battery + discharge, as everywhere; charge and discharge by themselves are positive.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+CHORDS = 8  # of a curve that an LP follows
+CURVE_POINTS = 257  # of a curve that is read backwards
 
 
 class PlanError(Exception):
@@ -28,6 +31,7 @@ class Storage:
     soc_min: float = 0.05
     soc_max: float = 0.95
     wear_eur_per_kwh: float = 0.03  # of AC energy that is discharged
+    efficiency_at: tuple[tuple[float, float], ...] = ()  # (AC kW, share kept) each way by power; () = the two above
 
     def __post_init__(self) -> None:
         for name in ("energy_kwh", "charge_kw_max", "discharge_kw_max"):
@@ -36,8 +40,54 @@ class Storage:
         for name in ("charge_efficiency", "discharge_efficiency"):
             if not 0 < getattr(self, name) <= 1:
                 raise PlanError(f"storage {name} = {getattr(self, name)}: give a share above 0, at most 1")
+        if not 0 <= self.wear_eur_per_kwh < float("inf"):
+            raise PlanError(f"storage wear_eur_per_kwh = {self.wear_eur_per_kwh}: give a number, 0 or more")
+        powers = [kw for kw, _ in self.efficiency_at]
+        if powers != sorted(set(powers)) or any(not (kw > 0 and 0 < share <= 1) for kw, share in self.efficiency_at):
+            raise PlanError(f"storage efficiency_at = {self.efficiency_at}: give rising powers above 0 kW, each once, "
+                            "with shares above 0, at most 1")  # fmt: skip
         if not 0 <= self.soc_min < self.soc_max <= 1:
             raise PlanError(f"storage soc_min {self.soc_min}, soc_max {self.soc_max}: want 0 <= soc_min < soc_max <= 1")
+
+    def _share(self, ac_kw: Floats | float, otherwise: float) -> Floats:
+        if not self.efficiency_at:
+            return np.full(np.shape(ac_kw), otherwise)
+        share: Floats = np.asarray(np.interp(ac_kw, *np.array(self.efficiency_at).T), dtype=np.float64)
+        return share
+
+    def kept_kw(self, charge_kw: float) -> float:
+        """What arrives in the store of a power that is charged."""
+        return float(charge_kw * self._share(charge_kw, self.charge_efficiency))
+
+    def drawn_kw(self, discharge_kw: float) -> float:
+        """What leaves the store for a power that is discharged."""
+        return float(discharge_kw / self._share(discharge_kw, self.discharge_efficiency))
+
+    def power_storing(self, kept_kw: float) -> float:
+        """The highest charging power of which no more than this arrives."""
+        powers = np.linspace(0.0, self.charge_kw_max, CURVE_POINTS)
+        return float(np.interp(kept_kw, powers * self._share(powers, self.charge_efficiency), powers))
+
+    def power_drawing(self, drawn_kw: float) -> float:
+        """The highest discharging power for which no more than this leaves the store."""
+        powers = np.linspace(0.0, self.discharge_kw_max, CURVE_POINTS)
+        return float(np.interp(drawn_kw, powers / self._share(powers, self.discharge_efficiency), powers))
+
+    def charge_segments(self) -> list[tuple[float, float]]:
+        """(width in kW, kWh kept of each kWh within it), best first. Below the best power its efficiency is taken."""
+        powers = self._corners(self.charge_kw_max)
+        return _segments(powers, [self.kept_kw(kw) for kw in powers], best=max)
+
+    def discharge_segments(self) -> list[tuple[float, float]]:
+        """(width in kW, kWh drawn for each kWh within it), best first. Below the best power its efficiency is taken."""
+        powers = self._corners(self.discharge_kw_max)
+        return _segments(powers, [self.drawn_kw(kw) for kw in powers], best=min)
+
+    def _corners(self, most_kw: float) -> list[float]:
+        if not self.efficiency_at:
+            return [most_kw]
+        between = [most_kw * k / CHORDS for k in range(1, CHORDS + 1)]
+        return sorted({*(kw for kw, _ in self.efficiency_at if kw < most_kw), *between})
 
     @property
     def least_kwh(self) -> float:
@@ -48,6 +98,18 @@ class Storage:
     def most_kwh(self) -> float:
         """Stored energy that the plan does not go above."""
         return self.soc_max * self.energy_kwh
+
+
+def _segments(powers: list[float], moved: list[float], *, best: Callable[..., float]) -> list[tuple[float, float]]:
+    """The line over (charging) or under (discharging) all points from 0 on that has no dent: what an LP can hold."""
+    found, at_kw, at = [], 0.0, 0.0
+    while at_kw < powers[-1]:
+        ahead = [(other - at) / (kw - at_kw) for kw, other in zip(powers, moved, strict=True) if kw > at_kw]
+        slope = best(ahead)
+        last = len(powers) - 1 - ahead[::-1].index(slope)
+        found.append((powers[last] - at_kw, slope))
+        at_kw, at = powers[last], moved[last]
+    return found
 
 
 @dataclass(frozen=True)

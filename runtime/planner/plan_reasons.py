@@ -42,8 +42,8 @@ def reason(plan: Plan, storage: Storage, connection: Connection, k: int) -> Reas
         raise PlanError(f"the plan has steps 0 to {len(plan.import_kw) - 1}, not {k}")
     power = float(plan.battery_kw[k])
     meter, stored = float(plan.meter_eur_per_kwh[k]), float(plan.stored_eur_per_kwh[k])
-    sell = stored / storage.discharge_efficiency + storage.wear_eur_per_kwh
-    buy = stored * storage.charge_efficiency
+    sell = stored * _slope(storage.discharge_segments(), power) + storage.wear_eur_per_kwh
+    buy = stored * _slope(storage.charge_segments(), -power)
     worth = f"a kWh at the meter is worth {meter:.4f} EUR{_limit_of(plan, connection, k)}"
     if power > MOVES_KW:
         text = f"discharges {power:.1f} kW: {worth}, the stored one {stored:.4f}, with losses and wear {sell:.4f}"
@@ -57,6 +57,15 @@ def reason(plan: Plan, storage: Storage, connection: Connection, k: int) -> Reas
     if not between and held:
         text = f"rests: {worth}; {held}"
     return Reason(k, "rest", power, meter, stored, sell, between or bool(held), text)
+
+
+def _slope(segments: list[tuple[float, float]], power_kw: float) -> float:
+    """Of the last kilowatt of a power: what it moves in the store. At rest that of the first."""
+    for width, slope in segments:
+        power_kw -= width
+        if power_kw <= MOVES_KW:
+            return slope
+    return segments[-1][1]
 
 
 def _held(plan: Plan, storage: Storage, k: int) -> str:

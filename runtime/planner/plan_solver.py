@@ -20,6 +20,8 @@ ROUNDS = 6  # of added binaries
 MIP_NODES = 2000  # a limit by nodes, not by time: the same input gives the same plan
 OVER_LIMIT_EUR_PER_KWH = 1e3  # import above the connection's limit: told, never hidden by an infeasible plan
 SHORT_EUR_PER_KWH = 1.0  # reserve that is not there, in the solve whose only other aim is the bill
+OVER_KW = 1e-6  # less than this is no import above the limit
+SOC_NEAR = 1e-3  # share of the energy that the state of charge is read to
 EQUAL = 1e-7  # share of the bill within which two plans cost the same
 
 
@@ -79,6 +81,11 @@ class _Program:
         self.row_lower.append(lower)
         self.row_upper.append(upper)
         return len(self.row_lower) - 1
+
+    def add(self, row: int, column: int, value: float) -> None:
+        """One more term of a row."""
+        self.row_index[row].append(column)
+        self.row_value[row].append(value)
 
     def solve(self) -> tuple[Floats, Floats, float, float]:
         """(columns, row duals, objective, proved bound)."""
@@ -154,6 +161,7 @@ def solve(storage: Storage, connection: Connection, horizon: Horizon, stored_kwh
         raise PlanError(f"stored energy is {stored_kwh}: read the state of charge again")
     # A battery outside its window is planned from the window's edge: it cannot be made whole in no time.
     begin_kwh = float(np.clip(stored_kwh, storage.least_kwh, storage.most_kwh))
+    outside = _outside(storage, stored_kwh, begin_kwh)
     if end_value_eur_per_kwh is None:
         middle = float(np.median(horizon.import_eur_per_kwh))
         end_value_eur_per_kwh = max(0.0, middle * storage.discharge_efficiency - storage.wear_eur_per_kwh)
@@ -167,6 +175,13 @@ def solve(storage: Storage, connection: Connection, horizon: Horizon, stored_kwh
         placed = replace(horizon, load_kw=horizon.load_kw + jobs_kw.sum(axis=0), jobs=())
     bare = replace(placed, reserve_kwh=np.zeros(0))
     plan = _cheapest(storage, connection, bare, begin_kwh, end_value_eur_per_kwh)
+    if horizon.jobs and _over_kw(plan, connection).max() > OVER_KW:
+        jobs_kw, moved = later_jobs(connection, horizon, plan, jobs_kw)
+        tried = replace(placed, load_kw=horizon.load_kw + jobs_kw.sum(axis=0))
+        if moved:
+            bare = replace(tried, reserve_kwh=np.zeros(0))
+            placed, late = tried, [*late, *moved]
+            plan = _cheapest(storage, connection, bare, begin_kwh, end_value_eur_per_kwh)
     if not horizon.jobs:
         bound_eur = plan.bound_eur
     peak_kw = None
@@ -178,8 +193,21 @@ def solve(storage: Storage, connection: Connection, horizon: Horizon, stored_kwh
                      near_kw=wanted, cost_eur=plan.cost_eur)  # fmt: skip
     return replace(
         nearest, horizon=horizon, jobs_kw=jobs_kw, bound_eur=bound_eur, meter_eur_per_kwh=plan.meter_eur_per_kwh,
-        stored_eur_per_kwh=plan.stored_eur_per_kwh, relaxed=(*late, *nearest.relaxed),
+        stored_eur_per_kwh=plan.stored_eur_per_kwh, relaxed=(*outside, *late, *nearest.relaxed),
     )  # fmt: skip
+
+
+def _outside(storage: Storage, stored_kwh: float, begin_kwh: float) -> list[str]:
+    """In words, where the store is not within its window now."""
+    if abs(stored_kwh - begin_kwh) <= storage.energy_kwh * SOC_NEAR:
+        return []
+    soc, edge = stored_kwh / storage.energy_kwh, begin_kwh / storage.energy_kwh
+    return [f"the state of charge of {soc:.1%} is outside its window: planned from the edge, {edge:.1%}"]
+
+
+def _over_kw(plan: Plan, connection: Connection) -> Floats:
+    """Import above the connection's limit, each step."""
+    return np.maximum(0.0, plan.import_kw - connection.import_kw_max)
 
 
 def _possible(horizon: Horizon) -> tuple[Horizon, list[str]]:
@@ -263,11 +291,9 @@ def _build(storage: Storage, connection: Connection, horizon: Horizon, begin_kwh
         program.row([*terms, *((first + k, -1.0) for first in jobs)], net[k], net[k])
     levels = len(program.row_lower)
     for k in range(n):
-        terms = [(stored + k, 1.0), (charge + k, -hours * storage.charge_efficiency),
-                 (discharge + k, hours / storage.discharge_efficiency)]  # fmt: skip
         before = [(stored + k - 1, -1.0)] if k else []
         rest = 0.0 if k else begin_kwh
-        program.row([*terms, *before], rest, rest)
+        program.row([(stored + k, 1.0), *before], rest, rest)
     for k in range(n):
         program.row([(imported + k, 1.0), (over + k, -1.0)], -np.inf, connection.import_kw_max)
         if horizon.demand_counts[k]:
@@ -277,6 +303,9 @@ def _build(storage: Storage, connection: Connection, horizon: Horizon, begin_kwh
     for job, first in zip(horizon.jobs, jobs, strict=True):
         energy = job.power_kw * job.steps
         program.row([(first + k, 1.0) for k in range(n)], energy, energy)
+    for segments, power, hours_in in ((storage.charge_segments(), charge, -hours),
+                                      (storage.discharge_segments(), discharge, hours)):  # fmt: skip
+        _by_power(program, segments, power, levels, hours_in, n)
     biggest_kw = float(np.max(np.abs(net))) + storage.charge_kw_max + sum(job.power_kw for job in horizon.jobs)
     for kind, k in sorted(cheats):
         one, other, one_kw, other_kw = (
@@ -291,6 +320,20 @@ def _build(storage: Storage, connection: Connection, horizon: Horizon, begin_kwh
         charge, discharge, imported, exported, curtailed, stored, over, peak, short, tuple(jobs), balance, levels
     )
     return program, at
+
+
+def _by_power(program: _Program, segments: list[tuple[float, float]], power: int, levels: int, hours: float,
+              steps: int) -> None:  # fmt: skip
+    """What a power moves in the store, into the storage rows from `levels` on; one column a segment where it bends."""
+    if len(segments) == 1:
+        for k in range(steps):
+            program.add(levels + k, power + k, hours * segments[0][1])
+        return
+    parts = [(program.block(steps, 0.0, 0.0, width), slope) for width, slope in segments]
+    for k in range(steps):
+        program.row([(power + k, 1.0), *((part + k, -1.0) for part, _ in parts)], 0.0, 0.0)
+        for part, slope in parts:
+            program.add(levels + k, part + k, hours * slope)
 
 
 def _near(program: _Program, at: _Columns, near_kw: Floats, true_cost: Floats, cost_eur: float) -> None:
@@ -325,7 +368,7 @@ def _read(
 
     relaxed = []
     over = of(at.over)
-    if over.max() > 1e-6:
+    if over.max() > OVER_KW:
         k = int(over.argmax())
         relaxed.append(f"the connection's import limit cannot be held: {over[k]:.1f} kW above it in step {k}")
     if at.short >= 0 and of(at.short).max() > 1e-6:
@@ -364,4 +407,41 @@ def _place(connection: Connection, horizon: Horizon, loose: Plan, job: Job, base
     starts = range(first, end - job.steps + 1)
     costs = [price[s : s + job.steps].sum() + above[s : s + job.steps].max() for s in starts]
     start = first + int(np.argmin(costs))
+    return list(range(start, start + job.steps))
+
+
+def later_jobs(connection: Connection, horizon: Horizon, plan: Plan, jobs_kw: Floats) -> tuple[Floats, list[str]]:
+    """A job's deadline gives way to the connection's import limit: (jobs_kw with those moved, which they are in words).
+
+    Jobs that run where the limit is passed go to where least of it is passed, as early as that can be; the largest
+    first, and no more of them than it takes.
+    """
+    jobs_kw, said = jobs_kw.copy(), []
+    drawn = plan.import_kw.copy()
+    for i in sorted(range(len(jobs_kw)), key=lambda i: (-horizon.jobs[i].power_kw, i)):
+        job, runs = horizon.jobs[i], jobs_kw[i] > 0
+        without = drawn - jobs_kw[i]
+        if (drawn[runs] - connection.import_kw_max).max(initial=0.0) <= OVER_KW:
+            continue
+        above = np.maximum(0.0, without + job.power_kw - connection.import_kw_max)
+        steps = _least(above, job, len(above))
+        if above[steps].sum() >= above[runs].sum() - OVER_KW or steps[-1] < job.latest_end:
+            continue
+        jobs_kw[i] = 0.0
+        jobs_kw[i, steps] = job.power_kw
+        drawn = without + jobs_kw[i]
+        late = steps[-1] + 1 - job.latest_end
+        said.append(
+            f"job {job.name} gives way to the connection's import limit: it ends {late} steps after its deadline"
+        )
+    return jobs_kw, said
+
+
+def _least(cost: Floats, job: Job, end: int) -> list[int]:
+    """The steps from its earliest to `end` that cost least, the earliest of equal ones."""
+    if job.interruptible:
+        order = np.argsort(np.round(cost[job.earliest : end], 6), kind="stable")
+        return sorted(job.earliest + int(k) for k in order[: job.steps])
+    starts = range(job.earliest, end - job.steps + 1)
+    start = job.earliest + int(np.argmin([round(float(cost[s : s + job.steps].sum()), 6) for s in starts]))
     return list(range(start, start + job.steps))

@@ -1,6 +1,8 @@
 """A plan as the steps of `schedule`: equal neighbours merged, the near hours first, to fit what the API takes."""
 
-from tidegate.runtime.planner.plan_inputs import Storage
+import numpy as np
+
+from tidegate.runtime.planner.plan_inputs import PlanError, Storage
 from tidegate.runtime.planner.plan_solver import Plan
 
 SENT_STEPS = 96  # of three values each fit into one message
@@ -14,8 +16,10 @@ def steps_of(plan: Plan, storage: Storage) -> tuple[list[Step], int]:
     """(steps, end in UTC s). A step has the battery's power and the state of charge where that ends; rest has 0 W.
 
     In a step the battery is asked for the plan's mean; limits of the site file bind as ever. What does not fit is left
-    out at the end: it will be planned again before it comes.
+    out at the end: it will be planned again before it comes. Raises PlanError for a plan that is none.
     """
+    if not (np.isfinite(plan.battery_kw).all() and np.isfinite(plan.stored_kwh).all()):
+        raise PlanError("the plan has a value that is no number: it is not sent")
     horizon = plan.horizon
     found: list[Step] = []
     last_kw: float | None = None

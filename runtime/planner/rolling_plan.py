@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from tidegate.runtime.planner.forecasts import Forecaster
+from tidegate.runtime.planner.local_calendar import LocalCalendar
 from tidegate.runtime.planner.peak_guard import guard
 from tidegate.runtime.planner.plan_inputs import Connection, Flags, Floats, Horizon, PlanError, Storage
 from tidegate.runtime.planner.plan_solver import Plan, solve
@@ -88,13 +89,13 @@ def operate(past: Past, storage: Storage, connection: Connection, name: str, dec
     for hour in hours:
         net = float(past.load_kw[hour] - past.pv_kw[hour])
         asked = decide(hour, stored)
-        most = min(storage.discharge_kw_max, max(0.0, (stored - storage.least_kwh) * storage.discharge_efficiency))
+        most = storage.power_drawing(max(0.0, stored - storage.least_kwh))
         if not connection.export_from_battery:
             most = min(most, max(0.0, net))
-        room = max(0.0, (storage.most_kwh - stored) / storage.charge_efficiency)
-        least = -min(storage.charge_kw_max, room, max(0.0, connection.import_kw_max - net))
+        room = storage.power_storing(max(0.0, storage.most_kwh - stored))
+        least = -min(room, max(0.0, connection.import_kw_max - net))
         power = min(max(asked, least), most)
-        stored += -power / storage.discharge_efficiency if power > 0 else -power * storage.charge_efficiency
+        stored += -storage.drawn_kw(power) if power > 0 else storage.kept_kw(-power)
         grid = max(net - power, -connection.export_kw_max)
         price = float(past.price_eur_per_kwh[hour])
         cost = grid * (price + past.fees_eur_per_kwh if grid > 0 else price) + storage.wear_eur_per_kwh * max(
@@ -179,9 +180,10 @@ class RollingPlanner:
     load_known_h: int = 1  # of load to come that is known (announced jobs); 1 = the present hour
 
     def __post_init__(self) -> None:
-        self._load = Forecaster(2 * LEADS, 24)
-        self._pv = Forecaster(2 * LEADS, 24)
-        self._price = Forecaster(2 * LEADS, 24)
+        calendar = LocalCalendar(self.past.begin_utc.astimezone(UTC), 3600, self.past.zone)
+        self._load = Forecaster(2 * LEADS, 24, calendar=calendar)
+        self._pv = Forecaster(2 * LEADS, 24, calendar=calendar)
+        self._price = Forecaster(2 * LEADS, 24, calendar=calendar)
         self.plan: Plan | None = None
         self._made_at = 0
         self._paid_kw, self._month = 0.0, (0, 0)

@@ -1,9 +1,13 @@
 """Forecasts: none sees the future, the better one is used, the peak guard against plain arithmetic."""
 
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
 import numpy as np
 import pytest
 
 from tidegate.runtime.planner.forecasts import SIMPLE, Forecaster, Ridge, filled, pinball, rank_correlation
+from tidegate.runtime.planner.local_calendar import LocalCalendar
 from tidegate.runtime.planner.peak_guard import energy_needed, guard, lowest_limits
 from tidegate.runtime.planner.plan_inputs import PlanError, Storage
 
@@ -38,6 +42,26 @@ def test_the_ridge_and_the_choice_see_nothing_that_comes():
         assert ridge.fit(values[:origin], origin)
         ridges.append(ridge.predict(values[:origin], origin))
     assert (ridges[0] == ridges[1]).all()
+
+
+def test_a_weekend_is_the_local_one_wherever_the_series_begins():
+    """A room that rests at the weekend of its own zone. The ridge with its calendar beats the one without."""
+    zone = ZoneInfo("Australia/Sydney")
+    begin = datetime(2025, 1, 1, tzinfo=UTC)  # a Wednesday; in Sydney each weekend begins on Friday 13:00 UTC
+    days = 70 * 24
+    local = [datetime.fromtimestamp(begin.timestamp() + 3600 * k, zone) for k in range(days)]
+    calendar = LocalCalendar(begin, 3600, zone)
+    flags = calendar.weekend(np.arange(days))
+    assert flags.tolist() == [float(at.weekday() >= 5) for at in local]
+    assert flags[2 * 24 + 12 : 2 * 24 + 14].tolist() == [0.0, 1.0]
+    values = 40 - 15 * flags + np.random.default_rng(5).normal(0, 1, days)
+    missed = []
+    for one in (calendar, None):
+        ridge = Ridge(24, 24, one)
+        origins = range(60 * 24, 68 * 24, 3)
+        assert ridge.fit(values, 60 * 24)
+        missed.append(np.mean([np.abs(ridge.predict(values, at) - values[at : at + 24]).mean() for at in origins]))
+    assert missed[0] < 0.8 * missed[1]
 
 
 def test_the_better_forecast_is_used_and_all_errors_are_kept():

@@ -8,12 +8,13 @@ from zoneinfo import ZoneInfo
 import pytest
 from click.testing import CliRunner
 
+from tidegate.config.site import load_site
 from tidegate.runtime.api.connection import Point
 from tidegate.runtime.api.messages import QUALITIES
 from tidegate.runtime.cli import plan_commands
 from tidegate.runtime.cli.plan_commands import plan
 from tidegate.runtime.planner.hours_table import read_hours
-from tidegate.runtime.planner.outlook import month_peak_kw
+from tidegate.runtime.planner.outlook import month_peak_kw, storage_of
 from tidegate.runtime.planner.plan_inputs import PlanError
 
 ROOT = Path(__file__).parents[3]
@@ -37,7 +38,7 @@ def test_show_gives_each_hour_and_says_what_is_forecast():
 
 def test_the_same_as_json_holds_the_steps_that_are_sent():
     done = run("show", SITE, HOURS, *NOW, "--json")
-    made = json.loads(done.output)
+    made = json.loads(done.stdout)
     assert len(made["battery_kw"]) == 24 and made["known_steps"] == {"load": 0, "pv": 0, "price": 24}
     assert made["steps"][0]["start_utc_s"] == made["start_utc_s"] and made["end_utc_s"] - made["start_utc_s"] == 86_400
 
@@ -60,7 +61,7 @@ def test_why_gives_a_sentence_with_its_figures():
         (HEAD + "2025-01-01T00:00,1,,1\n", "row 2, time_utc: '2025-01-01T00:00' has no offset"),
         (HEAD + "2025-01-01T00:00Z,1,,1\n2025-01-01T01:00Z,1;5,,1\n", "row 3, load_kw: '1;5' is no number"),
         (HEAD + "2025-01-01T00:00Z,inf,,1\n", "row 2, load_kw: 'inf' cannot be"),
-        (HEAD + "2025-01-01T00:00Z,1,,1\n2025-01-01T00:07Z,1,,1\n", "row 3 comes 420 s after row 2"),
+        (HEAD + "2025-01-01T00:00Z,1,,1\n2025-01-01T00:07Z,1,,1\n", "row 3 comes 420 s after"),
         (HEAD + "2025-01-01T00:00Z,1,,1\n2025-01-01T01:00Z,1,,1\n2025-01-01T03:00Z,1,,1\n", "row 4 comes 7200 s after"),
         (HEAD + "2025-01-01T00:00Z,1,,1\n2025-01-01T01:00Z,1,,1\n2025-01-01T01:00Z,1,,1\n", "row 4 comes 0 s after"),
     ],
@@ -87,7 +88,7 @@ def test_a_day_of_zero_prices_is_doubted_and_a_few_are_not(tmp_path):
     for zeros, doubted in ((24, True), (3, False)):
         rows = [f"2025-01-{1 + k // 24:02}T{k % 24:02}:00Z,10,,{0 if k < zeros else 0.2}" for k in range(72)]
         path.write_text(HEAD + "\n".join(rows) + "\n")
-        assert bool(read_hours(path).doubts) == doubted
+        assert any("a feed that broke" in text for text in read_hours(path).doubts) == doubted
 
 
 def test_too_little_past_is_refused():
@@ -113,7 +114,7 @@ def test_with_a_demand_charge_nothing_is_charged_above_the_months_own_peak():
     for words in ((), ("--demand", "8")):
         done = run("show", SITE, HOURS, "--now", "2025-03-10T12:00Z", "--fees", "0.13", "--json", *words)
         assert done.exit_code == 0, done.output
-        made[words] = json.loads(done.output)
+        made[words] = json.loads(done.stdout)
     table = read_hours(Path(HOURS))
     berlin = ZoneInfo("Europe/Berlin")
     now = datetime(2025, 3, 10, 12, tzinfo=UTC)
@@ -144,10 +145,79 @@ def test_no_plan_is_sent_from_a_guess_of_the_state_of_charge(soc, quality):
     assert plan_commands._soc_now(Site(0.4, QUALITIES.index("good"))) == 0.4
 
 
-def test_blanks_of_the_past_are_told_and_those_to_come_are_not(tmp_path):
+def table_of(tmp_path, rows):
     path = tmp_path / "hours.csv"
-    rows = [f"2025-01-{1 + k // 24:02}T{k % 24:02}:00Z,{'' if k in (5, 6) or k >= 60 else 10},0,0.2" for k in range(72)]
     path.write_text(HEAD + "\n".join(rows) + "\n")
-    assert read_hours(path).blanks() == 2
-    done = run("show", SITE, str(path), "--now", "2025-01-03T12:00Z", "--ahead", "6")
-    assert done.exit_code == 0 and "2 blank values of the past" in done.output
+    return path
+
+
+@pytest.mark.parametrize("command", ["show", "why"])
+def test_blanks_of_the_past_are_told_and_those_to_come_are_not(command, tmp_path):
+    rows = [f"2025-01-{1 + k // 24:02}T{k % 24:02}:00Z,{'' if k in (5, 6) or k >= 60 else 10},0,0.2" for k in range(72)]
+    path = table_of(tmp_path, rows)
+    words = ("14:00",) if command == "why" else ()
+    done = run(command, SITE, str(path), *words, "--now", "2025-01-03T12:00Z", "--ahead", "6")
+    assert done.exit_code == 0, done.output
+    assert "load_kw: 2 blank steps stand as the value before them, at most 2 h on end" in done.output
+    assert "pv_kw: " not in done.output
+
+
+def test_a_hole_in_the_published_prices_is_told(tmp_path):
+    rows = [f"2025-01-{1 + k // 24:02}T{k % 24:02}:00Z,10,0,{'' if 62 <= k < 65 else 0.2}" for k in range(72)]
+    done = run("show", SITE, str(table_of(tmp_path, rows)), "--now", "2025-01-03T12:00Z", "--ahead", "6")
+    assert done.exit_code == 0 and "price_eur_per_kwh: 3 blank steps" in done.output
+
+
+def test_a_sun_that_is_blank_throughout_is_none_and_told(tmp_path):
+    rows = [f"2025-01-{1 + k // 24:02}T{k % 24:02}:00Z,10,,0.2" for k in range(72)]
+    done = run("show", SITE, str(table_of(tmp_path, rows)), "--now", "2025-01-03T12:00Z", "--ahead", "6")
+    assert done.exit_code == 0 and "pv_kw is blank in every row: planned without sun" in done.output
+    rows[3] = rows[3].replace(",,", ",1.5,")  # one value long ago: what the sun does now is not known
+    done = run("show", SITE, str(table_of(tmp_path, rows)), "--now", "2025-01-03T12:00Z", "--ahead", "6")
+    assert done.exit_code == 65 and "pv_kw: nothing is known of the last day" in done.output
+
+
+def test_quarters_and_hours_in_one_table_are_spread_and_told(tmp_path):
+    quarters = [f"2025-01-03T{k // 4:02}:{15 * (k % 4):02}Z,8,0,0.3" for k in range(96)]
+    rows = [f"2025-01-{1 + k // 24:02}T{k % 24:02}:00Z,10,0,{0.1 + k / 1000}" for k in range(48)] + quarters
+    table = read_hours(table_of(tmp_path, rows))
+    assert table.step_s == 900 and len(table.load_kw) == 48 * 4 + 96
+    assert table.price_eur_per_kwh[4 * 7 : 4 * 8] == pytest.approx(0.107) and table.load_kw[4 * 48] == 8
+    assert any("48 of 144 rows are longer than 900 s" in text for text in table.doubts)
+
+
+@pytest.mark.parametrize(("begin", "hours", "day"), [("2025-03-30", 23, "+01:00"), ("2025-10-26", 25, "+02:00")])
+def test_local_days_of_23_and_25_hours_are_read_whole(begin, hours, day, tmp_path):
+    zone = ZoneInfo("Europe/Berlin")
+    first = int(datetime.fromisoformat(f"{begin}T00:00{day}").timestamp())
+    next_day = (datetime.fromisoformat(begin).day + 1) % 32 or 1
+    local = [datetime.fromtimestamp(first + 3600 * k, zone) for k in range(hours + 1)]
+    assert local[-1].hour == 0 and local[-1].day == next_day
+    table = read_hours(table_of(tmp_path, [f"{at.isoformat()},{k},0,0.2" for k, at in enumerate(local)]))
+    assert table.load_kw.tolist() == list(range(hours + 1)) and not table.doubts
+    wall_clock = [f"{at:%Y-%m-%dT%H:%M}{day},1,0,0.2" for at in local]  # as if summer time did not exist
+    with pytest.raises(PlanError, match="row"):
+        read_hours(table_of(tmp_path, wall_clock))
+
+
+def test_losses_and_wear_are_the_sites_or_those_given(tmp_path):
+    """The site file's efficiencies; a spread that pays with them does not with twice the losses, nor with more wear."""
+    site = tmp_path / "site.toml"
+    site.write_text(Path(SITE).read_text() + "\n[carbon]\ncharge_efficiency = 0.9\ndischarge_efficiency = 0.8\n")
+    storage = storage_of(load_site(str(site)))
+    assert (storage.charge_efficiency, storage.discharge_efficiency) == (0.9, 0.8)
+    moved = {}
+    for words in (
+        (),
+        ("--wear", "0.5"),
+        ("--efficiency", "30=0.5"),
+        ("--efficiency", "5=0.7", "--efficiency", "20=0.97"),
+    ):
+        done = run("show", SITE, HOURS, *NOW, *words, "--json")
+        assert done.exit_code == 0, done.output
+        moved[words] = sum(abs(kw) for kw in json.loads(done.stdout)["battery_kw"])
+    none, wear, losses, curve = moved.values()
+    assert none > 10 and curve > 10 and wear < 1 and losses < none
+    done = run("show", SITE, HOURS, *NOW, "--efficiency", "5")
+    assert done.exit_code == 64 and "write KW=SHARE" in done.output
+    assert "rising powers above 0" in run("show", SITE, HOURS, *NOW, "--efficiency", "-5=0.9").output

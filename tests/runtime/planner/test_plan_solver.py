@@ -194,6 +194,62 @@ def test_a_horizon_that_cannot_be_is_refused_by_name(change, said):
 def test_a_battery_outside_its_window_is_planned_from_the_edge(soc):
     plan = solve(STORAGE, OPEN, horizon([0.1] * 4), soc)
     assert plan.stored_kwh[0] >= STORAGE.least_kwh - 1e-6
+    assert any("is outside its window: planned from the edge" in text for text in plan.relaxed)
+    assert not solve(STORAGE, OPEN, horizon([0.1] * 4), STORAGE.least_kwh).relaxed
+
+
+def test_a_deadline_gives_way_to_the_import_limit_and_no_further_than_it_must():
+    """Two jobs of 30 kW in the same two hours behind a 60 kW connection with a load of 20 kW and an empty battery."""
+    jobs = tuple(Job(name, 30.0, 2, 0, 2) for name in ("one", "other"))
+    plan = solve(STORAGE, Connection(60, 60), horizon([0.2] * 8, load=20.0, jobs=jobs), STORAGE.least_kwh)
+    assert plan.import_kw.max() <= 60 + 1e-6
+    assert [np.flatnonzero(row).tolist() for row in plan.jobs_kw] == [[2, 3], [0, 1]]
+    assert len(plan.relaxed) == 1 and "job one gives way to the connection's import limit" in plan.relaxed[0]
+    assert "ends 2 steps after its deadline" in plan.relaxed[0]
+    held = solve(STORAGE, Connection(60, 60), horizon([0.2] * 8, load=20.0, jobs=jobs), STORAGE.most_kwh)
+    assert held.import_kw.max() <= 60 + 1e-6 and not held.relaxed, "the battery bears both in time"
+    never = solve(STORAGE, Connection(40, 60), horizon([0.2] * 8, load=20.0, jobs=jobs), STORAGE.least_kwh)
+    assert any("import limit cannot be held" in text for text in never.relaxed)
+
+
+BENT = Storage(60, 30, 30, 0.9, 0.9, 0.05, 0.95, 0.03, ((3.0, 0.7), (12.0, 0.97), (30.0, 0.9)))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_efficiency_by_power_is_kept_by_every_step_of_the_plan(seed):
+    plan = solve(BENT, OPEN, drawn(seed), 30.0)
+    before = np.concatenate([[30.0], plan.stored_kwh[:-1]])
+    for charge, discharge, one, other in zip(plan.charge_kw, plan.discharge_kw, before, plan.stored_kwh, strict=True):
+        true = BENT.kept_kw(charge) - BENT.drawn_kw(discharge)
+        best = charge * 0.97 - discharge / 0.97
+        moved = (other - one) / plan.horizon.step_h
+        if max(charge, discharge) >= 12:  # where the curve bends the right way it is followed to nearest chord
+            assert moved == pytest.approx(true, abs=0.05)
+        assert moved <= best + 1e-5
+    assert all(one.holds for one in reasons(plan, BENT, OPEN))
+
+
+def test_the_line_that_an_lp_holds_has_no_dent_and_touches_the_curve():
+    for segments, curve, falls in (
+        (BENT.charge_segments(), BENT.kept_kw, True),
+        (BENT.discharge_segments(), BENT.drawn_kw, False),
+    ):
+        slopes = [slope for _, slope in segments]
+        assert segments[0][0] == pytest.approx(12.0) and slopes == sorted(slopes, reverse=falls)
+        at = np.cumsum([width for width, _ in segments])
+        assert at[-1] == 30 and np.cumsum([w * s for w, s in segments]) == pytest.approx([curve(kw) for kw in at])
+    assert STORAGE.charge_segments() == [(30, pytest.approx(0.95))]
+    assert BENT.kept_kw(3.0) == pytest.approx(2.1) and BENT.drawn_kw(12.0) == pytest.approx(12 / 0.97)
+    for kw in (1.0, 7.0, 20.0, 30.0):
+        assert BENT.power_storing(BENT.kept_kw(kw)) == pytest.approx(kw, abs=0.02)
+        assert BENT.power_drawing(BENT.drawn_kw(kw)) == pytest.approx(kw, abs=0.02)
+
+
+def test_at_little_difference_the_power_is_what_loses_least():
+    """What two hours of 12 kW need is charged in two equal hours alike, whatever the plan in force has."""
+    prices, in_force = horizon([0.1, 0.1, 0.5, 0.5], load=12.0), np.array([-30.0, 0, 0, 0])
+    plan = solve(BENT, OPEN, prices, BENT.least_kwh, in_force_kw=in_force, end_value_eur_per_kwh=0.0)
+    assert plan.charge_kw[:2] == pytest.approx([13, 13], abs=1.1)
 
 
 def test_no_state_of_charge_no_plan():

@@ -1,0 +1,97 @@
+"""One plan from a site file, a table of hours and what its owner wishes: the same for the command and the process."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from tidegate.config.site import Site
+from tidegate.runtime.planner.announced_jobs import AnnouncedJob, jobs_within
+from tidegate.runtime.planner.hours_table import HoursTable
+from tidegate.runtime.planner.outlook import Outlook, connection_of, look_ahead, month_peak_kw, storage_of
+from tidegate.runtime.planner.peak_guard import guard
+from tidegate.runtime.planner.plan_inputs import Connection, Floats, Horizon, Storage
+from tidegate.runtime.planner.plan_solver import Plan
+from tidegate.runtime.planner.solver_child import Question, solve_apart
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the owner says of the bill and the battery. Units in the names; share: of the load that a backup serves."""
+
+    ahead_h: int = 24
+    fees_eur_per_kwh: float = 0.0
+    demand_eur_per_kw: float = 0.0
+    paid_kw: float = 0.0
+    wear_eur_per_kwh: float | None = None
+    efficiency_at: tuple[tuple[float, float], ...] = ()
+    backup_h: float = 0.0
+    backup_share: float = 1.0
+
+
+@dataclass(frozen=True)
+class DayAhead:
+    """A plan and all that it was made from. Rows of plan.jobs_kw belong to `jobs`."""
+
+    outlook: Outlook
+    storage: Storage
+    connection: Connection
+    plan: Plan
+    jobs: tuple[AnnouncedJob, ...]
+    said: tuple[str, ...]  # of jobs that are not in the plan
+
+
+def backup_reserve(horizon: Horizon, storage: Storage, hours: float, share: float) -> Floats:
+    """(steps,) kWh to have stored at each step's end, so that so much of the load lives through an outage then.
+
+    What is expected of load and sun in the hours after counts; behind the horizon its last hour goes on. No more than
+    the battery holds: the rest would be a wish that nobody can keep.
+    """
+    n, span = len(horizon.load_kw), max(1, round(hours / horizon.step_h))
+    net = np.maximum(0.0, share * horizon.load_kw - horizon.pv_kw)
+    ahead = np.concatenate([net, np.full(span, net[-max(1, round(1 / horizon.step_h)) :].mean())])
+    total = np.concatenate([[0.0], np.cumsum(ahead)]) * horizon.step_h
+    need = (total[1 + span : 1 + span + n] - total[1 : 1 + n]) / storage.discharge_efficiency
+    return np.minimum(storage.least_kwh + need, storage.most_kwh)
+
+
+def day_ahead(site: Site, table: HoursTable, now: datetime, soc: float, wishes: Wishes, *,
+              jobs: tuple[AnnouncedJob, ...] = (), in_force_kw: Floats | None = None) -> DayAhead:  # fmt: skip
+    """The plan from the step in which `now` lies. Raises PlanError where there is none, with what is missing."""
+    zone = ZoneInfo(site.site.timezone)
+    storage = storage_of(site, wear_eur_per_kwh=wishes.wear_eur_per_kwh, efficiency_at=wishes.efficiency_at)
+    connection = connection_of(site, demand_eur_per_kw=wishes.demand_eur_per_kw, demand_paid_kw=wishes.paid_kw)
+    outlook = look_ahead(table, now, wishes.ahead_h, fees_eur_per_kwh=wishes.fees_eur_per_kwh, zone=zone)
+    horizon, stored_kwh = outlook.horizon, soc * storage.energy_kwh
+    reserve = np.zeros(0)
+    if wishes.backup_h:
+        reserve = backup_reserve(horizon, storage, wishes.backup_h, wishes.backup_share)
+    within, placed, said = jobs_within(jobs, horizon)
+    if wishes.demand_eur_per_kw:
+        horizon, connection, reserve = _guarded(
+            table, now, zone, outlook, storage, connection, stored_kwh, within, reserve
+        )
+    horizon = replace(horizon, jobs=within, reserve_kwh=reserve)
+    plan = solve_apart(Question(storage, connection, horizon, stored_kwh, in_force_kw))
+    return DayAhead(outlook, storage, connection, plan, placed, tuple(said))
+
+
+def _guarded(table: HoursTable, now: datetime, zone: ZoneInfo, outlook: Outlook, storage: Storage,
+             connection: Connection, stored_kwh: float, jobs: tuple[object, ...],
+             reserve: Floats) -> tuple[Horizon, Connection, Floats]:  # fmt: skip
+    """With a demand charge: the peak that is worth holding, the energy to keep for it, and no new peak by charging."""
+    horizon = outlook.horizon
+    begin = horizon.start_utc_s
+    months = [datetime.fromtimestamp(begin + k * horizon.step_s, zone).month for k in range(len(horizon.load_kw))]
+    horizon = replace(horizon, demand_counts=np.array([one == months[0] for one in months]))
+    peak_kw = month_peak_kw(table, now, zone)
+    connection = replace(connection, recharge_kw_max=max(connection.demand_paid_kw, peak_kw))
+    if outlook.load is None or jobs:  # where jobs go is decided by the plan: its own peak stands for them
+        return horizon, connection, reserve
+    steps = len(horizon.load_kw)
+    errors = outlook.load.paths[:, -steps:] if outlook.load.paths.shape[1] >= steps else np.zeros((0, steps))
+    net = horizon.load_kw - horizon.pv_kw
+    found = guard(net, errors, storage, stored_kwh, horizon.step_h, connection.demand_paid_kw)
+    keep = found.reserve_kwh if len(reserve) == 0 else np.maximum(reserve, found.reserve_kwh)
+    return horizon, replace(connection, demand_paid_kw=found.limit_kw), keep
