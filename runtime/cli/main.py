@@ -41,6 +41,7 @@ COMMANDS = {
     "lock": Place("stop_commands:lock", "", "Stop the site and lock it under your name."),
     "notify": Place("notify_commands:notify", "notify", "Tell people of alarms: mail, webhook, ntfy and others."),
     "plan": Place("plan_commands:plan", "planner", "A day ahead: what the battery does when, why, and what it saves."),
+    "planner": Place("planner_commands:planner", "planner", "Plan each quarter hour, by itself."),
     "policy": Place("control_commands:policy", "", "Another limit or preference while the site runs."),
     "read": Place("bus_commands:read", "tools", "Read a device once."),
     "record": Place("recording_commands:record", "recorder", "Write the last minutes to a file."),

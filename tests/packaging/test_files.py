@@ -9,6 +9,7 @@ import pytest
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 UNIT = PACKAGING / "systemd" / "tidegate@.service"
+PLANNER = PACKAGING / "systemd" / "tidegate-planner@.service"
 # 0 is a sandbox in which nothing runs, 100 is none at all. Real-time priority, devices and the network cost the rest.
 EXPOSURE_MAX = 26
 
@@ -30,6 +31,7 @@ def analyze(tmp_path):
     folder = tmp_path / "usr/lib/systemd/system"
     folder.mkdir(parents=True)
     shutil.copy(UNIT, folder)
+    shutil.copy(PLANNER, folder)
     for target in ("sysinit", "basic", "shutdown", "multi-user", "network"):
         (folder / f"{target}.target").write_text(f"[Unit]\nDescription={target}\nDefaultDependencies=no\n")
     (folder / "system.slice").write_text("[Unit]\nDescription=slice\nDefaultDependencies=no\n")
@@ -51,6 +53,14 @@ def test_systemd_understands_every_line_of_the_unit(analyze):
     done = analyze("verify", "tidegate@hall.service")
     said = [line for line in (done.stdout + done.stderr).splitlines() if "tidegate" in line]
     assert not said
+
+
+def test_the_planners_unit_is_understood_and_can_starve_nobody(analyze):
+    done = analyze("verify", "tidegate-planner@hall.service")
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "planner" in line]
+    assert not said
+    unit = PLANNER.read_text()
+    assert "DynamicUser=yes" in unit and "CPUQuota=" in unit and "MemoryMax=" in unit and "LimitRTPRIO" not in unit
 
 
 def test_an_unknown_setting_would_be_noticed(analyze, tmp_path):
