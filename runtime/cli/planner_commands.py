@@ -11,9 +11,10 @@ import click
 
 from tidegate.config.site import SiteError, load_site
 from tidegate.runtime.api.blocking_client import Client, ClientError
-from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNAVAILABLE, fail, refuse_site, with_client
+from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNAVAILABLE, EXIT_USAGE, fail, refuse_site, with_client
 from tidegate.runtime.cli.plan_options import with_wishes
 from tidegate.runtime.planner.day_ahead import Wishes
+from tidegate.runtime.planner.grid_events import GridEvent, read_events, write_events
 from tidegate.runtime.planner.live_planner import STATUS_FILE, LivePlanner
 from tidegate.runtime.planner.plan_inputs import PlanError
 from tidegate.runtime.planner.planner_metrics import serve_metrics
@@ -89,9 +90,36 @@ def status(folder: Path, as_json: bool) -> None:
                          for begin, end in job["runs_utc_s"])  # fmt: skip
         saves = "" if job["saves_eur"] is None else f", saves {job['saves_eur']:.2f} EUR"
         click.echo(f"job {job['name']}: {runs}{saves}")
+    for text in told.get("events", []):
+        click.echo(text)
     for one in told["forecast_errors"]:
         click.echo(f"forecast of {one['series']} by {one['by']}: pinball {one['pinball']:.3g}, band covered "
                    f"{one['covered']:.0%}, Kendall tau {one['kendall_tau']:.2f}")  # fmt: skip
+
+
+@planner.command()
+@FOLDER
+@click.argument("name")
+@click.option("--begin", metavar="TIME", help="A quarter hour, such as 2026-11-28T17:00Z.")
+@click.option("--hours", type=click.FloatRange(min=0.25, max=24), default=3.0, show_default=True)
+@click.option("--less", type=click.FloatRange(0, 1, min_open=True), default=0.25, show_default=True,
+              help="Share of the baseline: load less sun at that time of the last ten days.")  # fmt: skip
+@click.option("--remove", is_flag=True, help="Take the announcement back.")
+def event(folder: Path, name: str, begin: str | None, hours: float, less: float, remove: bool) -> None:
+    """Announce that the grid wants less import; `planner status` says whether it can be kept, and proves it after."""
+    try:
+        kept = tuple(one for one in read_events(folder) if one.name != name)
+        if not remove:
+            at = datetime.fromisoformat(begin or "")
+            if at.tzinfo is None:
+                raise ValueError(begin)
+            first = int(at.timestamp())
+            kept = (*kept, GridEvent(name, first, first + round(hours * 3600), less))
+        write_events(folder, kept)
+    except ValueError:
+        fail(f"--begin {begin}: write 2026-11-28T17:00Z", EXIT_USAGE, "planner")
+    except PlanError as why:
+        fail(why, EXIT_CONTENT, "planner")
 
 
 @planner.command()

@@ -57,8 +57,12 @@ def backup_reserve(horizon: Horizon, storage: Storage, hours: float, share: floa
 
 
 def day_ahead(site: Site, table: HoursTable, now: datetime, soc: float, wishes: Wishes, *,
-              jobs: tuple[AnnouncedJob, ...] = (), in_force_kw: Floats | None = None) -> DayAhead:  # fmt: skip
-    """The plan from the step in which `now` lies. Raises PlanError where there is none, with what is missing."""
+              jobs: tuple[AnnouncedJob, ...] = (), in_force_kw: Floats | None = None,
+              caps_kw: dict[int, float] | None = None) -> DayAhead:  # fmt: skip
+    """The plan from the step in which `now` lies. Raises PlanError where there is none, with what is missing.
+
+    caps_kw: import allowed in the step that begins at this UTC second, beside the connection's.
+    """
     zone = ZoneInfo(site.site.timezone)
     storage = storage_of(site, wear_eur_per_kwh=wishes.wear_eur_per_kwh, efficiency_at=wishes.efficiency_at)
     connection = connection_of(site, demand_eur_per_kw=wishes.demand_eur_per_kw, demand_paid_kw=wishes.paid_kw)
@@ -72,9 +76,16 @@ def day_ahead(site: Site, table: HoursTable, now: datetime, soc: float, wishes: 
         horizon, connection, reserve = _guarded(
             table, now, zone, outlook, storage, connection, stored_kwh, within, reserve
         )
-    horizon = replace(horizon, jobs=within, reserve_kwh=reserve)
+    horizon = replace(horizon, jobs=within, reserve_kwh=reserve, import_kw_max=_caps(horizon, caps_kw or {}))
     plan = solve_apart(Question(storage, connection, horizon, stored_kwh, in_force_kw))
     return DayAhead(outlook, storage, connection, plan, placed, tuple(said))
+
+
+def _caps(horizon: Horizon, caps_kw: dict[int, float]) -> Floats:
+    """(steps,) the cap of each, inf where there is none; empty where none is within the horizon."""
+    begins = [horizon.start_utc_s + k * horizon.step_s for k in range(len(horizon.load_kw))]
+    found = np.array([caps_kw.get(begin, np.inf) for begin in begins])
+    return found if np.isfinite(found).any() else np.zeros(0)
 
 
 def _guarded(table: HoursTable, now: datetime, zone: ZoneInfo, outlook: Outlook, storage: Storage,

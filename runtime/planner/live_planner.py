@@ -24,6 +24,7 @@ from tidegate.runtime.api.messages import QUALITIES, Message
 from tidegate.runtime.planner.announced_jobs import read_jobs, runs_of, saved_eur
 from tidegate.runtime.planner.day_ahead import DayAhead, Wishes, day_ahead
 from tidegate.runtime.planner.forecast_diary import DIARY_FILE, ForecastDiary
+from tidegate.runtime.planner.grid_events import EventBook, read_events
 from tidegate.runtime.planner.hours_table import HoursTable
 from tidegate.runtime.planner.plan_inputs import Floats, PlanError
 from tidegate.runtime.planner.plan_steps import Step, steps_of
@@ -79,6 +80,7 @@ class LivePlanner:
         has_pv = any(device.role == "pv-meter" for device in site.device)
         self.history = read_history(folder / HISTORY_FILE, has_pv)
         self.diary = ForecastDiary(folder / DIARY_FILE)
+        self.events = EventBook(folder)
         self._kept = len(self.history.quarters)
 
     def step(self, now_utc_s: float) -> None:
@@ -86,7 +88,7 @@ class LivePlanner:
         told = self.told
         told.utc_s = int(now_utc_s)
         try:
-            told.doubts = [self.diary.lost] if self.diary.lost else []
+            told.doubts = [text for text in (self.diary.lost, self.events.lost) if text]
             self._plan_once(now_utc_s)
         except (PlanError, ClientError, OSError) as why:
             code = why.code if isinstance(why, ClientError) else ""
@@ -102,20 +104,32 @@ class LivePlanner:
         table = self.table(now_utc_s)
         soc = self._soc()
         jobs = read_jobs(self.folder)
+        events = read_events(self.folder)
+        caps_kw, unplanned = self.events.caps_kw(events, self.history, int(now_utc_s))
         now = datetime.fromtimestamp(now_utc_s, UTC)
         began = time.perf_counter()
         made = self._plan(
-            self.site, table, now, soc, self._wishes(now), jobs=jobs, in_force_kw=self._in_force(now_utc_s)
+            self.site,
+            table,
+            now,
+            soc,
+            self._wishes(now),
+            jobs=jobs,
+            in_force_kw=self._in_force(now_utc_s),
+            caps_kw=caps_kw,
         )
         self.told.solve_s = time.perf_counter() - began
         steps, end_utc_s = steps_of(made.plan, made.storage)
         self._note_forecasts(made, table, int(now_utc_s))
+        self.events.promise(events, made.plan.horizon.start_utc_s, made.plan.import_kw.tolist())
+        self.events.settle(events, self.history, int(now_utc_s))
+        self.events.write()
         answer = self.client.schedule(steps, end_utc_s, rank="planner")
         self.made = made
         told = self.told
         told.state, told.text = "planned", str(answer.get("text") or answer.get("status") or "")
         told.planned_utc_s, told.end_utc_s, told.plans = int(now_utc_s), end_utc_s, told.plans + 1
-        told.doubts += [*table.doubts, *made.said, *made.plan.relaxed]
+        told.doubts += [*unplanned, *table.doubts, *made.said, *made.plan.relaxed]
 
     def table(self, now_utc_s: float) -> HoursTable:
         """Load and sun as they were, prices as far as they are published. Raises PlanError."""
@@ -183,6 +197,7 @@ class LivePlanner:
         """All that is told, as it stands in the status file."""
         told = dict(self.told.__dict__)
         told["forecast_errors"] = [dict(one.__dict__) for one in self.diary.newest()]
+        told["events"] = self.events.lines()
         if self.made is None:
             return told
         plan, horizon = self.made.plan, self.made.plan.horizon

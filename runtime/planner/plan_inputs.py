@@ -158,6 +158,7 @@ class Horizon:
     demand_counts: Flags
     jobs: tuple[Job, ...] = ()
     reserve_kwh: Floats = field(default_factory=lambda: np.zeros(0))  # stored energy to keep, where it can be had
+    import_kw_max: Floats = field(default_factory=lambda: np.zeros(0))  # tighter than the connection; inf = as that
 
     def __post_init__(self) -> None:
         steps = len(self.load_kw)
@@ -171,10 +172,17 @@ class Horizon:
             if len(bad):
                 at_s = self.start_utc_s + int(bad[0]) * self.step_s
                 raise PlanError(f"{name}: {len(bad)} values are missing, the first at step {bad[0]} ({at_s} s UTC)")
-        if len(self.reserve_kwh) not in (0, steps):
-            raise PlanError(f"reserve_kwh has {len(self.reserve_kwh)} steps, load_kw {steps}: give each the same")
+        for name in ("reserve_kwh", "import_kw_max"):
+            if len(getattr(self, name)) not in (0, steps):
+                raise PlanError(f"{name} has {len(getattr(self, name))} steps, load_kw {steps}: give each the same")
 
     @property
     def step_h(self) -> float:
         """Length of a step in hours."""
         return self.step_s / 3600.0
+
+    def limits_kw(self, connection: Connection) -> Floats:
+        """(steps,) the import that is allowed in each."""
+        if len(self.import_kw_max) == 0:
+            return np.full(len(self.load_kw), connection.import_kw_max)
+        return np.minimum(self.import_kw_max, connection.import_kw_max)

@@ -206,8 +206,8 @@ def _outside(storage: Storage, stored_kwh: float, begin_kwh: float) -> list[str]
 
 
 def _over_kw(plan: Plan, connection: Connection) -> Floats:
-    """Import above the connection's limit, each step."""
-    return np.maximum(0.0, plan.import_kw - connection.import_kw_max)
+    """Import above what is allowed, each step."""
+    return np.maximum(0.0, plan.import_kw - plan.horizon.limits_kw(connection))
 
 
 def _possible(horizon: Horizon) -> tuple[Horizon, list[str]]:
@@ -289,13 +289,13 @@ def _build(storage: Storage, connection: Connection, horizon: Horizon, begin_kwh
             (curtailed + k, -1.0),
         ]
         program.row([*terms, *((first + k, -1.0) for first in jobs)], net[k], net[k])
-    levels = len(program.row_lower)
+    levels, limits_kw = len(program.row_lower), horizon.limits_kw(connection)
     for k in range(n):
         before = [(stored + k - 1, -1.0)] if k else []
         rest = 0.0 if k else begin_kwh
         program.row([(stored + k, 1.0), *before], rest, rest)
     for k in range(n):
-        program.row([(imported + k, 1.0), (over + k, -1.0)], -np.inf, connection.import_kw_max)
+        program.row([(imported + k, 1.0), (over + k, -1.0)], -np.inf, float(limits_kw[k]))
         if horizon.demand_counts[k]:
             program.row([(imported + k, 1.0), (peak, -1.0)], -np.inf, 0.0)
         if reserve:
@@ -402,6 +402,8 @@ def _place(connection: Connection, horizon: Horizon, loose: Plan, job: Job, base
     price = loose.meter_eur_per_kwh * job.power_kw * horizon.step_h
     counted = np.where(horizon.demand_counts, base + job.power_kw, 0.0)
     above = connection.demand_eur_per_kw * np.maximum(0.0, counted - loose.peak_kw)
+    over_kw = np.maximum(0.0, base + job.power_kw - horizon.limits_kw(connection))
+    above += OVER_LIMIT_EUR_PER_KWH * horizon.step_h * np.minimum(over_kw, job.power_kw)
     if job.interruptible:
         return sorted(first + int(k) for k in np.argsort((price + above)[first:end], kind="stable")[: job.steps])
     starts = range(first, end - job.steps + 1)
@@ -416,14 +418,14 @@ def later_jobs(connection: Connection, horizon: Horizon, plan: Plan, jobs_kw: Fl
     Jobs that run where the limit is passed go to where least of it is passed, as early as that can be; the largest
     first, and no more of them than it takes.
     """
-    jobs_kw, said = jobs_kw.copy(), []
+    jobs_kw, said, limits_kw = jobs_kw.copy(), [], horizon.limits_kw(connection)
     drawn = plan.import_kw.copy()
     for i in sorted(range(len(jobs_kw)), key=lambda i: (-horizon.jobs[i].power_kw, i)):
         job, runs = horizon.jobs[i], jobs_kw[i] > 0
         without = drawn - jobs_kw[i]
-        if (drawn[runs] - connection.import_kw_max).max(initial=0.0) <= OVER_KW:
+        if (drawn - limits_kw)[runs].max(initial=0.0) <= OVER_KW:
             continue
-        above = np.maximum(0.0, without + job.power_kw - connection.import_kw_max)
+        above = np.maximum(0.0, without + job.power_kw - limits_kw)
         steps = _least(above, job, len(above))
         if above[steps].sum() >= above[runs].sum() - OVER_KW or steps[-1] < job.latest_end:
             continue

@@ -24,9 +24,11 @@ def steps_of(plan: Plan, storage: Storage) -> tuple[list[Step], int]:
     found: list[Step] = []
     last_kw: float | None = None
     end_s = horizon.start_utc_s + len(plan.import_kw) * horizon.step_s
+    limits_kw = horizon.import_kw_max if len(horizon.import_kw_max) else np.full(len(plan.import_kw), np.inf)
+    last_limit_kw = np.inf
     for k, power in enumerate(plan.battery_kw):
         power = 0.0 if abs(power) < MOVES_KW else float(power)
-        if last_kw is not None and abs(power - last_kw) < SAME_KW:
+        if last_kw is not None and abs(power - last_kw) < SAME_KW and limits_kw[k] == last_limit_kw:
             if power and found:
                 found[-1]["until_soc"] = _soc(plan, storage, k)
             continue
@@ -36,8 +38,10 @@ def steps_of(plan: Plan, storage: Storage) -> tuple[list[Step], int]:
         step: Step = {"start_utc_s": horizon.start_utc_s + k * horizon.step_s, "setpoint_w": round(power * 1e3)}
         if power:
             step["until_soc"] = _soc(plan, storage, k)
+        if np.isfinite(limits_kw[k]):
+            step["import_w_max"] = round(float(limits_kw[k]) * 1e3)
         found.append(step)
-        last_kw = power
+        last_kw, last_limit_kw = power, limits_kw[k]
     return found, end_s
 
 
