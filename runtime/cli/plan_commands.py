@@ -117,6 +117,8 @@ def show(site_file: Path, hours: Path, now: str | None, soc: float, wishes: Wish
     zone = ZoneInfo(read.site.timezone)
     for line in lines(made, outlook, storage, zone):
         click.echo(line)
+    if wishes.carbon_eur_per_kg:
+        click.echo(f"EUR/kWh and cost hold carbon at {wishes.carbon_eur_per_kg:g} EUR/kg: no bill has that")
     for job, row in zip(whole.jobs, made.jobs_kw, strict=True):
         spans = [[datetime.fromtimestamp(at, zone) for at in run] for run in runs_of(row, made.horizon)]
         runs = ", ".join(f"{begin:%a %d %H:%M} to {end:%H:%M}" for begin, end in spans)
@@ -137,7 +139,12 @@ def lines(made: Plan, outlook: Outlook, storage: Storage, zone: ZoneInfo) -> lis
             f"{horizon.import_eur_per_kwh[k]:9.4f}{marks[2]}{power + 0.0:+12.1f}{grid + 0.0:10.1f}"
             f"{made.stored_kwh[k] / storage.energy_kwh:7.0%}"
         )
-    for name, expected in (("load", outlook.load), ("pv", outlook.pv), ("price", outlook.price)):
+    for name, expected in (
+        ("load", outlook.load),
+        ("pv", outlook.pv),
+        ("price", outlook.price),
+        ("carbon", outlook.carbon),
+    ):
         if expected is not None:
             error = f", its mean error so far {expected.loss[expected.name]:.3g}" if expected.loss else ""
             said.append(f"~ {name} from step {outlook.known[name]} on is forecast by {expected.name}{error}")

@@ -24,6 +24,8 @@ OF_A_PLAN = (
     EFFICIENCY,
     click.option("--backup", type=click.FloatRange(0, 48), default=0.0, metavar="HOURS",
                  help="Keep energy for an outage so long, as load and sun are forecast."),
+    click.option("--carbon", type=click.FloatRange(min=0), default=0.0, metavar="EUR/KG",
+                 help="What a kilogram of CO2 counts beside the bill, by the g_per_kwh that is given."),
     click.option("--backup-share", type=click.FloatRange(0, 1), default=1.0, help="Of the load that is served then."),
 )  # fmt: skip
 
@@ -45,8 +47,10 @@ def with_wishes(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(*words: object, ahead: int, fees: float, demand: float, paid_kw: float, wear: float,
-                efficiency: tuple[str, ...], backup: float, backup_share: float, **more: object) -> None:  # fmt: skip
-        wishes = Wishes(ahead, fees, demand, paid_kw, wear, efficiency_points(efficiency), backup, backup_share)
+                efficiency: tuple[str, ...], backup: float, backup_share: float, carbon: float,
+                **more: object) -> None:  # fmt: skip
+        points = efficiency_points(efficiency)
+        wishes = Wishes(ahead, fees, demand, paid_kw, wear, points, backup, backup_share, carbon)
         command(*words, wishes=wishes, **more)
 
     for option in reversed(OF_A_PLAN):

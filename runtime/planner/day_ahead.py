@@ -28,6 +28,7 @@ class Wishes:
     efficiency_at: tuple[tuple[float, float], ...] = ()
     backup_h: float = 0.0
     backup_share: float = 1.0
+    carbon_eur_per_kg: float = 0.0  # what a kilogram of the table's g_per_kwh is to count beside the bill
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def day_ahead(site: Site, table: HoursTable, now: datetime, soc: float, wishes: 
     zone = ZoneInfo(site.site.timezone)
     storage = storage_of(site, wear_eur_per_kwh=wishes.wear_eur_per_kwh, efficiency_at=wishes.efficiency_at)
     connection = connection_of(site, demand_eur_per_kw=wishes.demand_eur_per_kw, demand_paid_kw=wishes.paid_kw)
-    outlook = look_ahead(table, now, wishes.ahead_h, fees_eur_per_kwh=wishes.fees_eur_per_kwh, zone=zone)
+    outlook = look_ahead(table, now, wishes.ahead_h, fees_eur_per_kwh=wishes.fees_eur_per_kwh, zone=zone,
+                         carbon_eur_per_kg=wishes.carbon_eur_per_kg)  # fmt: skip
     horizon, stored_kwh = outlook.horizon, soc * storage.energy_kwh
     reserve = np.zeros(0)
     if wishes.backup_h:
@@ -76,9 +78,19 @@ def day_ahead(site: Site, table: HoursTable, now: datetime, soc: float, wishes: 
         horizon, connection, reserve = _guarded(
             table, now, zone, outlook, storage, connection, stored_kwh, within, reserve
         )
-    horizon = replace(horizon, jobs=within, reserve_kwh=reserve, import_kw_max=_caps(horizon, caps_kw or {}))
+    caps = _caps(horizon, caps_kw or {})
+    horizon = replace(horizon, jobs=within, reserve_kwh=reserve, import_kw_max=caps, load_kw=_cautious(outlook, caps))
     plan = solve_apart(Question(storage, connection, horizon, stored_kwh, in_force_kw))
     return DayAhead(outlook, storage, connection, plan, placed, tuple(said))
+
+
+def _cautious(outlook: Outlook, caps_kw: Floats) -> Floats:
+    """(steps,) the load that is planned with: under a cap the upper end of the band, as a promise stands on it."""
+    load = outlook.horizon.load_kw
+    if len(caps_kw) == 0 or outlook.load is None:
+        return load
+    high = outlook.load.high[-len(load) :]
+    return np.where(np.isfinite(caps_kw), np.maximum(load, high), load) if len(high) == len(load) else load
 
 
 def _caps(horizon: Horizon, caps_kw: dict[int, float]) -> Floats:

@@ -124,7 +124,8 @@ class EventBook:
         self, events: tuple[GridEvent, ...], history: SiteHistory, now_utc_s: int
     ) -> tuple[dict[int, float], list[str]]:
         """(import allowed by the UTC second of a quarter hour's begin, events without a baseline in words)."""
-        caps, said = {}, []
+        caps: dict[int, float] = {}
+        said: list[str] = []
         for event in events:
             if event.end_utc_s <= now_utc_s:
                 continue

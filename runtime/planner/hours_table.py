@@ -3,7 +3,7 @@
 import csv
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 from tidegate.runtime.planner.plan_inputs import Floats, PlanError
 
 COLUMNS = ("time_utc", "load_kw", "pv_kw", "price_eur_per_kwh")
+CARBON = "g_per_kwh"  # may be there
 STEPS_S = (900, 1800, 3600)
 ZEROS_ODD_H = 12  # a price of 0 is legal; so many hours of it in a row are a feed that broke
 
@@ -26,6 +27,7 @@ class HoursTable:
     pv_kw: Floats
     price_eur_per_kwh: Floats
     doubts: tuple[str, ...]
+    g_per_kwh: Floats = field(default_factory=lambda: np.zeros(0))  # of one named signal; empty where none is given
 
     @property
     def day(self) -> int:
@@ -81,7 +83,7 @@ def read_hours(path: Path) -> HoursTable:
     for number, row in enumerate(rows, 2):
         where = f"{path}: row {number}"
         times.append(time_in(row["time_utc"], f"{where}, time_utc"))
-        values.append([number_in(row.get(name), f"{where}, {name}") for name in COLUMNS[1:]])
+        values.append([number_in(row.get(name), f"{where}, {name}") for name in (*COLUMNS[1:], CARBON)])
     if len(times) < 2:
         raise PlanError(f"{path}: has {len(times)} rows; a plan wants a week of the past and the hours to come")
     steps_s = [int((other - one).total_seconds()) for one, other in itertools.pairwise(times)]
@@ -105,9 +107,11 @@ def read_hours(path: Path) -> HoursTable:
             f"{path}: pv_kw is blank in every row: planned without sun; leave the column out if there is none"
         )
         pv = np.zeros(len(table))
-    doubts += [text for name, one in (("load_kw", load), ("pv_kw", pv), ("price_eur_per_kwh", price))
+    carbon = table[:, 3] if CARBON in (rows.fieldnames or ()) else np.zeros(0)
+    series = (("load_kw", load), ("pv_kw", pv), ("price_eur_per_kwh", price), (CARBON, carbon))
+    doubts += [text for name, one in series
                if (text := _gaps(path, name, one, step_s))]  # fmt: skip
-    return HoursTable(times[0], step_s, load, pv, price, (*doubts, *_doubts(path, price, step_s)))
+    return HoursTable(times[0], step_s, load, pv, price, (*doubts, *_doubts(path, price, step_s)), carbon)
 
 
 def _gaps(path: Path, name: str, values: Floats, step_s: int) -> str:

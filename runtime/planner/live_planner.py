@@ -28,7 +28,7 @@ from tidegate.runtime.planner.grid_events import EventBook, read_events
 from tidegate.runtime.planner.hours_table import HoursTable
 from tidegate.runtime.planner.plan_inputs import Floats, PlanError
 from tidegate.runtime.planner.plan_steps import Step, steps_of
-from tidegate.runtime.planner.price_folder import read_prices
+from tidegate.runtime.planner.price_folder import FACTORS, read_prices
 from tidegate.runtime.planner.site_history import QUARTER_S, read_history, write_history
 from tidegate.runtime.state import atomic_file
 
@@ -142,12 +142,16 @@ class LivePlanner:
         steps = past + self.wishes.ahead_h * 4
         load, pv = self.history.series(begin, steps)
         price, said = read_prices(self.prices, begin, steps, QUARTER_S)
+        carbon = np.zeros(0)
+        if self.wishes.carbon_eur_per_kg:
+            carbon, of_carbon = read_prices(self.prices, begin, steps, QUARTER_S, FACTORS)
+            said += [text for text in of_carbon if text not in said]
         if self.history.cut:
             said.append(f"{self.history.cut} quarter hours were cut by restarts or by a clock that was set")
         days = int(np.isfinite(load).sum()) / 96
         if days < 2:
             raise PlanError(f"{days:.1f} days of load are known; a plan wants 2: they are gathered from the journal")
-        return HoursTable(datetime.fromtimestamp(begin, UTC), QUARTER_S, load, pv, price, tuple(said))
+        return HoursTable(datetime.fromtimestamp(begin, UTC), QUARTER_S, load, pv, price, tuple(said), carbon)
 
     def _soc(self) -> float:
         point = self.client.get("site.soc")["site.soc"]

@@ -26,6 +26,7 @@ class Outlook:
     pv: Expected | None
     price: Expected | None
     known: dict[str, int]
+    carbon: Expected | None = None
 
 
 def storage_of(site: Site, *, wear_eur_per_kwh: float | None = None,
@@ -75,7 +76,8 @@ def month_peak_kw(table: HoursTable, now: datetime, zone: ZoneInfo) -> float:
     return float(max(0.0, known.max())) if len(known) else 0.0
 
 
-def look_ahead(table: HoursTable, now: datetime, hours: int, *, fees_eur_per_kwh: float, zone: ZoneInfo) -> Outlook:
+def look_ahead(table: HoursTable, now: datetime, hours: int, *, fees_eur_per_kwh: float, zone: ZoneInfo,
+               carbon_eur_per_kg: float = 0.0) -> Outlook:  # fmt: skip
     """The coming hours from the step in which `now` lies. Raises PlanError where the past is too short to forecast."""
     first = table.step_at(now)
     steps = hours * 3600 // table.step_s
@@ -89,13 +91,19 @@ def look_ahead(table: HoursTable, now: datetime, hours: int, *, fees_eur_per_kwh
     price, of_price, known_price = _continued(
         table, table.price_eur_per_kwh, first, steps, "price_eur_per_kwh", calendar
     )
+    known = {"load": known_load, "pv": known_pv, "price": known_price}
+    paid, of_carbon = price + fees_eur_per_kwh, None
+    if carbon_eur_per_kg:
+        if len(table.g_per_kwh) == 0:
+            raise PlanError("carbon has a price, but no g_per_kwh is there: add the column, or leave --carbon out")
+        g_per_kwh, of_carbon, known["carbon"] = _continued(table, table.g_per_kwh, first, steps, "g_per_kwh", calendar)
+        paid = paid + g_per_kwh / 1e3 * carbon_eur_per_kg
     horizon = Horizon(
         start_utc_s=int(table.begin_utc.timestamp()) + first * table.step_s, step_s=table.step_s, load_kw=load,
-        pv_kw=np.maximum(pv, 0.0), import_eur_per_kwh=price + fees_eur_per_kwh, export_eur_per_kwh=price,
+        pv_kw=np.maximum(pv, 0.0), import_eur_per_kwh=paid, export_eur_per_kwh=price,
         demand_counts=np.ones(steps, dtype=bool),
     )  # fmt: skip
-    known = {"load": known_load, "pv": known_pv, "price": known_price}
-    return Outlook(horizon, of_load, of_pv, of_price, known)
+    return Outlook(horizon, of_load, of_pv, of_price, known, of_carbon)
 
 
 def _continued(table: HoursTable, series: Floats, first: int, steps: int, name: str,

@@ -152,7 +152,8 @@ Cheats = frozenset[tuple[str, int]]
 
 def solve(storage: Storage, connection: Connection, horizon: Horizon, stored_kwh: float, *,
           end_value_eur_per_kwh: float | None = None, in_force_kw: Floats | None = None) -> Plan:  # fmt: skip
-    """The cheapest plan. stored_kwh: now. end_value: of what is left; default the median import price times efficiency.
+    """The cheapest plan. stored_kwh: now. end_value: of what is left; default what it brings later: the median
+    import price less wear, times efficiency.
 
     in_force_kw: battery power (+ discharge) of the plan in force for the same steps, else rest is the tie-breaker.
     Raises PlanError when an input cannot be planned with.
@@ -164,7 +165,7 @@ def solve(storage: Storage, connection: Connection, horizon: Horizon, stored_kwh
     outside = _outside(storage, stored_kwh, begin_kwh)
     if end_value_eur_per_kwh is None:
         middle = float(np.median(horizon.import_eur_per_kwh))
-        end_value_eur_per_kwh = max(0.0, middle * storage.discharge_efficiency - storage.wear_eur_per_kwh)
+        end_value_eur_per_kwh = max(0.0, (middle - storage.wear_eur_per_kwh) * storage.discharge_efficiency)
     horizon, late = _possible(horizon)
     placed, jobs_kw, bound_eur = horizon, np.zeros((0, len(horizon.load_kw))), -np.inf
     if horizon.jobs:

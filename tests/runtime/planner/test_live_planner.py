@@ -157,6 +157,19 @@ def test_what_is_missing_costs_a_plan_and_is_said(live):
     assert len(gateway.sent) == 1 and made.told.failures == 5
 
 
+def test_carbon_comes_from_the_same_folder(live):
+    gateway, made = live
+    made.wishes = Wishes(carbon_eur_per_kg=5.0)
+    made.step(at_day(gateway, 3))
+    assert made.told.state == "no new plan" and "g_per_kwh" in made.told.text
+    rows = [f"{datetime.fromtimestamp(BEGIN + 3600 * k, UTC):%Y-%m-%dT%H:%MZ},{900 if k % 24 == 8 else 100}"
+            for k in range(24 * 8)]  # fmt: skip
+    (made.prices / "z.csv").write_text("time_utc,g_per_kwh\n" + "\n".join(rows) + "\n")
+    made.step(at_day(gateway, 3))
+    assert made.told.state == "planned" and made.told.doubts == [], (made.told.text, made.told.doubts)
+    assert made.made.plan.battery_kw[32:36].mean() > 15
+
+
 def test_it_stands_back_from_a_persons_plan_and_comes_back(live):
     gateway, made = live
     gateway.refuse = ClientError("not-allowed", "the plan is uid:7's order", {"holder": "uid:7"})

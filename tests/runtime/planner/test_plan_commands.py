@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -221,3 +222,24 @@ def test_losses_and_wear_are_the_sites_or_those_given(tmp_path):
     done = run("show", SITE, HOURS, *NOW, "--efficiency", "5")
     assert done.exit_code == 64 and "write KW=SHARE" in done.output
     assert "rising powers above 0" in run("show", SITE, HOURS, *NOW, "--efficiency", "-5=0.9").output
+
+
+def test_carbon_has_a_price_of_its_own_and_is_named(tmp_path):
+    """One price throughout: only carbon says when. Without --carbon nothing moves; without the column it is refused."""
+    head = HEAD.replace("\n", ",g_per_kwh\n")
+    rows = [f"2025-01-{1 + k // 24:02}T{k % 24:02}:00Z,20,0,0.2,{500 if k % 24 >= 16 else 100}" for k in range(120)]
+    path = tmp_path / "hours.csv"
+    path.write_text(head + "\n".join(rows) + "\n")
+    moved = {}
+    for words in ((), ("--carbon", "0.3"), ("--carbon", "0.01")):
+        done = run("show", SITE, str(path), "--now", "2025-01-03T00:00Z", *words, "--json")
+        assert done.exit_code == 0, done.output
+        moved[words] = np.array(json.loads(done.stdout)["battery_kw"])
+    assert abs(moved[()]).max() < 0.1
+    assert moved["--carbon", "0.01"].min() > -0.1, "what losses and wear cost more than it saves is not charged for"
+    dirty = moved["--carbon", "0.3"]
+    assert dirty[16:].sum() > 10 and dirty[:16].min() < -5 and dirty[:16].max() < 0.1
+    done = run("show", SITE, str(path), "--now", "2025-01-03T00:00Z", "--carbon", "0.3")
+    assert "hold carbon at 0.3 EUR/kg: no bill has that" in done.output
+    done = run("show", SITE, HOURS, *NOW, "--carbon", "0.3")
+    assert done.exit_code == 65 and "no g_per_kwh is there" in done.output

@@ -85,6 +85,12 @@ def test_cheap_hours_charge_and_dear_hours_discharge():
     assert plan.battery_kw[:4].sum() < -40 and plan.battery_kw[4:] == pytest.approx(10.0)
 
 
+def test_at_one_price_a_full_battery_stays_full():
+    """What is left is worth what it would bring: neither emptied today nor hoarded."""
+    plan = solve(STORAGE, OPEN, horizon([0.2] * 24), STORAGE.most_kwh)
+    assert abs(plan.battery_kw).max() < 0.01
+
+
 def test_a_spread_smaller_than_losses_and_wear_moves_nothing():
     plan = solve(STORAGE, OPEN, horizon([0.20] * 4 + [0.24] * 4), 3.0, end_value_eur_per_kwh=0.0)
     assert np.abs(plan.battery_kw).max() < 1e-6
