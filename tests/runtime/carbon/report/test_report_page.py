@@ -10,7 +10,7 @@ import pytest
 from tests.runtime.carbon.report.test_write import DAY, ledger  # noqa: F401  (a fixture)
 from tidegate.runtime.carbon.jobs.settle import settle
 from tidegate.runtime.carbon.jobs.work import Work
-from tidegate.runtime.carbon.report import pdf
+from tidegate.runtime.carbon.report import paper
 from tidegate.runtime.carbon.report.blocks import Table
 from tidegate.runtime.carbon.report.columns import COLUMNS
 from tidegate.runtime.carbon.report.document import gather
@@ -169,7 +169,7 @@ def test_a_font_with_cff_outlines_prints_letters_that_can_be_read(monkeypatch, b
     from fontTools.fontBuilder import FontBuilder
     from fontTools.pens.t2CharStringPen import T2CharStringPen
 
-    letters = sorted({ord(letter) for letter in (pdf.CJK[0] + "能源与碳账目")})
+    letters = sorted({ord(letter) for letter in (paper.CJK[0] + "能源与碳账目")})
     names = {letter: f"u{letter:04X}" for letter in letters}
     made = FontBuilder(1000, isTTF=False)
     made.setupGlyphOrder([".notdef", *names.values()])
@@ -187,9 +187,9 @@ def test_a_font_with_cff_outlines_prints_letters_that_can_be_read(monkeypatch, b
     made.setupOS2()
     made.setupPost()
     made.save(tmp_path / "x.otf")
-    latin = pdf.font_file(pdf.LATIN)
-    monkeypatch.setattr(pdf, "pdf_font", lambda language: "x")
-    monkeypatch.setattr(pdf, "font_file", lambda name, weight="normal": tmp_path / "x.otf" if name == "x" else latin)
+    latin = paper.font_file(paper.LATIN)
+    monkeypatch.setattr(paper, "pdf_font", lambda language: "x")
+    monkeypatch.setattr(paper, "font_file", lambda name, weight="normal": tmp_path / "x.otf" if name == "x" else latin)
     monkeypatch.setattr("tidegate.runtime.carbon.report.write.pdf_font", lambda language: "x")
     found = write(busy, DAY, DAY + 86_400, tmp_path / "r", languages=("zh",))
     assert "能源与碳账目" in printed_text(found["pdf zh"])
