@@ -7,6 +7,7 @@ The same tries all succeed in a process that nobody confined.
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -183,6 +184,17 @@ def test_a_process_reaches_its_own_and_nothing_else(name, place):
 @needs
 def test_the_core_starts_nothing_and_signals_nobody(place):
     assert done_by("core", place) & CORE_MAY_NOT == set()
+
+
+def test_the_page_says_the_same():
+    folders = {"latches": "held/", "journal": "journal/", "keys": "keys/", "recordings": "recordings/",
+               "ledger": "carbon/", "telemetry": "telemetry/", "users": "console/"}  # fmt: skip
+    text = (ROOT / "docs/architecture.md").read_text().partition("### What each process may")[2].partition("###")[0]
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("|")]
+    told = {row[0].strip(): set(re.findall(r"`(\w+/)`", row[1])) for row in rows}
+    assert {name: told[name] for name in MAY} == {
+        name: {folders[what] for what in may if what in folders} for name, may in MAY.items()
+    }
 
 
 def test_what_two_processes_write_is_what_they_have_to_share():
