@@ -113,6 +113,8 @@ def document(server: str = "/") -> Schema:
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
     }
+    for answer in refs[len(SERVED) : -1]:  # a field that was not asked for, such as ages, is left out
+        components[str(answer["$ref"]).rpartition("/")[2]].pop("required", None)
     text = json.dumps(made)  # makes lists of the tuples among the defaults
     for op, kind in SERVED.items():
         text = text.replace(f"{kind.__module__}.{kind.__qualname__}.Answer", f"{op}.Answer")

@@ -13,7 +13,7 @@ function item(alarm, first) {
   const level = priority(alarm);
   const since = alarm.since_s === null ? w("alarms.before") : span(alarm.since_s + (performance.now() - live.stateAt + live.stateAgeMs) / 1000);
   return h("li", { class: `card alarm is-${level}` },
-    h("h3", {}, h("span", { class: `tag ${level}` }, `${SIGN[level]} ${w(`priority.${level}`)}`), " ", english(alarm.text || alarm.id), first && [" ", h("span", { class: "tag" }, w("alarms.first"))]),
+    h("h2", {}, h("span", { class: `tag ${level}` }, `${SIGN[level]} ${w(`priority.${level}`)}`), " ", english(alarm.text || alarm.id), first && [" ", h("span", { class: "tag" }, w("alarms.first"))]),
     facts([
       [w("alarms.unit"), alarm.unit], [w("alarms.since"), since],
       [w("alarms.state"), `${w(alarm.active ? "alarms.active" : "alarms.gone")}${alarm.latched ? `, ${w("alarms.latched")}` : ""}`],
