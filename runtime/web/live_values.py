@@ -47,7 +47,7 @@ class LiveValues:
         self._utc_sync = "I"
         self._boot = ""
         self._silent_s = silent_after_s(10.0)
-        self._moved = asyncio.Condition()
+        self._moved = asyncio.Event()  # of what comes next; each one is set once
         self._frames: dict[tuple[int, int], bytes] = {}
 
     # ---- following the site ----
@@ -112,8 +112,8 @@ class LiveValues:
             await self._wake()
 
     async def _wake(self) -> None:
-        async with self._moved:
-            self._moved.notify_all()
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
 
     # ---- taking over what was heard ----
 
@@ -202,6 +202,7 @@ class LiveValues:
         since = seen_state = 0
         sent_s = 0.0
         while good():
+            moved = self._moved  # taken first: what comes while a frame is sent is not waited past
             if self.seq != since or time.monotonic() - sent_s >= BEAT_S:
                 since, frame = self.seq, self.frame(since)
                 sent_s = time.monotonic()
@@ -209,8 +210,7 @@ class LiveValues:
             if self.state_seq != seen_state:
                 seen_state = self.state_seq
                 yield b"event: state\ndata: " + self.state_frame() + b"\n\n"
-            async with self._moved:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._moved.wait(), BEAT_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(moved.wait(), BEAT_S)
             await asyncio.sleep(max(0.0, every_s - (time.monotonic() - sent_s) - 0.005))
         yield b"event: ended\ndata: {}\n\n"
