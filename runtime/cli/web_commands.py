@@ -123,6 +123,8 @@ def pair(place: Place, role: str, user: str, url: str, no_qr: bool) -> None:
     web_process = need("tidegate.runtime.web.web_process", "web")
     pairing = need("tidegate.runtime.web.login_codes", "web")
     certificates = need("tidegate.runtime.web.certificates", "web")
+    import segno
+
     from tidegate.runtime.console.users import UserError, Users
 
     try:
@@ -144,7 +146,7 @@ def pair(place: Place, role: str, user: str, url: str, no_qr: bool) -> None:
     host = next((one for one in (held.names if held else ()) if one not in ("localhost", "127.0.0.1")), "ADDRESS")
     address = f"{url.rstrip('/') or f'https://{host}:{PORT}'}/#pair={code}"
     if not no_qr:
-        need("segno", "web").make(address, error="m").terminal(compact=True)
+        segno.make(address, error="m").terminal(compact=True)
     click.echo(f"code {pairing.shown(code)}, role {role}, for 10 minutes")
     click.echo(f"open {address}")
     if held:

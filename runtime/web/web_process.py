@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import signal
 import socket
@@ -24,6 +25,7 @@ from tidegate.runtime.web.web_app import Parts, WebApp
 RENEW_LOOK_S = 3600.0
 AGAIN_S = 2.0
 BREATH_S = 0.001  # between records of a replay: a page that catches up leaves the processor to others
+MMAP_THRESHOLD, MMAP_BYTES = -3, 256 * 1024  # of mallopt(3)
 NO_BOOT = "0" * 32  # of no core: the journal is then given from its oldest record
 
 logger = logging.getLogger("tidegate.web")
@@ -95,8 +97,16 @@ async def _renew(made: certificates.Certificates, acceptor: Acceptor) -> None:
             logger.warning("%s", why)
 
 
+def give_back_large_blocks() -> None:
+    """Let what scrypt takes for a login, 16 MiB, go back to the kernel: glibc would keep it for the next one."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # another libc has none, and keeps other habits
+    if mallopt is not None:
+        mallopt(MMAP_THRESHOLD, MMAP_BYTES)
+
+
 async def serve(served: Served, started: Callable[[certificates.Certificates, int], None]) -> None:
     """Serve until SIGTERM or SIGINT. started: gets the certificates and the port. Raises OSError, CertificateError."""
+    give_back_large_blocks()
     folder = folder_of(served.state)
     names = own_names(served.listen, served.names)
     made = certificates.ensure(folder, names)
