@@ -5,6 +5,7 @@
 
 import json
 import math
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from tidegate.runtime.planner.plan_inputs import Floats, Horizon, Job, PlanError
 from tidegate.runtime.state import atomic_file
 
 JOBS_FILE = "jobs.json"
+ADAPTERS = "jobs-*.json"
+ADAPTER_SILENT_S = 900.0  # an adapter writes its jobs each round, at most five minutes apart
 JOBS_MAX = 500
 
 
@@ -41,9 +44,23 @@ class AnnouncedJob:
 
 
 def read_jobs(folder: Path) -> tuple[AnnouncedJob, ...]:
-    """All jobs of a folder: its jobs.json, and each adapter's own. Raises PlanError with the file and the job."""
-    paths = [folder / JOBS_FILE, *sorted(folder.glob("jobs-*.json"))]
+    """All jobs of a folder: its jobs.json, and those of each adapter that still speaks. Raises PlanError."""
+    paths = [folder / JOBS_FILE, *(path for path in sorted(folder.glob(ADAPTERS)) if not _is_silent(path))]
     return tuple(job for path in paths for job in read_jobs_file(path))
+
+
+def silent_adapters(folder: Path) -> list[str]:
+    """In words, the adapters that have announced nothing lately: what they knew of their queue is over."""
+    found = [path for path in sorted(folder.glob(ADAPTERS)) if _is_silent(path)]
+    return [f"{path}: not written for {ADAPTER_SILENT_S / 60:.0f} min, is its adapter running? Its jobs are left out"
+            for path in found]  # fmt: skip
+
+
+def _is_silent(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > ADAPTER_SILENT_S
+    except OSError:
+        return True
 
 
 def read_jobs_file(path: Path) -> tuple[AnnouncedJob, ...]:

@@ -110,11 +110,11 @@ def read_hours(path: Path) -> HoursTable:
     carbon = table[:, 3] if CARBON in (rows.fieldnames or ()) else np.zeros(0)
     series = (("load_kw", load), ("pv_kw", pv), ("price_eur_per_kwh", price), (CARBON, carbon))
     doubts += [text for name, one in series
-               if (text := _gaps(path, name, one, step_s))]  # fmt: skip
+               if (text := gap_text(path, name, one, step_s))]  # fmt: skip
     return HoursTable(times[0], step_s, load, pv, price, (*doubts, *_doubts(path, price, step_s)), carbon)
 
 
-def _gaps(path: Path, name: str, values: Floats, step_s: int) -> str:
+def gap_text(path: Path, name: str, values: Floats, step_s: int) -> str:
     """Blanks that values follow, in words; "" where there are none. What is still to come is no gap."""
     there = np.flatnonzero(np.isfinite(values))
     if len(there) == 0:

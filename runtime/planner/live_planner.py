@@ -21,11 +21,11 @@ import numpy as np
 from tidegate.config.site import Site
 from tidegate.runtime.api.connection import ClientError, Point
 from tidegate.runtime.api.messages import QUALITIES, Message
-from tidegate.runtime.planner.announced_jobs import read_jobs, runs_of, saved_eur
+from tidegate.runtime.planner.announced_jobs import read_jobs, runs_of, saved_eur, silent_adapters
 from tidegate.runtime.planner.day_ahead import DayAhead, Wishes, day_ahead
 from tidegate.runtime.planner.forecast_diary import DIARY_FILE, ForecastDiary
 from tidegate.runtime.planner.grid_events import EventBook, read_events
-from tidegate.runtime.planner.hours_table import HoursTable
+from tidegate.runtime.planner.hours_table import HoursTable, gap_text
 from tidegate.runtime.planner.plan_inputs import Floats, PlanError
 from tidegate.runtime.planner.plan_steps import Step, steps_of
 from tidegate.runtime.planner.price_folder import FACTORS, read_prices
@@ -104,6 +104,7 @@ class LivePlanner:
         table = self.table(now_utc_s)
         soc = self._soc()
         jobs = read_jobs(self.folder)
+        self.told.doubts += silent_adapters(self.folder)
         events = read_events(self.folder)
         caps_kw, unplanned = self.events.caps_kw(events, self.history, int(now_utc_s))
         now = datetime.fromtimestamp(now_utc_s, UTC)
@@ -146,6 +147,9 @@ class LivePlanner:
         if self.wishes.carbon_eur_per_kg:
             carbon, of_carbon = read_prices(self.prices, begin, steps, QUARTER_S, FACTORS)
             said += [text for text in of_carbon if text not in said]
+        for where, name, values in ((self.folder, "load_kw", load), (self.prices, "price", price)):
+            if text := gap_text(where, name, values, QUARTER_S):
+                said.append(text)
         if self.history.cut:
             said.append(f"{self.history.cut} quarter hours were cut by restarts or by a clock that was set")
         days = int(np.isfinite(load).sum()) / 96

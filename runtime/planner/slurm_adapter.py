@@ -201,7 +201,8 @@ class SlurmAdapter:
         self.ours.begin = {job: given for job, given in self.ours.begin.items() if job in there}
         self.ours.requeued = {job: at for job, at in self.ours.requeued.items() if job in there}
         try:
-            write_jobs(self.folder, announced(queue, self.allowed, self.ours, now), SLURM_JOBS_FILE)
+            coming = () if let_go else announced(queue, self.allowed, self.ours, now)
+            write_jobs(self.folder, coming, SLURM_JOBS_FILE)
         except (PlanError, OSError) as why:
             self.error = str(why)
         begins = None if let_go else planned_begins(self.status(), now, self.allowed.stale_s)

@@ -157,6 +157,19 @@ def test_what_is_missing_costs_a_plan_and_is_said(live):
     assert len(gateway.sent) == 1 and made.told.failures == 5
 
 
+def test_holes_of_load_and_prices_are_told(live):
+    gateway, made = live
+    made.step(at_day(gateway, 3))
+    assert made.told.state == "planned" and not made.told.doubts
+    del made.history.quarters[BEGIN + 86_400]
+    rows = (made.prices / "de.csv").read_text().splitlines()
+    rows[30] = rows[30].partition(",")[0] + ","
+    (made.prices / "de.csv").write_text("\n".join(rows) + "\n")
+    made.step(at_day(gateway, 3, 0.25))
+    assert any("load_kw: 1 blank steps" in text for text in made.told.doubts)
+    assert any("price: 4 blank steps" in text for text in made.told.doubts)
+
+
 def test_carbon_comes_from_the_same_folder(live):
     gateway, made = live
     made.wishes = Wishes(carbon_eur_per_kg=5.0)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.runtime.planner import slurm_node
-from tidegate.runtime.planner.announced_jobs import AnnouncedJob, read_jobs, write_jobs
+from tidegate.runtime.planner.announced_jobs import AnnouncedJob, read_jobs, silent_adapters, write_jobs
 from tidegate.runtime.planner.slurm_adapter import Allowed, Ours, SlurmAdapter, announced, decide, planned_begins
 from tidegate.runtime.planner.slurm_queue import QueuedJob, SlurmError, read_row
 
@@ -163,7 +163,13 @@ def test_what_slurm_refuses_is_told_and_not_taken_for_done(tmp_path):
 def test_jobs_of_people_and_of_the_adapter_stand_beside_each_other(tmp_path):
     write_jobs(tmp_path, (AnnouncedJob("mine", 1.0, 1.0, NOW, NOW + 9000),))
     SlurmAdapter(Scheduler(WAITS), tmp_path, ALLOWED).round(NOW)
-    assert [job.name for job in read_jobs(tmp_path)] == ["mine", "slurm-7"]
+    assert [job.name for job in read_jobs(tmp_path)] == ["mine", "slurm-7"] and silent_adapters(tmp_path) == []
+    old = time.time() - 1000
+    os.utime(tmp_path / "jobs-slurm.json", (old, old))
+    assert [job.name for job in read_jobs(tmp_path)] == ["mine"], "a queue of long ago is not what waits now"
+    assert "is its adapter running" in silent_adapters(tmp_path)[0]
+    SlurmAdapter(Scheduler(WAITS), tmp_path, ALLOWED).round(NOW, let_go=True)
+    assert [job.name for job in read_jobs(tmp_path)] == ["mine"] and silent_adapters(tmp_path) == []
     assert planned_begins({"planned_utc_s": NOW, "jobs": []}, NOW, 2000) == {}
 
 
