@@ -90,6 +90,8 @@ def status(folder: Path, as_json: bool) -> None:
                          for begin, end in job["runs_utc_s"])  # fmt: skip
         saves = "" if job["saves_eur"] is None else f", saves {job['saves_eur']:.2f} EUR"
         click.echo(f"job {job['name']}: {runs}{saves}")
+    if told.get("saved_line"):
+        click.echo(told["saved_line"])
     for text in told.get("events", []):
         click.echo(text)
     for one in told["forecast_errors"]:

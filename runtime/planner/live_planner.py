@@ -26,9 +26,11 @@ from tidegate.runtime.planner.day_ahead import DayAhead, Wishes, day_ahead
 from tidegate.runtime.planner.forecast_diary import DIARY_FILE, ForecastDiary
 from tidegate.runtime.planner.grid_events import EventBook, read_events
 from tidegate.runtime.planner.hours_table import HoursTable, gap_text
+from tidegate.runtime.planner.outlook import WEAR_EUR_PER_KWH
 from tidegate.runtime.planner.plan_inputs import Floats, PlanError
 from tidegate.runtime.planner.plan_steps import Step, steps_of
 from tidegate.runtime.planner.price_folder import FACTORS, read_prices
+from tidegate.runtime.planner.savings import DaySaved, month_line, saved_by_day
 from tidegate.runtime.planner.site_history import QUARTER_S, read_history, write_history
 from tidegate.runtime.state import atomic_file
 
@@ -81,6 +83,7 @@ class LivePlanner:
         self.history = read_history(folder / HISTORY_FILE, has_pv)
         self.diary = ForecastDiary(folder / DIARY_FILE)
         self.events = EventBook(folder)
+        self.saved: list[DaySaved] = []
         self._kept = len(self.history.quarters)
 
     def step(self, now_utc_s: float) -> None:
@@ -102,6 +105,9 @@ class LivePlanner:
         self.history.catch_up(self.client)
         self._keep_history()
         table = self.table(now_utc_s)
+        wear = WEAR_EUR_PER_KWH if self.wishes.wear_eur_per_kwh is None else self.wishes.wear_eur_per_kwh
+        zone = ZoneInfo(self.site.site.timezone)
+        self.saved = saved_by_day(table, self.history, self.wishes.fees_eur_per_kwh, wear, zone)
         soc = self._soc()
         jobs = read_jobs(self.folder)
         self.told.doubts += silent_adapters(self.folder)
@@ -205,6 +211,8 @@ class LivePlanner:
         """All that is told, as it stands in the status file."""
         told = dict(self.told.__dict__)
         told["forecast_errors"] = [dict(one.__dict__) for one in self.diary.newest()]
+        told["saved"] = [dict(one.__dict__) for one in self.saved]
+        told["saved_line"] = month_line(self.saved)
         told["events"] = self.events.lines()
         if self.made is None:
             return told

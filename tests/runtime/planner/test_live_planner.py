@@ -26,7 +26,7 @@ from tidegate.runtime.planner.live_planner import LivePlanner
 from tidegate.runtime.planner.plan_inputs import Horizon, PlanError, Storage
 from tidegate.runtime.planner.planner_metrics import metrics_text
 from tidegate.runtime.planner.price_folder import read_prices
-from tidegate.runtime.planner.site_history import SiteHistory, read_history, write_history
+from tidegate.runtime.planner.site_history import Quarter, SiteHistory, read_history, write_history
 
 ROOT = Path(__file__).parents[3]
 SITE = load_site(str(ROOT / "config/sites/simulated.toml"))
@@ -363,6 +363,25 @@ def test_metrics_are_what_prometheus_reads(live):
         pytest.skip("promtool is not installed")
     done = subprocess.run(["promtool", "check", "metrics"], input=text, text=True, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_was_saved_is_measured_and_by_arithmetic(live):
+    """One evening of the third day the battery gave 10 kW for an hour at 0.40 EUR, and took 12 kW at night for 0.05."""
+    gateway, made = live
+    made.wishes = Wishes(fees_eur_per_kwh=0.1, wear_eur_per_kwh=0.02)
+    made.step(at_day(gateway, 3))
+    assert made.saved[-1].eur == pytest.approx(0.0, abs=1e-6), "a battery at rest saves nothing"
+    evening, night = BEGIN + 2 * 86_400 + 18 * 3600, BEGIN + 2 * 86_400
+    for k in range(4):
+        made.history.quarters[evening + 900 * k] = Quarter(35.0, 0.0, 25.0)
+        made.history.quarters[night + 900 * k] = Quarter(20.0, 0.0, 32.0)
+    made.step(at_day(gateway, 3, 0.25))
+    days = {one.day: one for one in made.saved}
+    assert days["2025-03-03"].eur == pytest.approx(10 * 0.5 - 12 * 0.15 - 10 * 0.02, abs=1e-3)
+    assert days["2025-03-03"].quarters == 96 and "3.00 EUR on 2025-03-03" in made.status()["saved_line"]
+    made.history.quarters[evening] = Quarter(35.0, 0.0, None)
+    made.step(at_day(gateway, 3, 0.5))
+    assert {one.day: one.quarters for one in made.saved}["2025-03-03"] == 95
 
 
 def test_status_by_command(live):
