@@ -51,6 +51,6 @@ def month_line(days: list[DaySaved]) -> str:
     saved_eur = sum(one.eur for one in whole if one.day.startswith(month))
     count = sum(one.day.startswith(month) for one in whole)
     return (
-        f"saved beside no battery: {last.eur:.2f} EUR on {last.day}, {saved_eur:.2f} EUR on {count} whole days of {month} "
-        "(energy and wear; what is stored more or less is not counted)"
+        f"saved beside no battery: {last.eur:.2f} EUR on {last.day}, {saved_eur:.2f} EUR on {count} whole days of "
+        f"{month} (energy and wear; what is stored more or less is not counted)"
     )
