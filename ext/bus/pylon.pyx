@@ -31,8 +31,6 @@ cdef enum:
     BUSY = 6
     NO_ANSWER = 11       # a gateway's: the device behind it did not answer
 
-cdef const char* DIGITS = b"0123456789ABCDEF"
-
 
 cdef inline int digit(uint8_t c) noexcept nogil:
     if 48 <= c <= 57:
@@ -48,8 +46,12 @@ cdef inline uint32_t word_at(const uint8_t* p) noexcept nogil:
     return byte_at(p) << 8 | byte_at(p + 2)
 
 
+cdef inline uint8_t digit_of(uint32_t value) noexcept nogil:
+    return <uint8_t>(48 + value if value < 10 else 55 + value)
+
+
 cdef inline void put_byte(uint8_t* at, uint32_t value) noexcept nogil:
-    at[0], at[1] = <uint8_t>DIGITS[value >> 4 & 15], <uint8_t>DIGITS[value & 15]
+    at[0], at[1] = digit_of(value >> 4 & 15), digit_of(value & 15)
 
 
 cdef inline uint32_t length_check(uint32_t length) noexcept nogil:
