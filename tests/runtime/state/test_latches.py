@@ -33,6 +33,7 @@ from tidegate.runtime.api.blocking_client import ClientError
 from tidegate.runtime.core.process import latches_of
 from tidegate.runtime.core.sealed import sealed
 from tidegate.runtime.state import latches
+from tidegate.runtime.state.held import HELD, held_dir
 from tidegate.runtime.state.journal import Journal
 from tidegate.runtime.state.latches import Latched, LatchFile, words_of
 from tidegate.runtime.supervisor.preflight import place_of, prepare
@@ -163,7 +164,7 @@ class Pair:
 
     def __init__(self, folder: Path, blob: bytes) -> None:
         self.describe = program.describe(blob)
-        self.file = LatchFile(folder, [row["name"] for row in self.describe["units"]])
+        self.file = LatchFile(held_dir(folder), [row["name"] for row in self.describe["units"]])
         self.memory, shared_fd = Shared.memfd()
         program_fd = sealed("program", blob)
         self.fds, words = [shared_fd, program_fd], []
@@ -298,7 +299,7 @@ def answers(one: Run) -> dict[str, Any]:
 
 
 def kept(state: Path) -> list[str]:
-    body = json.loads((state / "demo" / latches.FILE).read_text())
+    body = json.loads((state / "demo" / HELD / latches.FILE).read_text())
     return [name for unit in body["units"].values() for name in unit["latched"]]
 
 
@@ -357,7 +358,7 @@ def test_a_latch_outlives_kill_9_of_the_core_alone(tmp_path: Path) -> None:
 
 def test_a_damaged_file_starts_latched_until_acknowledged(tmp_path: Path) -> None:
     folders = {"runtime": tmp_path / "run", "state": tmp_path / "state"}
-    place = tmp_path / "state" / "demo" / latches.FILE
+    place = tmp_path / "state" / "demo" / HELD / latches.FILE
     place.parent.mkdir(parents=True, mode=0o750)
     place.write_text("{")
     said: list[str] = []
