@@ -52,7 +52,7 @@ def left_over(texts, names):
     """Texts with an English word that is neither a name of the site's nor the same in any language."""
     found = []
     for text in texts:
-        bare = re.sub(r"\S*(?:sha256|/|\.(?:csv|json|db)|_|[a-z]\.[a-z])\S*", " ", text)
+        bare = re.sub(r"\S*(?:sha256|/|\.(?:csv|json|db)|_|[a-z\]]\.[a-z])\S*", " ", text)
         bare = re.sub(r"tidegate carbon verify.*", " ", bare)
         for word in re.findall(r"[A-Za-z]+", bare):
             if word.lower() in ENGLISH and word not in names:
