@@ -1,6 +1,6 @@
 """Real files with random damage: no reader raises what is not its own, and no row of a table vanishes without a word.
 
-CARBON_MUTATIONS sets how many of each file there are; `make carbon` and a person run 10,000.
+CARBON_MUTATIONS sets how many of each file there are; 10,000 take some minutes.
 """
 
 import os
