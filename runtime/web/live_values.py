@@ -49,6 +49,7 @@ class LiveValues:
         self._silent_s = silent_after_s(10.0)
         self._moved = asyncio.Event()  # of what comes next; each one is set once
         self._frames: dict[tuple[int, int], bytes] = {}
+        self._state_body = (-1, b"{}")
 
     # ---- following the site ----
 
@@ -194,7 +195,9 @@ class LiveValues:
         """Reasons, alarms, ages and events, as JSON; `asked_age_ms` says how old they are."""
         asked = self.state.get("asked_t_ns")
         age_ms = (self._monotonic_ns() - asked) / 1e6 if isinstance(asked, int) else None
-        return msgspec.json.encode({**self.state, "asked_age_ms": age_ms, "events": self.events})
+        if self._state_body[0] != self.state_seq:  # large, and the same for all viewers but for its age
+            self._state_body = (self.state_seq, msgspec.json.encode({**self.state, "events": self.events}))
+        return b'{"asked_age_ms":' + msgspec.json.encode(age_ms) + b"," + self._state_body[1][1:]
 
     async def stream(self, hz: float, good: Callable[[], bool]) -> AsyncIterator[bytes]:
         """Server-sent events for one viewer, at most `hz` a second, until `good` is false."""
