@@ -29,6 +29,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "bus.registers": (),
     "bus.rtu_frame": (),
     "bus.rtu_finish": (),
+    "bus.rtu_start": (),
     "bus.rtu": (),
     "bus.rtu_slave": (),
     "bus.rtu_view": (),

@@ -35,28 +35,28 @@ static int believable(const program_t *p, const block_row_t *row, const uint16_t
     return 1;
 }
 
-extern void *part_timeout_of, *part_note_foreign_frame, *part_transaction_ended, *part_crc16, *part_crc_append,
+extern void *part_engine_made, *part_timeout_of, *part_note_foreign_frame, *part_transaction_ended, *part_crc16, *part_crc_append,
     *part_predicted, *part_char_ns, *part_gap_ns, *part_judge, *part_overdue, *part_judge_framed, *part_noise, *part_note_stray_bytes;
 void part_crc_init(void);
 void part_finish_hand_over(void *believable);
+void part_start_hand_over(void *encode, void *char_ns, void *gap_ns);
 void part_frame_hand_over(void *note_stray_bytes);
 
 /* What the module's start would fetch from its neighbours. */
 static void hand_over(void) {
-    *(void **)&__pyx_f_8tidegate_3ext_3bus_9registers_command_encode = (void *)encode;
+    *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_start_engine_made = part_engine_made;
     *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_slave_timeout_of = part_timeout_of;
     *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_slave_note_foreign_frame = part_note_foreign_frame;
     *(void **)&__pyx_f_8tidegate_3ext_3bus_10rtu_finish_transaction_ended = part_transaction_ended;
     *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_frame_crc_append = part_crc_append;
     *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_frame_predicted = part_predicted;
-    *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_frame_rtu_char_ns = part_char_ns;
-    *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_frame_rtu_gap_ns = part_gap_ns;
     *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_frame_judge = part_judge;
     *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_frame_overdue = part_overdue;
     *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_frame_judge_framed = part_judge_framed;
     *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_frame_noise = part_noise;
     *(void **)&__pyx_f_8tidegate_3ext_3bus_9rtu_slave_note_stray_bytes = part_note_stray_bytes;
     part_finish_hand_over((void *)believable);
+    part_start_hand_over((void *)encode, part_char_ns, part_gap_ns);
     part_frame_hand_over(part_note_stray_bytes);
 }
 
