@@ -104,7 +104,9 @@ def unwitnessed(site: Description) -> list[str]:
     about = {device.name: device for device in site.devices}
     lines = [
         f"warning: {unit.name}: the power of {unit.pcs} is not held against the battery's (pcs_power_apart, "
-        f"pcs_opposed, bms_stuck are off): {about[unit.pcs].battery_power.removeprefix('none: ')}"
+        f"pcs_opposed, bms_stuck are off), and what it gives beyond its setpoint is taken for its modules' "
+        f"(pcs_not_following, pcs_runaway, pcs_outside judge the other side alone): "
+        f"{about[unit.pcs].battery_power.removeprefix('none: ')}"
         for unit in site.units
         if unit.pcs in about and about[unit.pcs].battery_power.startswith("none")
     ]

@@ -102,8 +102,11 @@ def battery_power(found: DeviceMap) -> str:
     """Which reading of a converter is held against what the BMS says of its power."""
     told, _, why = found.map.battery_power.partition(": ")
     if told == "none":
-        return f"The battery's power cannot be compared (`pcs_power_apart`, `pcs_opposed`, `bms_stuck` are off): {why}"
-    reading = "`dc_v` times `dc_a`" if told == "dc" else "`power_w`"
+        return (
+            f"The battery's power cannot be compared (`pcs_power_apart`, `pcs_opposed`, `bms_stuck` are off, and power "
+            f"beyond the setpoint is taken for that of modules): {why}"
+        )
+    reading = "`dc_v` times `dc_a`" if told == "dc" else f"`{told}`"
     return f"Held against the BMS as the battery's power: {reading}"
 
 

@@ -249,6 +249,8 @@ def _check_battery_power(where: str, found: DeviceMap, problems: list[str]) -> N
         problems.append(f"map {where}: battery_power: a {found.map.kind} has none; remove the key")
     elif told == "dc" and not {"dc_v", "dc_a"} <= set(found.signal_names()):
         problems.append(f"map {where}: battery_power: dc needs the points dc_v and dc_a; add them, or say 'none: why'")
+    elif told == "battery_w" and told not in found.signal_names():
+        problems.append(f"map {where}: battery_power: no point is named battery_w; add it, or say 'none: why'")
     if found.map.unchecked and found.map.kind != "bms":
         problems.append(f"map {where}: unchecked: a {found.map.kind} has no such key, a BMS has; remove it")
     if "nothing" in found.map.unchecked and (len(found.map.unchecked) > 1 or not found.map.unchecked_source.strip()):

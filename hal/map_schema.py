@@ -51,8 +51,8 @@ class Head(Strict):
     doubts: tuple[str, ...] = ()
     cabinet: bool = True  # false: no cabinet may rest on it, see its doubts
     verified: tuple[Literal["capture", "foreign-simulator", "device"], ...] = ()  # beyond its vectors and our simulator
-    # Of a converter: which reading is its battery's power: "power_w", "dc" (dc_v times dc_a), or "none: why not".
-    battery_power: Annotated[str, Field(pattern=r"^(power_w|dc|none: .+)$")] = "power_w"
+    # Of a converter, its battery's power: "power_w", "battery_w", "dc" (dc_v times dc_a), or "none: why not".
+    battery_power: Annotated[str, Field(pattern=r"^(power_w|battery_w|dc|none: .+)$")] = "power_w"
     # Of a BMS: what nobody can check of its frames on the wire; "nothing" only with `unchecked_source`.
     unchecked: tuple[Literal["counter", "checksum", "frozen", "nothing"], ...] = ()
     unchecked_source: str = ""
@@ -344,6 +344,7 @@ class Choice(Strict):
     value: str
     set: tuple[Table, ...] = ()
     drop: tuple[int, ...] = ()  # ids of frames that this dialect does not have
+    drop_points: tuple[str, ...] = ()  # and points, with their vectors
 
 
 class Option(Strict):

@@ -145,6 +145,9 @@ def _apply_options(where: str, raw: Table, chosen: dict[str, str], problems: lis
             continue
         gone = choice.get("drop", [])
         raw["frame"] = [frame for frame in raw.get("frame", []) if frame.get("id") not in gone]
+        lost = choice.get("drop_points", [])
+        for place, key in (("point", "name"), ("vector", "point")) if lost else ():
+            raw[place] = [row for row in raw.get(place, []) if row.get(key) not in lost]
         rows = [*raw.get("point", []), *(one for frame in raw["frame"] for one in frame.get("signal", []))]
         by_name = {row.get("name"): row for row in rows}
         for patch in choice.get("set", []):

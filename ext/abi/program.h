@@ -225,7 +225,8 @@ typedef struct {
 /* Which of a converter's readings is its battery's power, to be held against what the BMS says. */
 enum battery_power { BATTERY_POWER_PCS = 0 /* pcs_w: nothing else feeds or loads it */,
                      BATTERY_POWER_DC      /* dc_v times dc_a */,
-                     BATTERY_POWER_NONE    /* none: the rows that compare are off */ };
+                     BATTERY_POWER_NONE    /* none: the rows that compare are off, and power beyond the setpoint is its modules' */,
+                     BATTERY_POWER_OWN     /* battery_w: setpoints and pcs_w are AC power, its modules' included */ };
 
 /* Where the control and the gate find a unit's signals: image indices, -1 = the map has none. */
 typedef struct {
@@ -248,7 +249,8 @@ typedef struct {
     double revert_measured_s;              /* of the PCS's own watchdog, as commissioning measured it; 0 = not measured */
     gate_limits_t gate;
     uint32_t battery_power;                /* enum battery_power */
-    uint32_t pad;
+    int16_t battery_w;                     /* the converter's reading of its battery's power, + discharge */
+    uint16_t pad;
 } unit_row_t;
 
 /* One of several batteries side by side behind a unit's converter: image indices, as in unit_row_t, -1 = none. */

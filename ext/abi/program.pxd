@@ -234,6 +234,7 @@ cdef extern from "abi/program.h" nogil:
         BATTERY_POWER_PCS
         BATTERY_POWER_DC
         BATTERY_POWER_NONE
+        BATTERY_POWER_OWN
 
     ctypedef struct unit_row_t:
         char name[16]
@@ -255,7 +256,8 @@ cdef extern from "abi/program.h" nogil:
         double revert_measured_s
         gate_limits_t gate
         uint32_t battery_power
-        uint32_t pad
+        int16_t battery_w
+        uint16_t pad
 
     ctypedef struct bank_row_t:
         int16_t unit

@@ -50,7 +50,7 @@ PARTS_OF = {
     "const": PART_CONST, "setpoint": PART_SETPOINT, "magnitude": PART_MAGNITUDE, "charge": PART_CHARGE,
     "discharge": PART_DISCHARGE, "direction": PART_DIRECTION,
 }
-BATTERY_POWERS = {"pcs": BATTERY_POWER_PCS, "dc": BATTERY_POWER_DC, "none": BATTERY_POWER_NONE}
+BATTERY_POWERS = {"pcs": BATTERY_POWER_PCS, "dc": BATTERY_POWER_DC, "none": BATTERY_POWER_NONE, "battery_w": BATTERY_POWER_OWN}
 POLL_CLASSES = {"fast": POLL_FAST, "slow": POLL_SLOW, "once": POLL_ONCE}
 TRANSPORTS = {"serial": PORT_SERIAL, "tcp": PORT_MBAP, "rtu-tcp": PORT_RTU_TCP, "pylontech": PORT_PYLON}
 GAP_RULES = {"spec": GAP_SPEC, "chars": GAP_CHARS, "fixed": GAP_FIXED}
@@ -106,7 +106,7 @@ _POINT_FIELDS = {
     "soc", "soh", "pack_v", "pack_a", "temp_max_c", "temp_min_c", "charge_a_max", "discharge_a_max", "charge_v_max",
     "discharge_v_min", "charge_w_max", "discharge_w_max", "cell_v_max", "cell_v_min", "charge_ok", "discharge_ok",
     "alarm", "warning", "pcs_w", "pcs_state", "pcs_fault", "pcs_hb", "pcs_ready", "dc_v", "dc_a", "identity", "pcs_revert_s",
-    "force_charge", "connected",
+    "force_charge", "connected", "battery_w",
     "grid_ok", "grid_w", "grid_w_l", "pv_w", "circuit_w", "grid_import_wh", "grid_export_wh", "grid_hz", "grid_v", "demand_w",
     "window_pulse",
 }

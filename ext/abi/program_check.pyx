@@ -68,7 +68,9 @@ cdef int check_units(const program_t* p) noexcept nogil:
                 return bad(BAD_UNIT, i)
         if not (isfinite(u.energy_wh) and u.energy_wh >= 0.0):
             return bad(BAD_UNIT, i)
-        if u.battery_power > BATTERY_POWER_NONE:
+        if u.battery_power > BATTERY_POWER_OWN or not point_ok(p, u.battery_w, True):
+            return bad(BAD_UNIT, i)
+        if u.battery_power == BATTERY_POWER_OWN and not point_ok(p, u.battery_w, False):
             return bad(BAD_UNIT, i)
         if u.battery_power == BATTERY_POWER_DC and not (point_ok(p, u.dc_v, False) and point_ok(p, u.dc_a, False)):
             return bad(BAD_UNIT, i)

@@ -5,7 +5,7 @@ A condition about a signal that the unit's map does not have is never true; one 
 judged by the rows that watch over staleness.
 """
 
-from libc.math cimport NAN, fabs, isfinite
+from libc.math cimport INFINITY, NAN, fabs, isfinite
 from libc.stdint cimport int16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -21,7 +21,7 @@ from tidegate.ext.abi.image cimport (
     UNIT_STATE, UNIT_STEP_TEST, UNIT_WRITE_WAIT_S, VERDICT_FROZEN, point_t,
 )
 from tidegate.ext.abi.program cimport (
-    BATTERY_POWER_DC, BATTERY_POWER_PCS, INPUT_DOOR, INPUT_ESTOP, INPUT_SMOKE, input_row_t, program_t, unit_row_t,
+    BATTERY_POWER_DC, BATTERY_POWER_NONE, BATTERY_POWER_OWN, BATTERY_POWER_PCS, INPUT_DOOR, INPUT_ESTOP, INPUT_SMOKE, input_row_t, program_t, unit_row_t,
 )
 
 cdef double STEP_SHARE = STEP_PERMILLE * 1e-3  # of the nameplate: the step at arming
@@ -151,6 +151,7 @@ cdef void pcs_rows(const program_t* program, const unit_row_t* u, const point_t*
         seen_as(image, u.pcs_w) | seen_as(image, u.pcs_state) | seen_as(image, u.pcs_fault) | seen_as(image, u.pcs_ready)
         | seen_as(image, u.identity[0]) | seen_as(image, u.identity[1]) | seen_as(image, u.identity[2])
         | (seen_as(image, u.dc_v) | seen_as(image, u.dc_a) if u.battery_power == BATTERY_POWER_DC else 0)
+        | (seen_as(image, u.battery_w) if u.battery_power == BATTERY_POWER_OWN else 0)
     )
     cdef bint stale = (seen & QUALITY_BIT(QUALITY_STALE)) != 0
     mark(rows, FAULT_PCS_NEVER, (seen & QUALITY_BIT(QUALITY_NEVER)) != 0)
@@ -198,7 +199,8 @@ cdef void follow_rows(const program_t* program, const unit_row_t* u, int unit, c
     Its answer lags behind, and its reading behind its answer. So it is compared with a band that holds every setpoint
     of late, old ones fading with the PCS's own time constant, and likewise with the envelopes of late. A converter that
     gives less than it is told (derating, constant voltage, a slow ramp) is no hazard: it is told, and nothing is taken
-    away. More than told, or the other direction, is.
+    away. More than told, or the other direction, is. Where no reading is the battery's alone, what comes beyond a
+    setpoint may be the modules': they only ever add, so what goes below is judged as everywhere.
     """
     cdef int first = SITE_POINTS + unit * UNIT_POINTS
     cdef double setpoint_w = image[first + UNIT_SETPOINT_W].value
@@ -207,6 +209,7 @@ cdef void follow_rows(const program_t* program, const unit_row_t* u, int unit, c
     cdef double share = fmin(1.0, dt_s / fmax(FAULT_FOLLOW_TAU_S, 3.0 * fmax(program.control.pcs_tau_s, state.answer_lag_s)))
     cdef double late_lo_w, late_hi_w, fall_w
     cdef double pcs_w, off_w, out_w, short_w
+    cdef double own_w = INFINITY if u.battery_power == BATTERY_POWER_NONE else 0.0  # what modules may give to the reading
     if not (isfinite(setpoint_w) and isfinite(lo_w) and isfinite(hi_w)):  # before the first cycle has been published
         setpoint_w = lo_w = hi_w = 0.0
     if not state.started:
@@ -224,9 +227,12 @@ cdef void follow_rows(const program_t* program, const unit_row_t* u, int unit, c
     if not known(image, u.pcs_w):
         return
     pcs_w = image[u.pcs_w].value
-    off_w = fmax(pcs_w - fmax(state.follow_hi_w, 0.0), fmin(state.follow_lo_w, 0.0) - pcs_w)
-    short_w = fmax(state.follow_lo_w - fmax(pcs_w, 0.0), fmin(pcs_w, 0.0) - state.follow_hi_w)
-    out_w = fmax(pcs_w - state.allowed_hi_w, state.allowed_lo_w - pcs_w)
+    off_w = fmax(pcs_w - own_w - fmax(state.follow_hi_w, 0.0), fmin(state.follow_lo_w, 0.0) - pcs_w)
+    short_w = fmax(state.follow_lo_w - fmax(pcs_w, 0.0), fmin(pcs_w, 0.0) - own_w - state.follow_hi_w)
+    if u.battery_power == BATTERY_POWER_OWN and known(image, u.battery_w):  # the envelope is the battery's
+        out_w = fmax(image[u.battery_w].value - state.allowed_hi_w, state.allowed_lo_w - image[u.battery_w].value)
+    else:
+        out_w = fmax(pcs_w - own_w - state.allowed_hi_w, state.allowed_lo_w - pcs_w)
     mark(rows, FAULT_PCS_NOT_FOLLOWING, off_w > fmax(milli(program, FAULT_PCS_NOT_FOLLOWING) * nameplate_w,
                                                   floor_milli(program, FAULT_PCS_NOT_FOLLOWING)))
     mark(rows, FAULT_PCS_SHORT, short_w > fmax(milli(program, FAULT_PCS_SHORT) * nameplate_w, floor_milli(program, FAULT_PCS_SHORT)))
@@ -300,6 +306,8 @@ cdef inline double battery_power_w(const unit_row_t* u, const point_t* image) no
     """What one converter says of its battery's power; NAN where no reading of its map is that, or none is believed."""
     if u.battery_power == BATTERY_POWER_DC:
         return image[u.dc_v].value * image[u.dc_a].value if known(image, u.dc_v) and known(image, u.dc_a) else NAN
+    if u.battery_power == BATTERY_POWER_OWN:
+        return image[u.battery_w].value if known(image, u.battery_w) else NAN
     return image[u.pcs_w].value if u.battery_power == BATTERY_POWER_PCS and known(image, u.pcs_w) else NAN
 
 

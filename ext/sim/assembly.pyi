@@ -103,6 +103,7 @@ class Assembly:
         until_s: float = 1e9,
         full_soc: float = 2.0,
         own_w: float = 0.0,
+        own_told: bool = False,
         own_from_s: float = 0.0,
     ) -> None: ...
     def meter_habits(

@@ -283,10 +283,11 @@ cdef class Assembly:
 
     def pcs_habits(self, int number, *, double gain=1.0, double offset_w=0.0, double quantum_w=0.0, double share=1.0,
                    double cap_w=1e12, double from_s=0.0, double until_s=1e9, double full_soc=2.0,
-                   double own_w=0.0, double own_from_s=0.0):
+                   double own_w=0.0, double own_from_s=0.0, bint own_told=False):
         """Let a converter give gain * told + offset; share and cap_w of that from from_s on; no charge above full_soc.
 
         own_w: what modules of its own add to its AC power from own_from_s on; below 0 it is a load behind its output.
+        own_told: its setpoints are AC power, so that the battery gives what the modules do not.
         """
         cdef pcs_habits_t* habits
         if not 0 <= number < <int>self.world.plant.n_pcs:
@@ -308,6 +309,7 @@ cdef class Assembly:
         habits.until_ns = <uint64_t>(until_s * 1e9)
         habits.full_soc = full_soc
         habits.own_w = own_w
+        habits.own_told = own_told
         habits.own_ns = <uint64_t>(own_from_s * 1e9)
 
     def meter_habits(self, int number, *, double jitter=0.0, double average_s=0.0, double lag_s=0.0, double band_w=0.0, double silent_s=30.0,

@@ -89,7 +89,8 @@ cdef struct pcs_habits_t:
     double share, cap_w    # derated: gives this share of what it is told, and at most this much
     uint64_t from_ns, until_ns  # while it is derated, since the start
     double full_soc        # takes no charge from here on, until 1 % below; above 1 = never
-    uint32_t full, pad
+    uint32_t full
+    uint32_t own_told      # 1 = setpoints are AC power, that of modules included: the battery gives the rest
     double own_w           # what modules of its own give to its AC side from own_ns on; loads behind its output: below 0
     uint64_t own_ns
 

@@ -101,8 +101,8 @@ cdef void pcs_step(plant_t* plant, pcs_t* pcs, uint64_t t_ns, double dt_s) noexc
         pcs.own_w = pcs.habits.own_w if t_ns - plant.t0_ns >= pcs.habits.own_ns and not plant.islanded else 0.0
     if pcs.faults & PCS_FROZEN == 0:
         goal_w = pcs.target_w if pcs.habits == NULL else pcs_goal(plant, pcs, t_ns)
-        if pcs.own_w < 0.0:  # what hangs on its output it feeds first: setpoints mean what passes its input
-            goal_w -= pcs.own_w
+        if pcs.own_w < 0.0 or (pcs.habits != NULL and pcs.habits.own_told):
+            goal_w -= pcs.own_w  # what hangs on its output it feeds first: setpoints mean what passes its input
         move_w = (goal_w - pcs.w) * pcs.alpha
         most_w = pcs.ramp_w_per_s * dt_s
         if move_w > most_w:

@@ -39,7 +39,8 @@ def add_habits(built: Built) -> None:
         )
     shares = ("pcs_gain", "pcs_offset_w", "pcs_quantum_w", "pcs_derate_share", "pcs_derate_w", "pcs_full_soc")
     if changed(*shares, "pcs_own_w"):
-        for number in built.converters.values():
+        told = {device.name for device in built.site.devices if device.battery_power == "battery_w"}
+        for device, number in built.converters.items():
             world.pcs_habits(
                 number,
                 gain=settings.pcs_gain,
@@ -52,6 +53,7 @@ def add_habits(built: Built) -> None:
                 full_soc=settings.pcs_full_soc,
                 own_w=settings.pcs_own_w,
                 own_from_s=settings.pcs_own_from_s,
+                own_told=device in told,
             )
     if changed("bms_soc_step", "bms_jump_s"):
         for number in built.batteries.values():

@@ -13,6 +13,7 @@ BATTERY = {
 PCS = {
     "power_w": "w",
     "ac_w": "w",
+    "battery_w": "storage_w",
     "power_l1_w": "w_l1",
     "power_l2_w": "w_l2",
     "power_l3_w": "w_l3",

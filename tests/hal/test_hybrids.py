@@ -15,7 +15,9 @@ from tidegate.hal.sim.virtual import VirtualPlant
 WITNESS = {"bms_stuck", "pcs_power_apart", "pcs_opposed"}
 OWN_W = 8000.0
 COMPARED = {"kostal-plenticore": OWN_W, "solplanet-hybrid": OWN_W, "victron-multiplus": -OWN_W}
-UNCOMPARED = ["fronius-gen24", "sigenergy-plant", "sma-battery-limits", "sungrow-sh"]
+COMPARED |= {"sma-battery-limits": OWN_W, "sungrow-sh": OWN_W}
+AC_TOLD = ["foxess-h1", "sigenergy-plant"]  # setpoints and power are AC power, the battery's own is read beside it
+UNCOMPARED = ["fronius-gen24"]
 HYBRID_BY_OPTION = ["sunspec-103", "sunspec-701"]
 
 
@@ -56,7 +58,28 @@ def test_an_honest_hybrid_runs_while_its_modules_or_its_loads_work(name: str, se
     assert ess_w == pytest.approx(setpoint_w - min(COMPARED[name], 0.0), abs=300.0)
 
 
-@pytest.mark.parametrize("name", ["kostal-plenticore", "solplanet-hybrid"])
+@pytest.mark.parametrize("setpoint_w", [12_000.0, 6000.0, -3000.0])
+@pytest.mark.parametrize("name", AC_TOLD)
+def test_of_an_ac_power_that_is_told_the_battery_gives_what_the_modules_do_not(name: str, setpoint_w: float) -> None:
+    rows, modes, ess_w = run(site(name, pcs_own_w=OWN_W, pcs_own_from_s=12.0), setpoint_w)
+    assert rows == set() and modes[-1] == MODE_RUN
+    assert ess_w == pytest.approx(setpoint_w - OWN_W, abs=300.0)
+
+
+@pytest.mark.parametrize("name", AC_TOLD)
+def test_an_ac_power_that_is_turned_with_its_setpoint_is_found_beside_modules(name: str) -> None:
+    turned = [{"kind": "pcs.turned", "target": "pcs1", "on_s": 20.0}]
+    rows, modes, _ = run(site(name, pcs_own_w=OWN_W, pcs_own_from_s=12.0, faults=turned), 14_000.0, until_s=60.0)
+    assert "pcs_power_apart" in rows and modes[-1] != MODE_RUN
+
+
+@pytest.mark.parametrize("name", ["sma-battery-limits", "sungrow-sh"])
+def test_a_converter_without_modules_may_be_read_by_its_ac_power(name: str) -> None:
+    rows, modes, ess_w = run(site(name, {"battery_reading": "ac"}), 6000.0)
+    assert rows == set() and modes[-1] == MODE_RUN and ess_w == pytest.approx(6000.0, abs=300.0)
+
+
+@pytest.mark.parametrize("name", ["kostal-plenticore", "solplanet-hybrid", "sma-battery-limits", "sungrow-sh"])
 def test_a_hybrid_that_is_turned_in_setpoint_and_reading_is_stopped_whatever_its_modules_give(name: str) -> None:
     turned = [{"kind": "pcs.turned", "target": "pcs1", "on_s": 20.0}]
     rows, modes, ess_w = run(site(name, pcs_own_w=OWN_W, pcs_own_from_s=12.0, faults=turned), 6000.0, until_s=60.0)
@@ -79,10 +102,11 @@ def test_a_battery_side_that_cannot_be_read_is_told_and_gives_no_power() -> None
 @pytest.mark.parametrize("name", UNCOMPARED)
 def test_a_converter_that_cannot_be_compared_is_named_and_its_rows_are_off(name: str) -> None:
     made = site(name, pcs_own_w=OWN_W, pcs_own_from_s=12.0)
-    rows, _, _ = run(made, 0.0)
-    assert not rows & WITNESS
+    rows, modes, ess_w = run(made, 3000.0)
+    # The control takes the modules' power for the battery's, and asks for less.
+    assert rows == set() and modes[-1] == MODE_RUN and 2000.0 <= ess_w <= 3300.0
     said = [line for line in summary(compile_site(made)) if "is not held against the battery's" in line]
-    assert len(said) == 1 and "pcs_power_apart" in said[0] and "modules" in said[0]
+    assert len(said) == 1 and "pcs_power_apart" in said[0] and "pcs_not_following" in said[0]
     assert any("its AC power" in text or "part of its" in text for text in maps.shipped(name).map.doubts)
 
 

@@ -4,8 +4,13 @@ import struct
 
 import pytest
 
-from tests.ext.safety.fault_rig import POINT, Rig
+from tests.ext.safety.fault_rig import POINT, QUALITIES, Rig
+from tests.ext.safety.gate_cases import LIMITS
+from tidegate.config.faults import load_faults
+from tidegate.ext.abi import program
 from tidegate.ext.abi.image import MODES_BY_NUMBER
+from tidegate.ext.abi.program import BATTERY_POWERS
+from tidegate.ext.safety.diagnosis import Diagnosis
 
 ARMING, TRIPPED, RUN = (float(MODES_BY_NUMBER.index(name)) for name in ("arming", "tripped", "run"))
 ENERGY_WH = 60_000.0
@@ -94,6 +99,64 @@ def test_a_battery_that_moves_against_the_step_is_opposed_and_one_that_moves_wit
         rig.verdict["setpoint_w"] = int(sign * 600.0)
         found = rig.go(4.0, sign * 600.0 - 60.0, sign * 600.0 * pack_share + rest_w)
         assert (found == ["pcs_opposed"]) == opposed, (pack_share, found)
+
+
+FOLLOWED = {"pcs_not_following", "pcs_runaway", "pcs_outside", "pcs_outside_long"}
+
+
+class Converter:
+    """One unit with nothing but a converter of this `battery_power`, told 0 W within 30 kW both ways."""
+
+    def __init__(self, battery_power: str) -> None:
+        names = ("pcs_w", "battery_w")
+        gate = {**LIMITS, "charge_w_max": int(NAMEPLATE_W), "discharge_w_max": int(NAMEPLATE_W)}
+        unit = {**{name: name for name in names}, "battery_power": BATTERY_POWERS[battery_power], "gate": gate}
+        blob = program.pack(
+            {"points": [{"name": name} for name in names], "units": [unit], "faults": load_faults({}, [])[0]}
+        )
+        self.names = [row["name"] for row in program.rows(blob)["points"]]
+        self.image = bytearray(POINT.size * len(self.names))
+        self.diagnosis = Diagnosis(blob)
+        self.t_ns = 10**9
+        for name, value in (("setpoint_w", 0.0), ("envelope_lo_w", -10e3), ("envelope_hi_w", 10e3)):
+            self.put(f"unit0.{name}", value)
+
+    def put(self, name: str, value: float, quality: str = "good") -> None:
+        POINT.pack_into(self.image, self.names.index(name) * POINT.size, value, self.t_ns, QUALITIES[quality], 1)
+
+    def rows(self, pcs_w: float, battery_w: float, quality: str = "good") -> set[str]:
+        """Rows that are present of readings that came after quiet ones."""
+        for given in ((0.0, 0.0, "good"), (pcs_w, battery_w, quality)):
+            self.put("pcs_w", given[0])
+            self.put("battery_w", given[1], given[2])
+            self.t_ns += 10**8
+            found = set(self.diagnosis.step(bytes(self.image), self.t_ns, 10**8))
+        return found
+
+
+@pytest.mark.parametrize(("pcs_w", "judged"), [(29e3, False), (-2500.0, True), (-1900.0, False)])
+def test_beyond_a_setpoint_may_be_modules_where_no_reading_is_the_batterys_and_below_it_nothing_may(
+    pcs_w: float, judged: bool
+) -> None:
+    assert bool(Converter("none").rows(pcs_w, 0.0) & FOLLOWED) == judged
+    assert bool(Converter("pcs").rows(pcs_w, 0.0) & FOLLOWED) == (abs(pcs_w) > 2000.0)
+
+
+@pytest.mark.parametrize(("battery_w", "outside"), [(-10.9e3, False), (-12e3, True), (12e3, True), (10.9e3, False)])
+def test_of_a_converter_that_is_told_ac_power_the_envelope_holds_its_batterys_own(
+    battery_w: float, outside: bool
+) -> None:
+    found = Converter("battery_w").rows(0.0, battery_w)
+    assert ("pcs_outside" in found) == outside and "pcs_not_following" not in found
+    assert "pcs_not_following" in Converter("battery_w").rows(5000.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("quality", "row"), [("never", "pcs_never"), ("stale", "pcs_stale"), ("invalid", "pcs_invalid")]
+)
+def test_a_battery_power_that_is_lost_is_told(quality: str, row: str) -> None:
+    assert row in Converter("battery_w").rows(0.0, 0.0, quality)
+    assert row not in Converter("pcs").rows(0.0, 0.0, quality)
 
 
 def test_a_state_of_charge_that_stands_is_stuck_after_four_hundredths_of_the_energy() -> None:
