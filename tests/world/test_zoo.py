@@ -40,6 +40,32 @@ def test_every_stratum_is_judged_by_a_floor_below_what_the_load_alone_leaves(see
     assert found.lie or found.ready_s is not None, f"again: {zoo.AGAIN.format(seed)}"
 
 
+def test_the_least_of_late_is_that_of_each_window():
+    chance = np.random.default_rng(1)
+    for count, rows in ((10, 3), (100, 7), (5, 20), (7, 0)):
+        power_w = chance.normal(size=count)
+        plain = [power_w[max(0, i - rows) : i + 1].min() for i in range(count)]
+        assert judges.least_of_late(power_w, rows).tolist() == plain
+
+
+@pytest.mark.parametrize(
+    ("load_w", "grid_w", "counts"),
+    [
+        ([0] * 5 + [100] * 15, [0] * 5 + [100] * 3 + [50] * 12, False),  # a step, answered within the reaction time
+        ([0] * 5 + [100] * 15, [0] * 5 + [100] * 9 + [50] * 6, True),  # the same, too late
+        ([i * 10 for i in range(20)], [min(i * 10, 50) + 30 for i in range(20)], False),  # a slope, as far behind
+        ([i * 10 for i in range(20)], [min(i * 10, 50) + 60 for i in range(20)], True),  # further
+        ([100] * 20, [60] * 20, True),  # a load that stands
+        ([100] * 10 + [0] * 10, [50] * 10 + [60] * 10, True),  # a fall excuses nothing
+    ],
+)
+def test_outside_reaction_times_is_what_the_rise_of_the_load_does_not_explain(load_w, grid_w, counts):
+    load, grid = np.array(load_w, float), np.array(grid_w, float)
+    found = judges.outside_w(grid, load, np.minimum(load, 50.0), 50.0, 1.0, 5)
+    assert bool(found.any()) == counts
+    assert not judges.outside_w(grid, load, grid, 50.0, 1.0, 5).any(), "what the ideal does not hold is not asked"
+
+
 def test_the_floor_of_a_plain_plant_is_that_of_the_closed_model():
     """The whole plant under run_ideal and the few lines of floor_energy agree where both model the same."""
     made, start_s = STEP, 0.0

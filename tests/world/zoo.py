@@ -117,7 +117,8 @@ def summary(found: list[judges.Found]) -> dict[str, Any]:
             "more_than_without": [each.seed for each in harm],
         }  # fmt: skip
         out["outside"] = {
-            "share": sum(each.outside_wh > 0.02 for each in honest) / len(honest),
+            "share": sum(each.outside_wh > judges.OUTSIDE_LEAST_WH for each in honest) / len(honest),
+            "minutes_share": sum(each.outside_minutes for each in honest) / sum(each.minutes for each in honest),
             "wh": sum(each.outside_wh for each in honest),
             "worst_wh": bad.outside_wh, "worst_seed": bad.seed,
         }  # fmt: skip
@@ -176,8 +177,8 @@ def verdict(figures: dict[str, Any]) -> list[str]:
     if "all" in figures:
         for name, asked in RATIO_ASKED.items():
             ask(figures["all"][name] <= asked, f"ratio, {name}: {figures['all'][name]} (asked {asked})")
-        ask(figures["outside"]["share"] <= OUTSIDE_SHARE_ASKED,
-            f"energy outside reaction times in {figures['outside']['share']:.2%} of the plants "
+        ask(figures["outside"]["minutes_share"] <= OUTSIDE_SHARE_ASKED,
+            f"energy outside reaction times in {figures['outside']['minutes_share']:.2%} of the minutes "
             f"(asked {OUTSIDE_SHARE_ASKED:.1%})")  # fmt: skip
         ask(not figures["chases"]["silent"], f"chases without an event: seeds {figures['chases']['silent'][:8]}")
         told = len(figures["chases"]["told"]) / figures["all"]["plants"]
@@ -213,7 +214,8 @@ def table(figures: dict[str, Any]) -> str:
         out, events, chases = figures["outside"], figures["events"], figures["chases"]
         lines += [
             f"beside the ideal that recharges: {figures['recharging']}",
-            f"outside reaction times: {out['share']:.2%} of the plants, {out['wh']:.1f} Wh; "
+            f"outside reaction times: {out['minutes_share']:.2%} of the minutes, {out['share']:.2%} of the plants, "
+            f"{out['wh']:.1f} Wh; "
             f"worst {out['worst_wh']:.2f} Wh, seed {out['worst_seed']}",
             f"chases: {len(chases['silent'])} silent {chases['silent'][:8]}, "
             f"{len(chases['told'])} told {chases['told'][:8]}",

@@ -22,6 +22,7 @@ READY = 2  # modes below are tripped and arming
 ARMED_WITHIN_S = 30.0  # plus ten times what the meter needs: then it is judged, armed or not
 CHASE_REVERSALS = 4
 FOUND_WITHIN_S = 5.0
+OUTSIDE_LEAST_WH = 0.02
 RELEARN_S = 60.0
 TELLS = ("fault_on", "latch")
 
@@ -41,7 +42,8 @@ class Found:
     ratio: float = 0.0  # with / (floor + allowance)
     recharging_wh: float = 0.0  # what the ideal leaves that recharges, also where leaving the battery alone were better
     still_wh: float = 0.0  # what the same ideal leaves that never recharges; for information
-    outside_wh: float = 0.0  # above limit and tolerance outside reaction times, where the ideal is not
+    outside_wh: float = 0.0  # above the limit outside reaction times: outside_w
+    outside_minutes: int = 0  # minutes in which there is any to speak of
     peak_over_w: float = 0.0
     floor_peak_over_w: float = 0.0
     chase_w: float = 0.0  # swing of the battery in the quiet end, 0 = none
@@ -108,6 +110,29 @@ def swings(power_w: np.ndarray, threshold_w: float) -> tuple[int, float]:
 
 def above_wh(grid_w: np.ndarray, limit_w: float, dt_s: float) -> float:
     return float(np.maximum(grid_w - limit_w, 0.0).sum() * dt_s / 3600.0)
+
+
+def least_of_late(power_w: np.ndarray, rows: int) -> np.ndarray:
+    """The least of each row and so many before it."""
+    width = max(rows, 0) + 1
+    padded = np.concatenate([np.full(width - 1, np.inf), power_w, np.full(-(len(power_w) + width - 1) % width, np.inf)])
+    blocks = padded.reshape(-1, width)
+    ahead = np.minimum.accumulate(blocks, axis=1).ravel()
+    behind = np.minimum.accumulate(blocks[:, ::-1], axis=1)[:, ::-1].ravel()
+    return np.asarray(np.minimum(behind[: len(power_w)], ahead[width - 1 : width - 1 + len(power_w)]))
+
+
+def outside_w(
+    grid_w: np.ndarray, load_w: np.ndarray, best_w: np.ndarray, limit_w: float, tolerance_w: float, reaction_rows: int
+) -> np.ndarray:
+    """What stands above a limit outside reaction times, W a row.
+
+    Within a reaction time the grid may stand above its limit by what the load has risen in it, by a step or on a slope;
+    what the ideal does not hold either (empty cells, derating) is not asked.
+    """
+    risen_w = load_w - least_of_late(load_w, reaction_rows)
+    allowed_w = limit_w + tolerance_w + risen_w
+    return np.asarray(np.where((grid_w > allowed_w) & (best_w <= allowed_w), grid_w - risen_w - limit_w, 0.0))
 
 
 def reaction_of(made: plants.Draw, world: VirtualPlant) -> float:
@@ -204,11 +229,10 @@ def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Fou
     found.peak_over_w = float(max(grid_w[judged].max() - limit_w, 0.0))
     found.floor_peak_over_w = float(max(best_grid_w[judged].max() - limit_w, 0.0))
 
-    stepped = np.abs(np.diff(load_w, prepend=load_w[0])) >= max(tolerance_w, 20.0)
-    last = np.maximum.accumulate(np.where(stepped, np.arange(n), -(10**9)))
-    calm = judged & (np.arange(n) - last > reaction_s / dt_s)
-    lost = calm & (grid_w > limit_w + 2.0 * tolerance_w) & (best_grid_w <= limit_w + 2.0 * tolerance_w)
-    found.outside_wh = above_wh(grid_w[lost], limit_w, dt_s)
+    lost_w = outside_w(grid_w, load_w, best_grid_w, limit_w, 2.0 * tolerance_w, round(reaction_s / dt_s))
+    found.outside_wh = float(lost_w[judged].sum() * dt_s / 3600.0)
+    each_wh = np.bincount((rows["t_s"][judged] // 60.0).astype(int), lost_w[judged]) * dt_s / 3600.0
+    found.outside_minutes = int((each_wh > OUTSIDE_LEAST_WH).sum())
 
     settled = rows["t_s"] > made.seconds + 0.5 * made.quiet_s
     hop = max(1, round(0.01 / dt_s))
