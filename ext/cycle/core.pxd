@@ -33,6 +33,7 @@ from tidegate.ext.abi.settings cimport CIRCUITS_MAX, PHASES_MAX, control_params_
 from tidegate.ext.cycle.episodes cimport episodes_t
 from tidegate.ext.cycle.selftest cimport selftest_t
 from tidegate.ext.control.corridor cimport control_state_t, decision_t, orders_t
+from tidegate.ext.control.recharging cimport recharging_t
 from tidegate.ext.estimate.easing cimport battery_t
 from tidegate.ext.estimate.converter cimport converter_t
 from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
@@ -160,6 +161,7 @@ cdef struct core_t:
     # control
     inbox_t inbox
     control_state_t control
+    recharging_t recharging
     decision_t decision
     # limit
     gate_state_t gates[UNITS_MAX]

@@ -13,11 +13,13 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from tidegate.ext.abi.extremes cimport fmax
-from tidegate.ext.safety.cabinet cimport ANSWER_DOUBTFUL, cabinet_request, cabinet_step, site_mode
+from tidegate.ext.safety.cabinet cimport cabinet_request, cabinet_step, site_mode
 from tidegate.ext.bus.can cimport can_bus_init, can_drain, can_send_due
 from tidegate.ext.bus.can_view cimport BusHandle, bus_handle
 from tidegate.ext.cycle.outputs cimport write_command
-from tidegate.ext.control.corridor cimport ORDER_CEASE, ORDER_MANUAL, control_step
+from tidegate.ext.control.corridor cimport ORDER_MANUAL, control_step
+from tidegate.ext.control.recharging cimport recharging_watch
+from tidegate.ext.cycle.asking cimport answer_of_meter, ask_meter
 from tidegate.ext.cycle.episodes cimport episodes_begin
 from tidegate.ext.cycle.core cimport *
 from tidegate.ext.estimate.easing cimport battery_step
@@ -29,15 +31,14 @@ from tidegate.ext.estimate.demand cimport billing_set
 from tidegate.ext.estimate.estimator cimport estimate_step, image_age
 from tidegate.ext.estimate.estimate cimport ANSWER_NONE, ANSWER_OPEN, ANSWER_UNPROVEN, unit_view_t
 from tidegate.ext.estimate.bank cimport bank_step
-from tidegate.ext.estimate.pulses cimport pulses_wanted
-from tidegate.ext.estimate.truth cimport truth_ask, truth_order, truth_step, truth_suspects
+from tidegate.ext.estimate.truth cimport truth_order, truth_step
 from tidegate.ext.safety.diagnosis cimport FAULT_CLOCK_APART, FAULT_PCS_WATCHDOG, diagnose, diagnose_state_t, holds
 from tidegate.ext.safety.gate cimport fault_set, gate_input_from_image, gate_request
 from tidegate.ext.safety.safety cimport fault_set_t, gate_init, gate_restore, gate_step
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.cycle.orders cimport edge, relay_orders, update_orders
 from tidegate.ext.estimate.lag cimport age_wanted, widen_lag_search
-from tidegate.ext.estimate.model cimport answer_forget, answer_wanted
+from tidegate.ext.estimate.model cimport answer_forget
 from tidegate.ext.abi.port_mail cimport done_t, port_done_peek, port_done_pop, port_mail_init
 from tidegate.ext.abi.program cimport COMMAND_SETPOINT_W, unit_row_t
 from tidegate.ext.abi.program_check cimport program_check
@@ -175,6 +176,8 @@ cdef void estimate_unit(core_t* core, uint32_t unit, uint64_t t_ns, double dt_s)
 
 cdef void control(core_t* core, uint64_t dt_ns) noexcept nogil:
     """The corridor: what each unit should do, and why."""
+    recharging_watch(&core.recharging, &core.inbox.params, &core.estimate, &core.plant, &core.decision, &core.control,
+                     <double>dt_ns * 1e-9)
     control_step(
         &core.inbox.params, &core.plant, &core.inbox.orders, &core.control, &core.decision, <double>dt_ns * 1e-9
     )
@@ -182,32 +185,6 @@ cdef void control(core_t* core, uint64_t dt_ns) noexcept nogil:
         memset(&core.control.hunting, 0, sizeof(core.control.hunting))
     widen_lag_search(&core.program.control, &core.estimate, core.decision.hunting > 0)
     phase_done(core, PHASE_CONTROL)
-
-
-cdef inline void ask_meter(core_t* core, uint64_t t_ns) noexcept nogil:
-    """A doubtful grid meter is asked only while the control alone moves the units."""
-    cdef double[UNITS_MAX] asked_w
-    cdef uint32_t unit
-    cdef bint free = (core.mode == MODE_RUN or core.mode == MODE_DERATED) and not core.inbox.orders.flags & (
-        ORDER_MANUAL | ORDER_CEASE)
-    if free and not core.truth.asking and not truth_suspects(&core.truth, &core.estimate, t_ns):
-        return
-    for unit in range(core.program.n_units):
-        asked_w[unit] = core.converters[unit].asked_w
-        free = free and (core.cabinets[unit].mode == MODE_RUN or core.cabinets[unit].mode == MODE_DERATED)
-    truth_ask(
-        core.program, &core.truth, &core.plant, asked_w, core.decision.lo_w, core.decision.hi_w, free, t_ns
-    )
-
-
-cdef inline uint32_t answer_of_meter(const core_t* core) noexcept nogil:
-    """A meter that looks turned is not believed yet, whatever else speaks for it; one that is lost has shown nothing."""
-    cdef uint32_t wanted = answer_wanted(&core.estimate)
-    if not core.plant.grid_ok:
-        return ANSWER_DOUBTFUL if core.mode == MODE_ARMING else min(wanted, <uint32_t>ANSWER_DOUBTFUL)
-    if core.mode != MODE_ARMING:  # the pulses of a unit beside one that runs are not compared
-        return wanted
-    return max(wanted, pulses_wanted(&core.truth.pulses, core.estimate.lags.interval.interval_s, core.truth.doubted != 0))
 
 
 cdef inline void take_selftest(core_t* core) noexcept nogil:

@@ -19,6 +19,7 @@ from tidegate.ext.estimate.demand cimport demand_advance, demand_sub_ns, demand_
 from tidegate.ext.safety.safety cimport LIMIT_TRIPPED, gate_limits_t, REACTION_DERATE, REACTION_RAMP_ZERO, gate_envelope
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.estimate.integral cimport integral_advance, integral_roll_second
+from tidegate.ext.estimate.interval cimport REREAD_NS, learn_interval, reread_ns
 from tidegate.ext.estimate.lag cimport lag_believe, lag_gap, lag_measure, lags_of
 from tidegate.ext.estimate.pairing cimport *
 from tidegate.ext.estimate.reconnect cimport reconnect_step
@@ -29,13 +30,11 @@ from tidegate.ext.abi.program cimport unit_row_t
 cdef extern from *:
     """
     #define AGE_SCAN_NS 8000000u       /* points that have just turned good are looked at again this often */
-    #define REREAD_NS 250000000u       /* an unchanged value is taken for the same sample for so long at least ... */
-    #define REREAD_INTERVALS 3.0       /* ... and for so many of the meter's intervals */
     #define ESS_INTERVAL_S 0.5         /* a converter's power that is older has stood still */
     _Static_assert(sizeof(gate_input_t) <= sizeof(((unit_memory_t *)0)->envelope_key), "make envelope_key larger");
     """
-    const uint64_t AGE_SCAN_NS, REREAD_NS
-    const double REREAD_INTERVALS, ESS_INTERVAL_S
+    const uint64_t AGE_SCAN_NS
+    const double ESS_INTERVAL_S
 
 
 # ---------------------------------------------------------------- age
@@ -223,40 +222,6 @@ cdef void update_pv(const program_t* program, point_t* image, estimate_state_t* 
         integral_advance(&state.pv, &state.pv_t_ns, &state.pv_w, plant.pv_w, image[point].t_ns)
         point_set(image, SITE_PV_W, plant.pv_w, image[point].t_ns)
         points_set_integral(image, SITE_PV_IN_WS, &state.pv, image[point].t_ns)
-
-
-cdef inline uint64_t reread_ns(const estimate_state_t* state) noexcept nogil:
-    """An unchanged value is taken for the same sample for so long: by the meter's own interval, once that is known."""
-    return max(<uint64_t>REREAD_NS, <uint64_t>(fmin(REREAD_INTERVALS * state.lags.interval.interval_s, 60.0) * 1e9))
-
-
-cdef void learn_interval(interval_t* interval, double apart_s) noexcept nogil:
-    """Mean of those of the newest gaps that are no more than twice the second shortest.
-
-    A power that stands still makes gaps long, never short: the short ones are the device's own. The shortest may be a
-    glitch. The first gap is from where we came in, so it says nothing.
-    """
-    cdef double least_s = INFINITY, second_s = INFINITY, sum_s = 0.0
-    cdef uint32_t i, count, used = 0
-    interval.seen += 1
-    if interval.seen == 1:
-        return
-    interval.gap_s[interval.head] = apart_s
-    interval.head = (interval.head + 1) % GAPS
-    count = min(interval.seen - 1, <uint32_t>GAPS)
-    for i in range(count):
-        if interval.gap_s[i] < least_s:
-            second_s = least_s
-            least_s = interval.gap_s[i]
-        elif interval.gap_s[i] < second_s:
-            second_s = interval.gap_s[i]
-    if count == 1:
-        second_s = least_s
-    for i in range(count):
-        if interval.gap_s[i] <= 2.1 * second_s:
-            sum_s += interval.gap_s[i]
-            used += 1
-    interval.interval_s = sum_s / used
 
 
 cdef void update_grid(const program_t* program, point_t* image, estimate_state_t* state, plant_t* plant, int all_known,

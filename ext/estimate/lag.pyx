@@ -42,6 +42,7 @@ cdef extern from *:
     #define INTERVAL_SLOW_S 1.1       /* a meter that shows something new less often is slow */
     #define KNOWN_SHARE 0.35          /* ... or to this share of itself */
     #define FIRST_AGAINST 0.9           /* what an age leaves to begin with that was measured not to be: as much as one clear move tells */
+    #define OUTERMOST 2u                /* the oldest ages that are tried also fit what is older, or averaged */
     #define FIRST_MOVES 4.0           /* moves that the meter has shown before the believed age is taken for confirmed */
     """
     const uint64_t SCORE_AFTER_NS, SHOWN_NS
@@ -49,6 +50,7 @@ cdef extern from *:
     const double ENOUGH, BETTER, MUCH_BETTER
     const double SCALE_FIRST, SCALE_LEAST, SCALE_MOST, SCALE_RATE, BLOCK_S, KNOWN_S, KNOWN_SHARE, INTERVAL_SLOW_S
     const double FIRST_AGAINST, FIRST_MOVES
+    const uint32_t OUTERMOST
 
 
 
@@ -248,7 +250,7 @@ cdef inline bint shown(const lag_trials_t* l, uint32_t i) noexcept nogil:
 cdef void choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexcept nogil:
     """The best age, and which others are still possible."""
     cdef lag_trials_t* l = &state.lags
-    cdef uint32_t i, best = l.best, first, last
+    cdef uint32_t i, best = l.best, first, last, held_lo = state.lag_lo, held_hi = state.lag_hi
     cdef double age_s
     cdef int64_t jitter_ns, slow_ns
     cdef bint alone = True
@@ -269,7 +271,14 @@ cdef void choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexc
         first -= 1
     while last < lags - 1 and possible(state, last + 1):
         last += 1
-    for i in range(lags):
+    # What has been ruled out stays so when the moves that told are forgotten, until the best age is one of those.
+    if held_lo <= best <= held_hi and shown(l, lags - 1):
+        first = max(first, held_lo)
+        last = min(last, held_hi)
+    else:
+        held_lo = 0
+        held_hi = lags - 1
+    for i in range(held_lo, held_hi + 1):
         if (i < first or i > last) and possible(state, i):
             alone = False
             break
@@ -279,6 +288,9 @@ cdef void choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexc
         l.known = 1
     # A slow meter's ages cannot be told apart closer than it refreshes; one that is slower than all of them tells none.
     slow_ns = <int64_t>(1e9 * l.interval.interval_s) if l.interval.interval_s > INTERVAL_SLOW_S else 0
+    if best >= lags - OUTERMOST:
+        l.known = 0
+        l.used = 0
     if l.interval.interval_s <= 0.0 or (slow_ns and (not l.known or slow_ns > LAG_NS[lags - 1] // 2)):
         state.lag_lo = 0
         state.lag_hi = own - 1
@@ -305,3 +317,5 @@ cdef void choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexc
     state.lag_lo = min(state.lag_lo, state.lag_hi)
     while state.lag_hi > max(best, state.lag_lo) and not possible(state, state.lag_hi):
         state.lag_hi -= 1
+    state.lag_lo = max(state.lag_lo, held_lo)
+    state.lag_hi = max(min(state.lag_hi, held_hi), state.lag_lo)

@@ -28,6 +28,10 @@ cdef extern from *:
     #define MODEL_SHARE 0.05           /* of the moves: no model is truer than that */
     #define AVERAGES 3.0               /* standard deviations by which an average must be better than any mere age ... */
     #define AVERAGES_NOT 0.0           /* ... and an age than it, to be believed again */
+    #define OLD_S 1.0                  /* from this age on, and so many of its intervals, a mere age is the less likely one: ... */
+    #define OLD_INTERVALS 0.3
+    #define AVERAGES_OLD 0.7           /* ... so much better is enough, ... */
+    #define AVERAGES_NOT_OLD 1.5       /* ... and so much it must be better itself */
     #define MODEL_BETTER 1.5
     #define MODEL_OUT 2.5
     #define MODEL_QUIET_SHARE 0.06     /* the load moves by so little of what the battery does: chance has no part in it ... */
@@ -46,7 +50,7 @@ cdef extern from *:
     const double SEEN_BY, UNSEEN_BY, UNSEEN_READINGS, ANSWER_LEAST
     const double[SCALES] SCALE_S
     const double[SCALES] LOOK_S
-    const double MODELS_MEMORY_S, SLOPE_S, NOISE_RATE, MODEL_SHARE, AVERAGES, AVERAGES_NOT, MODEL_BETTER
+    const double MODELS_MEMORY_S, SLOPE_S, NOISE_RATE, MODEL_SHARE, AVERAGES, AVERAGES_NOT, AVERAGES_OLD, AVERAGES_NOT_OLD, OLD_S, OLD_INTERVALS, MODEL_BETTER
     const double SHOWN_S, MODEL_OUT, MODEL_QUIET_SHARE, MODEL_OUT_QUIET
 
 
@@ -241,6 +245,7 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
     cdef model_trials_t* m = &state.models
     cdef uint32_t i, best, kernel, age, lo, hi
     cdef double age_s, lo_s, hi_s, out
+    cdef bint unlikely
     best = m.delay_best
     for i in range(<uint32_t>LAGS):
         if m.unexplained[i] < m.unexplained[best]:
@@ -253,9 +258,12 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
     if m.mean_best < LAGS or not m.averages or model_worse(m, m.mean_best, best) > MODEL_BETTER:
         m.mean_best = best
     m.best = m.mean_best if m.unexplained[m.mean_best] < m.unexplained[m.delay_best] else m.delay_best
+    # A meter that refreshes quickly and shows all of it so much later is rarer than one that averages.
+    unlikely = <double>LAG_NS[m.delay_best] * 1e-9 > OLD_S and (
+        0.0 < state.lags.interval.interval_s < OLD_INTERVALS * <double>LAG_NS[m.delay_best] * 1e-9)
     if not m.averages:
-        m.averages = model_worse(m, m.delay_best, m.mean_best) > AVERAGES
-    elif model_worse(m, m.mean_best, m.delay_best) > AVERAGES_NOT:
+        m.averages = model_worse(m, m.delay_best, m.mean_best) > (AVERAGES_OLD if unlikely else AVERAGES)
+    elif model_worse(m, m.mean_best, m.delay_best) > (AVERAGES_NOT_OLD if unlikely else AVERAGES_NOT):
         m.averages = 0
     if not m.averages:
         m.known = 0

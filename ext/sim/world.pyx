@@ -264,6 +264,20 @@ cdef class World(Assembly):
         return (self.world.core.estimate.age_lo_s, self.world.core.estimate.age_hi_s)
 
     @property
+    def meter_model(self):
+        """What the core takes the grid meter for: ages alone, averages, how restless it finds the load beside them."""
+        if self.world.core == NULL:
+            raise RuntimeError("no core is connected: call connect() first")
+        state = &self.world.core.estimate
+        return {"known": bool(state.age_known), "averages": bool(state.models.averages), "age_known": bool(state.lags.known),
+                "age_used": bool(state.lags.used), "age_best": state.lags.best, "delay_best": state.models.delay_best,
+                "mean_best": state.models.mean_best, "share": state.lags.share, "moves": state.lags.moves,
+                "noise_w": list(state.models.noise_w), "model_moves": list(state.models.moves),
+                "motion_w2": list(state.models.motion_w2), "unexplained": list(state.models.unexplained),
+                "variance": list(state.models.variance), "interval_s": state.lags.interval.interval_s,
+                "hunting": self.world.core.control.hunting.level}
+
+    @property
     def meter_truth(self):
         """What the core holds of the grid meter: enum meter_verdict, and what the pulses of arming have shown, by age."""
         if self.world.core == NULL:

@@ -1,0 +1,58 @@
+"""The grid meter is asked: when, and what the units are held at meanwhile."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from tidegate.ext.abi.image cimport *
+from tidegate.ext.control.corridor cimport ORDER_CEASE, ORDER_MANUAL
+from tidegate.ext.cycle.core cimport *
+from tidegate.ext.estimate.contradiction cimport SUSPECT_BELOW_ZERO
+from tidegate.ext.estimate.model cimport answer_wanted
+from tidegate.ext.estimate.pulses cimport pulses_wanted
+from tidegate.ext.estimate.truth cimport ASK_ANSWER, truth_ask, truth_order, truth_suspects
+from tidegate.ext.safety.cabinet cimport ANSWER_DOUBTFUL
+
+
+cdef inline void raise_held(core_t* core) noexcept nogil:
+    """An edge that goes up takes along what the limits ask for by then: they are not lost for a doubt.
+
+    The answer is measured by what the battery did, so a larger edge tells as well. Behind a meter that gives power where
+    none is, what is wanted is made of the contradiction itself: there nothing is raised.
+    """
+    cdef uint32_t unit
+    cdef double order_w
+    # The edge that its newest reading made, and upwards: later the steps have to stand.
+    if core.truth.question.edge_ns != core.truth.seen_t_ns or (
+            (core.truth.question.step_w > 0.0) != (core.truth.question.level != 0)):
+        return
+    for unit in range(core.program.n_units):
+        order_w = truth_order(&core.truth, unit, core.program.n_units, 0.0)
+        if core.decision.request_w[unit] > order_w:
+            core.truth.base_w[unit] += core.decision.request_w[unit] - order_w
+
+
+cdef void ask_meter(core_t* core, uint64_t t_ns) noexcept nogil:
+    """A doubtful grid meter is asked only while the control alone moves the units."""
+    cdef double[UNITS_MAX] asked_w
+    cdef uint32_t unit
+    cdef bint free = (core.mode == MODE_RUN or core.mode == MODE_DERATED) and not core.inbox.orders.flags & (
+        ORDER_MANUAL | ORDER_CEASE)
+    if free and not core.truth.asking and not truth_suspects(&core.truth, &core.estimate, t_ns):
+        return
+    for unit in range(core.program.n_units):
+        asked_w[unit] = core.converters[unit].asked_w
+        free = free and (core.cabinets[unit].mode == MODE_RUN or core.cabinets[unit].mode == MODE_DERATED)
+    truth_ask(
+        core.program, &core.truth, &core.plant, asked_w, core.decision.lo_w, core.decision.hi_w, free, t_ns
+    )
+    if core.truth.asking == ASK_ANSWER and core.truth.question.suspicion != SUSPECT_BELOW_ZERO:
+        raise_held(core)
+
+
+cdef uint32_t answer_of_meter(const core_t* core) noexcept nogil:
+    """A meter that looks turned is not believed yet, whatever else speaks for it; one that is lost has shown nothing."""
+    cdef uint32_t wanted = answer_wanted(&core.estimate)
+    if not core.plant.grid_ok:
+        return ANSWER_DOUBTFUL if core.mode == MODE_ARMING else min(wanted, <uint32_t>ANSWER_DOUBTFUL)
+    if core.mode != MODE_ARMING:  # the pulses of a unit beside one that runs are not compared
+        return wanted
+    return max(wanted, pulses_wanted(&core.truth.pulses, core.estimate.lags.interval.interval_s, core.truth.doubted != 0))

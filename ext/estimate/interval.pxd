@@ -1,0 +1,15 @@
+# ext/estimate/interval.pxd: contents page of interval.pyx.
+from libc.stdint cimport uint64_t
+
+from tidegate.ext.estimate.estimate cimport estimate_state_t, interval_t
+
+cdef extern from *:
+    """
+    #define REREAD_NS 250000000u  /* an unchanged value is taken for the same sample for so long at least */
+    """
+    const uint64_t REREAD_NS
+
+# One more time between two values that differ, s.
+cdef void learn_interval(interval_t* interval, double apart_s) noexcept nogil
+# For how long an unchanged grid reading is taken for the same sample.
+cdef uint64_t reread_ns(const estimate_state_t* state) noexcept nogil

@@ -1,0 +1,48 @@
+"""How often a device shows something new, and when an unchanged value must have been measured anew."""
+
+from libc.math cimport INFINITY
+from libc.stdint cimport uint32_t, uint64_t
+
+from tidegate.ext.abi.extremes cimport fmin
+from tidegate.ext.estimate.estimate cimport GAPS, estimate_state_t, interval_t
+
+
+cdef extern from *:
+    """
+    #define REREAD_INTERVALS 3.0  /* ... and for so many of the meter's intervals */
+    """
+    const double REREAD_INTERVALS
+
+
+cdef uint64_t reread_ns(const estimate_state_t* state) noexcept nogil:
+    """An unchanged value is taken for the same sample for so long: by the meter's own interval, once that is known."""
+    return max(<uint64_t>REREAD_NS, <uint64_t>(fmin(REREAD_INTERVALS * state.lags.interval.interval_s, 60.0) * 1e9))
+
+
+cdef void learn_interval(interval_t* interval, double apart_s) noexcept nogil:
+    """Mean of those of the newest gaps that are no more than twice the second shortest.
+
+    A power that stands still makes gaps long, never short: the short ones are the device's own. The shortest may be a
+    glitch. The first gap is from where we came in, so it says nothing.
+    """
+    cdef double least_s = INFINITY, second_s = INFINITY, sum_s = 0.0
+    cdef uint32_t i, count, used = 0
+    interval.seen += 1
+    if interval.seen == 1:
+        return
+    interval.gap_s[interval.head] = apart_s
+    interval.head = (interval.head + 1) % GAPS
+    count = min(interval.seen - 1, <uint32_t>GAPS)
+    for i in range(count):
+        if interval.gap_s[i] < least_s:
+            second_s = least_s
+            least_s = interval.gap_s[i]
+        elif interval.gap_s[i] < second_s:
+            second_s = interval.gap_s[i]
+    if count == 1:
+        second_s = least_s
+    for i in range(count):
+        if interval.gap_s[i] <= 2.1 * second_s:
+            sum_s += interval.gap_s[i]
+            used += 1
+    interval.interval_s = sum_s / used
