@@ -259,7 +259,7 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
         m.mean_best = best
     m.best = m.mean_best if m.unexplained[m.mean_best] < m.unexplained[m.delay_best] else m.delay_best
     # A meter that refreshes quickly and shows all of it so much later is rarer than one that averages.
-    unlikely = <double>LAG_NS[m.delay_best] * 1e-9 > OLD_S and (
+    unlikely = <double>min(LAG_NS[m.delay_best], LAG_NS[state.lags.best]) * 1e-9 > OLD_S and (
         0.0 < state.lags.interval.interval_s < OLD_INTERVALS * <double>LAG_NS[m.delay_best] * 1e-9)
     if not m.averages:
         m.averages = model_worse(m, m.delay_best, m.mean_best) > (AVERAGES_OLD if unlikely else AVERAGES)
