@@ -123,9 +123,9 @@ class PrometheusServer:
             job = labels.get("hpc_job") or pod
             card = cards.setdefault((host, labels.get("UUID") or labels.get("gpu", "?")), (labels, CutCard()))
             card[1].add(labels, watts, (namespace, job) if job else ("", ""))
-        for (host, _), (labels, cut) in cards.items():
-            name = f"{host} GPU {labels.get('gpu', '?')}"
-            load = busy.get((labels.get("UUID", ""), host)) if "GPU_I_ID" not in labels else None
+        for (host, _), (first, cut) in cards.items():
+            name = f"{host} GPU {first.get('gpu', '?')}"
+            load = busy.get((first.get("UUID", ""), host)) if "GPU_I_ID" not in first else None
             for (namespace, job), watts in cut.parts():
                 heard.samples.append(Sample(self._thing("card", name, host, namespace, job), watts, load))
         if old:

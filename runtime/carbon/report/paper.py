@@ -225,7 +225,7 @@ class TaggedPages(FPDF):
     def size_of(self, picture: bytes) -> tuple[float, float]:
         """Width and height of a picture in its own pixels."""
         _, _, info = self.preload_image(io.BytesIO(picture))
-        return float(info["w"]), float(info["h"])
+        return float(str(info["w"])), float(str(info["h"]))
 
     # ---- tables ----
 
