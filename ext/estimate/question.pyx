@@ -111,7 +111,8 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
         return FOUND_OPEN
     if q.edge_due_ns == 0:
         q.random = (q.random >> 1) ^ (0xB400u if q.random & 1 else 0u)
-        q.edge_due_ns = t_ns + <uint64_t>(JITTER_S * 1e9) * (q.random & (JITTER_SHARE if q.suspicion == SUSPECT_SHARE else 3))
+        q.edge_due_ns = t_ns + <uint64_t>(JITTER_S * 1e9) * (
+            q.random & (JITTER_SHARE if q.suspicion == SUSPECT_SHARE else 3))
         if q.patient:
             q.edge_due_ns += <uint64_t>(PATIENT_S * 1e9)
         elif not state.age_known:

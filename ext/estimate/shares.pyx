@@ -4,10 +4,10 @@ A reading's change is the load's, less the share of what the battery did. Two te
 reading to the next:
 
 *Natural moves* make it suspect. What the battery does it does because of older readings, so the load's *new* change
-has no part in it: what the load goes on doing of itself (its last change, times the share that it usually repeats) is taken
-off first. What is left speaks for a share by as much less as it leaves, bounded, so that no single jump of the load
-decides. The sums never fall below zero, so that a lie is seen from its beginning on. A load that swings in time with the
-loop makes an honest meter look wrong all the same; so this proves nothing.
+has no part in it: what the load goes on doing of itself (its last change, times the share that it usually repeats) is
+taken off first. What is left speaks for a share by as much less as it leaves, bounded, so that no single jump of the
+load decides. The sums never fall below zero, so that a lie is seen from its beginning on. A load that swings in time with
+the loop makes an honest meter look wrong all the same; so this proves nothing.
 
 *A question* decides. Its steps follow no reading. A meter that has become slow, or late, or has begun to average, shows
 another share for a while and is honest: so each wrong share stands against every honest model of a meter that the
@@ -44,6 +44,8 @@ cdef extern from *:
     #define REPEATS_MOST 0.95
     #define NOISE_S 20.0
     #define NOISE_MEDIAN 1.5
+    #define ASKED_UP 1.1          /* while it is asked the noise is what one change in seven exceeds by half */
+    #define ASKED_DOWN 0.985
     #define FOUND_BY 8.0
     #define HONEST_BY 4.0
     #define DOUBT_BY 1.0
@@ -55,7 +57,7 @@ cdef extern from *:
     const uint64_t LEAST_NS
     const double SAME_INTERVALS, SAME_S, GAP_INTERVALS, GAP_S, BOUND, BEND, ROUGH, ROUGH_ASKED, FLOOR_SHARE
     const double MOVE_SHARE, SUSPECT
-    const double MEMORY, REPEATS_MOST, NOISE_S, NOISE_MEDIAN, FOUND_BY, HONEST_BY, DOUBT_BY, CHANGED
+    const double MEMORY, REPEATS_MOST, NOISE_S, NOISE_MEDIAN, ASKED_UP, ASKED_DOWN, FOUND_BY, HONEST_BY, DOUBT_BY, CHANGED
 
 
 cdef void shares_forget(shares_t* shares) noexcept nogil:
@@ -103,7 +105,8 @@ cdef void shares_reading(const estimate_state_t* state, shares_t* shares, double
 cdef void weigh(shares_t* shares, double grid_w, double ess_w, double apart_s, double small_w,
                 double far_w) noexcept nogil:
     """Natural moves; and what the load is seen to do."""
-    cdef double repeats = 0.0, noise_w2, rough_w, floor_w, new_grid_w, new_ess_w, right_w, before_w, keep, follow, counts
+    cdef double repeats = 0.0, noise_w2, rough_w, floor_w, new_grid_w, new_ess_w, right_w
+    cdef double before_w, keep, follow, counts
     cdef uint32_t i
     if shares.noise_w == 0.0:
         shares.noise_w = fmax(fabs(grid_w + ess_w), 0.1 * far_w)
@@ -136,12 +139,19 @@ cdef void weigh_answer(const estimate_state_t* state, shares_t* shares, uint64_t
                        double far_w) noexcept nogil:
     """The answer of a meter that is asked."""
     cdef double[METER_MODELS] now_w
-    cdef double most_w = 0.0, spread_w2, noise_w = fmax(shares.noise_w, 1.0)
+    cdef double most_w = 0.0, spread_w2, left_w = 1e300, noise_w
     cdef uint32_t i
     models_sweep(&state.shapes, t_ns, now_w)
     if shares.asked_t_ns:
         for i in range(<uint32_t>METER_MODELS):
             most_w = fmax(most_w, fabs(now_w[i] - shares.then_w[i]))
+    # What the load does meanwhile is at least what the best of the shares leaves.
+    for i in range(<uint32_t>SHARES):
+        left_w = fmin(left_w, fabs(shares.grid_change_w + SHARE[i] * shares.ess_change_w))
+    if shares.noise_w == 0.0:
+        shares.noise_w = fmax(left_w, MOVE_SHARE * far_w)
+    shares.noise_w = fmax(shares.noise_w * (ASKED_UP if left_w > NOISE_MEDIAN * shares.noise_w else ASKED_DOWN), 1.0)
+    noise_w = shares.noise_w
     if most_w > MOVE_SHARE * far_w:
         spread_w2 = ROUGH_ASKED * ROUGH_ASKED * most_w * most_w + noise_w * noise_w + 0.25 * small_w * small_w
         for i in range(<uint32_t>METER_MODELS):

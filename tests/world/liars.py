@@ -6,10 +6,10 @@
     python tests/world/liars.py --lie absolute --seed 31    # one, with its events
 
 A liar is a plain plant of the zoo whose grid meter lies from a moment on, or from the start. Each is timed twice: since
-the lie began, and since physics could tell. Physics can tell once a detector that knows everything but the load could:
-how the meter lies, what the battery truly does and how this very load changes from one reading to the next (tellable.py).
-It is late if it is found more than FOUND_WITHIN_S after that, or never. Ends with 1 if that is so in more than LATE_SHARE
-of the plants, or an honest meter is called a liar.
+the lie began, and since physics could tell. Physics can tell once a detector that knows everything but the load
+could: how the meter lies, what the battery truly does and how this very load changes from one reading to the next
+(tellable.py). It is late if it is found more than FOUND_WITHIN_S after that, or never. Ends with 1 if that is so in
+more than LATE_SHARE of the plants, or an honest meter is called a liar.
 """
 
 from __future__ import annotations
@@ -183,8 +183,8 @@ def table(found: list[Told]) -> list[str]:
         bad = [f"{each.seed}{' ' + each.verdict if each.early else ''}" for each in own if not each.good]
         spread = f"{np.median(late):9.2f} {max(late):8.2f}" if late else f"{'-':>9} {'-':>8}"
         onset = f"{np.median(since):6.1f} {max(since):7.1f}" if since else f"{'-':>6} {'-':>7}"
-        told = sum(each.told_s is not None for each in own)
-        lines.append(f"{lie:10} {len(own):6} {len(able):8} {sum(each.good for each in able):8} {told:6} {spread} {onset}  {bad[:12]}")
+        good, told = sum(each.good for each in able), sum(each.told_s is not None for each in own)
+        lines.append(f"{lie:10} {len(own):6} {len(able):8} {good:8} {told:6} {spread} {onset}  {bad[:12]}")
     return lines
 
 

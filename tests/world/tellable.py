@@ -1,5 +1,5 @@
-"""From when on physics can tell that a meter lies: the first moment at which a detector that knows everything but the load
-would.
+"""From when on physics can tell that a meter lies: the first moment at which a detector that knows everything but the
+load would.
 
 The detector knows how the meter lies, what the battery truly does, and how this very load changes over one interval of
 the meter: the share of all changes of the whole run that fall near a value. What it does not know is which change the
