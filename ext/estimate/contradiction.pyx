@@ -93,6 +93,8 @@ cdef void contradiction_step(const program_t* program, const estimate_state_t* s
                              contradiction_t* c, double small_w, double far_w, bint asked) noexcept nogil:
     cdef uint64_t t_ns = plant.grid_t_ns
     cdef bint again = comes_again(c, plant.grid_w, state.total.w[state.total.head], small_w, far_w)
+    if asked and c.suspicion == SUSPECT_SHARE and is_below_zero(c, plant, far_w):
+        c.suspicion = SUSPECT_BELOW_ZERO  # that is asked at once
     if not asked and c.suspicion == SUSPECT_SHARE and not shares_suspect(&c.shares):
         c.suspicion = SUSPECT_NONE
     if not asked and (c.suspicion == SUSPECT_NONE or c.suspicion == SUSPECT_SHARE):

@@ -225,6 +225,11 @@ cdef void contradicts(const program_t* program, const estimate_state_t* state, c
     cdef uint32_t found
     contradiction_step(program, state, plant, &truth.contradiction, small_w(program, truth), far_w(program, truth),
                        truth.asking != ASK_NOTHING)
+    if truth.asking == ASK_ANSWER and truth.question.suspicion == SUSPECT_SHARE and (
+            truth.contradiction.suspicion == SUSPECT_BELOW_ZERO):
+        truth.asking = ASK_NOTHING
+        truth.suspect_again_ns = t_ns
+        shares_ask(&truth.contradiction.shares, False)
     if truth.asking != ASK_ANSWER:
         return
     found = question_reading(
