@@ -17,7 +17,7 @@ from tidegate.ext.estimate.contradiction cimport (
 )
 from tidegate.ext.estimate.estimate cimport estimate_state_t
 from tidegate.ext.estimate.pairing cimport history_at, time_before
-from tidegate.ext.estimate.shares cimport SHARES_HONEST, SHARES_TURNED, SHARES_WRONG, shares_doubt, shares_found
+from tidegate.ext.estimate.shares cimport SHARES_HONEST, SHARES_TURNED, SHARES_WRONG, shares_against, shares_found
 
 
 cdef extern from *:
@@ -30,7 +30,7 @@ cdef extern from *:
     #define UNKNOWN_S 1.2         /* so long is waited while the meter's age is not known */
     #define EDGE_MOST_S 6.0       /* a converter that does not give the step ends the question */
     #define QUICK_MOST_S 10.0
-    #define DOUBT_MOST_S 9.0
+    #define AGAINST_MOST_S 9.0
     #define WEAK_MOST_S 5.0
     #define QUESTION_MOST_S 30.0
     #define NORMAL 1.5            /* standard deviation of the median of what is off */
@@ -51,7 +51,7 @@ cdef extern from *:
     #define JITTER_S 0.04
     #define JITTER_SHARE 7u      /* so irregular that a late meter's answers fit no others */
     """
-    const double STEADY, STEADY_S, UNKNOWN_S, QUICK_MOST_S, WEAK_MOST_S, DOUBT_MOST_S
+    const double STEADY, STEADY_S, UNKNOWN_S, QUICK_MOST_S, WEAK_MOST_S, AGAINST_MOST_S
     const double GIVEN, SAME_INTERVALS, SAME_S, EDGE_MOST_S, QUESTION_MOST_S, NORMAL, ROUGH
     const double SURE, SURE_STRONG, SURE_FREE, PATIENT_S
     const double SURE_HONEST, SPREAD_LEAST, SHARE_LO, SHARE_HI, SHARE_FAR, SHARE_TURNED, GROW, JITTER_S
@@ -128,8 +128,8 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
 
 
 cdef inline double most_s(const question_t* q, const contradiction_t* c) noexcept nogil:
-    if q.suspicion == SUSPECT_SHARE and shares_doubt(&c.shares):
-        return DOUBT_MOST_S
+    if q.suspicion == SUSPECT_SHARE and shares_against(&c.shares):
+        return AGAINST_MOST_S
     return QUESTION_MOST_S if q.patient else WEAK_MOST_S if is_weak(q) else QUICK_MOST_S
 
 

@@ -42,4 +42,4 @@ cdef void shares_ask(shares_t* shares, bint asked) noexcept nogil
 # What it has shown.
 cdef uint32_t shares_found(const shares_t* shares) noexcept nogil
 # It speaks against the meter so far.
-cdef bint shares_doubt(const shares_t* shares) noexcept nogil
+cdef bint shares_against(const shares_t* shares) noexcept nogil

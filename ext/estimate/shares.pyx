@@ -48,7 +48,7 @@ cdef extern from *:
     #define ASKED_DOWN 0.985
     #define FOUND_BY 8.0
     #define HONEST_BY 4.0
-    #define DOUBT_BY 1.0
+    #define AGAINST_BY 1.0
     #define CHANGED 4.0           /* that its age has changed just now costs a model so much */
     #define COMPARED 6u
     """
@@ -57,7 +57,7 @@ cdef extern from *:
     const uint64_t LEAST_NS
     const double SAME_INTERVALS, SAME_S, GAP_INTERVALS, GAP_S, BOUND, BEND, ROUGH, ROUGH_ASKED, FLOOR_SHARE
     const double MOVE_SHARE, SUSPECT
-    const double MEMORY, REPEATS_MOST, NOISE_S, NOISE_MEDIAN, ASKED_UP, ASKED_DOWN, FOUND_BY, HONEST_BY, DOUBT_BY, CHANGED
+    const double MEMORY, REPEATS_MOST, NOISE_S, NOISE_MEDIAN, ASKED_UP, ASKED_DOWN, FOUND_BY, HONEST_BY, AGAINST_BY, CHANGED
 
 
 cdef void shares_forget(shares_t* shares) noexcept nogil:
@@ -197,6 +197,6 @@ cdef uint32_t shares_found(const shares_t* shares) noexcept nogil:
     return SHARES_HONEST if by < -HONEST_BY else SHARES_OPEN
 
 
-cdef bint shares_doubt(const shares_t* shares) noexcept nogil:
+cdef bint shares_against(const shares_t* shares) noexcept nogil:
     cdef uint32_t share
-    return against(shares, &share) > DOUBT_BY
+    return against(shares, &share) > AGAINST_BY

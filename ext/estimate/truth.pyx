@@ -6,7 +6,7 @@ The battery is the witness: what it does, the grid must show, with the opposite 
 |---|---|---|---|
 | is turned or lacks a phase from the start | - | the pulses of arming (pulses.pyx) | they show it: `grid_unmoved` |
 | stands still | a value stands for longer than is its habit, or while the battery moves away | one step (below) | it stands through it: `meter_stuck` |
-| begins to lie while the site runs | it contradicts the battery or itself (contradiction.pyx) | steps at irregular times (question.pyx) | it answers them wrongly: `grid_unmoved` |
+| begins to lie while the site runs | it contradicts the battery or itself (contradiction.pyx, shares.pyx) | steps at irregular times (question.pyx) | it answers them wrongly: `grid_unmoved` |
 
 While it is asked the units are held, so a value that is not believed moves nothing.
 
