@@ -167,7 +167,7 @@ def test_an_honest_meter_that_averages_or_is_late_is_asked_and_believed(habit: d
     assert found.ready and not found.verdict, found
 
 
-def series_of(ess_w: np.ndarray, load_w: np.ndarray) -> dict[str, np.ndarray]:
+def series_of(ess_w: tellable.Array, load_w: tellable.Array) -> dict[str, tellable.Array]:
     return {"t_s": np.arange(len(ess_w)) * 0.05, "ess_w": ess_w, "grid_w": load_w - ess_w}
 
 
