@@ -19,15 +19,15 @@ cdef inline void raise_held(core_t* core) noexcept nogil:
     none is, what is wanted is made of the contradiction itself: there nothing is raised.
     """
     cdef uint32_t unit
-    cdef double order_w
+    cdef double held_w
     # The edge that its newest reading made, and upwards: later the steps have to stand.
     if core.truth.question.edge_ns != core.truth.seen_t_ns or (
             (core.truth.question.step_w > 0.0) != (core.truth.question.level != 0)):
         return
     for unit in range(core.program.n_units):
-        order_w = truth_order(&core.truth, unit, core.program.n_units, 0.0)
-        if core.decision.request_w[unit] > order_w:
-            core.truth.base_w[unit] += core.decision.request_w[unit] - order_w
+        held_w = truth_order(&core.truth, unit, core.program.n_units, 0.0)
+        if core.decision.request_w[unit] > held_w:
+            core.truth.base_w[unit] += core.decision.request_w[unit] - held_w
 
 
 cdef void ask_meter(core_t* core, uint64_t t_ns) noexcept nogil:
