@@ -135,8 +135,10 @@ def find_idle(store: EnergyStore, factors: HourlyFactors, start_utc_s: int, end_
         _save(row, factors, buckets, assumed, count)
     problems = []
     if unseen_milliwh:
-        text = f"{unseen_milliwh / 1e6:.3f} kWh of servers and racks were drawn while nobody said what ran there"
-        problems.append(f"{text}; they are not judged")
+        problems.append(
+            f"{unseen_milliwh / 1e6:.3f} kWh of servers and racks were drawn while nobody said what ran there; they "
+            "are not judged"
+        )
     unknown = sum(row.unknown_milliwh for row in rows.values() if row.level == "card")
     if any(row.unknown_milliwh for row in rows.values()):
         problems.append(f"no period is booked for some hours: {unknown / 1e6:.3f} kWh of cards are without carbon")

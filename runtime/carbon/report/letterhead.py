@@ -20,6 +20,7 @@ LOGO_BYTES_MAX = 2_000_000
 MARKS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}  # how the files begin
 KEYS = ("operator", "address", "logo", "contact")
 TEXT_MAX = 200
+LINES_MAX = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,12 @@ def read_letterhead(path: Path) -> Letterhead:
     address = found.get("address", [])
     if isinstance(address, str):
         address = address.splitlines()
+    if not isinstance(address, list) or len(address) > LINES_MAX:
+        raise ValueError(f"{path}: address: a list of at most {LINES_MAX} lines is expected")
     texts = {"operator": found.get("operator", ""), "contact": found.get("contact", "")}
-    for key, text in (*texts.items(), *(("address", line) for line in address if isinstance(address, list))):
+    for key, text in (*texts.items(), *(("address", line) for line in address)):
         if not isinstance(text, str) or len(text) > TEXT_MAX:
             raise ValueError(f"{path}: {key}: text of at most {TEXT_MAX} letters is expected, not {text!r:.40}")
-    if not isinstance(address, list) or len(address) > 8:
-        raise ValueError(f"{path}: address: a list of at most 8 lines is expected")
     if not texts["operator"].strip():
         raise ValueError(f'{path}: operator is missing; write operator = "name of who sends the report"')
     logo, kind = _logo(path, found.get("logo", ""))

@@ -80,12 +80,17 @@ SENTENCES = (
 _FIELD = re.compile(r"\\\{([a-z_]+)\\\}")
 
 
+def _pattern(field: re.Match[str]) -> str:
+    """What may stand in a field: a count is digits, anything else is text."""
+    return rf"(?P<{field[1]}>{'[0-9]+' if field[1] in ('n', 'count') else '.+?'})"
+
+
 @cache
 def _templates() -> tuple[tuple[str, re.Pattern[str]], ...]:
     found = []
     for sentence in SENTENCES:
         if "{" in sentence:
-            found.append((sentence, re.compile(_FIELD.sub(r"(?P<\1>.+?)", re.escape(sentence)), re.DOTALL)))
+            found.append((sentence, re.compile(_FIELD.sub(_pattern, re.escape(sentence)), re.DOTALL)))
     return tuple(found)
 
 
