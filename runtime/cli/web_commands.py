@@ -52,26 +52,12 @@ def _name_in(site_file: Path | None) -> str:
         fail(f"{site_file}: no [site] name can be read in it: {why}; run: tidegate check {site_file}", EXIT_CONTENT)
 
 
-class WithOwnCommand(click.Group):
-    """A group that serves the page where no command of its own is named."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does, with `serve` put in where only options or a site file stand."""
-        taking = {"--site", "-s", "--state-dir"}
-        at = 0
-        while at < len(args) and args[at] in taking:
-            at += 2
-        if not (at < len(args) and (args[at] in self.commands or args[at] in ctx.help_option_names)):
-            args = [*args[:at], "serve", *args[at:]]
-        return super().parse_args(ctx, args)
-
-
-@click.group("web", cls=WithOwnCommand)
+@click.group("web")
 @click.option("--site", "-s", help="Name of the site on this machine; not needed where there is only one.")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="As given to `tidegate run`.")
 @click.pass_context
 def web(ctx: click.Context, site: str | None, state_dir: Path | None) -> None:
-    """The operator's page over HTTPS. Without a command: serve it until Ctrl-C."""
+    """The operator's page over HTTPS: serve it, and who gets in."""
     ctx.obj = Place(site, state_dir)
 
 
@@ -85,7 +71,7 @@ def web(ctx: click.Context, site: str | None, state_dir: Path | None) -> None:
 def serve(
     place: Place, site_file: Path | None, listen: str, port: int, names: tuple[str, ...], no_history: bool
 ) -> None:
-    """Serve the page. SITE_FILE: shown and checked on its set-up screen."""
+    """Serve the page until Ctrl-C. SITE_FILE: shown and checked on its set-up screen."""
     module = need("tidegate.runtime.web.web_process", "web")
     place.find(site_file)
     from tidegate.runtime.web.certificates import CertificateError, Certificates

@@ -353,7 +353,7 @@ class WebApp:
             raise Refused("not-allowed", f"the site file needs the role maintain; you have {who.role}")
         path = self.parts.site_file
         if path is None:
-            raise Refused("unavailable", "the page was started without the site file: tidegate web SITE_FILE")
+            raise Refused("unavailable", "the page was started without the site file: tidegate web serve hall.toml")
         async with self._checking:
             try:
                 text = path.read_text()
@@ -367,7 +367,7 @@ class WebApp:
             except TimeoutError:
                 checking.kill()
                 await checking.wait()
-                raise Refused("unavailable", f"tidegate check took longer than {CHECK_S:.0f} s") from None
+                raise Refused("unavailable", f"the check took longer than {CHECK_S:.0f} s") from None
         return json_answer({"path": str(path), "text": text, "check": output.decode("utf-8", "replace"),
                             "good": checking.returncode == 0})  # fmt: skip
 
