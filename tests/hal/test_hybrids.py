@@ -83,7 +83,7 @@ def test_a_converter_without_modules_may_be_read_by_its_ac_power(name: str) -> N
 def test_a_hybrid_that_is_turned_in_setpoint_and_reading_is_stopped_whatever_its_modules_give(name: str) -> None:
     turned = [{"kind": "pcs.turned", "target": "pcs1", "on_s": 20.0}]
     rows, modes, ess_w = run(site(name, pcs_own_w=OWN_W, pcs_own_from_s=12.0, faults=turned), 6000.0, until_s=60.0)
-    assert "pcs_power_apart" in rows and modes[-1] != MODE_RUN and abs(ess_w) < 200.0
+    assert rows & {"pcs_power_apart", "pcs_opposed"} and modes[-1] != MODE_RUN and abs(ess_w) < 200.0
 
 
 def test_a_converter_whose_battery_side_reads_otherwise_than_the_bms_is_stopped() -> None:

@@ -119,7 +119,7 @@ def test_killing_the_sidecar_loses_no_meter_record(site):
     assert ended, list(carbon.said)
     # Its cursor moved over every record, from the first to the last that the core made.
     assert ended[-1]["boot"] == boot and ended[-1]["seq"] >= head - 1
-    ledgers = list(path.glob("*.db"))
+    ledgers = list(path.rglob("*.db"))
     assert ledgers
     with sqlite3.connect(ledgers[0]) as ledger:
         assert ledger.execute("select count(*) from sqlite_master").fetchone()[0] > 0
