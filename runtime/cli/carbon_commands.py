@@ -232,7 +232,7 @@ def report(ledger: str, start: str | None, end: str | None, span: str | None, zo
     from tidegate.runtime.carbon.factors.instruments import read_instruments
     from tidegate.runtime.carbon.factors.series import FactorError, parse_factor
     from tidegate.runtime.carbon.ledger.ledger import LedgerError
-    from tidegate.runtime.carbon.report.demand import read_charge
+    from tidegate.runtime.carbon.report.demand_windows import read_charge
     from tidegate.runtime.carbon.report.evidence_record import read_installation
     from tidegate.runtime.carbon.report.language import LANGUAGES
     from tidegate.runtime.carbon.report.letterhead import read_letterhead

@@ -35,7 +35,7 @@ def check(folder: Path, public: Path) -> None:
     try:
         found, old = package_for(folder, public, debian_system.architecture()), debian_system.installed()
         if old is None:
-            click.echo(f"{found.version} is signed and whole; tidegate is not installed here as a Debian package")
+            click.echo(f"{found.version} is signed and whole; this machine has no Debian package of Tidegate")
         elif newer(found.version, old):
             click.echo(f"{found.version} is signed and newer than {old}; next: tidegate update apply {folder}")
         else:

@@ -65,24 +65,24 @@ def batches(ledger: Ledger, after_seq: int) -> Iterator[Batch]:
 
 
 class Sender:
-    """tell : where trouble is told, once for each sentence. bytes_s_max : upper bound of the line, None = no bound."""
+    """report : where trouble is told, once each. bytes_s_max : upper bound of the line, None = no bound."""
 
-    def __init__(self, ledger: Path | str, invitation: Invitation, tell: Callable[[str], None] | None = None,
+    def __init__(self, ledger: Path | str, invitation: Invitation, report: Callable[[str], None] | None = None,
                  bytes_s_max: float | None = None) -> None:  # fmt: skip
         self.path, self.invitation = ledger, invitation
         self.own = subject_word(invitation.site)
         self.mark: Heard | None = None
         self.sent_bytes = 0
-        self._tell_to = tell or (lambda text: print(f"fleet: {text}", file=sys.stderr, flush=True))
+        self._report_to = report or (lambda text: print(f"fleet: {text}", file=sys.stderr, flush=True))
         self._said = ""
         self._bytes_s_max = bytes_s_max
         self._moved = asyncio.Event()
         self._client: Client | None = None
 
-    def _tell(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         if text != self._said:
             self._said = text
-            self._tell_to(text)
+            self._report_to(text)
 
     async def open(self) -> None:
         """Connect; the hub may be away for days."""
@@ -101,7 +101,7 @@ class Sender:
             await self._client.close()
 
     async def _trouble(self, why: Exception) -> None:
-        self._tell(f"the hub at {self.invitation.address}: {why or type(why).__name__}; the ledger keeps everything")
+        self._report(f"the hub at {self.invitation.address}: {why or type(why).__name__}; the ledger keeps everything")
 
     async def _marked(self, message: Msg) -> None:
         found = heard(message.data)
@@ -110,7 +110,7 @@ class Sender:
 
     def _take_mark(self, found: Heard) -> None:
         if found.said:
-            self._tell(f"the hub says: {found.said}")
+            self._report(f"the hub says: {found.said}")
         self.mark = found
         self._moved.set()
 
@@ -120,14 +120,14 @@ class Sender:
         try:
             answer = await self._client.request(f"{ASK}.{self.own}", b"", timeout=ANSWER_S)
         except (nats.errors.Error, TimeoutError) as why:
-            self._tell(
+            self._report(
                 f"no answer from the hub at {self.invitation.address} ({why or type(why).__name__}); asking again"
             )
             return None
         found = heard(answer.data)
         if found is None:
             row = json.loads(answer.data) if answer.data[:1] == b"{" else {}
-            self._tell(f"the hub says: {row.get('said', 'nothing that can be read')}")
+            self._report(f"the hub says: {row.get('said', 'nothing that can be read')}")
             return None
         self._take_mark(found)
         return found
@@ -164,7 +164,7 @@ class Sender:
         if restored and at.kind != "restored":
             return restored[-1] - 1  # the hub sees the fork with the word about it
         if not restored:
-            self._tell(
+            self._report(
                 f"the hub has another entry {at.seq} than this ledger; if it was put back from a backup, say so: "
                 f"tidegate carbon restored {ledger.url} --author NAME --reason TEXT"
             )
@@ -198,7 +198,7 @@ class Sender:
             try:
                 await asyncio.wait_for(self._moved.wait(), STUCK_S)
             except TimeoutError:
-                self._tell("the hub's mark does not move; sending again from there")
+                self._report("the hub's mark does not move; sending again from there")
                 return False
         return True
 
@@ -208,7 +208,7 @@ class Sender:
             try:
                 await self.step()
             except (LedgerError, nats.errors.Error, OSError, TimeoutError) as why:
-                self._tell(f"{why or type(why).__name__}; trying again")
+                self._report(f"{why or type(why).__name__}; trying again")
             try:
                 await asyncio.wait_for(stop.wait(), LOOK_S)
             except TimeoutError:

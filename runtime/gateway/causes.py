@@ -42,6 +42,8 @@ class Inside:
                 return {"why": server.site.why()}
         except Refused as why:
             raise ClientError(why.code, why.text) from None
+        except Exception as why:  # as towards any client: what cannot be answered ends nothing
+            raise ClientError("internal", f"{type(why).__name__}: {why}") from None
         raise ClientError("unknown-op", f"nobody answers {op} in here")
 
 

@@ -30,10 +30,10 @@ HEALTHY_S = 240.0
 ROOM = 6  # times the package: itself, its copy, and both releases unpacked
 GOOD = ("run", "derated")
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 GO_BACK = """#!/bin/sh
-# Puts the release {old} of tidegate back. Written by `tidegate update` before it began; needs nothing of the new one.
+# Puts the release {old} back. Written by `tidegate update` before it began; needs nothing of the new one.
 export DEBIAN_FRONTEND=noninteractive
 echo "$(date -u +%Y-%m-%dT%H:%M:%SZ) going back to {old}" >>{folder}/history
 systemctl stop 'tidegate@*.service'
@@ -71,7 +71,7 @@ def check(new: Package, old: str | None) -> None:
     if os.geteuid() != 0:
         raise UpdateError("an update changes the machine's packages; run it as root")
     if old is None:
-        raise UpdateError("tidegate is not installed here as a Debian package; update it as it was installed")
+        raise UpdateError("this machine has no Debian package of Tidegate; update it as it was installed")
     if new.version == old:
         raise UpdateError(f"{old} is installed already")
     if not newer(new.version, old):
@@ -181,14 +181,14 @@ def unwell(site: Site) -> str:
     return "" if mode in GOOD or mode == site.mode else f"is in mode {mode or 'none'}, was in {site.mode or 'none'}"
 
 
-def wait_until_well(sites: list[Site], tell: Tell, within_s: float = HEALTHY_S, held_s: float = HELD_S) -> str:
+def wait_until_well(sites: list[Site], report: Report, within_s: float = HEALTHY_S, held_s: float = HELD_S) -> str:
     """What is still wrong when the time is over; "" once all sites have been well for a while."""
     until, well_since, told = time.monotonic() + within_s, 0.0, ""
     while True:
         wrong = "; ".join(f"{site.name} {what}" for site in sites if (what := unwell(site)))
         now = time.monotonic()
         if wrong != told and wrong:
-            tell(f"waiting: {wrong}")
+            report(f"waiting: {wrong}")
         told, well_since = wrong, (well_since or now) if not wrong else 0.0
         if well_since and now - well_since >= held_s:
             return ""
@@ -204,7 +204,7 @@ def install(package: Path) -> None:
     )  # fmt: skip
 
 
-def apply(new: Package, previous: Path | None, tell: Tell, folder: Path = FOLDER) -> None:
+def apply(new: Package, previous: Path | None, report: Report, folder: Path = FOLDER) -> None:
     """Put a package of a signed release on. Raises UpdateError; the old release runs then."""
     old = debian_system.installed()
     check(new, old)
@@ -220,14 +220,14 @@ def apply(new: Package, previous: Path | None, tell: Tell, folder: Path = FOLDER
     units = [site.unit for site in sites]
     try:
         for site in sites:
-            tell(f"{site.name}: to 0 W and ended (was in mode {site.mode or 'unknown'})")
+            report(f"{site.name}: to 0 W and ended (was in mode {site.mode or 'unknown'})")
         debian_system.stop(units)
     except UpdateError:
         debian_system.start(units)
         take_way_back_away()
         raise
     try:
-        tell(f"installing {new.version}")
+        report(f"installing {new.version}")
         install(folder / "new.deb")
         for site in sites:
             done = debian_system.tried("/usr/bin/tidegate", "check", str(debian_system.site_file(site.unit)))
@@ -237,11 +237,11 @@ def apply(new: Package, previous: Path | None, tell: Tell, folder: Path = FOLDER
                 )
         wrong = debian_system.start(units)
         if not wrong:
-            wrong = wait_until_well(sites, tell)
+            wrong = wait_until_well(sites, report)
         if wrong:
             raise UpdateError(wrong)
     except (UpdateError, OSError) as error:
-        tell(f"{error}; going back to {old}")
+        report(f"{error}; going back to {old}")
         history(folder, f"{new.version} does not work here: {error}")
         went = debian_system.tried("/bin/sh", str(script), timeout_s=debian_system.INSTALL_S)
         if went.returncode:
@@ -256,7 +256,7 @@ def apply(new: Package, previous: Path | None, tell: Tell, folder: Path = FOLDER
     history(folder, f"is {new.version}")
 
 
-def roll_back(tell: Tell, folder: Path = FOLDER) -> str:
+def roll_back(report: Report, folder: Path = FOLDER) -> str:
     """The release before the last update, put back. -> its version. Raises UpdateError."""
     if os.geteuid() != 0:
         raise UpdateError("going back changes the machine's packages; run it as root")
@@ -270,10 +270,10 @@ def roll_back(tell: Tell, folder: Path = FOLDER) -> str:
     debian_system.stop([site.unit for site in sites])
     copy(before, folder / KEPT)
     script = prepare_way_back(found.version, sites, folder)
-    tell(f"putting {found.version} back")
+    report(f"putting {found.version} back")
     debian_system.said("/bin/sh", str(script), timeout_s=debian_system.INSTALL_S)
     before.unlink()
-    wrong = wait_until_well(sites, tell)
+    wrong = wait_until_well(sites, report)
     if wrong:
         raise UpdateError(f"{found.version} is installed again, but {wrong}; see journalctl")
     return found.version

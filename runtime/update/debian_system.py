@@ -5,7 +5,6 @@ import subprocess
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tidegate.runtime.update.release import PACKAGE, UpdateError
 
@@ -80,7 +79,7 @@ def start(units: Sequence[str]) -> str:
     return f"does not start: {', '.join(failed)}" if failed else ""
 
 
-def why(site: str) -> dict[str, Any] | None:
+def why(site: str) -> dict[str, object] | None:
     """`tidegate why --json` of a site, by whichever release is installed now; None if there is no answer."""
     done = tried("/usr/bin/tidegate", "why", "--site", site, "--json")
     try:

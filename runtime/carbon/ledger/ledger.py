@@ -162,7 +162,7 @@ class Ledger:
         """The sites that have a ledger in this store, sorted."""
         return sites_in(self._engine, self._tables)
 
-    def _of_site(self, table: sa.Table) -> Any:
+    def _of_site(self, table: sa.Table) -> sa.ColumnElement[bool]:
         """Which rows are this site's."""
         return table.c.site == self.site if self._tables.with_site else sa.true()
 
@@ -297,7 +297,7 @@ class Ledger:
         """
         seq, previous = self._head_seq, self._head_hash
         whose = {"site": self.site} if self._tables.with_site else {}
-        rows: list[dict[str, Any]] = []
+        rows: list[dict[str, object]] = []
         for kind, start_utc_s, body in entries:
             if kind not in KINDS:
                 raise ValueError(f"kind {kind!r}: expected one of {', '.join(KINDS)}")
@@ -328,7 +328,7 @@ class Ledger:
         self.site = self.site if rename_to is None else rename_to
         if rows:
             self._head_seq, self._head_hash = seq, previous
-        return [(row["seq"], row["hash"]) for row in rows]
+        return [(row["seq"], row["hash"]) for row in rows]  # type: ignore[misc]
 
     def _check_writer(self, connection: sa.Connection) -> None:
         table = self._tables.state

@@ -27,7 +27,7 @@ class Tables:
         self.meta = sa.MetaData()
         self.with_site = with_site
 
-        def of_site() -> list[Any]:
+        def of_site() -> list[sa.Column[str]]:
             return [sa.Column("site", sa.Text, primary_key=True)] if with_site else []
 
         self.entries = sa.Table(

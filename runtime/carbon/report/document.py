@@ -17,7 +17,7 @@ from tidegate.runtime.carbon.ledger.bodies import EditBody, MethodBody, PeriodBo
 from tidegate.runtime.carbon.ledger.ledger import Entry, Ledger, LedgerError
 from tidegate.runtime.carbon.readings.file_registers import readings_record, registers_of
 from tidegate.runtime.carbon.report.compared import compared
-from tidegate.runtime.carbon.report.demand import WINDOW_S, Demand, DemandCharge, check_charge
+from tidegate.runtime.carbon.report.demand_windows import WINDOW_S, Demand, DemandCharge, check_charge
 from tidegate.runtime.carbon.report.evidence_record import (
     GapRow,
     Installation,

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tidegate.runtime.carbon.ledger.bodies import PeriodBody
-from tidegate.runtime.carbon.report.demand import WINDOW_S, import_of
+from tidegate.runtime.carbon.report.demand_windows import WINDOW_S, import_of
 from tidegate.runtime.carbon.report.local_time import day_start, month_of, next_day, shown
 from tidegate.runtime.carbon.report.view import Report
 from tidegate.runtime.charts import charts

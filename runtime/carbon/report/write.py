@@ -16,7 +16,7 @@ from tidegate.runtime.carbon.ledger.bodies import PeriodBody, SettlementBody
 from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError, canonical
 from tidegate.runtime.carbon.report.blocks import Plot, Section, Table
 from tidegate.runtime.carbon.report.columns import CSV_HEAD, csv_row, figures_of, values_of
-from tidegate.runtime.carbon.report.demand import WINDOW_S, DemandCharge
+from tidegate.runtime.carbon.report.demand_windows import WINDOW_S, DemandCharge
 from tidegate.runtime.carbon.report.document import gather
 from tidegate.runtime.carbon.report.letterhead import Letterhead
 from tidegate.runtime.carbon.report.local_time import UTC_NAME, span_of, zone_of

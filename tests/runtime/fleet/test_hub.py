@@ -123,7 +123,7 @@ def test_kills_of_broker_ingest_and_site_lose_and_double_nothing(hub, unit):
     async def go():
         await hub.start_ingest()
         for number in range(KILLS):
-            senders = [Sender(one.path, hub.broker.invite(one.site), tell=lambda _: None) for one in units]
+            senders = [Sender(one.path, hub.broker.invite(one.site), report=lambda _: None) for one in units]
             for sender in senders:
                 await sender.open()
             steps = [asyncio.create_task(sender.step()) for sender in senders]
@@ -169,14 +169,14 @@ def test_what_is_false_is_named_where_people_look_and_the_site_goes_on(hub, unit
         await hub.start_ingest()
         said = []
         for site in (one, other):
-            sender = Sender(site.path, hub.broker.invite(site.site), tell=said.append)
+            sender = Sender(site.path, hub.broker.invite(site.site), report=said.append)
             await sender.open()
             assert await sender.step() is (site is one)
             await sender.close()
         (tmp_path / "foreign").mkdir()
         stranger = Unit(tmp_path / "foreign", "hall")  # another unit of the same name
         stranger.write(blocks=3)
-        sender = Sender(stranger.path, hub.broker.invite("hall"), tell=said.append)
+        sender = Sender(stranger.path, hub.broker.invite("hall"), report=said.append)
         await sender.open()
         assert not await sender.step()
         await sender.close()

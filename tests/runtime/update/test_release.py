@@ -114,7 +114,7 @@ def test_what_does_not_go_forward_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("os.geteuid", lambda: 0)
     new = Package(tmp_path, "1.10.0", "amd64")
     check(new, "1.9.2")
-    for old, words in ((None, "not installed here as a Debian package"), ("1.10.0", "installed already"),
+    for old, words in ((None, "no Debian package of Tidegate"), ("1.10.0", "installed already"),
                        ("1.10.1", "older than 1.10.1.*tidegate update rollback")):  # fmt: skip
         with pytest.raises(UpdateError, match=words):
             check(new, old)

@@ -24,7 +24,11 @@ def shares(works, kwh=96):
     body = settled(bodies(kwh), sort_out(works)[0], [], ["it"])
     node = body["nodes"]["it"]
     assert sum(row[5] for row in body["jobs"]) + node["idle_milliwh"] == node["metered_milliwh"]
-    return {row[0]: row[5] / 1e6 for row in body["jobs"] if row[5]}
+    found = {}
+    for row in body["jobs"]:
+        if row[5]:
+            found[row[0]] = found.get(row[0], 0.0) + row[5] / 1e6  # each run of a requeued job is a row
+    return found
 
 
 def test_an_answer_of_a_scraped_prometheus_is_no_json_lines(tmp_path):

@@ -1,5 +1,7 @@
 """What [carbon] says reaches the booked periods: flags, bounds, ranges, the residual mix."""
 
+import pytest
+
 from tests.runtime.carbon.factors.test_factors import row, table
 from tests.runtime.carbon.sidecar.test_service import DESCRIBE, HOUR, Journal, journal
 from tidegate.hal.description import described
@@ -30,8 +32,12 @@ def steps(*grams, length=900, kind="average"):
 
 def test_a_period_is_booked_with_the_mean_of_the_steps_in_it(tmp_path):
     one = booked(tmp_path, table(*steps(100, 700, 700, *[300] * 9, length=300)))
-    grams = [e.body["factors"]["grid"]["ug_per_kwh"] // 10**6 for e in one.ledger.entries("period")]
-    assert grams == [500, 300, 300, 300]
+    first, *others = [e.body for e in one.ledger.entries("period")]
+    assert [body["factors"]["grid"]["ug_per_kwh"] // 10**6 for body in others] == [300, 300, 300]
+    minutes = next(row["shape_milliwh"] for name, row in first["flows"].items() if name.endswith("import"))
+    mean_g = sum(g * sum(minutes[5 * i : 5 * i + 5]) for i, g in enumerate((100, 700, 700))) / sum(minutes)
+    assert abs(mean_g - 500) > 1  # the load is not even, and what was drawn is what counts
+    assert first["factors"]["grid"]["ug_per_kwh"] / 1e6 == pytest.approx(mean_g, abs=0.01)
 
 
 def test_an_implausible_factor_is_flagged_in_its_period_and_held_where_the_site_says_so(tmp_path):

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from tests.runtime.carbon.report.test_write import DAY, ledger  # noqa: F401  (a fixture)
 from tidegate.runtime.carbon.report.compared import compared, spans_before
-from tidegate.runtime.carbon.report.demand import Demand, check_charge, import_of, read_charge
+from tidegate.runtime.carbon.report.demand_windows import Demand, check_charge, import_of, read_charge
 from tidegate.runtime.carbon.report.document import gather
 from tidegate.runtime.carbon.report.local_time import span_of, zone_of
 from tidegate.runtime.carbon.report.periods import Rows
