@@ -7,7 +7,7 @@
 #ifndef TIDEGATE_GATE_BANK_H
 #define TIDEGATE_GATE_BANK_H
 
-#include "safety/gate_envelope.h"
+#include "safety/safety.h"
 
 /*@ axiomatic Joined {
       logic integer joined{L}(int32_t *connected, integer n) reads connected[0 .. n - 1];
@@ -109,7 +109,11 @@ static int32_t bank_allows(const int32_t *each, const int32_t *connected, int32_
     const int64_t all = (int64_t)weakest * count;
     /*@ assert \forall integer i; 0 <= i < n && connected[i] != 0 ==> times(weakest, count) <= times(each[i], count); */
     //@ assert all <= times(weakest, count);
-    return (int32_t)within(all, INT32_MIN, INT32_MAX);
+    if (count == 0)
+        return 0;
+    if (all > INT32_MAX)
+        return INT32_MAX;
+    return all < INT32_MIN ? INT32_MIN : (int32_t)all;
 }
 
 /* The numbers of several batteries as those of one. */
@@ -140,7 +144,7 @@ typedef struct {
 static bank_one_t bank_as_one(const gate_bank_t *bank)
 {
     const int32_t n = bank->n, *const who = bank->connected, count = bank_count(who, n);
-    const int all = !count; // none is connected: looked at all the same
+    const int all = count == 0; // none is connected: looked at all the same
     const int32_t charge_ok = bank_least(bank->charge_ok, who, n, 0);
     const int32_t discharge_ok = bank_least(bank->discharge_ok, who, n, 0);
     const int32_t emptiest = bank_least(bank->soc_cpct, who, n, all);
@@ -160,8 +164,8 @@ static bank_one_t bank_as_one(const gate_bank_t *bank)
     one.coldest = bank_least(bank->temp_min_ddegc, who, n, 1);
     one.cell_max = bank_most(bank->cell_mv_max, who, n, all);
     one.cell_min = bank_least(bank->cell_mv_min, who, n, all);
-    one.charge_ok = !all && charge_ok > 0;
-    one.discharge_ok = !all && discharge_ok > 0;
+    one.charge_ok = count > 0 && charge_ok > 0;
+    one.discharge_ok = count > 0 && discharge_ok > 0;
     return one;
 }
 

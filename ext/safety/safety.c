@@ -7,8 +7,8 @@
  */
 #include "safety/safety.h"
 
-#include "safety/gate_envelope.h"
 #include "safety/gate_bank.h"
+#include "safety/gate_envelope.h"
 #include "safety/gate_rows.h"
 
 _Static_assert(REACTION_NONE < REACTION_WARN && REACTION_WARN < REACTION_DERATE && REACTION_DERATE < REACTION_RAMP_ZERO

@@ -97,7 +97,7 @@ def test_forward_taken_back_cut_and_rolled_back(board, packages, releases):  # n
         if "installing" in line:
             break
     time.sleep(0.5)
-    board.run("sh", "-c", "pkill -KILL -f 'tidegate update'; pkill -KILL dpkg; true")
+    board.run("sh", "-c", "pkill -KILL -f '[t]idegate update'; pkill -KILL dpkg; true")
     held.wait(60)
     board.run("systemctl", "daemon-reload")
     board.run("systemctl", "start", "tidegate-go-back")

@@ -12,13 +12,6 @@
     lemma part_grows: \forall integer n, m, d; 0 <= n <= m && 0 < d ==> n / d <= m / d;
     lemma part_of_more: \forall integer n, d, e; 0 <= n && 0 < e <= d ==> n / d <= n / e;
     lemma product_grows: \forall integer mv, a, b; a <= b ==> product(mv, a) <= product(mv, b);
-    lemma part_no_more: \forall integer w, room, width;
-      0 <= w && 0 <= room < width ==> w * room / width <= w;
-    lemma taper_none: \forall integer w, room, width; w <= 0 || room <= 0 ==> taper(w, room, width) == 0;
-    lemma taper_all: \forall integer w, room, width;
-      0 < w && 0 < room && width <= room ==> taper(w, room, width) == w;
-    lemma taper_part: \forall integer w, room, width;
-      0 < w && 0 < room < width ==> taper(w, room, width) == w * room / width && taper(w, room, width) <= w;
     lemma taper_most: \forall integer w, room, width; taper(w, room, width) <= positive(w);
     lemma share_grows: \forall integer w, v, room, width;
       0 <= w <= v && 0 <= room && 0 < width ==> w * room / width <= v * room / width;
