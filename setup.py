@@ -45,7 +45,6 @@ MODULES: dict[str, tuple[str, ...]] = {
     "estimate.truth": (),
     "estimate.pulses": (),
     "estimate.contradiction": (),
-    "estimate.shares": (),
     "estimate.question": (),
     "estimate.pairing": (),
     "estimate.demand": (),

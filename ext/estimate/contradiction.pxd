@@ -3,7 +3,6 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
-from tidegate.ext.estimate.shares cimport shares_t
 
 cdef enum:
     KEPT = 64     # grid readings that are compared; a power of two
@@ -19,7 +18,6 @@ cdef enum:
     SUSPECT_TOO_FAR     # it moves several times as far as the battery does
     SUSPECT_AGAIN       # values that were shown before come again, in their order, though the battery does something else
     SUSPECT_JUMPED      # it jumped far further than the load does
-    SUSPECT_SHARE       # it shows another share of the battery's moves
 
 cdef struct contradiction_t:
     # readings, each with the battery power that belongs to it
@@ -41,7 +39,6 @@ cdef struct contradiction_t:
     uint32_t last_at[SEEN_SLOTS]    # number of the newest pair of values with that hash, + 1
     uint32_t again_at, again        # a sequence comes again: where, and so many clear steps of it so far
     double again_w                  # and the battery was so far from where it was then
-    shares_t shares
 
 cdef void contradiction_forget(contradiction_t* c) noexcept nogil
 # Once for each new grid reading of a running site. small_w: the meter's small changes; far_w: a move of the battery

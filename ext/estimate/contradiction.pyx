@@ -8,7 +8,6 @@ that follow no reading. Each cause for that is cheap, and rare before an honest 
 - a building that gives power, further than it is known to: the sign has turned;
 - a value that jumps to its own opposite: the same, where a building gives power;
 - a meter that answers the battery with several times what the battery did;
-- one that answers it with another share than all of it (shares.pyx);
 - a jump far beyond what this load was seen to do;
 - values that come again in their order, to the digit, though the battery does something else than it did then.
 """
@@ -22,7 +21,6 @@ from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
 from tidegate.ext.estimate.pairing cimport history_at, time_before
 from tidegate.ext.estimate.shape cimport model_w
-from tidegate.ext.estimate.shares cimport shares_forget, shares_reading, shares_suspect
 
 
 cdef extern from *:
@@ -66,7 +64,6 @@ cdef void contradiction_forget(contradiction_t* c) noexcept nogil:
     c.seen_count = 0
     memset(c.votes, 0, sizeof(c.votes))
     memset(c.last_at, 0, sizeof(c.last_at))
-    shares_forget(&c.shares)
     c.suspicion = SUSPECT_NONE
 
 
@@ -74,7 +71,6 @@ cdef void contradiction_cleared(contradiction_t* c, const plant_t* plant) noexce
     if c.suspicion == SUSPECT_BELOW_ZERO:
         c.lowest_net_w = fmin(c.lowest_net_w, 1.25 * (plant.net_w + plant.pv_w))
     memset(c.votes, 0, sizeof(c.votes))
-    memset(c.shares.sums, 0, sizeof(c.shares.sums))
     c.again = 0
     c.suspicion = SUSPECT_NONE
 
@@ -93,19 +89,13 @@ cdef void contradiction_step(const program_t* program, const estimate_state_t* s
                              contradiction_t* c, double small_w, double far_w, bint asked) noexcept nogil:
     cdef uint64_t t_ns = plant.grid_t_ns
     cdef bint again = comes_again(c, plant.grid_w, state.total.w[state.total.head], small_w, far_w)
-    if asked and c.suspicion == SUSPECT_SHARE and is_below_zero(c, plant, far_w):
-        c.suspicion = SUSPECT_BELOW_ZERO  # that is asked at once
-    if not asked and c.suspicion == SUSPECT_SHARE and not shares_suspect(&c.shares):
-        c.suspicion = SUSPECT_NONE
-    if not asked and (c.suspicion == SUSPECT_NONE or c.suspicion == SUSPECT_SHARE):
+    if not asked and c.suspicion == SUSPECT_NONE:
         if is_below_zero(c, plant, far_w):
             c.suspicion = SUSPECT_BELOW_ZERO
         elif is_mirrored(c, plant, far_w):
             c.suspicion = SUSPECT_MIRRORED
         elif again:
             c.suspicion = SUSPECT_AGAIN
-        elif shares_suspect(&c.shares):
-            c.suspicion = SUSPECT_SHARE
     if c.count and t_ns < c.t_ns[c.head] + SAMPLE_NS:
         return
     c.head = (c.head + 1) & KEPT_MASK
@@ -113,7 +103,7 @@ cdef void contradiction_step(const program_t* program, const estimate_state_t* s
     c.w[c.head] = plant.grid_w
     c.count = min(c.count + 1, <uint32_t>KEPT)
     c.waits = min(c.waits + 1, <uint32_t>KEPT)
-    compare_waiting(program, state, c, small_w, far_w, asked, t_ns)
+    compare_waiting(program, state, c, far_w, asked, t_ns)
 
 
 cdef inline bint is_below_zero(const contradiction_t* c, const plant_t* plant, double far_w) noexcept nogil:
@@ -129,11 +119,10 @@ cdef inline bint is_mirrored(const contradiction_t* c, const plant_t* plant, dou
     )
 
 
-cdef void compare_waiting(const program_t* program, const estimate_state_t* state, contradiction_t* c,
-                          double small_w, double far_w, bint asked, uint64_t now_ns) noexcept nogil:
+cdef void compare_waiting(const program_t* program, const estimate_state_t* state, contradiction_t* c, double far_w,
+                          bint asked, uint64_t now_ns) noexcept nogil:
     """Each reading once the battery's power of its moment is known."""
     cdef uint32_t at
-    cdef bint known = state.age_known or state.lags.used or state.models.averages
     while c.waits:
         at = (c.head + 1 - c.waits) & KEPT_MASK
         if time_before(c.t_ns[at], <int64_t>(state.age_lo_s * 1e9)) > state.total.t_ns[state.total.head] and (
@@ -141,7 +130,6 @@ cdef void compare_waiting(const program_t* program, const estimate_state_t* stat
             return
         c.ess_w[at] = then_w(program, state, c.t_ns[at])
         compare(state, c, at, far_w, asked)
-        shares_reading(state, &c.shares, c.w[at], c.ess_w[at], c.t_ns[at], known, small_w, far_w, asked)
         c.waits -= 1
 
 

@@ -13,11 +13,10 @@ from libc.string cimport memset
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.contradiction cimport (
-    SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_SHARE, contradiction_repeats, contradiction_t, then_w,
+    SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, contradiction_repeats, contradiction_t, then_w,
 )
 from tidegate.ext.estimate.estimate cimport estimate_state_t
 from tidegate.ext.estimate.pairing cimport history_at, time_before
-from tidegate.ext.estimate.shares cimport SHARES_HONEST, SHARES_TURNED, SHARES_WRONG, shares_against, shares_found
 
 
 cdef extern from *:
@@ -30,7 +29,6 @@ cdef extern from *:
     #define UNKNOWN_S 1.2         /* so long is waited while the meter's age is not known */
     #define EDGE_MOST_S 6.0       /* a converter that does not give the step ends the question */
     #define QUICK_MOST_S 10.0
-    #define AGAINST_MOST_S 9.0
     #define WEAK_MOST_S 5.0
     #define QUESTION_MOST_S 30.0
     #define NORMAL 1.5            /* standard deviation of the median of what is off */
@@ -49,13 +47,12 @@ cdef extern from *:
     #define AGAIN_EDGES 2u        /* so many steps of the battery did not disturb a sequence that comes again */
     #define GROW 1.6
     #define JITTER_S 0.04
-    #define JITTER_SHARE 7u      /* so irregular that a late meter's answers fit no others */
     """
-    const double STEADY, STEADY_S, UNKNOWN_S, QUICK_MOST_S, WEAK_MOST_S, AGAINST_MOST_S
+    const double STEADY, STEADY_S, UNKNOWN_S, QUICK_MOST_S, WEAK_MOST_S
     const double GIVEN, SAME_INTERVALS, SAME_S, EDGE_MOST_S, QUESTION_MOST_S, NORMAL, ROUGH
     const double SURE, SURE_STRONG, SURE_FREE, PATIENT_S
     const double SURE_HONEST, SPREAD_LEAST, SHARE_LO, SHARE_HI, SHARE_FAR, SHARE_TURNED, GROW, JITTER_S
-    const uint32_t GROW_EDGES, AGAIN_EDGES, JITTER_SHARE
+    const uint32_t GROW_EDGES, AGAIN_EDGES
 
 
 cdef inline double seconds(uint64_t from_ns, uint64_t to_ns) noexcept nogil:
@@ -90,29 +87,22 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
     # A value that stands was measured anew within an interval.
     cdef uint64_t taken_ns = max(
         value_ns, time_before(t_ns, <int64_t>((SAME_INTERVALS * state.lags.interval.interval_s + SAME_S) * 1e9)))
-    cdef uint32_t found
     cdef double ess_w = then_w(program, state, taken_ns), move_w = q.step_w if q.level else -q.step_w
     if q.edge_ns == 0:  # the units come to where they are held
         if is_steady(state, ess_w, STEADY * fabs(q.step_w), t_ns) and seconds(q.begun_ns, t_ns) > SAME_S:
             edge(q, grid_w, ess_w, t_ns)
         return FOUND_OPEN if seconds(q.begun_ns, t_ns) < EDGE_MOST_S else FOUND_NOTHING
-    found = shares_found(&c.shares)
-    if found == SHARES_TURNED or found == SHARES_WRONG:
-        return FOUND_TURNED if found == SHARES_TURNED else FOUND_SHARE
-    if found == SHARES_HONEST and q.suspicion == SUSPECT_SHARE:
-        return FOUND_HONEST
     if q.suspicion == SUSPECT_AGAIN and q.edges >= AGAIN_EDGES and contradiction_repeats(c):
         return FOUND_SHARE
     if seconds(q.edge_ns, t_ns) > EDGE_MOST_S + (PATIENT_S if q.patient else 0.0) or q.edges == EDGES_MOST:
         return FOUND_NOTHING
-    if seconds(q.begun_ns, t_ns) > most_s(q, c):
+    if seconds(q.begun_ns, t_ns) > (QUESTION_MOST_S if q.patient else WEAK_MOST_S if is_weak(q) else QUICK_MOST_S):
         return FOUND_NOTHING
     if (ess_w - q.before_ess_w) * move_w < GIVEN * move_w * move_w:
         return FOUND_OPEN
     if q.edge_due_ns == 0:
         q.random = (q.random >> 1) ^ (0xB400u if q.random & 1 else 0u)
-        q.edge_due_ns = t_ns + <uint64_t>(JITTER_S * 1e9) * (
-            q.random & (JITTER_SHARE if q.suspicion == SUSPECT_SHARE else 3))
+        q.edge_due_ns = t_ns + <uint64_t>(JITTER_S * 1e9) * (q.random & 3)
         if q.patient:
             q.edge_due_ns += <uint64_t>(PATIENT_S * 1e9)
         elif not state.age_known:
@@ -124,13 +114,7 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
     if q.level and q.edges >= GROW_EDGES:  # the way back is as large as the way there
         step_most_w = fmax(step_most_w, fabs(q.step_w))
         q.step_w = fmax(fmin(GROW * q.step_w, step_most_w), -step_most_w)
-    return judge(q) if q.suspicion != SUSPECT_SHARE else FOUND_OPEN
-
-
-cdef inline double most_s(const question_t* q, const contradiction_t* c) noexcept nogil:
-    if q.suspicion == SUSPECT_SHARE and shares_against(&c.shares):
-        return AGAINST_MOST_S
-    return QUESTION_MOST_S if q.patient else WEAK_MOST_S if is_weak(q) else QUICK_MOST_S
+    return judge(q)
 
 
 cdef inline bint is_steady(const estimate_state_t* state, double then_w, double most_w, uint64_t t_ns) noexcept nogil:

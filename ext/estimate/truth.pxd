@@ -3,8 +3,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from tidegate.ext.abi.image cimport UNITS_MAX, point_t
 from tidegate.ext.abi.program cimport program_t
-from tidegate.ext.abi.extremes cimport fmax
-from tidegate.ext.estimate.contradiction cimport SUSPECT_SHARE, contradiction_t
+from tidegate.ext.estimate.contradiction cimport contradiction_t
 from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
 from tidegate.ext.estimate.pulses cimport pulses_t
 from tidegate.ext.estimate.question cimport question_t
@@ -19,8 +18,7 @@ cdef enum:
 cdef struct truth_t:
     uint32_t verdict          # enum meter_verdict
     int32_t mode              # of the site, in the cycle before
-    uint32_t doubted          # turned or of another share once: it has to show itself right before it is armed with again
-    uint32_t stands           # 1 = the value has stood for some intervals
+    uint32_t doubted, pad     # turned or of another share once: it has to show itself right before it is armed with again
     uint64_t seen_t_ns        # stamp of the newest reading
     # a value that stands still
     double value_w, least_w   # least: size of the meter's small changes; 0 = none yet
@@ -55,8 +53,6 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
 cdef inline double truth_order(const truth_t* truth, uint32_t unit, uint32_t n_units, double wanted_w) noexcept nogil:
     if truth.asking == ASK_STILL:
         return truth.base_w[unit] + truth.step_w / n_units
-    if truth.asking == ASK_ANSWER and truth.question.suspicion == SUSPECT_SHARE:  # a load that rises is followed
-        return fmax(wanted_w, truth.base_w[unit] + (truth.question.step_w / n_units if truth.question.level else 0.0))
     if truth.asking == ASK_ANSWER:
         return truth.base_w[unit] + (truth.question.step_w / n_units if truth.question.level else 0.0)
     return wanted_w

@@ -6,7 +6,7 @@ The battery is the witness: what it does, the grid must show, with the opposite 
 |---|---|---|---|
 | is turned or lacks a phase from the start | - | the pulses of arming (pulses.pyx) | they show it: `grid_unmoved` |
 | stands still | a value stands for longer than is its habit, or while the battery moves away | one step (below) | it stands through it: `meter_stuck` |
-| begins to lie while the site runs | it contradicts the battery or itself (contradiction.pyx, shares.pyx) | steps at irregular times (question.pyx) | it answers them wrongly: `grid_unmoved` |
+| begins to lie while the site runs | it contradicts the battery or itself (contradiction.pyx) | steps at irregular times (question.pyx) | it answers them wrongly: `grid_unmoved` |
 
 While it is asked the units are held, so a value that is not believed moves nothing.
 
@@ -25,12 +25,11 @@ from tidegate.ext.abi.image cimport (
 )
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.contradiction cimport (
-    SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_NONE, SUSPECT_SHARE, contradiction_cleared, contradiction_forget, contradiction_step,
+    SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_NONE, contradiction_cleared, contradiction_forget, contradiction_step,
 )
 from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
 from tidegate.ext.estimate.pairing cimport history_at, time_before
 from tidegate.ext.estimate.pulses cimport pulses_begin, pulses_reading
-from tidegate.ext.estimate.shares cimport shares_ask
 from tidegate.ext.estimate.question cimport (
     FOUND_HONEST, FOUND_NOTHING, FOUND_OPEN, FOUND_SHARE, FOUND_TURNED, question_begin, question_reading,
 )
@@ -47,7 +46,7 @@ cdef extern from *:
     #define SILENT_INTERVALS 1.5
     #define STEP_SHARE_MOST 0.2 /* of the nameplates: no question asks with a larger step */
     #define HABIT_S 0.5         /* a value stands at least so long before it is asked, ... */
-    #define HABIT_INTERVALS 3.0 /* ... so many intervals, ... */
+    #define HABIT_INTERVALS 6.0 /* ... so many intervals, ... */
     #define HABITS 1.5          /* ... and so many times as long as one that moved again; so it is before it is called frozen */
     #define AGE_OLDEST_S 4.3    /* a reading may be so old while its age is not known ... */
     #define AGE_QUICK_S 1.2     /* ... that of a quick meter */
@@ -56,7 +55,6 @@ cdef extern from *:
     #define FROZEN_STEP_S 4.2   /* ... and the step stood, */
     #define FINE 8.0            /* of the meter's small changes: no load hides a step of so many for that long */
     #define FROZEN_INTERVALS 1.6
-    #define NEVER_STILL_S 0.5
     #define ASK_REST_S 10.0     /* from one question to the next */
     #define ASK_REST_MOST_S 1800.0
     #define ASK_MOST_S 40.0     /* a converter that does not give the step ends the question */
@@ -66,7 +64,7 @@ cdef extern from *:
     #define SUSPECT_REST_MOST_S 300.0
     """
     const double AWAY_SHARE, DIGITS, SILENT_S, SILENT_INTERVALS, SMALL_DOWN, SMALL_UP, SMALL_MOST, STEP_SHARE_MOST, HABIT_S, HABIT_INTERVALS, HABITS, AGE_OLDEST_S, AGE_QUICK_S, QUICK_S
-    const double FROZEN_S, FROZEN_STEP_S, NEVER_STILL_S, FINE, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, ASK_MOST_S
+    const double FROZEN_S, FROZEN_STEP_S, FINE, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, ASK_MOST_S
     const double ANSWER_SHARE, ANSWER_NOISE, SUSPECT_REST_S, SUSPECT_REST_MOST_S
 
 
@@ -154,8 +152,6 @@ cdef void stands_still(const program_t* program, const estimate_state_t* state, 
                        uint64_t t_ns) noexcept nogil:
     cdef double ess_w = state.total.w[state.total.head], then_w
     cdef uint32_t unit
-    truth.stands = truth.value_t_ns != 0 and value_w == truth.value_w and seconds(truth.value_t_ns, t_ns) > fmax(
-        HABIT_S, HABIT_INTERVALS * state.lags.interval.interval_s)
     if truth.value_t_ns == 0 or value_w != truth.value_w:
         moves_again(state, truth, value_w, t_ns)
         then_w = history_at(&state.total, time_before(t_ns, <int64_t>(fmax(state.age_hi_s, 0.0) * 1e9)))
@@ -175,21 +171,13 @@ cdef void stands_still(const program_t* program, const estimate_state_t* state, 
         truth.asked = STEP_OVER
         truth.asked_t_ns = t_ns
     elif (truth.asked == STEP_STANDS or truth.asked == STEP_OVER) and (
-            seconds(truth.asked_t_ns, t_ns) > fmax(step_s(state, truth, t_ns), shown_s(state))):
+            seconds(truth.asked_t_ns, t_ns) > fmax(FROZEN_STEP_S, shown_s(state))):
         if truth.asked == STEP_STANDS and fabs(truth.step_w) < FINE * small_w(program, truth):
             truth.asked = STEP_BACK
             for unit in range(program.n_units):
                 truth.base_w[unit] -= truth.step_w / program.n_units
         elif seconds(truth.value_t_ns, t_ns) > fmax(FROZEN_S, HABITS * truth.still_s):
             verdict_set(truth, VERDICT_FROZEN)
-
-
-cdef inline double step_s(const estimate_state_t* state, const truth_t* truth, uint64_t t_ns) noexcept nogil:
-    """For how long a step must stand unseen. Values of a meter that were never seen to stand are measured when they
-    change: what a gateway makes one value in four seconds of has been measured again so long after that."""
-    if truth.still_s < NEVER_STILL_S and seconds(truth.value_t_ns, t_ns) > FROZEN_S + state.lags.interval.interval_s:
-        return 0.0
-    return FROZEN_STEP_S
 
 
 cdef void moves_again(const estimate_state_t* state, truth_t* truth, double value_w, uint64_t t_ns) noexcept nogil:
@@ -225,11 +213,6 @@ cdef void contradicts(const program_t* program, const estimate_state_t* state, c
     cdef uint32_t found
     contradiction_step(program, state, plant, &truth.contradiction, small_w(program, truth), far_w(program, truth),
                        truth.asking != ASK_NOTHING)
-    if truth.asking == ASK_ANSWER and truth.question.suspicion == SUSPECT_SHARE and (
-            truth.contradiction.suspicion == SUSPECT_BELOW_ZERO):
-        truth.asking = ASK_NOTHING
-        truth.suspect_again_ns = t_ns
-        shares_ask(&truth.contradiction.shares, False)
     if truth.asking != ASK_ANSWER:
         return
     found = question_reading(
@@ -243,7 +226,6 @@ cdef void contradicts(const program_t* program, const estimate_state_t* state, c
 
 cdef inline void answer_end(truth_t* truth, const plant_t* plant, bint honest, uint64_t t_ns) noexcept nogil:
     truth.asking = ASK_NOTHING
-    shares_ask(&truth.contradiction.shares, False)
     # What the building is known to do is not suspected again, so nothing waits for it.
     truth.suspect_rest_s = fmin(fmax(2.0 * truth.suspect_rest_s, SUSPECT_REST_S), SUSPECT_REST_MOST_S)
     truth.suspect_again_ns = t_ns + <uint64_t>(truth.suspect_rest_s * 1e9)
@@ -259,8 +241,7 @@ cdef inline void answer_end(truth_t* truth, const plant_t* plant, bint honest, u
 
 
 cdef inline bint contradicted(const truth_t* truth, uint64_t t_ns) noexcept nogil:
-    return truth.contradiction.suspicion != SUSPECT_NONE and t_ns >= truth.suspect_again_ns and not (
-        truth.contradiction.suspicion == SUSPECT_SHARE and truth.stands)
+    return truth.contradiction.suspicion != SUSPECT_NONE and t_ns >= truth.suspect_again_ns
 
 
 cdef bint truth_suspects(const truth_t* truth, const estimate_state_t* state, uint64_t t_ns) noexcept nogil:
@@ -280,11 +261,8 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
     cdef double step_w, up_w = 0.0, down_w = 0.0, total_w = 0.0, most_w = STEP_SHARE_MOST * nameplates(program)
     cdef uint32_t unit, suspicion = truth.contradiction.suspicion
     if truth.asking:
-        if truth.asking == ASK_ANSWER and truth.question.suspicion == SUSPECT_SHARE and truth.stands:
-            free = False  # a value that stands has a question of its own
         if not free and truth.asking == ASK_ANSWER:
             truth.asking = ASK_NOTHING
-            shares_ask(&truth.contradiction.shares, False)
             contradiction_forget(&truth.contradiction)
         elif truth.asking == ASK_STILL and (not free or seconds(truth.ask_t_ns, t_ns) > ASK_MOST_S):
             ask_end(truth, t_ns)
@@ -311,8 +289,6 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
     # More discharge keeps the import limits; where there is no room for it, less. Never out of the corridor, but for
     # towards zero.
     if fmin(up_w, fmax(hi_w, 0.0)) - total_w < step_w:
-        if contradicted(truth, t_ns) and suspicion == SUSPECT_SHARE:
-            return  # an honest meter shows such moves now and then: nothing is put on top of the import for them
         # A corridor that is made of a contradiction says nothing: towards zero, then, or what the units can.
         if total_w - fmax(down_w, fmin(lo_w, 0.0)) >= step_w or (contradicted(truth, t_ns) and total_w >= step_w):
             step_w = -step_w
@@ -323,7 +299,6 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
     if contradicted(truth, t_ns):
         truth.asking = ASK_ANSWER
         question_begin(&truth.question, step_w, suspicion, t_ns)
-        shares_ask(&truth.contradiction.shares, True)
         return
     truth.step_w = step_w
     truth.asking = ASK_STILL

@@ -285,8 +285,6 @@ cdef class World(Assembly):
         truth = &self.world.core.truth
         return {"verdict": truth.verdict, "asking": truth.asking, "still_s": truth.still_s,
                 "least_w": truth.least_w, "suspicion": truth.contradiction.suspicion, "noise_w": truth.contradiction.noise_w,
-                "shares": list(truth.contradiction.shares.sums), "compared": truth.contradiction.shares.compared,
-                "wrong": list(truth.contradiction.shares.wrong), "right": min(list(truth.contradiction.shares.right)),
                 "votes": list(truth.contradiction.votes), "edges": truth.question.edges,
                 "patient": truth.question.patient, "step_w": truth.question.step_w, "level": truth.question.level, "answers": list(truth.question.answer),
                 "clear": list(truth.question.clear),
