@@ -37,6 +37,7 @@ EXTRAS = {
     "runtime/state/device_key.py": ["carbon", "commission"],
     "runtime/commissioning": ["commission"],
     "runtime/fleet": ["carbon+fleet"],
+    "runtime/cli/fleet_commands.py": ["carbon+fleet"],
     "runtime/update": ["carbon"],
     "runtime/planner": ["planner"],
     "runtime/cli/plan_commands.py": ["planner"],

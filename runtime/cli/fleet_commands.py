@@ -108,10 +108,12 @@ def run_hub(folder: Path) -> None:
         await ingest.close()
         print(f"hub: ended, {ingest.taken} entries taken", flush=True)
 
+    import nats.errors
+
     try:
         broker.start()
         asyncio.run(serve())
-    except (HubError, OSError) as why:
+    except (HubError, nats.errors.Error, OSError) as why:
         fail(why, EXIT_SOFTWARE, "tidegate hub")
     finally:
         broker.stop()
@@ -224,7 +226,9 @@ def run_sender(invitation: Path, ledger: str, kb_s: float | None) -> None:
             await sender.run(stop)
             await sender.close()
 
+    import nats.errors
+
     try:
         asyncio.run(serve())
-    except OSError as why:
+    except (nats.errors.Error, OSError) as why:
         fail(f"{invited.address}: {why}", EXIT_SOFTWARE, "tidegate fleet")

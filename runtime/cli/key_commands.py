@@ -1,6 +1,5 @@
 """`tidegate keys`: who may connect from outside."""
 
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +8,7 @@ import click
 
 from tidegate.runtime.api import curve_keys as store
 from tidegate.runtime.api import messages
+from tidegate.runtime.api.own_address import own_address
 from tidegate.runtime.cli.common import EXIT_CANNOT_WRITE, EXIT_CONTENT, EXIT_SOFTWARE, EXIT_USAGE, fail
 from tidegate.runtime.state import paths
 
@@ -71,22 +71,12 @@ def served(site: str) -> Served:
             told = client.describe().get("gateway") or {}
     except (ClientError, ValueError):
         return Served(why="the site does not run, so its address is not known here")
-    endpoint = told.get("endpoint")
+    endpoint, ours = told.get("endpoint"), own_address() or "ADDRESS"
     if not endpoint:
-        line = f'[gateway] endpoint = "tcp://{own_address()}:7400"'
+        line = f'[gateway] endpoint = "tcp://{ours}:7400"'
         return Served(why=f"the site serves this machine only; put {line} into its file and start it again")
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    return Served(f"tcp://{own_address() if host in WILDCARDS else host}:{port}", publish=told.get("publish") or "")
-
-
-def own_address() -> str:
-    """The address of this machine on its way out, a word to replace where it has none. Nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # the network of examples (RFC 5737): only the route is asked for
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "ADDRESS"
+    return Served(f"tcp://{ours if host in WILDCARDS else host}:{port}", publish=told.get("publish") or "")
 
 
 def make_for(held: Store, name: str, role: str, out: Path | None, endpoint: str | None) -> None:

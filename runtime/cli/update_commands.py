@@ -1,5 +1,6 @@
 """`tidegate update`: a signed release onto this machine, with the battery at 0 W, and back."""
 
+import contextlib
 from pathlib import Path
 
 import click
@@ -20,6 +21,12 @@ PUBLIC = click.option(
     show_default=True,
     help="Whose releases are taken.",
 )
+
+
+def told(text: str) -> None:
+    """A line for whoever looks on; that nobody does any more changes nothing."""
+    with contextlib.suppress(OSError):
+        click.echo(text)
 
 
 @click.group()
@@ -55,7 +62,7 @@ def apply(folder: Path, public: Path, previous: Path | None) -> None:
     """
     try:
         found = package_for(folder, public, debian_system.architecture())
-        put_on(found, previous, click.echo)
+        put_on(found, previous, told)
     except UpdateError as error:
         fail(error, EXIT_SOFTWARE, COMMAND)
     click.echo(f"{found.version} is installed and every site that ran is well")
@@ -65,7 +72,7 @@ def apply(folder: Path, public: Path, previous: Path | None) -> None:
 def rollback() -> None:
     """Put the release back that the last update replaced."""
     try:
-        version = roll_back(click.echo)
+        version = roll_back(told)
     except UpdateError as error:
         fail(error, EXIT_SOFTWARE, COMMAND)
     click.echo(f"{version} is installed again and every site that ran is well")

@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -144,6 +145,8 @@ class Broker:
         program = shutil.which("nats-server", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
         if program is None:
             raise HubError("nats-server is not on this machine; Debian: apt-get install nats-server")
+        if self.answers():
+            raise HubError(f"{self.address}: something listens there already; is this hub running, or another program?")
         path = self._write_configuration()
         with (self.folder / "broker.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -159,8 +162,6 @@ class Broker:
 
     def answers(self) -> bool:
         """Whether something listens there."""
-        import socket
-
         with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 1.0):
             return True
         return False

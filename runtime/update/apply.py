@@ -13,6 +13,7 @@ Nothing of this process is imported after step 4: the files that it would come f
 import json
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -215,6 +216,7 @@ def apply(new: Package, previous: Path | None, report: Report, folder: Path = FO
     if digest(folder / "new.deb") != new.sha256:
         raise UpdateError(f"{new.path}: changed while it was copied; nothing was changed")
     sites = running_sites()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the line to whoever types may be lost: it ends well or goes back
     history(folder, f"updating {old} to {new.version}, signed sha256 {new.sha256}")
     script = prepare_way_back(old, sites, folder)
     units = [site.unit for site in sites]
@@ -240,7 +242,8 @@ def apply(new: Package, previous: Path | None, report: Report, folder: Path = FO
             wrong = wait_until_well(sites, report)
         if wrong:
             raise UpdateError(wrong)
-    except (UpdateError, OSError) as error:
+    except (UpdateError, OSError, KeyboardInterrupt) as why:
+        error = str(why) or "interrupted"
         report(f"{error}; going back to {old}")
         history(folder, f"{new.version} does not work here: {error}")
         went = debian_system.tried("/bin/sh", str(script), timeout_s=debian_system.INSTALL_S)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tidegate.runtime.api.async_client import AsyncClient
 from tidegate.runtime.api.connection import ClientError
+from tidegate.runtime.api.own_address import own_address
 from tidegate.runtime.console.users import Users
 from tidegate.runtime.state.paths import private_folder
 from tidegate.runtime.web import certificates
@@ -56,18 +57,8 @@ def own_names(listen_at: str, names: Sequence[str]) -> tuple[str, ...]:
     if listen_at not in ("0.0.0.0", "::"):
         found.add(listen_at)
     else:
-        found.add(_way_out())
+        found.add(own_address())
     return tuple(sorted(one for one in found if one))
-
-
-def _way_out() -> str:
-    """This machine's address on its way out, "" where it has none. Nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # the network of examples (RFC 5737): only the route is asked for
-            return str(probe.getsockname()[0])
-        except OSError:
-            return ""
 
 
 async def _fill(client: AsyncClient, store: HistoryStore) -> None:

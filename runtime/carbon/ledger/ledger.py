@@ -154,9 +154,16 @@ class Ledger:
             return there[0] if there else ""
         if self.sqlite and there and site not in there:
             return there[0]  # a file is of one site: `begin` compares the names
-        if self.read_only and site not in self.sites():
+        if self.read_only and not self._is_there(site):
             raise LedgerError(f"{self.url}: no ledger of the site {site!r} there")
         return site
+
+    def _is_there(self, site: str) -> bool:
+        if not self._tables.with_site:
+            return site in self.sites()
+        table = self._tables.entries
+        with self._engine.connect() as connection:
+            return connection.execute(sa.select(table.c.seq).where(table.c.site == site).limit(1)).first() is not None
 
     def sites(self) -> list[str]:
         """The sites that have a ledger in this store, sorted."""
@@ -257,26 +264,23 @@ class Ledger:
                 "carbon key change; if not, give each site its own name"
             )
         if said is None:
-            for other in self.sites() if self._tables.with_site and not self.sqlite else ():
-                if other != self.site and self._writer_of(other) == key:
-                    raise LedgerError(
-                        f"{self.url}: this device wrote the ledger of {other!r} until now, and its site is called "
-                        f"{self.site!r}; nothing was booked. If it was renamed: tidegate carbon rename "
-                        f"{self.url}#{other} --to {self.site!r} --author NAME --reason TEXT"
-                    )
+            for other in () if self.sqlite else self._written_by(key):
+                raise LedgerError(
+                    f"{self.url}: this device wrote the ledger of {other!r} until now, and its site is called "
+                    f"{self.site!r}; nothing was booked. If it was renamed: tidegate carbon rename "
+                    f"{self.url}#{other} --to {self.site!r} --author NAME --reason TEXT"
+                )
         run = secrets.token_hex(8)
         self._run = ""
         self.append([], {WRITER: canonical({"key": key, "run": run})})
         self._run = run
 
-    def _writer_of(self, site: str) -> str | None:
-        """The device that writes another site's ledger here."""
+    def _written_by(self, key: str) -> list[str]:
+        """The other sites whose ledgers here this device writes: one question, however many sites there are."""
         state = self._tables.state.c
+        query = sa.select(state.site, state.body).where((state.name == WRITER) & (state.site != self.site))
         with self._engine.connect() as connection:
-            text = connection.execute(
-                sa.select(state.body).where((state.site == site) & (state.name == WRITER))
-            ).scalar()
-        return None if text is None else str(json.loads(text)["key"])
+            return sorted(site for site, text in connection.execute(query) if json.loads(text).get("key") == key)
 
     def rename(self, new: str, body: Mapping[str, object]) -> None:
         """Append that the site is called `new` from here on, and file its rows there. Raises LedgerError if taken."""
