@@ -16,6 +16,7 @@ from tidegate.config.site import SiteError
 from tidegate.config.summary import summary
 from tidegate.hal import maps
 from tidegate.runtime.commissioning.draft import Unit, site_text
+from tidegate.runtime.commissioning.machine import Machine, is_realtime
 from tidegate.runtime.commissioning.new_file import EXIT_CANNOT_WRITE, write_new
 from tidegate.runtime.commissioning.prompts import (
     EXIT_USAGE,
@@ -119,7 +120,7 @@ def make_site(path: Path, answers: Answers, asker: Asker) -> None:
     while True:
         ask_numbers(answers, asker, parts, path)
         asker.check()
-        text = site_text(answers, parts, units, words)
+        text = site_text(answers, parts, units, words, is_realtime(Machine()))
         try:
             lines = verify(path, text)
             break

@@ -20,6 +20,10 @@ class Unit:
     pcs: str
 
 
+# One cycle on a kernel without PREEMPT_RT; such a one stood still for 6.3 ms (the doctor of docs/install.md).
+PERIOD_US_ORDINARY = 10_000
+
+
 def _text(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)  # a TOML basic string and a JSON string agree on escapes
 
@@ -32,8 +36,10 @@ def _number(value: float) -> str:
     return f"{value:.10g}"
 
 
-def site_text(answers: Answers, parts: Sequence[Part], units: Sequence[Unit], head: str) -> str:
-    """The whole file. head: first comment line, who drafted it and when."""
+def site_text(answers: Answers, parts: Sequence[Part], units: Sequence[Unit], head: str, realtime: bool = True) -> str:
+    """The whole file. head: first comment line, who drafted it and when. realtime: the kernel is one with PREEMPT_RT;
+    another stands still for milliseconds now and then, and a loop of 1 kHz would derate and trip there.
+    """
     lines = [
         f"# {head}",
         "# Every key: docs/site-file.md. After each change: tidegate check FILE.",
@@ -43,6 +49,8 @@ def site_text(answers: Answers, parts: Sequence[Part], units: Sequence[Unit], he
         f"name = {_text(answers.name or '')}",
         f"timezone = {_text(answers.timezone or 'UTC')}  # for tariffs and reports",
     ]
+    if not realtime:
+        lines.append(f"period_us = {PERIOD_US_ORDINARY}  # this kernel is not real-time; 1000 with PREEMPT_RT")
     if answers.country:
         lines.append(f"country = {_text(answers.country)}")
     for bus in {part.bus.name: part.bus for part in parts}.values():

@@ -97,11 +97,16 @@ def look(machine: Machine) -> list[Finding]:
     ]
 
 
+def is_realtime(machine: Machine) -> bool:
+    """Whether the kernel is one with PREEMPT_RT."""
+    version = machine.text("proc/version") or platform.version()
+    return machine.text("sys/kernel/realtime") == "1" or "PREEMPT_RT" in version
+
+
 def kernel(machine: Machine) -> Finding:
     """PREEMPT_RT or not."""
-    version = machine.text("proc/version") or platform.version()
     release = machine.text("proc/sys/kernel/osrelease") or platform.release()
-    if machine.text("sys/kernel/realtime") == "1" or "PREEMPT_RT" in version:
+    if is_realtime(machine):
         return Finding("kernel", OK, f"{release} with PREEMPT_RT")
     arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     return Finding(

@@ -1,19 +1,15 @@
 """The whole chain of processes over the live plant: what a killed process may and may not change."""
 
 import os
-import shutil
 import signal
 import sqlite3
 import time
-from importlib.resources import files
-from pathlib import Path
 
 import pytest
 
+from tests.demo_site import SLOW_DEMO as DEMO
 from tidegate.ext.abi.image import REASONS_BY_NUMBER
 from tidegate.runtime.supervisor.supervisor import Supervisor
-
-DEMO = Path(str(files("tidegate.config").joinpath("demo/site.toml")))
 
 
 def until(done, seconds=90.0):
@@ -34,15 +30,7 @@ def value_of(memory, point):
 
 @pytest.fixture
 def site(tmp_path):
-    # Cycles of 10 ms: what is shown here is which process may change what, and a borrowed machine that stands still for
-    # a millisecond once in a hundred rightly leaves a loop of 1 ms without power.
-    folder = shutil.copytree(DEMO.parent, tmp_path / "site")
-    text = DEMO.read_text(encoding="utf-8")
-    assert "period_us = 1000\n" in text
-    (folder / "site.toml").write_text(text.replace("period_us = 1000\n", "period_us = 10000\n"), encoding="utf-8")
-    with Supervisor(
-        folder / "site.toml", runtime=tmp_path / "run", state=tmp_path / "state", out=lambda line: None
-    ) as one:
+    with Supervisor(DEMO, runtime=tmp_path / "run", state=tmp_path / "state", out=lambda line: None) as one:
         with one.client() as client:
             assert until(lambda: client.why()["mode"] in ("run", "derated")), client.why()
         yield one

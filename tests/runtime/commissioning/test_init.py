@@ -144,6 +144,13 @@ def test_serial_ports_are_named_by_what_lasts_and_those_without_a_uart_are_left_
     assert serial_ports(tmp_path) == ["/dev/serial/by-id/usb-FTDI", "/dev/ttyUSB1", "/dev/ttyS0"]
 
 
+@pytest.mark.parametrize(("realtime", "period_us"), [(True, None), (False, 10_000)])
+def test_an_ordinary_kernel_gets_a_longer_cycle_and_the_file_has_the_reason(realtime, period_us):
+    text = site_text(Answers(name="x"), [], [], "head", realtime)
+    assert tomllib.loads(text)["site"].get("period_us") == period_us
+    assert ("PREEMPT_RT" in text) is not realtime
+
+
 def test_words_of_a_device_cannot_leave_their_comment():
     bus = Bus("pcs", "/dev/x", 9600)
     found = FoundDevice(1, 40000, [(1, 40002, 68), (701, 40070, 155)], {"maker": 'evil"\n[gateway]\nautostart = true'})

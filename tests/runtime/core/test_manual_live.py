@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.supervisor.test_supervisor import DEMO
+from tests.demo_site import SLOW_DEMO as DEMO
 from tidegate.ext.abi.image import MODES_BY_NUMBER
 from tidegate.runtime.supervisor.supervisor import Supervisor
 

@@ -12,14 +12,13 @@ import pytest
 
 pytest.importorskip("mcap", reason="mcap is not installed (pip install 'tidegate[recorder]')")
 
+from tests.demo_site import SLOW_DEMO as DEMO
 from tidegate.config.site import load_site
 from tidegate.runtime.api.blocking_client import ClientError
 from tidegate.runtime.recording.__main__ import AGAIN_S, RecordingTrigger, file_name, prune, unused
 from tidegate.runtime.recording.recording_file import read
 from tidegate.runtime.supervisor.supervisor import Supervisor
 
-ROOT = Path(__file__).parents[3]
-DEMO = ROOT / "config" / "demo" / "site.toml"
 TIDEGATE = [sys.executable, "-m", "tidegate.runtime.cli"]
 
 

@@ -9,7 +9,6 @@ import json
 import os
 import pty
 import random
-import shutil
 import signal
 import socket
 import struct
@@ -23,7 +22,8 @@ from typing import Any
 import msgpack
 import pytest
 
-from tests.runtime.supervisor.test_supervisor import DEMO, Run, gone, run  # noqa: F401
+from tests.demo_site import SLOW_DEMO as DEMO
+from tests.runtime.supervisor.test_supervisor import Run, gone, run  # noqa: F401
 from tidegate.ext.abi import program
 from tidegate.ext.abi.image import MODES_BY_NUMBER
 from tidegate.ext.abi.shared import Shared
@@ -44,15 +44,6 @@ SIM = "tidegate.hal.sim"
 KILLS = int(os.environ.get("TIDEGATE_LATCH_KILLS", "12"))
 AT_ONCE = 4
 ALARM_FRAME = struct.pack("=IB3x8s", 0x35A, 8, bytes.fromhex("A6 AA AA 02 AA AA AA 00"))  # high voltage
-
-
-def unhurried(folder: Path) -> Path:
-    """The demo with cycles of 10 ms: a machine that stands still now and then would keep one of 1 ms tripped."""
-    site = folder / "site" / DEMO.name
-    if not site.exists():
-        shutil.copytree(DEMO.parent, site.parent)
-        site.write_text(DEMO.read_text().replace("period_us = 1000\n", "period_us = 10000\n"))
-    return site
 
 
 def until(done: Any, seconds: float = 60.0) -> bool:
@@ -341,7 +332,7 @@ def test_a_latch_is_on_disk_before_it_is_told_and_outlives_kill_9_of_everything(
 def test_a_latch_outlives_kill_9_of_the_core_alone(tmp_path: Path) -> None:
     folders = {"runtime": tmp_path / "run", "state": tmp_path / "state"}
     said: list[str] = []
-    with Supervisor(unhurried(tmp_path), **folders, sidecar=False, out=said.append) as site:
+    with Supervisor(DEMO, **folders, sidecar=False, out=said.append) as site:
         os.kill(site.children["gateway"].pid, signal.SIGSTOP)  # nobody but the supervisor can keep it
         os.kill(site.children["sim"].pid, signal.SIGSTOP)
         assert until(lambda: site.shared is not None and site.shared.latches[1][0] >> SILENT & 1)
@@ -350,7 +341,7 @@ def test_a_latch_outlives_kill_9_of_the_core_alone(tmp_path: Path) -> None:
         os.kill(site.children["gateway"].pid, signal.SIGCONT)
         os.kill(site.children["sim"].pid, signal.SIGCONT)
     assert "bms_silent" in kept(tmp_path / "state")
-    with Supervisor(unhurried(tmp_path), **folders, sidecar=False, out=said.append) as site:
+    with Supervisor(DEMO, **folders, sidecar=False, out=said.append) as site:
         assert any("bms_silent" in line for line in said)
         with site.client() as client:
             assert any("bms_silent" in one for one in client.why()["latches"])
@@ -362,7 +353,7 @@ def test_a_damaged_file_starts_latched_until_acknowledged(tmp_path: Path) -> Non
     place.parent.mkdir(parents=True, mode=0o750)
     place.write_text("{")
     said: list[str] = []
-    with Supervisor(unhurried(tmp_path), **folders, sidecar=False, out=said.append) as site, site.client() as client:
+    with Supervisor(DEMO, **folders, sidecar=False, out=said.append) as site, site.client() as client:
         assert any(str(place) in line for line in said)
         assert until(lambda: client.why()["reason"] is not None)
         time.sleep(1.5)

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.supervisor.test_supervisor import DEMO, Run, run  # noqa: F401
+from tests.demo_site import SLOW_DEMO as DEMO
+from tests.runtime.supervisor.test_supervisor import Run, run  # noqa: F401
 from tidegate.ext.abi.shared import OrderKind, Writer
 from tidegate.runtime.api.blocking_client import ClientError
 from tidegate.runtime.state.halt import halt

@@ -9,17 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.demo_site import SLOW_DEMO as DEMO
 from tidegate.runtime.api.blocking_client import Client, ClientError
 from tidegate.runtime.state.paths import SiteBusy, SiteLock
 from tidegate.runtime.supervisor.supervisor import Supervisor
 
-DEMO = Path(str(files("tidegate.config").joinpath("demo/site.toml")))
 TIDEGATE = [sys.executable, "-m", "tidegate.runtime.cli"]
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.supervisor.test_supervisor import DEMO, Run, gone, run  # noqa: F401
+from tests.demo_site import SLOW_DEMO as DEMO
+from tests.runtime.supervisor.test_supervisor import Run, gone, run  # noqa: F401
 from tidegate.config.site import SiteError
 from tidegate.ext.abi.shared import GUARD_NAMES, Writer
 from tidegate.runtime.core.locked_memory import LockedMemory

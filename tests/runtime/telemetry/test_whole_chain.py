@@ -3,16 +3,13 @@
 import os
 import signal
 import time
-from importlib.resources import files
-from pathlib import Path
 
 import pytest
 
+from tests.demo_site import SLOW_DEMO as DEMO
 from tests.runtime.telemetry.agents import Web, card_vector, redfish
 from tidegate.runtime.api.blocking_client import ClientError
 from tidegate.runtime.supervisor.supervisor import Supervisor
-
-DEMO = Path(str(files("tidegate.config").joinpath("demo/site.toml")))
 
 
 def eventually(ask, good, seconds=150.0):
