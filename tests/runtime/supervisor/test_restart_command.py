@@ -71,6 +71,10 @@ def test_restart_takes_the_changed_file_and_a_broken_one_changes_nothing(run):
     with Client(endpoint, timeout_s=10) as client:
         assert client.ask("health")["boot"] != first and client.describe()["control"]["peak_w_max"] == 39_500
     assert "restart was ordered; the power goes to zero first" in run.said and "ended with setpoint 0" in run.said
+    until = time.monotonic() + 60  # the gateway answers before the last process of the start has
+    while run.said.count(" runs; core pid") < 2 and time.monotonic() < until:
+        time.sleep(0.05)
+    assert run.said.count(" runs; core pid") == 2, run.said
 
 
 def test_a_signal_alone_does_not_restart_a_file_that_cannot_start(run):
