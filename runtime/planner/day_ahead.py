@@ -115,6 +115,8 @@ def _guarded(table: HoursTable, now: datetime, zone: ZoneInfo, outlook: Outlook,
     steps = len(horizon.load_kw)
     errors = outlook.load.paths[:, -steps:] if outlook.load.paths.shape[1] >= steps else np.zeros((0, steps))
     net = horizon.load_kw - horizon.pv_kw
-    found = guard(net, errors, storage, stored_kwh, horizon.step_h, connection.demand_paid_kw)
+    found = guard(net, errors, storage, stored_kwh, horizon.step_h, connection.demand_paid_kw,
+                  connection.demand_eur_per_kw)  # fmt: skip
     keep = found.reserve_kwh if len(reserve) == 0 else np.maximum(reserve, found.reserve_kwh)
+    horizon = replace(horizon, cushions=found.cushions)
     return horizon, replace(connection, demand_paid_kw=found.limit_kw), keep

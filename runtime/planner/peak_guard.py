@@ -12,6 +12,8 @@ from tidegate.runtime.planner.plan_inputs import Floats, Storage
 
 PROMISE = 0.65  # quantile of the limits that the paths ask for
 KEEP = 0.65  # quantile of the energy that they need
+CUSHIONS = (0.8, 0.9, 0.97)  # quantiles of the energy that it is good to have beside that
+NEED_H = 24.0  # a need is seen for so long before it comes, so each hour bears so much of what it would cost
 HALVINGS = 24
 
 
@@ -21,6 +23,7 @@ class PeakGuard:
 
     limit_kw: float
     reserve_kwh: Floats
+    cushions: tuple[tuple[Floats, float], ...] = ()  # (kWh at each step's end, EUR an hour for each kWh that lacks)
 
 
 def energy_needed(paths_kw: Floats, limit_kw: Floats, storage: Storage, step_h: float) -> Floats:
@@ -53,11 +56,25 @@ def lowest_limits(paths_kw: Floats, storage: Storage, stored_kwh: float, step_h:
 
 
 def guard(net_kw: Floats, errors_kw: Floats, storage: Storage, stored_kwh: float, step_h: float,
-          paid_kw: float) -> PeakGuard:  # fmt: skip
-    """From the expected net load (steps,) and past errors (paths, steps); paid_kw: peak that the bill has already."""
+          paid_kw: float, demand_eur_per_kw: float = 0.0) -> PeakGuard:  # fmt: skip
+    """From the expected net load (steps,) and past errors (paths, steps); paid_kw: peak that the bill has already.
+
+    A kWh that lacks in the hour of need raises the peak by one kW over the hours above the limit. It is worth that
+    share of the demand charge, times the share of the paths that need it: what a full battery is held for.
+    """
     paths = net_kw + errors_kw if len(errors_kw) else net_kw[None, :]
     limits = lowest_limits(paths, storage, stored_kwh, step_h)
     limit = max(paid_kw, float(np.quantile(limits, PROMISE)))
     need = energy_needed(paths, np.full(len(paths), limit), storage, step_h)[:, 1:]
     keep = np.minimum(np.quantile(need, KEEP, axis=0), storage.most_kwh - storage.least_kwh)
-    return PeakGuard(limit, storage.least_kwh + keep)
+    if not demand_eur_per_kw or len(errors_kw) == 0:
+        return PeakGuard(limit, storage.least_kwh + keep)
+    hours = (paths > limit).sum(axis=1) * step_h
+    above_h = max(1.0, float(hours[hours > 0].mean())) if (hours > 0).any() else 1.0
+    cushions, edges = [], (KEEP, *CUSHIONS)
+    for below, q in zip(edges, CUSHIONS, strict=False):
+        level = np.minimum(np.quantile(need, q, axis=0), storage.most_kwh - storage.least_kwh)
+        # Each costs what it adds to the one above it: together a kWh costs what the share of paths that need it says.
+        more = (q - below) / 2 + (edges[edges.index(q) + 1] - q) / 2 if q != CUSHIONS[-1] else 1 - (below + q) / 2
+        cushions.append((storage.least_kwh + level, more * demand_eur_per_kw / above_h / NEED_H))
+    return PeakGuard(limit, storage.least_kwh + keep, tuple(cushions))

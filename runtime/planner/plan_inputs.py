@@ -159,6 +159,8 @@ class Horizon:
     jobs: tuple[Job, ...] = ()
     reserve_kwh: Floats = field(default_factory=lambda: np.zeros(0))  # stored energy to keep, where it can be had
     import_kw_max: Floats = field(default_factory=lambda: np.zeros(0))  # tighter than the connection; inf = as that
+    # What more it is good to have stored, and what each kWh that lacks costs in an hour; no part of the bill.
+    cushions: tuple[tuple[Floats, float], ...] = ()
 
     def __post_init__(self) -> None:
         steps = len(self.load_kw)
@@ -175,6 +177,8 @@ class Horizon:
         for name in ("reserve_kwh", "import_kw_max"):
             if len(getattr(self, name)) not in (0, steps):
                 raise PlanError(f"{name} has {len(getattr(self, name))} steps, load_kw {steps}: give each the same")
+        if any(len(kwh) != steps for kwh, _ in self.cushions):
+            raise PlanError(f"a cushion has another number of steps than load_kw ({steps}): give each the same")
 
     @property
     def step_h(self) -> float:

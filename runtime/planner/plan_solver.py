@@ -22,6 +22,9 @@ OVER_LIMIT_EUR_PER_KWH = 1e3  # import above the connection's limit: told, never
 SHORT_EUR_PER_KWH = 1.0  # reserve that is not there, in the solve whose only other aim is the bill
 OVER_KW = 1e-6  # less than this is no import above the limit
 SOC_NEAR = 1e-3  # share of the energy that the state of charge is read to
+# Jobs are placed twice, and the cheaper plan counts: by what a kWh at the meter is worth (the battery may move it),
+# where equal by what is paid for it; and by what is paid alone.
+LEANS = (1e-3, 1.0)
 EQUAL = 1e-7  # share of the bill within which two plans cost the same
 
 
@@ -43,6 +46,7 @@ class Plan:
     meter_eur_per_kwh: Floats  # what one more kWh of load in this step costs
     stored_eur_per_kwh: Floats  # what one more stored kWh at the step's end is worth
     relaxed: tuple[str, ...] = ()  # what could not be held, in words
+    aims_eur: float = 0.0  # what the reserve and the cushions that lack counted beside the bill
 
     @property
     def battery_kw(self) -> Floats:
@@ -142,6 +146,7 @@ class _Columns:
     over: int
     peak: int
     short: int
+    lacks: tuple[int, ...]  # of each cushion
     jobs: tuple[int, ...]
     balance: int  # first row
     storage: int
@@ -168,30 +173,36 @@ def solve(storage: Storage, connection: Connection, horizon: Horizon, stored_kwh
         end_value_eur_per_kwh = max(0.0, (middle - storage.wear_eur_per_kwh) * storage.discharge_efficiency)
     horizon, late = _possible(horizon)
     placed, jobs_kw, bound_eur = horizon, np.zeros((0, len(horizon.load_kw))), -np.inf
+    bare = replace(horizon, reserve_kwh=np.zeros(0), cushions=())
     if horizon.jobs:
-        whole = replace(horizon, reserve_kwh=np.zeros(0))
-        loose = _cheapest(storage, connection, whole, begin_kwh, end_value_eur_per_kwh)
+        loose = _cheapest(storage, connection, bare, begin_kwh, end_value_eur_per_kwh)
         bound_eur = loose.bound_eur
-        jobs_kw = placed_jobs(connection, horizon, loose)
+        made: list[tuple[Plan, Floats]] = []
+        for lean in LEANS:
+            jobs_kw = placed_jobs(connection, horizon, loose, lean)
+            bare = replace(bare, load_kw=horizon.load_kw + jobs_kw.sum(axis=0), jobs=())
+            if not any((jobs_kw == other).all() for _, other in made):
+                made.append((_cheapest(storage, connection, bare, begin_kwh, end_value_eur_per_kwh), jobs_kw))
+        plan, jobs_kw = min(made, key=lambda one: one[0].cost_eur)
         placed = replace(horizon, load_kw=horizon.load_kw + jobs_kw.sum(axis=0), jobs=())
-    bare = replace(placed, reserve_kwh=np.zeros(0))
-    plan = _cheapest(storage, connection, bare, begin_kwh, end_value_eur_per_kwh)
+    else:
+        plan = _cheapest(storage, connection, bare, begin_kwh, end_value_eur_per_kwh)
     if horizon.jobs and _over_kw(plan, connection).max() > OVER_KW:
         jobs_kw, moved = later_jobs(connection, horizon, plan, jobs_kw)
         tried = replace(placed, load_kw=horizon.load_kw + jobs_kw.sum(axis=0))
         if moved:
-            bare = replace(tried, reserve_kwh=np.zeros(0))
+            bare = replace(tried, reserve_kwh=np.zeros(0), cushions=())
             placed, late = tried, [*late, *moved]
             plan = _cheapest(storage, connection, bare, begin_kwh, end_value_eur_per_kwh)
     if not horizon.jobs:
         bound_eur = plan.bound_eur
     peak_kw = None
-    if len(placed.reserve_kwh):
+    if len(placed.reserve_kwh) or placed.cushions:
         peak_kw = plan.peak_kw
         plan = _cheapest(storage, connection, placed, begin_kwh, end_value_eur_per_kwh, peak_kw=peak_kw)
     wanted = np.zeros(len(horizon.load_kw)) if in_force_kw is None else in_force_kw
     nearest = _cheapest(storage, connection, placed, begin_kwh, end_value_eur_per_kwh, peak_kw=peak_kw,
-                     near_kw=wanted, cost_eur=plan.cost_eur)  # fmt: skip
+                     near_kw=wanted, cost_eur=plan.cost_eur + plan.aims_eur)  # fmt: skip
     return replace(
         nearest, horizon=horizon, jobs_kw=jobs_kw, bound_eur=bound_eur, meter_eur_per_kwh=plan.meter_eur_per_kwh,
         stored_eur_per_kwh=plan.stored_eur_per_kwh, relaxed=(*outside, *late, *nearest.relaxed),
@@ -275,6 +286,7 @@ def _build(storage: Storage, connection: Connection, horizon: Horizon, begin_kwh
     peak = program.block(1, connection.demand_eur_per_kw, connection.demand_paid_kw, highest)
     reserve = len(horizon.reserve_kwh) > 0
     short = program.block(n, SHORT_EUR_PER_KWH * hours, 0.0, np.inf) if reserve else -1
+    lacks = [program.block(n, eur_per_kwh_h * hours, 0.0, np.inf) for _, eur_per_kwh_h in horizon.cushions]
     jobs = []
     for job in horizon.jobs:
         may = np.zeros(n)
@@ -301,6 +313,8 @@ def _build(storage: Storage, connection: Connection, horizon: Horizon, begin_kwh
             program.row([(imported + k, 1.0), (peak, -1.0)], -np.inf, 0.0)
         if reserve:
             program.row([(stored + k, 1.0), (short + k, 1.0)], float(horizon.reserve_kwh[k]), np.inf)
+        for (kwh, _), first in zip(horizon.cushions, lacks, strict=True):
+            program.row([(stored + k, 1.0), (first + k, 1.0)], float(kwh[k]), np.inf)
     for job, first in zip(horizon.jobs, jobs, strict=True):
         energy = job.power_kw * job.steps
         program.row([(first + k, 1.0) for k in range(n)], energy, energy)
@@ -317,9 +331,8 @@ def _build(storage: Storage, connection: Connection, horizon: Horizon, begin_kwh
         either = program.block(1, 0.0, 0.0, 1.0, integer=True)
         program.row([(one + k, 1.0), (either, -one_kw)], -np.inf, 0.0)
         program.row([(other + k, 1.0), (either, other_kw)], -np.inf, other_kw)
-    at = _Columns(
-        charge, discharge, imported, exported, curtailed, stored, over, peak, short, tuple(jobs), balance, levels
-    )
+    at = _Columns(charge, discharge, imported, exported, curtailed, stored, over, peak, short, tuple(lacks),
+                  tuple(jobs), balance, levels)  # fmt: skip
     return program, at
 
 
@@ -376,33 +389,45 @@ def _read(
         short = of(at.short)
         k = int(short.argmax())
         relaxed.append(f"the reserve gives way to the peak: {short[k]:.1f} kWh short in step {k}")
+    aims_eur = sum(float(of(first).sum()) * eur_per_kwh_h * hours
+                   for first, (_, eur_per_kwh_h) in zip(at.lacks, horizon.cushions, strict=True))  # fmt: skip
+    if at.short >= 0:
+        aims_eur += float(of(at.short).sum()) * SHORT_EUR_PER_KWH * hours
     return Plan(
         horizon=horizon, charge_kw=of(at.charge), discharge_kw=of(at.discharge), import_kw=of(at.imported),
         export_kw=of(at.exported), curtailed_kw=of(at.curtailed), stored_kwh=of(at.stored),
         jobs_kw=np.array([of(first) for first in at.jobs]).reshape(len(at.jobs), n), peak_kw=float(x[at.peak]),
-        cost_eur=cost, bound_eur=bound, meter_eur_per_kwh=duals[at.balance : at.balance + n] / hours,
+        cost_eur=cost - aims_eur, aims_eur=aims_eur, bound_eur=bound,
+        meter_eur_per_kwh=duals[at.balance : at.balance + n] / hours,
         stored_eur_per_kwh=-duals[at.storage : at.storage + n], relaxed=tuple(relaxed),
     )  # fmt: skip
 
 
-def placed_jobs(connection: Connection, horizon: Horizon, loose: Plan) -> Floats:
-    """(jobs, steps) kW: each job where it costs least by the relaxation's prices and its peak; the largest first."""
+def placed_jobs(connection: Connection, horizon: Horizon, loose: Plan, lean: float = LEANS[0]) -> Floats:
+    """(jobs, steps) kW: each job where it costs least by the relaxation's prices and its peak; the largest first.
+
+    lean: the weight of what is paid for a kWh beside what the relaxation says it is worth, 0 to 1.
+    """
+    spare = loose.export_kw + loose.curtailed_kw > OVER_KW
+    paid = np.where(spare, loose.meter_eur_per_kwh, horizon.import_eur_per_kwh)
+    worth = (1 - lean) * loose.meter_eur_per_kwh + lean * paid
     base = loose.import_kw - loose.jobs_kw.sum(axis=0)  # what else is drawn
     jobs_kw = np.zeros((len(horizon.jobs), len(base)))
     order = sorted(range(len(horizon.jobs)), key=lambda i: (-horizon.jobs[i].power_kw * horizon.jobs[i].steps, i))
     for i in order:
-        steps = _place(connection, horizon, loose, horizon.jobs[i], base)
+        steps = _place(connection, horizon, loose.peak_kw, worth, horizon.jobs[i], base)
         jobs_kw[i, steps] = horizon.jobs[i].power_kw
         base = base + jobs_kw[i]
     return jobs_kw
 
 
-def _place(connection: Connection, horizon: Horizon, loose: Plan, job: Job, base: Floats) -> list[int]:
+def _place(connection: Connection, horizon: Horizon, peak_kw: float, worth: Floats, job: Job,
+           base: Floats) -> list[int]:  # fmt: skip
     """The steps in which it runs."""
     first, end = job.earliest, job.latest_end
-    price = loose.meter_eur_per_kwh * job.power_kw * horizon.step_h
+    price = worth * job.power_kw * horizon.step_h
     counted = np.where(horizon.demand_counts, base + job.power_kw, 0.0)
-    above = connection.demand_eur_per_kw * np.maximum(0.0, counted - loose.peak_kw)
+    above = connection.demand_eur_per_kw * np.maximum(0.0, counted - peak_kw)
     over_kw = np.maximum(0.0, base + job.power_kw - horizon.limits_kw(connection))
     above += OVER_LIMIT_EUR_PER_KWH * horizon.step_h * np.minimum(over_kw, job.power_kw)
     if job.interruptible:

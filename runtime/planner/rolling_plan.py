@@ -178,12 +178,13 @@ class RollingPlanner:
     every: int = 1
     published: bool = True  # False: no price is ever published, all are forecast
     load_known_h: int = 1  # of load to come that is known (announced jobs); 1 = the present hour
+    forecasts: tuple[str, ...] = ()  # of the price, that may be used; () = all
 
     def __post_init__(self) -> None:
         calendar = LocalCalendar(self.past.begin_utc.astimezone(UTC), 3600, self.past.zone)
         self._load = Forecaster(2 * LEADS, 24, calendar=calendar)
         self._pv = Forecaster(2 * LEADS, 24, calendar=calendar)
-        self._price = Forecaster(2 * LEADS, 24, calendar=calendar)
+        self._price = Forecaster(2 * LEADS, 24, names=self.forecasts, calendar=calendar)
         self.plan: Plan | None = None
         self._made_at = 0
         self._paid_kw, self._month = 0.0, (0, 0)
@@ -252,9 +253,10 @@ class RollingPlanner:
         counts = np.array([self.past.local(hour + k).month == now.month for k in range(steps)])
         net = horizon.load_kw - horizon.pv_kw
         errors = self._load_errors[:, :steps] if self._load_errors.shape[1] >= steps else np.zeros((0, steps))
-        found = guard(net, errors, self.storage, stored_kwh, horizon.step_h, self._paid_kw)
+        found = guard(net, errors, self.storage, stored_kwh, horizon.step_h, self._paid_kw,
+                      self.connection.demand_eur_per_kw)  # fmt: skip
         return (
-            replace(horizon, demand_counts=counts, reserve_kwh=found.reserve_kwh),
+            replace(horizon, demand_counts=counts, reserve_kwh=found.reserve_kwh, cushions=found.cushions),
             replace(self.connection, demand_paid_kw=found.limit_kw, recharge_kw_max=self._load_peak_kw),
         )
 

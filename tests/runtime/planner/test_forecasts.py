@@ -137,3 +137,15 @@ def test_the_energy_that_a_peak_needs_is_there_before_it_and_not_after():
     found = guard(paths[0], np.zeros((0, 4)), STORAGE, 57.0, 1.0, 35.0)
     assert found.limit_kw == 35.0, "what is on the bill already is not bought a second time"
     assert found.reserve_kwh[-1] == STORAGE.least_kwh
+
+
+def test_with_a_demand_charge_the_guard_asks_for_more_than_the_likely_need_at_what_the_paths_say_it_is_worth():
+    rng = np.random.default_rng(3)
+    errors = np.where(rng.random((200, 1)) < 0.2, rng.uniform(5, 30, (200, 24)), 0.0)  # one day in five is high
+    found = guard(np.full(24, 18.0), errors, STORAGE, 20.0, 1.0, 25.0, 8.0)
+    kwh = [level.max() for level, _ in found.cushions]
+    assert found.reserve_kwh.max() == pytest.approx(STORAGE.least_kwh)  # most days need nothing
+    assert kwh == sorted(kwh) and kwh[-1] > 50.0 and all(eur > 0 for _, eur in found.cushions)
+    # Together they cost what the share of the paths beyond the reserve bears: 35 % at most, and less of a longer need.
+    assert sum(eur for _, eur in found.cushions) <= 0.35 * 8.0 / 24 + 1e-9
+    assert guard(np.full(24, 18.0), errors, STORAGE, 20.0, 1.0, 25.0).cushions == ()

@@ -270,3 +270,26 @@ def test_a_solver_that_hangs_or_dies_costs_a_plan_and_no_more():
         solve_apart(question, timeout_s=0.0)
     with pytest.raises(PlanError, match="read the state of charge"):
         solve_apart(question._replace(stored_kwh=float("nan")), timeout_s=240)
+
+
+def test_jobs_that_compete_for_little_power_run_where_a_kwh_costs_least():
+    """Where the power that is allowed binds, the relaxation prices all hours alike: not the first of them is meant."""
+    price = [0.32, 0.30, 0.31, 0.33, 0.34, 0.33, 0.35, 0.36, 0.33, 0.33, 0.33, 0.33]
+    jobs = tuple(Job(f"j{i}", 1.0, 1, 0, 12, True) for i in range(4))
+    at = horizon(price, load=0.0, jobs=jobs, import_kw_max=np.full(12, 3.0))
+    plan = solve(Storage(1e-3, 1e-3, 1e-3), OPEN, at, 5e-4)
+    assert plan.jobs_kw.sum(axis=0).tolist() == [0.0, 3.0, 1.0] + [0.0] * 9
+    assert plan.cost_eur == pytest.approx(3 * 0.30 + 0.31, abs=1e-3)
+
+
+def test_a_cushion_fills_the_battery_where_that_is_worth_more_than_its_losses_and_is_no_part_of_the_bill():
+    connection = Connection(200, 200, demand_eur_per_kw=8.0, demand_paid_kw=40.0, recharge_kw_max=40.0)
+    for eur_per_kwh_h, full in ((0.02, True), (0.0005, False)):
+        at = horizon([0.2] * 24, load=18.0, cushions=((np.full(24, 50.0), eur_per_kwh_h),))
+        plan = solve(STORAGE, connection, at, 10.0)
+        assert (plan.stored_kwh[-1] > 49.9) == full and plan.peak_kw == pytest.approx(40.0)
+        cost, left = billed(plan, STORAGE, connection, at)
+        worth = (0.2 - 0.03) * 0.95 * left
+        assert cost - worth == pytest.approx(plan.cost_eur, abs=1e-3)
+    with pytest.raises(PlanError, match="a cushion has another number of steps"):
+        horizon([0.2] * 24, cushions=((np.zeros(23), 0.01),))
