@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # Import name -> distribution, where they differ.
 DISTRIBUTIONS = {"can": "python-can", "fpdf": "fpdf2", "serial": "pyserial", "zmq": "pyzmq", "paho": "paho-mqtt",
-                 "nats": "nats-py"}  # fmt: skip
+                 "nats": "nats-py", "pynvml": "nvidia-ml-py"}  # fmt: skip
 
 # Who is installed when these files run: what is here must be in each of the extras; "+" joins several. All other files
 # run on a cabinet without extras.
@@ -39,6 +39,9 @@ EXTRAS = {
     "runtime/fleet": ["carbon+fleet"],
     "runtime/cli/fleet_commands.py": ["carbon+fleet"],
     "runtime/update": ["carbon"],
+    "runtime/planner/kubernetes_cluster.py": ["kubernetes"],
+    "runtime/planner/kubernetes_adapter.py": ["kubernetes"],
+    "runtime/planner/gpu_devices.py": ["gpu"],
     "runtime/planner": ["planner"],
     "runtime/cli/plan_commands.py": ["planner"],
     "runtime/export": ["export"],

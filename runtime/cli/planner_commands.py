@@ -11,6 +11,7 @@ import click
 
 from tidegate.config.site import SiteError, load_site
 from tidegate.runtime.api.blocking_client import Client, ClientError
+from tidegate.runtime.cli.adapter_commands import gpu_caps, kubernetes
 from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNAVAILABLE, EXIT_USAGE, fail, refuse_site, with_client
 from tidegate.runtime.cli.plan_options import with_wishes
 from tidegate.runtime.planner.day_ahead import Wishes
@@ -164,3 +165,7 @@ def slurm(client: Client, folder: Path, partition: tuple[str, ...], user: tuple[
             click.echo(f"slurm: {shown or 'answers'}", err=True)
         stop.wait(every)
     adapter.round(let_go=True)
+
+
+planner.add_command(kubernetes)
+planner.add_command(gpu_caps)

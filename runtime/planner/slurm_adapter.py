@@ -7,10 +7,10 @@ No begin time lies after the last moment from which the job meets its deadline.
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tidegate.runtime.planner.adapter_audit import AdapterAudit, Note
 from tidegate.runtime.planner.announced_jobs import AnnouncedJob, write_jobs
 from tidegate.runtime.planner.live_planner import STATUS_FILE
 from tidegate.runtime.planner.plan_inputs import PlanError
@@ -20,7 +20,6 @@ from tidegate.runtime.state import atomic_file
 SLURM_JOBS_FILE = "jobs-slurm.json"
 OURS_FILE = "slurm.json"
 AUDIT_FILE = "slurm-audit.jsonl"
-AUDIT_BYTES = 10_000_000
 REQUEUE_EVERY_S = 7200.0
 
 
@@ -162,9 +161,9 @@ class SlurmAdapter:
     """One round after the other: read the queue, announce it, do what the plan says, write down what was done."""
 
     def __init__(self, scheduler: Scheduler, folder: Path, allowed: Allowed, *,
-                 note: Callable[[str, str], None] | None = None) -> None:  # fmt: skip
+                 note: Note | None = None) -> None:  # fmt: skip
         self.scheduler, self.folder, self.allowed = scheduler, folder, allowed
-        self._note = note
+        self._audit = AdapterAudit(folder / AUDIT_FILE, "slurm", note)
         self.ours = self._read_ours()
         self.error = ""
 
@@ -214,7 +213,9 @@ class SlurmAdapter:
 
     def _act(self, action: Action, now: float) -> None:
         """Written down before it is done: an order that nobody knows of is worse than one that was not given."""
-        self._audit(action, now, "dry run" if self.allowed.dry_run else "asked")
+        row = {**action.__dict__, "begin_utc_s": action.utc_s}
+        short = f"{action.kind} job {action.job_id} to {action.utc_s}: {action.why}"
+        self._audit.write(now, row, short, "dry run" if self.allowed.dry_run else "asked")
         if self.allowed.dry_run:
             return
         try:
@@ -225,19 +226,9 @@ class SlurmAdapter:
                 self.scheduler.begin(action.job_id, action.utc_s)
         except SlurmError as why:
             self.error = str(why)
-            self._audit(action, now, f"refused: {why}")
+            self._audit.write(now, row, short, f"refused: {why}")
             return
         if action.kind == "delay":
             self.ours.begin[action.job_id] = (action.utc_s, self.ours.begin.get(action.job_id, (0, now))[1])
         elif action.kind == "release":
             self.ours.begin.pop(action.job_id, None)
-
-    def _audit(self, action: Action, now: float, became: str) -> None:
-        path = self.folder / AUDIT_FILE
-        line = json.dumps({"utc_s": int(now), **action.__dict__, "begin_utc_s": action.utc_s, "became": became})
-        if path.exists() and path.stat().st_size > AUDIT_BYTES:
-            path.replace(path.with_suffix(".jsonl.1"))
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        if self._note is not None:
-            self._note("slurm", f"{action.kind} job {action.job_id} to {action.utc_s}: {action.why} ({became})"[:150])
