@@ -1,6 +1,7 @@
 """The sidecar process: `python -m tidegate.runtime.carbon`, started and kept by the supervisor."""
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tidegate.hal.description import Carbon, described
-from tidegate.runtime.api.blocking_client import Client, NoAnswer
+from tidegate.runtime.api.blocking_client import Client, ClientError, NoAnswer
 from tidegate.runtime.api.messages import Message
 from tidegate.runtime.carbon.factors.fetch import Fetcher, sources_of
 from tidegate.runtime.carbon.factors.series import FactorError
@@ -21,6 +22,7 @@ from tidegate.runtime.carbon.live.live_account import LiveAccount
 from tidegate.runtime.carbon.live.live_pages import LivePages
 from tidegate.runtime.carbon.live.live_telemetry import LiveTelemetry
 from tidegate.runtime.carbon.sidecar.service import PAUSE_S, Sidecar, catch_up, open_ledger
+from tidegate.runtime.carbon.sidecar.statements import enter, take_over
 from tidegate.runtime.state.device_key import KEY_FILE, DeviceKey
 from tidegate.runtime.state.enclosure import enclose
 from tidegate.runtime.state.held import LEDGER, LEDGER_DIR, take_base_in
@@ -65,6 +67,14 @@ def site_of_gateway(endpoint: str, stop: Stop, pause_s: float) -> Message | None
             except NoAnswer:
                 stop.wait(pause_s)
     return None
+
+
+def note_each(lines: list[str], client: Client) -> None:
+    """What became of what people said of meters and key: in the log, and in the journal that the console shows."""
+    for line in filter(None, lines):
+        print(f"carbon: {line}", file=sys.stderr, flush=True)
+        with contextlib.suppress(ClientError):  # the ledger has it, the journal is where people look first
+            client.ask("note", name="account", detail=line[:150])
 
 
 class Reach(NamedTuple):
@@ -116,6 +126,9 @@ def main(words: list[str] | None = None) -> int:
     with Client(args.endpoint) as client:
         try:
             ledger = open_ledger(describe, args.state_dir, folder)
+            pushed = Pushed(ledger)
+            if ledger.signer() not in (None, key.public):
+                note_each([take_over(pushed, client, key)], client)
             sidecar = Sidecar(describe, ledger, folder=folder, key=key)
         except (LedgerError, FactorError, ValueError, OSError) as error:
             print(f"carbon: {error}", file=sys.stderr, flush=True)
@@ -125,7 +138,7 @@ def main(words: list[str] | None = None) -> int:
         if fetcher is not None:
             fetcher.start()
         print(json.dumps({"carbon": "ready", "ledger": ledger.url, "head": ledger.head[0]}), flush=True)
-        pushed, jobs = Pushed(ledger), 0
+        jobs = 0
         loads = [name for name, role in sidecar.nodes.kinds.items() if role == "it"]
         seen = LiveTelemetry(args.state_dir, loads)
         idle = IdleEntries(ledger, args.state_dir, loads)
@@ -143,6 +156,7 @@ def main(words: list[str] | None = None) -> int:
                 catch_up(sidecar, client)
                 sidecar.commit()
                 jobs += pushed.pull(client)
+                note_each(enter(pushed, key, sidecar.closed_until_utc_s), client)
                 pushed.settle(sidecar.closed_until_utc_s, seen if seen.first_day() is not None else None)
                 idle.step(sidecar.closed_until_utc_s)
                 live.step()

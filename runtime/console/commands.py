@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from tidegate.config.quantities import seconds
 from tidegate.config.site import SiteError
-from tidegate.runtime.console import actions, login
+from tidegate.runtime.console import actions, login, replacements
 from tidegate.runtime.console.bus_views import bus_lines, latency_lines
 from tidegate.runtime.console.flow import Flow, Live, Refusal, Terminal
 from tidegate.runtime.console.grammar import Form, Grammar, GrammarError
@@ -271,6 +271,10 @@ FORMS = (
     Form("config check", "whether it is sound, and tighter", "read", config_check),
     Form("config apply", "write it; when idle, or only tighter", "maintain", config_apply),
     Form("config drop", "forget what is staged", "maintain", config_drop),
+    Form("meter exchange METER CLOSING OPENING", "a flow's meter was replaced", "maintain", replacements.exchange),
+    Form("meter exchange METER QUANTITY CLOSING OPENING", "one by file", "maintain", replacements.exchange),
+    Form("meter range METER QUANTITY END", "where its register begins anew", "maintain", replacements.range_),
+    Form("key changed", "the device has another key", "maintain", replacements.key_changed),
     Form("user list", "who may log in", "maintain", login.users),
     Form("user add USER ROLE", "a user, or a new role and password", "maintain", login.user_add),
     Form("user remove USER", "take a user's right", "maintain", login.user_remove),

@@ -456,11 +456,11 @@ class Gateway:
         self.journal.put("event", Record(self.boot, self.event_seq, utc_of(record), source, messages.encode(record)))
         self.event_seq += 1
 
-    def _put_jobs(self, jobs: list[dict[str, object]], by: str) -> int:
-        """Take pushed job records into their journal. -> seq."""
+    def _put_jobs(self, jobs: list[dict[str, object]], by: str, **more: object) -> int:
+        """Take pushed job records, or what was said of a meter, into their journal. -> seq."""
         seq, self._job_next = self._job_next, self._job_next + 1
         record = self.records.head("job", seq, self.memory.cycle, time.monotonic_ns())
-        record.update(peer=by, jobs=jobs)
+        record.update(peer=by, jobs=jobs, **more)
         self.journal.put("job", Record(self.boot, seq, utc_of(record), seq, messages.encode(record)))
         return seq
 

@@ -33,11 +33,13 @@ from tidegate.runtime.api.messages import (
     WattsUp,
 )
 from tidegate.runtime.gateway import carbon_shown
+from tidegate.runtime.gateway.job_record import JobRecord
 
 if TYPE_CHECKING:
     from tidegate.runtime.gateway.orders_held import Order
     from tidegate.runtime.gateway.requests import Call
 
+DECIMAL = r"^[0-9]{1,15}(\.[0-9]{1,9})?$"
 FAULT_ON = EVENT_NAMES.index("fault_on")
 Fields: TypeAlias = Mapping[str, object]
 
@@ -491,24 +493,6 @@ class Note(Command, tag="note", kw_only=True):
         return {}
 
 
-class JobRecord(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One job on one node, after its end, or while it runs with the end that is planned, at most a day from now.
-
-    A record with the same job, node and start replaces the one before.
-    """
-
-    job: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-    start_utc_s: Count
-    end_utc_s: Count
-    owner: Annotated[str, msgspec.Meta(max_length=200)] = ""
-    node: Annotated[str, msgspec.Meta(max_length=64)] = ""
-    """The IT load of the site that it ran on, by its meter's name; empty = all of the IT load."""
-    slots: Annotated[int, msgspec.Meta(ge=1, le=10_000_000, description="GPUs, or what else it held")] = 1
-    energy_j: Annotated[float, msgspec.Meta(ge=0, le=1e15, description="counted by software")] | None = None
-    units: Annotated[dict[str, Annotated[float, msgspec.Meta(ge=0, le=1e15)]], msgspec.Meta(max_length=16)] = {}
-    """What it made: {"token": 1.2e6, "request": 300}."""
-
-
 class Jobs(Command, tag="jobs", kw_only=True):
     """Jobs that ended, for the carbon account; answered once they are on disk."""
 
@@ -521,6 +505,27 @@ class Jobs(Command, tag="jobs", kw_only=True):
 
     def serve(self, call: "Call") -> None:
         call.server.push_jobs(call, self)
+
+
+class Account(Command, tag="account", kw_only=True):
+    """A meter or the device's key was replaced, or where a register begins at 0 again; for the signed ledger.
+
+    On this machine only; answered once it is on disk. The carbon sidecar enters it when the register is booked.
+    """
+
+    role: ClassVar[Role] = "maintain"
+    needs_core: ClassVar[bool] = False
+    what: Literal["exchange", "range", "key"]
+    meter: Annotated[str, msgspec.Meta(max_length=64, description="a flow, or with quantity a meter by file")] = ""
+    quantity: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    unit: Annotated[str, msgspec.Meta(max_length=8)] = "kWh"
+    at_utc_s: Count = 0
+    closing: Annotated[str, msgspec.Meta(max_length=24, pattern=DECIMAL, description="range: the end")] = "0"
+    opening: Annotated[str, msgspec.Meta(max_length=24, pattern=DECIMAL)] = "0"
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=120)]
+
+    def serve(self, call: "Call") -> None:
+        call.server.push_account(call, self)
 
 
 class ShowCarbon(Command, tag="show_carbon", kw_only=True):

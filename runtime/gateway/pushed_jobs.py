@@ -4,7 +4,7 @@ import msgspec
 
 from tidegate.hal.description import Description
 from tidegate.runtime.api import messages
-from tidegate.runtime.gateway.ops import JobRecord
+from tidegate.runtime.gateway.job_record import JobRecord
 
 EARLIEST_JOB_S = 1_577_836_800  # 2020-01-01: before, the clock was not set
 LONGEST_JOB_S = 366 * 86_400

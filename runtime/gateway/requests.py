@@ -59,6 +59,9 @@ class Call:
         return self.server.records.clock.utc_ns(self.now_ns)
 
 
+ACCOUNT_FIELDS = ("what", "meter", "quantity", "unit", "at_utc_s", "closing", "opening", "reason")
+
+
 @dataclass
 class Waiting:
     """A command that the core has yet to take over."""
@@ -80,7 +83,7 @@ class Pushed:
     asked: Asked
     request: ops.Operation
     refused: list[str]
-    accepted: int
+    accepted: int | None  # None: no jobs were
     more: list[Route] = field(default_factory=list)
 
 
@@ -106,7 +109,7 @@ class Server:
         self.answers = Answers()
         self.waiting: list[Waiting] = []
         self.pushed: dict[int, Pushed] = {}  # seq in the journal of jobs
-        self.put_jobs: Callable[[list[dict[str, object]], str], int] = lambda jobs, by: -1
+        self.put_jobs: Callable[..., int] = lambda jobs, by, **more: -1
         self._loads = loads_of(site)
         self.carbon_shown = CarbonShown()
         self.carbon_seq = 0
@@ -255,6 +258,22 @@ class Server:
         seq = self.put_jobs(good, call.peer.who)
         self.pushed[seq] = Pushed(call.route, call.asked, request, refused, len(good))
 
+    def push_account(self, call: Call, request: ops.Account) -> None:
+        """Journal what a person at the site says of a meter or the key; `journaled` answers. Raises Refused."""
+        if not call.peer.at_site:
+            raise Refused("not-allowed", "what was replaced is said at the site: on its console, or by tidegate carbon")
+        if self.journal.error:
+            raise Refused("unavailable", f"the journal cannot be written: {self.journal.error}"[: messages.TEXT_MAX])
+        if request.what != "key" and not request.meter:
+            raise Refused("invalid-field", f"meter: {request.what} needs the name of a flow or a meter")
+        said = {key: getattr(request, key) for key in request.__struct_fields__ if key in ACCOUNT_FIELDS}
+        self.answers.keep(call.asked, call.now_ns, None)
+        seq = self.put_jobs([], call.peer.who, account=said)
+        self.pushed[seq] = Pushed(call.route, call.asked, request, [], None)
+        call.desk.audit.append(
+            ("note", "account", f"{call.peer.who}: {request.what} {request.meter} {request.quantity}")
+        )
+
     def show_carbon(self, request: ops.ShowCarbon) -> None:
         """Hold the sidecar's figures and publish them. Raises Refused for a page out of its turn."""
         wrong = self.carbon_shown.take(request.of, request.utc_s, request.page, request.pages, request.rows)
@@ -270,7 +289,7 @@ class Server:
         pushed = self.pushed.pop(seq, None)
         if pushed is None:
             return  # of the gateway before this one
-        more: dict[str, object] = {"accepted": pushed.accepted}
+        more: dict[str, object] = {} if pushed.accepted is None else {"accepted": pushed.accepted}
         if pushed.refused:
             more["refused"] = pushed.refused
         answer = self._done(pushed.asked, pushed.request, more, time.monotonic_ns())

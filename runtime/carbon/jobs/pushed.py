@@ -7,7 +7,7 @@ a first one. Where telemetry sees pods, their days are settled by what it saw, o
 
 import json
 from collections.abc import Iterator, Mapping, Sequence, Set
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from tidegate.runtime.carbon.factors.series import iso
 from tidegate.runtime.carbon.jobs.settle import DAY_S, settle
@@ -16,6 +16,31 @@ from tidegate.runtime.carbon.ledger.bodies import SourceRow
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 
 ASK = 256
+
+
+Record = Mapping[str, Any]  # of the journal's stream of jobs
+
+
+class Statement(TypedDict):
+    """What somebody said of a meter or of the key, with who and when. closing, opening : decimal texts in `unit`."""
+
+    author: str
+    said_utc_s: int
+    what: str
+    meter: str
+    quantity: str
+    unit: str
+    at_utc_s: int
+    closing: str
+    opening: str
+    reason: str
+
+
+class Jobs(Protocol):
+    """Who gives what the journal keeps of jobs: the gateway's client."""
+
+    def replay(self, stream: str, boot: str | None, seq: int, count: int) -> tuple[list[Any], bool]:
+        """(records behind seq of a boot, whether that was all)."""
 
 
 class Seen(Protocol):
@@ -43,29 +68,37 @@ class Pushed:
         self._next_day: int | None = known.get("next_day")  # first day not settled yet; None before the first job
         self._touched: set[int] = set(known.get("touched", ()))
         self._settled_at: int = known.get("settled_at", 0)
+        self.statements: list[Statement] = known.get("statements", [])  # said of meters and key, not entered yet
 
     def _state(self) -> dict[str, str]:
         state = {"boot": self.boot, "seq": self.seq, "next_day": self._next_day, "touched": sorted(self._touched),
-                "settled_at": self._settled_at}  # fmt: skip
+                "settled_at": self._settled_at, "statements": self.statements}  # fmt: skip
         return {"jobs": json.dumps(state, sort_keys=True)}
 
-    def pull(self, client: Any) -> int:
+    def pull(self, client: Jobs) -> int:
         """Take in what was pushed since the last one. -> jobs. client : has replay(stream, boot, seq, count)."""
-        taken, end = 0, False
+        taken = 0
+        for records in self.records(client):
+            taken += self._take(records)
+        return taken
+
+    def records(self, client: Jobs) -> Iterator[list[Record]]:
+        """What the journal holds behind what was taken in; nothing is taken in by that."""
+        boot, seq, end = self.boot, self.seq, False
         while not end:
             try:
-                records, end = client.replay("job", self.boot, self.seq, ASK)
+                records, end = client.replay("job", boot, seq, ASK)
             except Exception as error:
                 if getattr(error, "code", "") != "gone":
                     raise
                 records, end = client.replay("job", None, -1, ASK)
-                records = [r for r in records if r["boot"] != self.boot or r["seq"] > self.seq]
+                records = [r for r in records if r["boot"] != boot or r["seq"] > seq]
             if not records:
                 break
-            taken += self._take(records)
-        return taken
+            boot, seq = records[-1]["boot"], records[-1]["seq"]
+            yield records
 
-    def _take(self, records: list[Mapping[str, Any]]) -> int:
+    def _take(self, records: list[Record]) -> int:
         rows: list[tuple[str, int, Mapping[str, object]]] = []
         taken = 0
         for record in records:
@@ -84,9 +117,16 @@ class Pushed:
                 body = {"v": 1, "boot": record["boot"], "seq": record["seq"], "peer": record["peer"],
                         "jobs": [_row(work) for work in works if work.start_utc_s // DAY_S * DAY_S == day]}  # fmt: skip
                 rows.append(("work", day, body))
+            if "account" in record:
+                self.statements.append(statement_of(record))
             self.boot, self.seq = record["boot"], record["seq"]
         self.ledger.append(rows, self._state())
         return taken
+
+    def entered(self, statement: Statement) -> None:
+        """A statement is done with: it stands in the ledger, or a note says why it cannot."""
+        self.statements = [one for one in self.statements if one is not statement]
+        self.ledger.append([], self._state())
 
     def _loads(self) -> set[str]:
         """The IT loads of the account."""
@@ -159,7 +199,7 @@ def unseen(claims: Sequence[Work], day: int, loads: Set[str]) -> list[str]:
     ]
 
 
-def _usable(record: Mapping[str, Any]) -> tuple[list[Work], list[str]]:
+def _usable(record: Record) -> tuple[list[Work], list[str]]:
     """(jobs of a push, what cannot be used). The gateway has looked at them; a journal of before may hold others."""
     works: list[Work] = []
     aside: list[str] = []
@@ -175,6 +215,12 @@ def _usable(record: Mapping[str, Any]) -> tuple[list[Work], list[str]]:
         else:
             aside.append(f"{work.where}: job {work.id[:60]} {problem}; it is not counted")
     return works, aside
+
+
+def statement_of(record: Record) -> Statement:
+    """What a record of the journal holds of a meter or the key."""
+    found: Statement = record["account"]
+    return {**found, "author": record["peer"], "said_utc_s": record["utc_ns"] // 10**9}
 
 
 def _row(work: Work) -> list[object]:

@@ -14,6 +14,11 @@ from tidegate.runtime.carbon.ledger.bodies import MeterBody, PeriodBody
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.readings.readings import QUANTITIES, scaled
 
+
+class NotYet(CorrectionError):
+    """What was said fits, and the reading that it needs is not booked yet."""
+
+
 Row = tuple[int, str, str]  # reading, sync, state
 
 
@@ -92,7 +97,7 @@ def exchanged(
     last = next((e.body for e in after if e.body["start_utc_s"] + e.body["length_s"] > at_utc_s
                  and _reads(e.body, flow, "close_milliwh", None, opening_milliwh)), None)  # fmt: skip
     if last is None:
-        raise CorrectionError(f"{flow}: no register reading above the opening one is booked after {iso(at_utc_s)} yet")
+        raise NotYet(f"{flow}: no register reading above the opening one is booked after {iso(at_utc_s)} yet")
     opened, closed = first["flows"][flow]["open_milliwh"], last["flows"][flow]["close_milliwh"]
     assert opened is not None and closed is not None
     whole = closing_milliwh - opened + closed - opening_milliwh
