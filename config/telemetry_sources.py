@@ -34,8 +34,12 @@ class Telemetry(Strict):
     exporter: Annotated[
         Literal["dcgm", "kepler", "node"] | None, Field(description="of prometheus: whose metrics are asked for")
     ] = None
+    auth: Annotated[
+        Literal["sha1", "sha224", "sha256", "sha384", "sha512"], Field(description="of snmp v3: the user's hash")
+    ] = "sha256"
+    privacy_file: Annotated[str, Field(description="of snmp v3: file with the password of AES-128; chmod 600")] = ""
     scheme: Annotated[Literal["https", "http"], Field(description="of redfish")] = "https"
-    user: Annotated[str, Field(max_length=64)] = ""
+    user: Annotated[str, Field(max_length=64, description="of snmp: makes it v3; of redfish and prometheus")] = ""
     password_file: Annotated[str, Field(description="file beside the site file; chmod 600")] = ""
     ca_file: Annotated[str, Field(description="certificates that https is checked against; else the system's")] = ""
     racks: Annotated[
@@ -50,15 +54,18 @@ class Telemetry(Strict):
             if not getattr(self, key):
                 raise ValueError(f"{self.kind} needs {key}")
         foreign = {
-            "snmp": ("url", "exporter", "user", "password_file", "ca_file"),
-            "redfish": ("url", "exporter", "model", "community_file"),
-            "prometheus": ("hosts", "model", "community_file"),
+            "snmp": ("url", "exporter", "ca_file", *(("community_file",) if self.user else ("privacy_file",))),
+            "redfish": ("url", "exporter", "model", "community_file", "privacy_file"),
+            "prometheus": ("hosts", "model", "community_file", "privacy_file"),
         }[self.kind]
         for key in foreign:
             if getattr(self, key):
-                raise ValueError(f"{key} is not for {self.kind}; take it out")
+                version = " v3" if self.kind == "snmp" and self.user else ""
+                raise ValueError(f"{key} is not for {self.kind}{version}; take it out")
         if bool(self.user) != bool(self.password_file):
             raise ValueError("user and password_file belong together")
+        if "auth" in self.model_fields_set and not (self.kind == "snmp" and self.user):
+            raise ValueError("auth is for snmp with a user; take it out")
         plain = (self.url or "").startswith("http://") or (self.kind == "redfish" and self.scheme == "http")
         if self.user and plain and not all(_is_loopback(host) for host in (*self.hosts, *_host_of(self.url))):
             raise ValueError("a password needs https; http is for this machine only")

@@ -4,7 +4,7 @@ import asyncio
 import random
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +18,8 @@ from tidegate.runtime.telemetry.prometheus_source import PrometheusServer
 from tidegate.runtime.telemetry.redfish_source import RedfishHost
 from tidegate.runtime.telemetry.sample import Heard, shortened
 from tidegate.runtime.telemetry.snmp_codec import SnmpError
-from tidegate.runtime.telemetry.snmp_source import SnmpPdu, SnmpSocket
+from tidegate.runtime.telemetry.snmp_source import Community, SecureUser, SnmpPdu, SnmpSocket, Speaker
+from tidegate.runtime.telemetry.snmp_usm import PASSWORD_MIN, UsmUser
 
 WRITE_S = 15.0
 BACK_OFF_S_MAX = 300.0
@@ -133,11 +134,9 @@ def source_of(wanted: Telemetry, folder: Path, wire: SnmpSocket) -> Source:
     timeout_s = max(TIMEOUT_S, min(wanted.every_s, 15.0))
     if wanted.kind == "snmp":
         assert wanted.model is not None
-        file = wanted.community_file
-        community = secret(folder, wanted.name, "community_file", file) if file else "public"
+        speaker_of = _speaker(wanted, folder)
         for host in wanted.hosts:
-            rack = _rack(wanted, host)
-            hosts.append(SnmpPdu(wire, host, MODELS[wanted.model], community.encode(), rack))
+            hosts.append(SnmpPdu(wire, host, MODELS[wanted.model], speaker_of(), _rack(wanted, host)))
     elif wanted.kind == "redfish":
         access = access_of(wanted, folder)
         hosts += [RedfishHost(h, wanted.scheme, access, _rack(wanted, h), timeout_s) for h in wanted.hosts]
@@ -145,6 +144,21 @@ def source_of(wanted: Telemetry, folder: Path, wire: SnmpSocket) -> Source:
         assert wanted.url is not None and wanted.exporter is not None
         hosts.append(PrometheusServer(wanted.url, wanted.exporter, access_of(wanted, folder), wanted.racks, timeout_s))
     return Source(wanted, hosts)
+
+
+def _speaker(wanted: Telemetry, folder: Path) -> Callable[[], Speaker]:
+    """How the agents of a source are spoken with; v3 has an object for each. Raises SourceError."""
+    if not wanted.user:
+        file = wanted.community_file
+        community = secret(folder, wanted.name, "community_file", file) if file else "public"
+        return lambda: Community(community.encode())
+    found = {}
+    for key, file in (("password_file", wanted.password_file), ("privacy_file", wanted.privacy_file)):
+        found[key] = secret(folder, wanted.name, key, file) if file else ""
+        if file and len(found[key]) < PASSWORD_MIN:
+            raise SourceError(f"telemetry {wanted.name}: {key} {file}: shorter than {PASSWORD_MIN} characters")
+    user = UsmUser(wanted.user, wanted.auth, found["password_file"], found["privacy_file"])
+    return lambda: SecureUser(user)
 
 
 def _rack(wanted: Telemetry, host: str) -> str:

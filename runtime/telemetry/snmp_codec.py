@@ -8,13 +8,14 @@ from collections.abc import Sequence
 
 Oid = tuple[int, ...]
 Value = int | str | None  # None: the agent has no such object
+Rows = list[tuple[Oid, Value, bool]]  # object, value, whether the agent's view ends there
 
 INTEGER, OCTETS, NULL, OID, SEQUENCE = 0x02, 0x04, 0x05, 0x06, 0x30
 GET, RESPONSE, GET_BULK = 0xA0, 0xA2, 0xA5
 UNSIGNED = (0x41, 0x42, 0x43, 0x46)  # Counter32, Gauge32, TimeTicks, Counter64
 ABSENT = (0x80, 0x81, 0x82)  # noSuchObject, noSuchInstance, endOfMibView
 END_OF_VIEW = 0x82
-VERSION_2C = 1
+VERSION_2C, VERSION_3 = 1, 3
 ANSWER_OBJECTS_MAX = 256
 SUBIDS_MAX = 128
 
@@ -33,12 +34,14 @@ def _length(count: int) -> bytes:
     return bytes((0x80 | size,)) + count.to_bytes(size, "big")
 
 
-def _wrapped(tag: int, body: bytes) -> bytes:
+def wrapped(tag: int, body: bytes) -> bytes:
+    """An element: tag, length and body."""
     return bytes((tag,)) + _length(len(body)) + body
 
 
-def _integer(value: int) -> bytes:
-    return _wrapped(INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+def integer(value: int) -> bytes:
+    """A number as an element."""
+    return wrapped(INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
 
 
 def _oid(oid: Oid) -> bytes:
@@ -48,25 +51,25 @@ def _oid(oid: Oid) -> bytes:
         while number := number >> 7:
             parts.append(0x80 | number & 0x7F)
         out += bytes(reversed(parts))
-    return _wrapped(OID, bytes(out))
+    return wrapped(OID, bytes(out))
 
 
 def bindings_of(oids: Sequence[Oid]) -> bytes:
     """The list of objects of a request; the same for each poll, so that it is made once."""
-    return _wrapped(SEQUENCE, b"".join(_wrapped(SEQUENCE, _oid(oid) + bytes((NULL, 0))) for oid in oids))
+    return wrapped(SEQUENCE, b"".join(wrapped(SEQUENCE, _oid(oid) + bytes((NULL, 0))) for oid in oids))
 
 
 def request(community: bytes, number: int, bindings: bytes, *, bulk: int = 0) -> bytes:
     """A GET of the objects, or a GETBULK of so many behind each."""
-    head = _integer(number) + _integer(0) + _integer(bulk)  # error status and index; of bulk: repeaters
-    pdu = _wrapped(GET_BULK if bulk else GET, head + bindings)
-    return _wrapped(SEQUENCE, _integer(VERSION_2C) + _wrapped(OCTETS, community) + pdu)
+    head = integer(number) + integer(0) + integer(bulk)  # error status and index; of bulk: repeaters
+    pdu = wrapped(GET_BULK if bulk else GET, head + bindings)
+    return wrapped(SEQUENCE, integer(VERSION_2C) + wrapped(OCTETS, community) + pdu)
 
 
 # ---- in ----
 
 
-def _element(data: bytes, at: int, end: int) -> tuple[int, int, int]:
+def element(data: bytes, at: int, end: int) -> tuple[int, int, int]:
     """(tag, start, end) of the element at a place."""
     if at + 2 > end:
         raise SnmpError("cut short")
@@ -83,15 +86,17 @@ def _element(data: bytes, at: int, end: int) -> tuple[int, int, int]:
     return tag, at, at + length
 
 
-def _expect(data: bytes, at: int, end: int, tag: int) -> tuple[int, int]:
-    found, start, stop = _element(data, at, end)
+def expect(data: bytes, at: int, end: int, tag: int) -> tuple[int, int]:
+    """(start, end) of the element at a place, which has to have this tag. Raises SnmpError."""
+    found, start, stop = element(data, at, end)
     if found != tag:
         raise SnmpError(f"element {found:#04x}, expected {tag:#04x}")
     return start, stop
 
 
-def _number(data: bytes, at: int, end: int) -> tuple[int, int]:
-    start, stop = _expect(data, at, end, INTEGER)
+def number_at(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """(the number at a place, where it ends). Raises SnmpError."""
+    start, stop = expect(data, at, end, INTEGER)
     if not 1 <= stop - start <= 8:
         raise SnmpError("an integer of a length that cannot be")
     return int.from_bytes(data[start:stop], "big", signed=True), stop
@@ -127,27 +132,45 @@ def _value(tag: int, raw: bytes) -> Value:
     raise SnmpError(f"a value of type {tag:#04x}")
 
 
-def answer(data: bytes) -> tuple[int, list[tuple[Oid, Value, bool]]]:
-    """(request number, [(object, value, whether the agent's view ends there)]). Raises SnmpError."""
-    at, end = _expect(data, 0, len(data), SEQUENCE)
-    version, at = _number(data, at, end)
+def answer(data: bytes) -> tuple[int, Rows]:
+    """(request number, rows). Raises SnmpError."""
+    at, end = expect(data, 0, len(data), SEQUENCE)
+    version, at = number_at(data, at, end)
     if version != VERSION_2C:
         raise SnmpError(f"version {version}, expected {VERSION_2C}")
-    _, at = _expect(data, at, end, OCTETS)
-    at, end = _expect(data, at, end, RESPONSE)
-    number, at = _number(data, at, end)
-    status, at = _number(data, at, end)
-    index, at = _number(data, at, end)
+    _, at = expect(data, at, end, OCTETS)
+    return rows_of(data, at, end, RESPONSE)
+
+
+def rows_of(data: bytes, at: int, end: int, tag: int) -> tuple[int, Rows]:
+    """(request number, rows) of the PDU at a place. Raises SnmpError."""
+    at, end = expect(data, at, end, tag)
+    number, at = number_at(data, at, end)
+    status, at = number_at(data, at, end)
+    index, at = number_at(data, at, end)
     if status:
         raise SnmpError(f"the agent refuses: error status {status} at object {index}")
-    at, end = _expect(data, at, end, SEQUENCE)
-    found: list[tuple[Oid, Value, bool]] = []
+    at, end = expect(data, at, end, SEQUENCE)
+    found: Rows = []
     while at < end:
-        inner, stop = _expect(data, at, end, SEQUENCE)
-        start, after = _expect(data, inner, stop, OID)
-        tag, first, last = _element(data, after, stop)
+        inner, stop = expect(data, at, end, SEQUENCE)
+        start, after = expect(data, inner, stop, OID)
+        tag, first, last = element(data, after, stop)
         found.append((_oid_of(data, start, after), _value(tag, data[first:last]), tag == END_OF_VIEW))
         if len(found) > ANSWER_OBJECTS_MAX:
             raise SnmpError(f"more than {ANSWER_OBJECTS_MAX} objects in one answer")
         at = stop
     return number, found
+
+
+def number_of(data: bytes) -> int:
+    """The number by which an answer finds who waits for it: the request's of v2c, the message's of v3."""
+    at, end = expect(data, 0, len(data), SEQUENCE)
+    version, at = number_at(data, at, end)
+    tag, at, after = element(data, at, end)
+    if version == VERSION_2C and tag == OCTETS:
+        _, at, end = element(data, after, end)
+        return number_at(data, at, end)[0]
+    if version == VERSION_3 and tag == SEQUENCE:
+        return number_at(data, at, after)[0]
+    raise SnmpError(f"version {version}, or no answer of it")

@@ -1,12 +1,15 @@
-"""PDUs over SNMP v2c: one UDP socket for all, each host with its own time-out, so that a dead one stalls nobody."""
+"""PDUs over SNMP v2c or v3: one UDP socket for all, each host with a time-out: a dead one stalls nobody."""
 
 import asyncio
 import itertools
 import socket
+from collections.abc import Callable
+from typing import Protocol
 
 from tidegate.runtime.telemetry.pdu_models import Column, PduModel
 from tidegate.runtime.telemetry.sample import Heard, Reading, Sample, Thing, nothing, plausible_w
-from tidegate.runtime.telemetry.snmp_codec import Oid, SnmpError, Value, answer, bindings_of, request
+from tidegate.runtime.telemetry.snmp_codec import Oid, Rows, SnmpError, Value, answer, bindings_of, number_of, request
+from tidegate.runtime.telemetry.snmp_usm import OutOfTime, UsmAgent, UsmUser
 
 PORT = 161
 TRY_S = 2.0
@@ -22,7 +25,7 @@ class SnmpSocket(asyncio.DatagramProtocol):
 
     def __init__(self) -> None:
         self._transport: asyncio.DatagramTransport | None = None
-        self._waiting: dict[int, tuple[str, int, asyncio.Future[list[tuple[Oid, Value, bool]]]]] = {}
+        self._waiting: dict[int, tuple[str, int, asyncio.Future[bytes]]] = {}
         self._numbers = itertools.count(1)
         self.strays = 0
 
@@ -35,7 +38,7 @@ class SnmpSocket(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         try:
-            number, found = answer(data)
+            number = number_of(data)
         except SnmpError as why:
             self._refused(addr, why)
             return
@@ -43,7 +46,7 @@ class SnmpSocket(asyncio.DatagramProtocol):
         if waiting is None or waiting[:2] != addr[:2] or waiting[2].done():
             self.strays += 1
             return
-        waiting[2].set_result(found)
+        waiting[2].set_result(data)
 
     def _refused(self, addr: tuple[str, int], why: SnmpError) -> None:
         """An answer without a number that can be read: it is for the one request that this host has open."""
@@ -56,15 +59,14 @@ class SnmpSocket(asyncio.DatagramProtocol):
     def error_received(self, exc: Exception) -> None:
         self.strays += 1  # an ICMP message says no more than a time-out will
 
-    async def ask(self, address: tuple[str, int], community: bytes, bindings: bytes,
-                  bulk: int = 0) -> list[tuple[Oid, Value, bool]]:  # fmt: skip
-        """One request and its answer. Raises SnmpError for what the agent refuses, TimeoutError for silence."""
+    async def exchange(self, address: tuple[str, int], made: Callable[[int], bytes]) -> bytes:
+        """One request, made for its number, and its answer as it came. Raises TimeoutError for silence."""
         assert self._transport is not None
         for attempt in range(TRIES):
             number = next(self._numbers) & 0x7FFFFFFF
-            future: asyncio.Future[list[tuple[Oid, Value, bool]]] = asyncio.get_running_loop().create_future()
+            future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
             self._waiting[number] = (*address, future)
-            self._transport.sendto(request(community, number, bindings, bulk=bulk), address)
+            self._transport.sendto(made(number), address)
             try:
                 async with asyncio.timeout(TRY_S):
                     return await future
@@ -80,15 +82,52 @@ class SnmpSocket(asyncio.DatagramProtocol):
             self._transport.close()
 
 
+class Speaker(Protocol):
+    """How an agent is spoken with."""
+
+    async def ask(self, wire: SnmpSocket, address: tuple[str, int], bindings: bytes, bulk: int) -> Rows:
+        """One question. Raises SnmpError for what the agent refuses, TimeoutError for silence."""
+
+
+class Community:
+    """SNMP v2c: the community in plain text."""
+
+    def __init__(self, community: bytes) -> None:
+        self._community = community
+
+    async def ask(self, wire: SnmpSocket, address: tuple[str, int], bindings: bytes, bulk: int) -> Rows:
+        data = await wire.exchange(address, lambda number: request(self._community, number, bindings, bulk=bulk))
+        return answer(data)[1]
+
+
+class SecureUser:
+    """SNMP v3: engine and clock of the agent are asked for at first, and again when it restarted."""
+
+    def __init__(self, user: UsmUser) -> None:
+        self._agent = UsmAgent(user)
+
+    async def ask(self, wire: SnmpSocket, address: tuple[str, int], bindings: bytes, bulk: int) -> Rows:
+        if not self._agent.known:
+            self._agent.discovered(await wire.exchange(address, self._agent.discovery))
+        try:
+            return await self._once(wire, address, bindings, bulk)
+        except OutOfTime:
+            return await self._once(wire, address, bindings, bulk)
+
+    async def _once(self, wire: SnmpSocket, address: tuple[str, int], bindings: bytes, bulk: int) -> Rows:
+        data = await wire.exchange(address, lambda number: self._agent.request(number, bindings, bulk=bulk))
+        return self._agent.answer(data)[1]
+
+
 class SnmpPdu:
     """One PDU. Its table is walked at the start; then only the instances found are asked for."""
 
-    def __init__(self, wire: SnmpSocket, host: str, model: PduModel, community: bytes, rack: str) -> None:
+    def __init__(self, wire: SnmpSocket, host: str, model: PduModel, speaker: Speaker, rack: str) -> None:
         name, _, port = host.rpartition(":") if host.rpartition(":")[2].isdigit() else (host, "", "")
         self.host = host
         self._address_asked = name, int(port or PORT)
         self._address: tuple[str, int] | None = None
-        self._wire, self._model, self._community, self._rack = wire, model, community, rack
+        self._wire, self._model, self._speaker, self._rack = wire, model, speaker, rack
         self._instances: list[tuple[Column, Oid, float]] = []
         self._requests: list[bytes] = []
         self._polls = 0
@@ -108,9 +147,9 @@ class SnmpPdu:
             values.update({oid: value for oid, value, _ in await self._ask(bindings)})
         return self._heard(values)
 
-    async def _ask(self, bindings: bytes, bulk: int = 0) -> list[tuple[Oid, Value, bool]]:
+    async def _ask(self, bindings: bytes, bulk: int = 0) -> Rows:
         assert self._address is not None
-        return await self._wire.ask(self._address, self._community, bindings, bulk)
+        return await self._speaker.ask(self._wire, self._address, bindings, bulk)
 
     async def _walk(self) -> None:
         tables: dict[Oid, dict[Oid, Value]] = {}

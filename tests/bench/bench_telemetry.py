@@ -37,26 +37,26 @@ ORDER = sorted(ROWS)
 
 def bound(oid, value):
     """One object of an answer."""
-    known = codec._integer(value) if value is not None else bytes((codec.END_OF_VIEW, 0))
-    return codec._wrapped(codec.SEQUENCE, codec._oid(oid) + known)
+    known = codec.integer(value) if value is not None else bytes((codec.END_OF_VIEW, 0))
+    return codec.wrapped(codec.SEQUENCE, codec._oid(oid) + known)
 
 
 def reply(data, kept):
     """An agent's answer to a GET or a GETBULK of one object."""
-    at, end = codec._expect(data, 0, len(data), codec.SEQUENCE)
-    _, at = codec._number(data, at, end)
-    _, at = codec._expect(data, at, end, codec.OCTETS)
-    tag, at, end = codec._element(data, at, end)
-    number, at = codec._number(data, at, end)
-    _, at = codec._number(data, at, end)
-    _, at = codec._number(data, at, end)
+    at, end = codec.expect(data, 0, len(data), codec.SEQUENCE)
+    _, at = codec.number_at(data, at, end)
+    _, at = codec.expect(data, at, end, codec.OCTETS)
+    tag, at, end = codec.element(data, at, end)
+    number, at = codec.number_at(data, at, end)
+    _, at = codec.number_at(data, at, end)
+    _, at = codec.number_at(data, at, end)
     rest = bytes(data[at:end])
     if (tag, rest) not in kept:
-        at, end = codec._expect(rest, 0, len(rest), codec.SEQUENCE)
+        at, end = codec.expect(rest, 0, len(rest), codec.SEQUENCE)
         asked = []
         while at < end:
-            inner, stop = codec._expect(rest, at, end, codec.SEQUENCE)
-            start, after = codec._expect(rest, inner, stop, codec.OID)
+            inner, stop = codec.expect(rest, at, end, codec.SEQUENCE)
+            start, after = codec.expect(rest, inner, stop, codec.OID)
             asked.append(codec._oid_of(rest, start, after))
             at = stop
         if tag == codec.GET_BULK:
@@ -64,10 +64,10 @@ def reply(data, kept):
             rows = [bound(oid, ROWS[oid]) for oid in found] or [bound(asked[0], None)]
         else:
             rows = [bound(oid, ROWS[oid]) for oid in asked]
-        kept[tag, rest] = codec._wrapped(codec.SEQUENCE, b"".join(rows))
-    head = codec._integer(number) + codec._integer(0) + codec._integer(0)
-    pdu = codec._wrapped(codec.RESPONSE, head + kept[tag, rest])
-    return codec._wrapped(codec.SEQUENCE, codec._integer(1) + codec._wrapped(codec.OCTETS, b"public") + pdu)
+        kept[tag, rest] = codec.wrapped(codec.SEQUENCE, b"".join(rows))
+    head = codec.integer(number) + codec.integer(0) + codec.integer(0)
+    pdu = codec.wrapped(codec.RESPONSE, head + kept[tag, rest])
+    return codec.wrapped(codec.SEQUENCE, codec.integer(1) + codec.wrapped(codec.OCTETS, b"public") + pdu)
 
 
 def agents(ports):

@@ -87,8 +87,11 @@ def raritan(outlets=4, watts=300.5):
 
 
 @contextlib.contextmanager
-def snmpd(folder, rows, root=".1.3.6.1.4.1", community="rack"):
-    """net-snmp's agent on a port of this machine. -> HOST:PORT. Skips where it is not installed."""
+def snmpd(folder, rows, root=".1.3.6.1.4.1", community="rack", users=()):
+    """net-snmp's agent on a port of this machine. -> HOST:PORT. Skips where it is not installed.
+
+    users : of v3, each (name, hash as snmpd writes it, password, password of AES or "").
+    """
     program = shutil.which("snmpd", path=PATH)
     if program is None:
         pytest.skip("snmpd is not installed")
@@ -96,8 +99,13 @@ def snmpd(folder, rows, root=".1.3.6.1.4.1", community="rack"):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rows.json").write_text(json.dumps(rows))
     (folder / "serve.py").write_text(PASS_SCRIPT)
+    v3 = "".join(
+        f'createUser {name} {auth} "{password}"{f" AES {chr(34)}{privacy}{chr(34)}" if privacy else ""}\n'
+        f"rouser {name} {'priv' if privacy else 'auth'}\n"
+        for name, auth, password, privacy in users
+    )
     (folder / "snmpd.conf").write_text(
-        f"rocommunity {community} 127.0.0.1\n"
+        f"rocommunity {community} 127.0.0.1\n{v3}"
         f"pass_persist {root} {sys.executable} {folder}/serve.py {folder}/rows.json\n"
     )
     words = [program, "-f", "-Lf", str(folder / "log"), "-C", "-c", str(folder / "snmpd.conf"), "-p",

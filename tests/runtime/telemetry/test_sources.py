@@ -16,7 +16,7 @@ from tidegate.runtime.telemetry.pdu_models import MODELS
 from tidegate.runtime.telemetry.prometheus_source import PrometheusServer
 from tidegate.runtime.telemetry.redfish_source import RedfishHost
 from tidegate.runtime.telemetry.snmp_codec import SnmpError, answer, bindings_of, request
-from tidegate.runtime.telemetry.snmp_source import SnmpPdu, SnmpSocket
+from tidegate.runtime.telemetry.snmp_source import Community, SnmpPdu, SnmpSocket
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ async def ask_pdu(host, model, community="rack"):
     wire = SnmpSocket()
     await wire.open()
     try:
-        pdu = SnmpPdu(wire, host, MODELS[model], community.encode(), "A01")
+        pdu = SnmpPdu(wire, host, MODELS[model], Community(community.encode()), "A01")
         return await pdu.hear(), await pdu.hear()
     finally:
         wire.close()
