@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from tidegate.runtime.carbon.jobs.gpu_cards import Cards, is_card
-from tidegate.runtime.carbon.jobs.work import BUCKET_S, JobError, Work
+from tidegate.runtime.carbon.jobs.work import BUCKET_S, JobError, LATEST_UTC_S, LONGEST_S, Work
 from tidegate.runtime.carbon.tables import fields_of, json_of, list_of, refusing, text_of
 
 ZONE = "package"
@@ -104,8 +104,14 @@ def _steps(
 ) -> Iterable[tuple[float, float, float]]:
     """(start, end, mWh) of each pair of neighbouring values; what cannot be is set aside."""
     for (t0, v0), (t1, v1) in pairwise(values):
+        if not (0.0 <= t0 and t1 <= LATEST_UTC_S):
+            aside.append(f"{where}: {t0:.10g} s or {t1:.10g} s since 1970 is no time, or after the year 2100")
+            continue
         if t1 <= t0:
             aside.append(f"{where}: time does not rise at {t1:g}")
+            continue
+        if t1 - t0 > LONGEST_S:
+            aside.append(f"{where}: nothing for {(t1 - t0) / 86_400:.0f} days before {t1:.10g}; that is not spread")
             continue
         joules = (v1 - v0 if v1 >= v0 else v1) * scale if counts else (v0 + v1) / 2.0 * min(t1 - t0, GAP_S) * scale
         if not 0.0 <= joules <= W_MAX * (t1 - t0):

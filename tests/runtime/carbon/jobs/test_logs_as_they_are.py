@@ -288,3 +288,19 @@ def test_a_push_that_cannot_be_used_is_noted_and_the_sidecar_goes_on(tmp_path):
     (note,) = ledger.entries("note")
     assert note.body["set_aside_count"] == 3 and "after the year 2100" in "".join(note.body["set_aside"])
     assert Pushed(ledger).pull(Client()) == 0  # the cursor went on over it
+
+
+@pytest.mark.parametrize(("times", "words"), [
+    ((1_772_323_200, 9e9), "after the year 2100"), ((-1e9, 1_772_323_200), "is no time"),
+    ((0, 1_772_323_200), "nothing for 20513 days"),
+])  # fmt: skip
+def test_a_time_that_cannot_be_fills_no_memory_and_is_named(times, words):
+    """A digit too many in one time of a real file took 17 GB and hours: each 5 minutes of the gap was a row."""
+    pod = {"__name__": "kepler_pod_cpu_joules_total", "pod_name": "a", "pod_namespace": "n", "zone": "package"}
+    card = {"__name__": "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "gpu": "0", "Hostname": "h"}
+    values = [[times[0], "1"], [times[1], "2"]]
+    for labels in (pod, card):
+        result = [{"metric": labels, "values": values}]
+        raw = json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}}).encode()
+        works, aside = read_prometheus(raw, "p.json")
+        assert works == [] and words in aside[0], aside
