@@ -26,6 +26,7 @@ from tidegate.runtime.carbon.engine.account import Accountant
 from tidegate.runtime.carbon.engine.booking import BookedPeriod, FlowPeriod
 from tidegate.runtime.carbon.engine.topology import nodes_of
 from tidegate.runtime.carbon.factors.series import Factors, Series, Step
+from tidegate.runtime.carbon.jobs.pushed import Pushed
 from tidegate.runtime.carbon.jobs.settle import settle
 from tidegate.runtime.carbon.jobs.work import Work
 from tidegate.runtime.carbon.ledger.ledger import Ledger
@@ -137,16 +138,11 @@ def campus(folder: Path, days: int) -> None:
             booked = BookedPeriod(YEAR + 900 * i, 900, flows, [], 900, 0, 500_000, "S")
             pending.append(("period", booked.start_utc_s, accountant.book(booked)))
         ledger.append(pending)
-    works = []
-    for number in range(days * 2740):
-        start = YEAR + rng.randrange(days * 86_400 - 300)
-        end = start + rng.randrange(300, 40_000)
-        for node in rng.sample(racks, rng.choice((1, 1, 1, 1, 1, 1, 1, 1, 1, 4))):
-            works.append(Work(f"job-{number}", start, end, f"team {number % 12}", node, 8, rng.randrange(10**9), None,
-                              {"job": 1000, "gpu_hour": 8000}, f"{number}"))  # fmt: skip
+    pushed = Pushed(ledger)
     scale = 366 / days
     for what, do, asked in (
-        ("settle", lambda: settle(ledger, works, [], YEAR, YEAR + days * 86_400), "at most 300 s a year"),
+        ("take in", lambda: pushed.pull(Pushes(racks, days, rng)), "(as they come, over the year)"),
+        ("settle", lambda: pushed.settle(YEAR + days * 86_400 + 3600), "at most 300 s a year"),
         ("report", lambda: write(ledger, YEAR, YEAR + days * 86_400, folder / "campus"), "at most 20 s a year"),
     ):
         begun, cpu = time.perf_counter(), time.process_time()
@@ -154,7 +150,26 @@ def campus(folder: Path, days: int) -> None:
         wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
         value = f"{wall:.1f} s ({cpu:.1f} s processor); times {scale:.1f}: {wall * scale:.0f} s ({cpu * scale:.0f} s)"
         report(f"{what} {days} days, 64 racks, {days * 2740:,} jobs", value, asked)
-    report("memory at most", f"{rss_mib():.0f} MiB", "under 400 MiB, at a million jobs")
+        report("memory at most", f"{rss_mib():.0f} MiB", "under 400 MiB, at a million jobs")
+
+
+class Pushes:
+    """Answers a replay with the jobs of one day after the other, as integrators pushed them to the gateway."""
+
+    def __init__(self, racks: list[str], days: int, rng: random.Random) -> None:
+        self.racks, self.days, self.rng = racks, days, rng
+
+    def replay(self, stream: str, boot: str | None, seq: int, count: int) -> tuple[list[dict], bool]:
+        day, rows = seq + 1, []
+        for number in range(2740):
+            start = YEAR + day * 86_400 + self.rng.randrange(86_400)
+            end = start + self.rng.randrange(300, 40_000)
+            for node in self.rng.sample(self.racks, self.rng.choice((1, 1, 1, 1, 1, 1, 1, 1, 1, 4))):
+                rows.append({"job": f"job-{day}-{number}", "start_utc_s": start, "end_utc_s": end, "node": node,
+                             "owner": f"team {number % 12}", "slots": 8, "energy_j": float(self.rng.randrange(10**9)),
+                             "units": {"gpu_hour": 8}})  # fmt: skip
+        record = {"boot": "a" * 32, "seq": day, "peer": "scheduler", "utc_ns": 0, "jobs": rows}
+        return [record], day + 1 >= self.days
 
 
 class Packed:

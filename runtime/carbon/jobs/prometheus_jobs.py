@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from tidegate.runtime.carbon.jobs.gpu_cards import Cards, is_card
-from tidegate.runtime.carbon.jobs.work import BUCKET_S, JobError, LATEST_UTC_S, LONGEST_S, Work
+from tidegate.runtime.carbon.jobs.work import BUCKET_S, LATEST_UTC_S, LONGEST_S, JobError, Work
 from tidegate.runtime.carbon.tables import fields_of, json_of, list_of, refusing, text_of
 
 ZONE = "package"
@@ -104,7 +104,7 @@ def _steps(
 ) -> Iterable[tuple[float, float, float]]:
     """(start, end, mWh) of each pair of neighbouring values; what cannot be is set aside."""
     for (t0, v0), (t1, v1) in pairwise(values):
-        if not (0.0 <= t0 and t1 <= LATEST_UTC_S):
+        if not (t0 >= 0.0 and t1 <= LATEST_UTC_S):
             aside.append(f"{where}: {t0:.10g} s or {t1:.10g} s since 1970 is no time, or after the year 2100")
             continue
         if t1 <= t0:

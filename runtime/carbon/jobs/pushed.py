@@ -68,11 +68,14 @@ class Pushed:
         self._next_day: int | None = known.get("next_day")  # first day not settled yet; None before the first job
         self._touched: set[int] = set(known.get("touched", ()))
         self._settled_at: int = known.get("settled_at", 0)
+        # How long a job lasted at most: so far back a day's jobs are looked for. Ledgers of before do not say it.
+        self._longest_s: int = known.get("longest_s", LONGEST_S if known else 0)
         self.statements: list[Statement] = known.get("statements", [])  # said of meters and key, not entered yet
 
     def _state(self) -> dict[str, str]:
         state = {"boot": self.boot, "seq": self.seq, "next_day": self._next_day, "touched": sorted(self._touched),
-                "settled_at": self._settled_at, "statements": self.statements}  # fmt: skip
+                "settled_at": self._settled_at, "statements": self.statements,
+                "longest_s": self._longest_s}  # fmt: skip
         return {"jobs": json.dumps(state, sort_keys=True)}
 
     def pull(self, client: Jobs) -> int:
@@ -110,6 +113,7 @@ class Pushed:
                 rows.append(("note", 0, body))
             for work in works:
                 first, last = work.start_utc_s // DAY_S * DAY_S, (work.end_utc_s - 1) // DAY_S * DAY_S
+                self._longest_s = max(self._longest_s, work.end_utc_s - work.start_utc_s)
                 self._touched.update(range(first, last + DAY_S, DAY_S))
                 if self._next_day is None:
                     self._next_day = first
@@ -150,7 +154,7 @@ class Pushed:
         done = 0
         self._settled_at = closed_until_utc_s
         for day in sorted(due):
-            works, aside = works_of(self.ledger, day, day + DAY_S)
+            works, aside = works_of(self.ledger, day, day + DAY_S, self._longest_s)
             claims = [] if seen is None else seen.claims_between(day, day + DAY_S)
             if claims is None:
                 break  # tried again; the day would be booked as idle without it
@@ -228,16 +232,21 @@ def _row(work: Work) -> list[object]:
             dict(work.units)]  # fmt: skip
 
 
-def works_of(ledger: Ledger, start_utc_s: int, end_utc_s: int) -> tuple[list[Work], list[str]]:
-    """(pushed jobs that ran in [start, end), what is set aside). The newest record of a job, node and start counts."""
+def works_of(
+    ledger: Ledger, start_utc_s: int, end_utc_s: int, longest_s: int = LONGEST_S
+) -> tuple[list[Work], list[str]]:
+    """(pushed jobs that ran in [start, end), what is set aside). The newest record of a job, node and start counts.
+
+    longest_s : no job lasted longer.
+    """
     newest: dict[tuple[str, str, int], Work] = {}
-    for work in _all(ledger, start_utc_s, end_utc_s):
+    for work in _all(ledger, start_utc_s - longest_s - DAY_S, end_utc_s):
         newest[work.id, work.node, work.start_utc_s] = work
     return sort_out([work for work in newest.values() if work.end_utc_s > start_utc_s])
 
 
-def _all(ledger: Ledger, start_utc_s: int, end_utc_s: int) -> Iterator[Work]:
-    for entry in ledger.entries("work", start_utc_s - LONGEST_S - DAY_S, end_utc_s):
+def _all(ledger: Ledger, first_utc_s: int, end_utc_s: int) -> Iterator[Work]:
+    for entry in ledger.entries("work", first_utc_s, end_utc_s):
         where = f"entry {entry.seq}, pushed by {entry.body['peer']}"
         for job, start, end, owner, node, slots, milliwh, units in entry.body["jobs"]:
             if start < end_utc_s:
