@@ -19,7 +19,7 @@ class Telemetry(Strict):
     """One source. Its numbers say how the metered energy of `node` is shared, never how much it is."""
 
     name: Name
-    kind: Literal["snmp", "redfish", "prometheus"]
+    kind: Literal["snmp", "redfish", "prometheus", "nvml"]
     node: Annotated[str, Field(max_length=64, description="the it-meter that it lies under; empty = all IT")] = ""
     every_s: Annotated[float, Field(ge=1, le=3600)] = 10.0
     hosts: Annotated[tuple[Host, ...], Field(max_length=HOSTS_MAX, description="PDUs or BMCs, HOST or HOST:PORT")] = ()
@@ -32,7 +32,8 @@ class Telemetry(Strict):
         Field(pattern=r"^https?://[A-Za-z0-9._:\[\]-]+(/[^\s?#]*)?$", description="of prometheus: root of its API"),
     ] = None
     exporter: Annotated[
-        Literal["dcgm", "kepler", "node"] | None, Field(description="of prometheus: whose metrics are asked for")
+        Literal["dcgm", "kepler", "node", "ipmi", "otel"] | None,
+        Field(description="of prometheus: whose metrics are asked for"),
     ] = None
     auth: Annotated[
         Literal["sha1", "sha224", "sha256", "sha384", "sha512"], Field(description="of snmp v3: the user's hash")
@@ -49,7 +50,9 @@ class Telemetry(Strict):
 
     @model_validator(mode="after")
     def _whole(self) -> "Telemetry":
-        needed = {"snmp": ("hosts", "model"), "redfish": ("hosts",), "prometheus": ("url", "exporter")}[self.kind]
+        needed = {"snmp": ("hosts", "model"), "redfish": ("hosts",), "prometheus": ("url", "exporter"), "nvml": ()}[
+            self.kind
+        ]
         for key in needed:
             if not getattr(self, key):
                 raise ValueError(f"{self.kind} needs {key}")
@@ -57,6 +60,17 @@ class Telemetry(Strict):
             "snmp": ("url", "exporter", "ca_file", *(("community_file",) if self.user else ("privacy_file",))),
             "redfish": ("url", "exporter", "model", "community_file", "privacy_file"),
             "prometheus": ("hosts", "model", "community_file", "privacy_file"),
+            "nvml": (
+                "hosts",
+                "model",
+                "community_file",
+                "privacy_file",
+                "url",
+                "exporter",
+                "user",
+                "password_file",
+                "ca_file",
+            ),
         }[self.kind]
         for key in foreign:
             if getattr(self, key):

@@ -19,6 +19,7 @@ from tidegate.runtime.state.enclosure import enclose
 from tidegate.runtime.state.held import take_base_in
 from tidegate.runtime.state.syscalls import NETWORK
 from tidegate.runtime.telemetry.energy_store import FILE, FOLDER, NAME, EnergyStore
+from tidegate.runtime.telemetry.nvml_cards import device_files
 from tidegate.runtime.telemetry.poller import WRITE_S, Source, SourceError, source_of, write
 from tidegate.runtime.telemetry.snmp_source import SnmpSocket
 
@@ -68,7 +69,8 @@ def main(words: list[str] | None = None) -> int:
         sources = [source_of(wanted, site.folder, wire) for wanted in site.telemetry]
         path = take_base_in(args.state_dir, FOLDER, NAME)
         os.environ["SQLITE_TMPDIR"] = str(path.parent)  # what a large sort needs, where it may write
-        enclose("telemetry", [path.parent], [site.folder], connects=True, families=NETWORK)
+        devices = list(device_files()) if any(one.kind == "nvml" for one in site.telemetry) else []
+        enclose("telemetry", [path.parent], [site.folder], connects=True, devices=devices, families=NETWORK)
         store = EnergyStore(path)
     except (SiteError, SourceError, sqlite3.Error, OSError) as why:
         print(f"telemetry: {why}", file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from tidegate.config.telemetry_sources import Telemetry
 from tidegate.runtime.telemetry.energy_store import EnergyStore, now_s
 from tidegate.runtime.telemetry.energy_sums import EnergySums
 from tidegate.runtime.telemetry.http_get import Access
+from tidegate.runtime.telemetry.nvml_cards import NvmlCards
 from tidegate.runtime.telemetry.pdu_models import MODELS
 from tidegate.runtime.telemetry.prometheus_source import PrometheusServer
 from tidegate.runtime.telemetry.redfish_source import RedfishHost
@@ -140,6 +142,8 @@ def source_of(wanted: Telemetry, folder: Path, wire: SnmpSocket) -> Source:
     elif wanted.kind == "redfish":
         access = access_of(wanted, folder)
         hosts += [RedfishHost(h, wanted.scheme, access, _rack(wanted, h), timeout_s) for h in wanted.hosts]
+    elif wanted.kind == "nvml":
+        hosts.append(NvmlCards(wanted.racks.get(socket.gethostname(), "")))
     else:
         assert wanted.url is not None and wanted.exporter is not None
         hosts.append(PrometheusServer(wanted.url, wanted.exporter, access_of(wanted, folder), wanted.racks, timeout_s))

@@ -12,7 +12,17 @@ import msgspec
 
 from tidegate.runtime.telemetry.gpu_slices import CutCard
 from tidegate.runtime.telemetry.http_get import BYTES_MAX, Access, HttpError, get
-from tidegate.runtime.telemetry.sample import Counted, Heard, Level, Sample, Thing, nothing, plausible_w, shortened
+from tidegate.runtime.telemetry.sample import (
+    Counted,
+    Heard,
+    Level,
+    Reading,
+    Sample,
+    Thing,
+    nothing,
+    plausible_w,
+    shortened,
+)
 
 SERIES_MAX = 50_000
 STALE_S = 90.0
@@ -22,6 +32,8 @@ QUERIES: Mapping[str, Sequence[str]] = {
     "dcgm": ("DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_GPU_UTIL"),
     "kepler": (f'kepler_pod_cpu_joules_total{{zone="{KEPLER_ZONE}"}}', "kepler_pod_gpu_joules_total"),
     "node": ("node_hwmon_power_average_watt",),
+    "ipmi": ("ipmi_dcmi_power_consumption_watts", "ipmi_power_watts", "ipmi_temperature_celsius"),
+    "otel": ("hw_host_power_watts", "hw_power_watts"),
 }
 
 
@@ -67,12 +79,14 @@ class PrometheusServer:
         self._urls = [f"{url.rstrip('/')}/api/v1/query?query={quote(query, safe='')}" for query in QUERIES[exporter]]
         self._exporter, self._access, self._timeout_s = exporter, access, timeout_s
         self._racks = racks
+        readers = {"dcgm": self._dcgm, "kepler": self._kepler, "node": self._node, "ipmi": self._ipmi}
+        self._reader = {**readers, "otel": self._otel}[exporter]
         self._things: dict[tuple[str, ...], Thing] = {}
 
     async def hear(self) -> Heard:
         """Ask once. Raises HttpError."""
         answers = [series_of(await get(url, self._access, self._timeout_s, BYTES_MAX)) for url in self._urls]
-        heard = {"dcgm": self._dcgm, "kepler": self._kepler, "node": self._node}[self._exporter](answers)
+        heard = self._reader(answers)
         if not heard.samples and not heard.counted:
             asked = ", ".join(QUERIES[self._exporter])
             raise HttpError(f"no series of {asked}; does it scrape the {self._exporter} exporter?")
@@ -163,6 +177,51 @@ class PrometheusServer:
                 )  # sensors of one machine overlap; the largest is its inlet
         heard.samples += [Sample(self._thing("server", host, host), value) for host, value in watts.items()]
         return heard
+
+    def _ipmi(self, answers: Sequence[Sequence[Series]]) -> Heard:
+        """The exporter of ipmi_exporter's project: DCMI says a server's power, sensors only where there is one."""
+        heard = nothing()
+        watts = {one.metric.get("instance", ""): _number(one) for one in answers[0]}
+        sensors: dict[str, list[Series]] = {}
+        for one in answers[1]:
+            sensors.setdefault(one.metric.get("instance", ""), []).append(one)
+        for host, rows in sensors.items():
+            if plausible_w(watts.get(host, math.nan)):
+                continue
+            if len(rows) == 1:
+                watts[host] = _number(rows[0])
+                continue
+            names = shortened(", ".join(row.metric.get("name", "?") for row in rows))
+            heard.problems.append(f"{self.host}: {shortened(host)} has no DCMI power, and {len(rows)} sensors in watts "
+                                  f"that may overlap ({names}); it is not counted")  # fmt: skip
+        self._servers(watts, heard)
+        for one in answers[2]:
+            name, value = one.metric.get("name", ""), _number(one)
+            if -60.0 <= value <= 200.0:
+                what = "inlet_c" if "inlet" in name.lower() or "ambient" in name.lower() else "temp_c"
+                host = one.metric.get("instance", "").partition(":")[0]
+                heard.readings.append(Reading(what, shortened(f"{host} {name}"), value))
+        return heard
+
+    def _otel(self, answers: Sequence[Sequence[Series]]) -> Heard:
+        """OpenTelemetry's conventions for hardware as a collector writes them: hw.host.power, hw.power of hosts."""
+        heard = nothing()
+        watts: dict[str, float] = {}
+        whole, parts = answers
+        for one in (*(row for row in parts if row.metric.get("hw_type") == "host"), *whole):
+            labels = one.metric
+            watts[labels.get("host_name") or labels.get("hw_id") or labels.get("instance", "")] = _number(one)
+        if not watts and parts:
+            raise HttpError(f"{len(parts)} series of hw_power_watts and none of a host; parts are never added up")
+        self._servers(watts, heard)
+        return heard
+
+    def _servers(self, watts: Mapping[str, float], heard: Heard) -> None:
+        for host, value in watts.items():
+            if plausible_w(value):
+                heard.samples.append(Sample(self._thing("server", host, host), value))
+            else:
+                heard.problems.append(f"{self.host}: {shortened(host)} says {value:g} W; it is not counted")
 
 
 def _number(one: Series) -> float:
