@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tidegate.runtime.cli import hub_report_commands
 from tidegate.runtime.cli.common import EXIT_SOFTWARE, EXIT_UNUSABLE, EXIT_USAGE, fail
 
 if TYPE_CHECKING:
@@ -151,16 +152,6 @@ def sites(folder: Path) -> None:
         click.echo(f"{line.site}: {line.seq + 1} entries, {heard}, key {line.key[:16]}..., {line.said or 'whole'}")
 
 
-@hub.command("letters")
-@FOLDER
-def letters(folder: Path) -> None:
-    """What was not taken, newest first: site, entry, why, how often."""
-    _, store = _opened(folder)
-    for one in store.letters():
-        when = time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime(one.last_utc_s))
-        click.echo(f"{when} {one.site} entry {one.seq}: {one.kind}: {one.what} ({one.times} times)")
-
-
 @hub.command("accept")
 @click.argument("site")
 @FOLDER
@@ -176,6 +167,9 @@ def accept(site: str, folder: Path, by: str, reason: str) -> None:
     except HubError as why:
         fail(why, EXIT_UNUSABLE, "tidegate hub")
     click.echo(f"{site}: goes on from its backup; {count} entries of before are set aside")
+
+
+hub_report_commands.add_to(hub)
 
 
 @click.group()

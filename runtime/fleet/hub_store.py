@@ -10,20 +10,15 @@ import psycopg
 import sqlalchemy as sa
 
 from tidegate.runtime.carbon.ledger.store import LedgerError, make_engine, open_tables
+from tidegate.runtime.fleet import fleet_rollup, hub_letters
 from tidegate.runtime.fleet.chain_check import Finding, Mark, take
-from tidegate.runtime.fleet.ledger_batch import Row
+from tidegate.runtime.fleet.ledger_batch import BatchError, Row, unpack
 
-LETTER_BYTES_MAX = 1 << 20
 TABLES = """
 CREATE TABLE IF NOT EXISTS fleet_sites (
     site text PRIMARY KEY, key text NOT NULL, named text NOT NULL, seq bigint NOT NULL, hash text NOT NULL,
     block_seq bigint NOT NULL, enrolled_utc_s bigint NOT NULL, heard_utc_s bigint NOT NULL DEFAULT 0,
     said text NOT NULL DEFAULT ''
-);
-CREATE TABLE IF NOT EXISTS fleet_letters (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, site text NOT NULL, seq bigint NOT NULL, kind text NOT NULL,
-    what text NOT NULL, first_utc_s bigint NOT NULL, last_utc_s bigint NOT NULL, times bigint NOT NULL DEFAULT 1,
-    message bytea NOT NULL, UNIQUE (site, seq, kind, what)
 );
 CREATE TABLE IF NOT EXISTS fleet_set_aside (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, site text NOT NULL, seq bigint NOT NULL, kind text NOT NULL,
@@ -47,17 +42,6 @@ class SiteLine(NamedTuple):
     said: str
 
 
-class Letter(NamedTuple):
-    """Something that was not taken, and how often it came."""
-
-    site: str
-    seq: int
-    kind: str
-    what: str
-    last_utc_s: int
-    times: int
-
-
 class HubStore:
     """url : SQLAlchemy URL of a PostgreSQL database, as a site's `[carbon] ledger`. Raises HubError, LedgerError."""
 
@@ -76,9 +60,15 @@ class HubStore:
         with self._connection.transaction():
             self._connection.execute("SELECT pg_advisory_xact_lock(7163948520)")
             self._connection.execute(TABLES)
+            self._connection.execute(hub_letters.TABLES)
+            self._connection.execute(fleet_rollup.TABLES)
 
     def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
         return psycopg.connect(self._address, autocommit=True)
+
+    def another(self) -> psycopg.Connection[tuple[object, ...]]:
+        """A connection of one's own to the same database, closed by its user. Raises psycopg.Error."""
+        return self._connect()
 
     def reconnect(self) -> None:
         """After an error of the server. Raises psycopg.Error while it is away."""
@@ -113,6 +103,25 @@ class HubStore:
                 (site, key, site, fresh.seq, fresh.hash, fresh.block_seq, now_s),
             )
 
+    def place(
+        self, site: str, owner: str | None, region: str | None, latitude_udeg: int | None, longitude_udeg: int | None
+    ) -> None:
+        """Whose a site is and where it stands; None leaves what is there. Raises HubError."""
+        if self.mark(site) is None:
+            raise HubError(f"{site}: not enrolled here; those that are: tidegate hub sites")
+        if (latitude_udeg is None) != (longitude_udeg is None):
+            raise HubError("a place has a latitude and a longitude")
+        if abs(latitude_udeg or 0) > 90_000_000 or abs(longitude_udeg or 0) > 180_000_000:
+            raise HubError("latitude -90 to 90, longitude -180 to 180, in degrees")
+        with self._one() as cursor:
+            cursor.execute("INSERT INTO fleet_places (site) VALUES (%s) ON CONFLICT (site) DO NOTHING", (site,))
+            cursor.execute(
+                "UPDATE fleet_places SET owner = coalesce(%s, owner), region = coalesce(%s, region), "
+                "latitude_udeg = coalesce(%s, latitude_udeg), longitude_udeg = coalesce(%s, longitude_udeg) "
+                "WHERE site = %s",
+                (owner, region, latitude_udeg, longitude_udeg, site),
+            )
+
     def mark(self, site: str) -> Mark | None:
         """How far a site is; None if it is not enrolled."""
         row = self._connection.execute(MARK, (site,)).fetchone()
@@ -126,7 +135,7 @@ class HubStore:
             row = cursor.execute(f"{MARK} FOR UPDATE", (site,)).fetchone()
             if row is None:
                 stranger = Finding("foreign", rows[0].seq, "of a site that is not enrolled here")
-                self._put_letter(cursor, site, stranger, message)
+                hub_letters.put_letter(cursor, site, stranger, message)
                 return None, stranger
             mark = Mark(*row)  # type: ignore[arg-type]
             known = self._known(cursor, site, [one.seq for one in rows if one.seq <= mark.seq])
@@ -142,7 +151,7 @@ class HubStore:
                  "" if finding is None else str(finding), site),
             )  # fmt: skip
             if finding is not None:
-                self._put_letter(cursor, site, finding, message)
+                hub_letters.put_letter(cursor, site, finding, message)
             return after, finding
 
     @staticmethod
@@ -155,18 +164,7 @@ class HubStore:
     def put_letter(self, site: str, finding: Finding, message: bytes) -> None:
         """Keep something that was not taken, for a person."""
         with self._one() as cursor:
-            self._put_letter(cursor, site, finding, message)
-
-    @staticmethod
-    def _put_letter(cursor: psycopg.Cursor[tuple[object, ...]], site: str, finding: Finding, message: bytes) -> None:
-        """Once for all times that the same comes: a site sends it again until somebody has looked."""
-        now_s = int(time.time())
-        cursor.execute(
-            "INSERT INTO fleet_letters (site, seq, kind, what, first_utc_s, last_utc_s, message) "
-            "VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (site, seq, kind, what) "
-            "DO UPDATE SET last_utc_s = EXCLUDED.last_utc_s, times = fleet_letters.times + 1",
-            (site, finding.seq, finding.kind, finding.what, now_s, now_s, message[:LETTER_BYTES_MAX]),
-        )
+            hub_letters.put_letter(cursor, site, finding, message)
 
     # ---- what a person asks ----
 
@@ -177,12 +175,45 @@ class HubStore:
         )
         return [SiteLine(*row) for row in rows]  # type: ignore[arg-type]
 
-    def letters(self) -> list[Letter]:
+    def letters(self) -> list[hub_letters.Letter]:
         """What was not taken, newest first."""
-        rows = self._connection.execute(
-            "SELECT site, seq, kind, what, last_utc_s, times FROM fleet_letters ORDER BY last_utc_s DESC, id DESC"
-        )
-        return [Letter(*row) for row in rows]  # type: ignore[arg-type]
+        with self._one() as cursor:
+            return hub_letters.all_letters(cursor)
+
+    def letter(self, number: int) -> tuple[hub_letters.Letter, bytes]:
+        """A letter and its message. Raises HubError."""
+        with self._one() as cursor:
+            found = hub_letters.message_of(cursor, number)
+        if found is None:
+            raise HubError(f"no letter {number}; their numbers: tidegate hub letters")
+        return found
+
+    def replay(self, number: int, by: str) -> Finding | None:
+        """Put a letter's message through the checks of the ingest once more. -> what is still wrong; None closes it.
+
+        Raises HubError where its message was not kept whole.
+        """
+        letter, message = self.letter(number)
+        if not letter.whole:
+            raise HubError(f"letter {number}: its message was not kept whole; the site sends it again from the mark")
+        try:
+            batch = unpack(message)
+        except BatchError as why:
+            return Finding("flipped", 0, str(why))
+        if batch.site != letter.site:
+            return Finding("foreign", batch.rows[0].seq, f"says it is of {batch.site!r}, but came as {letter.site!r}")
+        finding = self.take(batch.site, batch.rows, message)[1]
+        if finding is None:
+            self.close_letter(number, by, "taken when it was put through the checks again")
+        return finding
+
+    def close_letter(self, number: int, by: str, reason: str) -> None:
+        """Take a letter away; who did and why stays. Raises HubError."""
+        if not by.strip() or not reason.strip():
+            raise HubError("say who closes it, and why")
+        with self._one() as cursor:
+            if not hub_letters.close_letter(cursor, number, by, reason):
+                raise HubError(f"no letter {number}; their numbers: tidegate hub letters")
 
     def accept_restored(self, site: str, by: str, reason: str) -> int:
         """A site that went on from a backup goes on here, too. -> entries of before, which are set aside."""
@@ -216,4 +247,5 @@ class HubStore:
                 (mark.seq, mark.hash, mark.block_seq, site),
             )
             cursor.execute("DELETE FROM fleet_letters WHERE site = %s AND kind = 'restored'", (site,))
+            fleet_rollup.forget_rows(cursor, site)
             return count
