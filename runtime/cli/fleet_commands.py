@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tidegate.runtime.cli import hub_report_commands
+from tidegate.runtime.cli import hub_report_commands, limit_commands
 from tidegate.runtime.cli.common import EXIT_SOFTWARE, EXIT_UNUSABLE, EXIT_USAGE, fail
 
 if TYPE_CHECKING:
@@ -226,3 +226,8 @@ def run_sender(invitation: Path, ledger: str, kb_s: float | None) -> None:
         asyncio.run(serve())
     except (nats.errors.Error, OSError) as why:
         fail(f"{invited.address}: {why}", EXIT_SOFTWARE, "tidegate fleet")
+
+
+hub.add_command(limit_commands.feeder)
+hub.add_command(limit_commands.share)
+fleet.add_command(limit_commands.lease)

@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from tidegate.runtime.fleet.hub_store import HubError
-from tidegate.runtime.fleet.ledger_batch import ASK, LEDGER, MARK, subject_word
+from tidegate.runtime.fleet.ledger_batch import ASK, LEDGER, LIMIT, MARK, subject_word
 
 PAYLOAD_MAX = 8 << 20
 START_S = 20.0
@@ -119,7 +119,7 @@ class Broker:
         for site, secret in self.logins().items():
             own = subject_word(site)
             users.append({"user": own, "password": secret, "permissions": {
-                "publish": [f"{LEDGER}.{own}", f"{ASK}.{own}"],
+                "publish": [f"{LEDGER}.{own}", f"{ASK}.{own}", f"{LIMIT}.{own}"],
                 "subscribe": [f"{MARK}.{own}", f"_INBOX_{own}.>"],
             }})  # fmt: skip
         made: dict[str, object] = {

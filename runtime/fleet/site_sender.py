@@ -9,7 +9,7 @@ import json
 import ssl
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,18 @@ def heard(data: bytes) -> Heard | None:
         return Heard(int(row["seq"]), str(row["hash"]), str(row["said"]), str(row["kind"]))
     except (ValueError, KeyError, TypeError):
         return None
+
+
+async def connected(invitation: Invitation, trouble: Callable[[Exception], Awaitable[None]]) -> Client:
+    """A connection that comes back by itself, with a site's login; nothing waits in it while the hub is away."""
+    context = None
+    if invitation.certificate:
+        context = ssl.create_default_context(cadata=invitation.certificate)
+    return await nats.connect(
+        invitation.address, user=invitation.user, password=invitation.word, tls=context,
+        inbox_prefix=f"_INBOX_{subject_word(invitation.site)}", max_reconnect_attempts=-1, reconnect_time_wait=2,
+        allow_reconnect=True, pending_size=0, error_cb=trouble,
+    )  # fmt: skip
 
 
 def batches(ledger: Ledger, after_seq: int) -> Iterator[Batch]:
@@ -86,14 +98,7 @@ class Sender:
 
     async def open(self) -> None:
         """Connect; the hub may be away for days."""
-        context = None
-        if self.invitation.certificate:
-            context = ssl.create_default_context(cadata=self.invitation.certificate)
-        self._client = await nats.connect(
-            self.invitation.address, user=self.invitation.user, password=self.invitation.word, tls=context,
-            inbox_prefix=f"_INBOX_{self.own}", max_reconnect_attempts=-1, reconnect_time_wait=2, allow_reconnect=True,
-            pending_size=0, error_cb=self._trouble,
-        )  # fmt: skip
+        self._client = await connected(self.invitation, self._trouble)
         await self._client.subscribe(f"{MARK}.{self.own}", cb=self._marked)
 
     async def close(self) -> None:

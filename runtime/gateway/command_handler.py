@@ -471,7 +471,9 @@ class Desk:
             self._check_policy(name, asked, now_ns)
         site, before = self.policies.site(name), self.policies.value(name, now_ns)
         wanted = asked if asked is not None else site
-        maintains = peer.role == "maintain"
+        maintains, leased = peer.role == "maintain", request.rank == "lease"
+        if leased and not (maintains and row.tighter and (asked is None or request.for_ms)):
+            raise Refused("not-allowed", f"{name}: a lease is of a limit, ends (for_ms), and needs the role maintain")
         if row.is_wider(wanted, before) and not maintains:
             raise Refused(
                 "not-allowed", f"{name}: {wanted:g} is wider than {before:g} in force; that needs the role maintain"
@@ -480,13 +482,16 @@ class Desk:
         if not row.tighter and owner is not None and not maintains:
             raise Refused("not-allowed", f"{name} was set by {owner.peer} with the role maintain; that needs it too")
         kept = list(self.policies.held.get(name, []))
-        if asked is None:
+        if asked is None and leased:
+            self.policies.end_lease(name)
+        elif asked is None:
             self.policies.clear(name, wider_only=bool(row.tighter) and not maintains)
         else:
             ends_ns = now_ns + (request.for_ms * MS if request.for_ms is not None else FAR_NS)
-            self.policies.put(name, PolicyHeld(asked, ends_ns, peer.name, maintains))
+            self.policies.put(name, PolicyHeld(asked, ends_ns, peer.name, maintains, leased))
         told = f"{name} {_shown(wanted)} (was {_shown(before)}, site file {_shown(site)})"
-        self._note("order", "policy", f"{peer.who}: {told}")
+        if not leased or wanted != before:  # a lease is renewed some times a minute
+            self._note("order", "policy", f"{peer.who}: {'lease of ' * leased}{told}")
         kind = ORDER_POLICY_FIRST + POLICY_NAMES_BY_NUMBER.index(name)
         seq = self._put_policy(name, now_ns)
 

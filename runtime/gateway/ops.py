@@ -403,6 +403,9 @@ class Policy(Command, tag="policy", kw_only=True):
     off: Annotated[bool, msgspec.Meta(description="switch the policy off")] = False
     for_ms: ForMs | None = None
     """None = until it is set again or the core restarts."""
+    rank: Annotated[Literal["order", "lease"], msgspec.Meta(description="lease = below every order, one at a time")] = (
+        "order"
+    )
 
     class Answer(msgspec.Struct):
         text: str

@@ -2,7 +2,8 @@
 
 Rank and end are kept apart for each setting. What the role maintain set stands in the place of the site file's value
 for its time; what others set only tightens whatever stands below. So when a setting ends, what was promised before it
-is in force again, and nothing that somebody without the right to widen did is ever wider than without it.
+is in force again, and nothing that somebody without the right to widen did is ever wider than without it. The lease of
+a limit that many sites share stands lowest: every order is above it, and the next lease takes its place at once.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,8 @@ class PolicyHeld:
     ends_ns: int
     peer: str
     overrides: bool
+    leased: bool = False
+    """A lease: kept below all orders, one at a time."""
 
 
 class PolicyTable:
@@ -76,10 +79,20 @@ class PolicyTable:
         def hides(one: PolicyHeld) -> bool:
             return new.overrides or (not one.overrides and not row.is_wider(new.value, one.value))
 
+        if new.leased:
+            self.held[name] = [new, *self._orders(name)]
+            return
         stays = [one for one in self.held.get(name, ()) if one.ends_ns > new.ends_ns or not hides(one)]
         if len(stays) >= HELD_MAX:
             raise Refused("unavailable", f"{name}: {HELD_MAX} settings already wait for each other's end")
         self.held[name] = [*stays, new]
+
+    def _orders(self, name: str) -> list[PolicyHeld]:
+        return [one for one in self.held.get(name, ()) if not one.leased]
+
+    def end_lease(self, name: str) -> None:
+        """Let the lease of a policy end; orders stay."""
+        self._set(name, self._orders(name))
 
     def clear(self, name: str, *, wider_only: bool) -> None:
         """Let the site file's value be in force again; wider_only: nothing that is tighter than that goes."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from tidegate.ext.abi import image, shared
+from tidegate.ext.abi.settings import POLICY_BY_NAME
 from tidegate.ext.safety.gate import FAULT_ROWS
 from tidegate.hal.description import RENAMED_NODE_FIELDS, RENAMED_POINTS, Description
 from tidegate.runtime.api import messages
@@ -130,6 +131,8 @@ class SiteView:
         told["stopped"] = self.desk.stopped
         told["stops"] = self.desk.stops.told()
         told["policies"] = self.desk.policies.in_force(time.monotonic_ns())
+        peak = self.desk.policies.site("peak_w_max")
+        told["peak_w_max_of_file"] = peak if peak < POLICY_BY_NAME["peak_w_max"].off else None
         if self.desk.plan:
             steps = [
                 {"start_utc_s": one.start_utc_s, "end_utc_s": one.end_utc_s, "forced": one.forced, **one.values}

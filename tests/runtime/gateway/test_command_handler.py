@@ -224,6 +224,36 @@ def test_a_tighter_policy_holds_at_once_and_a_wider_one_needs_the_role_maintain(
     assert box.in_force(kind_of("peak_w_max"), 1) is None and "peak_w_max" not in desk.policies
 
 
+def test_a_lease_of_a_shared_limit_stands_below_every_order_and_the_next_takes_its_place():
+    box = Box()
+    desk = Desk(box, site_policies={"peak_w_max": 20e3})
+    kind = kind_of("peak_w_max")
+    policy(desk, "maintain", "peak_w_max", 60e3, rank="lease", for_ms=60_000)
+    assert box.in_force(kind, 59_999 * MS) == 60e3 and box.in_force(kind, 60_000 * MS) is None
+    # A smaller one that ends earlier does not let the bigger one come back.
+    policy(desk, "maintain", "peak_w_max", 30e3, rank="lease", for_ms=10_000)
+    assert box.in_force(kind, 9_999 * MS) == 30e3 and box.in_force(kind, 10_000 * MS) is None
+    assert desk.policies.value("peak_w_max", 20_000 * MS) == 20e3
+    # Orders stand above it, whoever came first, and stay when it is renewed or ends.
+    policy(desk, "operate", "peak_w_max", 25e3, for_ms=100_000)
+    policy(desk, "maintain", "peak_w_max", 50e3, rank="lease", for_ms=60_000)
+    assert box.in_force(kind, 1) == 25e3
+    policy(desk, "maintain", "peak_w_max", 15e3, for_ms=100_000)
+    policy(desk, "maintain", "peak_w_max", 55e3, rank="lease", for_ms=60_000)
+    assert box.in_force(kind, 1) == 15e3
+    policy(desk, "maintain", "peak_w_max", rank="lease")
+    assert box.in_force(kind, 1) == 15e3 and desk.policies.value("peak_w_max", 100_000 * MS) == 20e3
+
+
+@pytest.mark.parametrize(("role", "name", "more"), [
+    ("operate", "peak_w_max", {"value": 10e3, "for_ms": 1000}), ("maintain", "peak_w_max", {"value": 60e3}),
+    ("maintain", "target_soc", {"value": 0.5, "for_ms": 1000}),
+])  # fmt: skip
+def test_a_lease_is_of_a_limit_ends_and_needs_the_role_maintain(role, name, more):
+    with pytest.raises(Refused, match="lease"):
+        policy(Desk(Box(), site_policies={"peak_w_max": 20e3}), role, name, rank="lease", **more)
+
+
 def test_a_policy_of_a_time_ends_by_itself_and_a_wish_has_no_tighter_side():
     box = Box()
     desk = Desk(box, site_policies={"peak_w_max": 48e3})
