@@ -64,6 +64,11 @@ def declared() -> list[Part]:
     assert isinstance(extras, dict) and isinstance(table["dependencies"], list)
     wanted = [*table["dependencies"], *(one for extra, ones in extras.items() if extra not in BUILDING for one in ones)]
     names = {plain(re.split(r"[\[<>=~! ;]", text)[0]) for text in wanted} - {"tidegate"}
+    missing = sorted(names - set(pins))
+    if missing:
+        raise ValueError(
+            f"constraints-hashes.txt has no {', '.join(missing)}, which pyproject.toml names: make constraints"
+        )
     return [Part(name, pins[name][0], "", pins[name][1]) for name in sorted(names)]
 
 
