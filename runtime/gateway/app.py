@@ -120,6 +120,7 @@ class Gateway:
         )
         self._operator_said = ""
         self.server.put_jobs = self._put_jobs
+        self.server.shelf.keep_in(held)
         self.server.publish = self._publish
         self._job_next = journals["job"].last.get(self.boot, (-1, -1))[0] + 1
         self.server.recordings_lack = availability.missing(site)

@@ -33,6 +33,7 @@ from tidegate.runtime.api.messages import (
     WattsUp,
 )
 from tidegate.runtime.gateway import carbon_shown
+from tidegate.runtime.gateway.alarm_shelf import SHELVE_MS_MAX, Alarm, FindingSaid, Remedy, Shelved
 from tidegate.runtime.gateway.job_record import JobRecord
 
 if TYPE_CHECKING:
@@ -111,37 +112,6 @@ class Why(Read, tag="why", kw_only=True):
         return {"why": {**call.site.why(), "causes": causes}}
 
 
-class Remedy(msgspec.Struct):
-    """What ends an alarm: the condition must hold for so long, and where it latches somebody must acknowledge."""
-
-    condition: str
-    for_ms: int
-    acknowledge: bool
-
-
-class Alarm(msgspec.Struct):
-    id: str
-    unit: str
-    text: str
-    reaction: str
-    active: Annotated[bool, msgspec.Meta(description="its cause is there now; else only the latch is left")]
-    latched: bool
-    since_s: Annotated[float | None, msgspec.Meta(description="none = from before the core's last events")]
-    cause: str
-    remedy: Remedy
-    finding: Annotated[str, msgspec.Meta(description="what the evidence points to, title of one of the findings")] = ""
-
-
-class FindingSaid(msgspec.Struct):
-    """A cause that the evidence points to: what, why that is thought, what to do, which alarms it explains."""
-
-    title: str
-    because: str
-    remedy: str
-    alarms: list[str]
-    weight: Annotated[int, msgspec.Meta(description="the larger, the sooner to look at")]
-
-
 class Alarms(Read, tag="alarms", kw_only=True):
     """The faults that are active or latched, strongest reaction first: since when, why, and what ends each.
 
@@ -151,6 +121,7 @@ class Alarms(Read, tag="alarms", kw_only=True):
     class Answer(msgspec.Struct):
         alarms: list[Alarm]
         findings: list[FindingSaid]
+        shelved: Annotated[list[Shelved], msgspec.Meta(description="all that is put aside, active or not")] = []
 
     def serve(self, call: "Call") -> Fields:
         site, memory = call.site.described, call.server.memory
@@ -183,10 +154,13 @@ class Alarms(Read, tag="alarms", kw_only=True):
                 remedy=Remedy(fault.clear, fault.clear_ms, (unit, row) in latched or fault.latched),
                 finding=next((one.title for one in findings if fault.id in one.faults), ""),
             )
+            found.shelved = call.server.shelf.of(found.unit, found.id)
             alarms.append(found)
         alarms.sort(key=lambda one: (-REACTIONS.index(one.reaction) if one.reaction in REACTIONS else 0, one.id))
         said = [FindingSaid(f.title, f.because, f.remedy, sorted(f.faults), f.weight) for f in findings]
-        return {"alarms": msgspec.to_builtins(alarms), "findings": msgspec.to_builtins(said)}
+        shelved = call.server.shelf.all()
+        return {key: msgspec.to_builtins(rows)
+                for key, rows in (("alarms", alarms), ("findings", said), ("shelved", shelved))}  # fmt: skip
 
 
 class Health(Read, tag="health", kw_only=True):
@@ -508,6 +482,20 @@ class Jobs(Command, tag="jobs", kw_only=True):
 
     def serve(self, call: "Call") -> None:
         call.server.push_jobs(call, self)
+
+
+class Shelve(Command, tag="shelve", kw_only=True):
+    """Put an alarm aside for a time, with a reason, or take it back (for_ms 0). The controller does what it did."""
+
+    needs_core: ClassVar[bool] = False
+    unit: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    alarm: Annotated[str, msgspec.Meta(min_length=1, max_length=64, description="id of the fault")]
+    for_ms: Annotated[int, msgspec.Meta(ge=0, le=SHELVE_MS_MAX)]
+    reason: Annotated[str, msgspec.Meta(max_length=120)] = ""
+
+    def serve(self, call: "Call") -> Fields:
+        call.server.shelve(call, self)
+        return {}
 
 
 class Account(Command, tag="account", kw_only=True):

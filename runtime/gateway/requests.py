@@ -14,6 +14,7 @@ from tidegate.hal.description import Description
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.gateway import ops
+from tidegate.runtime.gateway.alarm_shelf import AlarmShelf, Shelved
 from tidegate.runtime.gateway.carbon_shown import CarbonShown
 from tidegate.runtime.gateway.causes import Causes
 from tidegate.runtime.gateway.command_handler import Desk
@@ -59,6 +60,7 @@ class Call:
         return self.server.records.clock.utc_ns(self.now_ns)
 
 
+STILL_ACTIVE = "; still active"
 ACCOUNT_FIELDS = ("what", "meter", "quantity", "unit", "at_utc_s", "closing", "opening", "reason")
 
 
@@ -112,6 +114,7 @@ class Server:
         self.put_jobs: Callable[..., int] = lambda jobs, by, **more: -1
         self._loads = loads_of(site)
         self.carbon_shown = CarbonShown()
+        self.shelf = AlarmShelf()
         self.carbon_seq = 0
         self.publish: Callable[[str, bytes], None] = lambda topic, payload: None
         self.grid_operator: GridOperator | None = None
@@ -274,6 +277,39 @@ class Server:
             ("note", "account", f"{call.peer.who}: {request.what} {request.meter} {request.quantity}")
         )
 
+    def shelve(self, call: Call, request: ops.Shelve) -> None:
+        """Put an alarm on the shelf or take it off. Raises Refused."""
+        site = self.site.described
+        faults, units = {fault.id for fault in site.faults}, {unit.name for unit in site.units}
+        if request.unit not in units or request.alarm not in faults:
+            place = f"{request.unit} {request.alarm}"
+            raise Refused("invalid-field", f"{place}: no such alarm; units: {', '.join(sorted(units))}; ids: op alarms")
+        if request.for_ms == 0:
+            row = self.shelf.end(request.unit, request.alarm)
+            if row is None:
+                raise Refused("invalid-field", f"{request.unit} {request.alarm} is not shelved")
+            self._unshelved(row, f"by {call.peer.who}")
+            return
+        if not request.reason.strip():
+            raise Refused("invalid-field", "reason: say why it is put aside")
+        if self.shelf.full and self.shelf.of(request.unit, request.alarm) is None:
+            raise Refused("unavailable", "too many alarms are shelved; take one back first")
+        try:
+            self.shelf.put(request.unit, request.alarm, call.peer.who, request.reason.strip(), request.for_ms / 1000)
+        except OSError as why:
+            raise Refused("unavailable", f"not shelved, since it cannot be kept: {why}"[: messages.TEXT_MAX]) from None
+        said = f"{request.unit}: for {request.for_ms // 1000} s by {call.peer.who}: {request.reason.strip()}"
+        call.desk.audit.append(("shelve", request.alarm, said))
+
+    def _unshelved(self, row: Shelved, why: str) -> None:
+        active = any(
+            fault.id == row.alarm and self.site.described.units[unit].name == row.unit
+            for unit, place in self.site.bits("fault_bits")
+            for at, fault in enumerate(self.site.described.faults)
+            if (at if fault.row is None else fault.row) == place and unit < len(self.site.described.units)
+        )
+        self.desk.audit.append(("unshelve", row.alarm, f"{row.unit}: {why}{STILL_ACTIVE if active else ''}"))
+
     def show_carbon(self, request: ops.ShowCarbon) -> None:
         """Hold the sidecar's figures and publish them. Raises Refused for a page out of its turn."""
         wrong = self.carbon_shown.take(request.of, request.utc_s, request.page, request.pages, request.rows)
@@ -361,6 +397,8 @@ class Server:
     def step(self, now_ns: int) -> None:
         """Answer the commands that the core has taken over since, and those that it has not in time."""
         self.waiting = [waiting for waiting in self.waiting if not self._settled(waiting, now_ns)]
+        for row in self.shelf.over():
+            self._unshelved(row, "its time is over")
 
     def _settled(self, waiting: Waiting, now_ns: int) -> bool:
         taken = all(order.seq == 0 or self._applied(order.kind) >= order.seq for order in waiting.orders)

@@ -41,6 +41,8 @@ class AlarmMessages:
     def of(self, event: Message) -> tuple[list[Fresh], dict[str, float]]:
         """(messages that an event makes, alarms that were seen with it)."""
         kind, utc_s = event["event"], event["utc_ns"] / 1e9
+        if kind == "unshelve":
+            return list(self._back(event, utc_s)), {}
         if kind not in ("fault_on", "fault_off") and kind not in MAINTAIN_EVENTS:
             return [], {}
         unit = self._unit(int(event.get("unit", -1)))
@@ -54,6 +56,17 @@ class AlarmMessages:
         if kind == "fault_off" or again:
             return [], marks
         return list(self._told(kind, unit, name, utc_s)), marks
+
+    def is_shelved(self, event: Message, alarms: Message) -> bool:
+        """Whether somebody has put the alarm of an event aside, by the site's own list."""
+        unit = self._unit(int(event.get("unit", -1)))
+        return any(row["unit"] == unit and row["alarm"] == event.get("name") for row in alarms["shelved"])
+
+    def _back(self, event: Message, utc_s: float) -> Iterator[Fresh]:
+        """An alarm came off the shelf while its cause is still there: to be told as if it had come now."""
+        unit, _, rest = str(event.get("detail", "")).partition(": ")
+        if rest.endswith("; still active"):
+            yield from self._told("fault_on", unit, str(event.get("name", "")), utc_s)
 
     def _unit(self, at: int) -> str:
         return self.site.units[at].name if 0 <= at < len(self.site.units) else "site"

@@ -144,8 +144,17 @@ class Notifier:
         if message is None or message["kind"] != "event":
             return
         fresh, seen = self._makes.of(message)
+        if fresh and message["event"] == "fault_on" and self._shelved(message):
+            fresh = []
         with self._lock:
             self._queue.take(fresh, (str(message["boot"]), int(message["seq"])), seen)
+
+    def _shelved(self, message: Message) -> bool:
+        """Whether the alarm is put aside; while nobody can say, people are told."""
+        try:
+            return self._makes.is_shelved(message, self._client.ask("alarms"))
+        except ClientError:
+            return False
 
     def _look(self) -> None:
         """Tell once that the site is silent, and once that it speaks again."""

@@ -152,6 +152,7 @@ class LiveValues:
             "why": why,
             "alarms": alarms["alarms"],
             "findings": alarms["findings"],
+            "shelved": alarms.get("shelved", []),
             "ages_ms": dict(ages_ms),
             "health": {key: health.get(key) for key in ("core", "buses", "journal", "mode")},
             "carbon": carbon,

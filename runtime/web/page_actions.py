@@ -12,6 +12,7 @@ import msgspec
 
 from tidegate.runtime.api.async_client import AsyncClient
 from tidegate.runtime.api.messages import FOR_MS_MAX, Message, Refused, Role
+from tidegate.runtime.gateway.alarm_shelf import SHELVE_MS_MAX
 from tidegate.runtime.gateway.ops import OPS
 from tidegate.runtime.web.live_values import LiveValues
 from tidegate.runtime.web.web_sessions import Session
@@ -21,11 +22,14 @@ OPEN_MAX = 64
 
 
 class Wanted(msgspec.Struct, forbid_unknown_fields=True):
-    """What somebody at the page wants. import_w_max, for_ms: of `limit`."""
+    """What somebody at the page wants. import_w_max, for_ms: of `limit`; unit, alarm, reason, for_ms: of `shelve`."""
 
     action: str
     import_w_max: float | None = None
     for_ms: int | None = None
+    unit: str = ""
+    alarm: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,4 +103,12 @@ class PageActions:
                 raise Refused("invalid-field", "a limit needs import_w_max of 0 W or more, and for_ms, at most a day")
             fields: dict[str, object] = {"import_w_max": watts, "for_ms": for_ms}
             return "limit", fields, {"name": "effect.limit", "import_w_max": watts, "for_ms": for_ms}
-        raise Refused("unknown-op", f"{wanted.action[:32]!r} is nothing that the page orders: stop, run, ack or limit")
+        if wanted.action == "shelve":
+            for_ms, reason = wanted.for_ms, wanted.reason.strip()[:120]
+            if for_ms is None or not 0 <= for_ms <= SHELVE_MS_MAX or (for_ms and not reason):
+                raise Refused("invalid-field", "shelving needs a reason and for_ms, at most a day; 0 takes it back")
+            fields = {"unit": wanted.unit, "alarm": wanted.alarm, "for_ms": for_ms, "reason": reason}
+            name = "effect.shelve" if for_ms else "effect.unshelve"
+            return "shelve", fields, {"name": name, "lifts": [f"{wanted.unit} {wanted.alarm}"], "for_ms": for_ms}
+        known_orders = "stop, run, ack, limit or shelve"
+        raise Refused("unknown-op", f"{wanted.action[:32]!r} is nothing that the page orders: {known_orders}")

@@ -63,3 +63,17 @@ export async function confirmOrder(app, wanted) {
   shownIn(`${w(`order.${wanted.action}`)} – ${prepared.site}`, h("p", {}, effectText(prepared.effect)),
     h("div", { class: "buttons" }, go, h("button", { onclick: () => dialog.close() }, w("order.close"))), outcome);
 }
+
+// Why, and for how long, an alarm is put aside; then as any order.
+export function askShelf(app, unit, alarm) {
+  const reason = h("input", { id: "shelf-why", required: true, maxlength: "120" });
+  const hours = h("select", { id: "shelf-for" }, [1, 4, 8, 24].map((n) => h("option", { value: String(n) }, span(n * 3600))));
+  const send = (event) => {
+    event.preventDefault();
+    confirmOrder(app, { action: "shelve", unit, alarm, for_ms: Number(hours.value) * 3600000, reason: reason.value.trim() });
+  };
+  shownIn(`${w("order.shelve")} – ${unit} ${alarm}`, h("form", { onsubmit: send }, h("label", { for: "shelf-why" }, w("alarms.reason")), reason,
+    h("label", { for: "shelf-for" }, w("alarms.for")), hours,
+    h("div", { class: "buttons" }, h("button", { class: "main" }, w("order.shelve")), h("button", { type: "button", onclick: () => dialog.close() }, w("order.cancel")))));
+  reason.focus();
+}

@@ -46,7 +46,8 @@ def test_an_alarm_says_what_why_and_what_ends_it(core, site):
     assert found == [{
         "id": "bms_stale", "unit": "cabinet", "text": "the BMS is late", "reaction": "zero", "active": True,
         "latched": False, "since_s": None, "cause": "a BMS signal is older than it may be",
-        "remedy": {"condition": "all are fresh", "for_ms": 100, "acknowledge": False}, "finding": ""}]  # fmt: skip
+        "remedy": {"condition": "all are fresh", "for_ms": 100, "acknowledge": False}, "finding": "",
+        "shelved": None}]  # fmt: skip
 
 
 def test_the_strongest_reaction_comes_first_and_a_latch_alone_is_not_active(core, site):
