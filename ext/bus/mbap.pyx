@@ -1,6 +1,6 @@
 """The stream of Modbus TCP, cut into frames, and when a stream is no longer one."""
 
-from libc.string cimport memcmp, memmove
+from libc.string cimport memchr, memcmp, memmove
 
 cdef enum:
     FRAME_LEAST = 3      # unit, function, and one byte
@@ -50,11 +50,14 @@ cdef int begun_anew(const uint8_t* p, uint32_t whole) noexcept nogil:
 
     At the very end it may be chance: one frame in 256 ends with the first byte of its id.
     """
-    cdef uint32_t at, n
-    for at in range(1, whole):
-        n = whole - at if whole - at < HEAD else HEAD
-        if p[at] == p[0] and memcmp(p + at, p, n) == 0:
+    cdef const uint8_t* at = <const uint8_t*>memchr(p + 1, p[0], whole - 1)
+    cdef uint32_t left, n
+    while at != NULL:
+        left = whole - <uint32_t>(at - p)
+        n = left if left < HEAD else HEAD
+        if memcmp(at, p, n) == 0:
             return MBAP_BROKEN if n == HEAD else MBAP_SUSPECT
+        at = <const uint8_t*>memchr(at + 1, p[0], left - 1)
     return MBAP_FRAME
 
 

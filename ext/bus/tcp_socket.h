@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -98,11 +99,18 @@ static inline int watch_readable(int watch, int fd, uint32_t mark) {
     struct epoll_event event = {.events = EPOLLIN, .data = {.u32 = mark}};
     return epoll_ctl(watch, EPOLL_CTL_MOD, fd, &event);
 }
-/* Marks of the descriptors that are ready, at most `most` (at most 64); 0 after `ns`. */
+/* Marks of the descriptors that are ready, at most `most` (at most 64); 0 after `ns`. A kernel before 5.11 has no wait of
+ * its own that ends to the microsecond: there it is two calls, for one that fails at once would be asked for ever. */
 static inline int watch_wait(int watch, uint32_t *marks, int most, uint64_t ns) {
     struct epoll_event events[64];
     struct timespec t = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
-    int n = epoll_pwait2(watch, events, most < 64 ? most : 64, &t, NULL);
+    int room = most < 64 ? most : 64, n = epoll_pwait2(watch, events, room, &t, NULL);
+    if (n < 0 && errno == ENOSYS) {
+        struct pollfd ready = {watch, POLLIN, 0};
+        n = ppoll(&ready, 1, &t, NULL);
+        if (n > 0)
+            n = epoll_wait(watch, events, room, 0);
+    }
     for (int i = 0; i < n; i++)
         marks[i] = events[i].data.u32;
     return n;

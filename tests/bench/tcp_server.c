@@ -26,7 +26,7 @@ int main(int argc, char **argv) {
         int n = epoll_wait(watch, ready, 64, 500);
         for (int i = 0; i < n; i++) {
             int fd = ready[i].data.fd;
-            uint8_t in[260], out[260];
+            uint8_t in[260], out[22 * 260];
             if (fd == listener) {
                 int master = accept(listener, NULL, NULL);
                 setsockopt(master, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
@@ -39,13 +39,20 @@ int main(int argc, char **argv) {
                 close(fd);
                 continue;
             }
-            unsigned address = in[8] << 8 | in[9], count = in[10] << 8 | in[11];
-            for (int k = 0; k < 8; k++)
-                out[k] = in[k];
-            out[4] = 0, out[5] = (uint8_t)(3 + 2 * count), out[8] = (uint8_t)(2 * count);
-            for (unsigned k = 0; k < count && k < 125; k++)
-                out[9 + 2 * k] = (uint8_t)((address + k) >> 8), out[10 + 2 * k] = (uint8_t)(address + k);
-            send(fd, out, 9 + 2 * count, MSG_NOSIGNAL);
+            size_t out_len = 0;
+            for (ssize_t at = 0; at + 12 <= got; at += 12) { /* a master may have several in flight: one segment for all */
+                const uint8_t *ask = in + at;
+                uint8_t *reply = out + out_len;
+                unsigned address = ask[8] << 8 | ask[9], count = ask[10] << 8 | ask[11];
+                count = count < 125 ? count : 125;
+                for (int k = 0; k < 8; k++)
+                    reply[k] = ask[k];
+                reply[4] = 0, reply[5] = (uint8_t)(3 + 2 * count), reply[8] = (uint8_t)(2 * count);
+                for (unsigned k = 0; k < count; k++)
+                    reply[9 + 2 * k] = (uint8_t)((address + k) >> 8), reply[10 + 2 * k] = (uint8_t)(address + k);
+                out_len += 9 + 2 * count;
+            }
+            send(fd, out, out_len, MSG_NOSIGNAL);
         }
     }
     return 0;
