@@ -34,6 +34,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "bus.rtu_slave": (),
     "bus.rtu_view": (),
     "bus.pylon": (),
+    "bus.pylon_line": (),
+    "bus.mail_view": (),
     "bus.port": (),
     "bus.mbap": (),
     "bus.tcp_thread": (),

@@ -117,7 +117,7 @@ def _reply_bytes(function: int, count: int) -> int:
 
 def _read_bytes(serial: Line, function: int, address: int, count: int) -> tuple[int, int]:
     """(request, reply) bytes of a read."""
-    if isinstance(serial, Serial) and serial.protocol == "pylontech":
+    if serial.protocol == "pylontech":
         return pylon.QUESTION_CHARS, pylon.ANSWER_CHARS.get(address >> 8, 0)
     return REQUEST_BYTES, _reply_bytes(function, count)
 

@@ -38,13 +38,17 @@ class Serial(Strict):
 
 
 class Tcp(Strict):
-    """Modbus over TCP to one address: a meter, a converter, or a gateway with a serial line behind it."""
+    """TCP to one address: a meter, a converter, or a gateway with a serial line behind it."""
 
     name: Name
     host: Annotated[str, Field(min_length=1, max_length=45, description='IPv4 or IPv6 address, or "sim"')]
     port: Annotated[int, Field(ge=1, le=65_535)] = _TCP.port
     framing: Annotated[
-        Literal["tcp", "rtu"], Field(description="rtu: RTU frames as on a line, from a gateway that knows no Modbus")
+        Literal["tcp", "rtu", "pylontech"],
+        Field(
+            description="rtu, pylontech: RTU frames, or the ASCII frames of Pylontech packs, as on a line, from a "
+            "gateway that knows no Modbus"
+        ),
     ] = _TCP.framing
     connections: Annotated[int, Field(ge=1, le=8, description="its devices are shared out over so many")] = (
         _TCP.connections
@@ -53,14 +57,18 @@ class Tcp(Strict):
         int, Field(ge=1, le=8, description="requests in flight on one connection, each to another device")
     ] = _TCP.pipeline
     latency_ms: Annotated[float, Field(gt=0, le=10_000, description="of an answer, for planning")] = _TCP.latency_ms
-    baud: Annotated[int, Field(ge=300, le=4_000_000, description="of the line behind, with framing rtu")] = _TCP.baud
+    baud: Annotated[
+        int, Field(ge=300, le=4_000_000, description="of the line behind, with framing rtu and pylontech")
+    ] = _TCP.baud
     parity: Literal["N", "E", "O"] = _TCP.parity
     stop_bits: Literal[1, 2] = _TCP.stop_bits
 
     @model_validator(mode="after")
     def _one_line(self) -> "Tcp":
-        if self.framing == "rtu" and self.connections * self.pipeline > 1:
-            raise ValueError("framing rtu is one line: one connection and one request in flight; remove the keys")
+        if self.framing != "tcp" and self.connections * self.pipeline > 1:
+            raise ValueError(
+                f"framing {self.framing} is one line: one connection and one request in flight; remove the keys"
+            )
         return self
 
 

@@ -40,11 +40,16 @@ def load_maps(site: Site, problems: list[str]) -> dict[str, DeviceMap]:
                 f"but {device.map} speaks {found[device.name].map.protocol}"
             )
             continue
-        line = next((one for one in site.serial if one.name == device.bus), None)
+        speaking = [one.name for one in site.serial if one.protocol == "pylontech"]
+        speaking += [one.name for one in site.tcp if one.framing == "pylontech"]
         packs = found[device.name].map.protocol == "pylontech"
-        if packs != (line is not None and line.protocol == "pylontech"):
-            spoken = "pylontech" if line is not None and line.protocol == "pylontech" else "modbus"
-            remedy = 'put it on a [[serial]] bus with protocol = "pylontech"' if packs else "put it on another bus"
+        if packs != (device.bus in speaking):
+            spoken = "pylontech" if device.bus in speaking else "modbus"
+            remedy = "put it on another bus"
+            if packs:
+                remedy = (
+                    'put it on a [[serial]] bus with protocol = "pylontech" or a [[tcp]] bus with framing = "pylontech"'
+                )
             problems.append(
                 f"device[{device.name}].bus: {device.map} speaks {found[device.name].map.protocol}, "
                 f"but {device.bus} carries {spoken}; {remedy}"

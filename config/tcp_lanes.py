@@ -36,8 +36,15 @@ class Lane:
         return self.tcp.framing == "tcp"
 
     @property
-    def transport(self) -> Literal["tcp", "rtu-tcp"]:
+    def protocol(self) -> Literal["modbus", "pylontech"]:
+        """What its frames are, as a serial line says it."""
+        return "pylontech" if self.tcp.framing == "pylontech" else "modbus"
+
+    @property
+    def transport(self) -> Literal["tcp", "rtu-tcp", "pylontech-tcp"]:
         """As the program calls it."""
+        if self.protocol == "pylontech":
+            return "pylontech-tcp"
         return "tcp" if self.framed else "rtu-tcp"
 
     def row(self) -> Row:

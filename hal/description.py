@@ -100,7 +100,7 @@ class SerialPort(Row, frozen=True, kw_only=True):
     protocol: Literal["modbus", "pylontech"] = "modbus"
     lead_in_bytes: int = 0
     rs485: bool = False
-    transport: Literal["serial", "tcp", "rtu-tcp", "pylontech"] = "serial"
+    transport: Literal["serial", "tcp", "rtu-tcp", "pylontech", "pylontech-tcp"] = "serial"
     bus: str = ""
     """Over TCP: the bus that this is a lane of."""
     host: str = ""
@@ -109,7 +109,7 @@ class SerialPort(Row, frozen=True, kw_only=True):
     @property
     def over_tcp(self) -> bool:
         """Whether frames go over a connection and not over a tty."""
-        return self.transport in ("tcp", "rtu-tcp")
+        return self.transport in ("tcp", "rtu-tcp", "pylontech-tcp")
 
     @property
     def setting(self) -> str:
@@ -117,17 +117,18 @@ class SerialPort(Row, frozen=True, kw_only=True):
         if self.transport == "tcp":
             return f"Modbus TCP to {self.device}"
         if self.over_tcp:
-            return f"RTU over TCP to {self.device}, {self.baud} {self.parity}{self.stop_bits} behind it"
+            spoken = "RTU" if self.transport == "rtu-tcp" else "Pylontech's frames"
+            return f"{spoken} over TCP to {self.device}, {self.baud} {self.parity}{self.stop_bits} behind it"
         return f"{self.device} {self.baud} {self.parity}{self.stop_bits}"
 
 
 class TcpBus(Row, frozen=True, kw_only=True):
-    """Modbus over TCP to one address. Defaults of the site file; the program has a `SerialPort` for each lane of it."""
+    """TCP to one address. Defaults of the site file; the program has a `SerialPort` for each lane of it."""
 
     name: str
     host: str = "sim"
     port: int = 502
-    framing: Literal["tcp", "rtu"] = "tcp"
+    framing: Literal["tcp", "rtu", "pylontech"] = "tcp"
     connections: int = 1
     pipeline: int = 1
     latency_ms: float = 5.0

@@ -97,7 +97,8 @@ typedef struct {
 
 /* What carries a port's frames. TCP ports with the same `link` share one connection, each with a request of its own. */
 enum port_transport { PORT_SERIAL = 0, PORT_MBAP = 1 /* Modbus TCP */, PORT_RTU_TCP = 2 /* RTU frames over TCP */,
-                      PORT_PYLON = 3 /* a tty with Pylontech's ASCII frames (ext/bus/pylon.pyx) */ };
+                      PORT_PYLON = 3 /* a tty with Pylontech's ASCII frames (ext/bus/pylon.pyx) */,
+                      PORT_PYLON_TCP = 4 /* the same over TCP, through a gateway that knows no protocol */ };
 
 enum gap_rule { GAP_SPEC = 0 /* 1750 us above 19200 */, GAP_CHARS = 1 /* 3.5 real characters */, GAP_FIXED = 2 };
 
@@ -320,7 +321,11 @@ typedef struct {
 
 /* Whether a port's frames go over a connection and not over a tty. */
 static inline uint32_t port_over_tcp(const port_row_t *port) {
-    return port->transport == PORT_MBAP || port->transport == PORT_RTU_TCP;
+    return port->transport == PORT_MBAP || port->transport == PORT_RTU_TCP || port->transport == PORT_PYLON_TCP;
+}
+/* Whether its frames are Pylontech's, which carry nothing to write. */
+static inline uint32_t port_speaks_pylon(const port_row_t *port) {
+    return port->transport == PORT_PYLON || port->transport == PORT_PYLON_TCP;
 }
 
 /* How many command rows a port has, and the first of them: slot n of its mail belongs to row first + n. */

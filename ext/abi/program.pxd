@@ -97,6 +97,7 @@ cdef extern from "abi/program.h" nogil:
         PORT_MBAP
         PORT_RTU_TCP
         PORT_PYLON
+        PORT_PYLON_TCP
 
     enum:
         GAP_SPEC
@@ -325,5 +326,6 @@ cdef extern from "abi/program.h" nogil:
         command_part_t command_parts[COMMAND_PARTS_MAX]
 
     uint32_t port_over_tcp(const port_row_t *port) noexcept
+    uint32_t port_speaks_pylon(const port_row_t *port) noexcept
     uint32_t port_command_rows(const program_t *p, uint32_t port, uint32_t *first) noexcept
 # << end of what is generated

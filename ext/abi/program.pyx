@@ -52,7 +52,8 @@ PARTS_OF = {
 }
 BATTERY_POWERS = {"pcs": BATTERY_POWER_PCS, "dc": BATTERY_POWER_DC, "none": BATTERY_POWER_NONE, "battery_w": BATTERY_POWER_OWN}
 POLL_CLASSES = {"fast": POLL_FAST, "slow": POLL_SLOW, "once": POLL_ONCE}
-TRANSPORTS = {"serial": PORT_SERIAL, "tcp": PORT_MBAP, "rtu-tcp": PORT_RTU_TCP, "pylontech": PORT_PYLON}
+TRANSPORTS = {"serial": PORT_SERIAL, "tcp": PORT_MBAP, "rtu-tcp": PORT_RTU_TCP, "pylontech": PORT_PYLON,
+              "pylontech-tcp": PORT_PYLON_TCP}
 GAP_RULES = {"spec": GAP_SPEC, "chars": GAP_CHARS, "fixed": GAP_FIXED}
 
 _WHY = {

@@ -234,7 +234,7 @@ cdef int check_ports(const program_t* p) noexcept nogil:
             return bad(BAD_PORT, i)
         if port.gap_rule > GAP_FIXED or (port.gap_rule == GAP_FIXED and port.gap_ns == 0):
             return bad(BAD_PORT, i)
-        if port.transport > PORT_PYLON or port.link >= PORTS_MAX:
+        if port.transport > PORT_PYLON_TCP or port.link >= PORTS_MAX:
             return bad(BAD_PORT, i)
         if port_over_tcp(port) and (port.tcp_port == 0 or (port.family != 4 and port.family != 6)):
             return bad(BAD_PORT, i)
@@ -255,7 +255,7 @@ cdef int check_ports(const program_t* p) noexcept nogil:
             return bad(BAD_SLAVE, i)
         if <uint32_t>slave.command_first + slave.command_count > p.n_commands:
             return bad(BAD_SLAVE, i)
-        if p.ports[slave.port].transport == PORT_PYLON and slave.command_count:  # that protocol is read only
+        if port_speaks_pylon(&p.ports[slave.port]) and slave.command_count:  # that protocol is read only
             return bad(BAD_SLAVE, i)
     for i in range(<Py_ssize_t>p.n_blocks):
         if p.blocks[i].slave >= p.n_slaves:

@@ -9,24 +9,18 @@ starts within one wake-up, an idle port costs nothing, and the loop makes a syst
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
 
 from tidegate.ext.abi.port_mail cimport *
 from tidegate.ext.bus.io_thread cimport *
-from tidegate.ext.bus.pylon cimport (
-    PYLON_DAMAGED, PYLON_ECHO, PYLON_FRAME, PYLON_NONE, pylon_ask, pylon_cut, pylon_next, pylon_t,
+from tidegate.ext.bus.mail_view cimport mail_put, mail_stats, mail_take
+from tidegate.ext.bus.pylon_line cimport (
+    pylon_line_ask, pylon_line_count, pylon_line_init, pylon_line_t, pylon_line_took,
 )
 from tidegate.ext.bus.rtu cimport (
-    RTU_RECEIVING, RTU_RECV, RTU_SEND, rtu_action_t, rtu_bytes, rtu_drain, rtu_drained, rtu_frame, rtu_init, rtu_next, rtu_sent,
-    rtu_spoilt, rtu_t,
+    RTU_RECV, RTU_SEND, rtu_action_t, rtu_bytes, rtu_drain, rtu_drained, rtu_init, rtu_next, rtu_sent, rtu_t,
 )
-from tidegate.ext.bus.rtu_frame cimport rtu_char_ns
-from tidegate.ext.bus.rtu_slave cimport count_foreign_bytes
-
-from tidegate.ext.bus.rtu_view import STATUS
 
 cdef enum:
-    PORT_STRIP_ECHO = 1      # bit of port_row_t.flags
     PIECE = 512              # bytes of one read
     WRITE_TRIES = 20         # of 1 ms: a driver that takes nothing for longer is broken
     LONGEST_SLEEP_NS = 200000000
@@ -36,9 +30,7 @@ cdef enum:
 
 cdef struct port_thread_t:
     rtu_t engine
-    pylon_t pylon            # where the line speaks Pylontech's protocol
-    uint64_t char_ns         # of the line: the engine of such a one counts no characters
-    uint32_t strip_echo
+    pylon_line_t pylon       # where the line speaks Pylontech's protocol
     port_mail_t* mail
     int fd
     pthread_t thread
@@ -114,8 +106,8 @@ cdef void send(port_thread_t* thread, const rtu_action_t* action) noexcept nogil
     if take(thread) > 0:
         return
     if thread.engine.pylon:
-        pylon_ask(&thread.pylon, action.frame)
-        frame, length = thread.pylon.tx, thread.pylon.tx_len
+        pylon_line_ask(&thread.pylon, action)
+        frame, length = thread.pylon.frames.tx, thread.pylon.frames.tx_len
     t_ns = clock_ns(CLOCK_MONOTONIC)
     for tries in range(WRITE_TRIES):
         n = write(thread.fd, frame + done, length - done)
@@ -128,9 +120,9 @@ cdef void send(port_thread_t* thread, const rtu_action_t* action) noexcept nogil
             lost(thread, errno)
             break
         sleep_until(clock_ns(CLOCK_MONOTONIC) + 1000000)
-    rtu_sent(&thread.engine, t_ns + length * thread.char_ns)
+    rtu_sent(&thread.engine, t_ns + length * thread.pylon.char_ns)
     if thread.engine.pylon:
-        count_line(thread, length)
+        pylon_line_count(&thread.pylon, &thread.engine, length)
 
 
 cdef void receive(port_thread_t* thread, const rtu_action_t* action, uint64_t t_ns) noexcept nogil:
@@ -152,7 +144,7 @@ cdef ssize_t take(port_thread_t* thread) noexcept nogil:
     thread.reads += 1
     if n > 0:
         if thread.engine.pylon:
-            take_pylon(thread, bytes, <uint32_t>n)
+            pylon_line_took(&thread.pylon, &thread.engine, bytes, <uint32_t>n, clock_ns(CLOCK_MONOTONIC))
         else:
             rtu_bytes(&thread.engine, bytes, <uint32_t>n, clock_ns(CLOCK_MONOTONIC))
         if thread.mail.stats.thread_lost:
@@ -160,34 +152,6 @@ cdef ssize_t take(port_thread_t* thread) noexcept nogil:
     elif n < 0 and errno != EAGAIN and errno != EINTR:
         lost(thread, errno)
     return n
-
-
-cdef void take_pylon(port_thread_t* thread, const uint8_t* bytes, uint32_t n) noexcept nogil:
-    """Characters of Pylontech's protocol: each whole frame goes to the engine as the reply that Modbus would have given."""
-    cdef uint64_t t_ns = clock_ns(CLOCK_MONOTONIC)
-    cdef uint32_t used = 0, slave = thread.engine.request.slave
-    cdef int status = PYLON_FRAME
-    count_line(thread, n)
-    while thread.engine.state == RTU_RECEIVING and status != PYLON_NONE:
-        status = pylon_next(&thread.pylon, bytes, n, &used)
-        if status == PYLON_FRAME:
-            rtu_frame(&thread.engine, thread.pylon.reply, thread.pylon.reply_len, t_ns)
-        elif status == PYLON_DAMAGED:
-            rtu_spoilt(&thread.engine, DONE_CRC, t_ns)
-        elif status == PYLON_ECHO and not thread.strip_echo:
-            rtu_spoilt(&thread.engine, DONE_ECHO, t_ns)
-    count_foreign_bytes(&thread.engine, slave, thread.pylon.strays)
-    thread.pylon.strays = 0
-    if thread.engine.state != RTU_RECEIVING and used < n:  # nobody asked for it
-        pylon_cut(&thread.pylon)
-        rtu_bytes(&thread.engine, bytes + used, n - used, t_ns)
-
-
-cdef void count_line(port_thread_t* thread, uint32_t characters) noexcept nogil:
-    cdef uint64_t ns = characters * thread.char_ns
-    thread.mail.stats.wire_busy_ns += ns
-    if thread.engine.request.slave < thread.engine.n_slaves:
-        thread.mail.stats.slaves[thread.engine.request.slave].wire_busy_ns += ns
 
 
 cdef void lost(port_thread_t* thread, int why) noexcept nogil:
@@ -225,8 +189,7 @@ cdef port_thread_t* port_thread_start(int fd, const program_t* program, int port
         return NULL
     thread.fd, thread.mail = fd, mail
     rtu_init(&thread.engine, program, port, mail, clock_ns(CLOCK_MONOTONIC))
-    thread.char_ns = rtu_char_ns(program, port)
-    thread.strip_echo = program.ports[port].flags & PORT_STRIP_ECHO
+    pylon_line_init(&thread.pylon, program, port)
     bell_hang(mail)
     problem = thread_create(&thread.thread, run, thread, priority, cpu, &fifo)
     if problem != 0:
@@ -332,29 +295,13 @@ cdef class Port:
 
     def put(self, int slot, regs, bint valid=True, bint urgent=False):
         """Put registers into command slot number `slot`, as the loop does."""
-        cdef uint16_t[COMMAND_REGS_MAX] words
-        if not 0 <= slot < <int>self.mail.command_count or len(regs) > COMMAND_REGS_MAX:
-            raise IndexError(f"slot {slot} of {self.mail.command_count}, {len(regs)} registers of at most {COMMAND_REGS_MAX}")
-        memset(words, 0, sizeof(words))
-        for i, word in enumerate(regs):
-            words[<Py_ssize_t>i] = word
-        command_put(&self.mail.commands[slot], words, valid, urgent, clock_ns(CLOCK_MONOTONIC))
+        mail_put(self.mail, slot, regs, valid, urgent)
 
     def take(self):
         """Blocks finished since the last call, oldest first: dicts of done_t. Not beside a Core, which takes them."""
-        cdef const done_t* done
         if self.own == NULL:
             raise RuntimeError("the core takes this port's blocks")
-        found = []
-        done = port_done_peek(self.mail)
-        while done != NULL:
-            row = dict(done[0])
-            row["regs"] = row["regs"][:done.count]
-            row["status"] = STATUS[done.status]
-            found.append(row)
-            port_done_pop(self.mail)
-            done = port_done_peek(self.mail)
-        return found
+        return mail_take(self.mail)
 
     @property
     def lost(self) -> int:
@@ -402,9 +349,4 @@ cdef class Port:
     @property
     def stats(self):
         """Counters of the port and its slaves; see port.h. Copied while the thread runs: each number whole, not all at once."""
-        found = dict(self.mail.stats)
-        found["done_dropped"] = self.mail.done_dropped
-        found["slaves"] = found["slaves"][:self.program.ports[self.index].slave_count]
-        for key in ("written_seq", "written_t_ns", "refusals"):
-            found[key] = found[key][:self.mail.command_count]
-        return found
+        return mail_stats(self.mail, self.program.ports[self.index].slave_count)

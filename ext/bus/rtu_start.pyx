@@ -3,7 +3,8 @@
 from libc.string cimport memset
 
 from tidegate.ext.abi.program cimport (
-    COMMAND_CONST, FIELD_IDENTITY, POLL_ONCE, PORT_MBAP, PORT_PYLON, PORT_RTU_TCP, block_row_t, command_row_t, port_row_t, slave_row_t,
+    COMMAND_CONST, FIELD_IDENTITY, POLL_ONCE, PORT_MBAP, PORT_RTU_TCP, block_row_t, command_row_t, port_row_t,
+    port_speaks_pylon, slave_row_t,
 )
 from tidegate.ext.bus.registers cimport command_encode
 from tidegate.ext.bus.rtu cimport RTU_GATEWAY_SLACK_NS, RTU_SLACK_NS, rtu_block_t, rtu_command_t
@@ -30,7 +31,7 @@ cdef void engine_made(rtu_t* e, const program_t* program, int port, port_mail_t*
     e.strip_echo = row.flags & PORT_STRIP_ECHO
     e.lead_most = row.lead_in if row.lead_in < LEAD_IN_MAX else LEAD_IN_MAX
     e.numbered = row.transport == PORT_MBAP
-    e.pylon = row.transport == PORT_PYLON
+    e.pylon = port_speaks_pylon(row)
     e.framed = e.numbered or e.pylon
     if e.framed:
         e.char_ns = e.strip_echo = 0

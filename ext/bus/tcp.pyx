@@ -2,19 +2,17 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.errno cimport errno
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
 
 from tidegate.ext.abi.port_mail cimport *
-from tidegate.ext.abi.program cimport COMMAND_REGS_MAX, PORTS_MAX, port_over_tcp, port_row_t, program_t
+from tidegate.ext.abi.program cimport PORTS_MAX, port_over_tcp, port_row_t, program_t
 from tidegate.ext.bus.io_thread cimport CLOCK_MONOTONIC, clock_ns, thread_cpu_ns
+from tidegate.ext.bus.mail_view cimport mail_put, mail_stats, mail_take
 from tidegate.ext.bus.port cimport MailHandle
 from tidegate.ext.bus.tcp_thread cimport (
     tcp_free, tcp_lane_add, tcp_new, tcp_start, tcp_stop, tcp_thread_t, tcp_to_set, tcp_to_t,
 )
-
-from tidegate.ext.bus.rtu_view import STATUS
 
 
 cdef class TcpPorts:
@@ -121,31 +119,14 @@ cdef class TcpPorts:
 
     def put(self, int index, int slot, regs, bint valid=True, bint urgent=False):
         """Put registers into command slot number `slot` of a port, as the loop does."""
-        cdef port_mail_t* mail = self.mail_of(index)
-        cdef uint16_t[COMMAND_REGS_MAX] words
-        if not 0 <= slot < <int>mail.command_count or len(regs) > COMMAND_REGS_MAX:
-            raise IndexError(f"slot {slot} of {mail.command_count}, {len(regs)} registers of at most {COMMAND_REGS_MAX}")
-        memset(words, 0, sizeof(words))
-        for i, word in enumerate(regs):
-            words[<Py_ssize_t>i] = word
-        command_put(&mail.commands[slot], words, valid, urgent, clock_ns(CLOCK_MONOTONIC))
+        mail_put(self.mail_of(index), slot, regs, valid, urgent)
 
     def take(self, int index):
         """A port's blocks finished since the last call, oldest first: dicts of done_t. Not beside a Core."""
         cdef port_mail_t* mail = self.mail_of(index)
-        cdef const done_t* done
         if self.own == NULL:
             raise RuntimeError("the core takes this port's blocks")
-        found = []
-        done = port_done_peek(mail)
-        while done != NULL:
-            row = dict(done[0])
-            row["regs"] = row["regs"][:done.count]
-            row["status"] = STATUS[done.status]
-            found.append(row)
-            port_done_pop(mail)
-            done = port_done_peek(mail)
-        return found
+        return mail_take(mail)
 
     def lost(self, int index) -> int:
         """errno while a port has no connection: refused, no way there, closed. 0 = good."""
@@ -163,13 +144,7 @@ cdef class TcpPorts:
 
     def stats(self, int index):
         """Counters of a port and its slaves; see port_mail.h. Copied while the thread runs: each number whole."""
-        cdef port_mail_t* mail = self.mail_of(index)
-        found = dict(mail.stats)
-        found["done_dropped"] = mail.done_dropped
-        found["slaves"] = found["slaves"][:self.program.ports[index].slave_count]
-        for key in ("written_seq", "written_t_ns", "refusals"):
-            found[key] = found[key][:mail.command_count]
-        return found
+        return mail_stats(self.mail_of(index), self.program.ports[index].slave_count)
 
 
 cdef class TcpPort:

@@ -5,6 +5,7 @@ from tidegate.ext.abi.port_mail cimport port_mail_t
 from tidegate.ext.abi.program cimport PORTS_MAX, program_t
 from tidegate.ext.bus.io_thread cimport pthread_t
 from tidegate.ext.bus.mbap cimport stream_t
+from tidegate.ext.bus.pylon_line cimport pylon_line_t
 from tidegate.ext.bus.rtu cimport rtu_t
 
 cdef extern from "bus/tcp_socket.h" nogil:
@@ -22,7 +23,7 @@ cdef struct link_t:
     tcp_to_t to
     int fd
     int state                # enum link_state
-    uint32_t rtu             # 1 = RTU frames over TCP
+    uint32_t line            # 1 = a line behind a gateway that knows no Modbus: RTU frames or Pylontech's
     uint32_t lazy            # 1 = ended in order: made again when there is something to ask
     uint64_t t_retry_ns      # DOWN: not before
     uint64_t t_state_ns      # since when it is connecting, or up
@@ -36,6 +37,7 @@ cdef struct link_t:
 # One request in flight: a port of the program, with its engine and its mail.
 cdef struct lane_t:
     rtu_t engine
+    pylon_line_t pylon       # where the line behind the connection speaks Pylontech's protocol
     port_mail_t* mail
     int port
     uint32_t link

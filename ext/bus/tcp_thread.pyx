@@ -2,7 +2,7 @@
 
 The engines are those of the serial ports. What differs lies here: a connection that has to be made, and made again; the
 header of Modbus TCP, whose transaction id says which request a reply answers; a server that closes when it likes.
-RTU frames over TCP, from a gateway that knows no Modbus, go through the engine as from a tty.
+What comes from a gateway that knows no Modbus, RTU frames or Pylontech's, goes through the engine as from a tty.
 
 A reply is believed only on the connection and by the id of the request in flight. Ids go on over a reconnect, so what a
 gateway still holds from before answers nobody. A stream in which frames no longer follow each other is closed.
@@ -19,6 +19,7 @@ from tidegate.ext.bus.io_thread cimport *
 from tidegate.ext.bus.mbap cimport (
     MBAP_BROKEN, MBAP_SUSPECT, MBAP_FRAME, MBAP_HEADER, MBAP_RX, mbap_ask, mbap_came, mbap_frame_t, mbap_next, mbap_taken,
 )
+from tidegate.ext.bus.pylon_line cimport pylon_line_ask, pylon_line_count, pylon_line_init, pylon_line_took
 from tidegate.ext.bus.rtu cimport (
     RTU_FRAME_MAX, RTU_NEVER, RTU_RECEIVING, RTU_RECV, RTU_SEND, rtu_action_t, rtu_again, rtu_bytes, rtu_cut, rtu_drain,
     rtu_drained, rtu_frame, rtu_init, rtu_joined, rtu_next, rtu_sent, sooner,
@@ -136,7 +137,7 @@ cdef void rest(tcp_thread_t* at, uint64_t until) noexcept nogil:
 
 cdef bint only_link(const tcp_thread_t* at) noexcept nogil:
     """Whether there is one connection, and it stands: then nothing but its reply can be waited for."""
-    return at.n_links == 1 and at.links[0].state == UP and not at.links[0].rtu
+    return at.n_links == 1 and at.links[0].state == UP and not at.links[0].line
 
 
 cdef void wait_for_reply(tcp_thread_t* at) noexcept nogil:
@@ -215,7 +216,7 @@ cdef void hang_up(tcp_thread_t* at, uint32_t number, int why, bint by_peer, uint
             continue
         at.lanes[i].mail.stats.hangups += was_up and by_peer
         at.lanes[i].waiting = 0
-        if link.rtu or at.lanes[i].engine.state == RTU_RECEIVING:
+        if link.line or at.lanes[i].engine.state == RTU_RECEIVING:
             rtu_cut(&at.lanes[i].engine, t_ns)
             at.lanes[i].until_ns = 0
     if was_up and by_peer and link.asked == link.answered and link.empty <= EMPTY_MAX:
@@ -282,7 +283,7 @@ cdef void unanswered(tcp_thread_t* at, lane_t* lane, uint64_t t_ns) noexcept nog
     cdef link_t* link = &at.links[lane.link]
     lane.waiting = 0
     link.silent += 1
-    if link.state == UP and ((link.stream.rx_len > 0 and not link.rtu) or link.silent >= SILENT_MAX):
+    if link.state == UP and ((link.stream.rx_len > 0 and not link.line) or link.silent >= SILENT_MAX):
         hang_up(at, lane.link, EPROTO if link.stream.rx_len > 0 else ETIMEDOUT, False, t_ns)
 
 
@@ -291,15 +292,22 @@ cdef void transmit(tcp_thread_t* at, lane_t* lane, const rtu_action_t* action) n
     cdef link_t* link = &at.links[lane.link]
     cdef uint8_t[RTU_FRAME_MAX + MBAP_HEADER] frame
     cdef uint64_t t_ns = clock_ns(CLOCK_MONOTONIC)
+    cdef uint64_t wire_ns = action.length * lane.engine.char_ns
     cdef int sent = -1
-    if link.state == UP and link.rtu:
+    if link.state == UP and lane.engine.pylon:
+        pylon_line_ask(&lane.pylon, action)
+        sent = tcp_put(link.fd, lane.pylon.frames.tx, lane.pylon.frames.tx_len)
+        wire_ns = lane.pylon.frames.tx_len * lane.pylon.char_ns
+    elif link.state == UP and link.line:
         sent = tcp_put(link.fd, action.frame, action.length)
     elif link.state == UP:
         mbap_ask(&link.stream, frame, action.length)
         memcpy(frame + MBAP_HEADER, action.frame, action.length)
         sent = tcp_put(link.fd, frame, action.length + MBAP_HEADER)
     at.writes += 1
-    rtu_sent(&lane.engine, t_ns + action.length * lane.engine.char_ns)
+    rtu_sent(&lane.engine, t_ns + wire_ns)
+    if sent == 0 and lane.engine.pylon:
+        pylon_line_count(&lane.pylon, &lane.engine, lane.pylon.frames.tx_len)
     if sent == 0:
         lane.tid, lane.waiting = link.stream.tid, 1
         link.asked += 1
@@ -331,8 +339,8 @@ cdef void received(tcp_thread_t* at, uint32_t number, ssize_t n) noexcept nogil:
     link.silent = link.empty = 0
     link.backoff_ns = 0
     link.t_answer_ns = t_ns
-    if link.rtu:
-        take_rtu(at, number, <uint32_t>n, t_ns)
+    if link.line:
+        take_line(at, number, <uint32_t>n, t_ns)
         return
     if mbap_came(&link.stream, <uint32_t>n) == MBAP_BROKEN:
         broken(at, number, t_ns)
@@ -340,13 +348,16 @@ cdef void received(tcp_thread_t* at, uint32_t number, ssize_t n) noexcept nogil:
         take_frames(at, number, t_ns)
 
 
-cdef void take_rtu(tcp_thread_t* at, uint32_t number, uint32_t n, uint64_t t_ns) noexcept nogil:
+cdef void take_line(tcp_thread_t* at, uint32_t number, uint32_t n, uint64_t t_ns) noexcept nogil:
     cdef link_t* link = &at.links[number]
     cdef uint32_t i
     for i in range(at.n_lanes):
         if at.lanes[i].link == number:
             at.lanes[i].mail.stats.thread_lost = 0
-            rtu_bytes(&at.lanes[i].engine, link.stream.rx, n, t_ns)
+            if at.lanes[i].engine.pylon:
+                pylon_line_took(&at.lanes[i].pylon, &at.lanes[i].engine, link.stream.rx, n, t_ns)
+            else:
+                rtu_bytes(&at.lanes[i].engine, link.stream.rx, n, t_ns)
             at.lanes[i].until_ns = 0
             if at.lanes[i].waiting and at.lanes[i].engine.state != RTU_RECEIVING:
                 at.lanes[i].waiting = 0
@@ -447,11 +458,12 @@ cdef void tcp_lane_add(tcp_thread_t* at, const program_t* program, int port, por
     if number == at.n_links:
         at.n_links += 1
         link.to = to[0]
-        link.rtu = row.transport != PORT_MBAP
+        link.line = row.transport != PORT_MBAP
         link.hold_until_ns = t_ns + FIRST_HOLD_NS
         link.stream.tid = <uint16_t>((t_ns >> 10) ^ (<uint64_t>number << 7))  # not where an earlier run began
     lane.mail, lane.port, lane.link = mail, port, number
     rtu_init(&lane.engine, program, port, mail, t_ns)
+    pylon_line_init(&lane.pylon, program, port)
     mail.wake_fd = <uint32_t>at.wake + 1
     bell_hang(mail)
     at.n_lanes += 1

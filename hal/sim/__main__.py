@@ -168,6 +168,10 @@ def open_tcp(
             plant.setblocking(False)
             fds[number] = plant.detach()
             line = Line(master.detach())
+            if site.ports[number].transport == "pylontech-tcp":
+                gateway, packs = socket.socketpair()
+                PylonSide(packs.detach(), line)
+                line = Line(gateway.detach())
             lines |= {slave["unit_id"]: line for slave in rows["slaves"] if slave["port"] == number}
         if where == "listen":
             listener = socket.create_server(("127.0.0.1", 0))

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -13,9 +13,13 @@ from tidegate.hal.map_schema import DeviceMap
 from tidegate.runtime.api.messages import Message
 from tidegate.runtime.cli.common import ASSIGNMENT, fail
 from tidegate.runtime.cli.device_commands import map_named, site_and_maps
-from tidegate.runtime.cli.scan_text import scan_text
+from tidegate.runtime.cli.scan_text import pack_text, scan_text
 from tidegate.runtime.tools.open_bus import GARBLE, SILENCE, RegisterReader, TcpReader, ToolError, open_can
 
+if TYPE_CHECKING:
+    from tidegate.runtime.tools.read_once import Reading
+
+PROTOCOLS = click.Choice(["modbus", "pylontech"])
 EXIT_ARGUMENTS = 2  # as click ends for an argument that it cannot take
 
 # ---- scan ----
@@ -25,27 +29,38 @@ EXIT_ARGUMENTS = 2  # as click ends for an argument that it cannot take
 @click.option("--serial", "device", help="A serial port, such as /dev/ttyUSB0.")
 @click.option("--tcp", "lan", help="Modbus TCP: ADDRESS or ADDRESS:PORT.")
 @click.option("--can", "bus", help="A CAN bus: can0, or INTERFACE:CHANNEL as python-can knows it.")
-@click.option("--baud", default="9600", show_default=True, help="Baud rates to try, separated by commas.")
+@click.option("--protocol", type=PROTOCOLS, default="modbus", show_default=True, help="What the line speaks.")
+@click.option("--baud", help="Baud rates to try, separated by commas; default 9600, of pylontech 115200,9600.")
 @click.option("--parity", default="N", show_default=True, help="Parities to try: any of N, E, O.")
-@click.option(
-    "--ids", default="1-247", show_default=True, help="Unit ids to try, such as 1-20,30; over TCP also 0, 255."
-)
-@click.option("--timeout-ms", default=100.0, show_default=True, help="Wait so long for an answer.")
+@click.option("--ids", help="Unit ids to try, such as 1-20,30; default 1-247, of pylontech 2-16; over TCP also 0, 255.")
+@click.option("--timeout-ms", type=float, help="Wait so long for an answer; default 100, of pylontech 600.")
 @click.option("--seconds", default=5.0, show_default=True, help="Listen so long on CAN.")
 @click.option("--no-identify", is_flag=True, help="Do not try which meter map fits.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def scan(
-    device: str | None, lan: str | None, bus: str | None, baud: str, parity: str, ids: str, timeout_ms: float,
-    seconds: float, no_identify: bool, as_json: bool,
+    device: str | None, lan: str | None, bus: str | None, protocol: str, baud: str | None, parity: str,
+    ids: str | None, timeout_ms: float | None, seconds: float, no_identify: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Look for devices on a bus: unit ids, SunSpec chains, the map that fits, the BMS dialect. Only reads."""
+    """Look for devices on a bus: unit ids, SunSpec chains, packs, the map that fits, the BMS dialect. Only reads."""
     if [device, lan, bus].count(None) != 2:
         fail("give one of --serial, --tcp and --can", EXIT_ARGUMENTS)
+    packs = protocol == "pylontech"
+    if packs and bus is not None:
+        fail(
+            "--protocol pylontech is of a serial line or a gateway; on CAN such packs are found by --can",
+            EXIT_ARGUMENTS,
+        )
+    baud = ("115200,9600" if packs else "9600") if baud is None else baud
+    timeout_ms = (600.0 if packs else 100.0) if timeout_ms is None else timeout_ms
+    ids = ("2-16" if packs else "1-247") if ids is None else ids
+    wanted = _unit_ids(ids, 0 if lan and not packs else 1, 255 if lan else 247)
     try:
-        if lan is not None:
-            _scan_tcp(lan, _unit_ids(ids, 0, 255), timeout_ms, not no_identify, as_json)
+        if packs:
+            _scan_packs(device, lan, baud, parity, wanted, timeout_ms, as_json)
+        elif lan is not None:
+            _scan_tcp(lan, wanted, timeout_ms, not no_identify, as_json)
         elif device is not None:
-            _scan_serial(device, baud, parity, _unit_ids(ids, 1, 247), timeout_ms, not no_identify, as_json)
+            _scan_serial(device, baud, parity, wanted, timeout_ms, not no_identify, as_json)
         else:
             assert bus is not None
             _scan_can(bus, seconds, as_json)
@@ -60,17 +75,54 @@ def _unit_ids(text: str, least: int, most: int) -> list[int]:
         fail(f"--ids {error}", EXIT_ARGUMENTS)
 
 
+def _rates(baud: str) -> list[int]:
+    rates = [int(one) for one in baud.split(",") if one.strip().isdigit()]
+    if not rates:
+        fail(f"--baud {baud!r}: expected numbers separated by commas", EXIT_ARGUMENTS)
+    return rates
+
+
+def _scan_packs(
+    device: str | None, lan: str | None, baud: str, parity: str, ids: list[int], timeout_ms: float, as_json: bool
+) -> None:
+    from tidegate.runtime.tools.pylon_bus import FoundPack, PylonReader, PylonTcpReader, scan_packs
+
+    where = str(lan or device)
+    report: list[tuple[int, str, FoundPack]] = []
+    heard = False
+    settings = [(0, "N")] if lan else [(rate, one) for rate in _rates(baud) for one in parity.upper() if one in "NEO"]
+    for rate, one in settings:
+        reader = (
+            PylonTcpReader(where, timeout_ms / 1e3)
+            if lan
+            else PylonReader(where, rate, one, timeout_s=timeout_ms / 1e3)
+        )
+        with reader, click.progressbar(length=len(ids), label=f"{where} packs", file=sys.stderr) as bar:
+            found = scan_packs(reader, ids, lambda _, bar=bar: bar.update(1))  # type: ignore[misc]
+        report += [(rate, one, pack) for pack in found]
+        heard = heard or reader.heard
+    if as_json:
+        rows = [{"baud": rate or None, "parity": one, **pack.__dict__} for rate, one, pack in report]
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for line in pack_text(report, where, lan is not None):
+        click.echo(line)
+    if not report:
+        check = f"{SILENCE}, baud rate, address switches"
+        if heard:
+            check = "baud rate and parity (characters come, and no answer), or packs of another protocol"
+        click.echo(f"no pack answered on {where}; check {check}", err=True)
+        sys.exit(1)
+
+
 def _scan_serial(
     device: str, baud: str, parity: str, ids: list[int], timeout_ms: float, identify: bool, as_json: bool
 ) -> None:
     from tidegate.runtime.tools.scan import scan_serial
 
-    rates = [int(one) for one in baud.split(",") if one.strip().isdigit()]
-    if not rates:
-        fail(f"--baud {baud!r}: expected numbers separated by commas", EXIT_ARGUMENTS)
     report: list[Message] = []
     heard = False
-    for rate in rates:
+    for rate in _rates(baud):
         for one in parity.upper():
             if one not in "NEO":
                 continue
@@ -160,14 +212,10 @@ def read(
     else:
         place = Place(map_named(device, options), port, bus, unit_id, baud, parity, lan=lan)
     found = place.map
-    if found.map.protocol == "pylontech":
-        fail(
-            f"{found.name} speaks Pylontech's own protocol, which this command does not; run the site and look with "
-            f"`tidegate get`",
-            EXIT_ARGUMENTS,
-        )
     try:
-        if place.lan is not None:
+        if found.map.protocol == "pylontech":
+            readings = _read_pack(place, point)
+        elif place.lan is not None:
             with TcpReader(place.lan, place.rtu) as opened_lan:
                 if site is None:
                     found = placed(opened_lan, device, dict(options), place.unit_id)
@@ -189,6 +237,21 @@ def read(
     for one in readings:
         shown = "invalid" if one.value is None else f"{one.value:.10g}"
         click.echo(f"{one.name:24} {shown:>14} {one.unit:6} {one.raw:24} {one.register}")
+
+
+def _read_pack(place: "Place", point: str) -> "list[Reading]":
+    from tidegate.runtime.tools.pylon_bus import PylonReader, PylonTcpReader
+    from tidegate.runtime.tools.read_once import read_registers
+
+    modbus = place.map.modbus
+    if place.lan is None and place.port is None:
+        fail(f"{place.map.name} is of a serial line: give --serial or --tcp", EXIT_ARGUMENTS)
+    with (
+        PylonTcpReader(place.lan)
+        if place.lan is not None
+        else PylonReader(str(place.port), place.baud or modbus.baud, place.parity or modbus.parity)
+    ) as reader:
+        return read_registers(reader, place.map, place.unit_id, point)
 
 
 class Place(NamedTuple):
@@ -235,6 +298,9 @@ def place_in_site(path: Path, name: str) -> Place:
 @click.option("--can", "bus", help="A CAN bus: can0, or INTERFACE:CHANNEL.")
 @click.option("--baud", default=9600, show_default=True)
 @click.option("--parity", type=click.Choice(["N", "E", "O"]), default="N", show_default=True)
+@click.option(
+    "--protocol", type=PROTOCOLS, help="What the line speaks; default: what its site or maps say, else modbus."
+)
 @click.option("--site", type=click.Path(path_type=Path), help="Decode with the devices of this site.")
 @click.option("--map", "map_words", multiple=True, metavar="[UNIT=]MAP", help="Decode with this map (serial: 1=NAME).")
 @click.option(
@@ -244,7 +310,8 @@ def place_in_site(path: Path, name: str) -> Place:
 @click.option("--seconds", type=float, help="End after so long; default: with Ctrl-C.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the summary.")
 def sniff(
-    port: str | None, bus: str | None, baud: int, parity: str, site: Path | None, map_words: tuple[str, ...],
+    port: str | None, bus: str | None, baud: int, parity: str, protocol: str | None, site: Path | None,
+    map_words: tuple[str, ...],
     out: Path | None, pcap: Path | None, seconds: float | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Listen to a bus and show what passes, decoded. Sends nothing."""
@@ -260,7 +327,14 @@ def sniff(
     end = time.monotonic() + seconds if seconds else None
     try:
         if port is not None:
-            _sniff_serial(port, baud, parity, _serial_devices(port, site, map_words), out, end, quiet)
+            devices = _serial_devices(port, site, map_words)
+            spoken = {"pylontech" if one.map.protocol == "pylontech" else "modbus" for _, one in devices.values()}
+            if protocol and spoken - {protocol}:
+                fail(f"--protocol {protocol}, but the maps speak {', '.join(spoken)}", EXIT_ARGUMENTS)
+            if len(spoken) > 1:
+                fail("maps of pylontech and of modbus: a line speaks one of them", EXIT_ARGUMENTS)
+            packs = (protocol or next(iter(spoken), "modbus")) == "pylontech"
+            _sniff_serial(port, baud, parity, packs, devices, out, end, quiet)
         else:
             assert bus is not None
             _sniff_can(bus, _can_devices(bus, site, map_words), out, end, quiet)
@@ -298,13 +372,14 @@ def _shown(values: dict[str, float | None]) -> str:
 
 
 def _sniff_serial(
-    port: str, baud: int, parity: str, devices: dict[int, tuple[str, DeviceMap]], out: Path | None, end: float | None,
-    quiet: bool,
+    port: str, baud: int, parity: str, packs: bool, devices: dict[int, tuple[str, DeviceMap]], out: Path | None,
+    end: float | None, quiet: bool,
 ) -> None:  # fmt: skip
     from tidegate.runtime.tools.open_bus import claim
-    from tidegate.runtime.tools.sniff import LINKTYPE_UPPER_PDU, PcapWriter, RtuSplitter, rtu_packet
+    from tidegate.runtime.tools.pylon_bus import PylonSplitter
+    from tidegate.runtime.tools.sniff import LINKTYPE_UPPER_PDU, PcapWriter, RtuSplitter, line_packet, rtu_packet
 
-    splitter = RtuSplitter(devices)
+    splitter = PylonSplitter(devices) if packs else RtuSplitter(devices)
     frames = 0
     tty = claim(port, baud, parity, 1)
     tty.timeout = 0.05  # longer than any gap inside a frame, so an empty read is silence
@@ -317,10 +392,12 @@ def _sniff_serial(
             for frame in splitter.feed(data, t_s):
                 frames += 1
                 if writer:
-                    writer.write(frame.t_s, rtu_packet(frame.data, frame.kind == "request"))
+                    whole = line_packet(frame.data) if packs else rtu_packet(frame.data, frame.kind == "request")
+                    writer.write(frame.t_s, whole)
                 if not quiet:
-                    who = frame.device or f"unit {frame.unit_id}"
-                    click.echo(f"{frame.t_s:.3f} {frame.kind:9} {who:12} {frame.data.hex(' ').upper()}")
+                    who = frame.device or f"{'pack' if packs else 'unit'} {frame.unit_id}"
+                    text = frame.data.decode("ascii").strip() if packs else frame.data.hex(" ").upper()
+                    click.echo(f"{frame.t_s:.3f} {frame.kind:9} {who:12} {text}")
                     if frame.values:
                         click.echo(f"              {_shown(frame.values)}")
     except KeyboardInterrupt:

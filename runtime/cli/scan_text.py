@@ -7,6 +7,7 @@ from tidegate.hal import maps
 from tidegate.runtime.api.messages import Message
 from tidegate.runtime.commissioning.survey import absolute, bus_name
 from tidegate.runtime.tools.open_bus import tcp_place
+from tidegate.runtime.tools.pylon_bus import MAP, FoundPack
 from tidegate.runtime.tools.scan import sunspec_roles, told_options
 
 
@@ -64,3 +65,37 @@ def _needed(name: str, models: Iterable[int], charge_w_max: float | None) -> lis
     keys = ", ".join(f'{key} = "?"' for key in wanted)
     why = "; ".join(f"{key}: {one.meaning}, {one.unit}" for key, one in wanted.items())
     return lines + ([f"# options = {{ {keys} }}  # needed. {why}"] if wanted else [])
+
+
+def pack_text(report: Iterable[tuple[int, str, FoundPack]], where: str, over_tcp: bool) -> list[str]:
+    """TOML lines for a site file: the line at the first rate that a pack answered at, and its packs."""
+    rows = list(report)
+    if not rows:
+        return []
+    baud, parity, _ = rows[0]
+    if over_tcp:
+        host, port = tcp_place(where)
+        lines = ["[[tcp]]", 'name = "packs"', f"host = {json.dumps(host)}", f"port = {port}", 'framing = "pylontech"']
+    else:
+        lines = [
+            "[[serial]]",
+            'name = "packs"',
+            f"device = {json.dumps(absolute(where))}",
+            f"baud = {baud}",
+            f'parity = "{parity}"',
+        ]
+        lines.append('protocol = "pylontech"')
+    for rate, one, pack in rows:
+        at = "" if over_tcp else f" at {rate} 8{one}1"
+        lines += ["", f"# pack {pack.unit_id}{at}"]
+        if not pack.fits:
+            lines.append(f"#   answers in this protocol, and its measurements are not laid out as {MAP} reads them")
+            continue
+        shown = ", ".join(f"{key} {value:g}" for key, value in pack.values.items() if value is not None)
+        lines.append(f"#   {pack.cells} cells, {pack.sensors} sensors, {shown}")
+        if (rate, one) != (baud, parity):
+            lines.append("#   on a bus of its own, for its rate")
+            continue
+        lines += ["[[device]]", f'name = "pack{pack.unit_id}"', f'map = "{MAP}"', 'bus = "packs"']
+        lines += [f"unit_id = {pack.unit_id}", 'role = "bms"']
+    return lines

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import can
 
@@ -35,12 +36,13 @@ def read_registers(reader: RegisterReader, found: DeviceMap, unit_id: int, point
     if point and point not in names:
         raise ToolError(f"{found.name} has no point {point!r}; it has: {', '.join(names)}")
     _prove_models(reader, found, unit_id)
-    serial = Serial(name="tool", device=reader.device)
+    spoken: Literal["modbus", "pylontech"] = "pylontech" if found.map.protocol == "pylontech" else "modbus"
+    serial = Serial(name="tool", device=reader.device, protocol=spoken)
     device = Device(
         name="tool",
         map=found.name,
         bus="tool",
-        role="pcs" if found.map.kind == "pcs" else "grid-meter",
+        role="pcs" if found.map.kind == "pcs" else "bms" if found.map.kind == "bms" else "grid-meter",
         unit_id=unit_id,
     )
     readings = []

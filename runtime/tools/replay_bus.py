@@ -9,6 +9,7 @@ from tidegate.ext.bus.rtu_view import crc
 from tidegate.hal.decode import decode_frame, frame_of
 from tidegate.hal.map_schema import DeviceMap
 from tidegate.runtime.tools.captures import CanFrame, Item, SerialBytes, TcpBytes
+from tidegate.runtime.tools.pylon_bus import PylonFrame, PylonSplitter
 from tidegate.runtime.tools.sniff import RtuFrame, RtuSplitter, values_in
 
 EXCEPTIONS = {
@@ -65,7 +66,7 @@ class Replay:
         self.invalid: Counter[str] = Counter()
         self.points: set[str] = set()
         self.strangers: Counter[str] = Counter()
-        self._splitters: dict[str, RtuSplitter] = {}
+        self._splitters: dict[str, RtuSplitter | PylonSplitter] = {}
         self._open: dict[str, RtuFrame] = {}
         self._sides: dict[tuple[str, int, str, int], _Side] = {}
         self._asked: dict[tuple[tuple[str, int, str, int], int], bytes] = {}
@@ -159,16 +160,35 @@ class Replay:
         return by_unit(self.site, self.maps, {bus})
 
     def _serial(self, item: SerialBytes) -> Iterator[Told]:
-        lines = [one.name for one in self.site.serial] + [one.name for one in self.site.tcp if one.framing == "rtu"]
+        lines = [one.name for one in self.site.serial] + [one.name for one in self.site.tcp if one.framing != "tcp"]
         bus = self._only(lines, "serial")
-        splitter = self._splitters.setdefault(bus, RtuSplitter(self._units(bus)))
+        packs = [one.name for one in self.site.serial if one.protocol == "pylontech"]
+        packs += [one.name for one in self.site.tcp if one.framing == "pylontech"]
+        made = PylonSplitter if bus in packs else RtuSplitter
+        splitter = self._splitters.setdefault(bus, made(self._units(bus)))
         foreign = splitter.foreign
         for data in (item.data, b"") if item.whole else (item.data,):
             for frame in splitter.feed(data, item.t_s):
-                yield from self._rtu(bus, frame)
+                yield from self._pack(bus, frame) if isinstance(frame, PylonFrame) else self._rtu(bus, frame)
         if splitter.foreign > foreign:
             said = f"{splitter.foreign - foreign} bytes that are no frame (CRC, or cut)"
             yield Told(item.t_s, bus, "line", said, item.data)
+
+    def _pack(self, bus: str, frame: PylonFrame) -> Iterator[Told]:
+        """A frame of Pylontech's protocol, which says in an answer no more than who gives it."""
+        asked = self._open.pop(bus, None)
+        who = self._who(bus, frame.unit_id)
+        if frame.kind == "question":
+            if asked is not None:
+                yield self._unanswered(bus, asked)
+            self._open[bus] = frame
+            yield Told(frame.t_s, bus, who, f"asked: command 0x{frame.command:02X}", frame.data)
+        elif asked is None or asked.unit_id != frame.unit_id:
+            yield Told(frame.t_s, bus, who, "refused: an answer that nobody asked for", frame.data)
+        elif frame.kind == "answer":
+            yield Told(frame.t_s, bus, who, "answered", frame.data, frame.values)
+        else:
+            yield Told(frame.t_s, bus, who, f"refused: {frame.kind.removeprefix('refused: ')}", frame.data)
 
     def _rtu(self, bus: str, frame: RtuFrame) -> Iterator[Told]:
         asked = self._open.pop(bus, None)

@@ -192,6 +192,12 @@ class PcapWriter:
         self._out.write(struct.pack("<IIII", seconds, int((t_s - seconds) * 1e6), len(data), len(data)) + data)
 
 
+def line_packet(frame: bytes) -> bytes:
+    """A frame of a protocol that Wireshark does not know, as an exported PDU: it is shown as bytes."""
+    tags = [(12, b"data"), (0, b"")]
+    return b"".join(struct.pack(">HH", tag, len(value)) + value for tag, value in tags) + frame
+
+
 def rtu_packet(frame: bytes, asks: bool) -> bytes:
     """A Modbus RTU frame as an exported PDU, CRC included: Wireshark decodes it without being told how."""
     ports = (MASTER_PORT, MODBUS_PORT) if asks else (MODBUS_PORT, MASTER_PORT)

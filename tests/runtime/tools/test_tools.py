@@ -256,11 +256,6 @@ def test_read_command_reads_one_point_by_site_file(slaves, tmp_path):
     assert json.loads(result.output)[0]["value"] == 7590.0
 
 
-def test_read_refuses_a_map_of_a_protocol_that_it_does_not_speak():
-    result = CliRunner().invoke(read, ["pylontech-rs485", "--serial", "/dev/null"])
-    assert result.exit_code == 2 and "Pylontech's own protocol" in result.output and "tidegate get" in result.output
-
-
 def test_read_of_a_silent_unit_says_what_to_check(slaves):
     result = CliRunner().invoke(read, ["eastron-sdm630", "--serial", slaves.client, "--unit", "9"])
     assert result.exit_code == 1 and "does not answer" in result.output and "tidegate scan" in result.output
