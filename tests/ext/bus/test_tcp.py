@@ -1,5 +1,6 @@
 """The TCP thread on loopback connections: servers that nobody here wrote, and servers that misbehave."""
 
+import os
 import shutil
 import socket
 import struct
@@ -534,3 +535,37 @@ def test_rtu_frames_over_tcp_go_through_the_engine_of_the_serial_ports():
     ports.stop()
     served.close()
     assert all(row["regs"] == [10, 11, 12, 13] for row in found)
+
+
+# ---------------------------------------------------------------- an older kernel
+
+SHIM = "#include <errno.h>\nint epoll_pwait2(void) { errno = ENOSYS; return -1; }\n"
+BEFORE_5_11 = """
+    import sys, time
+    from tests.ext.bus.test_tcp import block, good, site, slave, started, until
+    ports = started(site(int(sys.argv[1]), [slave(block(100, 4))]))
+    until(lambda: ports.stats(0)["ok"] >= 5)
+    before = ports.sleeps
+    time.sleep(1.0)
+    print(ports.stats(0)["timeouts"], ports.sleeps - before)
+    ports.stop(0.0)
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_a_kernel_without_the_exact_wait_is_waited_on_and_not_asked_without_end(tmp_path):
+    source, library = tmp_path / "shim.c", tmp_path / "shim.so"
+    source.write_text(SHIM)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    server = Server()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(BEFORE_5_11), str(server.port)],
+            env={**os.environ, "LD_PRELOAD": str(library)}, cwd=Path(__file__).parents[3],
+            capture_output=True, text=True,
+        )  # fmt: skip
+    finally:
+        server.close()
+    assert done.returncode == 0, done.stderr
+    timeouts, sleeps = map(int, done.stdout.split())
+    assert timeouts == 0 and sleeps < 2000  # some two for each of 50 reads, and not one for each moment
