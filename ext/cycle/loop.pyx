@@ -7,7 +7,7 @@ locks, logs, takes the GIL, touches a tty or asks for the time.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EINTR
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, NAN
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -329,11 +329,10 @@ cdef void core_init(core_t* core, const program_t* program, shared_t* shared) no
     """Put a zeroed core at its start: nothing seen, nothing allowed, every unit tripped."""
     cdef uint32_t i
     cdef int bus, reason
-    cdef double nan = INFINITY - INFINITY
     core.program = program
     core.shared = shared
     for i in range(program.n_points):
-        core.image[i].value = nan
+        core.image[i].value = NAN
     for bus in range(CAN_BUSES_MAX):
         core.can[bus].fd = -1
         core.can[bus].bus = <unsigned char>bus

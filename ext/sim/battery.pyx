@@ -1,11 +1,9 @@
 """A battery with its BMS: cells behind a resistance, their heat, and what the BMS makes of them."""
 
-from libc.math cimport INFINITY, fabs, sqrt
+from libc.math cimport NAN, fabs, sqrt
 
 from tidegate.ext.sim.habits cimport battery_habit
 from tidegate.ext.sim.plant cimport *
-
-cdef double NAN = INFINITY - INFINITY
 
 
 cdef double open_voltage(battery_t* battery) noexcept nogil:

@@ -4,7 +4,7 @@ Every equation is elementary arithmetic and sqrt, which IEEE 754 fixes to the la
 machine. Losses and stored energy are summed as they happen, so that a test can close the energy balance.
 """
 
-from libc.math cimport INFINITY, fabs, floor, isfinite
+from libc.math cimport NAN, fabs, floor, isfinite
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -16,7 +16,6 @@ from tidegate.ext.sim.habits cimport (
 cdef double SECOND = 1e-9
 cdef uint64_t REPLAY_READINGS = 50  # a meter with METER_REPLAYED knows so many
 cdef uint64_t SECOND_NS = 1000000000
-cdef double NAN = INFINITY - INFINITY
 
 
 cdef double lag_share(double dt_s, double tau_s) noexcept nogil:
