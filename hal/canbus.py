@@ -25,12 +25,24 @@ from tidegate.hal.can_frame import CAN_EFF_FLAG, CAN_EFF_MASK, CAN_RTR_FLAG
 SOL_CAN_RAW = 101
 CAN_RAW_FILTER, CAN_RAW_ERR_FILTER, CAN_RAW_RECV_OWN_MSGS, CAN_RAW_FD_FRAMES = 1, 2, 4, 5
 CAN_ERR_MASK = 0x1FFFFFFF
-SO_TIMESTAMPNS, SO_RXQ_OVFL = 35, 40
+SO_TIMESTAMPNS_OLD, SO_TIMESTAMPNS_NEW, SO_RXQ_OVFL = 35, 64, 40  # OLD: seconds in a word of the machine
 FILTERS_MAX = 512  # CAN_RAW_FILTER_MAX of the kernel
 
 RESTARTS_PER_MINUTE = 3
 LOOK_EVERY_S = 0.1
 BRIDGE_READY_S = 30.0  # python-can loads, the adapter answers
+
+
+def ask_for_stamps(bus: socket.socket) -> None:
+    """Let the kernel stamp each frame; on a 32-bit machine in a form that outlives 2038, where its kernel has that.
+
+    The core reads both (ext/bus/can_io.h). Raises OSError where the socket takes neither.
+    """
+    if struct.calcsize("l") == 4:
+        with contextlib.suppress(OSError):  # a kernel from before 5.1 has only the old form
+            return bus.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_NEW, 1)
+    bus.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_OLD, 1)
+    return None
 
 
 def kernel_filters(ids: Iterable[int]) -> bytes:
@@ -163,7 +175,7 @@ def open_bus(
         if fd_frames:
             bus.setsockopt(SOL_CAN_RAW, CAN_RAW_FD_FRAMES, 1)
         bus.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
-        bus.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        ask_for_stamps(bus)
         bus.bind((interface,))
     except OSError as error:
         bus.close()

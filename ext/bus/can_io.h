@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <linux/can.h>
 #include <linux/can/error.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -42,7 +43,19 @@ typedef struct {
     int has_drops;
     int own; /* this socket's own frame, coming back after its transmission */
 } can_ancillary_t;
-_Static_assert(CMSG_SPACE(sizeof(struct timespec)) + CMSG_SPACE(sizeof(uint32_t)) <= 64, "both fit");
+/* A stamp as the kernel writes it, whatever libc's timespec is: two words of the machine, or (new) two of 64 bits. On a
+ * 64-bit machine they are the same; a 32-bit one is asked for the new one, which knows the years after 2038. */
+#ifndef SO_TIMESTAMPNS_OLD
+#define SO_TIMESTAMPNS_OLD 35
+#define SO_TIMESTAMPNS_NEW 64
+#endif
+typedef struct {
+    long s, ns;
+} can_stamp_old_t;
+typedef struct {
+    int64_t s, ns;
+} can_stamp_new_t;
+_Static_assert(CMSG_SPACE(sizeof(can_stamp_new_t)) + CMSG_SPACE(sizeof(uint32_t)) <= 64, "both fit");
 
 static inline void can_batch_init(can_batch_t *b) {
     memset(b, 0, sizeof *b);
@@ -73,10 +86,14 @@ static inline uint32_t can_batch_take(can_batch_t *b, int i, can_ancillary_t *be
     for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c != NULL; c = CMSG_NXTHDR(h, c)) {
         if (c->cmsg_level != SOL_SOCKET)
             continue;
-        if (c->cmsg_type == SO_TIMESTAMPNS) {
-            struct timespec t;
+        if (c->cmsg_type == SO_TIMESTAMPNS_NEW) {
+            can_stamp_new_t t;
             memcpy(&t, CMSG_DATA(c), sizeof t);
-            beside->realtime_ns = (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+            beside->realtime_ns = (uint64_t)t.s * 1000000000ull + (uint64_t)t.ns;
+        } else if (c->cmsg_type == SO_TIMESTAMPNS_OLD) {
+            can_stamp_old_t t;
+            memcpy(&t, CMSG_DATA(c), sizeof t);
+            beside->realtime_ns = (uint64_t)t.s * 1000000000ull + (uint64_t)t.ns;
         } else if (c->cmsg_type == SO_RXQ_OVFL) {
             memcpy(&beside->drops, CMSG_DATA(c), sizeof beside->drops);
             beside->has_drops = 1;

@@ -34,10 +34,18 @@ static inline void sleep_until(uint64_t t_ns) {
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
         ;
 }
+/* The call whose deadline is laid out as libc's timespec is. A 32-bit board with 64-bit time has two: the older would
+ * read the upper half of the seconds as nanoseconds, so that every wait is over at once and the thread spins. */
+#ifdef SYS_futex_time64
+#define FUTEX_CALL (sizeof(time_t) > sizeof(long) ? SYS_futex_time64 : SYS_futex)
+#else
+#define FUTEX_CALL SYS_futex
+_Static_assert(sizeof(time_t) <= sizeof(long), "64-bit time on a 32-bit board needs kernel headers from 5.1");
+#endif
 /* Until the bell no longer says `count`, or t_ns. */
 static inline void bell_wait(uint32_t *bell, uint32_t count, uint64_t t_ns) {
     struct timespec t = spec_of(t_ns);
-    syscall(SYS_futex, bell, FUTEX_WAIT_BITSET_PRIVATE, count, &t, NULL, FUTEX_BITSET_MATCH_ANY);
+    syscall(FUTEX_CALL, bell, FUTEX_WAIT_BITSET_PRIVATE, count, &t, NULL, FUTEX_BITSET_MATCH_ANY);
 }
 static inline uint32_t bell_count(uint32_t *bell) { return __atomic_load_n(bell, __ATOMIC_SEQ_CST); }
 static inline void bell_sleeping(uint32_t *flag, uint32_t on) { __atomic_store_n(flag, on, __ATOMIC_SEQ_CST); }
