@@ -50,7 +50,7 @@ cdef class Picture:
         return self.n_points
 
     def __getitem__(self, Py_ssize_t index):
-        if not 0 <= index < self.n_points:
+        if not 0 <= index < <Py_ssize_t>self.n_points:
             raise IndexError(f"point {index} of {self.n_points}")
         cdef const point_t* row = <const point_t*>PyBytes_AS_STRING(self.raw) + index
         return Point(row.value, row.t_ns, row.quality, row.changes)

@@ -383,7 +383,7 @@ def _hash_end():
     return <size_t>(<char*>&p.sha256[0] - <char*>p) + sizeof(p.sha256)
 
 
-def check_code_text(code: int) -> str:
+def check_code_text(int code) -> str:
     """The sentence for what program_check returned; empty for 0."""
     return f"{_WHY[code & 0xFF]}, row {code >> 8}" if code else ""
 

@@ -181,7 +181,7 @@ cdef bint others_there(const program_t* p, const block_row_t* block, uint32_t k)
     cdef uint32_t i
     if not field.optional or k + field.others >= <uint32_t>block.field_first + block.field_count:
         return False
-    for i in range(k + 1, k + field.others + 1):
+    for i in range(k + 1, <uint32_t>(k + field.others + 1)):
         if p.fields[i].point != field.point or p.fields[i].others or p.fields[i].held_point:
             return False
         if i < k + field.others and not p.fields[i].optional:

@@ -288,7 +288,7 @@ cdef class Shared:
             "fed_device": self.ptr.guard.fed_device,
             "longest_ns": self.ptr.guard.longest_ns,
             "times": {name: shared_load64(&self.ptr.guard.times[i]) for i, name in enumerate(GUARD_NAMES)},
-            "holding": [name for i, name in enumerate(GUARD_NAMES) if self.ptr.guard.holding >> i & 1],
+            "holding": [name for i, name in enumerate(GUARD_NAMES) if self.ptr.guard.holding & 1 << i],
         }
 
     # ---- image and rings ----
@@ -494,7 +494,7 @@ cdef class Shared:
         Raises ValueError when the report is longer than BUSES_SIZE bytes of JSON.
         """
         cdef bytes text = json.dumps(report, separators=(",", ":")).encode()
-        if len(text) > BUSES_SIZE:
+        if len(text) > <Py_ssize_t>BUSES_SIZE:
             raise ValueError(f"bus report of {len(text)} bytes: at most {BUSES_SIZE}")
         self._must_write()
         buses_put(self.ptr, PyBytes_AS_STRING(text), len(text))
@@ -530,7 +530,7 @@ cdef class Writer(Shared):
 
     cdef uint32_t _rows(self, points, point_t* rows) except? 0xFFFFFFFF:
         cdef uint32_t n = self.ptr.n_points
-        if len(points) != n:
+        if len(points) != <Py_ssize_t>n:
             raise ValueError(f"{len(points)} points, the head says {n}")
         for i, (value, t_ns, quality, changes) in enumerate(points):
             rows[i].value = value

@@ -208,7 +208,7 @@ cdef class Bus:
         f.max = field.get("max", float("inf"))
         frame.field_count += 1
         p.n_can_fields += 1
-        self.n_points = max(self.n_points, f.point + 1)
+        self.n_points = max(self.n_points, <uint32_t>(f.point + 1))
 
     def _add_tx(self, row, int bus):
         cdef program_t* p = self.program

@@ -89,7 +89,7 @@ cdef uint64_t raw_of(const field_row_t* field, const uint16_t* regs, bint bits, 
     cdef uint64_t raw = 0
     cdef uint16_t word
     if bits:  # functions 1 and 2: offset and count are bits, packed from the lowest
-        for i in range(field.bit_count if field.bit_count > 0 else 1):
+        for i in range(<uint32_t>max(field.bit_count, 1)):
             at = field.offset + i
             if at >= BLOCK_REGS_MAX * 16:
                 break

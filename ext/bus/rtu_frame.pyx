@@ -100,7 +100,7 @@ cdef int judge(rtu_t* e) noexcept nogil:
     if status != DONE_MISMATCH:
         return status
     # No reply from its first byte on. Behind a few that a line driver left there it may be one.
-    for lead in range(1, <uint32_t>LEAD_IN_MAX + 1):
+    for lead in range(1, <uint32_t>(LEAD_IN_MAX + 1)):
         if skip + lead >= e.rx_len:
             pending = True  # so far it is shorter than any frame: what follows will tell, or a silence
             break

@@ -229,7 +229,7 @@ cdef void range_keep(const control_params_t* params, control_state_t* state, dou
         # Not started afresh: cycles that do not divide the slice would stretch the window.
         state.range_left_s = fmax(state.range_left_s + some(params.range_window_s, 60.0) / (RANGE_SLOTS - 1), 0.0)
         state.range_head = (state.range_head + 1) % RANGE_SLOTS
-        state.range_count = min(state.range_count + 1, <uint32_t>RANGE_SLOTS)
+        state.range_count = min(<uint32_t>(state.range_count + 1), <uint32_t>RANGE_SLOTS)
         state.range_lo_w[state.range_head] = grid_w
         state.range_hi_w[state.range_head] = grid_w
     state.range_lo_w[state.range_head] = fmin(state.range_lo_w[state.range_head], grid_w)

@@ -101,8 +101,8 @@ cdef void contradiction_step(const program_t* program, const estimate_state_t* s
     c.head = (c.head + 1) & KEPT_MASK
     c.t_ns[c.head] = t_ns
     c.w[c.head] = plant.grid_w
-    c.count = min(c.count + 1, <uint32_t>KEPT)
-    c.waits = min(c.waits + 1, <uint32_t>KEPT)
+    c.count = min(<uint32_t>(c.count + 1), <uint32_t>KEPT)
+    c.waits = min(<uint32_t>(c.waits + 1), <uint32_t>KEPT)
     compare_waiting(program, state, c, far_w, asked, t_ns)
 
 
@@ -139,7 +139,7 @@ cdef void compare(const estimate_state_t* state, contradiction_t* c, uint32_t at
                               SPAN_ESS * state.lags.ess_interval.interval_s)
     cdef double grid_w, ess_w, share, noise_w2, rough_w, honest, off_w, apart_s
     cdef uint32_t i, number, before = at
-    for number in range(1, c.count - c.waits + 1):
+    for number in range(1, <uint32_t>(c.count - c.waits + 1)):
         before = (at - number) & KEPT_MASK
         if c.t_ns[at] >= c.t_ns[before] + <uint64_t>(span_s * 1e9):
             break
@@ -216,6 +216,6 @@ cdef bint comes_again(contradiction_t* c, double value_w, double ess_w, double s
     c.seen_head += 1
     c.seen_w[c.seen_head & SEEN_MASK] = value_w
     c.seen_ess_w[c.seen_head & SEEN_MASK] = ess_w
-    c.seen_count = min(c.seen_count + 1, <uint32_t>SEEN)
+    c.seen_count = min(<uint32_t>(c.seen_count + 1), <uint32_t>SEEN)
     c.last_at[slot] = c.seen_head + 1
     return c.again >= AGAIN and c.again_w > far_w

@@ -437,7 +437,7 @@ cdef void converter_told(const converter_t* c, double fresh_s, unit_memory_t* un
         return
     if first > 0:
         unit.told_lo_w = unit.told_hi_w = c.line_w[(c.head + LINE_SLOTS - min(first, slots)) % LINE_SLOTS]
-    for i in range(first, slots + 1):
+    for i in range(first, <uint32_t>(slots + 1)):
         w = c.line_w[(c.head + LINE_SLOTS - i) % LINE_SLOTS]
         unit.told_lo_w = fmin(unit.told_lo_w, w)
         unit.told_hi_w = fmax(unit.told_hi_w, w)

@@ -550,11 +550,11 @@ cdef class Estimate:
 
     @property
     def phases_net_w(self):
-        return tuple(self.plant.phase_net_w[i] for i in range(PHASES_MAX) if self.plant.phases_ok >> i & 1)
+        return tuple(self.plant.phase_net_w[i] for i in range(PHASES_MAX) if self.plant.phases_ok & 1 << i)
 
     @property
     def circuits_net_w(self):
-        return tuple(self.plant.circuit_net_w[i] for i in range(CIRCUITS_MAX) if self.plant.circuits_ok >> i & 1)
+        return tuple(self.plant.circuit_net_w[i] for i in range(CIRCUITS_MAX) if self.plant.circuits_ok & 1 << i)
 
     @property
     def latency_s(self):

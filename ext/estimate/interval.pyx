@@ -32,7 +32,7 @@ cdef void learn_interval(interval_t* interval, double apart_s) noexcept nogil:
         return
     interval.gap_s[interval.head] = apart_s
     interval.head = (interval.head + 1) % GAPS
-    count = min(interval.seen - 1, <uint32_t>GAPS)
+    count = min(<uint32_t>(interval.seen - 1), <uint32_t>GAPS)
     for i in range(count):
         if interval.gap_s[i] < least_s:
             second_s = least_s

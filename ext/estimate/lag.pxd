@@ -33,8 +33,8 @@ cdef inline void widen_lag_search(const control_params_t* params, estimate_state
         if state.lags.known and state.lags.best >= own:
             state.lag_search_wide = 2
             return
-        state.lag_lo = min(state.lag_lo, own - 1)
-        state.lag_hi = min(state.lag_hi, own - 1)
+        state.lag_lo = min(state.lag_lo, <uint32_t>(own - 1))
+        state.lag_hi = min(state.lag_hi, <uint32_t>(own - 1))
 
 
 # At the start: what was measured before is believed, until moves of the battery say otherwise.

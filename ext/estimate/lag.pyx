@@ -278,7 +278,7 @@ cdef void choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexc
     else:
         held_lo = 0
         held_hi = lags - 1
-    for i in range(held_lo, held_hi + 1):
+    for i in range(held_lo, <uint32_t>(held_hi + 1)):
         if (i < first or i > last) and possible(state, i):
             alone = False
             break

@@ -146,7 +146,7 @@ cdef class Replay:
         """Names of what differed in the cycle that differs."""
         if self.differing < 0:
             return ("state: " + self.span.decode(),)
-        return tuple(name for part, name in enumerate(PART_NAMES) if self.differing >> part & 1)
+        return tuple(name for part, name in enumerate(PART_NAMES) if self.differing & 1 << part)
 
     def run(self, const uint8_t[::1] records, size_t first, uint64_t cycles_max, bint to_state=False):
         """Repeat up to `cycles_max` cycles from byte `first` on.

@@ -1,6 +1,6 @@
 """One simulated plant put together part by part: batteries, converters, meters, lines, devices, frames, faults."""
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from tidegate.ext.sim.buses cimport *
@@ -403,7 +403,7 @@ cdef class Assembly:
         if row.words[space] == NULL or address + len(words) > 65536:
             raise ValueError(f"device {slave}: no registers at {address}")
         for i, word in enumerate(words):
-            row.words[space][address + i] = word & 0xFFFF
+            row.words[space][address + i] = <int64_t>word & 0xFFFF
 
     cdef const double* variable(self, tuple source) except NULL:
         kind, number, name = source

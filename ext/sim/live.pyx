@@ -263,7 +263,7 @@ cdef class Live:
         self.world = world
         self.live.world = world.ptr()
         self.live.control_fd = control_fd
-        if len(serial_fds) != self.live.world.n_lines:
+        if len(serial_fds) != <Py_ssize_t>self.live.world.n_lines:
             raise ValueError(f"{len(serial_fds)} serial descriptors for {self.live.world.n_lines} lines")
         if len(can_fds) > CAN_BUSES_MAX:
             raise ValueError(f"{len(can_fds)} CAN descriptors, at most {CAN_BUSES_MAX}")

@@ -285,7 +285,7 @@ cdef int slave_answer(slave_t* slave, const uint8_t* request, uint32_t count, ui
             space = SPACE_HOLDING
         elif function == 4:
             space = SPACE_INPUT
-        if quantity == 0 or quantity > (slave.read_max if function >= 3 else 2000):
+        if quantity == 0 or quantity > <uint32_t>(slave.read_max if function >= 3 else 2000):
             return refuse(slave, request, ILLEGAL_VALUE, reply, length)
         if range_of(slave, space, address, quantity, 0) == NULL:
             return refuse(slave, request, ILLEGAL_ADDRESS, reply, length)
