@@ -108,7 +108,7 @@ def kernel(machine: Machine) -> Finding:
     release = machine.text("proc/sys/kernel/osrelease") or platform.release()
     if is_realtime(machine):
         return Finding("kernel", OK, f"{release} with PREEMPT_RT")
-    arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    arch = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armmp"}.get(platform.machine(), platform.machine())
     return Finding(
         "kernel", COSTS, f"{release} without PREEMPT_RT: under load a cycle may begin late by milliseconds",
         f"apt install linux-image-rt-{arch}, then reboot",

@@ -27,7 +27,7 @@ def look(*, landlock: int | None = None, filters: bool | None = None, uid: int |
         remedies.append("a kernel from 6.12")
     if not filters:
         lacks.append("no filter of calls: every call of the kernel stays open to every process")
-        remedies.append("a kernel with CONFIG_SECCOMP_FILTER on x86-64, AArch64 or RISC-V")
+        remedies.append("a kernel with CONFIG_SECCOMP_FILTER on x86-64, AArch64, 32-bit ARM or RISC-V")
     if not uid:
         lacks.append("it would run as root")
         remedies.append("run the site as the service's user: tidegate@NAME.service")

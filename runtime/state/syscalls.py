@@ -33,39 +33,50 @@ LOCAL = (socket.AF_UNIX,)
 NETWORK = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)  # NETLINK: libc asks for our addresses
 BUSES = (*NETWORK, socket.AF_CAN)
 
-# Names as in <asm/unistd.h>; numbers of x86-64, and of the machines with the kernel's common table (AArch64, RISC-V).
-# None: that machine has no such call.
-_NUMBERS: dict[str, tuple[int | None, int | None]] = {
+# Names as in <asm/unistd.h>; numbers of x86-64, of the machines with the kernel's common table (AArch64, RISC-V) and of
+# 32-bit ARM. None: that machine has no such call.
+_NUMBERS: dict[str, tuple[int | None, int | None, int | None]] = {
     # other programs and processes
-    "execve": (59, 221), "execveat": (322, 281), "fork": (57, None), "vfork": (58, None),
-    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
-    "pidfd_getfd": (438, 438), "pidfd_send_signal": (424, 424), "process_madvise": (440, 440), "tkill": (200, 130),
+    "execve": (59, 221, 11), "execveat": (322, 281, 387), "fork": (57, None, 2), "vfork": (58, None, 190),
+    "ptrace": (101, 117, 26), "process_vm_readv": (310, 270, 376), "process_vm_writev": (311, 271, 377),
+    "kcmp": (312, 272, 378), "pidfd_getfd": (438, 438, 438), "pidfd_send_signal": (424, 424, 424),
+    "process_madvise": (440, 440, 440), "tkill": (200, 130, 238),
     # file systems and namespaces
-    "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "unshare": (272, 97),
-    "setns": (308, 268), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
-    "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442),
-    "swapon": (167, 224), "swapoff": (168, 225), "quotactl": (179, 60), "name_to_handle_at": (303, 264),
-    "open_by_handle_at": (304, 265), "mknod": (133, None), "mknodat": (259, 33),
+    "mount": (165, 40, 21), "umount2": (166, 39, 52), "pivot_root": (155, 41, 218), "chroot": (161, 51, 61),
+    "unshare": (272, 97, 337), "setns": (308, 268, 375), "open_tree": (428, 428, 428), "move_mount": (429, 429, 429),
+    "fsopen": (430, 430, 430), "fsconfig": (431, 431, 431), "fsmount": (432, 432, 432), "fspick": (433, 433, 433),
+    "mount_setattr": (442, 442, 442), "swapon": (167, 224, 87), "swapoff": (168, 225, 115), "quotactl": (179, 60, 131),
+    "name_to_handle_at": (303, 264, 370), "open_by_handle_at": (304, 265, 371), "mknod": (133, None, 14),
+    "mknodat": (259, 33, 324),
     # another user
-    "setuid": (105, 146), "setgid": (106, 144), "setreuid": (113, 145), "setregid": (114, 143),
-    "setresuid": (117, 147), "setresgid": (119, 149), "setgroups": (116, 159), "setfsuid": (122, 151),
-    "setfsgid": (123, 152), "capset": (126, 91), "chown": (92, None), "fchown": (93, 55), "lchown": (94, None),
-    "fchownat": (260, 54),
+    "setuid": (105, 146, 23), "setgid": (106, 144, 46), "setreuid": (113, 145, 70), "setregid": (114, 143, 71),
+    "setresuid": (117, 147, 164), "setresgid": (119, 149, 170), "setgroups": (116, 159, 81),
+    "setfsuid": (122, 151, 138), "setfsgid": (123, 152, 139), "capset": (126, 91, 185),
+    "chown": (92, None, 182), "fchown": (93, 55, 95), "lchown": (94, None, 16), "fchownat": (260, 54, 325),
+    # ... by ids of 32 bits, where the older calls know 16
+    "setuid32": (None, None, 213), "setgid32": (None, None, 214), "setreuid32": (None, None, 203),
+    "setregid32": (None, None, 204), "setresuid32": (None, None, 208), "setresgid32": (None, None, 210),
+    "setgroups32": (None, None, 206), "setfsuid32": (None, None, 215), "setfsgid32": (None, None, 216),
+    "chown32": (None, None, 212), "fchown32": (None, None, 207), "lchown32": (None, None, 198),
     # the kernel and the machine
-    "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),
-    "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "init_module": (175, 105),
-    "finit_module": (313, 273), "delete_module": (176, 106), "kexec_load": (246, 104), "kexec_file_load": (320, 294),
-    "reboot": (169, 142), "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
-    "personality": (135, 92), "acct": (163, 89), "syslog": (103, 116), "iopl": (172, None), "ioperm": (173, None),
-    "sethostname": (170, 161), "setdomainname": (171, 162), "vhangup": (153, 58), "fanotify_init": (300, 262),
+    "bpf": (321, 280, 386), "perf_event_open": (298, 241, 364), "userfaultfd": (323, 282, 388),
+    "io_uring_setup": (425, 425, 425), "io_uring_enter": (426, 426, 426), "io_uring_register": (427, 427, 427),
+    "init_module": (175, 105, 128), "finit_module": (313, 273, 379), "delete_module": (176, 106, 129),
+    "kexec_load": (246, 104, 347), "kexec_file_load": (320, 294, 401), "reboot": (169, 142, 88),
+    "add_key": (248, 217, 309), "request_key": (249, 218, 310), "keyctl": (250, 219, 311),
+    "personality": (135, 92, 136), "acct": (163, 89, 51), "syslog": (103, 116, 103),
+    "iopl": (172, None, None), "ioperm": (173, None, None),
+    "sethostname": (170, 161, 74), "setdomainname": (171, 162, 121), "vhangup": (153, 58, 111),
+    "fanotify_init": (300, 262, 367),
     # clocks: read by everybody, set by nobody
-    "settimeofday": (164, 170), "clock_settime": (227, 112),
+    "settimeofday": (164, 170, 79), "clock_settime": (227, 112, 262), "clock_settime64": (None, None, 404),
 }  # fmt: skip
-_MORE: dict[str, tuple[int, int]] = {
-    "kill": (62, 129), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
-    "socket": (41, 198), "clone": (56, 220), "clone3": (435, 435), "ioctl": (16, 29), "seccomp": (317, 277),
+_MORE: dict[str, tuple[int, int, int]] = {
+    "kill": (62, 129, 37), "tgkill": (234, 131, 268), "rt_sigqueueinfo": (129, 138, 178),
+    "rt_tgsigqueueinfo": (297, 240, 363), "socket": (41, 198, 281), "clone": (56, 220, 120), "clone3": (435, 435, 435),
+    "ioctl": (16, 29, 54), "seccomp": (317, 277, 383),
 }  # fmt: skip
-_TABLES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1), "riscv64": (0xC00000F3, 1)}
+_TABLES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1), "riscv64": (0xC00000F3, 1), "arm": (0x40000028, 2)}
 
 
 class Machine(NamedTuple):
@@ -79,10 +90,18 @@ class Machine(NamedTuple):
         return sorted(self.numbers[name] for name in _NUMBERS if name in self.numbers)
 
 
+def kind() -> str:
+    """Kind of machine that this process is compiled for: a 32-bit one has its own calls, whatever kernel runs it."""
+    name = platform.machine()
+    if sys.maxsize > 1 << 32:
+        return name
+    return "arm" if name.startswith(("arm", "aarch64")) else f"{name}, 32 bit"
+
+
 def machine(name: str | None = None) -> Machine | None:
-    """What is known of a kind of machine, None where nothing is."""
-    found = _TABLES.get(name or platform.machine())
-    if found is None or (name is None and sys.maxsize < 1 << 32):
+    """What is known of a kind of machine, by default that of this process; None where nothing is."""
+    found = _TABLES.get(name or kind())
+    if found is None:
         return None
     arch, column = found
     numbers = {call: row[column] for call, row in {**_NUMBERS, **_MORE}.items()}
@@ -135,11 +154,11 @@ def forbid(families: Iterable[int] = LOCAL, *, signals: Iterable[int] = ()) -> s
     """
     here = machine()
     if here is None or sys.byteorder != "little":
-        return f"no list of calls for a machine of kind {platform.machine()}: every call of the kernel stays open"
+        return f"no list of calls for a machine of kind {kind()}: every call of the kernel stays open"
     made = program(here, families, signals=signals)
     code = b"".join(struct.pack("HBBI", *one) for one in made)
     kept = ctypes.create_string_buffer(code, len(code))
-    words = struct.pack("HxxxxxxQ", len(made), ctypes.addressof(kept))
+    words = struct.pack("@HP", len(made), ctypes.addressof(kept))
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "no_new_privs")

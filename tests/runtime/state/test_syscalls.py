@@ -17,7 +17,7 @@ from tidegate.runtime.state.syscalls import ALLOW, ANY_BIT, AT_LEAST, EQUAL, FAI
 HERE = syscalls.machine()
 REFUSED, MISSING = FAIL | errno.EPERM, FAIL | errno.ENOSYS
 OWN = 4711
-KINDS = ("x86_64", "aarch64", "riscv64")
+KINDS = ("x86_64", "aarch64", "riscv64", "arm")
 
 TRIES = """
 import os, signal, socket, subprocess, sys, threading, time
@@ -144,19 +144,33 @@ def test_calls_are_judged_by_their_words(kind):
     assert verdict(made, 0x40000000 | 1, arch=machine.arch) == REFUSED
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="cc is not installed")
-@pytest.mark.parametrize(("kind", "header"), [(None, "sys/syscall.h"), ("aarch64", "asm-generic/unistd.h")])
-def test_the_numbers_are_those_of_the_kernel_s_own_header(kind, header):
-    """Of this machine, and of the table that the newer kinds of machines share, which lies on each of them."""
+@pytest.mark.parametrize(("kind", "compiler", "header"), [
+    (None, "cc", "sys/syscall.h"), ("aarch64", "cc", "asm-generic/unistd.h"),
+    ("arm", "arm-linux-gnueabihf-gcc", "sys/syscall.h"),
+])  # fmt: skip
+def test_the_numbers_are_those_of_the_kernel_s_own_header(kind, compiler, header):
+    """Of this machine, of the table that newer kinds share, which lies on each of them, and of 32-bit ARM."""
     machine = syscalls.machine(kind)
     if machine is None:
         pytest.skip("no list of calls for this kind of machine")
-    macros = subprocess.run(["cc", "-E", "-dM", "-include", header, "-"], input="", capture_output=True, text=True)
-    told = dict(re.findall(r"#define __NR_(\w+) (\d+)", macros.stdout))
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed")
+    macros = subprocess.run([compiler, "-E", "-dM", "-include", header, "-"], input="", capture_output=True, text=True)
+    told = dict(re.findall(r"#define __NR_(\w+) \(?(?:__NR_SYSCALL_BASE ?\+ ?)?(\d+)\)?", macros.stdout))
     assert len(told) > 200, macros.stderr
     ours = {name: str(number) for name, number in machine.numbers.items()}
     assert {name: told[name] for name in ours if name in told} == {name: ours[name] for name in ours if name in told}
     assert len(set(ours) - set(told)) < 8, "old headers lack the newest calls only"
+
+
+@pytest.mark.parametrize(("kernel", "words", "kind"), [
+    ("x86_64", 64, "x86_64"), ("aarch64", 64, "aarch64"), ("armv7l", 32, "arm"), ("aarch64", 32, "arm"),
+    ("x86_64", 32, None), ("armv7b", 64, None),
+])  # fmt: skip
+def test_a_32_bit_process_has_its_own_calls_whatever_kernel_runs_it(monkeypatch, kernel, words, kind):
+    monkeypatch.setattr(syscalls.platform, "machine", lambda: kernel)
+    monkeypatch.setattr(syscalls.sys, "maxsize", (1 << words - 1) - 1)
+    assert syscalls.machine() == (None if kind is None else syscalls.machine(kind))
 
 
 def test_a_machine_that_nobody_knows_is_said(monkeypatch):
@@ -170,7 +184,7 @@ def test_a_filter_around_us_that_refuses_both_is_said_and_ends_nobody():
     code = """
 from tidegate.runtime.state import sandbox, syscalls
 here = syscalls.machine()
-syscalls._NUMBERS.update(seccomp_outer=(here.numbers["seccomp"],) * 2, landlock=(444, 444))
+syscalls._NUMBERS.update(seccomp_outer=(here.numbers["seccomp"],) * 3, landlock=(444, 444, 444))
 assert syscalls.forbid() == ""
 print(syscalls.forbid())
 print(sandbox.confine([]))
