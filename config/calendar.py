@@ -9,8 +9,7 @@ never an overlap.
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 
 from tidegate.hal.description import SiteHead, Slot
 
@@ -77,7 +76,7 @@ def length_min(begin: int, end: int) -> int:
     return end - begin if end > begin else end - begin + DAY_MIN
 
 
-def moment(zone: ZoneInfo, day: date, minute: int) -> int:
+def moment(zone: tzinfo, day: date, minute: int) -> int:
     """UTC second at which the wall clock of the zone shows this minute of this day."""
     wall = datetime.combine(day, datetime.min.time()) + timedelta(minutes=minute)
     before = wall.replace(tzinfo=zone, fold=0)
@@ -120,7 +119,7 @@ def holds(slot: Slot, month: int, weekday: int, holiday: bool) -> bool:
 
 def spans(
     slots: Iterable[Slot],
-    zone: ZoneInfo,
+    zone: tzinfo,
     from_utc_s: int,
     to_utc_s: int,
     is_holiday: IsHoliday = no_holiday,
@@ -142,7 +141,7 @@ def spans(
     return sorted(found, key=lambda span: span.start_utc_s)
 
 
-def clock_ahead(zone: ZoneInfo, utc_s: int, to_utc_s: int) -> tuple[int, int, int]:
+def clock_ahead(zone: tzinfo, utc_s: int, to_utc_s: int) -> tuple[int, int, int]:
     """(offset of the zone from UTC now, UTC second of its next change before to_utc_s or 0, the offset then), s."""
 
     def offset_s(at_utc_s: int) -> int:
@@ -243,7 +242,7 @@ def gaps(slots: Sequence[Slot]) -> list[tuple[When, When]]:
     return list(found.values())
 
 
-def billing_period(kind: str, zone: ZoneInfo, utc_s: int) -> tuple[int, int, int]:
+def billing_period(kind: str, zone: tzinfo, utc_s: int) -> tuple[int, int, int]:
     """(number, start, end) of the day, month or year of the site's clock that holds this second; all in UTC s."""
     here = datetime.fromtimestamp(utc_s, zone)
     if kind == "day":

@@ -5,13 +5,13 @@ They work on the raw TOML, so that one wrong value elsewhere does not hide them.
 
 from collections.abc import Callable
 from ipaddress import ip_address
-from zoneinfo import ZoneInfo
 
 import msgspec
 
 from tidegate.config import calendar
 from tidegate.config.telemetry_sources import check_telemetry
 from tidegate.config.toml_lines import Table
+from tidegate.config.zones import zone_of
 from tidegate.ext.safety.cabinet import STEP_W_MIN
 from tidegate.hal.description import Slot
 
@@ -546,10 +546,11 @@ def _check_rest(raw: Table, place: Place) -> list[str]:
     site = raw.get("site", {})
     zone = site.get("timezone", "UTC") if isinstance(site, dict) else "UTC"
     try:
-        ZoneInfo(zone)
-    except Exception:  # zoneinfo raises several kinds for a name that is no name
+        zone_of(zone)
+    except Exception:  # or it is no text at all
         problems.append(
-            f"{place(('site', 'timezone'))}: {zone!r} is not an IANA time zone; expected one like Europe/London"
+            f"{place(('site', 'timezone'))}: {zone!r} is not an IANA time zone that is known here; "
+            "expected UTC, or one like Europe/London (Debian: apt install tzdata)"
         )
     period, rate = _number(site, "period_us", 1000.0), _number(site, "snapshot_hz", 10.0)
     if period and rate and rate * period > 1e6 * 1.0001:

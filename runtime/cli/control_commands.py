@@ -5,13 +5,13 @@ import time
 import tomllib
 from datetime import datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import click
 import msgspec
 
 from tidegate.config import calendar
 from tidegate.config.quantities import QuantityError, watts
+from tidegate.config.zones import zone_of
 from tidegate.ext.abi.settings import POLICY_BY_NAME
 from tidegate.hal.description import SiteHead, Slot
 from tidegate.runtime.api.blocking_client import Client
@@ -131,7 +131,7 @@ def schedule(client: Client, plan: Path | None, clear: bool, days: int) -> None:
     else:
         described = client.describe()
         site = msgspec.convert(described["site"], SiteHead)
-        zone = ZoneInfo(site.timezone)
+        zone = zone_of(site.timezone)
         rows = msgspec.convert(described.get("schedule") or [], list[Slot])
         now_s = int(time.time())
         for span in calendar.spans(rows, zone, now_s, now_s + days * 86_400, calendar.holidays_of(rows, site)):

@@ -2,13 +2,13 @@
 
 import json
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import click
 
 from tidegate.config.site import Site, SiteError, load_site
+from tidegate.config.zones import zone_of
 from tidegate.runtime.api.blocking_client import Client
 from tidegate.runtime.api.messages import QUALITIES
 from tidegate.runtime.cli.common import (
@@ -114,7 +114,7 @@ def show(site_file: Path, hours: Path, now: str | None, soc: float, wishes: Wish
             "steps": steps, "end_utc_s": end_utc_s,
         }))  # fmt: skip
         return
-    zone = ZoneInfo(read.site.timezone)
+    zone = zone_of(read.site.timezone)
     for line in lines(made, outlook, storage, zone):
         click.echo(line)
     if wishes.carbon_eur_per_kg:
@@ -126,7 +126,7 @@ def show(site_file: Path, hours: Path, now: str | None, soc: float, wishes: Wish
         click.echo(f"job {job.name}: {runs}" + ("" if saves is None else f", saves {saves:.2f} EUR by waiting"))
 
 
-def lines(made: Plan, outlook: Outlook, storage: Storage, zone: ZoneInfo) -> list[str]:
+def lines(made: Plan, outlook: Outlook, storage: Storage, zone: tzinfo) -> list[str]:
     """The plan as a table; ~ marks what is forecast."""
     horizon = made.horizon
     said = [f"{'':16}{'load kW':>10}{'pv kW':>9}{'EUR/kWh':>10}{'battery kW':>12}{'grid kW':>10}{'soc':>7}"]
@@ -168,7 +168,7 @@ def why(site_file: Path, hours: Path, when: str, now: str | None, soc: float, wi
     read, table = _read(site_file, hours)
     whole = _made(read, table, now, soc, wishes, jobs)
     made, storage, connection = whole.plan, whole.storage, whole.connection
-    zone = ZoneInfo(read.site.timezone)
+    zone = zone_of(read.site.timezone)
     try:
         wanted = datetime.strptime(when, "%H:%M").time()
     except ValueError:
@@ -235,7 +235,7 @@ def backtest(site_file: Path, hours: Path, warm: int, every: int, unpublished: b
         if end < 24 * (warm + 1):
             raise PlanError(f"{hours}: {end} hours are known; a backtest wants {24 * (warm + 1)} and more (--warm)")
         load, sun, price = (filled(one[:end]) for one in (table.load_kw, table.pv_kw, table.price_eur_per_kwh))
-        zone = ZoneInfo(read.site.timezone)
+        zone = zone_of(read.site.timezone)
         past = rolling_plan.Past(table.begin_utc, load, sun, price, fees, zone, 24 * warm)
         begin_kwh = min(max(soc * storage.energy_kwh, storage.least_kwh), storage.most_kwh)
         none = rolling_plan.operate(past, storage, connection, "no battery", rolling_plan.no_battery, begin_kwh)

@@ -6,10 +6,11 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tidegate.config.zones import zone_of
 
 EXIT_USAGE = 64
 ARPHRD_CAN = "280"  # linux/if_arp.h
@@ -174,8 +175,8 @@ def positive(value: float) -> str:
 def known_timezone(name: str) -> str:
     """What is wrong with a time zone; "" = nothing."""
     try:
-        ZoneInfo(name)
-    except (ValueError, OSError, ZoneInfoNotFoundError):
+        zone_of(name)
+    except ValueError:
         return f"{name!r}: expected an IANA name, such as Europe/Berlin"
     return ""
 

@@ -6,11 +6,11 @@ import os
 import resource
 import time
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import zmq
 
 from tidegate.config import calendar
+from tidegate.config.zones import zone_of
 from tidegate.ext.abi import shared
 from tidegate.hal.description import Description
 from tidegate.runtime.api import messages
@@ -588,7 +588,7 @@ def journal_dir(state: Path) -> Path:
 
 def planner_of(site: Description, memory: shared.Shared, state: Path) -> Planner:
     """What keeps the core's plan for this site."""
-    zone, control, billing = ZoneInfo(site.site.timezone), site.control, None
+    zone, control, billing = zone_of(site.site.timezone), site.control, None
     if control.demand_billing is not None:
         billing = Billing(
             held_dir(state) / BILLING,

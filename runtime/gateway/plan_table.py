@@ -7,9 +7,9 @@ the clock is corrected. When this process dies, it leaves a plan that goes on by
 import json
 import time
 from collections.abc import Sequence
+from datetime import tzinfo
 from pathlib import Path
 from typing import Any, Protocol
-from zoneinfo import ZoneInfo
 
 from tidegate.config import calendar
 from tidegate.ext.abi.shared import PLAN_ROWS_MAX, Plan, PlanRow, PlanSource
@@ -54,7 +54,7 @@ class Billing:
     """
 
     def __init__(
-        self, path: Path, kind: str, zone: ZoneInfo, start_w: float, *, peaks: int = 1, of: str | None = None
+        self, path: Path, kind: str, zone: tzinfo, start_w: float, *, peaks: int = 1, of: str | None = None
     ) -> None:
         self.path, self.kind, self.zone = path, kind, zone
         self.peaks, self.of = peaks, of or kind
@@ -128,7 +128,7 @@ class Planner:
         self,
         memory: Memory,
         schedule: Sequence[Slot],
-        zone: ZoneInfo,
+        zone: tzinfo,
         billing: Billing | None = None,
         is_holiday: calendar.IsHoliday = calendar.no_holiday,
     ) -> None:

@@ -1,12 +1,12 @@
 """One plan from a site file, a table of hours and what its owner wishes: the same for the command and the process."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime
-from zoneinfo import ZoneInfo
+from datetime import datetime, tzinfo
 
 import numpy as np
 
 from tidegate.config.site import Site
+from tidegate.config.zones import zone_of
 from tidegate.runtime.planner.announced_jobs import AnnouncedJob, jobs_within
 from tidegate.runtime.planner.hours_table import HoursTable
 from tidegate.runtime.planner.outlook import Outlook, connection_of, look_ahead, month_peak_kw, storage_of
@@ -64,7 +64,7 @@ def day_ahead(site: Site, table: HoursTable, now: datetime, soc: float, wishes: 
 
     caps_kw: import allowed in the step that begins at this UTC second, beside the connection's.
     """
-    zone = ZoneInfo(site.site.timezone)
+    zone = zone_of(site.site.timezone)
     storage = storage_of(site, wear_eur_per_kwh=wishes.wear_eur_per_kwh, efficiency_at=wishes.efficiency_at)
     connection = connection_of(site, demand_eur_per_kw=wishes.demand_eur_per_kw, demand_paid_kw=wishes.paid_kw)
     outlook = look_ahead(table, now, wishes.ahead_h, fees_eur_per_kwh=wishes.fees_eur_per_kwh, zone=zone,
@@ -100,7 +100,7 @@ def _caps(horizon: Horizon, caps_kw: dict[int, float]) -> Floats:
     return found if np.isfinite(found).any() else np.zeros(0)
 
 
-def _guarded(table: HoursTable, now: datetime, zone: ZoneInfo, outlook: Outlook, storage: Storage,
+def _guarded(table: HoursTable, now: datetime, zone: tzinfo, outlook: Outlook, storage: Storage,
              connection: Connection, stored_kwh: float, jobs: tuple[object, ...],
              reserve: Floats) -> tuple[Horizon, Connection, Floats]:  # fmt: skip
     """With a demand charge: the peak that is worth holding, the energy to keep for it, and no new peak by charging."""

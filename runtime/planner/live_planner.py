@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
-from zoneinfo import ZoneInfo
 
 import numpy as np
 
 from tidegate.config.site import Site
+from tidegate.config.zones import zone_of
 from tidegate.runtime.api.connection import ClientError, Point
 from tidegate.runtime.api.messages import QUALITIES, Message
 from tidegate.runtime.planner.announced_jobs import read_jobs, runs_of, saved_eur, silent_adapters
@@ -106,7 +106,7 @@ class LivePlanner:
         self._keep_history()
         table = self.table(now_utc_s)
         wear = WEAR_EUR_PER_KWH if self.wishes.wear_eur_per_kwh is None else self.wishes.wear_eur_per_kwh
-        zone = ZoneInfo(self.site.site.timezone)
+        zone = zone_of(self.site.site.timezone)
         self.saved = saved_by_day(table, self.history, self.wishes.fees_eur_per_kwh, wear, zone)
         soc = self._soc()
         jobs = read_jobs(self.folder)
@@ -173,7 +173,7 @@ class LivePlanner:
         """With the month's import that is on the bill already."""
         if not self.wishes.demand_eur_per_kw:
             return self.wishes
-        zone = ZoneInfo(self.site.site.timezone)
+        zone = zone_of(self.site.site.timezone)
         month = now.astimezone(zone).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         paid_kw = self.history.peak_kw(int(month.timestamp()), int(now.timestamp()))
         return replace(self.wishes, paid_kw=max(self.wishes.paid_kw, paid_kw))

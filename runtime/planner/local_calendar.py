@@ -1,7 +1,6 @@
 """Which steps of a series lie in a weekend where the site is: a series counts in UTC, people work by local days."""
 
-from datetime import datetime
-from zoneinfo import ZoneInfo
+from datetime import datetime, tzinfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from tidegate.runtime.planner.plan_inputs import Floats
 class LocalCalendar:
     """Local days of a series whose step 0 begins at `begin_utc`. What was worked out is kept: a forecast asks often."""
 
-    def __init__(self, begin_utc: datetime, step_s: int, zone: ZoneInfo) -> None:
+    def __init__(self, begin_utc: datetime, step_s: int, zone: tzinfo) -> None:
         self._begin_s, self._step_s, self._zone = int(begin_utc.timestamp()), step_s, zone
         self._weekend = np.zeros(0)
 

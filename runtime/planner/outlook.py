@@ -1,8 +1,7 @@
 """From a table of hours to the horizon of a plan: known values as they are, the rest forecast and named as such."""
 
 from dataclasses import dataclass
-from datetime import datetime
-from zoneinfo import ZoneInfo
+from datetime import datetime, tzinfo
 
 import numpy as np
 
@@ -67,7 +66,7 @@ def connection_of(site: Site, *, demand_eur_per_kw: float = 0.0, demand_paid_kw:
     )
 
 
-def month_peak_kw(table: HoursTable, now: datetime, zone: ZoneInfo) -> float:
+def month_peak_kw(table: HoursTable, now: datetime, zone: tzinfo) -> float:
     """Highest mean power of load less sun in a step of this local month before `now`; 0 where none is known."""
     begin = now.astimezone(zone).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     part = slice(max(0, table.step_at(begin)), max(0, table.step_at(now)))
@@ -76,7 +75,7 @@ def month_peak_kw(table: HoursTable, now: datetime, zone: ZoneInfo) -> float:
     return float(max(0.0, known.max())) if len(known) else 0.0
 
 
-def look_ahead(table: HoursTable, now: datetime, hours: int, *, fees_eur_per_kwh: float, zone: ZoneInfo,
+def look_ahead(table: HoursTable, now: datetime, hours: int, *, fees_eur_per_kwh: float, zone: tzinfo,
                carbon_eur_per_kg: float = 0.0) -> Outlook:  # fmt: skip
     """The coming hours from the step in which `now` lies. Raises PlanError where the past is too short to forecast."""
     first = table.step_at(now)

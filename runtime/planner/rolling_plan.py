@@ -6,8 +6,7 @@ of the next. The battery does the first step of each plan against what the load 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import numpy as np
 
@@ -30,7 +29,7 @@ class Past:
     pv_kw: Floats
     price_eur_per_kwh: Floats
     fees_eur_per_kwh: float
-    zone: ZoneInfo
+    zone: tzinfo
     warm: int = 0
 
     def __post_init__(self) -> None:

@@ -2,8 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import datetime
-from zoneinfo import ZoneInfo
+from datetime import datetime, tzinfo
 
 from tidegate.runtime.planner.hours_table import HoursTable
 from tidegate.runtime.planner.site_history import QUARTER_S, SiteHistory
@@ -19,7 +18,7 @@ class DaySaved:
 
 
 def saved_by_day(table: HoursTable, history: SiteHistory, fees_eur_per_kwh: float, wear_eur_per_kwh: float,
-                 zone: ZoneInfo) -> list[DaySaved]:  # fmt: skip
+                 zone: tzinfo) -> list[DaySaved]:  # fmt: skip
     """Each local day of the table in which anything was measured, the oldest first."""
     days: dict[str, DaySaved] = defaultdict(lambda: DaySaved(""))
     begin_utc_s = int(table.begin_utc.timestamp())

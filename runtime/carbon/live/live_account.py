@@ -6,10 +6,10 @@ Everything shown is provisional until its period is booked. When it is, what was
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
+from tidegate.config.zones import zone_of
 from tidegate.hal.description import described
 from tidegate.runtime.carbon.jobs.settle import DAY_S
 from tidegate.runtime.carbon.ledger.bodies import PeriodBody
@@ -33,7 +33,7 @@ Rows = list[dict[str, object]]
 IDLE_EVERY_S = 600.0  # the last day is looked through so often
 
 
-def midnight_utc_s(zone: ZoneInfo, utc_s: int) -> int:
+def midnight_utc_s(zone: tzinfo, utc_s: int) -> int:
     """The last local midnight."""
     local = datetime.fromtimestamp(utc_s, zone)
     return int((local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)).timestamp())
@@ -43,7 +43,7 @@ class LiveAccount:
     """Live figures of one sidecar. describe : the site's own description. state : where telemetry's store would be."""
 
     def __init__(self, describe: Mapping[str, object], sidecar: Sidecar, state: Path | None = None) -> None:
-        self._zone = ZoneInfo(described(describe).site.timezone)
+        self._zone = zone_of(described(describe).site.timezone)
         self._sidecar = sidecar
         self._kinds = sidecar.nodes.kinds
         loads = [name for name, role in self._kinds.items() if role == "it"]

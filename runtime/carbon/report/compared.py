@@ -3,9 +3,10 @@
 from datetime import datetime
 from typing import TypedDict
 
+from tidegate.config.zones import zone_of
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.report.demand_windows import Demand
-from tidegate.runtime.carbon.report.local_time import day_start, next_day, utc_s, zone_of
+from tidegate.runtime.carbon.report.local_time import day_start, next_day, utc_s
 
 BOOKED_LEAST = 0.9  # of a span; with less it is not compared
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from tidegate.config.zones import zone_of
 from tidegate.runtime.carbon.engine.account import break_even_ppm
 from tidegate.runtime.carbon.factors.instruments import Instrument, market_based
 from tidegate.runtime.carbon.factors.series import iso
@@ -28,7 +29,7 @@ from tidegate.runtime.carbon.report.evidence_record import (
 )
 from tidegate.runtime.carbon.report.indicators import Hours, eu_fields, indicators_record
 from tidegate.runtime.carbon.report.language import N_
-from tidegate.runtime.carbon.report.local_time import shown, zone_of
+from tidegate.runtime.carbon.report.local_time import shown
 from tidegate.runtime.carbon.report.published import BEFORE_4, REPORT_VERSION, published
 from tidegate.runtime.carbon.report.rested import Rested
 from tidegate.runtime.carbon.report.totals import Indicators, Sums, add_up, indicators, shifting

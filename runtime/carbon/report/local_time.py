@@ -3,22 +3,9 @@
 The ledger knows UTC only. A local day has 92 to 100 quarter hours; a zone is written by its name in the tz database.
 """
 
-from datetime import UTC, datetime, tzinfo
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from datetime import datetime, tzinfo
 
-UTC_NAME = "UTC"
-
-
-def zone_of(name: str) -> tzinfo:
-    """The zone of a name like Europe/Berlin. Raises ValueError for one that is not known here."""
-    if name == UTC_NAME:
-        return UTC
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(
-            f"{name!r} is no zone that is known here; write it like Europe/Berlin (Debian: apt install tzdata)"
-        ) from None
+from tidegate.config.zones import UTC_NAME, zone_of
 
 
 def utc_s(year: int, month: int, day: int, zone: tzinfo) -> int:

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 import jinja2
 
+from tidegate.config.zones import UTC_NAME, zone_of
 from tidegate.runtime.carbon.factors.series import iso, parse_time
 from tidegate.runtime.carbon.jobs.job_summary import IDLE_COLUMNS, JOB_COLUMNS, idle_rows, job_rows
 from tidegate.runtime.carbon.ledger.bodies import PeriodBody, SettlementBody
@@ -19,7 +20,7 @@ from tidegate.runtime.carbon.report.columns import CSV_HEAD, csv_row, figures_of
 from tidegate.runtime.carbon.report.demand_windows import WINDOW_S, DemandCharge
 from tidegate.runtime.carbon.report.document import gather
 from tidegate.runtime.carbon.report.letterhead import Letterhead
-from tidegate.runtime.carbon.report.local_time import UTC_NAME, span_of, zone_of
+from tidegate.runtime.carbon.report.local_time import span_of
 from tidegate.runtime.carbon.report.pdf import ReportError, pdf_font, pdf_pages
 from tidegate.runtime.carbon.report.periods import Rows
 from tidegate.runtime.carbon.report.plots import Bins, Drawings
