@@ -91,8 +91,8 @@ class _Program:
         self.row_index[row].append(column)
         self.row_value[row].append(value)
 
-    def solve(self) -> tuple[Floats, Floats, float, float]:
-        """(columns, row duals, objective, proved bound)."""
+    def solve(self) -> tuple[Floats, tuple[Floats, Floats], float, float]:
+        """(columns, duals of rows and of columns, objective, proved bound)."""
         lp = highspy.HighsLp()
         lp.num_col_, lp.num_row_ = self.columns, len(self.row_lower)
         lp.col_cost_, lp.col_lower_, lp.col_upper_ = (np.concatenate(x) for x in (self.cost, self.lower, self.upper))
@@ -119,7 +119,8 @@ class _Program:
             raise PlanError(f"the solver ended with {solver.modelStatusToString(status)}")
         found = solver.getSolution()
         bound = info.mip_dual_bound if whole.any() else info.objective_function_value
-        return np.array(found.col_value), np.array(found.row_dual), info.objective_function_value, bound
+        duals = (np.array(found.row_dual), np.array(found.col_dual))
+        return np.array(found.col_value), duals, info.objective_function_value, bound
 
 
 def _new_solver() -> highspy.Highs:
@@ -253,7 +254,7 @@ def _cheapest(storage: Storage, connection: Connection, horizon: Horizon, begin_
     else:
         cheats -= found  # these are not in the program that was solved last
         left = (f"{len(found)} steps still do two things that exclude each other; their cost is too low",)
-    plan = _read(storage, horizon, at, x, duals, float(true_cost @ x[: len(true_cost)]), bound)
+    plan = _read(storage, connection, horizon, at, x, duals, float(true_cost @ x[: len(true_cost)]), bound)
     if cheats and near_kw is None:  # a program with binaries has no duals: fix what it decided and solve once more
         fixed, at = _build(storage, connection, horizon, begin_kwh, end_value, peak_kw, cheats)
         low, high = np.concatenate(fixed.lower), np.concatenate(fixed.upper)
@@ -261,7 +262,7 @@ def _cheapest(storage: Storage, connection: Connection, horizon: Horizon, begin_
         low[whole] = high[whole] = np.round(x[: len(whole)][whole])
         fixed.lower, fixed.upper, fixed.integer = [low], [high], [np.zeros(len(low), dtype=bool)]
         x, duals, _, _ = fixed.solve()
-        plan = _read(storage, horizon, at, x, duals, float(true_cost @ x[: len(true_cost)]), bound)
+        plan = _read(storage, connection, horizon, at, x, duals, float(true_cost @ x[: len(true_cost)]), bound)
     return replace(plan, relaxed=(*plan.relaxed, *left))
 
 
@@ -372,9 +373,26 @@ def _both(x: Floats, at: _Columns, steps: int) -> Cheats:
     return frozenset(found)
 
 
-def _read(
-    storage: Storage, horizon: Horizon, at: _Columns, x: Floats, duals: Floats, cost: float, bound: float
-) -> Plan:
+def _meter(storage: Storage, connection: Connection, horizon: Horizon, at: _Columns,
+           duals: tuple[Floats, Floats]) -> Floats:  # fmt: skip
+    """(steps,) EUR for one more kWh of load: the balance's dual, and what the load moves beside it.
+
+    More load lets the battery give more where it may not export, and leaves less for charging below the peak.
+    """
+    n, (rows, columns) = len(horizon.load_kw), duals
+    worth = rows[at.balance : at.balance + n].copy()
+    net = horizon.load_kw - horizon.pv_kw
+    if not connection.export_from_battery:
+        bound = (net > 0) & (net + sum(job.power_kw for job in horizon.jobs) < storage.discharge_kw_max)
+        worth += np.where(bound, np.minimum(columns[at.discharge : at.discharge + n], 0.0), 0.0)
+    room = connection.recharge_kw_max - net
+    bound = (room > 0) & (room < storage.charge_kw_max)
+    worth -= np.where(bound, np.minimum(columns[at.charge : at.charge + n], 0.0), 0.0)
+    return worth / horizon.step_h
+
+
+def _read(storage: Storage, connection: Connection, horizon: Horizon, at: _Columns, x: Floats,
+          duals: tuple[Floats, Floats], cost: float, bound: float) -> Plan:  # fmt: skip
     n, hours = len(horizon.load_kw), horizon.step_h
 
     def of(first: int) -> Floats:
@@ -398,8 +416,8 @@ def _read(
         export_kw=of(at.exported), curtailed_kw=of(at.curtailed), stored_kwh=of(at.stored),
         jobs_kw=np.array([of(first) for first in at.jobs]).reshape(len(at.jobs), n), peak_kw=float(x[at.peak]),
         cost_eur=cost - aims_eur, aims_eur=aims_eur, bound_eur=bound,
-        meter_eur_per_kwh=duals[at.balance : at.balance + n] / hours,
-        stored_eur_per_kwh=-duals[at.storage : at.storage + n], relaxed=tuple(relaxed),
+        meter_eur_per_kwh=_meter(storage, connection, horizon, at, duals),
+        stored_eur_per_kwh=-duals[0][at.storage : at.storage + n], relaxed=tuple(relaxed),
     )  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """What a plan is worth on a whole bill, on carbon and for work that can wait, and how honest its forecasts are.
 
 Run: make bench, or python tests/bench/bench_foresight.py [--only ROW,...] [--days N] [--months N] [--out DIR] [--smoke]
-Rows: bill, deferral, carbon, population, forecasts. Carbon: CISO 2022 and Germany 2025 H1, average intensity, never
-published ahead. Every share is of what perfect foresight saves in the same hours. Beside each plan stands the simplest
-thing that a user would take instead: nothing, the price rule, or yesterday as the forecast.
+Rows: bill, deferral, carbon, population, forecasts, sentences. Carbon: CISO 2022 and Germany 2025 H1, average
+intensity, never published ahead. Every share is of what perfect foresight saves in the same hours. Beside each plan
+stands the simplest thing that a user would take instead: nothing, the price rule, or yesterday as the forecast.
 """
 
 import csv
@@ -19,6 +19,8 @@ import harness
 import highspy
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.runtime.planner import explained_plans
 from tidegate.runtime.planner import rolling_plan
 from tidegate.runtime.planner.forecasts import SIMPLE, Forecaster, filled, pinball, rank_correlation
 from tidegate.runtime.planner.hours_table import read_hours
@@ -266,21 +268,35 @@ def forecasts(days: int, warm_days: int) -> dict[str, float]:
     return found
 
 
+def sentences(plans: int) -> dict[str, float]:
+    """48 sentences of each seeded plan, and how many are false; one step of each is borne out by solving again."""
+    count, false = 0, []
+    for seed in range(plans):
+        more, wrong = explained_plans.false_sentences(seed)
+        count, false = count + more, false + wrong
+        for text in wrong:
+            print(f"false: {text}", flush=True)
+    print(f"explanations: {len(false)} of {count} sentences false", flush=True)
+    return {"sentences": count, "false": len(false)}
+
+
 def main() -> int:
     parser = harness.parser(__doc__)
-    rows = ("bill", "deferral", "carbon", "population", "forecasts")
+    rows = ("bill", "deferral", "carbon", "population", "forecasts", "sentences")
     parser.add_argument("--only", default=",".join(rows), help="rows, separated by commas")
     parser.add_argument("--days", type=int, default=100, help="judged, of each series; its history comes before")
     parser.add_argument("--months", type=int, default=60, help="of the population")
+    parser.add_argument("--plans", type=int, default=210, help="that are explained, 48 sentences each")
     args = parser.parse_args()
     days, warm_days, months, hours = args.days, 60, args.months, 30 * DAY
     if args.smoke:
-        days, warm_days, months, hours = 1, 14, 1, 6
+        days, warm_days, months, hours, args.plans = 1, 14, 1, 6, 2
     with harness.conditions(args) as given:
         given.peer("rules, simple forecasts and foresight", "the same hours, battery and tariff, in the same process")
         made = {"bill": lambda: bill(days), "deferral": lambda: deferrals(days, warm_days),
                 "carbon": lambda: carbon(days, warm_days), "population": lambda: population(months, hours),
-                "forecasts": lambda: forecasts(days, warm_days)}  # fmt: skip
+                "forecasts": lambda: forecasts(days, warm_days),
+                "sentences": lambda: sentences(args.plans)}  # fmt: skip
         figures = {name: made[name]() for name in args.only.split(",")}
     harness.write(args, "foresight", figures, given)
     return 0

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.runtime.planner.explained_plans import false_sentences
 from tidegate.runtime.planner.plan_inputs import Connection, Horizon, Job, PlanError, Storage
 from tidegate.runtime.planner.plan_reasons import reasons
 from tidegate.runtime.planner.plan_solver import solve
@@ -293,3 +294,20 @@ def test_a_cushion_fills_the_battery_where_that_is_worth_more_than_its_losses_an
         assert cost - worth == pytest.approx(plan.cost_eur, abs=1e-3)
     with pytest.raises(PlanError, match="a cushion has another number of steps"):
         horizon([0.2] * 24, cushions=((np.zeros(23), 0.01),))
+
+
+def test_no_sentence_of_seeded_plans_is_false_and_solving_again_bears_out_what_a_kwh_is_worth():
+    found = [false_sentences(seed) for seed in range(15, 40)]
+    assert sum(count for count, _ in found) == 25 * 48
+    assert [text for _, texts in found for text in texts] == []
+
+
+def test_a_kwh_that_lets_the_battery_give_more_is_worth_what_the_battery_gives_it_for():
+    """The battery serves all of a load that it may not export beyond: one kWh more comes from it, not from the grid."""
+    at = horizon([0.05, 0.05, 0.40, 0.05], load=[10.0, 10.0, 20.0, 10.0])
+    plan = solve(STORAGE, OPEN, at, 40.0, end_value_eur_per_kwh=0.1)
+    assert plan.discharge_kw[2] == pytest.approx(20.0) and plan.import_kw[2] == pytest.approx(0.0, abs=1e-6)
+    more = solve(STORAGE, OPEN, horizon([0.05, 0.05, 0.40, 0.05], load=[10.0, 10.0, 20.1, 10.0]), 40.0,
+                 end_value_eur_per_kwh=0.1)  # fmt: skip
+    assert plan.meter_eur_per_kwh[2] == pytest.approx((more.cost_eur - plan.cost_eur) / 0.1, abs=1e-4)
+    assert plan.meter_eur_per_kwh[2] < 0.2
