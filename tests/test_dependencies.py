@@ -45,6 +45,7 @@ EXTRAS = {
     "runtime/planner/gpu_devices.py": ["gpu"],
     "runtime/planner": ["planner"],
     "runtime/cli/plan_commands.py": ["planner"],
+    "runtime/openadr": ["openadr"],
     "runtime/export": ["export"],
     "runtime/telemetry/snmp_usm.py": ["carbon"],
     "runtime/telemetry/nvml_cards.py": ["nvml"],

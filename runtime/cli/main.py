@@ -40,6 +40,7 @@ COMMANDS = {
     "keys": Place("key_commands:keys", "", "Keys and roles of remote clients."),
     "lock": Place("stop_commands:lock", "", "Stop the site and lock it under your name."),
     "notify": Place("notify_commands:notify", "notify", "Tell people of alarms: mail, webhook, ntfy and others."),
+    "openadr": Place("openadr_commands:openadr", "openadr", "Events of a utility by OpenADR 3, and reports back."),
     "plan": Place("plan_commands:plan", "planner", "A day ahead: what the battery does when, why, and what it saves."),
     "planner": Place("planner_commands:planner", "planner", "Plan each quarter hour, by itself."),
     "policy": Place("control_commands:policy", "", "Another limit or preference while the site runs."),
