@@ -120,10 +120,14 @@ def page() -> str:
     """The text of docs/supported-devices.md."""
     found = [maps.shipped(name) for name in maps.map_names()]
     table = [_verified(one) for one in found]
-    control = sum(any(command.kind == "setpoint_w" for command in one.command) for one in found)
+    control = [one for one in found if any(command.kind == "setpoint_w" for command in one.command)]
+    ways = {way: sum(way in one.map.verified for one in control) for way in ("foreign-simulator", "device", "capture")}
     lines = [
         HEAD,
-        f"{len(found)} maps, {control} of them with control.",
+        f"{len(found)} maps, {len(control)} of them with control. Control was exercised by a foreign simulator in "
+        f"{ways['foreign-simulator']}, on a real device in {ways['device']}; readings alone were held against a "
+        f"capture in {ways['capture']}. Every one with control goes from tripped to run, both ways and back in a "
+        "simulated cabinet: `tests/hal/test_maps_run.py`, which takes them from the folder of maps.",
         "",
         VERIFIED + "\n".join(table),
         "",

@@ -94,14 +94,18 @@ def run_libmodbus(program: Path, device: str, registers: int, seconds: float) ->
 
 async def poll_pymodbus(device: str, registers: int, seconds: float) -> dict[str, float]:
     from pymodbus.client import AsyncModbusSerialClient
+    from pymodbus.exceptions import ModbusException
 
     client = AsyncModbusSerialClient(device, baudrate=BAUD, timeout=0.3, retries=0)
     await client.connect()
     good = bad = 0
     end, cpu = time.monotonic() + seconds, time.process_time()
     while time.monotonic() < end:
-        answer = await client.read_holding_registers(100, count=registers)
-        good, bad = (good, bad + 1) if answer.isError() else (good + 1, bad)
+        try:
+            answer = await client.read_holding_registers(100, count=registers)
+            good, bad = (good, bad + 1) if answer.isError() else (good + 1, bad)
+        except ModbusException:  # nobody answered in time
+            bad += 1
     cpu = time.process_time() - cpu
     client.close()
     return {"good": good, "bad": bad, "cpu_us": cpu * 1e6 / max(good, 1)}
