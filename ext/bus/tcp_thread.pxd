@@ -27,6 +27,8 @@ cdef struct link_t:
     uint32_t lazy            # 1 = ended in order: made again when there is something to ask
     uint64_t t_retry_ns      # DOWN: not before
     uint64_t t_state_ns      # since when it is connecting, or up
+    uint64_t lanes           # a bit for each lane that asks over it
+    uint32_t proved          # 1 = up for so long that it counts as one
     uint64_t hold_until_ns   # requests wait for the connection and do not fail
     uint64_t backoff_ns
     uint64_t t_answer_ns

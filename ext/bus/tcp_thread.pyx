@@ -41,6 +41,9 @@ cdef extern from "bus/tcp_socket.h" nogil:
     void wake_clear(int fd)
     int close(int fd)
 
+cdef extern from *:
+    int lowest "__builtin_ctzll"(uint64_t bits) nogil  # number of the lowest bit that is set; bits != 0
+
 cdef enum:
     WAKE_MARK = 0xFFFF
     EMPTY_MAX = 2        # connections in a row that the other side ended before anything was asked
@@ -171,8 +174,11 @@ cdef uint64_t tend(tcp_thread_t* at, uint32_t number, uint64_t t_ns) noexcept no
             return link.t_state_ns + CONNECT_NS
         hang_up(at, number, ETIMEDOUT, False, t_ns)
         return link.t_retry_ns
+    if link.proved:
+        return RTU_NEVER
     if t_ns < link.t_state_ns + PROVED_NS:
         return link.t_state_ns + PROVED_NS
+    link.proved = 1
     for i in range(at.n_lanes):
         if at.lanes[i].link == number and at.lanes[i].mail.stats.thread_lost:
             at.lanes[i].mail.stats.thread_lost = 0
@@ -190,7 +196,7 @@ cdef void connected(tcp_thread_t* at, uint32_t number) noexcept nogil:
     if problem:
         hang_up(at, number, problem, False, t_ns)
         return
-    link.state, link.t_state_ns = UP, t_ns
+    link.state, link.t_state_ns, link.proved = UP, t_ns, 0
     link.asked = link.answered = link.silent = link.stream.rx_len = 0
     for i in range(at.n_lanes):
         if at.lanes[i].link == number:
@@ -383,10 +389,11 @@ cdef void take_frames(tcp_thread_t* at, uint32_t number, uint64_t t_ns) noexcept
 cdef void take_frame(tcp_thread_t* at, uint32_t number, const mbap_frame_t* frame, bint suspect,
                      uint64_t t_ns) noexcept nogil:
     cdef lane_t* lane
-    cdef uint32_t i
-    for i in range(at.n_lanes):
-        lane = &at.lanes[i]
-        if lane.link == number and lane.waiting and lane.tid == frame.tid:
+    cdef uint64_t left = at.links[number].lanes
+    while left:
+        lane = &at.lanes[lowest(left)]
+        left &= left - 1
+        if lane.waiting and lane.tid == frame.tid:
             lane.waiting = 0
             lane.mail.stats.thread_lost = 0
             at.links[number].answered += 1
@@ -462,6 +469,7 @@ cdef void tcp_lane_add(tcp_thread_t* at, const program_t* program, int port, por
         link.hold_until_ns = t_ns + FIRST_HOLD_NS
         link.stream.tid = <uint16_t>((t_ns >> 10) ^ (<uint64_t>number << 7))  # not where an earlier run began
     lane.mail, lane.port, lane.link = mail, port, number
+    link.lanes |= <uint64_t>1 << at.n_lanes
     rtu_init(&lane.engine, program, port, mail, t_ns)
     pylon_line_init(&lane.pylon, program, port)
     mail.wake_fd = <uint32_t>at.wake + 1
