@@ -5,10 +5,11 @@
     python tests/world/liars.py --honest 300                # plants of the zoo that do not lie: none may be told
     python tests/world/liars.py --lie absolute --seed 31    # one, with its events
 
-A liar is a plain plant of the zoo whose grid meter lies from a moment on, or from the start. Physics can tell from the
-moment on at which the battery has moved by CLEAR_SHARE of its power and four tolerances since the lie began, and the
-meter has had the time to show it; for a frozen meter, at which the true grid power has. Ends with 1 if a lie is found
-late or never in more than LATE_SHARE of the plants, or an honest meter is called a liar.
+A liar is a plain plant of the zoo whose grid meter lies from a moment on, or from the start. Each is timed twice: since
+the lie began, and since physics could tell. Physics can tell once a detector that knows everything but the load
+could: how the meter lies, what the battery truly does and how this very load changes from one reading to the next
+(tellable.py). It is late if it is found more than FOUND_WITHIN_S after that, or never. Ends with 1 if that is so in
+more than LATE_SHARE of the plants, or an honest meter is called a liar.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
+import tellable
 import zoo_plants as plants
 
 from tidegate.ext.safety.diagnosis import FAULT_IDS
@@ -32,9 +34,9 @@ LIES = {
     "no_l3": "no_l3", "elsewhere": "elsewhere", "tenfold": "tenfold", "tenth": "tenth", "replayed": "replayed",
 }  # fmt: skip
 FROM_START = ("reversed", "elsewhere")
+MODE_RUN = 2
 FOUND_WITHIN_S = 5.0
 LATE_SHARE = 0.01
-CLEAR_SHARE = 0.05
 LIE_S = 60.0  # armed by then, if at all
 AFTER_S = 40.0  # this much of the plant is run after the lie began
 VERDICTS = ("meter_stuck", "grid_unmoved")
@@ -47,6 +49,7 @@ class Told:
 
     seed: int
     lie: str
+    on_s: float = 0.0  # when the lie began, or the site that is lied to from the start got ready
     clear_s: float | None = None  # when physics could tell; None = it never could
     told_s: float | None = None  # when the core did; None = never
     verdict: str = ""  # the row of the fault table
@@ -63,9 +66,14 @@ class Told:
         return None if self.told_s is None else self.told_s - self.clear_s
 
     @property
+    def since_s(self) -> float | None:
+        """Found so long after the lie began; None = never."""
+        return None if self.told_s is None else self.told_s - self.on_s
+
+    @property
     def good(self) -> bool:
-        if self.lie in FROM_START:
-            return not self.ready
+        if self.lie in FROM_START and not self.ready:
+            return True
         return not self.early and self.late_s is not None and self.late_s <= FOUND_WITHIN_S
 
 
@@ -108,24 +116,21 @@ def judge(made: plants.Draw) -> Told:
         found.early = bool(latches)
         return found
     on_s = float(made.faults[0]["on_s"])
+    if made.name in FROM_START:
+        runs = [one["t_ns"] * 1e-9 - 1.0 for one in events if one["event"] == "mode" and one["code"] == MODE_RUN]
+        if not runs:
+            return found
+        on_s = runs[0]  # what the arming did not find is to be found later
+        found.told_s, found.verdict = next((one for one in latches if one[0] >= on_s), (None, ""))
+    found.on_s = on_s
     found.early = found.told_s is not None and found.told_s < on_s
     if found.early:
         return found
     after = rows["t_s"] >= on_s
-    t_s, grid_w, ess_w = rows["t_s"][after], rows["grid_w"][after], rows["ess_w"][after]
-    clear_w = CLEAR_SHARE * made.power_w + 4.0 * made.tolerance_w
-    moved = np.abs((grid_w if made.name in ("frozen", "w_stuck") else ess_w) - (
-        grid_w if made.name in ("frozen", "w_stuck") else ess_w)[0]) > clear_w  # fmt: skip
-    if made.name == "absolute":  # only an export looks different
-        exported = np.flatnonzero(grid_w < -clear_w)
-        start = int(exported[0]) if len(exported) else len(grid_w)
-        moved = np.zeros(len(grid_w), dtype=bool)
-        moved[start:] = np.abs(ess_w[start:] - (ess_w[start] if start < len(ess_w) else 0.0)) > clear_w
-    shown = np.flatnonzero(moved)
-    if len(shown):
-        found.clear_s = float(t_s[shown[0]]) + made.meter_s + 1e-3 * made.setting("pcs_measure_ms")
-        if found.clear_s > t_s[-1] - FOUND_WITHIN_S and found.told_s is None:
-            found.clear_s = None  # the run ends too soon to say
+    t_s, grid_w = rows["t_s"][after], rows["grid_w"][after]
+    found.clear_s = tellable.first_s(made, rows, on_s)
+    if found.clear_s is not None and found.told_s is None and found.clear_s > t_s[-1] - FOUND_WITHIN_S:
+        found.clear_s = None  # the run ends too soon to say
     until = t_s <= (found.told_s if found.told_s is not None else t_s[-1]) + 0.5
     found.export_w = float(max(-(grid_w + np.minimum(rows["pv_w"][after], 0.0))[until].min(), 0.0))
     found.added_w = float(max(grid_w[until].max() - max(rows["load_w"][after].max(), made.limit_w), 0.0))
@@ -168,14 +173,18 @@ def honest_jobs(first: int, count: int) -> Iterator[tuple[int, str]]:
 
 
 def table(found: list[Told]) -> list[str]:
-    lines = [f"{'lie':10} {'plants':>6} {'tellable':>8} {'in time':>8} {'median s':>9} {'worst s':>8}  bad seeds"]
+    lines = [f"{'lie':10} {'plants':>6} {'tellable':>8} {'in time':>8} {'found':>6} {'median s':>9} {'worst s':>8}"
+             f" {'since onset':>14}  late, never or early"]  # fmt: skip
     for lie in dict.fromkeys(each.lie for each in found):
         own = [each for each in found if each.lie == lie]
         able = [each for each in own if each.clear_s is not None or each.told_s is not None]
         late = [each.late_s for each in able if each.late_s is not None]
+        since = [each.since_s for each in own if each.since_s is not None and not each.early]
         bad = [f"{each.seed}{' ' + each.verdict if each.early else ''}" for each in own if not each.good]
         spread = f"{np.median(late):9.2f} {max(late):8.2f}" if late else f"{'-':>9} {'-':>8}"
-        lines.append(f"{lie:10} {len(own):6} {len(able):8} {sum(each.good for each in able):8} {spread}  {bad[:12]}")
+        onset = f"{np.median(since):6.1f} {max(since):7.1f}" if since else f"{'-':>6} {'-':>7}"
+        good, told = sum(each.good for each in able), sum(each.told_s is not None for each in own)
+        lines.append(f"{lie:10} {len(own):6} {len(able):8} {good:8} {told:6} {spread} {onset}  {bad[:12]}")
     return lines
 
 

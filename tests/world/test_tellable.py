@@ -1,0 +1,35 @@
+"""When physics can tell that a meter lies: not while the battery rests, at once when it moves before a still load."""
+
+from dataclasses import replace
+
+import numpy as np
+import tellable
+from test_liars import PLAIN, lying
+
+
+def series_of(ess_w: tellable.Array, load_w: tellable.Array) -> dict[str, tellable.Array]:
+    return {"t_s": np.arange(len(ess_w)) * 0.05, "ess_w": ess_w, "grid_w": load_w - ess_w}
+
+
+def test_physics_tells_nothing_while_the_battery_rests_and_at_once_when_it_moves_before_a_load_that_rests() -> None:
+    made = replace(lying("no_l3", 20.0), settings={**PLAIN.settings, "pcs_measure_ms": 0.0})
+    chance = np.random.default_rng(1)
+    walk_w = 40e3 + np.cumsum(chance.normal(0.0, 200.0, 1200))
+    assert tellable.first_s(made, series_of(np.zeros(1200), walk_w), 20.0) is None
+    moves_w = np.zeros(1200)
+    moves_w[600:] = 5e3
+    steady_w = np.full(1200, 40e3)
+    steady_w[100:200] = 45e3
+    first_s = tellable.first_s(made, series_of(moves_w, steady_w), 20.0)
+    assert first_s is not None and 29.9 < first_s < 30.2
+    restless_w = 40e3 + np.cumsum(chance.normal(0.0, 5e3, 1200))
+    assert tellable.first_s(made, series_of(moves_w, restless_w), 20.0) is None
+
+
+def test_an_absolute_value_is_told_by_what_the_battery_does_while_the_building_gives_power() -> None:
+    made = replace(lying("absolute", 20.0), settings={**PLAIN.settings, "pcs_measure_ms": 0.0})
+    moves_w = np.zeros(1200)
+    moves_w[600:] = 5e3
+    for load_w, tells in ((40e3, False), (-40e3, True)):
+        first_s = tellable.first_s(made, series_of(moves_w, np.full(1200, load_w)), 20.0)
+        assert (first_s is not None) == tells
