@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 OUT ?= demo-out
 
-.PHONY: help setup build lint lint-cython pxd test stop-matrix syscall-faults test-newest constraints docs demo bench world control zoo carbon progress fuzz prove mutants models reproduce advisories test-vm wheel deb clean
+.PHONY: help setup build lint lint-cython pxd test stop-matrix syscall-faults test-newest constraints docs demo bench bench-check icount power-cuts soak world control zoo carbon progress fuzz prove mutants models reproduce advisories test-vm wheel deb clean
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -32,12 +32,35 @@ docs: setup
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
 	@echo "docs: build/site/index.html"
 
-#: make bench     figures beside their peers, in one run, as tables and JSON in build/bench
+#: make bench     figures beside their peers, in one run: build/bench/all.md, all.json
 bench: build
 	@mkdir -p build/bench
 	@failed=; for script in tests/bench/bench_*.py; do \
 	    echo "== $$script"; $(PY) $$script --out build/bench || failed="$$failed $$script"; \
-	done; [ -z "$$failed" ] || { echo "bench: a figure was missed or a bench broke off:$$failed" >&2; exit 1; }
+	done; \
+	$(PY) tests/bench/instructions.py --out build/bench || failed="$$failed instructions"; \
+	$(PY) tests/bench/table.py gather --from build/bench || failed="$$failed table"; \
+	[ -z "$$failed" ] || { echo "bench: a figure was missed or a bench broke off:$$failed" >&2; exit 1; }
+
+#: make bench-check   ratios (of the last make bench) and instruction counts (taken anew) beside those of tests/bench/measured.json
+# BENCH=instructions for the counts alone, which need no make bench before.
+bench-check: build
+	@$(PY) tests/bench/table.py check --from build/bench $(if $(BENCH),--only $(BENCH)) || \
+	    { status=$$?; [ $$status -eq 77 ] && echo "bench-check: skipped"; }
+
+#: make icount    the whole product at 1 kHz in a guest whose time is counted in instructions: 0 missed, same path length (SECONDS=60)
+icount: build
+	@$(PY) tests/vm/icount_run.py --seconds $(or $(SECONDS),60) --out build/icount.json || \
+	    { status=$$?; [ $$status -eq 77 ] && echo "icount: skipped"; }
+
+#: make power-cuts  the power of a machine that writes goes at random; is its disk whole, with all that was promised? (CUTS=100)
+power-cuts: build
+	@$(PY) tests/vm/power_cuts.py --cuts $(or $(CUTS),100) --seed $(or $(SEED),20) --out build/power-cuts.json || \
+	    { status=$$?; [ $$status -eq 77 ] && echo "power-cuts: skipped"; }
+
+#: make soak      everything running for HOURS=4, disturbed at random (SEED=1); build/soak/soak.html
+soak: build
+	@$(PY) tests/soak/soak.py --hours $(or $(HOURS),4) --seed $(or $(SEED),1) --out build/soak
 
 #: make world     faults against the whole site in virtual time: -O0 and -O2 agree, answer times, 10^8 cycles (CYCLES=1e9)
 world: build

@@ -1,24 +1,34 @@
 #!/bin/bash
 # Run a command inside a virtual machine with Debian's PREEMPT_RT kernel and real CAN and UART drivers.
 #
-#   tests/vm/run-vm.sh [-t SECONDS] [-v] -- COMMAND [ARGUMENT...]
+#   tests/vm/run-vm.sh [-t SECONDS] [-i] [-d IMAGE] [-p FILE] [-v] -- COMMAND [ARGUMENT...]
 #
 # The guest sees the host's file system read-only under a layer in RAM, two virtual CAN interfaces (vcan0, vcan1), two
 # emulated Kvaser controllers on one wire (can0, can1), two 16550 UARTs wired to each other (ttyS1, ttyS2) and a
 # watchdog card. The command runs there as root in this directory; its status is this script's status.
+#
+#   -i         time in the guest is counted in instructions (1 ns each, one CPU): what the guest measures does not depend
+#              on how busy this machine is
+#   -d IMAGE   a disk of ext4 (made with mkfs.ext4) that outlives the machine, mounted at /disk
+#   -p FILE    gets the process number of the emulator, for who cuts the power
+#   -v         the guest's kernel log as well
 #
 #   77   a program is missing here (its Debian package is named)
 #   124  not finished within SECONDS (default 420)
 #   125  the guest ended without leaving a status (crash, reset); the end of its kernel log is shown
 #
 # Environment: TIDEGATE_VM_CACHE (default ~/.cache/tidegate-vm: kernel package, unpacked), TIDEGATE_VM_KERNEL (a
-# linux-image .deb to use instead of the newest linux-image-rt-amd64).
+# linux-image .deb to use instead of the newest linux-image-rt-amd64), TIDEGATE_VM_JOB (a folder that is made, appears in the
+# guest as /run/job, and stays).
 set -euo pipefail
 
-limit=420 verbose=
-while getopts t:v option; do
+limit=420 verbose= counted= disk= pidfile=
+while getopts t:id:p:v option; do
     case $option in
     t) limit=$OPTARG ;;
+    i) counted=1 ;;
+    d) disk=$OPTARG ;;
+    p) pidfile=$OPTARG ;;
     v) verbose=1 ;;
     *) exit 2 ;;
     esac
@@ -95,7 +105,7 @@ first=$scratch/first
 mkdir -p "$first/bin" "$first/modules"
 cp "$(command -v busybox)" "$first/bin/busybox"
 install -m 755 "$here/guest-init" "$first/init"
-modules="virtio_pci virtio_console 9pnet_virtio 9p overlay can_raw vcan kvaser_pci i6300esb"
+modules="virtio_pci virtio_console 9pnet_virtio 9p overlay can_raw vcan kvaser_pci i6300esb${disk:+ virtio_blk ext4 crc32c_generic}"
 for module in $modules; do
     modprobe -d "$kernel" -S "$release" --show-depends "$module"
 done | while read -r verb path _; do
@@ -112,7 +122,7 @@ done
 
 # ---- the job: a script in a folder that the guest may write ----
 
-job=$scratch/job
+job=${TIDEGATE_VM_JOB:-$scratch/job}
 mkdir "$job"
 {
     echo "cd $(printf %q "$PWD") || exit 126"
@@ -121,16 +131,22 @@ mkdir "$job"
     echo
 } >"$job/run"
 cp "$here/guest-start" "$job/start"
+[ -z "$disk" ] || touch "$job/disk"
 
 # ---- the machine ----
 
 # KVM only where the CPU really offers it: /dev/kvm can be opened on hosts on which a stock kernel then does not boot.
-accelerator=(-accel "tcg,thread=multi,tb-size=1024" -cpu Nehalem)
-if [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo; then
-    accelerator=(-accel kvm -cpu host)
+accelerator=(-accel "tcg,thread=multi,tb-size=1024" -cpu Nehalem -smp 2)
+if [ -n "$counted" ]; then
+    accelerator=(-accel "tcg,thread=single,tb-size=1024" -icount "shift=0,align=off,sleep=off" -cpu Nehalem -smp 1)
+elif [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo; then
+    accelerator=(-accel kvm -cpu host -smp 2)
 fi
+more=()
+[ -z "$disk" ] || more+=(-drive "file=$disk,format=raw,if=none,id=disk,cache=writeback" -device virtio-blk-pci,drive=disk)
+[ -z "$pidfile" ] || more+=(-pidfile "$pidfile")
 wire=$scratch/uart
-timeout -k 5 "$limit" qemu-system-x86_64 "${accelerator[@]}" -M pc -smp 2 -m 2048 \
+timeout -k 5 "$limit" qemu-system-x86_64 "${accelerator[@]}" -M pc -m 2048 \
     -nodefaults -no-user-config -display none -no-reboot -action watchdog=reset \
     -kernel "$kernel/vmlinux" -initrd "$scratch/initrd" \
     -append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr audit=0 apparmor=0 random.trust_cpu=on no_timer_check tsc=reliable" \
@@ -142,7 +158,7 @@ timeout -k 5 "$limit" qemu-system-x86_64 "${accelerator[@]}" -M pc -smp 2 -m 204
     -device virtio-9p-pci,fsdev=host,mount_tag=host \
     -fsdev "local,id=job,path=$job,security_model=none" -device virtio-9p-pci,fsdev=job,mount_tag=job \
     -object can-bus,id=wire -device kvaser_pci,canbus=wire -device kvaser_pci,canbus=wire \
-    -device i6300esb </dev/null 2>"$scratch/qemu" &
+    -device i6300esb "${more[@]}" </dev/null 2>"$scratch/qemu" &
 machine=$!
 ended=0
 wait "$machine" || ended=$?

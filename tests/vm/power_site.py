@@ -1,0 +1,244 @@
+"""Inside a guest whose power may go at any moment: what does the disk hold, and then write to it until it goes.
+
+    python tests/vm/power_site.py EXPECTED [--last]
+
+EXPECTED : JSON of what earlier guests were told to be on the disk (`power_cuts.py` keeps it). First everything is
+looked at as the power left it, then `tidegate run` is started on the same state folder, as it would start by itself on
+a cabinet, and does what writes: orders, job records, a latch that comes and is acknowledged (the plant stands still for
+a moment), meter records; beside it the carbon account's own code books a journal of its own into a second ledger.
+
+Each line on standard output that begins with `+` is said after the product said that it is done, so that it must be
+found again; one with `?` before an order that takes such a thing back.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.runtime.carbon.sidecar.test_service import Journal as Records
+from tests.runtime.carbon.sidecar.test_service import journal, sidecar
+from tests.vm.icount_site import read_in
+from tidegate.ext.safety.diagnosis import FAULT_IDS
+from tidegate.runtime.carbon.ledger.ledger import Ledger
+from tidegate.runtime.carbon.ledger.signing import verify
+from tidegate.runtime.carbon.sidecar import service
+from tidegate.runtime.client import Client
+from tidegate.runtime.state.held import held_in, ledger_in
+from tidegate.runtime.state.journal import Journal
+from tidegate.runtime.state.latches import LatchFile
+from tidegate.runtime.state.stop_file import StopFile
+
+ROOT = Path(__file__).parents[2]
+SITE = ROOT / "config" / "sites" / "simulated.toml"
+DISK = Path("/disk")
+STATE = DISK / "state"
+BOOKED = DISK / "booked"
+PERIOD_US = 10_000  # an emulated machine is slow
+UNIT = "cabinet"
+STREAMS = ("event", "meter", "job")
+TIDEGATE = [sys.executable, "-m", "tidegate.runtime.cli"]
+BOOKED_S = 12_000
+
+
+def said(mark: str, what: str, value: object) -> None:
+    print(mark, what, value, flush=True)
+
+
+# ---- what the power left ----
+
+
+def look(expected: dict[str, Any]) -> list[str]:
+    """What is wrong on the disk, and what was promised and is not there; [] = all whole."""
+    wrong: list[str] = []
+    state = STATE / "simulated"
+    if not state.is_dir():
+        return ["the state folder is gone"] if expected else []
+    wrong += _latches(state, expected.get("latched"))
+    wrong += _stop(state, expected.get("stopped"))
+    wrong += _journal(state / "journal", expected)
+    ledger = ledger_in(state)
+    if ledger.exists():
+        wrong += [f"the site's ledger: {row}" for row in verify(Ledger(str(ledger), read_only=True))]
+    elif expected.get("ledger"):
+        wrong.append(f"{ledger} is gone")
+    for number, seq in expected.get("booked", {}).items():
+        book = Ledger(str(BOOKED / f"{number}.db"), read_only=True)
+        wrong += [f"ledger {number}: {row}" for row in verify(book)]
+        if book.head[0] < seq:
+            wrong.append(f"ledger {number}: ends at entry {book.head[0]}, {seq} were booked")
+    return wrong
+
+
+def _latches(state: Path, latched: bool | None) -> list[str]:
+    rows, damage = LatchFile(held_in(state), [UNIT]).read()
+    names = [name for row, name in enumerate(FAULT_IDS) if rows[0].bits >> row & 1]
+    print(f"  latched: {', '.join(names) or 'nothing'}", flush=True)
+    wrong = [f"latches: {damage}"] if damage else []
+    if "latches_lost" in names:
+        wrong.append("latches: latches_lost")
+    if latched and not names:
+        wrong.append("latches: one was told of, and the file has none")
+    return wrong
+
+
+def _stop(state: Path, stopped: bool | None) -> list[str]:
+    stops, damage = StopFile(held_in(state), Path("/nonexistent")).read()
+    print(f"  stopped: {stops.stopped}", flush=True)
+    wrong = [f"stop: {damage}"] if damage else []
+    if stopped is not None and stops.stopped != stopped:
+        wrong.append(f"stop: the last order that was answered was {'stop' if stopped else 'run'}, the file is not")
+    return wrong
+
+
+def _journal(folder: Path, expected: dict[str, Any]) -> list[str]:
+    """Looked at in a copy: opening one mends its end, and that is the gateway's to do."""
+    wrong: list[str] = []
+    copy = Path("/tmp/looked-at")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(folder, copy)
+    for stream in STREAMS:
+        opened = Journal(copy, stream)
+        wrong += [f"journal {stream}: {damage}" for damage in opened.damages if not damage.repaired]
+        wrong += [f"journal {stream}: {line}" for line in opened.verify()]
+        count = sum(1 for segment in opened.segments for _ in opened.records(segment))
+        print(f"  {stream}: {count} records, {[str(damage) for damage in opened.damages]}", flush=True)
+        if stream == "job":
+            held = b"".join(row.payload for segment in opened.segments for row in opened.records(segment))
+            lost = [name for name in expected.get("jobs", []) if name.encode() not in held]
+            wrong += [f"journal job: {', '.join(lost)} accepted and not there"] if lost else []
+    return wrong
+
+
+# ---- writing ----
+
+
+def book(number: int) -> None:
+    """Book into ledger after ledger; says the newest entry whenever some are committed. Never ends by itself."""
+    service.COMMIT_RECORDS = service.ASK = 64
+    BOOKED.mkdir(exist_ok=True)
+    records = Records(journal(BOOKED_S, boots=2))
+    while True:
+        path = BOOKED / f"{number}.db"
+        one = sidecar(str(path))
+        service.catch_up(one, _Told(records, one, number))  # type: ignore[arg-type]
+        one.commit()
+        said("+", "booked", f"{number} {one.ledger.head[0]}")
+        said("+", "complete", number)
+        number += 1
+
+
+class _Told:
+    """The journal of the account's tests, which says what is booked whenever more is asked for."""
+
+    def __init__(self, records: Records, one: Any, number: int) -> None:
+        self.records, self.one, self.number = records, one, number
+
+    def replay(self, *words: Any, **more: Any) -> Any:
+        said("+", "booked", f"{self.number} {self.one.ledger.head[0]}")
+        return self.records.replay(*words, **more)
+
+
+def site_file() -> Path:
+    text = "\n".join(line for line in SITE.read_text().splitlines() if not line.startswith("period_us"))
+    made = Path("/tmp/simulated.toml")
+    made.write_text(text.replace("[site]\n", f"[site]\nperiod_us = {PERIOD_US}\n"))
+    return made
+
+
+def plant_of(supervisor: int) -> int:
+    """The process that simulates the plant."""
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    return next(int(pid) for pid in children if b"tidegate.hal.sim" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def until(condition: Any, what: str, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            said("!", "gave-up", what)
+            raise SystemExit(1)
+        time.sleep(0.1)
+
+
+def write(first_job: int) -> None:
+    """Start the site on the disk and write until the power goes."""
+    read_in()
+    os.environ |= {"TIDEGATE_RUNTIME_DIR": "/run/tg", "TIDEGATE_STATE_DIR": str(STATE)}
+    site = subprocess.Popen([*TIDEGATE, "run", str(site_file())], stdout=subprocess.PIPE, text=True)
+    assert site.stdout is not None
+    line = site.stdout.readline()
+    if "runs; core pid" not in line:
+        said("!", "does-not-start", repr(line))
+        raise SystemExit(1)
+    said("-", "runs", f"{time.monotonic():.1f}")
+    number, plant = first_job, plant_of(site.pid)
+    with Client(timeout_s=30.0) as client:
+        if "latches_lost" in client.why()["latches"]:
+            said("!", "latches-lost", "after the start")
+            raise SystemExit(1)
+        while True:
+            name = f"job-{number:06d}"
+            now = int(time.time())
+            answer = client.ask("jobs", jobs=[{"job": name, "start_utc_s": now - 60, "end_utc_s": now, "owner": "o"}])
+            if answer["accepted"] == 1:
+                said("+", "job", name)
+            number += 1
+            said("?", "stop", 1)
+            client.ask("mode", mode="stop")
+            said("+", "stop", 1)
+            said("?", "stop", 0)
+            client.ask("mode", mode="run")
+            said("+", "stop", 0)
+            if number % 3 == 0:
+                os.kill(plant, signal.SIGSTOP)
+                until(lambda: client.why()["latches"], "nothing latched although the plant stood still")
+                said("+", "latched", 1)
+                os.kill(plant, signal.SIGCONT)
+                time.sleep(0.5)
+                said("?", "latched", 0)
+                client.ask("ack")
+
+
+def whole_book(numbers: list[int]) -> list[str]:
+    """Finish every ledger that a cut broke off, and compare all with one that was booked without any."""
+    service.COMMIT_RECORDS = service.ASK = 64
+    wrong = []
+    heads = {}
+    for name in ("/tmp/uncut", *(f"{BOOKED}/{number}" for number in numbers)):
+        one = sidecar(f"{name}.db")
+        service.catch_up(one, Records(journal(BOOKED_S, boots=2)))
+        one.commit()
+        heads[name] = [(entry.seq, entry.hash) for entry in one.ledger.entries("period")]
+    for name, entries in heads.items():
+        if entries != heads["/tmp/uncut"]:
+            wrong.append(f"{name}: {len(entries)} periods, not those of a ledger that was never cut off")
+    print(f"  {len(heads) - 1} ledgers, {len(heads['/tmp/uncut'])} periods each", flush=True)
+    return wrong
+
+
+def main() -> int:
+    expected = json.loads(sys.argv[1])
+    found = look(expected)
+    if "--last" in sys.argv:
+        found += whole_book([int(number) for number in expected.get("booked", {})])
+    for line in found:
+        said("!", "wrong", line)
+    if found:
+        return 1
+    said("-", "whole", f"{time.monotonic():.1f}")
+    if "--last" in sys.argv:
+        return 0
+    if os.fork() == 0:
+        book(expected.get("books", 0))
+    write(expected.get("next_job", 0))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
