@@ -16,6 +16,7 @@ hour.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -103,13 +104,11 @@ class Disk:
             )
 
     def fill(self) -> None:
-        with (self.path / "filler").open("wb") as file:
-            try:
-                while True:
-                    file.write(bytes(1 << 16))
-                    file.flush()
-            except OSError:
-                pass
+        with (self.path / "filler").open("wb", buffering=0) as file:
+            for size in (1 << 16, 1 << 12, 1):  # to the last byte
+                with contextlib.suppress(OSError):
+                    while file.write(bytes(size)):
+                        pass
 
     def free(self) -> None:
         (self.path / "filler").unlink(missing_ok=True)
