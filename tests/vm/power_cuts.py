@@ -11,7 +11,6 @@ for the journal).
 """
 
 import argparse
-import contextlib
 import json
 import os
 import random
@@ -127,10 +126,13 @@ class Guest:
                     self.due.set()
         self.due.set()
 
-    def cut(self) -> None:
-        """No warning, no sync: the emulator is gone. What it had already said is still read."""
-        with contextlib.suppress(ProcessLookupError, FileNotFoundError, ValueError):
+    def cut(self) -> bool:
+        """No warning, no sync: the emulator is gone. What it had already said is still read. False: it ran no more."""
+        try:
             os.kill(int(self.pidfile.read_text()), signal.SIGKILL)
+        except (ProcessLookupError, FileNotFoundError, ValueError):
+            return False
+        return True
 
     def end(self, timeout_s: float) -> int:
         code = self.process.wait(timeout_s)
@@ -166,9 +168,9 @@ def run(cuts: int, seed: int, folder: Path) -> dict[str, Any]:
         else:
             in_time = guest.due.wait(BOOT_S)
             time.sleep(pause_s)
-            guest.cut()
+            was_cut = guest.cut()
             guest.end(60.0)
-            looked = in_time and guest.writes and any(line.startswith("- whole") for line in guest.lines)
+            looked = was_cut and in_time and guest.writes and any(line.startswith("- whole") for line in guest.lines)
             after.append((count, round(pause_s, 3)))
         if guest.process.returncode == 77:
             print("\n".join(guest.lines))
