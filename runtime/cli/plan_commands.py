@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
@@ -77,9 +78,11 @@ def _moment(text: str | None) -> datetime:
     return found
 
 
-def _made(site: Site, table: HoursTable, now: str | None, soc: float, wishes: Wishes, jobs: Path | None) -> DayAhead:
+def _made(site: Site, table: HoursTable, now: str | None, soc: float, wishes: Wishes, jobs: Path | None,
+          later_s: int = 0) -> DayAhead:  # fmt: skip
     try:
         announced = read_jobs(jobs) if jobs is not None else ()
+        announced = tuple(replace(job, deadline_utc_s=job.deadline_utc_s + later_s) for job in announced)
         made = day_ahead(site, table, _moment(now), soc, wishes, jobs=announced)
     except PlanError as why:
         fail(why, EXIT_CONTENT, "plan")
@@ -152,6 +155,46 @@ def lines(made: Plan, outlook: Outlook, storage: Storage, zone: tzinfo) -> list[
     gap = max(0.0, made.cost_eur - made.bound_eur)
     said.append(f"cost {made.cost_eur:.2f} EUR (no plan is cheaper by more than {gap:.2f}), peak {made.peak_kw:.1f} kW")
     return said
+
+
+@plan.command("what-if")
+@SITE
+@HOURS
+@NOW
+@SOC
+@with_wishes
+@JOBS
+@click.option("--peak-limit", type=click.FloatRange(min=0, min_open=True), metavar="KW",
+              help="If no more than this were imported.")  # fmt: skip
+@click.option("--jobs-later", type=click.FloatRange(min=0, min_open=True), metavar="HOURS",
+              help="If every job had so much longer.")  # fmt: skip
+def what_if(site_file: Path, hours: Path, now: str | None, soc: float, wishes: Wishes, jobs: Path | None,
+            peak_limit: float | None, jobs_later: float | None) -> None:  # fmt: skip
+    """The plan beside the one that it would be under another limit: cost, peak, and what could not be held."""
+    if peak_limit is None and jobs_later is None:
+        fail("give --peak-limit, --jobs-later or both: what is to be otherwise?", EXIT_USAGE, "plan")
+    read, table = _read(site_file, hours)
+    moment = now or datetime.now(UTC).isoformat()
+    first = _made(read, table, moment, soc, wishes, jobs)
+    other_wishes = replace(wishes, peak_limit_kw=peak_limit or 0.0)
+    other = _made(read, table, moment, soc, other_wishes, jobs, later_s=round((jobs_later or 0.0) * 3600))
+    parts = [f"import at most {peak_limit:g} kW"] if peak_limit else []
+    parts += [f"jobs {jobs_later:g} h later"] if jobs_later else []
+    click.echo(f"{'':22}{'as it is':>12}{'if':>12}   ({', '.join(parts)})")
+    for name, one, two in (
+        ("energy and peak, EUR", first.plan.cost_eur, other.plan.cost_eur),
+        ("highest import, kW", float(first.plan.import_kw.max()), float(other.plan.import_kw.max())),
+        ("imported, kWh", _kwh(first.plan), _kwh(other.plan)),
+        ("stored at the end, kWh", float(first.plan.stored_kwh[-1]), float(other.plan.stored_kwh[-1])),
+    ):
+        click.echo(f"{name:22}{one:12.2f}{two:12.2f}   {two - one:+.2f}")
+    for head, told in (("as it is", first.plan.relaxed), ("if", other.plan.relaxed)):
+        for text in told:
+            click.echo(f"{head}: {text}")
+
+
+def _kwh(made: Plan) -> float:
+    return float(made.import_kw.sum()) * made.horizon.step_h
 
 
 @plan.command()

@@ -29,6 +29,7 @@ class Wishes:
     backup_h: float = 0.0
     backup_share: float = 1.0
     carbon_eur_per_kg: float = 0.0  # what a kilogram of the table's g_per_kwh is to count beside the bill
+    peak_limit_kw: float = 0.0  # import that is allowed, tighter than the site's own; 0 = as the site has it
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def day_ahead(site: Site, table: HoursTable, now: datetime, soc: float, wishes: 
     zone = zone_of(site.site.timezone)
     storage = storage_of(site, wear_eur_per_kwh=wishes.wear_eur_per_kwh, efficiency_at=wishes.efficiency_at)
     connection = connection_of(site, demand_eur_per_kw=wishes.demand_eur_per_kw, demand_paid_kw=wishes.paid_kw)
+    if wishes.peak_limit_kw:
+        connection = replace(connection, import_kw_max=min(connection.import_kw_max, wishes.peak_limit_kw))
     outlook = look_ahead(table, now, wishes.ahead_h, fees_eur_per_kwh=wishes.fees_eur_per_kwh, zone=zone,
                          carbon_eur_per_kg=wishes.carbon_eur_per_kg)  # fmt: skip
     horizon, stored_kwh = outlook.horizon, soc * storage.energy_kwh

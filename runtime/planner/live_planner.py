@@ -249,6 +249,17 @@ class LivePlanner:
             stop.wait(LOOK_S)
 
 
+def price_signal(told: dict[str, object], site: str) -> dict[str, object]:
+    """What a kWh of load costs in each step to come, for whoever decides by a price; {} where there is no plan.
+
+    It holds the tariff, what the battery can do about it, and the share of a peak that one more kWh would make.
+    """
+    keys = ("start_utc_s", "step_s", "meter_eur_per_kwh", "advice", "planned_utc_s", "end_utc_s")
+    if any(key not in told for key in keys):
+        return {}
+    return {"site": site, **{key: told[key] for key in keys}}
+
+
 def advice(made: DayAhead) -> dict[str, object]:
     """To a computation that could run now: run, may wait (until when, and what a kWh then costs less), or shed."""
     plan, horizon = made.plan, made.plan.horizon

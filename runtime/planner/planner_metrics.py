@@ -1,8 +1,11 @@
-"""What the planner did, for Prometheus: text at /metrics, served by the planner's own process."""
+"""What the planner did, for Prometheus at /metrics; the price-like signal at /advice. In the planner's process."""
 
+import json
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tidegate.runtime.planner.live_planner import price_signal
 
 Status = dict[str, object]
 GAUGES = {
@@ -63,12 +66,19 @@ def serve_metrics(site: str, status: Callable[[], Status], address: str, port: i
         timeout = 10
 
         def do_GET(self) -> None:
-            if self.path != "/metrics":
+            if self.path == "/metrics":
+                kind, body = "text/plain; version=0.0.4; charset=utf-8", metrics_text(site, status()).encode()
+            elif self.path == "/advice":
+                signal = price_signal(status(), site)
+                if not signal:
+                    self.send_error(503, "no plan yet")
+                    return
+                kind, body = "application/json", json.dumps(signal).encode()
+            else:
                 self.send_error(404)
                 return
-            body = metrics_text(site, status()).encode()
             self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -4,6 +4,8 @@ import json
 import math
 import subprocess
 import threading
+import urllib.error
+import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import which
@@ -24,7 +26,7 @@ from tidegate.runtime.planner.forecast_diary import ForecastDiary
 from tidegate.runtime.planner.forecasts import Expected
 from tidegate.runtime.planner.live_planner import LivePlanner
 from tidegate.runtime.planner.plan_inputs import Horizon, PlanError, Storage
-from tidegate.runtime.planner.planner_metrics import metrics_text
+from tidegate.runtime.planner.planner_metrics import metrics_text, serve_metrics
 from tidegate.runtime.planner.price_folder import read_prices
 from tidegate.runtime.planner.site_history import Quarter, SiteHistory, read_history, write_history
 
@@ -363,6 +365,27 @@ def test_metrics_are_what_prometheus_reads(live):
         pytest.skip("promtool is not installed")
     done = subprocess.run(["promtool", "check", "metrics"], input=text, text=True, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_price_like_signal_is_served_beside_the_metrics_once_there_is_a_plan(live):
+    gateway, made = live
+    server = serve_metrics("a", made.status, "127.0.0.1", 0)
+
+    def fetch(path):
+        return urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}{path}", timeout=30).read()
+
+    try:
+        with pytest.raises(urllib.error.HTTPError, match="no plan yet"):
+            fetch("/advice")
+        made.step(at_day(gateway, 3))
+        signal = json.loads(fetch("/advice"))
+        assert signal["step_s"] == 900 and len(signal["meter_eur_per_kwh"]) == 96 and signal["site"] == "a"
+        assert signal["meter_eur_per_kwh"][0] == pytest.approx(signal["advice"]["eur_per_kwh"], abs=1e-5)
+        assert b"tidegate_planner_plans_total" in fetch("/metrics")
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            fetch("/else")
+    finally:
+        server.shutdown()
 
 
 def test_what_was_saved_is_measured_and_by_arithmetic(live):

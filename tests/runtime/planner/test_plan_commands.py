@@ -14,6 +14,7 @@ from tidegate.runtime.api.connection import Point
 from tidegate.runtime.api.messages import QUALITIES
 from tidegate.runtime.cli import plan_commands
 from tidegate.runtime.cli.plan_commands import plan
+from tidegate.runtime.planner.announced_jobs import AnnouncedJob, write_jobs
 from tidegate.runtime.planner.hours_table import read_hours
 from tidegate.runtime.planner.outlook import month_peak_kw, storage_of
 from tidegate.runtime.planner.plan_inputs import PlanError
@@ -243,3 +244,20 @@ def test_carbon_has_a_price_of_its_own_and_is_named(tmp_path):
     assert "hold carbon at 0.3 EUR/kg: no bill has that" in done.output
     done = run("show", SITE, HOURS, *NOW, "--carbon", "0.3")
     assert done.exit_code == 65 and "no g_per_kwh is there" in done.output
+
+
+def test_what_if_puts_the_plan_beside_the_one_under_another_limit_and_says_what_cannot_be_held(tmp_path):
+    done = run("what-if", SITE, HOURS, *NOW, "--soc", "0.9", "--peak-limit", "36")
+    assert done.exit_code == 0, done.output
+    rows = {line[:22].strip(): [float(one) for one in line[22:].split()] for line in done.stdout.splitlines()[1:5]}
+    one, two, more = rows["highest import, kW"]
+    assert two <= 36.005 < one and more == pytest.approx(two - one, abs=0.011)
+    assert rows["energy and peak, EUR"][1] >= rows["energy and peak, EUR"][0]  # a limit makes no plan cheaper
+    done = run("what-if", SITE, HOURS, *NOW, "--peak-limit", "3")
+    assert "\nif: the connection's import limit cannot be held" in done.output
+    assert "\nas it is:" not in done.output
+    write_jobs(tmp_path, (AnnouncedJob("late", 10.0, 3.0, 1741615200, 1741629600),))
+    done = run("what-if", SITE, HOURS, *NOW, "--jobs", str(tmp_path), "--jobs-later", "12")
+    one, two, _ = (float(text) for text in done.stdout.splitlines()[1][22:].split())
+    assert two < one - 0.5, "work of 30 kWh that may wait for the night costs less"
+    assert run("what-if", SITE, HOURS, *NOW).exit_code == 64
