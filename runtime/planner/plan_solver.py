@@ -3,9 +3,11 @@
 Solved in this order. 1. The bill without reserve: gives the peak. 2. The same with the reserve, the peak no higher than
 before: a reserve yields to the peak, never the other way (one that is dearer than the demand charge would buy a peak to
 fill the battery). 3. At equal cost, the smallest change from the plan in force: equal inputs give the equal plan.
-Binaries come only into steps where the relaxation cheats (charging while discharging, importing while exporting).
+Binaries come only into steps where the relaxation cheats (charging while discharging, importing while exporting, and
+losses beyond those of its power).
 """
 
+import itertools
 import os
 import sys
 from dataclasses import dataclass, field, replace
@@ -149,6 +151,7 @@ class _Columns:
     short: int
     lacks: tuple[int, ...]  # of each cushion
     jobs: tuple[int, ...]
+    parts: dict[str, list[tuple[int, float]]]  # of charge and discharge: (column, width) of each segment, best first
     balance: int  # first row
     storage: int
 
@@ -319,11 +322,18 @@ def _build(storage: Storage, connection: Connection, horizon: Horizon, begin_kwh
     for job, first in zip(horizon.jobs, jobs, strict=True):
         energy = job.power_kw * job.steps
         program.row([(first + k, 1.0) for k in range(n)], energy, energy)
-    for segments, power, hours_in in ((storage.charge_segments(), charge, -hours),
-                                      (storage.discharge_segments(), discharge, hours)):  # fmt: skip
-        _by_power(program, segments, power, levels, hours_in, n)
+    parts = {name: _by_power(program, segments, power, levels, hours_in, n) for name, segments, power, hours_in in (
+        ("charge", storage.charge_segments(), charge, -hours),
+        ("discharge", storage.discharge_segments(), discharge, hours))}  # fmt: skip
     biggest_kw = float(np.max(np.abs(net))) + storage.charge_kw_max + sum(job.power_kw for job in horizon.jobs)
     for kind, k in sorted(cheats):
+        name, _, place = kind.partition(" ")
+        if place:  # the worse segment only when the better one before it is full
+            (better, better_kw), (worse, worse_kw) = parts[name][int(place) :][:2]
+            is_full = program.block(1, 0.0, 0.0, 1.0, integer=True)
+            program.row([(better + k, 1.0), (is_full, -better_kw)], 0.0, np.inf)
+            program.row([(worse + k, 1.0), (is_full, -worse_kw)], -np.inf, 0.0)
+            continue
         one, other, one_kw, other_kw = (
             (charge, discharge, storage.charge_kw_max, storage.discharge_kw_max)
             if kind == "battery"
@@ -333,22 +343,26 @@ def _build(storage: Storage, connection: Connection, horizon: Horizon, begin_kwh
         program.row([(one + k, 1.0), (either, -one_kw)], -np.inf, 0.0)
         program.row([(other + k, 1.0), (either, other_kw)], -np.inf, other_kw)
     at = _Columns(charge, discharge, imported, exported, curtailed, stored, over, peak, short, tuple(lacks),
-                  tuple(jobs), balance, levels)  # fmt: skip
+                  tuple(jobs), parts, balance, levels)  # fmt: skip
     return program, at
 
 
 def _by_power(program: _Program, segments: list[tuple[float, float]], power: int, levels: int, hours: float,
-              steps: int) -> None:  # fmt: skip
-    """What a power moves in the store, into the storage rows from `levels` on; one column a segment where it bends."""
+              steps: int) -> list[tuple[int, float]]:  # fmt: skip
+    """What a power moves in the store, into the storage rows from `levels` on; one column a segment where it bends.
+
+    Gives (first column, width) of each segment, [] where it does not bend.
+    """
     if len(segments) == 1:
         for k in range(steps):
             program.add(levels + k, power + k, hours * segments[0][1])
-        return
+        return []
     parts = [(program.block(steps, 0.0, 0.0, width), slope) for width, slope in segments]
     for k in range(steps):
         program.row([(power + k, 1.0), *((part + k, -1.0) for part, _ in parts)], 0.0, 0.0)
         for part, slope in parts:
             program.add(levels + k, part + k, hours * slope)
+    return [(part, width) for (part, _), (width, _) in zip(parts, segments, strict=True)]
 
 
 def _near(program: _Program, at: _Columns, near_kw: Floats, true_cost: Floats, cost_eur: float) -> None:
@@ -370,6 +384,11 @@ def _both(x: Floats, at: _Columns, steps: int) -> Cheats:
     for kind, one, other in (("battery", at.charge, at.discharge), ("grid", at.imported, at.exported)):
         both = (x[one : one + steps] > CHEAT_KW) & (x[other : other + steps] > CHEAT_KW)
         found |= {(kind, int(k)) for k in np.flatnonzero(both)}
+    # Where energy is a burden (a price below zero, a full battery) the program would waste it in the worst segments.
+    for name, parts in at.parts.items():
+        for place, ((better, better_kw), (worse, _)) in enumerate(itertools.pairwise(parts)):
+            early = (x[worse : worse + steps] > CHEAT_KW) & (x[better : better + steps] < better_kw - CHEAT_KW)
+            found |= {(f"{name} {place}", int(k)) for k in np.flatnonzero(early)}
     return frozenset(found)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.runtime.planner.explained_plans import false_sentences
+from tests.runtime.planner.explained_plans import case, false_sentences
 from tidegate.runtime.planner.plan_inputs import Connection, Horizon, Job, PlanError, Storage
 from tidegate.runtime.planner.plan_reasons import reasons
 from tidegate.runtime.planner.plan_solver import solve
@@ -311,3 +311,20 @@ def test_a_kwh_that_lets_the_battery_give_more_is_worth_what_the_battery_gives_i
                  end_value_eur_per_kwh=0.1)  # fmt: skip
     assert plan.meter_eur_per_kwh[2] == pytest.approx((more.cost_eur - plan.cost_eur) / 0.1, abs=1e-4)
     assert plan.meter_eur_per_kwh[2] < 0.2
+
+
+@pytest.mark.parametrize("seed", [10, 206])
+def test_a_battery_that_would_rather_lose_energy_loses_what_its_curve_says_and_no_more(seed):
+    """Prices below zero and a full battery: the program would take the worst efficiency first (seed 206 did)."""
+    storage, connection, at, stored = case(seed)
+    plan = solve(storage, connection, at, stored)
+
+    def moved(segments, power):
+        return sum(slope * min(width, max(0.0, power - sum(one for one, _ in segments[:i])))
+                   for i, (width, slope) in enumerate(segments))  # fmt: skip
+
+    for k in range(len(plan.import_kw)):
+        change = moved(storage.charge_segments(), plan.charge_kw[k])
+        change -= moved(storage.discharge_segments(), plan.discharge_kw[k])
+        assert plan.stored_kwh[k] - stored == pytest.approx(change * at.step_h, abs=1e-3), k
+        stored = plan.stored_kwh[k]
