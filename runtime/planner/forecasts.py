@@ -155,6 +155,18 @@ def rank_correlation(one: Floats, other: Floats) -> float:
     return float((a * b).sum() / size) if size else 0.0
 
 
+def _band_pinball(errors: Floats) -> float:
+    """Mean pinball loss of a forecast with the band that its own errors (origins, leads) give it.
+
+    By this a forecast is chosen, not by its mean error: a plan stands on the band as much as on the middle.
+    """
+    low, high = np.quantile(errors, (QUANTILES[0], QUANTILES[-1]), axis=0)
+    edges = np.stack([low, np.zeros_like(low), high])
+    q = np.array(QUANTILES)[:, None, None]
+    off = errors[None] - edges[:, None]
+    return float(np.maximum(q * off, (q - 1) * off).mean())
+
+
 @dataclass(frozen=True)
 class Expected:
     """A forecast: the one used, its band, its past errors as whole paths, and what all of them were worth."""
@@ -212,14 +224,17 @@ class Forecaster:
         now = self._all(series[:origin], origin)
         past = [at for at in sorted(self._made) if at + self.leads <= origin]
         loss: dict[str, float] = {}
-        for name in now:
-            errors = [np.abs(series[at : at + self.leads] - self._made[at][name]).mean() for at in past
-                      if name in self._made[at]]  # fmt: skip
-            if errors and len(errors) >= len(past) // 2:
-                loss[name] = float(np.mean(errors))
-        best = min(loss, key=lambda one: (loss[one], one)) if loss else ("blend" if "blend" in now else next(iter(now)))
-        paths = np.array([series[at : at + self.leads] - self._made[at][best] for at in past if best in self._made[at]])
-        paths = paths.reshape(-1, self.leads)
+        worth: dict[str, float] = {}
+        missed = {name: [series[at : at + self.leads] - self._made[at][name] for at in past if name in self._made[at]]
+                  for name in now}  # fmt: skip
+        for name, rows in missed.items():
+            if rows and len(rows) >= len(past) // 2:
+                errors = np.array(rows)
+                loss[name] = float(np.abs(errors).mean())
+                worth[name] = _band_pinball(errors)
+        best = min(worth, key=lambda one: (worth[one], one)) if worth else next(
+            iter([name for name in ("blend",) if name in now] or now))  # fmt: skip
+        paths = np.array(missed[best]).reshape(-1, self.leads)
         middle = now[best]
         low, high = (np.quantile(paths, q, axis=0) if len(paths) else np.zeros(self.leads) for q in (0.1, 0.9))
         return Expected(best, middle, middle + low, middle + high, paths, loss)

@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
+from tidegate.runtime.planner import forecasts
 from tidegate.runtime.planner.forecasts import SIMPLE, Forecaster, Ridge, filled, pinball, rank_correlation
 from tidegate.runtime.planner.local_calendar import LocalCalendar
 from tidegate.runtime.planner.peak_guard import energy_needed, guard, lowest_limits
@@ -149,3 +150,19 @@ def test_with_a_demand_charge_the_guard_asks_for_more_than_the_likely_need_at_wh
     # Together they cost what the share of the paths beyond the reserve bears: 35 % at most, and less of a longer need.
     assert sum(eur for _, eur in found.cushions) <= 0.35 * 8.0 / 24 + 1e-9
     assert guard(np.full(24, 18.0), errors, STORAGE, 20.0, 1.0, 25.0).cushions == ()
+
+
+def test_the_forecast_with_the_better_band_is_used_not_the_one_with_the_smaller_mean_error(monkeypatch):
+    """One is nearer on average and sometimes far off: its band is worth less, and a plan stands on the band."""
+    truth = np.arange(24.0 * 70)
+    errors = {"narrow": lambda rng: rng.normal(0, 1.0, 24), "wide": lambda rng: rng.standard_t(2, 24) * 0.5}
+
+    def made(name):
+        return lambda values, origin, leads, day: truth[origin : origin + leads] - errors[name](
+            np.random.default_rng(origin))  # fmt: skip
+
+    monkeypatch.setattr(forecasts, "SIMPLE", {name: made(name) for name in errors})
+    found = Forecaster(24, 24, names=("narrow", "wide")).expect(truth, 24 * 68)
+    assert found.loss["wide"] < found.loss["narrow"] and found.name == "narrow"
+    inside = np.mean((found.paths >= found.low - found.middle) & (found.paths <= found.high - found.middle))
+    assert inside == pytest.approx(0.8, abs=0.02)
