@@ -19,9 +19,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # Import name -> distribution, where they differ.
 DISTRIBUTIONS = {"can": "python-can", "fpdf": "fpdf2", "serial": "pyserial", "zmq": "pyzmq", "paho": "paho-mqtt",
-                 "nats": "nats-py", "pynvml": "nvidia-ml-py"}  # fmt: skip
-# Packages that share one import name, each with what of it is its own.
-SHARED = {"opentelemetry.exporter": "opentelemetry-exporter-otlp-proto-http", "opentelemetry.sdk": "opentelemetry-sdk"}
+                 "nats": "nats-py", "pynvml": "nvidia-ml-py",
+                 "opentelemetry": "opentelemetry-exporter-otlp-proto-http"}  # fmt: skip
 
 # Who is installed when these files run: what is here must be in each of the extras; "+" joins several. All other files
 # run on a cabinet without extras.
@@ -48,10 +47,10 @@ EXTRAS = {
     "runtime/planner": ["planner"],
     "runtime/cli/plan_commands.py": ["planner"],
     "runtime/openadr": ["openadr"],
+    "runtime/export/otlp_exporter.py": ["export+otlp"],
     "runtime/export": ["export"],
     "runtime/telemetry/snmp_usm.py": ["carbon"],
     "runtime/telemetry/nvml_cards.py": ["nvml"],
-    "runtime/export/otlp_exporter.py": ["export+otlp"],
     "runtime/web": ["web"],
     "runtime/notify": ["notify"],
     "runtime/cli/web_commands.py": ["web"],
@@ -85,7 +84,7 @@ def imports(path: Path) -> set[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             names = [node.module]
-        found |= {SHARED.get(".".join(name.split(".")[:2]), name.partition(".")[0]) for name in names}
+        found |= {name.partition(".")[0] for name in names}
     third = {name for name in found if name not in sys.stdlib_module_names and name != "tidegate"}
     return {DISTRIBUTIONS.get(name, name).lower().replace("_", "-") for name in third}
 

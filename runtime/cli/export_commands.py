@@ -89,17 +89,17 @@ def mqtt(
 
 @export.command()
 @with_client
-@click.option("--endpoint", default="http://127.0.0.1:4318/v1/metrics", show_default=True, metavar="URL")
+@click.option("--to", "url", default="http://127.0.0.1:4318/v1/metrics", show_default=True, metavar="URL")
 @click.option("--every-s", type=click.FloatRange(1, 3600), default=15.0, show_default=True)
 @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="Also TIDEGATE_OTLP_HEADERS, by commas.",
               envvar="TIDEGATE_OTLP_HEADERS")  # fmt: skip
 @click.option("--ca", type=click.Path(exists=True, dir_okay=False), help="Certificates that https is checked against.")
-def otlp(client: Client, endpoint: str, every_s: float, headers: tuple[str, ...], ca: str | None) -> None:
+def otlp(client: Client, url: str, every_s: float, headers: tuple[str, ...], ca: str | None) -> None:
     """Metrics to an OpenTelemetry collector, over OTLP with HTTP; one that is not there is waited for."""
     module = need("tidegate.runtime.export.otlp_exporter", "export,otlp")
     pairs = [text.partition("=") for part in headers for text in part.split(",") if text]
     if wrong := [name for name, equals, _ in pairs if not (name.strip() and equals)]:
         fail(f"--header {wrong[0]}: expected NAME=VALUE", EXIT_USAGE)
-    click.echo(f"metrics to {endpoint} each {every_s:g} s")
+    click.echo(f"metrics to {url} each {every_s:g} s")
     given = {name.strip(): value.strip() for name, _, value in pairs}
-    module.serve(client, endpoint, every_s, given, ca, stopped_by_signal())
+    module.serve(client, url, every_s, given, ca, stopped_by_signal())

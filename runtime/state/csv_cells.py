@@ -15,7 +15,7 @@ def cell(value: object) -> object:
 
 def cells(row: Iterable[object]) -> list[object]:
     """One row."""
-    return [cell(value) for value in row]
+    return [cell(value) if type(value) is str else value for value in row]
 
 
 def rows_of_cells(rows: Iterable[Iterable[object]]) -> Iterable[list[object]]:

@@ -107,6 +107,7 @@ def year(folder: Path, quarters: int) -> None:
                           8, rng.randrange(10**9), None, {"job": 1000, "gpu_hour": 8000}, f"{number}"))  # fmt: skip
     aside = [f"log, line {number}: job x lasts 0 s; it is not counted" for number in range(1000)]
     days = settle(ledger, works, aside, YEAR, YEAR + quarters * 900)
+    sign(ledger, key, "year")
     report(f"settle {len(works):,} jobs of {days} days", clock.read(), "")
     count = len(works)
     works.clear()

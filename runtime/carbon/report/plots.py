@@ -18,6 +18,7 @@ from tidegate.runtime.carbon.report.view import Report
 from tidegate.runtime.charts import charts
 
 BARS = 400
+BARS_MAX = 12  # loads of their own in the idle chart
 # Distances of time ticks, h, and how they are written; months have no fixed length and are found by the calendar.
 TICKS = ((1, "%H:%M"), (2, "%H:%M"), (3, "%H:%M"), (6, "%H:%M"), (24, "%m-%d"), (48, "%m-%d"), (120, "%m-%d"),
          (240, "%m-%d"))  # fmt: skip
@@ -239,10 +240,16 @@ class Drawings:
         """Idle energy by the hour of the day."""
         _ = self.text
         base = np.zeros(24)
-        for name, node in self.d["compute"]["nodes"].items():
-            values = np.array(node["idle_by_hour_utc_milliwh"], dtype=float) / 1e6
-            axes.bar(np.arange(24) + 0.5, values, 0.86, bottom=base, lw=0, label=self.report.name(name),
-                     color=self.paint.get(name, charts.IT))  # fmt: skip
+        nodes = self.d["compute"]["nodes"]
+        hours = {name: np.array(node["idle_by_hour_utc_milliwh"], dtype=float) / 1e6 for name, node in nodes.items()}
+        shown = sorted(hours, key=lambda name: -float(hours[name].sum()))[:BARS_MAX] if len(hours) > BARS_MAX else hours
+        rest = [values for name, values in hours.items() if name not in shown]
+        parts = [(self.report.name(name), hours[name], self.paint.get(name, charts.IT)) for name in hours
+                 if name in shown]  # fmt: skip
+        if rest:
+            parts.append((_("other"), np.sum(rest, axis=0), charts.OTHER))
+        for label, values, color in parts:
+            axes.bar(np.arange(24) + 0.5, values, 0.86, bottom=base, lw=0, label=label, color=color)
             base += values
         axes.set_xlim(0, 24)
         axes.set_xticks(range(0, 25, 3), [f"{hour:02d}:00" for hour in range(0, 25, 3)])

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tidegate.runtime.carbon.engine.attribution import RESIDUAL, THROUGH_STORAGE, TRUE_UP, UNMETERED
-from tidegate.runtime.carbon.integers import carbon_ug
+from tidegate.runtime.carbon.integers import MILLIWH_PER_KWH, carbon_ug
 from tidegate.runtime.carbon.ledger.bodies import CHARGE_BOOKED, FlowRow, PeriodBody, period_error_ug
 
 DAY_S = 86_400  # a true-up comes at each midnight
 FOREIGN = (RESIDUAL, CHARGE_BOOKED)
+
+
+HALF = MILLIWH_PER_KWH // 2
 
 
 @dataclass(slots=True)
@@ -176,6 +179,7 @@ def _flows(sums: Sums, body: PeriodBody) -> None:
 
 def _carbon(sums: Sums, body: PeriodBody) -> None:
     kinds, milliwhs, ugs, all_origins = sums.outflow_kind, sums.outflow_milliwh, sums.outflow_ug, sums.origins
+    used: dict[str, list[int]] = {}  # origin -> mWh, ug, factor of what loads used of it in this period
     for out in body["outflows"]:
         name, kind = out["name"], out["kind"]
         if kind == "charge" and name != CHARGE_BOOKED:
@@ -185,11 +189,28 @@ def _carbon(sums: Sums, body: PeriodBody) -> None:
             kinds[name], milliwhs[name], ugs[name], all_origins[name] = kind, 0, 0, Counter()
         milliwhs[name] += out["energy_milliwh"] if name != CHARGE_BOOKED else 0
         ugs[name] += out["ug"]
-        if kind == "load" and name != CHARGE_BOOKED:
-            _by_period(sums, body, out["origins"])
         by_origin = all_origins[name]
+        if kind != "load" or name == CHARGE_BOOKED:
+            for origin, milliwh in out["origins"].items():
+                by_origin[origin] = by_origin.get(origin, 0) + milliwh
+            continue
         for origin, milliwh in out["origins"].items():
             by_origin[origin] = by_origin.get(origin, 0) + milliwh
+            row = used.get(origin)
+            if row is None:
+                row = used[origin] = [0, 0, _factor_of(body, origin)]
+            # carbon_ug, in place: a year of 64 racks has ten million of these
+            quotient, rest = divmod(milliwh * row[2], MILLIWH_PER_KWH)
+            row[0] += milliwh
+            row[1] += quotient + (1 if rest > HALF or (rest == HALF and quotient & 1) else 0)
+    for origin, (milliwh, ug, _) in used.items():
+        if origin.endswith(THROUGH_STORAGE):
+            name = origin.removesuffix(THROUGH_STORAGE)
+            _add(sums.shifted_milliwh, name, milliwh)
+            _add(sums.shifted_ug, name, ug)
+        else:
+            _add(sums.same_period_milliwh, origin, milliwh)
+            _add(sums.same_period_ug, origin, ug)
     for name, ug in body["inflow_ug"].items():
         _add(sums.inflow_ug, name, ug)
     for name, milliwh in body["loss_milliwh"].items():
@@ -209,20 +230,13 @@ def _carbon(sums: Sums, body: PeriodBody) -> None:
         sums.caused_ug += consequence["charge_ug"]
 
 
-def _by_period(sums: Sums, body: PeriodBody, origins: Mapping[str, int]) -> None:
-    """What a load used of each source in the period of its generation, and what came from another one."""
+def _factor_of(body: PeriodBody, origin: str) -> int:
+    """What a load's energy of a source weighs, ug/kWh: the source's factor in this period, the grid's where it came
+    through storage."""
     factors = body["factors"]
-    unknown = body["method"].get("unknown_ug_per_kwh", 0)
-    grid = factors["grid"]["ug_per_kwh"] if "grid" in factors else unknown
-    for origin, milliwh in origins.items():
-        if origin.endswith(THROUGH_STORAGE):
-            name = origin.removesuffix(THROUGH_STORAGE)
-            _add(sums.shifted_milliwh, name, milliwh)
-            _add(sums.shifted_ug, name, carbon_ug(milliwh, grid))
-        else:
-            _add(sums.same_period_milliwh, origin, milliwh)
-            factor = factors[origin]["ug_per_kwh"] if origin in factors else unknown
-            _add(sums.same_period_ug, origin, carbon_ug(milliwh, factor))
+    unknown: int = body["method"].get("unknown_ug_per_kwh", 0)
+    name = "grid" if origin.endswith(THROUGH_STORAGE) else origin
+    return factors[name]["ug_per_kwh"] if name in factors else unknown
 
 
 @dataclass(frozen=True, slots=True)

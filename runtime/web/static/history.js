@@ -7,9 +7,9 @@ const FIRST = ["site.grid_w", "site.load_w", "site.ess_w"];
 const [WIDTH, HEIGHT, LEFT, BOTTOM] = [800, 300, 64, 26];
 const shownValue = (name, value) => (name.endsWith(".soc") ? share(value) : power(value));
 
-function chart(answer, names) {
+function chart(answer, names, other) {
   const powers = names.filter((name) => !name.endsWith(".soc"));
-  const all = powers.flatMap((name) => answer.series[name].slots.flatMap((slot) => [slot[1], slot[2]]));
+  const all = [answer, other].filter(Boolean).flatMap((one) => powers.flatMap((name) => one.series[name].slots.flatMap((slot) => [slot[1], slot[2]])));
   const least = Math.min(0, ...all) / 1000;
   const most = Math.max(1, ...all.map((one) => one / 1000));
   const x = (utc) => LEFT + ((utc - answer.since) / (answer.until - answer.since)) * (WIDTH - LEFT - 8);
@@ -26,7 +26,17 @@ function chart(answer, names) {
     s("text", { x: LEFT, y: HEIGHT - 6, class: "t-soft" }, moment(answer.since)), s("text", { x: WIDTH - 8, y: HEIGHT - 6, "text-anchor": "end", class: "t-soft" }, moment(answer.until)),
     names.map((name, at) => pieces(answer.series[name]).map((piece) => s("g", { class: `s-${at % 4}` },
       s("path", { class: "s-band", d: `M${piece.map((one) => `${x(one[0])} ${scaled(name, one[2])}`).join("L")}L${[...piece].reverse().map((one) => `${x(one[0])} ${scaled(name, one[1])}`).join("L")}Z` }),
-      s("path", { class: `s-trace s-${at % 4}`, d: `M${piece.map((one) => `${x(one[0])} ${scaled(name, one[3])}`).join("L")}`, fill: "none" })))));
+      s("path", { class: `s-trace s-${at % 4}`, d: `M${piece.map((one) => `${x(one[0])} ${scaled(name, one[3])}`).join("L")}`, fill: "none" })))),
+    other && names.map((name, at) => pieces(other.series[name]).map((piece) => s("path", { class: `s-trace s-other s-${at % 4}`, d: `M${piece.map((one) => `${x(one[0])} ${scaled(name, one[3])}`).join("L")}`, fill: "none" }))));
+}
+
+// The same hours of another day, laid over these: its times are moved by whole days.
+async function otherDay(chosen, since, until, day) {
+  const there = Date.parse(`${day}T00:00Z`) / 1000;
+  const shift = Math.floor((since + until) / 2 / 86400) * 86400 - there;
+  const answer = await ask(`history?series=${chosen.map(encodeURIComponent).join(",")}&since=${since - shift}&until=${until - shift}&width=600`);
+  for (const name of chosen) answer.series[name].slots = answer.series[name].slots.map((slot) => [slot[0] + shift, ...slot.slice(1)]);
+  return answer;
 }
 
 // A stretch without readings is a hole in the line, never a line across it.
@@ -42,6 +52,7 @@ export function history(main) {
   let [until, length] = [null, 86400];
   let chosen = null;
   let gone = false;
+  const compared = h("input", { type: "date", id: "compared", onchange: () => draw() });
   const place = h("div", {});
   const wrong = h("p", { class: "soft", role: "status" });
   const picks = h("fieldset", { class: "card" }, h("legend", {}, w("history.series")));
@@ -53,6 +64,7 @@ export function history(main) {
   fill(main, h("h1", {}, w("screen.history")),
     h("div", { class: "buttons" }, Object.entries(RANGES).map(([key, seconds]) => h("button", { onclick: () => { length = seconds; until = null; draw(); } }, w(key)))),
     h("div", { class: "buttons" }, h("button", { onclick: step(-0.5) }, `← ${w("history.back")}`), h("button", { onclick: zoom(0.5) }, `+ ${w("history.in")}`), h("button", { onclick: zoom(2) }, `− ${w("history.out")}`), h("button", { onclick: step(0.5) }, `${w("history.on")} →`), h("button", { onclick: () => { until = null; draw(); } }, w("history.now")), csv),
+    h("p", {}, h("label", { for: "compared" }, w("history.compare")), " ", compared),
     wrong, place, picks);
 
   async function draw() {
@@ -62,15 +74,19 @@ export function history(main) {
     if (!chosen.length) { fill(place, h("p", {}, w("history.choose"))); return; }
     try {
       const answer = await ask(`history?${query}&width=600`);
+      const day = compared.value;
+      const other = day ? await otherDay(chosen, end - length, end, day) : null;
       if (gone) return;
-      const rows = chosen.map((name, at) => {
-        const slots = answer.series[name].slots;
-        const swatch = s("svg", { class: "swatch", viewBox: "0 0 34 10", "aria-hidden": "true" }, s("line", { x1: 0, x2: 34, y1: 5, y2: 5, "stroke-width": 3, class: `s-${at % 4}` }));
-        if (!slots.length) return [h("span", {}, swatch, " ", name), "–", "–", "–", "–"];
+      const rowOf = (from, name, at) => {
+        const slots = from.series[name].slots;
+        const label = from === other ? w("history.other", { name, day }) : name;
+        const swatch = s("svg", { class: "swatch", viewBox: "0 0 34 10", "aria-hidden": "true" }, s("line", { x1: 0, x2: 34, y1: 5, y2: 5, "stroke-width": 3, class: `s-${at % 4}${from === other ? " s-other" : ""}` }));
+        if (!slots.length) return [h("span", {}, swatch, " ", label), "–", "–", "–", "–"];
         const mean = slots.reduce((sum, one) => sum + one[3], 0) / slots.length;
-        return [h("span", {}, swatch, " ", name), shownValue(name, Math.min(...slots.map((one) => one[1]))), shownValue(name, mean), shownValue(name, Math.max(...slots.map((one) => one[2]))), w("span.s", { n: answer.series[name].step_s })];
-      });
-      fill(place, h("div", { class: "card" }, h("p", { class: "small soft" }, w("history.axis")), chart(answer, chosen)), table(w("screen.history"), ["history.name", "history.least", "history.mean", "history.most", "history.step"].map((key) => w(key)), rows));
+        return [h("span", {}, swatch, " ", label), shownValue(name, Math.min(...slots.map((one) => one[1]))), shownValue(name, mean), shownValue(name, Math.max(...slots.map((one) => one[2]))), w("span.s", { n: from.series[name].step_s })];
+      };
+      const rows = chosen.flatMap((name, at) => [answer, other].filter(Boolean).map((from) => rowOf(from, name, at)));
+      fill(place, h("div", { class: "card" }, h("p", { class: "small soft" }, w("history.axis")), chart(answer, chosen, other)), table(w("screen.history"), ["history.name", "history.least", "history.mean", "history.most", "history.step"].map((key) => w(key)), rows));
       wrong.textContent = chosen.every((name) => !answer.series[name].slots.length) ? w("history.empty") : "";
     } catch (why) {
       fill(wrong, english(why.message));

