@@ -40,6 +40,7 @@ EXTRAS = {
     "runtime/fleet": ["carbon+fleet"],
     "runtime/cli/fleet_commands.py": ["carbon+fleet"],
     "runtime/cli/limit_commands.py": ["carbon+fleet"],
+    "runtime/cli/unit_commands.py": ["carbon+fleet"],
     "runtime/update": ["carbon"],
     "runtime/planner/kubernetes_cluster.py": ["kubernetes"],
     "runtime/planner/kubernetes_adapter.py": ["kubernetes"],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tidegate.runtime.cli import hub_report_commands, limit_commands
+from tidegate.runtime.cli import hub_report_commands, limit_commands, unit_commands
 from tidegate.runtime.cli.common import EXIT_SOFTWARE, EXIT_UNUSABLE, EXIT_USAGE, fail
 
 if TYPE_CHECKING:
@@ -87,10 +87,13 @@ def _opened(folder: Path) -> "tuple[Broker, HubStore]":
 @FOLDER
 def run_hub(folder: Path) -> None:
     """Run the broker and the ingest until SIGTERM or Ctrl-C."""
+    from tidegate.runtime.fleet.hub_admission import Admission
     from tidegate.runtime.fleet.hub_ingest import Ingest
+    from tidegate.runtime.fleet.hub_life import HubLife
     from tidegate.runtime.fleet.hub_store import HubError
 
     broker, store = _opened(folder)
+    life = HubLife.of(json.loads((folder / "hub.json").read_text())["database"])
 
     async def serve() -> None:
         stop = asyncio.Event()
@@ -98,6 +101,8 @@ def run_hub(folder: Path) -> None:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         ingest = Ingest(store)
         await ingest.open(broker.address, *broker.own_login())
+        admission = Admission(broker, life, store)
+        await admission.open()
         print(f"hub: listens at {broker.address}, {len(store.sites())} sites enrolled", flush=True)
         running = asyncio.create_task(ingest.run(stop))
         while not stop.is_set() and not running.done():
@@ -107,6 +112,7 @@ def run_hub(folder: Path) -> None:
             await asyncio.sleep(0.5)
         await running
         await ingest.close()
+        await admission.close()
         print(f"hub: ended, {ingest.taken} entries taken", flush=True)
 
     import nats.errors
@@ -119,6 +125,7 @@ def run_hub(folder: Path) -> None:
     finally:
         broker.stop()
         store.close()
+        life.close()
 
 
 @hub.command("invite")
@@ -231,3 +238,4 @@ def run_sender(invitation: Path, ledger: str, kb_s: float | None) -> None:
 hub.add_command(limit_commands.feeder)
 hub.add_command(limit_commands.share)
 fleet.add_command(limit_commands.lease)
+unit_commands.add_to(hub, fleet)

@@ -14,8 +14,21 @@ from tidegate.runtime.cli.common import EXIT_SOFTWARE, EXIT_UNUSABLE, WATTS, fai
 
 if TYPE_CHECKING:
     from tidegate.runtime.api.blocking_client import Client
+    from tidegate.runtime.fleet.broker import Broker
 
 HUB_FOLDER = click.option("--folder", type=click.Path(path_type=Path), default=Path("hub"), show_default=True)
+
+
+def broker_of(folder: Path) -> "Broker":
+    """The broker of a hub's folder. Raises HubError, OSError, ValueError, KeyError."""
+    from tidegate.runtime.fleet.broker import Broker
+    from tidegate.runtime.fleet.hub_store import HubError
+
+    try:
+        row = json.loads((folder / "hub.json").read_text())
+    except FileNotFoundError:
+        raise HubError(f"{folder}: no hub there; first: tidegate hub init --folder {folder} --database URL") from None
+    return Broker(folder, row["host"], row["port"], row["tls"] and (Path(row["tls"][0]), Path(row["tls"][1])))
 
 
 def stop_event() -> asyncio.Event:
@@ -56,14 +69,12 @@ def feeder(name: str, folder: Path, limit: float, floors: tuple[str, ...], term:
 @HUB_FOLDER
 def share(folder: Path) -> None:
     """Lend what the feeders have above their floors, until SIGTERM or Ctrl-C; first a minute after the start."""
-    from tidegate.runtime.fleet.broker import Broker
     from tidegate.runtime.fleet.hub_store import HubError
     from tidegate.runtime.fleet.limit_coordinator import Coordinator
 
     async def serve() -> None:
         stop = stop_event()
-        row = json.loads((folder / "hub.json").read_text())
-        broker = Broker(folder, row["host"], row["port"], row["tls"] and (Path(row["tls"][0]), Path(row["tls"][1])))
+        broker = broker_of(folder)
         coordinator = Coordinator(folder)
         await coordinator.open(broker.address, *broker.own_login())
         names = ", ".join(f"{one.name} {one.limit_w} W" for one in coordinator.feeders)

@@ -5,6 +5,7 @@ makes; the device's key is for the ledger alone, since a broker chooses what a l
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -13,12 +14,14 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
 from tidegate.runtime.fleet.hub_store import HubError
-from tidegate.runtime.fleet.ledger_batch import ASK, LEDGER, LIMIT, MARK, subject_word
+from tidegate.runtime.fleet.ledger_batch import ASK, ENROL, LEDGER, LIMIT, MARK, ROTATE, subject_word
+from tidegate.runtime.state import atomic_file
 
 PAYLOAD_MAX = 8 << 20
 START_S = 20.0
@@ -67,7 +70,7 @@ class Broker:
                 f"{host}: passwords would cross the network; give --tls-cert and --tls-key, or listen on 127.0.0.1"
             )
         self.folder, self.host, self.port, self.tls = folder, host, port, tls
-        self._logins_file = folder / "logins.json"
+        self._logins_file, self._claims_file = folder / "logins.json", folder / "claims.json"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -87,10 +90,9 @@ class Broker:
 
     def invite(self, site: str) -> Invitation:
         """A login for a site; a new one each time, and the one of before ends."""
-        self._put_login(site, secrets.token_hex(24))
+        self.put_login(site, secrets.token_hex(24))
         self.reload()
-        certificate = self.tls[0].read_text() if self.tls else ""
-        return Invitation(site, self.address, subject_word(site), self.logins()[site], certificate)
+        return Invitation(site, self.address, subject_word(site), self.logins()[site], self.certificate())
 
     def own_login(self) -> tuple[str, str]:
         """The hub's own name and word."""
@@ -101,15 +103,54 @@ class Broker:
                 file.write(secrets.token_hex(24))
         return HUB_LOGIN, path.read_text()
 
-    def _put_login(self, site: str, word: str) -> None:
-        logins = {**self.logins(), site: word}
-        part = self._logins_file.with_suffix(".part")
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(fd, "w") as file:
-            json.dump(logins, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, self._logins_file)
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One process at a time changes who may log in: what a command ends, a running hub does not bring back."""
+        fd = os.open(self.folder / "logins.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def certificate(self) -> str:
+        """PEM of what sites check the hub by, "" = the line is not encrypted. Raises OSError."""
+        return self.tls[0].read_text() if self.tls else ""
+
+    def put_login(self, site: str, word: str) -> None:
+        """Another word for a site. It holds once `reload` was called. Raises HubError, OSError."""
+        with self._locked():
+            atomic_file.replace(self._logins_file, json.dumps({**self.logins(), site: word}).encode())
+
+    def end_login(self, site: str) -> None:
+        """A site's login is over, and its connections are cut. Raises HubError, OSError."""
+        with self._locked():
+            kept = {one: word for one, word in self.logins().items() if one != site}
+            atomic_file.replace(self._logins_file, json.dumps(kept).encode())
+        self.reload()
+
+    def claims(self) -> dict[str, tuple[str, int]]:
+        """Logins that may ask to be let in: id of a token -> (its code, its end in UTC seconds). Raises HubError."""
+        try:
+            rows = json.loads(self._claims_file.read_text()).items()
+            found = {str(token_id): (str(row[0]), int(row[1])) for token_id, row in rows}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, AttributeError, TypeError, IndexError) as why:
+            raise HubError(f"{self._claims_file}: {why}; remove it and make new tokens (tidegate hub enrol)") from None
+        return {token_id: row for token_id, row in found.items() if row[1] > time.time()}
+
+    def put_claim(self, token_id: str, code: str, ends_utc_s: int) -> None:
+        """Let a token's login in until then. Raises HubError, OSError."""
+        with self._locked():
+            atomic_file.replace(self._claims_file, json.dumps({**self.claims(), token_id: (code, ends_utc_s)}).encode())
+        self.reload()
+
+    def end_claim(self, *token_ids: str) -> None:
+        """Tokens that were used or replaced. It holds once `reload` was called. Raises HubError, OSError."""
+        with self._locked():
+            kept = {token_id: row for token_id, row in self.claims().items() if token_id not in token_ids}
+            atomic_file.replace(self._claims_file, json.dumps(kept).encode())
 
     def _configuration(self) -> str:
         """What nats-server reads: JSON is a part of its language."""
@@ -119,8 +160,12 @@ class Broker:
         for site, secret in self.logins().items():
             own = subject_word(site)
             users.append({"user": own, "password": secret, "permissions": {
-                "publish": [f"{LEDGER}.{own}", f"{ASK}.{own}", f"{LIMIT}.{own}"],
+                "publish": [f"{LEDGER}.{own}", f"{ASK}.{own}", f"{LIMIT}.{own}", f"{ROTATE}.{own}"],
                 "subscribe": [f"{MARK}.{own}", f"_INBOX_{own}.>"],
+            }})  # fmt: skip
+        for token_id, (code, _) in self.claims().items():
+            users.append({"user": f"enrol-{token_id}", "password": code, "permissions": {
+                "publish": [f"{ENROL}.{token_id}"], "subscribe": [f"_INBOX_enrol-{token_id}.>"],
             }})  # fmt: skip
         made: dict[str, object] = {
             "listen": f"{self.host}:{self.port}",
