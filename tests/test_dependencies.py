@@ -41,6 +41,7 @@ EXTRAS = {
     "runtime/cli/fleet_commands.py": ["carbon+fleet"],
     "runtime/cli/limit_commands.py": ["carbon+fleet"],
     "runtime/cli/unit_commands.py": ["carbon+fleet"],
+    "runtime/cli/rollout_commands.py": ["carbon+fleet"],
     "runtime/update": ["carbon"],
     "runtime/planner/kubernetes_cluster.py": ["kubernetes"],
     "runtime/planner/kubernetes_adapter.py": ["kubernetes"],

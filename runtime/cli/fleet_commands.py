@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tidegate.runtime.cli import hub_report_commands, limit_commands, unit_commands
+from tidegate.runtime.cli import hub_report_commands, limit_commands, rollout_commands, unit_commands
 from tidegate.runtime.cli.common import EXIT_SOFTWARE, EXIT_UNUSABLE, EXIT_USAGE, fail
 
 if TYPE_CHECKING:
@@ -239,3 +239,4 @@ hub.add_command(limit_commands.feeder)
 hub.add_command(limit_commands.share)
 fleet.add_command(limit_commands.lease)
 unit_commands.add_to(hub, fleet)
+rollout_commands.add_to(hub, fleet)

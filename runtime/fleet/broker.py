@@ -20,7 +20,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from tidegate.runtime.fleet.hub_store import HubError
-from tidegate.runtime.fleet.ledger_batch import ASK, ENROL, LEDGER, LIMIT, MARK, ROTATE, subject_word
+from tidegate.runtime.fleet.ledger_batch import ASK, ENROL, LEDGER, LIMIT, MARK, RELEASE, ROTATE, subject_word
 from tidegate.runtime.state import atomic_file
 
 PAYLOAD_MAX = 8 << 20
@@ -160,7 +160,7 @@ class Broker:
         for site, secret in self.logins().items():
             own = subject_word(site)
             users.append({"user": own, "password": secret, "permissions": {
-                "publish": [f"{LEDGER}.{own}", f"{ASK}.{own}", f"{LIMIT}.{own}", f"{ROTATE}.{own}"],
+                "publish": [f"{one}.{own}" for one in (LEDGER, ASK, LIMIT, RELEASE, ROTATE)],
                 "subscribe": [f"{MARK}.{own}", f"_INBOX_{own}.>"],
             }})  # fmt: skip
         for token_id, (code, _) in self.claims().items():

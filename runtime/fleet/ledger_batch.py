@@ -14,7 +14,7 @@ import msgpack
 VERSION = 1
 UNPACKED_MAX = 64 << 20
 LEDGER, ASK, MARK = "tidegate.ledger", "tidegate.ask", "tidegate.mark"
-LIMIT, ENROL, ROTATE = "tidegate.limit", "tidegate.enrol", "tidegate.rotate"
+LIMIT, RELEASE, ENROL, ROTATE = "tidegate.limit", "tidegate.release", "tidegate.enrol", "tidegate.rotate"
 STREAM = "LEDGERS"
 
 
