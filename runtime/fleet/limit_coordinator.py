@@ -29,6 +29,7 @@ FEEDERS_FILE, JOURNAL_FILE, LOCK_FILE = "feeders.json", "limits.journal", "limit
 JOURNAL_BYTES_MAX = 16 << 20
 WATTS_MAX = 10**9
 REQUEST_BYTES_MAX = 1024
+RUNS_KEPT = 64
 
 
 def monotonic_ms() -> int:
@@ -124,6 +125,26 @@ class LimitRequest:
         ).encode()
 
 
+class _Asking:
+    """Which process asks for a site. A new one gets nothing until what the one before was given is over; that one
+    gets nothing any more, since two units with one login would each hold a lease that is counted once."""
+
+    def __init__(self) -> None:
+        self._run, self._from_ms = "", 0
+        self._before: list[str] = []
+
+    def heard(self, run: str, now_ms: int, hold: int) -> tuple[bool, int]:
+        """(whether another one has taken its place, ms until this one may be given anything)."""
+        if run in self._before:
+            return True, 0
+        if run != self._run:
+            if self._run:
+                self._before = [*self._before, self._run][-RUNS_KEPT:]
+                self._from_ms = now_ms + hold
+            self._run = run
+        return False, max(0, self._from_ms - now_ms)
+
+
 class Coordinator:
     """One hub's feeders. clock_ms : monotonic. Raises HubError where another one runs over the same folder."""
 
@@ -148,6 +169,7 @@ class Coordinator:
             for at, feeder in enumerate(self.feeders)
             for number, site in enumerate(feeder.floors_w)
         }
+        self._asking: dict[str, _Asking] = {}
         self._journal = -1
         self.said: dict[str, str] = {}  # site -> what is wrong
         self._client: Client | None = None
@@ -178,7 +200,16 @@ class Coordinator:
         else:
             state.floor_w[0, number] = feeder.floors_w[site]
         now = self._clock_ms()
-        extra_w = int(state.give(np.array([number]), np.array([request.ask_w]), np.array([now]))[0])
+        doubled, waits_ms = self._asking.setdefault(site, _Asking()).heard(request.run, now, hold_ms(TERM_MS_MAX))
+        if doubled:
+            self._report(
+                site, "two processes ask for this site; is there a second unit with its login? one gets nothing"
+            )
+            return {"said": "another process asks for this site, too; this one gets nothing"}
+        ask_w = 0 if waits_ms else request.ask_w
+        extra_w = int(state.give(np.array([number]), np.array([ask_w]), np.array([now]))[0])
+        if not said and waits_ms:
+            said = f"another process asks now: the lease of the one before may last {waits_ms / 1000:.0f} s more"
         if not said and not extra_w and request.ask_w and self.waits_ms:
             said = f"just started: leases of before may last {self.waits_ms / 1000:.0f} s more"
         self._report(site, said)

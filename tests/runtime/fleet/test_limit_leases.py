@@ -49,8 +49,8 @@ def hub(tmp_path):
     asyncio.run(made.close())
 
 
-def asked(hub, word, ask_w, floor_w=20_000, seq=1):
-    return hub.answer(word, LimitRequest("r", seq, floor_w, ask_w).packed())
+def asked(hub, word, ask_w, floor_w=20_000, seq=1, run="r"):
+    return hub.answer(word, LimitRequest(run, seq, floor_w, ask_w).packed())
 
 
 def test_what_is_given_stands_in_the_journal_and_a_full_disk_gives_nothing(hub):
@@ -83,6 +83,22 @@ def test_a_site_whose_file_is_wider_than_its_floor_is_named_and_counts_as_it_is(
     assert "may draw 70000 W without a lease" in str(answer["said"])
     assert asked(made, YARD, 60_000)["extra_w"] == 10_000
     assert asked(made, HALL, 0)["said"] == ""  # corrected
+
+
+def test_two_processes_of_one_site_never_hold_two_leases(hub):
+    """A process that was started again waits for its own old lease; a second unit with the same login is named."""
+    made, clock, _ = hub
+    assert asked(made, HALL, 50_000, run="a")["extra_w"] == 50_000
+    answer = asked(made, HALL, 50_000, run="b")
+    assert answer["extra_w"] == 0 and "may last 61 s" in str(answer["said"])
+    answer = asked(made, HALL, 50_000, run="a")
+    assert "extra_w" not in answer and "another process" in str(answer["said"])
+    assert "two processes" in made.said["hall"]
+    clock.ms += hold_ms(TERM_MS_MAX) - 1
+    assert asked(made, HALL, 50_000, run="b")["extra_w"] == 0
+    clock.ms += 1
+    assert asked(made, HALL, 50_000, run="b")["extra_w"] == 50_000
+    assert asked(made, YARD, 5_000, run="a")["extra_w"] == 5_000  # another site's is its own
 
 
 def test_strangers_and_what_is_no_request_get_nothing(hub):
