@@ -25,7 +25,7 @@ from tidegate.hal.can_frame import CAN_EFF_FLAG, CAN_EFF_MASK, CAN_RTR_FLAG
 SOL_CAN_RAW = 101
 CAN_RAW_FILTER, CAN_RAW_ERR_FILTER, CAN_RAW_RECV_OWN_MSGS, CAN_RAW_FD_FRAMES = 1, 2, 4, 5
 CAN_ERR_MASK = 0x1FFFFFFF
-SO_TIMESTAMPNS_OLD, SO_TIMESTAMPNS_NEW, SO_RXQ_OVFL = 35, 64, 40  # OLD: seconds in a word of the machine
+STAMP_IN_WORDS, STAMP_IN_64_BITS, SO_RXQ_OVFL = 35, 64, 40  # SO_TIMESTAMPNS_OLD, SO_TIMESTAMPNS_NEW
 FILTERS_MAX = 512  # CAN_RAW_FILTER_MAX of the kernel
 
 RESTARTS_PER_MINUTE = 3
@@ -40,8 +40,8 @@ def ask_for_stamps(bus: socket.socket) -> None:
     """
     if struct.calcsize("l") == 4:
         with contextlib.suppress(OSError):  # a kernel from before 5.1 has only the old form
-            return bus.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_NEW, 1)
-    bus.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_OLD, 1)
+            return bus.setsockopt(socket.SOL_SOCKET, STAMP_IN_64_BITS, 1)
+    bus.setsockopt(socket.SOL_SOCKET, STAMP_IN_WORDS, 1)
     return None
 
 
