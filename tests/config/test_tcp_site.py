@@ -83,6 +83,7 @@ REFUSED = {
     "a unit id above all": ({}, {"unit_id": 256}, ("device[m0].unit_id", "255")),
     "unit 255 on a line": ({"framing": "rtu"}, {"unit_id": 255}, ("device[m0].unit_id", "expected 1 to 247")),
     "a line with two requests": ({"framing": "rtu", "pipeline": 2}, {}, ("tcp[lan]", "one line")),
+    "packs on two": ({"framing": "pylontech", "connections": 2}, {}, ("tcp[lan]", "framing pylontech is one line")),
     "a map for CAN": ({}, {"map": "bms-35x"}, ("device[m0].bus", "Modbus bus")),
     "more than it can answer": (
         {"latency_ms": 400.0}, {"map": "sunspec-203", "poll_fast_ms": 100.0}, ("tcp[lan]", "connections or pipeline"),

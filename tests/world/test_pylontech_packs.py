@@ -97,6 +97,33 @@ def test_a_map_on_a_line_that_does_not_speak_its_protocol_is_refused(change, sai
     assert any(said in problem for problem in refused.value.problems), refused.value.problems
 
 
+def behind_a_gateway(raw, **keys):
+    """The packs' line as a TCP bus of the same name."""
+    del raw["serial"][2]
+    raw["tcp"] = [{"name": "packs", "host": "sim", "framing": "pylontech", "baud": 115200, **keys}]
+
+
+def test_packs_behind_a_gateway_are_reckoned_with_the_line_behind_it():
+    plan = next(one for one in programs.describe(compiled(behind_a_gateway))["plan"] if one["port"] == "packs")
+    analog = next(block for block in plan["blocks"] if block["address"] >> 8 == 0x42)
+    assert analog["time_us"] >= (pylon.QUESTION_CHARS + pylon.ANSWER_CHARS[0x42]) * 10 / 115200 * 1e6
+    with pytest.raises(SiteError, match=r"tcp\[packs\]: with the line at 9600 baud"):
+        compiled(lambda raw: behind_a_gateway(raw, baud=1200) or raw["tcp"][0].update(baud=9600, latency_ms=200.0))
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"framing": "tcp"}, 'or a [[tcp]] bus with framing = "pylontech"'),
+        ({"framing": "rtu"}, "pylontech-rs485 speaks pylontech, but packs carries modbus"),
+    ],
+)
+def test_packs_on_a_connection_that_speaks_modbus_are_refused(keys, said):
+    with pytest.raises(SiteError) as refused:
+        compiled(lambda raw: behind_a_gateway(raw, **keys))
+    assert any(said in problem for problem in refused.value.problems), refused.value.problems
+
+
 def test_the_summary_names_the_packs():
     site, _ = parse_site(copy.deepcopy(RAW))
     text = "\n".join(summary(compile_site(site)))
