@@ -162,7 +162,7 @@ cdef double median(const question_t* q) noexcept nogil:
         for j in range(q.edges):
             below += q.answer[j] < q.answer[i]
             equal += q.answer[j] == q.answer[i]
-        if below <= <uint32_t>(q.edges - 1) // 2 < below + equal:
+        if below <= <uint32_t>((q.edges - 1) // 2) < below + equal:
             return q.answer[i]
     return 1.0
 
