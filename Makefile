@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 OUT ?= demo-out
 
-.PHONY: help setup build lint lint-cython pxd test stop-matrix syscall-faults test-newest constraints docs demo bench bench-check icount power-cuts soak world control zoo carbon progress fuzz prove mutants models reproduce advisories test-vm wheel deb clean
+.PHONY: help setup build lint lint-cython pxd test stop-matrix syscall-faults test-newest constraints docs demo bench bench-check icount power-cuts soak world control zoo carbon progress fuzz prove mutants models reproduce advisories test-vm wheel deb clean arm wheels layer
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -100,6 +100,12 @@ test-vm: build
 	@tests/vm/run-vm.sh -t 900 -- $(PY) -m pytest -q --color=no -p no:cacheprovider tests/vm || \
 	    { status=$$?; [ $$status -eq 77 ] && echo "test-vm: skipped"; }
 
+#: make arm       the same seeds under qemu-user on aarch64 and 32-bit ARM, with both widths of time: the same bytes as here?
+# SEEDS=1000 for a night; KINDS=arm64 for one of arm64, armhf, armhf-time64. Built by Debian's cross compilers in build/arm.
+arm: build
+	@$(PY) tests/tools/arm.py --seeds $(or $(SEEDS),30) $(if $(KINDS),--kinds $(KINDS)) || \
+	    { status=$$?; [ $$status -eq 77 ] && echo "arm: skipped"; }
+
 #: make build     the compiled core, in place
 build: setup
 	@echo "== compiled core"
@@ -154,6 +160,17 @@ test-newest:
 #: make wheel     sdist and wheel in dist/
 wheel: setup
 	@$(PY) -m build --outdir dist .
+
+#: make wheels    wheels in dist/ for x86-64 and aarch64, each named after the C library that it runs with
+wheels: build
+	@$(PY) packaging/cross.py wheel here
+	@$(PY) packaging/cross.py wheel arm64
+
+#: make layer     oelint-adv over the Yocto layer packaging/meta-tidegate, in an environment of its own (build/oelint)
+layer:
+	@[ -x build/oelint/bin/oelint-adv ] || { $(PYTHON) -m venv build/oelint && \
+	    build/oelint/bin/python -m pip install -q --disable-pip-version-check oelint-adv; }
+	@tests/packaging/layer.sh && echo "layer: good"
 
 #: make deb       the Debian package in dist/ (REUSE=1: of the modules that are built already)
 deb: build

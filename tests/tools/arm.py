@@ -1,0 +1,88 @@
+"""The same seeds on the boards' processors, under qemu-user: are they the same bytes as here?
+
+    python tests/tools/arm.py --seeds 30 --kinds arm64                        # what CI runs
+    python tests/tools/arm.py --seeds 1000 --kinds arm64 armhf armhf-time64   # every night
+
+Each seed is a whole site for 47 s with its faults (tests/world/campaign.py); its sum is over every byte that core and
+plant exchange, and over what the loop recorded. Exit 1: they differ. 77: a program is missing, and it is named.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "packaging"))
+import cross
+
+SUMS = Path(__file__).with_name("seed_sums.py")
+WORD_BYTES = {"arm64": 8, "armhf": 4, "armhf-time64": 4}
+
+
+def started(words: list[str], first: int, behind: int, extra: dict[str, str]) -> subprocess.Popen[str]:
+    """A run of some seeds."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    return subprocess.Popen(
+        [*words, str(SUMS), f"{first}:{behind}"], env={**environment, **extra}, text=True, stdout=subprocess.PIPE
+    )
+
+
+def shares(seeds: int, jobs: int) -> Iterator[tuple[int, int]]:
+    """Seeds 1 to `seeds` in as many runs as there are jobs."""
+    size = -(-seeds // jobs)
+    for first in range(1, seeds + 1, size):
+        yield first, min(first + size, seeds + 1)
+
+
+def sums(words: list[str], seeds: int, jobs: int, extra: dict[str, str], word_bytes: int) -> dict[int, str]:
+    """Seed -> its sum and number of cycles. Raises SystemExit where a run ends badly or on another kind of machine."""
+    found: dict[int, str] = {}
+    for run in [started(words, first, behind, extra) for first, behind in shares(seeds, jobs)]:
+        told, _ = run.communicate()
+        if run.returncode:
+            sys.exit(f"arm: {' '.join(words)}: exit {run.returncode}")
+        if f"word {word_bytes}\n" not in told:
+            sys.exit(f"arm: {' '.join(words)}: not the machine that was asked for: {told[:40]!r}")
+        found |= {int(seed): rest for seed, rest in re.findall(r"^seed (\d+) (.*)$", told, re.M)}
+    if sorted(found) != list(range(1, seeds + 1)):
+        sys.exit(f"arm: {' '.join(words)}: {len(found)} of {seeds} seeds came back")
+    return found
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=30, help="how many, from 1 on")
+    parser.add_argument("--kinds", nargs="+", choices=cross.KINDS, default=list(cross.KINDS))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    begun = time.monotonic()
+    for name in options.kinds:
+        cross.build(name)
+    built_s = time.monotonic() - begun
+    ours = sums([sys.executable], options.seeds, options.jobs, {}, 8)
+    differing, table = 0, {"build_s": round(built_s, 1)}
+    for name in options.kinds:
+        begun = time.monotonic()
+        words, extra = cross.python(name)
+        theirs = sums(words, options.seeds, options.jobs, extra, WORD_BYTES[name])
+        wrong = [seed for seed in ours if theirs[seed] != ours[seed]]
+        differing += len(wrong)
+        table[name] = {"seeds": len(ours), "differ": wrong, "wall_s": round(time.monotonic() - begun, 1)}
+        cycles = sum(int(rest.split()[1]) for rest in theirs.values())
+        print(f"{name}: {len(ours) - len(wrong)} of {len(ours)} seeds ({cycles:,} cycles) equal to this machine's, "
+              f"{time.monotonic() - begun:.0f} s", flush=True)  # fmt: skip
+        for seed in wrong[:5]:
+            print(f"  seed {seed}: {ours[seed][:16]} here, {theirs[seed][:16]} there", file=sys.stderr)
+    (cross.BUILD / "seeds.json").write_text(json.dumps(table, indent=2) + "\n")
+    print(f"arm: built in {built_s:.0f} s; the table is in build/arm/seeds.json")
+    return 1 if differing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
