@@ -262,6 +262,11 @@ class Everything:
             found[role if above in found.values() else f"orphan {pid} ({role})"] = pid
         return found
 
+    def started(self, core: int) -> bool:
+        """Whether `tidegate run` said that it runs with this core: a child that is killed before that stays down."""
+        log = self.folder / "log"
+        return bool(core) and f"core pid {core}," in log.read_text(errors="replace")
+
     def page_answers(self) -> bool:
         """Whether the page gives its sign-in over HTTPS."""
         tls = ssl.create_default_context()

@@ -23,6 +23,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -237,7 +238,11 @@ def back(
         look(all_, record, began)
         record.orphans |= orphans(all_, seen)
         roles = all_.roles()
-        whole = all(role in roles for role in EVERYONE) and (not replaced[1] or roles.get(replaced[0]) != replaced[1])
+        whole = (
+            all(role in roles for role in EVERYONE)
+            and all_.started(roles["core"])
+            and (not replaced[1] or roles.get(replaced[0]) != replaced[1])
+        )
         if whole and mode in ("run", "derated") and all_.page_answers() and all_.exporter_answers():
             return time.monotonic() - start
         time.sleep(SAMPLE_S)
@@ -404,6 +409,13 @@ def first_record_t_ns(journal: Path) -> int:
     return 0
 
 
+def free_ports(count: int) -> list[int]:
+    """TCP ports of this machine that nobody listens at now."""
+    with contextlib.ExitStack() as stack:
+        listening = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in listening]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hours", type=float, default=4.0)
@@ -412,13 +424,15 @@ def main() -> int:
     parser.add_argument(
         "--pause-s", type=float, nargs=2, default=(5.0, 40.0), help="between two faults, least and most"
     )
-    parser.add_argument("--ports", type=int, nargs=2, default=(18443, 19464), help="of page and exporter")
+    parser.add_argument("--ports", type=int, nargs=2, help="of page and exporter; free ones without it")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "soak")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="tg-soak-"))
     try:
-        found = run(args.hours, args.seed, args.period_us, folder, tuple(args.ports), tuple(args.pause_s))
+        found = run(
+            args.hours, args.seed, args.period_us, folder, tuple(args.ports or free_ports(2)), tuple(args.pause_s)
+        )
     finally:
         if (folder / "log").exists():
             shutil.copy(folder / "log", args.out / "soak.log")

@@ -105,9 +105,6 @@ def test_a_slice_of_a_soak_run_keeps_its_promises_and_leaves_a_page(tmp_path: Pa
         "4",
         "--out",
         str(tmp_path),
-        "--ports",
-        "18453",
-        "19474",
     ]
     done = subprocess.run(words, capture_output=True, text=True, timeout=880)
     log = tmp_path / "soak.log"
