@@ -168,8 +168,8 @@ def until(condition: Any, what: str, seconds: float = 60.0) -> None:
         time.sleep(0.1)
 
 
-def write(first_job: int) -> None:
-    """Start the site on the disk and write until the power goes."""
+def write(first_job: int, first_book: int) -> None:
+    """Start the site on the disk, then the booking beside it, and write until the power goes."""
     read_in()
     os.environ |= {"TIDEGATE_RUNTIME_DIR": "/run/tg", "TIDEGATE_STATE_DIR": str(STATE)}
     site = subprocess.Popen([*TIDEGATE, "run", str(site_file())], stdout=subprocess.PIPE, text=True)
@@ -179,6 +179,8 @@ def write(first_job: int) -> None:
         said("!", "does-not-start", repr(line))
         raise SystemExit(1)
     said("-", "runs", f"{time.monotonic():.1f}")
+    if os.fork() == 0:
+        book(first_book)
     number, plant = first_job, plant_of(site.pid)
     with Client(timeout_s=30.0) as client:
         if "latches_lost" in client.why()["latches"]:
@@ -238,9 +240,7 @@ def main() -> int:
     said("-", "whole", f"{time.monotonic():.1f}")
     if "--last" in sys.argv:
         return 0
-    if os.fork() == 0:
-        book(expected.get("books", 0))
-    write(expected.get("next_job", 0))
+    write(expected.get("next_job", 0), expected.get("books", 0))
     return 0
 
 
