@@ -192,7 +192,7 @@ class Forecaster:
         self._names = names
         self._ridge = Ridge(leads, day, calendar)
         self._made: dict[int, dict[str, Floats]] = {}
-        self._fitted_at = -1
+        self._fitted_at = self._unseen_from = -1
 
     def _all(self, series: Floats, origin: int) -> dict[str, Floats]:
         made = {name: f(series, origin, self.leads, self.day) for name, f in SIMPLE.items()}
@@ -202,17 +202,25 @@ class Forecaster:
         return {name: one for name, one in made.items() if not self._names or name in self._names}
 
     def learn(self, series: Floats, origin: int) -> None:
-        """Make the forecasts of past origins that are missing, and fit the ridge once a week."""
-        if self._fitted_at < 0 or origin - self._fitted_at >= 7 * self.day:
-            self._ridge.fit(series, origin)
-            self._fitted_at = origin
+        """Make the forecasts of past origins that are missing, and fit the ridge once a week.
+
+        The ridge is judged by what it had not seen: past origins are forecast by the fit before them.
+        """
         begin = max(self.day, origin - ERROR_DAYS * self.day)
+        if self._fitted_at < 0:
+            self._fitted_at = self._unseen_from = max(begin, origin // 2)
+            self._ridge.fit(series, self._fitted_at)
         begin += -begin % self._every
         for at in range(begin, origin - self.leads + 1, self._every):
             if at not in self._made:
                 self._made[at] = self._all(series, at)
+                if at < self._unseen_from:
+                    self._made[at].pop("ridge", None)
         for at in [one for one in self._made if one < begin]:
             del self._made[at]
+        if origin - self._fitted_at >= 7 * self.day:
+            self._ridge.fit(series, origin)
+            self._fitted_at = origin
 
     def expect(self, series: Floats, origin: int) -> Expected:
         """What the next leads will be. Only series[:origin] is looked at."""

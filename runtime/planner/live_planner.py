@@ -126,7 +126,7 @@ class LivePlanner:
             caps_kw=caps_kw,
         )
         self.told.solve_s = time.perf_counter() - began
-        steps, end_utc_s = steps_of(made.plan, made.storage)
+        steps, end_utc_s = steps_of(made.plan, made.storage, made.connection.recharge_kw_max)
         self._note_forecasts(made, table, int(now_utc_s))
         self.events.promise(events, made.plan.horizon.start_utc_s, made.plan.import_kw.tolist())
         self.events.settle(events, self.history, int(now_utc_s))

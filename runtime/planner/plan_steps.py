@@ -12,11 +12,13 @@ MOVES_KW = 0.05
 Step = dict[str, float | int]
 
 
-def steps_of(plan: Plan, storage: Storage) -> tuple[list[Step], int]:
+def steps_of(plan: Plan, storage: Storage, recharge_kw_max: float = np.inf) -> tuple[list[Step], int]:
     """(steps, end in UTC s). A step has the battery's power and the state of charge where that ends; rest has 0 W.
 
     In a step the battery is asked for the plan's mean; limits of the site file bind as ever. What does not fit is left
-    out at the end: it will be planned again before it comes. Raises PlanError for a plan that is none.
+    out at the end: it will be planned again before it comes. A step that charges carries the import that charging may
+    reach (recharge_kw_max): where a load leaps within the step, the loop cuts the charging back. Raises PlanError for a
+    plan that is none.
     """
     if not (np.isfinite(plan.battery_kw).all() and np.isfinite(plan.stored_kwh).all()):
         raise PlanError("the plan has a value that is no number: it is not sent")
@@ -25,6 +27,7 @@ def steps_of(plan: Plan, storage: Storage) -> tuple[list[Step], int]:
     last_kw: float | None = None
     end_s = horizon.start_utc_s + len(plan.import_kw) * horizon.step_s
     limits_kw = horizon.import_kw_max if len(horizon.import_kw_max) else np.full(len(plan.import_kw), np.inf)
+    limits_kw = np.where(plan.battery_kw < -MOVES_KW, np.minimum(limits_kw, recharge_kw_max), limits_kw)
     last_limit_kw = np.inf
     for k, power in enumerate(plan.battery_kw):
         power = 0.0 if abs(power) < MOVES_KW else float(power)

@@ -227,6 +227,9 @@ class RollingPlanner:
 
     def decide(self, hour: int, stored_kwh: float) -> float:
         """Battery power of this hour."""
+        now = self.past.local(hour)
+        if (now.year, now.month) != self._month:
+            self._month, self._paid_kw, self._load_peak_kw = (now.year, now.month), 0.0, 0.0
         if self.plan is None or hour - self._made_at >= self.every or hour - self._made_at >= len(self.plan.import_kw):
             horizon = self.look_ahead(hour)
             in_force = np.zeros(len(horizon.load_kw))
@@ -238,15 +241,20 @@ class RollingPlanner:
                 horizon, connection = self._with_peak_guarded(horizon, hour, stored_kwh)
             self.plan = solve(self.storage, connection, horizon, stored_kwh, in_force_kw=in_force)
             self._made_at = hour
-        power = float(self.plan.battery_kw[hour - self._made_at])
-        self._paid_kw = max(self._paid_kw, float(self.past.load_kw[hour] - self.past.pv_kw[hour]) - power)
+        power, net = float(self.plan.battery_kw[hour - self._made_at]), self._net_kw(hour)
+        if self.connection.demand_eur_per_kw:
+            # As the loop does by the limit that a charging step carries: the load that came is known to it.
+            self._load_peak_kw = max(self._load_peak_kw, net)
+            power = max(power, -max(0.0, self._load_peak_kw - net))
+        self._paid_kw = max(self._paid_kw, net - power)
         return power
+
+    def _net_kw(self, hour: int) -> float:
+        return float(self.past.load_kw[hour] - self.past.pv_kw[hour])
 
     def _with_peak_guarded(self, horizon: Horizon, hour: int, stored_kwh: float) -> tuple[Horizon, Connection]:
         """The horizon with the energy to keep, and the peak that the bill has or must have already."""
         now = self.past.local(hour)
-        if (now.year, now.month) != self._month:
-            self._month, self._paid_kw, self._load_peak_kw = (now.year, now.month), 0.0, 0.0
         self._load_peak_kw = max(self._load_peak_kw, float(horizon.load_kw[0] - horizon.pv_kw[0]))
         steps = len(horizon.load_kw)
         counts = np.array([self.past.local(hour + k).month == now.month for k in range(steps)])

@@ -328,3 +328,13 @@ def test_a_battery_that_would_rather_lose_energy_loses_what_its_curve_says_and_n
         change -= moved(storage.discharge_segments(), plan.discharge_kw[k])
         assert plan.stored_kwh[k] - stored == pytest.approx(change * at.step_h, abs=1e-3), k
         stored = plan.stored_kwh[k]
+
+
+def test_a_step_that_charges_carries_the_import_that_charging_may_reach():
+    at = horizon([0.05, 0.05, 0.40, 0.40], load=20.0)
+    connection = Connection(200, 200, demand_eur_per_kw=1.0, demand_paid_kw=30.0, recharge_kw_max=30.0)
+    plan = solve(STORAGE, connection, at, 5.0)
+    steps, _ = steps_of(plan, STORAGE, connection.recharge_kw_max)
+    assert [step.get("import_w_max") for step in steps if step["setpoint_w"] < 0] == [30_000]
+    assert all("import_w_max" not in step for step in steps if step["setpoint_w"] >= 0)
+    assert all("import_w_max" not in step for step in steps_of(plan, STORAGE)[0])
