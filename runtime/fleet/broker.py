@@ -26,6 +26,7 @@ from tidegate.runtime.state import atomic_file
 PAYLOAD_MAX = 8 << 20
 START_S = 20.0
 HUB_LOGIN = "hub"
+RELOADED = "Reloaded server configuration"  # nats-server's own words
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,10 +216,33 @@ class Broker:
         return self._process is not None and self._process.poll() is None
 
     def reload(self) -> None:
-        """Let a running one know the logins of now, whoever started it."""
+        """Let a running one know the logins of now, whoever started it, and wait until it does.
+
+        Raises HubError where it does not take them: a login that ended would go on.
+        """
         self._write_configuration()
-        with contextlib.suppress(OSError, ValueError):
-            os.kill(int((self.folder / "broker.pid").read_text()), signal.SIGHUP)
+        log = self.folder / "broker.log"
+        try:
+            behind, pid = log.stat().st_size, int((self.folder / "broker.pid").read_text())
+            os.kill(pid, signal.SIGHUP)
+        except (OSError, ValueError):
+            return  # none runs; it reads them at its start
+        until = time.monotonic() + START_S
+        while time.monotonic() < until:
+            with log.open("rb") as file:
+                file.seek(behind)
+                said = file.read().decode("utf-8", "replace")
+            if RELOADED in said:
+                return
+            failed = [line for line in said.splitlines() if "Failed to reload" in line]
+            if failed:
+                raise HubError(
+                    f"the broker does not take its logins: {failed[-1][-300:]}; start `tidegate hub run` anew"
+                )
+            if not self.answers():
+                return  # it ended meanwhile
+            time.sleep(0.02)
+        raise HubError(f"the broker has not read its logins for {START_S:.0f} s; start `tidegate hub run` anew")
 
     def stop(self) -> None:
         if self._process is not None:

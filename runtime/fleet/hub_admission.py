@@ -7,6 +7,7 @@ knows whose ledger it will get, and that key never answers a question of a broke
 import contextlib
 import hashlib
 import json
+import sys
 
 import nats
 import nats.errors
@@ -102,4 +103,7 @@ class Admission:
                 await message.respond(json.dumps(row).encode())
                 await self._client.flush(5)
         if not row["said"]:
-            self.broker.reload()  # cuts the connection of the login that ended
+            try:
+                self.broker.reload()  # cuts the connection of the login that ended
+            except (HubError, OSError) as why:
+                print(f"hub: {why}", file=sys.stderr, flush=True)

@@ -130,6 +130,14 @@ def test_a_unit_joins_by_a_token_sends_rotates_its_login_and_is_revoked(hub, uni
     ).stdout  # fmt: skip
 
 
+def test_a_broker_that_does_not_take_its_logins_is_told_of(hub, monkeypatch):
+    hub.broker.put_login("hall", "ab" * 24)
+    hub.broker.reload()
+    monkeypatch.setattr(hub.broker, "_configuration", lambda: "authorization { users = 5 ")
+    with pytest.raises(HubError, match="does not take its logins"):
+        hub.broker.end_login("hall")
+
+
 def test_a_rotation_whose_answer_was_lost_is_found_again(hub, unit, tmp_path):
     hall, out = unit("hall"), tmp_path / "hall.join"
 
