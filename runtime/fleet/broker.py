@@ -223,14 +223,14 @@ class Broker:
         self._write_configuration()
         log = self.folder / "broker.log"
         try:
-            behind, pid = log.stat().st_size, int((self.folder / "broker.pid").read_text())
+            size, pid = log.stat().st_size, int((self.folder / "broker.pid").read_text())
             os.kill(pid, signal.SIGHUP)
         except (OSError, ValueError):
             return  # none runs; it reads them at its start
         until = time.monotonic() + START_S
         while time.monotonic() < until:
             with log.open("rb") as file:
-                file.seek(behind)
+                file.seek(size)
                 said = file.read().decode("utf-8", "replace")
             if RELOADED in said:
                 return
