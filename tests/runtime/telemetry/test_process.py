@@ -332,6 +332,10 @@ def test_a_process_that_lacks_a_key_file_ends_with_the_reason(tmp_path):
 
 def test_the_example_of_the_page_is_a_site(tmp_path):
     page = (Path(__file__).parents[3] / "docs" / "telemetry.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```toml\n(.*?)```", page, flags=re.S)
+    block, secure = re.findall(r"```toml\n(.*?)```", page, flags=re.S)
     found = load_site(write(tmp_path, site_text(block))).telemetry
-    assert [(one.kind, one.every_s) for one in found] == [("snmp", 10.0), ("redfish", 10.0), ("prometheus", 1.0)]
+    assert [(one.kind, one.every_s) for one in found] == [
+        ("snmp", 10.0), ("redfish", 10.0), ("prometheus", 1.0), ("nvml", 10.0)]  # fmt: skip
+    plain = next(line for line in block.splitlines() if line.startswith("community_file"))
+    (one, *_) = load_site(write(tmp_path, site_text(block.replace(plain, secure)))).telemetry
+    assert (one.user, one.auth, one.privacy_file) == ("monitor", "sha256", "snmp.privacy")
