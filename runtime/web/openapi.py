@@ -72,6 +72,18 @@ def _answers(answer: object) -> Schema:
     return {"200": good, **{str(code): refusal for code in codes}}
 
 
+def _close_by_length(node: object) -> None:
+    """A pair has its length as a bound; `items: false`, which says it again, ends some generators of clients."""
+    if isinstance(node, dict):
+        if "prefixItems" in node and node.get("items") is False and "maxItems" in node:
+            del node["items"]
+        for one in node.values():
+            _close_by_length(one)
+    elif isinstance(node, list):
+        for one in node:
+            _close_by_length(one)
+
+
 def document(server: str = "/") -> Schema:
     """The whole document. server: the address that paths are relative to."""
     template = "#/components/schemas/{name}"
@@ -80,6 +92,7 @@ def document(server: str = "/") -> Schema:
     refs, components = msgspec.json.schema_components(
         [*SERVED.values(), *answers, messages.ReplyHead], schema_hook=_any_value, ref_template=template
     )
+    _close_by_length(components)
     paths: Schema = {}
     for (op, kind), ref, answer in zip(SERVED.items(), refs[: len(SERVED)], refs[len(SERVED) : -1], strict=True):
         name = str(ref["$ref"]).rpartition("/")[2]

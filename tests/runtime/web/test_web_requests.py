@@ -235,6 +235,12 @@ def test_the_document_is_openapi_and_answers_are_as_it_says(page):
             jsonschema.validate(broken, schema)
 
 
+def test_generators_of_clients_read_the_document():
+    """openapi-typescript and openapi-python-client make clients of it; the second ended at a schema that is `false`."""
+    text = json.dumps(document())
+    assert '"prefixItems"' in text and '"items": false' not in text
+
+
 def test_the_document_is_valid_openapi():
     validator = pytest.importorskip("openapi_spec_validator", reason="openapi-spec-validator is not installed")
     validator.validate(document())
