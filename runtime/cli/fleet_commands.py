@@ -1,6 +1,7 @@
 """`tidegate hub` keeps the ledgers of many sites; `tidegate fleet` sends a site's ledger there."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import sys
@@ -16,6 +17,7 @@ from tidegate.runtime.cli.common import EXIT_SOFTWARE, EXIT_UNUSABLE, EXIT_USAGE
 if TYPE_CHECKING:
     from tidegate.runtime.fleet.broker import Broker
     from tidegate.runtime.fleet.hub_store import HubStore
+    from tidegate.runtime.fleet.site_sender import Sender
 
 FOLDER = click.option(
     "--folder",
@@ -118,6 +120,9 @@ def run_hub(folder: Path) -> None:
     import nats.errors
 
     try:
+        problem = broker.certificate_problem()
+        if problem:
+            print(f"hub: {problem}", file=sys.stderr, flush=True)
         broker.start()
         asyncio.run(serve())
     except (HubError, nats.errors.Error, OSError) as why:
@@ -156,7 +161,9 @@ def sites(folder: Path) -> None:
     now_s = int(time.time())
     for line in store.sites():
         heard = f"heard {now_s - line.heard_utc_s} s ago" if line.heard_utc_s else "never heard"
-        click.echo(f"{line.site}: {line.seq + 1} entries, {heard}, key {line.key[:16]}..., {line.said or 'whole'}")
+        ahead = f"{line.ahead_s} s ahead of this clock: kept; which clock is wrong?" if line.ahead_s else ""
+        what = line.said or ahead or "whole"
+        click.echo(f"{line.site}: {line.seq + 1} entries, {heard}, key {line.key[:16]}..., {what}")
 
 
 @hub.command("accept")
@@ -203,7 +210,8 @@ def key(ledger: str) -> None:
 @click.argument("invitation", type=click.Path(path_type=Path, exists=True))
 @click.option("--ledger", required=True, help="The site's ledger.")
 @click.option("--kb-s", type=click.FloatRange(0.1), help="At most so many kilobytes a second.")
-def run_sender(invitation: Path, ledger: str, kb_s: float | None) -> None:
+@click.option("--site", help="Also its condition, events and minutes: name of the site that runs on this machine.")
+def run_sender(invitation: Path, ledger: str, kb_s: float | None, site: str | None) -> None:
     """Send what the hub has not got, until SIGTERM or Ctrl-C. Whatever is away meanwhile is sent afterwards."""
     from tidegate.runtime.fleet.broker import Invitation
     from tidegate.runtime.fleet.hub_store import HubError
@@ -224,7 +232,10 @@ def run_sender(invitation: Path, ledger: str, kb_s: float | None) -> None:
         await asyncio.wait({opening, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if opening.done():
             opening.result()
+            beside = None if site is None else asyncio.create_task(_send_condition(sender, site, kb_s, stop))
             await sender.run(stop)
+            if beside is not None:
+                await beside
             await sender.close()
 
     import nats.errors
@@ -233,6 +244,29 @@ def run_sender(invitation: Path, ledger: str, kb_s: float | None) -> None:
         asyncio.run(serve())
     except (nats.errors.Error, OSError) as why:
         fail(f"{invited.address}: {why}", EXIT_SOFTWARE, "tidegate fleet")
+
+
+async def _send_condition(sender: "Sender", site: str, kb_s: float | None, stop: asyncio.Event) -> None:
+    """How the site on this machine is, its events and minutes, beside its ledger."""
+    from tidegate.runtime.api.async_client import AsyncClient
+    from tidegate.runtime.api.connection import ClientError
+    from tidegate.runtime.fleet.condition_sender import ConditionSender
+    from tidegate.runtime.fleet.site_condition import ConditionReader
+    from tidegate.runtime.state import paths
+
+    def report(text: str) -> None:
+        print(f"fleet: {text}", file=sys.stderr, flush=True)
+
+    name, bytes_s_max = sender.invitation.site, None if kb_s is None else kb_s * 1000
+    while not stop.is_set():
+        try:
+            async with AsyncClient(site=site) as client:
+                reader = ConditionReader(client, name, paths.state_dir(site) / "web")
+                await ConditionSender(sender.client, reader, name, report, bytes_s_max).run(stop)
+        except (ClientError, OSError, ValueError) as why:
+            report(f"the site {site} is not there: {why}; asking again")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 30.0)
 
 
 hub.add_command(limit_commands.feeder)

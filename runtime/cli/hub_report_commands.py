@@ -1,14 +1,16 @@
 """What a person asks of a hub: `tidegate hub report`, `hub place`, `hub letters`."""
 
+import asyncio
 import getpass
 import json
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from tidegate.runtime.cli.common import EXIT_UNUSABLE, EXIT_USAGE, fail
+from tidegate.runtime.cli.common import EXIT_UNUSABLE, EXIT_USAGE, fail, need
 
 if TYPE_CHECKING:
     from tidegate.runtime.fleet.hub_letters import Letter
@@ -139,7 +141,64 @@ def _show(letter: "Letter", message: bytes) -> None:
         click.echo(f"{mark} {row.seq} {row.kind} {row.start_utc_s} {body}")
 
 
+@click.command("page")
+@FOLDER
+@click.option("--listen", default="127.0.0.1", show_default=True, help="Address; 0.0.0.0 is every one of this machine.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8444, show_default=True)
+@click.option("--name", "names", multiple=True, help="A name or address that the hub is reached by; may be repeated.")
+def page(folder: Path, listen: str, port: int, names: tuple[str, ...]) -> None:
+    """Serve the page of the whole fleet until Ctrl-C. It only reads."""
+    module = need("tidegate.runtime.web.fleet_page", "web")
+    from tidegate.runtime.web.certificates import CertificateError, Certificates
+
+    logging.basicConfig(level=logging.WARNING, format="tidegate: %(message)s")
+    store = opened(folder)
+
+    def started(made: Certificates, at: int) -> None:
+        hosts = [listen] if listen not in ("0.0.0.0", "::") else [one for one in made.names if one != "localhost"]
+        click.echo("the page of the fleet at " + ", ".join(f"https://{host}:{at}" for host in hosts))
+        click.echo(f"its authority's SHA-256 {made.sha256}")
+        click.echo(f"a login: tidegate hub pair --folder {folder}")
+
+    try:
+        asyncio.run(module.serve_fleet(module.FleetServed(folder, listen, port, names), store, started))
+    except CertificateError as why:
+        fail(why, EXIT_UNUSABLE)
+    except OSError as why:
+        fail(f"{listen}:{port}: {why.strerror or why}", EXIT_UNUSABLE)
+
+
+@click.command("forget")
+@FOLDER
+@click.option("--before", required=True, metavar="MONTH", help="2026-01: months that end before it are dropped.")
+def forget(folder: Path, before: str) -> None:
+    """Drop events and minutes of old months. The ledger stays, always."""
+    from tidegate.runtime.carbon.report.local_time import span_of
+
+    try:
+        start, _ = span_of(before, "UTC")
+    except ValueError as why:
+        fail(f"--before {before}: {why}", EXIT_USAGE, "tidegate hub")
+    gone = opened(folder).forget_before(start)
+    click.echo(f"{', '.join(gone)}: dropped" if gone else "nothing is that old")
+
+
+@click.command("pair")
+@FOLDER
+@click.option("--user", default="", help="Give a login that exists a new password.")
+def pair(folder: Path, user: str) -> None:
+    """A code, good once and for ten minutes, with which somebody makes a login at the fleet's page."""
+    module = need("tidegate.runtime.web.fleet_page", "web")
+    codes = need("tidegate.runtime.web.login_codes", "web")
+    opened(folder).close()
+    try:
+        code = codes.Pairing(module.web_folder(folder)).make("maintain", user)  # all of them only read
+    except OSError as why:
+        fail(why, EXIT_UNUSABLE)
+    click.echo(f"code {codes.shown(code)} for 10 minutes; open the page at /#pair={code}")
+
+
 def add_to(hub: click.Group) -> None:
     """The commands of this file, among those of `tidegate hub`."""
-    for one in (place, report, letters):
+    for one in (place, report, letters, page, pair, forget):
         hub.add_command(one)

@@ -16,14 +16,17 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 
 from tidegate.runtime.fleet.hub_store import HubError
-from tidegate.runtime.fleet.ledger_batch import ASK, ENROL, LEDGER, LIMIT, MARK, RELEASE, ROTATE, subject_word
+from tidegate.runtime.fleet.ledger_batch import ASK, CONDITION, ENROL, LEDGER, LIMIT, MARK, RELEASE, ROTATE, subject_word
 from tidegate.runtime.state import atomic_file
 
 PAYLOAD_MAX = 8 << 20
+FILE_BYTES_MAX = 16 << 30
+CERTIFICATE_DAYS = 30
 START_S = 20.0
 HUB_LOGIN = "hub"
 RELOADED = "Reloaded server configuration"  # nats-server's own words
@@ -71,6 +74,7 @@ class Broker:
                 f"{host}: passwords would cross the network; give --tls-cert and --tls-key, or listen on 127.0.0.1"
             )
         self.folder, self.host, self.port, self.tls = folder, host, port, tls
+        self.file_bytes_max = FILE_BYTES_MAX
         self._logins_file, self._claims_file = folder / "logins.json", folder / "claims.json"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -161,7 +165,7 @@ class Broker:
         for site, secret in self.logins().items():
             own = subject_word(site)
             users.append({"user": own, "password": secret, "permissions": {
-                "publish": [f"{one}.{own}" for one in (LEDGER, ASK, LIMIT, RELEASE, ROTATE)],
+                "publish": [f"{one}.{own}" for one in (LEDGER, ASK, LIMIT, RELEASE, ROTATE, CONDITION)],
                 "subscribe": [f"{MARK}.{own}", f"_INBOX_{own}.>"],
             }})  # fmt: skip
         for token_id, (code, _) in self.claims().items():
@@ -171,7 +175,7 @@ class Broker:
         made: dict[str, object] = {
             "listen": f"{self.host}:{self.port}",
             "max_payload": PAYLOAD_MAX,
-            "jetstream": {"store_dir": str(self.folder / "broker"), "max_file_store": 16 << 30},
+            "jetstream": {"store_dir": str(self.folder / "broker"), "max_file_store": self.file_bytes_max},
             "authorization": {"users": users},
             "pid_file": str(self.folder / "broker.pid"),
         }
@@ -205,6 +209,22 @@ class Broker:
                 tail = (self.folder / "broker.log").read_text(errors="replace").splitlines()[-3:]
                 raise HubError(f"nats-server does not come up: {' / '.join(tail)}")
             time.sleep(0.05)
+
+    def certificate_problem(self) -> str:
+        """What is wrong with the certificate that sites see, "" if nothing is."""
+        if self.tls is None:
+            return ""
+        from cryptography import x509
+
+        try:
+            until = x509.load_pem_x509_certificate(self.tls[0].read_bytes()).not_valid_after_utc
+        except (OSError, ValueError) as why:
+            return f"{self.tls[0]}: {why}"
+        days = (until - datetime.now(UTC)).days
+        if days >= CERTIFICATE_DAYS:
+            return ""
+        when = f"ended {-days} days ago" if days < 0 else f"ends in {days} days"
+        return f"{self.tls[0]}: the certificate {when}; put a new one there, start again, and invite the sites anew"
 
     def answers(self) -> bool:
         """Whether something listens there."""

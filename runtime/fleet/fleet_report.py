@@ -269,7 +269,8 @@ def export_parquet(
             path = out / f"{table}.parquet"
             columns = ", ".join(f"'{name}': '{kind}'" for name, kind in COLUMNS[table])
             engine.execute(
-                f"COPY (SELECT * FROM read_csv({_quoted(held)}, columns = {{{columns}}}, header = false, quote = '\"', "
+                f"COPY (SELECT * FROM read_csv({_quoted(held)}, columns = {{{columns}}}, header = false, "
+                f"auto_detect = false, delim = ',', quote = '\"', "
                 f"escape = '\"', nullstr = '', allow_quoted_nulls = false, parallel = false)) TO {_quoted(path)} "
                 "(FORMAT parquet, COMPRESSION zstd)"
             )

@@ -7,21 +7,27 @@ and the site sends from the mark again. If the broker forgets, the site sends fr
 import asyncio
 import json
 import sys
+import time
 
 import nats
 import nats.errors
+import nats.js.errors
 import psycopg
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
 
 from tidegate.runtime.fleet.chain_check import Finding, Mark
 from tidegate.runtime.fleet.hub_store import HubStore
-from tidegate.runtime.fleet.ledger_batch import ASK, LEDGER, MARK, STREAM, BatchError, subject_word, unpack
+from tidegate.runtime.fleet.ledger_batch import ASK, CONDITION, LEDGER, MARK, STREAM, BatchError, subject_word, unpack
+from tidegate.runtime.fleet.site_condition import ConditionError, unpack_condition
 
 DURABLE = "ingest"
 FETCH, FETCH_S = 64, 1.0
 PAUSE_S = 2.0
+SEEN_S = 60.0
+LOOK_EVERY = 10  # quiet seconds after which the broker is asked whether it still knows its stream
 
 
 def told(mark: Mark | None, finding: Finding | None) -> bytes:
@@ -39,18 +45,24 @@ class Ingest:
         self.store = store
         self.taken = 0  # entries
         self._client: Client | None = None
+        self._troubles: dict[str, str] = {}
+        self._noted: dict[str, float] = {}
         self._words: dict[str, str] = {}  # subject word -> site
 
     async def open(self, address: str, user: str, word: str) -> None:
         """Connect, and make the stream if it is not there."""
         self._client = await nats.connect(address, user=user, password=word, max_reconnect_attempts=-1)
-        stream = self._client.jetstream()
-        await stream.add_stream(
+        await self._make_stream()
+        await self._client.subscribe(f"{ASK}.*", cb=self._asked)
+        await self._client.subscribe(f"{CONDITION}.*", "hub", cb=self._conditioned)
+
+    async def _make_stream(self) -> None:
+        assert self._client is not None
+        await self._client.jetstream().add_stream(
             StreamConfig(
                 STREAM, subjects=[f"{LEDGER}.*"], retention=RetentionPolicy.WORK_QUEUE, storage=StorageType.FILE
             )
         )
-        await self._client.subscribe(f"{ASK}.*", cb=self._asked)
 
     async def close(self) -> None:
         if self._client is not None:
@@ -62,12 +74,36 @@ class Ingest:
             self._words = {subject_word(line.site): line.site for line in self.store.sites()}
         return self._words.get(word)
 
+    def _compare(self, site: str, data: bytes) -> None:
+        """What a site says of its own end, against what is here: a copy of a unit, or one that went back in silence."""
+        try:
+            row = json.loads(data) if data else {}
+            trouble = str(row.get("trouble", ""))[:300]
+            head = None if "seq" not in row or row.get("restored") else (int(row["seq"]), str(row["hash"]))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return
+        if trouble and self._troubles.get(site) != trouble:
+            print(f"hub: {site}: the broker's store did not take its entries: {trouble}", file=sys.stderr, flush=True)
+        self._troubles[site] = trouble
+        if head is not None:
+            self.store.compare_head(site, *head)
+
+    def _seen(self, site: str) -> None:
+        """A site that asks is there; noted once a minute."""
+        now_s = time.monotonic()
+        if now_s - self._noted.get(site, -SEEN_S) >= SEEN_S:
+            self._noted[site] = now_s
+            self.store.seen(site)
+
     async def _asked(self, message: Msg) -> None:
         """A site asks how far it is."""
         word = message.subject.rsplit(".", 1)[1]
         try:
             site = self._site_of(word)
             mark = None if site is None else self.store.mark(site)
+            if site is not None:
+                self._seen(site)
+                self._compare(site, message.data)
         except psycopg.Error:
             return  # no answer: it asks again
         finding = (
@@ -75,23 +111,41 @@ class Ingest:
         )
         await message.respond(told(mark, finding))
 
+    async def _conditioned(self, message: Msg) -> None:
+        """A site says how it is, and what happened past its marks; the answer is the marks after the commit."""
+        word = message.subject.rsplit(".", 1)[1]
+        try:
+            site = self._site_of(word)
+            if site is None:
+                await message.respond(json.dumps({"said": "not enrolled here"}).encode())
+                return
+            made = unpack_condition(message.data)
+            said = "" if made.site == site else f"says it is of {made.site!r}, but came as {site!r}"
+            marks = (None, None) if said else self.store.take_condition(made)
+        except ConditionError as why:
+            said, marks = str(why), (None, None)
+        except psycopg.Error:
+            return  # no answer: it comes again
+        await message.respond(json.dumps({"said": said, "event": marks[0], "meter": marks[1]}).encode())
+
     async def run(self, stop: asyncio.Event) -> None:
         """Take until told to stop. The database may go away and come back meanwhile."""
         assert self._client is not None
-        stream = self._client.jetstream()
-        wanted = ConsumerConfig(
-            durable_name=DURABLE, ack_policy=AckPolicy.EXPLICIT, max_ack_pending=4 * FETCH, ack_wait=60
-        )
-        consumer = await stream.pull_subscribe(f"{LEDGER}.*", DURABLE, STREAM, config=wanted)
-        away = False
+        consumer = await self._consumer()
+        away, quiet = False, 0
         while not stop.is_set():
             try:
                 messages = await consumer.fetch(FETCH, FETCH_S)
+                quiet = 0
             except (nats.errors.TimeoutError, TimeoutError):
+                quiet += 1
+                if quiet % LOOK_EVERY == 0:
+                    consumer = await self._still(consumer)
                 continue
             except nats.errors.Error as why:
                 print(f"hub: the broker: {why}; trying again", file=sys.stderr, flush=True)
                 await asyncio.sleep(PAUSE_S)
+                consumer = await self._still(consumer)
                 continue
             for message in messages:
                 try:
@@ -103,6 +157,29 @@ class Ingest:
                     away = True
                     await message.nak(delay=PAUSE_S)
                     await self._reconnect()
+
+    async def _consumer(self) -> JetStreamContext.PullSubscription:
+        assert self._client is not None
+        wanted = ConsumerConfig(
+            durable_name=DURABLE, ack_policy=AckPolicy.EXPLICIT, max_ack_pending=4 * FETCH, ack_wait=60
+        )
+        return await self._client.jetstream().pull_subscribe(f"{LEDGER}.*", DURABLE, STREAM, config=wanted)
+
+    async def _still(self, consumer: JetStreamContext.PullSubscription) -> JetStreamContext.PullSubscription:
+        """The same, or a new one where the broker came back without its memory."""
+        assert self._client is not None
+        try:
+            await self._client.jetstream().consumer_info(STREAM, DURABLE)
+        except nats.js.errors.NotFoundError:
+            print("hub: the broker forgot; the sites send again from their marks", file=sys.stderr, flush=True)
+            try:
+                await self._make_stream()
+                return await self._consumer()
+            except (nats.errors.Error, TimeoutError):
+                return consumer
+        except (nats.errors.Error, TimeoutError):
+            pass
+        return consumer
 
     async def _reconnect(self) -> None:
         await asyncio.sleep(PAUSE_S)

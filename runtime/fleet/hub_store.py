@@ -10,9 +10,10 @@ import psycopg
 import sqlalchemy as sa
 
 from tidegate.runtime.carbon.ledger.store import LedgerError, make_engine, open_tables
-from tidegate.runtime.fleet import fleet_rollup, hub_letters
+from tidegate.runtime.fleet import fleet_rollup, hub_conditions, hub_letters
 from tidegate.runtime.fleet.chain_check import Finding, Mark, take
 from tidegate.runtime.fleet.ledger_batch import BatchError, Row, unpack
+from tidegate.runtime.fleet.site_condition import Condition, Position
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS fleet_sites (
@@ -20,11 +21,13 @@ CREATE TABLE IF NOT EXISTS fleet_sites (
     block_seq bigint NOT NULL, enrolled_utc_s bigint NOT NULL, heard_utc_s bigint NOT NULL DEFAULT 0,
     said text NOT NULL DEFAULT ''
 );
+ALTER TABLE fleet_sites ADD COLUMN IF NOT EXISTS ahead_s bigint NOT NULL DEFAULT 0;
 CREATE TABLE IF NOT EXISTS fleet_set_aside (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, site text NOT NULL, seq bigint NOT NULL, kind text NOT NULL,
     start_utc_s bigint NOT NULL, body text NOT NULL, hash text NOT NULL, accepted_by text NOT NULL, reason text NOT NULL
 );
 """
+DatabaseAway = psycopg.Error  # for those who ask a store and have no driver of their own
 MARK = "SELECT key, named, seq, hash, block_seq FROM fleet_sites WHERE site = %s"
 
 
@@ -40,6 +43,7 @@ class SiteLine(NamedTuple):
     seq: int
     heard_utc_s: int
     said: str
+    ahead_s: int = 0
 
 
 class HubStore:
@@ -62,6 +66,7 @@ class HubStore:
             self._connection.execute(TABLES)
             self._connection.execute(hub_letters.TABLES)
             self._connection.execute(fleet_rollup.TABLES)
+            self._connection.execute(hub_conditions.TABLES)
 
     def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
         return psycopg.connect(self._address, autocommit=True)
@@ -144,11 +149,15 @@ class HubStore:
                 with cursor.copy("COPY entries (site, seq, kind, start_utc_s, body, hash) FROM STDIN") as out:
                     for one in good:
                         out.write_row((site, *one))
+            # A period that is not over yet by the hub's clock: one of the two clocks is wrong. It is signed, and kept.
+            now_s = int(time.time())
+            periods = [one.start_utc_s for one in good if one.kind == "period"]
+            ahead_s = max(0, max(periods, default=0) - now_s)
             cursor.execute(
                 "UPDATE fleet_sites SET key = %s, named = %s, seq = %s, hash = %s, block_seq = %s, heard_utc_s = %s, "
-                "said = %s WHERE site = %s",
-                (after.key, after.named, after.seq, after.hash, after.block_seq, int(time.time()),
-                 "" if finding is None else str(finding), site),
+                "said = %s, ahead_s = CASE WHEN %s THEN %s ELSE ahead_s END WHERE site = %s",
+                (after.key, after.named, after.seq, after.hash, after.block_seq, now_s,
+                 "" if finding is None else str(finding), bool(periods), ahead_s, site),
             )  # fmt: skip
             if finding is not None:
                 hub_letters.put_letter(cursor, site, finding, message)
@@ -166,12 +175,45 @@ class HubStore:
         with self._one() as cursor:
             hub_letters.put_letter(cursor, site, finding, message)
 
+    def compare_head(self, site: str, seq: int, digest: str) -> None:
+        """A site's newest signed entry against what is here: what cannot be of one ledger becomes a letter."""
+        with self._one() as cursor:
+            row = cursor.execute(f"{MARK} FOR UPDATE", (site,)).fetchone()
+            if row is None or Mark(*row).seq < seq:  # type: ignore[arg-type]
+                return
+            mark = Mark(*row)  # type: ignore[arg-type]
+            here = self._known(cursor, site, [seq]).get(seq)
+            if here == digest and mark.seq == seq:
+                return
+            if here == digest:
+                what = f"the site's ledger ends at entry {seq}, here it goes on to {mark.seq}"
+                finding = Finding("older", seq, f"{what}: it went back without a word, or two units have this key")
+            else:
+                finding = Finding("forked", seq, "is here already, and is another one at the site")
+            hub_letters.put_letter(cursor, site, finding, b"")
+            cursor.execute("UPDATE fleet_sites SET said = %s WHERE site = %s", (str(finding), site))
+
+    def seen(self, site: str) -> None:
+        """A site asked, so it is there."""
+        self._connection.execute("UPDATE fleet_sites SET heard_utc_s = %s WHERE site = %s", (int(time.time()), site))
+
+    def take_condition(self, made: Condition) -> tuple[Position | None, Position | None]:
+        """How a site is, its events and its minutes, in one transaction. -> its marks after that."""
+        with self._one() as cursor:
+            return hub_conditions.take_condition(cursor, made, int(time.time()))
+
+    def forget_before(self, utc_s: int) -> list[str]:
+        """Drop the months of events and minutes before the one of a moment. -> partitions that are gone."""
+        with self._one() as cursor:
+            return hub_conditions.forget_before(cursor, utc_s)
+
     # ---- what a person asks ----
 
     def sites(self) -> list[SiteLine]:
         """All sites; those with something wrong first, then those not heard for longest."""
         rows = self._connection.execute(
-            "SELECT site, key, seq, heard_utc_s, said FROM fleet_sites ORDER BY said = '', heard_utc_s, site"
+            "SELECT site, key, seq, heard_utc_s, said, ahead_s FROM fleet_sites "
+            "ORDER BY said = '', ahead_s = 0, heard_utc_s, site"
         )
         return [SiteLine(*row) for row in rows]  # type: ignore[arg-type]
 

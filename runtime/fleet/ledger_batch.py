@@ -15,6 +15,7 @@ VERSION = 1
 UNPACKED_MAX = 64 << 20
 LEDGER, ASK, MARK = "tidegate.ledger", "tidegate.ask", "tidegate.mark"
 LIMIT, RELEASE, ENROL, ROTATE = "tidegate.limit", "tidegate.release", "tidegate.enrol", "tidegate.rotate"
+CONDITION = "tidegate.condition"
 STREAM = "LEDGERS"
 
 

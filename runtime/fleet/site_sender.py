@@ -5,6 +5,7 @@ in order, no faster than allowed.
 """
 
 import asyncio
+import contextlib
 import json
 import ssl
 import sys
@@ -80,14 +81,15 @@ class Sender:
     """report : where trouble is told, once each. bytes_s_max : upper bound of the line, None = no bound."""
 
     def __init__(self, ledger: Path | str, invitation: Invitation, report: Callable[[str], None] | None = None,
-                 bytes_s_max: float | None = None) -> None:  # fmt: skip
+                 bytes_s_max: float | None = None, stuck_s: float = STUCK_S) -> None:  # fmt: skip
         self.path, self.invitation = ledger, invitation
         self.own = subject_word(invitation.site)
         self.mark: Heard | None = None
         self.sent_bytes = 0
         self._report_to = report or (lambda text: print(f"fleet: {text}", file=sys.stderr, flush=True))
         self._said = ""
-        self._bytes_s_max = bytes_s_max
+        self._bytes_s_max, self._stuck_s = bytes_s_max, stuck_s
+        self._refused = ""  # why the broker did not take the last batch
         self._moved = asyncio.Event()
         self._client: Client | None = None
 
@@ -100,6 +102,12 @@ class Sender:
         """Connect; the hub may be away for days."""
         self._client = await connected(self.invitation, self._trouble)
         await self._client.subscribe(f"{MARK}.{self.own}", cb=self._marked)
+
+    @property
+    def client(self) -> Client:
+        """The connection, for what else this site sends. Before `open` there is none."""
+        assert self._client is not None
+        return self._client
 
     async def close(self) -> None:
         if self._client is not None:
@@ -119,11 +127,19 @@ class Sender:
         self.mark = found
         self._moved.set()
 
-    async def _ask(self) -> Heard | None:
+    def _own_head(self, ledger: Ledger) -> bytes:
+        """What the hub compares with what it has: the newest signed entry, and whether it was restored."""
+        row: dict[str, object] = {"trouble": self._refused}
+        last = ledger.last_of("block")
+        if last is not None:
+            row |= {"seq": last.seq, "hash": last.hash, "restored": ledger.last_of("restored") is not None}
+        return json.dumps(row).encode()
+
+    async def _ask(self, ledger: Ledger) -> Heard | None:
         """The hub's mark, asked for; None without an answer."""
         assert self._client is not None
         try:
-            answer = await self._client.request(f"{ASK}.{self.own}", b"", timeout=ANSWER_S)
+            answer = await self._client.request(f"{ASK}.{self.own}", self._own_head(ledger), timeout=ANSWER_S)
         except (nats.errors.Error, TimeoutError) as why:
             self._report(
                 f"no answer from the hub at {self.invitation.address} ({why or type(why).__name__}); asking again"
@@ -142,11 +158,12 @@ class Sender:
         assert self._client is not None
         ledger = Ledger(self.path, self.invitation.site, read_only=True)
         try:
-            at = await self._ask()
+            at = await self._ask(ledger)
             if at is None:
                 return False
             begin = self._begin(ledger, at)
             if begin is None:
+                await self._show_difference(ledger, at.seq)
                 return False
             sent: list[int] = []  # the last entry of each batch on the way
             for batch in batches(ledger, begin):
@@ -157,6 +174,16 @@ class Sender:
             return await self._until(lambda: not self._ahead(sent))
         finally:
             ledger.close()
+
+    async def _show_difference(self, ledger: Ledger, seq: int) -> None:
+        """Let the hub see the entry that differs, so that it is named there too; a restored one says so itself."""
+        assert self._client is not None
+        mine = next(iter(ledger.raw_rows(seq)), None)
+        if mine is None or mine[0] != seq or ledger.last_of("restored") is not None:
+            return
+        with contextlib.suppress(nats.errors.Error, TimeoutError):
+            row = json.dumps({"seq": seq, "hash": mine[-1]}).encode()
+            await self._client.request(f"{ASK}.{self.own}", row, timeout=ANSWER_S)
 
     def _begin(self, ledger: Ledger, at: Heard) -> int | None:
         """Behind which entry to begin; None where the hub holds entries that this ledger does not."""
@@ -184,11 +211,24 @@ class Sender:
                 f"entries {batch.rows[0].seq} to {batch.rows[-1].seq} are {len(data)} bytes in one block, the hub "
                 f"takes {self._client.max_payload}; raise its max_payload"
             )
-        await self._client.publish(f"{LEDGER}.{self.own}", data)
-        await self._client.flush(30)
+        self._refused = await self._published(data)
+        if self._refused:
+            self._report(f"the hub's broker did not take it: {self._refused}; the ledger keeps everything")
         self.sent_bytes += len(data)
         if self._bytes_s_max:
             await asyncio.sleep(max(0.0, len(data) / self._bytes_s_max - (time.monotonic() - began)))
+
+    async def _published(self, data: bytes) -> str:
+        """Give a batch to the broker. -> why it did not take it, "" if it did or is silent: the mark alone counts."""
+        assert self._client is not None
+        try:
+            answer = await self._client.request(f"{LEDGER}.{self.own}", data, timeout=ANSWER_S)
+            error = json.loads(answer.data).get("error")
+        except nats.errors.NoRespondersError:
+            return "it has no place for ledgers yet"
+        except (nats.errors.TimeoutError, TimeoutError, ValueError, AttributeError):
+            return ""
+        return str(error.get("description", error)) if isinstance(error, dict) else ""
 
     def _ahead(self, sent: list[int]) -> list[int]:
         at = self.mark.seq if self.mark is not None else -1
@@ -201,7 +241,7 @@ class Sender:
                 return False
             self._moved.clear()
             try:
-                await asyncio.wait_for(self._moved.wait(), STUCK_S)
+                await asyncio.wait_for(self._moved.wait(), self._stuck_s)
             except TimeoutError:
                 self._report("the hub's mark does not move; sending again from there")
                 return False

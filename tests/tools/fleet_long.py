@@ -97,6 +97,17 @@ class Postgres:
                 time.sleep(0.5)
         raise SystemExit(f"PostgreSQL does not come up again: {(self.folder / 'log').read_text()[-500:]}")
 
+    def cpu_s(self):
+        """Processor time of the server and all that it started, also of those that have ended, s."""
+        number = (self.data / "postmaster.pid").read_text().split()[0]
+        total = 0
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                fields = path.read_text().rsplit(")", 1)[1].split()
+                if number in (path.parent.name, fields[1]):
+                    total += sum(int(value) for value in fields[11 : 15 if path.parent.name == number else 13])
+        return total / os.sysconf("SC_CLK_TCK")
+
     def stop(self):
         with contextlib.suppress(subprocess.CalledProcessError):
             self.control("-m", "immediate", "stop")
@@ -363,14 +374,18 @@ def run_rate(given):
         url = new_database(postgres.url)
         HubStore(url).close()
         gate = time.time() + given.lead_s
+        before_s = postgres.cpu_s()
         with ProcessPoolExecutor(given.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
             jobs = [(url, list(range(w, given.sites, given.workers)), given.days, gate) for w in range(given.workers)]
             found = list(pool.map(take_all, jobs))
+        database_s = postgres.cpu_s() - before_s
         count, longest = sum(row[0] for row in found), max(row[1] for row in found)
         rate = count / longest
         return {
             "entries": count, "workers": given.workers, "seconds": round(longest, 2), "entries_s": round(rate),
-            "cpu_s_of_workers": round(sum(row[2] for row in found), 2), "rss_mib_of_a_worker": round(found[0][3]),
+            "cpu_s_of_workers": round(sum(row[2] for row in found), 2), "cpu_s_of_postgresql": round(database_s, 2),
+            "entries_per_core_s": round(count / (sum(row[2] for row in found) + database_s)),
+            "rss_mib_of_a_worker": round(found[0][3]),
             "a_day_of_100000_sites_min": round(100_000 * 99 / rate / 60, 1), "load": os.getloadavg(),
         }  # fmt: skip
     finally:

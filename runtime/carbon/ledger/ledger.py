@@ -243,6 +243,10 @@ class Ledger:
             for row in rows:
                 yield self._entry(row, lenient=True)
 
+    def last_of(self, kind: str) -> Entry[Any] | None:
+        """The newest entry of a kind; None if there is none. A damaged body is given empty."""
+        return next(self._newest((kind,)), None)
+
     def signer(self) -> str | None:
         """The public key that the newest block, or a change behind it, names; None if nothing is signed."""
         for entry in self._newest(("block", "key")):

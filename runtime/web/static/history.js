@@ -7,7 +7,7 @@ const FIRST = ["site.grid_w", "site.load_w", "site.ess_w"];
 const [WIDTH, HEIGHT, LEFT, BOTTOM] = [800, 300, 64, 26];
 const shownValue = (name, value) => (name.endsWith(".soc") ? share(value) : power(value));
 
-function chart(answer, names, other) {
+export function chart(answer, names, other) {
   const powers = names.filter((name) => !name.endsWith(".soc"));
   const all = [answer, other].filter(Boolean).flatMap((one) => powers.flatMap((name) => one.series[name].slots.flatMap((slot) => [slot[1], slot[2]])));
   const least = Math.min(0, ...all) / 1000;

@@ -21,7 +21,7 @@ export function login(main, app) {
     }
     try {
       await ask(path, body);
-      if (code !== null) window.history.replaceState(null, "", "#now");
+      if (code !== null) window.history.replaceState(null, "", app.pairCommand ? "#sites" : "#now");
       await app.again();
     } catch (why) {
       wrong.textContent = why.code === "unreachable" ? w("old.link") : why.message;
@@ -32,7 +32,7 @@ export function login(main, app) {
     field("password", w("login.password"), { type: "password", autocomplete: "current-password" }),
     h("div", { class: "buttons" }, h("button", { class: "main" }, w("login.go"))));
   const fresh = h("form", { onsubmit: send("session/pair", ["code", "user", "password"]) },
-    h("p", {}, w("pair.how"), " ", h("code", {}, "tidegate web pair")),
+    h("p", {}, w("pair.how"), " ", h("code", {}, app.pairCommand ?? "tidegate web pair")),
     field("code", w("pair.code"), { value: code ?? "", autocomplete: "one-time-code", autocapitalize: "characters", spellcheck: "false" }),
     field("user", w("pair.user"), { autocomplete: "username", autocapitalize: "none", pattern: "[a-z][a-z0-9_\\-]{0,15}", title: w("pair.name-rule") }),
     field("password", w("pair.password"), { type: "password", autocomplete: "new-password", minlength: 8 }),

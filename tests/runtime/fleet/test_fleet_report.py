@@ -41,7 +41,8 @@ def fleet(server, tmp_path_factory):  # noqa: F811
         made.write(one.ledger, DAYS)
         sign(one.ledger, one.key, name, least=1)
         store.enrol(name, one.key.public)
-        store.place(name, owner, region, 59_000_000 + seed, 18_000_000)
+        at = (None, None) if name == "pier" else (59_000_000 + seed, 18_000_000)
+        store.place(name, owner, region, *at)
         send(store, one)
         if name == "yard":
             with store.another() as connection:
@@ -145,6 +146,15 @@ def test_duckdb_gives_the_same_whole_numbers(fleet, tmp_path):
         ours = fleet_queries.account(connection.execute, MONTH_UTC_S, END_UTC_S)
     assert ours.whole is not None and len(ours.sites) == 3
     assert fleet_queries.account(fleet_report.duckdb_run(tmp_path), MONTH_UTC_S, END_UTC_S) == ours
+
+
+def test_a_span_without_a_job_or_a_period_is_exported_too(fleet, tmp_path):
+    store, _ = fleet
+    pytest.importorskip("duckdb")
+    with store.another() as connection:
+        fleet_report.export_parquet(connection, tmp_path, END_UTC_S, END_UTC_S + DAY_S)
+    found = fleet_queries.account(fleet_report.duckdb_run(tmp_path), END_UTC_S, END_UTC_S + DAY_S)
+    assert found == fleet_queries.Account(None, [], [], [], [], [])
 
 
 @pytest.mark.skipif(not os.environ.get("FLEET_SPARK"), reason="FLEET_SPARK=1 runs it; it needs pyspark and Java")
