@@ -21,7 +21,17 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from tidegate.runtime.fleet.hub_store import HubError
-from tidegate.runtime.fleet.ledger_batch import ASK, CONDITION, ENROL, LEDGER, LIMIT, MARK, RELEASE, ROTATE, subject_word
+from tidegate.runtime.fleet.ledger_batch import (
+    ASK,
+    CONDITION,
+    ENROL,
+    LEDGER,
+    LIMIT,
+    MARK,
+    RELEASE,
+    ROTATE,
+    subject_word,
+)
 from tidegate.runtime.state import atomic_file
 
 PAYLOAD_MAX = 8 << 20
