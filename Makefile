@@ -172,9 +172,10 @@ layer:
 	    build/oelint/bin/python -m pip install -q --disable-pip-version-check oelint-adv; }
 	@tests/packaging/layer.sh && echo "layer: good"
 
-#: make deb       the Debian package in dist/ (REUSE=1: of the modules that are built already)
+#: make deb       the Debian package in dist/ (REUSE=1: of the modules that are built already; ARCH=arm64: for such a board)
 deb: build
 	@packaging/deb.sh
+	@[ "$(ARCH)" != arm64 ] || [ "$$(dpkg --print-architecture)" = arm64 ] || tests/packaging/arm_deb.sh dist/tidegate_*_arm64.deb
 
 #: make reproduce wheel and Debian package built twice, in two folders: the same bytes? (REUSE=1: only the packing)
 reproduce: build

@@ -3,6 +3,7 @@
 # It is made for the Python of this machine's Debian (PYTHON, default /usr/bin/python3) and depends on that version.
 # pip fetches the wheels as it is configured, in the versions of constraints.txt; whoever installs the package needs no
 # network.
+#   ARCH=arm64     for another machine, by Debian's cross compiler (packaging/cross.py names what it lacks)
 #   REUSE=1        take the modules that `make build` compiled, where they are for the same Python; else compile anew
 #   DEB_VERSION=V  another version than that of pyproject.toml
 #   LEVEL=N        of xz, 0 to 9; 3 otherwise
@@ -18,6 +19,16 @@ for tool in dpkg-deb dpkg gzip; do command -v $tool >/dev/null || missing="$miss
 "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 [ -f "$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("include") + "/Python.h")')" ] || missing="$missing python3-dev"
 command -v cc >/dev/null || command -v gcc >/dev/null || missing="$missing gcc"
+own=$(dpkg --print-architecture)
+arch=${ARCH:-$own}
+cross= # what setup.py and pip are told of another machine
+wheels= # and which wheels it takes
+if [ "$arch" != "$own" ]; then
+    [ "$arch" = arm64 ] || { echo "make deb: ARCH=$arch: only arm64 can be built on another machine" >&2; exit 64; }
+    "$PYTHON" "$here/cross.py" root "$arch" >/dev/null
+    cross=$("$PYTHON" "$here/cross.py" env "$arch")
+    wheels=$("$PYTHON" "$here/cross.py" pip "$arch")
+fi
 [ -z "$missing" ] || { echo "make deb: this machine lacks$missing (apt-get install)" >&2; exit 77; }
 
 rm -rf "$work" && mkdir -p "$work" "$out"
@@ -25,7 +36,9 @@ stage=$work/stage
 lib=$stage/usr/lib/tidegate
 pyversion=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 pynext=$("$PYTHON" -c 'import sys; print("%d.%d" % (sys.version_info[0], sys.version_info[1] + 1))')
-suffix=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
+# What Python says of the machine that is built for.
+there() { (eval "$cross" && "$PYTHON" -c "$1"); }
+suffix=$(there 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
 site=$lib/lib/python$pyversion/site-packages
 # The day of the commit stands in every file's place of a time, so that a second build gives the same bytes.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || date +%s)}
@@ -42,8 +55,10 @@ find "$work/source" \( -name __pycache__ -o -name '*.so' \) -prune -exec rm -rf 
 if [ -n "${REUSE:-}" ]; then
     # `make build` has just brought them up to date; the name of each tells the Python that it is for. Touched, since
     # Cython also looks at the files of its own installation, which in the tools' environment are newer than any.
-    built=$("$work/tools/bin/python" -c 'import sys, sysconfig; print("lib.%s-%s" % (sysconfig.get_platform(), sys.implementation.cache_tag))')
-    for module in "$root"/ext/*/*"$suffix"; do
+    built=$(there 'import sys, sysconfig; print("lib.%s-%s" % (sysconfig.get_platform(), sys.implementation.cache_tag))')
+    made=$root
+    [ "$arch" = "$own" ] || made=$root/build/arm/$arch/lib/tidegate # by make arm
+    for module in "$made"/ext/*/*"$suffix"; do
         [ -f "$module" ] || continue
         room="$work/source/build/$built/tidegate/ext/$(basename "$(dirname "$module")")"
         mkdir -p "$room"
@@ -51,14 +66,17 @@ if [ -n "${REUSE:-}" ]; then
         touch "$room/$(basename "$module")"
     done
     find "$work/source/ext" -name '*.c' -exec touch {} +
+    find "$work/source/build" -name '*.so' -exec touch {} + # the last of all, or they would be made anew
 else
     find "$work/source/ext" -name '*.c' ! -name safety.c -delete
 fi
-$pip wheel --no-deps --no-build-isolation --wheel-dir "$work/wheel" "$work/source"
+(eval "$cross" && $pip wheel --no-deps --no-build-isolation --wheel-dir "$work/wheel" "$work/source")
 
 echo "== what it imports"
 "$PYTHON" -m venv --without-pip "$lib"
-$pip install -c "$root/constraints.txt" --target "$site" --no-compile --report "$work/report.json" "$(ls "$work"/wheel/*.whl)[all]"
+[ -z "$wheels" ] || wheels="$wheels --only-binary=:all:"
+# shellcheck disable=SC2086
+$pip install -c "$root/constraints.txt" $wheels --target "$site" --no-compile --report "$work/report.json" "$(ls "$work"/wheel/*.whl)[all]"
 # Nothing goes on whose bytes are not those that constraints-hashes.txt knows.
 "$PYTHON" "$here/hashes.py" "$work/report.json"
 # The environment was made below the stage; its paths must be those of the installed machine.
@@ -98,7 +116,6 @@ install -m 644 "$root"/config/sites/*.toml "$here"/network/* "$here"/monitoring/
 mkdir -p "$stage/DEBIAN"
 for name in postinst prerm postrm; do install -m 755 "$here/debian/$name" "$stage/DEBIAN/$name"; done
 install -m 644 "$here/debian/conffiles" "$stage/DEBIAN/conffiles"
-arch=$(dpkg --print-architecture)
 libc=$("$PYTHON" -c 'import platform; print(platform.libc_ver()[1])')
 size=$(du -sk --exclude=DEBIAN "$stage" | cut -f1)
 sed -e "s/@VERSION@/$version/" -e "s/@ARCH@/$arch/" -e "s/@SIZE@/$size/" -e "s/@LIBC@/$libc/" \
