@@ -177,7 +177,8 @@ class Booker:
     def _take(self, record: MeterRecord, new_boot: bool) -> list[BookedPeriod]:
         t_ns, utc_ns = record["t_ns"], record["utc_ns"]
         last = self._label_ns
-        active_ns = 0
+        active_ns = unlabelled_ns = 0
+        unclear = False
         if last < 0:
             label = utc_ns
             self._end_ns = utc_ns // self._period_ns * self._period_ns + self._period_ns
@@ -189,6 +190,12 @@ class Booker:
                 self._flag(f"CLOCK_STEP {step // 1_000_000_000}")
                 if step > 0:
                     active_ns = t_ns - self._t_ns  # a label that jumped is not time that passed
+            # A label that stands still is time that passed all the same. Over a restart only the wall clock can measure
+            # it, and one that nothing sets, or that is set back meanwhile, cannot.
+            passed_ns = utc_ns - self._utc_ns if new_boot else t_ns - self._t_ns
+            if label == last or passed_ns - (label - last) > CLOCK_STEP_NS:
+                unlabelled_ns = max(0, passed_ns - (label - last))
+            unclear = new_boot and (passed_ns <= 0 or record["utc_sync"] == "U")
         self._boot, self._seq = record["boot"], record["seq"]
         self._t_ns, self._utc_ns, self._label_ns = t_ns, utc_ns, label
         self._records += 1
@@ -201,7 +208,7 @@ class Booker:
         crossing = label >= end_ns
         parts: list[tuple[Counter, int, int]] = []
         for flow, counter in self._pairs:
-            step_milliwh = counter.step(flow, points, label, new_boot, self.period_s)
+            step_milliwh = counter.step(flow, points, label, new_boot, self.period_s, unlabelled_ns, unclear)
             if step_milliwh is None:
                 continue
             if crossing:

@@ -147,7 +147,7 @@ def _apply(flow: Flow, counter: Counter, columns: dict[str, np.ndarray], labels:
         previous = counter.register or 0
         moved = np.flatnonzero(np.diff(readings[:count], prepend=np.int64(previous)))
         if len(moved):
-            counter.moved_ns = int(labels[moved[-1]])
+            counter.moved_ns, counter.unlabelled_ns = int(labels[moved[-1]]), 0
         counter.truth += int(readings[last]) - previous
         counter.register = int(readings[last])
     else:

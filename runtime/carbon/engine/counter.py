@@ -20,6 +20,7 @@ SHAPE_LEAST = 0.95  # of a period that the fast power covers, for its shape to b
 SHAPE_S = 60.0  # a power is known after so many seconds of readings
 HELD_S = 300.0  # a power that nobody measured is held for so long; then a like day or the bound counts
 SILENT_S = 60.0  # a register that says nothing for longer is bridged by the integral
+OUTAGE_NS = 86_400_000_000_000  # an outage whose length no clock knows may have been so long
 CONFIRM = 3  # readings that must agree before a jump is taken for a new meter
 W_MAX = 1_000_000.0  # plausible power where the site file has none
 DISAGREE_PPM = 30_000
@@ -107,6 +108,7 @@ class Counter:
     candidate_label_ns: int = 0
     candidate_count: int = 0
     moved_ns: int = -1  # label at which the register last moved
+    unlabelled_ns: int = 0  # time since then that the labels do not show: the clock had been set back
     watts: float = 0.0  # of the last step that was measured without a register
     before_w: float = -1.0  # mean of the period before, -1 = none
     peak_milliwh: int = 0  # highest measured period so far
@@ -135,8 +137,13 @@ class Counter:
 
     # ---- one reading ----
 
-    def step(self, flow: Flow, points: Points, label: int, new_boot: bool, period_s: int) -> int | None:
-        """Energy that this reading adds to what is booked, mWh; None while the flow has nothing to say."""
+    def step(self, flow: Flow, points: Points, label: int, new_boot: bool, period_s: int,
+             unlabelled_ns: int = 0, unclear: bool = False) -> int | None:  # fmt: skip
+        """Energy that this reading adds to what is booked, mWh; None while the flow has nothing to say.
+
+        unlabelled_ns : time since the last record that labels do not show; unclear : no clock knows how long it was.
+        """
+        self.unlabelled_ns += unlabelled_ns
         by_integral: int | None = None
         measured_ws = 0.0
         elapsed_ns = label - self.seen_ns if self.seen_ns >= 0 else 0
@@ -185,14 +192,14 @@ class Counter:
             self.mark(ESTIMATED, self.gap_method, "GAP")
         if reading is None:
             self._by_integral(flow, points, by_integral or 0, measured_ws, label, period_s)
-        elif not self._believe(flow, reading, label):
+        elif not self._believe(flow, reading, label, unlabelled_ns, unclear):
             self.mark(SUBSTITUTED, "integral" if by_integral is not None else "none")
             self.bridge += by_integral or 0
         self.seen_ns = label
         owed = self.truth + self.bridge - self.booked
         return owed if owed > 0 else 0
 
-    def _believe(self, flow: Flow, reading: int, label: int) -> bool:
+    def _believe(self, flow: Flow, reading: int, label: int, unlabelled_ns: int, unclear: bool) -> bool:
         """Take a register reading for the truth if it is plausible; remember it as a candidate if not."""
         if self.register is None:
             self.register = self.opening = reading
@@ -200,18 +207,26 @@ class Counter:
             return True
         delta = reading - self.register
         # Time since the register last moved counts: a coarse register may be silent and then move by one unit.
-        room = room_milliwh(flow.w_max, label - self.moved_ns)
+        passed_ns = label - self.moved_ns + self.unlabelled_ns
+        room = room_milliwh(flow.w_max, passed_ns)
+        if unclear and room < delta <= room_milliwh(flow.w_max, passed_ns + OUTAGE_NS):
+            self.mark(ESTIMATED, None, "OUTAGE_LENGTH_UNKNOWN")
+            room = delta
         if delta < 0 and flow.rollover_milliwh and 0 <= delta + flow.rollover_milliwh <= room:
             self.mark(GOOD, None, "ROLLOVER")
             delta += flow.rollover_milliwh
-        if self.register == 0 and delta > room_milliwh(flow.w_max, label - self.seen_ns) and not coarse_unit(reading):
+        if (
+            self.register == 0
+            and delta > room_milliwh(flow.w_max, label - self.seen_ns + unlabelled_ns)
+            and not coarse_unit(reading)
+        ):
             # It said 0 until it was read at last, or until the device was set up: what it says first is no energy.
             self.mark(SUBSTITUTED, None, f"REGISTER_BEGAN {reading}")
             self.truth += self.bridge
             if self.energy_milliwh == 0:
                 self.truth += self.by_integral  # of the open period, which would have been found stuck at its end
             self.bridge, self.stuck, self.candidate = 0, False, None
-            self.register, self.moved_ns = reading, label
+            self._moved(reading, label)
             return False
         if 0 <= delta <= room:
             if delta:
@@ -220,16 +235,15 @@ class Counter:
                     self.truth += self.bridge
                     self.mark(SUBSTITUTED, None, "NEVER_COUNTED")
                 self.stuck = False
-                self.moved_ns = label
                 self.truth += delta
-                self.register = reading
+                self._moved(reading, label)
                 self.bridge = 0  # the register has counted what was bridged
             if self.candidate is not None:
                 self.candidate = None
                 self.bridge = 0
                 self.mark(ESTIMATED, "register", "SPIKE")
             return True
-        room = room_milliwh(flow.w_max, label - self.candidate_label_ns)
+        room = room_milliwh(flow.w_max, label - self.candidate_label_ns + unlabelled_ns)
         if self.candidate is not None and 0 <= reading - self.candidate <= room:
             self.candidate_count += 1
         else:
@@ -242,8 +256,13 @@ class Counter:
         self.mark(SUBSTITUTED, None, f"METER_EXCHANGED {self.register} {reading}")
         self.truth += self.bridge
         self.bridge = 0
-        self.register, self.candidate, self.moved_ns = reading, None, label
+        self.candidate = None
+        self._moved(reading, label)
         return False
+
+    def _moved(self, reading: int, label: int) -> None:
+        """The register stands elsewhere since this label."""
+        self.register, self.moved_ns, self.unlabelled_ns = reading, label, 0
 
     def _by_integral(self, flow: Flow, points: Points, milliwh: int, measured_ws: float, label: int,
                      period_s: int) -> None:  # fmt: skip

@@ -344,6 +344,63 @@ def test_a_clock_step_is_flagged_and_loses_no_energy(step_s):
     assert starts == sorted(set(starts))
 
 
+def restarted(plant, outage_s):
+    """The record after an outage in which the load went on drawing."""
+    plant.step(36_000, outage_s)
+    plant.boot, plant.seq, plant.t_ns, plant.ws, plant.covered = f"{len(plant.boot)}{plant.boot[1:]}x", 0, 0, 0.0, 0.0
+    return plant.record()
+
+
+def exchanged(periods):
+    flags = (flag for period in periods for flag in period.flows["grid.import"].flags)
+    return [flag for flag in flags if flag.startswith("METER_EXCHANGED")]
+
+
+@pytest.mark.parametrize("set_back_s", [0, 30, 241, 3000])
+@pytest.mark.parametrize("outage_s", [20, 120, 900])
+@pytest.mark.parametrize("runs_s", [1, 60])
+def test_an_outage_before_a_clock_that_was_set_back_has_caught_up_loses_no_energy(set_back_s, outage_s, runs_s):
+    plant = Plant()
+    booker = Booker([GRID])
+    periods = fed(booker, [plant.record(), *plant.run(300)])
+    plant.utc_ns -= set_back_s * 10**9
+    periods += fed(booker, plant.run(runs_s))
+    periods += fed(booker, [restarted(plant, outage_s), *plant.run(5000)])
+    periods.append(booker.finish())
+    assert not [
+        flag for one in periods for flag in one.flows["grid.import"].flags if flag.startswith("METER_EXCHANGED")
+    ]
+    assert abs(sum(p.flows["grid.import"].energy_milliwh for p in periods) - (5300 + runs_s + outage_s) * 10_000) <= 4
+
+
+@pytest.mark.parametrize(("sync", "shift_s", "flagged"), [("S", -500, True), ("U", -119, True), ("S", 0, False)])
+def test_an_outage_whose_length_no_clock_knows_is_named_and_its_energy_kept(sync, shift_s, flagged):
+    plant = Plant()
+    booker = Booker([GRID])
+    periods = fed(booker, [plant.record(), *plant.run(300)])
+    plant.sync = sync
+    plant.utc_ns += shift_s * 10**9
+    periods += fed(booker, [restarted(plant, 120), *plant.run(3000)])
+    periods.append(booker.finish())
+    flags = {flag for one in periods for flag in one.flows["grid.import"].flags}
+    assert ("OUTAGE_LENGTH_UNKNOWN" in flags) is flagged
+    assert not exchanged(periods)
+    assert abs(sum(p.flows["grid.import"].energy_milliwh for p in periods) - 3420 * 10_000) <= 4
+
+
+def test_another_meter_is_found_after_a_clock_was_set_back_too():
+    plant = Plant()
+    booker = Booker([GRID])
+    periods = fed(booker, [plant.record(), *plant.run(300)])
+    plant.utc_ns -= 60 * 10**9
+    periods += fed(booker, plant.run(10))
+    plant.wh += 1e6
+    periods += fed(booker, plant.run(2000))
+    periods.append(booker.finish())
+    assert exchanged(periods)
+    assert abs(sum(p.flows["grid.import"].energy_milliwh for p in periods) - 2310 * 10_000) <= 40_000
+
+
 def test_a_forward_step_puts_no_energy_into_the_hour_that_never_was():
     plant = Plant()
     booker = Booker([GRID])
