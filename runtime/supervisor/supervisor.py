@@ -203,13 +203,7 @@ class Supervisor:
         elif self._sidecar:
             words = ["--endpoint", f"ipc://{self.runtime}", "--state-dir", str(self.state), *self._site_words()]
             carbon = self._child("carbon", "tidegate.runtime.carbon", words, [])
-            try:
-                self._start_child(carbon)
-            except StartError as why:
-                if self._stopping:
-                    raise
-                carbon.given_up = True  # the cabinet is worth more than its accounts: records wait in the journal
-                self._out(f"tidegate: {why}; the site runs without it, its journal keeps the records")
+            self._start_aside(carbon, "it, its journal keeps the records")
         self._start_telemetry()
         self._start_console()
         self._monitor = threading.Thread(target=self._keep, name="supervisor", daemon=True)
@@ -305,26 +299,14 @@ class Supervisor:
         if self._site_fd is not None:
             words += ["--site-fd", str(self._site_fd)]
             fds.append(self._site_fd)
-        try:
-            self._start_child(self._child("recorder", "tidegate.runtime.recording", words, fds))
-        except StartError as why:
-            if self._stopping:
-                raise
-            self.children["recorder"].given_up = True
-            self._out(f"tidegate: {why}; the site runs without its recorder")
+        self._start_aside(self._child("recorder", "tidegate.runtime.recording", words, fds), "its recorder")
 
     def _start_telemetry(self) -> None:
         """The process that asks PDUs, servers and Prometheus; the site is worth more than what they say."""
         if not self.site.telemetry or not self._sidecar:
             return
         words = ["--state-dir", str(self.state), *self._site_words()]
-        try:
-            self._start_child(self._child("telemetry", "tidegate.runtime.telemetry", words, []))
-        except StartError as why:
-            if self._stopping:
-                raise
-            self.children["telemetry"].given_up = True
-            self._out(f"tidegate: {why}; the site runs without its telemetry")
+        self._start_aside(self._child("telemetry", "tidegate.runtime.telemetry", words, []), "its telemetry")
 
     def _start_console(self) -> None:
         wanted = self.site.console
@@ -332,13 +314,7 @@ class Supervisor:
             return
         words = ["--endpoint", f"ipc://{self.runtime}", "--state-dir", str(self.state), "--supervised"]
         words += ["--port", wanted.port, "--baud", str(wanted.baud), *(self._site_words() if self.path else [])]
-        try:
-            self._start_child(self._child("console", "tidegate.runtime.console", words, []))
-        except StartError as why:
-            if self._stopping:
-                raise
-            self.children["console"].given_up = True
-            self._out(f"tidegate: {why}; the site runs without its console")
+        self._start_aside(self._child("console", "tidegate.runtime.console", words, []), "its console")
 
     def _site_words(self) -> list[str]:
         """The site file's place; a Site made in memory still knows the folder that its paths are relative to."""
@@ -373,6 +349,18 @@ class Supervisor:
         child.start()
         eventually(lambda: child.ready.is_set() or not child.alive or self._stopping, START_S)
         self._check(child)
+
+    def _start_aside(self, child: Child, what: str) -> None:
+        """Start a child that the site can do without. One that is killed meanwhile is started again like any other."""
+        try:
+            self._start_child(child)
+        except StartError as why:
+            if self._stopping:
+                raise
+            killed = child.code is not None and child.code < 0
+            child.given_up = not killed
+            after = "it is started again" if killed else f"the site runs without {what}"
+            self._out(f"tidegate: {why}; {after}")
 
     def _check(self, child: Child) -> None:
         if not child.alive:

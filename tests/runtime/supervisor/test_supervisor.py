@@ -17,6 +17,7 @@ import pytest
 from tests.demo_site import SLOW_DEMO as DEMO
 from tidegate.runtime.api.blocking_client import Client, ClientError
 from tidegate.runtime.state.paths import SiteBusy, SiteLock
+from tidegate.runtime.supervisor.child import Child
 from tidegate.runtime.supervisor.supervisor import Supervisor
 
 TIDEGATE = [sys.executable, "-m", "tidegate.runtime.cli"]
@@ -222,6 +223,26 @@ def test_the_end_brings_the_setpoint_to_zero_on_the_wire_before_the_core_ends(tm
     converter = next(one for one in site.results if one.get("kind") == "result")["converters"][0]
     assert converter["setpoint_w"] == 0.0 and converter["setpoint_t_ns"] > asked_ns
     assert abs(converter["power_w"]) < 1.0 and converter["reverts"] == 0
+
+
+@pytest.mark.parametrize("name", ["carbon", "recorder"])
+def test_one_that_is_killed_while_the_site_starts_is_started_again(tmp_path, monkeypatch, name):
+    start, killed = Child.start, []
+
+    def start_and_kill(child: Child) -> None:
+        start(child)
+        if child.name == name and not killed:
+            killed.append(child.pid)
+            os.kill(child.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(Child, "start", start_and_kill)
+    said: list[str] = []
+    with Supervisor(DEMO, runtime=tmp_path / "run", state=tmp_path / "state", out=said.append) as site:
+        child, until = site.children[name], time.monotonic() + 60.0
+        while not (child.alive and child.pid != killed[0] and child.ready.is_set()) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert child.alive and child.pid != killed[0], said
+    assert any(f"{name} ended at once with code -9" in line and "started again" in line for line in said)
 
 
 # ---- bad input: a clear message with file, key and remedy; exit code not 0; nothing started ----
