@@ -30,7 +30,7 @@ SITE_KINDS = {
     "no finite number": ("peak_w_max = 48000", "peak_w_max = nan", "control.peak_w_max", "finite"),
     "negative power": ("peak_w_max = 48000", "peak_w_max = -1", "control.peak_w_max", "greater than or equal to 0"),
     "no such choice": ('role = "grid-meter"', 'role = "grid"', "device[grid].role", "grid-meter"),
-    "no such time zone": ("Europe/London", "Europe/Lundon", "site.timezone", "expected one like Europe/London"),
+    "no such time zone": ("Europe/London", "Europe/Lundon", "site.timezone", "or one like Europe/London"),
     "name that cannot be": ('name = "demo"', 'name = "de mo"', "site.name", "match"),
     "name of the image": ('name = "grid"', 'name = "unit0"', "device[unit0].name", "choose another"),
     "device named twice": ('name = "cooling"', 'name = "grid"', "device[grid].name", "choose another"),

@@ -57,6 +57,7 @@ def test_a_change_of_side_never_shows_the_old_power_on_the_new_side(tmp_path, ze
     raw = copy.deepcopy(SITE)
     raw["device"][1]["map"] = str(tmp_path / "turning.toml")
     raw["simulation"]["load_w"] = 10000
+    raw["site"]["period_us"] = 1000  # looked at every 2 ms below
     site, problems = parse_site(raw)
     assert problems == []
     plant = VirtualPlant(compile_site(site))

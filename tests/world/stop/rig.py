@@ -101,7 +101,7 @@ def site_file(folder: Path, plant: RealPlant, port: int) -> Path:
     for name in ("meters", "pcs"):
         text = text.replace(f'name = "{name}"\ndevice = "sim"', f'name = "{name}"\ndevice = "{plant.links / name}"')
     text = text.replace('interface = "sim"', f'interface = "slcan:{plant.links / "bms"}?sleep_after_open=0.2"')
-    text = text.replace('name = "simulated"', 'name = "stop"\nperiod_us = 10000')
+    text = text.replace('name = "simulated"', 'name = "stop"')
     text += '\n[[input]]\nname = "halt"\nwhat = "operator-stop"\nline = 17\nactive_low = false\nbias = "pull-up"\n'
     text += f'\n[gateway]\nendpoint = "tcp://127.0.0.1:{port}"\nkeys = "{folder / "keys"}"\n'
     text += f'\n[console]\nport = "{folder / "console"}"\nbaud = 115200\n'
