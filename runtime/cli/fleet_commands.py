@@ -15,9 +15,9 @@ from tidegate.runtime.cli import hub_report_commands, limit_commands, rollout_co
 from tidegate.runtime.cli.common import EXIT_SOFTWARE, EXIT_UNUSABLE, EXIT_USAGE, fail
 
 if TYPE_CHECKING:
-    from tidegate.runtime.fleet.broker import Broker
-    from tidegate.runtime.fleet.hub_store import HubStore
-    from tidegate.runtime.fleet.site_sender import Sender
+    from tidegate.runtime.fleet.hub.broker import Broker
+    from tidegate.runtime.fleet.hub.hub_store import HubStore
+    from tidegate.runtime.fleet.unit.site_sender import Sender
 
 FOLDER = click.option(
     "--folder",
@@ -42,7 +42,7 @@ def hub() -> None:
 def init(folder: Path, database: str, listen: str, tls_cert: Path | None, tls_key: Path | None) -> None:
     """Make FOLDER and the tables. Once; the other commands read it there."""
     from tidegate.runtime.carbon.ledger.store import LedgerError
-    from tidegate.runtime.fleet.hub_store import HubError, HubStore
+    from tidegate.runtime.fleet.hub.hub_store import HubError, HubStore
 
     if (tls_cert is None) != (tls_key is None):
         fail("--tls-cert and --tls-key belong together", EXIT_USAGE, "tidegate hub")
@@ -64,7 +64,7 @@ def init(folder: Path, database: str, listen: str, tls_cert: Path | None, tls_ke
 
 
 def _broker(folder: Path, row: dict[str, object]) -> "Broker":
-    from tidegate.runtime.fleet.broker import Broker
+    from tidegate.runtime.fleet.hub.broker import Broker
 
     tls = row["tls"]
     pair = (Path(tls[0]), Path(tls[1])) if isinstance(tls, list) else None
@@ -74,7 +74,7 @@ def _broker(folder: Path, row: dict[str, object]) -> "Broker":
 def _opened(folder: Path) -> "tuple[Broker, HubStore]":
     """Broker and store of a folder; ends the program where there is none."""
     from tidegate.runtime.carbon.ledger.store import LedgerError
-    from tidegate.runtime.fleet.hub_store import HubError, HubStore
+    from tidegate.runtime.fleet.hub.hub_store import HubError, HubStore
 
     try:
         row = json.loads((folder / "hub.json").read_text())
@@ -89,10 +89,10 @@ def _opened(folder: Path) -> "tuple[Broker, HubStore]":
 @FOLDER
 def run_hub(folder: Path) -> None:
     """Run the broker and the ingest until SIGTERM or Ctrl-C."""
-    from tidegate.runtime.fleet.hub_admission import Admission
-    from tidegate.runtime.fleet.hub_ingest import Ingest
-    from tidegate.runtime.fleet.hub_life import HubLife
-    from tidegate.runtime.fleet.hub_store import HubError
+    from tidegate.runtime.fleet.hub.hub_admission import Admission
+    from tidegate.runtime.fleet.hub.hub_ingest import Ingest
+    from tidegate.runtime.fleet.hub.hub_life import HubLife
+    from tidegate.runtime.fleet.hub.hub_store import HubError
 
     broker, store = _opened(folder)
     life = HubLife.of(json.loads((folder / "hub.json").read_text())["database"])
@@ -140,7 +140,7 @@ def run_hub(folder: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="File that the unit needs; keep it secret.")
 def invite(site: str, folder: Path, key: str, out: Path) -> None:
     """Let SITE in: its ledger, signed with this key, is taken; OUT holds its login."""
-    from tidegate.runtime.fleet.hub_store import HubError
+    from tidegate.runtime.fleet.hub.hub_store import HubError
 
     broker, store = _opened(folder)
     try:
@@ -173,7 +173,7 @@ def sites(folder: Path) -> None:
 @click.option("--reason", required=True, help="Why.")
 def accept(site: str, folder: Path, by: str, reason: str) -> None:
     """SITE went on from a backup: go on with it. What it lost is set aside here, with name and reason."""
-    from tidegate.runtime.fleet.hub_store import HubError
+    from tidegate.runtime.fleet.hub.hub_store import HubError
 
     _, store = _opened(folder)
     try:
@@ -213,9 +213,9 @@ def key(ledger: str) -> None:
 @click.option("--site", help="Also its condition, events and minutes: name of the site that runs on this machine.")
 def run_sender(invitation: Path, ledger: str, kb_s: float | None, site: str | None) -> None:
     """Send what the hub has not got, until SIGTERM or Ctrl-C. Whatever is away meanwhile is sent afterwards."""
-    from tidegate.runtime.fleet.broker import Invitation
-    from tidegate.runtime.fleet.hub_store import HubError
-    from tidegate.runtime.fleet.site_sender import Sender
+    from tidegate.runtime.fleet.hub.broker import Invitation
+    from tidegate.runtime.fleet.hub.hub_store import HubError
+    from tidegate.runtime.fleet.unit.site_sender import Sender
 
     try:
         invited = Invitation.read(invitation)
@@ -250,8 +250,8 @@ async def _send_condition(sender: "Sender", site: str, kb_s: float | None, stop:
     """How the site on this machine is, its events and minutes, beside its ledger."""
     from tidegate.runtime.api.async_client import AsyncClient
     from tidegate.runtime.api.connection import ClientError
-    from tidegate.runtime.fleet.condition_sender import ConditionSender
     from tidegate.runtime.fleet.site_condition import ConditionReader
+    from tidegate.runtime.fleet.unit.condition_sender import ConditionSender
     from tidegate.runtime.state import paths
 
     def report(text: str) -> None:

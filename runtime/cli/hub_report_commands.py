@@ -13,8 +13,8 @@ import click
 from tidegate.runtime.cli.common import EXIT_UNUSABLE, EXIT_USAGE, fail, need
 
 if TYPE_CHECKING:
-    from tidegate.runtime.fleet.hub_letters import Letter
-    from tidegate.runtime.fleet.hub_store import HubStore
+    from tidegate.runtime.fleet.hub.hub_letters import Letter
+    from tidegate.runtime.fleet.hub.hub_store import HubStore
 
 FOLDER = click.option(
     "--folder", type=click.Path(path_type=Path), default=Path("hub"), show_default=True, help="The hub's folder."
@@ -24,7 +24,7 @@ FOLDER = click.option(
 def opened(folder: Path) -> "HubStore":
     """The store of a hub's folder; ends the program where there is none."""
     from tidegate.runtime.carbon.ledger.store import LedgerError
-    from tidegate.runtime.fleet.hub_store import HubError, HubStore
+    from tidegate.runtime.fleet.hub.hub_store import HubError, HubStore
 
     try:
         return HubStore(json.loads((folder / "hub.json").read_text())["database"])
@@ -43,7 +43,7 @@ def opened(folder: Path) -> "HubStore":
 def place(site: str, folder: Path, owner: str | None, region: str | None, at: str | None) -> None:
     """Whose SITE is and where it stands, for report and map. What is not given stays."""
     from tidegate.runtime.carbon.integers import to_whole
-    from tidegate.runtime.fleet.hub_store import HubError
+    from tidegate.runtime.fleet.hub.hub_store import HubError
 
     latitude = longitude = None
     if at is not None:
@@ -71,7 +71,7 @@ def report(
 ) -> None:
     """The account of all sites over a span, in whole numbers: fleet-report.json, .csv and .html in OUT."""
     from tidegate.runtime.carbon.report.write import span_between
-    from tidegate.runtime.fleet.fleet_report import ReportProblem, make_report
+    from tidegate.runtime.fleet.hub.fleet_report import ReportProblem, make_report
 
     if check and parquet is None:
         fail("--check compares with --parquet FOLDER; give both", EXIT_USAGE, "tidegate hub")
@@ -101,7 +101,7 @@ def report(
 @click.option("--reason", default="", help="Why.")
 def letters(folder: Path, show: int | None, replay: int | None, number: int | None, by: str, reason: str) -> None:
     """What was not taken, newest first: number, site, entry, why, how often."""
-    from tidegate.runtime.fleet.hub_store import HubError
+    from tidegate.runtime.fleet.hub.hub_store import HubError
 
     store = opened(folder)
     try:

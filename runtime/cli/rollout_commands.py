@@ -13,7 +13,7 @@ from tidegate.runtime.cli.common import EXIT_REFUSED, EXIT_SOFTWARE, EXIT_UNUSAB
 from tidegate.runtime.cli.limit_commands import HUB_FOLDER, broker_of, stop_event
 
 if TYPE_CHECKING:
-    from tidegate.runtime.fleet.gated_apply import GatedApply
+    from tidegate.runtime.fleet.unit.gated_apply import GatedApply
 
 
 class RunningSite:
@@ -52,8 +52,8 @@ class RunningSite:
 
 def _gate(site_file: Path) -> "GatedApply":
     from tidegate.runtime.console.users import Seat
-    from tidegate.runtime.fleet.gated_apply import GatedApply
     from tidegate.runtime.fleet.signed_site import ReleaseError, site_name
+    from tidegate.runtime.fleet.unit.gated_apply import GatedApply
     from tidegate.runtime.state import paths
 
     site = site_name(site_file.read_text("utf-8"))
@@ -120,10 +120,10 @@ def take(invitation: Path, owner: str, site_file: Path) -> None:
     """Ask the hub for signed site files, and put them in force in their ring; until Ctrl-C."""
     import nats.errors
 
-    from tidegate.runtime.fleet.broker import Invitation
-    from tidegate.runtime.fleet.hub_store import HubError
-    from tidegate.runtime.fleet.release_taker import ReleaseTaker
+    from tidegate.runtime.fleet.hub.broker import Invitation
+    from tidegate.runtime.fleet.hub.hub_store import HubError
     from tidegate.runtime.fleet.signed_site import ReleaseError
+    from tidegate.runtime.fleet.unit.release_taker import ReleaseTaker
 
     async def serve() -> None:
         stop = stop_event()
@@ -159,8 +159,8 @@ def rollout(releases: Path, folder: Path, owner: str, rings: tuple[str, ...], so
 
     import nats.errors
 
-    from tidegate.runtime.fleet.hub_store import HubError
-    from tidegate.runtime.fleet.ring_rollout import ReleaseDesk, Rollout
+    from tidegate.runtime.fleet.hub.hub_store import HubError
+    from tidegate.runtime.fleet.hub.ring_rollout import ReleaseDesk, Rollout
     from tidegate.runtime.fleet.signed_site import ReleaseError, SignedSite
 
     async def serve() -> None:

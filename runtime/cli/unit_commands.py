@@ -14,8 +14,8 @@ from tidegate.runtime.cli.common import EXIT_REFUSED, EXIT_UNUSABLE, fail
 from tidegate.runtime.cli.limit_commands import HUB_FOLDER, broker_of
 
 if TYPE_CHECKING:
-    from tidegate.runtime.fleet.broker import Broker
-    from tidegate.runtime.fleet.hub_life import HubLife
+    from tidegate.runtime.fleet.hub.broker import Broker
+    from tidegate.runtime.fleet.hub.hub_life import HubLife
 
 Done = TypeVar("Done")
 
@@ -31,8 +31,8 @@ def _at_hub(folder: Path, act: "Callable[[Broker, HubLife], Done]") -> Done:
     import psycopg
     import sqlalchemy as sa
 
-    from tidegate.runtime.fleet.hub_life import HubLife
-    from tidegate.runtime.fleet.hub_store import HubError
+    from tidegate.runtime.fleet.hub.hub_life import HubLife
+    from tidegate.runtime.fleet.hub.hub_store import HubError
 
     try:
         row = json.loads((folder / "hub.json").read_text())
@@ -49,7 +49,7 @@ def _at_hub(folder: Path, act: "Callable[[Broker, HubLife], Done]") -> Done:
 
 def _token(broker: "Broker", life: "HubLife", site: str, hours: float, by: str, reason: str, owner: str,
            svg: Path | None) -> None:  # fmt: skip
-    from tidegate.runtime.fleet.join_token import JoinToken
+    from tidegate.runtime.fleet.hub.join_token import JoinToken
 
     token = JoinToken.new(site, broker.address, broker.certificate())
     if svg is not None:
@@ -136,7 +136,7 @@ def owner(site: str, folder: Path, owner: str, hours: float, svg: Path | None, b
 @with_reason
 def reflash(site: str, folder: Path, name: str, hours: float, svg: Path | None, by: str, reason: str) -> None:
     """SITE's unit has a new key and an empty ledger: it goes on under another name, SITE's entries stay as they are."""
-    from tidegate.runtime.fleet.hub_store import HubError
+    from tidegate.runtime.fleet.hub.hub_store import HubError
 
     def act(broker: "Broker", life: "HubLife") -> None:
         if name == site or life.knows(name):
@@ -168,9 +168,9 @@ def life(site: str | None, folder: Path) -> None:
 )
 def join(token: str, key: Path, out: Path) -> None:
     """Join a hub by the TOKEN that `tidegate hub enrol` printed; - reads it from standard input."""
-    from tidegate.runtime.fleet.hub_store import HubError
-    from tidegate.runtime.fleet.join_token import JoinToken
-    from tidegate.runtime.fleet.unit_join import join as join_hub
+    from tidegate.runtime.fleet.hub.hub_store import HubError
+    from tidegate.runtime.fleet.hub.join_token import JoinToken
+    from tidegate.runtime.fleet.unit.unit_join import join as join_hub
     from tidegate.runtime.state.device_key import DeviceKey, KeyFileError
 
     try:
@@ -187,8 +187,8 @@ def join(token: str, key: Path, out: Path) -> None:
 @click.argument("invitation", type=click.Path(path_type=Path, exists=True))
 def rotate(invitation: Path) -> None:
     """Another login for this unit, in the same file; the one before ends. Start `fleet run` and `fleet lease` anew."""
-    from tidegate.runtime.fleet.hub_store import HubError
-    from tidegate.runtime.fleet.unit_join import rotate as rotate_login
+    from tidegate.runtime.fleet.hub.hub_store import HubError
+    from tidegate.runtime.fleet.unit.unit_join import rotate as rotate_login
 
     try:
         asyncio.run(rotate_login(invitation))

@@ -22,9 +22,9 @@ from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.carbon.report.local_time import span_of
 from tidegate.runtime.console.users import Users
 from tidegate.runtime.findings.priority import priority_of
-from tidegate.runtime.fleet import hub_overview
-from tidegate.runtime.fleet.fleet_report import ReportProblem, gather_fleet
-from tidegate.runtime.fleet.hub_store import DatabaseAway, HubStore
+from tidegate.runtime.fleet.hub import hub_overview
+from tidegate.runtime.fleet.hub.fleet_report import ReportProblem, gather_fleet
+from tidegate.runtime.fleet.hub.hub_store import DatabaseAway, HubStore
 from tidegate.runtime.fleet.site_condition import own_version
 from tidegate.runtime.state.paths import private_folder
 from tidegate.runtime.web import certificates

@@ -33,9 +33,9 @@ from tests.runtime.fleet.conftest import Unit
 from tests.runtime.fleet.test_hub import Hub
 from tests.tools.fleet_long import Postgres, free_port
 from tidegate.runtime.carbon.ledger.ledger import Ledger
-from tidegate.runtime.fleet.hub_store import HubStore
+from tidegate.runtime.fleet.hub.hub_store import HubStore
 from tidegate.runtime.fleet.ledger_batch import Batch, Row, pack, unpack
-from tidegate.runtime.fleet.site_sender import Sender
+from tidegate.runtime.fleet.unit.site_sender import Sender
 
 QUIET_S = 8.0
 

@@ -35,12 +35,12 @@ from tests.runtime.fleet.conftest import Unit
 from tests.runtime.fleet.many_sites import DAY_S, METHOD, MONTH_UTC_S, Site
 from tidegate.runtime.carbon.ledger.ledger import GENESIS, Ledger, canonical, chain
 from tidegate.runtime.carbon.ledger.signing import block, sign
-from tidegate.runtime.fleet import fleet_queries, fleet_report
-from tidegate.runtime.fleet.broker import Broker
-from tidegate.runtime.fleet.fleet_rollup import SUMS, Rollup, make_month, period_sums
-from tidegate.runtime.fleet.hub_store import HubStore
+from tidegate.runtime.fleet.hub import fleet_queries, fleet_report
+from tidegate.runtime.fleet.hub.broker import Broker
+from tidegate.runtime.fleet.hub.fleet_rollup import SUMS, Rollup, make_month, period_sums
+from tidegate.runtime.fleet.hub.hub_store import HubStore
 from tidegate.runtime.fleet.ledger_batch import Row
-from tidegate.runtime.fleet.site_sender import Sender
+from tidegate.runtime.fleet.unit.site_sender import Sender
 from tidegate.runtime.state.device_key import DeviceKey
 
 AT_ONCE = 100

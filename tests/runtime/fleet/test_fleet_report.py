@@ -13,9 +13,9 @@ from tests.runtime.fleet.many_sites import DAY_S, METHOD, MONTH_UTC_S, Site
 from tidegate.runtime.carbon.ledger.signing import sign
 from tidegate.runtime.carbon.report.document import gather
 from tidegate.runtime.cli.fleet_commands import hub
-from tidegate.runtime.fleet import fleet_queries, fleet_report
-from tidegate.runtime.fleet.fleet_rollup import Rollup
-from tidegate.runtime.fleet.hub_store import HubError, HubStore
+from tidegate.runtime.fleet.hub import fleet_queries, fleet_report
+from tidegate.runtime.fleet.hub.fleet_rollup import Rollup
+from tidegate.runtime.fleet.hub.hub_store import HubError, HubStore
 from tidegate.runtime.fleet.ledger_batch import Row
 
 DAYS = 2
@@ -247,7 +247,7 @@ def test_a_site_that_goes_on_from_a_backup_is_rolled_up_anew(fleet):
         Rollup(connection).bring_up()
         connection.execute("UPDATE fleet_sites SET seq = 50 WHERE site = 'hall'")
         connection.execute("DELETE FROM entries WHERE site = 'hall' AND seq > 50")
-        from tidegate.runtime.fleet.fleet_rollup import forget_rows
+        from tidegate.runtime.fleet.hub.fleet_rollup import forget_rows
 
         with connection.transaction(), connection.cursor() as cursor:
             forget_rows(cursor, "hall")

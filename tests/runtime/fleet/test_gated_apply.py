@@ -10,8 +10,8 @@ import pytest
 from tests.runtime.cabinet import TIDEGATE, eventually
 from tidegate.runtime.api.blocking_client import Client, ClientError
 from tidegate.runtime.console.users import Seat
-from tidegate.runtime.fleet.gated_apply import GatedApply, Times, last_number
 from tidegate.runtime.fleet.signed_site import ReleaseError, SignedSite
+from tidegate.runtime.fleet.unit.gated_apply import GatedApply, Times, last_number
 from tidegate.runtime.state.device_key import DeviceKey
 
 TEXT = (Path(__file__).parents[3] / "config/sites/simulated.toml").read_text()
@@ -132,7 +132,7 @@ def test_whoever_is_at_the_console_is_left_alone_and_nobody_logs_in_meanwhile(si
 
 @pytest.mark.parametrize("cut", ["previous", "applying", "simulated.toml"])
 def test_a_loss_of_power_at_any_moment_ends_in_one_of_the_two_files(site, owner, cut, monkeypatch):
-    from tidegate.runtime.fleet import gated_apply
+    from tidegate.runtime.fleet.unit import gated_apply
 
     gate, _ = site()
     real = gated_apply.atomic_file.replace

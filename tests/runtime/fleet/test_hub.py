@@ -12,10 +12,10 @@ import pytest
 from tests.runtime.fleet.conftest import Unit
 from tidegate.runtime.carbon.ledger.ledger import Ledger, ledgers_in
 from tidegate.runtime.carbon.ledger.signing import restored, verify
-from tidegate.runtime.fleet.broker import Broker, Invitation
-from tidegate.runtime.fleet.hub_ingest import Ingest
-from tidegate.runtime.fleet.hub_store import HubError, HubStore
-from tidegate.runtime.fleet.site_sender import Sender
+from tidegate.runtime.fleet.hub.broker import Broker, Invitation
+from tidegate.runtime.fleet.hub.hub_ingest import Ingest
+from tidegate.runtime.fleet.hub.hub_store import HubError, HubStore
+from tidegate.runtime.fleet.unit.site_sender import Sender
 
 pytest.importorskip("nats")
 KILLS = int(os.environ.get("FLEET_KILLS", "6"))

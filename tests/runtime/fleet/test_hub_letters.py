@@ -6,9 +6,9 @@ import pytest
 from click.testing import CliRunner
 
 from tidegate.runtime.cli.fleet_commands import hub
-from tidegate.runtime.fleet import hub_letters
 from tidegate.runtime.fleet.chain_check import Finding
-from tidegate.runtime.fleet.hub_store import HubError, HubStore
+from tidegate.runtime.fleet.hub import hub_letters
+from tidegate.runtime.fleet.hub.hub_store import HubError, HubStore
 from tidegate.runtime.fleet.ledger_batch import Batch, Row, pack
 
 

@@ -7,11 +7,11 @@ import pytest
 
 from tests.runtime.fleet.test_gated_apply import NEW, TEXT, Running
 from tidegate.runtime.console.users import Seat
-from tidegate.runtime.fleet.broker import Broker
-from tidegate.runtime.fleet.gated_apply import GatedApply, Times
-from tidegate.runtime.fleet.release_taker import ReleaseTaker
-from tidegate.runtime.fleet.ring_rollout import ReleaseDesk, Rollout
+from tidegate.runtime.fleet.hub.broker import Broker
+from tidegate.runtime.fleet.hub.ring_rollout import ReleaseDesk, Rollout
 from tidegate.runtime.fleet.signed_site import ReleaseError, SignedSite
+from tidegate.runtime.fleet.unit.gated_apply import GatedApply, Times
+from tidegate.runtime.fleet.unit.release_taker import ReleaseTaker
 from tidegate.runtime.state.device_key import DeviceKey
 
 pytest.importorskip("nats")

@@ -6,10 +6,9 @@ import random
 import pytest
 
 from tidegate.ext.abi.shared import EVENT_NAMES
-from tidegate.runtime.fleet.broker import Broker
-from tidegate.runtime.fleet.condition_sender import ConditionSender
-from tidegate.runtime.fleet.hub_ingest import Ingest
-from tidegate.runtime.fleet.hub_store import HubStore
+from tidegate.runtime.fleet.hub.broker import Broker
+from tidegate.runtime.fleet.hub.hub_ingest import Ingest
+from tidegate.runtime.fleet.hub.hub_store import HubStore
 from tidegate.runtime.fleet.site_condition import (
     Condition,
     ConditionError,
@@ -18,7 +17,8 @@ from tidegate.runtime.fleet.site_condition import (
     pack_condition,
     unpack_condition,
 )
-from tidegate.runtime.fleet.site_sender import Sender
+from tidegate.runtime.fleet.unit.condition_sender import ConditionSender
+from tidegate.runtime.fleet.unit.site_sender import Sender
 
 pytest.importorskip("nats")
 START_S = 1_790_812_800

@@ -10,14 +10,14 @@ import pytest
 
 from tests.runtime.cabinet import TIDEGATE
 from tests.runtime.fleet.test_hub import same, until_all_is_there
-from tidegate.runtime.fleet.broker import Broker, Invitation
-from tidegate.runtime.fleet.hub_admission import Admission
-from tidegate.runtime.fleet.hub_ingest import Ingest
-from tidegate.runtime.fleet.hub_life import HubLife
-from tidegate.runtime.fleet.hub_store import HubError, HubStore
-from tidegate.runtime.fleet.join_token import JoinToken, join_message
-from tidegate.runtime.fleet.site_sender import Sender
-from tidegate.runtime.fleet.unit_join import join, rotate
+from tidegate.runtime.fleet.hub.broker import Broker, Invitation
+from tidegate.runtime.fleet.hub.hub_admission import Admission
+from tidegate.runtime.fleet.hub.hub_ingest import Ingest
+from tidegate.runtime.fleet.hub.hub_life import HubLife
+from tidegate.runtime.fleet.hub.hub_store import HubError, HubStore
+from tidegate.runtime.fleet.hub.join_token import JoinToken, join_message
+from tidegate.runtime.fleet.unit.site_sender import Sender
+from tidegate.runtime.fleet.unit.unit_join import join, rotate
 from tidegate.runtime.state.device_key import DeviceKey
 
 pytest.importorskip("nats")

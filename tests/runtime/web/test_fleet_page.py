@@ -16,7 +16,7 @@ from tests.runtime.fleet.many_sites import DAY_S, METHOD, Site
 from tests.runtime.web.conftest import PASSWORD, Visitor
 from tests.runtime.web.test_page_in_browser import CHROMIUM, FLAGS, SHOTS, violations
 from tidegate.runtime.carbon.ledger.signing import sign
-from tidegate.runtime.fleet.hub_store import HubStore
+from tidegate.runtime.fleet.hub.hub_store import HubStore
 from tidegate.runtime.fleet.ledger_batch import Row
 from tidegate.runtime.fleet.site_condition import Condition, Minute
 from tidegate.runtime.web.login_codes import Pairing

@@ -10,8 +10,8 @@ import psycopg
 import sqlalchemy as sa
 
 from tidegate.runtime.carbon.ledger.store import LedgerError, make_engine, open_tables
-from tidegate.runtime.fleet import fleet_rollup, hub_conditions, hub_letters
 from tidegate.runtime.fleet.chain_check import Finding, Mark, take
+from tidegate.runtime.fleet.hub import fleet_rollup, hub_conditions, hub_letters
 from tidegate.runtime.fleet.ledger_batch import BatchError, Row, unpack
 from tidegate.runtime.fleet.site_condition import Condition, Position
 

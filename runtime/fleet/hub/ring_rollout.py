@@ -16,7 +16,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from tidegate.runtime.fleet.broker import Broker
+from tidegate.runtime.fleet.hub.broker import Broker
 from tidegate.runtime.fleet.ledger_batch import RELEASE, subject_word
 from tidegate.runtime.fleet.signed_site import ReleaseError
 

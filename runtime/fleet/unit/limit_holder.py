@@ -18,11 +18,11 @@ from nats.aio.client import Client as Nats
 
 from tidegate.runtime.api.connection import ClientError, Point
 from tidegate.runtime.api.messages import QUALITIES, Message
-from tidegate.runtime.fleet.broker import Invitation
+from tidegate.runtime.fleet.hub.broker import Invitation
+from tidegate.runtime.fleet.hub.limit_coordinator import WATTS_MAX, LimitRequest, monotonic_ms
 from tidegate.runtime.fleet.ledger_batch import LIMIT, subject_word
-from tidegate.runtime.fleet.limit_coordinator import WATTS_MAX, LimitRequest, monotonic_ms
 from tidegate.runtime.fleet.shared_limit import TERM_MS_MAX
-from tidegate.runtime.fleet.site_sender import connected
+from tidegate.runtime.fleet.unit.site_sender import connected
 
 ASK_EVERY_S = 10.0
 GUARD_MS = 1_000  # an order that reaches the gateway later than that is refused there

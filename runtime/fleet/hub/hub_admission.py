@@ -15,10 +15,10 @@ import psycopg
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from tidegate.runtime.fleet.broker import Broker
-from tidegate.runtime.fleet.hub_life import HubLife
-from tidegate.runtime.fleet.hub_store import HubError, HubStore
-from tidegate.runtime.fleet.join_token import join_message
+from tidegate.runtime.fleet.hub.broker import Broker
+from tidegate.runtime.fleet.hub.hub_life import HubLife
+from tidegate.runtime.fleet.hub.hub_store import HubError, HubStore
+from tidegate.runtime.fleet.hub.join_token import join_message
 from tidegate.runtime.fleet.ledger_batch import ENROL, ROTATE, subject_word
 from tidegate.runtime.state.device_key import signed_by
 

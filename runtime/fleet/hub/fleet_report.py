@@ -18,12 +18,12 @@ import psycopg
 from tidegate.runtime.carbon.factors.series import iso
 from tidegate.runtime.carbon.integers import decimal
 from tidegate.runtime.carbon.ledger.ledger import canonical
-from tidegate.runtime.fleet.fleet_queries import TABLE_NAMES, Account, Group, Run, account, tenants
-from tidegate.runtime.fleet.fleet_rollup import JOB_COLUMNS_FLAT, SUMS, Rollup
+from tidegate.runtime.fleet.hub.fleet_queries import TABLE_NAMES, Account, Group, Run, account, tenants
+from tidegate.runtime.fleet.hub.fleet_rollup import JOB_COLUMNS_FLAT, SUMS, Rollup
 from tidegate.runtime.state.csv_cells import cells
 
 if TYPE_CHECKING:
-    from tidegate.runtime.fleet.hub_store import HubStore
+    from tidegate.runtime.fleet.hub.hub_store import HubStore
 
 VERSION = 1
 TOP_JOBS = 100

@@ -19,7 +19,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
 
 from tidegate.runtime.fleet.chain_check import Finding, Mark
-from tidegate.runtime.fleet.hub_store import HubStore
+from tidegate.runtime.fleet.hub.hub_store import HubStore
 from tidegate.runtime.fleet.ledger_batch import ASK, CONDITION, LEDGER, MARK, STREAM, BatchError, subject_word, unpack
 from tidegate.runtime.fleet.site_condition import ConditionError, unpack_condition
 

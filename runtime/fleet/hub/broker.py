@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 
-from tidegate.runtime.fleet.hub_store import HubError
+from tidegate.runtime.fleet.hub.hub_store import HubError
 from tidegate.runtime.fleet.ledger_batch import (
     ASK,
     CONDITION,

@@ -6,7 +6,7 @@ A site's month fits 64 bits; above it sums are DECIMAL(38, 0), so that no engine
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from tidegate.runtime.fleet.fleet_rollup import SUMS
+from tidegate.runtime.fleet.hub.fleet_rollup import SUMS
 
 Run = Callable[[str], Iterable[Sequence[object]]]
 TABLE_NAMES = ("fleet_periods", "fleet_jobs", "fleet_places")

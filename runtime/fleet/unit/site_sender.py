@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
-from tidegate.runtime.fleet.broker import Invitation
+from tidegate.runtime.fleet.hub.broker import Invitation
 from tidegate.runtime.fleet.ledger_batch import ASK, LEDGER, MARK, Batch, Row, pack, subject_word
 
 BATCH_ROWS, BATCH_BYTES = 2_000, 4 << 20

@@ -12,9 +12,9 @@ from pathlib import Path
 import nats
 import nats.errors
 
-from tidegate.runtime.fleet.broker import Invitation
-from tidegate.runtime.fleet.hub_store import HubError
-from tidegate.runtime.fleet.join_token import JoinToken, join_message
+from tidegate.runtime.fleet.hub.broker import Invitation
+from tidegate.runtime.fleet.hub.hub_store import HubError
+from tidegate.runtime.fleet.hub.join_token import JoinToken, join_message
 from tidegate.runtime.fleet.ledger_batch import ENROL, ROTATE, subject_word
 from tidegate.runtime.state.device_key import DeviceKey
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import psycopg
 from psycopg import sql
 
-from tidegate.runtime.fleet.fleet_rollup import LEAST_UTC_S, MOST_UTC_S, make_month, month_bounds
+from tidegate.runtime.fleet.hub.fleet_rollup import LEAST_UTC_S, MOST_UTC_S, make_month, month_bounds
 from tidegate.runtime.fleet.site_condition import Condition, Position, rows_of
 
 Cursor = psycopg.Cursor[tuple[object, ...]]

@@ -12,11 +12,11 @@ from nats.aio.client import Client as Nats
 
 from tidegate.config.site import SiteError
 from tidegate.runtime.api.connection import ClientError
-from tidegate.runtime.fleet.broker import Invitation
-from tidegate.runtime.fleet.gated_apply import GatedApply, last_number
+from tidegate.runtime.fleet.hub.broker import Invitation
 from tidegate.runtime.fleet.ledger_batch import RELEASE, subject_word
 from tidegate.runtime.fleet.signed_site import ReleaseError, SignedSite
-from tidegate.runtime.fleet.site_sender import connected
+from tidegate.runtime.fleet.unit.gated_apply import GatedApply, last_number
+from tidegate.runtime.fleet.unit.site_sender import connected
 from tidegate.runtime.state import atomic_file
 
 ASK_EVERY_S, ANSWER_S = 30.0, 15.0

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import psycopg
 import sqlalchemy as sa
 
-from tidegate.runtime.fleet.hub_store import HubError
+from tidegate.runtime.fleet.hub.hub_store import HubError
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS fleet_units (
