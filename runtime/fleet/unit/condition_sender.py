@@ -10,6 +10,7 @@ from nats.aio.client import Client
 from tidegate.runtime.api.connection import ClientError
 from tidegate.runtime.fleet.ledger_batch import CONDITION, subject_word
 from tidegate.runtime.fleet.site_condition import Condition, ConditionReader, Position, pack_condition
+from tidegate.runtime.fleet.unit.stop_wait import paused
 
 EVERY_S, ANSWER_S = 30.0, 10.0
 
@@ -45,6 +46,7 @@ class ConditionSender:
                 return None
             marks = (_position(row["event"]), _position(row["meter"]))
         except (nats.errors.TimeoutError, nats.errors.NoRespondersError, TimeoutError):
+            self._report("the hub does not answer; the site's condition is sent again")
             return None
         except (ValueError, KeyError, TypeError) as why:
             self._report(f"the hub's answer cannot be read: {why}")
@@ -63,10 +65,7 @@ class ConditionSender:
                 self._report(f"the site's condition waits: {why or type(why).__name__}")
             if more:
                 continue  # days that wait are sent one after the other
-            try:
-                await asyncio.wait_for(stop.wait(), EVERY_S)
-            except TimeoutError:
-                continue
+            await paused(stop, EVERY_S)
 
 
 def _position(row: object) -> Position | None:

@@ -23,6 +23,7 @@ from tidegate.runtime.fleet.hub.limit_coordinator import WATTS_MAX, LimitRequest
 from tidegate.runtime.fleet.ledger_batch import LIMIT, subject_word
 from tidegate.runtime.fleet.shared_limit import TERM_MS_MAX
 from tidegate.runtime.fleet.unit.site_sender import connected
+from tidegate.runtime.fleet.unit.stop_wait import paused
 
 ASK_EVERY_S = 10.0
 GUARD_MS = 1_000  # an order that reaches the gateway later than that is refused there
@@ -165,10 +166,7 @@ class LimitHolder:
         while not stop.is_set():
             began = time.monotonic()
             await self.step()
-            try:
-                await asyncio.wait_for(stop.wait(), max(0.1, ASK_EVERY_S - (time.monotonic() - began)))
-            except TimeoutError:
-                continue
+            await paused(stop, max(0.1, ASK_EVERY_S - (time.monotonic() - began)))
 
     async def close(self) -> None:
         if self._nats is not None:

@@ -17,6 +17,7 @@ from tidegate.runtime.fleet.ledger_batch import RELEASE, subject_word
 from tidegate.runtime.fleet.signed_site import ReleaseError, SignedSite
 from tidegate.runtime.fleet.unit.gated_apply import GatedApply, last_number
 from tidegate.runtime.fleet.unit.site_sender import connected
+from tidegate.runtime.fleet.unit.stop_wait import paused
 from tidegate.runtime.state import atomic_file
 
 ASK_EVERY_S, ANSWER_S = 30.0, 15.0
@@ -95,10 +96,7 @@ class ReleaseTaker:
         while not stop.is_set():
             began = time.monotonic()
             await self.step()
-            try:
-                await asyncio.wait_for(stop.wait(), max(0.1, ASK_EVERY_S - (time.monotonic() - began)))
-            except TimeoutError:
-                continue
+            await paused(stop, max(0.1, ASK_EVERY_S - (time.monotonic() - began)))
 
     async def close(self) -> None:
         if self._nats is not None:

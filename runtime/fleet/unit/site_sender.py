@@ -22,6 +22,7 @@ from nats.aio.msg import Msg
 from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
 from tidegate.runtime.fleet.hub.broker import Invitation
 from tidegate.runtime.fleet.ledger_batch import ASK, LEDGER, MARK, Batch, Row, pack, subject_word
+from tidegate.runtime.fleet.unit.stop_wait import paused
 
 BATCH_ROWS, BATCH_BYTES = 2_000, 4 << 20
 AHEAD = 8  # batches on the way that the mark has not passed
@@ -254,7 +255,4 @@ class Sender:
                 await self.step()
             except (LedgerError, nats.errors.Error, OSError, TimeoutError) as why:
                 self._report(f"{why or type(why).__name__}; trying again")
-            try:
-                await asyncio.wait_for(stop.wait(), LOOK_S)
-            except TimeoutError:
-                continue
+            await paused(stop, LOOK_S)
