@@ -1,33 +1,51 @@
 """The grid meter is asked: when, and what the units are held at meanwhile."""
 
+from libc.math cimport fabs
 from libc.stdint cimport uint32_t, uint64_t
 
+from tidegate.ext.abi.extremes cimport fmax
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.control.corridor cimport ORDER_CEASE, ORDER_MANUAL
 from tidegate.ext.cycle.core cimport *
-from tidegate.ext.estimate.contradiction cimport SUSPECT_BELOW_ZERO
+from tidegate.ext.estimate.contradiction cimport SUSPECT_BELOW_ZERO, SUSPECT_MIRRORED
+from tidegate.ext.estimate.converter cimport converter_answer_s
 from tidegate.ext.estimate.model cimport answer_wanted
 from tidegate.ext.estimate.pulses cimport pulses_wanted
+from tidegate.ext.estimate.question cimport question_raised, question_t
 from tidegate.ext.estimate.truth cimport ASK_ANSWER, truth_ask, truth_order, truth_suspects
 from tidegate.ext.safety.cabinet cimport ANSWER_DOUBTFUL
 
 
-cdef inline void raise_held(core_t* core) noexcept nogil:
-    """An edge that goes up takes along what the limits ask for by then: they are not lost for a doubt.
+cdef extern from *:
+    """
+    #define RAISED 0.1   /* of a step: what the limits ask for beyond it is not raised before it is so much */
+    """
+    const double RAISED
 
-    The answer is measured by what the battery did, so a larger edge tells as well. Behind a meter that gives power where
-    none is, what is wanted is made of the contradiction itself: there nothing is raised.
+
+cdef inline void raise_held(core_t* core) noexcept nogil:
+    """What the limits ask for by then is taken along: it is not lost for a doubt.
+
+    With an edge that goes up it makes that larger: the answer is measured by what the battery did, so it tells as well.
+    At any other time the edge begins anew. Behind a meter that gives power where none is, what is wanted is made of the
+    contradiction itself: there nothing is raised.
     """
     cdef uint32_t unit
-    cdef double held_w
-    # The edge that its newest reading made, and upwards: later the steps have to stand.
-    if core.truth.question.edge_ns != core.truth.seen_t_ns or (
-            (core.truth.question.step_w > 0.0) != (core.truth.question.level != 0)):
+    cdef double held_w, raised_w = 0.0
+    cdef question_t* question = &core.truth.question
+    cdef bint goes_up = question.edge_ns == core.truth.seen_t_ns and (question.step_w > 0.0) == (question.level != 0)
+    for unit in range(core.program.n_units):
+        raised_w += fmax(
+            core.decision.request_w[unit] - truth_order(&core.truth, unit, core.program.n_units, 0.0), 0.0)
+    if raised_w <= (0.0 if goes_up else RAISED * fabs(question.step_w)) or not (
+            goes_up or question.suspicion != SUSPECT_MIRRORED):
         return
     for unit in range(core.program.n_units):
         held_w = truth_order(&core.truth, unit, core.program.n_units, 0.0)
         if core.decision.request_w[unit] > held_w:
             core.truth.base_w[unit] += core.decision.request_w[unit] - held_w
+    if not goes_up:
+        question_raised(question)
 
 
 cdef void ask_meter(core_t* core, uint64_t t_ns) noexcept nogil:
@@ -38,7 +56,9 @@ cdef void ask_meter(core_t* core, uint64_t t_ns) noexcept nogil:
         ORDER_MANUAL | ORDER_CEASE)
     if free and not core.truth.asking and not truth_suspects(&core.truth, &core.estimate, t_ns):
         return
+    core.truth.answer_s = 0.0
     for unit in range(core.program.n_units):
+        core.truth.answer_s = fmax(core.truth.answer_s, converter_answer_s(&core.converters[unit]))
         asked_w[unit] = core.converters[unit].asked_w
         free = free and (core.cabinets[unit].mode == MODE_RUN or core.cabinets[unit].mode == MODE_DERATED)
     truth_ask(

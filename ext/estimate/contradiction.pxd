@@ -47,6 +47,9 @@ cdef void contradiction_step(const program_t* program, const estimate_state_t* s
                              contradiction_t* c, double small_w, double far_w, bint asked) noexcept nogil
 # A question found it honest.
 cdef void contradiction_cleared(contradiction_t* c, const plant_t* plant) noexcept nogil
+# It was suspected to be turned, and now a turned meter is what the building cannot do: it would give power further than it
+# is known to, and as shown it does not. off_w: so far may the battery's power be off while it is asked.
+cdef bint contradiction_turns(const contradiction_t* c, const plant_t* plant, double far_w, double off_w) noexcept nogil
 # A sequence has come again for so long that no load does it, whatever the battery did meanwhile.
 cdef bint contradiction_repeats(const contradiction_t* c) noexcept nogil
 # What the battery did when a reading of time t_ns was taken, W, as far as the meter's age is known.

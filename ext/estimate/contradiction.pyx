@@ -106,6 +106,11 @@ cdef void contradiction_step(const program_t* program, const estimate_state_t* s
     compare_waiting(program, state, c, far_w, asked, t_ns)
 
 
+cdef bint contradiction_turns(const contradiction_t* c, const plant_t* plant, double far_w, double off_w) noexcept nogil:
+    cdef double margin_w = fmax(far_w, ZERO_NOISE * c.noise_w), shown_w = plant.net_w + plant.pv_w
+    return shown_w > c.lowest_net_w - margin_w + off_w and shown_w - 2.0 * plant.grid_w < c.lowest_net_w - margin_w - off_w
+
+
 cdef inline bint is_below_zero(const contradiction_t* c, const plant_t* plant, double far_w) noexcept nogil:
     return plant.net_w + plant.pv_w < c.lowest_net_w - fmax(far_w, ZERO_NOISE * c.noise_w)
 

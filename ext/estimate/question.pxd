@@ -29,7 +29,12 @@ cdef struct question_t:
 
 # Begin: the units are held; step_w: what an edge is to move; suspicion: why.
 cdef void question_begin(question_t* q, double step_w, uint32_t suspicion, uint64_t t_ns) noexcept nogil
-# A new reading. value_ns: stamp from which on it stands. step_most_w: no step is larger. Returns what was found.
+# A new reading. value_ns: stamp from which on it stands. step_most_w: no step is larger; answer_s: a converter has answered
+# its setpoint after so long. Returns what was found.
 cdef uint32_t question_reading(const program_t* program, const estimate_state_t* state, const contradiction_t* c,
                                question_t* q, double grid_w, uint64_t value_ns, uint64_t t_ns, double small_w,
-                               double step_most_w) noexcept nogil
+                               double step_most_w, double answer_s) noexcept nogil
+# Whether a question that such a suspicion is worth can be answered in its time.
+cdef bint question_fits(uint32_t suspicion, double answer_s) noexcept nogil
+# What the units are held at was raised: the edge of before is not counted, the next one begins once they stand again.
+cdef void question_raised(question_t* q) noexcept nogil

@@ -31,6 +31,7 @@ cdef extern from *:
     #define QUICK_MOST_S 10.0
     #define WEAK_MOST_S 5.0
     #define QUESTION_MOST_S 30.0
+    #define EDGES_LEAST 3.0       /* standing first, a step, and its way back */
     #define NORMAL 1.5            /* standard deviation of the median of what is off */
     #define ROUGH 0.15            /* of a move: gains, digits, ages */
     #define SURE 1.5
@@ -48,7 +49,7 @@ cdef extern from *:
     #define GROW 1.6
     #define JITTER_S 0.04
     """
-    const double STEADY, STEADY_S, UNKNOWN_S, QUICK_MOST_S, WEAK_MOST_S
+    const double STEADY, STEADY_S, UNKNOWN_S, QUICK_MOST_S, WEAK_MOST_S, EDGES_LEAST
     const double GIVEN, SAME_INTERVALS, SAME_S, EDGE_MOST_S, QUESTION_MOST_S, NORMAL, ROUGH
     const double SURE, SURE_STRONG, SURE_FREE, PATIENT_S
     const double SURE_HONEST, SPREAD_LEAST, SHARE_LO, SHARE_HI, SHARE_FAR, SHARE_TURNED, GROW, JITTER_S
@@ -68,6 +69,14 @@ cdef void question_begin(question_t* q, double step_w, uint32_t suspicion, uint6
     q.begun_ns = t_ns
 
 
+cdef bint question_fits(uint32_t suspicion, double answer_s) noexcept nogil:
+    return suspicion == SUSPECT_BELOW_ZERO or EDGES_LEAST * answer_s < WEAK_MOST_S
+
+
+cdef void question_raised(question_t* q) noexcept nogil:
+    q.edge_ns = q.edge_due_ns = 0
+
+
 cdef inline bint is_weak(const question_t* q) noexcept nogil:
     """What made it suspect happens before honest meters as well."""
     return q.suspicion != SUSPECT_BELOW_ZERO
@@ -83,15 +92,17 @@ cdef inline void edge(question_t* q, double grid_w, double ess_w, uint64_t t_ns)
 
 cdef uint32_t question_reading(const program_t* program, const estimate_state_t* state, const contradiction_t* c,
                                question_t* q, double grid_w, uint64_t value_ns, uint64_t t_ns, double small_w,
-                               double step_most_w) noexcept nogil:
+                               double step_most_w, double answer_s) noexcept nogil:
     # A value that stands was measured anew within an interval.
     cdef uint64_t taken_ns = max(
         value_ns, time_before(t_ns, <int64_t>((SAME_INTERVALS * state.lags.interval.interval_s + SAME_S) * 1e9)))
     cdef double ess_w = then_w(program, state, taken_ns), move_w = q.step_w if q.level else -q.step_w
     if q.edge_ns == 0:  # the units come to where they are held
-        if is_steady(state, ess_w, STEADY * fabs(q.step_w), t_ns) and seconds(q.begun_ns, t_ns) > SAME_S:
+        # What was told before is still to come: whoever takes the battery for steady until then compares it with that.
+        if is_steady(state, ess_w, STEADY * fabs(q.step_w), t_ns) and seconds(
+                max(q.begun_ns, state.setpoint_t_ns), t_ns) > fmax(SAME_S, answer_s):
             edge(q, grid_w, ess_w, t_ns)
-        return FOUND_OPEN if seconds(q.begun_ns, t_ns) < EDGE_MOST_S else FOUND_NOTHING
+        return FOUND_OPEN if seconds(q.begun_ns, t_ns) < EDGE_MOST_S + answer_s else FOUND_NOTHING
     if q.suspicion == SUSPECT_AGAIN and q.edges >= AGAIN_EDGES and contradiction_repeats(c):
         return FOUND_SHARE
     if seconds(q.edge_ns, t_ns) > EDGE_MOST_S + (PATIENT_S if q.patient else 0.0) or q.edges == EDGES_MOST:

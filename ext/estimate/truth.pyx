@@ -26,12 +26,14 @@ from tidegate.ext.abi.image cimport (
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.contradiction cimport (
     SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_NONE, contradiction_cleared, contradiction_forget, contradiction_step,
+    contradiction_turns,
 )
 from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
 from tidegate.ext.estimate.pairing cimport history_at, time_before
 from tidegate.ext.estimate.pulses cimport pulses_begin, pulses_reading
 from tidegate.ext.estimate.question cimport (
-    FOUND_HONEST, FOUND_NOTHING, FOUND_OPEN, FOUND_SHARE, FOUND_TURNED, question_begin, question_reading,
+    FOUND_HONEST, FOUND_NOTHING, FOUND_OPEN, FOUND_SHARE, FOUND_TURNED, question_begin, question_fits,
+    question_reading,
 )
 
 
@@ -217,7 +219,10 @@ cdef void contradicts(const program_t* program, const estimate_state_t* state, c
         return
     found = question_reading(
         program, state, &truth.contradiction, &truth.question, plant.grid_w, truth.value_t_ns, t_ns,
-        small_w(program, truth), STEP_SHARE_MOST * nameplates(program))
+        small_w(program, truth), STEP_SHARE_MOST * nameplates(program), truth.answer_s)
+    if found == FOUND_OPEN and truth.question.suspicion == SUSPECT_BELOW_ZERO and contradiction_turns(
+            &truth.contradiction, plant, far_w(program, truth), fabs(truth.question.step_w)):
+        found = FOUND_HONEST
     if found == FOUND_TURNED or found == FOUND_SHARE:
         verdict_set(truth, VERDICT_SIGN if found == FOUND_TURNED else VERDICT_SHARE)
     elif found != FOUND_OPEN:
@@ -258,7 +263,7 @@ cdef bint truth_suspects(const truth_t* truth, const estimate_state_t* state, ui
 
 cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* plant, const double* asked_w,
                     double lo_w, double hi_w, bint free, uint64_t t_ns) noexcept nogil:
-    cdef double step_w, up_w = 0.0, down_w = 0.0, total_w = 0.0, most_w = STEP_SHARE_MOST * nameplates(program)
+    cdef double step_w, room_w, up_w = 0.0, down_w = 0.0, total_w = 0.0, most_w = STEP_SHARE_MOST * nameplates(program)
     cdef uint32_t unit, suspicion = truth.contradiction.suspicion
     if truth.asking:
         if not free and truth.asking == ASK_ANSWER:
@@ -286,9 +291,13 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
         step_w = fmin(fmax(step_w, ANSWER_NOISE * truth.contradiction.noise_w), most_w)
     if step_w > most_w or plant.reconnect_w < nameplates(program):
         return
-    # More discharge keeps the import limits; where there is no room for it, less. Never out of the corridor, but for
-    # towards zero.
-    if fmin(up_w, fmax(hi_w, 0.0)) - total_w < step_w:
+    # More discharge keeps the import limits, by a smaller step if there is room for no other; where there is none for it,
+    # less. Never out of the corridor, but for towards zero.
+    room_w = fmin(up_w, fmax(hi_w, 0.0)) - total_w
+    if contradicted(truth, t_ns) and suspicion != SUSPECT_BELOW_ZERO and room_w >= fmax(
+            1.5 * far_w(program, truth), ANSWER_NOISE * truth.contradiction.noise_w):
+        step_w = fmin(step_w, room_w)
+    if room_w < step_w:
         # A corridor that is made of a contradiction says nothing: towards zero, then, or what the units can.
         if total_w - fmax(down_w, fmin(lo_w, 0.0)) >= step_w or (contradicted(truth, t_ns) and total_w >= step_w):
             step_w = -step_w
@@ -297,6 +306,9 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
     truth.ess_w = total_w
     truth.ask_t_ns = t_ns
     if contradicted(truth, t_ns):
+        if not question_fits(suspicion, truth.answer_s):
+            answer_end(truth, plant, False, t_ns)
+            return
         truth.asking = ASK_ANSWER
         question_begin(&truth.question, step_w, suspicion, t_ns)
         return
