@@ -258,9 +258,11 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
     if m.mean_best < LAGS or not m.averages or model_worse(m, m.mean_best, best) > MODEL_BETTER:
         m.mean_best = best
     m.best = m.mean_best if m.unexplained[m.mean_best] < m.unexplained[m.delay_best] else m.delay_best
-    # A meter that refreshes quickly and shows all of it so much later is rarer than one that averages.
-    unlikely = <double>min(LAG_NS[m.delay_best], LAG_NS[state.lags.best]) * 1e-9 > OLD_S and (
-        0.0 < state.lags.interval.interval_s < OLD_INTERVALS * <double>LAG_NS[m.delay_best] * 1e-9)
+    # A meter that refreshes quickly and shows all of it so much later is rarer than one that averages. An age that was
+    # found before the meter began to average speaks against that no longer than it explains what is seen.
+    unlikely = <double>LAG_NS[m.delay_best] * 1e-9 > OLD_S and (
+        0.0 < state.lags.interval.interval_s < OLD_INTERVALS * <double>LAG_NS[m.delay_best] * 1e-9) and (
+        <double>LAG_NS[state.lags.best] * 1e-9 > OLD_S or model_worse(m, state.lags.best, m.mean_best) > AVERAGES)
     if not m.averages:
         m.averages = model_worse(m, m.delay_best, m.mean_best) > (AVERAGES_OLD if unlikely else AVERAGES)
     elif model_worse(m, m.mean_best, m.delay_best) > (AVERAGES_NOT_OLD if unlikely else AVERAGES_NOT):
