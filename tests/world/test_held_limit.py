@@ -85,3 +85,19 @@ def test_a_quick_meter_that_averages_is_told_from_one_that_is_late(made: plants.
 def test_what_the_pulses_have_ruled_out_is_not_forgotten_while_the_battery_rests() -> None:
     """A load that hardly moves, then rises above the limit: a belief that had grown wide missed it for seconds."""
     assert judges.judge(plants.draw(91177)).ratio < 1.25
+
+
+def test_a_building_that_begins_to_give_power_behind_a_late_converter_loses_no_limit_for_the_doubt() -> None:
+    """A converter that answers after 1.6 s: what it was told before is not taken for an answer, and load ends the doubt."""
+    assert judges.judge(plants.draw(97170)).recharging_ratio < 1.25
+
+
+def test_a_meter_that_begins_to_average_while_the_site_runs_is_followed_and_nothing_swings() -> None:
+    """An age that was found before speaks against an average until it explains less of what is seen."""
+    made = plants.draw(97035)
+    with plant_of(made) as plant:
+        plant.run(made.setting("meter_then_s") - 5.0)
+        assert not plant.world.meter_model["averages"]
+        plant.run(65.0)
+        assert plant.world.meter_model["averages"]
+    assert judges.judge(made).chase_w == 0.0

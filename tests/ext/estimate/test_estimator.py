@@ -289,6 +289,29 @@ def test_the_meters_interval_is_that_between_two_values_that_differ(interval_s: 
     assert estimate.point("site.grid_interval_s")[0] == pytest.approx(interval_s, rel=0.15)
 
 
+def test_a_value_that_comes_again_is_a_new_one_after_the_longest_gap_of_a_meter_whose_age_is_known() -> None:
+    """A step that the battery's own move hid is seen at the next value, though that is the same number."""
+    estimate = Estimate()
+    interval_s, shown_w, ess_w = 0.9, 0.0, 0.0
+    nets: dict[float, float] = {}
+    for ms in range(0, 64_000, 20):
+        at_s = ms / 1e3
+        if at_s < 60.0:
+            ess_w = 6e3 if at_s % 7.3 < 1.9 or 3.1 < at_s % 7.3 < 4.9 else 0.0
+            load_w = 30e3 + 5.0 * (ms // 900 % 3)
+        else:  # together: the same reading stands for a step of the load and for none
+            ess_w, load_w = 3e3, 33e3
+        if ms % 900 == 0:
+            shown_w = load_w - ess_w
+        estimate.reading("ess0_w", ess_w, 10.0 + at_s)
+        estimate.reading("grid_w", shown_w, 10.0 + at_s)
+        estimate.step(10.0 + at_s, setpoint_w=[ess_w])
+        nets[at_s] = estimate.net_w
+    assert estimate.latency_s[2]
+    first_s = next(at_s for at_s, net_w in nets.items() if at_s > 60.0 and net_w > 32.9e3)
+    assert first_s - 60.3 < 2.0 * interval_s
+
+
 def test_the_ages_of_a_slow_meter_are_not_narrowed_below_what_it_can_tell() -> None:
     estimate = Estimate()
     shown_w = 20e3
