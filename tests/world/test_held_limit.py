@@ -88,7 +88,7 @@ def test_what_the_pulses_have_ruled_out_is_not_forgotten_while_the_battery_rests
 
 
 def test_a_building_that_begins_to_give_power_behind_a_late_converter_loses_no_limit_for_the_doubt() -> None:
-    """A converter that answers after 1.6 s: what it was told before is not taken for an answer, and load ends the doubt."""
+    """A converter that answers after 1.6 s: what it was told before is no answer, and the load ends the doubt."""
     assert judges.judge(plants.draw(97170)).recharging_ratio < 1.25
 
 
