@@ -42,6 +42,7 @@ cdef extern from *:
     #define CAP_HOLD_S 10.0
     #define CAP_HOLD_MOST_S 160.0
     #define CAP_RISE 0.05        /* of the nameplate a second */
+    #define ANSWER_LAGS 6.0     /* after so many of its lags nothing is left of the nameplate that a step of arming could be mixed up with */
     #define UNKNOWN_S 8.0        /* an answer that is still awaited after so long is late, or less */
     #define KNOWN 5.0            /* readings of a tenth of a second, for a line to be believed in the other direction too */
     #define GAIN_LEAST 0.2       /* no order is more than five times the request */
@@ -52,7 +53,7 @@ cdef extern from *:
     """
     const double LINE_S, MOVE_SHARE, MOVE_LEAST_W, MOVE_WAIT_S, TENTH, MOST, HALFWAY, GAIN_MOVE_W, FILTER_LEAST_S, FILTER_MOST_S, QUIET_SHARE
     const double NOISE, PRIOR_GAIN, PRIOR_OFFSET, FORGET_S, ODD_SHARE, ODD_OF_IT, ODD_S, FLAT, CAP_HOLD_S
-    const double CAP_HOLD_MOST_S, CAP_RISE, UNKNOWN_S, KNOWN, GAIN_LEAST, GAIN_MOST, GAIN_FALL, GAIN_HONEST, GAIN_STEP
+    const double CAP_HOLD_MOST_S, CAP_RISE, ANSWER_LAGS, UNKNOWN_S, KNOWN, GAIN_LEAST, GAIN_MOST, GAIN_FALL, GAIN_HONEST, GAIN_STEP
 
 
 # ---------------------------------------------------------------- gain and offset
@@ -417,7 +418,7 @@ cdef double converter_order(converter_t* c, double request_w, double nameplate_w
 cdef double converter_answer_s(const converter_t* c) noexcept nogil:
     if c.moves == 0:
         return UNKNOWN_S
-    return fmin(c.dead_hi_s + 3.0 * c.lag_hi_s + 2.0 * c.read_gap_s, UNKNOWN_S)
+    return fmin(c.dead_hi_s + ANSWER_LAGS * c.lag_hi_s + 2.0 * c.read_gap_s, UNKNOWN_S)
 
 
 cdef void converter_told(const converter_t* c, double fresh_s, unit_memory_t* unit) noexcept nogil:

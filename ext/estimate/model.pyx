@@ -40,13 +40,14 @@ cdef extern from *:
     #define UNSEEN_BY 1.5              /* ... and that it does not, ... */
     #define UNSEEN_READINGS 8.0        /* ... by so many readings ... */
     #define UNSEEN_NS 30000000000u     /* ... and no sooner */
+    #define UNSEEN_MEAN_NS 60000000000u /* an average of many seconds needs the pulses that are large and long by then */
     #define UNMOVED_NS 90000000000u    /* a meter that shows nothing at all for so long */
     #define ANSWER_LEAST 1.0           /* least variance: one move is no proof */
     #define SHOWN_S 0.5                /* as in lag.pyx */
     #define STILL_NS 20000000000u      /* a battery that has stood still for so long tells nothing */
     """
     const uint32_t SAMPLES_MASK
-    const uint64_t SAMPLE_NS, STILL_NS, UNMOVED_NS, UNSEEN_NS
+    const uint64_t SAMPLE_NS, STILL_NS, UNMOVED_NS, UNSEEN_NS, UNSEEN_MEAN_NS
     const double SEEN_BY, UNSEEN_BY, UNSEEN_READINGS, ANSWER_LEAST
     const double[SCALES] SCALE_S
     const double[SCALES] LOOK_S
@@ -233,7 +234,7 @@ cdef void answer_judge(estimate_state_t* state, uint64_t t_ns) noexcept nogil:
         m.answer_by = fmax(m.answer_by, answer_deviations(l.answer_gain[i], l.answer_variance[i], l.answer_readings))
     if m.answer_by > SEEN_BY:
         m.answer = ANSWER_SEEN
-    elif m.answer_by < -UNSEEN_BY and m.answer_readings > UNSEEN_READINGS and t_ns > m.answer_t_ns + UNSEEN_NS and (
+    elif m.answer_by < -UNSEEN_BY and m.answer_readings > UNSEEN_READINGS and t_ns > m.answer_t_ns + UNSEEN_MEAN_NS and (
             l.interval.interval_s <= ANSWER_SLOW_S):
         m.answer = ANSWER_NONE
     # The slowest meter shows something of a pulse that lasts as long as the longest do by then.

@@ -166,7 +166,9 @@ cdef void stands_still(const program_t* program, const estimate_state_t* state, 
     if truth.asking != ASK_STILL:
         return
     # A load that drifts may hide a step from a meter with coarse digits or a dead band, or the way back from it, not both.
-    if truth.asked == STEP_BEGUN and fabs(ess_w - truth.ess_w - truth.step_w) <= 0.3 * fabs(truth.step_w):
+    # A step that comes to where the battery was when the value was taken may well show that value again.
+    if truth.asked == STEP_BEGUN and fabs(ess_w - truth.ess_w - truth.step_w) <= 0.3 * fabs(truth.step_w) and (
+            fmax(ess_w - truth.ess_hi_w, truth.ess_lo_w - ess_w) > 0.5 * far_w(program, truth)):
         truth.asked = STEP_STANDS
         truth.asked_t_ns = t_ns
     elif truth.asked == STEP_BACK and fabs(ess_w - truth.ess_w) <= 0.3 * fabs(truth.step_w):
@@ -261,9 +263,19 @@ cdef bint truth_suspects(const truth_t* truth, const estimate_state_t* state, ui
     return t_ns >= truth.again_ns and stood_s > fmax(fmax(HABIT_S, HABIT_INTERVALS * interval_s), HABITS * truth.still_s)
 
 
+cdef inline double step_away_w(const truth_t* truth, double from_w, double step_w, double most_w, double far_w) noexcept nogil:
+    """The step, larger where it would end near what the battery did when the value was taken: there it may show that again."""
+    cdef double to_w = from_w + step_w
+    if to_w > truth.ess_hi_w + far_w or to_w < truth.ess_lo_w - far_w:
+        return step_w
+    step_w = truth.ess_hi_w + step_w - from_w if step_w > 0.0 else truth.ess_lo_w + step_w - from_w
+    return fmin(fmax(step_w, -most_w), most_w)
+
+
 cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* plant, const double* asked_w,
                     double lo_w, double hi_w, bint free, uint64_t t_ns) noexcept nogil:
-    cdef double step_w, room_w, up_w = 0.0, down_w = 0.0, total_w = 0.0, most_w = STEP_SHARE_MOST * nameplates(program)
+    cdef double step_w, rise_w, fall_w, room_w, up_w = 0.0, down_w = 0.0, total_w = 0.0
+    cdef double most_w = STEP_SHARE_MOST * nameplates(program)
     cdef uint32_t unit, suspicion = truth.contradiction.suspicion
     if truth.asking:
         if not free and truth.asking == ASK_ANSWER:
@@ -293,16 +305,22 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
         return
     # More discharge keeps the import limits, by a smaller step if there is room for no other; where there is none for it,
     # less. Never out of the corridor, but for towards zero.
+    rise_w = fall_w = step_w
     room_w = fmin(up_w, fmax(hi_w, 0.0)) - total_w
-    if contradicted(truth, t_ns) and suspicion != SUSPECT_BELOW_ZERO and room_w >= fmax(
+    if not contradicted(truth, t_ns):
+        rise_w = step_away_w(truth, total_w, step_w, most_w, far_w(program, truth))
+        fall_w = -step_away_w(truth, total_w, -step_w, most_w, far_w(program, truth))
+    elif suspicion != SUSPECT_BELOW_ZERO and room_w >= fmax(
             1.5 * far_w(program, truth), ANSWER_NOISE * truth.contradiction.noise_w):
-        step_w = fmin(step_w, room_w)
-    if room_w < step_w:
-        # A corridor that is made of a contradiction says nothing: towards zero, then, or what the units can.
-        if total_w - fmax(down_w, fmin(lo_w, 0.0)) >= step_w or (contradicted(truth, t_ns) and total_w >= step_w):
-            step_w = -step_w
-        elif not contradicted(truth, t_ns) or up_w - total_w < step_w:
-            return
+        rise_w = fmin(step_w, room_w)
+    if rise_w <= most_w and room_w >= rise_w:
+        step_w = rise_w
+    # A corridor that is made of a contradiction says nothing: towards zero, then, or what the units can.
+    elif fall_w <= most_w and (total_w - fmax(down_w, fmin(lo_w, 0.0)) >= fall_w or (
+            contradicted(truth, t_ns) and total_w >= fall_w)):
+        step_w = -fall_w
+    elif not contradicted(truth, t_ns) or up_w - total_w < step_w:
+        return
     truth.ess_w = total_w
     truth.ask_t_ns = t_ns
     if contradicted(truth, t_ns):

@@ -220,8 +220,8 @@ cdef void probe_look(cabinet_t* cabinet, const gate_verdict_t* verdict, const po
         cabinet.turn_from_w = verdict.setpoint_w
         length_s = PROBE_TURN_SHARE * cabinet.probe_s
         if cabinet.probe_s > PROBE_S:
-            if 0.0 < interval_s < PROBE_QUICK_S:  # short and long ones by turns
-                length_s = PROBE_TURN_SHARE * fmod(cabinet.probe_s, PROBE_S)
+            if 0.0 < interval_s < PROBE_QUICK_S:  # short and long ones by turns, the long ones longer each time
+                length_s = PROBE_TURN_SHARE * fmod(cabinet.probe_s, PROBE_S) * fmin(cabinet.probe_s, PROBE_S_MAX) / PROBE_S
             else:  # a slow meter may have looked between two pulses every time
                 length_s = PROBE_TURN_LONG * fmin(cabinet.probe_s, PROBE_S_MAX)
         cabinet.turn_s = longer[cabinet.turns & 3] * fmax(fmax(PROBE_TURN_S, interval_s), length_s)

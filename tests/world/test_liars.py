@@ -144,3 +144,24 @@ def test_a_meter_that_stands_still_for_good_reasons_is_believed(habit: dict[str,
 def test_no_honest_plant_of_the_zoo_is_called_a_liar(seed: int) -> None:
     found = liars.one((seed, ""))
     assert not found.verdict, found
+
+
+# The pulses of arming are lost in the load at first, behind a meter that averages over seconds.
+AVERAGES = replace(liars.honest(53012), seconds=120.0)
+
+
+def test_pulses_grow_until_a_meter_that_averages_over_seconds_shows_them() -> None:
+    found = liars.judge(AVERAGES)
+    assert found.ready and not found.verdict, found
+
+
+def test_a_meter_that_averages_and_shows_nothing_of_the_battery_does_not_arm() -> None:
+    fault = {"kind": "meter.elsewhere", "target": "grid", "on_s": 0.0, "lie": "elsewhere"}
+    found = liars.judge(replace(AVERAGES, seconds=170.0, name="elsewhere", faults=[fault]))
+    assert not found.ready and found.verdict == "grid_unmoved", found
+
+
+def test_a_step_that_returns_to_where_a_slow_value_was_taken_proves_nothing() -> None:
+    """A meter that has become slow shows the same value twice, once for each of two steps of the battery."""
+    found = liars.one((95067, ""))
+    assert found.ready and not found.verdict, found
