@@ -34,6 +34,7 @@ cdef extern from *:
     #define AVERAGES_NOT_OLD 1.5       /* ... and so much it must be better itself */
     #define MODEL_BETTER 1.5
     #define MODEL_OUT 2.5
+    #define OLDEST_SHARE 0.8           /* of the oldest age that is tried: an average that may be so old has no bound */
     #define MODEL_QUIET_SHARE 0.06     /* the load moves by so little of what the battery does: chance has no part in it ... */
     #define MODEL_OUT_QUIET 1.2
     #define SEEN_BY 2.5                /* standard deviations by which it is clear that the meter shows the battery ... */
@@ -51,7 +52,7 @@ cdef extern from *:
     const double SEEN_BY, UNSEEN_BY, UNSEEN_READINGS, ANSWER_LEAST
     const double[SCALES] SCALE_S
     const double[SCALES] LOOK_S
-    const double MODELS_MEMORY_S, SLOPE_S, NOISE_RATE, MODEL_SHARE, AVERAGES, AVERAGES_NOT, AVERAGES_OLD, AVERAGES_NOT_OLD, OLD_S, OLD_INTERVALS, MODEL_BETTER
+    const double MODELS_MEMORY_S, SLOPE_S, NOISE_RATE, MODEL_SHARE, AVERAGES, AVERAGES_NOT, AVERAGES_OLD, AVERAGES_NOT_OLD, OLD_S, OLD_INTERVALS, MODEL_BETTER, OLDEST_SHARE
     const double SHOWN_S, MODEL_OUT, MODEL_QUIET_SHARE, MODEL_OUT_QUIET
 
 
@@ -183,6 +184,19 @@ cdef inline bint is_quiet(const model_trials_t* m) noexcept nogil:
         MODEL_QUIET_SHARE * MODEL_QUIET_SHARE * m.motion_w2[0])
 
 
+cdef bint is_bounded(const model_trials_t* m) noexcept nogil:
+    """No average of the oldest age fits as well: beside a load on a slope any that is long enough does."""
+    cdef double out = MODEL_OUT_QUIET if is_quiet(m) else MODEL_OUT
+    cdef uint32_t i, oldest = METER_MODELS - 1
+    for i in range(<uint32_t>METER_MODELS):
+        if model_age_s(i) > model_age_s(oldest):
+            oldest = i
+    for i in range(<uint32_t>METER_MODELS):
+        if model_age_s(i) > OLDEST_SHARE * model_age_s(oldest) and model_worse(m, i, m.mean_best) <= out:
+            return False
+    return True
+
+
 # ---------------------------------------------------------------- does the meter show the battery at all?
 
 
@@ -263,7 +277,8 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
     # found before the meter began to average speaks against that no longer than it explains what is seen.
     unlikely = <double>LAG_NS[m.delay_best] * 1e-9 > OLD_S and (
         0.0 < state.lags.interval.interval_s < OLD_INTERVALS * <double>LAG_NS[m.delay_best] * 1e-9) and (
-        <double>LAG_NS[state.lags.best] * 1e-9 > OLD_S or model_worse(m, state.lags.best, m.mean_best) > AVERAGES)
+        <double>LAG_NS[state.lags.best] * 1e-9 > OLD_S or (
+            state.lags.known and model_worse(m, state.lags.best, m.mean_best) > AVERAGES and is_bounded(m)))
     if not m.averages:
         m.averages = model_worse(m, m.delay_best, m.mean_best) > (AVERAGES_OLD if unlikely else AVERAGES)
     elif model_worse(m, m.mean_best, m.delay_best) > (AVERAGES_NOT_OLD if unlikely else AVERAGES_NOT):
