@@ -9,7 +9,8 @@ and the provenance into it: an in-toto statement with a SLSA v1 predicate, in a 
 
     openssl pkeyutl -verify -pubin -inkey KEY.pub.pem -rawin -in SHA256SUMS -sigfile SHA256SUMS.sig
 
-Exit 1: not what was signed; each file is named. Needs `cryptography`, as the carbon ledger does.
+Exit 1: not what was signed; each file is named. Runs in the environment of `make setup`: sums and their signature are
+written and checked where `tidegate update` checks them (runtime/update/signed_sums.py).
 """
 
 import base64
@@ -23,11 +24,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from tidegate.runtime.update.signed_sums import (
+    SIGNATURE,
+    SUMS,
+    KeyFormatError,
+    NotSignedError,
+    digest,
+    private_key,
+    public_key,
+    read_signed,
+    write_signed,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
-SUMS, SIGNATURE, PROVENANCE = "SHA256SUMS", "SHA256SUMS.sig", "provenance.intoto.json"
+PROVENANCE = "provenance.intoto.json"
 OURS = (SUMS, SIGNATURE, PROVENANCE)
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT, PREDICATE = "https://in-toto.io/Statement/v1", "https://slsa.dev/provenance/v1"
@@ -38,10 +50,6 @@ EXIT_BAD, EXIT_USAGE = 1, 64
 
 class ReleaseError(ValueError):
     """Why something is no release, in one sentence."""
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -100,13 +108,8 @@ def key_id(public: Ed25519PublicKey) -> str:
 
 
 def sign(folder: Path, key: Path, commit: Callable[[], str] = commit_of_tree) -> list[Path]:
-    """Sign a release; the files written. Raises ReleaseError, OSError."""
-    try:
-        private = load_pem_private_key(key.read_bytes(), None)
-    except (ValueError, TypeError) as why:
-        raise ReleaseError(f"{key}: no private key in PEM ({why})") from None
-    if not isinstance(private, Ed25519PrivateKey):
-        raise ReleaseError(f"{key}: not an Ed25519 key; make one: openssl genpkey -algorithm ed25519 -out {key}")
+    """Sign a release; the files written. Raises ReleaseError, KeyFormatError, OSError."""
+    private = private_key(key)
     files = files_of(folder)
     payload = json.dumps(statement(files, commit()), sort_keys=True).encode()
     envelope = {
@@ -117,30 +120,20 @@ def sign(folder: Path, key: Path, commit: Callable[[], str] = commit_of_tree) ->
         ],
     }
     (folder / PROVENANCE).write_text(json.dumps(envelope, indent=1) + "\n")
-    listed = [*files, folder / PROVENANCE]
-    sums = "".join(f"{digest(path)}  {path.name}\n" for path in listed).encode()
-    (folder / SUMS).write_bytes(sums)
-    (folder / SIGNATURE).write_bytes(private.sign(sums))
+    write_signed(folder, [*files, folder / PROVENANCE], private)
     return [folder / name for name in OURS]
 
 
-def verify(folder: Path, public_key: Path) -> list[str]:
-    """What is not as it was signed, a line each; none: all is. Raises ReleaseError for a key that is none, OSError."""
-    try:
-        public = load_pem_public_key(public_key.read_bytes())
-    except ValueError as why:
-        raise ReleaseError(f"{public_key}: no public key in PEM ({why})") from None
-    if not isinstance(public, Ed25519PublicKey):
-        raise ReleaseError(f"{public_key}: not an Ed25519 key")
+def verify(folder: Path, key: Path) -> list[str]:
+    """What is not as it was signed, a line each; none: all is. Raises KeyFormatError, OSError."""
+    public = public_key(key)
     missing = [name for name in OURS if not (folder / name).is_file()]
     if missing:
         return [f"{name} is not there" for name in missing]
-    sums = (folder / SUMS).read_bytes()
     try:
-        public.verify((folder / SIGNATURE).read_bytes(), sums)
-    except InvalidSignature:
-        return [f"{SUMS} is not signed by {public_key}"]
-    listed = {name: value for value, _, name in (line.partition("  ") for line in sums.decode().splitlines())}
+        listed = read_signed(folder, public)
+    except NotSignedError:
+        return [f"{SUMS} is not signed by {key}"]
     present = {path.name for path in folder.iterdir()} - {SUMS, SIGNATURE}
     said = [f"{name} is not there" for name in sorted(set(listed) - present)]
     said += [f"{name} is not in {SUMS}" for name in sorted(present - set(listed))]
@@ -179,7 +172,7 @@ def main(words: list[str]) -> int:
                 print(path)
             return 0
         said = verify(Path(words[1]), Path(words[3]))
-    except (ReleaseError, OSError, subprocess.CalledProcessError) as why:
+    except (ReleaseError, KeyFormatError, OSError, subprocess.CalledProcessError) as why:
         print(f"release: {why}", file=sys.stderr)
         return EXIT_BAD
     for line in said:

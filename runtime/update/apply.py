@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidegate.runtime.update import debian_system
-from tidegate.runtime.update.release import Package, UpdateError, described, digest, newer
+from tidegate.runtime.update.release import Package, UpdateError, described, newer
+from tidegate.runtime.update.signed_sums import digest
 
 FOLDER = Path("/var/lib/tidegate-updates")  # not the service's: what root runs at boot lies here
 BOOT_UNIT = Path("/etc/systemd/system/tidegate-go-back.service")

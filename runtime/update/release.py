@@ -1,18 +1,14 @@
 """A signed release in a folder: is it what was signed, and which package of it is this machine's?"""
 
-import hashlib
 import re
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from tidegate.runtime.update import signed_sums
+from tidegate.runtime.update.signed_sums import SIGNATURE, SUMS, KeyFormatError, NotSignedError, digest
 
-SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
 PACKAGE = "tidegate"
-BLOCK = 1 << 20
 
 
 class UpdateError(RuntimeError):
@@ -29,37 +25,22 @@ class Package:
     sha256: str = ""
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    whole = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(BLOCK):
-            whole.update(part)
-    return whole.hexdigest()
-
-
-def signed_sums(folder: Path, public_key: Path) -> dict[str, str]:
+def sums_of(folder: Path, public_key: Path) -> dict[str, str]:
     """Name -> SHA-256 of what a release holds, once its signature holds. Raises UpdateError."""
     try:
-        public = load_pem_public_key(public_key.read_bytes())
+        public = signed_sums.public_key(public_key)
     except OSError as why:
         raise UpdateError(
             f"{public_key}: {why.strerror}; put the key of whoever makes your releases there, or name it with --public"
         ) from None
-    except ValueError as why:
-        raise UpdateError(f"{public_key}: no public key in PEM ({why})") from None
-    if not isinstance(public, Ed25519PublicKey):
-        raise UpdateError(f"{public_key}: not an Ed25519 key")
+    except KeyFormatError as why:
+        raise UpdateError(str(why)) from None
     try:
-        sums, signature = (folder / SUMS).read_bytes(), (folder / SIGNATURE).read_bytes()
+        return signed_sums.read_signed(folder, public)
     except OSError as why:
         raise UpdateError(f"{why.filename}: {why.strerror}; a release has {SUMS} and {SIGNATURE}") from None
-    try:
-        public.verify(signature, sums)
-    except InvalidSignature:
+    except NotSignedError:
         raise UpdateError(f"{folder / SUMS}: not signed by the key in {public_key}; do not install it") from None
-    rows = [line.split(maxsplit=1) for line in sums.decode("utf-8", "replace").splitlines() if line.strip()]
-    return {row[1].strip().lstrip("*"): row[0] for row in rows if len(row) == 2}
 
 
 def described(path: Path) -> Package:
@@ -86,7 +67,7 @@ def newer(version: str, than: str) -> bool:
 
 def package_for(folder: Path, public_key: Path, architecture: str) -> Package:
     """The newest package of a signed release for a machine's architecture, checked to the byte. Raises UpdateError."""
-    sums = signed_sums(folder, public_key)
+    sums = sums_of(folder, public_key)
     there = [folder / name for name in sorted(sums) if name.endswith(".deb") and "/" not in name]
     wrong = [path.name for path in there if not path.is_file() or digest(path) != sums[path.name]]
     if wrong:

@@ -126,11 +126,11 @@ def test_another_key_signed_nothing_and_no_key_is_said(release, tmp_path):
     folder, private, _ = release
     _, other = key(tmp_path, "other")
     assert "not signed by" in RELEASE["verify"](folder, other)[0]
-    with pytest.raises(RELEASE["ReleaseError"], match="no public key"):
+    with pytest.raises(RELEASE["KeyFormatError"], match="no public key"):
         RELEASE["verify"](folder, private)
     rsa = tmp_path / "rsa.pem"
     subprocess.run(["openssl", "genpkey", "-algorithm", "rsa", "-out", rsa], check=True, capture_output=True)
-    with pytest.raises(RELEASE["ReleaseError"], match="not an Ed25519"):
+    with pytest.raises(RELEASE["KeyFormatError"], match="not an Ed25519"):
         RELEASE["sign"](folder, rsa, lambda: COMMIT)
 
 

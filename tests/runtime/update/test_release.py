@@ -8,7 +8,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tidegate.runtime.update.apply import check, keep_previous
-from tidegate.runtime.update.release import Package, UpdateError, described, digest, package_for
+from tidegate.runtime.update.release import Package, UpdateError, described, package_for
+from tidegate.runtime.update.signed_sums import digest
 
 pytestmark = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not installed")
 
