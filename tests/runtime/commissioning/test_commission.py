@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from tests.runtime.cabinet import NAMEPLATE, TIDEGATE, Cabinet, eventually, tidegate
 from tidegate.config.compile import compile_site
@@ -16,6 +17,7 @@ from tidegate.config.site import load_site
 from tidegate.ext.abi import program
 from tidegate.hal.description import described
 from tidegate.runtime.api.blocking_client import Client
+from tidegate.runtime.cli.main import main
 from tidegate.runtime.commissioning import measure, plant_session, private_run, sitefile, steps
 from tidegate.runtime.commissioning.commissioning_report import MARK, SIGNED, Report, html, signed, verify
 from tidegate.runtime.commissioning.measure import CROSSED, MISSING, REVERSED, RIGHT, UNCLEAR
@@ -211,6 +213,19 @@ def test_a_report_is_signed_and_every_changed_byte_shows(tmp_path):
         path.write_text(text[:at] + chr(ord(text[at]) ^ 1) + text[at + 1 :])
         with pytest.raises(SetupError, match=r"changed after it was signed|not a signed commissioning report"):
             verify(path, None)
+
+
+def test_a_report_without_a_pinned_key_is_said_and_is_no_success(tmp_path):
+    """A forger signs with a key of the forger's own: the page then verifies, by whom is the question."""
+    key, text = page(tmp_path)
+    path = tmp_path / "p.html"
+    path.write_text(text)
+    unpinned = CliRunner().invoke(main, ["commission", "--verify", str(path)])
+    assert unpinned.exit_code == 3 and "names its own key" in unpinned.output
+    pinned = CliRunner().invoke(main, ["commission", "--verify", str(path), "--key", key.public])
+    assert pinned.exit_code == 0, pinned.output
+    other = DeviceKey.at(tmp_path / "other.pem").public
+    assert CliRunner().invoke(main, ["commission", "--verify", str(path), "--key", other]).exit_code not in (0, 3)
 
 
 def test_a_report_that_was_signed_under_its_former_name_still_verifies(tmp_path):

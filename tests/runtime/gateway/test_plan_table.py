@@ -103,6 +103,16 @@ def test_a_damaged_billing_file_counts_as_nothing_paid_and_is_named(tmp_path):
     assert billing.paid_w == 0.0 and str(path) in billing.problem
 
 
+@pytest.mark.parametrize("paid", ["1e300", "-1", "NaN", "Infinity", "1e999", '"1e3"[', "[]", "1e10"])
+def test_a_peak_that_nobody_can_have_paid_for_counts_as_nothing_and_is_named(tmp_path, paid):
+    """Believed, it would never be shaved below."""
+    path = tmp_path / "billing.json"
+    path.write_text(f'{{"kind": "month", "number": 202611, "paid_w": {paid}}}')
+    billing = Billing(path, "month", BERLIN, 0.0)
+    billing.turn(NOON)
+    assert billing.paid_w == 0.0 and str(path) in billing.problem
+
+
 def test_the_core_is_told_the_period_and_the_highest_window_is_kept(tmp_path):
     billing = Billing(tmp_path / "billing.json", "month", BERLIN, 0.0)
     memory, plans = planner(billing=billing)
