@@ -18,10 +18,12 @@ from typing import NamedTuple
 import zmq
 
 from tidegate.runtime.api import messages
+from tidegate.runtime.state.process_users import mode_in
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 RELOAD_NS = 1_000_000_000
+SERVER_KEY = "server.key"
 
 
 class KeyProblem(ValueError):
@@ -35,6 +37,7 @@ class Granted(NamedTuple):
 
 def _write(path: Path, text: str, mode: int) -> None:
     """Replace a file whole, so that a reader sees the old or the new one and never half of one."""
+    mode = mode_in(path.parent, mode)
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(fd, "w") as file:
@@ -99,7 +102,7 @@ def one_store(state: Path, configured: str | None) -> Path:
 
 def server_keys(folder: Path) -> tuple[str, str]:
     """(public, secret) of this device; made at the first call."""
-    path = folder / "server.key"
+    path = folder / SERVER_KEY
     if not path.exists():
         public, secret = (key.decode() for key in zmq.curve_keypair())
         _write(path, f'# Secret of this device. Never copy it.\npublic = "{public}"\nsecret = "{secret}"\n', 0o600)

@@ -19,6 +19,9 @@ from tidegate.runtime.cli.common import (
     refuse_site,
 )
 from tidegate.runtime.state import paths
+from tidegate.runtime.state.enclosure import enclose
+from tidegate.runtime.state.held import NOTIFY, NOTIFY_DIR, take_base_in
+from tidegate.runtime.state.syscalls import NETWORK
 
 SITE = click.argument("site_file", metavar="SITE", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 
@@ -59,7 +62,10 @@ def run(site_file: Path, state_dir: Path | None) -> None:
         signal.signal(number, lambda *_: stop.set())
     try:
         targets = module.targets_of(table, folder)
-        queue = queues.MessageQueue(paths.state_dir(name, state_dir) / "notify.sqlite")
+        state = paths.state_dir(name, state_dir)
+        base = take_base_in(state, NOTIFY_DIR, NOTIFY)
+        enclose("notify", [base.parent], [state, folder], connects=True, families=NETWORK)
+        queue = queues.MessageQueue(base)
         with Client(site=name) as client:
             click.echo(f"{name}: {', '.join(one.name for one in targets) or 'nobody'} told of alarms; "
                        f"{len(queue)} messages wait")  # fmt: skip

@@ -90,6 +90,7 @@ def serve(
 
     served = module.Served(endpoint, place.state, listen, port, names, site_file, not no_history)
     try:
+        module.confine(served)
         asyncio.run(module.serve(served, started))
     except CertificateError as why:
         fail(why, EXIT_SOFTWARE)

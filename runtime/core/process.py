@@ -5,6 +5,7 @@ is locked. Everything it knows of the site is in the program that it is handed a
 """
 
 import argparse
+import contextlib
 import gc
 import json
 import mmap
@@ -40,6 +41,7 @@ from tidegate.runtime.core.locked_memory import LockedMemory
 from tidegate.runtime.core.sealed import NotSealedError, must_be_sealed
 from tidegate.runtime.core.serial_ports import SerialKeeper, open_all, pairs
 from tidegate.runtime.core.tcp_ports import tcp_ports
+from tidegate.runtime.state.stop_pipe import signal_on_write
 from tidegate.runtime.state.syscalls import BUSES, forbid
 
 LOOP_PRIORITY = 80
@@ -160,6 +162,7 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--latched", action="append", default=[], metavar="UNIT=BITS,FIRST", help="what a unit had latched before"
     )
+    parser.add_argument("--stop-fd", type=int, default=None, help="pipe: a byte in it is the order to stop")
     parser.add_argument("--cpu", type=int, default=None, help="pin the loop to this CPU")
     return parser.parse_args(words)
 
@@ -184,6 +187,14 @@ def give_up(site: Description, given: Mapping[str, str]) -> None:
     lack = f"no filter of calls: {', '.join(names)} needs a process that this one starts" if names else forbid(BUSES)
     if lack:
         print(f"core: {lack}", file=sys.stderr, flush=True)
+
+
+def regain(shared: Shared) -> None:
+    """Ask for the loop's priority again where it was lost: a supervisor with another user may not do it for us."""
+    wanted = shared.loop_counters()["fifo"]
+    with contextlib.suppress(OSError):  # refused, or the loop has just ended: the guard says what it sees
+        if wanted and os.sched_getscheduler(shared.loop_tid) & ~os.SCHED_RESET_ON_FORK != os.SCHED_FIFO:
+            os.sched_setscheduler(shared.loop_tid, os.SCHED_FIFO, os.sched_param(wanted))
 
 
 def start_head(shared: Shared, blob: bytes, program: "ext_program.Rows") -> None:
@@ -230,6 +241,8 @@ def main(words: list[str] | None = None) -> int:
         signal.SIGUSR1,
         lambda *_: shared.put_order(OrderKind.STOP, 1.0, time.clock_gettime_ns(time.CLOCK_MONOTONIC) + STOP_NS, 0),
     )
+    if args.stop_fd is not None:
+        signal_on_write(args.stop_fd, signal.SIGUSR1)
     with ExitStack() as stack:
         lines = open_all(core, site, rows, pairs(args.serial, "serial"), pairs(args.can, "can"), stack)
         numbers = [number for number, row in enumerate(site.ports) if not row.over_tcp]
@@ -293,6 +306,7 @@ def main(words: list[str] | None = None) -> int:
                 keeper.look()
                 if locked and memory.lost():
                     lock_all()
+                regain(shared)
                 shared.put_buses(bus_report(buses, serials))
             loop.join(0.05)
     return 0 if core.at_rest else 3

@@ -14,6 +14,8 @@ from typing import Annotated
 
 import msgspec
 
+from tidegate.runtime.state.process_users import mode_in
+
 FILE = "shelved.json"
 SHELVED_MAX = 64
 SHELVE_MS_MAX = 86_400_000  # a day; what is to be quiet for longer is to be mended, or asked for again
@@ -133,7 +135,8 @@ class AlarmShelf:
         if self._path is None:
             return
         new = self._path.with_suffix(".new")
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(new, flags, mode_in(new.parent, 0o600))
         try:
             os.write(fd, json.dumps([msgspec.to_builtins(row) for row, _ in held.values()]).encode())
             os.fsync(fd)

@@ -22,7 +22,7 @@ from tidegate.runtime.gateway.guard_events import Guarded
 from tidegate.runtime.gateway.journal_writer import JournalWriter
 from tidegate.runtime.gateway.lease_file import Ordered, OrdersFile
 from tidegate.runtime.gateway.orders_held import EXPORT, IMPORT, STOP
-from tidegate.runtime.gateway.peers import Bucket, Peer, Peers
+from tidegate.runtime.gateway.peers import Bucket, Peer, Peers, services_here
 from tidegate.runtime.gateway.plan_table import Billing, Planner
 from tidegate.runtime.gateway.records import Records, loop_of, utc_of
 from tidegate.runtime.gateway.requests import Replayed, Server
@@ -125,7 +125,7 @@ class Gateway:
         self._job_next = journals["job"].last.get(self.boot, (-1, -1))[0] + 1
         self.server.recordings_lack = availability.missing(site)
         self.server.recordings = None if self.server.recordings_lack else state / "recordings"
-        self.peers = Peers(os.geteuid(), options.local_role)
+        self.peers = Peers(os.geteuid(), options.local_role, services_here(os.geteuid()))
         self.autostart = options.autostart
         self.transports = Transports(options, runtime, state)
 

@@ -13,6 +13,7 @@ import msgspec
 from tidegate.runtime.api.messages import PlanRank, Role
 from tidegate.runtime.gateway.orders_held import Lease, LimitHeld
 from tidegate.runtime.gateway.policies_held import PolicyHeld
+from tidegate.runtime.state.process_users import mode_in
 
 
 @dataclass
@@ -43,7 +44,8 @@ class OrdersFile:
             self.path.unlink(missing_ok=True)
             return
         new = self.path.with_suffix(".new")
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(new, flags, mode_in(new.parent, 0o600))
         try:
             os.write(fd, msgspec.msgpack.encode(held))
         finally:

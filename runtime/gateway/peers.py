@@ -3,10 +3,12 @@
 import collections
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tidegate.runtime.api import messages
+from tidegate.runtime.state import process_users
 
 # libzmq gives the address of a peer on a UNIX socket as host:uid:gid:pid, from the kernel's own SO_PEERCRED.
 CREDENTIALS = re.compile(r":(\d+):(\d+):(\d+)$")
@@ -69,28 +71,71 @@ class Peer:
     is_local: bool = True  # it asks over a socket of this machine's file system
 
     for_remote: bool = False  # it says that what it asks now came to it from another machine
+    always_remote: bool = False  # it speaks for people elsewhere, whether it says so or not
+    commands_only: frozenset[str] | None = None  # what it may order, None = all that its role may
 
     @property
     def at_site(self) -> bool:
         """It speaks for somebody on site, as far as the machine can tell."""
-        return self.is_local and not self.for_remote
+        return self.is_local and not self.for_remote and not self.always_remote
 
     @property
     def who(self) -> str:
         """For the audit trail: the peer, and the person if it named one."""
         return f"{self.name} for {self.user}" if self.user else self.name
 
+    def lacks(self, op: str, *, is_command: bool) -> bool:
+        """Whether a process of ours asks for what is none of its work."""
+        return is_command and self.commands_only is not None and op not in self.commands_only
+
     def may(self, role: messages.Role) -> bool:
         """Whether it may do what this role may."""
         return messages.ROLES.index(self.role) >= messages.ROLES.index(role)
 
 
+class Service(NamedTuple):
+    """A process of ours with a user of its own, and what of our orders is its work."""
+
+    name: str
+    role: messages.Role
+    always_remote: bool = False
+    commands_only: frozenset[str] | None = None
+
+
+NOTHING: frozenset[str] = frozenset()
+# The planner is in none of these: it has the role of anybody in our group, and its plans stand below every order.
+SERVICES = (
+    Service(process_users.SERVICE, "maintain"),  # the supervisor's, and the console's, where a person stands
+    Service(process_users.user_of("web"), "maintain", always_remote=True),
+    Service(process_users.user_of("carbon"), "maintain", commands_only=frozenset({"note", "show_carbon"})),
+    Service(process_users.user_of("recorder"), "operate", commands_only=frozenset({"note"})),
+    *(
+        Service(process_users.user_of(one), "read", commands_only=NOTHING)
+        for one in ("core", "remote", "telemetry", "notify", "fleet")
+    ),
+)
+
+
+def services_here(own_uid: int) -> dict[int, Service]:
+    """Our processes by the number of their user; empty where this site is none of the installed service."""
+    found = {}
+    for service in SERVICES:
+        who = process_users.identity_of(service.name)
+        if who is not None:
+            found[who.uid] = service
+    gateway = process_users.identity_of(process_users.user_of("gateway"))
+    return found if gateway is not None and own_uid == gateway.uid else {}
+
+
 class Peers:
     """All that were seen lately; the ones not heard of for longest are forgotten first."""
 
-    def __init__(self, own_uid: int, local_role: messages.Role = "operate") -> None:
+    def __init__(
+        self, own_uid: int, local_role: messages.Role = "operate", services: Mapping[int, Service] | None = None
+    ) -> None:
         self.own_uid = own_uid
         self.local_role = local_role
+        self.services = services or {}
         self._peers: collections.OrderedDict[str, Peer] = collections.OrderedDict()
 
     def local(self, address: str) -> Peer:
@@ -99,6 +144,11 @@ class Peers:
         if found is None:
             return self._peer("local:unknown", "unknown", "read")
         uid, _, pid = found
+        service = self.services.get(uid)
+        if service is not None:
+            peer = self._peer(f"uid:{uid}:{pid}", service.name, service.role)
+            peer.always_remote, peer.commands_only = service.always_remote, service.commands_only
+            return peer
         role: messages.Role = "maintain" if uid in (0, self.own_uid) else self.local_role
         return self._peer(f"uid:{uid}:{pid}", f"uid:{uid}", role)
 

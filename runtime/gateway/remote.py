@@ -22,8 +22,18 @@ import zmq
 from tidegate.ext.abi import program
 from tidegate.hal import description
 from tidegate.runtime.api import messages
-from tidegate.runtime.api.curve_keys import KeyProblem, Roles, folder_of, one_store, server_keys
-from tidegate.runtime.gateway.sockets import ASK, DOOR, SAID, STRANGE_MAX, Context, Sockets, may_serve, property_of
+from tidegate.runtime.api.curve_keys import SERVER_KEY, KeyProblem, Roles, folder_of, one_store, server_keys
+from tidegate.runtime.gateway.sockets import (
+    ASK,
+    DOOR,
+    SAID,
+    STRANGE_MAX,
+    Context,
+    Sockets,
+    door_dir,
+    may_serve,
+    property_of,
+)
 from tidegate.runtime.gateway.tcp_front import TcpFront, ways_of
 from tidegate.runtime.gateway.zap import Zap, curve
 from tidegate.runtime.state.beat import Beat
@@ -63,7 +73,7 @@ class Remote:
         self.gateway.setsockopt(zmq.SNDHWM, 64)
         self.gateway.setsockopt(zmq.RCVHWM, 256)
         self.gateway.setsockopt(zmq.LINGER, 0)
-        self.gateway.connect(f"ipc://{runtime}/{DOOR}")
+        self.gateway.connect(f"ipc://{door_dir(runtime)}/{DOOR}")
         self.published = self.context.socket(zmq.XSUB)
         self.published.setsockopt(zmq.LINGER, 0)
         self.published.setsockopt(zmq.RCVHWM, 256)
@@ -92,7 +102,7 @@ class Remote:
             self._again_ns = time.monotonic_ns() + AGAIN_NS
 
     def _inside(self, name: str) -> str:
-        return f"{self.runtime}/r-{name}"
+        return f"{door_dir(self.runtime)}/r-{name}"
 
     def _bind(self) -> Sockets:
         before = os.umask(0o177)
@@ -272,11 +282,12 @@ def _ports(settings: description.Gateway) -> list[int]:
 
 
 def _needs(settings: description.Gateway, runtime: Path, state: Path) -> tuple[list[Path], list[Path]]:
-    """What it writes and what it reads. The server's key is made where there is none, so its folder has to be there."""
+    """What it writes and what it reads. The server's key is made where there is none: then its folder is written to."""
     keys = Path(settings.keys) if settings.keys else folder_of(state)
     with contextlib.suppress(OSError):
         keys.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return [runtime, keys], [state]
+    made = (keys / SERVER_KEY).exists()
+    return [door_dir(runtime), *([] if made else [keys])], [state, runtime, keys]
 
 
 def main(words: list[str] | None = None) -> int:

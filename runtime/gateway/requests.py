@@ -174,13 +174,16 @@ class Server:
                 "locked after too many requests that were not allowed",
                 expires_ms=left_ms(peer.locked_until_ns, now_ns),
             )
-        if not peer.may(request.role):
+        is_ours_alone = peer.lacks(op, is_command=isinstance(request, ops.Command))
+        if is_ours_alone or not peer.may(request.role):
             peer.forbidden += 1
             if peer.forbidden >= LOCK_AFTER:
                 peer.forbidden = 0
                 peer.locked_until_ns = now_ns + LOCK_NS
                 said = f"{peer.name}: {LOCK_AFTER} requests that its role does not permit"
                 self.desk.audit.append(("access", "locked", said))
+            if is_ours_alone:
+                raise Refused("not-allowed", f"{op} is no work of {peer.name}")
             raise Refused("not-allowed", f"{op} needs the role {request.role}, {peer.name} has {peer.role}")
         bucket = peer.commands
         if isinstance(request, ops.Read):

@@ -15,6 +15,7 @@ from tidegate.runtime.api import messages
 from tidegate.runtime.api.curve_keys import KeyProblem, Roles, one_store
 from tidegate.runtime.gateway.peers import credentials
 from tidegate.runtime.gateway.zap import loopback
+from tidegate.runtime.state.process_users import REMOTE_ROOM, identity_of, is_room, user_of
 
 Context = zmq.Context[zmq.Socket[bytes]]
 SUBSCRIPTIONS_A_TURN = 4096
@@ -110,6 +111,12 @@ def may_serve(settings: description.Gateway) -> None:
         raise OSError(f"{reachable[0]}: without CURVE only loopback is served")
 
 
+def door_dir(runtime: Path) -> Path:
+    """Where gateway and remote meet: a room of its own where each has its own user, else the runtime folder."""
+    room = runtime / REMOTE_ROOM
+    return room if is_room(room) else runtime
+
+
 class Transports:
     """All sockets of one gateway. Raises OSError where one cannot listen."""
 
@@ -126,7 +133,8 @@ class Transports:
         self._settings, self._state = settings, state
         self._again_ns = self._looked_ns = 0
         self._heard_ns = time.monotonic_ns()
-        self._own = (0, os.geteuid())
+        remote = identity_of(user_of("remote")) if is_room(door_dir(runtime)) else None
+        self._own = (0, os.geteuid(), *([remote.uid] if remote is not None else []))
         try:
             self.local = self._bind_local()
             if settings.endpoint:
@@ -142,8 +150,11 @@ class Transports:
         return self._keys_problem or self._problem
 
     def _bind_local(self) -> Sockets:
-        """Sockets in the runtime folder, for our user and our group only from the first moment."""
-        before = os.umask(0o117)
+        """Sockets in the runtime folder, for our user and our group only from the first moment.
+
+        In a folder of the gateway's own group they are for whoever may enter the folder around it.
+        """
+        before = os.umask(0o111 if is_room(self.runtime) else 0o117)
         try:
             for name in ("stream", "api"):
                 path = self.runtime / name
@@ -154,25 +165,26 @@ class Transports:
             os.umask(before)
 
     def _bind_door(self) -> zmq.Socket[bytes]:
-        """For our own user alone: who speaks here says for whom."""
+        """For our own user alone, or that of the process for other machines: who speaks here says for whom."""
         door = self.context.socket(zmq.ROUTER)
         door.setsockopt(zmq.LINGER, 0)
         door.setsockopt(zmq.MAXMSGSIZE, messages.COMMAND_BYTES_MAX)
         door.setsockopt(zmq.RCVHWM, 64)
         door.setsockopt(zmq.SNDHWM, 256)
         door.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        before = os.umask(0o177)
+        path = door_dir(self.runtime) / DOOR
+        before = os.umask(0o117 if is_room(path.parent) else 0o177)
         try:
-            door.bind(f"ipc://{self.runtime}/{DOOR}")
+            door.bind(f"ipc://{path}")
         except zmq.ZMQError as why:
             door.close(0)
-            raise OSError(f"{self.runtime}/{DOOR}: {why.strerror}") from None
+            raise OSError(f"{path}: {why.strerror}") from None
         finally:
             os.umask(before)
         return door
 
     def trusted(self, frame: zmq.Frame) -> bool:
-        """Tell whether a frame at the door comes from a process of our own user."""
+        """Tell whether a frame at the door comes from a process of our own user, or of the one who serves others."""
         found = credentials(property_of(frame, "Peer-Address"))
         return found is not None and found[0] in self._own
 
@@ -218,7 +230,7 @@ class Transports:
         if lost:
             self.local.close()
             self.local = self._bind_local()
-        if self.door is not None and not (self.runtime / DOOR).exists():
+        if self.door is not None and not (door_dir(self.runtime) / DOOR).exists():
             lost.append(DOOR)
             self.door.close(0)
             self.door = self._bind_door()
@@ -231,6 +243,6 @@ class Transports:
         if self.door is not None:
             self.door.close(0)
         self.context.term()
-        for name in ("stream", "api", DOOR):
+        for path in (self.runtime / "stream", self.runtime / "api", door_dir(self.runtime) / DOOR):
             with contextlib.suppress(OSError):
-                (self.runtime / name).unlink()
+                path.unlink()

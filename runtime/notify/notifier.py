@@ -17,6 +17,7 @@ from tidegate.runtime.api.messages import Message
 from tidegate.runtime.export.listening import messages_until
 from tidegate.runtime.notify.alarm_messages import AlarmMessages, Target
 from tidegate.runtime.notify.message_queue import MessageQueue, Waiting
+from tidegate.runtime.state.process_users import may_read_secret
 
 RETRY_S, RETRY_S_MAX = 2.0, 60.0
 LOOK_S = 0.25
@@ -38,10 +39,11 @@ def targets_of(notify: Notify, folder: Path) -> list[Target]:
         path = folder / one.url_file
         try:
             url = path.read_text().strip()
-            mode = path.stat().st_mode & 0o777
+            seen = path.stat()
         except (OSError, UnicodeDecodeError) as why:
             raise NotifyError(f"notify.to {one.name}: {path}: {why}; write one Apprise URL into it") from None
-        if mode & 0o077:
+        if not may_read_secret(seen):
+            mode = seen.st_mode & 0o777
             raise NotifyError(f"notify.to {one.name}: others may read {path} (mode {mode:o}); run: chmod 600 {path}")
         if "\n" in url or not apprise.Apprise().add(url):
             raise NotifyError(f"notify.to {one.name}: {path} holds no Apprise URL, such as mailto:// or ntfy://")

@@ -5,13 +5,17 @@ import os
 import secrets
 from pathlib import Path
 
+from tidegate.runtime.state.process_users import mode_in
+
 
 def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Put `data` in the place of a file, durable when this returns. Raises OSError, and then the old one stands.
 
     Written beside it, synced, renamed over it, and the folder synced: a reader, and a restart after the power went at
-    any moment, finds the old file or the new one whole.
+    any moment, finds the old file or the new one whole. mode : in a folder of one process's group that group reads what
+    the owner reads (`process_users.py`).
     """
+    mode = mode_in(path.parent, mode)
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:

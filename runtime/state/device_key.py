@@ -14,7 +14,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-KEY_FILE = "carbon-key.pem"  # in the site's state folder; named so since its first use
+from tidegate.runtime.state.process_users import DEVICE_KEY
+
+KEY_FILE = DEVICE_KEY
 
 
 class KeyFileError(ValueError):

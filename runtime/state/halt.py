@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 from tidegate.runtime.state.paths import running_sites
+from tidegate.runtime.state.stop_pipe import order
 
 CORE = b"tidegate.runtime.core.process"
 
@@ -14,13 +15,15 @@ def halt(endpoint: str) -> str:
     """Stop the site behind an ipc endpoint; what kept us from that, "" = nothing.
 
     The supervisor keeps the stop over a restart; the core, its child, does not need it and takes the signal too, since
-    a supervisor that stands still takes none.
+    a supervisor that stands still takes none. Where they are other users than we, a byte in the site's pipe does both.
     """
     folder = Path(endpoint.removeprefix("ipc://"))
     pid = running_sites(folder.parent).get(folder.name) if endpoint.startswith("ipc://") else None
     if not pid:
         return "no supervisor of this site runs on this machine"
-    return signalled(pid)
+    written = order(folder)
+    refused = signalled(pid)
+    return refused if written and refused else ""
 
 
 def signalled(supervisor: int) -> str:

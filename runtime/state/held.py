@@ -11,11 +11,13 @@ from pathlib import Path
 
 from tidegate.runtime.state import latches, stop_file
 from tidegate.runtime.state.atomic_file import sync_folder
+from tidegate.runtime.state.process_users import is_room, shared_mode
 
 HELD = "held"
 BILLING = "billing.json"
 GRID_OPERATOR = "grid-operator.json"
 LEDGER_DIR, LEDGER = "carbon", "ledger.db"
+NOTIFY_DIR, NOTIFY = "notify", "notify.sqlite"
 FILES = (latches.FILE, stop_file.FILE, stop_file.MARK, BILLING, GRID_OPERATOR)
 
 
@@ -70,4 +72,6 @@ def take_base_in(state: Path, folder: str, name: str) -> Path:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{old}-shm")
         sync_folder(path.parent)
+    elif is_room(path.parent) and not path.exists():  # SQLite would leave the group without a right to write
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, shared_mode(path.parent)))
     return path

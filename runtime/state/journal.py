@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from tidegate.runtime.state.process_users import shared_mode
+
 HEADER = struct.Struct(
     "<4sI8sQ16sQ32sq"
 )  # magic, crc of the rest, stream, number, boot, first seq, chain before, utc_ns
@@ -69,7 +71,8 @@ class DiskFiles:
             os.close(fd)
 
     def create(self, path: Path) -> int:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(path, flags, shared_mode(path.parent))
 
     def write(self, handle: int, data: bytes) -> None:
         view = memoryview(data)

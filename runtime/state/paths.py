@@ -1,5 +1,6 @@
 """Where a running site keeps its sockets, its lock, its journal and its keys."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -7,6 +8,8 @@ import pwd
 import re
 import stat
 from pathlib import Path
+
+from tidegate.runtime.state.process_users import is_ours
 
 # A UNIX socket's path ends at 107 bytes, the longest name that we put behind the folder is "/stream".
 SOCKET_PATH_MAX = 107
@@ -83,7 +86,7 @@ def private_folder(path: Path, mode: int = 0o750) -> Path:
     seen = path.lstat()
     if not stat.S_ISDIR(seen.st_mode):
         raise PermissionError(f"{path} is not a folder; remove it")
-    if seen.st_uid != os.geteuid():
+    if seen.st_uid != os.geteuid() and not is_ours(seen):
         owner = user_name(seen.st_uid)
         become = f"runuser -u {owner} --" if os.geteuid() == 0 else f"sudo -u {owner}"
         raise PermissionError(
@@ -121,7 +124,7 @@ class SiteLock:
 
     def acquire(self) -> None:
         """Take the lock and write our pid into it. Raises SiteBusy with the pid of the holder."""
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as why:
@@ -130,6 +133,8 @@ class SiteLock:
             if why.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
             raise SiteBusy(self.site, int(holder) if holder.isdigit() else 0, self.path) from None
+        with contextlib.suppress(OSError):  # of an earlier release: the folder around it says who may look
+            os.fchmod(fd, 0o644)
         os.ftruncate(fd, 0)
         os.write(fd, b"%d\n" % os.getpid())
         self._fd = fd

@@ -1,9 +1,9 @@
 """What a process gives up for good at its start: Landlock, which the kernel lets anybody ask for.
 
-Core, gateway and the others run as one user where the supervisor starts them, so file permissions do not part them. A
-confined process writes only into the folders that it is given, opens no device (no serial port, no pty), no TCP port
-that it was not given, sends signals only to its own, and looks into no process outside: not its memory, not its
-descriptors. It has to ask before it starts a thread.
+Core, gateway and the others have a user each where the installed unit starts them (`process_users.py`); on a laptop
+they are one user, and file permissions do not part them. A confined process writes only into the folders that it is
+given, opens no device (no serial port, no pty), no TCP port that it was not given, sends signals only to its own, and
+looks into no process outside: not its memory, not its descriptors. It has to ask before it starts a thread.
 """
 
 import ctypes

@@ -155,7 +155,54 @@ def forbid(families: Iterable[int] = LOCAL, *, signals: Iterable[int] = ()) -> s
     here = machine()
     if here is None or sys.byteorder != "little":
         return f"no list of calls for a machine of kind {kind()}: every call of the kernel stays open"
-    made = program(here, families, signals=signals)
+    return _filtered(here, program(here, families, signals=signals))
+
+
+ANY_ID = 0xFFFFFFFF  # -1: that id stays as it is
+
+
+def program_of_users(here: Machine, uids: Iterable[int], gids: Iterable[int]) -> list[tuple[int, int, int, int]]:
+    """The filter of a process that may become a few users and nobody else, root least of all."""
+    no = FAIL | errno.EPERM
+    made = [
+        (LOAD, 0, 0, ARCH_AT), (EQUAL, 1, 0, here.arch), (RETURN, 0, 0, KILL),
+        (LOAD, 0, 0, NUMBER_AT), (AT_LEAST, 0, 1, X32_BIT), (RETURN, 0, 0, no),
+    ]  # fmt: skip
+    for call, ids in (("setresuid", uids), ("setresgid", gids), ("setresuid32", uids), ("setresgid32", gids)):
+        if call not in here.numbers:
+            continue
+        listed = sorted({*ids, ANY_ID})
+        then: list[tuple[int, int, int, int]] = []
+        for argument in range(3):
+            then.append((LOAD, 0, 0, 16 + 8 * argument))
+            for left, value in zip(range(len(listed), 0, -1), listed, strict=True):
+                then.append((EQUAL, left, 0, value & 0xFFFFFFFF))  # past the others and the refusal
+            then.append((RETURN, 0, 0, no))
+        then.append((RETURN, 0, 0, ALLOW))
+        made += [(EQUAL, 0, len(then), here.numbers[call]), *then]
+    for name in OTHER_WAYS_TO_BE_SOMEBODY:
+        if name in here.numbers:
+            made += [(EQUAL, 0, 1, here.numbers[name]), (RETURN, 0, 0, no)]
+    return [*made, (RETURN, 0, 0, ALLOW)]
+
+
+# `setgroups` has its words in memory, where no filter looks: it stays open.
+OTHER_WAYS_TO_BE_SOMEBODY = (
+    "setuid", "setgid", "setreuid", "setregid", "setfsuid", "setfsgid", "setuid32", "setgid32", "setreuid32",
+    "setregid32", "setfsuid32", "setfsgid32",
+)  # fmt: skip
+
+
+def forbid_users(uids: Iterable[int], gids: Iterable[int]) -> str:
+    """Give up becoming anybody but these, for this process and all that it starts; what could not be, "" = nothing."""
+    here = machine()
+    if here is None or sys.byteorder != "little":
+        return f"no list of calls for a machine of kind {kind()}: the supervisor may become any user"
+    return _filtered(here, program_of_users(here, list(uids), list(gids)))
+
+
+def _filtered(here: Machine, made: list[tuple[int, int, int, int]]) -> str:
+    """Put a filter over every thread of this process; why that could not be, "" = it is there."""
     code = b"".join(struct.pack("HBBI", *one) for one in made)
     kept = ctypes.create_string_buffer(code, len(code))
     words = struct.pack("@HP", len(made), ctypes.addressof(kept))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, TYPE_CHECKING
 
 from tidegate.runtime.state.beat import VARIABLE
+from tidegate.runtime.state.process_users import CAP_NET_ADMIN, Identity, become
 
 if TYPE_CHECKING:
     from tidegate.runtime.api.messages import Message
@@ -26,12 +27,16 @@ LONELY = {"OPENBLAS_NUM_THREADS": "1"}
 BLIND_S = 0.05
 FIRST_BEAT_S = 20.0  # after a start nothing is missed for so long
 LINE_BYTES_MAX = 1 << 20
+NO_MEMORY_S = 0.02
+CAPABILITIES = {"core": (CAP_NET_ADMIN,)}  # to start a CAN controller in bus-off again; where we have it
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _die_with(parent: int) -> None:
-    """Between fork and exec: SIGTERM to this child when the thread that starts it ends, however that happens."""
+def _before_exec(parent: int, user: Identity | None, capabilities: tuple[int, ...]) -> None:
+    """Between fork and exec: another user, and SIGTERM to this child when the thread that starts it ends, however."""
+    if user is not None:
+        become(user, capabilities)  # first: the kernel forgets the signal below when a process becomes somebody else
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(128 + signal.SIGTERM)  # the parent died before the request was made
@@ -40,7 +45,8 @@ def _die_with(parent: int) -> None:
 class Child:
     """One child process in a session of its own, so that a Ctrl-C in the terminal reaches the supervisor only.
 
-    name : for messages. words : arguments behind the interpreter. fds : descriptors that it inherits.
+    name : for messages. words : arguments behind the interpreter. fds : descriptors that it inherits. user : whom it
+    becomes, None = our own.
     """
 
     def __init__(
@@ -51,8 +57,10 @@ class Child:
         stderr: IO[bytes] | IO[str] | None = None,
         *,
         beats: bool = False,
+        user: Identity | None = None,
     ) -> None:
         self.name = name
+        self.user = user
         self.words = words
         self.fds = tuple(fds)
         self.starts: collections.deque[float] = collections.deque(maxlen=32)
@@ -84,7 +92,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
                 start_new_session=True,
-                preexec_fn=lambda: _die_with(parent),
+                preexec_fn=lambda: _before_exec(parent, self.user, CAPABILITIES.get(self.name, ())),
                 env={**os.environ, **more},
             )
         except BaseException:
@@ -239,6 +247,15 @@ def eventually(done: Callable[[], bool], timeout_s: float, every_s: float = 0.01
             return False
         time.sleep(every_s)
     return True
+
+
+def waited(event: threading.Event, timeout_s: float) -> bool:
+    """`event.wait`, also where there is no memory for the lock that it needs: whoever watches others must go on."""
+    try:
+        return event.wait(timeout_s)
+    except (MemoryError, RuntimeError):
+        time.sleep(min(timeout_s, NO_MEMORY_S))
+        return event.is_set()
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from tidegate.ext.abi.shared import GUARD_NAMES, Escalation, GuardCause, Shared
 from tidegate.ext.cycle import realtime
 from tidegate.runtime.core.locked_memory import LockedMemory
+from tidegate.runtime.supervisor.child import waited
 
 LOOK_S = 0.004
 LOCKED_EVERY = 2  # looks: the kernel takes its time over a process's memory
@@ -176,7 +177,7 @@ class Guard:
     def _run(self) -> None:
         realtime.set_fifo(PRIORITY)  # without the right: as any program, and gaps_ns_max tells what that costs
         last_ns = time.monotonic_ns()
-        while not self._end.wait(self._look_s):
+        while not waited(self._end, self._look_s):
             now_ns = time.monotonic_ns()
             self.gaps_ns_max = max(self.gaps_ns_max, now_ns - last_ns)
             last_ns = now_ns

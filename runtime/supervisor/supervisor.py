@@ -32,8 +32,10 @@ from tidegate.runtime.state.latches import LatchFile, told, words_of
 from tidegate.runtime.state.learnt import LearntFile
 from tidegate.runtime.state.paths import SiteLock, runtime_dir, state_dir
 from tidegate.runtime.state.stop_file import StopFile
-from tidegate.runtime.supervisor.child import Child, Watch, eventually, undisturbed
+from tidegate.runtime.state.stop_pipe import StopPipe
+from tidegate.runtime.supervisor.child import Child, Watch, eventually, undisturbed, waited
 from tidegate.runtime.supervisor.guard import Feed, Guard
+from tidegate.runtime.supervisor.own_users import OwnUsers
 from tidegate.runtime.supervisor.preflight import place_of, prepare
 from tidegate.runtime.supervisor.simulated_buses import simulated_buses
 from tidegate.runtime.supervisor.watchdogs import Board, Notify, WatchdogError
@@ -122,6 +124,8 @@ class Supervisor:
         self.guard: Guard | None = None
         self.notify = notify or Notify()
         self.board: Board | None = None
+        self.users = OwnUsers()
+        self._stop_pipe: StopPipe | None = None
         self._fds: list[int] = []
         self._site_fd: int | None = None
         self.failure = ""
@@ -154,8 +158,9 @@ class Supervisor:
                 f"watchdog.device: {wanted.device} is missing or not ours to write; load its driver, give our group "
                 "the right, or leave [watchdog] out"
             )
-        for line in self._learnt_said:
+        for line in [*self._learnt_said, *self.users.said, *self.users.prepare(self.site, self.state, self.runtime)]:
             self._out(f"tidegate: {line}")
+        self._stop_pipe = pipe = StopPipe(self.runtime, self._out)
         program_fd = self._program_fd()
         self.shared, shared_fd = Shared.memfd()
         self._fds.append(shared_fd)
@@ -175,8 +180,16 @@ class Supervisor:
         core = self._child(
             "core",
             "tidegate.runtime.core.process",
-            [*memory, *ring, *core_ends.words, *self._latched_words(), *self._core_words, *found_at],
-            [program_fd, shared_fd, *([ring_fd] if ring_fd is not None else []), *core_ends],
+            [
+                *memory,
+                *ring,
+                *self._stop_pipe.words,
+                *core_ends.words,
+                *self._latched_words(),
+                *self._core_words,
+                *found_at,
+            ],
+            [program_fd, shared_fd, *([ring_fd] if ring_fd is not None else []), *pipe.fds, *core_ends],
         )
         self._start_child(core)
         # The buses belong to core and sim from here on: if one of them ends, the other sees it hang up.
@@ -242,8 +255,10 @@ class Supervisor:
     def _keep_run(self) -> None:
         """What may wait for a disk or for who reads our messages: latches on disk, what the guard saw."""
         began_s = time.monotonic()
-        while not self._ended.wait(KEEP_S):
+        while not waited(self._ended, KEEP_S):
             try:
+                if self._stop_pipe is not None and self._stop_pipe.ordered():
+                    self.order_stop()
                 self._keep_latches()
                 self._print_guard()
                 if time.monotonic() - began_s > self._learnt_due_s:
@@ -339,7 +354,7 @@ class Supervisor:
         return fd
 
     def _child(self, name: str, module: str, words: list[str], fds: list[int]) -> Child:
-        child = Child(name, ["-m", module, *words], fds, self._log, beats=name in BEATING)
+        child = Child(name, ["-m", module, *words], fds, self._log, beats=name in BEATING, user=self.users.of(name))
         self.children[name] = child
         return child
 
@@ -447,8 +462,9 @@ class Supervisor:
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until something ends the run: a signal, or the core. False if it still runs."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
-        while not self._ended.wait(WAIT_S if until is None else max(0.0, min(WAIT_S, until - time.monotonic()))):
-            self._look_after()
+        while not waited(self._ended, WAIT_S if until is None else max(0.0, min(WAIT_S, until - time.monotonic()))):
+            with contextlib.suppress(MemoryError):  # it says what else is wrong; for that there may be no memory either
+                self._look_after()
             if self._ended.is_set():
                 break
             if until is not None and time.monotonic() >= until:
@@ -545,6 +561,8 @@ class Supervisor:
             with contextlib.suppress(Exception):  # nothing of the end depends on it
                 self._keep_learnt()
             self._print_guard()
+            if self._stop_pipe is not None:
+                self._stop_pipe.close()
             for fd in self._fds:
                 with contextlib.suppress(OSError):
                     os.close(fd)

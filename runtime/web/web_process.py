@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -14,7 +15,9 @@ from tidegate.runtime.api.async_client import AsyncClient
 from tidegate.runtime.api.connection import ClientError
 from tidegate.runtime.api.own_address import own_address
 from tidegate.runtime.console.users import Users
+from tidegate.runtime.state.enclosure import enclose
 from tidegate.runtime.state.paths import private_folder
+from tidegate.runtime.state.syscalls import NETWORK
 from tidegate.runtime.web import certificates
 from tidegate.runtime.web.acceptor import Acceptor, listen
 from tidegate.runtime.web.access_tokens import Tokens
@@ -43,6 +46,11 @@ class Served:
     names: tuple[str, ...] = ()
     site_file: Path | None = None
     keeps_history: bool = True
+
+    @property
+    def console(self) -> Path:
+        """Folder of the users: those of the console are those of the page, which adds to them."""
+        return self.state / "console"
 
 
 def folder_of(state: Path) -> Path:
@@ -95,6 +103,17 @@ def give_back_large_blocks() -> None:
         mallopt(MMAP_THRESHOLD, MMAP_BYTES)
 
 
+def confine(served: Served) -> None:
+    """Give up all but the page's own folder, the users' and the one port, for the whole process. Raises OSError.
+
+    To be called before there is another thread.
+    """
+    os.environ["SQLITE_TMPDIR"] = str(folder_of(served.state))  # what a large sort needs, where it may write
+    reads = [served.state, *([served.site_file.resolve().parent] if served.site_file is not None else [])]
+    writes = [folder_of(served.state), private_folder(served.console, 0o700)]
+    enclose("web", writes, reads, binds=[served.port], families=NETWORK)
+
+
 async def serve(served: Served, started: Callable[[certificates.Certificates, int], None]) -> None:
     """Serve until SIGTERM or SIGINT. started: gets the certificates and the port. Raises OSError, CertificateError."""
     give_back_large_blocks()
@@ -105,7 +124,7 @@ async def serve(served: Served, started: Callable[[certificates.Certificates, in
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    users = Users(private_folder(served.state / "console", 0o700))
+    users = Users(private_folder(served.console, 0o700))
     store, problem = _opened(folder, served.keeps_history)
     # Its orders come from another machine, and the gateway treats them so: it lifts no stop that was given on site.
     async with AsyncClient(served.endpoint, for_remote=True) as client:

@@ -26,6 +26,7 @@ from tidegate.runtime.carbon.factors.files import COLUMNS, FILE_HEAD, NO_RULES, 
 from tidegate.runtime.carbon.factors.series import FactorError, Series, Step, iso
 from tidegate.runtime.carbon.integers import decimal
 from tidegate.runtime.state.atomic_file import replace
+from tidegate.runtime.state.process_users import may_read_secret
 
 ROOTS = {
     "electricity-maps": "https://api.electricitymaps.com",
@@ -88,7 +89,7 @@ class Source:
         if self.key_file is None:
             return ""
         try:
-            if self.key_file.stat().st_mode & 0o077:
+            if not may_read_secret(self.key_file.stat()):
                 raise FetchError(f"{self.name}: {self.key_file} may be read by others; chmod 600 it")
             text = self.key_file.read_text(encoding="utf-8").strip()
         except OSError as error:

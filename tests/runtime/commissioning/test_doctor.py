@@ -96,9 +96,11 @@ def test_a_clock_that_nobody_disciplines_costs(tmp_path):
     (6, True, 0, COSTS, "root"),
 ])  # fmt: skip
 def test_what_parts_the_processes_is_said(landlock, filters, uid, verdict, words):
-    found = separation.look(landlock=landlock, filters=filters, uid=uid)
+    found = separation.look(landlock=landlock, filters=filters, uid=uid, own_users=False)
     assert (found.verdict, bool(found.remedy)) == (verdict, verdict == COSTS) and words in found.says
     assert "one user" in found.says, "that users do not part them is said wherever it is asked"
+    parted = separation.look(landlock=landlock, filters=filters, uid=uid, own_users=True)
+    assert parted.verdict == verdict and "one user" not in parted.says and "where the unit starts it" in parted.says
 
 
 def test_a_missing_port_and_a_file_are_to_be_fixed(tmp_path):

@@ -20,7 +20,7 @@ from tidegate.runtime.api.blocking_client import ClientError
 from tidegate.runtime.state.halt import halt
 from tidegate.runtime.state.held import HELD
 from tidegate.runtime.supervisor import child as child_module
-from tidegate.runtime.supervisor.child import Child, eventually
+from tidegate.runtime.supervisor.child import Child, eventually, waited
 from tidegate.runtime.supervisor.supervisor import Supervisor
 
 LIVES = ["-c", "import time; print('ready', flush=True); time.sleep(100)"]
@@ -215,3 +215,19 @@ def test_one_that_stood_still_before_its_first_sign_of_life_is_ended_too(site, m
     site._watch.knock()
     assert eventually(lambda: one.pid != before, 60.0)
     one.end(2.0)
+
+
+@pytest.mark.parametrize("why", [MemoryError(), RuntimeError("can't allocate lock")])
+def test_whoever_waits_goes_on_where_there_is_no_memory_for_a_lock(monkeypatch, why):
+    """So the supervisor ended in the sweep of `make syscall-faults`: `malloc` failed while it waited."""
+    event = threading.Event()
+
+    def refuse(*_):
+        raise why
+
+    monkeypatch.setattr(threading, "_allocate_lock", refuse)
+    with pytest.raises(type(why)):
+        event.wait(0.01)
+    assert not waited(event, 0.01)
+    event.set()
+    assert waited(event, 0.01)

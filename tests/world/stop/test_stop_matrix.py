@@ -6,6 +6,8 @@ The slice of `make test` has a few attacks; `make stop-matrix` has all of them.
 import contextlib
 import json
 import os
+import resource
+import socket
 import subprocess
 import threading
 import time
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.gateway.test_access import free_port
-from tests.world.stop.attacks import ATTACKS
+from tests.world.stop.attacks import ATTACKS, descriptors, limited
 from tests.world.stop.rig import RUNS_W, LiveSite, RealPlant
 from tidegate.runtime.api.blocking_client import ClientError
 from tidegate.runtime.state.halt import halt, signalled
@@ -151,3 +153,29 @@ def test_a_stop_stops_the_battery_whatever_is_done_to_the_site(bench: Bench, nam
 def test_without_a_stop_the_battery_runs_on(bench: Bench) -> None:
     bench.running()
     assert bench.plant.zero_after_s(time.monotonic(), 2.0) is None
+
+
+@pytest.mark.timeout(600)
+def test_a_remote_without_descriptors_under_half_open_connections_comes_back_and_the_gateway_never_goes(
+    bench: Bench,
+) -> None:
+    """libzmq ends its process where `accept` fails for want of descriptors: that process must not be the gateway."""
+    site = bench.running()
+    gateway, remote = site.pid("tidegate.runtime.gateway"), site.pid("tidegate.runtime.gateway.remote")
+    assert gateway and remote
+    with limited(remote, resource.RLIMIT_NOFILE, descriptors(remote) + 2), ATTACKS["half_open_tcp"](site):
+        time.sleep(5.0)
+        assert RUNS_W < abs(bench.plant.power_w) < 1e8, "the battery runs"
+    assert site.pid("tidegate.runtime.gateway") == gateway, site.said[-2000:]
+    site.ask(lambda client: client.why())
+
+    def served() -> bool:
+        """Whether a stranger gets the greeting of ZeroMQ: the process for other machines is there."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", site.port), 1.0) as line:
+            line.settimeout(1.0)
+            return line.recv(1) == b"\xff"
+        return False
+
+    assert eventually(served, RESTART_S, 0.2), site.said[-2000:]
+    now = site.pid("tidegate.runtime.gateway.remote")
+    assert now and (now == remote or "tidegate: remote ended" in site.said), "lost with a word, or not at all"

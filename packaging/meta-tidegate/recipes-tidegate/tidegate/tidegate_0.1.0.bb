@@ -15,12 +15,14 @@ do_install:append() {
     install -D -m 0644 ${S}/packaging/systemd/tidegate@.service ${D}${systemd_system_unitdir}/tidegate@.service
     install -D -m 0644 ${S}/packaging/udev/60-tidegate.rules ${D}${nonarch_base_libdir}/udev/rules.d/60-tidegate.rules
     install -D -m 0644 ${S}/packaging/tmpfiles/tidegate.conf ${D}${nonarch_libdir}/tmpfiles.d/tidegate.conf
+    install -D -m 0644 ${S}/packaging/sysusers/tidegate.conf ${D}${nonarch_libdir}/sysusers.d/tidegate.conf
     install -D -m 0644 ${S}/packaging/debian/default ${D}${sysconfdir}/default/tidegate
     install -D -m 0644 ${S}/packaging/debian/limits.conf ${D}${sysconfdir}/security/limits.d/tidegate.conf
 }
 
 FILES:${PN} += "\
     ${nonarch_base_libdir}/udev/rules.d/60-tidegate.rules \
+    ${nonarch_libdir}/sysusers.d/tidegate.conf \
     ${nonarch_libdir}/tmpfiles.d/tidegate.conf \
     ${systemd_system_unitdir}/tidegate@.service \
 "
@@ -48,6 +50,7 @@ RRECOMMENDS:${PN} += "\
 SYSTEMD_SERVICE:${PN} = "tidegate@.service"
 SYSTEMD_AUTO_ENABLE:${PN} = "disable"
 
+# The users of the other processes are made at the first boot, by sysusers.d.
 USERADD_PACKAGES = "${PN}"
 USERADD_PARAM:${PN} = "\
     --system \
