@@ -160,7 +160,7 @@ def share(state: Path, runtime: Path, lent: Iterable[tuple[Path, str]] = ()) -> 
     problems = []
     for room in ROOMS:
         problems += _give(state / room.folder, room.process, room.mode)
-    problems += _give(runtime, "gateway", RUNTIME_MODE, deep=False)
+    problems += _give(runtime, "gateway", RUNTIME_MODE)
     problems += _give(runtime / REMOTE_ROOM, "remote", HIDDEN)
     for path, process in lent:
         with contextlib.suppress(FileNotFoundError):
@@ -168,7 +168,7 @@ def share(state: Path, runtime: Path, lent: Iterable[tuple[Path, str]] = ()) -> 
     return problems
 
 
-def _give(folder: Path, process: str, mode: int, *, deep: bool = True) -> list[str]:
+def _give(folder: Path, process: str, mode: int) -> list[str]:
     """A folder, and what is ours in it, to the group of a process."""
     who = identity_of(user_of(process))
     if who is None:
@@ -177,7 +177,7 @@ def _give(folder: Path, process: str, mode: int, *, deep: bool = True) -> list[s
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         folder = folder.resolve()  # of keys: where the site file puts them
-        for path in sorted(folder.rglob("*")) if deep else ():
+        for path in sorted(folder.rglob("*")):
             seen = path.lstat()
             if seen.st_uid == os.geteuid() and (seen.st_gid != who.gid or mode != READ_ONLY):
                 problems += _file(path, seen, who.gid, mode)

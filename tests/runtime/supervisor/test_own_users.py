@@ -324,6 +324,13 @@ def test_a_user_orders_what_is_its_work(box: Box, name: str) -> None:
     assert set(done.stdout.split("\n")[:-2]) == MAY_ORDER.get(name, set()), done.stderr
 
 
+def test_whoever_may_enter_reads_a_ledger_that_is_being_written(box: Box) -> None:
+    code = "import sys; from tidegate.runtime.carbon.ledger.ledger import Ledger; "
+    code += "print(Ledger(sys.argv[1], read_only=True).head)"
+    done = box.python("tidegate-fleet", code, str(box.state / "carbon/ledger.db"))
+    assert done.returncode == 0 and done.stdout.startswith("("), done.stderr
+
+
 def test_a_stop_reaches_a_core_of_another_user_although_the_supervisor_stands_still(box: Box) -> None:
     assert box._site is not None
     os.kill(box._site.pid, signal.SIGSTOP)

@@ -45,6 +45,8 @@ TRIES = {
     "recordings": lambda: put(STATE / "recordings/a.mcap"),
     "telemetry": lambda: put(STATE / "telemetry/telemetry.db"),
     "users": lambda: put(STATE / "console/users.json"),
+    "page": lambda: put(STATE / "web/tokens.json"),
+    "messages": lambda: put(STATE / "notify/notify.sqlite"),
     "keys": lambda: put(STATE / "keys/server.key"),
     "device key": lambda: put(STATE / "carbon-key.pem"),
     "site file": lambda: put(SITE),
@@ -66,7 +68,7 @@ def tries(*_, **__):
         except OSError: pass
     print("tried", json.dumps(done), flush=True)
     os._exit(0)
-import contextlib, mmap
+import contextlib, mmap, types
 """
 FOLDERS = ["--runtime-dir", "{run}", "--state-dir", "{state}"]
 PROCESSES = {
@@ -99,6 +101,19 @@ PROCESSES = {
         "import tidegate.runtime.console.__main__ as one; one.Client = tries",
         ["--endpoint", "ipc://{run}", "--state-dir", "{state}", "--site", "{site}", "--port", "/dev/null"],
     ),
+    "web": (
+        "import tidegate.runtime.web.web_process as one\n"
+        "served = one.Served('ipc://{run}', STATE, '127.0.0.1', 45873, site_file=SITE)\n"
+        "one.main = lambda: (one.confine(served), tries())",
+        [],
+    ),
+    "notify": (
+        "import tidegate.runtime.cli.notify_commands as one\n"
+        "import tidegate.runtime.notify.message_queue as queues; queues.MessageQueue = tries\n"
+        "one._read = lambda path: ('state', types.SimpleNamespace(to=()), SITE.parent)\n"
+        "one.main = lambda: one.run.callback(SITE, STATE.parent)",
+        [],
+    ),
     "core": (
         "import tidegate.runtime.core.process as one; one.Shared = tries",
         ["--program-fd", "{program}", "--shared-fd", "{shared}"],
@@ -113,12 +128,15 @@ MAY = {
     "sidecar": {"ledger", "unix", "tcp"},
     "telemetry": {"telemetry", "unix", "tcp"},
     "console": {"users", "site file", "unix", "order others to stop"},
+    "web": {"page", "users", "unix", "tcp"},
+    "notify": {"messages", "unix", "tcp"},
 }
 # The core is bounded in its calls and by what it was handed, not by Landlock: it opens the buses, whatever their names.
 CORE_MAY_NOT = {"start a program", "start a process", "end others", "order others to stop"}
 ALL = {
-    "ledger", "latches", "journal", "recordings", "telemetry", "users", "keys", "device key", "site file", "sockets",
-    "descriptors", "memory", "a device", "start a program", "start a process", "end others", "order others to stop",
+    "ledger", "latches", "journal", "recordings", "telemetry", "users", "page", "messages", "keys", "device key",
+    "site file", "sockets", "descriptors",
+    "memory", "a device", "start a program", "start a process", "end others", "order others to stop",
     "tcp", "unix",
 }  # fmt: skip
 HELPER = "import signal, sys; signal.signal(10, lambda *_: None); print('ready', flush=True); sys.stdin.read()"
@@ -132,7 +150,7 @@ def place(tmp_path_factory):
     site = root / "etc" / "hall.toml"
     site.write_text(SITE.read_text() + REMOTE)
     state, run = root / "state", root / "run"
-    for folder in ("carbon", "held", "journal", "recordings", "telemetry", "console", "keys"):
+    for folder in ("carbon", "held", "journal", "recordings", "telemetry", "console", "web", "notify", "keys"):
         (state / folder).mkdir(parents=True, mode=0o700)
     run.mkdir()
     program = sealed("tidegate-program", compile_site(load_site(site)))
@@ -188,7 +206,8 @@ def test_the_core_starts_nothing_and_signals_nobody(place):
 
 def test_the_page_says_the_same():
     folders = {"latches": "held/", "journal": "journal/", "keys": "keys/", "recordings": "recordings/",
-               "ledger": "carbon/", "telemetry": "telemetry/", "users": "console/"}  # fmt: skip
+               "ledger": "carbon/", "telemetry": "telemetry/", "users": "console/",
+               "page": "web/", "messages": "notify/"}  # fmt: skip
     text = (ROOT / "docs/architecture.md").read_text().partition("### What each process may")[2].partition("###")[0]
     rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("|")]
     told = {row[0].strip(): set(re.findall(r"`(\w+/)`", row[1])) for row in rows}
@@ -198,9 +217,14 @@ def test_the_page_says_the_same():
 
 
 def test_what_two_processes_write_is_what_they_have_to_share():
-    """The folder of the sockets. Latches and stops have a second writer too: the supervisor, which is not confined."""
+    """The folder of the sockets, and the table of users, to which the page adds logins. Latches and stops have a second
+    writer too: the supervisor, which is not confined.
+    """
     writers = {what: [name for name, may in MAY.items() if what in may] for what in ALL - {"unix", "tcp"}}
-    assert {what: names for what, names in writers.items() if len(names) > 1} == {"sockets": ["gateway", "remote"]}
+    assert {what: names for what, names in writers.items() if len(names) > 1} == {
+        "sockets": ["gateway", "remote"],
+        "users": ["console", "web"],
+    }
 
 
 @needs
