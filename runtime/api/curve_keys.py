@@ -10,7 +10,6 @@ import os
 import re
 import stat
 import tempfile
-import time
 import tomllib
 from pathlib import Path
 from typing import NamedTuple
@@ -18,16 +17,15 @@ from typing import NamedTuple
 import zmq
 
 from tidegate.runtime.api import messages
+from tidegate.runtime.state.key_store import KeyProblem as KeyProblem
+from tidegate.runtime.state.key_store import folder_of as folder_of
+from tidegate.runtime.state.key_store import one_store as one_store
 from tidegate.runtime.state.process_users import mode_in
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 RELOAD_NS = 1_000_000_000
 SERVER_KEY = "server.key"
-
-
-class KeyProblem(ValueError):
-    """A key file or table that cannot be used; says which, where and what to do."""
 
 
 class Granted(NamedTuple):
@@ -67,37 +65,6 @@ def _key(path: Path, table: dict[str, object], name: str) -> str:
     if not isinstance(value, str) or not Z85.fullmatch(value):
         raise KeyProblem(f"{path}: {name} must be a key of 40 Z85 characters")
     return value
-
-
-def folder_of(state: Path) -> Path:
-    """The site's key folder; made if it is missing."""
-    folder = state / "keys"
-    folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-    return folder
-
-
-def one_store(state: Path, configured: str | None) -> Path:
-    """The one key folder of a site, whose name in the state folder is always `keys`.
-
-    Where the site file puts it elsewhere, `keys` becomes a link to there, so that `tidegate keys` and the gateway never
-    mean two. Raises KeyProblem if keys were granted in both.
-    """
-    here = state / "keys"
-    if not configured or Path(configured).resolve() == here.resolve():
-        return folder_of(state)
-    there = Path(configured)
-    if here.is_symlink():
-        here.unlink()
-    elif here.exists():
-        if (here / "roles.toml").exists():
-            raise KeyProblem(
-                f"keys were granted in {here} and the site file says gateway.keys = {there}; a key that is revoked in "
-                f"one would work on in the other. Move {here / 'roles.toml'} there, or leave gateway.keys out"
-            )
-        here.rename(here.with_name(f"keys.unused-{time.time_ns()}"))
-    there.mkdir(mode=0o750, parents=True, exist_ok=True)
-    here.symlink_to(there.resolve(), target_is_directory=True)
-    return there
 
 
 def server_keys(folder: Path) -> tuple[str, str]:

@@ -25,6 +25,7 @@ OF_A_FILE = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 BIND_TCP, CONNECT_TCP = 1 << 0, 1 << 1
 SCOPE_ABSTRACT, SCOPE_SIGNAL = 1 << 0, 1 << 1
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+PRODUCT = str(Path(__file__).resolve().parents[2])  # our own files, where an environment only points to them
 READABLE = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/sys", "/opt", "/run/systemd")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -71,7 +72,7 @@ def confine(
     ruleset = _called(CREATE, words[:size], ctypes.c_size_t(size), ctypes.c_uint32(0))
     try:
         look = EXECUTE | READ_FILE | READ_DIR
-        own = [Path(one) for one in {sys.prefix, sys.base_prefix, *sys.path} if one]
+        own = [Path(one) for one in {sys.prefix, sys.base_prefix, *sys.path, PRODUCT} if one]
         for path in [*map(Path, READABLE), *own, *reads]:
             _allow(ruleset, path, look & files)
         for path in map(Path, DEVICES):

@@ -7,6 +7,7 @@ from pathlib import Path
 from tidegate.config.site import Site
 from tidegate.runtime.state import process_users
 from tidegate.runtime.state.held import LEDGER, LEDGER_DIR, NOTIFY, NOTIFY_DIR, take_base_in
+from tidegate.runtime.state.key_store import KeyProblem, one_store
 from tidegate.runtime.state.process_users import DEVICE_KEY, Identity
 from tidegate.runtime.state.syscalls import forbid_users
 from tidegate.runtime.telemetry import energy_store
@@ -33,6 +34,9 @@ class OwnUsers:
         Before the first process starts. Keys that are only read from here on are made now, since no process that reads
         them may write them.
         """
+        if site.gateway.endpoint and not site.gateway.plain_loopback:
+            with contextlib.suppress(KeyProblem, OSError):  # gateway and remote say what is wrong with it
+                one_store(state, site.gateway.keys)
         if not self.by_process:
             return []
         problems = []
@@ -57,10 +61,10 @@ class OwnUsers:
             DeviceKey.at(state / DEVICE_KEY)
         gateway = site.gateway
         if gateway.endpoint and not gateway.plain_loopback:
-            from tidegate.runtime.api import curve_keys
+            from tidegate.runtime.api.curve_keys import server_keys
 
-            with contextlib.suppress(curve_keys.KeyProblem):  # the process that needs it says what is wrong
-                curve_keys.server_keys(curve_keys.one_store(state, gateway.keys))
+            with contextlib.suppress(KeyProblem):  # the process that needs it says what is wrong
+                server_keys(one_store(state, gateway.keys))
 
 
 def _secrets(site: Site) -> list[tuple[Path, str]]:

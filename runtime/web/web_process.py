@@ -88,7 +88,7 @@ async def _renew(made: certificates.Certificates, acceptor: Acceptor) -> None:
     while True:
         await asyncio.sleep(RENEW_LOOK_S)
         try:
-            found = await asyncio.to_thread(certificates.ensure, made.folder, made.names)
+            found = await asyncio.to_thread(certificates.ensure, made.folder, made.names, apart=False)
             if found != made:
                 found.renew_into(acceptor.context)
                 made = found
@@ -104,10 +104,12 @@ def give_back_large_blocks() -> None:
 
 
 def confine(served: Served) -> None:
-    """Give up all but the page's own folder, the users' and the one port, for the whole process. Raises OSError.
+    """Give up all but the page's own folder, the users' and the one port, for the whole process.
 
-    To be called before there is another thread.
+    To be called before there is another thread. What is made by a process of its own is made before. Raises OSError,
+    CertificateError.
     """
+    certificates.ensure(folder_of(served.state), own_names(served.listen, served.names))
     os.environ["SQLITE_TMPDIR"] = str(folder_of(served.state))  # what a large sort needs, where it may write
     reads = [served.state, *([served.site_file.resolve().parent] if served.site_file is not None else [])]
     writes = [folder_of(served.state), private_folder(served.console, 0o700)]

@@ -408,3 +408,21 @@ def test_a_socket_whose_file_somebody_took_away_is_opened_anew(remote, tmp_path)
     with gateway.client(timeout_s=5) as site, Client(endpoint, keys=mine, timeout_s=1) as far:
         assert site.health()["core"]["running"]
         assert eventually(far.health, 20.0)["core"]["running"], "the door is found again too"
+
+
+def test_keys_elsewhere_need_no_right_to_write_into_the_state_folder(tmp_path, monkeypatch):
+    """Landlock leaves gateway and remote none: a site whose keys lay elsewhere served no other machine."""
+    state, elsewhere = tmp_path / "state", tmp_path / "elsewhere"
+    state.mkdir()
+    assert curve_keys.one_store(state, str(elsewhere)) == elsewhere  # as the supervisor does it, before they start
+    key_of(elsewhere, tmp_path, "scada", "read")
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    for name in ("symlink", "unlink", "mkdir", "rename"):
+        monkeypatch.setattr(f"os.{name}", refuse)
+    with pytest.raises(PermissionError):
+        curve_keys.one_store(state, str(tmp_path / "another"))
+    assert curve_keys.one_store(state, str(elsewhere)) == elsewhere
+    assert curve_keys.named(elsewhere) == {"scada"}
