@@ -15,7 +15,7 @@ PLANNER = PACKAGING / "systemd" / "tidegate-planner@.service"
 # 0 is a sandbox in which nothing runs, 100 is none at all. Real-time priority, devices, buses and the right to start
 # processes as other users cost the site's unit the rest, the network the others.
 EXPOSURE_MAX = {
-    "tidegate@hall": 32,
+    "tidegate@hall": 33,
     "tidegate-web@hall": 15,
     "tidegate-notify@hall": 15,
     "tidegate-planner@hall": 15,
