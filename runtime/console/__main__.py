@@ -28,6 +28,7 @@ from tidegate.runtime.state.beat import Beat
 from tidegate.runtime.state.enclosure import enclose
 from tidegate.runtime.state.halt import halt
 from tidegate.runtime.state.paths import private_folder
+from tidegate.runtime.state.stop_pipe import NAME as PIPE
 from tidegate.runtime.state.syscalls import STOP_SIGNALS
 
 TURN_S = 0.1
@@ -54,11 +55,12 @@ class Console:
         self.beat = Beat()
 
     def confine(self) -> None:
-        """Give up all but our folder, the site file's, and this one port. Signals: the stop that needs no gateway."""
+        """Give up all but our folder, the site file's, and this one port. Signal, pipe: the stop that needs nobody."""
         written = [self.folder, *([self.args.site.resolve().parent] if self.args.site is not None else [])]
-        read = [self.args.state_dir, Path(self.args.endpoint.removeprefix("ipc://")).parent]
+        runtime = Path(self.args.endpoint.removeprefix("ipc://"))
+        read = [self.args.state_dir, runtime.parent]
         self.port_node = node_of(self.args.port)
-        enclose("console", written, read, devices=[Path(self.args.port)], signals=STOP_SIGNALS)
+        enclose("console", written, read, devices=[Path(self.args.port), runtime / PIPE], signals=STOP_SIGNALS)
 
     def ask_to_stop(self) -> None:
         self.stopping = True

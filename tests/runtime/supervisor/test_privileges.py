@@ -51,6 +51,7 @@ TRIES = {
     "device key": lambda: put(STATE / "carbon-key.pem"),
     "site file": lambda: put(SITE),
     "sockets": lambda: put(RUN / "api"),
+    "the pipe to stop by": lambda: os.close(os.open(RUN / "halt", os.O_WRONLY | os.O_NONBLOCK)),
     "descriptors": lambda: os.close(os.open(f"/proc/{PARENT}/fd/0", os.O_RDONLY)),
     "memory": lambda: os.close(os.open(f"/proc/{PARENT}/mem", os.O_RDWR)),
     "a device": lambda: os.close(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY)),
@@ -122,12 +123,12 @@ PROCESSES = {
 REMOTE = '\n[gateway]\nendpoint = "tcp://127.0.0.1:45871"\n'
 # What each does at its work; everything else of TRIES is refused.
 MAY = {
-    "gateway": {"latches", "journal", "sockets", "unix"},
-    "remote": {"keys", "sockets", "unix", "tcp"},
+    "gateway": {"latches", "journal", "sockets", "the pipe to stop by", "unix"},
+    "remote": {"keys", "sockets", "the pipe to stop by", "unix", "tcp"},
     "recorder": {"recordings", "unix"},
     "sidecar": {"ledger", "unix", "tcp"},
     "telemetry": {"telemetry", "unix", "tcp"},
-    "console": {"users", "site file", "unix", "order others to stop"},
+    "console": {"users", "site file", "unix", "order others to stop", "the pipe to stop by"},
     "web": {"page", "users", "unix", "tcp"},
     "notify": {"messages", "unix", "tcp"},
 }
@@ -135,7 +136,7 @@ MAY = {
 CORE_MAY_NOT = {"start a program", "start a process", "end others", "order others to stop"}
 ALL = {
     "ledger", "latches", "journal", "recordings", "telemetry", "users", "page", "messages", "keys", "device key",
-    "site file", "sockets", "descriptors",
+    "site file", "sockets", "the pipe to stop by", "descriptors",
     "memory", "a device", "start a program", "start a process", "end others", "order others to stop",
     "tcp", "unix",
 }  # fmt: skip
@@ -153,11 +154,13 @@ def place(tmp_path_factory):
     for folder in ("carbon", "held", "journal", "recordings", "telemetry", "console", "web", "notify", "keys"):
         (state / folder).mkdir(parents=True, mode=0o700)
     run.mkdir()
+    os.mkfifo(run / "halt")
+    pipe = os.open(run / "halt", os.O_RDWR | os.O_NONBLOCK)
     program = sealed("tidegate-program", compile_site(load_site(site)))
     _, shared = Shared.memfd()
     ring = Ring.memfd(2)
     yield {"site": site, "state": state, "run": run, "program": program, "shared": shared, "ring": ring}
-    for fd in (program, shared, ring):
+    for fd in (program, shared, ring, pipe):
         os.close(fd)
 
 
@@ -220,7 +223,10 @@ def test_what_two_processes_write_is_what_they_have_to_share():
     """The folder of the sockets, and the table of users, to which the page adds logins. Latches and stops have a second
     writer too: the supervisor, which is not confined.
     """
-    writers = {what: [name for name, may in MAY.items() if what in may] for what in ALL - {"unix", "tcp"}}
+    writers = {
+        what: [name for name, may in MAY.items() if what in may]
+        for what in ALL - {"unix", "tcp", "the pipe to stop by"}
+    }
     assert {what: names for what, names in writers.items() if len(names) > 1} == {
         "sockets": ["gateway", "remote"],
         "users": ["console", "web"],
