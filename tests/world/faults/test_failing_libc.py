@@ -76,16 +76,33 @@ class Bench:
         controls.mkdir()
         self.faults = {name: Faults(controls / module) for name, module in MODULES.items()}
         self.plant = RealPlant(folder)
-        more = {"LD_PRELOAD": str(shim), "TIDEGATE_TEST_FAULTS": str(controls)}
-        self.site = LiveSite(folder, self.plant, free_port(), more)
+        self.folder = folder
+        self.more = {"LD_PRELOAD": str(shim), "TIDEGATE_TEST_FAULTS": str(controls)}
+        self.starts = 0
+        self.site = self.started()
+
+    def started(self) -> LiveSite:
+        """The site with all its processes."""
+        self.site = site = LiveSite(self.folder, self.plant, free_port(), self.more)
+        self.starts += 1
         try:
-            assert self.site.running(), self.site.said[-3000:]
-            self.core = self.site.pid(CORE)
+            assert site.running(), site.said[-3000:]
+            self.core = site.pid(CORE)
+            until = time.monotonic() + BACK_S
+            while time.monotonic() < until and not all(map(self.pid, MODULES)):
+                time.sleep(0.1)
             for name in MODULES:
-                assert self.pid(name), name
+                assert self.pid(name), f"{name}: {site.said[-3000:]}"
         except BaseException:
             self.close()
             raise
+        return site
+
+    def renew(self, name: str) -> None:
+        """A process that only listens is given up, aloud, after five ends in a minute: start the site anew to go on."""
+        if not self.pid(name) and f"{SAID.get(name, name)} ended 5 times" in self.site.said:
+            self.site.close()
+            self.started()
 
     def pid(self, name: str) -> int:
         return self.site.process.pid if name == "supervisor" else self.site.pid(MODULES[name])
@@ -115,6 +132,7 @@ class Bench:
 
     def inject(self, name: str, function: str, error: str, nth: int = 1, more: int = 0) -> str | None:
         """Let a call fail and look what becomes of it; None if it was not made in time."""
+        self.renew(name)
         faults, before, said_before = self.faults[name], self.pid(name), len(self.site.said)
         hits = faults.hits(function)
         faults.fail(function, getattr(errno, error), nth, more)
@@ -131,9 +149,8 @@ class Bench:
 
     def inject_at_start(self, name: str, function: str, error: str, nth: int) -> str | None:
         """End a process, and let the n-th call of the one that follows it fail."""
+        self.renew(name)
         faults, before, said_before = self.faults[name], self.pid(name), len(self.site.said)
-        if not before and f"{SAID.get(name, name)} ended 5 times" in self.site.said:
-            return None  # given up aloud, as a process may be that only listens
         if not before:
             return f"{name} is not there: {self.site.said[-1500:]}"
         hits = faults.hits(function)
@@ -163,6 +180,13 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     made.close()
 
 
+def told(found: str) -> list[str]:
+    """What was found, if anything; a whole run takes long, so it is shown at once."""
+    if found:
+        print(found, flush=True)
+    return [found] if found else []
+
+
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("name", list(MODULES))
 def test_a_call_that_fails_ends_nobody_in_silence(bench: Bench, name: str) -> None:
@@ -176,7 +200,7 @@ def test_a_call_that_fails_ends_nobody_in_silence(bench: Bench, name: str) -> No
                 if found is None:
                     break  # it does not make this call now
                 tried += 1
-                wrong += [found] if found else []
+                wrong += told(found)
     print(f"{name}: {tried} calls failed, {len(wrong)} wrong")
     assert tried and not wrong, "\n".join(wrong[:10])
 
@@ -192,6 +216,6 @@ def test_a_call_that_fails_at_the_start_does_not_keep_a_process_away(bench: Benc
             if found is None:
                 break
             tried += 1
-            wrong += [found] if found else []
+            wrong += told(found)
     print(f"{name}: {tried} calls failed at the start, {len(wrong)} wrong")
     assert not wrong, "\n".join(wrong[:10])
