@@ -14,16 +14,19 @@ from typing import Any
 
 from tidegate.ext.abi import program
 from tidegate.ext.cycle import recorder
+from tidegate.ext.cycle.recorder import record_t_ns
 from tidegate.ext.safety.gate import Reaction
 from tidegate.hal.description import described
 from tidegate.runtime.api.blocking_client import Client, ClientError, NoAnswer
 from tidegate.runtime.api.messages import Message
 from tidegate.runtime.recording.integrity import RecordingError
-from tidegate.runtime.recording.recording_file import write
+from tidegate.runtime.recording.recording_file import CHUNK, read, span_utc_ns, write
 from tidegate.runtime.state.enclosure import enclose
 
 AFTER_S = 2.0  # what follows a fault belongs to it
 AGAIN_S = 60.0  # between two recordings that nobody asked for
+WHOLE_S = 60.0  # behind a fault its recording is written again, with all that followed
+BEFORE_S = 60.0  # in front of it, which must not be lost by that
 NICE = 10
 
 
@@ -36,6 +39,7 @@ class RecordingTrigger:
         self.cause = ""
         self.running = False
         self._last_s = -AGAIN_S
+        self._whole_s: float | None = None
 
     def hear(self, event: Message, now_s: float) -> None:
         """Take note of an event of the gateway's stream."""
@@ -67,7 +71,15 @@ class RecordingTrigger:
         cause, self.cause = self.cause, ""
         if not cause.startswith("request"):
             self._last_s = now_s
+            self._whole_s = now_s - AFTER_S + WHOLE_S
         return cause
+
+    def take_whole(self, now_s: float) -> bool:
+        """Whether the newest automatic recording is now to be written again; true once for each."""
+        if self._whole_s is None or now_s < self._whole_s:
+            return False
+        self._whole_s = None
+        return True
 
 
 def file_name(cause: str, utc_s: float) -> str:
@@ -136,6 +148,7 @@ def main(words: list[str] | None = None) -> int:
     for left in folder.glob("*.part"):  # of one that was ended while it wrote
         left.unlink(missing_ok=True)
     judge = RecordingTrigger(settings.automatic)
+    newest: tuple[Path, str, int] | None = None
     print(json.dumps({"recorder": "ready", "folder": str(folder)}), flush=True)
     with Client(args.endpoint) as client:
         heard = client.subscribe("event")
@@ -148,13 +161,50 @@ def main(words: list[str] | None = None) -> int:
                 continue
             if event is not None and event["kind"] == "event":
                 judge.hear(event, time.monotonic())
+            if judge.take_whole(time.monotonic()) and newest is not None:
+                print(json.dumps(record_whole(newest, ring, blob, site)), flush=True)
+                newest = None
             cause = judge.take(time.monotonic())
             if cause:
                 said = record(folder, ring, blob, site, cause, settings.files_max)
                 print(json.dumps(said), flush=True)
+                if not cause.startswith("request"):
+                    newest = (Path(said["file"]), cause, time.monotonic_ns()) if "file" in said else None
                 with contextlib.suppress(NoAnswer, ClientError):
                     client.ask("note", name="recording", detail=(said.get("file") or said["failed"])[-150:])
     return 0
+
+
+def record_whole(newest: tuple[Path, str, int], ring: recorder.Ring, blob: bytes, site: str) -> dict[str, Any]:
+    """Write a fault's recording again under its name, with the minute that followed; what became of it.
+
+    newest : file, cause, and the monotonic time at which it was written first. What was before the fault stays: where
+    the ring no longer reaches back so far, the first file is kept as it is.
+    """
+    path, cause, written_ns = newest
+    first = ring.first()
+    try:
+        start_ns = record_t_ns(ring.take(first, ring.head, CHUNK)[0]) if first is not None else written_ns
+    except recorder.Overtaken:  # it is that short
+        start_ns = written_ns
+    if start_ns > written_ns - int((AFTER_S + BEFORE_S) * 1e9) and start_ns > start_of(path):
+        return {"kept": str(path), "cause": cause, "because": "the ring no longer holds the minute before the fault; "
+                "[recorder] mib is how much it holds"}  # fmt: skip
+    try:
+        offset_ns = time.time_ns() - time.monotonic_ns()
+        return {"whole": str(path), "cause": cause, **write(path, ring, blob, site=site, cause=cause,
+                                                            utc_offset_ns=offset_ns)}  # fmt: skip
+    except (RecordingError, OSError) as why:
+        print(f"recorder: {path}: {why}", file=sys.stderr, flush=True)
+        return {"failed": f"failed: {why}", "cause": cause}
+
+
+def start_of(path: Path) -> int:
+    """Monotonic time of a recording's first moment, ns; of one that is gone or damaged the end of time."""
+    try:
+        return span_utc_ns(path)[0] - int(read(path).meta["utc_offset_ns"])
+    except (RecordingError, OSError):
+        return 1 << 63
 
 
 def record(folder: Path, ring: recorder.Ring, blob: bytes, site: str, cause: str, files_max: int) -> dict[str, Any]:

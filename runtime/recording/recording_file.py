@@ -185,6 +185,21 @@ class _Plots:
             self._writer.add_message(self._channels[device], log_ns, json.dumps(row).encode(), log_ns)
 
 
+def span_utc_ns(path: Path) -> tuple[int, int]:
+    """First and last moment of a recording, from its summary alone; `read` tells whether the file is whole.
+
+    Raises RecordingError, OSError.
+    """
+    try:
+        with path.open("rb") as file:
+            summary = make_reader(file).get_summary()
+    except (McapError, struct.error, ValueError, EOFError) as why:
+        raise RecordingError(f"{path}: not a whole MCAP file: {type(why).__name__} {why}") from None
+    if summary is None or summary.statistics is None:
+        raise RecordingError(f"{path}: has no summary of its times; replay it: tidegate replay {path}")
+    return summary.statistics.message_start_time, summary.statistics.message_end_time
+
+
 def read(path: Path) -> Recording:
     """Open a recording that this version can replay. Raises RecordingError."""
     try:

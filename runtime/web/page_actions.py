@@ -22,7 +22,8 @@ OPEN_MAX = 64
 
 
 class Wanted(msgspec.Struct, forbid_unknown_fields=True):
-    """What somebody at the page wants. import_w_max, for_ms: of `limit`; unit, alarm, reason, for_ms: of `shelve`."""
+    """What somebody at the page wants. import_w_max, for_ms: of `limit`; unit, alarm, reason, for_ms: of `shelve`;
+    reason: of `record`."""
 
     action: str
     import_w_max: float | None = None
@@ -110,5 +111,7 @@ class PageActions:
             fields = {"unit": wanted.unit, "alarm": wanted.alarm, "for_ms": for_ms, "reason": reason}
             name = "effect.shelve" if for_ms else "effect.unshelve"
             return "shelve", fields, {"name": name, "lifts": [f"{wanted.unit} {wanted.alarm}"], "for_ms": for_ms}
-        known_orders = "stop, run, ack, limit or shelve"
+        if wanted.action == "record":
+            return "record", {"cause": wanted.reason.strip()[:64]}, {"name": "effect.record"}
+        known_orders = "stop, run, ack, limit, shelve or record"
         raise Refused("unknown-op", f"{wanted.action[:32]!r} is nothing that the page orders: {known_orders}")

@@ -2,6 +2,8 @@
 
 import asyncio
 import csv
+import gzip
+import importlib.util
 import io
 import logging
 import sys
@@ -27,6 +29,7 @@ from tidegate.runtime.web.live_values import HZ_MAX, LiveValues
 from tidegate.runtime.web.login_codes import Pairing, PairingError
 from tidegate.runtime.web.openapi import document
 from tidegate.runtime.web.page_actions import PageActions, Wanted
+from tidegate.runtime.web.replayed_moments import ReplayedMoments
 from tidegate.runtime.web.request_guard import RequestGuard, TooLarge
 from tidegate.runtime.web.rest_api import ask, body_of, checked, fields_of_query, json_answer, refused
 from tidegate.runtime.web.static_files import StaticFiles
@@ -55,6 +58,7 @@ class Parts:
     history: HistoryStore | None
     site_file: Path | None = None
     history_problem: str = ""
+    moments: ReplayedMoments | None = None
     sessions: Sessions = field(init=False)
     guard: LoginGuard = field(default_factory=LoginGuard)
 
@@ -120,6 +124,7 @@ class WebApp:
             Route("/live", self._live, methods=["GET"]),
             Route("/history", self._history, methods=["GET"]),
             Route("/history/series", self._series, methods=["GET"]),
+            Route("/recordings/around", self._around, methods=["GET"]),
             Route("/site-file", self._site_file, methods=["GET"]),
             Route("/api/v1/{op:str}", self._operation, methods=["GET", "POST"]),
         ]
@@ -345,6 +350,21 @@ class WebApp:
             step_s, slots = await asyncio.to_thread(store.read, name, since, until, width)
             found[name] = {"step_s": step_s, "slots": [(s.utc_s, s.least, s.most, s.mean) for s in slots]}
         return json_answer({"since": since, "until": until, "series": found})
+
+    async def _around(self, request: Request) -> Response:
+        """What every signal did a minute before and after a moment, decided again."""
+        who = self._reader(request)
+        if not self.parts.tokens.has_room(who.name if isinstance(who, Holder) else f"session:{who.user}"):
+            raise Refused("busy", "too many requests at once; try again in a second")
+        if self.parts.moments is None or importlib.util.find_spec("mcap") is None:
+            raise Refused("unavailable", "the page cannot read recordings here: pip install 'tidegate[recorder]'")
+        if "at" not in request.query_params:
+            raise Refused("invalid-field", "at: the moment, UTC in s")
+        packed = await self.parts.moments.around(_number(request, "at", 0.0, 0.0, 1e11))
+        takes_gzip = "gzip" in request.headers.get("accept-encoding", "")
+        headers = {"vary": "accept-encoding", **({"content-encoding": "gzip"} if takes_gzip else {})}
+        return Response(packed if takes_gzip else gzip.decompress(packed), headers=headers,
+                        media_type="application/json")  # fmt: skip
 
     async def _site_file(self, request: Request) -> Response:
         """The site file as it lies on disk, with what `tidegate check` says of it."""

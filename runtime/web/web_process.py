@@ -24,6 +24,7 @@ from tidegate.runtime.web.access_tokens import Tokens
 from tidegate.runtime.web.history_store import HistoryStore
 from tidegate.runtime.web.live_values import LiveValues
 from tidegate.runtime.web.login_codes import Pairing
+from tidegate.runtime.web.replayed_moments import ReplayedMoments
 from tidegate.runtime.web.web_app import Parts, WebApp
 
 RENEW_LOOK_S = 3600.0
@@ -132,7 +133,7 @@ async def serve(served: Served, started: Callable[[certificates.Certificates, in
     async with AsyncClient(served.endpoint, for_remote=True) as client:
         live = LiveValues(client)
         parts = Parts(client, live, users, Pairing(folder), Tokens(folder / "tokens.json"), made, store,
-                      served.site_file, problem)  # fmt: skip
+                      served.site_file, problem, ReplayedMoments(served.state / "recordings"))  # fmt: skip
         acceptor = Acceptor(WebApp(parts).app(names), made.context())
         tasks = [asyncio.create_task(one) for one in (live.run(), acceptor.serve(listening), _renew(made, acceptor))]
         if store is not None:

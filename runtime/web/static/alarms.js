@@ -1,6 +1,7 @@
 import { card, english, facts, fill, h, table } from "./draw.js";
 import { askShelf, confirmOrder } from "./orders.js";
 import { live } from "./live.js";
+import { momentHash, momentOf, momentOfEvent } from "./recorder.js";
 import { moment, span, w, word } from "./words.js";
 
 // What a person has to do how soon, by what the controller does about it itself.
@@ -9,11 +10,17 @@ const EVENTS_SHOWN = 60;
 const SIGN = { high: "▲", medium: "◆", low: "●" };
 export const priority = (alarm) => PRIORITY[alarm.reaction] ?? "high";
 
+// What every signal did around it: its moment is looked up when it is asked for, since its age moves on.
+function recorderButton(alarm) {
+  if (momentOf(alarm) === null) return null;
+  return h("button", { onclick: () => { location.hash = momentHash(momentOf(alarm)); }, "aria-label": `${w("recorder.open")}: ${alarm.unit} ${alarm.id}` }, w("recorder.open"));
+}
+
 // An alarm is put aside for a time, with a reason, or taken back.
 function shelfButton(app, unit, alarm, shelved) {
   if (app.session.role === "read") return null;
   const go = () => (shelved ? confirmOrder(app, { action: "shelve", unit, alarm, for_ms: 0 }) : askShelf(app, unit, alarm));
-  return h("div", { class: "buttons" }, h("button", { onclick: go, "aria-label": `${w(shelved ? "order.unshelve" : "order.shelve")}: ${unit} ${alarm}` }, w(shelved ? "order.unshelve" : "order.shelve")));
+  return h("button", { onclick: go, "aria-label": `${w(shelved ? "order.unshelve" : "order.shelve")}: ${unit} ${alarm}` }, w(shelved ? "order.unshelve" : "order.shelve"));
 }
 
 const shelvedText = (one) => w("alarms.shelved", { by: one.by, reason: one.reason, time: span(one.left_s) });
@@ -30,11 +37,12 @@ function item(app, alarm, first) {
       [w("alarms.reaction"), word("reaction", alarm.reaction)], [w("alarms.cause"), english(alarm.cause)],
       alarm.finding && [w("alarms.finding"), english(alarm.finding)],
       [w("alarms.remedy"), [english(alarm.remedy.condition), alarm.remedy.acknowledge && ` ${w("alarms.then-ack")}`]],
-    ]), shelfButton(app, alarm.unit, alarm.id, alarm.shelved));
+    ]), h("div", { class: "buttons" }, recorderButton(alarm), shelfButton(app, alarm.unit, alarm.id, alarm.shelved)));
 }
 
 function event(one) {
-  return [moment(one.utc_ns / 1e9), english(one.event), english([one.name, one.detail, one.value === null || one.value === undefined ? "" : String(one.value)].filter(Boolean).join(" · "))];
+  const at = momentOfEvent(one);
+  return [at === null ? moment(one.utc_ns / 1e9) : h("a", { href: momentHash(at) }, moment(at)), english(one.event), english([one.name, one.detail, one.value === null || one.value === undefined ? "" : String(one.value)].filter(Boolean).join(" · "))];
 }
 
 export function alarms(main, app) {
@@ -57,7 +65,7 @@ export function alarms(main, app) {
     const text = rows.length ? w("alarms.open", { n: rows.length }) : w("alarms.none");
     if (count.textContent !== text) count.textContent = text;
     fill(list, rows.map((one) => item(app, one, rows.length > 1 && one === earliest)));
-    fill(shelf, away.length ? [h("h2", {}, w("alarms.shelf")), h("ul", {}, away.map((one) => h("li", {}, h("strong", {}, `${one.unit} ${one.alarm}`), " – ", shelvedText(one), shelfButton(app, one.unit, one.alarm, one))))] : []);
+    fill(shelf, away.length ? [h("h2", {}, w("alarms.shelf")), h("ul", {}, away.map((one) => h("li", {}, h("strong", {}, `${one.unit} ${one.alarm}`), " – ", shelvedText(one), " ", shelfButton(app, one.unit, one.alarm, one))))] : []);
     fill(findings, live.state.findings.length ? h("ul", { lang: "en" }, live.state.findings.map((one) => h("li", {}, h("strong", {}, one.title), " – ", one.because, " ", one.remedy))) : h("p", { class: "soft" }, w("alarms.no-findings")));
     if (!events.contains(document.activeElement)) {
       fill(events, table(w("alarms.events"), ["events.when", "events.what", "events.detail"].map((name) => w(name)), live.state.events.slice(-EVENTS_SHOWN).reverse().map(event)));

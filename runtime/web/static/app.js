@@ -9,9 +9,12 @@ import { devices } from "./devices.js";
 import { energy } from "./energy.js";
 import { history } from "./history.js";
 import { plan } from "./plan.js";
+import { recorder } from "./recorder.js";
 import { setup } from "./setup.js";
 
 const SCREENS = { now, alarms, devices, energy, history, plan, setup };
+const BELOW = { recorder: "alarms" }; // a screen that another one leads to
+const DRAWN = { ...SCREENS, recorder };
 const head = document.getElementById("head");
 const main = document.getElementById("main");
 const banner = document.getElementById("banner");
@@ -19,7 +22,9 @@ export const app = { session: null, refresh, again: start };
 let shown = null;
 let parts = {};
 
-const screenName = () => (location.hash.slice(1) in SCREENS ? location.hash.slice(1) : "now");
+const asked = () => location.hash.slice(1).split("@")[0];
+const screenName = () => (asked() in DRAWN ? asked() : "now");
+const inBar = (name) => BELOW[name] ?? name;
 
 async function refresh() {
   app.session = await ask("session");
@@ -41,7 +46,7 @@ function drawHead() {
     h("span", { class: "push" }), may && stop, languages,
     app.session?.user && h("button", { onclick: logout }, `${w("head.logout")} (${app.session.user})`)),
   app.session?.user && h("nav", { "aria-label": w("head.screens") }, h("ul", {}, Object.keys(SCREENS).map((name) =>
-    h("li", {}, h("a", { href: `#${name}`, "aria-current": name === screenName() && "page" }, w(`screen.${name}`)))))));
+    h("li", {}, h("a", { href: `#${name}`, "aria-current": name === inBar(screenName()) && "page" }, w(`screen.${name}`)))))));
 }
 
 async function logout() {
@@ -53,13 +58,13 @@ async function logout() {
 function show(again = false) {
   if (!app.session?.user) return;
   const name = screenName();
-  if (shown?.name === name && !again) return;
+  if (shown?.hash === location.hash && shown?.name === name && !again) return;
   shown?.leave?.();
   for (const link of head.querySelectorAll("nav a")) {
-    if (link.getAttribute("href") === `#${name}`) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
+    if (link.getAttribute("href") === `#${inBar(name)}`) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
   }
   document.title = `${w(`screen.${name}`)} – ${app.session.site || "Tidegate"}`;
-  shown = { name, ...SCREENS[name](main, app) };
+  shown = { name, hash: location.hash, ...DRAWN[name](main, app) };
   update();
 }
 

@@ -13,9 +13,11 @@ import pytest
 pytest.importorskip("mcap", reason="mcap is not installed (pip install 'tidegate[recorder]')")
 
 from tests.demo_site import SLOW_DEMO as DEMO
+from tests.recorded_file import recorded, recorded_fault
 from tidegate.config.site import load_site
+from tidegate.ext.cycle.recorder import MIB_MIN, record_t_ns
 from tidegate.runtime.api.blocking_client import ClientError
-from tidegate.runtime.recording.__main__ import AGAIN_S, RecordingTrigger, file_name, prune, unused
+from tidegate.runtime.recording.__main__ import AGAIN_S, RecordingTrigger, file_name, prune, record_whole, unused
 from tidegate.runtime.recording.recording_file import read
 from tidegate.runtime.supervisor.supervisor import Supervisor
 
@@ -93,10 +95,27 @@ def test_what_makes_a_file_and_what_does_not():
     assert judge.take(310.0 + AGAIN_S) == "overrun 2"
     judge.hear(event("record", "requested", detail="maria: it hums"), 311.0 + AGAIN_S)
     assert judge.take(311.0 + AGAIN_S) == "request maria: it hums"  # a person does not wait
+    assert not judge.take_whole(307.0 + 2 * AGAIN_S)  # of the overrun, a minute behind it
+    assert judge.take_whole(308.0 + 2 * AGAIN_S) and not judge.take_whole(999.0)
     quiet = RecordingTrigger(automatic=False)
     quiet.hear(event("mode", "run"), 0.0)
     quiet.hear(event("latch", "pcs_fault", previous=1), 0.0)
     assert quiet.take(100.0) == ""
+
+
+def test_a_faults_file_gets_the_minute_that_followed_and_loses_none_before(tmp_path):
+    kept = recorded_fault(tmp_path)
+    short = recorded_fault(tmp_path, end_utc_s=kept.fault_utc_s + 2.0, seconds=9.0)
+    before = short.path.read_bytes()
+    said = record_whole((short.path, "fault x", short.run.t_ns), kept.run.ring, kept.run.blob, "")
+    assert said["whole"] == str(short.path) and said["verified"] and said["cycles"] > short.run.cycles
+    # A ring that has gone round: what it no longer holds stands in the first file alone.
+    short.path.write_bytes(before)
+    small = recorded.run(4, mib=MIB_MIN)
+    assert record_t_ns(small.records) > short.run.t_ns - 9 * 10**9
+    said = record_whole((short.path, "fault x", short.run.t_ns), small.ring, small.blob, "")
+    assert "mib" in said["because"] and short.path.read_bytes() == before
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_names_of_files_are_plain_and_old_ones_go(tmp_path):

@@ -90,6 +90,7 @@ class Visitor:
                 if name.lower() == "set-cookie":
                     self.cookie = value.partition(";")[0]
             is_json = (answer.getheader("content-type") or "").startswith("application/json")
+            is_json = is_json and not answer.getheader("content-encoding")
             return answer.status, dict(answer.getheaders()), json.loads(raw) if is_json and raw else raw
         finally:
             held.close()
@@ -209,3 +210,10 @@ def notes(page):
 
     with Client(f"ipc://{Path(page.env['TIDEGATE_RUNTIME_DIR']) / SITE}") as client:
         return [(row["name"], row["detail"]) for row in client.replay("event")[0] if row["event"] in ("note", "mode")]
+
+
+def recordings(page):
+    """Where the recorder of the page's site would write."""
+    made = page.state / "recordings"
+    made.mkdir(exist_ok=True)
+    return made

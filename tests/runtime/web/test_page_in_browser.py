@@ -5,12 +5,14 @@ TIDEGATE_AXE=all looks at every combination with axe-core; by default each scree
 
 import os
 import shutil
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tests.runtime.web.conftest import PASSWORD, fault
+from tests.recorded_file import recorded_fault
+from tests.runtime.web.conftest import PASSWORD, fault, recordings
 from tidegate.runtime.web.login_codes import Pairing
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -20,7 +22,7 @@ CHROMIUM = shutil.which("chromium")
 SHOTS = Path(__file__).resolve().parents[3] / "build" / "screens"
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync")  # fmt: skip
-SCREENS = ("now", "alarms", "devices", "energy", "history", "plan", "setup")
+SCREENS = ("now", "alarms", "devices", "energy", "history", "plan", "setup", "recorder")
 WIDTHS, SCHEMES, LANGUAGES = (320, 768, 1440), ("light", "dark"), ("en", "zh", "de")
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 WAIT_MS = 60_000
@@ -33,6 +35,7 @@ READY = {
     "history": "svg.chart",
     "plan": "section.card dl",
     "setup": "section.card pre, section.card button",
+    "recorder": "figure svg.chart",
 }
 
 pytestmark = [
@@ -75,15 +78,16 @@ def violations(tab, what):
     assert [(one["id"], [node["target"] for node in one["nodes"]][:3]) for one in found] == [], what
 
 
-def show(tab, screen):
-    tab.evaluate("screen => { location.hash = screen; }", screen)
-    tab.wait_for_selector(f"nav a[href='#{screen}'][aria-current]")
+def show(tab, screen, at_utc_s=None):
+    tab.evaluate("hash => { location.hash = hash; }", screen if at_utc_s is None else f"{screen}@{at_utc_s}")
+    tab.wait_for_selector(f"nav a[href='#{'alarms' if screen == 'recorder' else screen}'][aria-current]")
     tab.wait_for_selector(READY[screen], state="attached")
 
 
 def test_every_screen_at_every_width_scheme_and_language(tab, page):
     SHOTS.mkdir(parents=True, exist_ok=True)
     fault(page.core)
+    kept = recorded_fault(recordings(page), end_utc_s=time.time() - 200)
     everything = os.environ.get("TIDEGATE_AXE") == "all"
     looked = 0
     for turn, language in enumerate(LANGUAGES):
@@ -92,7 +96,7 @@ def test_every_screen_at_every_width_scheme_and_language(tab, page):
         for scheme in SCHEMES:
             tab.emulate_media(color_scheme=scheme)
             for place, screen in enumerate(SCREENS):
-                show(tab, screen)
+                show(tab, screen, kept.fault_utc_s if screen == "recorder" else None)
                 for width in WIDTHS:
                     what = f"{screen}-{language}-{width}-{scheme}"
                     tab.set_viewport_size({"width": width, "height": 900})
@@ -102,7 +106,7 @@ def test_every_screen_at_every_width_scheme_and_language(tab, page):
                         violations(tab, what)
                         tab.screenshot(path=SHOTS / f"{what}.png", full_page=True)
                         looked += 1
-    assert looked == (len(LANGUAGES) * len(SCHEMES) * len(SCREENS) * len(WIDTHS) if everything else 14)
+    assert looked == (len(LANGUAGES) * len(SCHEMES) * len(SCREENS) * len(WIDTHS) if everything else 16)
     # The carbon sidecar does not run beside this core: that one refusal is what the browser itself writes down.
     assert [text for text in tab.complaints if "503" not in text] == []
 
@@ -184,6 +188,20 @@ def test_an_alarm_is_put_aside_with_a_reason_and_taken_back(tab, page):
     tab.wait_for_function("() => document.querySelector('dialog [role=status]').textContent.includes('applied')")
     tab.click("dialog button:not(.main)")
     tab.wait_for_function("() => !document.querySelector('li.is-shelved')")
+
+
+def test_one_click_shows_what_every_signal_did_around_an_alarm(tab, page):
+    fault(page.core)
+    kept = recorded_fault(recordings(page), end_utc_s=time.time() + 7)  # it holds the moment of this alarm
+    show(tab, "alarms")
+    tab.click("li.alarm button:has-text('What happened')")
+    tab.wait_for_selector("figure svg.chart", state="attached")
+    text = tab.inner_text("main")
+    assert kept.path.name in text and "the same to the byte" in text and "still being recorded" in text
+    violations(tab, "recorder")
+    tab.evaluate("at => { location.hash = `recorder@${at}`; }", time.time() - 9e6)
+    tab.wait_for_function("() => document.querySelector('main [role=status]').innerText.includes('no recording holds')")
+    assert tab.is_visible("main button:has-text('Record')") and tab.locator("figure").count() == 0
 
 
 def test_two_days_are_laid_over_each_other(tab, page):
