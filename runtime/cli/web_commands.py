@@ -32,10 +32,15 @@ class Place:
         self._asked, self._state_dir = site, state_dir
         self.site, self.state = "", Path()
 
-    def find(self, site_file: Path | None = None) -> "Place":
-        """With the site's name: the one that was asked for, that of the site file, or the only one that runs here."""
+    def find(self, site_file: Path | None = None, *, is_new: bool = False) -> "Place":
+        """With the site's name: the one that was asked for, that of the site file, or the only one that runs here.
+
+        is_new: a site file that is not there yet is one that set-up will make; its site is called as it.
+        """
         try:
-            self.site = self._asked or _name_in(site_file) or the_site(self._state_dir)
+            made_later = is_new and site_file is not None and not site_file.exists()
+            named = site_file.stem if made_later and site_file is not None else _name_in(site_file)
+            self.site = self._asked or named or the_site(self._state_dir)
             self.state = paths.state_dir(self.site, self._state_dir)
         except (OSError, ValueError) as why:
             fail(why, EXIT_SOFTWARE)
@@ -62,25 +67,37 @@ def web(ctx: click.Context, site: str | None, state_dir: Path | None) -> None:
 
 
 @web.command()
-@click.argument("site_file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("site_file", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--listen", default="127.0.0.1", show_default=True, help="Address; 0.0.0.0 is every one of this machine.")
 @click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True)
 @click.option("--name", "names", multiple=True, help="A name or address that the unit is reached by; may be repeated.")
 @click.option("--no-history", is_flag=True, help="Keep no history on disk.")
+@click.option("--set-up", "sets_up", is_flag=True, help="The role maintain may change SITE_FILE and commission.")
 @click.pass_obj
 def serve(
-    place: Place, site_file: Path | None, listen: str, port: int, names: tuple[str, ...], no_history: bool
+    place: Place,
+    site_file: Path | None,
+    listen: str,
+    port: int,
+    names: tuple[str, ...],
+    no_history: bool,
+    sets_up: bool,
 ) -> None:
     """Serve the page until Ctrl-C. SITE_FILE: shown and checked on its set-up screen."""
+    if sets_up and site_file is None:
+        fail("--set-up needs the site file: tidegate web serve --set-up SITE_FILE", EXIT_USAGE)
     module = need("tidegate.runtime.web.web_process", "web")
-    place.find(site_file)
+    place.find(site_file, is_new=sets_up)
     from tidegate.runtime.web.certificates import CertificateError, Certificates
 
     logging.basicConfig(level=logging.WARNING, format="tidegate: %(message)s")
     try:
         endpoint = find_endpoint(place.site)
     except ClientError as why:
-        fail(why, EXIT_UNAVAILABLE)
+        if not sets_up:
+            fail(why, EXIT_UNAVAILABLE)
+        # A site that does not run yet: its gateway is waited for, and set-up needs none.
+        endpoint = f"ipc://{paths.runtime_root() / paths.folder_name(place.site)}"
 
     def started(made: Certificates, at: int) -> None:
         hosts = [listen] if listen not in ("0.0.0.0", "::") else [one for one in made.names if one != "localhost"]
@@ -88,7 +105,7 @@ def serve(
         click.echo(f"its authority's SHA-256 {made.sha256}")
         click.echo(f"a login: tidegate web --site {place.site} pair")
 
-    served = module.Served(endpoint, place.state, listen, port, names, site_file, not no_history)
+    served = module.Served(endpoint, place.state, listen, port, names, site_file, not no_history, sets_up)
     try:
         module.confine(served)
         asyncio.run(module.serve(served, started))

@@ -10,7 +10,7 @@ from tidegate.runtime.console.bus_views import bus_lines, latency_lines
 from tidegate.runtime.console.flow import Flow, Live, Refusal, Terminal
 from tidegate.runtime.console.grammar import Form, Grammar, GrammarError
 from tidegate.runtime.console.login import Named, confirm
-from tidegate.runtime.console.siteedit import EditError, Staged
+from tidegate.runtime.console.siteedit import EditError, Staged, not_idle
 from tidegate.runtime.console.status import status_lines
 from tidegate.runtime.console.views import (
     FAULT_EVENTS,
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from tidegate.runtime.console.session import Session
 
 WATCH_MAX = 20
-IDLE_W = 100.0
 
 
 def fresh(session: "Session") -> None:
@@ -184,7 +183,7 @@ def config_apply(session: "Session", named: Named) -> Flow:
     )
     if wider:
         must_be_idle(session, wider)
-    keys = ", ".join(sorted({line[1:].split("=")[0].strip() for line in made.diff() if line[:1] == "+" != line[1:2]}))
+    keys = made.changed_keys
     try:
         made.apply()
     except SiteError as why:
@@ -204,12 +203,9 @@ def must_be_idle(session: "Session", wider: list[str]) -> None:
     if session.plant.silent:
         raise Refusal(f"not applied: whether the cabinet is idle is not known ({session.plant.silent})")
     why = session.plant.now.why
-    moving = max(abs(why.setpoint_w or 0.0), abs(why.ess_w or 0.0))
-    if why.mode not in ("off", "tripped", "stopping") or moving > IDLE_W:
-        raise Refusal(
-            f"not applied: {', '.join(wider)} is wider or no plain limit, and the cabinet is not idle "
-            f"(mode {why.mode}, {moving:.0f} W); stop first"
-        )
+    wrong = not_idle(wider, why.mode, why.setpoint_w, why.ess_w)
+    if wrong:
+        raise Refusal(wrong)
 
 
 # ---- the table ----

@@ -16,6 +16,8 @@ from tidegate.config.site import Site, SiteError, parse_site, read_site_text
 from tidegate.config.toml_lines import HEADER, KEY, line_of
 from tidegate.runtime.state import atomic_file
 
+IDLE_W = 100.0
+IDLE_MODES = ("off", "tripped", "stopping")
 WORD = re.compile(r"[A-Za-z0-9 _./:+-]{1,128}")
 
 # Keys whose change is tighter in one direction only. -1: a smaller value is tighter, +1: a larger one is.
@@ -59,6 +61,11 @@ class Staged:
     def keys(self) -> list[str]:
         """Keys that stand in the file, as `set` takes them."""
         return [key for key, _ in _flat(tomllib.loads(self.text))]
+
+    @property
+    def changed_keys(self) -> str:
+        """Names of the keys that have other values, for the journal."""
+        return ", ".join(sorted({one[1:].split("=")[0].strip() for one in self.diff() if one[:1] == "+" != one[1:2]}))
 
     def show(self, section: str = "") -> list[str]:
         """Lines of the file, of one section or all."""
@@ -153,6 +160,17 @@ class Staged:
         atomic_file.replace(previous(self.path), self.old.encode(), mode)
         atomic_file.replace(self.path, self.text.encode(), mode)
         self.old = self.text
+
+
+def not_idle(wider: list[str], mode: str, setpoint_w: float | None, ess_w: float | None) -> str:
+    """What speaks against a change of these keys now, "" = the battery stands still by order or by trip."""
+    moving = max(abs(setpoint_w or 0.0), abs(ess_w or 0.0))
+    if not wider or (mode in IDLE_MODES and moving <= IDLE_W):
+        return ""
+    return (
+        f"not applied: {', '.join(wider)} is wider or no plain limit, and the cabinet is not idle "
+        f"(mode {mode}, {moving:.0f} W); stop first"
+    )
 
 
 def previous(path: Path) -> Path:

@@ -33,6 +33,8 @@ LOCAL = (socket.AF_UNIX,)
 NETWORK = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)  # NETLINK: libc asks for our addresses
 BUSES = (*NETWORK, socket.AF_CAN)
 
+TO_START = ("execve", "fork", "vfork")
+
 # Names as in <asm/unistd.h>; numbers of x86-64, of the machines with the kernel's common table (AArch64, RISC-V) and of
 # 32-bit ARM. None: that machine has no such call.
 _NUMBERS: dict[str, tuple[int | None, int | None, int | None]] = {
@@ -109,11 +111,12 @@ def machine(name: str | None = None) -> Machine | None:
 
 
 def program(
-    here: Machine, families: Iterable[int], *, signals: Iterable[int] = (), pid: int | None = None
+    here: Machine, families: Iterable[int], *, signals: Iterable[int] = (), pid: int | None = None, starts: bool = False
 ) -> list[tuple[int, int, int, int]]:
     """The filter, as instructions (code, jump if true, jump if not, operand).
 
     families : kinds of sockets that may be opened. signals : which may be sent to other processes. pid : who we are.
+    starts : programs may be started; they are behind the same filter.
     """
     no, own = FAIL | errno.EPERM, os.getpid() if pid is None else pid
     made = [
@@ -135,27 +138,31 @@ def program(
         to_others = allowed(1, signals) if call == "kill" else []
         when(call, *allowed(0, [own]), *to_others, (RETURN, 0, 0, no))
     when("socket", *allowed(0, families), (RETURN, 0, 0, no))
-    when("clone", (LOAD, 0, 0, 16), (ANY_BIT, 0, 1, CLONE_THREAD), (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, no))
+    if not starts:
+        when("clone", (LOAD, 0, 0, 16), (ANY_BIT, 0, 1, CLONE_THREAD), (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, no))
     # Its words lie in memory, where no filter looks; libc then takes `clone`.
     when("clone3", (RETURN, 0, 0, FAIL | errno.ENOSYS))
     when(
         "ioctl", (LOAD, 0, 0, 24), (EQUAL, 1, 0, TIOCSTI), (EQUAL, 0, 1, TIOCLINUX),
         (RETURN, 0, 0, no), (RETURN, 0, 0, ALLOW),
     )  # fmt: skip
+    open_to_it = {here.numbers.get(name) for name in TO_START} if starts else set()
     for number in here.forbidden:
+        if number in open_to_it:
+            continue
         made += [(EQUAL, 0, 1, number), (RETURN, 0, 0, no)]
     return [*made, (RETURN, 0, 0, ALLOW)]
 
 
-def forbid(families: Iterable[int] = LOCAL, *, signals: Iterable[int] = ()) -> str:
+def forbid(families: Iterable[int] = LOCAL, *, signals: Iterable[int] = (), starts: bool = False) -> str:
     """Give up what no part of us needs, for every thread of this process; what could not be, "" = nothing.
 
-    families, signals : as for `program`. Raises OSError where the kernel refuses a filter that it should take.
+    families, signals, starts : as for `program`. Raises OSError where the kernel refuses a filter that it should take.
     """
     here = machine()
     if here is None or sys.byteorder != "little":
         return f"no list of calls for a machine of kind {kind()}: every call of the kernel stays open"
-    return _filtered(here, program(here, families, signals=signals))
+    return _filtered(here, program(here, families, signals=signals, starts=starts))
 
 
 ANY_ID = 0xFFFFFFFF  # -1: that id stays as it is

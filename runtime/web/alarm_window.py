@@ -38,7 +38,7 @@ FILES_MAX = 8
 GOOD = (1, 2)  # qualities: good, held
 DIGITS = 5
 APART_MAX = 20
-NICE = 19
+NICE = 5  # behind the page's own
 
 Values: TypeAlias = "NDArray[np.float64]"
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,14 +27,14 @@ from tidegate.runtime.fleet.hub.hub_store import DatabaseAway, HubStore
 from tidegate.runtime.fleet.site_condition import own_version
 from tidegate.runtime.state.paths import private_folder
 from tidegate.runtime.web import certificates
-from tidegate.runtime.web.acceptor import Acceptor, listen
+from tidegate.runtime.web.acceptor import listen
 from tidegate.runtime.web.access_tokens import Tokens
 from tidegate.runtime.web.live_values import LiveValues
 from tidegate.runtime.web.login_codes import Pairing
+from tidegate.runtime.web.page_server import give_back_large_blocks, own_names, serve_page
 from tidegate.runtime.web.request_guard import RequestGuard, TooLarge
 from tidegate.runtime.web.rest_api import json_answer
 from tidegate.runtime.web.web_app import COOKIE, Parts, WebApp, _not_valid, _refusal, _too_large
-from tidegate.runtime.web.web_process import give_back_large_blocks, own_names
 
 SITES_SHOWN = 500
 ACCOUNT_KEPT_S, LOOKED_KEPT_S = 600.0, 2.0
@@ -208,22 +207,7 @@ async def serve_fleet(
     names = own_names(served.listen, served.names)
     made = certificates.ensure(folder, names)
     listening = listen(served.listen, served.port)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     # There is no gateway beside a hub; FleetApp asks neither of the two.
     parts = Parts(cast(AsyncClient, None), cast(LiveValues, None), Users(users_folder(served.folder)),
                   Pairing(folder), Tokens(folder / "tokens.json"), made, None)  # fmt: skip
-    acceptor = Acceptor(FleetApp(parts, FleetReader(store)).app(names), made.context())
-    accepting = asyncio.create_task(acceptor.serve(listening))
-    started(made, listening.getsockname()[1])
-    try:
-        stopping = asyncio.create_task(stop.wait())
-        done, _ = await asyncio.wait([stopping, accepting], return_when=asyncio.FIRST_COMPLETED)
-        if accepting in done:
-            await accepting  # what ended by a fault of ours ends the process, and says so
-    finally:
-        listening.close()
-        accepting.cancel()
-        await asyncio.gather(accepting, return_exceptions=True)
-        await acceptor.close()
+    await serve_page(FleetApp(parts, FleetReader(store)).app(names), made, listening, started)

@@ -5,8 +5,9 @@ The few that a person gives by hand. Everything else is asked through the REST A
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import msgspec
 
@@ -33,14 +34,18 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True):
     reason: str = ""
 
 
+Carry: TypeAlias = Callable[[], Awaitable[Message]]
+"""Carries an order out. Raises Refused, ClientError."""
+
+
 @dataclass(frozen=True)
 class Order:
     """An order that waits for its confirmation."""
 
     session: str
-    op: str
-    fields: Mapping[str, object]
+    carry: Carry
     until_s: float
+    is_stop: bool = False
 
 
 class PageActions:
@@ -56,12 +61,19 @@ class PageActions:
         role: Role = OPS[op]
         if not session.may(role):
             raise Refused("not-allowed", f"{wanted.action} needs the role {role}, {session.user} has {session.role}")
+        is_stop = fields.get("mode") == "stop"
+        return self.hold(session, lambda: self._client.ask(op, user=session.user, **fields), effect, is_stop=is_stop)
+
+    def hold(
+        self, session: Session, carry: Carry, effect: Mapping[str, object], *, is_stop: bool = False
+    ) -> dict[str, object]:
+        """Let an order wait for its confirmation; the answer of `prepare`. Raises Refused where too many wait."""
         now_s = self._clock()
         self._open = {key: one for key, one in self._open.items() if one.until_s > now_s}
         if len(self._open) >= OPEN_MAX:
             raise Refused("busy", "too many orders wait for their confirmation; try again in a minute")
         token = secrets.token_urlsafe(16)
-        self._open[token] = Order(session.id, op, fields, now_s + GOOD_S)
+        self._open[token] = Order(session.id, carry, now_s + GOOD_S, is_stop)
         return {"token": token, "good_s": GOOD_S, "site": self._site_name(), "effect": effect}
 
     async def confirm(self, session: Session, token: str) -> Message:
@@ -72,12 +84,12 @@ class PageActions:
         del self._open[token]
         if order.until_s <= self._clock():
             raise Refused("late", "the confirmation came too late; ask for it again")
-        return await self._client.ask(order.op, user=session.user, **order.fields)
+        return await order.carry()
 
     def is_stop(self, token: str) -> bool:
         """Whether a stop waits under this confirmation."""
         order = self._open.get(token)
-        return order is not None and order.fields.get("mode") == "stop"
+        return order is not None and order.is_stop
 
     def _site_name(self) -> str:
         return str(self._live.site["site"]["name"]) if self._live.site else ""

@@ -13,7 +13,7 @@ import msgspec
 from tidegate.runtime.api.messages import Refused
 
 AROUND_S = 60.0
-LIMIT_S = 120.0
+LIMIT_S = 300.0
 ANSWERS_KEPT = 4
 BYTES_MAX = 16 << 20
 WAITING_MAX = 4
@@ -21,9 +21,7 @@ REST_S = 15.0  # behind the minute after a moment the recorder may still be writ
 
 
 class ReplayedMoments:
-    """The recordings of one site. Each question runs alone: it takes a processor for some seconds, at the lowest
-    priority.
-    """
+    """The recordings of one site. Each question runs alone: it takes a processor for some seconds."""
 
     def __init__(self, folder: Path, utc: Callable[[], float] = time.time) -> None:
         self.folder, self._utc = folder, utc

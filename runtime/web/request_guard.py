@@ -23,6 +23,7 @@ HEADERS = {
     "strict-transport-security": "max-age=31536000",
 }
 BODY_BYTES_MAX = 16_384
+LARGE = {"/setup/review": 262_144}  # a site file; read only once it is known who sends it
 
 
 def _name_of(host: str) -> str:
@@ -57,7 +58,7 @@ class RequestGuard:
         if refusal is not None:
             await refusal(scope, receive, send_with_headers)
             return
-        await self._app(scope, bounded(receive), send_with_headers)
+        await self._app(scope, bounded(receive, _bytes_max(scope)), send_with_headers)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
@@ -75,8 +76,8 @@ class RequestGuard:
         if scope["method"] == "POST" and (foreign or fetched):
             return JSONResponse({"code": "not-allowed", "text": "orders come from this unit's own page only"}, 403)
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > BODY_BYTES_MAX:
-            return JSONResponse({"code": "too-large", "text": f"a body has at most {BODY_BYTES_MAX} bytes"}, 413)
+        if not length.isdigit() or int(length) > _bytes_max(scope):
+            return JSONResponse({"code": "too-large", "text": f"a body has at most {_bytes_max(scope)} bytes"}, 413)
         return None
 
 
@@ -84,7 +85,11 @@ class TooLarge(Exception):
     """A body that went on behind its bound."""
 
 
-def bounded(receive: Receive) -> Receive:
+def _bytes_max(scope: Scope) -> int:
+    return LARGE.get(str(scope.get("path")), BODY_BYTES_MAX)
+
+
+def bounded(receive: Receive, bytes_max: int) -> Receive:
     """The same receiver, for a body that says no length: it ends at the bound."""
     seen = 0
 
@@ -92,7 +97,7 @@ def bounded(receive: Receive) -> Receive:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        if seen > BODY_BYTES_MAX:
+        if seen > bytes_max:
             raise TooLarge
         return message
 

@@ -17,6 +17,14 @@ KINDS = {
 }
 
 
+# One head for both pages: name -> (its script, what helps without one).
+PAGES = {
+    "index.html": ("app.js", "On the unit: tidegate console."),
+    "fleet.html": ("fleet.js", "On the hub: tidegate hub sites."),
+}
+TEMPLATE = "page.html"
+
+
 class StaticFile(NamedTuple):
     """One file of the page."""
 
@@ -33,10 +41,16 @@ class StaticFiles:
         self.held: dict[str, StaticFile] = {}
         for found in files("tidegate.runtime.web").joinpath("static").iterdir():
             kind = KINDS.get(found.name.rpartition(".")[2])
-            if kind is not None:
-                plain = found.read_bytes()
-                tag = f'"{hashlib.sha256(plain).hexdigest()[:16]}"'
-                self.held[found.name] = StaticFile(kind, plain, gzip.compress(plain, 9, mtime=0), tag)
+            if found.name == TEMPLATE:
+                for name, (script, without) in PAGES.items():
+                    text = found.read_text("utf-8").replace("{script}", script).replace("{without}", without)
+                    self._hold(name, KINDS["html"], text.encode())
+            elif kind is not None:
+                self._hold(found.name, kind, found.read_bytes())
+
+    def _hold(self, name: str, kind: str, plain: bytes) -> None:
+        tag = f'"{hashlib.sha256(plain).hexdigest()[:16]}"'
+        self.held[name] = StaticFile(kind, plain, gzip.compress(plain, 9, mtime=0), tag)
 
     def answer(self, request: Request, name: str) -> Response:
         """The file, compressed where the browser takes that; 304 where it has it already."""

@@ -6,7 +6,6 @@ import gzip
 import importlib.util
 import io
 import logging
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -32,13 +31,14 @@ from tidegate.runtime.web.page_actions import PageActions, Wanted
 from tidegate.runtime.web.replayed_moments import ReplayedMoments
 from tidegate.runtime.web.request_guard import RequestGuard, TooLarge
 from tidegate.runtime.web.rest_api import ask, body_of, checked, fields_of_query, json_answer, refused
+from tidegate.runtime.web.setup_desk import Review, SetupDesk, Text
+from tidegate.runtime.web.setup_jobs import Task
 from tidegate.runtime.web.static_files import StaticFiles
 from tidegate.runtime.web.web_sessions import LoginGuard, Session, Sessions
 
 COOKIE = "__Host-tidegate"
 STREAMS_MAX, OF_A_SESSION_MAX = 64, 6
 SERIES_MAX, WIDTH_MAX, CSV_ROWS_MAX = 12, 2000, 100_000
-CHECK_S = 60.0
 NOTED_EVERY_S = 10.0  # refused logins are noted no more often: a flood does not fill the journal
 
 logger = logging.getLogger("tidegate.web")
@@ -47,7 +47,10 @@ Answerer = Callable[[Request], Awaitable[Response]]
 
 @dataclass
 class Parts:
-    """What the requests work with. site_file: None where the page was started without one."""
+    """What the requests work with. site_file: None where the page was started without one.
+
+    state: the site's folder; None at a hub. sets_up: the page may change the site file and run commands.
+    """
 
     client: AsyncClient
     live: LiveValues
@@ -59,6 +62,8 @@ class Parts:
     site_file: Path | None = None
     history_problem: str = ""
     moments: ReplayedMoments | None = None
+    state: Path | None = None
+    sets_up: bool = False
     sessions: Sessions = field(init=False)
     guard: LoginGuard = field(default_factory=LoginGuard)
 
@@ -103,7 +108,10 @@ class WebApp:
         self._openapi = msgspec.json.encode(document())
         self._streams = 0
         self._guessing = asyncio.Semaphore(1)  # scrypt takes 16 MiB and 50 ms: one at a time
-        self._checking = asyncio.Semaphore(1)
+        self.desk: SetupDesk | None = None
+        if parts.site_file is not None and parts.state is not None:
+            self.desk = SetupDesk(parts.client, self.actions, parts.site_file, parts.state, changes=parts.sets_up,
+                                  note=lambda user, name, text: self._note(name, text, user))  # fmt: skip
         self._noted_s = -1e9
 
     def app(self, names: tuple[str, ...]) -> RequestGuard:
@@ -125,7 +133,13 @@ class WebApp:
             Route("/history", self._history, methods=["GET"]),
             Route("/history/series", self._series, methods=["GET"]),
             Route("/recordings/around", self._around, methods=["GET"]),
-            Route("/site-file", self._site_file, methods=["GET"]),
+            Route("/setup/file", self._setup_file, methods=["GET"]),
+            Route("/setup/schema", self._setup_schema, methods=["GET"]),
+            Route("/setup/review", self._setup_review, methods=["POST"]),
+            Route("/setup/apply", self._setup_apply, methods=["POST"]),
+            Route("/setup/task", self._setup_task, methods=["POST"]),
+            Route("/setup/job", self._setup_job, methods=["GET"]),
+            Route("/setup/end", self._setup_end, methods=["POST"]),
             Route("/api/v1/{op:str}", self._operation, methods=["GET", "POST"]),
         ]
         routes.append(routes.pop(1))  # files last: every other path is found before
@@ -361,35 +375,56 @@ class WebApp:
         if "at" not in request.query_params:
             raise Refused("invalid-field", "at: the moment, UTC in s")
         packed = await self.parts.moments.around(_number(request, "at", 0.0, 0.0, 1e11))
-        takes_gzip = "gzip" in request.headers.get("accept-encoding", "")
-        headers = {"vary": "accept-encoding", **({"content-encoding": "gzip"} if takes_gzip else {})}
-        return Response(packed if takes_gzip else gzip.decompress(packed), headers=headers,
-                        media_type="application/json")  # fmt: skip
+        return _packed(request, packed)
 
-    async def _site_file(self, request: Request) -> Response:
-        """The site file as it lies on disk, with what `tidegate check` says of it."""
-        who = self._reader(request)
-        if not who.may("maintain"):
-            raise Refused("not-allowed", f"the site file needs the role maintain; you have {who.role}")
-        path = self.parts.site_file
-        if path is None:
+    # ---- set-up ----
+
+    def _at_desk(self, request: Request) -> tuple[Session, SetupDesk]:
+        """Whoever may set the site up. Raises Refused."""
+        session = self._logged_in(request)
+        if not session.may("maintain"):
+            raise Refused("not-allowed", f"set-up needs the role maintain; {session.user} has {session.role}")
+        if self.desk is None:
             raise Refused("unavailable", "the page was started without the site file: tidegate web serve hall.toml")
-        async with self._checking:
-            try:
-                text = path.read_text()
-            except (OSError, UnicodeDecodeError) as why:
-                raise Refused("unavailable", f"{path}: {why}") from None
-            words = (sys.executable, "-m", "tidegate.runtime.cli", "check", str(path))
-            pipe = asyncio.subprocess.PIPE
-            checking = await asyncio.create_subprocess_exec(*words, stdout=pipe, stderr=asyncio.subprocess.STDOUT)
-            try:
-                output, _ = await asyncio.wait_for(checking.communicate(), CHECK_S)
-            except TimeoutError:
-                checking.kill()
-                await checking.wait()
-                raise Refused("unavailable", f"the check took longer than {CHECK_S:.0f} s") from None
-        return json_answer({"path": str(path), "text": text, "check": output.decode("utf-8", "replace"),
-                            "good": checking.returncode == 0})  # fmt: skip
+        return session, self.desk
+
+    async def _setup_file(self, request: Request) -> Response:
+        return json_answer(await self._at_desk(request)[1].file())
+
+    async def _setup_schema(self, request: Request) -> Response:
+        packed = gzip.compress(self._at_desk(request)[1].schema(), 6)
+        return _packed(request, packed)
+
+    async def _setup_review(self, request: Request) -> Response:
+        _, desk = self._at_desk(request)
+        return json_answer(await desk.review(msgspec.convert(await body_of(request), Text).text))
+
+    async def _setup_apply(self, request: Request) -> Response:
+        session, desk = self._at_desk(request)
+        self._armed(request)
+        return json_answer(desk.prepare_apply(session, msgspec.convert(await body_of(request), Review)))
+
+    async def _setup_task(self, request: Request) -> Response:
+        session, desk = self._at_desk(request)
+        task = msgspec.convert(await body_of(request), Task)
+        if task.kind == "doctor":
+            return json_answer(await desk.doctor(session))
+        self._armed(request)
+        return json_answer(desk.prepare_task(session, task))
+
+    async def _setup_job(self, request: Request) -> Response:
+        return json_answer(self._at_desk(request)[1].jobs.look())
+
+    async def _setup_end(self, request: Request) -> Response:
+        """End a command, which only makes things safer: it needs no arming."""
+        session, desk = self._at_desk(request)
+        desk.jobs.end(f"by {session.user}")
+        return json_answer(desk.jobs.look())
+
+    async def close(self) -> None:
+        """The page ends."""
+        if self.desk is not None:
+            await self.desk.jobs.close()
 
     # ---- the API ----
 
@@ -433,6 +468,13 @@ def _csv(store: HistoryStore, names: list[str], since: int, until: int) -> Respo
         writer.writerow(row)
     headers = {"content-disposition": f'attachment; filename="tidegate-{since}-{until}.csv"'}
     return PlainTextResponse(out.getvalue(), headers=headers, media_type="text/csv; charset=utf-8")
+
+
+def _packed(request: Request, packed: bytes) -> Response:
+    """JSON that is compressed already, for a client that takes it so or not."""
+    takes = "gzip" in request.headers.get("accept-encoding", "")
+    headers = {"vary": "accept-encoding", **({"content-encoding": "gzip"} if takes else {})}
+    return Response(packed if takes else gzip.decompress(packed), headers=headers, media_type="application/json")
 
 
 def _number(request: Request, name: str, default: float, least: float, most: float) -> float:

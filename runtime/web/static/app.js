@@ -110,8 +110,9 @@ async function start() {
   try {
     await describe();
   } catch (why) {
-    fill(main, h("h1", {}, app.session.site || "Tidegate"), h("p", { class: "wrong", role: "alert" }, w("old.site"), " ", h("span", { lang: "en" }, why.message)));
-    setTimeout(start, 3000);
+    const retry = setTimeout(start, 3000);
+    const setUp = app.session.role === "maintain" && h("button", { onclick: () => { clearTimeout(retry); location.hash = "setup"; show(true); } }, w("screen.setup"));
+    fill(main, h("h1", {}, app.session.site || "Tidegate"), h("p", { class: "wrong", role: "alert" }, w("old.site"), " ", h("span", { lang: "en" }, why.message)), setUp && h("div", { class: "buttons" }, setUp));
     return;
   }
   drawHead();

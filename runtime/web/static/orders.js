@@ -36,16 +36,17 @@ function effectText(effect) {
   const list = (names) => (names?.length ? names.join(", ") : w("order.nothing"));
   return w(effect.name, {
     faults: list(effect.faults), lifts: list(effect.lifts), stays: list(effect.stays),
-    limit: effect.import_w_max === undefined ? "" : power(effect.import_w_max), time: effect.for_ms === undefined ? "" : span(effect.for_ms / 1000),
+    limit: effect.import_w_max === undefined ? "" : power(effect.import_w_max), path: effect.path ?? "", time: effect.for_ms === undefined ? "" : span(effect.for_ms / 1000),
   });
 }
 
-export async function confirmOrder(app, wanted) {
+// path, name: of what is no order of the site itself, such as a change of its file. done: called once it is carried out.
+export async function confirmOrder(app, wanted, { path = "orders/prepare", name = wanted.action, done } = {}) {
   await app.refresh().catch(() => {});
   if (wanted.action !== "stop" && !(app.session?.armed_s > 0) && !(await arm(app))) return;
   let prepared;
   try {
-    prepared = await ask("orders/prepare", wanted);
+    prepared = await ask(path, wanted);
   } catch (why) {
     shownIn(w("order.refused"), h("p", { class: "wrong", lang: "en" }, why.message), h("div", { class: "buttons" }, h("button", { onclick: () => dialog.close() }, w("order.close"))));
     return;
@@ -56,11 +57,12 @@ export async function confirmOrder(app, wanted) {
     try {
       const answer = await ask("orders/confirm", { token: prepared.token });
       outcome.textContent = w("order.done", { status: answer.status }) + (answer.text ? ` ${answer.text}` : "");
+      await done?.();
     } catch (why) {
       outcome.textContent = `${w("order.refused")}: ${why.message}`;
     }
-  } }, w("order.confirm", { order: w(`order.${wanted.action}`) }));
-  shownIn(`${w(`order.${wanted.action}`)} – ${prepared.site}`, h("p", {}, effectText(prepared.effect)),
+  } }, w("order.confirm", { order: w(`order.${name}`) }));
+  shownIn([w(`order.${name}`), prepared.site].filter(Boolean).join(" – "), h("p", {}, effectText(prepared.effect)),
     h("div", { class: "buttons" }, go, h("button", { onclick: () => dialog.close() }, w("order.close"))), outcome);
 }
 

@@ -1,5 +1,6 @@
 """A page served by its own process beside a gateway whose core is only its shared memory."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -116,7 +117,7 @@ class Visitor:
 class Page:
     """The page's process, with the site that it shows."""
 
-    def __init__(self, core, folder):
+    def __init__(self, core, folder, *more):
         self.core = core
         self.state = folder / "state" / SITE
         self.env = {
@@ -127,7 +128,7 @@ class Page:
         self._end, self.paused = threading.Event(), threading.Event()
         self._beat = threading.Thread(target=self._turn, daemon=True)
         self._beat.start()
-        words = [sys.executable, "-m", "tidegate.runtime.cli", "web", "--site", SITE, "serve", "--port", "0"]
+        words = [sys.executable, "-m", "tidegate.runtime.cli", "web", "--site", SITE, "serve", "--port", "0", *more]
         self.process = subprocess.Popen(
             words, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -175,8 +176,9 @@ class Page:
             self._beat.join()
 
 
-@pytest.fixture
-def page(core, tmp_path):
+@contextlib.contextmanager
+def served(core, tmp_path, *more):
+    """A page beside the gateway of a core; more: words of its command line."""
     from tests.runtime.conftest import GatewayThread
 
     run, state = tmp_path / "run" / SITE, tmp_path / "state" / SITE
@@ -187,10 +189,16 @@ def page(core, tmp_path):
     core.describe |= DESCRIBED
     gateway = GatewayThread(core, run, state)
     core.step()
-    made = Page(core, tmp_path)
+    made = Page(core, tmp_path, *more)
     yield made
     made.close()
     gateway.close()
+
+
+@pytest.fixture
+def page(core, tmp_path):
+    with served(core, tmp_path) as made:
+        yield made
 
 
 def fault(core, row=0, unit=0):

@@ -92,7 +92,7 @@ def no_escalation(page):
                                             "for_ms": 1000, "reason": "r"}),
                        ("/api/v1/mode", {"mode": "stop"}), ("/api/v1/limit", {"for_ms": 1000})):  # fmt: skip
         assert bert.ask(path, body)[0] == 403, path
-    assert bert.ask("/site-file")[0] == 403
+    assert bert.ask("/setup/file")[0] == 403
     for more in ({"role": "maintain"}, {"user": "anna"}, {"for_remote": False}):
         assert bert.ask("/api/v1/mode", {"mode": "stop", **more})[0] in (400, 403)
     assert bert.ask("/session/login", {"user": "bert", "password": PASSWORD, "role": "maintain"})[0] == 400

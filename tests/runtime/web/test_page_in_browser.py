@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.demo_site import SLOW_DEMO
 from tests.recorded_file import recorded_fault
-from tests.runtime.web.conftest import PASSWORD, fault, recordings
+from tests.runtime.web.conftest import PASSWORD, fault, recordings, served
 from tidegate.runtime.web.login_codes import Pairing
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -26,6 +27,7 @@ SCREENS = ("now", "alarms", "devices", "energy", "history", "plan", "setup", "re
 WIDTHS, SCHEMES, LANGUAGES = (320, 768, 1440), ("light", "dark"), ("en", "zh", "de")
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 WAIT_MS = 60_000
+REPLAYED_MS = 280_000  # a process at a low priority, on a machine that others use
 # What a screen that was really drawn has on it.
 READY = {
     "now": "svg[role=img]",
@@ -34,7 +36,7 @@ READY = {
     "energy": "p[role=status]:not(:empty)",
     "history": "svg.chart",
     "plan": "section.card dl",
-    "setup": "section.card pre, section.card button",
+    "setup": "textarea#site-text >> nth=0",
     "recorder": "figure svg.chart",
 }
 
@@ -42,6 +44,16 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
     pytest.mark.timeout(600),
 ]
+
+
+@pytest.fixture
+def page(core, tmp_path):
+    (tmp_path / "etc").mkdir()
+    for one in SLOW_DEMO.parent.iterdir():
+        if one.is_file():
+            (tmp_path / "etc" / one.name).write_bytes(one.read_bytes())
+    with served(core, tmp_path, "--set-up", str(tmp_path / "etc" / SLOW_DEMO.name)) as made:
+        yield made
 
 
 @pytest.fixture
@@ -81,7 +93,7 @@ def violations(tab, what):
 def show(tab, screen, at_utc_s=None):
     tab.evaluate("hash => { location.hash = hash; }", screen if at_utc_s is None else f"{screen}@{at_utc_s}")
     tab.wait_for_selector(f"nav a[href='#{'alarms' if screen == 'recorder' else screen}'][aria-current]")
-    tab.wait_for_selector(READY[screen], state="attached")
+    tab.wait_for_selector(READY[screen], state="attached", timeout=REPLAYED_MS if screen == "recorder" else WAIT_MS)
 
 
 def test_every_screen_at_every_width_scheme_and_language(tab, page):
@@ -195,13 +207,57 @@ def test_one_click_shows_what_every_signal_did_around_an_alarm(tab, page):
     kept = recorded_fault(recordings(page), end_utc_s=time.time() + 7)  # it holds the moment of this alarm
     show(tab, "alarms")
     tab.click("li.alarm button:has-text('What happened')")
-    tab.wait_for_selector("figure svg.chart", state="attached")
+    tab.wait_for_selector("figure svg.chart", state="attached", timeout=REPLAYED_MS)
     text = tab.inner_text("main")
     assert kept.path.name in text and "the same to the byte" in text and "still being recorded" in text
     violations(tab, "recorder")
     tab.evaluate("at => { location.hash = `recorder@${at}`; }", time.time() - 9e6)
     tab.wait_for_function("() => document.querySelector('main [role=status]').innerText.includes('no recording holds')")
     assert tab.is_visible("main button:has-text('Record')") and tab.locator("figure").count() == 0
+
+
+def test_a_site_file_is_typed_with_its_schema_checked_and_put_in_place(tab, page, tmp_path):
+    path = tmp_path / "etc" / SLOW_DEMO.name
+    show(tab, "setup")
+    tab.wait_for_selector(".keys button")
+    text = tab.input_value("#site-text")
+    assert text == path.read_text()
+    limits = text.index("[limits]\n") + len("[limits]\n")
+    typing = """([at]) => {
+        const area = document.getElementById('site-text');
+        area.focus();
+        area.setRangeText('conn\\n', at, at, 'end');
+        area.setSelectionRange(at + 4, at + 4);
+        area.dispatchEvent(new Event('input'));
+    }"""
+    tab.evaluate(typing, [limits])
+    tab.wait_for_function("() => document.querySelector('.keys h3').innerText.includes('[limits]')")
+    offered = tab.locator(".keys button").all_inner_texts()
+    assert "connection_export_w_max" in offered and all(one.startswith("conn") for one in offered)
+    tab.click(".keys button:has-text('connection_export_w_max')")
+    assert "\nconnection_export_w_max = \n" in tab.input_value("#site-text")
+    tab.fill("#site-text", text.replace("connection_import_w_max = 55000", "connection_import_w_maxi = 54000"))
+    tab.click("button:has-text('Check')")
+    tab.wait_for_selector(".card .tag.high")
+    assert "connection_import_w_max" in tab.inner_text("ul.wrong") and tab.is_disabled(
+        "button:has-text('Put in place')"
+    )
+    violations(tab, "bad site file")
+    tab.fill("#site-text", text.replace("connection_import_w_max = 55000", "connection_import_w_max = 54000"))
+    tab.click("button:has-text('Check')")
+    tab.wait_for_selector("pre.diff .added")
+    tab.click("button:has-text('Put in place')")
+    tab.fill("#arm-password", PASSWORD)
+    tab.click("dialog button.main")
+    tab.wait_for_function("() => document.querySelector('dialog').innerText.includes('stays beside it')")
+    tab.click("dialog button.main")
+    tab.wait_for_function("() => document.querySelector('dialog [role=status]').textContent.includes('applied')")
+    assert "connection_import_w_max = 54000" in path.read_text()
+    tab.click("dialog button:not(.main)")
+    tab.click("summary:has-text('Commission')")
+    tab.click("form button:has-text('Commission')")
+    tab.wait_for_function("() => document.querySelector('dialog').innerText.includes('Nobody may work on the plant')")
+    violations(tab, "commission")
 
 
 def test_two_days_are_laid_over_each_other(tab, page):

@@ -9,6 +9,7 @@ import pytest
 from tidegate.ext.abi.image import MODES_BY_NUMBER, REASONS_BY_NUMBER
 from tidegate.ext.safety.gate import REACTIONS
 from tidegate.runtime.api.messages import QUALITIES, ROLES
+from tidegate.runtime.commissioning.steps import STEPS
 from tidegate.runtime.findings.priority import OF_REACTION, PRIORITIES
 
 pytest.importorskip("starlette", reason="the extra web is not installed")
@@ -25,6 +26,7 @@ NAMED = {
     "role": ROLES,
     "priority": PRIORITIES,
     "sync": ("U", "I"),
+    "step": STEPS,
 }
 WEIGHT_MAX = 250_000
 
@@ -53,7 +55,14 @@ def test_every_name_of_the_unit_has_its_word():
 def test_every_key_that_a_script_asks_for_exists_and_every_other_one_is_gone():
     text = "\n".join(SCRIPTS.values())
     asked = set(re.findall(r"""\bw\(\s*"([\w.-]+)\"""", text))
-    families = set(re.findall(r"\bw\(`([a-z]+)\.\$\{", text)) | {"mode", "reason", "reaction", "effect", "range"}
+    families = set(re.findall(r"\bw\(`([a-z]+)\.\$\{", text)) | {
+        "mode",
+        "reason",
+        "reaction",
+        "effect",
+        "range",
+        "order",
+    }
     assert asked - set(WORDS["en"]) == set()
     quoted = set(re.findall(r'"([\w.-]+)"', text))
     unused = [key for key in WORDS["en"] if key not in quoted and key.partition(".")[0] not in families]
@@ -72,7 +81,7 @@ def test_nothing_is_parsed_as_markup_and_nothing_comes_from_elsewhere():
     for found in STATIC.iterdir():
         text = found.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?://", text), found.name
-    page = STATIC.joinpath("index.html").read_text(encoding="utf-8")
+    page = STATIC.joinpath("page.html").read_text(encoding="utf-8")
     assert not re.search(r"<script(?![^>]*\ssrc=)|\son\w+=|\sstyle=", page), "the policy forbids what stands inline"
 
 

@@ -23,7 +23,15 @@ BODIES = {
     "shelve": {"unit": "cabinet", "alarm": "bms_silent", "for_ms": 1000, "reason": "r"},
     "setpoint": {"lease": "0" * 32, "seq": 0, "setpoint_w": 0.0, "for_ms": 1},
 }  # fmt: skip
-PRIVATE = ("/api/v1/get", "/api/v1/describe", "/live", "/history?series=site.grid_w", "/history/series", "/site-file")
+PRIVATE = (
+    "/api/v1/get",
+    "/api/v1/describe",
+    "/live",
+    "/history?series=site.grid_w",
+    "/history/series",
+    "/setup/file",
+    "/setup/job",
+)
 
 
 def test_what_a_stranger_sees_and_does(page):
