@@ -97,9 +97,10 @@ version=$(ls "$work"/wheel/*.whl | sed 's/.*tidegate-\([^-]*\)-.*/\1/')
 version=${DEB_VERSION:-$version}
 install -D -m 755 "$here/debian/tidegate" "$stage/usr/bin/tidegate"
 install -D -m 644 "$here/systemd/tidegate@.service" "$stage/usr/lib/systemd/system/tidegate@.service"
-for unit in web notify planner; do
+for unit in web notify planner backup; do
     install -D -m 644 "$here/systemd/tidegate-$unit@.service" "$stage/usr/lib/systemd/system/tidegate-$unit@.service"
 done
+install -D -m 644 "$here/systemd/tidegate-backup@.timer" "$stage/usr/lib/systemd/system/tidegate-backup@.timer"
 install -D -m 644 "$here/udev/60-tidegate.rules" "$stage/usr/lib/udev/rules.d/60-tidegate.rules"
 install -D -m 644 "$here/sysusers/tidegate.conf" "$stage/usr/lib/sysusers.d/tidegate.conf"
 install -D -m 644 "$here/tmpfiles/tidegate.conf" "$stage/usr/lib/tmpfiles.d/tidegate.conf"

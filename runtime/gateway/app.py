@@ -123,6 +123,7 @@ class Gateway:
         self.server.shelf.keep_in(held)
         self.server.publish = self._publish
         self._job_next = journals["job"].last.get(self.boot, (-1, -1))[0] + 1
+        self.server.causes.state = state
         self.server.recordings_lack = availability.missing(site)
         self.server.recordings = None if self.server.recordings_lack else state / "recordings"
         self.peers = Peers(os.geteuid(), options.local_role, services_here(os.geteuid()))

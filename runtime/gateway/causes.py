@@ -2,18 +2,22 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tidegate.runtime.api.connection import ClientError
 from tidegate.runtime.api.messages import Message, Refused
+from tidegate.runtime.findings.backup_findings import backup_findings
 from tidegate.runtime.findings.evidence import Finding
 from tidegate.runtime.findings.findings import findings
 from tidegate.runtime.findings.site_state import Plant
+from tidegate.runtime.state.backup_outcome import outcome_in
 
 if TYPE_CHECKING:
     from tidegate.runtime.gateway.requests import Server
 
 
+BACKUP_EVERY_S = 5.0
 SAMPLES = 90  # counters are compared over a minute
 
 
@@ -52,6 +56,9 @@ class Causes:
 
     def __init__(self, server: "Server", ops: Callable[[], dict[str, str]]) -> None:
         self.plant = Plant(Inside(server, ops), time.monotonic, looked_back_at, SAMPLES)
+        self.state: Path | None = None  # the site's folder
+        self._backup_due_s = 0.0
+        self._backup_found: list[Finding] = []
 
     def look(self) -> None:
         """Take a look if it is time."""
@@ -60,4 +67,13 @@ class Causes:
     def found(self) -> list[Finding]:
         """What can be told now, the weightiest first."""
         self.plant.poll()
-        return findings(self.plant)
+        return sorted([*findings(self.plant), *self._backup()], key=lambda one: -one.weight)
+
+    def _backup(self) -> list[Finding]:
+        """What is wrong with the backups that are made by themselves; asked of the disk once in a while."""
+        now_s = time.monotonic()
+        if self.state is not None and now_s >= self._backup_due_s:
+            self._backup_due_s = now_s + BACKUP_EVERY_S
+            outcome = outcome_in(self.state)
+            self._backup_found = [] if outcome is None else backup_findings(outcome, time.time())
+        return self._backup_found

@@ -8,9 +8,14 @@ from tidegate.hal.description import Description
 from tidegate.runtime.api.messages import Message
 from tidegate.runtime.findings.priority import PRIORITIES, Priority, priority_of
 from tidegate.runtime.notify.message_queue import Fresh
+from tidegate.runtime.state.backup_outcome import NOTED_FAILED
 
 # Told to those who maintain, whatever the priority: nobody else can end them.
-MAINTAIN_EVENTS = {"latch": "a fault latched", "unenforced": "a configured limit is not held"}
+MAINTAIN_EVENTS = {
+    "latch": "a fault latched",
+    "unenforced": "a configured limit is not held",
+    "backup": "the backup failed",
+}
 FOR_MAINTAIN: Priority = "medium"
 
 
@@ -43,13 +48,15 @@ class AlarmMessages:
         kind, utc_s = event["event"], event["utc_ns"] / 1e9
         if kind == "unshelve":
             return list(self._back(event, utc_s)), {}
+        if kind == "note" and event.get("name") == NOTED_FAILED:
+            kind = "backup"
         if kind not in ("fault_on", "fault_off") and kind not in MAINTAIN_EVENTS:
             return [], {}
         unit = self._unit(int(event.get("unit", -1)))
-        name = str(event.get("name") or event.get("detail") or kind)
+        name = str(event.get("detail") if kind == "backup" else event.get("name") or event.get("detail") or kind)
         if kind in MAINTAIN_EVENTS and not event.get("value") and kind == "unenforced":
             return [], {}  # it is held again
-        alarm = f"{kind if kind in MAINTAIN_EVENTS else 'fault'} {unit} {name}"
+        alarm = kind if kind == "backup" else f"{kind if kind in MAINTAIN_EVENTS else 'fault'} {unit} {name}"
         last, self.seen[alarm] = self.seen.get(alarm), utc_s
         marks = {alarm: utc_s}
         again = last is not None and -self.quiet_s < utc_s - last < self.quiet_s

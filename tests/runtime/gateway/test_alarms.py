@@ -1,5 +1,6 @@
 """The operation `alarms`: what is wrong, since when, why, and what ends it."""
 
+import json
 import time
 
 import msgspec
@@ -7,6 +8,7 @@ import pytest
 
 from tidegate.ext.abi.shared import EVENT_NAMES, EVENTS_KEPT
 from tidegate.runtime.gateway import api_pages
+from tidegate.runtime.state.backup_outcome import OUTCOME, BackupOutcome
 
 FAULT_ON = EVENT_NAMES.index("fault_on")
 ROWS = [
@@ -74,3 +76,22 @@ def test_what_began_before_the_events_that_the_core_keeps_has_no_time(core, site
         core.event(kind=FAULT_ON, unit=0, code=2)
     (one,) = alarms(core, site, 0b001)
     assert one["since_s"] is None
+
+
+def test_a_backup_that_failed_stands_beside_the_alarms_with_what_to_do(core, site, tmp_path):
+    def findings():
+        alarms(core, site, 0)
+        return [one["title"] for one in site.ask("alarms")["findings"]]
+
+    def becomes(true):
+        until = time.monotonic() + 60
+        while not true():
+            assert time.monotonic() < until, findings()
+            time.sleep(0.2)
+
+    outcome = BackupOutcome("/stick", 24, None, 2000.0, "no such folder")
+    (tmp_path / "state" / OUTCOME).write_text(json.dumps(outcome._asdict()))
+    becomes(lambda: "the backup failed" in findings())
+    good = outcome._replace(ok_utc_s=time.time(), failed_utc_s=None, why="")
+    (tmp_path / "state" / OUTCOME).write_text(json.dumps(good._asdict()))
+    becomes(lambda: "the backup failed" not in findings())

@@ -19,6 +19,7 @@ from tidegate.runtime.findings.priority import OF_REACTION, priority_of
 from tidegate.runtime.notify.alarm_messages import AlarmMessages, Target
 from tidegate.runtime.notify.message_queue import Fresh, MessageQueue
 from tidegate.runtime.notify.notifier import Notifier, NotifyError, send, targets_of
+from tidegate.runtime.state.backup_outcome import NOTED_FAILED
 
 WAIT_S = 60.0
 SITE = Description(
@@ -65,6 +66,15 @@ def event(kind, name, at_s, seq=0):
 def test_each_reaction_has_a_priority_and_an_unknown_one_is_not_played_down():
     assert set(OF_REACTION) == set(REACTIONS)
     assert priority_of("made up later") == "high"
+
+
+def test_a_backup_that_fails_each_night_is_told_to_who_maintains_once_while_it_lasts():
+    makes = AlarmMessages(SITE, [ALL, HIGH], 900.0, {})
+    failed = {**event("note", NOTED_FAILED, 1000.0), "detail": "uid:0: /stick: no such folder"}
+    (message,), _ = makes.of(failed)
+    assert message.target == "all" and "no such folder" in message.body and "the backup failed" in message.title
+    assert makes.of({**failed, "utc_ns": 1100 * 10**9, "detail": "uid:0: another reason"})[0] == []
+    assert makes.of(event("note", "backup", 1200.0)) == ([], {}) == makes.of(event("note", "web login", 1200.0))
 
 
 def test_who_is_told_what():
