@@ -69,37 +69,19 @@ def held(folder: Path) -> Certificates | None:
         return None
 
 
-def ensure(folder: Path, names: Sequence[str], now_utc_s: float | None = None, *, apart: bool = True) -> Certificates:
-    """The certificates for these names, made or renewed where that is due. Raises CertificateError.
-
-    apart : by a process of its own, whose memory is given back; not for one that has given up starting any.
-    """
+def ensure(folder: Path, names: Sequence[str], now_utc_s: float | None = None) -> Certificates:
+    """The certificates for these names, made or renewed where that is due. Raises CertificateError."""
     wanted, now_utc_s = tuple(sorted(set(names))), time.time() if now_utc_s is None else now_utc_s
     found = held(folder)
     if found is not None and found.names == wanted and found.until_utc_s - now_utc_s > RENEW_DAYS * DAY_S:
         return found
-    said = _made_apart(folder, wanted) if apart else _made_here(folder, wanted)
-    found = held(folder)
-    if said or found is None:
-        raise CertificateError(f"{folder}: no certificate could be made: {said or 'nothing was said'}")
-    return found
-
-
-def _made_apart(folder: Path, names: Sequence[str]) -> str:
-    """Make them in another process; what went wrong, "" = nothing."""
-    words = [sys.executable, "-m", "tidegate.runtime.web.certificates", str(folder), *names]
+    words = [sys.executable, "-m", "tidegate.runtime.web.certificates", str(folder), *wanted]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    lines = done.stderr.strip().splitlines()
-    return (lines[-1] if lines else f"exit code {done.returncode}") if done.returncode else ""
-
-
-def _made_here(folder: Path, names: Sequence[str]) -> str:
-    """Make them in this process; what went wrong, "" = nothing."""
-    try:
-        make(folder, names)
-    except (OSError, ValueError) as why:
-        return str(why)
-    return ""
+    found = held(folder)
+    if done.returncode or found is None:
+        lines = done.stderr.strip().splitlines()
+        raise CertificateError(f"{folder}: no certificate could be made: {lines[-1] if lines else 'nothing was said'}")
+    return found
 
 
 def _is_address(name: str) -> bool:

@@ -37,12 +37,12 @@ def give_back_large_blocks() -> None:
         mallopt(MMAP_THRESHOLD, MMAP_BYTES)
 
 
-async def _renew(made: certificates.Certificates, acceptor: Acceptor, apart: bool) -> None:
+async def _renew(made: certificates.Certificates, acceptor: Acceptor) -> None:
     """A certificate that ends soon is renewed; open connections go on."""
     while True:
         await asyncio.sleep(RENEW_LOOK_S)
         try:
-            found = await asyncio.to_thread(certificates.ensure, made.folder, made.names, apart=apart)
+            found = await asyncio.to_thread(certificates.ensure, made.folder, made.names)
             if found != made:
                 found.renew_into(acceptor.context)
                 made = found
@@ -53,17 +53,14 @@ async def _renew(made: certificates.Certificates, acceptor: Acceptor, apart: boo
 async def serve_page(
     app: ASGIApp, made: certificates.Certificates, listening: socket.socket,
     started: Callable[[certificates.Certificates, int], None], beside: Sequence[Coroutine[None, None, None]] = (),
-    ending: Callable[[], Awaitable[None]] | None = None, *, apart: bool = True,
+    ending: Callable[[], Awaitable[None]] | None = None,
 ) -> None:  # fmt: skip
-    """Serve until SIGTERM or SIGINT. beside : what runs meanwhile, whose errors are raised; ending : asked last.
-
-    apart : whether it may start a process, for a certificate (`certificates.ensure`).
-    """
+    """Serve until SIGTERM or SIGINT. beside : what runs meanwhile, whose errors are raised; ending : asked last."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     acceptor = Acceptor(app, made.context())
-    tasks = [asyncio.create_task(one) for one in (acceptor.serve(listening), _renew(made, acceptor, apart), *beside)]
+    tasks = [asyncio.create_task(one) for one in (acceptor.serve(listening), _renew(made, acceptor), *beside)]
     stopping = asyncio.create_task(stop.wait())
     started(made, listening.getsockname()[1])
     try:

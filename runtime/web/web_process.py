@@ -109,7 +109,7 @@ async def serve(served: Served, started: Callable[[certificates.Certificates, in
         if app.desk is not None:
             beside.append(app.desk.follow_place())
         try:
-            await serve_page(app.app(names), made, listening, started, beside, app.close, apart=served.sets_up)
+            await serve_page(app.app(names), made, listening, started, beside, app.close)
         finally:
             if store is not None:
                 with contextlib.suppress(OSError):
