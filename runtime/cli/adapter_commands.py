@@ -11,6 +11,7 @@ import click
 
 from tidegate.runtime.api.blocking_client import Client, ClientError
 from tidegate.runtime.cli.common import EXIT_UNAVAILABLE, fail, with_client
+from tidegate.runtime.planner.adapter_audit import end_doubts, write_doubts
 from tidegate.runtime.planner.adapter_guard import Guard
 
 FOLDER = click.option("--folder", type=click.Path(path_type=Path, file_okay=False, exists=True), required=True,
@@ -128,8 +129,11 @@ def gpu_caps(client: Client, folder: Path, gpu: tuple[str, ...], wait_share: flo
 
     def one() -> str:
         caps.round()
-        return caps.error
+        with contextlib.suppress(OSError):  # a full disk costs the words, not the caps' end
+            write_doubts(folder, "gpu-caps", caps.doubts)
+        return "; ".join(caps.doubts)
 
     _rounds("gpu-caps", one, guard, every)
+    end_doubts(folder, "gpu-caps")
     caps.round(let_go=True)
     _ended(guard, caps.error)

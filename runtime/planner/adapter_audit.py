@@ -1,11 +1,20 @@
-"""What an adapter orders, one JSON line each, in a file of the planner's folder that its owner can read."""
+"""What an adapter orders, one JSON line each, and what it doubts: files of the planner's folder for its owner.
+
+Doubts are what the planner's status repeats, so that nobody has to look at each adapter.
+"""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tidegate.runtime.state import atomic_file
+
 AUDIT_BYTES = 10_000_000
 NOTE_CHARS = 150
+DOUBTS = "doubts-*.json"
+DOUBTS_SILENT_S = 900.0  # an adapter says so each round, at most five minutes apart
+DOUBTS_MAX = 50
 
 Note = Callable[[str, str], None]
 
@@ -25,3 +34,30 @@ class AdapterAudit:
             file.write(line + "\n")
         if self._note is not None:
             self._note(self._adapter, f"{short} ({became})"[:NOTE_CHARS])
+
+
+def write_doubts(folder: Path, adapter: str, doubts: list[str]) -> None:
+    """In the place of those of its last round; none at all are written too: it speaks. Raises OSError."""
+    atomic_file.replace(folder / DOUBTS.replace("*", adapter), json.dumps(doubts[:DOUBTS_MAX]).encode())
+
+
+def end_doubts(folder: Path, adapter: str) -> None:
+    """The adapter ended in order: its silence is none."""
+    (folder / DOUBTS.replace("*", adapter)).unlink(missing_ok=True)
+
+
+def adapter_doubts(folder: Path) -> list[str]:
+    """In words, what each adapter of a folder doubts, and which of them speaks no more."""
+    said = []
+    for path in sorted(folder.glob(DOUBTS)):
+        name = path.stem.removeprefix("doubts-")
+        try:
+            doubts = [str(one) for one in json.loads(path.read_text(encoding="utf-8"))]
+            silent = time.time() - path.stat().st_mtime > DOUBTS_SILENT_S
+        except (OSError, ValueError, TypeError) as why:
+            said.append(f"{path}: {why}; is the adapter {name} running?")
+            continue
+        if silent:
+            said.append(f"{path}: not written for {DOUBTS_SILENT_S / 60:.0f} min, is the adapter {name} running?")
+        said += [f"{name}: {one}" for one in doubts]
+    return said

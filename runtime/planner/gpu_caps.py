@@ -44,6 +44,8 @@ class GpuCaps:
         self.gpus, self.folder, self.allowed = gpus, folder, allowed
         self._audit = AdapterAudit(folder / AUDIT_FILE, "gpu-caps", note)
         self.error = ""
+        self.doubts: list[str] = []  # GPUs that are allowed and that nobody can cap, and what went wrong
+        self._named: set[str] = set()
         self.caps = self._read()
 
     def _read(self) -> dict[str, Cap]:
@@ -78,19 +80,36 @@ class GpuCaps:
         now = time.time() if now is None else now
         self.error = ""
         share, why = (1.0, "the adapter ends") if let_go else self.share(now)
-        if share >= 1.0 and not self.caps:
-            return
         try:
-            found = {one.uuid: one for one in self.gpus.read()}
+            there = self.gpus.read()
         except GpuError as what:
             self.error = str(what)
+            self.doubts = [self.error]
             return
+        self.doubts = []
+        if not let_go:
+            self._name_fixed(there, now)
+        found = {one.uuid: one for one in there if not one.fixed}
         for uuid in self.caps.keys() | found.keys():
             try:
                 self._one(uuid, found.get(uuid), share, why, now)
             except GpuError as what:
                 self.error = str(what)
                 self._audit.write(now, {"uuid": uuid}, f"GPU {uuid}", f"refused: {what}")
+        self.doubts += [self.error] if self.error else []
+
+    def _name_fixed(self, there: list[GpuPower], now: float) -> None:
+        """What is allowed and draws what it will: in `doubts` each round, in the audit once; and what is not there."""
+        fixed = {one.uuid for one in there if one.fixed and (not self.allowed.uuids or one.uuid in self.allowed.uuids)}
+        away = set(self.allowed.uuids) - {one.uuid for one in there}
+        self.doubts = [f"GPU {uuid}: its driver lets nobody set its power limit; it is never capped"
+                       for uuid in sorted(fixed)]  # fmt: skip
+        self.doubts += [f"GPU {uuid} is allowed and not on this machine: correct --gpu" for uuid in sorted(away)]
+        for uuid in sorted(fixed - self._named):
+            self._audit.write(
+                now, {"uuid": uuid}, f"GPU {uuid}", "cannot be capped: its driver lets nobody set a limit"
+            )
+        self._named |= fixed
 
     def _one(self, uuid: str, gpu: GpuPower | None, share: float, why: str, now: float) -> None:
         cap = self.caps.get(uuid)

@@ -14,13 +14,17 @@ class GpuError(Exception):
 
 @dataclass(frozen=True)
 class GpuPower:
-    """One GPU now, mW. limit: what was set last; enforced: what binds, by whatever rule of the driver."""
+    """One GPU now, mW. limit: what was set last; enforced: what binds, by whatever rule of the driver.
+
+    fixed: the driver lets nobody set its limit; then the others are 0.
+    """
 
     uuid: str
-    limit_mw: int
-    enforced_mw: int
-    least_mw: int
-    most_mw: int
+    limit_mw: int = 0
+    enforced_mw: int = 0
+    least_mw: int = 0
+    most_mw: int = 0
+    fixed: bool = False
 
 
 class Gpus(Protocol):
@@ -54,7 +58,7 @@ class Nvml:
     """The GPUs of this machine."""
 
     def read(self) -> list[GpuPower]:
-        """All whose power can be limited; others are left out. Raises GpuError."""
+        """All of them, also those whose limit nobody can set. Raises GpuError."""
         found = []
         with _opened("reading the GPUs"):
             for index in range(pynvml.nvmlDeviceGetCount()):
@@ -62,6 +66,7 @@ class Nvml:
                 try:
                     least, most = pynvml.nvmlDeviceGetPowerManagementLimitConstraints(device)
                 except pynvml.NVMLError_NotSupported:
+                    found.append(GpuPower(_text(pynvml.nvmlDeviceGetUUID(device)), fixed=True))
                     continue
                 found.append(GpuPower(
                     _text(pynvml.nvmlDeviceGetUUID(device)), pynvml.nvmlDeviceGetPowerManagementLimit(device),

@@ -21,6 +21,7 @@ from tidegate.config.site import Site
 from tidegate.config.zones import zone_of
 from tidegate.runtime.api.connection import ClientError, Point
 from tidegate.runtime.api.messages import QUALITIES, Message
+from tidegate.runtime.planner.adapter_audit import adapter_doubts
 from tidegate.runtime.planner.announced_jobs import read_jobs, runs_of, saved_eur, silent_adapters
 from tidegate.runtime.planner.day_ahead import DayAhead, Wishes, day_ahead
 from tidegate.runtime.planner.forecast_diary import DIARY_FILE, ForecastDiary
@@ -92,6 +93,7 @@ class LivePlanner:
         told.utc_s = int(now_utc_s)
         try:
             told.doubts = [text for text in (self.diary.lost, self.events.lost) if text]
+            told.doubts += adapter_doubts(self.folder)
             self._plan_once(now_utc_s)
         except (PlanError, ClientError, OSError) as why:
             code = why.code if isinstance(why, ClientError) else ""

@@ -41,6 +41,9 @@ def metrics_text(site: str, status: Status) -> str:
             family(name, kind, text, [({}, float(value))])
     family("tidegate_planner_state", "gauge", "1 for the state that holds",
            [({"state": one}, float(status.get("state") == one)) for one in STATES])  # fmt: skip
+    doubts = status.get("doubts")
+    family("tidegate_planner_doubts", "gauge", "what `tidegate planner status` doubts, adapters included",
+           [({}, float(len(doubts) if isinstance(doubts, list) else 0))])  # fmt: skip
     errors = status.get("forecast_errors")
     for key, text in ERRORS.items():
         rows = [({"series": str(one["series"]), "by": str(one["by"])}, float(one[key]))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import threading
 import urllib.error
@@ -20,6 +21,7 @@ from tidegate.runtime.api.messages import QUALITIES
 from tidegate.runtime.cli.plan_commands import plan
 from tidegate.runtime.cli.planner_commands import planner
 from tidegate.runtime.planner import live_planner
+from tidegate.runtime.planner.adapter_audit import adapter_doubts, end_doubts, write_doubts
 from tidegate.runtime.planner.announced_jobs import AnnouncedJob, write_jobs
 from tidegate.runtime.planner.day_ahead import Wishes, backup_reserve
 from tidegate.runtime.planner.forecast_diary import ForecastDiary
@@ -365,6 +367,21 @@ def test_metrics_are_what_prometheus_reads(live):
         pytest.skip("promtool is not installed")
     done = subprocess.run(["promtool", "check", "metrics"], input=text, text=True, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_an_adapter_doubts_stands_in_the_planner_s_status_and_so_does_its_silence(live):
+    gateway, made = live
+    write_doubts(made.folder, "gpu-caps", ["GPU GPU-cccc: its driver lets nobody set its power limit"])
+    made.step(at_day(gateway, 3))
+    assert "gpu-caps: GPU GPU-cccc: its driver lets nobody set its power limit" in made.status()["doubts"]
+    count = len(made.status()["doubts"])
+    assert f'tidegate_planner_doubts{{site="a"}} {count}' in metrics_text("a", made.status())
+    os.utime(made.folder / "doubts-gpu-caps.json", (1e9, 1e9))
+    assert any("is the adapter gpu-caps running?" in text for text in adapter_doubts(made.folder))
+    (made.folder / "doubts-gpu-caps.json").write_text("{")
+    assert any("is the adapter gpu-caps running?" in text for text in adapter_doubts(made.folder))
+    end_doubts(made.folder, "gpu-caps")
+    assert adapter_doubts(made.folder) == []
 
 
 def test_the_price_like_signal_is_served_beside_the_metrics_once_there_is_a_plan(live):
