@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
@@ -40,6 +39,7 @@ from tidegate.runtime.planner.plan_inputs import PlanError, Storage
 from tidegate.runtime.planner.plan_reasons import reason
 from tidegate.runtime.planner.plan_solver import Plan
 from tidegate.runtime.planner.plan_steps import steps_of
+from tidegate.runtime.planner.what_if import Otherwise, figures
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 SITE = click.argument("site_file", metavar="SITE", type=FILE)
@@ -79,10 +79,11 @@ def _moment(text: str | None) -> datetime:
 
 
 def _made(site: Site, table: HoursTable, now: str | None, soc: float, wishes: Wishes, jobs: Path | None,
-          later_s: int = 0) -> DayAhead:  # fmt: skip
+          otherwise: Otherwise | None = None) -> DayAhead:  # fmt: skip
     try:
         announced = read_jobs(jobs) if jobs is not None else ()
-        announced = tuple(replace(job, deadline_utc_s=job.deadline_utc_s + later_s) for job in announced)
+        if otherwise is not None:
+            announced, wishes = otherwise.jobs(announced), otherwise.wishes(wishes)
         made = day_ahead(site, table, _moment(now), soc, wishes, jobs=announced)
     except PlanError as why:
         fail(why, EXIT_CONTENT, "plan")
@@ -110,8 +111,10 @@ def show(site_file: Path, hours: Path, now: str | None, soc: float, wishes: Wish
         click.echo(json.dumps({
             "start_utc_s": made.horizon.start_utc_s, "step_s": made.horizon.step_s, "known_steps": outlook.known,
             "battery_kw": made.battery_kw.round(3).tolist(), "import_kw": made.import_kw.round(3).tolist(),
-            "soc": (made.stored_kwh / storage.energy_kwh).round(4).tolist(), "cost_eur": round(made.cost_eur, 4),
-            "bound_eur": round(made.bound_eur, 4), "peak_kw": round(made.peak_kw, 3), "relaxed": list(made.relaxed),
+            "soc": (made.stored_kwh / storage.energy_kwh).round(4).tolist(),
+            "cost_eur": round(made.bill_eur, 4),
+            "bound_eur": round(made.bound_eur - made.over_eur, 4),
+            "peak_kw": round(made.peak_kw, 3), "relaxed": list(made.relaxed),
             "jobs": [{"name": job.name, "runs_utc_s": runs_of(row, made.horizon)}
                      for job, row in zip(whole.jobs, made.jobs_kw, strict=True)],
             "steps": steps, "end_utc_s": end_utc_s,
@@ -153,8 +156,12 @@ def lines(made: Plan, outlook: Outlook, storage: Storage, zone: tzinfo) -> list[
             said.append(f"~ {name} from step {outlook.known[name]} on is forecast by {expected.name}{error}")
     said.extend(made.relaxed)
     gap = max(0.0, made.cost_eur - made.bound_eur)
-    said.append(f"cost {made.cost_eur:.2f} EUR (no plan is cheaper by more than {gap:.2f}), peak {made.peak_kw:.1f} kW")
+    said.append(f"cost {made.bill_eur:.2f} EUR (no plan is cheaper by more than {gap:.2f}), peak {made.peak_kw:.1f} kW")
     return said
+
+
+FIGURES = {"cost_eur": "energy and peak, EUR", "import_kw_max": "highest import, kW", "import_kwh": "imported, kWh",
+           "stored_kwh": "stored at the end, kWh"}  # fmt: skip
 
 
 @plan.command("what-if")
@@ -171,30 +178,23 @@ def lines(made: Plan, outlook: Outlook, storage: Storage, zone: tzinfo) -> list[
 def what_if(site_file: Path, hours: Path, now: str | None, soc: float, wishes: Wishes, jobs: Path | None,
             peak_limit: float | None, jobs_later: float | None) -> None:  # fmt: skip
     """The plan beside the one that it would be under another limit: cost, peak, and what could not be held."""
-    if peak_limit is None and jobs_later is None:
+    try:
+        otherwise = Otherwise(peak_limit or 0.0, jobs_later or 0.0)
+    except PlanError:
         fail("give --peak-limit, --jobs-later or both: what is to be otherwise?", EXIT_USAGE, "plan")
     read, table = _read(site_file, hours)
     moment = now or datetime.now(UTC).isoformat()
     first = _made(read, table, moment, soc, wishes, jobs)
-    other_wishes = replace(wishes, peak_limit_kw=peak_limit or 0.0)
-    other = _made(read, table, moment, soc, other_wishes, jobs, later_s=round((jobs_later or 0.0) * 3600))
+    other = _made(read, table, moment, soc, wishes, jobs, otherwise)
     parts = [f"import at most {peak_limit:g} kW"] if peak_limit else []
     parts += [f"jobs {jobs_later:g} h later"] if jobs_later else []
     click.echo(f"{'':22}{'as it is':>12}{'if':>12}   ({', '.join(parts)})")
-    for name, one, two in (
-        ("energy and peak, EUR", first.plan.cost_eur, other.plan.cost_eur),
-        ("highest import, kW", float(first.plan.import_kw.max()), float(other.plan.import_kw.max())),
-        ("imported, kWh", _kwh(first.plan), _kwh(other.plan)),
-        ("stored at the end, kWh", float(first.plan.stored_kwh[-1]), float(other.plan.stored_kwh[-1])),
-    ):
-        click.echo(f"{name:22}{one:12.2f}{two:12.2f}   {two - one:+.2f}")
+    ones, twos = figures(first.plan), figures(other.plan)
+    for key, name in FIGURES.items():
+        click.echo(f"{name:22}{ones[key]:12.2f}{twos[key]:12.2f}   {twos[key] - ones[key]:+.2f}")
     for head, told in (("as it is", first.plan.relaxed), ("if", other.plan.relaxed)):
         for text in told:
             click.echo(f"{head}: {text}")
-
-
-def _kwh(made: Plan) -> float:
-    return float(made.import_kw.sum()) * made.horizon.step_h
 
 
 @plan.command()

@@ -58,7 +58,7 @@ def run(client: Client, site_file: Path, prices: Path, folder: Path, wishes: Wis
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     if port is not None:
         try:
-            serve_metrics(site.site.name, live.status, listen, port)
+            serve_metrics(site.site.name, live.status, listen, port, live.what_if)
         except OSError as why:
             fail(f"{listen}:{port}: {why.strerror or why}", EXIT_UNAVAILABLE, "planner")
         click.echo(f"metrics at http://{listen}:{port}/metrics")

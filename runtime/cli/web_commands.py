@@ -73,6 +73,7 @@ def web(ctx: click.Context, site: str | None, state_dir: Path | None) -> None:
 @click.option("--name", "names", multiple=True, help="A name or address that the unit is reached by; may be repeated.")
 @click.option("--no-history", is_flag=True, help="Keep no history on disk.")
 @click.option("--set-up", "sets_up", is_flag=True, help="The role maintain may change SITE_FILE and commission.")
+@click.option("--planner-port", type=click.IntRange(1, 65535), help="As given to `tidegate planner run`: what-if.")
 @click.pass_obj
 def serve(
     place: Place,
@@ -82,6 +83,7 @@ def serve(
     names: tuple[str, ...],
     no_history: bool,
     sets_up: bool,
+    planner_port: int | None,
 ) -> None:
     """Serve the page until Ctrl-C. SITE_FILE: shown and checked on its set-up screen."""
     if sets_up and site_file is None:
@@ -105,7 +107,7 @@ def serve(
         click.echo(f"its authority's SHA-256 {made.sha256}")
         click.echo(f"a login: tidegate web --site {place.site} pair")
 
-    served = module.Served(endpoint, place.state, listen, port, names, site_file, not no_history, sets_up)
+    served = module.Served(endpoint, place.state, listen, port, names, site_file, not no_history, sets_up, planner_port)
     try:
         module.confine(served)
         asyncio.run(module.serve(served, started))

@@ -22,7 +22,7 @@ from tidegate.config.zones import zone_of
 from tidegate.runtime.api.connection import ClientError, Point
 from tidegate.runtime.api.messages import QUALITIES, Message
 from tidegate.runtime.planner.adapter_audit import adapter_doubts
-from tidegate.runtime.planner.announced_jobs import read_jobs, runs_of, saved_eur, silent_adapters
+from tidegate.runtime.planner.announced_jobs import AnnouncedJob, read_jobs, runs_of, saved_eur, silent_adapters
 from tidegate.runtime.planner.day_ahead import DayAhead, Wishes, day_ahead
 from tidegate.runtime.planner.forecast_diary import DIARY_FILE, ForecastDiary
 from tidegate.runtime.planner.grid_events import EventBook, read_events
@@ -33,6 +33,7 @@ from tidegate.runtime.planner.plan_steps import Step, steps_of
 from tidegate.runtime.planner.price_folder import FACTORS, read_prices
 from tidegate.runtime.planner.savings import DaySaved, month_line, saved_by_day
 from tidegate.runtime.planner.site_history import QUARTER_S, read_history, write_history
+from tidegate.runtime.planner.what_if import Otherwise, beside
 from tidegate.runtime.state import atomic_file
 
 STATUS_FILE = "planner.json"
@@ -71,6 +72,19 @@ class Told:
     doubts: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What one plan is made from."""
+
+    table: HoursTable
+    now: datetime
+    soc: float
+    wishes: Wishes
+    jobs: tuple[AnnouncedJob, ...]
+    in_force_kw: Floats | None
+    caps_kw: dict[int, float]
+
+
 class LivePlanner:
     """folder: where history, status and the diary are kept; `jobs.json` is read from there. plan: replaced in tests."""
 
@@ -86,6 +100,8 @@ class LivePlanner:
         self.events = EventBook(folder)
         self.saved: list[DaySaved] = []
         self._kept = len(self.history.quarters)
+        self._asked: Asked | None = None  # what the plan in `made` was made from
+        self._asking = threading.Lock()
 
     def step(self, now_utc_s: float) -> None:
         """Plan once. Never raises for what the world does: it is said in `told`, and the plan in force goes on."""
@@ -117,16 +133,8 @@ class LivePlanner:
         caps_kw, unplanned = self.events.caps_kw(events, self.history, int(now_utc_s))
         now = datetime.fromtimestamp(now_utc_s, UTC)
         began = time.perf_counter()
-        made = self._plan(
-            self.site,
-            table,
-            now,
-            soc,
-            self._wishes(now),
-            jobs=jobs,
-            in_force_kw=self._in_force(now_utc_s),
-            caps_kw=caps_kw,
-        )
+        asked = Asked(table, now, soc, self._wishes(now), jobs, self._in_force(now_utc_s), caps_kw)
+        made = self._ask(asked)
         self.told.solve_s = time.perf_counter() - began
         steps, end_utc_s = steps_of(made.plan, made.storage, made.connection.recharge_kw_max)
         self._note_forecasts(made, table, int(now_utc_s))
@@ -134,11 +142,28 @@ class LivePlanner:
         self.events.settle(events, self.history, int(now_utc_s))
         self.events.write()
         answer = self.client.schedule(steps, end_utc_s, rank="planner")
-        self.made = made
+        self.made, self._asked = made, asked
         told = self.told
         told.state, told.text = "planned", str(answer.get("text") or answer.get("status") or "")
         told.planned_utc_s, told.end_utc_s, told.plans = int(now_utc_s), end_utc_s, told.plans + 1
         told.doubts += [*unplanned, *table.doubts, *made.said, *made.plan.relaxed]
+
+    def _ask(self, asked: "Asked") -> DayAhead:
+        return self._plan(self.site, asked.table, asked.now, asked.soc, asked.wishes, jobs=asked.jobs,
+                          in_force_kw=asked.in_force_kw, caps_kw=asked.caps_kw)  # fmt: skip
+
+    def what_if(self, otherwise: Otherwise) -> dict[str, object]:
+        """The plan in force beside the one that it would be; nothing is sent. Raises PlanError. From any thread."""
+        first, asked = self.made, self._asked
+        if first is None or asked is None:
+            raise PlanError("there is no plan yet to lay another beside")
+        if not self._asking.acquire(blocking=False):
+            raise PlanError("another question is being worked out; ask again in some seconds")
+        try:
+            changed = replace(asked, wishes=otherwise.wishes(asked.wishes), jobs=otherwise.jobs(asked.jobs))
+            return beside(first, self._ask(changed))
+        finally:
+            self._asking.release()
 
     def table(self, now_utc_s: float) -> HoursTable:
         """Load and sun as they were, prices as far as they are published. Raises PlanError."""

@@ -49,11 +49,17 @@ class Plan:
     stored_eur_per_kwh: Floats  # what one more stored kWh at the step's end is worth
     relaxed: tuple[str, ...] = ()  # what could not be held, in words
     aims_eur: float = 0.0  # what the reserve and the cushions that lack counted beside the bill
+    over_eur: float = 0.0  # what import above the limit counts in the cost: nobody pays that
 
     @property
     def battery_kw(self) -> Floats:
         """+ discharge."""
         return self.discharge_kw - self.charge_kw
+
+    @property
+    def bill_eur(self) -> float:
+        """The cost without what import above the limit counts: what there is to pay."""
+        return self.cost_eur - self.over_eur
 
 
 @dataclass
@@ -435,6 +441,7 @@ def _read(storage: Storage, connection: Connection, horizon: Horizon, at: _Colum
         export_kw=of(at.exported), curtailed_kw=of(at.curtailed), stored_kwh=of(at.stored),
         jobs_kw=np.array([of(first) for first in at.jobs]).reshape(len(at.jobs), n), peak_kw=float(x[at.peak]),
         cost_eur=cost - aims_eur, aims_eur=aims_eur, bound_eur=bound,
+        over_eur=float(over.sum()) * OVER_LIMIT_EUR_PER_KWH * hours,
         meter_eur_per_kwh=_meter(storage, connection, horizon, at, duals),
         stored_eur_per_kwh=-duals[0][at.storage : at.storage + n], relaxed=tuple(relaxed),
     )  # fmt: skip

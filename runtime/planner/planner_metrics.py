@@ -1,13 +1,18 @@
-"""What the planner did, for Prometheus at /metrics; the price-like signal at /advice. In the planner's process."""
+"""What the planner did, for Prometheus at /metrics; the price-like signal at /advice; /what-if. In its own process."""
 
 import json
 import threading
 from collections.abc import Callable
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
 
 from tidegate.runtime.planner.live_planner import price_signal
+from tidegate.runtime.planner.plan_inputs import PlanError
+from tidegate.runtime.planner.what_if import Otherwise
 
 Status = dict[str, object]
+WhatIf = Callable[[Otherwise], dict[str, object]]
 GAUGES = {
     "plans": ("tidegate_planner_plans_total", "counter", "plans that the site took"),
     "failures": ("tidegate_planner_failures_total", "counter", "steps without a new plan"),
@@ -62,14 +67,35 @@ def _quoted(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def serve_metrics(site: str, status: Callable[[], Status], address: str, port: int) -> ThreadingHTTPServer:
+def otherwise_of(query: str) -> Otherwise:
+    """What is asked in an address. Raises PlanError."""
+    fields = {name: values[-1] for name, values in parse_qs(query).items()}
+    known = ("peak_limit_kw", "jobs_later_h")
+    if foreign := sorted(set(fields) - set(known)):
+        raise PlanError(f"{foreign[0][:32]}: is no field of a what-if; there are {' and '.join(known)}")
+    try:
+        return Otherwise(**{name: float(value) for name, value in fields.items()})
+    except ValueError:
+        raise PlanError(f"{query[:80]}: write peak_limit_kw=60") from None
+
+
+def serve_metrics(site: str, status: Callable[[], Status], address: str, port: int,
+                  what_if: WhatIf | None = None) -> ThreadingHTTPServer:  # fmt: skip
     """Serve until its `shutdown`. Raises OSError where the port is taken."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 10
 
         def do_GET(self) -> None:
-            if self.path == "/metrics":
+            code, kind, body = HTTPStatus.OK, "application/json", b""
+            asked = urlsplit(self.path)
+            if what_if is not None and asked.path == "/what-if":
+                try:
+                    answer = what_if(otherwise_of(asked.query))
+                except PlanError as why:
+                    code, answer = HTTPStatus.CONFLICT, {"text": str(why)}
+                body = json.dumps(answer).encode()
+            elif self.path == "/metrics":
                 kind, body = "text/plain; version=0.0.4; charset=utf-8", metrics_text(site, status()).encode()
             elif self.path == "/advice":
                 signal = price_signal(status(), site)
@@ -80,7 +106,7 @@ def serve_metrics(site: str, status: Callable[[], Status], address: str, port: i
             else:
                 self.send_error(404)
                 return
-            self.send_response(200)
+            self.send_response(code)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

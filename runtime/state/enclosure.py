@@ -18,6 +18,7 @@ def enclose(
     reads: Iterable[Path] = (),
     *,
     binds: Iterable[int] = (),
+    reaches: Iterable[int] = (),
     connects: bool = False,
     devices: Iterable[Path] = (),
     families: Iterable[int] = LOCAL,
@@ -26,15 +27,15 @@ def enclose(
 ) -> list[str]:
     """Give up all but what is named, and say what this kernel cannot take away; gives those lines too.
 
-    who : the process, for messages. writes, reads, binds, connects, devices : as for `confine`; families, signals,
-    starts : as for `forbid`; what it starts is as confined, and may be ended. To be called while there is no other thread: Landlock does not reach back. Raises OSError where the
-    kernel has both and refuses.
+    who : the process, for messages. writes, reads, binds, reaches, connects, devices : as for `confine`; families,
+    signals, starts : as for `forbid`; what it starts is as confined, and may be ended. To be called while there is no
+    other thread: Landlock does not reach back. Raises OSError where the kernel has both and refuses.
     """
     told = list(signals)
     threads = len(os.listdir("/proc/self/task")) - 1
     lacks = [
         f"{threads} threads were there before and keep the reach that they had" if threads else "",
-        confine(writes, reads, binds=binds, connects=connects, devices=devices, signals=bool(told)),
+        confine(writes, reads, binds=binds, reaches=reaches, connects=connects, devices=devices, signals=bool(told)),
         forbid(families, signals=told or (TO_END if starts else ()), starts=starts),
     ]
     lines = [lack for lack in lacks if lack]

@@ -48,15 +48,16 @@ def confine(
     reads: Iterable[Path] = (),
     *,
     binds: Iterable[int] = (),
+    reaches: Iterable[int] = (),
     connects: bool = False,
     devices: Iterable[Path] = (),
     signals: bool = False,
 ) -> str:
     """Give up everything else, for this thread and all that it starts; what the kernel cannot do, "" = nothing.
 
-    writes, reads : folders and files; what is not there is left out. binds : TCP ports to listen at. connects : TCP to
-    other machines stays allowed. devices : which may be opened all the same. signals : to others are left to the filter
-    of calls (`syscalls.py`).
+    writes, reads : folders and files; what is not there is left out. binds : TCP ports to listen at. reaches : TCP
+    ports to connect to. connects : TCP to other machines stays allowed. devices : which may be opened all the same.
+    signals : to others are left to the filter of calls (`syscalls.py`).
     """
     able = version()
     if not able:
@@ -83,6 +84,8 @@ def confine(
             _allow(ruleset, path, (files & ~EXECUTE & ~IOCTL_DEV))
         for port in binds if net else ():
             _called(ADD, ctypes.c_int(ruleset), NET_PORT, struct.pack("QQ", BIND_TCP, port), ctypes.c_uint32(0))
+        for port in reaches if net else ():
+            _called(ADD, ctypes.c_int(ruleset), NET_PORT, struct.pack("QQ", CONNECT_TCP, port), ctypes.c_uint32(0))
         if _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
             raise OSError(ctypes.get_errno(), "no_new_privs")
         _called(RESTRICT, ctypes.c_int(ruleset), ctypes.c_uint32(0))

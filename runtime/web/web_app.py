@@ -28,6 +28,7 @@ from tidegate.runtime.web.live_values import HZ_MAX, LiveValues
 from tidegate.runtime.web.login_codes import Pairing, PairingError
 from tidegate.runtime.web.openapi import document
 from tidegate.runtime.web.page_actions import PageActions, Wanted
+from tidegate.runtime.web.planner_question import what_if
 from tidegate.runtime.web.replayed_moments import ReplayedMoments
 from tidegate.runtime.web.request_guard import RequestGuard, TooLarge
 from tidegate.runtime.web.rest_api import ask, body_of, checked, fields_of_query, json_answer, refused
@@ -64,6 +65,7 @@ class Parts:
     moments: ReplayedMoments | None = None
     state: Path | None = None
     sets_up: bool = False
+    planner_port: int | None = None
     sessions: Sessions = field(init=False)
     guard: LoginGuard = field(default_factory=LoginGuard)
 
@@ -140,6 +142,7 @@ class WebApp:
             Route("/setup/task", self._setup_task, methods=["POST"]),
             Route("/setup/job", self._setup_job, methods=["GET"]),
             Route("/setup/end", self._setup_end, methods=["POST"]),
+            Route("/plan/what-if", self._what_if, methods=["GET"]),
             Route("/api/v1/{op:str}", self._operation, methods=["GET", "POST"]),
         ]
         routes.append(routes.pop(1))  # files last: every other path is found before
@@ -332,6 +335,10 @@ class WebApp:
             self._streams -= 1
             if isinstance(who, Session):
                 who.streams -= 1
+
+    async def _what_if(self, request: Request) -> Response:
+        self._reader(request)
+        return json_answer(await what_if(self.parts.planner_port, dict(request.query_params)))
 
     async def _series(self, request: Request) -> Response:
         self._reader(request)

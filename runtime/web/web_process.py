@@ -46,6 +46,7 @@ class Served:
     site_file: Path | None = None
     keeps_history: bool = True
     sets_up: bool = False
+    planner_port: int | None = None  # of the planner beside it, on loopback
 
     @property
     def console(self) -> Path:
@@ -85,8 +86,9 @@ def confine(served: Served) -> None:
     certificates.ensure(folder_of(served.state), own_names(served.listen, served.names))
     os.environ["SQLITE_TMPDIR"] = str(folder_of(served.state))  # what a large sort needs, where it may write
     reads = [served.state, *([served.site_file.resolve().parent] if served.site_file is not None else [])]
+    reaches = [] if served.planner_port is None else [served.planner_port]
     writes = [folder_of(served.state), private_folder(served.console, 0o700)]
-    enclose("web", writes, reads, binds=[served.port], families=NETWORK, starts=True)
+    enclose("web", writes, reads, binds=[served.port], reaches=reaches, families=NETWORK, starts=True)
 
 
 async def serve(served: Served, started: Callable[[certificates.Certificates, int], None]) -> None:
@@ -103,7 +105,7 @@ async def serve(served: Served, started: Callable[[certificates.Certificates, in
         live = LiveValues(client)
         parts = Parts(client, live, users, Pairing(folder), Tokens(folder / "tokens.json"), made, store,
                       served.site_file, problem, ReplayedMoments(served.state / "recordings"), served.state,
-                      served.sets_up)  # fmt: skip
+                      served.sets_up, served.planner_port)  # fmt: skip
         app = WebApp(parts)
         beside = [live.run(), *([] if store is None else [_fill(client, store)])]
         if app.desk is not None:
