@@ -32,7 +32,7 @@ from tidegate.runtime.planner.announced_jobs import (
     write_jobs,
 )
 from tidegate.runtime.planner.day_ahead import DayAhead, Wishes, day_ahead
-from tidegate.runtime.planner.forecasts import filled
+from tidegate.runtime.planner.forecasts import choice_text, filled
 from tidegate.runtime.planner.hours_table import HoursTable, read_hours
 from tidegate.runtime.planner.outlook import Outlook, connection_of, storage_of
 from tidegate.runtime.planner.plan_inputs import PlanError, Storage
@@ -152,8 +152,7 @@ def lines(made: Plan, outlook: Outlook, storage: Storage, zone: tzinfo) -> list[
         ("carbon", outlook.carbon),
     ):
         if expected is not None:
-            error = f", its mean error so far {expected.loss[expected.name]:.3g}" if expected.loss else ""
-            said.append(f"~ {name} from step {outlook.known[name]} on is forecast by {expected.name}{error}")
+            said.append(f"~ {name} from step {outlook.known[name]} on is forecast by {choice_text(expected)}")
     said.extend(made.relaxed)
     gap = max(0.0, made.cost_eur - made.bound_eur)
     said.append(f"cost {made.bill_eur:.2f} EUR (no plan is cheaper by more than {gap:.2f}), peak {made.peak_kw:.1f} kW")

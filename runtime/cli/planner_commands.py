@@ -95,6 +95,8 @@ def status(folder: Path, as_json: bool) -> None:
         click.echo(told["saved_line"])
     for text in told.get("events", []):
         click.echo(text)
+    for name, one in told.get("forecasts", {}).items():
+        click.echo(f"{name} is forecast by {one['text']}")
     for one in told["forecast_errors"]:
         click.echo(f"forecast of {one['series']} by {one['by']}: pinball {one['pinball']:.3g}, band covered "
                    f"{one['covered']:.0%}, Kendall tau {one['kendall_tau']:.2f}")  # fmt: skip

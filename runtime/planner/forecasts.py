@@ -1,4 +1,4 @@
-"""What comes next of a series: simple forecasts, a blend, a ridge for each lead, and which of them to believe.
+"""What comes next of a series: simple forecasts, a blend, a ridge for each lead, both together, and whom to believe.
 
 A series is hourly or finer, of one value a step, NaN where nothing is known. Each forecast sees only what lies before
 its origin. Which one is used is decided by the errors that each made in the last weeks, and all errors are kept.
@@ -18,6 +18,7 @@ RIDGE_DAYS = 120
 RIDGE_WEIGHT = 10.0
 ERROR_DAYS = 56
 QUANTILES = (0.1, 0.5, 0.9)
+RIDGE, BOTH = "ridge", "ridge and blend"
 
 Forecast = Callable[[Floats, int, int, int], Floats]  # (series, origin, leads, steps a day) -> leads
 
@@ -177,6 +178,16 @@ class Expected:
     high: Floats  # q90
     paths: Floats  # (past origins, leads): actual less forecast
     loss: dict[str, float]  # mean absolute error over the past origins
+    worth: dict[str, float]  # mean pinball loss of each with its own band: the lowest is the one used
+
+
+def choice_text(expected: Expected) -> str:
+    """Which forecast is used and by what error, beside that of every other one."""
+    if len(expected.worth) < 2:
+        return expected.name
+    others = sorted((worth, name) for name, worth in expected.worth.items() if name != expected.name)
+    beside = ", ".join(f"{name} {worth:.4g}" for worth, name in others)
+    return f"{expected.name}: pinball {expected.worth[expected.name]:.4g} so far ({beside})"
 
 
 class Forecaster:
@@ -198,7 +209,9 @@ class Forecaster:
         made = {name: f(series, origin, self.leads, self.day) for name, f in SIMPLE.items()}
         ridge = self._ridge.predict(series, origin)
         if ridge is not None:
-            made["ridge"] = ridge
+            made[RIDGE] = ridge
+            # Their errors are not the same ones, so the mean is often better than either.
+            made[BOTH] = (ridge + blend(series, origin, self.leads, self.day)) / 2
         return {name: one for name, one in made.items() if not self._names or name in self._names}
 
     def learn(self, series: Floats, origin: int) -> None:
@@ -215,7 +228,8 @@ class Forecaster:
             if at not in self._made:
                 self._made[at] = self._all(series, at)
                 if at < self._unseen_from:
-                    self._made[at].pop("ridge", None)
+                    for name in (RIDGE, BOTH):
+                        self._made[at].pop(name, None)
         for at in [one for one in self._made if one < begin]:
             del self._made[at]
         if origin - self._fitted_at >= 7 * self.day:
@@ -227,7 +241,7 @@ class Forecaster:
         recent = series[max(0, origin - ERROR_DAYS * self.day) : origin]
         if (recent == recent[0]).all():  # no sun, one price: there is nothing to choose and nothing to be wrong in
             same, none = np.full(self.leads, recent[0]), np.zeros((0, self.leads))
-            return Expected("persistence", same, same, same, none, {"persistence": 0.0})
+            return Expected("persistence", same, same, same, none, {"persistence": 0.0}, {"persistence": 0.0})
         self.learn(series, origin)
         now = self._all(series[:origin], origin)
         past = [at for at in sorted(self._made) if at + self.leads <= origin]
@@ -245,4 +259,4 @@ class Forecaster:
         paths = np.array(missed[best]).reshape(-1, self.leads)
         middle = now[best]
         low, high = (np.quantile(paths, q, axis=0) if len(paths) else np.zeros(self.leads) for q in (0.1, 0.9))
-        return Expected(best, middle, middle + low, middle + high, paths, loss)
+        return Expected(best, middle, middle + low, middle + high, paths, loss, worth)

@@ -25,6 +25,7 @@ from tidegate.runtime.planner.adapter_audit import adapter_doubts
 from tidegate.runtime.planner.announced_jobs import AnnouncedJob, read_jobs, runs_of, saved_eur, silent_adapters
 from tidegate.runtime.planner.day_ahead import DayAhead, Wishes, day_ahead
 from tidegate.runtime.planner.forecast_diary import DIARY_FILE, ForecastDiary
+from tidegate.runtime.planner.forecasts import choice_text
 from tidegate.runtime.planner.grid_events import EventBook, read_events
 from tidegate.runtime.planner.hours_table import HoursTable, gap_text
 from tidegate.runtime.planner.outlook import WEAR_EUR_PER_KWH
@@ -248,6 +249,13 @@ class LivePlanner:
         told["battery_kw"] = plan.battery_kw.round(3).tolist()
         told["import_kw"] = plan.import_kw.round(3).tolist()
         told["meter_eur_per_kwh"] = plan.meter_eur_per_kwh.round(5).tolist()
+        outlook = self.made.outlook
+        told["forecasts"] = {
+            name: {"by": found.name, "pinball": {way: round(worth, 6) for way, worth in found.worth.items()},
+                   "text": choice_text(found)}
+            for name, found in (("load", outlook.load), ("pv", outlook.pv), ("price", outlook.price),
+                                ("carbon", outlook.carbon)) if found is not None
+        }  # fmt: skip
         told["advice"] = advice(self.made)
         told["jobs"] = [
             {"name": job.name, "runs_utc_s": runs_of(row, horizon), "power_kw": job.power_kw,

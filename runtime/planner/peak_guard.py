@@ -10,7 +10,9 @@ import numpy as np
 
 from tidegate.runtime.planner.plan_inputs import Floats, Storage
 
-PROMISE = 0.65  # quantile of the limits that the paths ask for
+PROMISE = (
+    0.5  # quantile of the limits that the paths ask for: what is too low ratchets up, what is too high never comes down
+)
 KEEP = 0.65  # quantile of the energy that they need
 CUSHIONS = (0.8, 0.9, 0.97)  # quantiles of the energy that it is good to have beside that
 NEED_H = 24.0  # a need is seen for so long before it comes, so each hour bears so much of what it would cost

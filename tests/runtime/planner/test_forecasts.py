@@ -1,16 +1,20 @@
 """Forecasts: none sees the future, the better one is used, the peak guard against plain arithmetic."""
 
+import csv
 from datetime import UTC, datetime
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
 
 from tidegate.runtime.planner import forecasts
-from tidegate.runtime.planner.forecasts import SIMPLE, Forecaster, Ridge, filled, pinball, rank_correlation
+from tidegate.runtime.planner.forecasts import SIMPLE, Forecaster, Ridge, choice_text, filled, pinball, rank_correlation
 from tidegate.runtime.planner.local_calendar import LocalCalendar
 from tidegate.runtime.planner.peak_guard import energy_needed, guard, lowest_limits
 from tidegate.runtime.planner.plan_inputs import PlanError, Storage
+
+DATA = Path(__file__).parents[2] / "data/planner"
 
 
 def series(days, seed=1, day=24):
@@ -67,7 +71,8 @@ def test_a_weekend_is_the_local_one_wherever_the_series_begins():
 
 def test_the_better_forecast_is_used_and_all_errors_are_kept():
     daily = Forecaster(24, 24).expect(series(40), 40 * 24 - 24)
-    assert daily.name in ("ridge", "blend", "day and week") and daily.loss[daily.name] == min(daily.loss.values())
+    assert daily.name in ("ridge", "ridge and blend", "blend", "day and week")
+    assert daily.loss[daily.name] <= 1.02 * min(daily.loss.values())
     assert set(SIMPLE) <= set(daily.loss)
     level = np.cumsum(np.random.default_rng(2).normal(0, 1, 40 * 24)) + 100  # a level process: the last value is best
     found = Forecaster(24, 24).expect(level, 39 * 24)
@@ -83,6 +88,28 @@ def test_the_band_covers_about_four_fifths():
         actual = past[origin : origin + 24]
         inside.append(((actual >= made.low) & (actual <= made.high)).mean())
     assert 0.7 <= np.mean(inside) <= 0.9
+
+
+@pytest.mark.parametrize(("file", "column"), [
+    ("gpu_room_2024-11_2025-10.csv", "load_kw"), ("de_lu_gpu_room_2025H1.csv", "pv_kw"),
+    ("de_lu_gpu_room_2025H1.csv", "price_eur_per_kwh"), ("carbon_de_2025H1.csv", "g_per_kwh"),
+    ("carbon_ciso_2022.csv", "g_per_kwh")])  # fmt: skip
+def test_on_every_shipped_series_the_forecast_that_is_used_is_the_one_that_the_shown_errors_say(file, column):
+    with (DATA / file).open() as opened:
+        values = filled(np.array([float(row[column] or "nan") for row in csv.DictReader(opened)]))
+    forecaster, used = Forecaster(24, 24), set()
+    for origin in range(80 * 24, 120 * 24, 24 * 5 + 7):
+        found = forecaster.expect(values[:origin], origin)
+        # Anybody can work the shown error out from the kept ones: pinball of q10, the middle, q90 of its own errors.
+        edges = [np.quantile(found.paths, 0.1, axis=0), np.zeros(24), np.quantile(found.paths, 0.9, axis=0)]
+        mine = np.mean([pinball(path, np.array(edges)) for path in found.paths])
+        assert found.worth[found.name] == pytest.approx(mine) and set(SIMPLE) <= set(found.worth)
+        assert found.worth[found.name] == min(found.worth.values())
+        text = choice_text(found)
+        assert text.startswith(f"{found.name}: pinball {mine:.4g}")
+        assert all(f"{name} {worth:.4g}" in text for name, worth in found.worth.items() if name != found.name)
+        used.add(found.name)
+    assert used & {"ridge", "ridge and blend", "blend", "yesterday"}
 
 
 def test_a_short_history_still_gives_a_forecast():

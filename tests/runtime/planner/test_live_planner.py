@@ -134,6 +134,8 @@ def test_a_plan_is_sent_that_serves_the_dear_evening(live):
     )
     assert min(one["setpoint_w"] for one in steps) < -1e3
     told = json.loads((made.folder / "planner.json").read_text())
+    for one in told["forecasts"].values():
+        assert one["pinball"][one["by"]] == min(one["pinball"].values()) and one["text"].startswith(one["by"])
     assert told["plans"] == 1 and len(told["battery_kw"]) == 96 and told["advice"]["word"] in ("run", "may wait")
 
 
@@ -341,7 +343,7 @@ def test_zeros_for_half_a_day_and_long_holes_are_doubted(tmp_path):
 def test_forecasts_are_judged_by_the_day(tmp_path):
     diary = ForecastDiary(tmp_path / "forecasts.json")
     middle = np.arange(96.0)
-    expected = Expected("blend", middle, middle - 1, middle + 1, np.zeros((1, 96)), {})
+    expected = Expected("blend", middle, middle - 1, middle + 1, np.zeros((1, 96)), {}, {})
     diary.expect("load", expected, 86_400, 900)
     diary.expect("load", expected, 86_400 + 900, 900)
     assert len(diary.waiting) == 1, "the first of a day is kept"
