@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import signal
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +104,57 @@ def kubernetes(client: Client, folder: Path, namespace: tuple[str, ...], label: 
     _rounds("kubernetes", one, guard, every)
     adapter.round(let_go=True)
     _ended(guard, adapter.error)
+
+
+@click.command("node-sleep")
+@with_client
+@FOLDER
+@click.option("--state", type=click.Path(path_type=Path, file_okay=False, exists=True), required=True,
+              help="The site's state folder: its telemetry says who is at rest.")  # fmt: skip
+@click.option("--nodes", type=click.Path(path_type=Path, dir_okay=False, exists=True), required=True,
+              help="TOML of the machines that may sleep, and the way to the power of each.")  # fmt: skip
+@click.option("--asleep-max", type=click.IntRange(min=0), default=4, show_default=True, help="That sleep at once.")
+@click.option("--awake-min", type=click.IntRange(min=0), default=1, show_default=True, help="Of them, always awake.")
+@click.option("--rest-min", type=click.FloatRange(10, 1440), default=60.0, show_default=True,
+              help="Minutes at rest before one sleeps.")  # fmt: skip
+@DRY_RUN
+@EVERY
+def node_sleep(client: Client, folder: Path, state: Path, nodes: Path, asleep_max: int, awake_min: int,
+               rest_min: float, dry_run: bool, every: float) -> None:  # fmt: skip
+    """Have idle machines sleep while work may wait, as the plan says; they wake when it says run, or is gone."""
+    from tidegate.runtime.carbon.live.idle_energy import servers_at_rest
+    from tidegate.runtime.planner.node_power import NodeError, read_nodes
+    from tidegate.runtime.planner.node_sleep import NodeSleep, SleepAllowed, wake_all
+    from tidegate.runtime.telemetry.energy_store import FILE, opened
+
+    store = opened(state)
+    if store is None:
+        fail(f"{state}: no {FILE}; does the site file have [[telemetry]]?", EXIT_UNAVAILABLE, "planner")
+
+    def resting(now: float) -> dict[str, float]:
+        return servers_at_rest(store, now, round(rest_min * 60))
+
+    try:
+        read = read_nodes(nodes)
+        allowed = SleepAllowed(asleep_max, awake_min, dry_run=dry_run)
+        adapter = NodeSleep(read, folder, allowed, resting, note=_noted(client))
+    except NodeError as why:
+        fail(why, EXIT_UNAVAILABLE, "planner")
+    guard = Guard(functools.partial(wake_all, folder, nodes), max(SILENT_S_MIN, SILENT_ROUNDS * every))
+
+    def one() -> str:
+        try:
+            adapter.round()
+        except sqlite3.Error as why:
+            adapter.doubts.append(f"{state}: telemetry cannot be read ({why}): no more machines sleep")
+        with contextlib.suppress(OSError):  # a full disk costs the words, not a machine's wake
+            write_doubts(folder, "node-sleep", adapter.doubts)
+        return "; ".join(adapter.doubts)
+
+    _rounds("node-sleep", one, guard, every)
+    end_doubts(folder, "node-sleep")
+    adapter.round(let_go=True)
+    _ended(guard, f"asked to wake and not awake yet: {', '.join(adapter.asleep)}" if adapter.asleep else "")
 
 
 @click.command("gpu-caps")

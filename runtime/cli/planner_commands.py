@@ -11,7 +11,7 @@ import click
 
 from tidegate.config.site import SiteError, load_site
 from tidegate.runtime.api.blocking_client import Client, ClientError
-from tidegate.runtime.cli.adapter_commands import gpu_caps, kubernetes
+from tidegate.runtime.cli.adapter_commands import gpu_caps, kubernetes, node_sleep
 from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNAVAILABLE, EXIT_USAGE, fail, refuse_site, with_client
 from tidegate.runtime.cli.plan_options import with_wishes
 from tidegate.runtime.planner.day_ahead import Wishes
@@ -171,3 +171,4 @@ def slurm(client: Client, folder: Path, partition: tuple[str, ...], user: tuple[
 
 planner.add_command(kubernetes)
 planner.add_command(gpu_caps)
+planner.add_command(node_sleep)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from tidegate.runtime.carbon.ledger.bodies import PeriodBody
 from tidegate.runtime.carbon.live.live_figures import shortened
-from tidegate.runtime.telemetry.energy_store import BUCKET_S, EnergyStore
+from tidegate.runtime.telemetry.energy_store import BUCKET_S, EnergyStore, bucket_of
 
 HOUR_S = 3600
 ROWS_MAX = 200
@@ -148,6 +148,25 @@ def find_idle(store: EnergyStore, factors: HourlyFactors, start_utc_s: int, end_
     return Idle([row for row in ranked if row.milliwh], not_judged, problems)
 
 
+def servers_at_rest(store: EnergyStore, now_utc_s: float, least_s: int,
+                    system: tuple[str, ...] = SYSTEM) -> dict[str, float]:  # fmt: skip
+    """Server -> mean W of those that rested in each whole 5 minutes of the last `least_s`, to the newest one.
+
+    One whose newest 5 minutes nobody has told yet, or of which nobody says what runs there, is not among them.
+    Raises sqlite3.Error.
+    """
+    end = bucket_of(now_utc_s)
+    start = end - max(BUCKET_S, least_s // BUCKET_S * BUCKET_S)
+    work = _Work(store, start, end + BUCKET_S, system)  # work in the 5 minutes that run now counts too
+    rests, _, _ = _rests(store, start, end, work)
+    wanted = set(range(start, end, BUCKET_S))
+    return {
+        name: sum(buckets.values()) * 3.6 / (end - start)
+        for (level, _, name, _), buckets in rests.items()
+        if level == "server" and set(buckets) == wanted and not work.works(name, end)
+    }
+
+
 class _Work:
     """When hosts and racks worked, and when that was known at all, by the start of 5 minutes."""
 
@@ -166,6 +185,10 @@ class _Work:
         if level == "server":
             return {host} if host in self._seen else set()
         return self.hosts_of[rack] if rack and rack in self.hosts_of else set()
+
+    def works(self, host: str, bucket: int) -> bool:
+        """Whether it was seen to work then."""
+        return bucket in self._busy.get(host, ())
 
     def rested(self, hosts: set[str], bucket: int) -> bool | None:
         """Whether none of them worked; None where one of them was not seen."""
