@@ -1,16 +1,23 @@
 """The power of a machine goes at random moments: is its disk whole each time, with all that was promised?
 
-    python tests/vm/power_cuts.py [--cuts N] [--seed N] [--out FILE]
+    python tests/vm/power_cuts.py [--cuts N] [--boots N] [--starts N] [--seed N] [--out FILE]
 
-A guest (`run-vm.sh -d`) runs the whole product on an ext4 disk image and writes as much as it can; the emulator is
-killed with SIGKILL after a seeded random number of writes, and the next guest on the same image looks at everything
-before it writes on: latches, stop, the three journals with their chains, the ledgers with theirs. What the guest's page
-cache held and had not been synced is lost, as with a power cut. What the disk itself had taken is kept: a disk that
-loses what it said it had, or tears a sector, is not modelled here (tests/runtime/state/test_journal_power.py does that
-for the journal).
+A guest (`run-vm.sh -d -w`) runs the whole product on an ext4 disk image and writes as much as it can, while QEMU keeps
+a log of every write and flush of that disk. After a seeded number of promises the emulator is killed with SIGKILL, and
+the next guest on the same image looks at everything before it writes on: `--boots` times. Each of the `--cuts` is then
+a random place in those logs. What the disk was told to keep by then is on it; what was on its way is kept, lost as a
+whole, lost write by write or torn sector by sector, by turns (`disk_log.py`). The file system is brought up by its own
+check, which may repair nothing but what a cut leaves behind, and everything is looked at here: latches, stop, the three
+journals with their chains and all that was confirmed, the ledgers with theirs. What had been promised by then stands in
+the log itself, between the writes.
+
+In every tenth cut the ledger that was broken off is finished and must equal one that never was; on `--starts` of the
+disks `tidegate run` is started, which must find its latches and end in order. A disk that loses what it was told to
+keep is not modelled.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -24,11 +31,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.vm import disk_log, power_site
+from tidegate.runtime.client import Client
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-BOOT_S = 3000.0  # of host time for a guest to look, start and make its first promise; a bound for starved machines
-PROMISES = 60  # at most so many from the site's first promise to the cut
-PAUSE_S = 0.2  # and at most so long after the last of them
+BOOT_S = 3000.0  # of host time for a guest to look, start and make its promises; a bound for starved machines
+PROMISES = 150, 250  # of a boot, from the site's first on, to its end
+FINISH_EVERY = 10
+SYSTEM_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 
 
 class Promised:
@@ -40,6 +53,15 @@ class Promised:
         self.stopped: bool | None = None
         self.latched: bool | None = None
         self.books = self.next_job = self.count = 0
+
+    @classmethod
+    def of(cls, other: "Promised") -> "Promised":
+        """One with the same promises, which goes on by itself."""
+        made = cls()
+        made.jobs, made.booked = list(other.jobs), dict(other.booked)
+        made.stopped, made.latched = other.stopped, other.latched
+        made.books, made.next_job, made.count = other.books, other.next_job, other.count
+        return made
 
     def take(self, line: str) -> None:
         """One line of a guest."""
@@ -66,26 +88,25 @@ class Promised:
             elif what == "latched":
                 self.latched = value == "1"
 
-    def as_json(self) -> str:
+    def expected(self) -> dict[str, Any]:
+        """What a guest is given to look for; {} before the first promise."""
         if not self.count:
-            return "{}"
-        return json.dumps(
-            {
-                "jobs": self.jobs,
-                "booked": self.booked,
-                "stopped": self.stopped,
-                "latched": self.latched,
-                "books": self.books,
-                "next_job": self.next_job + 1,
-            }
-        )
+            return {}
+        return {
+            "jobs": list(self.jobs),
+            "booked": dict(self.booked),
+            "stopped": self.stopped,
+            "latched": self.latched,
+            "books": self.books,
+            "next_job": self.next_job + 1,
+        }
 
 
 class Guest:
     """One boot on the image."""
 
-    def __init__(self, image: Path, folder: Path, promised: Promised, cut_after: int, *words: str) -> None:
-        """cut_after : `due` is set after so many promises from the site's first on."""
+    def __init__(self, image: Path, log: Path, folder: Path, promised: Promised, cut_after: int) -> None:
+        """cut_after : `due` is set after so many promises from the site's first on. log : gets the disk's writes."""
         self.pidfile = folder / "qemu.pid"
         self.pidfile.unlink(missing_ok=True)
         self.lines: list[str] = []
@@ -97,14 +118,15 @@ class Guest:
             "-i",
             "-d",
             str(image),
+            "-w",
+            str(log),
             "-p",
             str(self.pidfile),
             "--",
             sys.executable,
             "-m",
             "tests.vm.power_site",
-            promised.as_json(),
-            *words,
+            json.dumps(promised.expected()),
         ]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL
@@ -140,13 +162,86 @@ class Guest:
         return code
 
 
+def tool(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PATH": SYSTEM_PATH})
+
+
 def image_at(path: Path) -> Path:
     with path.open("wb") as file:
-        file.truncate(512 << 20)
-    subprocess.run(
-        ["mkfs.ext4", "-q", "-F", str(path)], check=True, env={**os.environ, "PATH": "/usr/sbin:/sbin:/usr/bin:/bin"}
-    )
+        file.truncate(power_site.DISK_MIB << 20)
+    tool("mkfs.ext4", "-q", "-F", str(path), f"{power_site.FILES_MIB}M").check_returncode()
     return path
+
+
+def lines_in(disk: disk_log.Disk) -> list[tuple[int, str]]:
+    """(entry of the log, what was said with it), in order."""
+    behind = power_site.FILES_MIB << 20
+    found = []
+    for number, entry in enumerate(disk.entries):
+        if entry.bytes and entry.at_disk >= behind:
+            data = disk.data(entry)
+            for at in range(0, len(data), power_site.SECTOR):
+                found.append((number, data[at : at + power_site.SECTOR].rstrip(b"\0\n").decode()))
+    return found
+
+
+class Looker:
+    """Looks at disks that a loss of power left. folder : for copies."""
+
+    def __init__(self, folder: Path) -> None:
+        self._copy, self._files = folder / "cut.img", folder / "files"
+        self._uncut = power_site.uncut_book(folder)
+        self.finished = self.started = 0
+
+    def look(self, disk: disk_log.Disk, image: Path, waiting: list[disk_log.Entry], loss: str, rng: random.Random,
+             expected: dict[str, Any], finish: bool, start: bool) -> tuple[list[str], int]:  # fmt: skip
+        """(what is wrong, sectors that were lost)."""
+        tool("cp", "--sparse=always", str(image), str(self._copy)).check_returncode()
+        lost = disk.leave(self._copy, waiting, loss, rng)
+        shutil.rmtree(self._files, ignore_errors=True)
+        self._files.mkdir()
+        checked = tool("e2fsck", "-f", "-p", str(self._copy))
+        if checked.returncode > 1:  # 1: what a cut leaves behind was repaired
+            return [f"the file system: e2fsck ends with {checked.returncode}: {checked.stdout[-300:]}"], lost
+        tool("debugfs", "-R", f"rdump / {self._files}", str(self._copy)).check_returncode()
+        with contextlib.redirect_stdout(None):
+            wrong = power_site.look(self._files, expected)
+        if finish and expected["booked"]:
+            newest = max(expected["booked"])
+            wrong += power_site.finish_book(self._files / "booked" / f"{newest}.db", self._uncut)
+            self.finished += 1
+        if start:
+            wrong += self._start(expected)
+            self.started += 1
+        return wrong, lost
+
+    def _start(self, expected: dict[str, Any]) -> list[str]:
+        """`tidegate run` on what is left. -> what is wrong with that."""
+        with tempfile.TemporaryDirectory(prefix="tg-") as run:
+            before = dict(os.environ)
+            os.environ |= {"TIDEGATE_RUNTIME_DIR": run, "TIDEGATE_STATE_DIR": str(self._files / "state")}
+            try:
+                site = subprocess.Popen(
+                    [*power_site.TIDEGATE, "run", str(power_site.SITE)], stdout=subprocess.PIPE, text=True
+                )
+                assert site.stdout is not None
+                line = site.stdout.readline()
+                if "runs; core pid" not in line:
+                    site.kill()
+                    return [f"it does not start: {line!r}"]
+                try:
+                    with Client(timeout_s=60.0) as client:
+                        latches = client.why()["latches"]
+                finally:
+                    site.send_signal(signal.SIGTERM)
+                    site.stdout.read()
+                    ended = site.wait(120)
+            finally:
+                os.environ.clear()
+                os.environ |= before
+        wrong = [f"started: latches {latches}"] if "latches_lost" in latches else []
+        wrong += ["started: a latch that was told of is gone"] if expected["latched"] and not latches else []
+        return wrong + ([f"started: ended with {ended}"] if ended else [])
 
 
 def broken(guest: Guest) -> list[str]:
@@ -154,71 +249,114 @@ def broken(guest: Guest) -> list[str]:
     return [line for line in guest.lines if line.startswith("!")]
 
 
-def run(cuts: int, seed: int, folder: Path) -> dict[str, Any]:
-    """Cut so many times, then let a last guest look and finish the ledgers. Gives the figures."""
-    rng, promised, image = random.Random(seed), Promised(), image_at(folder / "disk.img")
-    whole, wrong, began = 0, [], time.monotonic()
-    after: list[tuple[int, float]] = []
-    for number in range(cuts + 1):
-        last = number == cuts
-        count, pause_s = rng.randint(1, PROMISES), rng.uniform(0.0, PAUSE_S)
-        guest = Guest(image, folder, promised, count, *(["--last"] if last else []))
-        if last:
-            looked = guest.end(BOOT_S + 120) == 0
-        else:
-            in_time = guest.due.wait(BOOT_S)
-            time.sleep(pause_s)
-            was_cut = guest.cut()
-            guest.end(60.0)
-            looked = was_cut and in_time and guest.writes and any(line.startswith("- whole") for line in guest.lines)
-            after.append((count, round(pause_s, 3)))
+class Cuts:
+    """cuts, boots, starts : so many. folder : for images and logs."""
+
+    def __init__(self, cuts: int, boots: int, starts: int, seed: int, folder: Path) -> None:
+        self._rng, self._folder, self._seed = random.Random(seed), folder, seed
+        self._wanted = [cuts // boots + (number < cuts % boots) for number in range(boots)]
+        self._starts = set(self._rng.sample(range(cuts), min(starts, cuts)))
+        self._looker = Looker(folder)
+        self.cuts: list[dict[str, Any]] = []
+        self.wrong: list[dict[str, Any]] = []
+        self.boots = self.writes = self.promises = 0
+        self._began = time.monotonic()
+
+    def run(self) -> None:
+        """Boot, cut, look, until something is wrong or all is done."""
+        promised, image = Promised(), image_at(self._folder / "disk.img")
+        for number, cuts in enumerate(self._wanted):
+            before, log = self._folder / "before.img", self._folder / "writes"
+            tool("cp", "--sparse=always", str(image), str(before)).check_returncode()
+            log.write_bytes(b"")
+            at_start = Promised.of(promised)
+            if not self._boot(image, log, promised, number):
+                return
+            print(f"boot {number}: cut after {promised.count} promises in all, {self._spent():.0f} s", flush=True)
+            self._cut(before, log, at_start, cuts)
+            if self.wrong:
+                return
+        self.promises = promised.count
+
+    def _spent(self) -> float:
+        return time.monotonic() - self._began
+
+    def _boot(self, image: Path, log: Path, promised: Promised, number: int) -> bool:
+        guest = Guest(image, log, self._folder, promised, self._rng.randint(*PROMISES))
+        in_time = guest.due.wait(BOOT_S)
+        was_cut = guest.cut()
+        guest.end(60.0)
         if guest.process.returncode == 77:
             print("\n".join(guest.lines))
             raise SystemExit(77)
+        looked = any(line.startswith("- whole") for line in guest.lines)
         found = broken(guest)
-        if found or not looked:
-            tail = found or guest.lines[-15:]
-            wrong.append({"boot": number, "lines": tail})
-            print(f"boot {number}: NOT WHOLE\n  " + "\n  ".join(tail), flush=True)
-            keep = Path(tempfile.gettempdir()) / f"tidegate-cut-{seed}-{number}.img"
-            shutil.copyfile(image, keep)
-            print(f"  the image: {keep}", flush=True)
-            break
-        whole += number > 0  # the first guest finds an empty disk
-        if not last:
-            print(
-                f"boot {number}: {'an empty disk' if not number else 'whole'}; {promised.count} promises so far, "
-                f"cut after {count} of its own and {pause_s:.2f} s, {time.monotonic() - began:.0f} s",
-                flush=True,
-            )
-    return {
-        "cuts": len(after),
-        "asked": cuts,
-        "whole": whole,
-        "seed": seed,
-        "promises": promised.count,
-        "jobs": len(promised.jobs),
-        "ledgers": len(promised.booked),
-        "cut_after": after,
-        "wrong": wrong,
-        "wall_s": round(time.monotonic() - began),
-    }
+        if found or not (was_cut and in_time and guest.writes and looked):
+            self._say({"boot": number, "lines": found or guest.lines[-15:]}, image)
+            return False
+        self.boots += 1
+        return True
+
+    def _cut(self, before: Path, log: Path, promised: Promised, cuts: int) -> None:
+        """Random places in a boot's log, from its first promise on, earliest first."""
+        disk = disk_log.Disk(before, log)
+        try:
+            said = lines_in(disk)
+            self.writes += len(disk.entries)
+            first = next(number for number, line in said if line.startswith("+ job"))
+            for at in sorted(self._rng.sample(range(first + 1, len(disk.entries) + 1), cuts)):
+                while said and said[0][0] < at:
+                    promised.take(said.pop(0)[1])
+                loss = disk_log.LOSSES[len(self.cuts) % len(disk_log.LOSSES)]
+                waiting = disk.bring_to(at)
+                wrong, lost = self._looker.look(
+                    disk, before, waiting, loss, self._rng, promised.expected(),
+                    len(self.cuts) % FINISH_EVERY == 0, len(self.cuts) in self._starts,
+                )  # fmt: skip
+                self.cuts.append({"entry": at, "loss": loss, "waiting": len(waiting), "sectors_lost": lost})
+                if wrong:
+                    self._say({"cut": len(self.cuts) - 1, **self.cuts[-1], "lines": wrong}, self._folder / "cut.img")
+                    return
+        finally:
+            disk.close()
+
+    def _say(self, row: dict[str, Any], image: Path) -> None:
+        self.wrong.append(row)
+        keep = Path(tempfile.gettempdir()) / f"tidegate-cut-{self._seed}.img"
+        shutil.copyfile(image, keep)
+        print(f"NOT WHOLE {json.dumps(row)}\n  the image: {keep}", flush=True)
+
+    def figures(self, asked: int) -> dict[str, Any]:
+        return {
+            "cuts": len(self.cuts), "asked": asked, "whole": len(self.cuts) - sum("cut" in row for row in self.wrong),
+            "seed": self._seed, "boots": self.boots, "log_entries": self.writes, "promises": self.promises,
+            "with_lost_sectors": sum(1 for row in self.cuts if row["sectors_lost"]),
+            "sectors_lost": sum(row["sectors_lost"] for row in self.cuts),
+            "ledgers_finished": self._looker.finished, "sites_started": self._looker.started,
+            "at": self.cuts, "wrong": self.wrong, "wall_s": round(self._spent()),
+        }  # fmt: skip
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cuts", type=int, default=100)
+    parser.add_argument("--boots", type=int, default=2, help="guests that are killed, each on the image of the last")
+    parser.add_argument("--starts", type=int, default=5, help="disks of which a site is started")
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--out", type=Path, help="file for the figures as JSON")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        figures = run(args.cuts, args.seed, Path(folder))
+        cuts = Cuts(args.cuts, args.boots, args.starts, args.seed, Path(folder))
+        cuts.run()
+        figures = cuts.figures(args.cuts)
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(figures, indent=1) + "\n")
     print(
-        f"power cuts: {figures['whole']} of {figures['asked']} whole, {figures['promises']} promises kept, "
-        f"seed {args.seed}, {figures['wall_s']} s"
+        f"power cuts: {figures['whole']} of {figures['asked']} whole, of {figures['boots']} boots, "
+        f"{figures['log_entries']} writes and {figures['promises']} promises; {figures['with_lost_sectors']} lost "
+        f"{figures['sectors_lost']} sectors; {figures['ledgers_finished']} ledgers finished, "
+        f"{figures['sites_started']} sites started; seed {args.seed}, {figures['wall_s']} s"
     )
     return 0 if figures["whole"] == figures["asked"] and not figures["wrong"] else 1
 

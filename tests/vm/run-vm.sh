@@ -1,7 +1,7 @@
 #!/bin/bash
 # Run a command inside a virtual machine with Debian's PREEMPT_RT kernel and real CAN and UART drivers.
 #
-#   tests/vm/run-vm.sh [-t SECONDS] [-i] [-d IMAGE] [-p FILE] [-v] -- COMMAND [ARGUMENT...]
+#   tests/vm/run-vm.sh [-t SECONDS] [-i] [-d IMAGE [-w LOG]] [-p FILE] [-v] -- COMMAND [ARGUMENT...]
 #
 # The guest sees the host's file system read-only under a layer in RAM, two virtual CAN interfaces (vcan0, vcan1), two
 # emulated Kvaser controllers on one wire (can0, can1), two 16550 UARTs wired to each other (ttyS1, ttyS2) and a
@@ -10,6 +10,7 @@
 #   -i         time in the guest is counted in instructions (1 ns each, one CPU): what the guest measures does not depend
 #              on how busy this machine is
 #   -d IMAGE   a disk of ext4 (made with mkfs.ext4) that outlives the machine, mounted at /disk
+#   -w LOG     an empty file that gets every write and flush of that disk, in order (QEMU's blklogwrites)
 #   -p FILE    gets the process number of the emulator, for who cuts the power
 #   -v         the guest's kernel log as well
 #
@@ -22,12 +23,13 @@
 # guest as /run/job, and stays).
 set -euo pipefail
 
-limit=420 verbose= counted= disk= pidfile=
-while getopts t:id:p:v option; do
+limit=420 verbose= counted= disk= writes= pidfile=
+while getopts t:id:w:p:v option; do
     case $option in
     t) limit=$OPTARG ;;
     i) counted=1 ;;
     d) disk=$OPTARG ;;
+    w) writes=$OPTARG ;;
     p) pidfile=$OPTARG ;;
     v) verbose=1 ;;
     *) exit 2 ;;
@@ -143,7 +145,13 @@ elif [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo; then
     accelerator=(-accel kvm -cpu host -smp 2)
 fi
 more=()
-[ -z "$disk" ] || more+=(-drive "file=$disk,format=raw,if=none,id=disk,cache=writeback" -device virtio-blk-pci,drive=disk)
+if [ -n "$writes" ]; then
+    more+=(-blockdev "driver=file,filename=$disk,node-name=image" -blockdev "driver=file,filename=$writes,node-name=writes"
+        -blockdev "driver=blklogwrites,node-name=disk,file=image,log=writes,log-sector-size=512")
+elif [ -n "$disk" ]; then
+    more+=(-drive "file=$disk,format=raw,if=none,id=disk,cache=writeback")
+fi
+[ -z "$disk" ] || more+=(-device virtio-blk-pci,drive=disk)
 [ -z "$pidfile" ] || more+=(-pidfile "$pidfile")
 wire=$scratch/uart
 timeout -k 5 "$limit" qemu-system-x86_64 "${accelerator[@]}" -M pc -m 2048 \

@@ -2,17 +2,20 @@
 
 import copy
 import json
+import random
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.vm import icount_run, power_cuts
+from tests.vm import disk_log, icount_run
 from tidegate.runtime.state.journal import Journal, Record
 from tidegate.runtime.state.latches import Latched, LatchFile
 from tidegate.runtime.state.stop_file import Stop, StopFile, Stops
 
+power_cuts = pytest.importorskip("tests.vm.power_cuts", reason="the extra carbon is not installed")
 ROOT = Path(__file__).parents[2]
 COMMITTED = {"work_p99_ns": 10_000}
 RIGHT: dict[str, Any] = {
@@ -84,34 +87,33 @@ def test_committed_figures_are_of_whole_runs_on_machines_that_have_a_runner() ->
 
 def test_promises_are_kept_as_guests_make_and_take_them_back() -> None:
     promised = power_cuts.Promised()
-    assert promised.as_json() == "{}"
+    assert promised.expected() == {}
     for line in ("+ job job-000000", "? stop 1", "+ stop 1", "+ latched 1", "+ booked 0 17", "+ booked 0 23"):
         promised.take(line)
-    found = json.loads(promised.as_json())
+    found, before = promised.expected(), power_cuts.Promised.of(promised)
     assert (found["jobs"], found["stopped"], found["latched"]) == (["job-000000"], True, True)
-    assert (found["booked"], found["books"], found["next_job"]) == ({"0": 23}, 0, 2)
+    assert (found["booked"], found["books"], found["next_job"]) == ({0: 23}, 0, 2)
     for line in ("? stop 0", "? latched 0", "+ complete 0", "  meter: 5 records", "- whole 3.1"):
         promised.take(line)
-    found = json.loads(promised.as_json())
+    found = promised.expected()
     assert (found["stopped"], found["latched"], found["books"]) == (None, None, 1)
+    assert before.expected()["stopped"] is True  # goes on by itself
 
 
 def test_the_options_that_runs_give_the_machine_are_those_of_its_script() -> None:
     options = re.search(r"getopts (\S+)", (ROOT / "tests" / "vm" / "run-vm.sh").read_text())
-    assert options is not None and set("tidpv") <= set(options[1])
+    assert options is not None and set("tidwpv") <= set(options[1])
 
 
 # ---- what a guest finds on its disk ----
 
 
 @pytest.fixture
-def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def disk(tmp_path: Path) -> Path:
     """A disk as a site leaves it, and what was promised to be on it."""
     pytest.importorskip("sqlalchemy", reason="the extra carbon is not installed")
     from tests.vm import power_site
 
-    for name, folder in {"DISK": "", "STATE": "state", "BOOKED": "booked"}.items():
-        monkeypatch.setattr(power_site, name, tmp_path / folder)
     state = tmp_path / "state" / "simulated"
     for folder in (state / "held", state / "journal", tmp_path / "booked"):
         folder.mkdir(parents=True)
@@ -134,15 +136,15 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 PROMISED = {"jobs": ["job-000002"], "stopped": True, "latched": True, "booked": {"0": 2}}
 
 
-def found_on(expected: dict[str, Any]) -> list[str]:
+def found_on(disk: Path, expected: dict[str, Any]) -> list[str]:
     from tests.vm import power_site
 
-    return power_site.look(expected)
+    return power_site.look(disk, expected)
 
 
 def test_a_whole_disk_with_all_that_was_promised_has_nothing_wrong(disk: Path) -> None:
-    assert found_on(PROMISED) == []
-    assert found_on({**PROMISED, "stopped": None, "latched": None}) == []
+    assert found_on(disk, PROMISED) == []
+    assert found_on(disk, {**PROMISED, "stopped": None, "latched": None}) == []
 
 
 @pytest.mark.parametrize(
@@ -154,7 +156,7 @@ def test_a_whole_disk_with_all_that_was_promised_has_nothing_wrong(disk: Path) -
     ],
 )
 def test_what_was_promised_and_is_not_there_is_found(disk: Path, promised: dict[str, Any], words: str) -> None:
-    (found,) = found_on({**PROMISED, **promised})
+    (found,) = found_on(disk, {**PROMISED, **promised})
     assert words in found
 
 
@@ -171,9 +173,90 @@ def test_a_byte_in_the_middle_that_is_another_is_found(disk: Path, name: str, wo
     raw = bytearray((disk / name).read_bytes())
     raw[len(raw) // 2] ^= 1
     (disk / name).write_bytes(raw)
-    assert any(line.startswith(words) for line in found_on(PROMISED))
+    assert any(line.startswith(words) for line in found_on(disk, PROMISED))
 
 
 def test_a_latch_that_is_gone_is_found(disk: Path) -> None:
     (disk / "state/simulated/held/latches.json").unlink()
-    assert any("one was told of, and the file has none" in line for line in found_on(PROMISED))
+    assert any("one was told of, and the file has none" in line for line in found_on(disk, PROMISED))
+
+
+def test_a_ledger_that_is_gone_is_found_and_one_that_was_cut_off_is_finished(disk: Path, tmp_path: Path) -> None:
+    from tests.vm import power_site
+
+    uncut = power_site.uncut_book(tmp_path)
+    assert len(uncut) > 5
+    assert power_site.finish_book(disk / "booked" / "0.db", uncut) == []
+    assert power_site.finish_book(disk / "booked" / "1.db", uncut[:-1]) != []
+    (disk / "booked" / "0.db").unlink()
+    assert found_on(disk, PROMISED) == ["ledger 0 is gone"]
+
+
+# ---- the disk after a loss of power, out of its log ----
+
+
+def logged(folder: Path, *rows: tuple[int, bytes, int]) -> disk_log.Disk:
+    """A disk of 16 sectors of which each holds 0xff, and a log of (sector, data, flags)."""
+    image, log = folder / "image", folder / "log"
+    image.write_bytes(b"\xff" * 16 * 512)
+    raw = struct.pack("<QQQI", disk_log.MAGIC, 1, len(rows), 512).ljust(512, b"\0")
+    for sector, data, flags in rows:
+        raw += struct.pack("<QQQQ", sector, len(data) // 512, flags, 0).ljust(512, b"\0") + data
+    log.write_bytes(raw)
+    return disk_log.Disk(image, log)
+
+
+WRITES = (
+    (0, b"a" * 512, 0),
+    (1, b"b" * 1024, 0),
+    (0, b"", disk_log.FLUSH),
+    (0, b"c" * 2048, 0),
+    (5, b"d" * 512, disk_log.FUA),
+    (6, b"e" * 512, 0),
+)
+
+
+def left(folder: Path, cut: int, loss: str) -> tuple[str, int]:
+    """(a letter a sector, sectors lost) of the disk that a cut leaves."""
+    disk = logged(folder, *WRITES)
+    waiting = disk.bring_to(cut)
+    copy = folder / "copy"
+    copy.write_bytes((folder / "image").read_bytes())
+    lost = disk.leave(copy, waiting, loss, random.Random(3))
+    disk.close()
+    raw = copy.read_bytes()
+    return "".join(chr(raw[at]) if raw[at] < 128 else "." for at in range(0, 8 * 512, 512)), lost
+
+
+@pytest.mark.parametrize(
+    ("cut", "loss", "sectors", "lost"),
+    [
+        (1, "kept", "a.......", 0),
+        (2, "lost", "........", 3),
+        (3, "lost", "abb.....", 0),
+        (6, "kept", "cccc.de.", 0),
+        (6, "lost", "abb..d..", 5),
+    ],
+)
+def test_what_was_flushed_is_kept_and_the_rest_is_lost_where_it_is_to_be(
+    tmp_path: Path, cut: int, loss: str, sectors: str, lost: int
+) -> None:
+    assert left(tmp_path, cut, loss) == (sectors, lost)
+
+
+def test_a_write_is_lost_as_a_whole_and_a_torn_one_by_sectors(tmp_path: Path) -> None:
+    whole, _ = left(tmp_path, 6, "some")
+    torn, lost = left(tmp_path, 6, "torn")
+    assert whole[:4] in ("cccc", "abb.") and whole[5] == "d"
+    assert torn[:4] not in ("cccc", "abb.") and torn[5] == "d" and 0 < lost < 5
+
+
+def test_a_log_that_breaks_off_ends_at_its_last_whole_write(tmp_path: Path) -> None:
+    logged(tmp_path, *WRITES).close()
+    log = tmp_path / "log"
+    log.write_bytes(log.read_bytes()[:-100])
+    with log.open("rb") as file:
+        assert len(disk_log.entries(file)) == len(WRITES) - 1
+    log.write_bytes(bytes(4096))
+    with log.open("rb") as file, pytest.raises(disk_log.LogError):
+        disk_log.entries(file)
