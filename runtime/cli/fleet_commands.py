@@ -42,7 +42,8 @@ def hub() -> None:
 def init(folder: Path, database: str, listen: str, tls_cert: Path | None, tls_key: Path | None) -> None:
     """Make FOLDER and the tables. Once; the other commands read it there."""
     from tidegate.runtime.carbon.ledger.store import LedgerError
-    from tidegate.runtime.fleet.hub.hub_store import HubError, HubStore
+    from tidegate.runtime.fleet.hub.hub_store import HubStore
+    from tidegate.runtime.fleet.invitation import HubError
 
     if (tls_cert is None) != (tls_key is None):
         fail("--tls-cert and --tls-key belong together", EXIT_USAGE, "tidegate hub")
@@ -74,7 +75,8 @@ def _broker(folder: Path, row: dict[str, object]) -> "Broker":
 def _opened(folder: Path) -> "tuple[Broker, HubStore]":
     """Broker and store of a folder; ends the program where there is none."""
     from tidegate.runtime.carbon.ledger.store import LedgerError
-    from tidegate.runtime.fleet.hub.hub_store import HubError, HubStore
+    from tidegate.runtime.fleet.hub.hub_store import HubStore
+    from tidegate.runtime.fleet.invitation import HubError
 
     try:
         row = json.loads((folder / "hub.json").read_text())
@@ -92,7 +94,7 @@ def run_hub(folder: Path) -> None:
     from tidegate.runtime.fleet.hub.hub_admission import Admission
     from tidegate.runtime.fleet.hub.hub_ingest import Ingest
     from tidegate.runtime.fleet.hub.hub_life import HubLife
-    from tidegate.runtime.fleet.hub.hub_store import HubError
+    from tidegate.runtime.fleet.invitation import HubError
 
     broker, store = _opened(folder)
     life = HubLife.of(json.loads((folder / "hub.json").read_text())["database"])
@@ -140,7 +142,7 @@ def run_hub(folder: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="File that the unit needs; keep it secret.")
 def invite(site: str, folder: Path, key: str, out: Path) -> None:
     """Let SITE in: its ledger, signed with this key, is taken; OUT holds its login."""
-    from tidegate.runtime.fleet.hub.hub_store import HubError
+    from tidegate.runtime.fleet.invitation import HubError
 
     broker, store = _opened(folder)
     try:
@@ -173,7 +175,7 @@ def sites(folder: Path) -> None:
 @click.option("--reason", required=True, help="Why.")
 def accept(site: str, folder: Path, by: str, reason: str) -> None:
     """SITE went on from a backup: go on with it. What it lost is set aside here, with name and reason."""
-    from tidegate.runtime.fleet.hub.hub_store import HubError
+    from tidegate.runtime.fleet.invitation import HubError
 
     _, store = _opened(folder)
     try:
@@ -213,8 +215,10 @@ def key(ledger: str) -> None:
 @click.option("--site", help="Also its condition, events and minutes: name of the site that runs on this machine.")
 def run_sender(invitation: Path, ledger: str, kb_s: float | None, site: str | None) -> None:
     """Send what the hub has not got, until SIGTERM or Ctrl-C. Whatever is away meanwhile is sent afterwards."""
-    from tidegate.runtime.fleet.hub.broker import Invitation
-    from tidegate.runtime.fleet.hub.hub_store import HubError
+    from tidegate.runtime.fleet.unit.lean_nats import import_lean_nats
+
+    import_lean_nats()
+    from tidegate.runtime.fleet.invitation import HubError, Invitation
     from tidegate.runtime.fleet.unit.site_sender import Sender
 
     try:

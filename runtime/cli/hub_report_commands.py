@@ -24,7 +24,8 @@ FOLDER = click.option(
 def opened(folder: Path) -> "HubStore":
     """The store of a hub's folder; ends the program where there is none."""
     from tidegate.runtime.carbon.ledger.store import LedgerError
-    from tidegate.runtime.fleet.hub.hub_store import HubError, HubStore
+    from tidegate.runtime.fleet.hub.hub_store import HubStore
+    from tidegate.runtime.fleet.invitation import HubError
 
     try:
         return HubStore(json.loads((folder / "hub.json").read_text())["database"])
@@ -43,7 +44,7 @@ def opened(folder: Path) -> "HubStore":
 def place(site: str, folder: Path, owner: str | None, region: str | None, at: str | None) -> None:
     """Whose SITE is and where it stands, for report and map. What is not given stays."""
     from tidegate.runtime.carbon.integers import to_whole
-    from tidegate.runtime.fleet.hub.hub_store import HubError
+    from tidegate.runtime.fleet.invitation import HubError
 
     latitude = longitude = None
     if at is not None:
@@ -101,7 +102,7 @@ def report(
 @click.option("--reason", default="", help="Why.")
 def letters(folder: Path, show: int | None, replay: int | None, number: int | None, by: str, reason: str) -> None:
     """What was not taken, newest first: number, site, entry, why, how often."""
-    from tidegate.runtime.fleet.hub.hub_store import HubError
+    from tidegate.runtime.fleet.invitation import HubError
 
     store = opened(folder)
     try:

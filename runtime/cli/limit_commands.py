@@ -22,7 +22,7 @@ HUB_FOLDER = click.option("--folder", type=click.Path(path_type=Path), default=P
 def broker_of(folder: Path) -> "Broker":
     """The broker of a hub's folder. Raises HubError, OSError, ValueError, KeyError."""
     from tidegate.runtime.fleet.hub.broker import Broker
-    from tidegate.runtime.fleet.hub.hub_store import HubError
+    from tidegate.runtime.fleet.invitation import HubError
 
     try:
         row = json.loads((folder / "hub.json").read_text())
@@ -48,8 +48,8 @@ def stop_event() -> asyncio.Event:
 @click.option("--term", type=click.IntRange(5, 60), default=60, show_default=True, help="Seconds that a lease lasts.")
 def feeder(name: str, folder: Path, limit: float, floors: tuple[str, ...], term: int) -> None:
     """A limit that sites share: each has its floor, `hub share` lends the rest. Given again it is corrected."""
-    from tidegate.runtime.fleet.hub.hub_store import HubError
     from tidegate.runtime.fleet.hub.limit_coordinator import Feeder, write_feeder
+    from tidegate.runtime.fleet.invitation import HubError
 
     floors_w: dict[str, int] = {}
     try:
@@ -69,8 +69,8 @@ def feeder(name: str, folder: Path, limit: float, floors: tuple[str, ...], term:
 @HUB_FOLDER
 def share(folder: Path) -> None:
     """Lend what the feeders have above their floors, until SIGTERM or Ctrl-C; first a minute after the start."""
-    from tidegate.runtime.fleet.hub.hub_store import HubError
     from tidegate.runtime.fleet.hub.limit_coordinator import Coordinator
+    from tidegate.runtime.fleet.invitation import HubError
 
     async def serve() -> None:
         stop = stop_event()
@@ -96,8 +96,7 @@ def share(folder: Path) -> None:
 @click.option("--most", type=WATTS, required=True, help="Never ask for more import than this: what the fuse bears.")
 def lease(client: "Client", invitation: Path, most: float) -> None:
     """Ask the hub for a part of a shared limit, and widen peak_w_max by it for its time; until Ctrl-C."""
-    from tidegate.runtime.fleet.hub.broker import Invitation
-    from tidegate.runtime.fleet.hub.hub_store import HubError
+    from tidegate.runtime.fleet.invitation import HubError, Invitation
     from tidegate.runtime.fleet.unit.limit_holder import LimitHolder
 
     async def serve() -> None:

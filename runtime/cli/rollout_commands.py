@@ -120,8 +120,7 @@ def take(invitation: Path, owner: str, site_file: Path) -> None:
     """Ask the hub for signed site files, and put them in force in their ring; until Ctrl-C."""
     import nats.errors
 
-    from tidegate.runtime.fleet.hub.broker import Invitation
-    from tidegate.runtime.fleet.hub.hub_store import HubError
+    from tidegate.runtime.fleet.invitation import HubError, Invitation
     from tidegate.runtime.fleet.signed_site import ReleaseError
     from tidegate.runtime.fleet.unit.release_taker import ReleaseTaker
 
@@ -159,8 +158,8 @@ def rollout(releases: Path, folder: Path, owner: str, rings: tuple[str, ...], so
 
     import nats.errors
 
-    from tidegate.runtime.fleet.hub.hub_store import HubError
     from tidegate.runtime.fleet.hub.ring_rollout import ReleaseDesk, Rollout
+    from tidegate.runtime.fleet.invitation import HubError
     from tidegate.runtime.fleet.signed_site import ReleaseError, SignedSite
 
     async def serve() -> None:

@@ -32,7 +32,7 @@ def _at_hub(folder: Path, act: "Callable[[Broker, HubLife], Done]") -> Done:
     import sqlalchemy as sa
 
     from tidegate.runtime.fleet.hub.hub_life import HubLife
-    from tidegate.runtime.fleet.hub.hub_store import HubError
+    from tidegate.runtime.fleet.invitation import HubError
 
     try:
         row = json.loads((folder / "hub.json").read_text())
@@ -80,33 +80,34 @@ def enrol(site: str, folder: Path, hours: float, svg: Path | None, owner: str, b
     _at_hub(folder, lambda broker, life: _token(broker, life, site, hours, by, reason, owner, svg))
 
 
-def _ended(folder: Path, site: str, state: str, by: str, reason: str, detail: str = "") -> None:
-    def act(broker: "Broker", life: "HubLife") -> None:
-        tokens = life.end(site, state, by, reason, detail)  # in the store first: a login is not given back
-        broker.end_claim(*tokens)
-        broker.end_login(site)
+def _ending(name: str, state: str, what: str, done: str) -> click.Command:
+    """A command that ends a unit's login. what : its help. done : what is told afterwards."""
 
-    _at_hub(folder, act)
+    @click.command(name, help=what)
+    @click.argument("site")
+    @HUB_FOLDER
+    @with_reason
+    def command(site: str, folder: Path, by: str, reason: str) -> None:
+        def act(broker: "Broker", life: "HubLife") -> None:
+            tokens = life.end(site, state, by, reason)  # in the store first: a login is not given back
+            broker.end_claim(*tokens)
+            broker.end_login(site)
+
+        _at_hub(folder, act)
+        click.echo(f"{site}: its login is over{done}")
+
+    return command
 
 
-@click.command("revoke")
-@click.argument("site")
-@HUB_FOLDER
-@with_reason
-def revoke(site: str, folder: Path, by: str, reason: str) -> None:
-    """End SITE's login now. What it sent stays; `hub enrol` lets the same unit in again."""
-    _ended(folder, site, "revoked", by, reason)
-    click.echo(f"{site}: its login is over")
-
-
-@click.command("lost")
-@click.argument("site")
-@HUB_FOLDER
-@with_reason
-def lost(site: str, folder: Path, by: str, reason: str) -> None:
-    """SITE's unit is stolen or gone: its login is over, its device key is never let in again, under any name."""
-    _ended(folder, site, "lost", by, reason)
-    click.echo(f"{site}: its login is over, and its key is let in no more")
+revoke = _ending(
+    "revoke", "revoked", "End SITE's login now. What it sent stays; `hub enrol` lets the same unit in again.", ""
+)
+lost = _ending(
+    "lost",
+    "lost",
+    "SITE's unit is stolen or gone: its login is over, its device key is never let in again, under any name.",
+    ", and its key is let in no more",
+)
 
 
 @click.command("owner")
@@ -136,7 +137,7 @@ def owner(site: str, folder: Path, owner: str, hours: float, svg: Path | None, b
 @with_reason
 def reflash(site: str, folder: Path, name: str, hours: float, svg: Path | None, by: str, reason: str) -> None:
     """SITE's unit has a new key and an empty ledger: it goes on under another name, SITE's entries stay as they are."""
-    from tidegate.runtime.fleet.hub.hub_store import HubError
+    from tidegate.runtime.fleet.invitation import HubError
 
     def act(broker: "Broker", life: "HubLife") -> None:
         if name == site or life.knows(name):
@@ -168,8 +169,8 @@ def life(site: str | None, folder: Path) -> None:
 )
 def join(token: str, key: Path, out: Path) -> None:
     """Join a hub by the TOKEN that `tidegate hub enrol` printed; - reads it from standard input."""
-    from tidegate.runtime.fleet.hub.hub_store import HubError
     from tidegate.runtime.fleet.hub.join_token import JoinToken
+    from tidegate.runtime.fleet.invitation import HubError
     from tidegate.runtime.fleet.unit.unit_join import join as join_hub
     from tidegate.runtime.state.device_key import DeviceKey, KeyFileError
 
@@ -187,7 +188,7 @@ def join(token: str, key: Path, out: Path) -> None:
 @click.argument("invitation", type=click.Path(path_type=Path, exists=True))
 def rotate(invitation: Path) -> None:
     """Another login for this unit, in the same file; the one before ends. Start `fleet run` and `fleet lease` anew."""
-    from tidegate.runtime.fleet.hub.hub_store import HubError
+    from tidegate.runtime.fleet.invitation import HubError
     from tidegate.runtime.fleet.unit.unit_join import rotate as rotate_login
 
     try:

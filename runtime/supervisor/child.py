@@ -34,9 +34,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _before_exec(parent: int, user: Identity | None, capabilities: tuple[int, ...]) -> None:
-    """Between fork and exec: another user, and SIGTERM to this child when the thread that starts it ends, however."""
+    """Between fork and exec: another user, then the end with its parent."""
     if user is not None:
-        become(user, capabilities)  # first: the kernel forgets the signal below when a process becomes somebody else
+        become(user, capabilities)  # first: the kernel forgets that signal when a process becomes somebody else
+    die_with(parent)
+
+
+def die_with(parent: int) -> None:
+    """Between fork and exec: SIGTERM to this child when the thread that starts it ends, however that happens."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(128 + signal.SIGTERM)  # the parent died before the request was made

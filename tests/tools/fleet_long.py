@@ -130,7 +130,7 @@ class Hub:
         self.process = subprocess.Popen(words, stdout=self.log, stderr=self.log)
 
     def kill_ingest(self):
-        """kill -9 of the hub; its broker is left over, as by a real kill, and ended so that the next can start."""
+        """kill -9 of the hub, and of its broker before that sees it."""
         self.process.kill()
         self.process.wait()
         self.kill_broker()

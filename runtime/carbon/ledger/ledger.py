@@ -28,11 +28,11 @@ from tidegate.runtime.carbon.ledger.bodies import (
     SettlementBody,
     current,
 )
+from tidegate.runtime.carbon.ledger.ledger_file import SCHEMA_VERSION, newer_schema
 from tidegate.runtime.carbon.ledger.store import LedgerError as LedgerError
 from tidegate.runtime.carbon.ledger.store import make_engine, open_tables, sites_in, split_address
 
 WRITER = "writer"  # the state row that says which device and which process write
-SCHEMA_VERSION = 2  # 1: bodies with the names of before, see bodies.py; it is read for ever
 KINDS = ("open", "method", "period", "factor", "edit", "job", "work", "reading", "report", "block", "note", "meter",
          "key", "restored", "idle", "renamed")  # fmt: skip
 
@@ -191,10 +191,7 @@ class Ledger:
                 return  # for verify to name
             raise LedgerError(f"{self.url}: entry 0 is damaged; run tidegate carbon verify") from None
         if version > SCHEMA_VERSION:
-            raise LedgerError(
-                f"{self.url}: written by schema {version}, this version knows {SCHEMA_VERSION}; update tidegate, "
-                "nothing was changed"
-            )
+            raise newer_schema(self.url, version)
 
     def _read_head(self) -> tuple[int, str]:
         entries = self._tables.entries.c

@@ -5,19 +5,16 @@ not say whose, is read as it is, and gets its column when it is next opened to b
 change by that, and signatures hold.
 """
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
 
+from tidegate.runtime.carbon.ledger.ledger_file import LedgerError as LedgerError
+from tidegate.runtime.carbon.ledger.ledger_file import read_only_words, site_in
+
 MIGRATION_LOCK = 0x7469_6465_6761_7465  # pg_advisory_xact_lock: sites that start at once make the tables once
-
-
-class LedgerError(RuntimeError):
-    """The ledger cannot be used; the text says what to do."""
 
 
 class Tables:
@@ -114,14 +111,6 @@ def _site_of(connection: sa.Connection) -> str:
     return site_in(connection.execute(sa.select(entries.body).where(entries.seq == 0)).scalar())
 
 
-def site_in(body: str | None) -> str:
-    """The site that an opening entry names; "" if it names none, or is damaged."""
-    try:
-        return str(json.loads(body or "")["site"])
-    except (ValueError, KeyError, TypeError):
-        return ""
-
-
 def _name_rows(connection: sa.Connection, site: str) -> None:
     """Give each row its site. The rows themselves go over as they are."""
     for table in ("entries", "state"):
@@ -157,24 +146,10 @@ def sites_in(engine: sa.Engine, tables: Tables) -> list[str]:
 
 
 def _sqlite_url(path: str, read_only: bool) -> sa.URL:
-    """The URL of a file of any name, # and % included. Raises LedgerError for what cannot be read where it lies.
-
-    SQLite wants to write beside a ledger even to read it. Where it may not, the file is opened as one that does not
-    change, which is right unless entries wait in the file of the write-ahead log.
-    """
+    """The URL of a file of any name, # and % included. Raises LedgerError for what cannot be read where it lies."""
     if not read_only:
         return sa.URL.create("sqlite", database=path)
-    query = {"mode": "ro", "uri": "true"}
-    if not os.access(Path(path).absolute().parent, os.W_OK):
-        log = Path(f"{path}-wal")
-        if log.exists() and log.stat().st_size and not Path(f"{path}-shm").exists():
-            raise LedgerError(
-                f"{path}: its newest entries wait in {log.name}, and nothing may be written beside it; copy both to a "
-                "folder that may be written, and read them there"
-            )
-        if not log.exists() or not log.stat().st_size:
-            query["immutable"] = "1"
-    return sa.URL.create("sqlite", database=f"file:{quote(path)}", query=query)
+    return sa.URL.create("sqlite", database=f"file:{quote(path)}", query={**read_only_words(path), "uri": "true"})
 
 
 def _tune_sqlite(read_only: bool) -> Any:

@@ -13,14 +13,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 
-from tidegate.runtime.fleet.hub.hub_store import HubError
+from tidegate.runtime.fleet.invitation import HubError, Invitation
 from tidegate.runtime.fleet.ledger_batch import (
     ASK,
     CONDITION,
@@ -33,40 +33,16 @@ from tidegate.runtime.fleet.ledger_batch import (
     subject_word,
 )
 from tidegate.runtime.state import atomic_file
+from tidegate.runtime.supervisor.child import die_with
 
 PAYLOAD_MAX = 8 << 20
 FILE_BYTES_MAX = 16 << 30
 CERTIFICATE_DAYS = 30
 START_S = 20.0
+LEFT_OVER_S = 5.0  # a broker whose hub was killed ends by itself, and takes a moment for it
 HUB_LOGIN = "hub"
+STORE_DAMAGED = b"Can't start JetStream"  # nats-server's own words
 RELOADED = "Reloaded server configuration"  # nats-server's own words
-
-
-@dataclass(frozen=True, slots=True)
-class Invitation:
-    """What a site needs to reach its hub. certificate : PEM of the hub's authority, "" = the line is not encrypted."""
-
-    site: str
-    address: str
-    user: str
-    word: str
-    certificate: str = ""
-
-    @classmethod
-    def read(cls, path: Path) -> "Invitation":
-        """Raises HubError for a file that is none."""
-        try:
-            row = json.loads(path.read_text("utf-8"))
-            return cls(**{name: str(row[name]) for name in ("site", "address", "user", "word", "certificate")})
-        except (OSError, ValueError, KeyError, TypeError) as why:
-            raise HubError(f"{path}: not an invitation of `tidegate hub invite` ({why})") from None
-
-    def write(self, path: Path) -> None:
-        """A new file that only its owner may read. Raises OSError."""
-        fields = ("site", "address", "user", "word", "certificate")
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "w") as file:
-            json.dump({name: getattr(self, name) for name in fields}, file, indent=1)
 
 
 class Broker:
@@ -201,24 +177,56 @@ class Broker:
         return path
 
     def start(self) -> None:
-        """Start it and wait until it answers. Raises HubError."""
+        """Start it and wait until it answers; it ends with the thread that started it. Raises HubError."""
         program = shutil.which("nats-server", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
         if program is None:
             raise HubError("nats-server is not on this machine; Debian: apt-get install nats-server")
-        if self.answers():
-            raise HubError(f"{self.address}: something listens there already; is this hub running, or another program?")
+        until = time.monotonic() + LEFT_OVER_S
+        while self.answers():
+            if time.monotonic() > until:
+                raise HubError(
+                    f"{self.address}: something listens there already; is this hub running, or another program?"
+                )
+            time.sleep(0.1)
+        if not self._came_up(program):
+            aside = self.folder / f"broker.damaged-{int(time.time())}"
+            (self.folder / "broker").rename(aside)
+            print(f"hub: {self._last_words()}; its store lies in {aside}, it starts without one: the sites send again "
+                  "from their marks", file=sys.stderr, flush=True)  # fmt: skip
+            if not self._came_up(program):
+                raise HubError(f"nats-server does not come up: {self._last_words()}")
+
+    def _last_words(self) -> str:
+        return " / ".join((self.folder / "broker.log").read_text(errors="replace").splitlines()[-3:])
+
+    def _came_up(self, program: str) -> bool:
+        """Start it; false where its store keeps it from starting. Raises HubError for every other cause."""
         path = self._write_configuration()
+        own, before = os.getpid(), self._log_bytes()
         with (self.folder / "broker.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [program, "-c", str(path)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [program, "-c", str(path)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=lambda: die_with(own),
             )
         until = time.monotonic() + START_S
         while not self.answers():
             if self._process.poll() is not None or time.monotonic() > until:
+                ended = self._process.poll() is not None
                 self.stop()
-                tail = (self.folder / "broker.log").read_text(errors="replace").splitlines()[-3:]
-                raise HubError(f"nats-server does not come up: {' / '.join(tail)}")
+                with (self.folder / "broker.log").open("rb") as file:
+                    file.seek(before)
+                    if ended and STORE_DAMAGED in file.read() and (self.folder / "broker").exists():
+                        return False
+                raise HubError(f"nats-server does not come up: {self._last_words()}")
             time.sleep(0.05)
+        return True
+
+    def _log_bytes(self) -> int:
+        log = self.folder / "broker.log"
+        return log.stat().st_size if log.exists() else 0
 
     def certificate_problem(self) -> str:
         """What is wrong with the certificate that sites see, "" if nothing is."""

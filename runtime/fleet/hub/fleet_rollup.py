@@ -24,11 +24,15 @@ SUMS = (
     "shifted_ug", "own_export_milliwh", "not_good_milliwh", "priced_milliwh", "cost_u",
 )  # fmt: skip
 JOB_COLUMNS_FLAT = ("site", "start_utc_s", "line", "seq", "job", "tenant", "node", "energy_milliwh", "ug")
-TABLES = f"""
+TABLES_LOCK = "SELECT pg_advisory_xact_lock(7163948520)"  # who makes tables, one after the other
+PLACES = """
 CREATE TABLE IF NOT EXISTS fleet_places (
     site text PRIMARY KEY, owner text NOT NULL DEFAULT '', region text NOT NULL DEFAULT '',
     latitude_udeg bigint, longitude_udeg bigint
 );
+"""
+TABLES = f"""
+{PLACES}
 CREATE TABLE IF NOT EXISTS fleet_rolled (
     site text PRIMARY KEY, seq bigint NOT NULL DEFAULT -1, roles text NOT NULL DEFAULT '{{}}',
     left_out bigint NOT NULL DEFAULT 0

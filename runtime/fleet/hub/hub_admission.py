@@ -17,8 +17,9 @@ from nats.aio.msg import Msg
 
 from tidegate.runtime.fleet.hub.broker import Broker
 from tidegate.runtime.fleet.hub.hub_life import HubLife
-from tidegate.runtime.fleet.hub.hub_store import HubError, HubStore
+from tidegate.runtime.fleet.hub.hub_store import HubStore
 from tidegate.runtime.fleet.hub.join_token import join_message
+from tidegate.runtime.fleet.invitation import HubError
 from tidegate.runtime.fleet.ledger_batch import ENROL, ROTATE, subject_word
 from tidegate.runtime.state.device_key import signed_by
 

@@ -20,6 +20,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType,
 
 from tidegate.runtime.fleet.chain_check import Finding, Mark
 from tidegate.runtime.fleet.hub.hub_store import HubStore
+from tidegate.runtime.fleet.invitation import servers_in
 from tidegate.runtime.fleet.ledger_batch import ASK, CONDITION, LEDGER, MARK, STREAM, BatchError, subject_word, unpack
 from tidegate.runtime.fleet.site_condition import ConditionError, unpack_condition
 
@@ -39,28 +40,45 @@ def told(mark: Mark | None, finding: Finding | None) -> bytes:
 
 
 class Ingest:
-    """One worker. store : its own connection; several workers may share a stream."""
+    """One worker. store : its own connection; several workers may share a stream.
 
-    def __init__(self, store: HubStore) -> None:
-        self.store = store
+    replicas : brokers of a cluster that each keep what is on its way; 1 = one broker.
+    """
+
+    def __init__(self, store: HubStore, replicas: int = 1) -> None:
+        self.store, self._replicas = store, replicas
         self.taken = 0  # entries
         self._client: Client | None = None
+        self._said = ""  # the connection's last trouble
         self._troubles: dict[str, str] = {}
         self._noted: dict[str, float] = {}
         self._words: dict[str, str] = {}  # subject word -> site
 
     async def open(self, address: str, user: str, word: str) -> None:
-        """Connect, and make the stream if it is not there."""
-        self._client = await nats.connect(address, user=user, password=word, max_reconnect_attempts=-1)
+        """Connect, and make the stream if it is not there. address : of several brokers with commas between them."""
+        self._client = await nats.connect(
+            servers_in(address), user=user, password=word, max_reconnect_attempts=-1, error_cb=self._trouble
+        )
         await self._make_stream()
         await self._client.subscribe(f"{ASK}.*", cb=self._asked)
         await self._client.subscribe(f"{CONDITION}.*", "hub", cb=self._conditioned)
+
+    async def _trouble(self, why: Exception) -> None:
+        """In a line, once for all times that it is the same."""
+        text = str(why) or type(why).__name__
+        if text != self._said:
+            self._said = text
+            print(f"hub: the broker: {text}; trying again", file=sys.stderr, flush=True)
 
     async def _make_stream(self) -> None:
         assert self._client is not None
         await self._client.jetstream().add_stream(
             StreamConfig(
-                STREAM, subjects=[f"{LEDGER}.*"], retention=RetentionPolicy.WORK_QUEUE, storage=StorageType.FILE
+                STREAM,
+                subjects=[f"{LEDGER}.*"],
+                retention=RetentionPolicy.WORK_QUEUE,
+                storage=StorageType.FILE,
+                num_replicas=self._replicas,
             )
         )
 

@@ -19,12 +19,11 @@ from typing import NamedTuple
 import psycopg
 import sqlalchemy as sa
 
-from tidegate.runtime.fleet.hub.hub_store import HubError
+from tidegate.runtime.fleet.hub import fleet_rollup
+from tidegate.runtime.fleet.invitation import HubError
 
 TABLES = """
-CREATE TABLE IF NOT EXISTS fleet_units (
-    site text PRIMARY KEY, state text NOT NULL, owner text NOT NULL DEFAULT '', key text NOT NULL DEFAULT ''
-);
+CREATE TABLE IF NOT EXISTS fleet_units (site text PRIMARY KEY, state text NOT NULL, key text NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS fleet_tokens (
     id text PRIMARY KEY, site text NOT NULL, code_sha256 text NOT NULL, ends_utc_s bigint NOT NULL,
     used_utc_s bigint, ended boolean NOT NULL DEFAULT false
@@ -34,6 +33,22 @@ CREATE TABLE IF NOT EXISTS fleet_life (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, utc_s bigint NOT NULL, site text NOT NULL, what text NOT NULL,
     by_whom text NOT NULL, reason text NOT NULL, detail text NOT NULL
 );
+"""
+# A release of before kept an owner of the unit beside that of the place; the unit's has a name and a reason with it.
+OWNER_OF_BEFORE = """
+DO $$ BEGIN
+    IF EXISTS (SELECT 1 FROM information_schema.columns WHERE table_schema = current_schema()
+               AND table_name = 'fleet_units' AND column_name = 'owner') THEN
+        INSERT INTO fleet_life (utc_s, site, what, by_whom, reason, detail)
+            SELECT extract(epoch FROM now())::bigint, u.site, 'owner made one', 'a new release',
+                'reports had another owner than the unit', 'reports: ' || p.owner || ', unit: ' || u.owner
+            FROM fleet_units u JOIN fleet_places p USING (site)
+            WHERE u.owner <> '' AND p.owner <> '' AND u.owner <> p.owner;
+        INSERT INTO fleet_places (site, owner) SELECT site, owner FROM fleet_units WHERE owner <> ''
+            ON CONFLICT (site) DO UPDATE SET owner = EXCLUDED.owner;
+        ALTER TABLE fleet_units DROP COLUMN owner;
+    END IF;
+END $$;
 """
 Cursor = psycopg.Cursor[tuple[object, ...]]
 
@@ -60,8 +75,10 @@ class HubLife:
         self._address = address
         self._connection: psycopg.Connection[tuple[object, ...]] = psycopg.connect(address, autocommit=True)
         with self._one() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(7163948521)")
+            cursor.execute(fleet_rollup.TABLES_LOCK)
+            cursor.execute(fleet_rollup.PLACES)
             cursor.execute(TABLES)
+            cursor.execute(OWNER_OF_BEFORE)
 
     @classmethod
     def of(cls, url: str) -> "HubLife":
@@ -76,8 +93,21 @@ class HubLife:
 
     def owner(self, site: str) -> str:
         """Whose it is, "" = not said."""
-        row = self._connection.execute("SELECT owner FROM fleet_units WHERE site = %s", (site,)).fetchone()
+        with self._one() as cursor:
+            return self._owner(cursor, site)
+
+    @staticmethod
+    def _owner(cursor: Cursor, site: str) -> str:
+        row = cursor.execute("SELECT owner FROM fleet_places WHERE site = %s", (site,)).fetchone()
         return "" if row is None else str(row[0])
+
+    @staticmethod
+    def _put_owner(cursor: Cursor, site: str, owner: str) -> None:
+        cursor.execute(
+            "INSERT INTO fleet_places (site, owner) VALUES (%s, %s) ON CONFLICT (site) DO UPDATE "
+            "SET owner = EXCLUDED.owner",
+            (site, owner),
+        )
 
     def close(self) -> None:
         self._connection.close()
@@ -99,12 +129,12 @@ class HubLife:
         )
 
     @staticmethod
-    def _state(cursor: Cursor, site: str) -> tuple[str, str, str]:
-        """(state, owner, key) of a unit, which stays as it is until the transaction ends. Raises HubError."""
-        row = cursor.execute("SELECT state, owner, key FROM fleet_units WHERE site = %s FOR UPDATE", (site,)).fetchone()
+    def _state(cursor: Cursor, site: str) -> tuple[str, str]:
+        """(state, key) of a unit, which stays as it is until the transaction ends. Raises HubError."""
+        row = cursor.execute("SELECT state, key FROM fleet_units WHERE site = %s FOR UPDATE", (site,)).fetchone()
         if row is None:
             raise HubError(f"{site}: no token was ever made for it; first: tidegate hub enrol {site}")
-        return str(row[0]), str(row[1]), str(row[2])
+        return str(row[0]), str(row[1])
 
     @staticmethod
     def _end_tokens(cursor: Cursor, site: str) -> list[str]:
@@ -122,11 +152,17 @@ class HubLife:
                     f"{site} is {row[0]}: name the unit that stands there now otherwise (tidegate hub reflash)"
                 )
             ended = self._end_tokens(cursor, site)
+            before = self._owner(cursor, site)
+            if row is not None and owner and before and owner != before:
+                raise HubError(
+                    f"{site} is {before}'s; its unit changes hands with its login: "
+                    f"tidegate hub owner {site} --to {owner!r} --by NAME --reason TEXT"
+                )
             cursor.execute(
-                "INSERT INTO fleet_units (site, state, owner) VALUES (%s, 'invited', %s) ON CONFLICT (site) DO UPDATE "
-                "SET owner = CASE WHEN EXCLUDED.owner = '' THEN fleet_units.owner ELSE EXCLUDED.owner END",
-                (site, owner),
+                "INSERT INTO fleet_units (site, state) VALUES (%s, 'invited') ON CONFLICT (site) DO NOTHING", (site,)
             )
+            if owner:
+                self._put_owner(cursor, site, owner)
             cursor.execute(
                 "INSERT INTO fleet_tokens (id, site, code_sha256, ends_utc_s) VALUES (%s, %s, %s, %s)",
                 (token_id, site, hashed(code), ends_utc_s),
@@ -144,7 +180,7 @@ class HubLife:
             if row is None or row[0] != site or not hmac.compare_digest(str(row[1]), hashed(code)):
                 raise HubError("no such token")
             now_s = int(time.time())
-            state, _, known = self._state(cursor, site)
+            state, known = self._state(cursor, site)
             if row[3] is not None and known == key:
                 return  # its answer was lost, and the unit asks again
             if row[3] is not None or row[4] or now_s > int(str(row[2])):
@@ -176,7 +212,7 @@ class HubLife:
     def end(self, site: str, state: str, by: str, reason: str, detail: str = "") -> list[str]:
         """Revoke, report lost, or replace a unit. -> ids of the tokens that end with it. Raises HubError."""
         with self._one() as cursor:
-            before, _, key = self._state(cursor, site)
+            before, key = self._state(cursor, site)
             if before in ("lost", "replaced"):
                 raise HubError(f"{site} is {before} already")
             cursor.execute("UPDATE fleet_units SET state = %s WHERE site = %s", (state, site))
@@ -191,12 +227,13 @@ class HubLife:
     def change_owner(self, site: str, owner: str, by: str, reason: str) -> None:
         """From now on it is another's; what was before stays that of the one before. Raises HubError."""
         with self._one() as cursor:
-            state, before, _ = self._state(cursor, site)
+            state, before = self._state(cursor, site)[0], self._owner(cursor, site)
             if state in ("lost", "replaced"):
                 raise HubError(f"{site} is {state}; it has no owner to change")
             if not owner.strip() or owner == before:
                 raise HubError(f"{site}: name its new owner; it is {before or 'nobody'} now")
-            cursor.execute("UPDATE fleet_units SET owner = %s, state = 'revoked' WHERE site = %s", (owner, site))
+            cursor.execute("UPDATE fleet_units SET state = 'revoked' WHERE site = %s", (site,))
+            self._put_owner(cursor, site, owner)
             self._note(cursor, site, "owner changed", by, reason, f"from {before or 'nobody'} to {owner}")
 
     def lines(self, site: str | None = None) -> list[LifeLine]:

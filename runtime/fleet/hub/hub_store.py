@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from tidegate.runtime.carbon.ledger.store import LedgerError, make_engine, open_tables
 from tidegate.runtime.fleet.chain_check import Finding, Mark, take
 from tidegate.runtime.fleet.hub import fleet_rollup, hub_conditions, hub_letters
+from tidegate.runtime.fleet.invitation import HubError
 from tidegate.runtime.fleet.ledger_batch import BatchError, Row, unpack
 from tidegate.runtime.fleet.site_condition import Condition, Position
 
@@ -29,10 +30,6 @@ CREATE TABLE IF NOT EXISTS fleet_set_aside (
 """
 DatabaseAway = psycopg.Error  # for those who ask a store and have no driver of their own
 MARK = "SELECT key, named, seq, hash, block_seq FROM fleet_sites WHERE site = %s"
-
-
-class HubError(RuntimeError):
-    """Why the hub cannot do it, with what to do."""
 
 
 class SiteLine(NamedTuple):
@@ -62,7 +59,7 @@ class HubStore:
         self._address = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
         self._connection = self._connect()
         with self._connection.transaction():
-            self._connection.execute("SELECT pg_advisory_xact_lock(7163948520)")
+            self._connection.execute(fleet_rollup.TABLES_LOCK)
             self._connection.execute(TABLES)
             self._connection.execute(hub_letters.TABLES)
             self._connection.execute(fleet_rollup.TABLES)
@@ -111,7 +108,10 @@ class HubStore:
     def place(
         self, site: str, owner: str | None, region: str | None, latitude_udeg: int | None, longitude_udeg: int | None
     ) -> None:
-        """Whose a site is and where it stands; None leaves what is there. Raises HubError."""
+        """Whose a site is and where it stands; None leaves what is there. Raises HubError.
+
+        The owner of a unit that joined by a token changes with its login (HubLife.change_owner), not here.
+        """
         if self.mark(site) is None:
             raise HubError(f"{site}: not enrolled here; those that are: tidegate hub sites")
         if (latitude_udeg is None) != (longitude_udeg is None):
@@ -120,12 +120,26 @@ class HubStore:
             raise HubError("latitude -90 to 90, longitude -180 to 180, in degrees")
         with self._one() as cursor:
             cursor.execute("INSERT INTO fleet_places (site) VALUES (%s) ON CONFLICT (site) DO NOTHING", (site,))
+            row = cursor.execute("SELECT owner FROM fleet_places WHERE site = %s FOR UPDATE", (site,)).fetchone()
+            before = "" if row is None else str(row[0])
+            if owner is not None and before and owner != before and self._has_unit(cursor, site):
+                raise HubError(
+                    f"{site} is {before}'s; its unit changes hands with its login: "
+                    f"tidegate hub owner {site} --to {owner!r} --by NAME --reason TEXT"
+                )
             cursor.execute(
                 "UPDATE fleet_places SET owner = coalesce(%s, owner), region = coalesce(%s, region), "
                 "latitude_udeg = coalesce(%s, latitude_udeg), longitude_udeg = coalesce(%s, longitude_udeg) "
                 "WHERE site = %s",
                 (owner, region, latitude_udeg, longitude_udeg, site),
             )
+
+    @staticmethod
+    def _has_unit(cursor: psycopg.Cursor[tuple[object, ...]], site: str) -> bool:
+        cursor.execute("SELECT to_regclass('fleet_units') IS NOT NULL")
+        if cursor.fetchone() != (True,):
+            return False
+        return cursor.execute("SELECT 1 FROM fleet_units WHERE site = %s", (site,)).fetchone() is not None
 
     def mark(self, site: str) -> Mark | None:
         """How far a site is; None if it is not enrolled."""

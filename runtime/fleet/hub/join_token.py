@@ -11,7 +11,7 @@ import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tidegate.runtime.fleet.hub.hub_store import HubError
+from tidegate.runtime.fleet.invitation import HubError
 
 PREFIX = "tidegate-join:"
 TOKEN_CHARS_MAX = 8192

@@ -20,7 +20,7 @@ import numpy as np
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from tidegate.runtime.fleet.hub.hub_store import HubError
+from tidegate.runtime.fleet.invitation import HubError
 from tidegate.runtime.fleet.ledger_batch import LIMIT, subject_word
 from tidegate.runtime.fleet.shared_limit import TERM_MS_MAX, Feeders, hold_ms
 from tidegate.runtime.state import atomic_file

@@ -48,7 +48,7 @@ class ConditionSender:
         except (nats.errors.TimeoutError, nats.errors.NoRespondersError, TimeoutError):
             self._report("the hub does not answer; the site's condition is sent again")
             return None
-        except (ValueError, KeyError, TypeError) as why:
+        except (ValueError, KeyError, TypeError, AttributeError) as why:
             self._report(f"the hub's answer cannot be read: {why}")
             return None
         if self._bytes_s_max:

@@ -18,8 +18,8 @@ from nats.aio.client import Client as Nats
 
 from tidegate.runtime.api.connection import ClientError, Point
 from tidegate.runtime.api.messages import QUALITIES, Message
-from tidegate.runtime.fleet.hub.broker import Invitation
 from tidegate.runtime.fleet.hub.limit_coordinator import WATTS_MAX, LimitRequest, monotonic_ms
+from tidegate.runtime.fleet.invitation import Invitation
 from tidegate.runtime.fleet.ledger_batch import LIMIT, subject_word
 from tidegate.runtime.fleet.shared_limit import TERM_MS_MAX
 from tidegate.runtime.fleet.unit.site_sender import connected

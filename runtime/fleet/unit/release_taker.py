@@ -12,7 +12,7 @@ from nats.aio.client import Client as Nats
 
 from tidegate.config.site import SiteError
 from tidegate.runtime.api.connection import ClientError
-from tidegate.runtime.fleet.hub.broker import Invitation
+from tidegate.runtime.fleet.invitation import Invitation
 from tidegate.runtime.fleet.ledger_batch import RELEASE, subject_word
 from tidegate.runtime.fleet.signed_site import ReleaseError, SignedSite
 from tidegate.runtime.fleet.unit.gated_apply import GatedApply, last_number

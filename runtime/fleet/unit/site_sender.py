@@ -19,12 +19,13 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError
-from tidegate.runtime.fleet.hub.broker import Invitation
+from tidegate.runtime.carbon.ledger.ledger_file import LedgerError
+from tidegate.runtime.fleet.invitation import Invitation, servers_in
 from tidegate.runtime.fleet.ledger_batch import ASK, LEDGER, MARK, Batch, Row, pack, subject_word
+from tidegate.runtime.fleet.unit.own_ledger import OwnLedger, own_ledger
 from tidegate.runtime.fleet.unit.stop_wait import paused
 
-BATCH_ROWS, BATCH_BYTES = 2_000, 4 << 20
+BATCH_ROWS, BATCH_BYTES = 500, 1 << 20
 AHEAD = 8  # batches on the way that the mark has not passed
 LOOK_S, ANSWER_S, STUCK_S = 5.0, 10.0, 60.0
 
@@ -48,19 +49,27 @@ def heard(data: bytes) -> Heard | None:
         return None
 
 
+def word_in(data: bytes) -> str:
+    """What an answer says that is no mark."""
+    try:
+        return str(json.loads(data)["said"])
+    except (ValueError, KeyError, TypeError):
+        return "nothing that can be read"
+
+
 async def connected(invitation: Invitation, trouble: Callable[[Exception], Awaitable[None]]) -> Client:
     """A connection that comes back by itself, with a site's login; nothing waits in it while the hub is away."""
     context = None
     if invitation.certificate:
         context = ssl.create_default_context(cadata=invitation.certificate)
     return await nats.connect(
-        invitation.address, user=invitation.user, password=invitation.word, tls=context,
+        servers_in(invitation.address), user=invitation.user, password=invitation.word, tls=context,
         inbox_prefix=f"_INBOX_{subject_word(invitation.site)}", max_reconnect_attempts=-1, reconnect_time_wait=2,
         allow_reconnect=True, pending_size=0, error_cb=trouble,
     )  # fmt: skip
 
 
-def batches(ledger: Ledger, after_seq: int) -> Iterator[Batch]:
+def batches(ledger: OwnLedger, after_seq: int) -> Iterator[Batch]:
     """The entries behind one, in batches that each end with a block; what no block covers yet stays here."""
     rows: list[Row] = []
     size, ended, waiting = 0, 0, 0
@@ -128,15 +137,15 @@ class Sender:
         self.mark = found
         self._moved.set()
 
-    def _own_head(self, ledger: Ledger) -> bytes:
+    def _own_head(self, ledger: OwnLedger) -> bytes:
         """What the hub compares with what it has: the newest signed entry, and whether it was restored."""
         row: dict[str, object] = {"trouble": self._refused}
-        last = ledger.last_of("block")
+        last = ledger.newest_block()
         if last is not None:
-            row |= {"seq": last.seq, "hash": last.hash, "restored": ledger.last_of("restored") is not None}
+            row |= {"seq": last[0], "hash": last[1], "restored": bool(ledger.restored())}
         return json.dumps(row).encode()
 
-    async def _ask(self, ledger: Ledger) -> Heard | None:
+    async def _ask(self, ledger: OwnLedger) -> Heard | None:
         """The hub's mark, asked for; None without an answer."""
         assert self._client is not None
         try:
@@ -148,8 +157,7 @@ class Sender:
             return None
         found = heard(answer.data)
         if found is None:
-            row = json.loads(answer.data) if answer.data[:1] == b"{" else {}
-            self._report(f"the hub says: {row.get('said', 'nothing that can be read')}")
+            self._report(f"the hub says: {word_in(answer.data)}")
             return None
         self._take_mark(found)
         return found
@@ -157,7 +165,7 @@ class Sender:
     async def step(self) -> bool:
         """Send what the hub has not got. -> whether it has all that is signed. Raises LedgerError."""
         assert self._client is not None
-        ledger = Ledger(self.path, self.invitation.site, read_only=True)
+        ledger = own_ledger(self.path, self.invitation.site)
         try:
             at = await self._ask(ledger)
             if at is None:
@@ -176,24 +184,24 @@ class Sender:
         finally:
             ledger.close()
 
-    async def _show_difference(self, ledger: Ledger, seq: int) -> None:
+    async def _show_difference(self, ledger: OwnLedger, seq: int) -> None:
         """Let the hub see the entry that differs, so that it is named there too; a restored one says so itself."""
         assert self._client is not None
         mine = next(iter(ledger.raw_rows(seq)), None)
-        if mine is None or mine[0] != seq or ledger.last_of("restored") is not None:
+        if mine is None or mine[0] != seq or ledger.restored():
             return
         with contextlib.suppress(nats.errors.Error, TimeoutError):
             row = json.dumps({"seq": seq, "hash": mine[-1]}).encode()
             await self._client.request(f"{ASK}.{self.own}", row, timeout=ANSWER_S)
 
-    def _begin(self, ledger: Ledger, at: Heard) -> int | None:
+    def _begin(self, ledger: OwnLedger, at: Heard) -> int | None:
         """Behind which entry to begin; None where the hub holds entries that this ledger does not."""
         if at.seq < 0:
             return -1
         mine = next(iter(ledger.raw_rows(at.seq)), None)
         if mine is not None and mine[0] == at.seq and mine[-1] == at.hash:
             return at.seq
-        restored = [entry.seq for entry in ledger.entries("restored", lenient=True) if entry.seq <= at.seq]
+        restored = [seq for seq in ledger.restored() if seq <= at.seq]
         if restored and at.kind != "restored":
             return restored[-1] - 1  # the hub sees the fork with the word about it
         if not restored:

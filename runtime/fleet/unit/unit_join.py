@@ -12,9 +12,8 @@ from pathlib import Path
 import nats
 import nats.errors
 
-from tidegate.runtime.fleet.hub.broker import Invitation
-from tidegate.runtime.fleet.hub.hub_store import HubError
 from tidegate.runtime.fleet.hub.join_token import JoinToken, join_message
+from tidegate.runtime.fleet.invitation import HubError, Invitation, servers_in
 from tidegate.runtime.fleet.ledger_batch import ENROL, ROTATE, subject_word
 from tidegate.runtime.state.device_key import DeviceKey
 
@@ -47,7 +46,7 @@ async def _is_in(invited: Invitation) -> bool:
     context = ssl.create_default_context(cadata=invited.certificate) if invited.certificate else None
     try:
         client = await nats.connect(
-            invited.address, user=invited.user, password=invited.word, tls=context, allow_reconnect=False,
+            servers_in(invited.address), user=invited.user, password=invited.word, tls=context, allow_reconnect=False,
             max_reconnect_attempts=0, connect_timeout=10, error_cb=_quiet,
         )  # fmt: skip
     except (nats.errors.Error, OSError, TimeoutError):

@@ -19,8 +19,9 @@ from tests.runtime.fleet.many_sites import METHOD, Site
 from tests.runtime.fleet.test_hub import Hub, same, until_all_is_there
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.ledger.signing import sign
-from tidegate.runtime.fleet.hub.broker import Broker, Invitation
+from tidegate.runtime.fleet.hub.broker import Broker
 from tidegate.runtime.fleet.hub.hub_store import HubStore
+from tidegate.runtime.fleet.invitation import Invitation
 from tidegate.runtime.fleet.ledger_batch import Row
 from tidegate.runtime.fleet.unit import site_sender
 from tidegate.runtime.fleet.unit.site_sender import Sender

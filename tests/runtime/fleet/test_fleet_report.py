@@ -15,7 +15,8 @@ from tidegate.runtime.carbon.report.document import gather
 from tidegate.runtime.cli.fleet_commands import hub
 from tidegate.runtime.fleet.hub import fleet_queries, fleet_report
 from tidegate.runtime.fleet.hub.fleet_rollup import Rollup
-from tidegate.runtime.fleet.hub.hub_store import HubError, HubStore
+from tidegate.runtime.fleet.hub.hub_store import HubStore
+from tidegate.runtime.fleet.invitation import HubError
 from tidegate.runtime.fleet.ledger_batch import Row
 
 DAYS = 2

@@ -5,6 +5,10 @@ import contextlib
 import os
 import random
 import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -12,9 +16,10 @@ import pytest
 from tests.runtime.fleet.conftest import Unit
 from tidegate.runtime.carbon.ledger.ledger import Ledger, ledgers_in
 from tidegate.runtime.carbon.ledger.signing import restored, verify
-from tidegate.runtime.fleet.hub.broker import Broker, Invitation
+from tidegate.runtime.fleet.hub.broker import Broker
 from tidegate.runtime.fleet.hub.hub_ingest import Ingest
-from tidegate.runtime.fleet.hub.hub_store import HubError, HubStore
+from tidegate.runtime.fleet.hub.hub_store import HubStore
+from tidegate.runtime.fleet.invitation import HubError, Invitation
 from tidegate.runtime.fleet.unit.site_sender import Sender
 
 pytest.importorskip("nats")
@@ -283,3 +288,47 @@ def test_an_invitation_is_a_secret_file_and_another_file_is_none(tmp_path):
     (tmp_path / "b.join").write_text("[1]")
     with pytest.raises(HubError, match="not an invitation"):
         Invitation.read(tmp_path / "b.join")
+
+
+def test_a_broker_ends_with_the_hub_that_was_killed(broker_folder, port):
+    """kill -9 of the hub leaves nothing behind, and the next hub starts at once."""
+    code = (
+        "import sys, time; from pathlib import Path; from tidegate.runtime.fleet.hub.broker import Broker\n"
+        "Broker(Path(sys.argv[1]), port=int(sys.argv[2])).start(); print('up', flush=True); time.sleep(600)"
+    )
+    words = [sys.executable, "-c", code, str(broker_folder), str(port)]
+    hub = subprocess.Popen(words, stdout=subprocess.PIPE)
+    assert hub.stdout.readline() == b"up\n"
+    other = Broker(broker_folder, port=port)
+    number = int((broker_folder / "broker.pid").read_text())
+    assert other.answers()
+    hub.kill()
+    hub.wait()
+    until = time.monotonic() + 60
+    while other.answers() or Path(f"/proc/{number}").exists():
+        assert time.monotonic() < until, "the broker goes on without its hub"
+        time.sleep(0.1)
+    other.start()
+    assert other.alive()
+    other.stop()
+
+
+def test_a_broker_whose_store_cannot_be_read_starts_without_it(broker_folder, port, capfd):
+    """It is never believed to remember: what it held comes again from the sites."""
+    broker = Broker(broker_folder, port=port)
+    (broker_folder / "broker").mkdir()
+    (broker_folder / "broker" / "jetstream").write_text("no folder")
+    broker.start()
+    assert broker.alive()
+    broker.stop()
+    said = capfd.readouterr().err
+    (aside,) = broker_folder.glob("broker.damaged-*")
+    assert (aside / "jetstream").read_text() == "no folder" and str(aside) in said and "from their marks" in said
+
+
+def test_another_cause_that_keeps_the_broker_down_is_named_and_its_store_stays(broker_folder, port):
+    broker = Broker(broker_folder, port=port, tls=(broker_folder / "none.pem", broker_folder / "none.key"))
+    (broker_folder / "broker").mkdir()
+    with pytest.raises(HubError, match=r"does not come up: .*none\.pem"):
+        broker.start()
+    assert (broker_folder / "broker").exists() and not list(broker_folder.glob("broker.damaged-*"))

@@ -8,7 +8,8 @@ from click.testing import CliRunner
 from tidegate.runtime.cli.fleet_commands import hub
 from tidegate.runtime.fleet.chain_check import Finding
 from tidegate.runtime.fleet.hub import hub_letters
-from tidegate.runtime.fleet.hub.hub_store import HubError, HubStore
+from tidegate.runtime.fleet.hub.hub_store import HubStore
+from tidegate.runtime.fleet.invitation import HubError
 from tidegate.runtime.fleet.ledger_batch import Batch, Row, pack
 
 

@@ -12,8 +12,7 @@ import pytest
 from tests.runtime.cabinet import TIDEGATE, eventually
 from tidegate.runtime.api.blocking_client import Client
 from tidegate.runtime.api.connection import ClientError, Point
-from tidegate.runtime.fleet.hub.broker import Broker, Invitation
-from tidegate.runtime.fleet.hub.hub_store import HubError
+from tidegate.runtime.fleet.hub.broker import Broker
 from tidegate.runtime.fleet.hub.limit_coordinator import (
     JOURNAL_FILE,
     Coordinator,
@@ -23,6 +22,7 @@ from tidegate.runtime.fleet.hub.limit_coordinator import (
     read_feeders,
     write_feeder,
 )
+from tidegate.runtime.fleet.invitation import HubError, Invitation
 from tidegate.runtime.fleet.ledger_batch import subject_word
 from tidegate.runtime.fleet.shared_limit import TERM_MS_MAX, hold_ms
 from tidegate.runtime.fleet.unit.limit_holder import GUARD_MS, LimitHolder, Outstanding

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +21,8 @@ from tidegate.runtime.fleet.site_condition import (
 from tidegate.runtime.fleet.unit.condition_sender import ConditionSender
 from tidegate.runtime.fleet.unit.site_sender import Sender
 
-pytest.importorskip("nats")
+nats = pytest.importorskip("nats")
+pytest.importorskip("nats.errors")
 START_S = 1_790_812_800
 
 
@@ -171,7 +173,7 @@ def test_events_of_a_running_gateway_travel_over_the_line(core, tmp_path, broker
                 core.event(EVENT_NAMES.index("fault_on"), unit=0, code=turn % 2)
                 for _ in range(600):
                     await beside.step()
-                    if count(store, "fleet_events") >= turn + 1:
+                    if count(store, "fleet_events WHERE kind = 'fault_on'") >= turn + 1:
                         break
                     await asyncio.sleep(0.1)
             foreign = ConditionSender(sender.client, ConditionReader(client, "yard"), "hall", said.append)
@@ -188,3 +190,45 @@ def test_events_of_a_running_gateway_travel_over_the_line(core, tmp_path, broker
         rows = connection.execute("SELECT kind, seq FROM fleet_events ORDER BY seq").fetchall()
     assert [kind for kind, _ in rows].count("fault_on") == 3 and len({seq for _, seq in rows}) == len(rows)
     assert any("says it is of 'yard', but came as 'hall'" in text for text in said), said
+
+
+class Line:
+    """A connection to a hub that gives the answers in turn."""
+
+    def __init__(self, *answers):
+        self.answers, self.asked = list(answers), 0
+
+    async def request(self, subject, data, timeout):
+        self.asked += 1
+        one = self.answers.pop(0)
+        if isinstance(one, Exception):
+            raise one
+        return SimpleNamespace(data=one)
+
+
+MARKS = b'{"event": null, "meter": null}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (nats.errors.TimeoutError(), "the hub does not answer; the site's condition is sent again"),
+        (nats.errors.NoRespondersError(), "the hub does not answer; the site's condition is sent again"),
+        (b'{"said": "no unit of mine"}', "the hub says of this site's condition: no unit of mine"),
+        (b"[]", "the hub's answer cannot be read: "),
+        (b'{"event": 5, "meter": null}', "the hub's answer cannot be read: 5 is no position"),
+    ],
+)
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_hub_that_does_not_take_a_condition_is_named_and_asked_for_its_marks_again(answer, sentence, marked):
+    said, line = [], Line(*[MARKS] * marked, answer, MARKS, MARKS)
+    sender = ConditionSender(line, ConditionReader(Journal(1), "hall"), "hall", said.append)
+
+    async def go():
+        assert not await sender.step()
+        assert len(said) == 1 and said[0].startswith(sentence)
+        asked = line.asked
+        await sender.step()  # the marks first: what was sent may be there or not
+        assert line.asked == asked + 2 and len(said) == 1
+
+    asyncio.run(go())

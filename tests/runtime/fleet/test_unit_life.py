@@ -10,12 +10,13 @@ import pytest
 
 from tests.runtime.cabinet import TIDEGATE
 from tests.runtime.fleet.test_hub import same, until_all_is_there
-from tidegate.runtime.fleet.hub.broker import Broker, Invitation
+from tidegate.runtime.fleet.hub.broker import Broker
 from tidegate.runtime.fleet.hub.hub_admission import Admission
 from tidegate.runtime.fleet.hub.hub_ingest import Ingest
 from tidegate.runtime.fleet.hub.hub_life import HubLife
-from tidegate.runtime.fleet.hub.hub_store import HubError, HubStore
+from tidegate.runtime.fleet.hub.hub_store import HubStore
 from tidegate.runtime.fleet.hub.join_token import JoinToken, join_message
+from tidegate.runtime.fleet.invitation import HubError, Invitation
 from tidegate.runtime.fleet.unit.site_sender import Sender
 from tidegate.runtime.fleet.unit.unit_join import join, rotate
 from tidegate.runtime.state.device_key import DeviceKey
@@ -153,6 +154,34 @@ def test_a_rotation_whose_answer_was_lost_is_found_again(hub, unit, tmp_path):
     hub.run(act)
 
 
+def owner_in_reports(hub, site):
+    with hub.store.another() as connection:
+        return connection.execute("SELECT owner FROM fleet_places WHERE site = %s", (site,)).fetchone()[0]
+
+
+def test_two_owners_of_a_release_of_before_become_one_and_where_they_differed_is_noted(shared_url):
+    HubLife.of(shared_url).close()
+    store = HubStore(shared_url)
+    for site in ("a", "b", "c"):
+        store.enrol(site, "0" * 64)
+    with store.another() as connection:
+        connection.execute("ALTER TABLE fleet_units ADD COLUMN owner text NOT NULL DEFAULT ''")
+        connection.execute("INSERT INTO fleet_units (site, state, owner) VALUES ('a', 'joined', 'Unit AG'), "
+                           "('b', 'joined', 'Unit AG'), ('c', 'joined', '')")  # fmt: skip
+    for site in ("a", "c"):
+        with store.another() as connection:
+            connection.execute(
+                "INSERT INTO fleet_places (site, owner, region) VALUES (%s, 'Report Ltd', 'SE3')", (site,)
+            )
+    for _ in range(2):
+        life = HubLife.of(shared_url)
+        assert [life.owner(site) for site in ("a", "b", "c")] == ["Unit AG", "Unit AG", "Report Ltd"]
+        (note,) = life.lines(None)
+        assert (note.site, note.detail) == ("a", "reports: Report Ltd, unit: Unit AG")
+        life.close()
+    store.close()
+
+
 def test_an_owner_changes_a_unit_is_lost_and_another_goes_on_for_it(hub, unit, tmp_path):
     hall, yard = unit("hall"), unit("yard")
     outs = [tmp_path / f"{n}.join" for n in range(4)]
@@ -164,6 +193,12 @@ def test_an_owner_changes_a_unit_is_lost_and_another_goes_on_for_it(hub, unit, t
         await join(JoinToken.read(text), hall.key, outs[1])
         assert "name its new owner" in await command(hub, "owner", "hall", "--to", "Yard GmbH", *WHO, wrong=True)
 
+        # Units, reports and page have one owner, which changes with the login alone.
+        assert owner_in_reports(hub, "hall") == hub.life.owner("hall") == "Yard GmbH"
+        for words in (("place", "hall", "--owner", "Pier Ltd"), ("enrol", "hall", "--owner", "Pier Ltd", *WHO)):
+            assert "tidegate hub owner hall --to 'Pier Ltd'" in await command(hub, *words, wrong=True)
+        await command(hub, "place", "hall", "--owner", "Yard GmbH", "--region", "SE3")
+
         # Re-flashed: another key. It does not become hall by itself.
         text = await command(hub, "enrol", "hall", *WHO)
         with pytest.raises(HubError, match="re-flashed"):
@@ -173,7 +208,7 @@ def test_an_owner_changes_a_unit_is_lost_and_another_goes_on_for_it(hub, unit, t
         text = await command(hub, "reflash", "hall", "--as", "hall-2", *WHO)
         await join(JoinToken.read(text), yard.key, outs[2])
         assert await refused(outs[1]) and not await refused(outs[2])
-        assert hub.life.owner("hall-2") == "Yard GmbH"
+        assert hub.life.owner("hall-2") == owner_in_reports(hub, "hall-2") == "Yard GmbH"
         assert "is replaced" in await command(hub, "enrol", "hall", *WHO, wrong=True)
 
         # Lost: its key is let in no more, under any name.
