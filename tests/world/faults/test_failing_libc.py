@@ -133,7 +133,8 @@ class Bench:
     def inject(self, name: str, function: str, error: str, nth: int = 1, more: int = 0) -> str | None:
         """Let a call fail and look what becomes of it; None if it was not made in time."""
         self.renew(name)
-        faults, before, said_before = self.faults[name], self.pid(name), len(self.site.said)
+        said_before = len(self.site.said)  # first: a process that ends meanwhile has then had its word
+        faults, before = self.faults[name], self.pid(name)
         hits = faults.hits(function)
         faults.fail(function, getattr(errno, error), nth, more)
         until = time.monotonic() + HIT_S
@@ -150,7 +151,8 @@ class Bench:
     def inject_at_start(self, name: str, function: str, error: str, nth: int) -> str | None:
         """End a process, and let the n-th call of the one that follows it fail."""
         self.renew(name)
-        faults, before, said_before = self.faults[name], self.pid(name), len(self.site.said)
+        said_before = len(self.site.said)  # first: a process that ends meanwhile has then had its word
+        faults, before = self.faults[name], self.pid(name)
         if not before:
             return f"{name} is not there: {self.site.said[-1500:]}"
         hits = faults.hits(function)
