@@ -99,10 +99,16 @@ class Bench:
         return site
 
     def renew(self, name: str) -> None:
-        """A process that only listens is given up, aloud, after five ends in a minute: start the site anew to go on."""
-        if not self.pid(name) and f"{SAID.get(name, name)} ended 5 times" in self.site.said:
-            self.site.close()
-            self.started()
+        """Wait for a process that ended late, by the call before this one, which was told then.
+
+        One that only listens is given up, aloud, after five ends in a minute: the site is started anew to go on.
+        """
+        until = time.monotonic() + BACK_S
+        while not self.pid(name) and time.monotonic() < until:
+            if f"{SAID.get(name, name)} ended 5 times" in self.site.said:
+                self.site.close()
+                self.started()
+            time.sleep(0.1)
 
     def pid(self, name: str) -> int:
         return self.site.process.pid if name == "supervisor" else self.site.pid(MODULES[name])
