@@ -34,13 +34,19 @@ def attack(done: Callable[[LiveSite], Iterator[None]]) -> Callable[[LiveSite], I
 
 @contextlib.contextmanager
 def beside(work: Callable[[], None], every_s: float = 0.0) -> Iterator[None]:
-    """Do something again and again beside the test; what fails of it is tried again."""
+    """Do something again and again beside the test; what is refused is tried again, what is no attack at all fails."""
     end = threading.Event()
+    broken: list[Exception] = []
 
     def turn() -> None:
         while not end.is_set():
-            with contextlib.suppress(OSError, ClientError, zmq.ZMQError):
+            try:
                 work()
+            except (OSError, ClientError, zmq.ZMQError):
+                pass
+            except Exception as why:
+                broken.append(why)
+                return
             end.wait(every_s)
 
     thread = threading.Thread(target=turn, daemon=True)
@@ -50,6 +56,7 @@ def beside(work: Callable[[], None], every_s: float = 0.0) -> Iterator[None]:
     finally:
         end.set()
         thread.join(30)
+    assert not broken, f"the attack broke off: {broken[0]!r}"
 
 
 @contextlib.contextmanager
@@ -283,8 +290,8 @@ def repeated(site: LiveSite, order: Callable[[Client], object]) -> contextlib.Ab
 
 
 @attack
-def somebody_who_arms_again_and_again(site: LiveSite) -> Iterator[None]:
-    with repeated(site, lambda client: client.arm()):
+def somebody_who_acknowledges_again_and_again(site: LiveSite) -> Iterator[None]:
+    with repeated(site, lambda client: client.ack()):
         yield
 
 
