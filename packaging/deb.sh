@@ -118,7 +118,9 @@ mkdir -p "$stage/DEBIAN"
 for name in postinst prerm postrm; do install -m 755 "$here/debian/$name" "$stage/DEBIAN/$name"; done
 install -m 644 "$here/debian/conffiles" "$stage/DEBIAN/conffiles"
 libc=$("$PYTHON" -c 'import platform; print(platform.libc_ver()[1])')
-size=$(du -sk --exclude=DEBIAN "$stage" | cut -f1)
+# As Debian counts: each file in whole KiB, 1 for what is none. What a disk makes of it differs from build to build.
+size=$(find "$stage" -path "$stage/DEBIAN" -prune -o -printf '%y %s\n' |
+    awk '{ kib += $1 == "f" ? int(($2 + 1023) / 1024) : 1 } END { print kib }')
 sed -e "s/@VERSION@/$version/" -e "s/@ARCH@/$arch/" -e "s/@SIZE@/$size/" -e "s/@LIBC@/$libc/" \
     -e "s/@PYTHON@/$pyversion/" -e "s/@PYTHON_NEXT@/$pynext/" "$here/debian/control.in" >"$stage/DEBIAN/control"
 (cd "$stage" && find . -type f ! -path './DEBIAN/*' -printf '%P\0' | sort -z | xargs -0 md5sum >DEBIAN/md5sums)
