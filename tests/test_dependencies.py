@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # Import name -> distribution, where they differ.
 DISTRIBUTIONS = {"can": "python-can", "fpdf": "fpdf2", "serial": "pyserial", "zmq": "pyzmq", "paho": "paho-mqtt",
-                 "nats": "nats-py", "botocore": "boto3", "pynvml": "nvidia-ml-py",
+                 "nats": "nats-py", "botocore": "boto3", "google": "protobuf", "pynvml": "nvidia-ml-py",
                  "opentelemetry": "opentelemetry-exporter-otlp-proto-http"}  # fmt: skip
 
 # Who is installed when these files run: what is here must be in each of the extras; "+" joins several. All other files

@@ -67,6 +67,7 @@ def modbus(client: Client, listen: str, port: int) -> None:
     metavar="[PREFIX]",
     help="Also say what each point is, as Home Assistant's discovery wants it (prefix homeassistant).",
 )
+@click.option("--sparkplug", metavar="GROUP", help="Instead be an edge node of Sparkplug B in this group.")
 def mqtt(
     client: Client,
     broker: str,
@@ -76,8 +77,16 @@ def mqtt(
     password: str | None,
     tls: bool,
     home_assistant: str | None,
+    sparkplug: str | None,
 ) -> None:
     """Records, points and alarms to an MQTT broker; one that is not there is waited for."""
+    if sparkplug is not None:
+        if home_assistant is not None:
+            fail("--sparkplug and --home-assistant are two ways to name points; run one exporter for each", EXIT_USAGE)
+        node = need("tidegate.runtime.export.sparkplug_node", "export")
+        click.echo(f"broker {broker}:{port}, topics spBv1.0/{sparkplug}/...")
+        node.serve(client, broker, port, sparkplug, user=user, password=password, tls=tls, stop=stopped_by_signal())
+        return
     module = need("tidegate.runtime.export.mqtt_bridge", "export")
     click.echo(f"broker {broker}:{port}, topics {prefix}/SITE/...")
     words = {"prefix": prefix, "user": user, "password": password, "tls": tls, "home_assistant": home_assistant}
