@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 OUT ?= demo-out
 
-.PHONY: help setup build lint lint-cython pxd test stop-matrix syscall-faults test-newest constraints docs demo bench bench-check icount power-cuts soak world control zoo carbon progress fuzz prove mutants models reproduce advisories test-vm wheel deb clean arm wheels layer
+.PHONY: help setup build lint lint-cython pxd test stop-matrix syscall-faults test-newest constraints docs demo bench bench-check icount power-cuts foreign-grid soak world control zoo carbon progress fuzz prove mutants models reproduce advisories test-vm wheel deb clean arm wheels layer
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -77,6 +77,10 @@ zoo: build
 	@mkdir -p build/zoo
 	@$(PY) tests/world/zoo.py --cases broken --jobs $$(nproc) --out build/zoo --report
 	@$(PY) tests/world/zoo.py --minutes $(or $(MINUTES),10000) --jobs $$(nproc) --out build/zoo
+
+#: make foreign-grid  control and account on the IEEE 13 node feeder, solved by OpenDSS (MINUTES=60 for more than 15)
+foreign-grid: build
+	@$(PY) tests/world/foreign_grid.py --minutes $(or $(MINUTES),15) --out build/foreign-grid.json
 
 #: make carbon    10^5 site-days conserved and equal to plain fractions, 1,000 kills on both databases, 10,000 bit flips
 # CARBON=conserved, kills or flips runs one of them. Slices of each are in make test.

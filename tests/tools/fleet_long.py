@@ -22,6 +22,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -122,12 +123,15 @@ class Hub:
         subprocess.run(
             [sys.executable, "-m", "tidegate.runtime.cli", "hub", *words], check=True, stdout=subprocess.DEVNULL
         )
-        self.process = None
+        self.process, self.one = None, threading.Lock()
         self.log = (self.folder / "hub.log").open("ab")
 
     def start(self):
+        """One that runs is left alone: who kills and who watches both call this."""
         words = [sys.executable, "-m", "tidegate.runtime.cli", "hub", "run", "--folder", str(self.folder)]
-        self.process = subprocess.Popen(words, stdout=self.log, stderr=self.log)
+        with self.one:
+            if self.process is None or self.process.poll() is not None:
+                self.process = subprocess.Popen(words, stdout=self.log, stderr=self.log)
 
     def kill_ingest(self):
         """kill -9 of the hub, and of its broker before that sees it."""

@@ -16,7 +16,15 @@ import psycopg
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    ConsumerInfo,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+    StreamInfo,
+)
 
 from tidegate.runtime.fleet.chain_check import Finding, Mark
 from tidegate.runtime.fleet.hub.hub_store import HubStore
@@ -28,6 +36,8 @@ DURABLE = "ingest"
 FETCH, FETCH_S = 64, 1.0
 PAUSE_S = 2.0
 SEEN_S = 60.0
+ACK_WAIT_S = 60
+STUCK_S = 2.5 * ACK_WAIT_S  # what was given and not acknowledged comes again before
 LOOK_EVERY = 10  # quiet seconds after which the broker is asked whether it still knows its stream
 
 
@@ -49,6 +59,7 @@ class Ingest:
         self.store, self._replicas = store, replicas
         self.taken = 0  # entries
         self._client: Client | None = None
+        self._place, self._since = -1, 0.0  # how far the broker had given, and since when
         self._said = ""  # the connection's last trouble
         self._troubles: dict[str, str] = {}
         self._noted: dict[str, float] = {}
@@ -179,25 +190,49 @@ class Ingest:
     async def _consumer(self) -> JetStreamContext.PullSubscription:
         assert self._client is not None
         wanted = ConsumerConfig(
-            durable_name=DURABLE, ack_policy=AckPolicy.EXPLICIT, max_ack_pending=4 * FETCH, ack_wait=60
+            durable_name=DURABLE, ack_policy=AckPolicy.EXPLICIT, max_ack_pending=4 * FETCH, ack_wait=ACK_WAIT_S
         )
         return await self._client.jetstream().pull_subscribe(f"{LEDGER}.*", DURABLE, STREAM, config=wanted)
 
     async def _still(self, consumer: JetStreamContext.PullSubscription) -> JetStreamContext.PullSubscription:
-        """The same, or a new one where the broker came back without its memory."""
+        """The same, or a new one where the broker came back without its memory, or with a part of it."""
         assert self._client is not None
+        jetstream = self._client.jetstream()
         try:
-            await self._client.jetstream().consumer_info(STREAM, DURABLE)
-        except nats.js.errors.NotFoundError:
-            print("hub: the broker forgot; the sites send again from their marks", file=sys.stderr, flush=True)
             try:
-                await self._make_stream()
-                return await self._consumer()
-            except (nats.errors.Error, TimeoutError):
-                return consumer
+                wrong = self._damage(
+                    await jetstream.consumer_info(STREAM, DURABLE), await jetstream.stream_info(STREAM)
+                )
+                if not wrong:
+                    return consumer
+                print(f"hub: {wrong}; its stream is made anew, the sites send again from their marks",
+                      file=sys.stderr, flush=True)  # fmt: skip
+                await jetstream.delete_stream(STREAM)
+            except nats.js.errors.NotFoundError:
+                print("hub: the broker forgot; the sites send again from their marks", file=sys.stderr, flush=True)
+            self._place = -1
+            await self._make_stream()
+            return await self._consumer()
         except (nats.errors.Error, TimeoutError):
-            pass
-        return consumer
+            return consumer  # it is away, or has no leader yet: asked again
+
+    def _damage(self, consumer: ConsumerInfo, stream: StreamInfo) -> str:
+        """What a quiet broker has lost of what it had; "" = nothing that shows.
+
+        After a power cut the stream may end before the place that its consumer remembers: all that comes until it has
+        grown past that would count as given already. Or it cannot read what it holds, and gives nothing for ever.
+        """
+        given = consumer.delivered.stream_seq if consumer.delivered else 0
+        if given > stream.state.last_seq:
+            return f"the broker gave message {given} and knows of {stream.state.last_seq}"
+        place = consumer.delivered.consumer_seq if consumer.delivered else 0
+        if not stream.state.messages or place != self._place:
+            self._place, self._since = place, time.monotonic()
+            return ""
+        waited_s = time.monotonic() - self._since
+        if waited_s < STUCK_S:
+            return ""
+        return f"the broker has held {stream.state.messages} messages for {waited_s:.0f} s and gives none"
 
     async def _reconnect(self) -> None:
         await asyncio.sleep(PAUSE_S)

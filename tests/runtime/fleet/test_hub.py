@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from tests.runtime.fleet.conftest import Unit
 from tidegate.runtime.carbon.ledger.ledger import Ledger, ledgers_in
 from tidegate.runtime.carbon.ledger.signing import restored, verify
+from tidegate.runtime.fleet.hub import hub_ingest
 from tidegate.runtime.fleet.hub.broker import Broker
 from tidegate.runtime.fleet.hub.hub_ingest import Ingest
 from tidegate.runtime.fleet.hub.hub_store import HubStore
@@ -161,6 +163,34 @@ def test_kills_of_broker_ingest_and_site_lose_and_double_nothing(hub, unit):
         same(one, hub.url)
     hub.store.reconnect()
     assert hub.store.letters() == []
+
+
+def test_a_broker_that_lost_the_end_of_its_stream_and_not_its_place_in_it_is_given_a_new_one(hub, unit, capfd):
+    """After a power cut the consumer may stand behind the stream's end: it would take what comes as given already."""
+    hall = unit()
+    hall.write(4, blocks=4)
+    hub.invite(hall)
+
+    async def go():
+        await hub.start_ingest()
+        (sender,) = await sent(hub, hall)
+        sender._stuck_s = 2.0
+        for _ in range(6):
+            hall.write(4)
+            await until_all_is_there(sender)
+        hub.broker.stop()
+        for path in (hub.folder / "broker").rglob("*"):
+            if path.suffix in (".blk", ".idx", ".db") and "obs" not in path.parts:
+                path.unlink()
+        hub.broker.start()
+        hall.write(4)
+        await until_all_is_there(sender)
+        await sender.close()
+        await hub.kill_ingest()
+
+    asyncio.run(go())
+    same(hall, hub.url)
+    assert "its stream is made anew" in capfd.readouterr().err
 
 
 def test_what_is_false_is_named_where_people_look_and_the_site_goes_on(hub, unit, tmp_path):
@@ -332,3 +362,28 @@ def test_another_cause_that_keeps_the_broker_down_is_named_and_its_store_stays(b
     with pytest.raises(HubError, match=r"does not come up: .*none\.pem"):
         broker.start()
     assert (broker_folder / "broker").exists() and not list(broker_folder.glob("broker.damaged-*"))
+
+
+@pytest.mark.parametrize(
+    ("given", "last", "held", "later_s", "later_given", "word"),
+    [
+        (54, 4, 0, 0, 54, "gave message 54 and knows of 4"),
+        (54, 54, 0, 1e6, 54, ""),  # all was taken: quiet is no damage
+        (54, 60, 6, hub_ingest.STUCK_S - 1, 54, ""),
+        (54, 60, 6, hub_ingest.STUCK_S + 1, 54, "has held 6 messages for"),
+        (54, 60, 6, hub_ingest.STUCK_S + 1, 55, ""),  # somebody takes them
+    ],
+)
+def test_a_broker_that_holds_and_gives_nothing_is_found(given, last, held, later_s, later_given, word, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(hub_ingest.time, "monotonic", lambda: now[0])
+    ingest = Ingest(None)
+
+    def look(seq):
+        consumer = SimpleNamespace(delivered=SimpleNamespace(stream_seq=seq, consumer_seq=seq))
+        return ingest._damage(consumer, SimpleNamespace(state=SimpleNamespace(last_seq=last, messages=held)))
+
+    first = look(given)
+    now[0] += later_s
+    found = first or look(later_given)
+    assert word in found if word else found == ""
