@@ -18,7 +18,7 @@ from tidegate.ext.safety.cabinet cimport ANSWER_DOUBTFUL
 
 cdef extern from *:
     """
-    #define RAISED 0.1   /* of a step: what the limits ask for beyond it is not raised before it is so much */
+    #define RAISED 1.0   /* of a step: less than that waits for the next edge that goes up */
     """
     const double RAISED
 
