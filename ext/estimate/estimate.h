@@ -109,7 +109,6 @@ typedef struct {
 typedef struct {
     double gap_s[GAPS];  /* the newest, a ring */
     double interval_s;   /* 0 = unknown */
-    double most_s;       /* the longest of those gaps; 0 = unknown */
     uint32_t head, seen; /* gaps so far; the first is from where we came in and counts for nothing */
 } interval_t;
 
@@ -180,7 +179,6 @@ typedef struct {
     /* grid reading and its pairing */
     uint64_t grid_seen_t_ns, grid_used_t_ns; /* newest stamp; stamp of the newest reading that said something new */
     uint64_t grid_changed_t_ns; /* stamp of the newest reading that differed from the one before */
-    uint64_t grid_anew_t_ns; /* the same, once its value was taken for measured anew */
     double grid_used_w;
     uint64_t moved_t_ns;   /* when battery power last moved */
     uint64_t setpoint_t_ns; /* when any unit's setpoint last changed */

@@ -100,7 +100,6 @@ cdef extern from "estimate/estimate.h" nogil:
     ctypedef struct interval_t:
         double gap_s[GAPS]
         double interval_s
-        double most_s
         uint32_t head, seen
 
     ctypedef struct lag_trials_t:
@@ -173,7 +172,6 @@ cdef extern from "estimate/estimate.h" nogil:
         history_t total
         uint64_t grid_seen_t_ns, grid_used_t_ns
         uint64_t grid_changed_t_ns
-        uint64_t grid_anew_t_ns
         double grid_used_w
         uint64_t moved_t_ns
         uint64_t setpoint_t_ns

@@ -19,7 +19,7 @@ from tidegate.ext.estimate.demand cimport demand_advance, demand_sub_ns, demand_
 from tidegate.ext.safety.safety cimport LIMIT_TRIPPED, gate_limits_t, REACTION_DERATE, REACTION_RAMP_ZERO, gate_envelope
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.estimate.integral cimport integral_advance, integral_roll_second
-from tidegate.ext.estimate.interval cimport REREAD_NS, anew_age_ns, anew_ns, learn_interval, reread_ns
+from tidegate.ext.estimate.interval cimport REREAD_NS, learn_interval, reread_ns
 from tidegate.ext.estimate.lag cimport lag_believe, lag_gap, lag_measure, lags_of
 from tidegate.ext.estimate.pairing cimport *
 from tidegate.ext.estimate.reconnect cimport reconnect_step
@@ -228,6 +228,7 @@ cdef void update_grid(const program_t* program, point_t* image, estimate_state_t
                       uint64_t t_ns) noexcept nogil:
     cdef int point = program.site.grid_w
     cdef double grid_w, apart_s
+    cdef double[2] edges
     cdef uint64_t sample_ns
     plant.grid_new = 0
     if not believable(image, point):
@@ -263,8 +264,7 @@ cdef void update_grid(const program_t* program, point_t* image, estimate_state_t
     plant.grid_new = 1
     plant.grid_w = grid_w
     plant.grid_t_ns = sample_ns
-    # The same value again is the same sample read twice, unless nothing at all has changed for long: then it was measured
-    # anew, first at a time that is not known to an interval.
+    # The same value again is the same sample read twice, unless nothing at all has changed for long.
     if not state.net_known or grid_w != state.grid_used_w or sample_ns - state.grid_used_t_ns > reread_ns(state):
         if state.net_known:
             if grid_w != state.grid_used_w:
@@ -274,14 +274,15 @@ cdef void update_grid(const program_t* program, point_t* image, estimate_state_t
         else:
             lag_gap(state)
             state.grid_changed_t_ns = sample_ns
-        take_net(program, state, plant, grid_w, sample_ns, 0, t_ns)
+        edges[0] = plant.net_w
+        edges[1] = plant.net_lo_w
+        pair(program, state, <uint32_t>0xFFFFFFFF, grid_w, edges, state.net_known, sample_ns, t_ns)
+        plant.net_w = edges[0]
+        plant.net_lo_w = edges[1]
         state.net_known = 1
         state.grid_used_w = grid_w
         state.grid_used_t_ns = sample_ns
-    elif state.age_known and state.grid_anew_t_ns != state.grid_changed_t_ns and (
-            sample_ns - state.grid_changed_t_ns > anew_ns(state)):
-        take_net(program, state, plant, grid_w, sample_ns, anew_age_ns(state), t_ns)
-        state.grid_anew_t_ns = state.grid_changed_t_ns
+        plant.paired = state.age_known
     plant.load_ok = 1
     plant.load_w = plant.net_w + plant.pv_w
 
@@ -306,18 +307,6 @@ cdef void update_grid(const program_t* program, point_t* image, estimate_state_t
     else:
         point_set_stale(image, SITE_LOAD_W)
         state.load_t_ns = 0
-
-
-cdef inline void take_net(const program_t* program, estimate_state_t* state, plant_t* plant, double grid_w,
-                          uint64_t sample_ns, uint64_t late_ns, uint64_t t_ns) noexcept nogil:
-    """A reading that says something new of the net power; measured late_ns ago at the most."""
-    cdef double[2] edges
-    edges[0] = plant.net_w
-    edges[1] = plant.net_lo_w
-    pair(program, state, <uint32_t>0xFFFFFFFF, grid_w, edges, state.net_known, sample_ns, late_ns, t_ns)
-    plant.net_w = edges[0]
-    plant.net_lo_w = edges[1]
-    plant.paired = state.age_known
 
 
 cdef inline bint is_new_sample(const point_t* reading, double* seen_w, uint64_t* used_t_ns, bint known) noexcept nogil:
@@ -355,7 +344,7 @@ cdef void update_phases(const program_t* program, const point_t* image, estimate
         if share > 0.0:
             edges[0] = edges[1] = plant.phase_net_w[phase] / share
             pair(program, state, <uint32_t>0xFFFFFFFF, image[point].value / share, edges, state.phases_known & bit,
-                 image[point].t_ns, 0, t_ns)
+                 image[point].t_ns, t_ns)
             plant.phase_net_w[phase] = share * edges[0]
         else:
             plant.phase_net_w[phase] = image[point].value
@@ -381,7 +370,7 @@ cdef void update_circuits(const program_t* program, const point_t* image, estima
             continue
         edges[0] = edges[1] = plant.circuit_net_w[circuit]
         pair(program, state, <uint32_t>program.control.circuit_units[circuit], image[point].value, edges,
-             state.circuits_known & bit, image[point].t_ns, 0, t_ns)
+             state.circuits_known & bit, image[point].t_ns, t_ns)
         plant.circuit_net_w[circuit] = edges[0]
         state.circuits_known |= bit
 

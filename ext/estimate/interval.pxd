@@ -13,6 +13,3 @@ cdef extern from *:
 cdef void learn_interval(interval_t* interval, double apart_s) noexcept nogil
 # For how long an unchanged grid reading is taken for the same sample.
 cdef uint64_t reread_ns(const estimate_state_t* state) noexcept nogil
-# From when on it was certainly measured again, once how often the meter does is known, and how long ago that is at most.
-cdef uint64_t anew_ns(const estimate_state_t* state) noexcept nogil
-cdef uint64_t anew_age_ns(const estimate_state_t* state) noexcept nogil

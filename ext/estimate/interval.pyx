@@ -3,34 +3,20 @@
 from libc.math cimport INFINITY
 from libc.stdint cimport uint32_t, uint64_t
 
-from tidegate.ext.abi.extremes cimport fmax, fmin
+from tidegate.ext.abi.extremes cimport fmin
 from tidegate.ext.estimate.estimate cimport GAPS, estimate_state_t, interval_t
 
 
 cdef extern from *:
     """
     #define REREAD_INTERVALS 3.0  /* ... and for so many of the meter's intervals */
-    #define ANEW_GAPS 1.35        /* of the longest gap: after so long it was measured again, ... */
-    #define ANEW_MOST 1.1         /* ... and no longer ago than that */
-    #define ANEW_SEEN 6u          /* gaps */
     """
-    const uint32_t ANEW_SEEN
-    const double REREAD_INTERVALS, ANEW_GAPS, ANEW_MOST
+    const double REREAD_INTERVALS
 
 
 cdef uint64_t reread_ns(const estimate_state_t* state) noexcept nogil:
     """An unchanged value is taken for the same sample for so long: by the meter's own interval, once that is known."""
     return max(<uint64_t>REREAD_NS, <uint64_t>(fmin(REREAD_INTERVALS * state.lags.interval.interval_s, 60.0) * 1e9))
-
-
-cdef uint64_t anew_ns(const estimate_state_t* state) noexcept nogil:
-    if state.lags.interval.seen < ANEW_SEEN:
-        return reread_ns(state)
-    return max(<uint64_t>REREAD_NS, <uint64_t>(fmin(ANEW_GAPS * state.lags.interval.most_s, 60.0) * 1e9))
-
-
-cdef uint64_t anew_age_ns(const estimate_state_t* state) noexcept nogil:
-    return <uint64_t>(ANEW_MOST * state.lags.interval.most_s * 1e9)
 
 
 cdef void learn_interval(interval_t* interval, double apart_s) noexcept nogil:
@@ -39,7 +25,7 @@ cdef void learn_interval(interval_t* interval, double apart_s) noexcept nogil:
     A power that stands still makes gaps long, never short: the short ones are the device's own. The shortest may be a
     glitch. The first gap is from where we came in, so it says nothing.
     """
-    cdef double least_s = INFINITY, second_s = INFINITY, sum_s = 0.0, most_s = 0.0
+    cdef double least_s = INFINITY, second_s = INFINITY, sum_s = 0.0
     cdef uint32_t i, count, used = 0
     interval.seen += 1
     if interval.seen == 1:
@@ -58,7 +44,5 @@ cdef void learn_interval(interval_t* interval, double apart_s) noexcept nogil:
     for i in range(count):
         if interval.gap_s[i] <= 2.1 * second_s:
             sum_s += interval.gap_s[i]
-            most_s = fmax(most_s, interval.gap_s[i])
             used += 1
     interval.interval_s = sum_s / used
-    interval.most_s = most_s

@@ -45,6 +45,5 @@ cdef double history_at(const history_t* history, uint64_t t_ns) noexcept nogil
 cdef void history_sweep(const history_t* h, uint64_t t_ns, uint32_t lags, double* w) noexcept nogil
 
 # Reading plus battery power of the same age, of the units in the mask `members`: its upper and its lower edge in before.
-# late_ns: it may have been measured so much before its stamp.
 cdef void pair(const program_t* program, const estimate_state_t* state, uint32_t members, double reading_w,
-               double* before, bint known, uint64_t sample_ns, uint64_t late_ns, uint64_t t_ns) noexcept nogil
+               double* before, bint known, uint64_t sample_ns, uint64_t t_ns) noexcept nogil

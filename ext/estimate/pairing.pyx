@@ -199,25 +199,21 @@ cdef double likeliest_w(const program_t* program, const estimate_state_t* state,
 
 
 cdef void pair(const program_t* program, const estimate_state_t* state, uint32_t members, double reading_w,
-               double* before, bint known, uint64_t sample_ns, uint64_t late_ns, uint64_t t_ns) noexcept nogil:
+               double* before, bint known, uint64_t sample_ns, uint64_t t_ns) noexcept nogil:
     """Reading plus battery power of the same age: the values nearest to what was believed before.
 
     before: the two edges of that, upper first, and afterwards of what is believed now: the upper one follows rises, for
     limits of import, the lower one falls, for limits of export.
     """
-    cdef double lo_w = reading_w, hi_w = reading_w, lo, hi, late_lo = 0.0, late_hi = 0.0, likeliest
+    cdef double lo_w = reading_w, hi_w = reading_w, lo, hi, likeliest
     cdef double tau_s = program.control.pcs_tau_s
     cdef uint32_t members_all = members
-    cdef uint64_t from_ns = time_before(sample_ns - late_ns, LAG_NS[state.lag_hi]), to_ns = time_before(sample_ns, LAG_NS[state.lag_lo])
+    cdef uint64_t from_ns = time_before(sample_ns, LAG_NS[state.lag_hi]), to_ns = time_before(sample_ns, LAG_NS[state.lag_lo])
     cdef uint32_t unit, i
     if not tau_s > 0.0:
         tau_s = 0.05
     if state.models.averages and state.shapes.count:
         averaged_bounds(program, state, members, sample_ns, &lo, &hi)
-        if late_ns:
-            averaged_bounds(program, state, members, sample_ns - late_ns, &late_lo, &late_hi)
-            widen(late_lo, &lo, &hi)
-            widen(late_hi, &lo, &hi)
         lo_w += lo
         hi_w += hi
         members = 0
