@@ -47,6 +47,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "estimate.truth": (),
     "estimate.pulses": (),
     "estimate.contradiction": (),
+    "estimate.energy_register": (),
+    "estimate.likelihood": (),
     "estimate.question": (),
     "estimate.pairing": (),
     "estimate.demand": (),

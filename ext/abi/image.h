@@ -87,7 +87,7 @@ _Static_assert(sizeof(point_t) == 24, "point_t crosses process borders; bump IMA
     X(SITE_GRID_ANSWER, "site.grid_answer", "enum")      /* shows the battery: 0 open 1 yes 2 no 3 unproven */ \
     X(SITE_RECONNECT_S, "site.reconnect_s", "s")         /* since a grid loss: power stays 0 for so long yet */ \
     X(SITE_RECONNECT_W, "site.reconnect_w", "W")         /* and then is at most this; stale = no bound */ \
-    X(SITE_METER_VERDICT, "site.meter_verdict", "enum")  /* 0 believed 1 frozen 2 turned 3 another share */
+    X(SITE_METER_VERDICT, "site.meter_verdict", "enum")  /* 0 believed 1 frozen 2 turned 3 another share 4 contradicts its energy */
 
 /* Points of each storage unit; the name is unitN.<this>. */
 #define UNIT_POINT_TABLE(X)                                                            \
@@ -124,7 +124,7 @@ _Static_assert(sizeof(point_t) == 24, "point_t crosses process borders; bump IMA
     X(UNIT_GIVES_HI_W, "gives_hi_w", "W")
 
 /* What a grid reading was found to be that is not true; value of SITE_METER_VERDICT. */
-enum meter_verdict { VERDICT_BELIEVED, VERDICT_FROZEN, VERDICT_SIGN, VERDICT_SHARE };
+enum meter_verdict { VERDICT_BELIEVED, VERDICT_FROZEN, VERDICT_SIGN, VERDICT_SHARE, VERDICT_REGISTER };
 
 #define AS_ENUM(id, name, unit) id,
 enum site_point { SITE_POINT_TABLE(AS_ENUM) SITE_POINTS };

@@ -27,6 +27,7 @@ cdef extern from "abi/image.h" nogil:
         VERDICT_FROZEN
         VERDICT_SIGN
         VERDICT_SHARE
+        VERDICT_REGISTER
 
     enum:
         SITE_GRID_W

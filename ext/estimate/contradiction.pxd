@@ -3,6 +3,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
+from tidegate.ext.estimate.likelihood cimport likelihood_t
 
 cdef enum:
     KEPT = 64     # grid readings that are compared; a power of two
@@ -18,6 +19,8 @@ cdef enum:
     SUSPECT_TOO_FAR     # it moves several times as far as the battery does
     SUSPECT_AGAIN       # values that were shown before come again, in their order, though the battery does something else
     SUSPECT_JUMPED      # it jumped far further than the load does
+    SUSPECT_TURNED      # the other sign is far more likely than what the load would have to do
+    SUSPECT_SHARE       # another share is
 
 cdef struct contradiction_t:
     # readings, each with the battery power that belongs to it
@@ -38,13 +41,14 @@ cdef struct contradiction_t:
     uint32_t seen_head, seen_count
     uint32_t last_at[SEEN_SLOTS]    # number of the newest pair of values with that hash, + 1
     uint32_t again_at, again        # a sequence comes again: where, and so many clear steps of it so far
+    likelihood_t likelihood
     double again_w                  # and the battery was so far from where it was then
 
 cdef void contradiction_forget(contradiction_t* c) noexcept nogil
 # Once for each new grid reading of a running site. small_w: the meter's small changes; far_w: a move of the battery
-# that must show; asked: a question moves the battery.
+# that must show; nameplate_w: of all units; asked: a question moves the battery.
 cdef void contradiction_step(const program_t* program, const estimate_state_t* state, const plant_t* plant,
-                             contradiction_t* c, double small_w, double far_w, bint asked) noexcept nogil
+                             contradiction_t* c, double small_w, double far_w, double nameplate_w, bint asked) noexcept nogil
 # A question found it honest.
 cdef void contradiction_cleared(contradiction_t* c, const plant_t* plant) noexcept nogil
 # It was suspected to be turned, and now a turned meter is what the building cannot do: it would give power further than it
@@ -52,5 +56,7 @@ cdef void contradiction_cleared(contradiction_t* c, const plant_t* plant) noexce
 cdef bint contradiction_turns(const contradiction_t* c, const plant_t* plant, double far_w, double off_w) noexcept nogil
 # A sequence has come again for so long that no load does it, whatever the battery did meanwhile.
 cdef bint contradiction_repeats(const contradiction_t* c) noexcept nogil
+# The load would have to do what it never does, unless the meter shows the other sign, or another share. Returns enum suspect.
+cdef uint32_t contradiction_sure(const contradiction_t* c, bint asked) noexcept nogil
 # What the battery did when a reading of time t_ns was taken, W, as far as the meter's age is known.
 cdef double then_w(const program_t* program, const estimate_state_t* state, uint64_t t_ns) noexcept nogil

@@ -9,6 +9,7 @@ that follow no reading. Each cause for that is cheap, and rare before an honest 
 - a value that jumps to its own opposite: the same, where a building gives power;
 - a meter that answers the battery with several times what the battery did;
 - a jump far beyond what this load was seen to do;
+- another share of the power is far more likely than the whole of it (likelihood.pyx);
 - values that come again in their order, to the digit, though the battery does something else than it did then.
 """
 
@@ -19,6 +20,7 @@ from libc.string cimport memcpy, memset
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
+from tidegate.ext.estimate.likelihood cimport likelihood_forget, likelihood_reading, likelihood_suspects, likelihood_sure
 from tidegate.ext.estimate.pairing cimport history_at, time_before
 from tidegate.ext.estimate.shape cimport model_w
 
@@ -60,6 +62,7 @@ cdef extern from *:
 cdef void contradiction_forget(contradiction_t* c) noexcept nogil:
     """Readings across a gap are not compared; what is known of the building stays known."""
     c.count = c.waits = 0
+    likelihood_forget(&c.likelihood)
     c.again = 0
     c.seen_count = 0
     memset(c.votes, 0, sizeof(c.votes))
@@ -71,8 +74,14 @@ cdef void contradiction_cleared(contradiction_t* c, const plant_t* plant) noexce
     if c.suspicion == SUSPECT_BELOW_ZERO:
         c.lowest_net_w = fmin(c.lowest_net_w, 1.25 * (plant.net_w + plant.pv_w))
     memset(c.votes, 0, sizeof(c.votes))
+    likelihood_forget(&c.likelihood)
     c.again = 0
     c.suspicion = SUSPECT_NONE
+
+
+cdef uint32_t contradiction_sure(const contradiction_t* c, bint asked) noexcept nogil:
+    cdef uint32_t share = likelihood_sure(&c.likelihood, asked)
+    return SUSPECT_NONE if share == 0 else SUSPECT_TURNED if share == 1 else SUSPECT_SHARE
 
 
 cdef double then_w(const program_t* program, const estimate_state_t* state, uint64_t t_ns) noexcept nogil:
@@ -86,7 +95,7 @@ cdef double then_w(const program_t* program, const estimate_state_t* state, uint
 
 
 cdef void contradiction_step(const program_t* program, const estimate_state_t* state, const plant_t* plant,
-                             contradiction_t* c, double small_w, double far_w, bint asked) noexcept nogil:
+                             contradiction_t* c, double small_w, double far_w, double nameplate_w, bint asked) noexcept nogil:
     cdef uint64_t t_ns = plant.grid_t_ns
     cdef bint again = comes_again(c, plant.grid_w, state.total.w[state.total.head], small_w, far_w)
     if not asked and c.suspicion == SUSPECT_NONE:
@@ -103,7 +112,7 @@ cdef void contradiction_step(const program_t* program, const estimate_state_t* s
     c.w[c.head] = plant.grid_w
     c.count = min(<uint32_t>(c.count + 1), <uint32_t>KEPT)
     c.waits = min(<uint32_t>(c.waits + 1), <uint32_t>KEPT)
-    compare_waiting(program, state, c, far_w, asked, t_ns)
+    compare_waiting(program, state, c, far_w, nameplate_w, asked, t_ns)
 
 
 cdef bint contradiction_turns(const contradiction_t* c, const plant_t* plant, double far_w, double off_w) noexcept nogil:
@@ -125,15 +134,20 @@ cdef inline bint is_mirrored(const contradiction_t* c, const plant_t* plant, dou
 
 
 cdef void compare_waiting(const program_t* program, const estimate_state_t* state, contradiction_t* c, double far_w,
-                          bint asked, uint64_t now_ns) noexcept nogil:
+                          double nameplate_w, bint asked, uint64_t now_ns) noexcept nogil:
     """Each reading once the battery's power of its moment is known."""
-    cdef uint32_t at
+    cdef uint32_t at, share
     while c.waits:
         at = (c.head + 1 - c.waits) & KEPT_MASK
         if time_before(c.t_ns[at], <int64_t>(state.age_lo_s * 1e9)) > state.total.t_ns[state.total.head] and (
                 c.t_ns[at] + WAIT_NS > now_ns):
             return
         c.ess_w[at] = then_w(program, state, c.t_ns[at])
+        likelihood_reading(state, &c.likelihood, c.w[at], c.ess_w[at], nameplate_w,
+                           not asked and c.suspicion == SUSPECT_NONE, c.t_ns[at])
+        share = likelihood_suspects(&c.likelihood)
+        if share and c.suspicion == SUSPECT_NONE and not asked:
+            c.suspicion = SUSPECT_TURNED if share == 1 else SUSPECT_SHARE
         compare(state, c, at, far_w, asked)
         c.waits -= 1
 

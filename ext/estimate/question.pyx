@@ -13,14 +13,16 @@ from libc.string cimport memset
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.contradiction cimport (
-    SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, contradiction_repeats, contradiction_t, then_w,
+    SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_SHARE, SUSPECT_TURNED, contradiction_repeats, contradiction_t, then_w,
 )
 from tidegate.ext.estimate.estimate cimport estimate_state_t
+from tidegate.ext.estimate.likelihood cimport likelihood_honest
 from tidegate.ext.estimate.pairing cimport history_at, time_before
 
 
 cdef extern from *:
     """
+    #define BACKWARDS 0.3
     #define GIVEN 0.7             /* an edge is answered once the battery has given so much of it */
     #define SAME_INTERVALS 1.6    /* a value that stands for so long was measured anew */
     #define SAME_S 0.1
@@ -47,13 +49,16 @@ cdef extern from *:
     #define GROW_EDGES 3u
     #define AGAIN_EDGES 2u        /* so many steps of the battery did not disturb a sequence that comes again */
     #define GROW 1.6
+    #define LIKELY_EDGES 2u
     #define JITTER_S 0.04
+    #define LIKELY_JITTER_S 0.1 /* uneven, so that no lateness looks like another share */
+    #define LIKELY_MOST_S 8.0
     """
     const double STEADY, STEADY_S, UNKNOWN_S, QUICK_MOST_S, WEAK_MOST_S, EDGES_LEAST
-    const double GIVEN, SAME_INTERVALS, SAME_S, EDGE_MOST_S, QUESTION_MOST_S, NORMAL, ROUGH
+    const double BACKWARDS, GIVEN, SAME_INTERVALS, SAME_S, EDGE_MOST_S, QUESTION_MOST_S, NORMAL, ROUGH
     const double SURE, SURE_STRONG, SURE_FREE, PATIENT_S
-    const double SURE_HONEST, SPREAD_LEAST, SHARE_LO, SHARE_HI, SHARE_FAR, SHARE_TURNED, GROW, JITTER_S
-    const uint32_t GROW_EDGES, AGAIN_EDGES
+    const double SURE_HONEST, SPREAD_LEAST, SHARE_LO, SHARE_HI, SHARE_FAR, SHARE_TURNED, GROW, JITTER_S, LIKELY_JITTER_S, LIKELY_MOST_S
+    const uint32_t GROW_EDGES, AGAIN_EDGES, LIKELY_EDGES
 
 
 cdef inline double seconds(uint64_t from_ns, uint64_t to_ns) noexcept nogil:
@@ -82,6 +87,10 @@ cdef inline bint is_weak(const question_t* q) noexcept nogil:
     return q.suspicion != SUSPECT_BELOW_ZERO
 
 
+cdef inline bint is_likely(const question_t* q) noexcept nogil:
+    return q.suspicion == SUSPECT_TURNED or q.suspicion == SUSPECT_SHARE
+
+
 cdef inline void edge(question_t* q, double grid_w, double ess_w, uint64_t t_ns) noexcept nogil:
     q.level ^= 1
     q.before_w = grid_w
@@ -107,13 +116,18 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
         return FOUND_SHARE
     if seconds(q.edge_ns, t_ns) > EDGE_MOST_S + (PATIENT_S if q.patient else 0.0) or q.edges == EDGES_MOST:
         return FOUND_NOTHING
-    if seconds(q.begun_ns, t_ns) > (QUESTION_MOST_S if q.patient else WEAK_MOST_S if is_weak(q) else QUICK_MOST_S):
+    if seconds(q.begun_ns, t_ns) > (QUESTION_MOST_S if q.patient else LIKELY_MOST_S if is_likely(q) else WEAK_MOST_S if is_weak(q) else QUICK_MOST_S):
         return FOUND_NOTHING
     if (ess_w - q.before_ess_w) * move_w < GIVEN * move_w * move_w:
+        # They had yet to begin to come to where they are held: the edge was taken too soon.
+        if (ess_w - q.before_ess_w) * move_w < -BACKWARDS * move_w * move_w and q.edges == 0 and (
+                is_steady(state, ess_w, STEADY * fabs(q.step_w), t_ns)):
+            q.level ^= 1
+            edge(q, grid_w, ess_w, t_ns)
         return FOUND_OPEN
     if q.edge_due_ns == 0:
         q.random = (q.random >> 1) ^ (0xB400u if q.random & 1 else 0u)
-        q.edge_due_ns = t_ns + <uint64_t>(JITTER_S * 1e9) * (q.random & 3)
+        q.edge_due_ns = t_ns + <uint64_t>((LIKELY_JITTER_S if is_likely(q) else JITTER_S) * 1e9) * (q.random & 3)
         if q.patient:
             q.edge_due_ns += <uint64_t>(PATIENT_S * 1e9)
         elif not state.age_known:
@@ -125,6 +139,8 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
     if q.level and q.edges >= GROW_EDGES:  # the way back is as large as the way there
         step_most_w = fmax(step_most_w, fabs(q.step_w))
         q.step_w = fmax(fmin(GROW * q.step_w, step_most_w), -step_most_w)
+    if is_likely(q):  # what is found is the likelihood's to say
+        return FOUND_HONEST if q.edges >= LIKELY_EDGES and likelihood_honest(&c.likelihood) else FOUND_OPEN
     return judge(q)
 
 

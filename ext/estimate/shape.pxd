@@ -44,5 +44,8 @@ cdef void shapes_add(shapes_t* shapes, uint64_t t_ns, double w) noexcept nogil
 # What a meter of this model would show of the battery at a time, W.
 cdef double model_w(const shapes_t* shapes, uint32_t model, uint64_t t_ns) noexcept nogil
 
+# Mean over mean_s up to t_ns, W; 0 = the power at t_ns.
+cdef double shape_mean_w(const shapes_t* shapes, uint64_t t_ns, double mean_s) noexcept nogil
+
 # The same of every model, into w[METER_MODELS].
 cdef void models_sweep(const shapes_t* shapes, uint64_t t_ns, double* w) noexcept nogil

@@ -101,6 +101,15 @@ cdef double model_w(const shapes_t* shapes, uint32_t model, uint64_t t_ns) noexc
     return row(shapes, shapes.smooth_w[kernel - MEANS], back)
 
 
+cdef double shape_mean_w(const shapes_t* shapes, uint64_t t_ns, double mean_s) noexcept nogil:
+    cdef double back = rows_back(shapes, t_ns, 0)
+    if shapes.t_ns == 0:
+        return 0.0
+    if mean_s <= 0.0:
+        return power(shapes, back)
+    return (integral(shapes, back) - integral(shapes, back + mean_s / SHAPE_S)) / mean_s
+
+
 cdef void models_sweep(const shapes_t* shapes, uint64_t t_ns, double* w) noexcept nogil:
     cdef uint32_t i, kernel, at = LAGS
     cdef double[SHAPE_AGES] backs

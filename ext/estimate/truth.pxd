@@ -4,6 +4,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from tidegate.ext.abi.image cimport UNITS_MAX, point_t
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.contradiction cimport contradiction_t
+from tidegate.ext.estimate.energy_register cimport energy_register_t
 from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
 from tidegate.ext.estimate.pulses cimport pulses_t
 from tidegate.ext.estimate.question cimport question_t
@@ -39,6 +40,7 @@ cdef struct truth_t:
     question_t question
     contradiction_t contradiction
     pulses_t pulses
+    energy_register_t energy
 
 # Once a cycle, after the estimate.
 cdef void truth_step(const program_t* program, point_t* image, const estimate_state_t* state, const plant_t* plant,

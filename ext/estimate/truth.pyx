@@ -6,6 +6,7 @@ The battery is the witness: what it does, the grid must show, with the opposite 
 |---|---|---|---|
 | is turned or lacks a phase from the start | - | the pulses of arming (pulses.pyx) | they show it: `grid_unmoved` |
 | stands still | a value stands for longer than is its habit, or while the battery moves away | one step (below) | it stands through it: `meter_stuck` |
+| contradicts its own energy | - | - | its registers have counted something else (energy_register.pyx): `grid_unmoved` |
 | begins to lie while the site runs | it contradicts the battery or itself (contradiction.pyx) | steps at irregular times (question.pyx) | it answers them wrongly: `grid_unmoved` |
 
 While it is asked the units are held, so a value that is not believed moves nothing.
@@ -21,14 +22,16 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.image cimport (
     MODE_ARMING, MODE_DERATED, MODE_RUN, MODE_TRIPPED, QUALITY_GOOD, SITE_ESS_W, SITE_METER_VERDICT, VERDICT_BELIEVED, VERDICT_FROZEN,
-    VERDICT_SHARE, VERDICT_SIGN, point_set, point_t,
+    VERDICT_REGISTER, VERDICT_SHARE, VERDICT_SIGN, point_set, point_t,
 )
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.contradiction cimport (
-    SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_NONE, contradiction_cleared, contradiction_forget, contradiction_step,
-    contradiction_turns,
+    SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_NONE, SUSPECT_TURNED, contradiction_cleared, contradiction_forget,
+    contradiction_step, contradiction_sure, contradiction_turns,
 )
+from tidegate.ext.estimate.energy_register cimport energy_register_contradicts, energy_register_forget, energy_register_power
 from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
+from tidegate.ext.estimate.likelihood cimport likelihood_restart
 from tidegate.ext.estimate.pairing cimport history_at, time_before
 from tidegate.ext.estimate.pulses cimport pulses_begin, pulses_reading
 from tidegate.ext.estimate.question cimport (
@@ -130,6 +133,12 @@ cdef void truth_step(const program_t* program, point_t* image, const estimate_st
         elif truth.mode == MODE_ARMING and mode != MODE_TRIPPED:
             truth.doubted = 0
         truth.mode = mode
+    if not plant.grid_ok:
+        energy_register_forget(&truth.energy)
+    elif plant.grid_new:
+        energy_register_power(&truth.energy, plant.grid_w, plant.grid_t_ns)
+    if energy_register_contradicts(program, image, &truth.energy, state.lags.interval.interval_s):
+        verdict_set(truth, VERDICT_REGISTER)
     if not plant.grid_ok or image[SITE_ESS_W].quality != QUALITY_GOOD:
         truth.value_t_ns = 0
         truth.asking = ASK_NOTHING
@@ -216,7 +225,11 @@ cdef void contradicts(const program_t* program, const estimate_state_t* state, c
                       uint64_t t_ns) noexcept nogil:
     cdef uint32_t found
     contradiction_step(program, state, plant, &truth.contradiction, small_w(program, truth), far_w(program, truth),
-                       truth.asking != ASK_NOTHING)
+                       nameplates(program), truth.asking != ASK_NOTHING)
+    found = contradiction_sure(&truth.contradiction, truth.asking == ASK_ANSWER and truth.question.edges > 0)
+    if found != SUSPECT_NONE:
+        verdict_set(truth, VERDICT_SIGN if found == SUSPECT_TURNED else VERDICT_SHARE)
+        return
     if truth.asking != ASK_ANSWER:
         return
     found = question_reading(
@@ -329,6 +342,7 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
             return
         truth.asking = ASK_ANSWER
         question_begin(&truth.question, step_w, suspicion, t_ns)
+        likelihood_restart(&truth.contradiction.likelihood)
         return
     truth.step_w = step_w
     truth.asking = ASK_STILL

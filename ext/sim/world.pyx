@@ -10,6 +10,7 @@ from libc.string cimport memcpy
 from tidegate.ext.sim.assembly cimport Assembly
 from tidegate.ext.sim.buses cimport *
 from tidegate.ext.abi.image cimport MODE_TRIPPED
+from tidegate.ext.estimate.likelihood cimport HABITS
 from tidegate.ext.cycle.core cimport core_t
 from tidegate.ext.cycle.loop cimport Core, core_cycle
 from tidegate.ext.sim.can_frames cimport can_emit, can_flood, can_take, frame_encode
@@ -288,6 +289,9 @@ cdef class World(Assembly):
                 "votes": list(truth.contradiction.votes), "edges": truth.question.edges,
                 "patient": truth.question.patient, "step_w": truth.question.step_w, "level": truth.question.level, "answers": list(truth.question.answer),
                 "clear": list(truth.question.clear),
+                "register": {"count": truth.energy.count, "against": truth.energy.against, "least_ws": truth.energy.least_ws,
+                             "power_ws": truth.energy.power_ws, "import_ws": truth.energy.import_ws},
+                "likelihood": [list(truth.contradiction.likelihood.sums[i]) for i in range(HABITS)],
                 "grid_w2": truth.pulses.grid_w2, "moved_w2": list(truth.pulses.moved_w2),
                 "moved_w4": list(truth.pulses.moved_w4), "both_w2": list(truth.pulses.both_w2)}
 

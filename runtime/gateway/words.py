@@ -8,7 +8,7 @@ from tidegate.hal.description import Description
 
 CAN_STATES = [word for word, kind in shared.BUS_STATES if kind == "can"]
 # The words that ext/abi/image.h has beside these points; a test compares.
-METER_VERDICTS = ("believed", "frozen", "turned", "another share")
+METER_VERDICTS = ("believed", "frozen", "turned", "another share", "contradicts its energy")
 GRID_ANSWERS = ("open", "yes", "no", "unproven")
 STEP_TESTS = ("open", "passed", "failed")
 FAULT_WORD_BITS = 32

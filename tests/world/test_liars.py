@@ -165,3 +165,12 @@ def test_a_step_that_returns_to_where_a_slow_value_was_taken_proves_nothing() ->
     """A meter that has become slow shows the same value twice, once for each of two steps of the battery."""
     found = liars.one((95067, ""))
     assert found.ready and not found.verdict, found
+
+
+def test_a_sign_that_turns_while_the_building_gives_power_is_found_by_what_the_load_would_have_to_do() -> None:
+    """Behind a meter of |P|: nothing jumps, and the value stays above zero."""
+    made = liars.liar(71020, "absolute")
+    found = liars.judge(made)
+    assert found.good and found.verdict == "grid_unmoved", found
+    honest = liars.judge(replace(made, faults=[], name="honest"))
+    assert honest.ready and not honest.verdict, honest

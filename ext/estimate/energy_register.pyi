@@ -1,0 +1,3 @@
+from collections.abc import Iterable
+
+def contradictions(readings: Iterable[tuple[float, float, float, float]], interval_s: float) -> list[float]: ...

@@ -1,0 +1,104 @@
+"""Power against the meter's own energy registers: power that lies is found, whatever an honest meter does is not."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tidegate.ext.estimate.energy_register import contradictions
+
+LIE_S = 40.0
+STEP_S = 0.1
+T_S = np.arange(0.0, 90.0, STEP_S)
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+
+def loads() -> dict[str, Array]:
+    chance = np.random.default_rng(5)
+    walk_w = 30e3 + np.cumsum(chance.normal(0.0, 600.0, len(T_S)))
+    return {
+        "rests": np.full(len(T_S), 30e3) + chance.normal(0.0, 20.0, len(T_S)),
+        "walks": np.maximum(walk_w, 5e3),
+        "steps": np.where((T_S // 7.0) % 2 < 1.0, 35e3, 12e3) + chance.normal(0.0, 20.0, len(T_S)),
+        "gives power": np.full(len(T_S), -20e3) + chance.normal(0.0, 20.0, len(T_S)),
+    }
+
+
+LOADS = loads()
+
+
+def found(shown_w: Array, true_w: Array, digit_wh: float = 0.01, every: int = 10) -> list[float]:
+    """The registers are read each `every` rows and count the true power."""
+    import_wh = np.cumsum(np.maximum(true_w, 0.0)) * STEP_S / 3600.0
+    export_wh = np.cumsum(np.maximum(-true_w, 0.0)) * STEP_S / 3600.0
+    held = (np.arange(len(T_S)) // every) * every
+    rows = zip(T_S + 1.0, shown_w, np.floor(import_wh[held] / digit_wh) * digit_wh,
+               np.floor(export_wh[held] / digit_wh) * digit_wh, strict=True)  # fmt: skip
+    return contradictions([tuple(map(float, row)) for row in rows], STEP_S)
+
+
+def averaged(w: Array, length_s: float) -> Array:
+    kernel = np.ones(round(length_s / STEP_S)) / round(length_s / STEP_S)
+    return np.convolve(np.concatenate((np.full(len(kernel) - 1, w[0]), w)), kernel, "valid")
+
+
+def late(w: Array, by_s: float) -> Array:
+    return np.concatenate((np.full(round(by_s / STEP_S), w[0]), w))[: len(w)]
+
+
+HONEST: dict[str, Callable[[Array], Array]] = {
+    "as it is": lambda w: w,
+    "averages 10 s": lambda w: averaged(w, 10.0),
+    "late by 4 s": lambda w: late(w, 4.0),
+    "each second": lambda w: w[(np.arange(len(w)) // 10) * 10],
+}
+
+
+@pytest.mark.parametrize("load", LOADS)
+@pytest.mark.parametrize("habit", HONEST)
+@pytest.mark.parametrize("digit_wh", [0.01, 1.0, 10.0, 1000.0])
+def test_no_honest_meter_contradicts_its_registers(load: str, habit: str, digit_wh: float) -> None:
+    assert found(HONEST[habit](LOADS[load]), LOADS[load], digit_wh) == []
+
+
+# Within so long of the lie, s: a value that stands looks late at first.
+LIES: dict[str, tuple[Callable[[Array], Array], float]] = {
+    "ten times": (lambda w: 10.0 * w, 5.0),
+    "a tenth": (lambda w: 0.1 * w, 6.0),
+    "turned": (lambda w: -w, 5.0),
+}
+
+
+@pytest.mark.parametrize("load", ["rests", "gives power", "walks"])
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("digit_wh", [0.01, 1.0])
+def test_power_that_its_registers_contradict_is_found(load: str, lie: str, digit_wh: float) -> None:
+    shown, within_s = LIES[lie]
+    times_s = found(np.where(T_S < LIE_S, LOADS[load], shown(LOADS[load])), LOADS[load], digit_wh)
+    assert times_s and LIE_S + 1.0 < times_s[0] <= LIE_S + 1.0 + within_s, times_s[:3]
+    assert times_s[-1] > T_S[-1]  # and stays found
+
+
+def test_power_that_stands_while_the_load_has_gone_is_found() -> None:
+    true_w = np.where(T_S < LIE_S, 30e3, 2e3) + np.random.default_rng(1).normal(0.0, 20.0, len(T_S))
+    times_s = found(np.full(len(T_S), 30e3), true_w)
+    assert times_s and LIE_S + 1.0 < times_s[0] < LIE_S + 21.0, times_s[:3]
+
+
+def test_registers_that_stand_are_those_of_a_meter_that_reports_on_change() -> None:
+    assert found(LOADS["rests"], np.where(T_S < LIE_S, LOADS["rests"], 0.0)) == []
+
+
+def test_registers_that_were_reset_or_are_coarse_say_nothing() -> None:
+    w = LOADS["rests"]
+    wh = np.cumsum(w) * STEP_S / 3600.0
+    wh = np.where(T_S < LIE_S, wh, wh - wh[T_S >= LIE_S][0])
+    rows = [(float(t) + 1.0, float(p), float(e), 0.0) for t, p, e in zip(T_S, w, wh, strict=True)]
+    assert contradictions(rows, STEP_S) == []
+    assert found(np.where(T_S < LIE_S, w, 0.1 * w), w, digit_wh=1000.0) == []  # its last digit is an hour of that
+
+
+def test_a_slow_meter_has_seen_too_little_of_the_load() -> None:
+    w = LOADS["rests"]
+    rows = [(float(t) + 1.0, 10.0 * float(p), float(t) * 8.3, 0.0) for t, p in zip(T_S, w, strict=True)]
+    assert contradictions(rows, 0.1) and contradictions(rows, 5.0) == []
