@@ -260,7 +260,7 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
     cdef model_trials_t* m = &state.models
     cdef uint32_t i, best, kernel, age, lo, hi
     cdef double age_s, lo_s, hi_s, out
-    cdef bint unlikely
+    cdef bint unlikely, known
     best = m.delay_best
     for i in range(<uint32_t>LAGS):
         if m.unexplained[i] < m.unexplained[best]:
@@ -274,13 +274,16 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
         m.mean_best = best
     m.best = m.mean_best if m.unexplained[m.mean_best] < m.unexplained[m.delay_best] else m.delay_best
     # A meter that refreshes quickly and shows all of it so much later is rarer than one that averages. An age that was
-    # found before the meter began to average speaks against that no longer than it explains what is seen.
+    # found before the meter began to average speaks against that no longer than it explains what is seen; and beside a
+    # known one an average has to have a length.
+    known = state.lags.known and <double>LAG_NS[state.lags.best] * 1e-9 <= OLD_S
     unlikely = <double>LAG_NS[m.delay_best] * 1e-9 > OLD_S and (
         0.0 < state.lags.interval.interval_s < OLD_INTERVALS * <double>LAG_NS[m.delay_best] * 1e-9) and (
         <double>LAG_NS[state.lags.best] * 1e-9 > OLD_S or (
-            state.lags.known and model_worse(m, state.lags.best, m.mean_best) > AVERAGES and is_bounded(m)))
+            known and model_worse(m, state.lags.best, m.mean_best) > AVERAGES))
     if not m.averages:
-        m.averages = model_worse(m, m.delay_best, m.mean_best) > (AVERAGES_OLD if unlikely else AVERAGES)
+        m.averages = model_worse(m, m.delay_best, m.mean_best) > (AVERAGES_OLD if unlikely else AVERAGES) and (
+            not known or is_bounded(m))
     elif model_worse(m, m.mean_best, m.delay_best) > (AVERAGES_NOT_OLD if unlikely else AVERAGES_NOT):
         m.averages = 0
     if not m.averages:
