@@ -120,6 +120,8 @@ cdef bint compare(const energy_register_t* r, double interval_s) noexcept nogil:
     shown_ws = r.shown_ws[r.head] - r.shown_ws[(r.head - length) & ROWS_MASK]
     rate_w = shown_ws / back_s(r, length)
     digits_w = DIGITS * r.least_ws / window_s
+    if r.counted_ws[r.head] == r.counted_ws[(r.head - length) & ROWS_MASK]:  # a meter that reports on change holds them too
+        return False
     number = 0
     while number + length < r.count:
         moved_ws = r.counted_ws[(r.head - number) & ROWS_MASK] - r.counted_ws[(r.head - number - length) & ROWS_MASK]
@@ -130,8 +132,6 @@ cdef bint compare(const energy_register_t* r, double interval_s) noexcept nogil:
             break
         number += 1
     if back_s(r, number) < LATE_S:  # not all of them are known yet
-        return False
-    if least_w == 0.0 and most_w == 0.0:  # a meter that reports on change holds its registers as well
         return False
     return rate_w > fmax(FACTOR * most_w, most_w / FACTOR) + digits_w or (
         rate_w < fmin(FACTOR * least_w, least_w / FACTOR) - digits_w)
