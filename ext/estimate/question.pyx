@@ -51,7 +51,7 @@ cdef extern from *:
     #define GROW 1.6
     #define LIKELY_EDGES 2u
     #define JITTER_S 0.04
-    #define LIKELY_JITTER_S 0.1 /* uneven, so that no lateness looks like another share */
+    #define LIKELY_JITTER_S 0.05 /* uneven, so that no lateness looks like another share */
     #define LIKELY_MOST_S 8.0
     """
     const double STEADY, STEADY_S, UNKNOWN_S, QUICK_MOST_S, WEAK_MOST_S, EDGES_LEAST
