@@ -74,6 +74,7 @@ def web(ctx: click.Context, site: str | None, state_dir: Path | None) -> None:
 @click.option("--no-history", is_flag=True, help="Keep no history on disk.")
 @click.option("--set-up", "sets_up", is_flag=True, help="The role maintain may change SITE_FILE and commission.")
 @click.option("--planner-port", type=click.IntRange(1, 65535), help="As given to `tidegate planner run`: what-if.")
+@click.option("--pair", "pairs", is_flag=True, help="Also print a code for the first login, where there is none yet.")
 @click.pass_obj
 def serve(
     place: Place,
@@ -84,13 +85,16 @@ def serve(
     no_history: bool,
     sets_up: bool,
     planner_port: int | None,
+    pairs: bool,
 ) -> None:
     """Serve the page until Ctrl-C. SITE_FILE: shown and checked on its set-up screen."""
     if sets_up and site_file is None:
         fail("--set-up needs the site file: tidegate web serve --set-up SITE_FILE", EXIT_USAGE)
     module = need("tidegate.runtime.web.web_process", "web")
     place.find(site_file, is_new=sets_up)
+    from tidegate.runtime.console.users import Users
     from tidegate.runtime.web.certificates import CertificateError, Certificates
+    from tidegate.runtime.web.login_codes import GOOD_S, Pairing, shown
 
     logging.basicConfig(level=logging.WARNING, format="tidegate: %(message)s")
     try:
@@ -105,7 +109,14 @@ def serve(
         hosts = [listen] if listen not in ("0.0.0.0", "::") else [one for one in made.names if one != "localhost"]
         click.echo("the page of " + place.site + " at " + ", ".join(f"https://{host}:{at}" for host in hosts))
         click.echo(f"its authority's SHA-256 {made.sha256}")
-        click.echo(f"a login: tidegate web --site {place.site} pair")
+        if not pairs:
+            click.echo(f"a login: tidegate web --site {place.site} pair")
+            return
+        if Users(paths.private_folder(place.state / "console", 0o700)).all():
+            click.echo("--pair: there is a login already; another one: tidegate web pair")
+            return
+        code = Pairing(module.folder_of(place.state)).make("maintain")
+        click.echo(f"code {shown(code)}, role maintain, for {GOOD_S // 60} minutes: open the page and make your login")
 
     served = module.Served(endpoint, place.state, listen, port, names, site_file, not no_history, sets_up, planner_port)
     try:

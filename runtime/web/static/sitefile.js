@@ -41,6 +41,7 @@ export function siteFile(app, found) {
   const keys = h("div", { class: "keys" });
   const text = h("textarea", { id: "site-text", rows: "22", spellcheck: "false", autocapitalize: "none", autocomplete: "off", wrap: "off" });
   text.value = found.text;
+  text.setSelectionRange(0, 0);
   const apply = h("button", { class: "main", disabled: true, onclick: () => confirmOrder(app, { sha256: reviewed.sha256 }, { path: "setup/apply", name: "apply", done: again }) }, w("setup.apply"));
   const back = h("button", { disabled: found.previous === null, onclick: () => { text.value = found.previous; review(); } }, w("setup.roll-back"));
   const drop = h("button", { onclick: () => { text.value = found.text; changed(); } }, w("setup.drop"));

@@ -55,9 +55,9 @@ DESCRIBED = {
 PASSWORD = "tree lamp river nine"
 
 
-def eventually(true, why="it did not come"):
+def eventually(true, why="it did not come", seconds=WAIT_S):
     """Wait until something holds, and give it."""
-    until = time.monotonic() + WAIT_S
+    until = time.monotonic() + seconds
     while time.monotonic() < until:
         found = true()
         if found:

@@ -42,7 +42,7 @@ READY = {
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(3600 if os.environ.get("TIDEGATE_AXE") == "all" else 600),
 ]
 
 
