@@ -7,11 +7,14 @@ a share of it in each quarter hour. Whether it can be kept is said with the firs
 import itertools
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tidegate.runtime.planner.plan_inputs import PlanError
+import numpy as np
+
+from tidegate.runtime.planner.plan_inputs import Floats, PlanError, Storage
 from tidegate.runtime.planner.site_history import QUARTER_S, SiteHistory
 from tidegate.runtime.state import atomic_file
 
@@ -19,6 +22,7 @@ EVENTS_FILE = "events.json"
 PROOFS_FILE = "event-proofs.json"
 BASELINE_DAYS, BASELINE_LEAST = 10, 3
 HELD_KW = 0.1  # a meter's own uncertainty
+RISK_MAX = 0.05  # share of past errors of the load on which an event may fail and still be promised
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,21 @@ def baseline_kw(event: GridEvent, history: SiteHistory) -> list[float]:
     return found
 
 
+def failing_share(load_paths_kw: Floats, caps_kw: Floats, storage: Storage, stored_kwh: float, step_h: float) -> float:
+    """Share of the paths on which the caps cannot be held by the battery; no path, no failing.
+
+    load_paths_kw: (paths, steps) load less sun with the jobs that run, in the event's steps; caps_kw: (steps,);
+    stored_kwh: at its begin. Charging in between is not counted on.
+    """
+    if len(load_paths_kw) == 0:
+        return 0.0
+    need_kw = np.maximum(0.0, load_paths_kw - caps_kw)
+    drawn_kwh = need_kw.sum(axis=1) * step_h / storage.discharge_efficiency
+    too_much = need_kw.max(axis=1) > storage.discharge_kw_max + HELD_KW
+    empty = drawn_kwh > max(0.0, stored_kwh - storage.least_kwh) + HELD_KW * step_h
+    return float((too_much | empty).mean())
+
+
 class EventBook:
     """Proofs of the events of a folder, kept there."""
 
@@ -140,18 +159,27 @@ class EventBook:
             caps |= {at: (1 - event.less) * base for at, base in zip(event.quarters(), proof.baseline_kw, strict=True)}
         return caps, said
 
-    def promise(self, events: tuple[GridEvent, ...], start_utc_s: int, import_kw: list[float]) -> None:
-        """Note of each event that the plan holds whole, the first time, whether it can be kept."""
+    def promise(self, events: tuple[GridEvent, ...], start_utc_s: int, import_kw: list[float],
+                risk: Callable[[slice, Floats], float] = lambda steps, caps_kw: 0.0) -> None:  # fmt: skip
+        """Note of each event that the plan holds whole whether it can be kept: the last word 15 minutes before it.
+
+        risk: of steps of the plan under caps, the share of past errors on which these are not held.
+        """
         for event in events:
             proof = self.proofs.get(event.name)
             first = (event.begin_utc_s - start_utc_s) // QUARTER_S
             last = first + len(event.quarters())
-            if proof is None or proof.promised is not None or first < 0 or last > len(import_kw):
+            if proof is None or first < (1 if proof.promised is not None else 0) or last > len(import_kw):
                 continue
             caps = [(1 - event.less) * base for base in proof.baseline_kw]
             over = [one - cap for one, cap in zip(import_kw[first:last], caps, strict=True)]
-            proof.promised = max(over) <= HELD_KW
-            proof.promise = "" if proof.promised else f"{max(over):.1f} kW more than asked are expected"
+            failing = risk(slice(first, last), np.array(caps))
+            proof.promised = max(over) <= HELD_KW and failing <= RISK_MAX
+            proof.promise = ""
+            if max(over) > HELD_KW:
+                proof.promise = f"{max(over):.1f} kW more than asked are expected"
+            elif not proof.promised:
+                proof.promise = f"with {failing:.0%} of the errors that forecasts of the load had, it is not"
 
     def settle(self, events: tuple[GridEvent, ...], history: SiteHistory, now_utc_s: int) -> None:
         """Write down what was measured in events that are over."""
@@ -179,6 +207,10 @@ class EventBook:
                 part = "not measured throughout" if proof.delivered is None else f"{proof.delivered:.1%} less delivered"
                 said.append(text + f"held in {proof.held} of {count}, {part}")
             else:
-                can = {True: "can be kept", False: f"CANNOT be kept: {proof.promise}", None: "not within the plan yet"}
+                can = {
+                    True: "can be kept",
+                    False: f"CANNOT be kept for certain: {proof.promise}",
+                    None: "not within the plan yet",
+                }
                 said.append(text + can[proof.promised])
         return said

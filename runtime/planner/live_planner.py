@@ -26,7 +26,7 @@ from tidegate.runtime.planner.announced_jobs import AnnouncedJob, read_jobs, run
 from tidegate.runtime.planner.day_ahead import DayAhead, Wishes, day_ahead
 from tidegate.runtime.planner.forecast_diary import DIARY_FILE, ForecastDiary
 from tidegate.runtime.planner.forecasts import choice_text
-from tidegate.runtime.planner.grid_events import EventBook, read_events
+from tidegate.runtime.planner.grid_events import EventBook, failing_share, read_events
 from tidegate.runtime.planner.hours_table import HoursTable, gap_text
 from tidegate.runtime.planner.outlook import WEAR_EUR_PER_KWH
 from tidegate.runtime.planner.plan_inputs import Floats, PlanError
@@ -139,7 +139,8 @@ class LivePlanner:
         self.told.solve_s = time.perf_counter() - began
         steps, end_utc_s = steps_of(made.plan, made.storage, made.connection.recharge_kw_max)
         self._note_forecasts(made, table, int(now_utc_s))
-        self.events.promise(events, made.plan.horizon.start_utc_s, made.plan.import_kw.tolist())
+        self.events.promise(events, made.plan.horizon.start_utc_s, made.plan.import_kw.tolist(),
+                            lambda steps, caps_kw: event_risk(made, steps, caps_kw))  # fmt: skip
         self.events.settle(events, self.history, int(now_utc_s))
         self.events.write()
         answer = self.client.schedule(steps, end_utc_s, rank="planner")
@@ -282,6 +283,18 @@ class LivePlanner:
                     said(line)
             last = now
             stop.wait(LOOK_S)
+
+
+def event_risk(made: DayAhead, steps: slice, caps_kw: Floats) -> float:
+    """Share of the errors that the load's forecast had on which the battery does not hold these caps in these steps."""
+    horizon, load = made.outlook.horizon, made.outlook.load
+    count = len(horizon.load_kw)
+    if load is None or load.paths.shape[1] < count:
+        return 0.0
+    expected = horizon.load_kw - horizon.pv_kw + made.plan.jobs_kw.sum(axis=0)
+    stored_kwh = float(made.plan.stored_kwh[max(0, steps.start - 1)])
+    paths = (expected + load.paths[:, -count:])[:, steps]
+    return failing_share(paths, caps_kw, made.storage, stored_kwh, horizon.step_h)
 
 
 def price_signal(told: dict[str, object], site: str) -> dict[str, object]:

@@ -19,6 +19,7 @@ import numpy as np
 
 from tidegate.runtime.planner import rolling_plan
 from tidegate.runtime.planner.forecasts import blend, filled
+from tidegate.runtime.planner.grid_events import RISK_MAX, failing_share
 from tidegate.runtime.planner.hours_table import read_hours
 from tidegate.runtime.planner.plan_inputs import Connection, Horizon, Job, Storage
 from tidegate.runtime.planner.plan_solver import solve
@@ -168,7 +169,11 @@ def event_draws(draws: int, flexible: float) -> dict[str, float]:
         horizon = Horizon(0, 3600, fixed, 0 * fixed, price, price - 0.2, np.ones(13, dtype=bool), jobs,
                           import_kw_max=caps)  # fmt: skip
         plan = solve(STORAGE, OPEN, horizon, stored)
-        said = bool(np.maximum(0, plan.import_kw - caps)[1:4].max() > 0.1)
+        runs_kw = plan.jobs_kw[:, 1:4].sum(axis=0) if flexible else np.zeros(3)
+        middle = blend(load[: at + 1], at + 1, 3, 24)
+        risk = failing_share((middle + missed) * (1 - flexible) + runs_kw, caps[1:4], STORAGE,
+                             float(plan.stored_kwh[0]), 1.0)  # fmt: skip
+        said = bool(np.maximum(0, plan.import_kw - caps)[1:4].max() > 0.1) or risk > RISK_MAX
         kwh, held = float(plan.stored_kwh[0]), True
         for k in range(1, 4):
             runs = float(plan.jobs_kw[:, k].sum()) if flexible else 0.0

@@ -9,7 +9,14 @@ from click.testing import CliRunner
 from tests.runtime.planner.test_live_planner import BEGIN, SITE, Gateway, at_day, priced
 from tidegate.runtime.cli.planner_commands import planner
 from tidegate.runtime.planner.day_ahead import Wishes
-from tidegate.runtime.planner.grid_events import EventBook, GridEvent, baseline_kw, read_events, write_events
+from tidegate.runtime.planner.grid_events import (
+    EventBook,
+    GridEvent,
+    baseline_kw,
+    failing_share,
+    read_events,
+    write_events,
+)
 from tidegate.runtime.planner.live_planner import LivePlanner
 from tidegate.runtime.planner.plan_inputs import Connection, Horizon, Job, PlanError, Storage
 from tidegate.runtime.planner.plan_solver import solve
@@ -44,6 +51,30 @@ def test_an_event_announced_a_quarter_hour_before_is_planned_and_said_whether_it
     assert limits and max(limits) == pytest.approx(asked * 1e3, abs=20)
     line = made.status()["events"][0]
     assert ("can be kept" in line) == kept and ("CANNOT be kept" in line) != kept
+
+
+def test_what_past_errors_would_break_is_not_promised_and_the_last_word_is_15_minutes_before(tmp_path):
+    event = GridEvent("utility", EVENING, EVENING + 3600, 0.25)
+    history = SiteHistory(False, {at - 86_400 * day: Quarter(40.0, 0.0, 40.0) for at in event.quarters()
+                                  for day in (1, 2, 3)})  # fmt: skip
+    book = EventBook(tmp_path)
+    book.caps_kw((event,), history, EVENING - 3600)
+    proof, calm = book.proofs["utility"], [30.0] * 20
+    for start, risk, promised in ((EVENING - 3600, 0.0, True), (EVENING - 1800, 0.06, False),
+                                  (EVENING - 900, 0.05, True), (EVENING, 1.0, True)):  # fmt: skip
+        book.promise((event,), start, calm, lambda steps, caps_kw, risk=risk: risk)
+        assert proof.promised is promised, start
+    book.promise((event,), EVENING - 900, calm, lambda steps, caps_kw: 0.06)
+    assert "CANNOT be kept for certain: with 6% of the errors" in book.lines()[0]
+
+
+def test_an_event_fails_where_power_or_energy_is_not_enough_on_a_path():
+    storage, caps = Storage(60, 30, 30), np.full(4, 20.0)
+    need = np.array([[20.0] * 4, [35.0] * 4, [20.0, 51.0, 20.0, 20.0], [20.0, 49.9, 20.0, 20.0]])
+    # One quarter hour of 30 kW takes 7.9 kWh out of the store, four of 15 kW take 15.8.
+    assert failing_share(need, caps, storage, 3.0 + 15.7, 0.25) == 0.5
+    assert failing_share(need, caps, storage, 3.0 + 15.9, 0.25) == 0.25
+    assert failing_share(need, caps, storage, 3.0, 0.25) == 0.75 and failing_share(need[:0], caps, storage, 3.0, 1) == 0
 
 
 def test_the_proof_is_what_was_measured(tmp_path):

@@ -283,6 +283,27 @@ def test_a_system_of_a_redfish_emulator_sleeps_and_wakes(tmp_path):
         power_of(node).state()
 
 
+def the_command_puts_it_to_sleep_and_after_a_kill_the_guard_wakes_it(folder):
+    state, plan = folder / "site", {"planned_utc_s": int(time.time()), "advice": {"word": "may wait"}}
+    state.mkdir()
+    store, now = EnergyStore(state / FILE), int(time.time()) // BUCKET_S * BUCKET_S
+    for at in range(now - 14 * BUCKET_S, now + 8 * BUCKET_S, BUCKET_S):
+        server = Row(at, "s", "room", "server", "n1", "n1", "A", "", "", 25_000, 0, 0, BUCKET_S)
+        card = Row(at, "g", "room", "card", "n1-g", "n1", "A", "", "", 5_000, 5_000, 0, BUCKET_S)
+        store.put([server, card], [], [])
+    store.close()
+    (folder / "planner.json").write_text(json.dumps(plan))
+    nodes = str(folder / "nodes.toml")
+    words = ["planner", "node-sleep", "--endpoint", f"ipc://{folder}", "--timeout", "0.2", "--folder", str(folder)]
+    words += ["--state", str(state), "--nodes", nodes, "--awake-min", "0", "--every", "1"]
+    with running(sys.executable, "-m", "tidegate.runtime.cli", *words, cwd=folder) as adapter:
+        until(lambda: (folder / "power").read_text() == "0\n", "the command does not put it to sleep")
+        until(lambda: (folder / "doubts-node-sleep.json").exists(), "the command does not speak")
+        adapter.kill()
+        until(lambda: (folder / "power").read_text() == "1\n", "the guard does not wake it")
+        until(lambda: json.loads((folder / "node-sleep.json").read_text()) == {}, "the guard does not look after it")
+
+
 IPMI_LAN = """name "sim"
 set_working_mc 0x20
   startlan 1
@@ -324,6 +345,7 @@ def test_a_machine_of_an_ipmi_emulator_sleeps_and_wakes(tmp_path):
         node = Node("n1", "ipmi", "127.0.0.1", port, "ops", str(tmp_path / "password"))
         sleeps_and_wakes(tmp_path, node)
         assert (tmp_path / "ends").read_text() == "soft\n", "its operating system is asked, its power is not cut"
+        the_command_puts_it_to_sleep_and_after_a_kill_the_guard_wakes_it(tmp_path)
         (tmp_path / "password").write_text("wrong\n")
         with pytest.raises(NodeError, match="ipmitool"):
             power_of(node).state()
