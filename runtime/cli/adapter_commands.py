@@ -103,6 +103,7 @@ def kubernetes(client: Client, folder: Path, namespace: tuple[str, ...], label: 
 
     _rounds("kubernetes", one, guard, every)
     adapter.round(let_go=True)
+    end_doubts(folder, "kubernetes")
     _ended(guard, adapter.error)
 
 

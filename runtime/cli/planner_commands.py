@@ -14,6 +14,7 @@ from tidegate.runtime.api.blocking_client import Client, ClientError
 from tidegate.runtime.cli.adapter_commands import gpu_caps, kubernetes, node_sleep
 from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNAVAILABLE, EXIT_USAGE, fail, refuse_site, with_client
 from tidegate.runtime.cli.plan_options import with_wishes
+from tidegate.runtime.planner.adapter_audit import end_doubts
 from tidegate.runtime.planner.day_ahead import Wishes
 from tidegate.runtime.planner.grid_events import GridEvent, read_events, write_events
 from tidegate.runtime.planner.live_planner import STATUS_FILE, LivePlanner
@@ -167,6 +168,7 @@ def slurm(client: Client, folder: Path, partition: tuple[str, ...], user: tuple[
             click.echo(f"slurm: {shown or 'answers'}", err=True)
         stop.wait(every)
     adapter.round(let_go=True)
+    end_doubts(folder, "slurm")
 
 
 planner.add_command(kubernetes)

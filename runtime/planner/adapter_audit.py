@@ -55,9 +55,10 @@ def adapter_doubts(folder: Path) -> list[str]:
             doubts = [str(one) for one in json.loads(path.read_text(encoding="utf-8"))]
             silent = time.time() - path.stat().st_mtime > DOUBTS_SILENT_S
         except (OSError, ValueError, TypeError) as why:
-            said.append(f"{path}: {why}; is the adapter {name} running?")
+            said.append(f"{path}: {why}; is the adapter {name} running? Remove the file if it is not to run")
             continue
         if silent:
-            said.append(f"{path}: not written for {DOUBTS_SILENT_S / 60:.0f} min, is the adapter {name} running?")
+            said.append(f"{path}: not written for {DOUBTS_SILENT_S / 60:.0f} min, is the adapter {name} running? "
+                        "Remove the file if it is not to run")  # fmt: skip
         said += [f"{name}: {one}" for one in doubts]
     return said

@@ -4,12 +4,13 @@ Kubernetes has no begin time that runs out, so everything hangs on putting back:
 adapter without a plan resumes all of its own, and so does its guard when the adapter is killed or hangs.
 """
 
+import contextlib
 import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tidegate.runtime.planner.adapter_audit import AdapterAudit, Note
+from tidegate.runtime.planner.adapter_audit import AdapterAudit, Note, write_doubts
 from tidegate.runtime.planner.announced_jobs import AnnouncedJob, write_jobs
 from tidegate.runtime.planner.kubernetes_cluster import Cluster, ClusterError, ClusterJob, Kubernetes
 from tidegate.runtime.planner.live_planner import STATUS_FILE
@@ -124,6 +125,7 @@ class KubernetesAdapter:
             jobs = self.cluster.jobs()
         except ClusterError as why:
             self.error = str(why)
+            self._speak(let_go=let_go)
             return []
         try:
             write_jobs(self.folder, () if let_go else coming(jobs, self.allowed, now), CLUSTER_JOBS_FILE)
@@ -132,7 +134,13 @@ class KubernetesAdapter:
         made = orders(jobs, None if let_go else self._begins(now), self.allowed, now)
         for action in made:
             self._act(action, now)
+        self._speak(let_go=let_go)
         return made
+
+    def _speak(self, *, let_go: bool) -> None:
+        if not let_go:
+            with contextlib.suppress(OSError):  # a full disk costs the words, not the orders
+                write_doubts(self.folder, "kubernetes", [self.error] if self.error else [])
 
     def _begins(self, now: float) -> dict[str, int] | None:
         try:

@@ -5,12 +5,13 @@ says so: when adapter or planner are gone, the last begin time comes, and Slurm 
 No begin time lies after the last moment from which the job meets its deadline.
 """
 
+import contextlib
 import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tidegate.runtime.planner.adapter_audit import AdapterAudit, Note
+from tidegate.runtime.planner.adapter_audit import AdapterAudit, Note, write_doubts
 from tidegate.runtime.planner.announced_jobs import AnnouncedJob, write_jobs
 from tidegate.runtime.planner.live_planner import STATUS_FILE
 from tidegate.runtime.planner.plan_inputs import PlanError
@@ -195,6 +196,7 @@ class SlurmAdapter:
             queue = self.scheduler.queue()
         except SlurmError as why:
             self.error = str(why)
+            self._speak([], let_go=let_go)
             return []
         there = {job.job_id for job in queue if job.state in ("PENDING", "RUNNING")}
         self.ours.begin = {job: given for job, given in self.ours.begin.items() if job in there}
@@ -209,7 +211,19 @@ class SlurmAdapter:
         for action in actions:
             self._act(action, now)
         self._keep_ours()
+        self._speak(queue, let_go=let_go)
         return actions
+
+    def _speak(self, queue: list[QueuedJob], *, let_go: bool) -> None:
+        """What went wrong, and jobs whose owner wrote something into the comment that is not understood."""
+        if let_go:
+            return
+        doubts = [self.error] if self.error else []
+        doubts += [f"job {job.job_id} of {job.user} is not moved: {job.wrong}" for job in queue
+                   if job.wrong and job.state == "PENDING" and job.partition in self.allowed.partitions
+                   and (not self.allowed.users or job.user in self.allowed.users)]  # fmt: skip
+        with contextlib.suppress(OSError):  # a full disk costs the words, not the orders
+            write_doubts(self.folder, "slurm", doubts)
 
     def _act(self, action: Action, now: float) -> None:
         """Written down before it is done: an order that nobody knows of is worse than one that was not given."""

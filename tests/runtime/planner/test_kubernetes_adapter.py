@@ -18,6 +18,7 @@ pytest.importorskip("kubernetes", reason="the extra kubernetes is not installed"
 
 from tests.runtime.planner.cluster_stub import ClusterStub
 from tidegate.runtime.cli.main import main
+from tidegate.runtime.planner.adapter_audit import adapter_doubts
 from tidegate.runtime.planner.announced_jobs import read_jobs
 from tidegate.runtime.planner.kubernetes_adapter import ClusterAllowed, KubernetesAdapter, put_back
 from tidegate.runtime.planner.kubernetes_cluster import FIRST, OURS, ClusterError, Kubernetes
@@ -142,6 +143,16 @@ def test_no_more_wait_than_the_owner_allows_and_a_dry_run_changes_nothing(stub, 
     adapter.allowed = ClusterAllowed(suspended_max=2)
     adapter.round(NOW)
     assert sum(stub.suspended(f"job{i}") for i in range(5)) == 2
+
+
+def test_a_cluster_that_does_not_answer_stands_where_the_planner_repeats_it(tmp_path):
+    class Gone:
+        def jobs(self):
+            raise ClusterError("jobs of train: no answer")
+
+    adapter = KubernetesAdapter(Gone(), tmp_path, ClusterAllowed())
+    adapter.round(NOW)
+    assert adapter_doubts(tmp_path) == ["kubernetes: jobs of train: no answer"]
 
 
 def test_a_change_that_somebody_made_meanwhile_is_not_written_over(stub, adapter):

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.runtime.planner import slurm_node
+from tidegate.runtime.planner.adapter_audit import adapter_doubts
 from tidegate.runtime.planner.announced_jobs import AnnouncedJob, read_jobs, silent_adapters, write_jobs
 from tidegate.runtime.planner.slurm_adapter import Allowed, Ours, SlurmAdapter, announced, decide, planned_begins
 from tidegate.runtime.planner.slurm_queue import QueuedJob, SlurmError, read_row
@@ -158,6 +159,19 @@ def test_what_slurm_refuses_is_told_and_not_taken_for_done(tmp_path):
     assert "refused" in (tmp_path / "slurm-audit.jsonl").read_text()
     scheduler.refuses = False
     assert [one.kind for one in adapter.round(NOW + 60)] == ["delay"] and adapter.error == ""
+
+
+def test_what_is_wrong_in_a_comment_and_what_slurm_refuses_stands_where_the_planner_repeats_it(tmp_path):
+    wrong = replace(WAITS, job_id=9, wrong="comment 'kw=-1': write kw=12", kw=None)
+    scheduler = Scheduler(WAITS, wrong, replace(wrong, job_id=10, partition="main"))
+    adapter = SlurmAdapter(scheduler, tmp_path, ALLOWED)
+    adapter.round(NOW)
+    said = "slurm: job 9 of ada is not moved: comment 'kw=-1': write kw=12"
+    assert adapter_doubts(tmp_path) == [said], "a partition that is not allowed is nobody's business"
+    scheduler.refuses = True
+    planned(tmp_path, j7=NOW + 9000)
+    adapter.round(NOW)
+    assert any("already completing" in text for text in adapter_doubts(tmp_path)) and said in adapter_doubts(tmp_path)
 
 
 def test_jobs_of_people_and_of_the_adapter_stand_beside_each_other(tmp_path):
