@@ -70,3 +70,14 @@ def test_nobody_cuts_the_shared_memory_short() -> None:
         memory.put_order(0, 1.0, 2**62, 1)  # orders are still taken
     finally:
         os.close(fd)
+
+
+@pytest.mark.parametrize(("named", "held"), [("tidegate.runtime.core.process", False), ("another", True)])
+def test_the_core_alone_hashes_without_a_library(named, held):
+    """Its memory is locked, all of each library: OpenSSL's would be 5 MiB of it."""
+    code = (
+        "import tidegate.runtime.core.process, hashlib, sys; maps = open('/proc/self/maps').read(); "
+        "print(sys.modules['_hashlib'] is not None, 'libcrypto' in maps, hashlib.sha256(b'a').hexdigest()[:8])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, named], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(held), str(held), "ca978112"]
