@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import random
 import resource
+import secrets
 import shutil
 import signal
 import socket
@@ -40,7 +41,8 @@ from tidegate.runtime.fleet.hub import fleet_queries, fleet_report
 from tidegate.runtime.fleet.hub.broker import Broker
 from tidegate.runtime.fleet.hub.fleet_rollup import SUMS, Rollup, make_month, period_sums
 from tidegate.runtime.fleet.hub.hub_store import HubStore
-from tidegate.runtime.fleet.ledger_batch import Row
+from tidegate.runtime.fleet.invitation import Invitation
+from tidegate.runtime.fleet.ledger_batch import Row, subject_word
 from tidegate.runtime.fleet.unit.site_sender import Sender
 from tidegate.runtime.state.device_key import DeviceKey
 
@@ -189,7 +191,11 @@ def write_sites(folder, sites, days):
 async def send_all(hub, folder, made, rng, kill, kills, cuts):
     """Every site's entries, some sites at once, with kills at random moments. -> (seconds, kills done by kind)."""
     broker = Broker(hub.folder, port=hub.port)
-    invitations = {name: broker.invite(name) for name, _, _ in made}
+    # At once: `invite` has the broker read all logins again for each.
+    words = {name: secrets.token_hex(24) for name, _, _ in made}
+    (hub.folder / "logins.json").write_text(json.dumps(words))
+    broker.reload()
+    invitations = {name: Invitation(name, broker.address, subject_word(name), word) for name, word in words.items()}
     waiting = [name for name, _, _ in made]
     rng.shuffle(waiting)
     active: dict[str, asyncio.Task[None]] = {}
