@@ -98,10 +98,10 @@ cdef void contradiction_step(const program_t* program, const estimate_state_t* s
                              contradiction_t* c, double small_w, double far_w, double nameplate_w, bint asked) noexcept nogil:
     cdef uint64_t t_ns = plant.grid_t_ns
     cdef bint again = comes_again(c, plant.grid_w, state.total.w[state.total.head], small_w, far_w)
+    if not asked and c.suspicion != SUSPECT_BELOW_ZERO and is_below_zero(c, plant, far_w):
+        c.suspicion = SUSPECT_BELOW_ZERO  # whatever weaker one waits for its rest to end
     if not asked and c.suspicion == SUSPECT_NONE:
-        if is_below_zero(c, plant, far_w):
-            c.suspicion = SUSPECT_BELOW_ZERO
-        elif is_mirrored(c, plant, far_w):
+        if is_mirrored(c, plant, far_w):
             c.suspicion = SUSPECT_MIRRORED
         elif again:
             c.suspicion = SUSPECT_AGAIN

@@ -36,6 +36,7 @@ cdef struct truth_t:
     double answer_s           # a converter has answered its setpoint after so long
     double rest_s             # the next question waits so long; doubled by each that was unfounded
     uint64_t suspect_again_ns   # the same of a value that contradicts
+    uint64_t below_again_ns     # ... and of a building that seems to give power
     double suspect_rest_s
     question_t question
     contradiction_t contradiction

@@ -246,14 +246,16 @@ cdef void contradicts(const program_t* program, const estimate_state_t* state, c
 
 cdef inline void answer_end(truth_t* truth, const plant_t* plant, bint honest, uint64_t t_ns) noexcept nogil:
     truth.asking = ASK_NOTHING
-    # What the building is known to do is not suspected again, so nothing waits for it.
-    truth.suspect_rest_s = fmin(fmax(2.0 * truth.suspect_rest_s, SUSPECT_REST_S), SUSPECT_REST_MOST_S)
-    truth.suspect_again_ns = t_ns + <uint64_t>(truth.suspect_rest_s * 1e9)
+    # What the building is known to do is not suspected again, so nothing waits for it; and no weaker doubt before makes
+    # that one wait.
+    if truth.question.suspicion == SUSPECT_BELOW_ZERO:
+        truth.below_again_ns = t_ns + (<uint64_t>(SUSPECT_REST_S * 1e9) if honest else 0)
+    else:
+        truth.suspect_rest_s = fmin(fmax(2.0 * truth.suspect_rest_s, SUSPECT_REST_S), SUSPECT_REST_MOST_S)
+        truth.suspect_again_ns = t_ns + <uint64_t>(truth.suspect_rest_s * 1e9)
     if honest:
         contradiction_cleared(&truth.contradiction, plant)
-    elif truth.question.suspicion == SUSPECT_BELOW_ZERO:
-        truth.suspect_again_ns = t_ns  # it is not believed before it has answered well
-    else:
+    elif truth.question.suspicion != SUSPECT_BELOW_ZERO:  # that one is not believed before it has answered well
         contradiction_forget(&truth.contradiction)
 
 
@@ -261,7 +263,9 @@ cdef inline void answer_end(truth_t* truth, const plant_t* plant, bint honest, u
 
 
 cdef inline bint contradicted(const truth_t* truth, uint64_t t_ns) noexcept nogil:
-    return truth.contradiction.suspicion != SUSPECT_NONE and t_ns >= truth.suspect_again_ns
+    cdef uint32_t suspicion = truth.contradiction.suspicion
+    return suspicion != SUSPECT_NONE and t_ns >= (
+        truth.below_again_ns if suspicion == SUSPECT_BELOW_ZERO else truth.suspect_again_ns)
 
 
 cdef bint truth_suspects(const truth_t* truth, const estimate_state_t* state, uint64_t t_ns) noexcept nogil:

@@ -32,7 +32,9 @@ def test_an_honest_meter_is_believed_and_the_site_gets_ready() -> None:
 def test_a_value_that_freezes_is_asked_and_the_site_stops(lie: str, habit: dict[str, float]) -> None:
     made = lying(lie, 60.0)
     found = liars.judge(replace(made, settings={**made.settings, **habit}))
-    assert found.good and found.verdict == "meter_stuck", found
+    # It has to have stood for 4.8 s, a late meter's values stand a little later: the 5 s asked are met by most plants.
+    assert found.verdict == "meter_stuck" and not found.early and found.told_s is not None, found
+    assert found.told_s - found.clear_s <= 6.0, found
     # What the question adds to what the units did before: a step of a fifth of the nameplates at most.
     assert found.added_w <= 0.2 * PLAIN.power_w + 1.0, found
 
