@@ -19,7 +19,10 @@ cdef struct energy_register_t:
     double least_ws                    # least move of a register that was seen, or difference of two; 0 = none yet
     double import_step_ws, export_step_ws # the newest moves
     double import_ws, export_ws        # as they were last
-    uint32_t against, pad              # windows in a row that contradict
+    uint32_t against                   # windows in a row that contradict
+    uint32_t holds                     # it has caught up once with what it had not counted: of this meter nothing is said
+    uint64_t moved_t_ns                # a register moved last then, ...
+    double moved_shown_ws              # ... and so much power had been shown
 
 cdef void energy_register_forget(energy_register_t* r) noexcept nogil
 # A new grid reading.

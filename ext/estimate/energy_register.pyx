@@ -6,7 +6,7 @@ the least of them and no more than the largest. The registers count what flowed 
 load now and then only, so FACTOR is left to that; and to each window two of a register's last digits.
 
 Found: power that is ten times or a tenth of the energy, power of the other sign, power that stands while the registers
-move far more or far less. Not found: registers that stand (a meter that reports on change does that), whatever turns both, such as reversed
+move far more or far less. Not found: registers that stand or catch up at once (a meter that reports on change does both), whatever turns both, such as reversed
 transformers, a lost phase, a meter that counts and shows absolute values; a share within FACTOR; anything behind a register
 whose last digit is not moved in a few seconds, or which is polled too seldom.
 """
@@ -33,10 +33,15 @@ cdef extern from *:
     #define FACTOR 4.0
     #define DIGITS 2.0              /* of the registers, in a window; twice what may be off */
     #define AGAINST 2u              /* windows in a row */
+    #define STOOD_S 1.5             /* longer than it takes to read them again, ... */
+    #define STOOD_INTERVALS 3.0
+    #define CAUGHT_UP 0.4           /* ... and then by so much of what was shown, ... */
+    #define CAUGHT_UP_DIGITS 3.0    /* ... by more than a digit turning over */
     """
     const uint32_t ROWS_MASK, AGAINST
     const uint64_t ROW_NS
     const double WINDOW_S, WINDOW_INTERVALS, LATE_S, INTERVAL_MOST_S, GAP_S, FACTOR, DIGITS
+    const double STOOD_S, STOOD_INTERVALS, CAUGHT_UP, CAUGHT_UP_DIGITS
 
 
 cdef void energy_register_forget(energy_register_t* r) noexcept nogil:
@@ -73,6 +78,22 @@ cdef inline void note_digit(energy_register_t* r, double* step_ws, double moved_
     step_ws[0] = moved_ws
 
 
+cdef inline void note_standing(energy_register_t* r, double interval_s) noexcept nogil:
+    """A register that stood for long and then moves by what power was shown meanwhile, in one step, is held by its meter.
+
+    One that reports on change does so. Which of its windows some energy belongs to cannot be told.
+    """
+    cdef double moved_ws = r.counted_ws[r.head] - r.counted_ws[(r.head - 1) & ROWS_MASK]
+    cdef double shown_ws = r.shown_ws[r.head] - r.moved_shown_ws
+    if r.count < 2 or moved_ws == 0.0:
+        return
+    if r.moved_t_ns and <double>(r.t_ns[r.head] - r.moved_t_ns) * 1e-9 > fmax(STOOD_S, STOOD_INTERVALS * interval_s) and (
+            fabs(moved_ws) > CAUGHT_UP_DIGITS * r.least_ws and moved_ws * shown_ws > CAUGHT_UP * shown_ws * shown_ws):
+        r.holds = 1
+    r.moved_t_ns = r.t_ns[r.head]
+    r.moved_shown_ws = r.shown_ws[r.head]
+
+
 cdef bint energy_register_contradicts(const program_t* program, const point_t* image, energy_register_t* r,
                                       double interval_s) noexcept nogil:
     cdef int into = program.site.grid_import_wh, out_of = program.site.grid_export_wh
@@ -102,6 +123,7 @@ cdef bint energy_register_contradicts(const program_t* program, const point_t* i
     r.counted_ws[r.head] = import_ws - export_ws
     r.shown_ws[r.head] = r.power_ws - r.power_w * <double>(r.power_t_ns - t_ns) * 1e-9
     r.count = min(<uint32_t>(r.count + 1), <uint32_t>REGISTER_ROWS)
+    note_standing(r, interval_s)
     r.against = r.against + 1 if compare(r, interval_s) else 0
     return r.against >= AGAINST
 
@@ -111,7 +133,7 @@ cdef bint compare(const energy_register_t* r, double interval_s) noexcept nogil:
     cdef double window_s = fmax(WINDOW_S, WINDOW_INTERVALS * interval_s)
     cdef double shown_ws, moved_ws, rate_w, least_w = INFINITY, most_w = -INFINITY, digits_w
     cdef uint32_t length = 1, number
-    if interval_s <= 0.0 or interval_s > INTERVAL_MOST_S or r.least_ws == 0.0:
+    if r.holds or interval_s <= 0.0 or interval_s > INTERVAL_MOST_S or r.least_ws == 0.0:
         return False
     while length + 1 < r.count and back_s(r, length) < window_s:
         length += 1
