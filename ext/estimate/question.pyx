@@ -13,7 +13,7 @@ from libc.string cimport memset
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.contradiction cimport (
-    SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_SHARE, SUSPECT_TURNED, contradiction_repeats, contradiction_t, then_w,
+    SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_JUMPED, SUSPECT_SHARE, SUSPECT_TURNED, contradiction_repeats, contradiction_t, then_w,
 )
 from tidegate.ext.estimate.estimate cimport estimate_state_t
 from tidegate.ext.estimate.likelihood cimport likelihood_honest
@@ -75,7 +75,7 @@ cdef void question_begin(question_t* q, double step_w, uint32_t suspicion, uint6
 
 
 cdef bint question_fits(uint32_t suspicion, double answer_s) noexcept nogil:
-    return suspicion == SUSPECT_BELOW_ZERO or EDGES_LEAST * answer_s < WEAK_MOST_S
+    return suspicion != SUSPECT_JUMPED or EDGES_LEAST * answer_s < WEAK_MOST_S
 
 
 cdef void question_raised(question_t* q) noexcept nogil:
@@ -107,9 +107,7 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
         value_ns, time_before(t_ns, <int64_t>((SAME_INTERVALS * state.lags.interval.interval_s + SAME_S) * 1e9)))
     cdef double ess_w = then_w(program, state, taken_ns), move_w = q.step_w if q.level else -q.step_w
     if q.edge_ns == 0:  # the units come to where they are held
-        # What was told before is still to come: whoever takes the battery for steady until then compares it with that.
-        if is_steady(state, ess_w, STEADY * fabs(q.step_w), t_ns) and seconds(
-                max(q.begun_ns, state.setpoint_t_ns), t_ns) > fmax(SAME_S, answer_s):
+        if is_steady(state, ess_w, STEADY * fabs(q.step_w), t_ns) and seconds(q.begun_ns, t_ns) > SAME_S:
             edge(q, grid_w, ess_w, t_ns)
         return FOUND_OPEN if seconds(q.begun_ns, t_ns) < EDGE_MOST_S + answer_s else FOUND_NOTHING
     if q.suspicion == SUSPECT_AGAIN and q.edges >= AGAIN_EDGES and contradiction_repeats(c):
