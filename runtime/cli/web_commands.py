@@ -109,6 +109,8 @@ def serve(
         hosts = [listen] if listen not in ("0.0.0.0", "::") else [one for one in made.names if one != "localhost"]
         click.echo("the page of " + place.site + " at " + ", ".join(f"https://{host}:{at}" for host in hosts))
         click.echo(f"its authority's SHA-256 {made.sha256}")
+        if sets_up:
+            click.echo("--set-up: it may change the site file and start commands, so this page is not confined")
         if not pairs:
             click.echo(f"a login: tidegate web --site {place.site} pair")
             return

@@ -81,7 +81,6 @@ def confine(served: Served) -> None:
     its own is made before. Raises OSError, CertificateError.
     """
     if served.sets_up:
-        logger.warning("--set-up: this page may change the site file and start commands, so it is not confined")
         return
     certificates.ensure(folder_of(served.state), own_names(served.listen, served.names))
     os.environ["SQLITE_TMPDIR"] = str(folder_of(served.state))  # what a large sort needs, where it may write

@@ -129,7 +129,8 @@ MAY = {
     "sidecar": {"ledger", "unix", "tcp"},
     "telemetry": {"telemetry", "unix", "tcp"},
     "console": {"users", "site file", "unix", "order others to stop", "the pipe to stop by"},
-    "web": {"page", "users", "unix", "tcp"},
+    # What it starts, a replay or a check of the site file, is behind the same walls.
+    "web": {"page", "users", "unix", "tcp", "start a program", "start a process"},
     "notify": {"messages", "unix", "tcp"},
 }
 # The core is bounded in its calls and by what it was handed, not by Landlock: it opens the buses, whatever their names.
