@@ -71,12 +71,6 @@ cdef double history_at(const history_t* h, uint64_t t_ns) noexcept nogil:
     return h.w[a] + (h.w[b] - h.w[a]) * (<double>(t_ns - h.t_ns[a]) / <double>(h.t_ns[b] - h.t_ns[a]))
 
 
-cdef inline double reading_before(const history_t* h, uint64_t t_ns) noexcept nogil:
-    """The newest reading that is no later; the oldest when all are."""
-    cdef uint32_t number = history_find(h, t_ns)
-    return 0.0 if h.count == 0 else h.w[slot(h, number - 1 if number else 0)]
-
-
 cdef void history_sweep(const history_t* h, uint64_t t_ns, uint32_t lags, double* w) noexcept nogil:
     """One walk back through the readings: the ages rise, so the times fall."""
     cdef uint32_t i, number, a, b
@@ -109,17 +103,18 @@ cdef void power_bounds(const unit_memory_t* m, uint64_t from_ns, uint64_t to_ns,
                        double* lo, double* hi) noexcept nogil:
     """All that the unit's power may have been between two times; after its newest reading by its lag."""
     cdef const history_t* h = &m.history
-    cdef double w = reading_before(h, from_ns), z, settle_s = 6.0 * tau_s + 0.2
+    cdef double w = history_at(h, from_ns), z, settle_s = 6.0 * tau_s + 0.2
     cdef uint32_t number
     lo[0] = w
     hi[0] = w
     if h.count == 0:
         return
-    # An edge may be anywhere between two readings: the ones on both sides of the times count in full.
-    for number in range(history_find(h, from_ns), h.count):
-        widen(h.w[slot(h, number)], lo, hi)
-        if h.t_ns[slot(h, number)] >= to_ns:
-            break
+    if from_ns < h.t_ns[h.head]:
+        for number in range(history_find(h, from_ns), h.count):
+            if h.t_ns[slot(h, number)] >= to_ns:
+                break
+            widen(h.w[slot(h, number)], lo, hi)
+    widen(history_at(h, to_ns), lo, hi)
     # A PCS that has had time to settle stands where it stands, also when that is not quite its setpoint.
     # So does one that has arrived. One whose times are known may be on its way to what it was told some time ago.
     if m.told_settle_s > 0.0:
