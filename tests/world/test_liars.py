@@ -32,11 +32,12 @@ def test_an_honest_meter_is_believed_and_the_site_gets_ready() -> None:
 def test_a_value_that_freezes_is_asked_and_the_site_stops(lie: str, habit: dict[str, float]) -> None:
     made = lying(lie, 60.0)
     found = liars.judge(replace(made, settings={**made.settings, **habit}))
-    # It has to have stood for 4.8 s, a late meter's values stand a little later: the 5 s asked are met by most plants.
     assert not found.early and found.told_s is not None, found
-    # Registers that go on contradict a power that stands; whichever of the two is clear first.
-    assert found.verdict == "meter_stuck" or (lie == "w_stuck" and found.verdict == "grid_unmoved"), found
-    assert found.told_s - found.clear_s <= 6.0, found
+    # Registers that go on contradict a power that stands, within 20 s; whichever of the two is clear first.
+    by_registers = lie == "w_stuck" and found.verdict == "grid_unmoved"
+    assert found.verdict == "meter_stuck" or by_registers, found
+    # It has to have stood for 4.8 s, a late meter's values stand a little later: the 5 s asked are met by most plants.
+    assert found.told_s - found.clear_s <= (20.0 if by_registers else 6.0), found
     # What the question adds to what the units did before: a step of a fifth of the nameplates at most.
     assert found.added_w <= 0.2 * PLAIN.power_w + 1.0, found
 
