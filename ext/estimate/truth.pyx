@@ -65,12 +65,13 @@ cdef extern from *:
     #define ASK_MOST_S 40.0     /* a converter that does not give the step ends the question */
     #define ANSWER_SHARE 0.15   /* of the nameplates */
     #define ANSWER_NOISE 5.0    /* the first step of a question stands so far above what the load does */
+    #define STILL_SHARE 0.1       /* of a move of the battery that must show: a load that changes by less stands still */
     #define SUSPECT_REST_S 5.0    /* from one contradiction that was unfounded to the next */
     #define SUSPECT_REST_MOST_S 300.0
     """
     const double AWAY_SHARE, DIGITS, SILENT_S, SILENT_INTERVALS, SMALL_DOWN, SMALL_UP, SMALL_MOST, STEP_SHARE_MOST, HABIT_S, HABIT_INTERVALS, HABITS, AGE_OLDEST_S, AGE_QUICK_S, QUICK_S
     const double FROZEN_S, FROZEN_STEP_S, FINE, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, ASK_MOST_S
-    const double ANSWER_SHARE, ANSWER_NOISE, SUSPECT_REST_S, SUSPECT_REST_MOST_S
+    const double ANSWER_SHARE, ANSWER_NOISE, STILL_SHARE, SUSPECT_REST_S, SUSPECT_REST_MOST_S
 
 
 cdef enum:
@@ -227,7 +228,9 @@ cdef void contradicts(const program_t* program, const estimate_state_t* state, c
     contradiction_step(program, state, plant, &truth.contradiction, small_w(program, truth), far_w(program, truth),
                        nameplates(program), truth.asking != ASK_NOTHING)
     found = contradiction_sure(&truth.contradiction, truth.asking == ASK_ANSWER and truth.question.edges > 0)
-    if found != SUSPECT_NONE:
+    # Before a load that stands still the sums are sure of what a single reading says: there it is asked by steps first.
+    if found != SUSPECT_NONE and ((truth.asking == ASK_ANSWER and truth.question.edges > 0)
+                                  or truth.contradiction.noise_w > STILL_SHARE * far_w(program, truth)):
         verdict_set(truth, VERDICT_SIGN if found == SUSPECT_TURNED else VERDICT_SHARE)
         return
     if truth.asking != ASK_ANSWER:

@@ -176,6 +176,8 @@ def test_a_sign_that_turns_while_the_building_gives_power_is_found_by_what_the_l
     """Behind a meter of |P|: nothing jumps, and the value stays above zero."""
     made = liars.liar(71020, "absolute")
     found = liars.judge(made)
-    assert found.good and found.verdict == "grid_unmoved", found
+    # The load stands still, so steps ask first: that takes longer than the 5 s asked, and no honest plant is stopped.
+    assert not found.early and found.verdict == "grid_unmoved" and found.told_s is not None, found
+    assert found.told_s - found.clear_s <= 15.0, found
     honest = liars.judge(replace(made, faults=[], name="honest"))
     assert honest.ready and not honest.verdict, honest
