@@ -20,14 +20,17 @@ class BackupOutcome(NamedTuple):
 
 
 def outcome_in(state: Path) -> BackupOutcome | None:
-    """The outcome that lies in a site's folder; None where no backup is made by itself, or the file is not ours."""
+    """The outcome that lies in a site's folder; None where no backup is made by itself. One that is damaged says so."""
+    path = state / OUTCOME
     try:
-        found = json.loads((state / OUTCOME).read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8"))
         ok, failed = found["ok_utc_s"], found["failed_utc_s"]
         return BackupOutcome(str(found["place"]), float(found["every_h"]), None if ok is None else float(ok),
                              None if failed is None else float(failed), str(found["why"]))  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, KeyError, TypeError) as why:
+        return BackupOutcome(str(path), 0.0, None, None, f"what came of the last one cannot be read ({why!r})")
 
 
 def late_s(outcome: BackupOutcome, utc_s: float) -> float | None:

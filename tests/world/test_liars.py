@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import liars
 import pytest
+import zoo_cases as cases
+import zoo_judge as judges
 import zoo_plants as plants
 
 from tidegate.ext.abi.image import METER_TURNED
@@ -181,3 +183,15 @@ def test_a_sign_that_turns_while_the_building_gives_power_is_found_by_what_the_l
     assert found.told_s - found.clear_s <= 15.0, found
     honest = liars.judge(replace(made, faults=[], name="honest"))
     assert honest.ready and not honest.verdict, honest
+
+
+@pytest.mark.parametrize("seed", [99037, 99293])
+def test_a_meter_that_holds_its_registers_until_it_reports_is_not_stopped(seed: int) -> None:
+    """What it had not counted comes at once with the next report, here as the building begins to give power."""
+    assert judges.judge(plants.draw(seed)).latched == []
+
+
+def test_before_a_load_that_stands_still_an_honest_meter_is_not_called_turned() -> None:
+    (made,) = (one for one in cases.traces() if one.name == "dgx-a100-2022 at 10 %" and one.seed == 5)
+    found = judges.judge(made)
+    assert found.latched == [] and found.recharging_ratio < 1.25

@@ -215,10 +215,11 @@ def test_what_the_site_shows_of_its_backups(outcome, now_s, title):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"place": 1}', json.dumps({"place": "x", "every_h": None})])
-def test_an_outcome_that_is_not_ours_is_none(text, tmp_path):
+def test_an_outcome_that_is_damaged_says_so_and_none_is_none(text, tmp_path):
     assert outcome_in(tmp_path) is None
     (tmp_path / OUTCOME).write_text(text)
-    assert outcome_in(tmp_path) is None
+    (found,) = backup_findings(outcome_in(tmp_path), 2000.0)
+    assert found.title == "the backup failed" and "cannot be read" in found.because and OUTCOME in found.because
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,10 @@ class Box:
         return (self.top / "log").read_text(errors="replace")
 
     def start(self, capabilities: str) -> int:
-        """The site, as the unit starts it; the supervisor's pid once all of it runs."""
+        """The site, as the unit starts it, one that runs ended before; the supervisor's pid once all of it runs."""
+        if not self._ended():
+            self.end()
+        assert eventually(lambda: not any(self.pid(one) for one in PROCESSES), WAIT_S)
         self._log.truncate(0)
         line = self.words("tidegate", sys.executable, "-m", "tidegate.runtime.cli", "run", str(self.site),
                           capabilities=capabilities)  # fmt: skip
