@@ -111,13 +111,13 @@ def baseline_kw(event: GridEvent, history: SiteHistory) -> list[float]:
 
 
 def failing_share(load_paths_kw: Floats, caps_kw: Floats, storage: Storage, stored_kwh: float, step_h: float) -> float:
-    """Share of the paths on which the caps cannot be held by the battery; no path, no failing.
+    """Share of the paths on which the caps cannot be held by the battery; NaN where there is no path.
 
     load_paths_kw: (paths, steps) load less sun with the jobs that run, in the event's steps; caps_kw: (steps,);
     stored_kwh: at its begin. Charging in between is not counted on.
     """
     if len(load_paths_kw) == 0:
-        return 0.0
+        return math.nan
     need_kw = np.maximum(0.0, load_paths_kw - caps_kw)
     drawn_kwh = need_kw.sum(axis=1) * step_h / storage.discharge_efficiency
     too_much = need_kw.max(axis=1) > storage.discharge_kw_max + HELD_KW
@@ -164,6 +164,7 @@ class EventBook:
         """Note of each event that the plan holds whole whether it can be kept: the last word 15 minutes before it.
 
         risk: of steps of the plan under caps, the share of past errors on which these are not held.
+        NaN: none are known.
         """
         for event in events:
             proof = self.proofs.get(event.name)
@@ -178,6 +179,8 @@ class EventBook:
             proof.promise = ""
             if max(over) > HELD_KW:
                 proof.promise = f"{max(over):.1f} kW more than asked are expected"
+            elif math.isnan(failing):
+                proof.promise = "how far the forecast of the load may be off is not known yet"
             elif not proof.promised:
                 proof.promise = f"with {failing:.0%} of the errors that forecasts of the load had, it is not"
 

@@ -286,11 +286,16 @@ class LivePlanner:
 
 
 def event_risk(made: DayAhead, steps: slice, caps_kw: Floats) -> float:
-    """Share of the errors that the load's forecast had on which the battery does not hold these caps in these steps."""
+    """Share of the errors that the load's forecast had on which the battery does not hold these caps in these steps.
+
+    NaN where no errors over so many steps are known; 0 where the load is no forecast.
+    """
     horizon, load = made.outlook.horizon, made.outlook.load
     count = len(horizon.load_kw)
-    if load is None or load.paths.shape[1] < count:
+    if load is None:
         return 0.0
+    if load.paths.shape[1] < count:
+        return math.nan
     expected = horizon.load_kw - horizon.pv_kw + made.plan.jobs_kw.sum(axis=0)
     stored_kwh = float(made.plan.stored_kwh[max(0, steps.start - 1)])
     paths = (expected + load.paths[:, -count:])[:, steps]

@@ -1,6 +1,7 @@
 """Events of the grid: planned for, promised or not, proved by what was measured."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -66,6 +67,8 @@ def test_what_past_errors_would_break_is_not_promised_and_the_last_word_is_15_mi
         assert proof.promised is promised, start
     book.promise((event,), EVENING - 900, calm, lambda steps, caps_kw: 0.06)
     assert "CANNOT be kept for certain: with 6% of the errors" in book.lines()[0]
+    book.promise((event,), EVENING - 900, calm, lambda steps, caps_kw: math.nan)
+    assert "CANNOT be kept for certain: how far the forecast of the load may be off is not known yet" in book.lines()[0]
 
 
 def test_an_event_fails_where_power_or_energy_is_not_enough_on_a_path():
@@ -74,7 +77,8 @@ def test_an_event_fails_where_power_or_energy_is_not_enough_on_a_path():
     # One quarter hour of 30 kW takes 7.9 kWh out of the store, four of 15 kW take 15.8.
     assert failing_share(need, caps, storage, 3.0 + 15.7, 0.25) == 0.5
     assert failing_share(need, caps, storage, 3.0 + 15.9, 0.25) == 0.25
-    assert failing_share(need, caps, storage, 3.0, 0.25) == 0.75 and failing_share(need[:0], caps, storage, 3.0, 1) == 0
+    assert failing_share(need, caps, storage, 3.0, 0.25) == 0.75
+    assert math.isnan(failing_share(need[:0], caps, storage, 3.0, 0.25))
 
 
 def test_the_proof_is_what_was_measured(tmp_path):
