@@ -307,7 +307,7 @@ def a_plan_that_is_sent_again_and_again(site: LiveSite) -> Iterator[None]:
 
 @attack
 def gateway_frozen(site: LiveSite) -> Iterator[None]:
-    with stopped(site.pid(GATEWAY)):
+    with stopped(site.started(GATEWAY)):
         yield
 
 
@@ -338,7 +338,7 @@ def supervisor_killed(site: LiveSite) -> Iterator[None]:
 
 @attack
 def console_frozen(site: LiveSite) -> Iterator[None]:
-    with stopped(site.pid(CONSOLE)):
+    with stopped(site.started(CONSOLE)):
         yield
 
 
@@ -350,7 +350,7 @@ def console_killed(site: LiveSite) -> Iterator[None]:
 
 @attack
 def sidecar_frozen(site: LiveSite) -> Iterator[None]:
-    with stopped(site.pid(SIDECAR)):
+    with stopped(site.started(SIDECAR)):
         yield
 
 
@@ -362,13 +362,13 @@ def sidecar_killed_for_memory(site: LiveSite) -> Iterator[None]:
 
 @attack
 def recorder_frozen(site: LiveSite) -> Iterator[None]:
-    with stopped(site.pid(RECORDER)):
+    with stopped(site.started(RECORDER)):
         yield
 
 
 @attack
 def remote_frozen(site: LiveSite) -> Iterator[None]:
-    with stopped(site.pid(REMOTE)):
+    with stopped(site.started(REMOTE)):
         yield
 
 
@@ -380,8 +380,7 @@ def remote_killed(site: LiveSite) -> Iterator[None]:
 
 @attack
 def all_frozen_but_core_and_supervisor(site: LiveSite) -> Iterator[None]:
-    others = [pid for one in (REMOTE, SIDECAR, RECORDER) if (pid := site.pid(one))]
-    with stopped(site.pid(GATEWAY), site.pid(CONSOLE), *others):
+    with stopped(*(site.started(one) for one in (GATEWAY, CONSOLE, REMOTE, SIDECAR, RECORDER))):
         yield
 
 

@@ -169,6 +169,14 @@ class LiveSite:
                     raise
                 time.sleep(0.1)
 
+    def started(self, module: str, limit_s: float = 60.0) -> int:
+        """The same, waited for: one that was killed or found standing still just now is being started again."""
+        until = time.monotonic() + limit_s
+        while not (pid := self.pid(module)):
+            assert time.monotonic() < until, f"{module} does not run"
+            time.sleep(0.1)
+        return pid
+
     def pid(self, module: str) -> int:
         """The process of this site that runs a module, 0 if none does."""
         mark = f"TIDEGATE_RUNTIME_DIR={self.folder / 'run'}".encode()
