@@ -182,7 +182,7 @@ def test_a_stop_says_what_it_does_and_is_carried_out(tab, page):
 def test_an_alarm_is_put_aside_with_a_reason_and_taken_back(tab, page):
     fault(page.core)
     show(tab, "alarms")
-    tab.click("li.alarm button >> nth=0")
+    tab.click("li.alarm button:has-text('Shelve')")
     tab.fill("#shelf-why", "fan is being changed")
     violations(tab, "shelf")
     tab.click("dialog button.main")
@@ -195,7 +195,7 @@ def test_an_alarm_is_put_aside_with_a_reason_and_taken_back(tab, page):
     tab.wait_for_function("() => document.querySelector('li.is-shelved')?.innerText.includes('fan is being changed')")
     assert "anna" in tab.inner_text("li.is-shelved")
     violations(tab, "shelved")
-    tab.click("li.is-shelved button")
+    tab.click("li.is-shelved button:has-text('Take back')")
     tab.click("dialog button.main")
     tab.wait_for_function("() => document.querySelector('dialog [role=status]').textContent.includes('applied')")
     tab.click("dialog button:not(.main)")
