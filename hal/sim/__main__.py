@@ -104,7 +104,7 @@ def traces(options: argparse.Namespace, site: Description) -> tuple[Trace | None
     path = options.load or (folder / settings.load_trace if settings.load_trace else None)
     if path is not None:
         column = options.load_column or settings.load_column
-        load = read_trace(path, column, start_s=start_s, length_s=settings.length_s)
+        load = read_trace(path, column, start_s=start_s, length_s=settings.length_s, least_w=0.0)
     if settings.pv_trace:
         t_s, power_w = read_trace(folder / settings.pv_trace, settings.pv_column, start_s=start_s)
         pv = (t_s, power_w * settings.pv_scale)

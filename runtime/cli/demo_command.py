@@ -12,6 +12,7 @@ from rich.console import Console
 from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_INTERRUPTED, EXIT_SOFTWARE, fail, refuse_site
 
 if TYPE_CHECKING:
+    from tidegate.runtime.demo.demo_subject import Subject
     from tidegate.runtime.demo.runs import LiveRun, WholeRun
     from tidegate.runtime.demo.virtual_run import Trace
 
@@ -65,6 +66,7 @@ def run_demo(
     from tidegate.config.compile import compile_site
     from tidegate.config.site import load_site
     from tidegate.runtime.carbon.factors.files import factors_of
+    from tidegate.runtime.demo.demo_subject import subject_of
     from tidegate.runtime.demo.live_run import live_site, run_live
     from tidegate.runtime.demo.virtual_run import run_whole, trace_of
 
@@ -78,9 +80,8 @@ def run_demo(
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
 
-    console.print(
-        f"tidegate demo: 9 servers, 72 GPUs, {trace.seconds / 3600:.2f} h of measured power, cabinet 30 kW / 60 kWh"
-    )
+    subject = subject_of(site, trace)
+    console.print(f"tidegate demo: {subject.load}; {subject.cabinet}")
     live_run = None
     if live:
         seconds = QUICK_LIVE_S if quick else LIVE_S
@@ -94,31 +95,38 @@ def run_demo(
     seconds = min(QUICK_WHOLE_S, trace.seconds) if quick else trace.seconds
     console.print(f"whole run: {seconds / 3600:.2f} h in virtual time through the same core")
     whole = run_whole(site, blob, trace, out / "ledger.db", seconds)
-    code = finish(out, console, whole, live_run, trace, quick, started)
+    code = finish(out, console, whole, live_run, trace, quick, started, subject)
     return code
 
 
 def finish(
-    out: Path, console: Console, whole: "WholeRun", live: "LiveRun | None", trace: "Trace", quick: bool, started: float
+    out: Path,
+    console: Console,
+    whole: "WholeRun",
+    live: "LiveRun | None",
+    trace: "Trace",
+    quick: bool,
+    started: float,
+    subject: "Subject",
 ) -> int:
-    """Write summary and report, say the ten lines."""
+    """Write summary and report, print the lines."""
     from tidegate.runtime.carbon.report.totals import add_up, indicators
     from tidegate.runtime.demo.demo_report import render
     from tidegate.runtime.demo.run_summary import summary_of
 
     sums = add_up(whole.bodies)
     ratios = indicators(sums, whole.kinds)
-    summary = summary_of(whole, live, sums, ratios, trace, quick)
+    summary = summary_of(whole, live, sums, ratios, trace, quick, subject)
     (out / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     page = out / "report.html"
-    page.write_text(render(whole, live, sums, ratios, summary), encoding="utf-8")
-    for line in ten_lines(summary):
+    page.write_text(render(whole, live, sums, ratios, summary, subject), encoding="utf-8")
+    for line in ten_lines(summary, subject.factors):
         console.print(line)
     console.print(f"report      {page.resolve()}  ({time.monotonic() - started:.0f} s in all)")
     return 0 if live is None or (live.clean_end and not live.notes) else 1
 
 
-def ten_lines(summary: dict[str, Any]) -> list[str]:
+def ten_lines(summary: dict[str, Any], factors: str) -> list[str]:
     """What the terminal says at the end, beside the path of the report."""
     v, c = summary["virtual"], summary["carbon"]
     peak, above = v["grid_peak_w"], v["energy_above_limit_wh"]
@@ -147,8 +155,13 @@ def ten_lines(summary: dict[str, Any]) -> list[str]:
         lines += [f"lacks       {lack}" for lack in live["lacks"][:1]]
     lines += [
         f"energy      grid {c['grid_import_wh'] / 1e3:.2f}, IT {c['it_wh'] / 1e3:.2f}, cooling (a model) "
-        f"{c['cooling_wh'] / 1e3:.2f} kWh; interim PUE {c['pue_interim']}",
-        f"carbon      {c['grid_import_g'] / 1e3:.2f} kg imported at {c['grid_g_per_kwh']} g/kWh (GB, March 2023); "
-        f"balance error {c['balance_error_ug']} ug",
+        f"{c['cooling_wh'] / 1e3:.2f} kWh; interim PUE {told(c['pue_interim'], 'not defined, no IT energy')}",
+        f"carbon      {c['grid_import_g'] / 1e3:.2f} kg imported at {told(c['grid_g_per_kwh'], 'no')} g/kWh "
+        f"({factors}); balance error {c['balance_error_ug']} ug",
     ]
+    lines += [f"caution     {caution}" for caution in summary["cautions"]]
     return lines
+
+
+def told(value: float | None, without: str) -> str:
+    return without if value is None else str(value)

@@ -9,11 +9,14 @@ from tidegate.runtime.carbon.factors.series import iso
 from tidegate.runtime.carbon.report.totals import Indicators, Sums
 from tidegate.runtime.charts.charts import FONT
 from tidegate.runtime.demo import figures
+from tidegate.runtime.demo.demo_subject import Subject
 from tidegate.runtime.demo.run_summary import judged
 from tidegate.runtime.demo.runs import LiveRun, WholeRun
 
 
-def render(whole: WholeRun, live: LiveRun | None, sums: Sums, ratios: Indicators, summary: dict[str, Any]) -> str:
+def render(
+    whole: WholeRun, live: LiveRun | None, sums: Sums, ratios: Indicators, summary: dict[str, Any], subject: Subject
+) -> str:
     """The page. The same numbers give the same bytes: no clock, no chance, no file from outside."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -33,6 +36,7 @@ def render(whole: WholeRun, live: LiveRun | None, sums: Sums, ratios: Indicators
         sums=sums,
         ratios=ratios,
         summary=summary,
+        subject=subject,
         judged=judged(summary),
         plots=figures.all_of(whole, live, sums),
         body=max(whole.bodies, key=lambda body: sum(o["energy_milliwh"] for o in body["outflows"])),

@@ -140,7 +140,7 @@ def pue(bodies: Sequence[PeriodBody], kinds: dict[str, str]) -> str:
         made, (top, low) = charts.figure(WIDTH, 260, 2)
         width = bodies[0]["length_s"] / 60 * 0.92
         top.bar(minutes, ratio, width=width, align="edge", color=charts.IT, lw=0)
-        top.set(ylabel="interim PUE", ylim=(1.0, max(1.2, float(np.nanmax(ratio)) * 1.02)))
+        top.set(ylabel="interim PUE", ylim=(1.0, max([1.2, *(1.02 * one for one in ratio if one == one)])))
         low.bar(minutes, factor, width=width, align="edge", color=charts.COOLING, lw=0)
         low.set(ylabel="grid, g/kWh", xlabel="minutes, one bar a booked period")
         return charts.svg(made, "Interim PUE and grid factor of each period")

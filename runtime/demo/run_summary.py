@@ -5,21 +5,26 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from tidegate.runtime.carbon.factors.series import iso
 from tidegate.runtime.carbon.report.totals import Indicators, Sums
 from tidegate.runtime.carbon.sidecar.service import software_version
+from tidegate.runtime.demo.demo_subject import Subject
 from tidegate.runtime.demo.runs import LiveRun, WholeRun
-from tidegate.runtime.demo.virtual_run import RECORDED, REPLAY_UTC_S, Trace
+from tidegate.runtime.demo.virtual_run import REPLAY_UTC_S, Trace
 
 SUMMARY_VERSION = 1
-SCOPE = (
-    "Simulated plant, real load trace, real controller. Cooling is a model: 8 % of the 10-minute mean of IT power; the "
-    "servers are immersion-cooled and their cooling was not metered. The account covers electricity of the period "
-    "shown; it is no statement about any product or goods, and no audit has taken place."
-)
+BOOKED_SHARE = 0.02  # of the plant's own import, by which what is booked may differ: registers count in steps
+IDLE_SHARE = 0.05  # of the run in which the gate or a blind meter may hold the power at zero, arming included
 
 
 def summary_of(
-    whole: WholeRun, live: LiveRun | None, sums: Sums, ratios: Indicators, trace: Trace, quick: bool
+    whole: WholeRun,
+    live: LiveRun | None,
+    sums: Sums,
+    ratios: Indicators,
+    trace: Trace,
+    quick: bool,
+    subject: Subject,
 ) -> dict[str, Any]:
     """The content of summary.json."""
     found: dict[str, object] = {
@@ -27,11 +32,13 @@ def summary_of(
         "tidegate": software_version(),
         "quick": quick,
         "machine": {"system": platform.system(), "kernel": platform.release(), "python": platform.python_version()},
-        "scope": SCOPE,
+        "subject": subject.title,
+        "scope": subject.scope,
+        "cautions": [*subject.cautions, *cautions_of(whole, sums)],
         "trace": {
             "file": trace.path.name,
             "sha256": trace.sha256,
-            "recorded_utc": RECORDED,
+            "recorded_utc": subject.recorded_utc,
             "replayed_as_utc_s": REPLAY_UTC_S,
             "seconds": round(trace.seconds, 3),
             "seconds_replayed": round(whole.seconds, 3),
@@ -56,6 +63,7 @@ def summary_of(
             "balance_error_ug": sums.worst_error_ug,
             "periods": sums.periods,
             "grid_import_wh": wh(sums.inflow_milliwh["grid"]),
+            "grid_import_simulated_wh": rounded(whole.import_wh, 3),
             "it_wh": wh(sums.role_milliwh(whole.kinds, "it")),
             "cooling_wh": wh(sums.role_milliwh(whole.kinds, "cooling")),
             "battery_charge_wh": wh(sum(sums.charge_milliwh.values())),
@@ -97,6 +105,30 @@ def summary_of(
             "threads": live.core_threads,
             "imports": live.core_imports,
         }
+    return found
+
+
+def cautions_of(whole: WholeRun, sums: Sums) -> list[str]:
+    """What makes a figure of this run doubtful, each with its number; empty where nothing does."""
+    found = []
+    booked_wh = wh(sums.inflow_milliwh["grid"])
+    if whole.import_wh is not None and abs(booked_wh - whole.import_wh) > max(BOOKED_SHARE * whole.import_wh, 20.0):
+        found.append(
+            f"the account has {booked_wh / 1e3:,.2f} kWh of the {whole.import_wh / 1e3:,.2f} kWh that the simulated "
+            f"grid gave: the meter's readings were not believed or did not come"
+        )
+    idle_s = whole.held_s("gate", "blind", "stopped")
+    if idle_s > IDLE_SHARE * whole.seconds:
+        found.append(
+            f"for {idle_s:,.0f} of {whole.seconds:,.0f} s the battery was held at zero by the gate, a stop or a blind "
+            f"meter: figures of the control are those of a site that was not in operation"
+        )
+    guessed_wh = wh(sums.factor_milliwh.get("fallback", 0))
+    if guessed_wh > 0.0:
+        found.append(
+            f"{guessed_wh / 1e3:,.2f} kWh are booked by the fallback factor: none of the site's covers the replay, "
+            f"dated {iso(REPLAY_UTC_S)}"
+        )
     return found
 
 

@@ -36,6 +36,12 @@ class WholeRun:
     checks: dict[str, int] = field(default_factory=dict)  # violations seen from outside; all but cycles are 0
     step_to_wire_ms: list[float] = field(default_factory=list)
     close_up: dict[str, np.ndarray] = field(default_factory=dict)  # the steepest steps, a row every 10 ms
+    import_wh: float | None = None  # the plant's own; what the meters' registers are booked as is beside it
+
+    def held_s(self, *reasons: str) -> float:
+        """Seconds in which the setpoint had one of these reasons."""
+        numbers = [number for number, name in enumerate(self.reasons) if name in reasons]
+        return float(np.isin(self.series["reason"].astype(int), numbers).sum() * self.row_s)
 
     @property
     def speed_x(self) -> float:

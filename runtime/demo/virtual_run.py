@@ -18,11 +18,11 @@ from tidegate.runtime.state.device_key import DeviceKey
 
 # The trace was recorded on 2024-05-09, the grid factors in March 2023: the replay is dated into the factors.
 REPLAY_UTC_S = 1_678_915_160  # 2023-03-15T21:19:20Z, the trace's own time of day
-RECORDED = "2024-05-09T21:19:20Z"
 SERIES_S = 0.5
 CLOSE_UP_S = 60.0
 CLOSE_UP_CYCLES = 5
 LEAD_S = 20.0  # of the close-up, before the steepest step
+SHORTEST_S = LEAD_S + CLOSE_UP_S  # of a trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Trace:
 
     @property
     def seconds(self) -> float:
-        return float(self.t_s[-1] + (self.t_s[-1] - self.t_s[-2]))
+        return float(self.t_s[-1] + (self.t_s[-1] - self.t_s[-2]) if len(self.t_s) > 1 else 0.0)
 
     def cut(self, start_s: float, length_s: float) -> tuple[np.ndarray, np.ndarray]:
         """(t_s from 0, power_w) of a part; the value that holds at its start comes first."""
@@ -70,11 +70,15 @@ def simulation_of(site: Site) -> tuple[Simulation, str]:
 
 def trace_of(site: Site) -> Trace:
     """The trace that a site's [simulation] names. Raises TraceError naming file, line and remedy."""
-    from tidegate.hal.sim.trace import read_trace
+    from tidegate.hal.sim.trace import TraceError, read_trace
 
     simulation, name = simulation_of(site)
     path = site.folder / name
-    t_s, power_w = read_trace(path, simulation.load_column)
+    t_s, power_w = read_trace(path, simulation.load_column, least_w=0.0)
+    if t_s[-1] < SHORTEST_S:
+        raise TraceError(
+            f"{path}: is {t_s[-1]:g} s long; the demo replays {SHORTEST_S:g} s at least: give a longer trace"
+        )
     return Trace(path, simulation.load_column, t_s, power_w, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
@@ -91,7 +95,7 @@ def run_whole(site: Site, blob: bytes, trace: Trace, ledger: Path, seconds: floa
         plant.run(seconds)
         cpu_s = time.process_time() - cpu_s
         describe = program.describe(blob)
-        verdict = plant.verdict()
+        verdict, totals = plant.verdict(), plant.totals()
         series = {name: np.array(column) for name, column in plant.series().items()}
         bodies, kinds, notes = book(describe, plant.meter_records(), ledger, site.folder)
         answers = list(plant.step_to_wire_ms)
@@ -116,6 +120,7 @@ def run_whole(site: Site, blob: bytes, trace: Trace, ledger: Path, seconds: floa
             checks={name: int(value) for name, value in plant.checks.items()},
             step_to_wire_ms=answers,
             close_up=close_up(blob, trace, site),
+            import_wh=totals["grid_in_wh"],
         )
 
 

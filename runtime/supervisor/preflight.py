@@ -1,6 +1,7 @@
 """Everything about a site that can be known before a process is started: its file, its maps, and the files it names."""
 
 import importlib.util
+import math
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -44,13 +45,13 @@ def _traces(site: Site) -> list[str]:
     from tidegate.hal.sim.trace import TraceError, read_trace
 
     problems = []
-    for key, name, column in (
-        ("load_trace", wanted.load_trace, wanted.load_column),
-        ("pv_trace", wanted.pv_trace, wanted.pv_column),
+    for key, name, column, least_w in (
+        ("load_trace", wanted.load_trace, wanted.load_column, 0.0),
+        ("pv_trace", wanted.pv_trace, wanted.pv_column, -math.inf),
     ):
         if name:
             try:
-                read_trace(site.folder / name, column, start_s=wanted.start_s)
+                read_trace(site.folder / name, column, start_s=wanted.start_s, least_w=least_w)
             except TraceError as why:
                 problems.append(f"simulation.{key}: {why}")
     return problems

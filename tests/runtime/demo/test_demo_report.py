@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from tidegate.config.site import load_site
 from tidegate.hal.description import described
 from tidegate.runtime.carbon.engine.account import Accountant
 from tidegate.runtime.carbon.engine.booking import BookedPeriod, FlowPeriod
@@ -15,8 +16,9 @@ from tidegate.runtime.carbon.engine.topology import nodes_of
 from tidegate.runtime.carbon.factors.series import Factors, Series, Step
 from tidegate.runtime.carbon.report.totals import add_up, indicators
 from tidegate.runtime.charts.charts import binned, sankey
-from tidegate.runtime.cli.demo_command import ten_lines
+from tidegate.runtime.cli.demo_command import demo_site, ten_lines
 from tidegate.runtime.demo.demo_report import render
+from tidegate.runtime.demo.demo_subject import subject_of
 from tidegate.runtime.demo.run_summary import judged, spread, summary_of
 from tidegate.runtime.demo.runs import LiveRun, WholeRun
 from tidegate.runtime.demo.virtual_run import Trace
@@ -79,8 +81,9 @@ def page(run=None, act=None, quick=False):
     run = run or whole()
     sums = add_up(run.bodies)
     ratios = indicators(sums, run.kinds)
-    summary = summary_of(run, act, sums, ratios, trace(), quick)
-    return render(run, act, sums, ratios, summary), summary
+    subject = subject_of(load_site(demo_site()), trace())
+    summary = summary_of(run, act, sums, ratios, trace(), quick, subject)
+    return render(run, act, sums, ratios, summary, subject), summary
 
 
 def test_the_page_opens_offline_and_holds_every_plot():
@@ -159,7 +162,7 @@ def test_energy_in_is_energy_out():
 
 
 def test_the_terminal_says_ten_lines_at_most():
-    assert len(ten_lines(page(act=live())[1])) <= 10
+    assert len(ten_lines(page(act=live())[1], "GB")) <= 10
 
 
 def test_the_steepest_window_holds_the_steepest_steps():

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tidegate.config.site import load_site
+from tidegate.hal.sim.trace import TraceError, read_trace
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.ledger.signing import verify
 from tidegate.runtime.cli import demo_command
 from tidegate.runtime.cli.demo_command import demo, demo_site
+from tidegate.runtime.demo.demo_subject import subject_of
+from tidegate.runtime.demo.virtual_run import trace_of
 
 
 @pytest.fixture
@@ -54,6 +58,73 @@ def test_the_same_seed_gives_the_same_stream_ledger_and_numbers(site, tmp_path):
         bodies = [e.body for e in Ledger(tmp_path / name / "ledger.db", read_only=True).entries("period")]
         found.append((summary, bodies))
     assert found[0] == found[1]
+
+
+def subject(path: Path):
+    site = load_site(path)
+    return subject_of(site, trace_of(site))
+
+
+def test_the_shipped_trace_is_described_and_another_is_only_named(site, tmp_path):
+    shipped, other = subject(demo_site()), subject(site / "site.toml")
+    assert (
+        "72 H100" in shipped.title and "8 H100 each" in shipped.load and shipped.recorded_utc and not shipped.cautions
+    )
+    assert "30 kW / 60 kWh" in shipped.cabinet and "immersion" in shipped.cooling and shipped.factors.startswith("GB")
+    for words in (other.title, other.load, other.scope):
+        assert "trace.csv" in words and not {"H100", "measured", "immersion-cooled"} & set(words.split())
+    assert other.recorded_utc is None
+    result = run(site, tmp_path / "out", "--quick")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert "H100" not in page + result.output and "trace.csv" in result.output and summary["cautions"] == []
+    assert summary["carbon"]["grid_import_simulated_wh"] == pytest.approx(summary["carbon"]["grid_import_wh"], rel=0.01)
+
+
+def test_what_makes_a_figure_doubtful_is_told_at_the_end_in_the_summary_and_on_the_page(site, tmp_path):
+    """A load far beyond every meter's range with a gap in it, and factors of another year."""
+    rows = [f"{t},{3e8 if t > 20 else 2e4}" for t in (*range(0, 60, 2), *range(120, 240, 2))]
+    (site / "trace.csv").write_text("t_s,power_w_filled\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    factors = site / "gb_national_30min_20230314.csv"
+    factors.write_text(factors.read_text(encoding="utf-8").replace("2023-", "2021-"), encoding="utf-8")
+    result = run(site, tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    told = json.loads((tmp_path / "out" / "summary.json").read_text())["cautions"]
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    for words in (
+        "62 s from line 31",
+        "no controller holds the limit",
+        "of the 1",
+        "was not in operation",
+        "fallback factor",
+    ):
+        (caution,) = [one for one in told if words in one]
+        assert f"caution     {caution}" in result.output and words in page, words
+    assert len(told) == 5 and "not defined, no IT energy" in result.output
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (["0,100", "2,100"], "give a longer trace"),
+        (["0,100"], "give a longer trace"),
+        ([], "expected a header row and at least one"),
+        (["0,100", "200,-5"], "line 3, power_w_filled: -5 W is below 0 W: a load takes power"),
+    ],
+)
+def test_a_trace_that_is_no_load_or_too_short_is_refused(site, tmp_path, rows, words):
+    (site / "trace.csv").write_text("\n".join(["t_s,power_w_filled", *rows]) + "\n", encoding="utf-8")
+    result = run(site, tmp_path / "out")
+    assert result.exit_code == demo_command.EXIT_CONTENT and words in result.output and "Traceback" not in result.output
+
+
+def test_a_file_with_a_byte_order_mark_is_read_and_other_separators_are_named(tmp_path):
+    path = tmp_path / "load.csv"
+    path.write_text("t_s,w\n0,1\n", encoding="utf-8-sig")
+    assert read_trace(path, "w")[1].tolist() == [1.0]
+    path.write_text("t_s;w\n0;1\n", encoding="utf-8")
+    with pytest.raises(TraceError, match="its fields stand between ';', commas are read"):
+        read_trace(path, "w")
 
 
 @pytest.mark.parametrize(

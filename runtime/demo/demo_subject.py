@@ -1,0 +1,96 @@
+"""What a run of the demo is about, in words that hold for it: the shipped trace is described, another is named."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tidegate.config.site import Site
+from tidegate.runtime.demo.virtual_run import Trace, simulation_of
+
+PACKAGED = Path(__file__).resolve().parents[2] / "config" / "demo"
+SHIPPED_TRACE = PACKAGED / "smc_h100_9node_unet3d_20240509_2s.csv"
+SHIPPED_FACTORS = PACKAGED / "gb_national_30min_20230314.csv"
+GAP_SHARE = 5.0  # a row that holds so many times the median of all is named
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """title, load, cabinet, cooling, factors: words. recorded_utc: None where nothing is known of the trace's origin.
+
+    cautions : what a reader has to know before a figure of this run is believed.
+    """
+
+    title: str
+    load: str
+    recorded_utc: str | None
+    cabinet: str
+    cooling: str
+    factors: str
+    cautions: tuple[str, ...]
+
+    @property
+    def scope(self) -> str:
+        return (
+            f"Simulated plant, real controller. The load: {self.load}. Cooling: {self.cooling}. Grid factors: "
+            f"{self.factors}. The account covers electricity of the period shown; it is no statement about any product "
+            f"or goods, and no audit has taken place."
+        )
+
+
+def subject_of(site: Site, trace: Trace) -> Subject:
+    """The words for `site` that replays `trace`. Raises TraceError where the site has no load trace."""
+    simulation, _ = simulation_of(site)
+    hours = f"{trace.seconds / 3600:.2f} h"
+    if _same(trace.path, SHIPPED_TRACE):
+        title, recorded = "A room of 72 H100 GPUs under its grid limit", "2024-05-09T21:19:20Z"
+        load = f"9 servers with 8 H100 each, MLPerf training unet3d, {hours} of measured power"
+        why = ", because the servers are immersion-cooled and their cooling was not metered"
+    else:
+        title, recorded, why = f"The load of {trace.path.name} under a grid limit", None, ""
+        load = f"{trace.path.name}, {hours}; nothing is known here of where it comes from"
+    cooling = "none is simulated"
+    if simulation.cooling_share > 0.0:
+        mean = f"{simulation.cooling_mean_s / 60:g}-minute mean"
+        cooling = f"a model, {100 * simulation.cooling_share:g} % of the {mean} of IT power{why}"
+    constant = site.carbon.grid_factor_g_per_kwh
+    factors = "none in the site file" if constant is None else f"a constant {constant:g} g/kWh of the site file"
+    if site.carbon.factors is not None:
+        path = site.folder / site.carbon.factors
+        factors = "GB, March 2023" if _same(path, SHIPPED_FACTORS) else path.name
+    power_w = sum(one.discharge_w_max for one in site.storage)
+    energy_wh = sum(one.energy_wh for one in site.storage)
+    many = "" if len(site.storage) == 1 else f"{len(site.storage)} "
+    cabinet = f"{many}cabinet{'s' if many else ''} {power_w / 1e3:g} kW / {energy_wh / 1e3:g} kWh"
+    return Subject(title, load, recorded, cabinet, cooling, factors, tuple(_cautions(site, trace)))
+
+
+def _same(path: Path, other: Path) -> bool:
+    return path.is_file() and hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(other.read_bytes()).digest()
+
+
+def _cautions(site: Site, trace: Trace) -> list[str]:
+    found = []
+    lengths_s = np.diff(trace.t_s)
+    if len(lengths_s) and not _same(trace.path, SHIPPED_TRACE):
+        usual_s = float(np.median(lengths_s))
+        long = np.flatnonzero(lengths_s > GAP_SHARE * usual_s)
+        if len(long):
+            at = int(long[int(np.argmax(lengths_s[long]))])
+            found.append(
+                f"{trace.path.name}: {len(long)} rows hold over {GAP_SHARE:g} times the usual {usual_s:g} s, the "
+                f"longest {lengths_s[at]:g} s from line {at + 2} on: the load stands still there"
+            )
+    limit_w = min((one for one in (site.limits.connection_import_w_max, site.control.peak_w_max) if one), default=None)
+    power_w = sum(one.discharge_w_max for one in site.storage)
+    largest_w = float(trace.power_w.max())
+    if limit_w is not None and largest_w > limit_w + power_w:
+        found.append(
+            f"{trace.path.name}: its largest {largest_w / 1e3:,.1f} kW are more than limit and battery together "
+            f"({(limit_w + power_w) / 1e3:,.1f} kW): no controller holds the limit there"
+        )
+    simulation, _ = simulation_of(site)
+    if simulation.pv_trace is not None:
+        found.append(f"{simulation.pv_trace}: PV is not replayed by the demo; grid power is load less battery")
+    return found
