@@ -62,3 +62,9 @@ def test_every_folder_of_tests_is_named_like_the_room_that_it_tests() -> None:
     rooms = [path for top in ("ext", "hal", "config", "runtime") for path in (ROOT / "tests" / top).rglob("*/")]
     rooms = [room.relative_to(ROOT / "tests") for room in rooms if any(room.glob("test_*.py"))]
     assert len(rooms) > 20 and not [str(room) for room in rooms if not (ROOT / room).is_dir()]
+
+
+def test_the_readme_names_what_ci_runs() -> None:
+    called = re.findall(r"\bmake ([a-z-]+)", re.sub(r"#.*", "", (ROOT / ".ci" / "run").read_text(encoding="utf-8")))
+    (sentence,) = re.findall(r"^CI runs (.*)\.$", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M)
+    assert re.findall(r"`make ([a-z-]+)`", sentence) == called
