@@ -11,6 +11,9 @@ from tidegate.ext.abi import program
 from tidegate.hal.description import Description, described
 from tidegate.hal.map_schema import UNCHECKED
 
+FLOATS = {program.FIELD_TYPES[name] for name in ("f32", "f64")}
+REGISTER_GAP_NS = 3_000_000_000  # ext/estimate/energy_register.pyx begins anew after so long
+
 
 def summary(blob: bytes) -> list[str]:
     """A few lines about a compiled site, for people."""
@@ -39,6 +42,7 @@ def summary(blob: bytes) -> list[str]:
     lines += contacts(blob)
     lines += unwatched(blob, site)
     lines += unwitnessed(site)
+    lines += by_registers(blob)
     for unit in site.units:
         if unit.soc_min <= 0.0 or unit.soc_max >= 1.0:
             lines.append(
@@ -116,6 +120,34 @@ def unwitnessed(site: Description) -> list[str]:
         for device in site.devices
         if device.role == "bms"
     ]
+
+
+def by_registers(blob: bytes) -> list[str]:
+    """What of the grid meter's power is held against its own energy registers: a lie that only these would show."""
+    rows = program.rows(blob)
+    if rows["site"]["grid_w"] < 0:
+        return []
+    name = rows["points"][rows["site"]["grid_w"]]["name"].partition(".")[0]
+    fields = {row["point"]: number for number, row in enumerate(rows["fields"])}
+    steps_wh: list[float] = []
+    at = rows["site"]
+    for what, point in (("import", at["grid_import_wh"]), ("export", at["grid_export_wh"])):
+        number = fields.get(point)
+        if number is None:
+            return [f"{name}: not held against its energy: its map has no {what} register that is read"]
+        (block,) = [b for b in rows["blocks"] if b["field_first"] <= number < b["field_first"] + b["field_count"]]
+        if block["period_ns"] > REGISTER_GAP_NS:
+            every_s = block["period_ns"] / 1e9
+            return [
+                f"{name}: not held against its energy: the {what} register is read every {every_s:g} s, 3 s at most"
+            ]
+        field = rows["fields"][number]
+        if field["type"] not in FLOATS and field["sf_point"] < 0:
+            steps_wh.append(field["scale"])
+    step = ""
+    if steps_wh:
+        step = f"; in steps of {max(steps_wh):g} Wh, so a power of ten times shows from {300 * max(steps_wh):,.0f} W on"
+    return [f"{name}: its power is held against its import and export registers{step}"]
 
 
 def doubts(site: Description) -> list[str]:

@@ -114,3 +114,18 @@ def test_what_is_looked_for_bounds_what_is_believed():
     assert beliefs.believed_age_s(Learnt("x", (4.2, 4.25), 1.0))[1] == AGE_MOST_S
     assert beliefs.believed_age_s(Learnt("x", (9.0, 9.5), 1.0)) is None
     assert Converter() == Converter(0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ({}, "held against its import and export registers"),
+        ({"map": "carlo-gavazzi-em24"}, "in steps of 100 Wh, so a power of ten times shows from 30,000 W on"),
+        ({"map": "socomec-diris-a10"}, "not held against its energy: its map has no export register"),
+        ({"map": "sunspec-111"}, "not held against its energy: its map has no import register"),
+        ({"poll_slow_ms": 5000}, "the import register is read every 5 s, 3 s at most"),
+    ],
+)
+def test_whether_a_grid_meter_is_held_against_its_own_energy_is_told(device, words):
+    (line,) = [one for one in summary(compile_site(site_of(**device))) if "held against its" in one]
+    assert line.startswith("grid: ") and words in line
