@@ -9,8 +9,6 @@ from pathlib import Path
 
 import zmq
 
-from tidegate.config import calendar
-from tidegate.config.zones import zone_of
 from tidegate.ext.abi import shared
 from tidegate.hal.description import Description
 from tidegate.runtime.api import messages
@@ -23,7 +21,8 @@ from tidegate.runtime.gateway.journal_writer import JournalWriter
 from tidegate.runtime.gateway.lease_file import Ordered, OrdersFile
 from tidegate.runtime.gateway.orders_held import EXPORT, IMPORT, STOP
 from tidegate.runtime.gateway.peers import Bucket, Peer, Peers, services_here
-from tidegate.runtime.gateway.plan_table import Billing, Planner
+from tidegate.runtime.gateway.plan_table import planner_of
+from tidegate.runtime.gateway.policies_held import site_policies
 from tidegate.runtime.gateway.records import Records, loop_of, utc_of
 from tidegate.runtime.gateway.requests import Replayed, Server
 from tidegate.runtime.gateway.retention import Retention
@@ -32,7 +31,7 @@ from tidegate.runtime.gateway.stops_held import StopsHeld
 from tidegate.runtime.recording import availability
 from tidegate.runtime.state.beat import Beat
 from tidegate.runtime.state.former import buses_of, journal_says
-from tidegate.runtime.state.held import BILLING, GRID_OPERATOR, held_dir
+from tidegate.runtime.state.held import GRID_OPERATOR, held_dir
 from tidegate.runtime.state.journal import Journal, Record
 from tidegate.runtime.state.latches import Latched, LatchFile, told
 from tidegate.runtime.state.stop_file import StopFile, Stops
@@ -569,37 +568,12 @@ class Gateway:
         self.transports.close()
 
 
-def site_policies(site: Description) -> dict[str, float | None]:
-    """The site file's own values of what may change at run time; None = the policy is not there."""
-    found: dict[str, float | None] = {name: getattr(site.control, name) for name in shared.POLICY_NAMES_BY_NUMBER}
-    if found["recharge_w_max"] is None:
-        found["recharge_w_max"] = found["peak_w_max"]
-    if found["recharge_rate_w"] is None:
-        found["recharge_rate_w"] = sum(unit.charge_w_max for unit in site.units)
-    return {name: None if value is None else float(value) for name, value in found.items()}
-
-
 def journal_dir(state: Path) -> Path:
     """Make and give the journal's folder; where that fails the journal says what it lacks and control goes on."""
     folder = state / "journal"
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o750, exist_ok=True)
     return folder
-
-
-def planner_of(site: Description, memory: shared.Shared, state: Path) -> Planner:
-    """What keeps the core's plan for this site."""
-    zone, control, billing = zone_of(site.site.timezone), site.control, None
-    if control.demand_billing is not None:
-        billing = Billing(
-            held_dir(state) / BILLING,
-            control.demand_billing,
-            zone,
-            control.demand_paid_w or 0.0,
-            peaks=control.demand_peaks or 1,
-            of=control.demand_peaks_of,
-        )
-    return Planner(memory, site.schedule, zone, billing, calendar.holidays_of(site.schedule, site.site))
 
 
 def _limit(value: float | None) -> float:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tidegate.config import calendar
+from tidegate.config.zones import zone_of
 from tidegate.ext.abi.shared import PLAN_ROWS_MAX, Plan, PlanRow, PlanSource
-from tidegate.hal.description import Slot
+from tidegate.hal.description import Description, Slot
 from tidegate.runtime.gateway.orders_held import Planned
 from tidegate.runtime.state.atomic_file import replace
+from tidegate.runtime.state.held import BILLING, held_dir
 
 SECOND = 1_000_000_000
 CALENDAR, CLIENT = PlanSource.CALENDAR, PlanSource.CLIENT
@@ -247,3 +249,18 @@ class Planner:
         while len(self.names) > 4 * PLAN_ROWS_MAX:  # the oldest; events of them are long out
             del self.names[next(iter(self.names))]
         return rows
+
+
+def planner_of(site: Description, memory: Memory, state: Path) -> Planner:
+    """What keeps the core's plan for this site."""
+    zone, control, billing = zone_of(site.site.timezone), site.control, None
+    if control.demand_billing is not None:
+        billing = Billing(
+            held_dir(state) / BILLING,
+            control.demand_billing,
+            zone,
+            control.demand_paid_w or 0.0,
+            peaks=control.demand_peaks or 1,
+            of=control.demand_peaks_of,
+        )
+    return Planner(memory, site.schedule, zone, billing, calendar.holidays_of(site.schedule, site.site))

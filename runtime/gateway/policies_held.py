@@ -9,7 +9,9 @@ a limit that many sites share stands lowest: every order is above it, and the ne
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tidegate.ext.abi import shared
 from tidegate.ext.abi.settings import POLICY_BY_NAME
+from tidegate.hal.description import Description
 from tidegate.runtime.api.messages import Refused
 
 HELD_MAX = 16  # settings of one name that wait for each other's end
@@ -127,3 +129,13 @@ class PolicyTable:
     def owner(self, name: str, now_ns: int) -> PolicyHeld | None:
         """Who has a setting without a tighter side: the newest that stands in the site file's place."""
         return next((one for one in reversed(self.held.get(name, [])) if one.overrides and one.ends_ns > now_ns), None)
+
+
+def site_policies(site: Description) -> dict[str, float | None]:
+    """The site file's own values of what may change at run time; None = the policy is not there."""
+    found: dict[str, float | None] = {name: getattr(site.control, name) for name in shared.POLICY_NAMES_BY_NUMBER}
+    if found["recharge_w_max"] is None:
+        found["recharge_w_max"] = found["peak_w_max"]
+    if found["recharge_rate_w"] is None:
+        found["recharge_rate_w"] = sum(unit.charge_w_max for unit in site.units)
+    return {name: None if value is None else float(value) for name, value in found.items()}
