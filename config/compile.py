@@ -7,14 +7,14 @@ from typing import Any
 from tidegate.config import gpio
 from tidegate.config.banks import bank_rows, bank_signals, batteries_of
 from tidegate.config.beliefs import Learnt, first
-from tidegate.config.doubts import answered
-from tidegate.config.hazard_check import PointRow, hazard_problems, silence_us
+from tidegate.config.described_site import describe, snapshot_every
+from tidegate.config.hazard_check import PointRow, hazard_problems
 from tidegate.config.plausible import bounded, power_bounds
 from tidegate.config.poll_plan import PortPlan, port_plan
 from tidegate.config.program_rows import Row, can_fields, command_row, register_fields
 from tidegate.config.shared_slaves import by_unit, one_slave_each, shared
 from tidegate.config.site import EXIT_PLAN, Device, Site, SiteError, Storage
-from tidegate.config.site_maps import PHASES, load_maps, option_text
+from tidegate.config.site_maps import PHASES, load_maps
 from tidegate.config.tcp_lanes import Lane, lanes, on_tcp
 from tidegate.ext.abi import program
 from tidegate.ext.abi.settings import POLICY_NAMES_BY_NUMBER
@@ -39,17 +39,6 @@ PLAIN_CONTROL_KEYS = (
 )
 
 VOLTAGES = ("voltage_l1_v", "voltage_l2_v", "voltage_l3_v")
-ROLE_NODES = {
-    "grid-meter": "grid",
-    "it-meter": "it",
-    "cooling-meter": "cooling",
-    "lighting-meter": "lighting",
-    "other-meter": "other",
-    "pv-meter": "pv",
-    "generator-meter": "generator",
-    "circuit-meter": "circuit",
-    "pcs": "ess",
-}
 
 
 class Compiler:
@@ -484,128 +473,9 @@ class Compiler:
                 self.problems.append(f"device[{device.name}].circuit_storage: no storage unit is named {name!r}")
         return mask
 
-    # ------------------------------------------------------------------------------------------------ describe
-
-    def nodes(self) -> list[Row]:
-        """Carbon's view: for each metered role, its power and its energy registers.
-
-        positive_wh counts what is positive inside (import, discharge, generation), negative_wh the other direction.
-        """
-        nodes: list[Row] = []
-        for device in self.devices:
-            if device.role not in ROLE_NODES:
-                continue
-            pair = ("discharged_wh", "charged_wh") if device.role == "pcs" else ("import_wh", "export_wh")
-            energies: list[object] = [f"{device.name}.{key}" if self.has(device.name, key) else None for key in pair]
-            nodes.append(
-                {
-                    "role": ROLE_NODES[device.role],
-                    "device": device.name,
-                    "power": f"{device.name}.power_w",
-                    "positive_wh": energies[0],
-                    "negative_wh": energies[1],
-                }
-            )
-        return nodes
-
-    def describe(self, faults: list[Row]) -> Row:
-        """What the gateway, the sidecar, the simulator and people need beside the rows."""
-        site = self.site
-        standard = program.standard_points(len(site.storage))
-        points = [{"name": name, "unit": unit, "device": -1} for name, unit in standard] + self.labels
-        return {
-            "schema": 1,
-            "site": site.site.model_dump(mode="json"),
-            # Only where a device brings its own map: the path makes the program's hash that of this machine.
-            **({"folder": str(site.folder)} if any(d.map.endswith(".toml") for d in site.device) else {}),
-            "period_ns": site.site.period_us * 1000,
-            "snapshot_every": snapshot_every(site),
-            "points": points,
-            "devices": [self._described(device) for device in site.device],
-            "ports": [one.model_dump(mode="json") for one in site.serial] + [one.described() for one in self.lanes],
-            "can": [
-                *(one.model_dump(mode="json") for one in site.can),
-                *gpio.bus_row(site.input, site.output, site.simulation.contact if site.simulation else ()),
-            ],
-            "units": [one.model_dump(mode="json") for one in site.storage],
-            "limits": site.limits.model_dump(mode="json"),
-            "control": site.control.model_dump(mode="json", exclude={"meter_latency_ms"}),
-            "schedule": [one.model_dump(mode="json") for one in site.schedule],
-            "gateway": site.gateway.model_dump(mode="json"),
-            "recorder": site.recorder.model_dump(mode="json"),
-            "carbon": site.carbon.model_dump(mode="json"),
-            "simulation": (site.simulation.model_dump(mode="json", exclude={"contact"}) if site.simulation else None),
-            "simulated": site.simulated,
-            "first": self.first.lines,
-            "notes": self.first.notes,
-            "nodes": self.nodes(),
-            "faults": faults,
-            "commands": [
-                {"device": device.name, "name": command.name, "kind": command.kind, "address": command.address}
-                for device in self.devices
-                for command in self.maps[device.name].command
-            ],
-            "silence_us": silence_us(site, self.points),
-            "plan": [
-                {
-                    "port": plan.port,
-                    "share": round(plan.share, 4),
-                    "round_us": round(plan.round_ns / 1e3),
-                    "zero_us": math.ceil(plan.zero_ns / 1e3),
-                    "zero_timeout_us": math.ceil(plan.zero_timeout_ns / 1e3),
-                    "asked_us": {name: math.ceil(ns / 1e3) for name, ns in plan.asked_ns.items()},
-                    "blocks": [
-                        {
-                            "device": b.device,
-                            "function": b.function,
-                            "address": b.address,
-                            "count": b.count,
-                            "poll": b.poll,
-                            "period_ms": b.period_ns / 1e6,
-                            "time_us": round(b.time_ns / 1e3),
-                        }
-                        for b in plan.blocks
-                    ],
-                }
-                for plan in self.plans
-            ],
-        }
-
-    def _described(self, device: Device) -> Row:
-        found = self.maps[device.name]
-        return {
-            "name": device.name,
-            "map": device.map,
-            "kind": found.map.kind,
-            "protocol": found.map.protocol,
-            "title": found.map.title,
-            "doubts": [text for text in found.map.doubts if not answered(device, text)],
-            "doubts_answered": [
-                f"{text}: {how}"
-                for text in found.map.doubts
-                for words, how in device.doubts_answered.items()
-                if words.lower() in text.lower()
-            ],
-            "role": device.role,
-            "bus": self.lane_of.get(device.name, device.bus),
-            "unit_id": device.unit_id,
-            "invert": device.invert,
-            "circuit_storage": list(device.circuit_storage),
-            "options": {key: option_text(value) for key, value in device.options.items()},
-            "unit": self.unit_of_device.get(device.name, -1),
-            "sunspec": {str(number): start for number, start in found.model_starts().items()},
-            **({"battery_power": found.map.battery_power} if found.map.kind == "pcs" else {}),
-            **({"unchecked": list(found.map.unchecked)} if found.map.kind == "bms" else {}),
-        }
-
 
 def _milli(ampere: float | None) -> int:
     return INT32_MAX if ampere is None else math.floor(ampere * 1000)
-
-
-def snapshot_every(site: Site) -> int:
-    """Cycles between two snapshots."""
-    return max(1, round(1e6 / (site.site.period_us * site.site.snapshot_hz)))
 
 
 def fault_rows(site: Site, problems: list[str]) -> tuple[dict[int, Row], list[Row]]:
@@ -658,7 +528,7 @@ def compile_site(site: Site, carried: Learnt | None = None) -> bytes:
         "can_frames": frames,
         "can_tx": transmits,
         "ports": ports,
-        "describe": made.describe(described_faults),
+        "describe": describe(made, described_faults),
     }
     try:
         return program.pack(spec)

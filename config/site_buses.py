@@ -10,6 +10,8 @@ from tidegate.hal import description
 _SERIAL, _CAN, _TCP = description.SerialPort(name=""), description.CanBus(name=""), description.TcpBus(name="")
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=15)]
+Watt = Annotated[float, Field(ge=0, le=1e8)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Strict(BaseModel):

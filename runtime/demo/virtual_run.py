@@ -74,7 +74,9 @@ def trace_of(site: Site) -> Trace:
 
     simulation, name = simulation_of(site)
     path = site.folder / name
-    t_s, power_w = read_trace(path, simulation.load_column, least_w=0.0)
+    t_s, power_w = read_trace(
+        path, simulation.load_column, start_s=simulation.start_s, length_s=simulation.length_s, least_w=0.0
+    )
     if t_s[-1] < SHORTEST_S:
         raise TraceError(
             f"{path}: is {t_s[-1]:g} s long; the demo replays {SHORTEST_S:g} s at least: give a longer trace"

@@ -81,6 +81,13 @@ def test_the_shipped_trace_is_described_and_another_is_only_named(site, tmp_path
     assert summary["carbon"]["grid_import_simulated_wh"] == pytest.approx(summary["carbon"]["grid_import_wh"], rel=0.01)
 
 
+def test_the_part_of_the_trace_that_the_site_file_names_is_replayed(site):
+    path = site / "site.toml"
+    path.write_text(path.read_text(encoding="utf-8").replace("seed = 1\n", "seed = 1\nstart_s = 40\nlength_s = 90\n"))
+    trace = trace_of(load_site(path))
+    assert trace.seconds == 90.0 and trace.power_w[0] == 21e3 and trace.power_w[trace.t_s >= 20.0][0] == 50e3
+
+
 def test_what_makes_a_figure_doubtful_is_told_at_the_end_in_the_summary_and_on_the_page(site, tmp_path):
     """A load far beyond every meter's range with a gap in it, and factors of another year."""
     rows = [f"{t},{3e8 if t > 20 else 2e4}" for t in (*range(0, 60, 2), *range(120, 240, 2))]
