@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.gateway.test_access import free_port
+from tests.world.stop import stop_page
 from tests.world.stop.attacks import ATTACKS, descriptors, limited
 from tests.world.stop.rig import RUNS_W, LiveSite, RealPlant
 from tidegate.runtime.api.blocking_client import ClientError
@@ -174,3 +175,16 @@ def test_a_remote_without_descriptors_under_half_open_connections_comes_back_and
     assert eventually(site.serves_others, RESTART_S, 0.2), site.said[-2000:]
     now = site.pid("tidegate.runtime.gateway.remote")
     assert now and (now == remote or "tidegate: remote ended" in site.said), "lost with a word, or not at all"
+
+
+def test_the_table_of_the_documentation_is_of_these_attacks() -> None:
+    assert stop_page.attacks_of(stop_page.PAGE.read_text()) == list(ATTACKS)
+
+
+def test_a_stop_that_did_not_stop_is_shown_as_that() -> None:
+    figures: list[stop_page.Figure] = [
+        {"attack": "disk_full", "path": "api", "bound_s": 60.0, "s": 1.0},
+        {"attack": "disk_full", "path": "signal", "bound_s": 60.0, "s": None},
+    ]
+    said = stop_page.table(figures)
+    assert "1 of 2 in it" in said and "| disk full | **never** (60) | 1.00 (60) | not run | not run |" in said
