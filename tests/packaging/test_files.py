@@ -1,5 +1,6 @@
 """The files of the package by themselves: what can be said of them without building it."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ EXPOSURE_MAX = {
     "tidegate-fleet@hall": 15,
     "tidegate-hub": 15,
     "tidegate-hub-page": 15,
-    "tidegate-backup@hall": 17,  # it runs now and then, as the service's user, who may read all that it keeps
+    "tidegate-backup@hall": 15,
 }
 SYSUSERS = PACKAGING / "sysusers" / "tidegate.conf"
 
@@ -90,6 +91,16 @@ def test_each_sandbox_is_as_tight_as_it_was(analyze, name):
     assert done.returncode == 0, done.stdout[-400:] + done.stderr
     looked = analyze("verify", f"{name}.service")
     assert not [line for line in (looked.stdout + looked.stderr).splitlines() if name.split("@")[0] in line]
+
+
+def test_each_point_of_the_sites_unit_stands_in_the_documentation_with_what_it_is_for(analyze):
+    words = ["--offline=true", "--no-pager", "--json=short", "tidegate@hall.service"]
+    rows = json.loads(analyze("security", *words).stdout)
+    costs = {row["name"] for row in rows if float(row.get("exposure") or 0) > 0}
+    page = (PACKAGING.parent / "docs" / "architecture.md").read_text()
+    part = page.partition("### What the site's unit is not kept from")[2].partition("\n### ")[0]
+    told = [re.findall(r"`([^`]+)`", line.partition(" | ")[0]) for line in part.splitlines() if line.startswith("| `")]
+    assert costs == {name for names in told for name in names}
 
 
 def test_no_unit_is_left_out():
