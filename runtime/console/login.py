@@ -3,6 +3,7 @@
 import time
 from typing import TYPE_CHECKING
 
+from tidegate.runtime.api.connection import ClientError
 from tidegate.runtime.console.flow import CONFIRM_S, Dialogue, Flow, Refusal, ask
 from tidegate.runtime.findings.text import clean, span
 
@@ -140,3 +141,7 @@ def user_remove(session: "Session", named: Named) -> Flow:
     session.users.remove(name)
     session.note("user removed", name)
     session.echo(f"{name} is removed")
+    try:
+        session.plant.ask("logins", gone=[name])
+    except ClientError as why:
+        session.echo(f"! what {name} ordered stands until its own end: {why.text}")

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable
 
 from tidegate.ext.abi.settings import OFF, POLICY_BY_NAME, POLICY_NAMES_BY_NUMBER
-from tidegate.ext.abi.shared import ORDER_POLICY_FIRST, PLAN_FIELDS, OrderMode
+from tidegate.ext.abi.shared import ORDER_POLICY_FIRST, OrderMode
 from tidegate.runtime.api import messages
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.gateway import ops
@@ -42,11 +42,15 @@ from tidegate.runtime.gateway.orders_held import (
     Order,
     Planned,
     left_ms,
+    planned,
 )
-from tidegate.runtime.gateway.peers import Peer
+from tidegate.runtime.gateway.peers import ELSEWHERE, Peer
 from tidegate.runtime.gateway.policies_held import HANDOVER_NS, PolicyHeld, PolicyTable
 from tidegate.runtime.gateway.stops_held import StopsHeld, keep_nowhere
+from tidegate.runtime.state import process_users
 from tidegate.runtime.state.stop_file import Stops
+
+PEOPLES = (process_users.SERVICE, process_users.user_of("web"))  # console and page, which share their table of logins
 
 
 class Desk:
@@ -131,7 +135,7 @@ class Desk:
         if request.priority == "maintenance" and peer.role != "maintain":
             raise Refused("not-allowed", "priority maintenance needs the role maintain")
         if request.action == "acquire":
-            if held is not None and held.peer != peer.name:
+            if held is not None and held.peer != peer.owner:
                 if messages.CLASSES[request.priority] <= messages.CLASSES[held.priority]:
                     raise Refused(
                         "lease-held",
@@ -145,12 +149,12 @@ class Desk:
             if held is not None:
                 self._end_setpoint()
             period_ns = request.period_ms * MS
-            held = Lease(secrets.token_hex(16), peer.name, request.priority, period_ns, now_ns + 3 * period_ns)
+            held = Lease(secrets.token_hex(16), peer.owner, request.priority, period_ns, now_ns + 3 * period_ns)
             self.lease = held
             self._note("lease", "acquired", f"{peer.who} ({request.priority}), period {request.period_ms} ms")
             self._keep_lease(held)
         else:
-            if held is None or request.lease != held.id or held.peer != peer.name:
+            if held is None or request.lease != held.id or held.peer != peer.owner:
                 raise Refused("no-lease", "that lease is not held any more" if request.lease else "lease is missing")
             if request.action == "release":
                 self._end_setpoint()
@@ -168,7 +172,7 @@ class Desk:
         """Order a battery power under the lease."""
         self.expire(now_ns)
         held = self.lease
-        if held is None or request.lease != held.id or held.peer != peer.name:
+        if held is None or request.lease != held.id or held.peer != peer.owner:
             holder = f"; {held.peer} holds it" if held is not None else ""
             raise Refused("no-lease", f"that lease is not held{holder}")
         if request.seq <= held.seq:
@@ -200,10 +204,10 @@ class Desk:
         self.expire(now_ns)
         if request.import_w_max is None and request.export_w_max is None:
             raise Refused("invalid-field", "give import_w_max or export_w_max")
-        if peer.name not in self.limits and len(self.limits) >= LIMITS_MAX:
+        if peer.owner not in self.limits and len(self.limits) >= LIMITS_MAX:
             raise Refused("unavailable", f"{LIMITS_MAX} peers already hold limits")
-        before = self.limits.get(peer.name)
-        self.limits[peer.name] = LimitHeld(
+        before = self.limits.get(peer.owner)
+        self.limits[peer.owner] = LimitHeld(
             request.import_w_max if request.import_w_max is not None else before.import_w_max if before else math.inf,
             request.export_w_max if request.export_w_max is not None else before.export_w_max if before else math.inf,
             now_ns + request.for_ms * MS,
@@ -327,11 +331,11 @@ class Desk:
         if self.stopped:
             raise Refused("stopped", "the site is stopped; order mode run first")
         held = self.manual
-        if held is not None and held.peer != peer.name:
+        if held is not None and held.peer != peer.owner:
             expires_ms = left_ms(held.until_ns, now_ns)
             raise Refused("lease-held", f"{held.peer} has the site in manual", holder=held.peer, expires_ms=expires_ms)
         if held is None:
-            held = self.manual = ManualHeld(peer.name, now_ns, now_ns)
+            held = self.manual = ManualHeld(peer.owner, now_ns, now_ns)
         last_ns = held.since_ns + MANUAL_MAX_NS
         if now_ns >= last_ns:
             raise Refused("late", f"manual has lasted {MANUAL_MAX_NS // SECOND // 60} min; order mode run first")
@@ -426,24 +430,16 @@ class Desk:
         if self.plan and by_planner and self.plan_rank != "planner":
             raise Refused("not-allowed", f"the plan is {self.plan_owner}'s order; a planner stands back from it",
                           holder=self.plan_owner)  # fmt: skip
-        if self.plan and self.plan_owner != peer.name and not peer.may(self.plan_role):
+        if self.plan and self.plan_owner != peer.owner and not peer.may(self.plan_role):
             raise Refused(
                 "not-allowed", f"the plan is {self.plan_owner}'s with the role {self.plan_role}; that needs it too",
                 holder=self.plan_owner,
             )  # fmt: skip
-        plan = []
-        ends = [*starts[1:], request.end_utc_s] if starts else []
-        for i, (step, end_utc_s) in enumerate(zip(request.steps, ends, strict=True)):
-            if step.setpoint_w is None and (step.forced or step.until_soc is not None):
-                raise Refused("invalid-field", f"without setpoint_w neither forced nor until_soc - at `$.steps[{i}]`")
-            if step.forced and peer.role != "maintain":
-                raise Refused("not-allowed", f"a forced step needs the role maintain, {peer.name} has {peer.role}")
-            values = {name: getattr(step, name) + 0.0 for name in PLAN_FIELDS if getattr(step, name) is not None}
-            plan.append(Planned(step.start_utc_s, end_utc_s, step.forced, values))
+        plan = planned(request, peer)
         before = self.plan, self.plan_owner, self.plan_role, self.plan_rank
         self._own_no_plan()
         if plan:  # whoever may write one may replace a planner's
-            self.plan, self.plan_owner, self.plan_rank = plan, peer.name, request.rank
+            self.plan, self.plan_owner, self.plan_rank = plan, peer.owner, request.rank
             self.plan_role = "operate" if by_planner else peer.role
         self._keep_orders()
         self._note("order", "schedule", f"{peer.who}: {len(self.plan)} steps{' of a planner' if by_planner else ''}")
@@ -488,7 +484,7 @@ class Desk:
             self.policies.clear(name, wider_only=bool(row.tighter) and not maintains)
         else:
             ends_ns = now_ns + (request.for_ms * MS if request.for_ms is not None else FAR_NS)
-            self.policies.put(name, PolicyHeld(asked, ends_ns, peer.name, maintains, leased))
+            self.policies.put(name, PolicyHeld(asked, ends_ns, peer.owner, maintains, leased))
         told = f"{name} {_shown(wanted)} (was {_shown(before)}, site file {_shown(site)})"
         if not leased or wanted != before:  # a lease is renewed some times a minute
             self._note("order", "policy", f"{peer.who}: {'lease of ' * leased}{told}")
@@ -508,24 +504,33 @@ class Desk:
         self._keep_orders()
         return self._take_back(kind) if order is None else self._order(kind, *order)
 
-    def forget(self, peer: str, now_ns: int) -> None:
-        """End all that a peer has ordered, since it may order no longer. A stop of its stays."""
-        if self.lease is not None and self.lease.peer == peer:
+    def forget(self, owner: str, now_ns: int) -> None:
+        """End all that an owner of orders has ordered, since it may order no longer. A stop of its stays."""
+        if self.lease is not None and self.lease.peer == owner:
             self._end_setpoint()
             self.lease = None
             self._keep_lease(None)
-        if self.manual is not None and self.manual.peer == peer:
-            self._end_manual(f"{peer} lost the right to it")
-        if [self.limits.pop(name, None) for name in (peer, f"{peer}{BEFORE}")] != [None, None]:
+        if self.manual is not None and self.manual.peer == owner:
+            self._end_manual(f"{owner} lost the right to it")
+        if [self.limits.pop(name, None) for name in (owner, f"{owner}{BEFORE}")] != [None, None]:
             self._put_limits(IMPORT)
             self._put_limits(EXPORT)
-        for name in self.policies.forget(peer):
+        for name in self.policies.forget(owner):
             self._put_policy(name, now_ns)
-        if self.plan and self.plan_owner == peer:
+        if self.plan and self.plan_owner == owner:
             self._own_no_plan()
             self._put_plan()
         self._keep_orders()
-        self._note("access", "orders ended", f"{peer} lost its right; its lease, limits, policies and plan are over")
+        self._note("access", "orders ended", f"{owner} lost its right; its lease, limits, policies and plan are over")
+
+    def keep_people(self, peer: Peer, gone: list[str], stay: list[str] | None, now_ns: int) -> None:
+        """End what people ordered at page and console who are gone, or not among those that stay."""
+        if not peer.is_local:
+            raise Refused("not-allowed", "only page and console of this machine know its logins")
+        for owner in sorted(self._ordering()):
+            by, _, name = owner.removeprefix(ELSEWHERE).partition(" for ")
+            if name and by in (peer.name, *PEOPLES) and (name in gone or (stay is not None and name not in stay)):
+                self.forget(owner, now_ns)
 
     def _check_policy(self, name: str, value: float, now_ns: int) -> None:
         refusal = POLICY_BY_NAME[name].refusal(value)

@@ -470,6 +470,19 @@ class Note(Command, tag="note", kw_only=True):
         return {}
 
 
+class Logins(Command, tag="logins", kw_only=True):
+    """What people ordered at page and console ends with their logins and tokens. On this machine only."""
+
+    role: ClassVar[Role] = "maintain"
+    needs_core: ClassVar[bool] = False
+    gone: Annotated[list[UserName], msgspec.Meta(max_length=512, description="removed, or with a lower role")] = []
+    stay: Annotated[list[UserName], msgspec.Meta(max_length=512, description="all that there are")] | None = None
+
+    def serve(self, call: "Call") -> Fields:
+        call.desk.keep_people(call.peer, self.gone, self.stay, call.now_ns)
+        return {}
+
+
 class Jobs(Command, tag="jobs", kw_only=True):
     """Jobs that ended, for the carbon account; answered once they are on disk."""
 

@@ -2,9 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from tidegate.ext.abi.shared import OrderKind
+from tidegate.ext.abi.shared import PLAN_FIELDS, OrderKind
+from tidegate.runtime.api.messages import Refused
+from tidegate.runtime.gateway.peers import ELSEWHERE, Peer
+
+if TYPE_CHECKING:
+    from tidegate.runtime.gateway.ops import Schedule
 
 MODE, SETPOINT, MANUAL = OrderKind.MODE, OrderKind.SETPOINT_W, OrderKind.MANUAL_W
 STOP = OrderKind.STOP  # of a signal; see stops_held.py
@@ -17,7 +22,7 @@ WINDOW_NS = 60 * SECOND  # a pulse that is told later has waited somewhere
 FAR_NS = 10 * 365 * 86_400 * SECOND  # a stop has no end
 PLAN = -1  # no slot of the mailbox: the plan has a place of its own
 
-REMOTE = ("key:", "tcp:")  # how the names of peers on other machines begin
+REMOTE = ("key:", "tcp:", ELSEWHERE)  # how the names of whoever orders from other machines begin
 LIMITS_MAX = 64
 BEFORE = ", before a restart"  # whose limits a gateway before this one took
 PLAN_AHEAD_NS_MAX = 366 * 86_400 * SECOND
@@ -86,6 +91,22 @@ class Planned:
     end_utc_s: int
     forced: bool
     values: dict[str, float]
+
+
+def planned(request: "Schedule", peer: Peer) -> list[Planned]:
+    """The steps of a plan as they were sent. Raises Refused."""
+    starts = [step.start_utc_s for step in request.steps]
+    plan = []
+    for i, (step, end_utc_s) in enumerate(
+        zip(request.steps, [*starts[1:], request.end_utc_s][: len(starts)], strict=True)
+    ):
+        if step.setpoint_w is None and (step.forced or step.until_soc is not None):
+            raise Refused("invalid-field", f"without setpoint_w neither forced nor until_soc - at `$.steps[{i}]`")
+        if step.forced and peer.role != "maintain":
+            raise Refused("not-allowed", f"a forced step needs the role maintain, {peer.name} has {peer.role}")
+        values = {name: getattr(step, name) + 0.0 for name in PLAN_FIELDS if getattr(step, name) is not None}
+        plan.append(Planned(step.start_utc_s, end_utc_s, step.forced, values))
+    return plan
 
 
 def left_ms(expires_ns: int, now_ns: int) -> int:

@@ -16,6 +16,7 @@ IDEMPOTENT_NS = 600 * 10**9
 ANSWERS_MAX = 4096
 PEERS_MAX = 256
 LOCK_AFTER = 10
+ELSEWHERE = "remote:"  # before the owner of an order that came to a process of this machine from another one
 LOCK_NS = 60 * 10**9
 
 
@@ -83,6 +84,13 @@ class Peer:
     def who(self) -> str:
         """For the audit trail: the peer, and the person if it named one."""
         return f"{self.name} for {self.user}" if self.user else self.name
+
+    @property
+    def owner(self) -> str:
+        """Whose its orders are: of the person, where it names one, and marked where that person is elsewhere."""
+        if not self.is_local:
+            return self.name
+        return self.who if self.at_site else f"{ELSEWHERE}{self.who}"
 
     def lacks(self, op: str, *, is_command: bool) -> bool:
         """Whether a process of ours asks for what is none of its work."""

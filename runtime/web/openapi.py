@@ -11,7 +11,7 @@ from tidegate.runtime.gateway.ops import OPERATIONS
 
 # Of the wire, or put in by the page itself: nobody may name the person on whose behalf it asks.
 OWN_FIELDS = ("v", "id", "op", "user", "for_remote")
-LEFT_OUT = ("show_carbon", "account")  # the sidecar's and the console's own, on this machine only
+LEFT_OUT = ("show_carbon", "account", "logins")  # the sidecar's, console's and page's own, on this machine only
 SERVED = {op: kind for op, kind in OPERATIONS.items() if op not in LEFT_OUT}
 STATUS = {
     "malformed": 400,

@@ -20,6 +20,7 @@ from tidegate.runtime.web.access_tokens import Tokens
 from tidegate.runtime.web.history_store import HistoryStore
 from tidegate.runtime.web.live_values import LiveValues
 from tidegate.runtime.web.login_codes import Pairing
+from tidegate.runtime.web.login_watch import follow_logins
 from tidegate.runtime.web.page_server import give_back_large_blocks, own_names, serve_page
 from tidegate.runtime.web.replayed_moments import ReplayedMoments
 from tidegate.runtime.web.web_app import Parts, WebApp
@@ -106,7 +107,11 @@ async def serve(served: Served, started: Callable[[certificates.Certificates, in
                       served.site_file, problem, ReplayedMoments(served.state / "recordings"), served.state,
                       served.sets_up, served.planner_port)  # fmt: skip
         app = WebApp(parts)
-        beside = [live.run(), *([] if store is None else [_fill(client, store)])]
+        beside = [
+            live.run(),
+            follow_logins(client, users, parts.tokens),
+            *([] if store is None else [_fill(client, store)]),
+        ]
         if app.desk is not None:
             beside.append(app.desk.follow_place())
         try:
