@@ -20,6 +20,7 @@ from tidegate.runtime.api import messages
 from tidegate.runtime.state.key_store import KeyProblem as KeyProblem
 from tidegate.runtime.state.key_store import folder_of as folder_of
 from tidegate.runtime.state.key_store import one_store as one_store
+from tidegate.runtime.state.plain_file import read_plain
 from tidegate.runtime.state.process_users import mode_in
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
@@ -55,8 +56,8 @@ def _read_private(path: Path) -> dict[str, object]:
     if seen.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
         raise KeyProblem(f"{path}: others may read or write it (mode {seen.st_mode & 0o777:o}); run: chmod 600 {path}")
     try:
-        return tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as why:
+        return tomllib.loads(read_plain(path).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as why:
         raise KeyProblem(f"{path}: not a key file: {why}") from None
 
 
@@ -174,8 +175,8 @@ def read_roles(path: Path) -> dict[str, Granted]:
     if seen.st_mode & (stat.S_IWOTH | stat.S_IWGRP):
         raise KeyProblem(f"{path}: others may write it (mode {seen.st_mode & 0o777:o}); run: chmod 640 {path}")
     try:
-        table = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as why:
+        table = tomllib.loads(read_plain(path).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as why:
         raise KeyProblem(f"{path}: not TOML: {why}") from None
     found: dict[str, Granted] = {}
     names: set[str] = set()

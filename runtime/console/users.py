@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tidegate.runtime.api import messages
 from tidegate.runtime.state import atomic_file
+from tidegate.runtime.state.plain_file import read_plain
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,15}")
 PASSWORD_MIN = 8
@@ -81,7 +82,7 @@ class Users:
     def all(self) -> dict[str, User]:
         """Users by name; read anew each time, so that a removed one is gone at once."""
         try:
-            text = self.path.read_text()
+            text = read_plain(self.path)
         except FileNotFoundError:
             return {}
         except OSError as why:
@@ -95,7 +96,7 @@ class Users:
                     raise ValueError(name)
                 found[name] = user
             return found
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise UserError(
                 f"{self.path} is damaged; restore it, or remove it and make the users anew at the cabinet"
             ) from None
@@ -174,7 +175,9 @@ class LoginLock:
     def __init__(self, folder: Path, now_s: float) -> None:
         self.path = folder / "failures"
         try:
-            self.failures = int(self.path.read_text())
+            self.failures = int(read_plain(self.path, 64))
+            if self.failures < 0:
+                raise ValueError(self.failures)  # it would be that many tries more
         except FileNotFoundError:
             self.failures = 0
         except (OSError, ValueError):

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import msgspec
 
+from tidegate.runtime.state.plain_file import FLAGS, read_plain
 from tidegate.runtime.state.process_users import mode_in
 
 FILE = "shelved.json"
@@ -80,7 +81,7 @@ class AlarmShelf:
         """Go on with what the file holds, and keep it there. What cannot be read is not shelved any more."""
         self._path = folder / FILE
         try:
-            rows = msgspec.json.decode(self._path.read_bytes(), type=list[Shelved])
+            rows = msgspec.json.decode(read_plain(self._path), type=list[Shelved])
         except FileNotFoundError:
             return
         except (OSError, ValueError, RecursionError) as why:
@@ -135,7 +136,7 @@ class AlarmShelf:
         if self._path is None:
             return
         new = self._path.with_suffix(".new")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | FLAGS | os.O_NOFOLLOW
         fd = os.open(new, flags, mode_in(new.parent, 0o600))
         try:
             os.write(fd, json.dumps([msgspec.to_builtins(row) for row, _ in held.values()]).encode())

@@ -12,9 +12,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from tidegate.ext.abi.shared import OrderKind
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.state.atomic_file import replace
+from tidegate.runtime.state.plain_file import read_plain
 
 SECOND = 1_000_000_000
 KINDS = (
@@ -24,6 +27,8 @@ KINDS = (
 )
 POINTS = ("site.grid_in_ws", "site.grid_out_ws", "site.grid_covered_s", "site.grid_min_w", "site.grid_max_w")
 KEEP_EVERY_S = 10.0
+AHEAD_NS_MAX = 366 * 86_400 * SECOND  # that the core is told at once, also where the clock has lost years
+UTC_NS_MAX = 7 * 10**18  # the year 2191
 REACTION_S = 5.0  # from the beginning on; what stands above the limit then is counted apart
 
 
@@ -111,11 +116,10 @@ class GridOperator:
     def resume(self, now_ns: int, utc_ns: int) -> None:
         """Go on with the order that a gateway or a machine before this one held."""
         try:
-            kept = json.loads(self.path.read_text())
-            held = Held(**{**kept, "measured": Measured(**kept["measured"])})
+            held = _believable(msgspec.convert(json.loads(read_plain(self.path)), Held))
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError) as why:
+        except (OSError, ValueError, RecursionError) as why:  # msgspec's own are ValueErrors
             self.problem = f"{self.path}: {why}"
             return
         self.held = held
@@ -203,7 +207,8 @@ class GridOperator:
         for kind, name in KINDS:
             value = getattr(self.held, name) if self.held is not None else None
             ordered = self.held is not None and value is not None and value is not False
-            expires_ns = now_ns + self.held.end_utc_ns - utc_ns if self.held is not None and ordered else 0
+            left_ns = self.held.end_utc_ns - utc_ns if self.held is not None and ordered else 0
+            expires_ns = now_ns + min(left_ns, AHEAD_NS_MAX) if ordered else 0
             self._number += 1
             seq = self.mailbox.put_order(kind, float(value or 0.0) if ordered else 0.0, expires_ns, self._number)
             seqs.append((int(kind), seq))
@@ -263,3 +268,13 @@ class GridOperator:
             self.problem = ""
         except OSError as why:
             self.problem = f"{self.path}: {why.strerror}"
+
+
+def _believable(held: Held) -> Held:
+    """An order as a file gave it. Raises ValueError for powers and times that no order has."""
+    limits = [one for one in (held.import_w_max, held.export_w_max) if one is not None]
+    if not all(math.isfinite(one) and one >= 0.0 for one in limits) or not (limits or held.stop):
+        raise ValueError("it limits nothing that could be limited")
+    if not 0 <= held.begin_utc_ns <= held.end_utc_ns <= UTC_NS_MAX:
+        raise ValueError("its times are those of no order")
+    return held

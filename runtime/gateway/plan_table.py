@@ -18,6 +18,7 @@ from tidegate.hal.description import Description, Slot
 from tidegate.runtime.gateway.orders_held import Planned
 from tidegate.runtime.state.atomic_file import replace
 from tidegate.runtime.state.held import BILLING, held_dir
+from tidegate.runtime.state.plain_file import read_plain
 
 SECOND = 1_000_000_000
 CALENDAR, CLIENT = PlanSource.CALENDAR, PlanSource.CLIENT
@@ -68,7 +69,7 @@ class Billing:
         self._kept: dict[str, Any] = {}
         self.problem = ""
         try:
-            kept = json.loads(path.read_text())
+            kept = json.loads(read_plain(path))
             if isinstance(kept, dict) and kept.get("kind") == kind and kept.get("of", kind) == self.of:
                 others = [float(one) for one in kept.get("highest_w", [])]
                 if not all(0.0 <= one <= PAID_W_MAX for one in (float(kept["paid_w"]), *others)):

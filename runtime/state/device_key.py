@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from tidegate.runtime.state.plain_file import read_plain
 from tidegate.runtime.state.process_users import DEVICE_KEY
 
 KEY_FILE = DEVICE_KEY
@@ -43,7 +44,7 @@ class DeviceKey:
     def at(cls, path: Path) -> "DeviceKey":
         """The key in a file; made there if there is none. Raises KeyFileError for a file that is no such key."""
         try:
-            raw = path.read_bytes()
+            raw = read_plain(path)
         except FileNotFoundError:
             made = Ed25519PrivateKey.generate()
             path.parent.mkdir(parents=True, exist_ok=True)

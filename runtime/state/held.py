@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tidegate.runtime.state import latches, stop_file
 from tidegate.runtime.state.atomic_file import sync_folder
+from tidegate.runtime.state.plain_file import FLAGS
 from tidegate.runtime.state.process_users import is_room, shared_mode
 
 HELD = "held"
@@ -73,5 +74,5 @@ def take_base_in(state: Path, folder: str, name: str) -> Path:
             os.unlink(f"{old}-shm")
         sync_folder(path.parent)
     elif is_room(path.parent) and not path.exists():  # SQLite would leave the group without a right to write
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, shared_mode(path.parent)))
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | FLAGS | os.O_NOFOLLOW, shared_mode(path.parent)))
     return path

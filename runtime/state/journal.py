@@ -64,7 +64,7 @@ class DiskFiles:
         return os.stat(path).st_size
 
     def read(self, path: Path, offset: int, count: int) -> bytes:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             return os.pread(fd, count, offset)
         finally:
@@ -86,7 +86,7 @@ class DiskFiles:
         os.close(handle)
 
     def truncate(self, path: Path, size: int) -> None:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             os.ftruncate(fd, size)
             os.fsync(fd)

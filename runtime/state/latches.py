@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from tidegate.ext.abi.shared import Shared
 from tidegate.ext.safety.diagnosis import FAULT_IDS
 from tidegate.runtime.state.atomic_file import replace, sweep
+from tidegate.runtime.state.plain_file import read_plain
 
 VERSION = 1
 FILE = "latches.json"
@@ -111,8 +112,7 @@ class LatchFile:
                 continue
             sweep(path.parent, FILE)
             try:
-                with open(path, "rb") as file:
-                    found.append(_checked(file.read(BYTES_MAX)))
+                found.append(_checked(read_plain(path, BYTES_MAX)))
             except FileNotFoundError:
                 continue
             except OSError as why:
@@ -226,15 +226,13 @@ def _checked(raw: bytes) -> dict[str, Any]:
 
 def buses_of(folder: Path) -> list[str]:
     """What the site of another state folder was connected to. Raises ValueError or OSError for a file that is none."""
-    with open(folder / FILE, "rb") as file:
-        body = _checked(file.read(BYTES_MAX))
+    body = _checked(read_plain(folder / FILE, BYTES_MAX))
     return [str(bus) for bus in body.get("buses", [])]
 
 
 def latched_in(folder: Path) -> list[str]:
     """Rows that the site of another state folder has latched. Raises ValueError or OSError."""
-    with open(folder / FILE, "rb") as file:
-        body = _checked(file.read(BYTES_MAX))
+    body = _checked(read_plain(folder / FILE, BYTES_MAX))
     return sorted({name for unit in body["units"].values() for name in unit["latched"]})
 
 

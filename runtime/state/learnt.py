@@ -17,6 +17,7 @@ from tidegate.ext.abi.copies import Picture
 from tidegate.ext.abi.image import QUALITY_NAMES
 from tidegate.hal.map_schema import DeviceMap
 from tidegate.runtime.state.atomic_file import replace, sweep
+from tidegate.runtime.state.plain_file import read_plain
 
 VERSION = 1
 FILE = "learnt.json"
@@ -67,13 +68,12 @@ class LearntFile:
         """(what may be believed first, lines for people about what may not)."""
         sweep(self.path.parent, FILE)
         try:
-            with open(self.path, "rb") as file:
-                record = msgspec.json.decode(file.read(BYTES_MAX), type=Record)
+            record = msgspec.json.decode(read_plain(self.path, BYTES_MAX), type=Record)
             if record.v != VERSION:
                 raise ValueError(f"version {record.v}")
         except FileNotFoundError:
             return None, []
-        except (OSError, ValueError) as why:
+        except (OSError, ValueError, RecursionError) as why:
             return None, [f"what was learnt of the plant before is not used: {self.path}: {why}"]
         said = []
         grid = record.grid

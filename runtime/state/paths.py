@@ -155,7 +155,7 @@ def running_sites(root: Path | None = None) -> dict[str, int]:
         return found
     for lock in sorted(base.glob("*/lock")):
         try:
-            fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
             continue
         try:

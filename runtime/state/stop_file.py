@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from tidegate.runtime.state.atomic_file import replace, sweep, sync_folder
+from tidegate.runtime.state.plain_file import FLAGS, read_plain
 
 FILE = "stops.json"
 MARK = "stopped"
@@ -77,8 +78,7 @@ class StopFile:
             path = folder / FILE
             sweep(folder, FILE)
             try:
-                with open(path, "rb") as file:
-                    found.append(_checked(file.read(BYTES_MAX)))
+                found.append(_checked(read_plain(path, BYTES_MAX)))
             except FileNotFoundError:
                 continue
             except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as why:
@@ -118,7 +118,7 @@ class StopFile:
         errors = []
         for folder in self.folders:
             try:
-                os.close(os.open(folder / MARK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640))
+                os.close(os.open(folder / MARK, os.O_WRONLY | os.O_CREAT | FLAGS | os.O_NOFOLLOW, 0o640))
                 sync_folder(folder)
             except OSError as why:
                 errors.append(f"{folder / MARK}: {why.strerror or why}")

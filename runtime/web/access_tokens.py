@@ -11,6 +11,7 @@ from tidegate.runtime.api import messages
 from tidegate.runtime.console.users import NAME
 from tidegate.runtime.gateway.peers import Bucket
 from tidegate.runtime.state import atomic_file
+from tidegate.runtime.state.plain_file import read_plain
 from tidegate.runtime.web.web_sessions import digest
 
 LOOK_S = 1.0
@@ -37,7 +38,7 @@ class Holder:
 def read(path: Path) -> dict[str, Holder]:
     """Hash -> holder. Raises TokenError for a file that cannot be believed: then no token is good."""
     try:
-        rows = json.loads(path.read_text())["tokens"]
+        rows = json.loads(read_plain(path))["tokens"]
         found = {}
         for name, row in rows.items():
             role = next(one for one in messages.ROLES if one == row["role"])
@@ -49,7 +50,7 @@ def read(path: Path) -> dict[str, Holder]:
         return {}
     except OSError as why:
         raise TokenError(f"{path}: {why.strerror}; mend its permissions") from None
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError):
         raise TokenError(f"{path} is damaged; remove it and grant the tokens anew") from None
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tidegate.runtime.api import messages
 from tidegate.runtime.state import atomic_file
+from tidegate.runtime.state.plain_file import read_plain
 from tidegate.runtime.web.web_sessions import digest
 
 GOOD_S = 600
@@ -41,11 +42,11 @@ class Pairing:
         """The role of a code that is good, and the user if it is for one. A wrong one counts. Raises PairingError."""
         now_utc_s = time.time() if now_utc_s is None else now_utc_s
         try:
-            found = json.loads(self.path.read_text())
+            found = json.loads(read_plain(self.path))
             kept, until_utc_s, tries = str(found["code"]), float(found["until_utc_s"]), int(found["tries"])
             role: messages.Role = next(one for one in messages.ROLES if one == found["role"])
             user = str(found["user"])
-        except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        except (OSError, ValueError, KeyError, TypeError, StopIteration, RecursionError):
             raise PairingError("no code is open; make one on the unit: tidegate web pair") from None
         if not until_utc_s - GOOD_S <= now_utc_s < until_utc_s or tries >= TRIES_MAX:
             self.use_up()
