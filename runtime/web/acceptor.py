@@ -10,6 +10,7 @@ import contextlib
 import logging
 import socket
 import ssl
+from asyncio.sslproto import SSLProtocol
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -21,6 +22,8 @@ HANDSHAKE_S, FIRST_REQUEST_S, KEEP_ALIVE_S, END_S = 5.0, 5.0, 15, 2.0
 HEAD_BYTES_MAX = 16_384
 WRITE_BUFFER = 256 * 1024
 BACKLOG = 128
+# asyncio keeps a buffer of 256 KiB for each connection with TLS, 50 MiB for 200 of them. A record has at most 16 KiB.
+SSLProtocol.max_size = 16 * 1024
 
 logger = logging.getLogger("tidegate.web")
 
@@ -62,6 +65,9 @@ class Acceptor:
             proxy_headers=False, timeout_keep_alive=KEEP_ALIVE_S, h11_max_incomplete_event_size=HEAD_BYTES_MAX,
         )  # fmt: skip
         self._config.load()
+        logging.getLogger("uvicorn.error").setLevel(
+            logging.ERROR
+        )  # a line for each request that is none would be a flood
         self._state = ServerState()
         self._held: collections.Counter[str] = collections.Counter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -109,9 +115,11 @@ class Acceptor:
                 del self._held[host]
 
     async def close(self) -> None:
-        """End all connections."""
+        """End all connections, and let what answers on them see that they ended."""
         for one in list(self._open):
             one.transport.abort()
+        if self._state.tasks:
+            await asyncio.wait(self._state.tasks, timeout=END_S)
         for task in list(self._tasks):
             task.cancel()
         for task in list(self._tasks):

@@ -1,10 +1,12 @@
 """What a scanner of web pages looks for, by hand: sessions, other sites, TLS, roles, headers, what errors give away."""
 
 import contextlib
+import re
 import socket
 import ssl
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -191,6 +193,32 @@ def no_crowd(page):
             return False
 
     assert eventually(served)
+    for one in held:
+        one.close()
+
+
+def rss_kib(page):
+    text = Path(f"/proc/{page.process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", text)[1])
+
+
+def test_two_hundred_connections_over_tls_take_little_memory(page):
+    """asyncio's buffer alone would be 256 KiB each; what answers on them ends with the page, without a traceback."""
+    anna = page.visitor("anna")
+    context = page.visitor().context
+    request = f"GET /live?hz=1 HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\nCookie: {anna.cookie}\r\n\r\n".encode()
+    before, held = rss_kib(page), []
+    for n in range(200):
+        plain = socket.create_connection(
+            ("127.0.0.1", page.port), timeout=60, source_address=(f"127.0.0.{2 + n // 30}", 0)
+        )
+        held.append(context.wrap_socket(plain, server_hostname="127.0.0.1"))
+        held[-1].sendall(request)
+        assert held[-1].recv(12) == b"HTTP/1.1 200" or n >= 6, "six streams of a login"
+    grown = rss_kib(page) - before
+    assert len(held) == 200 and grown <= 200 * 128, f"{grown / 200:.0f} KiB a connection"
+    page.process.terminate()
+    assert "Traceback" not in page.process.stdout.read()
     for one in held:
         one.close()
 
