@@ -15,6 +15,7 @@ from tidegate.runtime.web.acceptor import Acceptor
 
 RENEW_LOOK_S = 3600.0
 MMAP_THRESHOLD, MMAP_BYTES = -3, 256 * 1024  # of mallopt(3)
+ARENA_MAX, ARENAS = -8, 1
 
 logger = logging.getLogger("tidegate.web")
 
@@ -31,10 +32,14 @@ def own_names(listen_at: str, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def give_back_large_blocks() -> None:
-    """Let what scrypt takes for a login, 16 MiB, go back to the kernel: glibc would keep it for the next one."""
+    """Let what scrypt takes for a login, 16 MiB, go back to the kernel: glibc would keep it for the next one.
+
+    And one arena for all threads: each would keep what a crowd of connections once took.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # another libc has none, and keeps other habits
     if mallopt is not None:
         mallopt(MMAP_THRESHOLD, MMAP_BYTES)
+        mallopt(ARENA_MAX, ARENAS)
 
 
 async def _renew(made: certificates.Certificates, acceptor: Acceptor) -> None:

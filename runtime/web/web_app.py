@@ -1,10 +1,8 @@
 """The page's requests: who may ask what, and where the answer comes from."""
 
 import asyncio
-import csv
 import gzip
 import importlib.util
-import io
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,20 +12,23 @@ from pathlib import Path
 import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from tidegate.runtime.api.async_client import AsyncClient
 from tidegate.runtime.api.connection import ClientError
 from tidegate.runtime.api.messages import Refused
-from tidegate.runtime.console.users import UserError, Users
+from tidegate.runtime.console.users import User, UserError, Users
 from tidegate.runtime.web.access_tokens import Holder, Tokens
 from tidegate.runtime.web.certificates import Certificates
+from tidegate.runtime.web.history_csv import csv_of
 from tidegate.runtime.web.history_store import HistoryStore
 from tidegate.runtime.web.live_values import HZ_MAX, LiveValues
 from tidegate.runtime.web.login_codes import Pairing, PairingError
 from tidegate.runtime.web.openapi import document
 from tidegate.runtime.web.page_actions import PageActions, Wanted
+from tidegate.runtime.web.passkey_desk import Options, PasskeyDesk, Signed, Which
+from tidegate.runtime.web.passkeys import Passkey, Passkeys, rp_id_of
 from tidegate.runtime.web.planner_question import what_if
 from tidegate.runtime.web.replayed_moments import ReplayedMoments
 from tidegate.runtime.web.request_guard import RequestGuard, TooLarge
@@ -39,7 +40,7 @@ from tidegate.runtime.web.web_sessions import LoginGuard, Session, Sessions
 
 COOKIE = "__Host-tidegate"
 STREAMS_MAX, OF_A_SESSION_MAX = 64, 6
-SERIES_MAX, WIDTH_MAX, CSV_ROWS_MAX = 12, 2000, 100_000
+SERIES_MAX, WIDTH_MAX = 12, 2000
 NOTED_EVERY_S = 10.0  # refused logins are noted no more often: a flood does not fill the journal
 
 logger = logging.getLogger("tidegate.web")
@@ -66,6 +67,7 @@ class Parts:
     state: Path | None = None
     sets_up: bool = False
     planner_port: int | None = None
+    passkeys: Passkeys | None = None
     sessions: Sessions = field(init=False)
     guard: LoginGuard = field(default_factory=LoginGuard)
 
@@ -115,6 +117,7 @@ class WebApp:
             self.desk = SetupDesk(parts.client, self.actions, parts.site_file, parts.state, changes=parts.sets_up,
                                   note=lambda user, name, text: self._note(name, text, user))  # fmt: skip
         self._noted_s = -1e9
+        self.passkeys = None if parts.passkeys is None else PasskeyDesk(parts.passkeys, parts.users)
 
     def app(self, names: tuple[str, ...]) -> RequestGuard:
         """The ASGI app, answering to these names."""
@@ -129,6 +132,12 @@ class WebApp:
             Route("/session/logout", self._logout, methods=["POST"]),
             Route("/session/arm", self._arm, methods=["POST"]),
             Route("/session/disarm", self._disarm, methods=["POST"]),
+            Route("/session/passkeys", self._own_passkeys, methods=["GET"]),
+            Route("/session/passkey/options", self._passkey_options, methods=["POST"]),
+            Route("/session/passkey/login", self._passkey_login, methods=["POST"]),
+            Route("/session/passkey/arm", self._passkey_arm, methods=["POST"]),
+            Route("/session/passkey/register", self._passkey_register, methods=["POST"]),
+            Route("/session/passkey/remove", self._passkey_remove, methods=["POST"]),
             Route("/orders/prepare", self._prepare, methods=["POST"]),
             Route("/orders/confirm", self._confirm, methods=["POST"]),
             Route("/live", self._live, methods=["GET"]),
@@ -192,6 +201,9 @@ class WebApp:
         session = self._session(request)
         site = self.parts.live.site["site"]["name"] if self.parts.live.site is not None else ""
         body: dict[str, object] = {"ca_sha256": self.parts.certificates.sha256}
+        if self.passkeys is not None:
+            named = [name for name in self.parts.certificates.names if rp_id_of(name) and name != "localhost"]
+            body["passkeys"] = {"rp_id": rp_id_of(request.headers.get("host", "")), "names": named}
         if session is None:
             return json_answer({**body, "user": None, "has_users": bool(self._all_users())})
         armed_s = self.parts.sessions.armed_s(session)
@@ -269,17 +281,88 @@ class WebApp:
         return _with_cookie(json_answer({}), "")
 
     async def _arm(self, request: Request) -> Response:
-        session = self._logged_in(request)
+        session = self._operating(request)
         wanted = msgspec.convert(await body_of(request), Password)
-        if not session.may("operate"):
-            raise Refused("not-allowed", f"orders need the role operate; {session.user} has {session.role}")
         if not await self._fits(self._address(request), session.user, wanted.password):
             return refused(Refused("not-allowed", "wrong password"))
         return json_answer({"armed_s": self.parts.sessions.arm(session)})
 
+    def _operating(self, request: Request) -> Session:
+        session = self._logged_in(request)
+        if not session.may("operate"):
+            raise Refused("not-allowed", f"orders need the role operate; {session.user} has {session.role}")
+        return session
+
     async def _disarm(self, request: Request) -> Response:
         self.parts.sessions.disarm(self._logged_in(request))
         return json_answer({"armed_s": 0})
+
+    # ---- passkeys ----
+
+    def _at_passkeys(self) -> PasskeyDesk:
+        if self.passkeys is None:
+            raise Refused("unavailable", "this page knows no passkeys")
+        return self.passkeys
+
+    async def _own_passkeys(self, request: Request) -> Response:
+        session = self._logged_in(request)
+        return json_answer(self._at_passkeys().listed(session, request.headers.get("host", "")))
+
+    async def _passkey_options(self, request: Request) -> Response:
+        wanted = msgspec.convert(await body_of(request), Options)
+        address, host = self._address(request), request.headers.get("host", "")
+        if wanted.kind == "login":
+            return json_answer(self._at_passkeys().options("login", "", "", address, host))
+        session = self._logged_in(request)
+        if wanted.kind == "register" and not await self._fits(address, session.user, wanted.password):
+            return refused(Refused("not-allowed", "wrong password"))
+        if wanted.kind not in ("register", "arm"):
+            raise Refused("invalid-field", "kind: login, arm or register")
+        return json_answer(self._at_passkeys().options(wanted.kind, session.user, session.id, address, host))
+
+    async def _entered(self, request: Request, kind: str, session: Session | None) -> tuple[User, Passkey]:
+        """Whose passkey was answered with; what was not believed counts as a wrong password of its address."""
+        signed = msgspec.convert(await body_of(request), Signed)
+        address = self._address(request)
+        left_s = self.parts.guard.left_s(address, "")
+        if left_s > 0:
+            raise Refused("locked", f"locked for {left_s:.0f} s after wrong passwords")
+        try:
+            user, passkey = await self._at_passkeys().enter(signed, kind, session)
+        except Refused as why:
+            failures = self.parts.guard.failed(address, "")
+            whose = str(why.more.pop("user", ""))
+            if whose or time.monotonic() - self._noted_s >= NOTED_EVERY_S:
+                self._noted_s = time.monotonic()
+                await self._note("web passkey refused", f"{address}, {failures} in a row: {why.text}", whose)
+            raise
+        self.parts.guard.passed(address, "")
+        return user, passkey
+
+    async def _passkey_login(self, request: Request) -> Response:
+        user, passkey = await self._entered(request, "login", None)
+        session, token = self.parts.sessions.open(user, passkey.id)
+        await self._note("web login", f"{user.role}, from {self._address(request)}, passkey {passkey.name}", user.name)
+        return _with_cookie(json_answer({"user": session.user, "role": session.role}), token)
+
+    async def _passkey_arm(self, request: Request) -> Response:
+        session = self._operating(request)
+        await self._entered(request, "arm", session)
+        return json_answer({"armed_s": self.parts.sessions.arm(session)})
+
+    async def _passkey_register(self, request: Request) -> Response:
+        session = self._logged_in(request)
+        made = await self._at_passkeys().register(session, msgspec.convert(await body_of(request), Signed))
+        await self._note("web passkey added", f"{made.name}, for {made.rp_id}", session.user)
+        return json_answer({"name": made.name})
+
+    async def _passkey_remove(self, request: Request) -> Response:
+        """Take one of one's own, and end what was opened with it: it makes nothing wider and needs no password."""
+        session = self._logged_in(request)
+        gone = self._at_passkeys().remove(session, msgspec.convert(await body_of(request), Which).id)
+        self.parts.sessions.close_passkey(gone.id)
+        await self._note("web passkey removed", gone.name, session.user)
+        return json_answer({"name": gone.name})
 
     # ---- orders ----
 
@@ -365,7 +448,7 @@ class WebApp:
             raise Refused("invalid-field", "since lies not before until")
         width = int(_number(request, "width", 600, 10, WIDTH_MAX))
         if request.query_params.get("format") == "csv":
-            return await asyncio.to_thread(_csv, store, names, since, until)
+            return await asyncio.to_thread(csv_of, store, names, since, until)
         found = {}
         for name in names:
             step_s, slots = await asyncio.to_thread(store.read, name, since, until, width)
@@ -458,23 +541,6 @@ class WebApp:
             await self.parts.client.ask("note", name=name, detail=detail, **({"user": user} if user else {}))
         except ClientError as why:
             logger.warning("not in the journal: %s %s %s (%s)", name, user, detail, why)
-
-
-def _csv(store: HistoryStore, names: list[str], since: int, until: int) -> Response:
-    """The ring's own slots as CSV, each series with least, mean and most."""
-    ring = store.ring_for(since, until, CSV_ROWS_MAX // 4)
-    columns = [{slot.utc_s: slot for slot in store.slots(name, since, until, ring)} for name in names]
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(["utc", "slot_s", *(f"{name} {what}" for name in names for what in ("least", "mean", "most"))])
-    for utc_s in sorted({at for column in columns for at in column})[-CSV_ROWS_MAX:]:
-        row: list[object] = [time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(utc_s)), ring.slot_s]
-        for column in columns:
-            slot = column.get(utc_s)
-            row += ["", "", ""] if slot is None else [f"{v:.7g}" for v in (slot.least, slot.mean, slot.most)]
-        writer.writerow(row)
-    headers = {"content-disposition": f'attachment; filename="tidegate-{since}-{until}.csv"'}
-    return PlainTextResponse(out.getvalue(), headers=headers, media_type="text/csv; charset=utf-8")
 
 
 def _packed(request: Request, packed: bytes) -> Response:

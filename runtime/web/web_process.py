@@ -22,6 +22,7 @@ from tidegate.runtime.web.live_values import LiveValues
 from tidegate.runtime.web.login_codes import Pairing
 from tidegate.runtime.web.login_watch import follow_logins
 from tidegate.runtime.web.page_server import give_back_large_blocks, own_names, serve_page
+from tidegate.runtime.web.passkeys import Passkeys
 from tidegate.runtime.web.replayed_moments import ReplayedMoments
 from tidegate.runtime.web.web_app import Parts, WebApp
 
@@ -105,7 +106,7 @@ async def serve(served: Served, started: Callable[[certificates.Certificates, in
         live = LiveValues(client)
         parts = Parts(client, live, users, Pairing(folder), Tokens(folder / "tokens.json"), made, store,
                       served.site_file, problem, ReplayedMoments(served.state / "recordings"), served.state,
-                      served.sets_up, served.planner_port)  # fmt: skip
+                      served.sets_up, served.planner_port, Passkeys(folder / "passkeys.json"))  # fmt: skip
         app = WebApp(parts)
         beside = [
             live.run(),

@@ -34,6 +34,7 @@ class Session:
     used_s: float
     armed_until_s: float = 0.0
     streams: int = 0
+    passkey: str = ""  # its id, where it was opened with one
 
     def may(self, role: messages.Role) -> bool:
         """Whether it may do what this role may."""
@@ -55,7 +56,7 @@ class Sessions:
         self._known: dict[str, User] = {}
         self._looked_s = -1e9
 
-    def open(self, user: User) -> tuple[Session, str]:
+    def open(self, user: User, passkey: str = "") -> tuple[Session, str]:
         """A new session and its token. The oldest of somebody with too many ends."""
         now_s = self._clock()
         own = sorted((one for one in self._open.values() if one.user == user.name), key=lambda one: one.used_s)
@@ -66,7 +67,7 @@ class Sessions:
             self.close(everybody[0])
         token = secrets.token_urlsafe(32)
         self._looked_s = -1e9
-        made = Session(digest(token), user.name, _role(user.role), now_s)
+        made = Session(digest(token), user.name, _role(user.role), now_s, passkey=passkey)
         self._open[made.id] = made
         return made, token
 
@@ -100,6 +101,11 @@ class Sessions:
     def close_user(self, name: str) -> None:
         """End all that somebody has, as after a new password."""
         for one in [one for one in self._open.values() if one.user == name]:
+            self.close(one)
+
+    def close_passkey(self, ident: str) -> None:
+        """End all that were opened with a passkey, as after it was taken."""
+        for one in [one for one in self._open.values() if one.passkey == ident]:
             self.close(one)
 
     def arm(self, session: Session) -> float:
@@ -157,5 +163,6 @@ class LoginGuard:
             self._failures.pop(key, None)
 
 
-def _keys(address: str, name: str) -> tuple[str, str]:
-    return f"at:{address}", f"as:{name[:16]}"
+def _keys(address: str, name: str) -> tuple[str, ...]:
+    """What a failure is counted for: the address, and the name where one was tried."""
+    return (f"at:{address}", f"as:{name[:16]}") if name else (f"at:{address}",)

@@ -1,5 +1,6 @@
 import { fill, h } from "./draw.js";
 import { ask } from "./live.js";
+import { lack, usePasskey } from "./passkeys.js";
 import { w } from "./words.js";
 
 function field(name, label, more = {}) {
@@ -39,7 +40,9 @@ export function login(main, app) {
     field("again", w("pair.again"), { type: "password", autocomplete: "new-password" }),
     h("div", { class: "buttons" }, h("button", { class: "main" }, w("pair.go"))));
   const other = h("button", { onclick: () => { location.hash = pairing ? "" : "pair="; login(main, { ...app, session: { ...app.session, has_users: true } }); } }, pairing ? w("login.instead") : w("pair.instead"));
-  fill(main, h("h1", {}, pairing ? w("pair.title") : w("login.title")), wrong, pairing ? fresh : known,
+  const enter = async () => { if (await usePasskey("login", wrong)) await app.again(); };
+  const passkey = !pairing && (lack(app) ?? h("div", { class: "buttons" }, h("button", { id: "passkey", onclick: enter }, w("passkey.use"))));
+  fill(main, h("h1", {}, pairing ? w("pair.title") : w("login.title")), wrong, pairing ? fresh : known, passkey,
     app.session.has_users !== false && h("div", { class: "buttons" }, other),
     h("p", { class: "small soft" }, w("login.ca"), " ", h("code", {}, app.session.ca_sha256), " ", h("a", { href: "ca.crt" }, w("login.ca-file"))));
 }

@@ -1,6 +1,7 @@
 // Orders: what it will do first, then a confirmation. The page only reads until the password was given again.
 import { fill, h } from "./draw.js";
 import { ask } from "./live.js";
+import { lack, usePasskey } from "./passkeys.js";
 import { power, span, w } from "./words.js";
 
 const dialog = document.getElementById("dialog");
@@ -25,9 +26,13 @@ function arm(app) {
         field.value = "";
       }
     };
+    const key = lack(app) === null && h("button", { type: "button", hidden: true, onclick: async () => {
+      if (await usePasskey("arm", wrong)) { await app.refresh(); done(true); }
+    } }, w("passkey.arm"));
+    if (key) ask("session/passkeys").then((found) => { key.hidden = !found.here; }, () => {});
     dialog.addEventListener("close", () => done(false), { once: true });
     shownIn(w("arm.title"), h("p", {}, w("arm.how")), h("form", { onsubmit: send }, h("label", { for: "arm-password" }, w("login.password")), field, wrong,
-      h("div", { class: "buttons" }, h("button", { class: "main" }, w("arm.go")), h("button", { type: "button", onclick: () => dialog.close() }, w("order.cancel")))));
+      h("div", { class: "buttons" }, h("button", { class: "main" }, w("arm.go")), key, h("button", { type: "button", onclick: () => dialog.close() }, w("order.cancel")))));
     field.focus();
   });
 }

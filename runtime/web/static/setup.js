@@ -2,6 +2,7 @@ import { card, english, facts, fill, h } from "./draw.js";
 import { confirmOrder } from "./orders.js";
 import { siteFile } from "./sitefile.js";
 import { ask, live } from "./live.js";
+import { ownPasskeys } from "./passkeys.js";
 import { w } from "./words.js";
 
 export const STEPS = ["bms", "signs", "phases", "lag", "meter", "revert"];
@@ -10,12 +11,13 @@ const QUESTIONS = { name: "text", timezone: "text", serial: "list", tcp: "list",
 const POLL_MS = 1000;
 
 // The command that runs, with what it prints; looked at each second, which also keeps one that moves the battery alive.
-function jobPanel() {
+// onEnd: called when a command that was seen running has ended; it may have written the site file.
+function jobPanel(onEnd) {
   const place = h("div", {});
   const output = h("pre", { lang: "en", tabindex: "0" });
   const status = h("p", { role: "status" });
   const end = h("button", { class: "stop", onclick: () => ask("setup/end", {}).catch(() => {}) }, w("setup.end"));
-  let [timer, gone] = [null, false];
+  let [timer, gone, ran] = [null, false, false];
   async function look() {
     clearTimeout(timer);
     let job;
@@ -35,6 +37,8 @@ function jobPanel() {
     if (!place.childElementCount) fill(place, h("h3", {}, w("setup.output")), h("p", {}, h("code", {}, job.command)), status, h("div", { class: "buttons" }, end), output);
     place.querySelector("code").textContent = job.command;
     if (job.running) timer = setTimeout(look, POLL_MS);
+    else if (ran) onEnd();
+    ran = job.running;
   }
   look();
   return { place, look, leave: () => { gone = true; clearTimeout(timer); } };
@@ -71,13 +75,14 @@ function init(app, look) {
 export function setup(main, app) {
   const place = h("section", { class: "card wide" }, h("h2", {}, w("setup.site-file")));
   const tools = h("section", { class: "card wide" }, h("h2", {}, w("setup.tools")));
-  const job = app.session.role === "maintain" ? jobPanel() : null;
+  const job = app.session.role === "maintain" ? jobPanel(() => { if (held === null || document.getElementById("site-text")?.value === held) file(); }) : null;
   const site = live.site;
+  let held; // the file's text as it was read: what somebody has typed since is not drawn over
   const file = async () => {
     try {
       const found = await ask("setup/file");
-      const look = () => { job.look(); if (found.text === null) fileSoon(); };
-      fill(place, h("h2", {}, w("setup.site-file")), found.text === null ? init(app, look) : siteFile(app, found));
+      held = found.text;
+      fill(place, h("h2", {}, w("setup.site-file")), found.text === null ? init(app, job.look) : siteFile(app, found));
       const doctor = h("button", { onclick: () => ask("setup/task", { kind: "doctor" }).then(job.look, (why) => fill(problem, english(why.message))) }, "tidegate doctor");
       const problem = h("p", { class: "wrong", role: "alert" });
       const restart = found.changes && h("button", { onclick: () => confirmOrder(app, { kind: "restart" }, { path: "setup/task", name: "restart", done: job.look }) }, w("order.restart"));
@@ -85,17 +90,17 @@ export function setup(main, app) {
         found.changes && found.text !== null && h("details", {}, h("summary", {}, w("setup.commission")), commission(app, job.look)));
     } catch (why) {
       fill(place, h("h2", {}, w("setup.site-file")), h("p", { class: "wrong", role: "alert" }, english(why.message)));
+      tools.hidden = true;
     }
   };
-  let timer = null;
-  const fileSoon = () => { timer = setTimeout(() => file(), 8000); };
   fill(main, h("h1", {}, w("screen.setup")), h("div", { class: "cards" },
     site && card(w("setup.site"), facts([[w("setup.name"), site.site.name], [w("setup.zone"), site.site.timezone], [w("setup.program"), h("code", {}, site.sha256.slice(0, 16))], [w("setup.units"), site.units.map((one) => one.name).join(", ")], site.simulated && [w("setup.simulated"), w("yes")]]),
       site.notes.length > 0 && h("ul", { lang: "en" }, site.notes.map((one) => h("li", {}, one)))),
     card(w("setup.you"), facts([[w("login.user"), app.session.user], [w("setup.role"), w(`role.${app.session.role}`)]]), h("p", { class: "small" }, w("setup.more"), " ", h("code", {}, "tidegate web pair"))),
+    app.session.passkeys && card(w("passkey.title"), ownPasskeys(app)),
     card(w("setup.trust"), h("p", { class: "small" }, w("setup.trust-how")), h("p", { class: "small" }, h("code", {}, app.session.ca_sha256)), h("a", { href: "ca.crt" }, w("login.ca-file"))),
     card(w("setup.api"), h("p", { class: "small" }, w("setup.api-how"), " ", h("code", {}, "tidegate web grant")), h("a", { href: "openapi.json" }, "OpenAPI 3.1")),
     job && [place, tools]));
   if (job) file();
-  return { leave: () => { job?.leave(); clearTimeout(timer); } };
+  return { leave: () => job?.leave() };
 }
