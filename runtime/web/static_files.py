@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import re
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -41,12 +42,25 @@ class StaticFiles:
         self.held: dict[str, StaticFile] = {}
         for found in files("tidegate.runtime.web").joinpath("static").iterdir():
             kind = KINDS.get(found.name.rpartition(".")[2])
-            if found.name == TEMPLATE:
-                for name, (script, without) in PAGES.items():
-                    text = found.read_text("utf-8").replace("{script}", script).replace("{without}", without)
-                    self._hold(name, KINDS["html"], text.encode())
-            elif kind is not None:
+            if found.name != TEMPLATE and kind is not None:
                 self._hold(found.name, kind, found.read_bytes())
+        template = files("tidegate.runtime.web").joinpath("static", TEMPLATE).read_text("utf-8")
+        for name, (script, without) in PAGES.items():
+            # All modules are asked for at once, and not one after the other as each is found in another one.
+            links = "\n".join(f'<link rel="modulepreload" href="{one}">' for one in self._needed(script))
+            text = template.replace("{script}", script).replace("{without}", without).replace("{modules}", links)
+            self._hold(name, KINDS["html"], text.encode())
+
+    def _needed(self, script: str) -> list[str]:
+        """The modules that a script imports, and those that these import."""
+        found: list[str] = []
+        waiting = [script]
+        while waiting:
+            text = self.held[waiting.pop()].plain.decode()
+            fresh = [one for one in re.findall(r'from "\./([\w.-]+)"', text) if one not in (script, *found)]
+            found += fresh
+            waiting += fresh
+        return found
 
     def _hold(self, name: str, kind: str, plain: bytes) -> None:
         tag = f'"{hashlib.sha256(plain).hexdigest()[:16]}"'

@@ -283,9 +283,12 @@ def test_the_first_paint_at_a_quarter_of_the_processor(browser, page):
     made = context.new_page()
     cdp = context.new_cdp_session(made)
     cdp.send("Emulation.setCPUThrottlingRate", {"rate": 4})
-    found = []
+    found, usable = [], []
     for _ in range(3):
-        made.goto(f"https://127.0.0.1:{page.port}/", wait_until="load")
+        made.goto(f"https://127.0.0.1:{page.port}/", wait_until="commit")
+        usable.append(
+            made.wait_for_function("() => document.querySelector('main h1') && performance.now()").json_value()
+        )
         found.append(
             made.evaluate("""() => new Promise((done) => {
             const look = () => {
@@ -295,5 +298,6 @@ def test_the_first_paint_at_a_quarter_of_the_processor(browser, page):
             look();
         })""")
         )
-    print(f"first contentful paint at 4 x slow-down: {', '.join(f'{one:.0f}' for one in found)} ms")
+    print(f"first contentful paint at 4 x slow-down: {', '.join(f'{one:.0f}' for one in found)} ms; the login after "
+          f"{', '.join(f'{one:.0f}' for one in usable)} ms")  # fmt: skip
     assert min(found) <= float(os.environ.get("TIDEGATE_FCP_MS", "60000"))

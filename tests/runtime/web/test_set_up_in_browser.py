@@ -40,13 +40,15 @@ def line_with(process, pattern):
 
 def ended(tab, words):
     """Wait until the command of these words has ended; (its code, what it printed)."""
-    tab.wait_for_function(
-        """words => [...document.querySelectorAll('main code')].some((one) => one.textContent.startsWith(words))
-        && /code -?[0-9]+/.test(document.querySelector('main [role=status]')?.textContent ?? '')""",
+    found = tab.wait_for_function(
+        """words => {
+        const one = [...document.querySelectorAll('main code')].find((code) => code.textContent.startsWith(words));
+        const status = one?.closest('section').querySelector('[role=status]').textContent;
+        return /code -?[0-9]+/.test(status ?? '') && [status, one.closest('section').querySelector('pre').textContent];
+        }""",
         arg=words, timeout=JOB_MS,
-    )  # fmt: skip
-    status = tab.inner_text("main [role=status]")
-    return int(re.search(r"code (-?\d+)", status)[1]), tab.locator("main pre[lang=en]").last.inner_text()
+    ).json_value()  # fmt: skip
+    return int(re.search(r"code (-?\d+)", found[0])[1]), found[1]
 
 
 def confirmed(tab, button, arms=False):
