@@ -58,12 +58,21 @@ def wrong_with(topic, said):
 SITES = [path.name for path in files("tidegate.config").joinpath("sites").iterdir() if path.name.endswith(".toml")]
 
 
+def site_named(name):
+    path = files("tidegate.config").joinpath("sites", name)
+    return described(program.describe(compile_site(load_site(str(path)))))
+
+
+def announced(name):
+    """(topic, payload) of all that a shipped site announces."""
+    words = {"site.mode": {str(at): word for at, word in enumerate(MODES_BY_NUMBER)}}
+    pairs = discovery(site_named(name), "tidegate/x", "homeassistant", words)
+    return [(topic, json.loads(text)) for topic, text in pairs]
+
+
 @pytest.mark.parametrize("name", sorted(SITES))
 def test_every_sensor_of_a_shipped_site_is_one_that_home_assistant_takes(name):
-    path = files("tidegate.config").joinpath("sites", name)
-    site = described(program.describe(compile_site(load_site(str(path)))))
-    words = {"site.mode": {str(at): word for at, word in enumerate(MODES_BY_NUMBER)}}
-    found = [(topic, json.loads(text)) for topic, text in discovery(site, "tidegate/x", "homeassistant", words)]
+    site, found = site_named(name), announced(name)
     assert not [(topic, wrong) for topic, said in found if (wrong := wrong_with(topic, said))]
     ids = [said["unique_id"] for _, said in found]
     assert len(found) > 30 and len(set(ids)) == len(ids)
