@@ -8,18 +8,15 @@ losses beyond those of its power).
 """
 
 import itertools
-import os
-import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-import highspy
 import numpy as np
 
-from tidegate.runtime.planner.plan_inputs import Connection, Flags, Floats, Horizon, Job, PlanError, Storage
+from tidegate.runtime.planner.linear_program import Program
+from tidegate.runtime.planner.plan_inputs import Connection, Floats, Horizon, Job, PlanError, Storage
 
 CHEAT_KW = 1e-5  # both of two that exclude each other above this
 ROUNDS = 6  # of added binaries
-MIP_NODES = 2000  # a limit by nodes, not by time: the same input gives the same plan
 OVER_LIMIT_EUR_PER_KWH = 1e3  # import above the connection's limit: told, never hidden by an infeasible plan
 SHORT_EUR_PER_KWH = 1.0  # reserve that is not there, in the solve whose only other aim is the bill
 OVER_KW = 1e-6  # less than this is no import above the limit
@@ -60,88 +57,6 @@ class Plan:
     def bill_eur(self) -> float:
         """The cost without what import above the limit counts: what there is to pay."""
         return self.cost_eur - self.over_eur
-
-
-@dataclass
-class _Program:
-    """Columns and rows of a linear program, put together in blocks."""
-
-    cost: list[Floats] = field(default_factory=list)
-    lower: list[Floats] = field(default_factory=list)
-    upper: list[Floats] = field(default_factory=list)
-    integer: list[Flags] = field(default_factory=list)
-    columns: int = 0
-    row_lower: list[float] = field(default_factory=list)
-    row_upper: list[float] = field(default_factory=list)
-    row_index: list[list[int]] = field(default_factory=list)
-    row_value: list[list[float]] = field(default_factory=list)
-
-    def block(self, count: int, cost: float | Floats, lower: float | Floats, upper: float | Floats,
-              *, integer: bool = False) -> int:  # fmt: skip
-        """New columns; gives the number of the first."""
-        first = self.columns
-        for kept, given in ((self.cost, cost), (self.lower, lower), (self.upper, upper)):
-            kept.append(np.broadcast_to(np.asarray(given, dtype=float), (count,)).copy())
-        self.integer.append(np.full(count, integer))
-        self.columns += count
-        return first
-
-    def row(self, terms: list[tuple[int, float]], lower: float, upper: float) -> int:
-        """A new row; gives its number."""
-        self.row_index.append([column for column, _ in terms])
-        self.row_value.append([value for _, value in terms])
-        self.row_lower.append(lower)
-        self.row_upper.append(upper)
-        return len(self.row_lower) - 1
-
-    def add(self, row: int, column: int, value: float) -> None:
-        """One more term of a row."""
-        self.row_index[row].append(column)
-        self.row_value[row].append(value)
-
-    def solve(self) -> tuple[Floats, tuple[Floats, Floats], float, float]:
-        """(columns, duals of rows and of columns, objective, proved bound)."""
-        lp = highspy.HighsLp()
-        lp.num_col_, lp.num_row_ = self.columns, len(self.row_lower)
-        lp.col_cost_, lp.col_lower_, lp.col_upper_ = (np.concatenate(x) for x in (self.cost, self.lower, self.upper))
-        lp.row_lower_, lp.row_upper_ = np.array(self.row_lower), np.array(self.row_upper)
-        lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-        lp.a_matrix_.start_ = np.concatenate([[0], np.cumsum([len(one) for one in self.row_index])]).astype(np.int32)
-        lp.a_matrix_.index_ = np.concatenate([np.array(one, dtype=np.int32) for one in self.row_index])
-        lp.a_matrix_.value_ = np.concatenate([np.array(one, dtype=float) for one in self.row_value])
-        whole = np.concatenate(self.integer)
-        if whole.any():
-            kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
-            lp.integrality_ = [kinds[int(one)] for one in whole]
-        solver = _new_solver()
-        solver.setOptionValue("output_flag", False)
-        solver.setOptionValue("threads", 1)
-        solver.setOptionValue("random_seed", 1)
-        solver.setOptionValue("mip_max_nodes", MIP_NODES)
-        solver.passModel(lp)
-        solver.run()
-        status = solver.getModelStatus()
-        info = solver.getInfo()
-        limited = whole.any() and info.primal_solution_status == 2
-        if status != highspy.HighsModelStatus.kOptimal and not limited:
-            raise PlanError(f"the solver ended with {solver.modelStatusToString(status)}")
-        found = solver.getSolution()
-        bound = info.mip_dual_bound if whole.any() else info.objective_function_value
-        duals = (np.array(found.row_dual), np.array(found.col_dual))
-        return np.array(found.col_value), duals, info.objective_function_value, bound
-
-
-def _new_solver() -> highspy.Highs:
-    """A new one for each program: a limit of time counts over the life of the object. The first prints a banner."""
-    sys.stdout.flush()
-    kept, sink = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(sink, 1)
-        return highspy.Highs()
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(sink)
 
 
 @dataclass(frozen=True)
@@ -276,10 +191,10 @@ def _cheapest(storage: Storage, connection: Connection, horizon: Horizon, begin_
 
 
 def _build(storage: Storage, connection: Connection, horizon: Horizon, begin_kwh: float, end_value: float,
-           peak_kw: float | None, cheats: Cheats) -> tuple[_Program, _Columns]:  # fmt: skip
+           peak_kw: float | None, cheats: Cheats) -> tuple[Program, _Columns]:  # fmt: skip
     n, hours = len(horizon.load_kw), horizon.step_h
     net = horizon.load_kw - horizon.pv_kw
-    program = _Program()
+    program = Program()
     most_kw = np.full(n, storage.discharge_kw_max)
     if not connection.export_from_battery:
         most_kw = np.minimum(most_kw, np.maximum(net, 0.0) + sum(job.power_kw for job in horizon.jobs))
@@ -353,7 +268,7 @@ def _build(storage: Storage, connection: Connection, horizon: Horizon, begin_kwh
     return program, at
 
 
-def _by_power(program: _Program, segments: list[tuple[float, float]], power: int, levels: int, hours: float,
+def _by_power(program: Program, segments: list[tuple[float, float]], power: int, levels: int, hours: float,
               steps: int) -> list[tuple[int, float]]:  # fmt: skip
     """What a power moves in the store, into the storage rows from `levels` on; one column a segment where it bends.
 
@@ -371,7 +286,7 @@ def _by_power(program: _Program, segments: list[tuple[float, float]], power: int
     return [(part, width) for (part, _), (width, _) in zip(parts, segments, strict=True)]
 
 
-def _near(program: _Program, at: _Columns, near_kw: Floats, true_cost: Floats, cost_eur: float) -> None:
+def _near(program: Program, at: _Columns, near_kw: Floats, true_cost: Floats, cost_eur: float) -> None:
     """Turn the program into: at this cost, the battery as near to `near_kw` as can be."""
     steps = len(near_kw)
     program.cost = [np.zeros(program.columns)]
