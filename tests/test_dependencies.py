@@ -47,6 +47,8 @@ EXTRAS = {
     "runtime/planner/kubernetes_cluster.py": ["kubernetes"],
     "runtime/planner/kubernetes_adapter.py": ["kubernetes"],
     "runtime/planner/gpu_devices.py": ["gpu"],
+    "runtime/planner/cooling_unit.py": ["cooling"],
+    "runtime/planner/cooling_setpoint.py": ["cooling"],
     "runtime/planner": ["planner"],
     "runtime/cli/plan_commands.py": ["planner"],
     "runtime/openadr": ["openadr"],

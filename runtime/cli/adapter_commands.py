@@ -1,4 +1,4 @@
-"""`tidegate planner kubernetes` and `gpu-caps`: adapters with a guard, each a process of its own."""
+"""`tidegate planner kubernetes`, `node-sleep`, `cooling`, `gpu-caps`: processes of their own, each with a guard."""
 
 import contextlib
 import functools
@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from tidegate.runtime.api.blocking_client import Client, ClientError
-from tidegate.runtime.cli.common import EXIT_UNAVAILABLE, fail, with_client
+from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNAVAILABLE, fail, with_client
 from tidegate.runtime.planner.adapter_audit import end_doubts, write_doubts
 from tidegate.runtime.planner.adapter_guard import Guard
 
@@ -156,6 +156,41 @@ def node_sleep(client: Client, folder: Path, state: Path, nodes: Path, asleep_ma
     end_doubts(folder, "node-sleep")
     adapter.round(let_go=True)
     _ended(guard, f"asked to wake and not awake yet: {', '.join(adapter.asleep)}" if adapter.asleep else "")
+
+
+@click.command()
+@with_client
+@FOLDER
+@click.option("--unit", type=click.Path(path_type=Path, dir_okay=False, exists=True), required=True,
+              help="TOML of the cooling unit: its registers, and the bands that its owner allows.")  # fmt: skip
+@click.option("--learn", is_flag=True, help="Until the room is known, some hours a day one degree cooler.")
+@DRY_RUN
+@EVERY
+def cooling(client: Client, folder: Path, unit: Path, learn: bool, dry_run: bool, every: float) -> None:
+    """Advise a cooling unit's set-point by the plan, and write it where its file allows; its owner's own comes back."""
+    try:
+        from tidegate.runtime.planner.cooling_setpoint import CoolingAllowed, CoolingSetpoint, setpoint_back
+        from tidegate.runtime.planner.cooling_unit import CoolingError, ModbusCooling, read_cooling_file
+    except ModuleNotFoundError as why:
+        fail(f"{why.name} is not installed: pip install 'tidegate[cooling]'", EXIT_UNAVAILABLE, "planner")
+    try:
+        file = read_cooling_file(unit)
+        allowed = CoolingAllowed(learn, dry_run)
+        adapter = CoolingSetpoint(ModbusCooling(file), file, folder, allowed, note=_noted(client))
+    except CoolingError as why:
+        fail(why, EXIT_CONTENT, "planner")
+    guard = Guard(functools.partial(setpoint_back, folder, unit), max(SILENT_S_MIN, SILENT_ROUNDS * every))
+
+    def one() -> str:
+        adapter.round()
+        with contextlib.suppress(OSError):  # a full disk costs the words, not the set-point's end
+            write_doubts(folder, "cooling", adapter.doubts)
+        return "; ".join(adapter.doubts)
+
+    _rounds("cooling", one, guard, every)
+    end_doubts(folder, "cooling")
+    adapter.round(let_go=True)
+    _ended(guard, "; ".join(adapter.doubts) if adapter.claim is not None else "")
 
 
 @click.command("gpu-caps")

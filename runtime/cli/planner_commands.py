@@ -11,10 +11,10 @@ import click
 
 from tidegate.config.site import SiteError, load_site
 from tidegate.runtime.api.blocking_client import Client, ClientError
-from tidegate.runtime.cli.adapter_commands import gpu_caps, kubernetes, node_sleep
+from tidegate.runtime.cli.adapter_commands import cooling, gpu_caps, kubernetes, node_sleep
 from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_UNAVAILABLE, EXIT_USAGE, fail, refuse_site, with_client
 from tidegate.runtime.cli.plan_options import with_wishes
-from tidegate.runtime.planner.adapter_audit import end_doubts
+from tidegate.runtime.planner.adapter_audit import COOLING_ADVICE, end_doubts
 from tidegate.runtime.planner.day_ahead import Wishes
 from tidegate.runtime.planner.grid_events import GridEvent, read_events, write_events
 from tidegate.runtime.planner.live_planner import STATUS_FILE, LivePlanner
@@ -87,6 +87,8 @@ def status(folder: Path, as_json: bool) -> None:
     if advice := told.get("advice"):
         until = datetime.fromtimestamp(advice["until_utc_s"], UTC)
         click.echo(f"advice: {advice['word']} until {until:%H:%M}Z: {advice['why']}")
+    with contextlib.suppress(OSError, ValueError, KeyError):  # there is none where nothing is cooled by us
+        click.echo(json.loads((folder / COOLING_ADVICE).read_text())["line"])
     for job in told.get("jobs", []):
         runs = ", ".join(f"{datetime.fromtimestamp(begin, UTC):%d %H:%M}Z to {datetime.fromtimestamp(end, UTC):%H:%M}Z"
                          for begin, end in job["runs_utc_s"])  # fmt: skip
@@ -171,6 +173,7 @@ def slurm(client: Client, folder: Path, partition: tuple[str, ...], user: tuple[
     end_doubts(folder, "slurm")
 
 
+planner.add_command(cooling)
 planner.add_command(kubernetes)
 planner.add_command(gpu_caps)
 planner.add_command(node_sleep)

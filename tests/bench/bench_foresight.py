@@ -186,12 +186,12 @@ def carbon(days: int, warm_days: int) -> dict[str, float]:
 # ---- no month above that without a battery ----
 
 
-def population(count: int, hours: int) -> dict[str, float]:
+def population(count: int, hours: int, first_seed: int = 0) -> dict[str, float]:
     """Seeded months of a GPU room with another battery, tariff, scale and noise each: how many peaks are above none."""
     _, room = column("gpu_room_2024-11_2025-10.csv", "load_kw")
     room, above, worst, shaved = filled(room), 0, 0.0, []
     warm = DAY * 16
-    for seed in range(count):
+    for seed in range(first_seed, first_seed + count):
         rng = np.random.default_rng(seed)
         first = int(rng.integers(0, len(room) - warm - hours))
         load = room[first : first + warm + hours] * rng.uniform(0.3, 3) + np.abs(rng.normal(0, rng.uniform(0, 8)))
@@ -286,6 +286,7 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(rows), help="rows, separated by commas")
     parser.add_argument("--days", type=int, default=100, help="judged, of each series; its history comes before")
     parser.add_argument("--months", type=int, default=60, help="of the population")
+    parser.add_argument("--first-seed", type=int, default=0, help="of the population")
     parser.add_argument("--plans", type=int, default=210, help="that are explained, 48 sentences each")
     args = parser.parse_args()
     days, warm_days, months, hours = args.days, 60, args.months, 30 * DAY
@@ -294,7 +295,8 @@ def main() -> int:
     with harness.conditions(args) as given:
         given.peer("rules, simple forecasts and foresight", "the same hours, battery and tariff, in the same process")
         made = {"bill": lambda: bill(days), "deferral": lambda: deferrals(days, warm_days),
-                "carbon": lambda: carbon(days, warm_days), "population": lambda: population(months, hours),
+                "carbon": lambda: carbon(days, warm_days),
+                "population": lambda: population(months, hours, args.first_seed),
                 "forecasts": lambda: forecasts(days, warm_days),
                 "sentences": lambda: sentences(args.plans)}  # fmt: skip
         figures = {name: made[name]() for name in args.only.split(",")}
