@@ -38,6 +38,7 @@ EXTRAS = {
     "runtime/state/device_key.py": ["carbon", "commission"],
     "runtime/commissioning": ["commission"],
     "runtime/fleet": ["carbon+fleet"],
+    "runtime/cli/cluster_commands.py": ["carbon+fleet"],
     "runtime/cli/fleet_commands.py": ["carbon+fleet"],
     "runtime/cli/limit_commands.py": ["carbon+fleet"],
     "runtime/cli/unit_commands.py": ["carbon+fleet"],

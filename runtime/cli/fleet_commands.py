@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tidegate.runtime.cli import hub_report_commands, limit_commands, rollout_commands, unit_commands
+from tidegate.runtime.cli import cluster_commands, hub_report_commands, limit_commands, rollout_commands, unit_commands
 from tidegate.runtime.cli.common import EXIT_SOFTWARE, EXIT_UNUSABLE, EXIT_USAGE, fail
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def hub() -> None:
 def init(folder: Path, database: str, listen: str, tls_cert: Path | None, tls_key: Path | None) -> None:
     """Make FOLDER and the tables. Once; the other commands read it there."""
     from tidegate.runtime.carbon.ledger.store import LedgerError
+    from tidegate.runtime.fleet.hub.broker_cluster import broker_from
     from tidegate.runtime.fleet.hub.hub_store import HubStore
     from tidegate.runtime.fleet.invitation import HubError
 
@@ -56,7 +57,7 @@ def init(folder: Path, database: str, listen: str, tls_cert: Path | None, tls_ke
         if (folder / "hub.json").exists():
             raise HubError(f"{folder}: there is a hub already")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _broker(folder, row)
+        broker_from(folder, row)
         HubStore(database).close()
         (folder / "hub.json").write_text(json.dumps(row, indent=1) + "\n")
     except (HubError, LedgerError, OSError) as why:
@@ -64,23 +65,16 @@ def init(folder: Path, database: str, listen: str, tls_cert: Path | None, tls_ke
     click.echo(f"{folder}: made. Next: tidegate hub run --folder {folder}")
 
 
-def _broker(folder: Path, row: dict[str, object]) -> "Broker":
-    from tidegate.runtime.fleet.hub.broker import Broker
-
-    tls = row["tls"]
-    pair = (Path(tls[0]), Path(tls[1])) if isinstance(tls, list) else None
-    return Broker(folder, str(row["host"]), int(str(row["port"])), pair)
-
-
 def _opened(folder: Path) -> "tuple[Broker, HubStore]":
     """Broker and store of a folder; ends the program where there is none."""
     from tidegate.runtime.carbon.ledger.store import LedgerError
+    from tidegate.runtime.fleet.hub.broker_cluster import broker_from
     from tidegate.runtime.fleet.hub.hub_store import HubStore
     from tidegate.runtime.fleet.invitation import HubError
 
     try:
         row = json.loads((folder / "hub.json").read_text())
-        return _broker(folder, row), HubStore(row["database"])
+        return broker_from(folder, row), HubStore(row["database"])
     except FileNotFoundError:
         fail(f"{folder}: no hub there; first: tidegate hub init --folder {folder} --database URL", EXIT_UNUSABLE)
     except (OSError, ValueError, KeyError, TypeError, HubError, LedgerError) as why:
@@ -91,6 +85,7 @@ def _opened(folder: Path) -> "tuple[Broker, HubStore]":
 @FOLDER
 def run_hub(folder: Path) -> None:
     """Run the broker and the ingest until SIGTERM or Ctrl-C."""
+    from tidegate.runtime.fleet.hub.broker_cluster import Cluster
     from tidegate.runtime.fleet.hub.hub_admission import Admission
     from tidegate.runtime.fleet.hub.hub_ingest import Ingest
     from tidegate.runtime.fleet.hub.hub_life import HubLife
@@ -103,8 +98,9 @@ def run_hub(folder: Path) -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        ingest = Ingest(store)
-        await ingest.open(broker.address, *broker.own_login())
+        keeping = asyncio.create_task(broker.keep(stop)) if isinstance(broker, Cluster) else None
+        ingest = Ingest(store, broker.replicas)
+        await ingest.open(broker.address, *broker.own_login(), broker.context())
         admission = Admission(broker, life, store)
         await admission.open()
         print(f"hub: listens at {broker.address}, {len(store.sites())} sites enrolled", flush=True)
@@ -115,6 +111,8 @@ def run_hub(folder: Path) -> None:
                 broker.start()
             await asyncio.sleep(0.5)
         await running
+        if keeping is not None:
+            await keeping
         await ingest.close()
         await admission.close()
         print(f"hub: ended, {ingest.taken} entries taken", flush=True)
@@ -273,6 +271,8 @@ async def _send_condition(sender: "Sender", site: str, kb_s: float | None, stop:
                 await asyncio.wait_for(stop.wait(), 30.0)
 
 
+hub.add_command(cluster_commands.cluster)
+hub.add_command(cluster_commands.broker)
 hub.add_command(limit_commands.feeder)
 hub.add_command(limit_commands.share)
 fleet.add_command(limit_commands.lease)

@@ -21,14 +21,14 @@ HUB_FOLDER = click.option("--folder", type=click.Path(path_type=Path), default=P
 
 def broker_of(folder: Path) -> "Broker":
     """The broker of a hub's folder. Raises HubError, OSError, ValueError, KeyError."""
-    from tidegate.runtime.fleet.hub.broker import Broker
+    from tidegate.runtime.fleet.hub.broker_cluster import broker_from
     from tidegate.runtime.fleet.invitation import HubError
 
     try:
         row = json.loads((folder / "hub.json").read_text())
     except FileNotFoundError:
         raise HubError(f"{folder}: no hub there; first: tidegate hub init --folder {folder} --database URL") from None
-    return Broker(folder, row["host"], row["port"], row["tls"] and (Path(row["tls"][0]), Path(row["tls"][1])))
+    return broker_from(folder, row)
 
 
 def stop_event() -> asyncio.Event:
@@ -76,7 +76,7 @@ def share(folder: Path) -> None:
         stop = stop_event()
         broker = broker_of(folder)
         coordinator = Coordinator(folder)
-        await coordinator.open(broker.address, *broker.own_login())
+        await coordinator.open(broker.address, *broker.own_login(), broker.context())
         names = ", ".join(f"{one.name} {one.limit_w} W" for one in coordinator.feeders)
         print(f"hub: shares {names}; the first leases in {coordinator.waits_ms / 1000:.0f} s", flush=True)
         await stop.wait()

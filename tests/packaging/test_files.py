@@ -23,6 +23,7 @@ EXPOSURE_MAX = {
     "tidegate-fleet@hall": 15,
     "tidegate-hub": 15,
     "tidegate-hub-page": 15,
+    "tidegate-hub-broker": 15,
     "tidegate-backup@hall": 15,
 }
 SYSUSERS = PACKAGING / "sysusers" / "tidegate.conf"
@@ -123,6 +124,7 @@ def test_each_unit_and_each_process_has_a_user_of_its_own_that_the_package_makes
         "tidegate-fleet@.service": "tidegate-fleet",
         "tidegate-hub.service": "tidegate-hub",
         "tidegate-hub-page.service": "tidegate-hub",
+        "tidegate-hub-broker.service": "tidegate-hub",
     }
     processes = {process_users.user_of(one) for one in process_users.CHILDREN}
     assert len(made) == len(set(made)) and processes | set(users.values()) == set(made)

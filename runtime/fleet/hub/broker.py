@@ -12,6 +12,7 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -42,6 +43,7 @@ START_S = 20.0
 LEFT_OVER_S = 5.0  # a broker whose hub was killed ends by itself, and takes a moment for it
 HUB_LOGIN = "hub"
 STORE_DAMAGED = b"Can't start JetStream"  # nats-server's own words
+STORE_PANIC = (b"panic: ", b".enableJetStream(")  # or it breaks down over what it reads: the words of its last trace
 RELOADED = "Reloaded server configuration"  # nats-server's own words
 
 
@@ -60,6 +62,7 @@ class Broker:
                 f"{host}: passwords would cross the network; give --tls-cert and --tls-key, or listen on 127.0.0.1"
             )
         self.folder, self.host, self.port, self.tls = folder, host, port, tls
+        self.replicas = 1  # brokers that each keep what is on its way
         self.file_bytes_max = FILE_BYTES_MAX
         self._logins_file, self._claims_file = folder / "logins.json", folder / "claims.json"
         self._process: subprocess.Popen[bytes] | None = None
@@ -143,8 +146,17 @@ class Broker:
             kept = {token_id: row for token_id, row in self.claims().items() if token_id not in token_ids}
             atomic_file.replace(self._claims_file, json.dumps(kept).encode())
 
-    def _configuration(self) -> str:
-        """What nats-server reads: JSON is a part of its language."""
+    def context(self) -> ssl.SSLContext | None:
+        """What the hub's own connections check the broker by; None = they are not encrypted. Raises OSError."""
+        certificate = self.certificate()
+        if not certificate:
+            return None
+        context = ssl.create_default_context()  # one that a public authority signed will do as well
+        context.load_verify_locations(cadata=certificate)
+        return context
+
+    def _users(self) -> list[dict[str, object]]:
+        """Who may log in, and to what."""
         users: list[dict[str, object]] = []
         name, word = self.own_login()
         users.append({"user": name, "password": word})
@@ -158,29 +170,31 @@ class Broker:
             users.append({"user": f"enrol-{token_id}", "password": code, "permissions": {
                 "publish": [f"{ENROL}.{token_id}"], "subscribe": [f"_INBOX_enrol-{token_id}.>"],
             }})  # fmt: skip
+        return users
+
+    def _configuration(self) -> dict[str, object]:
+        """What nats-server reads."""
         made: dict[str, object] = {
             "listen": f"{self.host}:{self.port}",
             "max_payload": PAYLOAD_MAX,
             "jetstream": {"store_dir": str(self.folder / "broker"), "max_file_store": self.file_bytes_max},
-            "authorization": {"users": users},
+            "authorization": {"users": self._users()},
             "pid_file": str(self.folder / "broker.pid"),
         }
         if self.tls:
             made["tls"] = {"cert_file": str(self.tls[0]), "key_file": str(self.tls[1])}
-        return json.dumps(made, indent=1)
+        return made
 
     def _write_configuration(self) -> Path:
         path = self.folder / "broker.conf"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(fd, "w") as file:
-            file.write(self._configuration())
+            json.dump(self._configuration(), file, indent=1)  # JSON is a part of its language
         return path
 
     def start(self) -> None:
         """Start it and wait until it answers; it ends with the thread that started it. Raises HubError."""
-        program = shutil.which("nats-server", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-        if program is None:
-            raise HubError("nats-server is not on this machine; Debian: apt-get install nats-server")
+        program = server_program()
         until = time.monotonic() + LEFT_OVER_S
         while self.answers():
             if time.monotonic() > until:
@@ -189,12 +203,17 @@ class Broker:
                 )
             time.sleep(0.1)
         if not self._came_up(program):
-            aside = self.folder / f"broker.damaged-{int(time.time())}"
-            (self.folder / "broker").rename(aside)
+            aside = self.set_aside()
             print(f"hub: {self._last_words()}; its store lies in {aside}, it starts without one: the sites send again "
                   "from their marks", file=sys.stderr, flush=True)  # fmt: skip
             if not self._came_up(program):
                 raise HubError(f"nats-server does not come up: {self._last_words()}")
+
+    def set_aside(self) -> Path:
+        """The store of one that does not run, under another name. -> that name. Raises OSError."""
+        aside = self.folder / f"broker.damaged-{int(time.time())}"
+        (self.folder / "broker").rename(aside)
+        return aside
 
     def _last_words(self) -> str:
         return " / ".join((self.folder / "broker.log").read_text(errors="replace").splitlines()[-3:])
@@ -218,8 +237,10 @@ class Broker:
                 self.stop()
                 with (self.folder / "broker.log").open("rb") as file:
                     file.seek(before)
-                    if ended and STORE_DAMAGED in file.read() and (self.folder / "broker").exists():
-                        return False
+                    told = file.read()
+                damaged = STORE_DAMAGED in told or all(words in told for words in STORE_PANIC)
+                if ended and damaged and (self.folder / "broker").exists():
+                    return False
                 raise HubError(f"nats-server does not come up: {self._last_words()}")
             time.sleep(0.05)
         return True
@@ -232,17 +253,8 @@ class Broker:
         """What is wrong with the certificate that sites see, "" if nothing is."""
         if self.tls is None:
             return ""
-        from cryptography import x509
-
-        try:
-            until = x509.load_pem_x509_certificate(self.tls[0].read_bytes()).not_valid_after_utc
-        except (OSError, ValueError) as why:
-            return f"{self.tls[0]}: {why}"
-        days = (until - datetime.now(UTC)).days
-        if days >= CERTIFICATE_DAYS:
-            return ""
-        when = f"ended {-days} days ago" if days < 0 else f"ends in {days} days"
-        return f"{self.tls[0]}: the certificate {when}; put a new one there, start again, and invite the sites anew"
+        trouble = certificate_end(self.tls[0])
+        return trouble and f"{trouble}; put a new one there, start again, and invite the sites anew"
 
     def answers(self) -> bool:
         """Whether something listens there."""
@@ -288,6 +300,28 @@ class Broker:
                 self._process.terminate()
             self._process.wait(30)
             self._process = None
+
+
+def server_program() -> str:
+    """Where nats-server is. Raises HubError."""
+    program = shutil.which("nats-server", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        raise HubError("nats-server is not on this machine; Debian: apt-get install nats-server")
+    return program
+
+
+def certificate_end(path: Path) -> str:
+    """That a certificate ended or ends soon, or cannot be read; "" = neither. path : of a PEM file."""
+    from cryptography import x509
+
+    try:
+        until = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+    except (OSError, ValueError) as why:
+        return f"{path}: {why}"
+    days = (until - datetime.now(UTC)).days
+    if days >= CERTIFICATE_DAYS:
+        return ""
+    return f"{path}: the certificate {f'ended {-days} days ago' if days < 0 else f'ends in {days} days'}"
 
 
 def _is_loopback(host: str) -> bool:

@@ -19,7 +19,7 @@ from tidegate.runtime.fleet.hub.broker import Broker
 from tidegate.runtime.fleet.hub.hub_life import HubLife
 from tidegate.runtime.fleet.hub.hub_store import HubStore
 from tidegate.runtime.fleet.hub.join_token import join_message
-from tidegate.runtime.fleet.invitation import HubError
+from tidegate.runtime.fleet.invitation import HubError, servers_in
 from tidegate.runtime.fleet.ledger_batch import ENROL, ROTATE, subject_word
 from tidegate.runtime.state.device_key import signed_by
 
@@ -41,7 +41,10 @@ class Admission:
     async def open(self) -> None:
         """Answer from here on."""
         user, word = self.broker.own_login()
-        self._client = await nats.connect(self.broker.address, user=user, password=word, max_reconnect_attempts=-1)
+        self._client = await nats.connect(
+            servers_in(self.broker.address), user=user, password=word, tls=self.broker.context(),
+            max_reconnect_attempts=-1,
+        )  # fmt: skip
         await self._client.subscribe(f"{ENROL}.*", cb=self._joins)
         await self._client.subscribe(f"{ROTATE}.*", cb=self._rotates)
 

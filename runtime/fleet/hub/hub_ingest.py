@@ -6,6 +6,7 @@ and the site sends from the mark again. If the broker forgets, the site sends fr
 
 import asyncio
 import json
+import ssl
 import sys
 import time
 
@@ -35,7 +36,7 @@ from tidegate.runtime.fleet.site_condition import ConditionError, unpack_conditi
 DURABLE = "ingest"
 FETCH, FETCH_S = 64, 1.0
 PAUSE_S = 2.0
-SEEN_S = 60.0
+SEEN_S = REPORT_S = 60.0
 ACK_WAIT_S = 60
 STUCK_S = 2.5 * ACK_WAIT_S  # what was given and not acknowledged comes again before
 LOOK_EVERY = 10  # quiet seconds after which the broker is asked whether it still knows its stream
@@ -60,26 +61,29 @@ class Ingest:
         self.taken = 0  # entries
         self._client: Client | None = None
         self._place, self._since = -1, 0.0  # how far the broker had given, and since when
-        self._said = ""  # the connection's last trouble
+        self._said: dict[str, float] = {}  # trouble -> when it was reported
         self._troubles: dict[str, str] = {}
         self._noted: dict[str, float] = {}
         self._words: dict[str, str] = {}  # subject word -> site
 
-    async def open(self, address: str, user: str, word: str) -> None:
+    async def open(self, address: str, user: str, word: str, tls: ssl.SSLContext | None = None) -> None:
         """Connect, and make the stream if it is not there. address : of several brokers with commas between them."""
         self._client = await nats.connect(
-            servers_in(address), user=user, password=word, max_reconnect_attempts=-1, error_cb=self._trouble
+            servers_in(address), user=user, password=word, tls=tls, max_reconnect_attempts=-1, error_cb=self._trouble
         )
         await self._make_stream()
         await self._client.subscribe(f"{ASK}.*", cb=self._asked)
         await self._client.subscribe(f"{CONDITION}.*", "hub", cb=self._conditioned)
 
     async def _trouble(self, why: Exception) -> None:
-        """In a line, once for all times that it is the same."""
-        text = str(why) or type(why).__name__
-        if text != self._said:
-            self._said = text
-            print(f"hub: the broker: {text}; trying again", file=sys.stderr, flush=True)
+        self._report(f"the broker: {str(why) or type(why).__name__}; trying again")
+
+    def _report(self, text: str) -> None:
+        """In a line, and again only once a minute while it stays the same."""
+        now_s = time.monotonic()
+        if now_s - self._said.get(text, -REPORT_S) >= REPORT_S:
+            self._said[text] = now_s
+            print(f"hub: {text}", file=sys.stderr, flush=True)
 
     async def _make_stream(self) -> None:
         assert self._client is not None
@@ -172,7 +176,7 @@ class Ingest:
                     consumer = await self._still(consumer)
                 continue
             except nats.errors.Error as why:
-                print(f"hub: the broker: {why}; trying again", file=sys.stderr, flush=True)
+                await self._trouble(why)
                 await asyncio.sleep(PAUSE_S)
                 consumer = await self._still(consumer)
                 continue
@@ -209,7 +213,7 @@ class Ingest:
                       file=sys.stderr, flush=True)  # fmt: skip
                 await jetstream.delete_stream(STREAM)
             except nats.js.errors.NotFoundError:
-                print("hub: the broker forgot; the sites send again from their marks", file=sys.stderr, flush=True)
+                self._report("the broker forgot; the sites send again from their marks")
             self._place = -1
             await self._make_stream()
             return await self._consumer()

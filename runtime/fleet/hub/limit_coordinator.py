@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
+import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import numpy as np
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from tidegate.runtime.fleet.invitation import HubError
+from tidegate.runtime.fleet.invitation import HubError, servers_in
 from tidegate.runtime.fleet.ledger_batch import LIMIT, subject_word
 from tidegate.runtime.fleet.shared_limit import TERM_MS_MAX, Feeders, hold_ms
 from tidegate.runtime.state import atomic_file
@@ -244,9 +245,11 @@ class Coordinator:
             self._journal = -1
             os.replace(path, path.with_suffix(".old"))
 
-    async def open(self, address: str, user: str, word: str) -> None:
-        """Connect to the broker and answer from here on."""
-        self._client = await nats.connect(address, user=user, password=word, max_reconnect_attempts=-1)
+    async def open(self, address: str, user: str, word: str, tls: ssl.SSLContext | None = None) -> None:
+        """Connect to the broker, or to those of a cluster, and answer from here on."""
+        self._client = await nats.connect(
+            servers_in(address), user=user, password=word, tls=tls, max_reconnect_attempts=-1
+        )
         await self._client.subscribe(f"{LIMIT}.*", cb=self._asked)
 
     async def _asked(self, message: Msg) -> None:

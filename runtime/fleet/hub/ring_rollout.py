@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from tidegate.runtime.fleet.hub.broker import Broker
+from tidegate.runtime.fleet.invitation import servers_in
 from tidegate.runtime.fleet.ledger_batch import RELEASE, subject_word
 from tidegate.runtime.fleet.signed_site import ReleaseError
 
@@ -114,7 +115,10 @@ class ReleaseDesk:
     async def open(self) -> None:
         """Answer from here on."""
         user, word = self.broker.own_login()
-        self._client = await nats.connect(self.broker.address, user=user, password=word, max_reconnect_attempts=-1)
+        self._client = await nats.connect(
+            servers_in(self.broker.address), user=user, password=word, tls=self.broker.context(),
+            max_reconnect_attempts=-1,
+        )  # fmt: skip
         await self._client.subscribe(f"{RELEASE}.*", cb=self._asked)
 
     async def _asked(self, message: Msg) -> None:

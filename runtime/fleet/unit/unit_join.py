@@ -25,8 +25,8 @@ async def _asked(address: str, user: str, word: str, certificate: str, subject: 
     context = ssl.create_default_context(cadata=certificate) if certificate else None
     try:
         client = await nats.connect(
-            address, user=user, password=word, tls=context, inbox_prefix=f"_INBOX_{user}", allow_reconnect=False,
-            max_reconnect_attempts=0, connect_timeout=10, error_cb=_quiet,
+            servers_in(address), user=user, password=word, tls=context, inbox_prefix=f"_INBOX_{user}",
+            allow_reconnect=False, max_reconnect_attempts=0, connect_timeout=10, error_cb=_quiet,
         )  # fmt: skip
     except (nats.errors.Error, OSError, TimeoutError) as why:
         raise HubError(

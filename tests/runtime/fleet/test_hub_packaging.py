@@ -61,7 +61,7 @@ def commands():
 
 def test_every_command_in_them_can_be_typed():
     found = [list(words) for words in commands()]
-    assert len(found) == 9
+    assert len(found) == 10
     for words in found:
         assert walk([word.replace("/tls/", "./tls/") for word in words]) == "", words
 
