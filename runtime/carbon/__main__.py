@@ -2,13 +2,16 @@
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import signal
+import sqlite3
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tidegate.hal.description import Carbon, described
 from tidegate.runtime.api.blocking_client import Client, ClientError, NoAnswer
@@ -16,7 +19,7 @@ from tidegate.runtime.api.messages import Message
 from tidegate.runtime.carbon.factors.fetch import Fetcher, sources_of
 from tidegate.runtime.carbon.factors.series import FactorError
 from tidegate.runtime.carbon.jobs.pushed import Pushed
-from tidegate.runtime.carbon.ledger.ledger import LedgerError, LedgerTaken
+from tidegate.runtime.carbon.ledger.ledger import Ledger, LedgerError, LedgerTaken
 from tidegate.runtime.carbon.live.idle_entries import IdleEntries
 from tidegate.runtime.carbon.live.live_account import LiveAccount
 from tidegate.runtime.carbon.live.live_pages import LivePages
@@ -28,6 +31,9 @@ from tidegate.runtime.state.enclosure import enclose
 from tidegate.runtime.state.held import LEDGER, LEDGER_DIR, take_base_in
 from tidegate.runtime.state.syscalls import NETWORK
 
+FULL_PAUSE_S = 5.0
+POSTGRES_DISK_FULL = "53100"  # SQLSTATE
+Made = TypeVar("Made")
 EXIT_UNUSABLE = 78  # a ledger or a factor file that needs a person; starting again would not help
 
 
@@ -53,6 +59,36 @@ class Stop:
         until = time.monotonic() + pause_s
         while not self.asked and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether that is why: it passes, and needs nobody who looks at the ledger."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+            return True
+        if getattr(error, "sqlstate", "") == POSTGRES_DISK_FULL:
+            return True
+        error = error.__cause__
+    return False
+
+
+def patiently(work: Callable[[], Made], stop: Stop) -> Made | None:
+    """What `work` makes; while the disk is full it is tried again, None = stopped meanwhile. Raises what it raises."""
+    waits = False
+    while not stop.asked:
+        try:
+            return work()
+        except (LedgerError, OSError) as error:
+            if not disk_is_full(error):
+                raise
+            if not waits:
+                print(f"carbon: {error}; waiting for room, the journal keeps the records", file=sys.stderr, flush=True)
+                print(json.dumps({"carbon": "waits for room"}), flush=True)  # nobody waits for this process
+            waits = True
+            stop.wait(FULL_PAUSE_S)
+    return None
 
 
 def site_of_gateway(endpoint: str, stop: Stop, pause_s: float) -> Message | None:
@@ -110,13 +146,21 @@ def main(words: list[str] | None = None) -> int:
     if describe is None:
         return 0
     folder = args.site.parent if args.site is not None else Path()
-    try:
+
+    def prepared() -> tuple[DeviceKey, Reach]:
         key = DeviceKey.at(args.state_dir / KEY_FILE)  # made at the first start; from here on it is only read
         reach = reach_of(described(describe).carbon, args.state_dir, folder)
         for written in reach.writes:
             written.mkdir(mode=0o750, parents=True, exist_ok=True)
         os.environ["SQLITE_TMPDIR"] = str(reach.writes[0])  # what a large sort needs, where it may write
         take_base_in(args.state_dir, LEDGER_DIR, LEDGER)
+        return key, reach
+
+    try:
+        made = patiently(prepared, stop)
+        if made is None:
+            return 0
+        key, reach = made
         enclose("carbon", reach.writes, reach.reads, connects=True, families=NETWORK)
         if reach.beside:
             print(f"carbon: {reach.beside}", file=sys.stderr, flush=True)
@@ -124,12 +168,19 @@ def main(words: list[str] | None = None) -> int:
         print(f"carbon: {error}", file=sys.stderr, flush=True)
         return EXIT_UNUSABLE
     with Client(args.endpoint) as client:
-        try:
+
+        def opened() -> tuple[Ledger, Pushed, Sidecar]:
             ledger = open_ledger(describe, args.state_dir, folder)
             pushed = Pushed(ledger)
             if ledger.signer() not in (None, key.public):
                 note_each([take_over(pushed, client, key)], client)
-            sidecar = Sidecar(describe, ledger, folder=folder, key=key)
+            return ledger, pushed, Sidecar(describe, ledger, folder=folder, key=key)
+
+        try:
+            began = patiently(opened, stop)
+            if began is None:
+                return 0
+            ledger, pushed, sidecar = began
         except (LedgerError, FactorError, ValueError, OSError) as error:
             print(f"carbon: {error}", file=sys.stderr, flush=True)
             return EXIT_UNUSABLE

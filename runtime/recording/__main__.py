@@ -28,6 +28,13 @@ AGAIN_S = 60.0  # between two recordings that nobody asked for
 WHOLE_S = 60.0  # behind a fault its recording is written again, with all that followed
 BEFORE_S = 60.0  # in front of it, which must not be lost by that
 NICE = 10
+FREE_SHARE = 0.25  # of the disk: recordings leave it to latches, journal and account, which lie there too
+
+
+NO_ROOM = (
+    "no room: a quarter of the disk stays free for latches, journal and account. Remove what else lies there, or lower "
+    "[recorder] mib"
+)
 
 
 class RecordingTrigger:
@@ -106,6 +113,27 @@ def prune(folder: Path, files_max: int) -> None:
     for path in own[: max(0, len(own) - files_max)]:
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def leave_room(folder: Path, wanted: int = 0) -> bool:
+    """Remove the oldest recordings that nobody asked for until a quarter of the disk is free beside so many bytes.
+
+    -> whether it is. Raises OSError.
+    """
+    own = sorted(path for path in folder.glob("*.mcap") if path.stem.split("-")[1:2] != ["request"])
+    while True:
+        disk = os.statvfs(folder)
+        if disk.f_bavail * disk.f_frsize >= FREE_SHARE * disk.f_blocks * disk.f_frsize + wanted:
+            return True
+        if not own:
+            return False
+        with contextlib.suppress(OSError):
+            own.pop(0).unlink()
+
+
+def largest(folder: Path) -> int:
+    """Bytes of the largest recording that is there; 0 where there is none."""
+    return max((path.stat().st_size for path in folder.glob("*.mcap")), default=0)
 
 
 def arguments(words: list[str] | None) -> argparse.Namespace:
@@ -191,6 +219,8 @@ def record_whole(newest: tuple[Path, str, int], ring: recorder.Ring, blob: bytes
         return {"kept": str(path), "cause": cause, "because": "the ring no longer holds the minute before the fault; "
                 "[recorder] mib is how much it holds"}  # fmt: skip
     try:
+        if not leave_room(path.parent, largest(path.parent)):
+            raise RecordingError(NO_ROOM)
         offset_ns = time.time_ns() - time.monotonic_ns()
         return {"whole": str(path), "cause": cause, **write(path, ring, blob, site=site, cause=cause,
                                                             utc_offset_ns=offset_ns)}  # fmt: skip
@@ -211,6 +241,8 @@ def record(folder: Path, ring: recorder.Ring, blob: bytes, site: str, cause: str
     """Write a recording; what became of it."""
     path = unused(folder / file_name(cause, time.time()))
     try:
+        if not leave_room(folder, largest(folder)):
+            raise RecordingError(NO_ROOM)
         done = write(
             path, ring, blob, site=site, cause=cause, utc_offset_ns=time.time_ns() - time.monotonic_ns()
         )  # fmt: skip
@@ -218,6 +250,10 @@ def record(folder: Path, ring: recorder.Ring, blob: bytes, site: str, cause: str
         print(f"recorder: {path}: {why}", file=sys.stderr, flush=True)
         return {"failed": f"failed: {why}", "cause": cause}
     prune(folder, files_max)
+    leave_room(folder)
+    if not path.exists():  # it was larger than all before it
+        print(f"recorder: {path}: {NO_ROOM}", file=sys.stderr, flush=True)
+        return {"failed": f"failed: {NO_ROOM}", "cause": cause}
     return {"file": str(path), "cause": cause, **done}
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,17 @@ from tests.recorded_file import recorded, recorded_fault
 from tidegate.config.site import load_site
 from tidegate.ext.cycle.recorder import MIB_MIN, record_t_ns
 from tidegate.runtime.api.blocking_client import ClientError
-from tidegate.runtime.recording.__main__ import AGAIN_S, RecordingTrigger, file_name, prune, record_whole, unused
+from tidegate.runtime.recording import __main__ as recorder_process
+from tidegate.runtime.recording.__main__ import (
+    AGAIN_S,
+    RecordingTrigger,
+    file_name,
+    leave_room,
+    prune,
+    record,
+    record_whole,
+    unused,
+)
 from tidegate.runtime.recording.recording_file import read
 from tidegate.runtime.supervisor.supervisor import Supervisor
 
@@ -132,6 +143,42 @@ def test_names_of_files_are_plain_and_old_ones_go(tmp_path):
     assert [name for name in left if "fault" in name] == [
         "19700101T000004Z-fault-f4.mcap", "19700101T000005Z-fault-f5.mcap",
     ]  # fmt: skip
+
+
+def small_disk(monkeypatch, folder, blocks):
+    """A disk of so many kilobytes, on which only these files lie."""
+
+    def statvfs(_):
+        used = sum(-(-path.stat().st_size // 1024) for path in folder.iterdir())
+        return SimpleNamespace(f_bavail=blocks - used, f_blocks=blocks, f_frsize=1024)
+
+    monkeypatch.setattr(recorder_process.os, "statvfs", statvfs)
+
+
+def test_recordings_leave_a_quarter_of_the_disk_to_the_account(tmp_path, monkeypatch, capsys):
+    for number in range(6):
+        (tmp_path / file_name(f"fault f{number}", number)).write_bytes(bytes(10 << 10))
+    (tmp_path / file_name("request", 9)).write_bytes(bytes(10 << 10))
+    small_disk(monkeypatch, tmp_path, 80)
+    assert leave_room(tmp_path)  # 60 may lie there: six of these
+    assert len(list(tmp_path.glob("*fault*"))) == 5
+    assert leave_room(tmp_path, 15 << 10)  # and room for one more
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert [name.partition("-")[2] for name in left] == [
+        "fault-f3.mcap", "fault-f4.mcap", "fault-f5.mcap", "request.mcap",
+    ]  # fmt: skip
+
+    def write(path, *_, **__):
+        path.write_bytes(bytes(70 << 10))
+        return {"cycles": 1}
+
+    monkeypatch.setattr(recorder_process, "write", write)
+    said = record(tmp_path, None, b"", "", "fault new", 20)  # larger than what may lie there
+    assert "no room" in said["failed"] and "no room" in capsys.readouterr().err
+    assert [path.name.partition("-")[2] for path in tmp_path.iterdir()] == ["request.mcap"]
+    small_disk(monkeypatch, tmp_path, 20)  # what somebody asked for stays, and nothing comes beside it
+    assert "no room" in record(tmp_path, None, b"", "", "fault new", 20)["failed"]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_recorder_that_was_ended_while_it_wrote_leaves_no_half_file(tmp_path):
