@@ -399,10 +399,15 @@ class Member(Broker):
             look.set()
 
         name, word = self.own_login()
-        client = await nats.connect(
-            f"tls://{_in_url(self.host)}:{self.port}", user=name, password=word, tls=self.context(),
-            max_reconnect_attempts=-1, reconnect_time_wait=1, error_cb=_quiet,
-        )  # fmt: skip
+        while True:
+            try:
+                client = await asyncio.wait_for(nats.connect(
+                    f"tls://{_in_url(self.host)}:{self.port}", user=name, password=word, tls=self.context(),
+                    max_reconnect_attempts=-1, reconnect_time_wait=1, error_cb=_quiet,
+                ), CONNECT_S)  # fmt: skip
+                break
+            except (nats.errors.Error, OSError, TimeoutError):  # its certificate ended: after a new one it goes
+                await asyncio.sleep(1.0)
 
         async def forget(_: Msg) -> None:
             self._forget = True
