@@ -108,8 +108,8 @@ cdef struct edges_t:
     uint32_t clock_changes
     episodes_t reconnect
     uint64_t meter_since_t_ns        # the age of the grid's readings has differed from this one since then; 0 = it does not
-    double meter_age_s
-    uint32_t meter_told
+    double meter_age_s, meter_lo_s, meter_hi_s  # the bounds of one that was not known; else itself
+    uint32_t meter_told, meter_known
     bus_edge_t can[CAN_BUSES_MAX]
     bus_edge_t ports[PORTS_MAX]
     bus_edge_t slaves[SLAVES_MAX]

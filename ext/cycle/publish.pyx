@@ -379,26 +379,42 @@ cdef void raise_control_events(const core_t* core, edges_t* edges, shared_t* sha
 
 
 cdef void raise_meter_event(const core_t* core, edges_t* edges, shared_t* shared, uint64_t t_ns, uint64_t cycle) noexcept nogil:
-    """The meter has changed its habits: the age that is believed lies elsewhere, and has for AGE_STAYS_NS."""
+    """The meter has changed its habits: the age that is believed lies elsewhere, and has for AGE_STAYS_NS.
+
+    Beyond the doubt that there was, for what lies inside it was no other habit, only not known.
+    """
     cdef const estimate_state_t* estimate = &core.estimate
     cdef double age_s = estimate.age_s, apart_s
     if not (estimate.age_known or estimate.lags.used) or core.mode < MODE_RUN or core.mode == MODE_OFF:
         return
     if not edges.meter_told:
-        edges.meter_told = 1
-        edges.meter_age_s = age_s
+        note_age(edges, estimate)
         if core.program.control.first_age_hi_s > core.program.control.first_age_lo_s:  # or as it was before this start
             edges.meter_age_s = fmin(fmax(age_s, core.program.control.first_age_lo_s), core.program.control.first_age_hi_s)
+            edges.meter_lo_s = edges.meter_hi_s = edges.meter_age_s
+            edges.meter_known = 1
     apart_s = fmax(fmax(AGE_APART_S, AGE_APART_SHARE * edges.meter_age_s), 1.5 * estimate.lags.interval.interval_s)
-    if fabs(age_s - edges.meter_age_s) <= apart_s:
+    if fmin(edges.meter_age_s - apart_s, edges.meter_lo_s) <= age_s <= fmax(edges.meter_age_s + apart_s, edges.meter_hi_s):
         edges.meter_since_t_ns = 0
+        if estimate.age_known and not edges.meter_known:  # the doubt is over
+            note_age(edges, estimate)
         return
     if edges.meter_since_t_ns == 0:
         edges.meter_since_t_ns = t_ns
     if t_ns - edges.meter_since_t_ns >= AGE_STAYS_NS:
         event_emit(shared, EVENT_METER, -1, 1, 0, age_s, edges.meter_age_s, t_ns, cycle)
-        edges.meter_age_s = age_s
+        note_age(edges, estimate)
         edges.meter_since_t_ns = 0
+
+
+cdef inline void note_age(edges_t* edges, const estimate_state_t* estimate) noexcept nogil:
+    """The age that another one is compared with; one that is not known has its bounds."""
+    edges.meter_told = 1
+    edges.meter_known = estimate.age_known
+    edges.meter_age_s = edges.meter_lo_s = edges.meter_hi_s = estimate.age_s
+    if not estimate.age_known:
+        edges.meter_lo_s = estimate.age_lo_s
+        edges.meter_hi_s = estimate.age_hi_s
 
 
 cdef void end_events(edges_t* edges, enforcement_t* enforcement, shared_t* shared, uint64_t t_ns, uint64_t cycle) noexcept nogil:

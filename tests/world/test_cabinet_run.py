@@ -188,7 +188,7 @@ def test_a_load_that_hides_the_battery_is_armed_and_told_as_unproven_where_it_is
 
 @pytest.mark.parametrize(("late_ms", "times"), [(100.0, 0), (4000.0, 1)])
 def test_a_meter_that_changes_its_habits_is_told_once_with_the_age_before(late_ms, times):
-    """From 60 s on it averages over so long: half of that is age."""
+    """From 60 s on it averages over so long: half of that is age, and found in steps, first with much doubt."""
     t_s = np.arange(0.0, 140.0, 2.0)
     load = t_s, np.where(np.arange(len(t_s)) % 3 == 0, 66e3, 52e3)
     habit = {"meter_update_ms": 100.0, "meter_then_s": 60.0, "meter_then_update_ms": 100.0}
