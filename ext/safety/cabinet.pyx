@@ -29,9 +29,10 @@ cdef double STEP_SETTLED_S = 0.05   # on its way to too much it would pass throu
 cdef double PROBE_TURN_S = 0.15     # least length of a pulse ...
 cdef double PROBE_TURN_SHARE = 0.12 # ... and of the time since the first one: what averages needs longer ones
 cdef double PROBE_FOLLOW_S = 2.0    # so much longer a pulse waits for a converter that has yet to follow
-cdef double PROBE_LARGER_S = 4.0    # so long until the pulses are twice as large, and again
-cdef double PROBE_LARGEST_S = 20.0
-cdef double PROBE_S = 15.0          # so long, and so many intervals of the meter, until it is given up
+cdef double PROBE_LARGER_S = 2.5    # so long until the pulses are twice as large, and again
+cdef double PROBE_LARGEST_S = 12.0
+cdef double PROBE_S = 15.0          # from then on short and long ones by turns
+cdef double PROBE_AGE_S = 26.0      # so long, and so many intervals of the meter, until the age is given up
 cdef double PROBE_INTERVALS = 6.0
 cdef double PROBE_S_MAX = 45.0
 cdef double PROBE_QUICK_S = 1.0     # a meter with a shorter interval needs no longer pulses
@@ -206,7 +207,7 @@ cdef void probe_look(cabinet_t* cabinet, const gate_verdict_t* verdict, const po
     cdef double length_s
     cdef double[4] longer
     longer[0], longer[1], longer[2], longer[3] = 1.0, 1.6, 1.25, 2.1
-    cdef bint found = not age_wanted or cabinet.probe_s > fmin(PROBE_S + PROBE_INTERVALS * interval_s, PROBE_S_MAX)
+    cdef bint found = not age_wanted or cabinet.probe_s > fmin(PROBE_AGE_S + PROBE_INTERVALS * interval_s, PROBE_S_MAX)
     if found and probe_ends(cabinet, answer_wanted, fmin(UNPROVEN_S + PROBE_INTERVALS * interval_s, UNPROVEN_S_MAX)):
         if answer_wanted == ANSWER_UNLIKELY:
             cabinet.unseen = 1

@@ -135,6 +135,7 @@ cdef struct diagnose_state_t:
     double pcs_slow_w, pack_slow_w, power_seen_w # both smoothed; the larger of them lately
     double step_pcs_w, step_pack_w      # at rest before the step of arming, ...
     double step_pcs_ws, step_pack_ws    # ... and what flowed beyond that since
+    double step_both_ws                 # of the converter to and fro
     double still[7]                     # the BMS's readings when one of them moved last
     double still_lo_w, still_hi_w, still_s # power since; how long it has been another one
     double stands_net_ws, stands_ws     # energy since the state of charge moved: net, and both ways

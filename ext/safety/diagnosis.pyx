@@ -25,6 +25,7 @@ from tidegate.ext.abi.program cimport (
 )
 
 cdef double STEP_SHARE = STEP_PERMILLE * 1e-3  # of the nameplate: the step at arming
+cdef double STEP_ONE_WAY = 0.5                   # of what flowed to and fro: less is a rest in which lateness shows
 
 cdef extern from *:
     """
@@ -333,7 +334,8 @@ cdef void power_rows(const program_t* program, const unit_row_t* u, int unit, co
     """The converter's power against the battery's volts times amperes, in sign and size, and once more at arming.
 
     The BMS speaks later than the converter, and some take means: so both are smoothed, and what is allowed goes by the
-    largest power lately. Of the step at arming the energies are compared, in which lateness does not show.
+    largest power lately. Of the step at arming the energies are compared, in which lateness does not show while most of
+    them flow one way: of pulses to and fro what is left is small, and a late BMS has another rest.
     """
     cdef int first = SITE_POINTS + unit * UNIT_POINTS
     cdef double nameplate_w = fmax(u.gate.charge_w_max, u.gate.discharge_w_max)
@@ -350,15 +352,16 @@ cdef void power_rows(const program_t* program, const unit_row_t* u, int unit, co
             fmax(floor_milli(program, FAULT_PCS_POWER_APART), FAULT_POWER_SHARE * nameplate_w))
         if mode == MODE_ARMING and (state.step_pcs_ws != 0.0 or image[first + UNIT_SETPOINT_W].value != 0.0):
             state.step_pcs_ws += (pcs_w - state.step_pcs_w) * dt_s
+            state.step_both_ws += fabs(pcs_w - state.step_pcs_w) * dt_s
             state.step_pack_ws += (pack_w - state.step_pack_w) * dt_s
         elif mode == MODE_ARMING or mode == MODE_TRIPPED:
             state.step_pcs_w = pcs_w
             state.step_pack_w = pack_w
         if mode != MODE_ARMING and mode != MODE_TRIPPED:
-            state.step_pcs_ws = state.step_pack_ws = 0.0
+            state.step_pcs_ws = state.step_pack_ws = state.step_both_ws = 0.0
     mark(rows, FAULT_PCS_POWER_APART, state.power_apart)
     mark(rows, FAULT_PCS_OPPOSED,
-         fabs(state.step_pcs_ws) > FAULT_STEP_S * STEP_SHARE * nameplate_w
+         fabs(state.step_pcs_ws) > fmax(FAULT_STEP_S * STEP_SHARE * nameplate_w, STEP_ONE_WAY * state.step_both_ws)
          and state.step_pcs_ws * state.step_pack_ws < 0.0
          and fabs(state.step_pack_ws) > milli(program, FAULT_PCS_OPPOSED) * fabs(state.step_pcs_ws))
 

@@ -101,6 +101,26 @@ def test_a_battery_that_moves_against_the_step_is_opposed_and_one_that_moves_wit
         assert (found == ["pcs_opposed"]) == opposed, (pack_share, found)
 
 
+def test_pulses_to_and_fro_leave_a_rest_in_which_a_late_battery_is_not_opposed() -> None:
+    rig = Witness()
+    rig.values["unit0.state"] = ARMING
+    rig.go(5.0, 0.0)
+    rig.values["unit0.setpoint_w"] = 600.0
+    found: set[str] = set()
+    for way, seconds in ((1.0, 3.0), (-1.0, 3.3)):  # what is left of both: -0.3 s of the pulse
+        found |= set(rig.go(1.0, way * 3e3, 0.0))  # the battery shows it a second later
+        found |= set(rig.go(seconds - 1.0, way * 3e3))
+        found |= set(rig.go(1.0, 0.0, way * 3e3))
+    rig.go(1.0, 0.0)
+    found |= set(rig.go(0.8, 3e3, 0.0))
+    assert "pcs_opposed" not in found
+    rig = Witness()
+    rig.values["unit0.state"] = ARMING
+    rig.go(5.0, 0.0)
+    rig.values["unit0.setpoint_w"] = 600.0
+    assert "pcs_opposed" in rig.go(2.0, 3e3, -2e3), "one pulse of a turned one is enough"
+
+
 FOLLOWED = {"pcs_not_following", "pcs_runaway", "pcs_outside", "pcs_outside_long"}
 
 
