@@ -176,7 +176,7 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
     total_w = fmin(fmax(total_w, decision.envelope_lo_w), decision.envelope_hi_w)
     state.settle_s = state.settle_s + dt_s if total_w == state.last_total_w else 0.0
     state.last_total_w = total_w
-    total_w = trim(params, plant, state, decision, total_w, dt_s)
+    total_w = trim(params, plant, state, decision, &c, total_w, dt_s)
 
     decision.lo_w = c.lo
     decision.hi_w = c.hi
@@ -262,9 +262,12 @@ cdef inline double hold(const control_params_t* params, const control_state_t* s
 
 
 cdef double trim(const control_params_t* params, const plant_t* plant, control_state_t* state,
-                 const decision_t* decision, double total_w, double dt_s) noexcept nogil:
-    """Slow correction of a PCS that does not quite do what it is told, once it has had time to do it."""
-    cdef double error_w, most_w
+                 const decision_t* decision, const corridor_t* c, double total_w, double dt_s) noexcept nogil:
+    """Slow correction of a PCS that does not quite do what it is told, once it has had time to do it.
+
+    At an edge of the corridor only inwards: what it gives beyond a limit's need does no harm, what is missing does.
+    """
+    cdef double error_w, most_w, least_w
     cdef uint32_t unit
     cdef double setpoint_w = 0.0
     if not params.trim_per_s > 0.0 or total_w == 0.0:
@@ -290,10 +293,16 @@ cdef double trim(const control_params_t* params, const plant_t* plant, control_s
         if fabs(error_w) > params.deadband_w:
             state.trim_w += params.trim_per_s * error_w * fmin(dt_s, 1.0)
     most_w = TRIM_SHARE * fabs(total_w)
-    state.trim_w = fmin(fmax(state.trim_w, -most_w), most_w)
+    least_w = -most_w
+    if c.lo + c.tolerance_w < c.hi:
+        if total_w <= c.lo + c.tolerance_w:
+            least_w = 0.0
+        elif total_w >= c.hi - c.tolerance_w:
+            most_w = 0.0
+    state.trim_w = fmin(fmax(state.trim_w, least_w), most_w)
     if fabs(state.trim_w - state.trim_applied_w) > 0.5 * params.deadband_w:
         state.trim_applied_w = state.trim_w
-    state.trim_applied_w = fmin(fmax(state.trim_applied_w, -most_w), most_w)
+    state.trim_applied_w = fmin(fmax(state.trim_applied_w, least_w), most_w)
     total_w = fmin(fmax(total_w + state.trim_applied_w, decision.envelope_lo_w), decision.envelope_hi_w)
     state.last_applied_w = total_w
     return total_w

@@ -3,7 +3,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from tidegate.ext.abi.image cimport point_t
 from tidegate.ext.estimate.easing cimport easing_t
-from tidegate.ext.estimate.estimate cimport unit_memory_t, unit_view_t
+from tidegate.ext.estimate.estimate cimport interval_t, unit_memory_t, unit_view_t
 
 
 cdef enum:
@@ -39,8 +39,10 @@ cdef struct converter_t:
     double line_w[LINE_SLOTS]
     double line_left_s
     double model_w             # what it would give with a gain of one
+    double late_w              # and if it were slower than is believed
     double slow_model_w, slow_w
     double read_w, read_gap_s
+    interval_t interval        # its power is another one so often: what is read again in between tells nothing
     double setpoint_w
     double asked_w             # of the gate, before gain and offset were undone
     double dead_s, dead_lo_s, dead_hi_s
@@ -50,7 +52,7 @@ cdef struct converter_t:
     double still_s             # the setpoint has stood for so long
     fit_t fits[2]              # discharge, charge
     watch_t watch
-    uint64_t read_t_ns
+    uint64_t read_t_ns, changed_t_ns
     uint32_t head, moves, started, pad
 
 # Before the first step: times and gain as they were measured before this start, 0 = not; the first move replaces them.

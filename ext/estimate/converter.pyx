@@ -16,6 +16,7 @@ from libc.string cimport memset
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.image cimport QUALITY_GOOD, QUALITY_HELD, point_t
 from tidegate.ext.estimate.estimate cimport unit_memory_t, unit_view_t
+from tidegate.ext.estimate.interval cimport learn_interval
 
 
 cdef extern from *:
@@ -35,6 +36,8 @@ cdef extern from *:
     #define PRIOR_GAIN 0.15      /* spread of gains before anything is known */
     #define PRIOR_OFFSET 0.005
     #define FORGET_S 20.0
+    #define LATE 2.5             /* a converter may be so many times slower than is believed, ... */
+    #define LATE_S 0.05          /* ... and by so much */
     #define ODD_SHARE 0.03       /* off the line by so much of the nameplate */
     #define ODD_OF_IT 0.05       /* and so much of the power itself: the converter has changed */
     #define ODD_S 1.5             /* told by steps that take a detour, a converter is late for longer than it was at arming */
@@ -42,6 +45,9 @@ cdef extern from *:
     #define CAP_HOLD_S 10.0
     #define CAP_HOLD_MOST_S 160.0
     #define CAP_RISE 0.05        /* of the nameplate a second */
+    #define STANDS_GAPS 2.2      /* of its own intervals: a value that is no larger by then stands */
+    #define GAP_UNKNOWN_S 0.2
+    #define GAP_MOST_S 0.5       /* a power that stands is no slow measurement */
     #define ANSWER_LAGS 6.0     /* after so many of its lags nothing is left of the nameplate that a step of arming could be mixed up with */
     #define UNKNOWN_S 8.0        /* an answer that is still awaited after so long is late, or less */
     #define KNOWN 5.0            /* readings of a tenth of a second, for a line to be believed in the other direction too */
@@ -52,8 +58,8 @@ cdef extern from *:
     #define GAIN_STEP 0.004      /* and is moved when it is off by so much: each change is a write */
     """
     const double LINE_S, MOVE_SHARE, MOVE_LEAST_W, MOVE_WAIT_S, TENTH, MOST, HALFWAY, GAIN_MOVE_W, FILTER_LEAST_S, FILTER_MOST_S, QUIET_SHARE
-    const double NOISE, PRIOR_GAIN, PRIOR_OFFSET, FORGET_S, ODD_SHARE, ODD_OF_IT, ODD_S, FLAT, CAP_HOLD_S
-    const double CAP_HOLD_MOST_S, CAP_RISE, ANSWER_LAGS, UNKNOWN_S, KNOWN, GAIN_LEAST, GAIN_MOST, GAIN_FALL, GAIN_HONEST, GAIN_STEP
+    const double NOISE, PRIOR_GAIN, PRIOR_OFFSET, FORGET_S, LATE, LATE_S, ODD_SHARE, ODD_OF_IT, ODD_S, FLAT, CAP_HOLD_S
+    const double STANDS_GAPS, GAP_UNKNOWN_S, GAP_MOST_S, CAP_HOLD_MOST_S, CAP_RISE, ANSWER_LAGS, UNKNOWN_S, KNOWN, GAIN_LEAST, GAIN_MOST, GAIN_FALL, GAIN_HONEST, GAIN_STEP
 
 
 # ---------------------------------------------------------------- gain and offset
@@ -279,6 +285,11 @@ cdef void watch_setpoint(converter_t* c, double setpoint_w, double nameplate_w, 
         watch.on = 0
 
 
+cdef inline double value_gap_s(const converter_t* c) noexcept nogil:
+    """How often its power is measured anew, as far as that is known."""
+    return fmax(c.read_gap_s, c.interval.interval_s if c.interval.interval_s > 0.0 else GAP_UNKNOWN_S)
+
+
 cdef void watch_reading(converter_t* c, double reading_w, double nameplate_w, uint64_t t_ns) noexcept nogil:
     cdef watch_t* watch = &c.watch
     cdef double move_w = watch.to_w - watch.from_w, moved, last, at_s
@@ -309,7 +320,8 @@ cdef void watch_reading(converter_t* c, double reading_w, double nameplate_w, ui
             watch.w[watch.count] = reading_w
             watch.count += 1
         return
-    if at_s - watch.stands_s > fmax(0.1, 0.35 * watch.answer_s) and watch.count > 1:
+    # What is read again before it was measured again does not stand.
+    if at_s - watch.stands_s > fmax(fmax(0.1, 0.35 * watch.answer_s), STANDS_GAPS * value_gap_s(c)) and watch.count > 1:
         watch_end(c, nameplate_w, True)
 
 
@@ -317,7 +329,8 @@ cdef void watch_reading(converter_t* c, double reading_w, double nameplate_w, ui
 
 
 cdef void learn(converter_t* c, double nameplate_w, double dt_s, double filter_s) noexcept nogil:
-    cdef double apart_w = fabs(c.model_w - c.slow_model_w) + fabs(c.read_w - c.slow_w)
+    cdef double late_w = fabs(c.model_w - c.late_w)  # of an old move so much may still be on its way
+    cdef double apart_w = fabs(c.model_w - c.slow_model_w) + fabs(c.read_w - c.slow_w) + late_w
     cdef double quiet_w = fmin(QUIET_SHARE * nameplate_w, 0.2 * fabs(c.slow_model_w) + 0.1 * QUIET_SHARE * nameplate_w)
     cdef double still = 1.0 - apart_w / quiet_w
     cdef double m = c.slow_model_w / nameplate_w, sign = 1.0 if m > 0.0 else -1.0
@@ -330,8 +343,8 @@ cdef void learn(converter_t* c, double nameplate_w, double dt_s, double filter_s
     # What one direction is known to give is the best guess for the other.
     if c.fits[1 - side].s1 < KNOWN and c.fits[side].s1 >= KNOWN and not c.fits[side].suspect:
         fit_reset(&c.fits[1 - side], c.fits[side].gain)
-    if fabs(c.model_w - c.slow_model_w) < 0.3 * QUIET_SHARE * nameplate_w and c.model_w * c.slow_model_w > 0.0:
-        fit_over(&c.fits[side], fabs(c.model_w) / nameplate_w, sign * c.read_w / nameplate_w, dt_s, c.read_gap_s)
+    if fabs(c.model_w - c.slow_model_w) + late_w < 0.3 * QUIET_SHARE * nameplate_w and c.model_w * c.slow_model_w > 0.0:
+        fit_over(&c.fits[side], fabs(c.model_w) / nameplate_w, sign * c.read_w / nameplate_w, dt_s, value_gap_s(c))
     if still <= 0.0 or c.model_w * c.slow_model_w <= 0.0 or fabs(m) < 0.01:
         return
     fit_look(&c.fits[side], fabs(m), sign * c.slow_w / nameplate_w, still, dt_s, filter_s)
@@ -375,6 +388,7 @@ cdef void converter_step(converter_t* c, const point_t* reading, double setpoint
     if c.ramp_limit_w_per_s > 0.0:
         move_w = fmin(fmax(move_w, -c.ramp_limit_w_per_s * dt_s), c.ramp_limit_w_per_s * dt_s)
     c.model_w += move_w
+    c.late_w += (goal_w - c.late_w) * (dt_s / (dt_s + LATE * lag_s + LATE_S + value_gap_s(c)))
     if reading.quality != QUALITY_GOOD and reading.quality != QUALITY_HELD or not isfinite(reading.value):
         c.read_t_ns = 0
         c.watch.on = 0
@@ -385,10 +399,14 @@ cdef void converter_step(converter_t* c, const point_t* reading, double setpoint
         else:
             c.slow_w = reading.value
             c.slow_model_w = c.model_w
+        if reading.value != c.read_w:
+            if c.changed_t_ns:
+                learn_interval(&c.interval, fmin(<double>(reading.t_ns - c.changed_t_ns) * 1e-9, GAP_MOST_S))
+            c.changed_t_ns = reading.t_ns
         c.read_t_ns = reading.t_ns
         c.read_w = reading.value
         watch_reading(c, reading.value, nameplate_w, t_ns)
-    filter_s = fmin(fmax(2.0 * (lag_s + c.read_gap_s), FILTER_LEAST_S), FILTER_MOST_S)
+    filter_s = fmin(fmax(2.0 * (lag_s + value_gap_s(c)), FILTER_LEAST_S), FILTER_MOST_S)
     share = dt_s / (dt_s + filter_s)
     c.slow_model_w += (c.model_w - c.slow_model_w) * share
     c.slow_w += (c.read_w - c.slow_w) * share

@@ -161,6 +161,19 @@ def test_trim_takes_away_a_steady_error_of_the_pcs_and_no_more() -> None:
     assert request_w <= 12e3 * 1.05
 
 
+@pytest.mark.parametrize(("limit", "sign"), [("peak_w_max", 1.0), ("connection_export_w_max", -1.0)])
+def test_trim_takes_nothing_from_a_limit_for_what_a_slow_pcs_still_gives(limit: str, sign: float) -> None:
+    """A load that falls: the PCS is late, and gives too much for seconds."""
+    control = Control(**{"peak_w_max": 1e6, limit: 10e3}, trim_per_s=0.5, deadband_w=10.0, pcs_tau_s=0.05)
+    ess_w = 0.0
+    for cycle in range(9000):
+        net_w = sign * (34e3 if cycle < 4000 else 16e3)
+        made = control.step(net_w=net_w, grid_w=net_w - ess_w, ess_w=ess_w, lo_w=-30e3, hi_w=30e3, dt_s=0.001)
+        ess_w += (made.request_total_w - ess_w) * 1e-3 / 0.8
+        if cycle > 4000:
+            assert sign * made.request_total_w >= 6e3 - 10.0
+
+
 def test_lease_then_plan_then_self_consumption_then_rest() -> None:
     control = Control(follow_grid=1.0, target_grid_w=0.0)
     step = {"grid_w": 8e3, "lo_w": -30e3, "hi_w": 30e3}

@@ -133,3 +133,28 @@ def test_a_gain_of_before_gives_way_to_what_the_step_test_shows(before, now):
     assert max(seen) < 1.1 * 0.3 * P and seen[-1] == pytest.approx(0.3 * P, rel=0.02)
     dead_s, lag_s, _ = plant.converter.times_s
     assert dead_s < 0.1 and lag_s < 0.15, "and its times are those that were seen now"
+
+
+@pytest.mark.parametrize("measured_s", [0.02, 0.08, 0.15, 0.2])
+@pytest.mark.parametrize("lag_s", [0.3, 0.9])
+def test_a_power_that_is_read_again_before_it_was_measured_again_does_not_stand(measured_s, lag_s):
+    """Read each 30 ms, measured anew seldom: the step of arming, then pulses that are not answered whole."""
+    converter, power_w, shown_w, due_s = Converter(66e3), 0.0, 0.0, 0.0
+    at_ms = 0
+    for seconds, setpoint_w in (
+        (1.0, 0.0),
+        (4.0 * lag_s, 1320.0),
+        (2.0, 6600.0),
+        (1.5, 0.0),
+        (2.0, 26400.0),
+        (1.5, 0.0),
+    ):
+        for _ in range(round(seconds * 1e3)):
+            at_ms += 1
+            power_w += (setpoint_w - power_w) * 1e-3 / lag_s
+            if at_ms * 1e-3 >= due_s:
+                due_s, shown_w = due_s + measured_s, power_w
+            converter.step(setpoint_w, shown_w if at_ms % 30 == 0 else None)
+    assert converter.times_s[1] == pytest.approx(lag_s, abs=0.3 * lag_s + measured_s)
+    assert converter.gain[0] == pytest.approx(1.0, abs=0.06), "was 1.3 where a pulse died away slower than was believed"
+    assert converter.order(30e3) == pytest.approx(30e3, rel=0.06)
