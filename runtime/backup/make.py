@@ -1,6 +1,7 @@
 """Make a backup of a site, also of one that runs: no file of it is written to."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -17,11 +18,13 @@ from tidegate.config.site import Site
 from tidegate.runtime.backup.manifest import MANIFEST, SIGNATURE, BackupError, Held, Manifest, encoded
 from tidegate.runtime.state.device_key import KEY_FILE, DeviceKey, KeyFileError
 from tidegate.runtime.state.held import LEDGER
+from tidegate.runtime.state.plain_file import open_plain
 
 SQLITE_BESIDE = ("-wal", "-shm", "-journal")
 KEYS = "keys"
 RECORDINGS = "recordings"
 CHUNK = 1 << 20
+HEAD_BYTES = 4096  # of a file, in which a private key would begin
 
 
 def make(target: Path, site: Site, site_file: Path, state: Path, *, keys: bool, recordings: bool = False) -> Manifest:
@@ -44,7 +47,9 @@ def make(target: Path, site: Site, site_file: Path, state: Path, *, keys: bool, 
         copies = dict(_state_files(state, work, keys, recordings, left_out))
         copies |= dict(_site_files(site, site_file, left_out))
         # Read once into a file of our own: what is hashed is what is packed, whatever the site writes meanwhile.
-        files = [_frozen(name, path, work / f"{at:06d}") for at, (name, path) in enumerate(sorted(copies.items()))]
+        files = [
+            _frozen(name, path, work / f"{at:06d}", left_out) for at, (name, path) in enumerate(sorted(copies.items()))
+        ]
         present = [one for one in files if one is not None]
         manifest = Manifest(
             site=site.site.name, site_file=site_file.name, made_utc_s=int(time.time()), release=version("tidegate"),
@@ -73,16 +78,24 @@ def _add(tar: tarfile.TarFile, name: str, file: IO[bytes], size: int, mode: int 
     tar.addfile(row, file)
 
 
-def _frozen(name: str, path: Path, copy: Path) -> tuple[Held, Path] | None:
-    """A copy of a file as it is now; None for one that the site has removed since it was listed."""
+def _frozen(name: str, path: Path, copy: Path, left_out: list[str]) -> tuple[Held, Path] | None:
+    """A copy of a file as it is now; None for one that was removed since it was listed, or is a file no more.
+
+    Whoever writes a folder of the site could put a link to what shall not be in a backup in its place, or a pipe.
+    """
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file, copy.open("xb") as out:
+        with open(open_plain(path, os.O_NOFOLLOW), "rb") as file, copy.open("xb") as out:
             mode = os.fstat(file.fileno()).st_mode & 0o777
             while chunk := file.read(CHUNK):
                 digest.update(chunk)
                 out.write(chunk)
     except FileNotFoundError:
+        return None
+    except OSError as why:
+        if why.errno not in (errno.ELOOP, errno.EINVAL, errno.EISDIR):
+            raise
+        left_out.append(f"{name}: is no file any more")
         return None
     return Held(name, copy.stat().st_size, digest.hexdigest(), mode), copy
 
@@ -100,7 +113,7 @@ def _state_files(
             continue
         if name.parts[0] == RECORDINGS and not recordings:
             continue
-        if (name.parts[0] == KEYS or name.name == KEY_FILE) and not keys:
+        if not keys and (name.parts[0] == KEYS or name.name == KEY_FILE or _holds_key(path)):
             continue
         if name.name.startswith(".") or name.name.removeprefix(LEDGER) in SQLITE_BESIDE:
             continue
@@ -108,7 +121,16 @@ def _state_files(
     if keys and (state / KEYS).is_symlink():
         for path in sorted((state / KEYS).resolve().glob("*")):
             if path.is_file():
-                yield f"state/{KEYS}/{path.name}", path
+                yield f"state/{KEYS}/{path.name}", path.resolve()
+
+
+def _holds_key(path: Path) -> bool:
+    """Whether a file begins with a private key, as those of the page's certificates do, whatever it is called."""
+    try:
+        with open(open_plain(path, os.O_NOFOLLOW), "rb") as file:
+            return b"PRIVATE KEY-----" in file.read(HEAD_BYTES)
+    except OSError:
+        return False  # what cannot be read is not packed either
 
 
 def _ledger(path: Path, work: Path) -> Path:
@@ -128,7 +150,7 @@ def _ledger(path: Path, work: Path) -> Path:
 def _site_files(site: Site, site_file: Path, left_out: list[str]) -> Iterator[tuple[str, Path]]:
     """The site file and what it names beside itself."""
     folder = site_file.resolve().parent
-    yield f"site/{site_file.name}", site_file
+    yield f"site/{site_file.name}", site_file.resolve()
     named = [device.map for device in site.device if device.map.endswith(".toml")]
     carbon, plant = site.carbon, site.simulation
     named += [one for one in (carbon.factors, carbon.prices, carbon.readings) if one]
@@ -144,6 +166,6 @@ def _site_files(site: Site, site_file: Path, left_out: list[str]) -> Iterator[tu
         for one in found:
             inside = one.resolve().is_relative_to(folder)
             if inside and one.is_file():
-                yield f"site/{one.resolve().relative_to(folder)}", one
+                yield f"site/{one.resolve().relative_to(folder)}", one.resolve()
             else:
                 left_out.append(f"{name}: not in the folder of the site file, or missing")

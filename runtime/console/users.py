@@ -39,6 +39,7 @@ ROWS_OF_KEYS = tuple(
 USERS_MAX = 32
 # 16 MiB and some 50 ms a guess on a small board (RFC 7914 names N = 2^14, r = 8, p = 1 for interactive logins).
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 14, 8, 1
+SCRYPT_N_MAX, SCRYPT_P_MAX = 1 << 15, 4  # of a table of users: no row of it may hold up whoever logs in
 SCRYPT_MEMORY = 64 << 20
 FREE_FAILURES = 5
 LOCK_S, LOCK_S_MAX = 60.0, 3600.0
@@ -57,6 +58,19 @@ class User:
     n: int = SCRYPT_N
     r: int = SCRYPT_R
     p: int = SCRYPT_P
+
+    @property
+    def is_believable(self) -> bool:
+        """Whether a password can be looked at with these numbers, and in the time that a login may take."""
+        costs = (self.n, self.r, self.p)
+        return (
+            all(type(one) is int for one in costs)
+            and 2 <= self.n <= SCRYPT_N_MAX
+            and self.n & (self.n - 1) == 0
+            and 1 <= self.r <= SCRYPT_R
+            and 1 <= self.p <= SCRYPT_P_MAX
+            and all(len(base64.b64decode(text, validate=True)) >= 8 for text in (self.salt, self.hash))
+        )
 
     def fits(self, password: str) -> bool:
         return hmac.compare_digest(_scrypt(password, self.salt, self.n, self.r, self.p), self.hash)
@@ -92,7 +106,7 @@ class Users:
             found = {}
             for name, row in raw["users"].items():
                 user = User(name=name, **row)
-                if NAME.fullmatch(name) is None or user.role not in messages.ROLES:
+                if NAME.fullmatch(name) is None or user.role not in messages.ROLES or not user.is_believable:
                     raise ValueError(name)
                 found[name] = user
             return found

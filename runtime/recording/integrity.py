@@ -9,6 +9,8 @@ from pathlib import Path
 
 import zstandard
 
+from tidegate.runtime.state.plain_file import open_plain
+
 MAGIC = b"\x89MCAP0\r\n"
 FOOTER, CHUNK, ATTACHMENT, DATA_END = 0x02, 0x06, 0x09, 0x0F
 NAMES = {
@@ -29,7 +31,7 @@ class RecordingError(ValueError):
 
 def check(path: Path) -> None:
     """Raise RecordingError where the file is damaged, cut off, or no MCAP file at all; OSError where there is none."""
-    with path.open("rb") as file:
+    with open(open_plain(path), "rb") as file:
         if path.stat().st_size == 0:
             raise RecordingError(f"{path}: empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

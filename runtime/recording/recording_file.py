@@ -25,6 +25,7 @@ from tidegate.ext.cycle.recorder import record_t_ns
 from tidegate.hal.description import described
 from tidegate.runtime.recording.integrity import RecordingError, check
 from tidegate.runtime.recording.player import Player, columns
+from tidegate.runtime.state.plain_file import open_plain
 
 FORMAT = "1"
 CYCLES = "/tidegate/cycles"
@@ -70,7 +71,7 @@ class Recording:
 
     def chunks(self) -> Iterator[bytes]:
         """The records, in the order in which they were written."""
-        with self.path.open("rb") as file:
+        with open(open_plain(self.path), "rb") as file:
             for _, _, message in make_reader(file).iter_messages(topics=[CYCLES], log_time_order=False):
                 yield message.data
 
@@ -191,7 +192,7 @@ def span_utc_ns(path: Path) -> tuple[int, int]:
     Raises RecordingError, OSError.
     """
     try:
-        with path.open("rb") as file:
+        with open(open_plain(path), "rb") as file:
             summary = make_reader(file).get_summary()
     except (McapError, struct.error, ValueError, EOFError) as why:
         raise RecordingError(f"{path}: not a whole MCAP file: {type(why).__name__} {why}") from None
@@ -204,7 +205,7 @@ def read(path: Path) -> Recording:
     """Open a recording that this version can replay. Raises RecordingError."""
     try:
         check(path)
-        with path.open("rb") as file:
+        with open(open_plain(path), "rb") as file:
             reader = make_reader(file)
             meta = next((row.metadata for row in reader.iter_metadata() if row.name == "tidegate"), None)
             attached = {row.name: row.data for row in reader.iter_attachments()}

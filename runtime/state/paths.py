@@ -115,12 +115,18 @@ def state_dir(site: str, root: Path | None = None) -> Path:
 
 
 class SiteLock:
-    """The right to run a site: held by a lock that the kernel drops when the process ends, however it ends."""
+    """The right to run a site: held by a lock that the kernel drops when the process ends, however it ends.
 
-    def __init__(self, site: str, folder: Path) -> None:
+    state : its state folder, where a second one with another runtime folder finds it too. A disk that refuses that
+    keeps no site from running; `problem` says so.
+    """
+
+    def __init__(self, site: str, folder: Path, state: Path | None = None, *, name: str = "lock") -> None:
         self.site = site
-        self.path = folder / "lock"
+        self.path = folder / name
+        self.problem = ""
         self._fd = -1
+        self._second = SiteLock(site, state, name=".lock") if state is not None else None
 
     def acquire(self) -> None:
         """Take the lock and write our pid into it. Raises SiteBusy with the pid of the holder."""
@@ -135,14 +141,25 @@ class SiteLock:
             raise SiteBusy(self.site, int(holder) if holder.isdigit() else 0, self.path) from None
         with contextlib.suppress(OSError):  # of an earlier release: the folder around it says who may look
             os.fchmod(fd, 0o644)
+        self._fd = fd
         os.ftruncate(fd, 0)
         os.write(fd, b"%d\n" % os.getpid())
-        self._fd = fd
+        if self._second is not None:
+            try:
+                self._second.acquire()
+            except SiteBusy:
+                self.release()
+                raise
+            except OSError as why:
+                self.problem = f"{self._second.path}: {why.strerror}; a second site in that folder would not be noticed"
 
     def release(self) -> None:
         """Give the lock back; the file stays, so that two starters can never hold two different files."""
+        if self._second is not None:
+            self._second.release()
         if self._fd >= 0:
-            os.ftruncate(self._fd, 0)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, 0)
             os.close(self._fd)
             self._fd = -1
 

@@ -14,15 +14,22 @@ MOST = 1 << 20
 """Bytes of a file that says no bound of its own."""
 
 
+def open_plain(path: Path, more: int = 0) -> int:
+    """A descriptor to read a regular file from. more : further flags of open(2). Raises OSError for all else."""
+    fd = os.open(path, os.O_RDONLY | FLAGS | more)
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return fd
+    os.close(fd)
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "is a pipe, socket or device and no file", str(path))
+
+
 def read_plain(path: Path, most: int = MOST) -> bytes:
     """The bytes of a file. Raises OSError where it is none, cannot be read, or is larger than `most`."""
-    fd = os.open(path, os.O_RDONLY | FLAGS)
+    fd = open_plain(path)
     try:
-        seen = os.fstat(fd)
-        if stat.S_ISDIR(seen.st_mode):
-            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(seen.st_mode):
-            raise OSError(errno.EINVAL, "is a pipe, socket or device and no file", str(path))
         parts, left = [], most + 1
         while left > 0 and (part := os.read(fd, min(left, 1 << 16))):
             parts.append(part)

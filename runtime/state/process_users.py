@@ -198,15 +198,26 @@ def _file(path: Path, seen: os.stat_result, gid: int, mode: int) -> list[str]:
     if stat.S_ISLNK(seen.st_mode):
         return []
     try:
-        if seen.st_gid != gid:
-            os.chown(path, -1, gid, follow_symlinks=False)
-        held = stat.S_IMODE(seen.st_mode)
-        if stat.S_ISDIR(seen.st_mode):
-            os.chmod(path, mode)
-        else:
-            os.chmod(path, held | (held & (0o400 if mode == READ_ONLY else 0o600)) >> 3)
+        fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as why:
         return [f"{path}: {why.strerror}"]
+    try:
+        here = f"/proc/self/fd/{fd}"
+        now = os.fstat(fd)
+        # Whoever writes this folder may have put a link to another file of ours, or another folder, in its place.
+        if os.readlink(here) != str(path) or not os.path.samestat(now, seen):
+            return [f"{path}: was replaced while it was handed out; it is left as it is"]
+        if now.st_gid != gid:
+            os.chown(here, -1, gid)
+        held = stat.S_IMODE(now.st_mode)
+        if stat.S_ISDIR(now.st_mode):
+            os.chmod(here, mode)
+        else:
+            os.chmod(here, held | (held & (0o400 if mode == READ_ONLY else 0o600)) >> 3)
+    except OSError as why:
+        return [f"{path}: {why.strerror}"]
+    finally:
+        os.close(fd)
     return []
 
 

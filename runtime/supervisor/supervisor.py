@@ -112,7 +112,7 @@ class Supervisor:
         self._log = log
         self._sidecar = sidecar
         self._core_words = core_words or []
-        self._lock = SiteLock(self.name, self.runtime)
+        self._lock = SiteLock(self.name, self.runtime, self.state)
         self._watch = Watch()
         self.stops = StopFile(held, self.runtime)
         self._stop_ordered = False
@@ -158,7 +158,8 @@ class Supervisor:
                 f"watchdog.device: {wanted.device} is missing or not ours to write; load its driver, give our group "
                 "the right, or leave [watchdog] out"
             )
-        for line in [*self._learnt_said, *self.users.said, *self.users.prepare(self.site, self.state, self.runtime)]:
+        said = [self._lock.problem, *self._learnt_said, *self.users.said]
+        for line in filter(None, [*said, *self.users.prepare(self.site, self.state, self.runtime)]):
             self._out(f"tidegate: {line}")
         self._stop_pipe = pipe = StopPipe(self.runtime, self._out)
         program_fd = self._program_fd()

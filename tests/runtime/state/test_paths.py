@@ -7,6 +7,7 @@ import pytest
 
 from tidegate.runtime.api.connection import NoAnswer, find_endpoint
 from tidegate.runtime.state import paths
+from tidegate.runtime.state.paths import SiteBusy, SiteLock
 
 
 @pytest.fixture
@@ -50,3 +51,24 @@ def test_who_may_not_look_for_a_gateway_is_told_which_group_to_join(machine, mon
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != machine[0] and allowed(path, mode))
     with pytest.raises(NoAnswer, match=r"adduser \S+ tidegate"):
         find_endpoint()
+
+
+def test_two_sites_with_one_state_folder_do_not_run_side_by_side(tmp_path):
+    """Each has a runtime folder of its own, as two people on one machine have, or one with another environment."""
+    for name in ("a", "b", "state"):
+        (tmp_path / name).mkdir()
+    first, second = (SiteLock("hall", tmp_path / name, tmp_path / "state") for name in ("a", "b"))
+    first.acquire()
+    with pytest.raises(SiteBusy, match="already run by process"):
+        second.acquire()
+    first.release()
+    second.acquire()
+    assert not second.problem
+    second.release()
+
+
+def test_a_state_folder_that_takes_no_lock_keeps_no_site_from_running_and_is_told(tmp_path):
+    lock = SiteLock("hall", tmp_path, tmp_path / "gone")
+    lock.acquire()
+    assert "a second site in that folder would not be noticed" in lock.problem
+    lock.release()

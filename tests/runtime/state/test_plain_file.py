@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import socket
+import stat
 import threading
 from dataclasses import asdict
 
@@ -18,7 +19,7 @@ from tidegate.runtime.gateway.alarm_shelf import FILE as SHELF
 from tidegate.runtime.gateway.alarm_shelf import AlarmShelf
 from tidegate.runtime.gateway.lease_file import Ordered, OrdersFile
 from tidegate.runtime.gateway.orders_held import Lease, LimitHeld
-from tidegate.runtime.state import latches, stop_file
+from tidegate.runtime.state import latches, process_users, stop_file
 from tidegate.runtime.state.journal import DiskFiles
 from tidegate.runtime.state.plain_file import read_plain
 
@@ -209,3 +210,62 @@ def test_an_operators_order_stands_after_a_restart_also_where_the_clock_has_lost
 def test_orders_kept_with_times_or_numbers_that_cannot_be_are_named(tmp_path, wrong):
     (tmp_path / "orders").write_bytes(msgspec.msgpack.encode(Ordered(b"", **wrong)))
     assert orders(tmp_path)
+
+
+@pytest.mark.parametrize("instead", ["another file", "another folder"])
+def test_what_was_replaced_while_a_folder_is_handed_out_keeps_its_rights(tmp_path, instead):
+    """A process that writes its folder puts a link to the site file in the place of a file that it saw there."""
+    room, away = tmp_path / "room" / "inner", tmp_path / "etc"
+    for folder in (room, away):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("x")
+        (folder / "file").chmod(0o600)
+    seen = (room / "file").lstat()
+    assert process_users._file(room / "file", seen, os.getegid(), 0o2770) == []
+    assert stat.S_IMODE((room / "file").stat().st_mode) == 0o660, "what was not replaced is handed out"
+    if instead == "another file":
+        (room / "file").unlink()
+        (room / "file").symlink_to(away / "file")
+    else:
+        room.rename(room.with_name("before"))
+        room.symlink_to(away)
+    said = process_users._file(room / "file", seen, os.getegid(), 0o2770)
+    assert "replaced" in said[0] and stat.S_IMODE((away / "file").stat().st_mode) == 0o600
+
+
+def test_a_recording_that_is_a_pipe_keeps_no_reader_waiting(tmp_path):
+    held = pytest.importorskip("tidegate.runtime.recording.recording_file")
+    os.mkfifo(tmp_path / "a.mcap")
+    for call in (held.read, held.span_utc_ns):
+        with pytest.raises((held.RecordingError, OSError)):
+            in_time(lambda call=call: call(tmp_path / "a.mcap"))
+
+
+def test_what_became_a_link_or_a_pipe_is_not_packed_and_told(tmp_path):
+    make = pytest.importorskip("tidegate.runtime.backup.make")
+    (tmp_path / "key").write_text("secret")
+    (tmp_path / "link").symlink_to(tmp_path / "key")
+    os.mkfifo(tmp_path / "pipe")
+    left_out = []
+    for name in ("link", "pipe"):
+        assert in_time(lambda name=name: make._frozen(name, tmp_path / name, tmp_path / "copy", left_out)) is None
+    assert left_out == ["link: is no file any more", "pipe: is no file any more"]
+    assert make._frozen("key", tmp_path / "key", tmp_path / "copy", left_out) is not None
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("n", 1 << 30), ("n", "x"), ("n", 3), ("n", -1), ("n", 1.5), ("n", True), ("r", 10**9), ("p", 1000),
+        ("salt", "%"), ("salt", 5), ("hash", None), ("hash", "\u00e9"), ("hash", ""), ("role", ["maintain"]),
+        ("more", 1),
+    ],
+)  # fmt: skip
+def test_a_user_whose_row_nobody_can_log_in_with_is_damage_and_ends_no_login(tmp_path, key, value):
+    users = Users(tmp_path, cost=2)
+    users.put("anna", "maintain", "tree lamp river nine")
+    assert users.check("anna", "tree lamp river nine") is not None
+    table = json.loads(users.path.read_text())
+    table["users"]["anna"][key] = value
+    users.path.write_text(json.dumps(table))
+    assert "damaged" in refused(UserError, lambda: users.check("anna", "tree lamp river nine"))
