@@ -162,6 +162,11 @@ class LiveValues:
     # ---- what a viewer gets ----
 
     @property
+    def boot(self) -> str:
+        """The run of the site that the newest snapshot is of; "" before the first."""
+        return self._boot
+
+    @property
     def age_ms(self) -> float | None:
         """How old the newest snapshot is; None: there was none yet."""
         return None if not self._t_ns else max(0.0, (self._monotonic_ns() - self._t_ns) / 1e6)

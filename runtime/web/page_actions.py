@@ -46,6 +46,7 @@ class Order:
     carry: Carry
     until_s: float
     is_stop: bool = False
+    boot: str = ""
 
 
 class PageActions:
@@ -73,7 +74,7 @@ class PageActions:
         if len(self._open) >= OPEN_MAX:
             raise Refused("busy", "too many orders wait for their confirmation; try again in a minute")
         token = secrets.token_urlsafe(16)
-        self._open[token] = Order(session.id, carry, now_s + GOOD_S, is_stop)
+        self._open[token] = Order(session.id, carry, now_s + GOOD_S, is_stop, self._live.boot)
         return {"token": token, "good_s": GOOD_S, "site": self._site_name(), "effect": effect}
 
     async def confirm(self, session: Session, token: str) -> Message:
@@ -84,6 +85,8 @@ class PageActions:
         del self._open[token]
         if order.until_s <= self._clock():
             raise Refused("late", "the confirmation came too late; ask for it again")
+        if order.boot != self._live.boot and not order.is_stop:
+            raise Refused("late", "the site was restarted meanwhile, and may be in another state; look, and ask again")
         return await order.carry()
 
     def is_stop(self, token: str) -> bool:

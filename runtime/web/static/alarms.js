@@ -1,6 +1,6 @@
 import { card, english, facts, fill, h, table } from "./draw.js";
 import { askShelf, confirmOrder } from "./orders.js";
-import { live } from "./live.js";
+import { live, stateAge } from "./live.js";
 import { momentHash, momentOf, momentOfEvent } from "./recorder.js";
 import { moment, span, w, word } from "./words.js";
 
@@ -27,7 +27,7 @@ const shelvedText = (one) => w("alarms.shelved", { by: one.by, reason: one.reaso
 
 function item(app, alarm, first) {
   const level = priority(alarm);
-  const since = alarm.since_s === null ? w("alarms.before") : span(alarm.since_s + (performance.now() - live.stateAt + live.stateAgeMs) / 1000);
+  const since = alarm.since_s === null ? w("alarms.before") : span(alarm.since_s + stateAge() / 1000);
   return h("li", { class: `card alarm ${alarm.shelved ? "is-shelved" : `is-${level}`}` },
     h("h2", {}, h("span", { class: `tag ${level}` }, `${SIGN[level]} ${w(`priority.${level}`)}`), " ", english(alarm.text || alarm.id), first && [" ", h("span", { class: "tag" }, w("alarms.first"))]),
     facts([

@@ -1,5 +1,5 @@
 import { fill, h } from "./draw.js";
-import { ask, close, describe, isOld, live, onChange, open, snapshotAge } from "./live.js";
+import { ask, close, describe, isFollowed, isOld, isStateOld, live, onChange, open, snapshotAge, stateAge } from "./live.js";
 import { LANGUAGES, language, moment, preferred, span, speak, w, word } from "./words.js";
 import { confirmOrder } from "./orders.js";
 import { login } from "./login.js";
@@ -58,6 +58,10 @@ async function logout() {
 function show(again = false) {
   if (!app.session?.user) return;
   const name = screenName();
+  if (live.site === null && name !== "setup") {
+    start(); // no site has run so far: does one now?
+    return;
+  }
   if (shown?.hash === location.hash && shown?.name === name && !again) return;
   shown?.leave?.();
   for (const link of head.querySelectorAll("nav a")) {
@@ -74,8 +78,10 @@ function update() {
   const age = snapshotAge();
   document.body.classList.toggle("old", old);
   let text = "";
-  if (old) {
-    const why = live.connected ? w("old.site") : w("old.link");
+  if (old && live.connected && !live.silent && isStateOld()) {
+    text = w("old.state", { age: span(stateAge() / 1000) });
+  } else if (old) {
+    const why = live.connected || !isFollowed() ? w("old.site") : w("old.link");
     text = age === null ? `${why} ${w("old.none")}` : `${why} ${w("old.since", { age: span(age / 1000) })}`;
   }
   // Seconds that go by are not read out again and again: only the first words change what a reader of screens hears.
@@ -104,6 +110,7 @@ async function start() {
   banner.textContent = "";
   drawHead();
   if (!app.session.user) {
+    document.getElementById("dialog").close(); // what was to be ordered was somebody's who is logged in no more
     login(main, app);
     return;
   }

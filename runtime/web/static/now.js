@@ -45,10 +45,12 @@ function flows() {
 function gridCard() {
   const limits = live.site.limits;
   const grid = value("site.grid_w");
-  const limit = value("site.grid_limit_w") ?? limits.connection_import_w_max;
+  const limit = value("site.grid_limit_w"); // not known is not the connection's
   const out = limits.connection_export_w_max;
   const room = grid === null || limit === null ? null : limit - grid;
   const over = room !== null && room < 0;
+  const exportRoom = grid === null || out === null ? null : out + grid;
+  const tooMuch = exportRoom !== null && exportRoom < 0;
   return [
     h("p", { class: "number value" }, power(grid), " ", h("span", { class: "unit" }, direction(grid, "flow.import", "flow.export"))),
     gauge({ least: out === null ? Math.min(0, grid ?? 0) : -out, most: Math.max(limits.connection_import_w_max ?? 0, limit ?? 0, grid ?? 0, 1), value: grid,
@@ -57,6 +59,7 @@ function gridCard() {
       [over ? h("span", { class: "tag high" }, `▲ ${w("grid.over")}`) : w("grid.headroom"), h("span", { class: "value" }, power(room === null ? null : Math.abs(room)))],
       [w("grid.limit"), power(limit)], [w("grid.connection"), power(limits.connection_import_w_max)],
       [w("grid.export-limit"), out === null ? w("grid.none") : power(out)],
+      (tooMuch || (exportRoom !== null && grid < 0)) && [tooMuch ? h("span", { class: "tag high" }, `▲ ${w("grid.export-over")}`) : w("grid.export-room"), h("span", { class: "value" }, power(Math.abs(exportRoom)))],
       [w("age"), span(age("site.grid_w") ?? age("grid.power_w"))],
     ]),
   ];
@@ -96,7 +99,7 @@ function demandCard() {
     s("svg", { viewBox: "0 0 400 14", "aria-hidden": "true" }, s("rect", { x: 10, y: 2, width: 380, height: 10, class: "s-soft" }), left !== null && s("rect", { x: 10, y: 2, width: 380 * Math.min(1, Math.max(0, 1 - left / window)), height: 10, class: "s-fill" })),
     facts([
       [w("demand.limit"), limit === null ? w("grid.none") : power(limit)], limit !== null && demand !== null && [demand > limit ? h("span", { class: "tag high" }, `▲ ${w("demand.over")}`) : w("demand.room"), power(Math.abs(limit - demand))],
-      [w("demand.left"), span(left)], [w("demand.peak"), power(value("site.demand_peak_w"))],
+      [w("demand.left"), left === null ? "–" : span(left)], [w("demand.peak"), power(value("site.demand_peak_w"))],
     ]),
   ];
 }

@@ -1,7 +1,7 @@
 // A minute before and after a moment, from a recording whose every cycle the unit has decided again.
 import { english, facts, fill, h, s, table } from "./draw.js";
 import { confirmOrder } from "./orders.js";
-import { ask, live, snapshotAge } from "./live.js";
+import { ask, live, snapshotAge, stateAge } from "./live.js";
 import { moment, number, power, share, w, word } from "./words.js";
 
 const [WIDTH, HEIGHT, LEFT, BOTTOM] = [800, 110, 84, 18];
@@ -35,7 +35,7 @@ export function momentOf(alarm) {
   const found = live.state.events?.filter((one) => one.event === "fault_on" && one.name === alarm.id).at(-1);
   if (found) return found.utc_ns / 1e9;
   if (alarm.since_s === null || live.utcS === null) return null;
-  return live.utcS + (snapshotAge() ?? 0) / 1000 - alarm.since_s - (performance.now() - live.stateAt + live.stateAgeMs) / 1000;
+  return live.utcS + (snapshotAge() ?? 0) / 1000 - alarm.since_s - stateAge() / 1000;
 }
 
 export const momentOfEvent = (event) => (KINDS.includes(event.event) ? event.utc_ns / 1e9 : null);

@@ -107,8 +107,13 @@ def test_init_doctor_and_commission_run_to_their_end_in_a_browser(tmp_path):
             tab.screenshot(path=SHOTS / "after-commission-en-390.png", full_page=True)
             assert "signed by" in said and "values written" in said, said
             violations(tab, "after commission")
+            assert "The site says nothing" in tab.inner_text("#banner")
             over = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert over <= 0
+            going.append(command(tmp_path, "run", "hall.toml", "--no-carbon"))
+            line_with(going[-1], "(runs; core pid)")
+            tab.click("nav a[href='#now']")  # the page that was opened before there was a site finds it
+            tab.wait_for_function("() => !document.body.classList.contains('old') && document.querySelector('.number')")
             browser.close()
         assert "[commissioning]" in path.read_text()
         assert list((tmp_path / "state" / "hall" / "web").glob("commissioning-*.html"))
