@@ -20,6 +20,7 @@ from tidegate.runtime.cli.common import (
     refuse_site,
     with_client,
 )
+from tidegate.runtime.cli.outage_command import outage
 from tidegate.runtime.cli.plan_options import EFFICIENCY, FEES, WEAR, efficiency_points, with_wishes
 from tidegate.runtime.planner import rolling_plan
 from tidegate.runtime.planner.announced_jobs import (
@@ -370,3 +371,6 @@ def jobs_remove(folder: Path, name: str) -> None:
         write_jobs(folder, left)
     except PlanError as why:
         fail(why, EXIT_CONTENT, "plan")
+
+
+plan.add_command(outage)

@@ -27,6 +27,8 @@ OF_A_PLAN = (
     click.option("--carbon", type=click.FloatRange(min=0), default=0.0, metavar="EUR/KG",
                  help="What a kilogram of CO2 counts beside the bill, by the g_per_kwh that is given."),
     click.option("--backup-share", type=click.FloatRange(0, 1), default=1.0, help="Of the load that is served then."),
+    click.option("--backup-covered", type=click.FloatRange(0, 0.99), default=0.0, metavar="SHARE",
+                 help="Of the errors that forecasts of the load had, so many are to be covered; 0 = the middle one."),
 )  # fmt: skip
 
 
@@ -47,10 +49,10 @@ def with_wishes(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(*words: object, ahead: int, fees: float, demand: float, paid_kw: float, wear: float,
-                efficiency: tuple[str, ...], backup: float, backup_share: float, carbon: float,
-                **more: object) -> None:  # fmt: skip
+                efficiency: tuple[str, ...], backup: float, backup_share: float, backup_covered: float,
+                carbon: float, **more: object) -> None:  # fmt: skip
         points = efficiency_points(efficiency)
-        wishes = Wishes(ahead, fees, demand, paid_kw, wear, points, backup, backup_share, carbon)
+        wishes = Wishes(ahead, fees, demand, paid_kw, wear, points, backup, backup_share, carbon, backup_covered)
         command(*words, wishes=wishes, **more)
 
     for option in reversed(OF_A_PLAN):

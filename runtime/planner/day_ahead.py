@@ -29,6 +29,7 @@ class Wishes:
     backup_h: float = 0.0
     backup_share: float = 1.0
     carbon_eur_per_kg: float = 0.0  # what a kilogram of the table's g_per_kwh is to count beside the bill
+    backup_covered: float = 0.0  # share of the load forecast's past errors that the backup is to cover; 0 = its middle
     peak_limit_kw: float = 0.0  # import that is allowed, tighter than the site's own; 0 = as the site has it
 
 
@@ -44,18 +45,26 @@ class DayAhead:
     said: tuple[str, ...]  # of jobs that are not in the plan
 
 
-def backup_reserve(horizon: Horizon, storage: Storage, hours: float, share: float) -> Floats:
+def backup_reserve(horizon: Horizon, storage: Storage, hours: float, share: float, *,
+                   paths_kw: Floats | None = None, covered: float = 0.0) -> Floats:  # fmt: skip
     """(steps,) kWh to have stored at each step's end, so that so much of the load lives through an outage then.
 
-    What is expected of load and sun in the hours after counts; behind the horizon its last hour goes on. No more than
-    the battery holds: the rest would be a wish that nobody can keep.
+    What is expected of load and sun in the hours after counts; behind the horizon its last hour goes on. paths_kw:
+    (paths, steps) past errors of the load's forecast, of which the reserve is to cover the share `covered`. No more
+    than the battery holds: the rest would be a wish that nobody can keep.
     """
-    n, span = len(horizon.load_kw), max(1, round(hours / horizon.step_h))
-    net = np.maximum(0.0, share * horizon.load_kw - horizon.pv_kw)
-    ahead = np.concatenate([net, np.full(span, net[-max(1, round(1 / horizon.step_h)) :].mean())])
-    total = np.concatenate([[0.0], np.cumsum(ahead)]) * horizon.step_h
-    need = (total[1 + span : 1 + span + n] - total[1 : 1 + n]) / storage.discharge_efficiency
-    return np.minimum(storage.least_kwh + need, storage.most_kwh)
+    n, span, hour = len(horizon.load_kw), max(1, round(hours / horizon.step_h)), max(1, round(1 / horizon.step_h))
+    load = horizon.load_kw[None, :]
+    if covered and paths_kw is not None and len(paths_kw):
+        load = load + paths_kw
+    net = np.maximum(0.0, share * load - horizon.pv_kw)
+    last = np.repeat(net[:, -hour:].mean(axis=1, keepdims=True), span, axis=1)
+    total = (
+        np.concatenate([np.zeros((len(net), 1)), np.cumsum(np.hstack([net, last]), axis=1)], axis=1) * horizon.step_h
+    )
+    need = (total[:, 1 + span : 1 + span + n] - total[:, 1 : 1 + n]) / storage.discharge_efficiency
+    wanted = np.quantile(need, covered, axis=0) if len(need) > 1 else need[0]
+    return np.minimum(storage.least_kwh + wanted, storage.most_kwh)
 
 
 def day_ahead(site: Site, table: HoursTable, now: datetime, soc: float, wishes: Wishes, *,
@@ -75,7 +84,8 @@ def day_ahead(site: Site, table: HoursTable, now: datetime, soc: float, wishes: 
     horizon, stored_kwh = outlook.horizon, soc * storage.energy_kwh
     reserve = np.zeros(0)
     if wishes.backup_h:
-        reserve = backup_reserve(horizon, storage, wishes.backup_h, wishes.backup_share)
+        reserve = backup_reserve(horizon, storage, wishes.backup_h, wishes.backup_share,
+                                 paths_kw=load_errors_kw(outlook), covered=wishes.backup_covered)  # fmt: skip
     within, placed, said = jobs_within(jobs, horizon)
     if wishes.demand_eur_per_kw:
         horizon, connection, reserve = _guarded(
@@ -85,6 +95,14 @@ def day_ahead(site: Site, table: HoursTable, now: datetime, soc: float, wishes: 
     horizon = replace(horizon, jobs=within, reserve_kwh=reserve, import_kw_max=caps, load_kw=_cautious(outlook, caps))
     plan = solve_apart(Question(storage, connection, horizon, stored_kwh, in_force_kw))
     return DayAhead(outlook, storage, connection, plan, placed, tuple(said))
+
+
+def load_errors_kw(outlook: Outlook) -> Floats:
+    """(paths, steps) what past forecasts of the load missed, over the horizon; none where that is not known."""
+    steps = len(outlook.horizon.load_kw)
+    if outlook.load is None or outlook.load.paths.shape[1] < steps:
+        return np.zeros((0, steps))
+    return outlook.load.paths[:, -steps:]
 
 
 def _cautious(outlook: Outlook, caps_kw: Floats) -> Floats:
@@ -115,8 +133,7 @@ def _guarded(table: HoursTable, now: datetime, zone: tzinfo, outlook: Outlook, s
     connection = replace(connection, recharge_kw_max=max(connection.demand_paid_kw, peak_kw))
     if outlook.load is None or jobs:  # where jobs go is decided by the plan: its own peak stands for them
         return horizon, connection, reserve
-    steps = len(horizon.load_kw)
-    errors = outlook.load.paths[:, -steps:] if outlook.load.paths.shape[1] >= steps else np.zeros((0, steps))
+    errors = load_errors_kw(outlook)
     net = horizon.load_kw - horizon.pv_kw
     found = guard(net, errors, storage, stored_kwh, horizon.step_h, connection.demand_paid_kw,
                   connection.demand_eur_per_kw)  # fmt: skip

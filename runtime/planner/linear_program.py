@@ -49,8 +49,8 @@ class Program:
         self.row_index[row].append(column)
         self.row_value[row].append(value)
 
-    def solve(self) -> tuple[Floats, tuple[Floats, Floats], float, float]:
-        """(columns, duals of rows and of columns, objective, proved bound)."""
+    def solve(self, mip_gap: float | None = None) -> tuple[Floats, tuple[Floats, Floats], float, float]:
+        """(columns, duals of rows and of columns, objective, proved bound). mip_gap: share that is near enough."""
         lp = highspy.HighsLp()
         lp.num_col_, lp.num_row_ = self.columns, len(self.row_lower)
         lp.col_cost_, lp.col_lower_, lp.col_upper_ = (np.concatenate(x) for x in (self.cost, self.lower, self.upper))
@@ -68,6 +68,8 @@ class Program:
         solver.setOptionValue("threads", 1)
         solver.setOptionValue("random_seed", 1)
         solver.setOptionValue("mip_max_nodes", MIP_NODES)
+        if mip_gap is not None:
+            solver.setOptionValue("mip_rel_gap", mip_gap)
         solver.passModel(lp)
         solver.run()
         status = solver.getModelStatus()

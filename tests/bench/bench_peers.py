@@ -114,14 +114,15 @@ def beside(names: list[str], days: int) -> dict[str, dict[str, float | str]]:
         one = rolling_plan.operate(past, STORAGE, OPEN, name, decide, 30.0)
         peer.end()
         share = rolling_plan.share_of_foresight(none, one, best)
-        windows = rolling_plan.window_shares(none, one, best, 24 * min(60, days))
+        windows = rolling_plan.window_shares(none, one, best, 24 * 60)
+        worst = f", worst 60 days {windows.min():.1%}" if len(windows) else ""
         found[name] = {
-            "version": peer.version, "share": share, "worst window": float(windows.min()),
+            "version": peer.version, "share": share, "days": days,
             "median_s": float(np.median(peer.solve_s)), "p99_s": float(np.quantile(peer.solve_s, 0.99)),
             "resident_mib": peer.resident_mib, "start_s": peer.start_s, "without": peer.without,
         }  # fmt: skip
         middle_ms, p99_ms = np.quantile(peer.solve_s, [0.5, 0.99]) * 1e3
-        print(f"{name} {peer.version}: {share:.1%} of foresight, worst {min(60, days)} days {windows.min():.1%}; "
+        print(f"{name} {peer.version}: {share:.1%} of foresight{worst}; "
               f"a plan {middle_ms:.0f} ms in the middle, {p99_ms:.0f} ms at p99, {peer.resident_mib:.0f} MiB, began in "
               f"{peer.start_s:.1f} s; {peer.without} of {len(peer.solve_s)} without a plan {peer.why}",
               flush=True)  # fmt: skip
