@@ -1,6 +1,6 @@
 """Ours beside the schedulers that a user would take instead, EMHASS' and FlexMeasures': saving, time and memory.
 
-Run: python tests/bench/bench_peers.py [--make] [--days N] [--out DIR] [--smoke]
+Run: python tests/bench/bench_peers.py [--make] [--only NAMES] [--days N] [--out DIR] [--smoke]
 Each peer is in an environment of its own, build/peers/NAME, which --make makes from PyPI (2.5 GB); one that is not
 there is left out, and that is named. All get the same question each hour: prices as far as published, load and
 sun as our forecasters expect them, the state of charge that their own orders led to. So it is the scheduler that is
@@ -35,7 +35,8 @@ WARM_DAYS = 21
 
 def interpreter(name: str) -> Path:
     """Of a peer's environment; ours for ours."""
-    return Path(sys.executable) if name == "tidegate" else ROOT / "build/peers" / name / "bin/python"
+    folder = ROOT / "build/peers" / name.removesuffix("-exact")
+    return Path(sys.executable) if name == "tidegate" else folder / "bin/python"
 
 
 def make(name: str, version: str) -> None:
@@ -133,17 +134,20 @@ def main() -> int:
     parser = harness.parser(__doc__)
     parser.add_argument("--make", action="store_true", help="make the peers' environments in build/peers")
     parser.add_argument("--days", type=int, default=120)
+    parser.add_argument(
+        "--only", default=",".join(["tidegate", *PEERS, "emhass-exact"]), help="schedulers, separated by commas"
+    )
     args = parser.parse_args()
     if args.make:
         for name, version in PEERS.items():
             make(name, version)
-    names = ["tidegate", *(name for name in PEERS if interpreter(name).exists())]
+    names = [name for name in args.only.split(",") if interpreter(name).exists()]
     if args.smoke:
         args.days, names = 1, ["tidegate"]
-    for name in PEERS.keys() - set(names):
+    for name in set(args.only.split(",")) - {"tidegate", *names}:
         print(f"{name} is not judged: build/peers/{name} is not there; run it with --make")
     with harness.conditions(args) as given:
-        for name in names[1:]:
+        for name in [one for one in names if one in PEERS]:
             given.peer(name, f"{PEERS[name]} of PyPI in an environment of its own, the same questions")
         figures = beside(names, args.days)
     harness.write(args, "peers", figures, given)

@@ -1,6 +1,6 @@
 """One scheduler, asked for a plan a line. Runs in that scheduler's own environment, of which alone it imports.
 
-    python peer_schedulers.py emhass|flexmeasures|tidegate STORAGE_JSON
+    python peer_schedulers.py emhass|emhass-exact|flexmeasures|tidegate STORAGE_JSON
     in:  {"load_kw": [...], "pv_kw": [...], "import_eur_per_kwh": [...], "export_eur_per_kwh": [...], "stored_kwh": 30}
     out: {"battery_kw": first step, + discharge, or null where it has no plan, "solve_s": ..., "why": ""}
 
@@ -25,7 +25,7 @@ BEGIN = "2025-01-01T00:00:00Z"  # of every question: a plan does not depend on t
 class Emhass:
     """Its optimisation class, called for one naive MPC step as its own web server does, without Home Assistant."""
 
-    def __init__(self, storage: dict[str, float]) -> None:
+    def __init__(self, storage: dict[str, float], *, exact: bool = False) -> None:
         import emhass
         import pandas as pd
         from emhass.optimization import Optimization
@@ -46,6 +46,8 @@ class Emhass:
             "battery_target_state_of_charge": 0.5, "weight_battery_discharge": storage["wear_eur_per_kwh"],
             "compute_curtailment": True, "inverter_is_hybrid": False,
         }  # fmt: skip
+        if exact:  # its default gap of 1 % is of the whole bill: more than what a battery saves in a day
+            conf["lp_solver_mip_rel_gap"] = 0.0
         asked = {**conf, "optimization_time_step": pd.Timedelta("1h"), "time_zone": "UTC"}
         silent = logging.getLogger("emhass")
         silent.setLevel(logging.CRITICAL)
@@ -142,8 +144,11 @@ def main() -> None:
     name = sys.argv[1]
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no answer
-    peer = {"emhass": Emhass, "flexmeasures": FlexMeasures, "tidegate": Tidegate}[name](json.loads(sys.argv[2]))
-    print(json.dumps({"name": name, "version": importlib.metadata.version(name)}), file=out, flush=True)
+    made = {"emhass": Emhass, "emhass-exact": lambda storage: Emhass(storage, exact=True), "flexmeasures": FlexMeasures,
+            "tidegate": Tidegate}  # fmt: skip
+    peer = made[name](json.loads(sys.argv[2]))
+    version = importlib.metadata.version(name.removesuffix("-exact"))
+    print(json.dumps({"name": name, "version": version}), file=out, flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
         began, why, power = time.perf_counter(), "", None
