@@ -70,8 +70,8 @@ ramp_stop_w_per_s = 3e8
 """
 
 
-@cache
-def program(units):
+def site_text(units):
+    """Site file of so many cabinets."""
     lines, buses = min(units, LINES), min(units, BUSES)
     text = HEAD + "".join(f'[[serial]]\nname = "pcs{n}"\ndevice = "sim"\nbaud = 115200\n' for n in range(lines))
     text += "".join(f'[[can]]\nname = "bms{n}"\ninterface = "sim"\n' for n in range(buses))
@@ -80,7 +80,12 @@ def program(units):
         for n in range(units)
     )
     # The map cannot read the converter's watchdog: without its time measured here, no cabinet of it arms.
-    text += "[commissioning.pcs_revert_ms]\n" + "".join(f"c{n} = 3000\n" for n in range(units))
+    return text + "[commissioning.pcs_revert_ms]\n" + "".join(f"c{n} = 3000\n" for n in range(units))
+
+
+@cache
+def program(units):
+    text = site_text(units)
     site, problems = parse_site(tomllib.loads(text), text)
     assert site is not None and not problems, problems
     site._folder = load_site(str(SITE)).folder

@@ -28,11 +28,32 @@ def test_an_empty_battery_gives_nothing():
     assert not ess.any()
 
 
+def test_the_plan_gives_each_steps_mean_above_the_limit_and_takes_it_back_where_room_is():
+    load_w = np.repeat([50e3, 35e3, 20e3, 39e3], 60)
+    plan = peers.Plan(load_w, 1.0, 40e3, 30e3, 60.0)
+    assert plan.orders_w == pytest.approx([10e3, 0.0, -10e3, 0.0])  # the lowest load has the most room
+    assert [plan(0.0, 0.0) for _ in range(240)][::60] == pytest.approx([10e3, 0.0, -10e3, 0.0])
+    whole = peers.Plan(load_w, 1.0, 40e3, 30e3, 1800.0)  # the mean is below the limit: nothing to do
+    assert whole.orders_w == pytest.approx([0.0])
+    bounded = peers.Plan(np.repeat([90e3, 39e3, 38e3], 60), 1.0, 40e3, 30e3, 60.0)
+    assert bounded.orders_w == pytest.approx([30e3, -1e3, -2e3])  # of 30 kW only three find room below the limit
+
+
+def test_a_plant_under_the_plan_leaves_what_varies_within_a_step():
+    load_w = np.tile(np.repeat([30e3, 60e3], 5000), 6)  # 45 kW in the mean, 5 s each
+    grid_w, _ = peers.under_law(EASY, load_w, 0.001, peers.Plan(load_w, 0.001, 40e3, 30e3, 60.0))
+    assert grid_w[-10_000:].max() == pytest.approx(55e3, rel=0.01) and grid_w[-10_000:].mean() == pytest.approx(
+        40e3, rel=0.01
+    )
+
+
 def test_two_plants_side_by_side():
     sides = [one for one in map(peers.side, range(40_000, 40_004)) if one is not None]
     assert len(sides) >= 2
     assert all(min(one.above_wh) >= 0 and one.bare_wh >= 0 and min(one.moved_wh) > 0 for one in sides)
+    assert all(len(one.planned_wh) == len(peers.PLAN_STEPS_S) and min(one.planned_wh) >= 0 for one in sides)
     everyone = peers.summary(sides)["all"]
+    assert len(everyone["planned_share_of_bare"]) == 2
     assert sum(everyone["wins"].values()) == everyone["plants"] == len(sides)
 
 

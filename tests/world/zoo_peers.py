@@ -1,4 +1,4 @@
-"""A published peak-shaving law in the zoo: the same plants and loads, side by side; under what conditions wins which?
+"""Published laws in the zoo: the same plants and loads, side by side; under what conditions wins which?
 
     python tests/world/zoo_peers.py [--plants N] [--seed-first N] [--out FILE]
 
@@ -6,13 +6,19 @@ The law is OpenEMS' peak shaving controller as its documentation states it: what
 above the limit the battery is to give what is too much, below the recharge limit to take what is left, in between
 nothing; once a second, through its PID filter with its default gains (bench_control.PeerFilter, held there against what
 its own test publishes), the integral bounded. It is the law and not the program, and it is favoured: it knows the
-battery's true power at once, its converter obeys as the plant's does, and nothing trips it. EMHASS' plan is not here:
-it needs a forecast, and decides half hours, not seconds.
+battery's true power at once, its converter obeys as the plant's does, and nothing trips it.
+
+The plan is EMHASS' day-ahead optimisation as its documentation states it: in steps of half an hour the cheapest use of
+the battery whose mean grid power stays below `maximum_power_from_grid`, with as much charge at the end as at the begin;
+each step's value is the battery's order for the step. With one price that is to give each step's mean above the limit,
+and to take it back where there is most room. It is favoured more: its forecast is the load that comes, which nobody
+has. It stands here with its usual half hours and with minutes, the shortest that its documentation works with.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +34,11 @@ from bench_control import PeerFilter
 CYCLE_S = 1.0
 INTEGRAL_CYCLES = 10  # of the battery's power: the bound of the filter's integral
 SLOW_METER_S = 1.5
+
+
+PLAN_STEPS_S = (1800.0, 60.0)
+Law = Callable[[float, float], float]  # grid power and the battery's, W -> what the battery is to give, W
+Powers = tuple[np.ndarray, np.ndarray]
 
 
 class PeakShaving:
@@ -49,9 +60,33 @@ class PeakShaving:
         return min(max(asked_w, -self.power_w), self.power_w)
 
 
-def under_law(made: plants.Draw, load_w: np.ndarray, dt_s: float) -> tuple[np.ndarray, np.ndarray]:
-    """(grid, battery) of a plant under the law, W, a row each dt_s."""
-    law = PeakShaving(made.limit_w, made.limit_w - made.recharge_gap_w, made.power_w)
+class Plan:
+    """The plan, made once, with the load that comes. step_s : of one decision. Called each CYCLE_S."""
+
+    def __init__(self, load_w: np.ndarray, dt_s: float, limit_w: float, power_w: float, step_s: float) -> None:
+        rows = max(1, round(step_s / dt_s))
+        mean_w = np.array([load_w[at : at + rows].mean() for at in range(0, len(load_w), rows)])
+        share = np.array([len(load_w[at : at + rows]) / rows for at in range(0, len(load_w), rows)])  # the last is cut
+        self.orders_w = np.clip(mean_w - limit_w, 0.0, power_w)
+        owed = float((self.orders_w * share).sum())
+        for at in np.argsort(mean_w):
+            if owed <= 0.0:
+                break
+            taken_w = min(power_w, max(limit_w - mean_w[at], 0.0), owed / share[at])
+            if self.orders_w[at] == 0.0 and taken_w > 0.0:
+                self.orders_w[at] = -taken_w
+                owed -= taken_w * share[at]
+        self._each, self._cycle = step_s / CYCLE_S, 0
+
+    def __call__(self, grid_w: float, ess_w: float) -> float:
+        at = min(int(self._cycle / self._each), len(self.orders_w) - 1)
+        self._cycle += 1
+        return float(self.orders_w[at])
+
+
+def under_law(made: plants.Draw, load_w: np.ndarray, dt_s: float, law: Law | None = None) -> Powers:
+    """(grid, battery) of a plant under a law, W, a row each dt_s; without one that of peak shaving."""
+    law = law or PeakShaving(made.limit_w, made.limit_w - made.recharge_gap_w, made.power_w)
     delay, update = made.setting("meter_delay_ms") / 1e3, made.setting("meter_update_ms") / 1e3
     average = max(1, round(made.setting("meter_average_ms") / 1e3 / dt_s))
     dead = max(1, round(made.setting("pcs_dead_ms") / 1e3 / dt_s))
@@ -88,6 +123,7 @@ class Side:
     bare_wh: float
     above_wh: tuple[float, float]
     moved_wh: tuple[float, float]
+    planned_wh: tuple[float, ...] = ()  # above the limit under the plan, a value for each of PLAN_STEPS_S
 
     @property
     def wins(self) -> str:
@@ -118,10 +154,15 @@ def side(seed: int) -> Side | None:
     def moved(power_w: np.ndarray) -> float:
         return float(np.abs(power_w[judged]).sum() * dt_s / 3600.0)
 
+    planned_wh = []
+    for step_s in PLAN_STEPS_S:
+        plan = Plan(load_w, dt_s, made.limit_w, made.power_w, step_s)
+        planned_wh.append(above(under_law(made, load_w, dt_s, plan)[0]))
     steps = np.abs(np.diff(load_w[judged][:: max(1, round(0.2 / dt_s))])) > 0.1 * made.power_w
     return Side(
         seed, made.stratum, made.meter_s, float(judged.sum() * dt_s / max(1, int(steps.sum()))), found.floor_wh,
         above(load_w), (above(rows["grid_w"]), above(grid_w)), (moved(rows["ess_w"]), moved(ess_w)),
+        tuple(planned_wh),
     )  # fmt: skip
 
 
@@ -142,6 +183,12 @@ def summary(sides: list[Side]) -> dict[str, Any]:
             "plants": len(those),
             "wins": {who: sum(one.wins == who for one in those) for who in ("ours", "the law", "even")},
             "above_share_of_bare": [round(sum(one.above_wh[n] for one in those) / bare, 4) for n in (0, 1)],
+            "planned_share_of_bare": [
+                round(sum(one.planned_wh[n] for one in those) / bare, 4) for n in range(len(PLAN_STEPS_S))
+            ],
+            "plan_better_than_ours": [
+                sum(one.planned_wh[n] < 0.9 * one.above_wh[0] - 0.05 for one in those) for n in range(len(PLAN_STEPS_S))
+            ],
             "floor_share_of_bare": round(sum(one.floor_wh for one in those) / bare, 4),
             "worse_than_no_battery": [sum(one.above_wh[n] > one.bare_wh + 0.05 for one in those) for n in (0, 1)],
             "moved_wh": [round(sum(one.moved_wh[n] for one in those), 1) for n in (0, 1)],
