@@ -32,14 +32,14 @@ def started(words: list[str], first: int, behind: int, extra: dict[str, str]) ->
     )
 
 
-def shares(seeds: int, jobs: int) -> Iterator[tuple[int, int]]:
-    """Seeds 1 to `seeds` in as many runs as there are jobs."""
-    size = -(-seeds // jobs)
-    for first in range(1, seeds + 1, size):
-        yield first, min(first + size, seeds + 1)
+def shares(seeds: range, jobs: int) -> Iterator[tuple[int, int]]:
+    """The seeds in as many runs as there are jobs."""
+    size = -(-len(seeds) // jobs)
+    for first in range(seeds.start, seeds.stop, size):
+        yield first, min(first + size, seeds.stop)
 
 
-def sums(words: list[str], seeds: int, jobs: int, extra: dict[str, str], word_bytes: int) -> dict[int, str]:
+def sums(words: list[str], seeds: range, jobs: int, extra: dict[str, str], word_bytes: int) -> dict[int, str]:
     """Seed -> its sum and number of cycles. Raises SystemExit where a run ends badly or on another kind of machine."""
     found: dict[int, str] = {}
     for run in [started(words, first, behind, extra) for first, behind in shares(seeds, jobs)]:
@@ -49,15 +49,16 @@ def sums(words: list[str], seeds: int, jobs: int, extra: dict[str, str], word_by
         if f"word {word_bytes}\n" not in told:
             sys.exit(f"arm: {' '.join(words)}: not the machine that was asked for: {told[:40]!r}")
         found |= {int(seed): rest for seed, rest in re.findall(r"^seed (\d+) (.*)$", told, re.M)}
-    if sorted(found) != list(range(1, seeds + 1)):
-        sys.exit(f"arm: {' '.join(words)}: {len(found)} of {seeds} seeds came back")
+    if sorted(found) != list(seeds):
+        sys.exit(f"arm: {' '.join(words)}: {len(found)} of {len(seeds)} seeds came back")
     return found
 
 
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=30, help="how many, from 1 on")
+    parser.add_argument("--seeds", type=int, default=30, help="how many")
+    parser.add_argument("--first", type=int, default=1, help="number of the first; a night in parts")
     parser.add_argument("--kinds", nargs="+", choices=cross.KINDS, default=list(cross.KINDS))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
@@ -65,12 +66,13 @@ def main() -> int:
     for name in options.kinds:
         cross.build(name)
     built_s = time.monotonic() - begun
-    ours = sums([sys.executable], options.seeds, options.jobs, {}, 8)
+    seeds = range(options.first, options.first + options.seeds)
+    ours = sums([sys.executable], seeds, options.jobs, {}, 8)
     differing, table = 0, {"build_s": round(built_s, 1)}
     for name in options.kinds:
         begun = time.monotonic()
         words, extra = cross.python(name)
-        theirs = sums(words, options.seeds, options.jobs, extra, WORD_BYTES[name])
+        theirs = sums(words, seeds, options.jobs, extra, WORD_BYTES[name])
         wrong = [seed for seed in ours if theirs[seed] != ours[seed]]
         differing += len(wrong)
         table[name] = {"seeds": len(ours), "differ": wrong, "wall_s": round(time.monotonic() - begun, 1)}
