@@ -27,6 +27,8 @@ cdef extern from *:
     #define NOISE_RATE 1.08
     #define MODEL_SHARE 0.05           /* of the moves: no model is truer than that */
     #define AVERAGES 3.0               /* standard deviations by which an average must be better than any mere age ... */
+    #define CONTRADICTED 2.5           /* ... by so much, than the age that was found */
+    #define AVERAGES_INSTEAD 1.2       /* ... and then by so much than any other */
     #define AVERAGES_NOT 0.0           /* ... and an age than it, to be believed again */
     #define OLD_S 1.0                  /* from this age on, and so many of its intervals, a mere age is the less likely one: ... */
     #define OLD_INTERVALS 0.3
@@ -53,7 +55,7 @@ cdef extern from *:
     const double[SCALES] SCALE_S
     const double[SCALES] LOOK_S
     const double MODELS_MEMORY_S, SLOPE_S, NOISE_RATE, MODEL_SHARE, AVERAGES, AVERAGES_NOT, AVERAGES_OLD, AVERAGES_NOT_OLD, OLD_S, OLD_INTERVALS, MODEL_BETTER, OLDEST_SHARE
-    const double SHOWN_S, MODEL_OUT, MODEL_QUIET_SHARE, MODEL_OUT_QUIET
+    const double CONTRADICTED, AVERAGES_INSTEAD, SHOWN_S, MODEL_OUT, MODEL_QUIET_SHARE, MODEL_OUT_QUIET
 
 
 cdef void models_forget(estimate_state_t* state) noexcept nogil:
@@ -260,7 +262,7 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
     cdef model_trials_t* m = &state.models
     cdef uint32_t i, best, kernel, age, lo, hi
     cdef double age_s, lo_s, hi_s, out
-    cdef bint unlikely, known
+    cdef bint unlikely, known, contradicted
     best = m.delay_best
     for i in range(<uint32_t>LAGS):
         if m.unexplained[i] < m.unexplained[best]:
@@ -280,9 +282,12 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
     unlikely = <double>LAG_NS[m.delay_best] * 1e-9 > OLD_S and (
         0.0 < state.lags.interval.interval_s < OLD_INTERVALS * <double>LAG_NS[m.delay_best] * 1e-9) and (
         <double>LAG_NS[state.lags.best] * 1e-9 > OLD_S or (
-            known and model_worse(m, state.lags.best, m.mean_best) > AVERAGES))
+            known and model_worse(m, state.lags.best, m.mean_best) > CONTRADICTED))
+    # What an age that was found cannot explain by far, an average that explains it better does.
+    contradicted = known and model_worse(m, state.lags.best, m.mean_best) > CONTRADICTED
     if not m.averages:
-        m.averages = model_worse(m, m.delay_best, m.mean_best) > (AVERAGES_OLD if unlikely else AVERAGES) and (
+        m.averages = model_worse(m, m.delay_best, m.mean_best) > (
+            AVERAGES_OLD if unlikely else AVERAGES_INSTEAD if contradicted else AVERAGES) and (
             not known or is_bounded(m))
     elif model_worse(m, m.mean_best, m.delay_best) > (AVERAGES_NOT_OLD if unlikely else AVERAGES_NOT):
         m.averages = 0
