@@ -184,7 +184,7 @@ cdef void weigh(likelihood_t* l, double grid_w, const double* moved_w, double un
     A habit is weighed while its share is likely against the meter as it was: from then on it has its own sum.
     """
     cdef double[CHANGE_BINS + 1] cumulated
-    cdef double chance, honest, load_w, own_w, honest_w, near_w, more, fades = exp(-apart_s / SUMS_S)
+    cdef double chance, honest, load_w, own_w, honest_w, goes_on_w, near_w, more, fades = exp(-apart_s / SUMS_S)
     cdef uint32_t i, habit
     unsure_w += 3.0 * l.least_w + 2.0
     cumulated[0] = 0.0
@@ -203,9 +203,12 @@ cdef void weigh(likelihood_t* l, double grid_w, const double* moved_w, double un
             own_w = load_w + (moved_w[habit] - SHARE[i] * moved_w[0]) / fmax(1.0, fabs(SHARE[i]))
             more = chance - log_chance(l, cumulated, honest_w, near_w, nameplate_w)
             if l.change_s > 0.0:
-                honest = log_chance(
-                    l, cumulated, honest_w - l.change_w[habit] * apart_s / l.change_s, near_w, nameplate_w)
+                goes_on_w = l.change_w[habit] * apart_s / l.change_s
+                honest = log_chance(l, cumulated, honest_w - goes_on_w, near_w, nameplate_w)
                 more = fmin(more, chance - honest)
+                # How seldom it is that a load which always moves does not, says nothing of one that goes on.
+                if i > 0 and fabs(honest_w - goes_on_w) <= near_w + ROUGH * fabs(goes_on_w):
+                    more = fmin(more, 0.0)
             more = fmin(more, chance - log_chance(l, cumulated, own_w, near_w, nameplate_w))
             # A load that does more than another may do less as well.
             if fabs(load_w) >= fmin(fabs(honest_w), fabs(own_w)):

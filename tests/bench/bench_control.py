@@ -72,8 +72,18 @@ class Run:
         return np.array(getattr(self, name))
 
 
-def simulate(plant: Plant, seconds: float, *, oracle: bool = False, start_s: float = 900.0, **settings: Any) -> Run:
-    """Run the plant under the control, or under the oracle that knows the load at each of the meter's samples."""
+def arming(t_s: float, power_w: float) -> float:
+    """Pulses as at arming, which tell the meter's age: a tenth of the power, uneven, and over 5 s before t = 0."""
+    return 0.1 * power_w if int(np.searchsorted(np.cumsum([0.3, 0.5, 0.4, 0.7] * 5) - 14.5, t_s)) % 2 else 0.0
+
+
+def simulate(
+    plant: Plant, seconds: float, *, oracle: bool = False, start_s: float = 900.0, arm_s: float = 0.0, **settings: Any
+) -> Run:
+    """Run the plant under the control, or under the oracle that knows the load at each of the meter's samples.
+
+    arm_s: so long before the first row the load rests, with pulses as at arming.
+    """
     rng = random.Random(plant.seed)
     control = Control(plant.units, **settings)
     estimate = Estimate(
@@ -86,12 +96,12 @@ def simulate(plant: Plant, seconds: float, *, oracle: bool = False, start_s: flo
     transaction_s = TRANSACTION_S[plant.baud]
     samples: list[tuple[float, float, float]] = []  # time, grid, true load
     register = (-1.0, plant.load(0.0), plant.load(0.0))
-    meter_next, poll_next, turn = 0.0, 0.0, 0
+    meter_next, poll_next, turn = -arm_s, -arm_s, 0
     writes: list[tuple[float, float]] = []
     known_w = plant.load(0.0)
-    for i in range(round(seconds / plant.cycle_s)):
+    for i in range(-round(arm_s / plant.cycle_s), round(seconds / plant.cycle_s)):
         t_s = i * plant.cycle_s
-        load_w = plant.load(t_s)
+        load_w = plant.load(max(t_s, 0.0))
         while writes and writes[0][0] <= t_s + 1e-9:
             applied_w = writes.pop(0)[1]
         ess_w += (applied_w - ess_w) * step
@@ -126,10 +136,13 @@ def simulate(plant: Plant, seconds: float, *, oracle: bool = False, start_s: flo
             paired=oracle or estimate.paired,
             demand=(used_ws / elapsed_s, elapsed_s, left_s, paid_w) if elapsed_s > 0 and unknown_s < 1.0 else None,
         )
-        if made.request_total_w != request_w:
-            request_w = made.request_total_w
+        wanted_w = made.request_total_w if t_s >= 0.0 else arming(t_s, plant.power_w)
+        if wanted_w != request_w:
+            request_w = wanted_w
             writes = [one for one in writes if one[0] <= t_s + transaction_s]  # newest wins
             writes.append((t_s + transaction_s, request_w))
+        if t_s < 0.0:
+            continue
         for name, value in (
             ("t_s", t_s),
             ("load_w", load_w),
@@ -422,7 +435,7 @@ def case_ramp() -> tuple[list[Row], dict[str, Any]]:
         seconds = max(4.0 / hz, 6.0)
         outside = []
         for oracle in (False, True):
-            run = simulate(plant, seconds, oracle=oracle, **settings)
+            run = simulate(plant, seconds, oracle=oracle, arm_s=15.0, **settings)
             ideal = ideal_ramp(run.array("load_w"), 1e3, plant.cycle_s, 20e3)
             apart = np.abs(run.array("grid_w") - ideal)
             outside.append(float(apart.sum() * plant.cycle_s))

@@ -195,3 +195,9 @@ def test_before_a_load_that_stands_still_an_honest_meter_is_not_called_turned() 
     (made,) = (one for one in cases.traces() if one.name == "dgx-a100-2022 at 10 %" and one.seed == 5)
     found = judges.judge(made)
     assert found.latched == [] and found.recharging_ratio < 1.25
+
+
+def test_a_load_that_turns_and_goes_on_falling_is_no_meter_of_ten_times_the_power() -> None:
+    """A slope of the load that was not seen before, twenty times as steep as the late battery: going on is no news."""
+    found = judges.judge(plants.draw(120038))
+    assert found.ready_s is not None and found.trips == 0 and found.latched == []
