@@ -41,6 +41,7 @@ cdef extern from *:
     #define PATIENT_S 4.3         /* a gateway between may make a meter so late */
     #define SURE_FREE 1.75        /* of a share that was fitted to the answers */
     #define SURE_HONEST 1.2
+    #define CHANCE 3.0            /* standard deviations of a mean; of a median a quarter less */
     #define SPREAD_LEAST 0.5
     #define SHARE_LO 0.75
     #define SHARE_HI 1.3
@@ -56,7 +57,7 @@ cdef extern from *:
     """
     const double STEADY, STEADY_S, UNKNOWN_S, QUICK_MOST_S, WEAK_MOST_S, EDGES_LEAST
     const double BACKWARDS, GIVEN, SAME_INTERVALS, SAME_S, EDGE_MOST_S, QUESTION_MOST_S, NORMAL, ROUGH
-    const double SURE, SURE_STRONG, SURE_FREE, PATIENT_S
+    const double SURE, SURE_STRONG, SURE_FREE, PATIENT_S, CHANCE
     const double SURE_HONEST, SPREAD_LEAST, SHARE_LO, SHARE_HI, SHARE_FAR, SHARE_TURNED, GROW, JITTER_S, LIKELY_JITTER_S, LIKELY_MOST_S
     const uint32_t GROW_EDGES, AGAIN_EDGES, LIKELY_EDGES
 
@@ -192,17 +193,26 @@ cdef double median(const question_t* q) noexcept nogil:
     return 1.0
 
 
+cdef bint is_beyond_chance(const question_t* q, double share) noexcept nogil:
+    """Whether the median of so many answers lies further from an honest one than the load's own moves let it."""
+    cdef double told = 0.0
+    cdef uint32_t i
+    for i in range(q.edges):
+        told += 1.0 / (1.0 / (q.clear[i] * q.clear[i]) + ROUGH * ROUGH)
+    return (share - 1.0) * (share - 1.0) * told > CHANCE * CHANCE
+
+
 cdef uint32_t judge(question_t* q) noexcept nogil:
     cdef double turned = votes(q, -1.0), nothing = votes(q, 0.0), share = median(q)
-    cdef bint free = (share < SHARE_LO or share > SHARE_HI) and votes(q, share) > SURE_FREE
+    cdef bint free = (share < SHARE_LO or share > SHARE_HI) and votes(q, share) > SURE_FREE and is_beyond_chance(q, share)
     if fmax(turned, nothing) < -SURE_HONEST and not free:
         return FOUND_HONEST
     if not is_weak(q):
         if turned > SURE_STRONG and turned >= nothing:
             return FOUND_TURNED
-        if share < SHARE_TURNED and votes(q, share) > SURE_FREE:
+        if share < SHARE_TURNED and free:
             return FOUND_TURNED
-    elif q.suspicion != SUSPECT_AGAIN and share > SHARE_FAR and votes(q, share) > SURE_FREE:
+    elif q.suspicion != SUSPECT_AGAIN and share > SHARE_FAR and free:
         return FOUND_SHARE
     if not q.patient:
         # A meter that has become later answers the edge before: it is asked with edges that outlast that.
