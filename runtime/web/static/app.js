@@ -15,6 +15,7 @@ import { setup } from "./setup.js";
 const SCREENS = { now, alarms, devices, energy, history, plan, setup };
 const BELOW = { recorder: "alarms" }; // a screen that another one leads to
 const DRAWN = { ...SCREENS, recorder };
+const RELOAD_MS = 30000; // a browser gives no reason for a stream that it cannot open, a changed certificate included
 const head = document.getElementById("head");
 const main = document.getElementById("main");
 const banner = document.getElementById("banner");
@@ -83,6 +84,7 @@ function update() {
   } else if (old) {
     const why = live.connected || !isFollowed() ? w("old.site") : w("old.link");
     text = age === null ? `${why} ${w("old.none")}` : `${why} ${w("old.since", { age: span(age / 1000) })}`;
+    if (isFollowed() && !live.connected && age > RELOAD_MS) text += ` ${w("old.reload")}`;
   }
   // Seconds that go by are not read out again and again: only the first words change what a reader of screens hears.
   if (banner.dataset.kind !== `${old}${live.connected}` || !old) banner.textContent = text;

@@ -119,12 +119,12 @@ def test_after_a_sleep_or_out_of_sight_no_number_is_live_before_a_new_one_has_co
         seen = tab.evaluate("""async () => {
             const real = Date.now;
             Date.now = () => real() + 600000;
-            await new Promise((done) => { setTimeout(done, 1200); });
+            await new Promise((done) => { setTimeout(done, 4000); });
             const said = [document.body.classList.contains('old'), document.getElementById('banner').textContent];
             Date.now = real;
             return said;
         }""")
-        assert seen[0] and "old and struck through" in seen[1]
+        assert seen[0] and "old and struck through" in seen[1] and "load the page again" in seen[1], seen
     finally:
         page.process.send_signal(18)
     tab.wait_for_function(LIVE)
