@@ -97,7 +97,8 @@ static int32_t bank_most(const int32_t *each, const int32_t *connected, int32_t 
     return most_yet;
 }
 
-/* What all connected ones bear together: so many times the least. count: of the connected ones. */
+/* What all connected ones bear together: so many times the least, nothing of none and of a negative one.
+ * count: of the connected ones. */
 /*@ requires 0 <= n <= GATE_BATTERIES_MAX && \valid_read(connected + (0 .. n - 1)) && \valid_read(each + (0 .. n - 1));
     requires 0 <= count <= n && count == joined(connected, n);
     assigns \nothing;
@@ -109,11 +110,9 @@ static int32_t bank_allows(const int32_t *each, const int32_t *connected, int32_
     const int64_t all = (int64_t)weakest * count;
     /*@ assert \forall integer i; 0 <= i < n && connected[i] != 0 ==> times(weakest, count) <= times(each[i], count); */
     //@ assert all <= times(weakest, count);
-    if (count == 0)
-        return 0;
     if (all > INT32_MAX)
         return INT32_MAX;
-    return all < INT32_MIN ? INT32_MIN : (int32_t)all;
+    return all > 0 ? (int32_t)all : 0;
 }
 
 /* The numbers of several batteries as those of one. */
@@ -144,7 +143,7 @@ typedef struct {
 static bank_one_t bank_as_one(const gate_bank_t *bank)
 {
     const int32_t n = bank->n, *const who = bank->connected, count = bank_count(who, n);
-    const int all = count == 0; // none is connected: looked at all the same
+    const int all = !count; // none is connected: looked at all the same
     const int32_t charge_ok = bank_least(bank->charge_ok, who, n, 0);
     const int32_t discharge_ok = bank_least(bank->discharge_ok, who, n, 0);
     const int32_t emptiest = bank_least(bank->soc_cpct, who, n, all);
@@ -164,8 +163,8 @@ static bank_one_t bank_as_one(const gate_bank_t *bank)
     one.coldest = bank_least(bank->temp_min_ddegc, who, n, 1);
     one.cell_max = bank_most(bank->cell_mv_max, who, n, all);
     one.cell_min = bank_least(bank->cell_mv_min, who, n, all);
-    one.charge_ok = count > 0 && charge_ok > 0;
-    one.discharge_ok = count > 0 && discharge_ok > 0;
+    one.charge_ok = !all && charge_ok > 0;
+    one.discharge_ok = !all && discharge_ok > 0;
     return one;
 }
 

@@ -127,7 +127,7 @@ static gate_row_t row_drain(const gate_fault_row_t *row, gate_row_t memory, int 
         memory.bucket_us = clear_us(row, memory.flaps);
     } else {
         memory.bucket_us = (int32_t)above_zero((int64_t)memory.bucket_us - dt_us);
-        memory.active = memory.bucket_us > 0;
+        memory.active = memory.bucket_us ? 1 : 0;
     }
     return memory;
 }
@@ -198,7 +198,7 @@ static int32_t left_permille(int32_t permille)
     return permille < 0 || permille > 1000 ? 0 : permille;
 }
 
-/* The response with one more row in it, but for the masks, which are for people only. */
+/* The response with one more row in it, without the masks for people, which faults_step lays in at its end. */
 /*@ requires \valid_read(row) && 0 <= number < GATE_FAULTS_MAX && fair(response);
     assigns \nothing;
     ensures fair(\result);
@@ -216,11 +216,9 @@ static fault_response_t response_join(fault_response_t response, const gate_faul
         .reaction = graver ? severe : response.reaction,
         .cause = graver ? number : response.cause,
         .derate_permille = (int32_t)least(permille, response.derate_permille),
-        .busy = response.busy || asks || memory.bucket_us != 0,
+        .busy = response.busy || asks || memory.bucket_us,
         .latches = response.latches || memory.latched,
         .trips = response.trips || (memory.latched && severe > REACTION_DERATE),
-        .active = response.active,
-        .latched = response.latched,
     };
     return both;
 }

@@ -447,7 +447,7 @@ static int bank_differs(uint64_t n)
     all = count == 0;
     gate_combine(b, &in);
 #define OF(part, everybody, which) outermost(b->part, b, everybody, which, 0)
-#define TOGETHER(part) (count ? between(INT32_MIN, OF(part, 0, LEAST) * count, INT32_MAX) : 0)
+#define TOGETHER(part) (count ? between(0, OF(part, 0, LEAST) * count, INT32_MAX) : 0)
     bad = differs("bank soc", in.soc_cpct, OF(soc_cpct, all, LEAST), n)
         | differs("bank spread", in.soc_spread_cpct, OF(soc_cpct, all, MOST) - OF(soc_cpct, all, LEAST), n)
         | differs("bank volts", in.pack_mv, OF(pack_mv, all, LEAST), n)
