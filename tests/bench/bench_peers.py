@@ -89,13 +89,19 @@ class Peer:
 def beside(names: list[str], days: int) -> dict[str, dict[str, float | str]]:
     """Share of foresight and cost of a plan, each."""
     table = read_hours(DATA)
-    hours = min(24 * (WARM_DAYS + days), len(table.load_kw))
-    load, pv, price = (filled(one)[:hours] for one in (table.load_kw, table.pv_kw, table.price_eur_per_kwh))
-    past = rolling_plan.Past(datetime.fromtimestamp(table.begin_utc.timestamp(), UTC), load, pv, price, 0.13,
-                             ZoneInfo("Europe/Berlin"), 24 * WARM_DAYS)  # fmt: skip
+    hours = min(24 * (WARM_DAYS + days), len(table.load_kw) - 48)
+    load, pv, price = (filled(one) for one in (table.load_kw, table.pv_kw, table.price_eur_per_kwh))
+
+    def lived(end: int) -> rolling_plan.Past:
+        begin = datetime.fromtimestamp(table.begin_utc.timestamp(), UTC)
+        return rolling_plan.Past(begin, load[:end], pv[:end], price[:end], 0.13, ZoneInfo("Europe/Berlin"),
+                                 24 * WARM_DAYS)  # fmt: skip
+
+    past = lived(hours)
     none = rolling_plan.operate(past, STORAGE, OPEN, "none", rolling_plan.no_battery, 30.0)
     best = rolling_plan.foresight(past, STORAGE, OPEN, 30.0)
-    ahead = rolling_plan.RollingPlanner(past, STORAGE, OPEN)
+    # Questions look beyond the last judged hour: none of them is shorter than the others.
+    ahead = rolling_plan.RollingPlanner(lived(hours + 48), STORAGE, OPEN)
     questions: dict[int, dict[str, object]] = {}
 
     def question(hour: int, stored_kwh: float) -> dict[str, object]:

@@ -66,7 +66,7 @@ class Emhass:
         soc = min(max(stored_kwh / self.storage["energy_kwh"], self.storage["soc_min"]), self.storage["soc_max"])
         made = self._law.perform_naive_mpc_optim(frame, pv, load, n, soc_init=soc, soc_final=0.5)
         if "P_batt" not in made or not np.isfinite(made["P_batt"].iloc[0]):
-            raise ValueError(f"{self._law.optim_status}, {stored_kwh:.3f} kWh stored")
+            raise ValueError(f"no P_batt, {n} steps")
         return float(made["P_batt"].iloc[0]) / 1e3
 
 
