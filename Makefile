@@ -49,8 +49,9 @@ bench-check: build
 	    { status=$$?; [ $$status -eq 77 ] && echo "bench-check: skipped"; }
 
 #: make icount    the whole product at 1 kHz in a guest whose time is counted in instructions: 0 missed, same path length (SECONDS=60)
+# MACHINE=aarch64: an arm64 board instead, with the cross-built core.
 icount: build
-	@$(PY) tests/vm/icount_run.py --seconds $(or $(SECONDS),60) --out build/icount.json || \
+	@$(PY) tests/vm/icount_run.py --machine $(or $(MACHINE),x86_64) --seconds $(or $(SECONDS),60) --out build/icount.json || \
 	    { status=$$?; [ $$status -eq 77 ] && echo "icount: skipped"; }
 
 #: make power-cuts  the power of a machine that writes goes at random; is its disk whole, with all that was promised? (CUTS=100)

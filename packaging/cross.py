@@ -82,6 +82,15 @@ def root_of(kind: Kind) -> Path:
     if (place / "usr/bin/python3").is_symlink():
         return place
     print(f"== {kind.arch}: Debian's files", flush=True)
+    part = place.with_suffix(".part")
+    shutil.rmtree(place, ignore_errors=True)
+    debian_files(kind, part, f"python3,libpython3-dev{DEBIAN[kind.arch]}")
+    part.rename(place)
+    return place
+
+
+def debian_files(kind: Kind, place: Path, packages: str) -> None:
+    """Packages of that machine and what they need, unpacked, nothing of them configured. packages : commas between."""
     form = "$(CODENAME) $(ORIGIN) $(COMPONENT) $(REPO_URI)"
     told = subprocess.run(
         ["apt-get", "indextargets", "--format", form, "Created-By: Packages"],
@@ -92,17 +101,13 @@ def root_of(kind: Kind) -> Path:
     uris = [line.split()[3] for line in told if line.startswith(f"{codename} Debian main ")]
     if not uris:
         fail("apt knows no `main` of this machine's own Debian: run apt-get update", LACKS_PROGRAM)
-    part = place.with_suffix(".part")
-    shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(place, ignore_errors=True)
-    part.parent.mkdir(parents=True, exist_ok=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
     run(
         "mmdebstrap", "--variant=extract", f"--architectures={kind.arch}",
-        "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", f"--include=python3,libpython3-dev{DEBIAN[kind.arch]}",
-        codename, part, f"deb {uris[0]} {codename} main",
+        "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", f"--include={packages}",
+        codename, place, f"deb {uris[0]} {codename} main",
     )  # fmt: skip
-    part.rename(place)
-    return place
 
 
 def environment(kind: Kind) -> dict[str, str]:

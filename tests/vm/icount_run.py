@@ -20,25 +20,31 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE))
+import arm_guest  # noqa: E402
+
 ROOT = HERE.parents[1]
 COMMITTED = HERE / "icount.json"
 SHARE = 0.05
 LIMIT_S = int(os.environ.get("TIDEGATE_ICOUNT_LIMIT_S", "1500"))  # of host time
-# Of a machine to its runner; another architecture adds its own (and its row in icount.json).
-RUNNERS = {"x86_64": [str(HERE / "run-vm.sh"), "-i"]}
+# Of a machine: the options of run-vm.sh for it.
+RUNNERS = {"x86_64": ["-i"], "aarch64": ["-a", "-i"]}
 FIFO = 1  # SCHED_FIFO of sched.h
 LOOP_PRIORITY = 80
 
 
 def measured(seconds: float, machine: str) -> dict[str, Any]:
     """Run the guest. Raises SystemExit, with 77 where a program is missing."""
+    if machine == "aarch64":
+        arm_guest.make()
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as folder:
         words = [
+            str(HERE / "run-vm.sh"),
             *RUNNERS[machine],
             "-t",
             str(LIMIT_S),
             "--",
-            sys.executable,
+            *([sys.executable] if machine == "x86_64" else arm_guest.python_words()),
             str(HERE / "icount_site.py"),
             str(seconds),
             "/run/job/figures.json",

@@ -1,12 +1,14 @@
 #!/bin/bash
 # Run a command inside a virtual machine with Debian's PREEMPT_RT kernel and real CAN and UART drivers.
 #
-#   tests/vm/run-vm.sh [-t SECONDS] [-i] [-d IMAGE [-w LOG]] [-p FILE] [-v] -- COMMAND [ARGUMENT...]
+#   tests/vm/run-vm.sh [-a] [-t SECONDS] [-i] [-d IMAGE [-w LOG]] [-p FILE] [-v] -- COMMAND [ARGUMENT...]
 #
 # The guest sees the host's file system read-only under a layer in RAM, two virtual CAN interfaces (vcan0, vcan1), two
 # emulated Kvaser controllers on one wire (can0, can1), two 16550 UARTs wired to each other (ttyS1, ttyS2) and a
 # watchdog card. The command runs there as root in this directory; its status is this script's status.
 #
+#   -a         an arm64 board instead: the guest's files, kernel and Python are those that tests/vm/arm_guest.py made, with this
+#              checkout at its place; the UARTs are left out
 #   -i         time in the guest is counted in instructions (1 ns each, one CPU): what the guest measures does not depend
 #              on how busy this machine is
 #   -d IMAGE   a disk of ext4 (made with mkfs.ext4) that outlives the machine, mounted at /disk
@@ -23,9 +25,10 @@
 # guest as /run/job, and stays).
 set -euo pipefail
 
-limit=420 verbose= counted= disk= writes= pidfile=
-while getopts t:id:w:p:v option; do
+limit=420 verbose= counted= disk= writes= pidfile= arm=
+while getopts at:id:w:p:v option; do
     case $option in
+    a) arm=1 ;;
     t) limit=$OPTARG ;;
     i) counted=1 ;;
     d) disk=$OPTARG ;;
@@ -41,7 +44,9 @@ shift $((OPTIND - 1))
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${TIDEGATE_VM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidegate-vm}
 PATH=$PATH:/sbin:/usr/sbin
+emulator=qemu-system-x86_64 board=(-M pc) root=/ near=ttyS0
 while read -r tool package; do
+    [ -z "$arm" ] || [ "$package" != qemu-system-x86 ] || { tool=qemu-system-aarch64 package=qemu-system-arm; }
     command -v "$tool" >/dev/null || { echo "run-vm: $tool is missing (Debian package $package)" >&2; exit 77; }
 done <<'END'
 qemu-system-x86_64 qemu-system-x86
@@ -66,8 +71,15 @@ trap cleanup EXIT
 # ---- the kernel: unpacked once; only boot/ and lib/modules, nothing is installed ----
 
 mkdir -p "$cache"
-package=${TIDEGATE_VM_KERNEL:-}
-if [ -z "$package" ]; then
+package=${TIDEGATE_VM_KERNEL:-} kernel= busybox=$(command -v busybox)
+if [ -n "$arm" ]; then
+    root=$here/../../build/arm/guest-arm64
+    [ -d "$root" ] || { echo "run-vm: no files for an arm64 guest: python tests/vm/arm_guest.py makes them" >&2; exit 77; }
+    root=$(cd "$root" && pwd)
+    emulator=qemu-system-aarch64 board=(-M virt) near=ttyAMA0 kernel=$root busybox=$root/bin/busybox
+    [ -e "$root/lib/modules/$(ls "$root/lib/modules")/modules.dep.bin" ] || depmod -b "$root" "$(ls "$root/lib/modules")"
+    cp -u "$root/boot/vmlinuz-$(ls "$root/lib/modules")" "$root/vmlinux" # Debian's is a plain Image on arm64
+elif [ -z "$package" ]; then
     name=$(apt-cache depends linux-image-rt-amd64 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[^ ]*\)/\1/p' | head -n 1)
     if [ -n "$name" ] && ! ls "$cache/$name"_*.deb >/dev/null 2>&1; then
         echo "run-vm: fetching $name" >&2
@@ -76,7 +88,7 @@ if [ -z "$package" ]; then
     package=$(ls -t "$cache"/linux-image-*.deb 2>/dev/null | head -n 1 || true)
     [ -n "$package" ] || { echo "run-vm: no linux-image-rt-amd64 (apt-get update first?)" >&2; exit 77; }
 fi
-kernel=$cache/$(basename "$package" .deb)
+[ -n "$kernel" ] || kernel=$cache/$(basename "$package" .deb)
 if [ ! -e "$kernel/vmlinux" ]; then
     part=$(mktemp -d "$cache/part.XXXXXX")
     dpkg-deb --fsys-tarfile "$package" | tar -x -C "$part" ./boot ./lib/modules
@@ -105,7 +117,7 @@ release=$(ls "$kernel/lib/modules")
 
 first=$scratch/first
 mkdir -p "$first/bin" "$first/modules"
-cp "$(command -v busybox)" "$first/bin/busybox"
+cp "$busybox" "$first/bin/busybox"
 install -m 755 "$here/guest-init" "$first/init"
 modules="virtio_pci virtio_console 9pnet_virtio 9p overlay can_raw vcan kvaser_pci i6300esb${disk:+ virtio_blk ext4 crc32c_generic}"
 for module in $modules; do
@@ -134,14 +146,17 @@ mkdir "$job"
 } >"$job/run"
 cp "$here/guest-start" "$job/start"
 [ -z "$disk" ] || touch "$job/disk"
+[ -z "$arm" ] || touch "$job/checkout"
 
 # ---- the machine ----
 
 # KVM only where the CPU really offers it: /dev/kvm can be opened on hosts on which a stock kernel then does not boot.
-accelerator=(-accel "tcg,thread=multi,tb-size=1024" -cpu Nehalem -smp 2)
+processor=Nehalem
+[ -z "$arm" ] || processor=cortex-a53
+accelerator=(-accel "tcg,thread=multi,tb-size=1024" -cpu $processor -smp 2)
 if [ -n "$counted" ]; then
-    accelerator=(-accel "tcg,thread=single,tb-size=1024" -icount "shift=0,align=off,sleep=off" -cpu Nehalem -smp 1)
-elif [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo; then
+    accelerator=(-accel "tcg,thread=single,tb-size=1024" -icount "shift=0,align=off,sleep=off" -cpu $processor -smp 1)
+elif [ -z "$arm" ] && [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo; then
     accelerator=(-accel kvm -cpu host -smp 2)
 fi
 more=()
@@ -154,15 +169,20 @@ fi
 [ -z "$disk" ] || more+=(-device virtio-blk-pci,drive=disk)
 [ -z "$pidfile" ] || more+=(-pidfile "$pidfile")
 wire=$scratch/uart
-timeout -k 5 "$limit" qemu-system-x86_64 "${accelerator[@]}" -M pc -m 2048 \
+if [ -n "$arm" ]; then
+    more+=(-fsdev "local,id=checkout,path=$PWD,security_model=none,readonly=on,multidevs=remap"
+        -device virtio-9p-pci,fsdev=checkout,mount_tag=checkout)
+else
+    more+=(-chardev "socket,id=near,path=$wire,server=on,wait=off" -chardev "socket,id=far,path=$wire"
+        -serial chardev:near -serial chardev:far)
+fi
+timeout -k 5 "$limit" "$emulator" "${accelerator[@]}" "${board[@]}" -m 2048 \
     -nodefaults -no-user-config -display none -no-reboot -action watchdog=reset \
     -kernel "$kernel/vmlinux" -initrd "$scratch/initrd" \
-    -append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr audit=0 apparmor=0 random.trust_cpu=on no_timer_check tsc=reliable" \
+    -append "console=$near quiet panic=-1 mitigations=off nokaslr audit=0 apparmor=0 random.trust_cpu=on no_timer_check tsc=reliable" \
     -chardev "file,id=log,path=$scratch/log" -serial chardev:log \
-    -chardev "socket,id=near,path=$wire,server=on,wait=off" -chardev "socket,id=far,path=$wire" \
-    -serial chardev:near -serial chardev:far \
     -device virtio-serial-pci -chardev stdio,id=out,signal=off -device virtconsole,chardev=out \
-    -fsdev local,id=host,path=/,security_model=none,readonly=on,multidevs=remap \
+    -fsdev "local,id=host,path=$root,security_model=none,readonly=on,multidevs=remap" \
     -device virtio-9p-pci,fsdev=host,mount_tag=host \
     -fsdev "local,id=job,path=$job,security_model=none" -device virtio-9p-pci,fsdev=job,mount_tag=job \
     -object can-bus,id=wire -device kvaser_pci,canbus=wire -device kvaser_pci,canbus=wire \
