@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ pytest.importorskip("starlette", reason="the extra web is not installed")
 pytest.importorskip("prometheus_client", reason="the extra export is not installed")
 
 from tests.soak import soak, soak_report
+from tests.soak.plant_side import Plant
 
 ROOT = Path(__file__).parents[2]
 PROMISES = ("after every fault", "left over", "another than", "looked at", "energy", "grew by")
@@ -84,6 +86,20 @@ def test_growth_is_of_the_longest_life_and_a_short_one_says_nothing() -> None:
     assert soak.growth([sample(1.0 * n, 1000.0 * n) for n in range(100)]) == {}
     rows = [sample(10.0 * n, 1000.0 + n) for n in range(400)]
     assert soak.growth(rows)["core"]["kib_per_h"] == pytest.approx(360.0, rel=0.01)
+
+
+def test_a_value_is_judged_once_the_truth_that_belongs_to_it_is_here() -> None:
+    """The truth is read from a pipe: a step that the site has seen and we have not yet is no wrong value."""
+    plant = object.__new__(Plant)
+    plant.grid = deque([(n * 50_000_000, 40e3) for n in range(100)])  # until 4.95 s
+    seen = soak.Record()
+    seen.unjudged = [(5.0, 31e3, 1_000_000_000, 5_000_000_000), (5.1, 50e3, 1_000_000_000, 5_100_000_000)]
+    soak.judge_values(seen, plant)
+    assert (seen.values, len(seen.unjudged)) == (0, 2)
+    plant.grid.extend((n * 50_000_000, 31e3) for n in range(100, 110))  # the step at 5 s
+    soak.judge_values(seen, plant)
+    assert seen.values == 2 and not seen.unjudged
+    assert [row["value_w"] for row in seen.wrong] == [50e3]  # this was never true
 
 
 def test_every_kind_of_fault_comes_in_each_round() -> None:
