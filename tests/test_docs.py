@@ -107,3 +107,9 @@ def test_everything_that_verifies_a_safety_requirement_exists() -> None:
         if "volume" in how and "gate_volume.c" not in files:
             missing.append(f"{ident}: gate_volume.c")
     assert len(requirements()) >= 20 and not missing
+
+
+def test_every_page_is_found_from_the_readme() -> None:
+    text = (ROOT / "README.md").read_text()
+    pages = [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "index.md"]
+    assert len(pages) > 40 and not [name for name in pages if f"(docs/{name})" not in text]
