@@ -17,8 +17,9 @@ GAP_SHARE = 5.0  # a row that holds so many times the median of all is named
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """title, load, cabinet, cooling, factors: words. recorded_utc: None where nothing is known of the trace's origin.
+    """title, load, cabinet, cooling, factors: words; load_source, factors_source: who made them, empty where unknown.
 
+    recorded_utc: None where nothing is known of the trace's origin.
     cautions : what a reader has to know before a figure of this run is believed.
     """
 
@@ -28,6 +29,8 @@ class Subject:
     cabinet: str
     cooling: str
     factors: str
+    load_source: str
+    factors_source: str
     cautions: tuple[str, ...]
 
     @property
@@ -43,7 +46,9 @@ def subject_of(site: Site, trace: Trace) -> Subject:
     """The words for `site` that replays `trace`. Raises TraceError where the site has no load trace."""
     simulation, _ = simulation_of(site)
     hours = f"{trace.seconds / 3600:.2f} h"
+    load_source = factors_source = ""
     if _same(trace.path, SHIPPED_TRACE):
+        load_source = ", MLCommons training results v4.0 (Supermicro, Apache-2.0)"
         title, recorded = "A room of 72 H100 GPUs under its grid limit", "2024-05-09T21:19:20Z"
         load = f"9 servers with 8 H100 each, MLPerf training unet3d, {hours} of measured power"
         why = ", because the servers are immersion-cooled and their cooling was not metered"
@@ -58,12 +63,19 @@ def subject_of(site: Site, trace: Trace) -> Subject:
     factors = "none in the site file" if constant is None else f"a constant {constant:g} g/kWh of the site file"
     if site.carbon.factors is not None:
         path = site.folder / site.carbon.factors
-        factors = "GB, March 2023" if _same(path, SHIPPED_FACTORS) else path.name
+        factors = path.name
+        if _same(path, SHIPPED_FACTORS):
+            factors = "GB, March 2023"
+            factors_source = (
+                ": GB system operator's Carbon Intensity API (CC BY 4.0), by "
+                "nmpowell/carbon-intensity-forecast-tracking (MIT)"
+            )
     power_w = sum(one.discharge_w_max for one in site.storage)
     energy_wh = sum(one.energy_wh for one in site.storage)
     many = "" if len(site.storage) == 1 else f"{len(site.storage)} "
     cabinet = f"{many}cabinet{'s' if many else ''} {power_w / 1e3:g} kW / {energy_wh / 1e3:g} kWh"
-    return Subject(title, load, recorded, cabinet, cooling, factors, tuple(_cautions(site, trace)))
+    cautions = tuple(_cautions(site, trace))
+    return Subject(title, load, recorded, cabinet, cooling, factors, load_source, factors_source, cautions)
 
 
 def _same(path: Path, other: Path) -> bool:
