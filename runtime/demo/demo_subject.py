@@ -91,8 +91,8 @@ def _cautions(site: Site, trace: Trace) -> list[str]:
         if len(long):
             at = int(long[int(np.argmax(lengths_s[long]))])
             found.append(
-                f"{trace.path.name}: rows that hold for over {GAP_SHARE:g} times the usual {usual_s:g} s: {len(long)}, the "
-                f"longest {lengths_s[at]:g} s from line {at + 2} on; the load stands still there"
+                f"{trace.path.name}: rows that hold for over {GAP_SHARE:g} times the usual {usual_s:g} s: {len(long)}, "
+                f"the longest {lengths_s[at]:g} s from line {at + 2} on; the load stands still there"
             )
     limit_w = min((one for one in (site.limits.connection_import_w_max, site.control.peak_w_max) if one), default=None)
     power_w = sum(one.discharge_w_max for one in site.storage)
