@@ -85,7 +85,7 @@ def run_demo(
     live_run = None
     if live:
         seconds = QUICK_LIVE_S if quick else LIVE_S
-        start_s = trace.steepest_s() + (16.0 if quick else 0.0)
+        start_s = site.simulation.start_s + trace.steepest_s() + (16.0 if quick else 0.0)
         console.print(
             f"live act: core, gateway, carbon sidecar and simulated plant for {seconds:g} s of the steepest minute"
         )

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import click
@@ -11,7 +11,8 @@ import numpy as np
 
 from tidegate.config.site import SiteError, load_site
 from tidegate.config.zones import zone_of
-from tidegate.runtime.cli.common import EXIT_CONTENT, EXIT_USAGE, fail, refuse_site
+from tidegate.runtime.cli.common import EXIT_CONTENT, fail, refuse_site
+from tidegate.runtime.cli.plan_options import moment
 from tidegate.runtime.planner.day_ahead import load_errors_kw
 from tidegate.runtime.planner.hours_table import read_hours
 from tidegate.runtime.planner.outage_plan import (
@@ -31,18 +32,6 @@ SURE = 0.9
 AHEAD_H = 48
 
 
-def _moment(option: str, text: str | None) -> datetime:
-    if text is None:
-        return datetime.now(UTC)
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        fail(f"{option} {text}: is no time; write 2026-11-28T17:00Z", EXIT_USAGE, "plan")
-    if found.tzinfo is None:
-        fail(f"{option} {text}: has no offset; write 2026-11-28T17:00Z", EXIT_USAGE, "plan")
-    return found
-
-
 @click.command()
 @click.argument("site_file", metavar="SITE", type=FILE)
 @click.argument("hours_file", metavar="HOURS", type=FILE)
@@ -59,7 +48,7 @@ def outage(site_file: Path, hours_file: Path, island_file: Path, now: str | None
     """How long the battery carries an outage, when the generator set runs, what is shed, and the order of the start."""
     try:
         site, table, island = load_site(str(site_file)), read_hours(hours_file), read_island(island_file)
-        known, begin = _moment("--now", now), _moment("--at", at if at is not None else now)
+        known, begin = moment("--now", now), moment("--at", at if at is not None else now)
         storage = storage_of(site)
         zone = zone_of(site.site.timezone)
         ahead_h = math.ceil((begin - known).total_seconds() / 3600 + hours + table.step_s / 3600)

@@ -21,7 +21,7 @@ from tidegate.runtime.cli.common import (
     with_client,
 )
 from tidegate.runtime.cli.outage_command import outage
-from tidegate.runtime.cli.plan_options import EFFICIENCY, FEES, WEAR, efficiency_points, with_wishes
+from tidegate.runtime.cli.plan_options import EFFICIENCY, FEES, WEAR, efficiency_points, moment, with_wishes
 from tidegate.runtime.planner import rolling_plan
 from tidegate.runtime.planner.announced_jobs import (
     JOBS_FILE,
@@ -67,25 +67,13 @@ def _read(site_file: Path, hours: Path) -> tuple[Site, HoursTable]:
         fail(why, EXIT_CONTENT, "plan")
 
 
-def _moment(text: str | None) -> datetime:
-    if text is None:
-        return datetime.now(UTC)
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        fail(f"--now {text}: is no time; write 2026-11-28T17:00Z", EXIT_USAGE, "plan")
-    if found.tzinfo is None:
-        fail(f"--now {text}: has no offset; write 2026-11-28T17:00Z", EXIT_USAGE, "plan")
-    return found
-
-
 def _made(site: Site, table: HoursTable, now: str | None, soc: float, wishes: Wishes, jobs: Path | None,
           otherwise: Otherwise | None = None) -> DayAhead:  # fmt: skip
     try:
         announced = read_jobs(jobs) if jobs is not None else ()
         if otherwise is not None:
             announced, wishes = otherwise.jobs(announced), otherwise.wishes(wishes)
-        made = day_ahead(site, table, _moment(now), soc, wishes, jobs=announced)
+        made = day_ahead(site, table, moment("--now", now), soc, wishes, jobs=announced)
     except PlanError as why:
         fail(why, EXIT_CONTENT, "plan")
     for text in made.said:
@@ -313,8 +301,8 @@ FOLDER = click.option("--folder", type=click.Path(path_type=Path, file_okay=Fals
                       help="Of the planner; the jobs stand in jobs.json there.")  # fmt: skip
 
 
-def _utc_s(text: str) -> int:
-    return int(_moment(text).timestamp())
+def _utc_s(option: str, text: str) -> int:
+    return int(moment(option, text).timestamp())
 
 
 @jobs_group.command("add")
@@ -336,9 +324,9 @@ def jobs_add(folder: Path, name: str, kw: float | None, kwh: float | None, hours
         kw, hours = (kw, kwh / kw) if kw is not None else (kwh / (hours or 1.0), hours)
     assert kw is not None and hours is not None
     try:
-        begin = int(_moment(earliest).timestamp())
-        job = AnnouncedJob(name, kw, hours, begin, _utc_s(deadline), interruptible,
-                           None if expected is None else _utc_s(expected))  # fmt: skip
+        begin = int(moment("--earliest", earliest).timestamp())
+        job = AnnouncedJob(name, kw, hours, begin, _utc_s("--deadline", deadline), interruptible,
+                           None if expected is None else _utc_s("--expected", expected))  # fmt: skip
         write_jobs(folder, (*read_jobs_file(folder / JOBS_FILE), job))
     except PlanError as why:
         fail(why, EXIT_CONTENT, "plan")

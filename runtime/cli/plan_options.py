@@ -2,12 +2,27 @@
 
 import functools
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import click
 
 from tidegate.runtime.cli.common import EXIT_USAGE, fail
 from tidegate.runtime.planner.day_ahead import Wishes
 from tidegate.runtime.planner.outlook import WEAR_EUR_PER_KWH
+
+
+def moment(option: str, text: str | None) -> datetime:
+    """The time that an option gives, now where it gives none; ends the command where it is no time."""
+    if text is None:
+        return datetime.now(UTC)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        fail(f"{option} {text}: is no time; write 2026-11-28T17:00Z", EXIT_USAGE, "plan")
+    if found.tzinfo is None:
+        fail(f"{option} {text}: has no offset; write 2026-11-28T17:00Z", EXIT_USAGE, "plan")
+    return found
+
 
 FEES = click.option("--fees", type=float, default=0.0, show_default=True, help="EUR/kWh of import beside the price.")
 WEAR = click.option("--wear", type=click.FloatRange(min=0), default=WEAR_EUR_PER_KWH, show_default=True,

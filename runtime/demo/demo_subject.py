@@ -92,9 +92,11 @@ def _cautions(site: Site, trace: Trace) -> list[str]:
             at = int(long[int(np.argmax(lengths_s[long]))])
             found.append(
                 f"{trace.path.name}: rows that hold for over {GAP_SHARE:g} times the usual {usual_s:g} s: {len(long)}, "
-                f"the longest {lengths_s[at]:g} s from line {at + 2} on; the load stands still there"
+                f"the longest {lengths_s[at]:g} s, from {trace.t_s[at]:g} s of the replay on; the load stands still "
+                f"there"
             )
-    limit_w = min((one for one in (site.limits.connection_import_w_max, site.control.peak_w_max) if one), default=None)
+    limits_w = (site.limits.connection_import_w_max, site.control.peak_w_max)
+    limit_w = min((one for one in limits_w if one is not None), default=None)
     power_w = sum(one.discharge_w_max for one in site.storage)
     largest_w = float(trace.power_w.max())
     if limit_w is not None and largest_w > limit_w + power_w:

@@ -86,10 +86,17 @@ def test_the_shipped_trace_is_described_and_another_is_only_named(site, tmp_path
     assert summary["carbon"]["grid_import_simulated_wh"] == pytest.approx(summary["carbon"]["grid_import_wh"], rel=0.01)
 
 
-def test_the_part_of_the_trace_that_the_site_file_names_is_replayed(site):
+def test_the_part_of_the_trace_that_the_site_file_names_is_replayed(site, monkeypatch):
     path = site / "site.toml"
     path.write_text(path.read_text(encoding="utf-8").replace("seed = 1\n", "seed = 1\nstart_s = 40\nlength_s = 90\n"))
     trace = trace_of(load_site(path))
+    began = []
+    monkeypatch.setattr(
+        "tidegate.runtime.demo.live_run.live_site", lambda site, start_s, seconds: began.append(start_s)
+    )
+    monkeypatch.setattr("tidegate.runtime.demo.live_run.run_live", lambda *_: 1 / 0)
+    CliRunner().invoke(demo, ["--site", str(path), "--out", str(site / "out")])
+    assert began == [40.0 + trace.steepest_s()]  # the live act cuts the file, not what was cut of it
     assert trace.seconds == 90.0 and trace.power_w[0] == 21e3 and trace.power_w[trace.t_s >= 20.0][0] == 50e3
 
 
@@ -104,7 +111,7 @@ def test_what_makes_a_figure_doubtful_is_told_at_the_end_in_the_summary_and_on_t
     told = json.loads((tmp_path / "out" / "summary.json").read_text())["cautions"]
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     for words in (
-        "62 s from line 31",
+        "62 s, from 58 s of the replay on",
         "no controller holds the limit",
         "of the 1",
         "was not in operation",

@@ -295,6 +295,7 @@ def test_jobs_by_command(tmp_path):
         (("add", "one", "--kw", "1", "--hours", "1", *when), 65, "job one is there already"),
         (("add", "x", "--kw", "1", *when), 64, "two of --kw, --kwh and --hours"),
         (("add", "x", "--kw", "1", "--hours", "1", *when[:2], "--deadline", when[1]), 65, "the deadline is not after"),
+        (("add", "x", "--kw", "1", "--hours", "1", "--deadline", "noon"), 64, "--deadline noon: is no time"),
         (("remove", "three"), 65, "job three is not there"),
     ):  # fmt: skip
         done = run(*words)
