@@ -7,13 +7,13 @@ worth is decided by `passkey_check.py`, one answer at a time, and only where a q
 import asyncio
 import base64
 import json
-import sys
 import time
 
 import msgspec
 
 from tidegate.runtime.api.messages import Refused
 from tidegate.runtime.console.users import User, UserError, Users
+from tidegate.runtime.web.checked_apart import checked_apart
 from tidegate.runtime.web.passkeys import (
     ALGORITHMS,
     GOOD_S,
@@ -161,22 +161,13 @@ class PasskeyDesk:
         """What the check found."""
         asked = {"credential": signed.credential, "challenge": _challenge_in(signed.credential), "rp_id": waiting.rp_id,
                  "origin": waiting.origin, "public_key": public_key}  # fmt: skip
-        words = (sys.executable, "-m", "tidegate.runtime.web.passkey_check")
-        pipe = asyncio.subprocess.PIPE
         async with self._one:
-            running = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, stderr=pipe)
-            try:
-                out, complaint = await asyncio.wait_for(running.communicate(msgspec.json.encode(asked)), CHECK_LIMIT_S)
-            except TimeoutError:
-                raise Refused("unavailable", "checking that passkey took too long; try again") from None
-            finally:
-                if running.returncode is None:
-                    running.kill()
-                    await running.wait()
-        if running.returncode:
-            last = (complaint.decode("utf-8", "replace").strip().splitlines() or ["no word"])[-1]
-            raise Refused("internal", f"the check of the passkey ended with code {running.returncode}: {last[:200]}")
-        found: dict[str, object] = msgspec.json.decode(out)
+            found = await checked_apart(
+                "the check of the passkey",
+                "tidegate.runtime.web.passkey_check",
+                given=msgspec.json.encode(asked),
+                limit_s=CHECK_LIMIT_S,
+            )
         if "refused" in found:
             raise Refused("not-allowed", f"that passkey was not believed: {found['refused']}")
         return found

@@ -6,7 +6,6 @@ order of the page; and it stands in the journal. Where orders are taken on site 
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +15,7 @@ import msgspec
 from tidegate.runtime.api.async_client import AsyncClient
 from tidegate.runtime.api.connection import ClientError
 from tidegate.runtime.api.messages import Message, Refused
+from tidegate.runtime.web.checked_apart import checked_apart
 from tidegate.runtime.web.page_actions import PageActions
 from tidegate.runtime.web.setup_jobs import SetupJobs, Task
 from tidegate.runtime.web.web_sessions import Session
@@ -92,21 +92,14 @@ class SetupDesk:
 
     async def _ask_review(self, text: str, *more: str) -> dict[str, object]:
         async with self._reviewing:
-            words = (sys.executable, "-m", "tidegate.runtime.web.site_review", str(self.path), *more)
-            pipe = asyncio.subprocess.PIPE
-            running = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, stderr=pipe)
-            try:
-                out, complaint = await asyncio.wait_for(running.communicate(text.encode()), CHECK_S)
-            except TimeoutError:
-                raise Refused("unavailable", f"the check took longer than {CHECK_S:.0f} s") from None
-            finally:
-                if running.returncode is None:
-                    running.kill()
-                    await running.wait()
-        if running.returncode:
-            last = (complaint.decode("utf-8", "replace").strip().splitlines() or ["no word"])[-1]
-            raise Refused("internal", f"the check ended with code {running.returncode}: {last[:200]}")
-        said: dict[str, object] = msgspec.json.decode(out)
+            said = await checked_apart(
+                "the check",
+                "tidegate.runtime.web.site_review",
+                str(self.path),
+                *more,
+                given=text.encode(),
+                limit_s=CHECK_S,
+            )
         if "refused" in said:
             raise Refused("not-applied", str(said["refused"]))
         return said
