@@ -114,6 +114,10 @@ cdef extern from "safety/fault_rows.h" nogil:
 # << end of what is generated
 
 
+# The least and the most of the running span of a dead time, and of the one before.
+cdef struct late_t:
+    double lo_w, hi_w, before_lo_w, before_hi_w
+
 # What must be remembered to see slow conditions; zeroed at start.
 cdef struct diagnose_state_t:
     fault_set_t levels                  # rows with hysteresis that are present
@@ -125,8 +129,8 @@ cdef struct diagnose_state_t:
     double allowed_lo_w, allowed_hi_w   # the same for the envelope
     # what was learnt of the converter (estimate/converter.pyx), given by the loop; 0 = nothing
     double answer_dead_s, answer_lag_s, answer_ramp_w_per_s
-    double dead_left_s                  # of the running span of a dead time; setpoints of it, and of the one before
-    double span_lo_w, span_hi_w, span_before_lo_w, span_before_hi_w
+    double dead_left_s                  # of the running span of a dead time
+    late_t told, envelope
     double soc
     uint64_t soc_t_ns
     double drift_soc, drift_ws, drift_s # start of the window, energy out since, its length

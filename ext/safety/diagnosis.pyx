@@ -176,21 +176,31 @@ cdef bint no_watchdog(const unit_row_t* u, const point_t* image, double most_s) 
     return not known(image, u.pcs_revert_s) and not u.revert_measured_s > 0.0
 
 
-cdef inline void late_setpoints(diagnose_state_t* state, double setpoint_w, double dt_s, double* lo_w, double* hi_w) noexcept nogil:
-    """All setpoints that a converter with this dead time may still be answering: of the last span of it, or of two."""
+cdef inline double faded_down(double old_w, double now_w, double share, double fall_w) noexcept nogil:
+    """The lower edge of where a converter may be: down at once, up as it fades and no faster than its ramp."""
+    return fmin(now_w, fmin(fading(old_w, now_w, share), old_w + fall_w))
+
+
+cdef inline bint span_ends(diagnose_state_t* state, double dt_s) noexcept nogil:
+    """Whether a span of the dead time is over, and the next one begins."""
     state.dead_left_s -= dt_s
-    if state.dead_left_s <= 0.0:
-        state.dead_left_s = fmin(state.answer_dead_s, FAULT_DEAD_MOST_S)
-        state.span_before_lo_w = state.span_lo_w
-        state.span_before_hi_w = state.span_hi_w
-        state.span_lo_w = state.span_hi_w = setpoint_w
-    state.span_lo_w = fmin(state.span_lo_w, setpoint_w)
-    state.span_hi_w = fmax(state.span_hi_w, setpoint_w)
-    if not state.answer_dead_s > 0.0:
-        lo_w[0] = hi_w[0] = setpoint_w
-        return
-    lo_w[0] = fmin(state.span_lo_w, state.span_before_lo_w)
-    hi_w[0] = fmax(state.span_hi_w, state.span_before_hi_w)
+    if state.dead_left_s > 0.0:
+        return False
+    state.dead_left_s = fmin(state.answer_dead_s, FAULT_DEAD_MOST_S)
+    return True
+
+
+cdef inline void late(late_t* seen, bint ends, double dead_s, double* lo_w, double* hi_w) noexcept nogil:
+    """Widens what is allowed now by all that a converter with this dead time may still be answering: of one span, or of two."""
+    if ends:
+        seen.before_lo_w = seen.lo_w
+        seen.before_hi_w = seen.hi_w
+        seen.lo_w, seen.hi_w = lo_w[0], hi_w[0]
+    seen.lo_w = fmin(seen.lo_w, lo_w[0])
+    seen.hi_w = fmax(seen.hi_w, hi_w[0])
+    if dead_s > 0.0:
+        lo_w[0] = fmin(seen.lo_w, seen.before_lo_w)
+        hi_w[0] = fmax(seen.hi_w, seen.before_hi_w)
 
 
 cdef void follow_rows(const program_t* program, const unit_row_t* u, int unit, const point_t* image,
@@ -198,7 +208,8 @@ cdef void follow_rows(const program_t* program, const unit_row_t* u, int unit, c
     """Whether the PCS does as it was told.
 
     Its answer lags behind, and its reading behind its answer. So it is compared with a band that holds every setpoint
-    of late, old ones fading with the PCS's own time constant, and likewise with the envelopes of late. A converter that
+    of late, old ones fading with the PCS's own time constant, and likewise with the envelopes of late: a battery may lower
+    its limit at once, and what a late converter gives then was told before. A converter that
     gives less than it is told (derating, constant voltage, a slow ramp) is no hazard: it is told, and nothing is taken
     away. More than told, or the other direction, is. Where no reading is the battery's alone, what comes beyond a
     setpoint may be the modules': they only ever add, so what goes below is judged as everywhere.
@@ -208,7 +219,8 @@ cdef void follow_rows(const program_t* program, const unit_row_t* u, int unit, c
     cdef double lo_w = image[first + UNIT_ENVELOPE_LO_W].value, hi_w = image[first + UNIT_ENVELOPE_HI_W].value
     cdef double nameplate_w = fmax(u.gate.charge_w_max, u.gate.discharge_w_max)
     cdef double share = fmin(1.0, dt_s / fmax(FAULT_FOLLOW_TAU_S, 3.0 * fmax(program.control.pcs_tau_s, state.answer_lag_s)))
-    cdef double late_lo_w, late_hi_w, fall_w
+    cdef double told_lo_w, told_hi_w, fall_w
+    cdef bint ends
     cdef double pcs_w, off_w, out_w, short_w
     cdef double own_w = INFINITY if u.battery_power == BATTERY_POWER_NONE else 0.0  # what modules may give to the reading
     if not (isfinite(setpoint_w) and isfinite(lo_w) and isfinite(hi_w)):  # before the first cycle has been published
@@ -219,12 +231,15 @@ cdef void follow_rows(const program_t* program, const unit_row_t* u, int unit, c
         state.started = known(image, u.pcs_w)
         state.follow_lo_w = state.allowed_lo_w = fmin(pcs_w, 0.0)
         state.follow_hi_w = state.allowed_hi_w = fmax(pcs_w, 0.0)
-    late_setpoints(state, setpoint_w, dt_s, &late_lo_w, &late_hi_w)
+    told_lo_w = told_hi_w = setpoint_w
+    ends = span_ends(state, dt_s)
+    late(&state.told, ends, state.answer_dead_s, &told_lo_w, &told_hi_w)
+    late(&state.envelope, ends, state.answer_dead_s, &lo_w, &hi_w)
     fall_w = state.answer_ramp_w_per_s * dt_s if state.answer_ramp_w_per_s > 0.0 else 1e12
-    state.follow_lo_w = fmin(late_lo_w, fmin(fading(state.follow_lo_w, late_lo_w, share), state.follow_lo_w + fall_w))
-    state.follow_hi_w = fmax(late_hi_w, fmax(fading(state.follow_hi_w, late_hi_w, share), state.follow_hi_w - fall_w))
-    state.allowed_lo_w = fmin(lo_w, fading(state.allowed_lo_w, lo_w, share))
-    state.allowed_hi_w = fmax(hi_w, fading(state.allowed_hi_w, hi_w, share))
+    state.follow_lo_w = faded_down(state.follow_lo_w, told_lo_w, share, fall_w)
+    state.follow_hi_w = -faded_down(-state.follow_hi_w, -told_hi_w, share, fall_w)
+    state.allowed_lo_w = faded_down(state.allowed_lo_w, lo_w, share, fall_w)
+    state.allowed_hi_w = -faded_down(-state.allowed_hi_w, -hi_w, share, fall_w)
     if not known(image, u.pcs_w):
         return
     pcs_w = image[u.pcs_w].value
