@@ -31,6 +31,7 @@ from tidegate.ext.estimate.demand cimport billing_set
 from tidegate.ext.estimate.estimator cimport estimate_step, image_age
 from tidegate.ext.estimate.estimate cimport ANSWER_NONE, ANSWER_OPEN, ANSWER_UNPROVEN, unit_view_t
 from tidegate.ext.estimate.bank cimport bank_step
+from tidegate.ext.estimate.pulses cimport SIGN_AGAINST
 from tidegate.ext.estimate.truth cimport truth_order, truth_step
 from tidegate.ext.safety.diagnosis cimport FAULT_CLOCK_APART, FAULT_PCS_WATCHDOG, diagnose, diagnose_state_t, holds
 from tidegate.ext.safety.gate cimport fault_set, gate_input_from_image, gate_request
@@ -216,7 +217,8 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
         nameplate_w = fmax(row.gate.charge_w_max, row.gate.discharge_w_max)
         wanted_w = cabinet_request(
             &core.cabinets[unit], &core.verdicts[unit], core.decision.request_w[unit], core.decision.lo_w,
-            core.decision.hi_w, nameplate_w, core.inbox.orders.flags & ORDER_MANUAL, dt_s,
+            core.decision.hi_w, nameplate_w, core.inbox.orders.flags & ORDER_MANUAL,
+            1 if core.truth.pulses.sign == SIGN_AGAINST else 0, dt_s,
         )
         if core.cabinets[unit].mode == MODE_RUN or core.cabinets[unit].mode == MODE_DERATED:
             wanted_w = truth_order(&core.truth, unit, core.program.n_units, wanted_w)

@@ -35,6 +35,7 @@ cdef double PROBE_S = 15.0          # from then on short and long ones by turns
 cdef double PROBE_AGE_S = 26.0      # so long, and so many intervals of the meter, until the age is given up
 cdef double PROBE_INTERVALS = 6.0
 cdef double PROBE_S_MAX = 45.0
+cdef double PROBE_SHARE_LEAST = 0.4 # of the nameplate: so large a pulse stays where the limits need nearly all of it
 cdef double PROBE_QUICK_S = 1.0     # a meter with a shorter interval needs no longer pulses
 cdef double PROBE_TURN_LONG = 0.3
 cdef double UNPROVEN_S = 60.0       # whether the meter shows the pulses at all is looked for so long, ...
@@ -62,7 +63,7 @@ cdef int32_t cabinet_next(int32_t mode, const cabinet_facts_t* facts) noexcept n
 
 
 cdef double cabinet_request(cabinet_t* cabinet, const gate_verdict_t* last, double wanted_w, double lo_w, double hi_w,
-                            double nameplate_w, uint32_t manual, double dt_s) noexcept nogil:
+                            double nameplate_w, uint32_t manual, uint32_t answers, double dt_s) noexcept nogil:
     """lo_w, hi_w: the corridor that the site leaves. A power that is no number passes as such: the gate refuses it."""
     cdef double slew_w
     if cabinet.mode == MODE_MANUAL and manual:
@@ -76,7 +77,7 @@ cdef double cabinet_request(cabinet_t* cabinet, const gate_verdict_t* last, doub
         return wanted_w
     if cabinet.mode == MODE_ARMING:
         if cabinet.step == STEP_PASSED:
-            return probe_request(cabinet, last, lo_w, hi_w, nameplate_w)
+            return probe_request(cabinet, last, wanted_w if answers else 0.0, lo_w, hi_w, nameplate_w)
         return step_request(cabinet, last, lo_w, hi_w, nameplate_w)
     return 0.0
 
@@ -176,17 +177,41 @@ cdef void step_reading(cabinet_t* cabinet, double moved, double moved_w) noexcep
 # ---------------------------------------------------------------- pulses
 
 
-cdef double probe_request(const cabinet_t* cabinet, const gate_verdict_t* last, double lo_w, double hi_w,
+cdef double probe_request(cabinet_t* cabinet, const gate_verdict_t* last, double wanted_w, double lo_w, double hi_w,
                           double nameplate_w) noexcept nogil:
-    """Nothing between two pulses; in one, discharge where the site and the battery allow it, else charge."""
+    """Between two pulses what the limits need, without them nothing; in one, more of it where the site and the battery
+    allow that, else less. Without a need: discharge where they allow it, else charge.
+    """
     cdef double probe_w = fmax(nameplate_w * (PROBE_PERMILLE * 1e-3), STEP_W_MIN), up_w, down_w
     if cabinet.probe_s > PROBE_LARGER_S:
         probe_w *= 2.0 if cabinet.probe_s <= 2.5 * PROBE_LARGER_S else 4.0 if cabinet.probe_s <= PROBE_LARGEST_S else 8.0
+    up_w = fmin(hi_w, last.envelope_hi_w)
+    down_w = fmax(lo_w, last.envelope_lo_w)
+    needed(cabinet, wanted_w if lo_w > 0.0 or hi_w < 0.0 else 0.0)
+    if cabinet.needed_w > 0.0 and up_w > 0.0:
+        return beside(cabinet, cabinet.needed_w, up_w, probe_w, nameplate_w)
+    if cabinet.needed_w < 0.0 and down_w < 0.0:
+        return -beside(cabinet, -cabinet.needed_w, -down_w, probe_w, nameplate_w)
     if not cabinet.turns & 1:
         return 0.0
-    up_w = fmin(fmin(hi_w, last.envelope_hi_w), probe_w)
-    down_w = fmax(fmax(lo_w, last.envelope_lo_w), -probe_w)
+    up_w = fmin(up_w, probe_w)
+    down_w = fmax(down_w, -probe_w)
     return up_w if up_w >= -down_w else down_w
+
+
+cdef inline void needed(cabinet_t* cabinet, double needed_w) noexcept nogil:
+    """What the limits need, taken anew where a pulse has ended: its two edges are the pulse's own."""
+    if cabinet.needed_turn != cabinet.turns and not cabinet.turns & 1:
+        cabinet.needed_w = needed_w if cabinet.probe_s > PROBE_LARGEST_S else 0.0
+    cabinet.needed_turn = cabinet.turns
+
+
+cdef inline double beside(const cabinet_t* cabinet, double needed_w, double room_w, double probe_w,
+                          double nameplate_w) noexcept nogil:
+    """The level of now: a pulse is as large as what is needed leaves room for, and no smaller than a share."""
+    cdef double size_w = fmin(fmin(probe_w, room_w), fmax(room_w - needed_w, PROBE_SHARE_LEAST * nameplate_w))
+    cdef double rest_w = fmin(needed_w, room_w - size_w)
+    return rest_w + size_w if cabinet.turns & 1 else rest_w
 
 
 cdef inline bint probe_ends(const cabinet_t* cabinet, uint32_t answer_wanted, double patience_s) noexcept nogil:
