@@ -86,6 +86,7 @@ class Assembly:
         delay_s: float = 0.0,
         resolution_w: float = 0.0,
         phase_s: float = 0.0,
+        import_wh: float = 0.0,
     ) -> int: ...
     def battery_habits(
         self, number: int, *, soc_step: float = 0.0, jump_s: float = 0.0, jump_lo: float = 1.0, random: int = 1

@@ -1,5 +1,6 @@
 """One simulated plant put together part by part: batteries, converters, meters, lines, devices, frames, faults."""
 
+from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
@@ -236,8 +237,9 @@ cdef class Assembly:
         return plant.n_pcs - 1
 
     def add_meter(self, source, *, int index=0, double share=1.0, uint32_t downstream=0, double interval_s,
-                  double delay_s=0.0, double resolution_w=0.0, double phase_s=0.0):
-        """A meter; returns its number. phase_s: when its first interval ends; downstream: bit each converter on a circuit."""
+                  double delay_s=0.0, double resolution_w=0.0, double phase_s=0.0, double import_wh=0.0):
+        """A meter; returns its number. phase_s: when its first interval ends; downstream: bit each converter on a circuit;
+        import_wh: what its register has counted before."""
         cdef plant_t* plant = &self.world.plant
         cdef meter_t* meter
         if plant.n_meters >= METERS_MAX:
@@ -246,6 +248,8 @@ cdef class Assembly:
             raise ValueError(f"meter of {source!r}: knows {', '.join(METER_SOURCES)}")
         if interval_s <= 0 or delay_s < 0 or delay_s > (READINGS_MAX - 2) * interval_s:
             raise ValueError(f"meter of {source}: interval above 0, delay 0..{READINGS_MAX - 2} intervals")
+        if not 0.0 <= import_wh < INFINITY:
+            raise ValueError(f"meter of {source}: a register from 0 Wh on")
         meter = &plant.meters[plant.n_meters]
         meter.source = METER_SOURCES.index(source)
         meter.index = index
@@ -255,6 +259,7 @@ cdef class Assembly:
         meter.delay_ns = <uint64_t>(delay_s * 1e9)
         meter.next_ns = <uint64_t>(phase_s * 1e9)
         meter.resolution_w = resolution_w
+        meter.import_j = import_wh * 3600.0
         if meter.delay_ns > 0:
             meter.readings = <reading_t*>calloc(READINGS_MAX, sizeof(reading_t))
             if meter.readings == NULL:

@@ -67,6 +67,7 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--load-column", help=f"its column of W (the site's load_column, else {column})")
     parser.add_argument("--start-s", type=float, help="begin the trace here")
     parser.add_argument("--seed", type=int, help="instead of the site's")
+    parser.add_argument("--meter-wh", type=float, default=0.0, help="what the grid meter has counted before, Wh")
     parser.add_argument("--true-hz", type=float, default=5.0, help="true powers said so often; 0 = never")
     parser.add_argument("--control-fd", type=int, default=-1, help="end when this is closed at the other end")
     parser.add_argument("--results-fd", type=int, default=1, help="descriptor for the JSON lines (standard output)")
@@ -249,7 +250,7 @@ def main(words: list[str] | None = None) -> int:
 
     try:
         load, pv = traces(options, described(program.describe(blob)))
-        built = build(blob, load=load, pv=pv, seed=options.seed)
+        built = build(blob, load=load, pv=pv, seed=options.seed, overrides={"meter_import_wh": options.meter_wh})
     except (TraceError, ValueError) as error:
         print(f"sim: {error}", file=sys.stderr)
         return 2

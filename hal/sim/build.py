@@ -227,6 +227,7 @@ def _add_lines(built: Built) -> None:
                 delay_s=settings.meter_delay_ms * 1e-3 if device.role == "grid-meter" else 0.0,
                 resolution_w=settings.meter_resolution_w,
                 phase_s=float(chance.random()) * interval_s,
+                import_wh=settings.meter_import_wh if device.role == "grid-meter" else 0.0,
             )
             built.meters[name] = meter
         number = built.world.add_slave(

@@ -16,6 +16,8 @@ class Settings(Simulation, frozen=True, kw_only=True):
     """How much faster the load's clock runs than the controller's."""
     trace_phase_s: float | None = None
     """Where inside a second the load begins; None = by the seed."""
+    meter_import_wh: float = 0.0
+    """What the grid meter's register has counted before: a meter keeps it when its site loses power."""
     lacks: tuple[str, ...] = ()
     """Points that their devices do not have, by their names in the image: SunSpec's "not implemented" stands there."""
 

@@ -30,7 +30,7 @@ MODULES = {
 SITE = """
 schema = 1
 [site]
-name = "soak"
+name = "{name}"
 period_us = {period_us}
 [[serial]]
 name = "meters"
@@ -79,16 +79,20 @@ interval_s = 300
 class Plant:
     """The simulated plant in a process of its own, which no fault of a run touches: it is what is true."""
 
-    def __init__(self, folder: Path, load: Path, period_us: int) -> None:
+    def __init__(
+        self, folder: Path, load: Path | None, period_us: int, name: str = "soak", meter_wh: float = 0.0
+    ) -> None:
+        """load : trace of W; None = constant. name : of the site. meter_wh : what its meter has counted before."""
         self.buses = folder / "buses"
-        simulated = folder / "simulated.toml"
-        text = SITE.format(buses=self.buses, period_us=period_us)
+        simulated = folder / "plant.toml"
+        own = SITE.format(buses=self.buses, period_us=period_us, name=name)
+        text = own
         for name in ("meters", "pcs"):
             text = text.replace(f'device = "{self.buses}/{name}"', 'device = "sim"')
         text = text.replace(f'interface = "slcan:{self.buses}/bms?sleep_after_open=0.2"', 'interface = "sim"')
         simulated.write_text(text + "[simulation]\nload_w = 35000\n")
-        self.site = folder / "soak.toml"
-        self.site.write_text(SITE.format(buses=self.buses, period_us=period_us))
+        self.site = folder / f"{name}.toml"
+        self.site.write_text(own)
         _, blob = prepare(simulated, accounts=False)
         program = os.memfd_create("program", 0)
         os.write(program, blob)
@@ -108,10 +112,9 @@ class Plant:
             "bms=slcan",
             "--links",
             str(self.buses),
-            "--load",
-            str(load),
-            "--load-column",
-            "load_w",
+            *(("--load", str(load), "--load-column", "load_w") if load is not None else ()),
+            "--meter-wh",
+            str(meter_wh),
             "--true-hz",
             "20",
         ]

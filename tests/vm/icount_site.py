@@ -100,7 +100,7 @@ class Page:
         self._token = done.stdout.strip()
         self._tls = ssl.create_default_context()
         self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
-        self.answers = 0
+        self.answers, self.said = 0, ""
 
     def read(self) -> bool:
         asked = urllib.request.Request(
@@ -110,7 +110,8 @@ class Page:
             with urllib.request.urlopen(asked, timeout=20, context=self._tls) as answer:
                 self.answers += answer.status == 200
                 return bool(answer.status == 200)
-        except OSError:
+        except OSError as why:
+            self.said = str(why)
             return False
 
 
@@ -142,7 +143,11 @@ def measure(seconds: float) -> dict[str, Any]:
     with Client() as client:
         until(lambda: client.why()["mode"] in ("run", "derated"), "the cabinet was not armed")
     print(f"[{time.monotonic():.1f}] armed", flush=True)
-    until(page.read, "the page did not answer")
+    try:
+        until(page.read, "the page did not answer")
+    except SystemExit:
+        print(f"the page: exit code {web.poll()}, last said to {page.said!r}\n{(WORK / 'web.log').read_text()[-3000:]}")
+        raise
     print(f"[{time.monotonic():.1f}] the page answers", flush=True)
     memory = memory_of(core)
     before = state_of(memory, core)

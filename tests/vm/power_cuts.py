@@ -1,19 +1,23 @@
 """The power of a machine goes at random moments: is its disk whole each time, with all that was promised?
 
-    python tests/vm/power_cuts.py [--cuts N] [--boots N] [--starts N] [--seed N] [--out FILE]
+    python tests/vm/power_cuts.py [--cuts N] [--boots N] [--second N] [--seed N] [--out FILE]
 
 A guest (`run-vm.sh -d -w`) runs the whole product on an ext4 disk image and writes as much as it can, while QEMU keeps
-a log of every write and flush of that disk. After a seeded number of promises the emulator is killed with SIGKILL, and
-the next guest on the same image looks at everything before it writes on: `--boots` times. Each of the `--cuts` is then
-a random place in those logs. What the disk was told to keep by then is on it; what was on its way is kept, lost as a
-whole, lost write by write or torn sector by sector, by turns (`disk_log.py`). The file system is brought up by its own
-check, which may repair nothing but what a cut leaves behind, and everything is looked at here: latches, stop, the three
-journals with their chains and all that was confirmed, the ledgers with theirs. What had been promised by then stands in
-the log itself, between the writes.
+a log of every write and flush of that disk. After a seeded number of promises the emulator is killed with SIGKILL. Each
+of the `--cuts` is then a random place in that log. What the disk was told to keep by then is on it; what was on its way
+is kept, lost as a whole, lost write by write or torn sector by sector, by turns (`disk_log.py`). The file system is
+brought up by its own check, which may repair nothing but what a cut leaves behind, and everything is looked at here:
+latches, stop, the three journals with their chains and all that was confirmed, the ledgers with theirs, and the site's
+own beside the register. What had been promised by then stands in the log itself, between the writes.
 
-In every tenth cut the ledger that was broken off is finished and must equal one that never was; on `--starts` of the
-disks `tidegate run` is started, which must find its latches and end in order. A disk that loses what it was told to
-keep is not modelled.
+Then the product boots a second time and goes on (`second_boot.py`). On the files of `--second` of those disks
+`tidegate run` is started here, beside a plant whose meter has counted on meanwhile: it must hold latches and stop, run
+again after they are acknowledged, take a job, close a period of its account and end in order; the records and entries
+of before must begin those of after, and the account must have what the register counted, the outage in it once, to the
+milliwatt-hour. The ledger that was broken off is finished there and must equal one that never was. And one disk of
+each boot is given to the next guest (`--boots`), whose kernel mounts it as the cut left it, and which looks and then
+writes on until its own power goes; what all later cuts leave must begin with what that disk had. A disk that loses what
+it was told to keep is not modelled.
 """
 
 import argparse
@@ -33,14 +37,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.vm import disk_log, power_site
-from tidegate.runtime.client import Client
+from tests.vm import disk_log, power_site, second_boot
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BOOT_S = 3000.0  # of host time for a guest to look, start and make its promises; a bound for starved machines
 PROMISES = 150, 250  # of a boot, from the site's first on, to its end
-FINISH_EVERY = 10
 SYSTEM_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 
 
@@ -189,59 +191,60 @@ class Looker:
     """Looks at disks that a loss of power left. folder : for copies."""
 
     def __init__(self, folder: Path) -> None:
-        self._copy, self._files = folder / "cut.img", folder / "files"
+        self.copy, self._files = folder / "cut.img", folder / "files"
         self._uncut = power_site.uncut_book(folder)
-        self.finished = self.started = 0
+        self._clock = second_boot.clock_library(folder)
+        self.kept: second_boot.History | None = None  # of the disk that a later boot was given
+        self.finished = self.second_boots = 0
 
     def look(self, disk: disk_log.Disk, image: Path, waiting: list[disk_log.Entry], loss: str, rng: random.Random,
-             expected: dict[str, Any], finish: bool, start: bool) -> tuple[list[str], int]:  # fmt: skip
-        """(what is wrong, sectors that were lost)."""
-        tool("cp", "--sparse=always", str(image), str(self._copy)).check_returncode()
-        lost = disk.leave(self._copy, waiting, loss, rng)
-        shutil.rmtree(self._files, ignore_errors=True)
-        self._files.mkdir()
-        checked = tool("e2fsck", "-f", "-p", str(self._copy))
+             expected: dict[str, Any], second: bool) -> tuple[list[str], int]:  # fmt: skip
+        """(what is wrong, sectors that were lost). second : the product also starts again there and goes on."""
+        tool("cp", "--sparse=always", str(image), str(self.copy)).check_returncode()
+        lost = disk.leave(self.copy, waiting, loss, rng)
+        checked = self._unpack()
         if checked.returncode > 1:  # 1: what a cut leaves behind was repaired
             return [f"the file system: e2fsck ends with {checked.returncode}: {checked.stdout[-300:]}"], lost
-        tool("debugfs", "-R", f"rdump / {self._files}", str(self._copy)).check_returncode()
         with contextlib.redirect_stdout(None):
             wrong = power_site.look(self._files, expected)
-        if finish and expected["booked"]:
+            if self.kept is not None and not wrong:
+                wrong += second_boot.continued(self.kept, self.history())
+            if second and not wrong:
+                wrong += self._second(expected)
+        return wrong, lost
+
+    def _unpack(self) -> subprocess.CompletedProcess[str]:
+        """The files of the disk, by way of a second copy: the first stays as the cut left it."""
+        shutil.rmtree(self._files, ignore_errors=True)
+        self._files.mkdir()
+        mended = self.copy.with_suffix(".mended")
+        tool("cp", "--sparse=always", str(self.copy), str(mended)).check_returncode()
+        checked = tool("e2fsck", "-f", "-p", str(mended))
+        if checked.returncode <= 1:
+            tool("debugfs", "-R", f"rdump / {self._files}", str(mended)).check_returncode()
+        return checked
+
+    def history(self) -> second_boot.History:
+        """Of the disk that was unpacked last."""
+        return second_boot.history(self._files / "state" / second_boot.NAME)
+
+    def history_of_cut(self) -> second_boot.History:
+        """Of the disk as the last cut left it, before a second boot wrote on it."""
+        self._unpack()
+        return self.history()
+
+    def _second(self, expected: dict[str, Any]) -> list[str]:
+        boot = second_boot.SecondBoot(self._files, self._clock)
+        self.second_boots += 1
+        wrong = boot.run(expected)
+        if not wrong:
+            went_on = {"stopped": False, "latched": None, "jobs": [*expected["jobs"], boot.job]}
+            wrong += [f"after the second boot: {line}" for line in power_site.look(self._files, expected | went_on)]
+        if expected["booked"]:
             newest = max(expected["booked"])
             wrong += power_site.finish_book(self._files / "booked" / f"{newest}.db", self._uncut)
             self.finished += 1
-        if start:
-            wrong += self._start(expected)
-            self.started += 1
-        return wrong, lost
-
-    def _start(self, expected: dict[str, Any]) -> list[str]:
-        """`tidegate run` on what is left. -> what is wrong with that."""
-        with tempfile.TemporaryDirectory(prefix="tg-") as run:
-            before = dict(os.environ)
-            os.environ |= {"TIDEGATE_RUNTIME_DIR": run, "TIDEGATE_STATE_DIR": str(self._files / "state")}
-            try:
-                site = subprocess.Popen(
-                    [*power_site.TIDEGATE, "run", str(power_site.SITE)], stdout=subprocess.PIPE, text=True
-                )
-                assert site.stdout is not None
-                line = site.stdout.readline()
-                if "runs; core pid" not in line:
-                    site.kill()
-                    return [f"it does not start: {line!r}"]
-                try:
-                    with Client(timeout_s=60.0) as client:
-                        latches = client.why()["latches"]
-                finally:
-                    site.send_signal(signal.SIGTERM)
-                    site.stdout.read()
-                    ended = site.wait(120)
-            finally:
-                os.environ.clear()
-                os.environ |= before
-        wrong = [f"started: latches {latches}"] if "latches_lost" in latches else []
-        wrong += ["started: a latch that was told of is gone"] if expected["latched"] and not latches else []
-        return wrong + ([f"started: ended with {ended}"] if ended else [])
+        return wrong
 
 
 def broken(guest: Guest) -> list[str]:
@@ -250,12 +253,12 @@ def broken(guest: Guest) -> list[str]:
 
 
 class Cuts:
-    """cuts, boots, starts : so many. folder : for images and logs."""
+    """cuts, boots : so many; second : of the cuts, so many second boots. folder : for images and logs."""
 
-    def __init__(self, cuts: int, boots: int, starts: int, seed: int, folder: Path) -> None:
+    def __init__(self, cuts: int, boots: int, second: int, seed: int, folder: Path) -> None:
         self._rng, self._folder, self._seed = random.Random(seed), folder, seed
         self._wanted = [cuts // boots + (number < cuts % boots) for number in range(boots)]
-        self._starts = set(self._rng.sample(range(cuts), min(starts, cuts)))
+        self._second = set(self._rng.sample(range(cuts), min(second, cuts)))
         self._looker = Looker(folder)
         self.cuts: list[dict[str, Any]] = []
         self.wrong: list[dict[str, Any]] = []
@@ -263,20 +266,21 @@ class Cuts:
         self._began = time.monotonic()
 
     def run(self) -> None:
-        """Boot, cut, look, until something is wrong or all is done."""
+        """Boot, cut, look, until something is wrong or all is done; a later boot is on a disk that a cut left."""
         promised, image = Promised(), image_at(self._folder / "disk.img")
         for number, cuts in enumerate(self._wanted):
             before, log = self._folder / "before.img", self._folder / "writes"
             tool("cp", "--sparse=always", str(image), str(before)).check_returncode()
             log.write_bytes(b"")
-            at_start = Promised.of(promised)
+            at_start, known = Promised.of(promised), promised.count
             if not self._boot(image, log, promised, number):
                 return
-            print(f"boot {number}: cut after {promised.count} promises in all, {self._spent():.0f} s", flush=True)
-            self._cut(before, log, at_start, cuts)
+            self.promises += promised.count - known
+            print(f"boot {number}: cut after {promised.count - known} promises, {self._spent():.0f} s", flush=True)
+            promised = self._cut(before, log, at_start, cuts, image)
+            print(f"  {len(self.cuts)} cuts looked at, {self._spent():.0f} s", flush=True)
             if self.wrong:
                 return
-        self.promises = promised.count
 
     def _spent(self) -> float:
         return time.monotonic() - self._began
@@ -297,28 +301,37 @@ class Cuts:
         self.boots += 1
         return True
 
-    def _cut(self, before: Path, log: Path, promised: Promised, cuts: int) -> None:
-        """Random places in a boot's log, from its first promise on, earliest first."""
-        disk = disk_log.Disk(before, log)
+    def _cut(self, before: Path, log: Path, promised: Promised, cuts: int, image: Path) -> Promised:
+        """Random places in a boot's log, from its first promise on, earliest first.
+
+        Into `image` goes what one of them left; -> what had been promised by then.
+        """
+        disk, carried, kept = disk_log.Disk(before, log), Promised.of(promised), self._looker.kept
+        carry = self._rng.randrange(cuts) if cuts else -1
         try:
             said = lines_in(disk)
             self.writes += len(disk.entries)
             first = next(number for number, line in said if line.startswith("+ job"))
-            for at in sorted(self._rng.sample(range(first + 1, len(disk.entries) + 1), cuts)):
+            for place, at in enumerate(sorted(self._rng.sample(range(first + 1, len(disk.entries) + 1), cuts))):
                 while said and said[0][0] < at:
                     promised.take(said.pop(0)[1])
                 loss = disk_log.LOSSES[len(self.cuts) % len(disk_log.LOSSES)]
                 waiting = disk.bring_to(at)
-                wrong, lost = self._looker.look(
-                    disk, before, waiting, loss, self._rng, promised.expected(),
-                    len(self.cuts) % FINISH_EVERY == 0, len(self.cuts) in self._starts,
-                )  # fmt: skip
-                self.cuts.append({"entry": at, "loss": loss, "waiting": len(waiting), "sectors_lost": lost})
+                second = len(self.cuts) in self._second
+                wrong, lost = self._looker.look(disk, before, waiting, loss, self._rng, promised.expected(), second)
+                self.cuts.append(
+                    {"entry": at, "loss": loss, "waiting": len(waiting), "sectors_lost": lost, "second_boot": second}
+                )
                 if wrong:
-                    self._say({"cut": len(self.cuts) - 1, **self.cuts[-1], "lines": wrong}, self._folder / "cut.img")
-                    return
+                    self._say({"cut": len(self.cuts) - 1, **self.cuts[-1], "lines": wrong}, self._looker.copy)
+                    break
+                if place == carry:
+                    tool("cp", "--sparse=always", str(self._looker.copy), str(image)).check_returncode()
+                    carried, kept = Promised.of(promised), self._looker.history_of_cut()
         finally:
             disk.close()
+        self._looker.kept = kept
+        return carried
 
     def _say(self, row: dict[str, Any], image: Path) -> None:
         self.wrong.append(row)
@@ -332,7 +345,7 @@ class Cuts:
             "seed": self._seed, "boots": self.boots, "log_entries": self.writes, "promises": self.promises,
             "with_lost_sectors": sum(1 for row in self.cuts if row["sectors_lost"]),
             "sectors_lost": sum(row["sectors_lost"] for row in self.cuts),
-            "ledgers_finished": self._looker.finished, "sites_started": self._looker.started,
+            "ledgers_finished": self._looker.finished, "second_boots": self._looker.second_boots,
             "at": self.cuts, "wrong": self.wrong, "wall_s": round(self._spent()),
         }  # fmt: skip
 
@@ -340,13 +353,15 @@ class Cuts:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cuts", type=int, default=100)
-    parser.add_argument("--boots", type=int, default=2, help="guests that are killed, each on the image of the last")
-    parser.add_argument("--starts", type=int, default=5, help="disks of which a site is started")
+    parser.add_argument(
+        "--boots", type=int, default=2, help="guests that are killed, each on a disk that a cut left of the last"
+    )
+    parser.add_argument("--second", type=int, default=100, help="of the cuts: on so many the product boots again here")
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--out", type=Path, help="file for the figures as JSON")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        cuts = Cuts(args.cuts, args.boots, args.starts, args.seed, Path(folder))
+        cuts = Cuts(args.cuts, args.boots, args.second, args.seed, Path(folder))
         cuts.run()
         figures = cuts.figures(args.cuts)
     if args.out:
@@ -356,7 +371,7 @@ def main() -> int:
         f"power cuts: {figures['whole']} of {figures['asked']} whole, of {figures['boots']} boots, "
         f"{figures['log_entries']} writes and {figures['promises']} promises; {figures['with_lost_sectors']} lost "
         f"{figures['sectors_lost']} sectors; {figures['ledgers_finished']} ledgers finished, "
-        f"{figures['sites_started']} sites started; seed {args.seed}, {figures['wall_s']} s"
+        f"{figures['second_boots']} second boots; seed {args.seed}, {figures['wall_s']} s"
     )
     return 0 if figures["whole"] == figures["asked"] and not figures["wrong"] else 1
 

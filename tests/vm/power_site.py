@@ -4,8 +4,9 @@
 
 EXPECTED : JSON of what earlier guests were told to be on the disk (`power_cuts.py` keeps it). First everything is
 looked at as the power left it, then `tidegate run` is started on the same state folder, as it would start by itself on
-a cabinet, and does what writes: orders, job records, a latch that comes and is acknowledged (the plant stands still for
-a moment), meter records; beside it the carbon account's own code books a journal of its own into a second ledger.
+a cabinet, beside a plant whose meter has counted on, and does what writes: orders, job records, a latch that comes and
+is acknowledged (the plant stands still for a moment), meter records; beside it the carbon account's own code books a
+journal of its own into a second ledger.
 
 Each line that begins with `+` is said after the product said that it is done, so that it must be found again; one with
 `?` before an order that takes such a thing back. They go to standard output, and before that into a part of the disk
@@ -26,6 +27,7 @@ from typing import Any
 
 from tests.runtime.carbon.sidecar.test_service import Journal as Records
 from tests.runtime.carbon.sidecar.test_service import journal, sidecar
+from tests.vm import second_boot
 from tests.vm.icount_site import read_in
 from tidegate.ext.safety.diagnosis import FAULT_IDS
 from tidegate.runtime.api.connection import ClientError
@@ -38,15 +40,12 @@ from tidegate.runtime.state.journal import Journal
 from tidegate.runtime.state.latches import LatchFile
 from tidegate.runtime.state.stop_file import StopFile
 
-ROOT = Path(__file__).parents[2]
-SITE = ROOT / "config" / "sites" / "simulated.toml"
 DISK, DEVICE = Path("/disk"), Path("/dev/vda")
 FILES_MIB, DISK_MIB = 192, 200  # of the disk, the file system has the first; then come two parts for what is said
 SECTOR = 512
-PERIOD_US = 10_000  # an emulated machine is slow
 UNIT = "cabinet"
-STREAMS = ("event", "meter", "job")
-TIDEGATE = [sys.executable, "-m", "tidegate.runtime.cli"]
+PLANT = Path("/tmp/plant")
+BOUNDARY_S = 40.0  # of the guest, from the start of the site on
 BOOKED_S = 12_000
 
 
@@ -90,7 +89,8 @@ def look(disk: Path, expected: dict[str, Any]) -> list[str]:
     wrong += _journal(state / "journal", expected)
     ledger = ledger_in(state)
     if ledger.exists():
-        wrong += [f"the site's ledger: {row}" for row in verify(Ledger(str(ledger), read_only=True))]
+        found = [f"the site's ledger: {row}" for row in verify(Ledger(str(ledger), read_only=True))]
+        wrong += found or second_boot.energy(state, second_boot.history(state))
     elif expected.get("ledger"):
         wrong.append(f"{ledger} is gone")
     for number, seq in expected.get("booked", {}).items():
@@ -133,7 +133,7 @@ def _journal(folder: Path, expected: dict[str, Any]) -> list[str]:
         return ["the journal is gone"] if expected.get("jobs") else []
     with tempfile.TemporaryDirectory() as copy:
         shutil.copytree(folder, Path(copy) / "journal")
-        return [line for stream in STREAMS for line in _stream(Path(copy) / "journal", stream, expected)]
+        return [line for stream in second_boot.STREAMS for line in _stream(Path(copy) / "journal", stream, expected)]
 
 
 def _stream(folder: Path, stream: str, expected: dict[str, Any]) -> list[str]:
@@ -184,19 +184,6 @@ class _Told:
         return self.records.replay(*words, **more)
 
 
-def site_file() -> Path:
-    text = "\n".join(line for line in SITE.read_text().splitlines() if not line.startswith("period_us"))
-    made = Path("/tmp/simulated.toml")
-    made.write_text(text.replace("[site]\n", f"[site]\nperiod_us = {PERIOD_US}\n"))
-    return made
-
-
-def plant_of(supervisor: int) -> int:
-    """The process that simulates the plant."""
-    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
-    return next(int(pid) for pid in children if b"tidegate.hal.sim" in Path(f"/proc/{pid}/cmdline").read_bytes())
-
-
 def until(condition: Any, what: str, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -212,7 +199,12 @@ def write(first_job: int, first_book: int) -> None:
     _said = Said(0)
     read_in()
     os.environ |= {"TIDEGATE_RUNTIME_DIR": "/run/tg", "TIDEGATE_STATE_DIR": str(DISK / "state")}
-    site = subprocess.Popen([*TIDEGATE, "run", str(site_file())], stdout=subprocess.PIPE, text=True)
+    before = second_boot.history(DISK / "state" / second_boot.NAME)
+    PLANT.mkdir()
+    plant = second_boot.plant_of(PLANT, before)
+    begin_s = second_boot.near_boundary(time.time(), before.utc_ns / 1e9 + second_boot.OUTAGE_S, BOUNDARY_S)
+    time.clock_settime(time.CLOCK_REALTIME, begin_s)  # so that a period of the account closes soon
+    site = subprocess.Popen([*second_boot.TIDEGATE, "run", str(plant.site)], stdout=subprocess.PIPE, text=True)
     assert site.stdout is not None
     line = site.stdout.readline()
     if "runs; core pid" not in line:
@@ -221,7 +213,7 @@ def write(first_job: int, first_book: int) -> None:
     said("-", "runs", f"{time.monotonic():.1f}")
     if os.fork() == 0:
         book(first_book)
-    number, plant = first_job, plant_of(site.pid)
+    number = first_job
     with Client(timeout_s=30.0) as client:
         if "latches_lost" in client.why()["latches"]:
             said("!", "latches-lost", "after the start")
@@ -242,10 +234,10 @@ def write(first_job: int, first_book: int) -> None:
                 else:
                     said("+", "stop", stopped)
             if number % 3 == 0:
-                os.kill(plant, signal.SIGSTOP)
+                os.kill(plant.process.pid, signal.SIGSTOP)
                 until(lambda: client.why()["latches"], "nothing latched although the plant stood still")
                 said("+", "latched", 1)
-                os.kill(plant, signal.SIGCONT)
+                os.kill(plant.process.pid, signal.SIGCONT)
                 time.sleep(0.5)
                 said("?", "latched", 0)
                 client.ask("ack")

@@ -8,14 +8,17 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.vm import disk_log, icount_run
+from tidegate.runtime.state.held import ledger_in
 from tidegate.runtime.state.journal import Journal, Record
 from tidegate.runtime.state.latches import Latched, LatchFile
 from tidegate.runtime.state.stop_file import Stop, StopFile, Stops
 
 power_cuts = pytest.importorskip("tests.vm.power_cuts", reason="the extra carbon is not installed")
+second_boot = pytest.importorskip("tests.vm.second_boot", reason="the extra carbon is not installed")
 ROOT = Path(__file__).parents[2]
 COMMITTED = {"work_p99_ns": 10_000}
 RIGHT: dict[str, Any] = {
@@ -119,7 +122,7 @@ def disk(tmp_path: Path) -> Path:
         folder.mkdir(parents=True)
     LatchFile(state / "held", [power_site.UNIT]).write([Latched(1, 0)])
     StopFile(state / "held", tmp_path / "gone").write(Stops(stop=Stop("anna", "operate", True)))
-    for stream in power_site.STREAMS:
+    for stream in second_boot.STREAMS:
         journal = Journal(state / "journal", stream)
         for seq in range(3):
             journal.append(Record(bytes(16), seq, seq, -1, b"job-%06d" % seq))
@@ -260,3 +263,116 @@ def test_a_log_that_breaks_off_ends_at_its_last_whole_write(tmp_path: Path) -> N
     log.write_bytes(bytes(4096))
     with log.open("rb") as file, pytest.raises(disk_log.LogError):
         disk_log.entries(file)
+
+
+# ---- what a second boot must not change ----
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A state folder with 2,500 meter records, all booked; between 2,000 of them and the rest the power was gone."""
+    from tests.vm import power_site
+
+    folder = tmp_path / "state" / "simulated"
+    (folder / "journal").mkdir(parents=True)
+    ledger_in(folder).parent.mkdir(parents=True)
+    records = power_site.journal(2500)
+    for row in records[2000:]:  # another boot of the core, a minute later, whose meter has counted on
+        row |= {"boot": f"{7:032x}", "seq": row["seq"] - 2000, "utc_ns": row["utc_ns"] + 60 * 10**9}
+        row["points"]["grid.import_wh"][0] += 100.0
+    meter_records(folder, records)
+    one = power_site.sidecar(str(ledger_in(folder)))
+    power_site.service.catch_up(one, power_site.Records(records))
+    one.commit()
+    one.ledger.close()
+    return folder
+
+
+def meter_records(folder: Path, records: list[dict[str, Any]]) -> None:
+    """The journal of these meter records, made anew."""
+    for path in (folder / "journal").glob("meter-*"):
+        path.unlink()
+    journal = Journal(folder / "journal", "meter")
+    for row in records:
+        payload = msgspec.msgpack.encode(row)
+        journal.append(Record(bytes.fromhex(row["boot"]), row["seq"], row["utc_ns"], row["seq"], payload))
+    journal.sync()
+    journal.close()
+
+
+def its_records(folder: Path) -> list[dict[str, Any]]:
+    return [msgspec.msgpack.decode(payload) for _, _, payload in second_boot.history(folder).rows["meter"]]
+
+
+def energy_wrong(folder: Path) -> list[str]:
+    return second_boot.energy(folder, second_boot.history(folder))
+
+
+def test_an_outage_is_in_the_account_once(state: Path) -> None:
+    assert energy_wrong(state) == []
+    readings = [value for _, value in second_boot.history(state).readings() if value is not None]
+    assert readings[2000] - readings[1999] > 100_000
+
+
+def test_a_ledger_ahead_of_its_journal_is_found(state: Path) -> None:
+    meter_records(state, its_records(state)[:-3])
+    (found,) = energy_wrong(state)
+    assert "record 499 of 00000000, which the journal has not" in found
+
+
+def test_energy_that_the_register_counted_otherwise_is_found(state: Path) -> None:
+    rows = its_records(state)
+    for row in rows[2000:]:
+        row["points"]["grid.import_wh"][0] -= 50.0  # the outage took half of what was booked
+    meter_records(state, rows)
+    assert any("the register has counted" in line for line in energy_wrong(state))
+
+
+@pytest.mark.parametrize(("key", "words"), [("booked", "are booked"), ("energy_milliwh", "and the open one")])
+def test_energy_that_was_booked_twice_or_not_is_found(state: Path, key: str, words: str) -> None:
+    from tidegate.runtime.carbon.ledger.ledger import Ledger
+
+    ledger = Ledger(str(ledger_in(state)))
+    text = ledger.state("booking")
+    assert text is not None
+    stored = json.loads(text)
+    stored["booker"]["counters"]["grid.import"][key] += 1
+    ledger.append([], {"booking": json.dumps(stored)})
+    ledger.close()
+    assert any(words in line for line in energy_wrong(state))
+
+
+def test_a_past_that_is_another_is_found(state: Path) -> None:
+    now = second_boot.history(state)
+    before = now._replace(rows={**now.rows, "meter": now.rows["meter"][:2000]}, entries=now.entries[:2])
+    assert second_boot.continued(before, now) == []
+    assert second_boot.continued(now, before) != []
+    boot, seq, _ = now.rows["meter"][7]
+    other = now._replace(rows={**now.rows, "meter": [*now.rows["meter"][:7], (boot, seq, b""), *now.rows["meter"][8:]]})
+    assert second_boot.continued(before, other) == ["journal meter: the 2000 records of before do not begin the 2500"]
+    other = now._replace(entries=[now.entries[0], (1, "another"), *now.entries[2:]])
+    assert second_boot.continued(before, other) == [
+        f"ledger: the 2 entries of before do not begin the {len(now.entries)}"
+    ]
+
+
+def test_a_period_closes_soon_after_a_start_and_no_clock_goes_back() -> None:
+    for now_s, least_s in ((1000.0, 0.0), (1000.0, 1195.0), (1191.0, 0.0)):
+        found = second_boot.near_boundary(now_s, least_s)
+        assert found >= max(now_s, least_s)
+        assert (found + second_boot.UNTIL_BOUNDARY_S) % second_boot.INTERVAL_S == 0
+
+
+def test_a_site_that_starts_again_goes_on_with_all_its_energy(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    library = second_boot.clock_library(tmp_path)
+    assert second_boot.SecondBoot(files, library).run({}) == []
+    again = second_boot.SecondBoot(files, library)
+    assert again.before.register_wh() > 0.0 and again.before.entries
+    assert again.run({}) == []
+    now = second_boot.history(again.state)
+    first = len(again.before.rows["meter"])
+    shown = [value for _, value in now.readings() if value is not None]
+    assert shown[-1] - shown[0] >= 1000 * second_boot.OUTAGE_WH
+    assert len({boot for boot, _, _ in now.rows["meter"]}) == 2 and len(now.rows["meter"]) > first

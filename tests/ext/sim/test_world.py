@@ -36,6 +36,7 @@ def plant(
     interval_s=0.02,
     cooling_share=0.0,
     pv=None,
+    import_wh=0.0,
 ):
     world = World(1)
     t_ns = np.array([round(t * 1e9) for t, _ in load], dtype=np.uint64)
@@ -51,7 +52,7 @@ def plant(
         battery=0, charge_w_max=30e3, discharge_w_max=30e3, tau_s=tau_s, dead_s=dead_s, ramp_w_per_s=1e9, loss_w=150.0,
         loss_ratio=0.02, measure_s=0.01,
     )  # fmt: skip
-    world.add_meter("grid", interval_s=interval_s, delay_s=delay_s)
+    world.add_meter("grid", interval_s=interval_s, delay_s=delay_s, import_wh=import_wh)
     line = world.add_line(char_ns=86806)
     slave = world.add_slave(line, 1, pcs=0)
     world.add_range(slave, 2, 0, 10)
@@ -161,6 +162,15 @@ def test_meter_registers_count_the_energy_that_flowed():
     world.step_plant(100_000)
     assert world.meters()[0]["reported"]["import_wh"] == pytest.approx(1000.0, rel=1e-3)
     assert world.meters()[0]["reported"]["export_wh"] == 0.0
+
+
+def test_a_meter_counts_on_from_what_it_had_counted():
+    world = plant(load=((0.0, 36e3),), import_wh=2500.0)
+    world.step_plant(100_000)
+    assert world.meters()[0]["reported"]["import_wh"] == pytest.approx(3500.0, rel=1e-3)
+    for nonsense in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="a register from 0 Wh on"):
+            plant(import_wh=nonsense)
 
 
 def test_cooling_follows_the_ten_minute_mean():
