@@ -46,6 +46,8 @@ def make() -> None:
         pip = (sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "install", "-c", "constraints.txt")
         cross.run(*pip, "--target", part, "--only-binary=:all:", *cross.platforms(kind), *named)
         part.rename(SITE)
+    # Its name and version, which the page asks for: it is not installed there, only found.
+    cross.run(sys.executable, "setup.py", "-q", "egg_info", "--egg-base", cross.BUILD / "arm64" / "lib")
     # Byte code, made here by the same version of Python: the emulated processor would make it anew at each start.
     for place in (GUEST / "usr/lib", SITE, cross.BUILD / "arm64" / "lib"):
         subprocess.run([sys.executable, "-m", "compileall", "-q", "-j", "2", str(place)], stdout=subprocess.DEVNULL)

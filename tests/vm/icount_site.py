@@ -144,10 +144,12 @@ def measure(seconds: float) -> dict[str, Any]:
         until(lambda: client.why()["mode"] in ("run", "derated"), "the cabinet was not armed")
     print(f"[{time.monotonic():.1f}] armed", flush=True)
     try:
-        until(page.read, "the page did not answer")
+        until(lambda: web.poll() is not None or page.read(), "the page did not answer")
     except SystemExit:
-        print(f"the page: exit code {web.poll()}, last said to {page.said!r}\n{(WORK / 'web.log').read_text()[-3000:]}")
+        print(f"the page, asked: {page.said}\n{(WORK / 'web.log').read_text()[-3000:]}")
         raise
+    if web.poll() is not None:
+        raise SystemExit(f"icount_site: the page ended with {web.poll()}\n{(WORK / 'web.log').read_text()[-3000:]}")
     print(f"[{time.monotonic():.1f}] the page answers", flush=True)
     memory = memory_of(core)
     before = state_of(memory, core)
