@@ -95,7 +95,7 @@ def show(site_file: Path, hours: Path, now: str | None, soc: float, wishes: Wish
     read, table = _read(site_file, hours)
     whole = _made(read, table, now, soc, wishes, jobs)
     made, storage, outlook = whole.plan, whole.storage, whole.outlook
-    steps, end_utc_s = steps_of(made, storage, whole.connection.recharge_kw_max)
+    steps, end_utc_s = steps_of(made, storage, whole.connection)
     if as_json:
         click.echo(json.dumps({
             "start_utc_s": made.horizon.start_utc_s, "step_s": made.horizon.step_s, "known_steps": outlook.known,
@@ -230,7 +230,7 @@ def send(client: Client, site_file: Path, hours: Path, soc: float | None, wishes
     whole = _made(read, table, None, soc, wishes, jobs)
     for text in whole.plan.relaxed:
         click.echo(text, err=True)
-    steps, end_utc_s = steps_of(whole.plan, whole.storage, whole.connection.recharge_kw_max)
+    steps, end_utc_s = steps_of(whole.plan, whole.storage, whole.connection)
     echo_answer(client.schedule(steps, end_utc_s))
 
 

@@ -9,8 +9,15 @@ from tidegate.config.site import Site
 from tidegate.config.zones import zone_of
 from tidegate.runtime.planner.announced_jobs import AnnouncedJob, jobs_within
 from tidegate.runtime.planner.hours_table import HoursTable
-from tidegate.runtime.planner.outlook import Outlook, connection_of, look_ahead, month_peak_kw, storage_of
-from tidegate.runtime.planner.peak_guard import guard
+from tidegate.runtime.planner.outlook import (
+    Outlook,
+    connection_of,
+    look_ahead,
+    month_peak_kw,
+    storage_of,
+    window_s_of,
+)
+from tidegate.runtime.planner.peak_guard import guard, last_of_window
 from tidegate.runtime.planner.plan_inputs import Connection, Floats, Horizon, Storage
 from tidegate.runtime.planner.plan_solver import Plan
 from tidegate.runtime.planner.solver_child import Question, solve_apart
@@ -31,6 +38,7 @@ class Wishes:
     carbon_eur_per_kg: float = 0.0  # what a kilogram of the table's g_per_kwh is to count beside the bill
     backup_covered: float = 0.0  # share of the load forecast's past errors that the backup is to cover; 0 = its middle
     peak_limit_kw: float = 0.0  # import that is allowed, tighter than the site's own; 0 = as the site has it
+    alone_kw: float | None = None  # the month's peak so far without a battery, as measured; None = by the table
 
 
 @dataclass(frozen=True)
@@ -88,8 +96,16 @@ def day_ahead(site: Site, table: HoursTable, now: datetime, soc: float, wishes: 
                                  paths_kw=load_errors_kw(outlook), covered=wishes.backup_covered)  # fmt: skip
     within, placed, said = jobs_within(jobs, horizon)
     if wishes.demand_eur_per_kw:
+        alone_kw = wishes.alone_kw
+        if alone_kw is None:
+            alone_kw = month_peak_kw(table, now, zone, window_s_of(site))
+        if not site.control.demand_step_s:
+            steps = len(horizon.load_kw)
+            ends = last_of_window(horizon.start_utc_s, horizon.step_s, steps, window_s_of(site), zone)
+            horizon = replace(horizon, recharges=ends)
+        connection = replace(connection, recharge_kw_max=alone_kw)
         horizon, connection, reserve = _guarded(
-            table, now, zone, outlook, storage, connection, stored_kwh, within, reserve
+            zone, outlook, horizon, storage, connection, stored_kwh, within, reserve
         )
     caps = _caps(horizon, caps_kw or {})
     horizon = replace(horizon, jobs=within, reserve_kwh=reserve, import_kw_max=caps, load_kw=_cautious(outlook, caps))
@@ -121,16 +137,13 @@ def _caps(horizon: Horizon, caps_kw: dict[int, float]) -> Floats:
     return found if np.isfinite(found).any() else np.zeros(0)
 
 
-def _guarded(table: HoursTable, now: datetime, zone: tzinfo, outlook: Outlook, storage: Storage,
-             connection: Connection, stored_kwh: float, jobs: tuple[object, ...],
+def _guarded(zone: tzinfo, outlook: Outlook, horizon: Horizon, storage: Storage, connection: Connection,
+             stored_kwh: float, jobs: tuple[object, ...],
              reserve: Floats) -> tuple[Horizon, Connection, Floats]:  # fmt: skip
-    """With a demand charge: the peak that is worth holding, the energy to keep for it, and no new peak by charging."""
-    horizon = outlook.horizon
+    """With a demand charge: the peak that is worth holding, the energy to keep for it, and the steps of this month."""
     begin = horizon.start_utc_s
     months = [datetime.fromtimestamp(begin + k * horizon.step_s, zone).month for k in range(len(horizon.load_kw))]
     horizon = replace(horizon, demand_counts=np.array([one == months[0] for one in months]))
-    peak_kw = month_peak_kw(table, now, zone)
-    connection = replace(connection, recharge_kw_max=max(connection.demand_paid_kw, peak_kw))
     if outlook.load is None or jobs:  # where jobs go is decided by the plan: its own peak stands for them
         return horizon, connection, reserve
     errors = load_errors_kw(outlook)

@@ -28,7 +28,7 @@ from tidegate.runtime.planner.forecast_diary import DIARY_FILE, ForecastDiary
 from tidegate.runtime.planner.forecasts import choice_text
 from tidegate.runtime.planner.grid_events import EventBook, failing_share, read_events
 from tidegate.runtime.planner.hours_table import HoursTable, gap_text
-from tidegate.runtime.planner.outlook import WEAR_EUR_PER_KWH
+from tidegate.runtime.planner.outlook import WEAR_EUR_PER_KWH, window_s_of
 from tidegate.runtime.planner.plan_inputs import Floats, PlanError
 from tidegate.runtime.planner.plan_steps import Step, steps_of
 from tidegate.runtime.planner.price_folder import FACTORS, read_prices
@@ -137,7 +137,7 @@ class LivePlanner:
         asked = Asked(table, now, soc, self._wishes(now), jobs, self._in_force(now_utc_s), caps_kw)
         made = self._ask(asked)
         self.told.solve_s = time.perf_counter() - began
-        steps, end_utc_s = steps_of(made.plan, made.storage, made.connection.recharge_kw_max)
+        steps, end_utc_s = steps_of(made.plan, made.storage, made.connection)
         self._note_forecasts(made, table, int(now_utc_s))
         self.events.promise(events, made.plan.horizon.start_utc_s, made.plan.import_kw.tolist(),
                             lambda steps, caps_kw: event_risk(made, steps, caps_kw))  # fmt: skip
@@ -205,7 +205,10 @@ class LivePlanner:
         zone = zone_of(self.site.site.timezone)
         month = now.astimezone(zone).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         paid_kw = self.history.peak_kw(int(month.timestamp()), int(now.timestamp()))
-        return replace(self.wishes, paid_kw=max(self.wishes.paid_kw, paid_kw))
+        alone_kw = self.history.alone_peak_kw(
+            int(month.timestamp()), int(now.timestamp()), window_s_of(self.site), zone
+        )
+        return replace(self.wishes, paid_kw=max(self.wishes.paid_kw, paid_kw), alone_kw=alone_kw)
 
     def _in_force(self, now_utc_s: float) -> Floats | None:
         """Battery power of our last plan for the steps to come, then rest."""

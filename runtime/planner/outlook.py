@@ -9,6 +9,7 @@ from tidegate.config.site import Site
 from tidegate.runtime.planner.forecasts import Expected, Forecaster, filled
 from tidegate.runtime.planner.hours_table import HoursTable
 from tidegate.runtime.planner.local_calendar import LocalCalendar
+from tidegate.runtime.planner.peak_guard import BILLED_WINDOW_S, highest_window_kw
 from tidegate.runtime.planner.plan_inputs import Connection, Floats, Horizon, PlanError, Storage
 
 LEAST_DAYS = 2  # of the past, to forecast from
@@ -58,21 +59,28 @@ def connection_of(site: Site, *, demand_eur_per_kw: float = 0.0, demand_paid_kw:
     """The connection of a site: its import limit is the tightest that the site file has."""
     imports = [one for one in (site.limits.connection_import_w_max, site.control.peak_w_max) if one is not None]
     export_w_max = site.limits.connection_export_w_max
+    sliding = bool(site.control.demand_step_s)
     return Connection(
         import_kw_max=min(imports) / 1e3 if imports else UNLIMITED_KW,
         export_kw_max=UNLIMITED_KW if export_w_max is None else export_w_max / 1e3,
         demand_eur_per_kw=demand_eur_per_kw,
         demand_paid_kw=demand_paid_kw,
+        window_rest_s=window_s_of(site) if sliding else 0,
     )
 
 
-def month_peak_kw(table: HoursTable, now: datetime, zone: tzinfo) -> float:
-    """Highest mean power of load less sun in a step of this local month before `now`; 0 where none is known."""
+def window_s_of(site: Site) -> int:
+    """Length of the window whose mean the bill counts."""
+    return int(site.control.demand_window_s or BILLED_WINDOW_S)
+
+
+def month_peak_kw(table: HoursTable, now: datetime, zone: tzinfo, window_s: int = BILLED_WINDOW_S) -> float:
+    """Highest mean power of load less sun in a billed window of this local month before `now`; 0 without one."""
     begin = now.astimezone(zone).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     part = slice(max(0, table.step_at(begin)), max(0, table.step_at(now)))
     net = table.load_kw[part] - table.pv_kw[part]
-    known = net[np.isfinite(net)]
-    return float(max(0.0, known.max())) if len(known) else 0.0
+    first_utc_s = int(table.begin_utc.timestamp()) + part.start * table.step_s
+    return highest_window_kw(first_utc_s, table.step_s, net, window_s, zone)
 
 
 def look_ahead(table: HoursTable, now: datetime, hours: int, *, fees_eur_per_kwh: float, zone: tzinfo,

@@ -5,10 +5,11 @@ worked out; the promise is a quantile of them. A limit held too low empties the 
 """
 
 from dataclasses import dataclass
+from datetime import datetime, tzinfo
 
 import numpy as np
 
-from tidegate.runtime.planner.plan_inputs import Floats, Storage
+from tidegate.runtime.planner.plan_inputs import Flags, Floats, Storage
 
 PROMISE = (
     0.5  # quantile of the limits that the paths ask for: what is too low ratchets up, what is too high never comes down
@@ -17,6 +18,7 @@ KEEP = 0.65  # quantile of the energy that they need
 CUSHIONS = (0.8, 0.9, 0.97)  # quantiles of the energy that it is good to have beside that
 NEED_H = 24.0  # a need is seen for so long before it comes, so each hour bears so much of what it would cost
 HALVINGS = 24
+BILLED_WINDOW_S = 900  # where the site file names no other
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,46 @@ class PeakGuard:
     limit_kw: float
     reserve_kwh: Floats
     cushions: tuple[tuple[Floats, float], ...] = ()  # (kWh at each step's end, EUR an hour for each kWh that lacks)
+
+
+def highest_window_kw(begin_utc_s: int, step_s: int, net_kw: Floats, window_s: int, zone: tzinfo) -> float:
+    """The highest mean of a billed window among steps (n,) of net load, NaN where nobody knows; 0 where none is whole.
+
+    Charging never takes the import beyond it, so a month with a battery has no higher peak than the same without one.
+    Windows begin where the local clock has a whole number of them; one of which a step is missing does not count. Steps
+    longer than a window count as they are: their mean is no higher than that of the highest window in them.
+    """
+    parts = max(1, window_s // step_s)
+    if parts == 1 or len(net_kw) == 0:
+        known = net_kw[np.isfinite(net_kw)]
+        return float(max(0.0, known.max())) if len(known) else 0.0
+    window = np.floor(local_clock_s(begin_utc_s, step_s, len(net_kw), zone) / window_s)
+    sure = np.isfinite(window) & np.isfinite(net_kw)
+    _, at, count = np.unique(window[sure], return_inverse=True, return_counts=True)
+    means = np.bincount(at, weights=net_kw[sure])[count == parts] / parts if sure.any() else np.zeros(0)
+    return float(max(0.0, means.max(initial=0.0)))
+
+
+def last_of_window(begin_utc_s: int, step_s: int, steps: int, window_s: int, zone: tzinfo) -> Flags:
+    """(steps,) whether a billed window ends with the step. On a day in which the clock changes nobody knows: none."""
+    if step_s >= window_s:
+        return np.ones(steps, dtype=bool)
+    ends: Flags = (local_clock_s(begin_utc_s, step_s, steps, zone) + step_s) % window_s == 0
+    return ends
+
+
+def local_clock_s(begin_utc_s: int, step_s: int, steps: int, zone: tzinfo) -> Floats:
+    """(steps,) seconds by the local clock at which each step begins; NaN on UTC days in which that clock changes."""
+    begins = begin_utc_s + step_s * np.arange(steps)
+    days, of_day = np.unique(begins // 86_400, return_inverse=True)
+    offsets = np.array([[_offset_s(int(day + k) * 86_400, zone) for k in (0, 1)] for day in days], dtype=float)
+    offset = np.where(offsets[:, 0] == offsets[:, 1], offsets[:, 0], np.nan)
+    return np.asarray(begins + offset[of_day], dtype=np.float64)
+
+
+def _offset_s(utc_s: int, zone: tzinfo) -> int:
+    offset = datetime.fromtimestamp(utc_s, zone).utcoffset()
+    return 0 if offset is None else int(offset.total_seconds())
 
 
 def energy_needed(paths_kw: Floats, limit_kw: Floats, storage: Storage, step_h: float) -> Floats:

@@ -122,6 +122,7 @@ class Connection:
     demand_paid_kw: float = 0.0  # what is on the bill already, whatever comes
     export_from_battery: bool = False
     recharge_kw_max: float = float("inf")  # import that charging may reach: the highest that the load itself had so far
+    window_rest_s: float = 0.0  # how long a billed window that slides may go on after a step in which it began
 
     def __post_init__(self) -> None:
         for name in ("import_kw_max", "export_kw_max", "demand_eur_per_kw", "demand_paid_kw"):
@@ -161,6 +162,9 @@ class Horizon:
     import_kw_max: Floats = field(default_factory=lambda: np.zeros(0))  # tighter than the connection; inf = as that
     # What more it is good to have stored, and what each kWh that lacks costs in an hour; no part of the bill.
     cushions: tuple[tuple[Floats, float], ...] = ()
+    # Steps in which charging may draw from the grid up to the connection's bound; empty = all. In the others only what
+    # the sun has over: of a billed window longer than a step it is the last one, when what came before is known.
+    recharges: Flags = field(default_factory=lambda: np.zeros(0, dtype=bool))
 
     def __post_init__(self) -> None:
         steps = len(self.load_kw)
@@ -174,7 +178,7 @@ class Horizon:
             if len(bad):
                 at_s = self.start_utc_s + int(bad[0]) * self.step_s
                 raise PlanError(f"{name}: {len(bad)} values are missing, the first at step {bad[0]} ({at_s} s UTC)")
-        for name in ("reserve_kwh", "import_kw_max"):
+        for name in ("reserve_kwh", "import_kw_max", "recharges"):
             if len(getattr(self, name)) not in (0, steps):
                 raise PlanError(f"{name} has {len(getattr(self, name))} steps, load_kw {steps}: give each the same")
         if any(len(kwh) != steps for kwh, _ in self.cushions):
@@ -184,6 +188,11 @@ class Horizon:
     def step_h(self) -> float:
         """Length of a step in hours."""
         return self.step_s / 3600.0
+
+    def recharge_limits_kw(self, connection: Connection) -> Floats:
+        """(steps,) the import that charging may reach in each."""
+        bound = np.full(len(self.load_kw), connection.recharge_kw_max)
+        return bound if len(self.recharges) == 0 else np.where(self.recharges, bound, np.minimum(bound, 0.0))
 
     def limits_kw(self, connection: Connection) -> Floats:
         """(steps,) the import that is allowed in each."""

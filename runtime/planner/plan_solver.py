@@ -200,7 +200,9 @@ def _build(storage: Storage, connection: Connection, horizon: Horizon, begin_kwh
         most_kw = np.minimum(most_kw, np.maximum(net, 0.0) + sum(job.power_kw for job in horizon.jobs))
     stored_cost = np.zeros(n)
     stored_cost[-1] = -end_value
-    charge = program.block(n, 0.0, 0.0, np.clip(connection.recharge_kw_max - net, 0.0, storage.charge_kw_max))
+    charge = program.block(
+        n, 0.0, 0.0, np.clip(horizon.recharge_limits_kw(connection) - net, 0.0, storage.charge_kw_max)
+    )
     discharge = program.block(n, storage.wear_eur_per_kwh * hours, 0.0, most_kw)
     imported = program.block(n, horizon.import_eur_per_kwh * hours, 0.0, np.inf)
     exported = program.block(n, -horizon.export_eur_per_kwh * hours, 0.0, connection.export_kw_max)
@@ -325,7 +327,7 @@ def _meter(storage: Storage, connection: Connection, horizon: Horizon, at: _Colu
     if not connection.export_from_battery:
         bound = (net > 0) & (net + sum(job.power_kw for job in horizon.jobs) < storage.discharge_kw_max)
         worth += np.where(bound, np.minimum(columns[at.discharge : at.discharge + n], 0.0), 0.0)
-    room = connection.recharge_kw_max - net
+    room = horizon.recharge_limits_kw(connection) - net
     bound = (room > 0) & (room < storage.charge_kw_max)
     worth -= np.where(bound, np.minimum(columns[at.charge : at.charge + n], 0.0), 0.0)
     return worth / horizon.step_h

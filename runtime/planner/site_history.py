@@ -3,7 +3,9 @@
 A meter record comes each second and its integrals never fall, so one record at each quarter hour's edge says it all.
 """
 
+import math
 from dataclasses import dataclass
+from datetime import tzinfo
 from pathlib import Path
 from typing import Protocol
 
@@ -11,12 +13,15 @@ import numpy as np
 
 from tidegate.runtime.api.connection import ClientError
 from tidegate.runtime.api.messages import Message
+from tidegate.runtime.planner.peak_guard import highest_window_kw
 from tidegate.runtime.planner.plan_inputs import Floats, PlanError
 from tidegate.runtime.state import atomic_file
 
 QUARTER_S = 900
 QUESTIONS_MAX = 1000  # of one step: ten days; what is older comes with the steps after
 NEAR_S = 30  # of the edge: a record further away belongs to a clock that was set
+SURE_SHARE = 0.99  # of a quarter hour, for what must not be guessed
+METERS_DIFFER = 0.02  # of the battery's power: what its meter and the grid's may differ by
 COVERED_LEAST = 0.5  # of the quarter hour, else what it was is not known
 # What adds to the load, and what is taken off: grid + import, sun + generation, battery + discharge.
 PARTS = {"grid": ("site.grid_in_ws", "site.grid_out_ws", "site.grid_covered_s"),
@@ -61,6 +66,21 @@ class Quarter:
     load_kw: float | None
     pv_kw: float | None
     grid_kw: float | None
+    counted: float | None = 1.0  # share of the quarter hour, by the clock, in which grid and battery were measured
+
+    @property
+    def cells(self) -> tuple[float | None, ...]:
+        """As they stand in a row of the file."""
+        return self.load_kw, self.pv_kw, self.grid_kw, self.counted
+
+    @property
+    def alone_kw(self) -> float:
+        """The import that there would have been without a battery, rather too low than too high; NaN where not sure."""
+        if self.load_kw is None or self.pv_kw is None or self.grid_kw is None or not (self.counted or 0) >= SURE_SHARE:
+            return math.nan
+        net_kw = self.load_kw - self.pv_kw
+        uncertain_kw = METERS_DIFFER * abs(net_kw - self.grid_kw)
+        return net_kw * float(self.counted or 0) - uncertain_kw if net_kw > 0 else net_kw - uncertain_kw
 
 
 def mean_kw(first: Reading, last: Reading, part: str) -> float | None:
@@ -76,6 +96,12 @@ def mean_kw(first: Reading, last: Reading, part: str) -> float | None:
     if seconds < COVERED_LEAST * (last.utc_s - first.utc_s) or seconds <= 0:
         return None
     return (up_ws - down_ws) / seconds / 1e3
+
+
+def covered_s(first: Reading, last: Reading, part: str) -> float:
+    """Seconds between two readings in which a part was measured; 0 where nobody knows."""
+    begin, end = first.integrals[PARTS[part][2]], last.integrals[PARTS[part][2]]
+    return 0.0 if begin is None or end is None else end - begin
 
 
 class SiteHistory:
@@ -137,7 +163,9 @@ class SiteHistory:
         pv = mean_kw(before, after, "pv") if self.has_pv else 0.0
         if grid is None or battery is None or pv is None:
             return Quarter(None, pv, grid)
-        return Quarter(grid + pv + battery, pv, grid)
+        off_s = sum(abs(one.utc_s - round(one.utc_s / QUARTER_S) * QUARTER_S) for one in (before, after))
+        seen_s = min(covered_s(before, after, part) for part in ("grid", "battery"))
+        return Quarter(grid + pv + battery, pv, grid, min(1.0, max(0.0, seen_s - off_s) / QUARTER_S))
 
     def forget(self, before_utc_s: int) -> None:
         """Leave out what is older."""
@@ -159,6 +187,12 @@ class SiteHistory:
         known = [one.grid_kw for at, one in self.quarters.items() if begin_utc_s <= at < end_utc_s]
         return max((one for one in known if one is not None), default=0.0)
 
+    def alone_peak_kw(self, begin_utc_s: int, end_utc_s: int, window_s: int, zone: tzinfo) -> float:
+        """Highest mean of a billed window without a battery, of what is sure; 0 where nothing is."""
+        steps = range(begin_utc_s, end_utc_s - QUARTER_S + 1, QUARTER_S)
+        found = [self.quarters[at].alone_kw if at in self.quarters else math.nan for at in steps]
+        return highest_window_kw(begin_utc_s, QUARTER_S, np.array(found), window_s, zone)
+
 
 def read_history(path: Path, has_pv: bool) -> SiteHistory:
     """What was kept of the past; nothing where there is no file. Raises PlanError where it is none of ours."""
@@ -177,8 +211,8 @@ def read_history(path: Path, has_pv: bool) -> SiteHistory:
 def write_history(path: Path, history: SiteHistory) -> None:
     """Keep all quarter hours, and which record was read last. Raises OSError."""
     boot, seq = history.at or ("", 0)
-    lines = [f"# {boot},{seq}", "begin_utc_s,load_kw,pv_kw,grid_kw"]
+    lines = [f"# {boot},{seq}", "begin_utc_s,load_kw,pv_kw,grid_kw,counted"]
     for at, one in sorted(history.quarters.items()):
-        cells = ["" if value is None else f"{value:.4f}" for value in (one.load_kw, one.pv_kw, one.grid_kw)]
+        cells = ["" if value is None else f"{value:.4f}" for value in one.cells]
         lines.append(",".join([str(at), *cells]))
     atomic_file.replace(path, ("\n".join(lines) + "\n").encode())

@@ -1,7 +1,7 @@
 """What a plan is worth on a whole bill, on carbon and for work that can wait, and how honest its forecasts are.
 
 Run: make bench, or python tests/bench/bench_foresight.py [--only ROW,...] [--days N] [--months N] [--out DIR] [--smoke]
-Rows: bill, deferral, carbon, population, forecasts, sentences. Carbon: CISO 2022 and Germany 2025 H1, average
+Rows: bill, deferral, carbon, population, hostile, forecasts, sentences. Carbon: CISO 2022 and Germany 2025 H1, average
 intensity, never published ahead. Every share is of what perfect foresight saves in the same hours. Beside each plan
 stands the simplest thing that a user would take instead: nothing, the price rule, or yesterday as the forecast.
 """
@@ -20,7 +20,7 @@ import highspy
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.runtime.planner import explained_plans
+from tests.runtime.planner import explained_plans, hostile_months
 from tidegate.runtime.planner import rolling_plan
 from tidegate.runtime.planner.forecasts import SIMPLE, Forecaster, filled, pinball, rank_correlation
 from tidegate.runtime.planner.hours_table import read_hours
@@ -221,6 +221,29 @@ def population(count: int, hours: int, first_seed: int = 0) -> dict[str, float]:
     return {"months": len(shaved), "above": above, "worst_kw": worst, "median_shaved": float(np.median(shaved))}
 
 
+def hostile(count: int, parts: int, first_seed: int = 0) -> dict[str, float]:
+    """Seeded months of plans that ask for the worst, through all that bounds them: how many peaks are above none.
+
+    parts: of a quarter hour in each of which the load is another one and the loop decides; 1 = as the history has it.
+    """
+    worst_kw, worst_seed, above, charged = -np.inf, -1, 0, 0.0
+    for seed in range(first_seed, first_seed + count):
+        one = hostile_months.lived(seed, parts)
+        beyond = max(one.above_kw())
+        charged += one.charged_kwh
+        if beyond > worst_kw:
+            worst_kw, worst_seed = beyond, seed
+        if seed % 500 == 499:
+            print(f"hostile: to seed {seed}: {above} above, worst {worst_kw:.2g} kW (seed {worst_seed})", flush=True)
+        if beyond > hostile_months.SAME_KW:
+            above += 1
+            print(f"hostile: seed {seed}: {beyond:.3f} kW above no battery, windows of {one.window_s} s", flush=True)
+    print(f"hostile: {above} of {count} months above no battery, {parts} parts of a quarter hour; the worst is "
+          f"{worst_kw:.2g} kW above (seed {worst_seed}); {charged / count:.0f} kWh charged in the mean month",
+          flush=True)  # fmt: skip
+    return {"months": count, "above": above, "worst_kw": worst_kw, "worst_seed": worst_seed}
+
+
 # ---- forecasts ----
 
 
@@ -282,21 +305,24 @@ def sentences(plans: int) -> dict[str, float]:
 
 def main() -> int:
     parser = harness.parser(__doc__)
-    rows = ("bill", "deferral", "carbon", "population", "forecasts", "sentences")
+    rows = ("bill", "deferral", "carbon", "population", "hostile", "forecasts", "sentences")
     parser.add_argument("--only", default=",".join(rows), help="rows, separated by commas")
     parser.add_argument("--days", type=int, default=100, help="judged, of each series; its history comes before")
     parser.add_argument("--months", type=int, default=60, help="of the population")
-    parser.add_argument("--first-seed", type=int, default=0, help="of the population")
+    parser.add_argument("--hostile", type=int, default=10_000, help="months of hostile plans")
+    parser.add_argument("--parts", type=int, default=1, help="of a quarter hour, in hostile months")
+    parser.add_argument("--first-seed", type=int, default=0, help="of the population and of the hostile months")
     parser.add_argument("--plans", type=int, default=210, help="that are explained, 48 sentences each")
     args = parser.parse_args()
     days, warm_days, months, hours = args.days, 60, args.months, 30 * DAY
     if args.smoke:
-        days, warm_days, months, hours, args.plans = 1, 14, 1, 6, 2
+        days, warm_days, months, hours, args.plans, args.hostile = 1, 14, 1, 6, 2, 2
     with harness.conditions(args) as given:
         given.peer("rules, simple forecasts and foresight", "the same hours, battery and tariff, in the same process")
         made = {"bill": lambda: bill(days), "deferral": lambda: deferrals(days, warm_days),
                 "carbon": lambda: carbon(days, warm_days),
                 "population": lambda: population(months, hours, args.first_seed),
+                "hostile": lambda: hostile(args.hostile, args.parts, args.first_seed),
                 "forecasts": lambda: forecasts(days, warm_days),
                 "sentences": lambda: sentences(args.plans)}  # fmt: skip
         figures = {name: made[name]() for name in args.only.split(",")}

@@ -1,6 +1,6 @@
 """Ours beside the schedulers that a user would take instead, EMHASS' and FlexMeasures': saving, time and memory.
 
-Run: python tests/bench/bench_peers.py [--make] [--only NAMES] [--days N] [--out DIR] [--smoke]
+Run: python tests/bench/bench_peers.py [--make] [--only NAMES] [--days N] [--stretches N] [--apart DAYS]
 Each peer is in an environment of its own, build/peers/NAME, which --make makes from PyPI (2.5 GB); one that is not
 there is left out, and that is named. All get the same question each hour: prices as far as published, load and
 sun as our forecasters expect them, the state of charge that their own orders led to. So it is the scheduler that is
@@ -86,22 +86,23 @@ class Peer:
         self.process.wait()
 
 
-def beside(names: list[str], days: int) -> dict[str, dict[str, float | str]]:
-    """Share of foresight and cost of a plan, each."""
+def beside(names: list[str], days: int, stretches: int, apart: int) -> dict[str, dict[str, float | str]]:
+    """Share of foresight and cost of a plan, each. Stretches of `days` begin `apart` days after one another."""
     table = read_hours(DATA)
-    hours = min(24 * (WARM_DAYS + days), len(table.load_kw) - 48)
     load, pv, price = (filled(one) for one in (table.load_kw, table.pv_kw, table.price_eur_per_kwh))
+    begin = datetime.fromtimestamp(table.begin_utc.timestamp(), UTC)
 
-    def lived(end: int) -> rolling_plan.Past:
-        begin = datetime.fromtimestamp(table.begin_utc.timestamp(), UTC)
-        return rolling_plan.Past(begin, load[:end], pv[:end], price[:end], 0.13, ZoneInfo("Europe/Berlin"),
-                                 24 * WARM_DAYS)  # fmt: skip
+    def lived(first: int, end: int) -> rolling_plan.Past:
+        return rolling_plan.Past(begin, load[:end], pv[:end], price[:end], 0.13, ZoneInfo("Europe/Berlin"), first)
 
-    past = lived(hours)
-    none = rolling_plan.operate(past, STORAGE, OPEN, "none", rolling_plan.no_battery, 30.0)
-    best = rolling_plan.foresight(past, STORAGE, OPEN, 30.0)
+    firsts = [24 * (WARM_DAYS + apart * k) for k in range(stretches)]
+    firsts = [one for one in firsts if one + 24 * days + 48 <= len(load)]
+    pasts = [lived(first, first + 24 * days) for first in firsts]
+    nones = [rolling_plan.operate(past, STORAGE, OPEN, "none", rolling_plan.no_battery, 30.0) for past in pasts]
+    bests = [rolling_plan.foresight(past, STORAGE, OPEN, 30.0) for past in pasts]
+    most_eur = sum(none.cost_eur - best.cost_eur for none, best in zip(nones, bests, strict=True))
     # Questions look beyond the last judged hour: none of them is shorter than the others.
-    ahead = rolling_plan.RollingPlanner(lived(hours + 48), STORAGE, OPEN)
+    ahead = rolling_plan.RollingPlanner(lived(firsts[0], len(load)), STORAGE, OPEN)
     questions: dict[int, dict[str, object]] = {}
 
     def question(hour: int, stored_kwh: float) -> dict[str, object]:
@@ -118,18 +119,21 @@ def beside(names: list[str], days: int) -> dict[str, dict[str, float | str]]:
         def decide(hour: int, stored_kwh: float, peer: Peer = peer) -> float:
             return peer.first_kw(question(hour, stored_kwh))
 
-        one = rolling_plan.operate(past, STORAGE, OPEN, name, decide, 30.0)
+        saved, shares = 0.0, []
+        for past, none, best in zip(pasts, nones, bests, strict=True):
+            one = rolling_plan.operate(past, STORAGE, OPEN, name, decide, 30.0)
+            saved += none.cost_eur - one.cost_eur
+            shares.append(rolling_plan.share_of_foresight(none, one, best))
+            print(f"{name}, stretch from day {past.warm // 24}: {shares[-1]:.1%}", flush=True)
         peer.end()
-        share = rolling_plan.share_of_foresight(none, one, best)
-        windows = rolling_plan.window_shares(none, one, best, 24 * 60)
-        worst = f", worst 60 days {windows.min():.1%}" if len(windows) else ""
         found[name] = {
-            "version": peer.version, "share": share, "days": days,
+            "version": peer.version, "share": saved / most_eur, "worst stretch": min(shares), "days": days * len(pasts),
             "median_s": float(np.median(peer.solve_s)), "p99_s": float(np.quantile(peer.solve_s, 0.99)),
             "resident_mib": peer.resident_mib, "start_s": peer.start_s, "without": peer.without,
         }  # fmt: skip
         middle_ms, p99_ms = np.quantile(peer.solve_s, [0.5, 0.99]) * 1e3
-        print(f"{name} {peer.version}: {share:.1%} of foresight{worst}; "
+        print(f"{name} {peer.version}: {saved / most_eur:.1%} of foresight over {len(pasts)} stretches of {days} days, "
+              f"the worst {min(shares):.1%}; "
               f"a plan {middle_ms:.0f} ms in the middle, {p99_ms:.0f} ms at p99, {peer.resident_mib:.0f} MiB, began in "
               f"{peer.start_s:.1f} s; {peer.without} of {len(peer.solve_s)} without a plan {peer.why}",
               flush=True)  # fmt: skip
@@ -139,7 +143,9 @@ def beside(names: list[str], days: int) -> dict[str, dict[str, float | str]]:
 def main() -> int:
     parser = harness.parser(__doc__)
     parser.add_argument("--make", action="store_true", help="make the peers' environments in build/peers")
-    parser.add_argument("--days", type=int, default=120)
+    parser.add_argument("--days", type=int, default=7, help="of each stretch")
+    parser.add_argument("--stretches", type=int, default=7)
+    parser.add_argument("--apart", type=int, default=22, help="days from the begin of a stretch to that of the next")
     parser.add_argument(
         "--only", default=",".join(["tidegate", *PEERS, "emhass-exact"]), help="schedulers, separated by commas"
     )
@@ -149,13 +155,13 @@ def main() -> int:
             make(name, version)
     names = [name for name in args.only.split(",") if interpreter(name).exists()]
     if args.smoke:
-        args.days, names = 1, ["tidegate"]
+        args.days, args.stretches, names = 1, 1, ["tidegate"]
     for name in set(args.only.split(",")) - {"tidegate", *names}:
         print(f"{name} is not judged: build/peers/{name} is not there; run it with --make")
     with harness.conditions(args) as given:
         for name in [one for one in names if one in PEERS]:
             given.peer(name, f"{PEERS[name]} of PyPI in an environment of its own, the same questions")
-        figures = beside(names, args.days)
+        figures = beside(names, args.days, args.stretches, args.apart)
     harness.write(args, "peers", figures, given)
     return 0
 

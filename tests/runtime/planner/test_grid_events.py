@@ -125,7 +125,7 @@ def test_jobs_wait_for_the_end_of_an_event_and_the_battery_does_the_rest():
     plan = solve(storage, Connection(60, 60), at, 30.0)
     assert plan.import_kw[6:9].max() <= 22.5 + 1e-6 and not plan.relaxed
     assert plan.jobs_kw[:, 6:9].sum() == 0 and plan.jobs_kw.sum() == pytest.approx(65)
-    steps, _ = steps_of(plan, storage)
+    steps, _ = steps_of(plan, storage, Connection(60, 60))
     held = {step["start_utc_s"] // 3600: step.get("import_w_max") for step in steps}
     assert held[6] == 22_500 and held[9] is None
     with pytest.raises(PlanError, match="import_kw_max has 3 steps"):

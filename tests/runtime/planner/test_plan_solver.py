@@ -172,14 +172,14 @@ def test_a_reason_that_is_false_says_so():
 
 def test_steps_fit_the_api_and_merge_equal_neighbours():
     plan = solve(STORAGE, OPEN, horizon([0.1] * 6 + [0.3] * 6, load=8.0), 20.0)
-    steps, end = steps_of(plan, STORAGE)
+    steps, end = steps_of(plan, STORAGE, OPEN)
     assert end == 12 * 3600 and steps[0]["start_utc_s"] == 0 and len(steps) < 12
     for step in steps:
         k = int(step["start_utc_s"]) // 3600
         assert step["setpoint_w"] == pytest.approx(1000 * plan.battery_kw[k], abs=50)
         assert ("until_soc" in step) == (step["setpoint_w"] != 0) and 0 <= step.get("until_soc", 0) <= 1
     long = solve(STORAGE, OPEN, drawn(3, n=192, step_s=900), 20.0)
-    steps, end = steps_of(long, STORAGE)
+    steps, end = steps_of(long, STORAGE, OPEN)
     assert len(steps) <= SENT_STEPS and steps[-1]["start_utc_s"] < end <= 192 * 900
 
 
@@ -334,7 +334,7 @@ def test_a_step_that_charges_carries_the_import_that_charging_may_reach():
     at = horizon([0.05, 0.05, 0.40, 0.40], load=20.0)
     connection = Connection(200, 200, demand_eur_per_kw=1.0, demand_paid_kw=30.0, recharge_kw_max=30.0)
     plan = solve(STORAGE, connection, at, 5.0)
-    steps, _ = steps_of(plan, STORAGE, connection.recharge_kw_max)
+    steps, _ = steps_of(plan, STORAGE, connection)
     assert [step.get("import_w_max") for step in steps if step["setpoint_w"] < 0] == [30_000]
     assert all("import_w_max" not in step for step in steps if step["setpoint_w"] >= 0)
-    assert all("import_w_max" not in step for step in steps_of(plan, STORAGE)[0])
+    assert all("import_w_max" not in step for step in steps_of(plan, STORAGE, OPEN)[0])
