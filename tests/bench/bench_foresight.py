@@ -221,14 +221,14 @@ def population(count: int, hours: int, first_seed: int = 0) -> dict[str, float]:
     return {"months": len(shaved), "above": above, "worst_kw": worst, "median_shaved": float(np.median(shaved))}
 
 
-def hostile(count: int, parts: int, first_seed: int = 0) -> dict[str, float]:
+def hostile(count: int, parts: int, compiled: bool, first_seed: int = 0) -> dict[str, float]:
     """Seeded months of plans that ask for the worst, through all that bounds them: how many peaks are above none.
 
     parts: of a quarter hour in each of which the load is another one and the loop decides; 1 = as the history has it.
     """
     worst_kw, worst_seed, above, charged = -np.inf, -1, 0, 0.0
     for seed in range(first_seed, first_seed + count):
-        one = hostile_months.lived(seed, parts)
+        one = hostile_months.lived(seed, parts, compiled=compiled)
         beyond = max(one.above_kw())
         charged += one.charged_kwh
         if beyond > worst_kw:
@@ -310,6 +310,7 @@ def main() -> int:
     parser.add_argument("--days", type=int, default=100, help="judged, of each series; its history comes before")
     parser.add_argument("--months", type=int, default=60, help="of the population")
     parser.add_argument("--hostile", type=int, default=10_000, help="months of hostile plans")
+    parser.add_argument("--compiled", action="store_true", help="hostile months through the compiled control")
     parser.add_argument("--parts", type=int, default=1, help="of a quarter hour, in hostile months")
     parser.add_argument("--first-seed", type=int, default=0, help="of the population and of the hostile months")
     parser.add_argument("--plans", type=int, default=210, help="that are explained, 48 sentences each")
@@ -322,7 +323,7 @@ def main() -> int:
         made = {"bill": lambda: bill(days), "deferral": lambda: deferrals(days, warm_days),
                 "carbon": lambda: carbon(days, warm_days),
                 "population": lambda: population(months, hours, args.first_seed),
-                "hostile": lambda: hostile(args.hostile, args.parts, args.first_seed),
+                "hostile": lambda: hostile(args.hostile, args.parts, args.compiled, args.first_seed),
                 "forecasts": lambda: forecasts(days, warm_days),
                 "sentences": lambda: sentences(args.plans)}  # fmt: skip
         figures = {name: made[name]() for name in args.only.split(",")}

@@ -4,6 +4,9 @@ What is real: the history's peak without a battery, the steps of a plan, the com
 demand window. In the place of forecasts and solver stand plans that know nothing of the load: what they ask for is as
 bad as can be. Quarter hours are missing or half covered, meters differ, the battery is derated and its state of charge
 drifts, the planner is silent for up to 30 hours, clocks change, and the month turns under a plan.
+
+Where ten thousand months are wanted, arithmetic stands in the place of the compiled control (compiled=False): charging
+is cut at the limits that the step carries, and nothing is discharged to hold a mean. So it draws no less than that.
 """
 
 from dataclasses import dataclass
@@ -95,12 +98,11 @@ def asked_kw(rng: np.random.Generator, kind: str, steps: int, storage: Storage) 
     return rng.choice([least, least / 2, 0.0, -0.04, most / 3], steps)
 
 
-def lived(seed: int, parts: int = 1, window_s: int | None = None) -> Lived:
+def lived(seed: int, parts: int = 1, *, compiled: bool = True) -> Lived:
     """One month and the hours around it. parts: of a quarter hour, in each of which the loop decides once."""
     rng = np.random.default_rng(seed)
     zone, first_s, quarters = month_of(rng)
-    drawn_s = int(rng.choice([900, 900, 900, 1800, 3600]))
-    window_s = drawn_s if window_s is None else window_s
+    window_s = int(rng.choice([900, 900, 900, 1800, 3600]))
     begin_s, quarters = first_s - EDGE * QUARTER_S, quarters + 2 * EDGE
     part_s, load = QUARTER_S // parts, load_of(rng, quarters, parts)
     power = float(rng.uniform(3, 80))
@@ -108,14 +110,16 @@ def lived(seed: int, parts: int = 1, window_s: int | None = None) -> Lived:
                       float(rng.uniform(0.85, 0.98)))  # fmt: skip
     kind = PLANS[int(rng.integers(len(PLANS)))]
     holes, covered, off = rng.uniform(0, 0.2), rng.uniform(0, 0.2), rng.uniform(-1, 1) * METERS_DIFFER
-    derated = np.where(rng.random(quarters) < 0.1, rng.uniform(0, 1, quarters), 1.0)
+    derated = np.where(rng.random(quarters) < 0.1, rng.uniform(0, 1, quarters), 1.0).tolist()
     missing, half, wrong = rng.random(quarters) < holes, rng.random(quarters) < covered, rng.uniform(0.5, 2, quarters)
-    silent_h, least, most = float(rng.choice([3.0, 12.0, 30.0])), storage.least_kwh, storage.most_kwh
+    silent_h = float(rng.choice([3.0, 30.0] if compiled else [24.0, 30.0]))
+    least, most = storage.least_kwh, storage.most_kwh
     control = Control(demand_window_s=float(window_s), recharge_rate_w=0.0)
     known_kw = np.full(quarters, np.nan)  # as SiteHistory.alone_peak_kw has them
     stored, drift = storage.least_kwh, float(rng.uniform(-0.05, 0.05))
     months = [datetime.fromtimestamp(begin_s + k * QUARTER_S, zone).month for k in range(quarters)]
     month_begin_s, next_plan, sent = begin_s, 0, None
+    step_h = part_s / 3600
     grid_kw, battery = np.empty(quarters * parts), 0.0
     used_ws, window_at, charged = 0.0, None, 0.0
     for k in range(quarters):
@@ -138,22 +142,18 @@ def lived(seed: int, parts: int = 1, window_s: int | None = None) -> Lived:
                 window_at, used_ws = clock_s // window_s, 0.0
             elapsed_s = float(clock_s % window_s)
             net_kw = float(load[k * parts + part])
-            soc = stored / storage.energy_kwh
-            step_h = part_s / 3600
-            give = min(power, (stored - least) / step_h * storage.discharge_efficiency) * derated[k]
-            take = min(power, (most - stored) / step_h / storage.charge_efficiency) * derated[k]
+            give, take = derated[k] * power, derated[k] * power
+            give = min(give, (stored - least) / step_h * storage.discharge_efficiency)
+            take = min(take, (most - stored) / step_h / storage.charge_efficiency)
             order = sent.at(now_s) if sent is not None else {}
             until, plan_w = order.get("until_soc"), order.get("setpoint_w")
-            told_soc = soc + drift
-            if until is not None and plan_w and (told_soc >= until if plan_w < 0 else told_soc <= until):
-                plan_w = 0.0
-            made = control.step(
-                grid_w=(net_kw - battery) * 1e3, ess_w=battery * 1e3, soc=soc, lo_w=-take * 1e3, hi_w=give * 1e3,
-                dt_s=float(part_s), plan_w=plan_w, import_w_max=order.get("import_w_max"),
-                demand_w_max=order.get("demand_w_max"), setpoint_w=battery * 1e3, paired=True,
-                demand=(used_ws / elapsed_s if elapsed_s else 0.0, elapsed_s, window_s - elapsed_s),
-            )  # fmt: skip
-            battery = min(max(made.request_total_w / 1e3, -take), give)
+            if until is not None and plan_w:
+                told = stored / storage.energy_kwh + drift
+                plan_w = 0.0 if (told >= until if plan_w < 0 else told <= until) else plan_w
+            decide = compiled_kw if compiled else plain_kw
+            asked = decide(control, order, plan_w, net_kw, battery, (give, take, stored / storage.energy_kwh),
+                           (used_ws, elapsed_s, window_s, part_s))  # fmt: skip
+            battery = min(max(asked, -take), give)
             moved = battery / storage.discharge_efficiency if battery > 0 else battery * storage.charge_efficiency
             stored = min(max(stored - moved * step_h, least), most)
             charged += max(0.0, -battery) * step_h
@@ -162,18 +162,42 @@ def lived(seed: int, parts: int = 1, window_s: int | None = None) -> Lived:
             used_ws += max(0.0, grid) * 1e3 * part_s
             quarter_grid += grid / parts
         if not missing[k]:
-            net = float(load[k * parts : (k + 1) * parts].mean())
+            net = float(load[k * parts : (k + 1) * parts].mean()) if parts > 1 else net_kw
             seen = net - quarter_grid  # the battery's mean, by a meter that differs
             known = quarter_grid + seen * (1 + off)
-            one = (
-                Quarter(known * wrong[k], 0.0, quarter_grid * wrong[k], 0.98)
-                if half[k]
-                else Quarter(known, 0.0, quarter_grid)
-            )
-            known_kw[k] = one.alone_kw
+            scale, counted = (wrong[k], 0.98) if half[k] else (1.0, 1.0)
+            known_kw[k] = Quarter(known * scale, 0.0, quarter_grid * scale, counted).alone_kw
     edges = [0, *[k for k in range(1, quarters) if months[k] != months[k - 1]], quarters]
     parts_of = [slice(a * parts, b * parts) for a, b in pairwise(edges)]
     return Lived(seed, window_s, begin_s, part_s, np.maximum(grid_kw, 0.0), load, parts_of, zone, charged)
+
+
+Orders = dict[str, float | int]
+
+
+def compiled_kw(control: Control, order: Orders, plan_w: float | None, net_kw: float, battery: float,
+                can: tuple[float, float, float], window: tuple[float, float, int, int]) -> float:  # fmt: skip
+    """What the compiled control asks of the battery. can: kW to give and to take, and the state of charge."""
+    (give, take, soc), (used_ws, elapsed_s, window_s, part_s) = can, window
+    made = control.step(
+        grid_w=(net_kw - battery) * 1e3, ess_w=battery * 1e3, soc=soc, lo_w=-take * 1e3, hi_w=give * 1e3,
+        dt_s=float(part_s), plan_w=plan_w, import_w_max=order.get("import_w_max"),
+        demand_w_max=order.get("demand_w_max"), setpoint_w=battery * 1e3, paired=True,
+        demand=(used_ws / elapsed_s if elapsed_s else 0.0, elapsed_s, window_s - elapsed_s),
+    )  # fmt: skip
+    return made.request_total_w / 1e3
+
+
+def plain_kw(_control: Control, order: Orders, plan_w: float | None, net_kw: float, _battery: float,
+             _can: tuple[float, float, float], window: tuple[float, float, int, int]) -> float:  # fmt: skip
+    """The same by arithmetic, with no discharge but the plan's."""
+    if not plan_w:
+        return 0.0
+    if plan_w > 0:
+        return plan_w / 1e3
+    used_ws, elapsed_s, window_s, _ = window
+    limits = [order["import_w_max"], (order["demand_w_max"] * window_s - used_ws) / (window_s - elapsed_s)]
+    return max(plan_w / 1e3, min(0.0, net_kw - min(limits) / 1e3))
 
 
 def hostile(rng: np.random.Generator, kind: str, storage: Storage, at_s: int, months: list[int], bound_kw: float,

@@ -32,9 +32,9 @@ def plan_of(battery_kw, begin_utc_s=BEGIN, counts=None, recharges=None):
 
 def test_of_hostile_months_none_has_a_higher_peak_than_without_a_battery():
     """The full ten thousand: python tests/bench/bench_foresight.py --only hostile."""
-    made = [hostile_months.lived(seed) for seed in range(24)]
+    made = [hostile_months.lived(seed, compiled=seed < 10) for seed in range(30)]
     assert {one.seed: one.above_kw() for one in made if max(one.above_kw()) > hostile_months.SAME_KW} == {}
-    assert {one.window_s for one in made} == {900, 1800, 3600} and sum(one.charged_kwh > 100 for one in made) > 12
+    assert {one.window_s for one in made} == {900, 1800, 3600} and sum(one.charged_kwh > 100 for one in made) > 15
 
 
 def test_hostile_months_are_hostile(monkeypatch):
