@@ -33,6 +33,7 @@ from tidegate.runtime.planner.announced_jobs import (
     write_jobs,
 )
 from tidegate.runtime.planner.day_ahead import DayAhead, Wishes, day_ahead
+from tidegate.runtime.planner.expected_cooling import cooling_text, expected_cooling
 from tidegate.runtime.planner.forecasts import choice_text, filled
 from tidegate.runtime.planner.hours_table import HoursTable, read_hours
 from tidegate.runtime.planner.outlook import Outlook, connection_of, storage_of
@@ -73,10 +74,12 @@ def _made(site: Site, table: HoursTable, now: str | None, soc: float, wishes: Wi
         announced = read_jobs(jobs) if jobs is not None else ()
         if otherwise is not None:
             announced, wishes = otherwise.jobs(announced), otherwise.wishes(wishes)
-        made = day_ahead(site, table, moment("--now", now), soc, wishes, jobs=announced)
+        at = moment("--now", now)
+        cooling_kw, odd = expected_cooling(jobs, at.timestamp()) if jobs is not None else ({}, [])
+        made = day_ahead(site, table, at, soc, wishes, jobs=announced, cooling_kw=cooling_kw)
     except PlanError as why:
         fail(why, EXIT_CONTENT, "plan")
-    for text in made.said:
+    for text in (*odd, *made.said):
         click.echo(text, err=True)
     return made
 
@@ -106,12 +109,14 @@ def show(site_file: Path, hours: Path, now: str | None, soc: float, wishes: Wish
             "peak_kw": round(made.peak_kw, 3), "relaxed": list(made.relaxed),
             "jobs": [{"name": job.name, "runs_utc_s": runs_of(row, made.horizon)}
                      for job, row in zip(whole.jobs, made.jobs_kw, strict=True)],
-            "steps": steps, "end_utc_s": end_utc_s,
+            "cooling_kw": whole.cooling_kw.round(3).tolist(), "steps": steps, "end_utc_s": end_utc_s,
         }))  # fmt: skip
         return
     zone = zone_of(read.site.timezone)
     for line in lines(made, outlook, storage, zone):
         click.echo(line)
+    if text := cooling_text(whole.cooling_kw, made.horizon.step_h):
+        click.echo(text)
     if wishes.carbon_eur_per_kg:
         click.echo(f"EUR/kWh and cost hold carbon at {wishes.carbon_eur_per_kg:g} EUR/kg: no bill has that")
     for job, row in zip(whole.jobs, made.jobs_kw, strict=True):

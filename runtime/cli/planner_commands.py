@@ -89,6 +89,8 @@ def status(folder: Path, as_json: bool) -> None:
         click.echo(f"advice: {advice['word']} until {until:%H:%M}Z: {advice['why']}")
     with contextlib.suppress(OSError, ValueError, KeyError):  # there is none where nothing is cooled by us
         click.echo(json.loads((folder / COOLING_ADVICE).read_text())["line"])
+    if told.get("cooling_text"):
+        click.echo(told["cooling_text"])
     for job in told.get("jobs", []):
         runs = ", ".join(f"{datetime.fromtimestamp(begin, UTC):%d %H:%M}Z to {datetime.fromtimestamp(end, UTC):%H:%M}Z"
                          for begin, end in job["runs_utc_s"])  # fmt: skip

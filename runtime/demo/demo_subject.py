@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tidegate.config.site import Site
 from tidegate.runtime.demo.virtual_run import Trace, simulation_of
@@ -82,6 +83,28 @@ def _same(path: Path, other: Path) -> bool:
     return path.is_file() and hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(other.read_bytes()).digest()
 
 
+def largest_load_w(trace: Trace, cooling_share: float, mean_s: float) -> float:
+    """The most that servers and cooling draw together; cooling is a share of the servers' running mean (`mean_s`).
+
+    Between two rows, and between the moments at which one leaves the mean, the cooling moves in a straight line.
+    """
+    if not cooling_share:
+        return float(trace.power_w.max())
+    begins, power = trace.t_s.astype(float), trace.power_w
+    stored = np.concatenate([[0.0], np.cumsum(power[:-1] * np.diff(begins))])  # joule since the first row
+
+    def energy(at: NDArray[np.float64]) -> NDArray[np.float64]:  # the first row's power stands for what was before
+        k = np.clip(np.searchsorted(begins, at, side="right") - 1, 0, len(begins) - 1)
+        return np.asarray(stored[k] + power[k] * (at - begins[k]), dtype=np.float64)
+
+    ends = np.unique(np.concatenate([begins, begins + mean_s]))
+    ends = ends[ends <= begins[-1]]
+    cooling = cooling_share * (energy(ends) - energy(ends - mean_s)) / mean_s
+    after = power[np.searchsorted(begins, ends, side="right") - 1]
+    before = power[np.maximum(np.searchsorted(begins, ends, side="left") - 1, 0)]
+    return float((np.maximum(before, after) + cooling).max())
+
+
 def _cautions(site: Site, trace: Trace) -> list[str]:
     found = []
     lengths_s = np.diff(trace.t_s)
@@ -98,13 +121,14 @@ def _cautions(site: Site, trace: Trace) -> list[str]:
     limits_w = (site.limits.connection_import_w_max, site.control.peak_w_max)
     limit_w = min((one for one in limits_w if one is not None), default=None)
     power_w = sum(one.discharge_w_max for one in site.storage)
-    largest_w = float(trace.power_w.max())
-    if limit_w is not None and largest_w > limit_w + power_w:
-        found.append(
-            f"{trace.path.name}: its largest {largest_w / 1e3:,.1f} kW are more than limit and battery together "
-            f"({(limit_w + power_w) / 1e3:,.1f} kW): no controller holds the limit there"
-        )
     simulation, _ = simulation_of(site)
+    largest_w = largest_load_w(trace, simulation.cooling_share, simulation.cooling_mean_s)
+    if limit_w is not None and largest_w > limit_w + power_w:
+        cooled = ", its cooling included," if simulation.cooling_share else ""
+        found.append(
+            f"{trace.path.name}: its largest {largest_w / 1e3:,.1f} kW{cooled} are more than limit and battery "
+            f"together ({(limit_w + power_w) / 1e3:,.1f} kW): no controller holds the limit there"
+        )
     if simulation.pv_trace is not None:
         found.append(f"{simulation.pv_trace}: PV is not replayed by the demo; grid power is load less battery")
     return found

@@ -31,12 +31,14 @@ class InletBand:
 
 @dataclass(frozen=True)
 class CoolingPlan:
-    """inlet_c: (n + 1,) from now on; power_kw: (n,). saves_eur: beside the inlet held at the owner's own."""
+    """inlet_c: (n + 1,) from now on; power_kw, moved_kw: (n,). saves_eur, moved_kw: beside the inlet held at the
+    owner's own."""
 
     inlet_c: Floats
     power_kw: Floats
     saves_eur: float
     outside_c: float  # the farthest outside the band
+    moved_kw: Floats
 
 
 def check_band(kind: str, least_c: float, most_c: float) -> str:
@@ -101,7 +103,7 @@ def plan_cooling(model: RoomModel, band: InletBand, own_c: float, now_c: tuple[f
     own_power = np.clip(model.power_kw(own, own_mass, held_kw, step_h), 0.0, None)
     left = model.air_kwh_per_c * (found[-1] - own[-1]) + model.mass_kwh_per_c * (found_mass[-1] - own_mass[-1])
     return CoolingPlan(found, power, float((own_power - power) @ price) - middle * float(left),
-                       float(x[outside + 1 : moved].max()))  # fmt: skip
+                       float(x[outside + 1 : moved].max()), power - own_power)  # fmt: skip
 
 
 def _begun(n: int, now_c: float) -> tuple[Floats, Floats]:

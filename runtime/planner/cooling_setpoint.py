@@ -5,6 +5,7 @@ ours can raise it beyond that. A reading that is absent, stands still, or is not
 gives the owner's own set-point back at once.
 """
 
+import contextlib
 import csv
 import json
 import math
@@ -28,6 +29,7 @@ from tidegate.runtime.planner.cooling_unit import (
     read_cooling_file,
     same_c,
 )
+from tidegate.runtime.planner.expected_cooling import MOVED
 from tidegate.runtime.planner.forecasts import blend, filled
 from tidegate.runtime.planner.live_planner import STATUS_FILE
 from tidegate.runtime.planner.plan_inputs import Floats, PlanError
@@ -138,6 +140,9 @@ class CoolingSetpoint:
         except (CoolingError, OSError) as why:
             self.doubts.append(f"{why}: no order before it reads again")
             self._give_back(now, str(why))
+            self._acts = False
+            with contextlib.suppress(OSError):
+                self._write_advice()
             return
         try:
             self._round(now, reading, let_go)
@@ -167,6 +172,8 @@ class CoolingSetpoint:
             self.model = self.fit(self.samples())
         if let_go:
             self._give_back(now, "the adapter ends")
+            self._acts = False
+            self._write_advice()
             return
         target_c, text = self._target(now, reading, own_c, new_quarter)
         self.advice = self._advised(now, own_c, target_c, text)
@@ -175,6 +182,7 @@ class CoolingSetpoint:
 
     def _target(self, now: float, reading: Reading, own_c: float, new_quarter: bool) -> tuple[float, str]:
         """(set-point that is advised, why); the owner's own where nothing else is."""
+        self._acts = False
         if now < self._apart_until:
             return own_c, f"{self._why_apart}: the owner's own set-point until {_clock(self._apart_until)}"
         try:
@@ -205,6 +213,8 @@ class CoolingSetpoint:
                 self._wanted_c = math.nan
                 return own_c, f"{why}: the owner's own set-point"
             self._saves_eur = made.saves_eur
+            # The whole quarter hours that the plan goes on for: what the battery's plan counts in.
+            self._moved = {"begin_utc_s": begin_of(now), "step_s": STEP_S, "kw": made.moved_kw.round(4).tolist()}
             wanted = float(made.inlet_c[1]) - self._middle_offset()
             step = self.file.step_c
             moved = self.file.band.rate_c_per_h * STEP_S / 3600.0
@@ -212,6 +222,7 @@ class CoolingSetpoint:
             self._wanted_c = min(max(round(wanted / step) * step, least), most)
             if abs(self._wanted_c - own_c) < step / 2:
                 self._wanted_c = own_c
+        self._acts = True
         return self._wanted_c, f"saves {self._saves_eur:.2f} EUR in 24 h beside {own_c:g} C"
 
     def _middle_offset(self) -> float:
@@ -377,10 +388,19 @@ class CoolingSetpoint:
         kept = {key: None if isinstance(value, float) and not math.isfinite(value) else value
                 for key, value in self.advice.__dict__.items()}  # fmt: skip
         kept["line"] = advice_line(self.file.name, self.advice)
+        if self._acts and self.file.setpoint_band is not None and not self.allowed.dry_run:
+            kept[MOVED] = self._moved
         atomic_file.replace(self.folder / COOLING_ADVICE, json.dumps(kept).encode())
 
     _saves_eur = math.nan
+    _moved: dict[str, object] | None = None
     _fitted = False
+    _acts = False  # a plan of the room is in force, and not only the owner's own set-point
+
+
+def begin_of(now: float) -> int:
+    """The quarter hour's edge that is nearest: a room's plan begins when one has just ended."""
+    return round(now / STEP_S) * STEP_S
 
 
 def learning(now: float) -> bool:

@@ -1,6 +1,6 @@
 """One plan from a site file, a table of hours and what its owner wishes: the same for the command and the process."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, tzinfo
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from tidegate.config.site import Site
 from tidegate.config.zones import zone_of
 from tidegate.runtime.planner.announced_jobs import AnnouncedJob, jobs_within
+from tidegate.runtime.planner.expected_cooling import moved_kw
 from tidegate.runtime.planner.hours_table import HoursTable
 from tidegate.runtime.planner.outlook import (
     Outlook,
@@ -51,6 +52,7 @@ class DayAhead:
     plan: Plan
     jobs: tuple[AnnouncedJob, ...]
     said: tuple[str, ...]  # of jobs that are not in the plan
+    cooling_kw: Floats = field(default_factory=lambda: np.zeros(0))  # of the load: moved by the cooling's own plan
 
 
 def backup_reserve(horizon: Horizon, storage: Storage, hours: float, share: float, *,
@@ -77,10 +79,12 @@ def backup_reserve(horizon: Horizon, storage: Storage, hours: float, share: floa
 
 def day_ahead(site: Site, table: HoursTable, now: datetime, soc: float, wishes: Wishes, *,
               jobs: tuple[AnnouncedJob, ...] = (), in_force_kw: Floats | None = None,
-              caps_kw: dict[int, float] | None = None) -> DayAhead:  # fmt: skip
+              caps_kw: dict[int, float] | None = None,
+              cooling_kw: dict[int, float] | None = None) -> DayAhead:  # fmt: skip
     """The plan from the step in which `now` lies. Raises PlanError where there is none, with what is missing.
 
-    caps_kw: import allowed in the step that begins at this UTC second, beside the connection's.
+    caps_kw: import allowed in the step that begins at this UTC second, beside the connection's. cooling_kw: what the
+    cooling's plan draws more than its owner's set-point from this UTC second on; it is added to the forecast load.
     """
     zone = zone_of(site.site.timezone)
     storage = storage_of(site, wear_eur_per_kwh=wishes.wear_eur_per_kwh, efficiency_at=wishes.efficiency_at)
@@ -89,6 +93,8 @@ def day_ahead(site: Site, table: HoursTable, now: datetime, soc: float, wishes: 
         connection = replace(connection, import_kw_max=min(connection.import_kw_max, wishes.peak_limit_kw))
     outlook = look_ahead(table, now, wishes.ahead_h, fees_eur_per_kwh=wishes.fees_eur_per_kwh, zone=zone,
                          carbon_eur_per_kg=wishes.carbon_eur_per_kg)  # fmt: skip
+    moved = moved_kw(outlook.horizon, cooling_kw or {})
+    outlook = with_cooling(outlook, moved)
     horizon, stored_kwh = outlook.horizon, soc * storage.energy_kwh
     reserve = np.zeros(0)
     if wishes.backup_h:
@@ -110,7 +116,20 @@ def day_ahead(site: Site, table: HoursTable, now: datetime, soc: float, wishes: 
     caps = _caps(horizon, caps_kw or {})
     horizon = replace(horizon, jobs=within, reserve_kwh=reserve, import_kw_max=caps, load_kw=_cautious(outlook, caps))
     plan = solve_apart(Question(storage, connection, horizon, stored_kwh, in_force_kw))
-    return DayAhead(outlook, storage, connection, plan, placed, tuple(said))
+    return DayAhead(outlook, storage, connection, plan, placed, tuple(said), moved)
+
+
+def with_cooling(outlook: Outlook, moved: Floats) -> Outlook:
+    """The same with what the cooling's plan moves in the load, in the horizon and in the forecast that filled it."""
+    if not moved.any():
+        return outlook
+    horizon = replace(outlook.horizon, load_kw=np.maximum(0.0, outlook.horizon.load_kw + moved))
+    load = outlook.load
+    if load is not None:
+        shift, ahead = np.zeros(len(load.middle)), len(moved) - outlook.known["load"]
+        shift[len(shift) - ahead :] = moved[len(moved) - ahead :]
+        load = replace(load, middle=load.middle + shift, low=load.low + shift, high=load.high + shift)
+    return replace(outlook, horizon=horizon, load=load)
 
 
 def load_errors_kw(outlook: Outlook) -> Floats:

@@ -24,6 +24,7 @@ from tidegate.runtime.api.messages import QUALITIES, Message
 from tidegate.runtime.planner.adapter_audit import adapter_doubts
 from tidegate.runtime.planner.announced_jobs import AnnouncedJob, read_jobs, runs_of, saved_eur, silent_adapters
 from tidegate.runtime.planner.day_ahead import DayAhead, Wishes, day_ahead
+from tidegate.runtime.planner.expected_cooling import cooling_text, expected_cooling
 from tidegate.runtime.planner.forecast_diary import DIARY_FILE, ForecastDiary
 from tidegate.runtime.planner.forecasts import choice_text
 from tidegate.runtime.planner.grid_events import EventBook, failing_share, read_events
@@ -84,6 +85,7 @@ class Asked:
     jobs: tuple[AnnouncedJob, ...]
     in_force_kw: Floats | None
     caps_kw: dict[int, float]
+    cooling_kw: dict[int, float] = field(default_factory=dict)
 
 
 class LivePlanner:
@@ -134,7 +136,9 @@ class LivePlanner:
         caps_kw, unplanned = self.events.caps_kw(events, self.history, int(now_utc_s))
         now = datetime.fromtimestamp(now_utc_s, UTC)
         began = time.perf_counter()
-        asked = Asked(table, now, soc, self._wishes(now), jobs, self._in_force(now_utc_s), caps_kw)
+        cooling_kw, odd = expected_cooling(self.folder, now_utc_s)
+        self.told.doubts += odd
+        asked = Asked(table, now, soc, self._wishes(now), jobs, self._in_force(now_utc_s), caps_kw, cooling_kw)
         made = self._ask(asked)
         self.told.solve_s = time.perf_counter() - began
         steps, end_utc_s = steps_of(made.plan, made.storage, made.connection)
@@ -152,7 +156,8 @@ class LivePlanner:
 
     def _ask(self, asked: "Asked") -> DayAhead:
         return self._plan(self.site, asked.table, asked.now, asked.soc, asked.wishes, jobs=asked.jobs,
-                          in_force_kw=asked.in_force_kw, caps_kw=asked.caps_kw)  # fmt: skip
+                          in_force_kw=asked.in_force_kw, caps_kw=asked.caps_kw,
+                          cooling_kw=asked.cooling_kw)  # fmt: skip
 
     def what_if(self, otherwise: Otherwise) -> dict[str, object]:
         """The plan in force beside the one that it would be; nothing is sent. Raises PlanError. From any thread."""
@@ -252,6 +257,8 @@ class LivePlanner:
         told["start_utc_s"], told["step_s"] = horizon.start_utc_s, horizon.step_s
         told["battery_kw"] = plan.battery_kw.round(3).tolist()
         told["import_kw"] = plan.import_kw.round(3).tolist()
+        told["cooling_kw"] = self.made.cooling_kw.round(3).tolist()
+        told["cooling_text"] = cooling_text(self.made.cooling_kw, horizon.step_h)
         told["meter_eur_per_kwh"] = plan.meter_eur_per_kwh.round(5).tolist()
         outlook = self.made.outlook
         told["forecasts"] = {

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -13,8 +14,8 @@ from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.ledger.signing import verify
 from tidegate.runtime.cli import demo_command
 from tidegate.runtime.cli.demo_command import demo, demo_site
-from tidegate.runtime.demo.demo_subject import subject_of
-from tidegate.runtime.demo.virtual_run import trace_of
+from tidegate.runtime.demo.demo_subject import largest_load_w, subject_of
+from tidegate.runtime.demo.virtual_run import Trace, trace_of
 
 
 @pytest.fixture
@@ -84,6 +85,37 @@ def test_the_shipped_trace_is_described_and_another_is_only_named(site, tmp_path
         and summary["cautions"] == []
     )
     assert summary["carbon"]["grid_import_simulated_wh"] == pytest.approx(summary["carbon"]["grid_import_wh"], rel=0.01)
+
+
+@pytest.mark.parametrize("mean_s", [1.0, 7.0, 100.0, 1e4])
+def test_the_largest_load_counts_the_cooling_s_share_of_the_running_mean(mean_s):
+    """Beside arithmetic second by second."""
+    rng = np.random.default_rng(int(mean_s))
+    t_s = np.cumsum(rng.integers(1, 9, 120)).astype(float)
+    power = rng.uniform(10e3, 90e3, 120)
+    trace = Trace(Path("x.csv"), "w", t_s - t_s[0], power, "")
+    seconds = np.arange(int(trace.t_s[-1]) + 1)
+    each = power[np.searchsorted(trace.t_s, seconds, side="right") - 1]
+    running = np.concatenate([np.full(int(mean_s), power[0]), each[:-1]])
+    means = np.array([running[k : k + int(mean_s)].mean() for k in range(len(seconds))])
+    before = np.concatenate([[power[0]], each[:-1]])
+    plain = (np.maximum(each, before) + 0.2 * means).max()
+    assert largest_load_w(trace, 0.2, mean_s) == pytest.approx(plain)
+    assert largest_load_w(trace, 0.0, mean_s) == power.max() < plain
+
+
+def test_a_load_that_only_its_cooling_takes_beyond_limit_and_battery_is_named(site):
+    """50 kW of servers are within what limit and battery have, with their cooling they are not."""
+    path = site / "site.toml"
+    read = load_site(path)
+    can_w = read.control.peak_w_max + sum(one.discharge_w_max for one in read.storage)
+    largest_w = float(trace_of(read).power_w.max())
+    assert not subject(path).cautions and largest_w < can_w
+    share = min(1.0, 1.2 * (can_w / largest_w - 1))
+    text = path.read_text(encoding="utf-8").replace("cooling_mean_s = 600", "cooling_mean_s = 1.0")
+    path.write_text(text.replace("cooling_share = 0.08", f"cooling_share = {share:.3f}"), encoding="utf-8")
+    (told,) = subject(path).cautions
+    assert "its cooling included, are more than limit and battery together" in told
 
 
 def test_the_part_of_the_trace_that_the_site_file_names_is_replayed(site, monkeypatch):

@@ -32,7 +32,8 @@ PLANS = ("charge", "random", "flip", "night", "greedy")
 
 @dataclass(frozen=True)
 class Lived:
-    """kw: (quarters * parts,) true import and what it would have been without the battery, of equal parts."""
+    """kw: (quarters * parts,) true import, as a bill's register counts it (no export taken off), and what it would have
+    been without the battery, of equal parts."""
 
     seed: int
     window_s: int
@@ -169,7 +170,8 @@ def lived(seed: int, parts: int = 1, *, compiled: bool = True) -> Lived:
             known_kw[k] = Quarter(known * scale, 0.0, quarter_grid * scale, counted).alone_kw
     edges = [0, *[k for k in range(1, quarters) if months[k] != months[k - 1]], quarters]
     parts_of = [slice(a * parts, b * parts) for a, b in pairwise(edges)]
-    return Lived(seed, window_s, begin_s, part_s, np.maximum(grid_kw, 0.0), load, parts_of, zone, charged)
+    return Lived(seed, window_s, begin_s, part_s, np.maximum(grid_kw, 0.0), np.maximum(load, 0.0), parts_of, zone,
+                 charged)  # fmt: skip
 
 
 Orders = dict[str, float | int]

@@ -1,18 +1,19 @@
 """Cooling: the room's model, the day's plan, and the set-point: over simulated rooms, and against pymodbus's server."""
 
-import contextlib
 import json
 import math
 import os
-import socket
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 
+from tests.runtime.planner import foreign_process
 from tests.runtime.planner.cooled_room import BEGIN, FAULTS, RoomUnit, advise, day_price, lived, owners_file
+from tests.runtime.planner.foreign_process import free_port, running
 from tests.runtime.planner.simulated_room import SimulatedRoom
 from tidegate.runtime.planner.cooling_plan import InletBand, check_band, plan_cooling
 from tidegate.runtime.planner.cooling_setpoint import (
@@ -23,6 +24,7 @@ from tidegate.runtime.planner.cooling_setpoint import (
     setpoint_back,
 )
 from tidegate.runtime.planner.cooling_unit import CoolingError, ModbusCooling, Reading, read_cooling_file
+from tidegate.runtime.planner.expected_cooling import expected_cooling
 from tidegate.runtime.planner.plan_inputs import PlanError
 from tidegate.runtime.planner.room_thermal import OUTDOOR_MIDDLE_C, Samples, fit_room
 
@@ -180,6 +182,31 @@ def test_the_set_point_goes_where_the_plan_has_it_by_steps_and_all_is_audited(ha
     assert advice["saves_eur"] > 0 and "misses an hour's cooling power by" in advice["line"]
 
 
+def test_what_the_room_s_plan_moves_is_told_to_the_battery_s_plan_while_it_may_be_written(hall):
+    """More is drawn while a kWh is cheap, less after; nothing is told of what is not in force, or is old."""
+    moves, odd = expected_cooling(hall.folder, hall.now)
+    assert odd == [] and len(moves) >= 24 and all(at % 900 == 0 for at in moves)
+    began = hall.now // 900 * 900
+    later = [kw for at, kw in moves.items() if (at - BEGIN) % 86_400 >= 43_200]
+    sooner = [kw for at, kw in moves.items() if began <= at and (at - BEGIN) % 86_400 < 43_200]
+    assert np.mean(sooner) > 0.1 and np.mean(later[:8]) < -0.1
+    assert expected_cooling(hall.folder, hall.now + 1200) == ({}, [])
+    (hall.folder / "planner.json").unlink()
+    hall.pass_time(1 / 12, plan=False)
+    assert expected_cooling(hall.folder, hall.now) == ({}, []), "the owner's own set-point is back: nothing moves"
+
+
+@pytest.mark.parametrize(
+    "kept",
+    ["{", "[]", '{"utc_s": 1, "moved_kw": {"begin_utc_s": 0, "step_s": 900, "kw": [1e9]}}'],
+    ids=["cut", "a list", "too much"],
+)
+def test_a_spoiled_advice_is_doubted_and_left_out(tmp_path, kept):
+    (tmp_path / "cooling-advice.json").write_text(kept)
+    moves, (odd,) = expected_cooling(tmp_path, 1.0)
+    assert moves == {} and "leaves the cooling's moves out" in odd
+
+
 @pytest.mark.parametrize("gone", ["no status", "old", "spoiled", "let go", "no number", "silent", "scaled 0.1"])
 def test_the_owner_s_own_comes_back_at_once_without_a_plan_or_a_reading(hall, gone):
     if gone == "no status":
@@ -232,6 +259,7 @@ def test_a_dry_run_writes_down_and_orders_nothing(tmp_path):
     hall.start(dry_run=True)
     hall.pass_time(3, DEAR_LATER)
     assert hall.unit.writes == [] and {row["became"] for row in hall.audit()} == {"dry run"}
+    assert expected_cooling(tmp_path, hall.now) == ({}, [])
 
 
 def test_without_a_band_of_set_points_it_only_advises(tmp_path):
@@ -239,6 +267,7 @@ def test_without_a_band_of_set_points_it_only_advises(tmp_path):
     hall.pass_time(2, DEAR_LATER)
     assert hall.unit.writes == [] and hall.audit() == []
     assert hall.adapter.advice.setpoint_c < hall.room.own_c
+    assert expected_cooling(tmp_path, hall.now) == ({}, [])
 
 
 def test_no_more_is_written_in_a_day_than_the_file_allows_and_the_way_back_is_free(tmp_path):
@@ -395,31 +424,7 @@ asyncio.run(main())
 """
 
 
-def free_port():
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
-
-
-def until(holds, why):
-    end = time.monotonic() + 120
-    while True:
-        with contextlib.suppress(CoolingError):
-            if holds():
-                return
-        assert time.monotonic() < end, why
-        time.sleep(0.2)
-
-
-@contextlib.contextmanager
-def running(*words, cwd):
-    with (cwd / "out").open("ab") as out:
-        process = subprocess.Popen(words, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+until = partial(foreign_process.until, despite=(CoolingError,))
 
 
 @pytest.fixture

@@ -139,6 +139,33 @@ def test_a_plan_is_sent_that_serves_the_dear_evening(live):
     assert told["plans"] == 1 and len(told["battery_kw"]) == 96 and told["advice"]["word"] in ("run", "may wait")
 
 
+def test_the_battery_s_plan_stands_on_the_load_that_the_cooling_s_plan_makes(live):
+    """Cold is made from 8 to 10 h and used from 17 to 20 h: both plans have the same grid power in mind."""
+    gateway, made = live
+    now = at_day(gateway, 3)
+    made.step(now)
+    alone = made.made
+    moved = [6.0 if 32 <= k < 40 else -4.0 if 68 <= k < 80 else 0.0 for k in range(96)]
+    told = {"utc_s": now, "line": "", "moved_kw": {"begin_utc_s": BEGIN + 3 * 86_400, "step_s": 900, "kw": moved}}
+    path = made.folder / "cooling-advice.json"
+    path.write_text(json.dumps(told))
+    made.step(now)
+    both = made.made
+    before, after = alone.plan.horizon, both.plan.horizon
+    assert after.load_kw - before.load_kw == pytest.approx(moved, abs=1e-6)
+    grid = after.load_kw - both.plan.battery_kw
+    assert both.plan.import_kw - both.plan.export_kw == pytest.approx(grid, abs=1e-3)
+    assert both.outlook.load.middle == pytest.approx(alone.outlook.load.middle + moved, abs=1e-6)
+    assert both.outlook.load.high - both.outlook.load.middle == pytest.approx(
+        alone.outlook.load.high - alone.outlook.load.middle, abs=1e-6)  # fmt: skip
+    done = CliRunner().invoke(planner, ["status", "--folder", str(made.folder)])
+    assert "cooling's plan moves: 12.0 kWh more (at most 6.0 kW), 12.0 kWh less (at most 4.0 kW)" in done.output
+    path.write_text("{")
+    made.step(now)
+    assert made.made.plan.horizon.load_kw == pytest.approx(before.load_kw)
+    assert any("cooling-advice.json" in text for text in made.told.doubts)
+
+
 def test_what_is_missing_costs_a_plan_and_is_said(live):
     gateway, made = live
     made.step(at_day(gateway, 1))

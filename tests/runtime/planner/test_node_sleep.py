@@ -1,17 +1,17 @@
 """Idle machines sleep and wake: against machines of the test's own, a Redfish emulator, an IPMI one, a real Slurm."""
 
-import contextlib
 import importlib.util
 import json
 import shutil
 import socket
-import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
-from tests.runtime.planner import slurm_node
+from tests.runtime.planner import foreign_process, slurm_node
+from tests.runtime.planner.foreign_process import free_port, running
 from tidegate.runtime.carbon.live.idle_energy import servers_at_rest
 from tidegate.runtime.planner.node_power import BETWEEN, OFF, ON, Node, NodeError, SlurmPower, power_of, read_nodes
 from tidegate.runtime.planner.node_sleep import NodeSleep, SleepAllowed, wake_all
@@ -221,31 +221,7 @@ def test_at_rest_is_who_was_seen_to_rest_in_each_five_minutes_to_the_newest(tmp_
 # ---- real ways ----
 
 
-def free_port():
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
-
-
-def until(holds, why):
-    end = time.monotonic() + 120
-    while True:
-        with contextlib.suppress(NodeError):
-            if holds():
-                return
-        assert time.monotonic() < end, why
-        time.sleep(0.5)
-
-
-@contextlib.contextmanager
-def running(*words, cwd):
-    with (cwd / "out").open("wb") as out:
-        process = subprocess.Popen(words, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+until = partial(foreign_process.until, despite=(NodeError,))
 
 
 def sleeps_and_wakes(folder, node):
