@@ -48,6 +48,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "estimate.pulses": (),
     "estimate.contradiction": (),
     "estimate.energy_register": (),
+    "estimate.phases": (),
     "estimate.likelihood": (),
     "estimate.question": (),
     "estimate.pairing": (),

@@ -38,6 +38,7 @@ PLAIN_CONTROL_KEYS = (
     *POLICY_NAMES_BY_NUMBER,
 )
 
+CURRENTS = ("current_l1_a", "current_l2_a", "current_l3_a")
 VOLTAGES = ("voltage_l1_v", "voltage_l2_v", "voltage_l3_v")
 
 
@@ -284,6 +285,7 @@ class Compiler:
                 if self.has(device.name, "frequency_hz"):
                     row["grid_hz"] = f"{device.name}.frequency_hz"
                 row["grid_v"] = [f"{device.name}.{name}" if self.has(device.name, name) else -1 for name in VOLTAGES]
+                row["grid_a"] = [f"{device.name}.{name}" if self.has(device.name, name) else -1 for name in CURRENTS]
             elif device.role == "pv-meter":
                 row["pv_w"] = f"{device.name}.power_w"
             elif device.role == "circuit-meter":

@@ -11,8 +11,9 @@ from tidegate.ext.abi import program
 from tidegate.hal.description import Description, described
 from tidegate.hal.map_schema import UNCHECKED
 
+THREE_PHASES_W = 15_000  # ext/estimate/phases.pyx: no converter of more power has one phase
 FLOATS = {program.FIELD_TYPES[name] for name in ("f32", "f64")}
-REGISTER_GAP_NS = 3_000_000_000  # ext/estimate/energy_register.pyx begins anew after so long
+REGISTER_GAP_NS = 3_000_000_000  # ext/estimate/energy_register.pyx and phases.pyx begin anew after so long
 
 
 def summary(blob: bytes) -> list[str]:
@@ -43,6 +44,7 @@ def summary(blob: bytes) -> list[str]:
     lines += unwatched(blob, site)
     lines += unwitnessed(site)
     lines += by_registers(blob)
+    lines += by_phases(blob)
     for unit in site.units:
         if unit.soc_min <= 0.0 or unit.soc_max >= 1.0:
             lines.append(
@@ -148,6 +150,35 @@ def by_registers(blob: bytes) -> list[str]:
     if steps_wh:
         step = f"; in steps of {max(steps_wh):g} Wh, so a power of ten times shows from {300 * max(steps_wh):,.0f} W on"
     return [f"{name}: its power is held against its import and export registers{step}"]
+
+
+def by_phases(blob: bytes) -> list[str]:
+    """Whether the grid meter's power is held against its own phases, and how soon one that is lost shows."""
+    rows = program.rows(blob)
+    site = rows["site"]
+    if site["grid_w"] < 0:
+        return []
+    name = rows["points"][site["grid_w"]]["name"].partition(".")[0]
+    if min(site["grid_w_l"]) < 0:
+        missing = ", ".join(f"L{at}" for at, point in enumerate(site["grid_w_l"], 1) if point < 0)
+        return [
+            f"{name}: not held against its phases: its map has no power of {missing}; a lost one shows late or never"
+        ]
+    every_s = 0.0
+    for point in site["grid_w_l"]:
+        (number,) = [at for at, row in enumerate(rows["fields"]) if row["point"] == point]
+        (block,) = [b for b in rows["blocks"] if b["field_first"] <= number < b["field_first"] + b["field_count"]]
+        every_s = max(every_s, block["period_ns"] / 1e9)
+    if every_s * 1e9 >= REGISTER_GAP_NS:
+        return [f"{name}: not held against its phases: they are read every {every_s:g} s, less than 3 s are needed"]
+    gates = [unit["gate"] for unit in rows["units"]]
+    least_w = min((max(gate["charge_w_max"], gate["discharge_w_max"]) for gate in gates), default=0)
+    told = "a third, as of all converters above 15 kW" if least_w > THREE_PHASES_W else "learnt as it moves"
+    share: object = rows["control"]["phase_share"]
+    told = "told by the site file" if isinstance(share, list) and any(share) else told
+    also = " and volts times amperes" if min(*site["grid_a"], *site["grid_v"]) >= 0 else ""
+    lost = f"a lost one shows within three looks, {every_s:g} s apart; how much of the battery is on each is {told}"
+    return [f"{name}: its power is held against its phases{also}: {lost}"]
 
 
 def doubts(site: Description) -> list[str]:

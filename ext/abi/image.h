@@ -87,7 +87,9 @@ _Static_assert(sizeof(point_t) == 24, "point_t crosses process borders; bump IMA
     X(SITE_GRID_ANSWER, "site.grid_answer", "enum")      /* shows the battery: 0 open 1 yes 2 no 3 unproven */ \
     X(SITE_RECONNECT_S, "site.reconnect_s", "s")         /* since a grid loss: power stays 0 for so long yet */ \
     X(SITE_RECONNECT_W, "site.reconnect_w", "W")         /* and then is at most this; stale = no bound */ \
-    X(SITE_METER_VERDICT, "site.meter_verdict", "enum")  /* 0 believed 1 frozen 2 turned 3 another share 4 contradicts its energy */
+    X(SITE_METER_VERDICT, "site.meter_verdict", "enum")  /* 0 believed 1 frozen 2 turned 3 another share 4 contradicts its energy 5 contradicts its phases */ \
+    X(SITE_METER_REGISTERS, "site.meter_registers", "enum") /* power against energy: 0 none read 1 waits 2 agrees 3 stands 4 held 5 too slow 6 against */ \
+    X(SITE_METER_PHASES, "site.meter_phases", "enum")    /* against the total: 0 none read 1 waits 2 agrees 3 apart 4 against 5 first phase lost 6 second phase lost 7 third phase lost */
 
 /* Points of each storage unit; the name is unitN.<this>. */
 #define UNIT_POINT_TABLE(X)                                                            \
@@ -124,7 +126,14 @@ _Static_assert(sizeof(point_t) == 24, "point_t crosses process borders; bump IMA
     X(UNIT_GIVES_HI_W, "gives_hi_w", "W")
 
 /* What a grid reading was found to be that is not true; value of SITE_METER_VERDICT. */
-enum meter_verdict { VERDICT_BELIEVED, VERDICT_FROZEN, VERDICT_SIGN, VERDICT_SHARE, VERDICT_REGISTER };
+enum meter_verdict { VERDICT_BELIEVED, VERDICT_FROZEN, VERDICT_SIGN, VERDICT_SHARE, VERDICT_REGISTER, VERDICT_PHASES };
+
+/* What its energy registers say of a grid meter's power now; value of SITE_METER_REGISTERS. */
+enum meter_registers { REGISTERS_NONE, REGISTERS_WAIT, REGISTERS_AGREE, REGISTERS_STAND, REGISTERS_HELD, REGISTERS_SLOW,
+                       REGISTERS_AGAINST };
+
+/* What its phases say of it, of which all three are needed; value of SITE_METER_PHASES. */
+enum meter_phases { PHASES_NONE, PHASES_WAIT, PHASES_AGREE, PHASES_APART, PHASES_AGAINST, PHASES_NO_L1, PHASES_NO_L2, PHASES_NO_L3 };
 
 #define AS_ENUM(id, name, unit) id,
 enum site_point { SITE_POINT_TABLE(AS_ENUM) SITE_POINTS };

@@ -28,6 +28,26 @@ cdef extern from "abi/image.h" nogil:
         VERDICT_SIGN
         VERDICT_SHARE
         VERDICT_REGISTER
+        VERDICT_PHASES
+
+    enum:
+        REGISTERS_NONE
+        REGISTERS_WAIT
+        REGISTERS_AGREE
+        REGISTERS_STAND
+        REGISTERS_HELD
+        REGISTERS_SLOW
+        REGISTERS_AGAINST
+
+    enum:
+        PHASES_NONE
+        PHASES_WAIT
+        PHASES_AGREE
+        PHASES_APART
+        PHASES_AGAINST
+        PHASES_NO_L1
+        PHASES_NO_L2
+        PHASES_NO_L3
 
     enum:
         SITE_GRID_W
@@ -86,6 +106,8 @@ cdef extern from "abi/image.h" nogil:
         SITE_RECONNECT_S
         SITE_RECONNECT_W
         SITE_METER_VERDICT
+        SITE_METER_REGISTERS
+        SITE_METER_PHASES
         SITE_POINTS
 
     enum:

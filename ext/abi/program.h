@@ -11,7 +11,7 @@
 #include "safety/safety.h"
 
 #define PROGRAM_MAGIC 0x31474454u /* "TDG1" */
-#define PROGRAM_LAYOUT_VERSION 13u
+#define PROGRAM_LAYOUT_VERSION 14u
 
 #define CAN_BUSES_MAX 4
 #define CAN_FRAMES_MAX 128 /* received ids, all buses */
@@ -276,7 +276,7 @@ typedef struct {
     int16_t grid_hz, grid_v[3];
     int16_t demand_w;     /* the utility's own mean of the running window */
     int16_t window_pulse; /* its every change is a window's begin */
-    int16_t pad[3];
+    int16_t grid_a[3];    /* of the grid meter's phases */
 } site_points_t;
 
 /* What a contact means while its point is 1, and while nobody knows: a relay counts as commanded, a guard as lost. */

@@ -282,7 +282,7 @@ cdef extern from "abi/program.h" nogil:
         int16_t grid_v[3]
         int16_t demand_w
         int16_t window_pulse
-        int16_t pad[3]
+        int16_t grid_a[3]
 
     enum:
         INPUT_STOP

@@ -31,6 +31,8 @@ class SiteRow(TypedDict):
     circuit_w: list[int]
     grid_import_wh: int
     grid_export_wh: int
+    grid_v: list[int]
+    grid_a: list[int]
 
 class UnitRow(TypedDict):
     name: str

@@ -109,7 +109,7 @@ _POINT_FIELDS = {
     "alarm", "warning", "pcs_w", "pcs_state", "pcs_fault", "pcs_hb", "pcs_ready", "dc_v", "dc_a", "identity", "pcs_revert_s",
     "force_charge", "connected", "battery_w",
     "grid_ok", "grid_w", "grid_w_l", "pv_w", "circuit_w", "grid_import_wh", "grid_export_wh", "grid_hz", "grid_v", "demand_w",
-    "window_pulse",
+    "window_pulse", "grid_a",
 }
 _NO_LIMIT = ("connection_import_w_max", "connection_export_w_max", "peak_w_max", "recharge_w_max", "ramp_up_w_per_s",
              "ramp_down_w_per_s")
@@ -283,7 +283,7 @@ def pack(spec: dict) -> bytes:
     p.n_points = len(rows)
 
     none = {key: [-1] * len(value) if isinstance(value, list) else -1 for key, value in dict(site).items()}
-    p.site = _complete("site", spec.get("site", {}), {**none, "pad": dict(site)["pad"]}, names)
+    p.site = _complete("site", spec.get("site", {}), none, names)
     for i, given in enumerate(_rows(spec, "inputs", INPUTS_MAX)):
         p.inputs[i] = _complete(f"inputs[{i}]", given, {**given_input, "point": -1, "pad": [0] * 5}, names)
     p.n_inputs = len(spec.get("inputs", []))

@@ -88,7 +88,7 @@ cdef int check_units(const program_t* p) noexcept nogil:
             if not point_ok(p, index[k], True):
                 return bad(BAD_UNIT, p.bank_rows[i].unit)
     index = &p.site.grid_w
-    for k in range((<const char*>&p.site.pad[0] - <const char*>index) // <Py_ssize_t>sizeof(int16_t)):
+    for k in range((<const char*>(&p.site + 1) - <const char*>index) // <Py_ssize_t>sizeof(int16_t)):
         if not point_ok(p, index[k], True):
             return bad(BAD_SITE, k)
     for i in range(GATE_FAULTS_MAX):

@@ -21,6 +21,7 @@ cdef struct energy_register_t:
     double import_ws, export_ws        # as they were last
     uint32_t against                   # windows in a row that contradict
     uint32_t holds                     # it has caught up once with what it had not counted: of this meter nothing is said
+    uint32_t state, pad                # enum meter_registers, by the newest reading
     uint64_t moved_t_ns                # a register moved last then, ...
     double moved_shown_ws              # ... and so much power had been shown
 

@@ -17,7 +17,10 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from tidegate.ext.abi.extremes cimport fmax, fmin
-from tidegate.ext.abi.image cimport QUALITY_GOOD, point_t
+from tidegate.ext.abi.image cimport (
+    QUALITY_GOOD, REGISTERS_AGAINST, REGISTERS_AGREE, REGISTERS_HELD, REGISTERS_NONE, REGISTERS_SLOW, REGISTERS_STAND,
+    REGISTERS_WAIT, point_t,
+)
 from tidegate.ext.abi.program cimport program_t
 
 
@@ -49,6 +52,7 @@ cdef void energy_register_forget(energy_register_t* r) noexcept nogil:
     r.count = 0
     r.power_t_ns = 0
     r.against = 0
+    r.state = REGISTERS_WAIT
 
 
 cdef void energy_register_power(energy_register_t* r, double grid_w, uint64_t t_ns) noexcept nogil:
@@ -99,8 +103,13 @@ cdef bint energy_register_contradicts(const program_t* program, const point_t* i
     cdef int into = program.site.grid_import_wh, out_of = program.site.grid_export_wh
     cdef double import_ws, export_ws = 0.0
     cdef uint64_t t_ns
-    if into < 0 or out_of < 0 or r.power_t_ns == 0:  # one register alone may stand for good reasons
-        return r.against >= AGAINST
+    if into < 0 or out_of < 0:  # one register alone may stand for good reasons
+        r.state = REGISTERS_NONE
+        return False
+    if r.state == REGISTERS_NONE:
+        r.state = REGISTERS_WAIT
+    if r.power_t_ns == 0:
+        return False
     if image[into].quality != QUALITY_GOOD or image[out_of].quality != QUALITY_GOOD or not (
             isfinite(image[into].value) and isfinite(image[out_of].value)):
         energy_register_forget(r)
@@ -124,26 +133,31 @@ cdef bint energy_register_contradicts(const program_t* program, const point_t* i
     r.shown_ws[r.head] = r.power_ws - r.power_w * <double>(r.power_t_ns - t_ns) * 1e-9
     r.count = min(<uint32_t>(r.count + 1), <uint32_t>REGISTER_ROWS)
     note_standing(r, interval_s)
-    r.against = r.against + 1 if compare(r, interval_s) else 0
+    r.state = compare(r, interval_s)
+    r.against = r.against + 1 if r.state == REGISTERS_AGAINST else 0
     return r.against >= AGAINST
 
 
-cdef bint compare(const energy_register_t* r, double interval_s) noexcept nogil:
-    """The newest window of the power against all windows of the registers that it may be made of."""
+cdef uint32_t compare(const energy_register_t* r, double interval_s) noexcept nogil:
+    """The newest window of the power against all windows of the registers that it may be made of. Enum meter_registers."""
     cdef double window_s = fmax(WINDOW_S, WINDOW_INTERVALS * interval_s)
     cdef double shown_ws, moved_ws, rate_w, least_w = INFINITY, most_w = -INFINITY, digits_w
     cdef uint32_t length = 1, number
-    if r.holds or interval_s <= 0.0 or interval_s > INTERVAL_MOST_S or r.least_ws == 0.0:
-        return False
+    if r.holds:
+        return REGISTERS_HELD
+    if interval_s > INTERVAL_MOST_S:
+        return REGISTERS_SLOW
+    if interval_s <= 0.0 or r.least_ws == 0.0:
+        return REGISTERS_WAIT
     while length + 1 < r.count and back_s(r, length) < window_s:
         length += 1
     if back_s(r, length) < window_s:
-        return False
+        return REGISTERS_WAIT
     shown_ws = r.shown_ws[r.head] - r.shown_ws[(r.head - length) & ROWS_MASK]
     rate_w = shown_ws / back_s(r, length)
     digits_w = DIGITS * r.least_ws / window_s
     if r.counted_ws[r.head] == r.counted_ws[(r.head - length) & ROWS_MASK]:  # a meter that reports on change holds them too
-        return False
+        return REGISTERS_STAND
     number = 0
     while number + length < r.count:
         moved_ws = r.counted_ws[(r.head - number) & ROWS_MASK] - r.counted_ws[(r.head - number - length) & ROWS_MASK]
@@ -154,9 +168,11 @@ cdef bint compare(const energy_register_t* r, double interval_s) noexcept nogil:
             break
         number += 1
     if back_s(r, number) < LATE_S:  # not all of them are known yet
-        return False
-    return rate_w > fmax(FACTOR * most_w, most_w / FACTOR) + digits_w or (
-        rate_w < fmin(FACTOR * least_w, least_w / FACTOR) - digits_w)
+        return REGISTERS_WAIT
+    if rate_w > fmax(FACTOR * most_w, most_w / FACTOR) + digits_w or (
+            rate_w < fmin(FACTOR * least_w, least_w / FACTOR) - digits_w):
+        return REGISTERS_AGAINST
+    return REGISTERS_AGREE
 
 
 # ---------------------------------------------------------------- what Python sees

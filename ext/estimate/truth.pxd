@@ -6,6 +6,7 @@ from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.contradiction cimport contradiction_t
 from tidegate.ext.estimate.energy_register cimport energy_register_t
 from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
+from tidegate.ext.estimate.phases cimport phases_t
 from tidegate.ext.estimate.pulses cimport pulses_t
 from tidegate.ext.estimate.question cimport question_t
 
@@ -42,6 +43,7 @@ cdef struct truth_t:
     contradiction_t contradiction
     pulses_t pulses
     energy_register_t energy
+    phases_t phases
 
 # Once a cycle, after the estimate.
 cdef void truth_step(const program_t* program, point_t* image, const estimate_state_t* state, const plant_t* plant,

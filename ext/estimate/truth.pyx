@@ -7,6 +7,7 @@ The battery is the witness: what it does, the grid must show, with the opposite 
 | is turned or lacks a phase from the start | - | the pulses of arming (pulses.pyx) | they show it: `grid_unmoved` |
 | stands still | a value stands for longer than is its habit, or while the battery moves away | one step (below) | it stands through it: `meter_stuck` |
 | contradicts its own energy | - | - | its registers have counted something else (energy_register.pyx): `grid_unmoved` |
+| contradicts its own phases | - | - | they do not add up any more, or one of them stands at zero while the battery moves it (phases.pyx): `meter_phases` |
 | begins to lie while the site runs | it contradicts the battery or itself (contradiction.pyx) | steps at irregular times (question.pyx) | it answers them wrongly: `grid_unmoved` |
 
 While it is asked the units are held, so a value that is not believed moves nothing.
@@ -21,18 +22,19 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.image cimport (
-    MODE_ARMING, MODE_DERATED, MODE_RUN, MODE_TRIPPED, QUALITY_GOOD, SITE_ESS_W, SITE_METER_VERDICT, VERDICT_BELIEVED, VERDICT_FROZEN,
-    VERDICT_REGISTER, VERDICT_SHARE, VERDICT_SIGN, point_set, point_t,
+    MODE_ARMING, MODE_DERATED, MODE_RUN, MODE_TRIPPED, QUALITY_GOOD, SITE_ESS_W, SITE_METER_PHASES, SITE_METER_REGISTERS, SITE_METER_VERDICT, PHASES_AGAINST, VERDICT_BELIEVED, VERDICT_FROZEN,
+    VERDICT_PHASES, VERDICT_REGISTER, VERDICT_SHARE, VERDICT_SIGN, point_set, point_t,
 )
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.contradiction cimport (
     SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_NONE, SUSPECT_TURNED, contradiction_cleared, contradiction_forget,
-    contradiction_step, contradiction_sure, contradiction_turns,
+    contradiction_step, contradiction_sure, contradiction_turns, then_w,
 )
 from tidegate.ext.estimate.energy_register cimport energy_register_contradicts, energy_register_forget, energy_register_power
 from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
 from tidegate.ext.estimate.likelihood cimport likelihood_restart
 from tidegate.ext.estimate.pairing cimport history_at, time_before
+from tidegate.ext.estimate.phases cimport phases_ask_anew, phases_due, phases_forget, phases_reading
 from tidegate.ext.estimate.pulses cimport pulses_begin, pulses_reading
 from tidegate.ext.estimate.question cimport (
     FOUND_HONEST, FOUND_NOTHING, FOUND_OPEN, FOUND_SHARE, FOUND_TURNED, question_begin, question_fits,
@@ -131,13 +133,17 @@ cdef void truth_step(const program_t* program, point_t* image, const estimate_st
             truth.verdict = VERDICT_BELIEVED
             pulses_begin(&truth.pulses)
             contradiction_forget(&truth.contradiction)
+            phases_ask_anew(&truth.phases)
         elif truth.mode == MODE_ARMING and mode != MODE_TRIPPED:
             truth.doubted = 0
         truth.mode = mode
     if not plant.grid_ok:
         energy_register_forget(&truth.energy)
+        phases_forget(&truth.phases)
     elif plant.grid_new:
         energy_register_power(&truth.energy, plant.grid_w, plant.grid_t_ns)
+        if look_at_phases(program, image, state, plant, truth) >= PHASES_AGAINST:
+            verdict_set(truth, VERDICT_PHASES)
     if energy_register_contradicts(program, image, &truth.energy, state.lags.interval.interval_s):
         verdict_set(truth, VERDICT_REGISTER)
     if not plant.grid_ok or image[SITE_ESS_W].quality != QUALITY_GOOD:
@@ -155,6 +161,17 @@ cdef void truth_step(const program_t* program, point_t* image, const estimate_st
             contradicts(program, state, plant, truth, sample_ns)
     if image[SITE_METER_VERDICT].value != truth.verdict or plant.grid_new:
         point_set(image, SITE_METER_VERDICT, <double>truth.verdict, t_ns)
+        point_set(image, SITE_METER_REGISTERS, <double>truth.energy.state, t_ns)
+        point_set(image, SITE_METER_PHASES, <double>truth.phases.state, t_ns)
+
+
+cdef inline uint32_t look_at_phases(const program_t* program, const point_t* image, const estimate_state_t* state,
+                                    const plant_t* plant, truth_t* truth) noexcept nogil:
+    cdef double ess_w = 0.0
+    if phases_due(program, image, &truth.phases):
+        ess_w = then_w(program, state, image[program.site.grid_w_l[0]].t_ns)
+    return phases_reading(program, image, &truth.phases, plant.grid_w, ess_w, nameplates(program), far_w(program, truth),
+                          state.lags.interval.interval_s, plant.grid_t_ns)
 
 
 # ---------------------------------------------------------------- values that stand still

@@ -78,6 +78,7 @@ cdef extern from "safety/fault_rows.h" nogil:
         FAULT_MEMORY_CHANGED
         FAULT_FLOW_BROKEN
         FAULT_CLOCK_APART
+        FAULT_METER_PHASES
         FAULTS
 
     const char *FAULT_NAMES[FAULTS]

@@ -18,7 +18,7 @@ from tidegate.ext.abi.image cimport (
     MODE_ARMING, MODE_DERATED, MODE_RUN, MODE_TRIPPED, QUALITY_GOOD, QUALITY_HELD, QUALITY_INVALID, QUALITY_NEVER, QUALITY_STALE, SITE_CAN_STATE, SITE_CAN_UNSENT,
     SITE_GRID_AGE_LO_S, SITE_GRID_ANSWER, SITE_LOOP_ESCALATION, SITE_METER_VERDICT, SITE_POINTS, SITE_SHORTFALL_W,
     UNIT_ENVELOPE_HI_W, UNIT_ENVELOPE_LO_W, UNIT_POINTS, UNIT_REQUEST_W, UNIT_SETPOINT_W,
-    UNIT_STATE, UNIT_STEP_TEST, UNIT_WRITE_WAIT_S, VERDICT_FROZEN, point_t,
+    UNIT_STATE, UNIT_STEP_TEST, UNIT_WRITE_WAIT_S, VERDICT_FROZEN, VERDICT_REGISTER, point_t,
 )
 from tidegate.ext.abi.program cimport (
     BATTERY_POWER_DC, BATTERY_POWER_NONE, BATTERY_POWER_OWN, BATTERY_POWER_PCS, INPUT_DOOR, INPUT_ESTOP, INPUT_SMOKE, input_row_t, program_t, unit_row_t,
@@ -501,7 +501,8 @@ cdef void own_rows(const program_t* program, int unit, const point_t* image, dou
     mark(rows, FAULT_LOOP_PAUSE, dt_s > milli(program, FAULT_LOOP_PAUSE))
     mark(rows, FAULT_REQUEST_INVALID, request.quality != QUALITY_NEVER and not isfinite(request.value))
     mark(rows, FAULT_PCS_STEP_FAILED, high(image, <int16_t>(first + UNIT_STEP_TEST), 1.5))
-    mark(rows, FAULT_GRID_UNMOVED, (high(image, SITE_GRID_ANSWER, 1.5) and low(image, SITE_GRID_ANSWER, 2.5)) or (moves and high(image, SITE_METER_VERDICT, VERDICT_FROZEN + 0.5)))
+    mark(rows, FAULT_GRID_UNMOVED, (high(image, SITE_GRID_ANSWER, 1.5) and low(image, SITE_GRID_ANSWER, 2.5)) or (moves and high(image, SITE_METER_VERDICT, VERDICT_FROZEN + 0.5) and low(image, SITE_METER_VERDICT, VERDICT_REGISTER + 0.5)))
+    mark(rows, FAULT_METER_PHASES, moves and high(image, SITE_METER_VERDICT, VERDICT_REGISTER + 0.5))
     mark(rows, FAULT_METER_OLDER, program.control.meter_latency_s_max > 0.0 and high(image, SITE_GRID_AGE_LO_S, program.control.meter_latency_s_max + milli(program, FAULT_METER_OLDER)))
     mark(rows, FAULT_GRID_UNPROVEN, high(image, SITE_GRID_ANSWER, 2.5))
     mark(rows, FAULT_PCS_WRITE_LOST, high(image, <int16_t>(first + UNIT_WRITE_WAIT_S), milli(program, FAULT_PCS_WRITE_LOST)))

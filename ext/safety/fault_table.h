@@ -72,4 +72,5 @@
     X(FAULT_PCS_OPPOSED, "pcs_opposed") /* at arming the battery's energy moved against the converter's by more than threshold of it */ \
     X(FAULT_MEMORY_CHANGED, "memory_changed") /* the compiled site in memory has another CRC than at start, or a gate's memory is not what the gate left in it */ \
     X(FAULT_FLOW_BROKEN, "flow_broken") /* a phase of the cycle was left out, came twice or out of its place, or a unit passed no gate */ \
-    X(FAULT_CLOCK_APART, "clock_apart") /* the clock of the cycles and another one of the kernel (raw, or counting sleep) part by more than threshold within a second */
+    X(FAULT_CLOCK_APART, "clock_apart") /* the clock of the cycles and another one of the kernel (raw, or counting sleep) part by more than threshold within a second */ \
+    X(FAULT_METER_PHASES, "meter_phases") /* the grid meter's phases do not add up to its total any more, or a phase shows nothing of its current or of the battery */

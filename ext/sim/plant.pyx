@@ -251,6 +251,7 @@ cdef void meter_measure(plant_t* plant, meter_t* meter, double* v) noexcept nogi
     if meter.faults & METER_NO_L3:
         for phase in range(2):
             v[METER_W_L1 + phase] = w * plant.phase_share[phase] / (1.0 - plant.phase_share[2])
+            v[METER_A_L1 + phase] = fabs(v[METER_W_L1 + phase]) / plant.volt
         v[METER_W_L3] = 0.0
         v[METER_A_L3] = 0.0
     if meter.faults & METER_SWAPPED:

@@ -12,6 +12,7 @@ from tidegate.runtime.api.messages import Message
 from tidegate.runtime.api.named import word_of
 from tidegate.runtime.cli.common import EXIT_REFUSED, SECONDS, WATTS, echo_answer, fail, need, with_client, with_unit
 from tidegate.runtime.cli.control_commands import operator_lines
+from tidegate.runtime.findings.witnesses import witness_words
 
 
 @click.command()
@@ -158,6 +159,7 @@ def measured_lines(client: Client) -> list[str]:
     if age is not None and lo is not None and hi is not None:
         often = f", something new every {interval:.2f} s" if interval is not None else ""
         said.append(f"grid meter: age {age:.2f} s ({lo:.2f} to {hi:.2f}){often}")
+    said += [f"grid meter: {line}" for line in witness_words(client.describe().get("words") or {}, got)]
     for unit in range(UNITS_LIMIT):
         lag = learnt(unit, "dead_s", "lag_s", "lag_lo_s", "lag_hi_s")
         gain = learnt(unit, "gain", "gain_lo", "gain_hi")

@@ -13,6 +13,7 @@ from tidegate.runtime.findings.evidence import active_faults, fault_row, latched
 from tidegate.runtime.findings.findings import findings
 from tidegate.runtime.findings.site_state import Plant
 from tidegate.runtime.findings.text import age, clean, labelled, number, plot, power, table, wrapped
+from tidegate.runtime.findings.witnesses import WITNESSES, witness_words
 
 WIDTH = 79
 LOG_COUNT = 20
@@ -115,6 +116,7 @@ def meter_words(plant: Plant) -> str:
     interval_s = value("site.grid_interval_s")
     if said and interval_s is not None:
         said.append(f"something new every {interval_s:.2f} s")
+    said += witness_words(plant.description.words, {name: value(name) for name in WITNESSES})
     return "grid meter: " + "; ".join(said) if said else ""
 
 

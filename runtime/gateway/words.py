@@ -8,7 +8,11 @@ from tidegate.hal.description import Description
 
 CAN_STATES = [word for word, kind in shared.BUS_STATES if kind == "can"]
 # The words that ext/abi/image.h has beside these points; a test compares.
-METER_VERDICTS = ("believed", "frozen", "turned", "another share", "contradicts its energy")
+METER_VERDICTS = ("believed", "frozen", "turned", "another share", "contradicts its energy", "contradicts its phases")
+METER_REGISTERS = ("none read", "waits", "agrees", "stands", "held", "too slow", "against")
+METER_PHASES = (
+    "none read", "waits", "agrees", "apart", "against", "first phase lost", "second phase lost", "third phase lost",
+)  # fmt: skip
 GRID_ANSWERS = ("open", "yes", "no", "unproven")
 STEP_TESTS = ("open", "passed", "failed")
 FAULT_WORD_BITS = 32
@@ -26,6 +30,8 @@ def words_of(site: Description) -> dict[str, dict[str, str]]:
         "site.can_state": _numbered(CAN_STATES),
         "site.unenforced_bits": _numbered(image.REASONS_BY_NUMBER),
         "site.meter_verdict": _numbered(METER_VERDICTS),
+        "site.meter_registers": _numbered(METER_REGISTERS),
+        "site.meter_phases": _numbered(METER_PHASES),
         "site.grid_answer": _numbered(GRID_ANSWERS),
     }
     faults = site.fault_names()

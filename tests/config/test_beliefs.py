@@ -127,5 +127,22 @@ def test_what_is_looked_for_bounds_what_is_believed():
     ],
 )
 def test_whether_a_grid_meter_is_held_against_its_own_energy_is_told(device, words):
-    (line,) = [one for one in summary(compile_site(site_of(**device))) if "held against its" in one]
+    (line,) = [
+        one for one in summary(compile_site(site_of(**device))) if "held against its" in one and " phases" not in one
+    ]
     assert line.startswith("grid: ") and words in line
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ({}, "held against its phases and volts times amperes: a lost one shows within three looks, 1 s apart"),
+        ({"map": "mypv-wifi-meter"}, "its power is held against its phases: a lost one"),
+        ({"map": "socomec-diris-a10"}, "not held against its phases: its map has no power of L1, L2, L3"),
+        ({"map": "sunspec-111"}, "not held against its phases: its map has no power of"),
+        ({"poll_slow_ms": 5000}, "not held against its phases: they are read every 5 s, less than 3 s are needed"),
+    ],
+)
+def test_whether_a_grid_meter_is_held_against_its_own_phases_is_told(device, words):
+    (line,) = [one for one in summary(compile_site(site_of(**device))) if one.startswith("grid: ") and " phases" in one]
+    assert words in line

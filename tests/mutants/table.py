@@ -16,6 +16,12 @@ from tidegate.config.faults import FaultRow
 NUMBERS = ("threshold", "floor", "debounce_ms", "debounce_ms_max", "derate_permille", "clear_ms", "flap_max")
 # A step for a number that is 0, or that counts things, by its unit.
 STEP = {"K": 0.5, "V": 0.01, "frames": 1.0}
+
+
+def _meter_phases() -> None:
+    test_diagnosis.test_a_meter_that_lies_stops_a_unit_that_moves(5.0, "meter_phases", "run")
+
+
 OWN: dict[str, Callable[..., None]] = {
     "soc_jump": test_diagnosis.test_a_jump_of_the_state_of_charge_derates_for_ten_seconds,
     "soc_drift": test_diagnosis.test_a_state_of_charge_that_parts_from_counted_energy_is_told,
@@ -24,6 +30,7 @@ OWN: dict[str, Callable[..., None]] = {
     "memory_changed": test_selftest.test_a_row_of_the_self_tests_acts_at_once_and_is_over_in_its_time,
     "flow_broken": test_selftest.test_a_row_of_the_self_tests_acts_at_once_and_is_over_in_its_time,
     "clock_apart": test_selftest.test_clocks_are_apart_by_a_tenth_of_a_second_and_latch_at_the_third_time,
+    "meter_phases": _meter_phases,
     "latches_lost": test_diagnosis.test_latches_that_nobody_can_read_hold_the_unit_until_acknowledged,
 }
 WITNESS: dict[str, tuple[Callable[..., None], ...]] = {

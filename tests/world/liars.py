@@ -39,7 +39,7 @@ FOUND_WITHIN_S = 5.0
 LATE_SHARE = 0.01
 LIE_S = 60.0  # armed by then, if at all
 AFTER_S = 40.0  # this much of the plant is run after the lie began
-VERDICTS = ("meter_stuck", "grid_unmoved")
+VERDICTS = ("meter_stuck", "grid_unmoved", "meter_phases")
 WITNESS = ("bms_stuck", "pcs_power_apart", "pcs_opposed")  # an honest plant brings none of these either
 
 

@@ -9,6 +9,7 @@ import zoo_judge as judges
 import zoo_plants as plants
 
 from tidegate.ext.abi.image import METER_TURNED
+from tidegate.runtime.gateway.words import METER_PHASES, METER_VERDICTS
 
 # A quick meter before a load that steps: nothing hides the battery's moves for long.
 PLAIN = plants.Draw(
@@ -202,3 +203,22 @@ def test_a_load_that_outdoes_the_battery_by_far_makes_no_meter_a_liar(seed: int)
     """A slope not seen before, twenty times as steep as the late battery; jumps of three times the steps that ask."""
     found = judges.judge(plants.draw(seed))
     assert found.ready_s is not None and found.trips == 0 and found.latched == []
+
+
+def test_a_phase_that_is_lost_while_the_site_runs_is_found_and_named() -> None:
+    made = replace(lying("no_l3", 60.0), settings={**PLAIN.settings, "meter_update_ms": 100.0}, components=[
+        {"kind": "ar", "seed": 3, "scale_w": 40e3, "every_s": 0.2, "memory": 0.9, "mean_w": 40e3, "sigma_w": 3e3},
+    ])  # fmt: skip
+    with liars.plant_of(made) as plant:
+        plant.run(59.0)
+        before = plant.world.meter_truth["phases"]
+        while not plant.world.meter_truth["verdict"] and plant.world.t_s < 75.0:
+            plant.run(0.25)
+        told, shown = plant.world.meter_truth["verdict"], plant.world.meter_truth["phases"]
+        latched = [liars.FAULT_IDS[int(one["code"])] for one in plant.events if one["event"] == "fault_on"]
+    assert (METER_PHASES[before], METER_PHASES[shown]) == ("agrees", "third phase lost")
+    assert METER_VERDICTS[told] == "contradicts its phases" and latched[-1] == "meter_phases"
+    found = liars.judge(made)
+    assert found.verdict == "meter_phases" and not found.early and found.late_s is not None and found.late_s <= 5.0, (
+        found
+    )

@@ -263,7 +263,7 @@ CASES = [
 AT_MOST_MS = {
     0: "bms_never bms_alarm soc_jump soc_drift pcs_never meter_never loop_late loop_unsafe "
        "loop_silent loop_pause request_invalid pcs_step_failed latches_lost meter_stuck grid_unmoved grid_unproven "
-       "memory_changed flow_broken clock_apart",
+       "memory_changed flow_broken clock_apart meter_phases",
     20: "estop",
     100: "bms_stale pcs_stale pcs_fault meter_stale can_off",
     200: "bms_invalid cell_high_trip cell_low_trip",
@@ -287,5 +287,6 @@ OWN_TIMES_MS = {
     "soc_jump": (0, 10_000), "soc_drift": (0, 1000), "loop_pause": (0, 500),
     "request_invalid": (0, 1000), "latches_lost": (0, 1),
     "memory_changed": (0, 1000), "flow_broken": (0, 1000), "clock_apart": (0, 5000),
+    "meter_phases": (0, 500),
     "bms_stuck": (1000, 10_000), "pcs_power_apart": (10_000, 10_000), "pcs_opposed": (500, 1000),
 }  # fmt: skip

@@ -247,8 +247,8 @@ OWN_NUMBERS = [
 NEEDS_POWER = {"pcs_short"}  # rows that cannot be true while the setpoint is 0, or on its way there
 WRONG_WAY = {"pcs_not_following", "pcs_runaway"}
 STANDING = [mode for mode, row in MODES.items() if row[2] != 0.0 and mode != "stopping"]
-# Of what the core itself learns of a real meter: tests/world/test_unenforced.py.
-LEARNT = {"meter_older"}
+# Of what the core itself learns of a real meter: tests/world/test_unenforced.py, tests/world/test_liars.py.
+LEARNT = {"meter_older", "meter_phases"}
 # Rows that weigh minutes of power: their own tests (test_witness.py, tests/world/test_battery_witness.py).
 WITNESS = {"bms_stuck", "pcs_power_apart", "pcs_opposed"}
 # Rows about the controller itself, each fault injected: tests/ext/cycle/test_selftest.py.

@@ -1,0 +1,5 @@
+from collections.abc import Iterable, Sequence
+
+def phase_states(
+    readings: Iterable[tuple[float, ...]], nameplate_w: float, shares: Sequence[float] | None = None
+) -> list[int]: ...
