@@ -173,7 +173,11 @@ def by_phases(blob: bytes) -> list[str]:
         return [f"{name}: not held against its phases: they are read every {every_s:g} s, less than 3 s are needed"]
     gates = [unit["gate"] for unit in rows["units"]]
     least_w = min((max(gate["charge_w_max"], gate["discharge_w_max"]) for gate in gates), default=0)
-    told = "a third, as of all converters above 15 kW" if least_w > THREE_PHASES_W else "learnt as it moves"
+    told = (
+        "a third, as of all converters above 15 kW"
+        if least_w > THREE_PHASES_W
+        else "learnt at arming, if at all (control.phase_share)"
+    )
     share: object = rows["control"]["phase_share"]
     told = "told by the site file" if isinstance(share, list) and any(share) else told
     also = " and volts times amperes" if min(*site["grid_a"], *site["grid_v"]) >= 0 else ""

@@ -39,8 +39,9 @@ cdef void phases_forget(phases_t* p) noexcept nogil
 # A verdict is over: what is seen from now on counts.
 cdef void phases_ask_anew(phases_t* p) noexcept nogil
 # A new reading of the total. ess_w: what the battery did when the phases were measured; nameplate_w: of all units; far_w: a
-# move of the battery that must show in the total; interval_s: the meter shows something new so often. Returns enum meter_phases.
+# move of the battery that must show in the total; interval_s: the meter shows something new so often; learn: the
+# battery follows no load. Returns enum meter_phases.
 cdef uint32_t phases_reading(const program_t* program, const point_t* image, phases_t* p, double grid_w, double ess_w,
-                             double nameplate_w, double far_w, double interval_s, uint64_t t_ns) noexcept nogil
+                             double nameplate_w, double far_w, double interval_s, bint learn, uint64_t t_ns) noexcept nogil
 # Whether a look at the phases is due that was not taken yet.
 cdef bint phases_due(const program_t* program, const point_t* image, const phases_t* p) noexcept nogil

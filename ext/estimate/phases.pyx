@@ -9,7 +9,7 @@ Power is looked at as sum and in its parts, by one meter in the same moments or 
 - a phase that the battery moves cannot stand at zero while the battery moves, unless its load makes the same moves; nor
   while the battery charges, unless it gives the same power, which counts where none of the phases ever gave any: the
   transformer or the wire of that phase is off. How much of the battery a phase shows the site
-  file says; converters of more than 15 kW have three phases; of others it is learnt. A phase on which the converter has nothing
+  file says; converters of more than 15 kW have three phases; of others it is learnt from the pulses of arming. A phase on which the converter has nothing
   may stand at zero for as long as it likes.
 
 What a meter never did is not expected of it: one wired for three wires shows phases that never add up (`apart`), and only an
@@ -96,7 +96,7 @@ cdef bint phases_due(const program_t* program, const point_t* image, const phase
 
 
 cdef uint32_t phases_reading(const program_t* program, const point_t* image, phases_t* p, double grid_w, double ess_w,
-                             double nameplate_w, double far_w, double interval_s, uint64_t t_ns) noexcept nogil:
+                             double nameplate_w, double far_w, double interval_s, bint learn, uint64_t t_ns) noexcept nogil:
     cdef uint64_t number = t_ns // SPAN_NS + 1
     cdef uint32_t at = <uint32_t>number & TOTALS_MASK
     if program.site.grid_w_l[0] < 0 or program.site.grid_w_l[1] < 0 or program.site.grid_w_l[2] < 0:
@@ -109,7 +109,7 @@ cdef uint32_t phases_reading(const program_t* program, const point_t* image, pha
     p.least_w[at] = fmin(p.least_w[at], grid_w)
     p.most_w[at] = fmax(p.most_w[at], grid_w)
     if phases_due(program, image, p):
-        look(program, image, p, ess_w, nameplate_w, far_w, interval_s, t_ns)
+        look(program, image, p, ess_w, nameplate_w, far_w, interval_s, learn, t_ns)
     return p.state
 
 
@@ -122,7 +122,7 @@ cdef inline double volts_amperes(const program_t* program, const point_t* image,
 
 
 cdef void look(const program_t* program, const point_t* image, phases_t* p, double ess_w, double nameplate_w, double far_w,
-               double interval_s, uint64_t t_ns) noexcept nogil:
+               double interval_s, bint learn, uint64_t t_ns) noexcept nogil:
     cdef double[PHASES_MAX] w
     cdef double[PHASES_MAX] va
     cdef double all_va = 0.0
@@ -145,7 +145,7 @@ cdef void look(const program_t* program, const point_t* image, phases_t* p, doub
     p.seen_ns = to_ns
     if same or to_ns > from_ns + TOGETHER_NS:
         return
-    if p.count:
+    if p.count and learn:
         learn_shares(p, w, ess_w, ZERO_W + ZERO * nameplate_w)
     if p.count >= LOOKS:
         compare(p, nameplate_w, interval_s, t_ns)
@@ -231,10 +231,7 @@ cdef inline void count(double off_w, double most_off_w, bint tells, uint32_t* ag
 
 
 cdef void learn_shares(phases_t* p, const double* w, double ess_w, double zero_w) noexcept nogil:
-    """What of the battery's moves each phase shows.
-
-    A load that the battery follows makes it look like less, never like more: what is found is there.
-    """
+    """What of the battery's moves each phase shows, while they follow no load."""
     cdef double moved_w = ess_w - p.before_ess_w, phase_w
     cdef int phase
     p.moves = SHARE_KEEPS * p.moves + 1.0
@@ -309,12 +306,13 @@ cdef void stand(const program_t* program, const point_t* image, phases_t* p, con
 # ---------------------------------------------------------------- what Python sees
 
 
-def phase_states(readings, double nameplate_w, shares=None):
+def phase_states(readings, double nameplate_w, shares=None, double learn_s=INFINITY):
     """State (enum meter_phases) after each reading, int.
 
     readings: rows (t_s, total_w, ess_w, w of three phases, A of three phases, V of three phases, look) as a meter shows
     them, rising in time; look: whether the phases were read in that row; an A or V of NaN is not there. nameplate_w: of
-    the one unit, W; shares: of the battery on each phase, if the site file gives them. Raises MemoryError.
+    the one unit, W; shares: of the battery on each phase, if the site file gives them; learn_s: the
+    battery follows the load from then on. Raises MemoryError.
     """
     cdef program_t* program = <program_t*>calloc(1, sizeof(program_t))
     cdef phases_t p
@@ -340,7 +338,7 @@ def phase_states(readings, double nameplate_w, shares=None):
                     image[i].t_ns = <uint64_t>(t_s * 1e9)
                     image[i].quality = QUALITY_GOOD
             found.append(phases_reading(program, image, &p, total_w, ess_w, nameplate_w, 0.03 * nameplate_w, interval_s,
-                                        <uint64_t>(t_s * 1e9)))
+                                        t_s < learn_s, <uint64_t>(t_s * 1e9)))
     finally:
         free(program)
     return found

@@ -171,7 +171,7 @@ cdef inline uint32_t look_at_phases(const program_t* program, const point_t* ima
     if phases_due(program, image, &truth.phases):
         ess_w = then_w(program, state, image[program.site.grid_w_l[0]].t_ns)
     return phases_reading(program, image, &truth.phases, plant.grid_w, ess_w, nameplates(program), far_w(program, truth),
-                          state.lags.interval.interval_s, plant.grid_t_ns)
+                          state.lags.interval.interval_s, truth.mode == MODE_ARMING, plant.grid_t_ns)
 
 
 # ---------------------------------------------------------------- values that stand still

@@ -290,7 +290,7 @@ cdef class World(Assembly):
                 "patient": truth.question.patient, "step_w": truth.question.step_w, "level": truth.question.level, "answers": list(truth.question.answer),
                 "clear": list(truth.question.clear),
                 "registers": truth.energy.state, "phases": truth.phases.state,
-                "phase": {"agreed": truth.phases.agreed, "apart": truth.phases.apart, "zeros": list(truth.phases.zeros),
+                "phase": {"agreed": truth.phases.agreed, "apart": truth.phases.apart, "zeros": list(truth.phases.zeros), "gives": truth.phases.gives,
                           "moves": truth.phases.moves, "moved_w2": truth.phases.moved_w2,
                           "both_w2": list(truth.phases.both_w2), "phase_w2": list(truth.phases.phase_w2),
                           "zero_w": [truth.phases.zero_lo_w[2], truth.phases.zero_hi_w[2]]},

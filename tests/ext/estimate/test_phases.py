@@ -80,7 +80,7 @@ def states(
     volts = np.full((len(T_S), 3), 230.0) if volts is None else volts
     amperes = np.abs(phase_w) / 230.0 if amperes is None else amperes
     total_w = phase_w.sum(axis=1) if total_w is None else total_w
-    return np.array(phase_states(rows(total_w, phase_w, amperes, volts, every, nameplate_w), nameplate_w, shares))
+    return np.array(phase_states(rows(total_w, phase_w, amperes, volts, every, nameplate_w), nameplate_w, shares, 21.0))
 
 
 def found(shown: Array) -> tuple[int, float]:
