@@ -14,6 +14,7 @@ from tidegate.config.poll_plan import PortPlan, port_plan
 from tidegate.config.program_rows import Row, can_fields, command_row, register_fields
 from tidegate.config.shared_slaves import by_unit, one_slave_each, shared
 from tidegate.config.site import EXIT_PLAN, Device, Site, SiteError, Storage
+from tidegate.config.site_island import island_points, island_row
 from tidegate.config.site_maps import PHASES, load_maps
 from tidegate.config.tcp_lanes import Lane, lanes, on_tcp
 from tidegate.ext.abi import program
@@ -298,12 +299,12 @@ class Compiler:
         for one in self.site.input:
             if one.what == "demand-pulse":
                 row["window_pulse"] = f"{one.name}.count"
-        return row
+        return {**row, **island_points(self)}
 
     def reconnect_row(self) -> Row:
         """What a grid that comes back may be given; nothing where the site file asks for nothing."""
         limits = self.site.limits
-        if not limits.reconnect_wait_s and limits.reconnect_ramp_pct_per_min is None:
+        if not limits.reconnect_wait_s and limits.reconnect_ramp_pct_per_min is None and self.site.island is None:
             return {}
         full_w = sum(max(storage.charge_w_max, storage.discharge_w_max) for storage in self.site.storage)
         low_v, high_v = limits.reconnect_v or (None, None)
@@ -420,6 +421,7 @@ class Compiler:
             phase_share=self._phase_share(),
             recentre=1.0 if control.recentre else None,
             **self.reconnect_row(),
+            **island_row(self.site.island),
             **{key: None if (value := getattr(control, key)) is None else float(value) for key in PLAIN_CONTROL_KEYS},
         )
         row.update(self.first.row)
@@ -505,7 +507,7 @@ def compile_site(site: Site, carried: Learnt | None = None) -> bytes:
     problems = made.problems
     faults, described_faults = fault_rows(site, problems)
     units = [made.unit_row(storage) for storage in site.storage]
-    control = made.control_row()
+    control, places = made.control_row(), made.site_row()
     if not problems:
         for plan in made.plans:
             commands = sum(
@@ -520,7 +522,7 @@ def compile_site(site: Site, carried: Learnt | None = None) -> bytes:
         "period_ns": site.site.period_us * 1000,
         "snapshot_every": snapshot_every(site),
         "points": made.points,
-        "site": made.site_row(),
+        "site": places,
         "control": control,
         "units": units,
         "bank_rows": bank_rows(site, made.maps),

@@ -49,8 +49,10 @@ class Input(_Line):
     """One contact or pulse on a GPIO line."""
 
     what: Annotated[
-        Literal["operator-stop", "operator-limit", "door", "smoke", "estop", "pulse", "demand-pulse", "contact"],
-        Field(description="what it means while it is active; contact: a point for others"),
+        Literal[
+            "operator-stop", "operator-limit", "door", "smoke", "estop", "pulse", "demand-pulse", "island", "contact"
+        ],
+        Field(description="what it means while it is active; island: the grid is cut off; contact: a point for others"),
     ]
     bias: Annotated[
         Literal["as-is", "disabled", "pull-up", "pull-down"],

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 import msgspec
 
 from tidegate.config import calendar
+from tidegate.config.site_island import check_island
 from tidegate.config.telemetry_sources import check_telemetry
 from tidegate.config.toml_lines import Table
 from tidegate.config.zones import zone_of
@@ -51,6 +52,7 @@ def cross_check(raw: Table, place: Place) -> list[str]:
         *_check_capacity_tariff(raw, place),
         *_check_blind(raw, place),
         *_check_rest(raw, place),
+        *check_island(raw, place),
         *_check_lines(raw, place),
         *check_telemetry(raw, place),
         *_check_simulated_lines(raw, place),

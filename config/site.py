@@ -21,6 +21,7 @@ from tidegate.config.site_buses import Can as Can
 from tidegate.config.site_buses import Name, Share, Strict, Watt
 from tidegate.config.site_buses import Serial as Serial
 from tidegate.config.site_buses import Tcp as Tcp
+from tidegate.config.site_island import Island
 from tidegate.config.site_simulation import Simulation as Simulation
 from tidegate.config.telemetry_sources import SOURCES_MAX, Telemetry
 from tidegate.config.toml_lines import Table, line_of
@@ -433,6 +434,7 @@ class Site(Strict):
     input: Annotated[tuple[Input, ...], Field(max_length=LINES_MAX)] = ()
     output: Annotated[tuple[Output, ...], Field(max_length=LINES_MAX)] = ()
     limits: Limits = Limits()
+    island: Island | None = None
     control: Control = Control()
     schedule: Annotated[tuple[Slot, ...], Field(max_length=64)] = ()
     safety: Safety = Safety()

@@ -90,6 +90,9 @@ class Simulation(Strict):
         float, Field(description="what modules of its own add to its AC power; below 0 a load behind its AC output")
     ] = _SIMULATION.pcs_own_w
     pcs_own_from_s: Annotated[float, Field(ge=0, description="from then on")] = _SIMULATION.pcs_own_from_s
+    genset_start_s: Annotated[
+        float, Field(ge=0, le=3600, description="of an island's genset, from the order to its first power")
+    ] = _SIMULATION.genset_start_s
     bms_taper: Annotated[
         float, Field(gt=0, le=1, description="width in SoC over which the BMS takes its current limits to zero")
     ] = _SIMULATION.bms_taper

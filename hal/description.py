@@ -385,6 +385,7 @@ class Simulation(Row, frozen=True, kw_only=True):
     pcs_full_soc: float = 2.0
     pcs_own_w: float = 0.0
     pcs_own_from_s: float = 0.0
+    genset_start_s: float = 8.0
     bms_taper: float = 0.05
     bms_soc_step: float = 0.0
     bms_jump_s: float = 0.0

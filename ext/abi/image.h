@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define IMAGE_LAYOUT_VERSION 5u
+#define IMAGE_LAYOUT_VERSION 6u
 
 #define POINTS_MAX 1024 /* rows of the image */
 #define UNITS_MAX 16   /* storage units: one BMS and one PCS each */
@@ -89,7 +89,10 @@ _Static_assert(sizeof(point_t) == 24, "point_t crosses process borders; bump IMA
     X(SITE_RECONNECT_W, "site.reconnect_w", "W")         /* and then is at most this; stale = no bound */ \
     X(SITE_METER_VERDICT, "site.meter_verdict", "enum")  /* 0 believed 1 frozen 2 turned 3 another share 4 contradicts its energy 5 contradicts its phases */ \
     X(SITE_METER_REGISTERS, "site.meter_registers", "enum") /* power against energy: 0 none read 1 waits 2 agrees 3 stands 4 held 5 too slow 6 against */ \
-    X(SITE_METER_PHASES, "site.meter_phases", "enum")    /* against the total: 0 none read 1 waits 2 agrees 3 apart 4 against 5 first phase lost 6 second phase lost 7 third phase lost */
+    X(SITE_METER_PHASES, "site.meter_phases", "enum")    /* against the total: 0 none read 1 waits 2 agrees 3 apart 4 against 5 first phase lost 6 second phase lost 7 third phase lost */ \
+    X(SITE_ISLAND, "site.island", "enum")                /* 0 grid 1 dark 2 genset 3 forming 4 genset missing; stale = not asked */ \
+    X(SITE_GENSET_WANTED, "site.genset_wanted", "bool")  /* 1 = the genset should run */ \
+    X(SITE_PV_LIMIT_W, "site.pv_limit_w", "W")           /* in an island: more PV than this has nowhere to go */
 
 /* Points of each storage unit; the name is unitN.<this>. */
 #define UNIT_POINT_TABLE(X)                                                            \
@@ -124,6 +127,9 @@ _Static_assert(sizeof(point_t) == 24, "point_t crosses process borders; bump IMA
     X(UNIT_GAIN_HI, "gain_hi", "1")                                                    \
     X(UNIT_GIVES_LO_W, "gives_lo_w", "W")        /* what the control counts on, of the envelope */ \
     X(UNIT_GIVES_HI_W, "gives_hi_w", "W")
+
+/* What carries the site; value of SITE_ISLAND. */
+enum island_state { ISLAND_GRID, ISLAND_DARK, ISLAND_GENSET, ISLAND_FORMING, ISLAND_MISSING };
 
 /* What a grid reading was found to be that is not true; value of SITE_METER_VERDICT. */
 enum meter_verdict { VERDICT_BELIEVED, VERDICT_FROZEN, VERDICT_SIGN, VERDICT_SHARE, VERDICT_REGISTER, VERDICT_PHASES };
@@ -178,7 +184,8 @@ static const char *const UNIT_POINT_NAMES[UNIT_POINTS][2] __attribute__((unused)
     X(REASON_MANUAL, "manual")                                                            \
     X(REASON_BATTERY, "battery's own request")   /* the BMS asks to be charged or discharged */ \
     X(REASON_LOW_SOC, "low charge")              /* below force_soc */                    \
-    X(REASON_RESTORE, "restoring the reserve")
+    X(REASON_RESTORE, "restoring the reserve")                                            \
+    X(REASON_ISLAND, "island")                   /* the grid is gone: the genset's limits, or nothing */
 #define AS_ENUM(id, name) id,
 enum reason { REASON_TABLE(AS_ENUM) REASONS };
 #undef AS_ENUM

@@ -23,6 +23,13 @@ cdef extern from "abi/image.h" nogil:
         uint32_t changes
 
     enum:
+        ISLAND_GRID
+        ISLAND_DARK
+        ISLAND_GENSET
+        ISLAND_FORMING
+        ISLAND_MISSING
+
+    enum:
         VERDICT_BELIEVED
         VERDICT_FROZEN
         VERDICT_SIGN
@@ -108,6 +115,9 @@ cdef extern from "abi/image.h" nogil:
         SITE_METER_VERDICT
         SITE_METER_REGISTERS
         SITE_METER_PHASES
+        SITE_ISLAND
+        SITE_GENSET_WANTED
+        SITE_PV_LIMIT_W
         SITE_POINTS
 
     enum:
@@ -178,6 +188,7 @@ cdef extern from "abi/image.h" nogil:
         REASON_BATTERY
         REASON_LOW_SOC
         REASON_RESTORE
+        REASON_ISLAND
         REASONS
 
     const char *REASON_NAMES[REASONS]

@@ -277,6 +277,8 @@ typedef struct {
     int16_t demand_w;     /* the utility's own mean of the running window */
     int16_t window_pulse; /* its every change is a window's begin */
     int16_t grid_a[3];    /* of the grid meter's phases */
+    int16_t genset_w, genset_hz; /* of a meter of its own; -1 = in an island the grid meter shows the genset */
+    int16_t island;       /* 1 = the transfer switch has left the grid */
 } site_points_t;
 
 /* What a contact means while its point is 1, and while nobody knows: a relay counts as commanded, a guard as lost. */

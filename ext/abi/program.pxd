@@ -283,6 +283,8 @@ cdef extern from "abi/program.h" nogil:
         int16_t demand_w
         int16_t window_pulse
         int16_t grid_a[3]
+        int16_t genset_w, genset_hz
+        int16_t island
 
     enum:
         INPUT_STOP

@@ -33,6 +33,9 @@ class SiteRow(TypedDict):
     grid_export_wh: int
     grid_v: list[int]
     grid_a: list[int]
+    genset_w: int
+    genset_hz: int
+    island: int
 
 class UnitRow(TypedDict):
     name: str

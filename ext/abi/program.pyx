@@ -109,7 +109,7 @@ _POINT_FIELDS = {
     "alarm", "warning", "pcs_w", "pcs_state", "pcs_fault", "pcs_hb", "pcs_ready", "dc_v", "dc_a", "identity", "pcs_revert_s",
     "force_charge", "connected", "battery_w",
     "grid_ok", "grid_w", "grid_w_l", "pv_w", "circuit_w", "grid_import_wh", "grid_export_wh", "grid_hz", "grid_v", "demand_w",
-    "window_pulse", "grid_a",
+    "window_pulse", "grid_a", "genset_w", "genset_hz", "island",
 }
 _NO_LIMIT = ("connection_import_w_max", "connection_export_w_max", "peak_w_max", "recharge_w_max", "ramp_up_w_per_s",
              "ramp_down_w_per_s")

@@ -1,6 +1,6 @@
 """Whether the core may run a program: every index and bound of it, without the GIL, at start."""
 
-from libc.math cimport isfinite, isnan
+from libc.math cimport INFINITY, isfinite, isnan
 from libc.stddef cimport size_t
 
 from tidegate.ext.safety.safety cimport GATE_FAULTS_MAX, REACTION_OPEN
@@ -338,6 +338,15 @@ cdef int program_check(const program_t* p, size_t size) noexcept nogil:
         return bad(BAD_CONTROL, 1)
     if isnan(p.control.peak_w_max) or isnan(p.control.recharge_w_max):
         return bad(BAD_CONTROL, 2)
+    if p.control.island != 0.0:
+        if not 0.0 <= p.control.genset_w_min <= p.control.genset_w_max < INFINITY:
+            return bad(BAD_CONTROL, 3)
+        if not 0.0 <= p.control.genset_charge_w <= p.control.genset_w_max:
+            return bad(BAD_CONTROL, 4)
+        if not p.control.genset_start_soc <= p.control.genset_stop_soc:
+            return bad(BAD_CONTROL, 5)
+        if not p.control.island_loss_s >= 0.0 or not p.control.island_return_s >= 0.0:
+            return bad(BAD_CONTROL, 6)
     if p.n_inputs > INPUTS_MAX:
         return bad(BAD_COUNT, 4)
     for i in range(<Py_ssize_t>p.n_inputs):

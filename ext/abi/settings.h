@@ -7,7 +7,7 @@
 
 #include "abi/image.h"
 
-#define SETTINGS_LAYOUT_VERSION 8u
+#define SETTINGS_LAYOUT_VERSION 9u
 #define CIRCUITS_MAX 8
 #define PHASES_MAX 3
 
@@ -70,6 +70,16 @@ typedef struct {
     double reconnect_w_per_s;       /* ... and then rises from 0 by this; both 0 = no care is taken */
     double reconnect_hz_min, reconnect_hz_max; /* outside: the grid is lost */
     double reconnect_v_min, reconnect_v_max;   /* of any phase */
+    double island;                  /* 1 = the site goes on without the grid; 0 = what follows means nothing */
+    double island_forming;          /* 1 = the converters carry it by themselves: nothing is asked of them */
+    double island_loss_s, island_return_s; /* the grid is gone, is back, for so long */
+    double island_v_min;            /* a phase of the grid meter below this is dead */
+    double genset_w_min, genset_w_max; /* what the genset gives in an island stays between */
+    double genset_charge_w;         /* what it gives while the battery is charged from it */
+    double genset_hz_min, genset_hz_max;
+    double genset_start_soc, genset_stop_soc; /* asked for below, charged up to */
+    double genset_run_s_min, genset_off_s_min; /* once asked for, once not asked for */
+    double genset_start_s;          /* it gives power by then, or is missing */
     double soc_min, soc_max;        /* where the gate's own taper ends, for the demand window's look ahead; 0, 0 = 0, 1 */
     /* ---- what was measured before this start: beliefs, each checked by what is seen; 0 = nothing is known */
     double first_age_lo_s, first_age_hi_s; /* of a grid reading; lo = hi: nothing is known */

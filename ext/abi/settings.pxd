@@ -48,6 +48,16 @@ cdef extern from "abi/settings.h" nogil:
         double reconnect_w_per_s
         double reconnect_hz_min, reconnect_hz_max
         double reconnect_v_min, reconnect_v_max
+        double island
+        double island_forming
+        double island_loss_s, island_return_s
+        double island_v_min
+        double genset_w_min, genset_w_max
+        double genset_charge_w
+        double genset_hz_min, genset_hz_max
+        double genset_start_soc, genset_stop_soc
+        double genset_run_s_min, genset_off_s_min
+        double genset_start_s
         double soc_min, soc_max
         double first_age_lo_s, first_age_hi_s
         double first_interval_s

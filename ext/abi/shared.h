@@ -14,7 +14,7 @@
 #include "safety/safety.h"
 
 #define SHARED_MAGIC 0x31534454u /* "TDS1" */
-#define SHARED_LAYOUT_VERSION 5u
+#define SHARED_LAYOUT_VERSION 6u
 
 #define SNAPSHOT_SLOTS 64u /* powers of two */
 #define METER_SLOTS 256u
@@ -60,7 +60,9 @@ enum event_kind { EVENT_START = 1, EVENT_MODE, EVENT_REASON, EVENT_FAULT_ON, EVE
                   EVENT_BILLING,    /* the period ended: value: its highest window in W */
                   EVENT_CLOCK,      /* code: enum clock_change, value: the windows moved by so many s */
                   EVENT_RECONNECT,  /* code: enum reconnect, value: W that are let through */
-                  EVENT_METER };    /* code: 1 = the grid meter's readings have another age, value: s, limit: before */
+                  EVENT_METER,      /* code: 1 = the grid meter's readings have another age, value: s, limit: before */
+                  EVENT_ISLAND,     /* code: enum island_state, value: W of the genset */
+                  EVENT_GENSET };   /* code: 1 = it is asked for, value: state of charge */
 
 /* What moved the demand windows. */
 enum clock_change { CLOCK_NONE = 0, CLOCK_MOVED /* the wall clock was set, or its zone changed */,

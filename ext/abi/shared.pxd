@@ -69,6 +69,8 @@ cdef extern from "abi/shared.h" nogil:
         EVENT_CLOCK
         EVENT_RECONNECT
         EVENT_METER
+        EVENT_ISLAND
+        EVENT_GENSET
 
     enum:
         CLOCK_NONE

@@ -21,6 +21,7 @@ SHARED_SIZE: int
 ESCALATION_NAMES: tuple[str, ...]
 CLOCK_NAMES: tuple[str, ...]
 RECONNECT_NAMES: tuple[str, ...]
+ISLAND_NAMES: tuple[str, ...]
 
 class GuardCause(IntEnum):
     GONE = ...

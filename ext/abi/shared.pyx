@@ -33,7 +33,7 @@ PHASE_NAMES = ("read", "estimate", "control", "limit", "write", "publish")
 EVENT_NAMES = (
     "", "start", "mode", "reason", "fault_on", "fault_off", "command", "overrun", "bus", "stop", "shortfall", "latch",
     "source", "plan", "unenforced", "hunting", "billing", "clock", "reconnect",
-    "meter",
+    "meter", "island", "genset",
 )
 # Words of enum bus_state, and of which list of the description `value` is the number.
 BUS_STATES = (
@@ -46,6 +46,7 @@ ORDER_NAMES = (
 )
 CLOCK_NAMES = ("", "moved", "synced", "free")
 RECONNECT_NAMES = ("done", "lost", "waiting", "rising")
+ISLAND_NAMES = ("grid", "dark", "genset", "forming", "genset missing")
 OrderKind = IntEnum("OrderKind", {
     "MODE": ORDER_MODE, "SETPOINT_W": ORDER_SETPOINT_W, "IMPORT_W_MAX": ORDER_IMPORT_W_MAX,
     "EXPORT_W_MAX": ORDER_EXPORT_W_MAX, "ACK": ORDER_ACK, "ARM": ORDER_ARM, "MANUAL_W": ORDER_MANUAL_W,

@@ -84,6 +84,7 @@ typedef struct {
     uint32_t range_head, range_count;
     uint32_t started, recharging;
     uint32_t restoring, low_charging; /* the reserve; a state of charge below force_soc */
+    uint32_t island, island_full;       /* an island was there in the cycle before; charged up from its genset */
 } control_state_t;
 
 #endif

@@ -78,6 +78,7 @@ cdef extern from "control/corridor.h" nogil:
         uint32_t range_head, range_count
         uint32_t started, recharging
         uint32_t restoring, low_charging
+        uint32_t island, island_full
 # << end of what is generated
 
 

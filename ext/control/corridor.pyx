@@ -15,6 +15,7 @@ from libc.string cimport memset
 
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.control.hunting cimport hunting_damp
+from tidegate.ext.control.islanding cimport genset_limit, island_preference
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.abi.settings cimport *
 from tidegate.ext.estimate.estimate cimport *
@@ -109,6 +110,26 @@ cdef void manual_override(const control_params_t* params, const plant_t* plant, 
     c.missed_short = theirs.missed_short
 
 
+cdef void narrow_by_limits(const control_params_t* params, const plant_t* plant, const orders_t* orders,
+                           corridor_t* c) noexcept nogil:
+    """What the connection, the grid's operator and the wires bear; without a grid, what the genset does."""
+    if plant.island:
+        if orders.flags & ORDER_CEASE:
+            narrow(c, grid_operator(params, plant, orders))
+        narrow(c, genset_limit(params, plant))
+    else:
+        if isfinite(plant.reconnect_w):
+            narrow(c, reconnection(plant))
+        if operator_orders(orders):
+            narrow(c, grid_operator(params, plant, orders))
+        narrow(c, connection_limit(params, plant, orders))
+        narrow(c, export_limit(params, plant, orders))
+    if plant.phases_ok:
+        narrow(c, phase_limit(params, plant))
+    if plant.circuits_ok:
+        narrow(c, circuit_limit(params, plant))
+
+
 cdef void control_step(const control_params_t* params, const plant_t* plant, const orders_t* orders,
                        control_state_t* state, decision_t* decision, double dt_s) noexcept nogil:
     cdef corridor_t c
@@ -124,10 +145,13 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
     decision.missed = 0
     decision.missed_short = 0
     decision.hunting = 0
-    decision.grid_limit_w = grid_limit(params, orders)
+    decision.grid_limit_w = params.genset_w_max if plant.island == ISLAND_GENSET else grid_limit(params, orders)
 
     if orders.stop:
         rest(plant, state, decision, REASON_STOPPED)
+        return
+    if plant.island and plant.island != ISLAND_GENSET:
+        rest(plant, state, decision, REASON_ISLAND)
         return
     if not plant.grid_ok or not plant.load_ok or not isfinite(plant.net_w):
         blind_w = fmin(fmax(state.last_total_w, 0.0), params.blind_discharge_w_max)
@@ -136,6 +160,9 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
             hold_blind(plant, state, decision, fmin(blind_w, c.hi))
         return
 
+    if state.island != plant.island:  # another source, other limits: what was learnt by the old ones is over
+        memset(state, 0, sizeof(control_state_t))
+        state.island = plant.island
     if not state.started:
         state.started = 1
         state.ramp_anchor_w = plant.grid_w if isfinite(plant.grid_w) else plant.net_w
@@ -145,24 +172,20 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
     load_peak(plant, state, dt_s)
 
     soc = state_of_charge(plant)
-    c.preferred_w = preferred_power(params, plant, orders, state, soc, dt_s, &preference)
+    if plant.island:
+        c.preferred_w = island_preference(params, plant, orders, state, soc, dt_s, &preference)
+    else:
+        c.preferred_w = preferred_power(params, plant, orders, state, soc, dt_s, &preference)
     c.answer = fmin(fmax(c.preferred_w, c.lo), c.hi)
     c.reason = preference if c.answer == c.preferred_w else <uint32_t>REASON_ENVELOPE
     c.tolerance_w = fmax(params.deadband_w, 1.0)
     c.missed = 0
     c.missed_short = 0
 
-    if isfinite(plant.reconnect_w):
-        narrow(&c, reconnection(plant))
-    if operator_orders(orders):
-        narrow(&c, grid_operator(params, plant, orders))
-    narrow(&c, connection_limit(params, plant, orders))
-    narrow(&c, export_limit(params, plant, orders))
-    if plant.phases_ok:
-        narrow(&c, phase_limit(params, plant))
-    if plant.circuits_ok:
-        narrow(&c, circuit_limit(params, plant))
-    if preference == REASON_MANUAL:
+    narrow_by_limits(params, plant, orders, &c)
+    if plant.island:
+        pass  # what the site aims at is about a grid
+    elif preference == REASON_MANUAL:
         manual_override(params, plant, orders, state, &c, decision.envelope_hi_w, dt_s)
     else:
         narrow_by_policy(params, plant, orders, state, &c, decision.envelope_hi_w, preference, dt_s)
@@ -249,7 +272,7 @@ cdef inline double hold(const control_params_t* params, const control_state_t* s
                         uint32_t preference) noexcept nogil:
     """Keep the last request while it is as good as the new one within what the meter can tell."""
     cdef double last = state.last_total_w, width = params.deadband_w
-    if c.answer == c.preferred_w and preference != REASON_SELF_CONSUMPTION:
+    if c.answer == c.preferred_w and preference != REASON_SELF_CONSUMPTION and preference != REASON_ISLAND:
         return c.answer
     if preference == REASON_RECENTRE and c.answer < 0.0 and c.answer <= last < 0.0 and last <= c.hi:
         width = fmax(width, params.recharge_rate_w * RECHARGE_STEP)  # a little less charging does no harm

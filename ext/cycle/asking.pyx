@@ -53,7 +53,7 @@ cdef void ask_meter(core_t* core, uint64_t t_ns) noexcept nogil:
     cdef double[UNITS_MAX] asked_w
     cdef uint32_t unit
     cdef bint free = (core.mode == MODE_RUN or core.mode == MODE_DERATED) and not core.inbox.orders.flags & (
-        ORDER_MANUAL | ORDER_CEASE)
+        ORDER_MANUAL | ORDER_CEASE) and not core.plant.island
     if free and not core.truth.asking and not truth_suspects(&core.truth, &core.estimate, t_ns):
         return
     core.truth.answer_s = 0.0

@@ -106,7 +106,7 @@ cdef struct edges_t:
     uint64_t plan[PLAN_SOURCES]      # number of the row in force
     uint64_t billing_ended
     uint32_t clock_changes
-    episodes_t reconnect
+    episodes_t reconnect, island, genset
     uint64_t meter_since_t_ns        # the age of the grid's readings has differed from this one since then; 0 = it does not
     double meter_age_s, meter_lo_s, meter_hi_s  # the bounds of one that was not known; else itself
     uint32_t meter_told, meter_known

@@ -45,7 +45,6 @@ cdef inline bint is_limit_or_zero(double value) noexcept nogil:
 cdef void check_enforcement(const core_t* core, enforcement_t* w, point_t* image, shared_t* shared, uint64_t t_ns,
                             uint64_t cycle) noexcept nogil:
     cdef const control_params_t* site = &core.program.control
-    cdef const control_params_t* now = &core.inbox.params
     cdef const orders_t* orders = &core.inbox.orders
     cdef const plant_t* plant = &core.plant
     cdef uint32_t all_, bits = 0, left, general = ENFORCED
@@ -62,32 +61,15 @@ cdef void check_enforcement(const core_t* core, enforcement_t* w, point_t* image
         general = UNENFORCED_NO_UNIT
     for reason in range(REASONS):
         w.cause[reason] = ENFORCED
-    if operator_orders(orders) and not orders.flags & ORDER_CEASE:
-        set_cause(core, w, REASON_GRID_OPERATOR, general, 1, 0)
-    if is_limit_or_zero(site.connection_import_w_max) or is_limit_or_zero(orders.import_w_max):
-        set_cause(core, w, REASON_CONNECTION_LIMIT, general, 1, 0)
-    if is_limit_or_zero(site.connection_export_w_max) or is_limit_or_zero(orders.export_w_max):
-        set_cause(core, w, REASON_EXPORT_LIMIT, general, 1, 0)
+    if plant.island == ISLAND_GENSET:
+        set_cause(core, w, REASON_ISLAND, general, 1, 0)
+    elif not plant.island:  # the limits of a grid that is not there are nobody's
+        set_grid_causes(core, w, general)
     if is_limit(site.phase_import_w_max):
         set_cause(core, w, REASON_PHASE_LIMIT, general, plant.phases_ok and plant.phases_ok == phases(core), 0)
     all_ = circuits(site)
     if all_:
         set_cause(core, w, REASON_CIRCUIT_LIMIT, general, plant.circuits_ok & all_ == all_, 0)
-    if is_limit(site.demand_w_max) or is_limit(now.demand_w_max) or orders.flags & ORDER_DEMAND:
-        set_cause(core, w, REASON_DEMAND_WINDOW, general, plant.demand_windows > 0, is_widened(site.demand_w_max, now.demand_w_max))
-    if is_limit_or_zero(site.peak_w_max) or is_limit_or_zero(now.peak_w_max) or orders.flags & ORDER_PEAK:
-        set_cause(core, w, REASON_PEAK_LIMIT, general, 1, now.peak_w_max > site.peak_w_max)
-    if is_limit(site.ramp_up_w_per_s) or is_limit(site.ramp_down_w_per_s) or is_limit(now.ramp_up_w_per_s) or is_limit(
-            now.ramp_down_w_per_s):
-        set_cause(core, w, REASON_RAMP_LIMIT, general, 1,
-                  is_widened(site.ramp_up_w_per_s, now.ramp_up_w_per_s) or is_widened(site.ramp_down_w_per_s, now.ramp_down_w_per_s))
-    if is_limit(site.range_w_max) or is_limit(now.range_w_max):
-        set_cause(core, w, REASON_RANGE_LIMIT, general, 1, is_widened(site.range_w_max, now.range_w_max))
-    # A battery at rest charges nobody's peak and touches no reserve.
-    if site.reserve_soc > 0.0:
-        set_cause(core, w, REASON_BACKUP_RESERVE, ENFORCED, 1, now.reserve_soc < site.reserve_soc)
-    if is_limit_or_zero(site.recharge_w_max):
-        set_cause(core, w, REASON_RECHARGE_BAND, ENFORCED, 1, now.recharge_w_max > site.recharge_w_max)
     for reason in range(REASONS):
         bits |= <uint32_t>(w.cause[reason] != ENFORCED) << reason
     left = bits | w.restless
@@ -110,6 +92,35 @@ cdef void check_enforcement(const core_t* core, enforcement_t* w, point_t* image
         else:
             w.restless |= <uint32_t>1 << reason
     point_set(image, SITE_UNENFORCED_BITS, bits, t_ns)
+
+
+cdef void set_grid_causes(const core_t* core, enforcement_t* w, uint32_t general) noexcept nogil:
+    """The limits of the connection and what the site aims at."""
+    cdef const control_params_t* site = &core.program.control
+    cdef const control_params_t* now = &core.inbox.params
+    cdef const orders_t* orders = &core.inbox.orders
+    cdef const plant_t* plant = &core.plant
+    if operator_orders(orders) and not orders.flags & ORDER_CEASE:
+        set_cause(core, w, REASON_GRID_OPERATOR, general, 1, 0)
+    if is_limit_or_zero(site.connection_import_w_max) or is_limit_or_zero(orders.import_w_max):
+        set_cause(core, w, REASON_CONNECTION_LIMIT, general, 1, 0)
+    if is_limit_or_zero(site.connection_export_w_max) or is_limit_or_zero(orders.export_w_max):
+        set_cause(core, w, REASON_EXPORT_LIMIT, general, 1, 0)
+    if is_limit(site.demand_w_max) or is_limit(now.demand_w_max) or orders.flags & ORDER_DEMAND:
+        set_cause(core, w, REASON_DEMAND_WINDOW, general, plant.demand_windows > 0, is_widened(site.demand_w_max, now.demand_w_max))
+    if is_limit_or_zero(site.peak_w_max) or is_limit_or_zero(now.peak_w_max) or orders.flags & ORDER_PEAK:
+        set_cause(core, w, REASON_PEAK_LIMIT, general, 1, now.peak_w_max > site.peak_w_max)
+    if is_limit(site.ramp_up_w_per_s) or is_limit(site.ramp_down_w_per_s) or is_limit(now.ramp_up_w_per_s) or is_limit(
+            now.ramp_down_w_per_s):
+        set_cause(core, w, REASON_RAMP_LIMIT, general, 1,
+                  is_widened(site.ramp_up_w_per_s, now.ramp_up_w_per_s) or is_widened(site.ramp_down_w_per_s, now.ramp_down_w_per_s))
+    if is_limit(site.range_w_max) or is_limit(now.range_w_max):
+        set_cause(core, w, REASON_RANGE_LIMIT, general, 1, is_widened(site.range_w_max, now.range_w_max))
+    # A battery at rest charges nobody's peak and touches no reserve.
+    if site.reserve_soc > 0.0:
+        set_cause(core, w, REASON_BACKUP_RESERVE, ENFORCED, 1, now.reserve_soc < site.reserve_soc)
+    if is_limit_or_zero(site.recharge_w_max):
+        set_cause(core, w, REASON_RECHARGE_BAND, ENFORCED, 1, now.recharge_w_max > site.recharge_w_max)
 
 
 cdef inline bint is_widened(double site, double now) noexcept nogil:
@@ -174,6 +185,8 @@ cdef bint exceeded(const core_t* core, uint32_t reason) noexcept nogil:
                 return 1
     elif reason == REASON_DEMAND_WINDOW:
         return window_exceeded(core)
+    elif reason == REASON_ISLAND:
+        return w.above_s > lasting_s or w.below_s > lasting_s
     elif reason == REASON_EXPORT_LIMIT:
         return w.below_s > lasting_s
     elif reason == import_reason(core):
@@ -210,6 +223,8 @@ cdef void time_above_site(const core_t* core, enforcement_t* w) noexcept nogil:
     dt_s = <double>(plant.grid_t_ns - w.seen_t_ns) * 1e-9 if w.seen_t_ns and plant.grid_t_ns > w.seen_t_ns else 0.0
     w.seen_t_ns = plant.grid_t_ns
     export_w = fmin(core.inbox.params.connection_export_w_max, core.inbox.orders.export_w_max)
+    if plant.island:
+        export_w = -core.inbox.params.genset_w_min
     w.above_s = w.above_s + dt_s if plant.grid_w > core.decision.grid_limit_w + aside_w else 0.0
     w.below_s = w.below_s + dt_s if isfinite(export_w) and -plant.grid_w > export_w + aside_w else 0.0
 

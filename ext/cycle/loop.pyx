@@ -136,7 +136,8 @@ cdef void estimate(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
     estimate_step(
         core.program, core.image, core.inputs, core.verdicts, &core.estimate, &core.plant, t_ns, dt_ns
     )
-    truth_step(core.program, core.image, &core.estimate, &core.plant, &core.truth, core.mode, t_ns)
+    if not core.plant.island or core.program.site.genset_w < 0:  # else the grid meter sees nothing of the battery
+        truth_step(core.program, core.image, &core.estimate, &core.plant, &core.truth, core.mode, t_ns)
     for unit in range(core.program.n_units):
         estimate_unit(core, unit, t_ns, <double>dt_ns * 1e-9)
     phase_done(core, PHASE_ESTIMATE)
@@ -237,8 +238,8 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
         cabinet_step(
             &core.cabinets[unit], &core.verdicts[unit], core.inbox.orders.stop, core.inbox.orders.flags & ORDER_MANUAL,
             &core.image[row.pcs_w] if row.pcs_w >= 0 else NULL,
-            1 if core.program.site.grid_w >= 0 and age_wanted(&core.estimate) else 0,
-            answer_of_meter(core) if core.program.site.grid_w >= 0 else 0, core.estimate.lags.interval.interval_s,
+            1 if core.program.site.grid_w >= 0 and not core.plant.island and age_wanted(&core.estimate) else 0,
+            answer_of_meter(core) if core.program.site.grid_w >= 0 and not core.plant.island else 0, core.estimate.lags.interval.interval_s,
             converter_answer_s(&core.converters[unit]), dt_s,
         )
         if core.cabinets[unit].unseen:
@@ -360,6 +361,8 @@ cdef void core_init(core_t* core, const program_t* program, shared_t* shared) no
     episodes_begin(&core.edges.short_of_limit, 0)
     episodes_begin(&core.edges.hunting, 0)
     episodes_begin(&core.edges.reconnect, 0)
+    episodes_begin(&core.edges.island, 0)
+    episodes_begin(&core.edges.genset, 0)
     for reason in range(REASONS):
         episodes_begin(&core.enforcement.told[reason], ENFORCED)
     core.inbox.params = program.control

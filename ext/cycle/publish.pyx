@@ -13,7 +13,7 @@ from tidegate.ext.cycle.core cimport (
 )
 from tidegate.ext.cycle.episodes cimport episodes_end, episodes_step, episodes_t, episode_word_t
 from tidegate.ext.estimate.converter cimport converter_gain, converter_t
-from tidegate.ext.estimate.estimate cimport estimate_state_t, unit_view_t
+from tidegate.ext.estimate.estimate cimport estimate_state_t, island_t, unit_view_t
 from tidegate.ext.safety.diagnosis cimport holds
 from tidegate.ext.safety.safety cimport fault_set_t, gate_verdict_t
 from tidegate.ext.abi.image cimport *
@@ -172,10 +172,29 @@ cdef void publish_points(const core_t* core, point_t* image, uint64_t t_ns) noex
     else:
         point_set_stale(image, SITE_RECONNECT_S)
         point_set_stale(image, SITE_RECONNECT_W)
+    if core.program.control.island > 0.0:
+        publish_island(core, image, t_ns)
     if core.plant.grid_ok:
         point_set(image, SITE_GRID_ANSWER, core.estimate.models.answer, t_ns)
     point_set(image, SITE_HUNTING, core.decision.hunting, t_ns)
     publish_buses(&core.external, core.program.n_can_buses, image, t_ns)
+
+
+cdef void publish_island(const core_t* core, point_t* image, uint64_t t_ns) noexcept nogil:
+    """What carries the site, whether the genset should run, and how much PV the load and the batteries can take."""
+    cdef const island_t* island = &core.estimate.island
+    cdef double taken_w = core.plant.net_w + core.plant.pv_w - core.program.control.genset_w_min
+    point_set(image, SITE_ISLAND, island.state, t_ns)
+    point_set(image, SITE_GENSET_WANTED, island.genset_wanted, t_ns)
+    if island.state == ISLAND_FORMING:
+        taken_w = core.plant.ess_w + core.plant.pv_w
+        if believable(image, core.program.site.genset_w):
+            taken_w += image[core.program.site.genset_w].value
+    if (island.state == ISLAND_FORMING or (island.state == ISLAND_GENSET and core.plant.load_ok)) and believable(
+            image, core.program.site.pv_w):
+        point_set(image, SITE_PV_LIMIT_W, fmax(taken_w - core.decision.envelope_lo_w, 0.0), t_ns)
+    else:
+        point_set_stale(image, SITE_PV_LIMIT_W)
 
 
 cdef inline void publish_converter(const converter_t* converter, const unit_view_t* view, point_t* image, int at,
@@ -373,6 +392,12 @@ cdef void raise_control_events(const core_t* core, edges_t* edges, shared_t* sha
     if episodes_step(&edges.reconnect, <int32_t>core.estimate.reconnect.state, 0, t_ns, &word):
         event_post(shared, EVENT_RECONNECT, -1, &word, core.estimate.reconnect.power_w, core.estimate.reconnect.wait_s,
                    t_ns, cycle)
+    if core.program.control.island > 0.0:
+        if episodes_step(&edges.island, <int32_t>core.estimate.island.state, 0, t_ns, &word):
+            event_post(shared, EVENT_ISLAND, -1, &word, core.plant.grid_w if core.plant.grid_ok else 0.0,
+                       core.program.control.genset_w_max, t_ns, cycle)
+        if episodes_step(&edges.genset, <int32_t>core.estimate.island.genset_wanted, 0, t_ns, &word):
+            event_post(shared, EVENT_GENSET, -1, &word, core.estimate.island.soc, 0.0, t_ns, cycle)
     if core.estimate.billing_ended != edges.billing_ended:
         event_emit(shared, EVENT_BILLING, -1, 1, 0, core.image[SITE_DEMAND_PEAK_W].value, 0.0, t_ns, cycle)
         edges.billing_ended = core.estimate.billing_ended
@@ -425,6 +450,8 @@ cdef void end_events(edges_t* edges, enforcement_t* enforcement, shared_t* share
     end_episode(&edges.short_of_limit, EVENT_SHORTFALL, -1, shared, t_ns, cycle)
     end_episode(&edges.preference, EVENT_SOURCE, -1, shared, t_ns, cycle)
     end_episode(&edges.reconnect, EVENT_RECONNECT, -1, shared, t_ns, cycle)
+    end_episode(&edges.island, EVENT_ISLAND, -1, shared, t_ns, cycle)
+    end_episode(&edges.genset, EVENT_GENSET, -1, shared, t_ns, cycle)
     end_episode(&edges.hunting, EVENT_HUNTING, -1, shared, t_ns, cycle)
     for reason in range(REASONS):
         end_unenforced(&enforcement.told[reason], reason, shared, t_ns, cycle)

@@ -39,6 +39,20 @@ typedef struct {
     double wait_s, power_w; /* left of the wait; what is let through */
 } reconnect_t;
 
+/* While the grid is gone. */
+typedef struct {
+    uint64_t lost_t_ns, well_t_ns; /* the grid has been gone, has been back since; 0 = it is not */
+    uint64_t since_t_ns;           /* when the island began */
+    uint64_t loaded_t_ns;          /* stamp of the newest reading of the genset's own meter that was not nothing */
+    uint64_t genset_t_ns;          /* when genset_wanted changed; 0 = never */
+    uint64_t seen_t_ns;            /* stamp of the newest reading of the genset's own meter that said something new */
+    double seen_w, soc;
+    double net_w, net_lo_w;        /* what the genset's own meter would show if the batteries rested */
+    uint32_t on, net_known;        /* on: 1 = there is an island */
+    uint32_t state;                /* enum island_state */
+    uint32_t genset_wanted;
+} island_t;
+
 /* What the units and the site look like in this cycle; made by estimate, read by the policies. */
 typedef struct {
     double ess_w;                       /* newest reading at the PCS terminals */
@@ -81,6 +95,8 @@ typedef struct {
     uint32_t n_units;
     uint32_t grid_new;  /* 1 in the cycle in which a new grid reading arrived */
     uint32_t paired;    /* 1 = the measured age explains what the meter sees of the battery */
+    uint32_t island;    /* enum island_state; what net_w is about while it is ISLAND_GENSET is the genset's power */
+    uint32_t island_pad;
     unit_view_t units[UNITS_MAX];
 } plant_t;
 
@@ -230,6 +246,7 @@ typedef struct {
     uint32_t clock_changes, clock_change; /* times that the windows moved; enum clock_change: the last one */
     double clock_moved_s;      /* by so much */
     reconnect_t reconnect;
+    island_t island;
 } estimate_state_t;
 
 #endif

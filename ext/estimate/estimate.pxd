@@ -35,6 +35,18 @@ cdef extern from "estimate/estimate.h" nogil:
         uint32_t started
         double wait_s, power_w
 
+    ctypedef struct island_t:
+        uint64_t lost_t_ns, well_t_ns
+        uint64_t since_t_ns
+        uint64_t loaded_t_ns
+        uint64_t genset_t_ns
+        uint64_t seen_t_ns
+        double seen_w, soc
+        double net_w, net_lo_w
+        uint32_t on, net_known
+        uint32_t state
+        uint32_t genset_wanted
+
     ctypedef struct unit_view_t:
         double ess_w
         double envelope_lo_w, envelope_hi_w
@@ -78,6 +90,8 @@ cdef extern from "estimate/estimate.h" nogil:
         uint32_t n_units
         uint32_t grid_new
         uint32_t paired
+        uint32_t island
+        uint32_t island_pad
         unit_view_t units[UNITS_MAX]
 
     ctypedef struct history_t:
@@ -220,4 +234,5 @@ cdef extern from "estimate/estimate.h" nogil:
         uint32_t clock_changes, clock_change
         double clock_moved_s
         reconnect_t reconnect
+        island_t island
 # << end of what is generated

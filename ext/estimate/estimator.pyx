@@ -19,6 +19,7 @@ from tidegate.ext.estimate.demand cimport demand_advance, demand_sub_ns, demand_
 from tidegate.ext.safety.safety cimport LIMIT_TRIPPED, gate_limits_t, REACTION_DERATE, REACTION_RAMP_ZERO, gate_envelope
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.estimate.integral cimport integral_advance, integral_roll_second
+from tidegate.ext.estimate.island cimport island_step
 from tidegate.ext.estimate.interval cimport REREAD_NS, learn_interval, reread_ns
 from tidegate.ext.estimate.lag cimport lag_believe, lag_gap, lag_measure, lags_of
 from tidegate.ext.estimate.pairing cimport *
@@ -103,7 +104,10 @@ cdef void estimate_step(const program_t* program, point_t* image, const gate_inp
         point_set_stale(image, SITE_ESS_W)
         state.ess_t_ns = 0
     update_pv(program, image, state, plant)
-    update_grid(program, image, state, plant, all_known, t_ns)
+    if program.control.island > 0.0 and island_step(program, image, state, plant, all_known, t_ns):
+        update_circuits(program, image, state, plant, t_ns)
+    else:
+        update_grid(program, image, state, plant, all_known, t_ns)
     reconnect_step(program, image, &state.reconnect, plant, t_ns)
     window_watch(program, image, state, t_ns)
     if program.control.demand_w_max > 0.0 or plant.demand_windows == 0 or plant.grid_new:
@@ -286,7 +290,7 @@ cdef void update_grid(const program_t* program, point_t* image, estimate_state_t
     plant.load_ok = 1
     plant.load_w = plant.net_w + plant.pv_w
 
-    if state.grid_t_ns and sample_ns > state.grid_t_ns:
+    if state.grid_t_ns and sample_ns > state.grid_t_ns and not plant.island:  # no genset's power is the grid's
         demand_advance(&program.control, state, state.grid_w, grid_w, state.grid_t_ns, sample_ns)
         slices_add(state, state.grid_w, grid_w, state.grid_t_ns, sample_ns)
     state.demand_t_ns = sample_ns
@@ -468,6 +472,7 @@ cdef class Estimate:
         self.program.site.demand_w = find("demand_w")
         self.program.site.window_pulse = find("window_pulse_count")
         self.program.site.grid_hz = find("frequency_hz")
+        self.program.site.genset_w = self.program.site.genset_hz = self.program.site.island = -1
         self.program.site.grid_v = [find("voltage_l1_v"), -1, -1]
         self.program.site.pv_w = find("pv_w", -1)
         for i in range(PHASES_MAX):

@@ -14,6 +14,7 @@ from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.abi.settings cimport PHASES_MAX, control_params_t
 from tidegate.ext.abi.shared cimport RECONNECT_LOST, RECONNECT_NONE, RECONNECT_RISING, RECONNECT_WAITING
 from tidegate.ext.estimate.estimate cimport plant_t, reconnect_t
+from tidegate.ext.estimate.island cimport switched_away
 
 cdef enum:  # what a look at the grid finds
     WELL = 0
@@ -37,6 +38,9 @@ cdef int grid_look(const program_t* program, const point_t* image, const plant_t
     cdef int worst = look_at(image, program.site.grid_hz, params.reconnect_hz_min, params.reconnect_hz_max), point
     cdef int phase
     cdef uint32_t i, silent = 0
+    cdef int away = switched_away(program, image)
+    if away != 0:  # what the meter shows behind the switch is another source's
+        return LOST if away > 0 else UNKNOWN
     for phase in range(PHASES_MAX):
         worst = max(worst, look_at(image, program.site.grid_v[phase], params.reconnect_v_min, params.reconnect_v_max))
     for i in range(program.n_units):

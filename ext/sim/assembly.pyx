@@ -26,14 +26,15 @@ METER_VARIABLES = (
     "w", "w_l1", "w_l2", "w_l3", "va", "var", "a", "a_l1", "a_l2", "a_l3", "v", "v_l1", "v_l2", "v_l3", "hz", "pf",
     "import_wh", "export_wh", "total_wh", "zero",
 )
-METER_SOURCES = ("grid", "it", "cooling", "pv", "pcs", "circuit")
+METER_SOURCES = ("grid", "it", "cooling", "pv", "pcs", "circuit", "genset")
 FAULT_NAMES = (
     "dead", "late", "corrupt", "short", "exception", "wrong_unit", "wrong_function", "drop", "stale_reply", "echo",
     "noise", "second_master", "can_silent", "can_id_silent", "can_counter_stuck", "can_counter_jumps", "can_length",
     "can_extended", "can_flood", "can_passive", "can_off", "can_spoof", "battery", "pcs", "meter", "island",
-    "watchdog_off",
+    "watchdog_off", "genset", "hz",
 )
 FAULT_BITS = {
+    "genset": {"wont_start": GENSET_WONT_START, "stops": GENSET_STOPS},
     "pcs": {"frozen": PCS_FROZEN, "tripped": PCS_TRIPPED, "local": PCS_IN_LOCAL, "wrong_sign": PCS_WRONG_SIGN,
             "deaf": PCS_DEAF, "turned": PCS_TURNED},
     "meter": {"stuck": METER_STUCK, "reversed": METER_REVERSED, "nan": METER_NAN, "swapped": METER_SWAPPED,
@@ -535,11 +536,20 @@ cdef class Assembly:
             self.world.n_can_buses = bus + 1
         return self.world.n_frames - 1
 
+    def set_genset(self, *, double w_max, double w_min=0.0, double start_s=8.0, bint at_grid_meter=True):
+        """An engine that starts when the core wishes for it; at_grid_meter: in an island the grid meter shows it."""
+        if not 0.0 <= w_min <= w_max or not start_s >= 0.0:
+            raise ValueError(f"genset: w_min {w_min:g}, w_max {w_max:g} and start_s {start_s:g} must not be negative, nor w_min above w_max")
+        self.world.plant.genset.w_max = w_max
+        self.world.plant.genset.w_min = w_min
+        self.world.plant.genset.start_s = start_s
+        self.world.plant.genset.at_grid_meter = at_grid_meter
+
     def add_fault(self, kind, int target, double value, double t_on_s, double t_off_s):
         """Inject a fault between two times (s since the start). kind: one of FAULT_NAMES."""
         cdef fault_row_t* row
         limits = {"battery": self.world.plant.n_batteries, "pcs": self.world.plant.n_pcs, "watchdog_off": self.world.plant.n_pcs,
-                  "meter": self.world.plant.n_meters, "island": 1}
+                  "meter": self.world.plant.n_meters, "island": 1, "genset": 1, "hz": 1}
         if kind not in FAULT_NAMES:
             raise ValueError(f"fault {kind!r}: knows {', '.join(FAULT_NAMES)}")
         number = FAULT_NAMES.index(kind)

@@ -48,6 +48,8 @@ cdef enum:  # fault_kind
     FAULT_METER
     FAULT_ISLAND
     FAULT_WATCHDOG_OFF    # pcs forgets its revert time
+    FAULT_GENSET          # bits of enum plant_fault in `value`
+    FAULT_HZ              # the grid's frequency is `value`
     FAULT_KINDS
 
 cdef struct fault_row_t:

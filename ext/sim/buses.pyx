@@ -254,6 +254,10 @@ cdef void fault_apply(world_t* world, const fault_row_t* row, uint64_t t_ns) noe
         plant.islanded = 1
     elif row.kind == FAULT_WATCHDOG_OFF:
         plant.pcs[at].v[PCS_REVERT_ENA] = 0.0
+    elif row.kind == FAULT_GENSET:
+        plant.genset.faults |= <uint32_t>row.value
+    elif row.kind == FAULT_HZ:
+        plant.hz = row.value
 
 
 cdef void world_faults(world_t* world, uint64_t t_ns) noexcept nogil:
@@ -278,6 +282,8 @@ cdef void world_faults(world_t* world, uint64_t t_ns) noexcept nogil:
     for i in range(plant.n_meters):
         plant.meters[i].faults = 0
     plant.islanded = 0
+    plant.genset.faults = 0
+    plant.hz = 50.0
     for i in range(world.n_faults):
         row = &world.faults[i]
         if row.t_on_ns <= t_ns < row.t_off_ns:

@@ -43,6 +43,7 @@ cdef enum:  # meter_source
     METERS_PV
     METERS_PCS       # the one numbered `index`
     METERS_CIRCUIT   # a share of the IT power
+    METERS_GENSET
 
 cdef enum:  # plant_fault  # bits of battery_t.faults, pcs_t.faults and meter_t.faults
     PCS_FROZEN = 1        # keeps its power whatever is written
@@ -51,6 +52,8 @@ cdef enum:  # plant_fault  # bits of battery_t.faults, pcs_t.faults and meter_t.
     PCS_WRONG_SIGN = 8
     PCS_TURNED = 32       # wrong sign in what it takes and in what it shows, as one option of a map does it
     PCS_DEAF = 16         # acknowledges writes, does not take them
+    GENSET_WONT_START = 1
+    GENSET_STOPS = 2
     METER_STUCK = 1
     METER_REVERSED = 2
     METER_NAN = 4
@@ -151,6 +154,20 @@ cdef struct pcs_t:
     # totals, J
     double out_j, in_j, loss_j, battery_j
 
+# An engine with its own panel: starts when it is told to, gives what load, PV and batteries leave, protects itself.
+cdef struct genset_t:
+    double w_min, w_max    # what it should give; w_max 0 = there is none
+    double start_s         # from the order to its first power
+    double w, hz
+    uint32_t at_grid_meter  # 1 = the transfer switch is ahead of the grid meter, which then shows the genset
+    uint32_t told          # by somebody's wish
+    uint32_t carries       # 1 = it gives the site its voltage
+    uint32_t faults        # GENSET_WONT_START, GENSET_STOPS
+    double starting_s, overload_s, reverse_s
+    uint32_t trips, pad
+    double run_s, above_s, below_s, dark_s, energy_j, w_most, w_least
+    double after_s         # since it took the load
+
 cdef struct reading_t:
     uint64_t t_ns
     double v[METER_VARS]
@@ -194,7 +211,8 @@ cdef struct plant_t:
     uint32_t cooling_at, cooling_left, cooling_count
     double it_w, cooling_w, pv_w, load_w, ess_w, grid_w, volt, hz
     double phase_share[3]
-    uint32_t islanded, pad
+    uint32_t islanded, live  # the grid is gone; there is a voltage, whoever gives it
+    genset_t genset
     # judgement
     double limit_w, step_w
     uint64_t reaction_ns, reaction_until_ns

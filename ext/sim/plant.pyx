@@ -97,7 +97,7 @@ cdef void pcs_step(plant_t* plant, pcs_t* pcs, uint64_t t_ns, double dt_s) noexc
         pcs.target_w = 0.0
 
     if pcs.habits != NULL:
-        pcs.own_w = pcs.habits.own_w if t_ns - plant.t0_ns >= pcs.habits.own_ns and not plant.islanded else 0.0
+        pcs.own_w = pcs.habits.own_w if t_ns - plant.t0_ns >= pcs.habits.own_ns and plant.live else 0.0
     if pcs.faults & PCS_FROZEN == 0:
         goal_w = pcs.target_w if pcs.habits == NULL else pcs_goal(plant, pcs, t_ns)
         if pcs.own_w < 0.0 or (pcs.habits != NULL and pcs.habits.own_told):
@@ -113,7 +113,7 @@ cdef void pcs_step(plant_t* plant, pcs_t* pcs, uint64_t t_ns, double dt_s) noexc
         pcs.faults & (PCS_TRIPPED | PCS_IN_LOCAL)
         or pcs.v[PCS_OP_CTL] == 0.0
         or not battery.contactor
-        or plant.islanded
+        or not plant.live
     ):
         pcs.w = 0.0
 
@@ -157,14 +157,14 @@ cdef void pcs_refresh(plant_t* plant, pcs_t* pcs, uint64_t t_ns) noexcept nogil:
     v[PCS_W_L3] = v[PCS_W] * plant.phase_share[2]
     v[PCS_VA] = fabs(v[PCS_W])
     v[PCS_VAR] = 0.0
-    v[PCS_V_LN] = 0.0 if plant.islanded else plant.volt
+    v[PCS_V_LN] = plant.volt if plant.live else 0.0
     v[PCS_V_LL] = v[PCS_V_LN] * 1.7320508075688772
     v[PCS_A] = fabs(v[PCS_W]) / plant.volt
     v[PCS_A_L1] = v[PCS_A] / 3.0
     v[PCS_HZ] = plant.hz
     v[PCS_PF] = 1.0
-    v[PCS_CONN] = 0.0 if plant.islanded or tripped else 1.0
-    v[PCS_ALARM] = 1.0 if tripped else (2.0 if plant.islanded else 0.0)
+    v[PCS_CONN] = 0.0 if not plant.live or tripped else 1.0
+    v[PCS_ALARM] = 1.0 if tripped else (0.0 if plant.live else 2.0)
     v[PCS_FAULT] = v[PCS_ALARM]
     v[PCS_TEMP_C] = 25.0 + 20.0 * fabs(v[PCS_W]) / pcs.discharge_w_max
     v[PCS_OUT_WH] = pcs.out_j / 3600.0
@@ -178,7 +178,7 @@ cdef void pcs_refresh(plant_t* plant, pcs_t* pcs, uint64_t t_ns) noexcept nogil:
     v[PCS_REVERT_LEFT_S] = left_s if left_s > 0.0 and pcs.set_t_ns > 0 and not pcs.reverted else 0.0
     if tripped:
         v[PCS_STATE] = pcs.state_fault
-    elif v[PCS_OP_CTL] == 0.0 or plant.islanded or pcs.faults & PCS_IN_LOCAL:
+    elif v[PCS_OP_CTL] == 0.0 or not plant.live or pcs.faults & PCS_IN_LOCAL:
         v[PCS_STATE] = pcs.state_standby
     else:
         v[PCS_STATE] = pcs.state_run
@@ -196,7 +196,7 @@ cdef double meter_w(const plant_t* plant, const meter_t* meter) noexcept nogil:
     if meter.source == METERS_GRID:
         if meter.faults & METER_ELSEWHERE:
             return plant.load_w - plant.pv_w
-        w = plant.grid_w
+        w = plant.grid_w + plant.genset.w if plant.genset.at_grid_meter else plant.grid_w
         if meter.faults & METER_TENFOLD:
             w *= 10.0
         if meter.faults & METER_TENTH:
@@ -208,6 +208,8 @@ cdef double meter_w(const plant_t* plant, const meter_t* meter) noexcept nogil:
         return plant.cooling_w
     if meter.source == METERS_PV:
         return plant.pv_w
+    if meter.source == METERS_GENSET:
+        return plant.genset.w
     if meter.source == METERS_PCS:
         return plant.pcs[meter.index].w
     if meter.source != METERS_CIRCUIT:
@@ -219,8 +221,17 @@ cdef double meter_w(const plant_t* plant, const meter_t* meter) noexcept nogil:
     return w
 
 
+cdef inline bint meter_lives(const plant_t* plant, const meter_t* meter) noexcept nogil:
+    """Whether there is a voltage where the meter sits."""
+    if meter.source == METERS_GENSET:
+        return plant.genset.carries != 0
+    if meter.source == METERS_GRID and not plant.genset.at_grid_meter:
+        return not plant.islanded
+    return plant.live != 0
+
+
 cdef void meter_measure(plant_t* plant, meter_t* meter, double* v) noexcept nogil:
-    cdef double w = meter_w(plant, meter), volt = 0.0 if plant.islanded else plant.volt
+    cdef double w = meter_w(plant, meter), volt = plant.volt if meter_lives(plant, meter) else 0.0
     cdef int phase
     if meter.faults & METER_W_STUCK:
         if v != meter.v and meter.head:  # a late meter: what was measured last still waits
@@ -260,6 +271,8 @@ cdef void meter_measure(plant_t* plant, meter_t* meter, double* v) noexcept nogi
     v[METER_A] = fabs(w) / plant.volt
     v[METER_V] = volt
     v[METER_HZ] = plant.hz
+    if plant.genset.w_max > 0.0 and plant.islanded:  # a plant without a genset keeps its frequency in the dark
+        v[METER_HZ] = plant.genset.hz if meter_lives(plant, meter) else 0.0
     v[METER_PF] = 1.0 if w >= 0.0 else -1.0
     v[METER_ZERO] = 0.0
     meter_energies(meter, v)
@@ -430,6 +443,8 @@ cdef void plant_start(plant_t* plant, uint64_t t_ns) noexcept nogil:
     plant.load_w = plant.it_w + plant.cooling_w
     plant.last_load_w = plant.load_w
     plant.grid_w = plant.load_w - plant.pv_w
+    plant.live = 1
+    plant.genset.w_least = plant.genset.w_max
     plant.slow_left = 1
     for i in range(plant.n_batteries):
         plant.batteries[i].open_v = open_voltage(&plant.batteries[i])
@@ -444,6 +459,47 @@ cdef void plant_start(plant_t* plant, uint64_t t_ns) noexcept nogil:
         meter_measure(plant, &plant.meters[i], plant.meters[i].v)
 
 
+cdef void genset_step(plant_t* plant, double dt_s) noexcept nogil:
+    """Starting, carrying, tripping. Overload of a tenth for 5 s and reverse power of a twentieth for 3 s stop it."""
+    cdef genset_t* g = &plant.genset
+    if g.faults & GENSET_STOPS or not g.told:
+        g.carries = 0
+        g.starting_s = 0.0
+    elif not g.carries and not g.faults & GENSET_WONT_START:
+        g.starting_s += dt_s
+        if g.starting_s >= g.start_s:
+            g.carries = 1
+            g.overload_s = g.reverse_s = g.after_s = 0.0
+    plant.live = not plant.islanded or g.carries != 0
+    g.hz = 50.0 if g.carries else 0.0
+    if not plant.live:
+        g.dark_s += dt_s
+
+
+cdef void genset_loaded(plant_t* plant, double balance_w, double dt_s) noexcept nogil:
+    """What load, PV and batteries leave to it, and what that does to it."""
+    cdef genset_t* g = &plant.genset
+    g.w = balance_w if g.carries and plant.islanded else 0.0
+    if not g.carries or not plant.islanded:
+        return
+    g.run_s += dt_s
+    g.after_s += dt_s
+    g.energy_j += g.w * dt_s
+    g.w_most = max(g.w_most, g.w)
+    g.w_least = min(g.w_least, g.w)
+    if g.w > g.w_max:
+        g.above_s += dt_s
+    if g.w < g.w_min:
+        g.below_s += dt_s
+    g.overload_s = g.overload_s + dt_s if g.w > 1.1 * g.w_max else 0.0
+    g.reverse_s = g.reverse_s + dt_s if g.w < -0.05 * g.w_max else 0.0
+    if g.overload_s > 5.0 or g.reverse_s > 3.0:
+        g.trips += 1
+        g.carries = 0
+        g.starting_s = 0.0
+        g.w = 0.0
+
+
 cdef void plant_step(plant_t* plant, uint64_t t_ns) noexcept nogil:
     cdef double dt_s = plant.dt_s
     cdef uint32_t i
@@ -454,6 +510,9 @@ cdef void plant_step(plant_t* plant, uint64_t t_ns) noexcept nogil:
     cooling_step(plant, dt_s)
     plant.load_w = plant.it_w + plant.cooling_w
     plant.ess_w = 0.0
+    plant.live = not plant.islanded
+    if plant.genset.w_max > 0.0:
+        genset_step(plant, dt_s)
     for i in range(plant.n_pcs):
         pcs_step(plant, &plant.pcs[i], t_ns, dt_s)
         plant.ess_w += plant.pcs[i].w
@@ -464,6 +523,8 @@ cdef void plant_step(plant_t* plant, uint64_t t_ns) noexcept nogil:
         for i in range(plant.n_batteries):
             bms_step(&plant.batteries[i], dt_s * plant.slow_left)
     plant.grid_w = 0.0 if plant.islanded else plant.load_w - plant.pv_w - plant.ess_w - own_w
+    if plant.genset.w_max > 0.0:
+        genset_loaded(plant, plant.load_w - plant.pv_w - plant.ess_w - own_w, dt_s)
     for i in range(plant.n_meters):
         meter_step(plant, &plant.meters[i], t_ns, dt_s)
 

@@ -9,7 +9,7 @@ from libc.string cimport memcpy
 
 from tidegate.ext.sim.assembly cimport Assembly
 from tidegate.ext.sim.buses cimport *
-from tidegate.ext.abi.image cimport MODE_TRIPPED
+from tidegate.ext.abi.image cimport MODE_TRIPPED, QUALITY_GOOD, SITE_GENSET_WANTED
 from tidegate.ext.estimate.likelihood cimport HABITS
 from tidegate.ext.cycle.core cimport core_t
 from tidegate.ext.cycle.loop cimport Core, core_cycle
@@ -41,6 +41,9 @@ cdef void world_cycle(world_t* world) noexcept nogil:
     world.t_ns = t_ns
     if t_ns >= world.fault_next_ns:
         world_faults(world, t_ns)
+    if plant.genset.w_max > 0.0:  # somebody's relay follows the wish
+        plant.genset.told = (world.core.image[SITE_GENSET_WANTED].quality == QUALITY_GOOD
+                             and world.core.image[SITE_GENSET_WANTED].value != 0.0)
     # The plant moves in its own small steps, so that a slow cycle sees the same physics as a fast one.
     plant_t_ns = plant.t_ns + plant.dt_ns
     while plant_t_ns <= t_ns:
@@ -299,6 +302,11 @@ cdef class World(Assembly):
                 "likelihood": [list(truth.contradiction.likelihood.sums[i]) for i in range(HABITS)],
                 "grid_w2": truth.pulses.grid_w2, "moved_w2": list(truth.pulses.moved_w2),
                 "moved_w4": list(truth.pulses.moved_w4), "both_w2": list(truth.pulses.both_w2)}
+
+    @property
+    def genset(self):
+        """What the genset does and has done: W, s, J, since the start. `dark_s`: nothing carried the site."""
+        return dict(self.world.plant.genset)
 
     @property
     def now(self):

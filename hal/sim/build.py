@@ -111,6 +111,7 @@ def build(
     )
     if pv is not None:
         world.set_pv(*steps(pv, settings))
+    _add_genset(built)
     _add_units(built)
     _add_lines(built)
     _add_can(built)
@@ -188,6 +189,18 @@ def _add_units(built: Built) -> None:
         )
 
 
+def _add_genset(built: Built) -> None:
+    """The engine of a site with an island, as large as its site file says."""
+    control = built.rows["control"]
+    if control["island"] and control["genset_w_max"]:
+        built.world.set_genset(
+            w_max=control["genset_w_max"],
+            w_min=control["genset_w_min"],
+            start_s=built.settings.genset_start_s,
+            at_grid_meter=built.rows["site"]["genset_w"] < 0,
+        )
+
+
 def _states(built: Built, name: str) -> tuple[int, int, int]:
     """The converter's own numbers for standby, run and fault."""
     found = map_of(built, device_named(built, name))
@@ -219,9 +232,11 @@ def _add_lines(built: Built) -> None:
         elif device.role != "bms":
             # A device's clock is its own: phase and, by 50 ppm, rate. Steps then meet every phase of the meter.
             interval_s = settings.meter_update_ms * 1e-3 * (1.0 + 50e-6 * (2.0 * float(chance.random()) - 1.0))
+            genset = device.role == "generator-meter" and built.rows["control"]["genset_w_max"] > 0
+            nowhere = device.role in NOWHERE and not genset
             meter = built.world.add_meter(
-                "circuit" if device.role in NOWHERE else ROLES.get(device.role, "it"),
-                share=0.0 if device.role in NOWHERE else CIRCUIT_SHARE,
+                "genset" if genset else "circuit" if nowhere else ROLES.get(device.role, "it"),
+                share=0.0 if nowhere else CIRCUIT_SHARE,
                 downstream=_downstream(built, device),
                 interval_s=interval_s,
                 delay_s=settings.meter_delay_ms * 1e-3 if device.role == "grid-meter" else 0.0,

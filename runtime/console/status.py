@@ -42,6 +42,7 @@ WORDS = {
     "battery's own request": "the BMS asks for it",
     "low charge": "charged, because the storage is below force_soc",
     "restoring the reserve": "charged, because the storage is below reserve_soc",
+    "island": "the grid is gone: the genset is kept between its limits, or nothing carries the site yet",
     "lease": "somebody who holds the lease orders it",
     "plan": "the schedule says so",
     "self-consumption": "the grid is kept at {target_grid_w}",

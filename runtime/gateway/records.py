@@ -165,6 +165,12 @@ class Records:
             return f"its readings are {event.value:.2f} s old, {event.limit:.2f} s before"
         if kind == "reconnect" and event.code:
             return f"{event.limit:.0f} s to wait, then {event.value:.0f} W"
+        if kind == "island":
+            states = shared.ISLAND_NAMES
+            before = states[event.previous] if 0 <= event.previous < len(states) else str(event.previous)
+            return f"after {before}, the meter shows {event.value:.0f} W"
+        if kind == "genset":
+            return f"at a state of charge of {100 * event.value:.0f} %"
         return f"period {event.limit:.1f} s, swing {event.value:.0f} W" if kind == "hunting" else ""
 
     def name_of(self, event: str, code: int) -> str:
@@ -192,6 +198,10 @@ class Records:
             table = shared.CLOCK_NAMES
         elif event == "reconnect":
             table = shared.RECONNECT_NAMES
+        elif event == "island":
+            table = shared.ISLAND_NAMES
+        elif event == "genset":
+            table = ("let go", "asked for")
         elif event == "meter":
             table = ("", "age changed")
         elif event == "bus":
