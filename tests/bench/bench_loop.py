@@ -4,8 +4,8 @@ Run: make bench, or python tests/bench/bench_loop.py [--rounds N] [--seconds S] 
 cyclictest comes from Debian's rt-tests; where it is missing the table says so. All three run at the same period, FIFO
 priority and with locked memory, under one hold of /dev/cpu_dma_latency (cyclictest holds it by itself, so the others
 must have it too), and on one processor: a thread of another program with the same priority can delay whoever shares
-its processor, and left to itself each peer stays on the one that it began on. The event loop also runs as programs on one
-usually do, without a priority. Only the ratios within one run count.
+its processor, and left to itself each peer stays on the one that it began on. The event loop also runs as programs on
+one usually do, without a priority. Only the ratios within one run count.
 """
 
 import asyncio

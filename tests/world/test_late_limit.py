@@ -1,4 +1,4 @@
-"""A battery lowers its limit at once, and the converter answers seconds later: no fault, but one that never answers is."""
+"""A battery lowers its limit at once, the converter answers seconds later: no fault. One that never answers is."""
 
 from dataclasses import replace
 
