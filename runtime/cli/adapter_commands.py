@@ -169,27 +169,30 @@ def node_sleep(client: Client, folder: Path, state: Path, nodes: Path, asleep_ma
 def cooling(client: Client, folder: Path, unit: Path, learn: bool, dry_run: bool, every: float) -> None:
     """Advise a cooling unit's set-point by the plan, and write it where its file allows; its owner's own comes back."""
     try:
-        from tidegate.runtime.planner.cooling_setpoint import CoolingAllowed, CoolingSetpoint, setpoint_back
+        from tidegate.runtime.planner.cooling_setpoint import CoolingAllowed, CoolingSetpoint, only_one, setpoint_back
         from tidegate.runtime.planner.cooling_unit import CoolingError, ModbusCooling, read_cooling_file
     except ModuleNotFoundError as why:
         fail(f"{why.name} is not installed: pip install 'tidegate[cooling]'", EXIT_UNAVAILABLE, "planner")
     try:
         file = read_cooling_file(unit)
         allowed = CoolingAllowed(learn, dry_run)
+        alone = only_one(folder, file.name)
         adapter = CoolingSetpoint(ModbusCooling(file), file, folder, allowed, note=_noted(client))
     except CoolingError as why:
         fail(why, EXIT_CONTENT, "planner")
+    name = f"cooling-{file.name}"
     guard = Guard(functools.partial(setpoint_back, folder, unit), max(SILENT_S_MIN, SILENT_ROUNDS * every))
 
     def one() -> str:
         adapter.round()
         with contextlib.suppress(OSError):  # a full disk costs the words, not the set-point's end
-            write_doubts(folder, "cooling", adapter.doubts)
+            write_doubts(folder, name, adapter.doubts)
         return "; ".join(adapter.doubts)
 
-    _rounds("cooling", one, guard, every)
-    end_doubts(folder, "cooling")
-    adapter.round(let_go=True)
+    with alone:
+        _rounds(name, one, guard, every)
+        end_doubts(folder, name)
+        adapter.round(let_go=True)
     _ended(guard, "; ".join(adapter.doubts) if adapter.claim is not None else "")
 
 

@@ -87,8 +87,9 @@ def status(folder: Path, as_json: bool) -> None:
     if advice := told.get("advice"):
         until = datetime.fromtimestamp(advice["until_utc_s"], UTC)
         click.echo(f"advice: {advice['word']} until {until:%H:%M}Z: {advice['why']}")
-    with contextlib.suppress(OSError, ValueError, KeyError):  # there is none where nothing is cooled by us
-        click.echo(json.loads((folder / COOLING_ADVICE).read_text())["line"])
+    for path in sorted(folder.glob(COOLING_ADVICE)):  # there is none where nothing is cooled by us
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            click.echo(json.loads(path.read_text())["line"])
     if told.get("cooling_text"):
         click.echo(told["cooling_text"])
     for job in told.get("jobs", []):

@@ -13,7 +13,7 @@ from tidegate.runtime.state import atomic_file
 AUDIT_BYTES = 10_000_000
 NOTE_CHARS = 150
 DOUBTS = "doubts-*.json"
-COOLING_ADVICE = "cooling-advice.json"  # what the cooling adapter thinks of the room, for the planner's status
+COOLING_ADVICE = "cooling-advice-*.json"  # what each cooling adapter thinks of its room, for the planner's status
 DOUBTS_SILENT_S = 900.0  # an adapter says so each round, at most five minutes apart
 DOUBTS_MAX = 50
 

@@ -7,6 +7,7 @@ gives the owner's own set-point back at once.
 
 import contextlib
 import csv
+import fcntl
 import json
 import math
 import time
@@ -14,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -36,9 +38,10 @@ from tidegate.runtime.planner.plan_inputs import Floats, PlanError
 from tidegate.runtime.planner.room_thermal import STEP_S, RoomModel, Samples, fit_room
 from tidegate.runtime.state import atomic_file
 
-CLAIM_FILE = "cooling.json"
-HISTORY_FILE = "cooling-history.csv"
-AUDIT_FILE = "cooling-audit.jsonl"
+CLAIM_FILE = "cooling-claim-*.json"  # each unit has files of its own: * is its name
+HISTORY_FILE = "cooling-history-*.csv"
+AUDIT_FILE = "cooling-audit-*.jsonl"
+LOCK_FILE = "cooling-lock-*"
 COLUMNS = ("begin_utc_s", "inlet_c", "cooling_kw", "it_kw", "outdoor_c")
 DAYS_READ = 28
 DAY = 86_400 // STEP_S
@@ -109,7 +112,7 @@ class CoolingSetpoint:
     advice: CoolingAdvice = field(default_factory=CoolingAdvice)
 
     def __post_init__(self) -> None:
-        self._audit = AdapterAudit(self.folder / AUDIT_FILE, "cooling", self.note)
+        self._audit = AdapterAudit(self._path(AUDIT_FILE), "cooling", self.note)
         self._seen: deque[tuple[float, Reading]] = deque()
         self._quarter: list[Reading] = []
         self._quarter_at = -1
@@ -118,8 +121,8 @@ class CoolingSetpoint:
         self._written: deque[float] = deque()
         self._wanted_c = math.nan
         self._dry_c = math.nan
-        self._rows = _read_history(self.folder / HISTORY_FILE)
-        path = self.folder / CLAIM_FILE
+        self._rows = _read_history(self._path(HISTORY_FILE))
+        path = self._path(CLAIM_FILE)
         try:
             kept = json.loads(path.read_text())
             self.claim = Claim(*(float(kept[key]) for key in ("before_c", "set_c", "was_c"))) if kept else None
@@ -128,6 +131,9 @@ class CoolingSetpoint:
         except (OSError, ValueError, TypeError, KeyError) as why:
             raise CoolingError(f"{path}: {why!r}: the set-point of before is not known; set it by hand, then remove "
                                "the file") from None  # fmt: skip
+
+    def _path(self, file: str) -> Path:
+        return self.folder / file.replace("*", self.file.name)
 
     # ---- one round ----
 
@@ -341,7 +347,7 @@ class CoolingSetpoint:
 
     def _keep(self, claim: Claim | None) -> None:
         kept = {} if claim is None else dict(claim.__dict__)
-        atomic_file.replace(self.folder / CLAIM_FILE, json.dumps(kept).encode())
+        atomic_file.replace(self._path(CLAIM_FILE), json.dumps(kept).encode())
         self.claim = claim
 
     # ---- what is remembered ----
@@ -357,7 +363,7 @@ class CoolingSetpoint:
             self._rows[self._quarter_at] = tuple(float(np.mean(part)) for part in parts)
             for old in [one for one in self._rows if one < at - DAYS_READ * 86_400]:
                 del self._rows[old]
-            _write_history(self.folder / HISTORY_FILE, self._rows)
+            _write_history(self._path(HISTORY_FILE), self._rows)
         if at != self._quarter_at:
             self._quarter, self._quarter_at = [], at
         if believed:
@@ -390,7 +396,7 @@ class CoolingSetpoint:
         kept["line"] = advice_line(self.file.name, self.advice)
         if self._acts and self.file.setpoint_band is not None and not self.allowed.dry_run:
             kept[MOVED] = self._moved
-        atomic_file.replace(self.folder / COOLING_ADVICE, json.dumps(kept).encode())
+        atomic_file.replace(self._path(COOLING_ADVICE), json.dumps(kept).encode())
 
     _saves_eur = math.nan
     _moved: dict[str, object] | None = None
@@ -438,6 +444,21 @@ def _read_history(path: Path) -> dict[int, tuple[float, ...]]:
 def _write_history(path: Path, rows: dict[int, tuple[float, ...]]) -> None:
     lines = [",".join(COLUMNS), *(",".join([str(at), *(f"{one:.4f}" for one in rows[at])]) for at in sorted(rows))]
     atomic_file.replace(path, ("\n".join(lines) + "\n").encode())
+
+
+def only_one(folder: Path, name: str) -> TextIO:
+    """Held while open: the one adapter of a unit in a folder. Raises CoolingError where there is one already."""
+    path = folder / LOCK_FILE.replace("*", name)
+    try:
+        held = path.open("w")
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        held.close()
+        raise CoolingError(f"{path}: an adapter of the unit {name} runs already with this folder; give each unit a "
+                           "name of its own in its file") from None  # fmt: skip
+    except OSError as why:
+        raise CoolingError(f"{path}: {why.strerror}") from None
+    return held
 
 
 def setpoint_back(folder: Path, path: Path) -> str:

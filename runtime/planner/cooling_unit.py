@@ -4,6 +4,7 @@ The file is the allow-list: without setpoint_min_c and setpoint_max_c nothing is
 """
 
 import math
+import re
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,6 +20,7 @@ ASK_S = 3.0
 AWAY_C_MAX = 4.0  # of the owner's own set-point: back at once is then within what an inlet may do in a quarter hour
 TYPES = {name: ModbusTcpClient.DATATYPE[name.upper()] for name in ("int16", "uint16", "int32", "uint32", "float32")}
 KINDS = ("holding", "input")
+NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 READINGS = ("cooling", "it", "outdoor")
 
 
@@ -144,6 +146,10 @@ def read_cooling_file(path: Path) -> CoolingFile:
                 f"{path}: [unit]: give both, setpoint_min_c below setpoint_max_c, or neither: advice only"
             )
         band = (values[optional[0]], values[optional[1]])
+    name = unit.get("name", "cooling")
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise CoolingError(f"{path}: [unit]: name = {name!r}: write 1 to 32 of a to z, A to Z, 0 to 9, _ and -, "
+                           "another for each unit: its files have that name")  # fmt: skip
     default = {key: unit[key] for key in ("host", "port", "unit") if key in unit}
     rows = tables.get("inlet")
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and "offset_c" in row for row in rows):
@@ -158,7 +164,7 @@ def read_cooling_file(path: Path) -> CoolingFile:
             f"{path}: [unit]: step_c = {values['step_c']:g} is less than the {shows}; write that at least"
         )
     return CoolingFile(
-        name=str(unit.get("name", "")) or "cooling", kind=str(unit["class"]),
+        name=name, kind=str(unit["class"]),
         band=InletBand(values["inlet_min_c"], values["inlet_max_c"], values["rate_c_per_h"]),
         setpoint=one["setpoint"], inlets=tuple(_register(path, "inlet", row, default) for row in rows),
         cooling=one["cooling"], it=one["it"], outdoor=one["outdoor"], setpoint_band=band, step_c=values["step_c"],

@@ -19,26 +19,35 @@ SAME_KW = 0.005
 
 
 def expected_cooling(folder: Path, now_utc_s: float | None = None) -> tuple[dict[int, float], list[str]]:
-    """({begin of a quarter hour in UTC s: kW more than the owner's own set-point would draw}, doubts in words).
+    """({begin of a quarter hour in UTC s: kW more than the owners' own set-points would draw}, doubts in words).
 
-    Nothing where no adapter writes set-points, or where what it wrote is old: then it orders nothing either.
+    Of all units together. Nothing where no adapter writes set-points, or where what it wrote is old: then it orders
+    nothing either.
     """
-    path = folder / COOLING_ADVICE
     now = time.time() if now_utc_s is None else now_utc_s
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        moved = told.get(MOVED)
-        if not moved or not -60 <= now - float(told["utc_s"]) <= DOUBTS_SILENT_S:
-            return {}, []
-        begin, step_s = int(moved["begin_utc_s"]), int(moved["step_s"])
-        values = [float(one) for one in moved["kw"]]
-        if step_s <= 0 or not all(abs(one) < PLAUSIBLE_KW for one in values):
-            raise ValueError("a power in it cannot be")
-    except FileNotFoundError:
-        return {}, []
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as why:
-        return {}, [f"{path}: {why!r}: the plan leaves the cooling's moves out; its adapter writes the file anew"]
-    return {begin + k * step_s: value for k, value in enumerate(values)}, []
+    found: dict[int, float] = {}
+    odd = []
+    for path in sorted(folder.glob(COOLING_ADVICE)):
+        try:
+            one = _moves_of(path, now)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as why:
+            odd.append(f"{path}: {why!r}: the plan leaves this unit's moves out; its adapter writes the file anew")
+            continue
+        for at, value in one.items():
+            found[at] = found.get(at, 0.0) + value
+    return found, odd
+
+
+def _moves_of(path: Path, now: float) -> dict[int, float]:
+    told = json.loads(path.read_text(encoding="utf-8"))
+    moved = told.get(MOVED)
+    if not moved or not -60 <= now - float(told["utc_s"]) <= DOUBTS_SILENT_S:
+        return {}
+    begin, step_s = int(moved["begin_utc_s"]), int(moved["step_s"])
+    values = [float(one) for one in moved["kw"]]
+    if step_s <= 0 or begin % step_s or not all(abs(one) < PLAUSIBLE_KW for one in values):
+        raise ValueError("a time or a power in it cannot be")
+    return {begin + k * step_s: value for k, value in enumerate(values)}
 
 
 def moved_kw(horizon: Horizon, moves: dict[int, float]) -> Floats:

@@ -21,6 +21,7 @@ from tidegate.runtime.planner.cooling_setpoint import (
     CoolingSetpoint,
     advice_line,
     learning,
+    only_one,
     setpoint_back,
 )
 from tidegate.runtime.planner.cooling_unit import CoolingError, ModbusCooling, Reading, read_cooling_file
@@ -156,7 +157,7 @@ class Hall:
             self.now += 300
 
     def audit(self):
-        path = self.folder / "cooling-audit.jsonl"
+        path = self.folder / "cooling-audit-crac1.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -172,13 +173,13 @@ def hall(tmp_path):
 
 
 def test_the_set_point_goes_where_the_plan_has_it_by_steps_and_all_is_audited(hall):
-    claim = json.loads((hall.folder / "cooling.json").read_text())
+    claim = json.loads((hall.folder / "cooling-claim-crac1.json").read_text())
     assert claim["before_c"] == hall.room.own_c and claim["set_c"] == hall.room.setpoint_c
     moves = np.diff([hall.room.own_c, *(setpoint for _, setpoint in hall.unit.writes)])
     assert np.abs(moves).max() <= 0.5 + 1e-9
     rows = [row for row in hall.audit() if row["became"] == "asked"]
     assert [row["setpoint_c"] for row in rows] == [setpoint for _, setpoint in hall.unit.writes]
-    advice = json.loads((hall.folder / "cooling-advice.json").read_text())
+    advice = json.loads((hall.folder / "cooling-advice-crac1.json").read_text())
     assert advice["saves_eur"] > 0 and "misses an hour's cooling power by" in advice["line"]
 
 
@@ -196,15 +197,37 @@ def test_what_the_room_s_plan_moves_is_told_to_the_battery_s_plan_while_it_may_b
     assert expected_cooling(hall.folder, hall.now) == ({}, []), "the owner's own set-point is back: nothing moves"
 
 
+def test_rooms_of_one_folder_have_files_of_their_own_and_the_battery_s_plan_counts_all(hall):
+    """The second room's claim, memory and orders are its own; what both move comes together."""
+    one = json.loads((hall.folder / "cooling-claim-crac1.json").read_text())
+    other = Hall(hall.folder, name="crac2")
+    other.now = hall.now - 6 * 3600
+    other.room.own_c = other.room.setpoint_c = hall.room.own_c - 0.5
+    alone, _ = expected_cooling(hall.folder, hall.now)
+    other.pass_time(6, DEAR_LATER)
+    assert json.loads((hall.folder / "cooling-claim-crac1.json").read_text()) == one
+    assert json.loads((hall.folder / "cooling-claim-crac2.json").read_text())["before_c"] == other.room.own_c
+    both, odd = expected_cooling(hall.folder, hall.now)
+    second = json.loads((hall.folder / "cooling-advice-crac2.json").read_text())["moved_kw"]
+    moves = {second["begin_utc_s"] + 900 * k: kw for k, kw in enumerate(second["kw"])}
+    assert odd == [] and both == pytest.approx({at: alone.get(at, 0) + moves.get(at, 0) for at in {*alone, *moves}})
+    held = [only_one(hall.folder, name) for name in ("crac1", "crac2")]
+    with pytest.raises(CoolingError, match="an adapter of the unit crac1 runs already"):
+        only_one(hall.folder, "crac1")
+    for lock in held:
+        lock.close()
+    only_one(hall.folder, "crac1").close()
+
+
 @pytest.mark.parametrize(
     "kept",
     ["{", "[]", '{"utc_s": 1, "moved_kw": {"begin_utc_s": 0, "step_s": 900, "kw": [1e9]}}'],
     ids=["cut", "a list", "too much"],
 )
 def test_a_spoiled_advice_is_doubted_and_left_out(tmp_path, kept):
-    (tmp_path / "cooling-advice.json").write_text(kept)
+    (tmp_path / "cooling-advice-crac1.json").write_text(kept)
     moves, (odd,) = expected_cooling(tmp_path, 1.0)
-    assert moves == {} and "leaves the cooling's moves out" in odd
+    assert moves == {} and "leaves this unit's moves out" in odd
 
 
 @pytest.mark.parametrize("gone", ["no status", "old", "spoiled", "let go", "no number", "silent", "scaled 0.1"])
@@ -218,7 +241,7 @@ def test_the_owner_s_own_comes_back_at_once_without_a_plan_or_a_reading(hall, go
     hall.now += 5000 if gone == "old" else 0
     hall.pass_time(1 / 12, plan=False, let_go=gone == "let go")
     assert hall.room.setpoint_c == hall.room.own_c and hall.adapter.claim is None
-    assert json.loads((hall.folder / "cooling.json").read_text()) == {}
+    assert json.loads((hall.folder / "cooling-claim-crac1.json").read_text()) == {}
 
 
 def test_an_inlet_that_stands_still_while_the_set_point_moves_is_not_believed(tmp_path):
@@ -298,11 +321,11 @@ def test_an_unknown_room_is_learned_by_cooler_hours_only_where_that_is_allowed(t
 
 
 def test_a_spoiled_memory_is_refused_with_the_remedy(tmp_path):
-    (tmp_path / "cooling.json").write_text("{")
+    (tmp_path / "cooling-claim-crac1.json").write_text("{")
     with pytest.raises(CoolingError, match="set it by hand"):
         Hall(tmp_path)
-    (tmp_path / "cooling.json").unlink()
-    (tmp_path / "cooling-history.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "cooling-claim-crac1.json").unlink()
+    (tmp_path / "cooling-history-crac1.csv").write_text("a,b\n1,2\n")
     with pytest.raises(CoolingError, match="learned again"):
         Hall(tmp_path)
 
@@ -386,6 +409,7 @@ scale = 0.1
     ("[outdoor]\n", "[outdoor]\nspeed = 1\n", "speed is no key"), ('name = "crac1"', "pump = 1", "pump is no key"),
     ('host = "127.0.0.1"\n', "", "host"), ("scale = 0.1\n[[inlet]]", "scale = 1\n[[inlet]]", "is less than the 1 C"),
     ("register = 10\n", 'register = 10\nkind = "input"\n', "cannot be written"), ("[unit]", "[unit", "crac.toml"),
+    ('name = "crac1"', 'name = "../crac"', "its files have that name"),
 ])  # fmt: skip
 def test_a_file_of_a_unit_that_is_wrong_is_refused(tmp_path, old, new, text):
     path = tmp_path / "crac.toml"
@@ -466,23 +490,26 @@ def test_the_command_moves_it_and_after_a_kill_the_guard_puts_the_owner_s_own_ba
     table = zip(samples.inlet_c, samples.cooling_kw, samples.it_kw, samples.outdoor_c, strict=True)
     begin = first - 900 * len(samples.inlet_c)
     rows += [f"{begin + 900 * k}," + ",".join(f"{one:.4f}" for one in row) for k, row in enumerate(table)]
-    (tmp_path / "cooling-history.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "cooling-history-crac1.csv").write_text("\n".join(rows) + "\n")
     with running(sys.executable, "-m", "tidegate.runtime.cli", *words, cwd=tmp_path) as adapter:
         until(lambda: slave.setpoint() != pytest.approx(21.5), (tmp_path / "out").read_text())
-        until(lambda: (tmp_path / "doubts-cooling.json").exists(), "the command does not speak")
+        until(lambda: (tmp_path / "doubts-cooling-crac1.json").exists(), "the command does not speak")
         shown = subprocess.run(status, capture_output=True, text=True, check=True).stdout
         assert "crac1: set-point 21 C advised, 21.5 C its owner's" in shown
         adapter.kill()
         until(lambda: slave.setpoint() == pytest.approx(21.5), "the guard does not put it back")
-        until(lambda: json.loads((tmp_path / "cooling.json").read_text()) == {}, "the guard does not look after it")
+        until(
+            lambda: json.loads((tmp_path / "cooling-claim-crac1.json").read_text()) == {},
+            "the guard does not look after it",
+        )
     assert setpoint_back(tmp_path, tmp_path / "crac.toml") == ""
 
 
 def test_the_guard_leaves_what_somebody_set_meanwhile(tmp_path, slave):
-    (tmp_path / "cooling.json").write_text(json.dumps({"before_c": 21.5, "set_c": 20.0, "was_c": 20.5}))
+    (tmp_path / "cooling-claim-crac1.json").write_text(json.dumps({"before_c": 21.5, "set_c": 20.0, "was_c": 20.5}))
     slave.write(23.0)
     assert setpoint_back(tmp_path, tmp_path / "crac.toml") == "" and slave.setpoint() == pytest.approx(23.0)
-    (tmp_path / "cooling.json").write_text(json.dumps({"before_c": 21.5, "set_c": 20.0, "was_c": 23.0}))
+    (tmp_path / "cooling-claim-crac1.json").write_text(json.dumps({"before_c": 21.5, "set_c": 20.0, "was_c": 23.0}))
     assert setpoint_back(tmp_path, tmp_path / "crac.toml") == "", "the write of before, whose next one never came"
     assert slave.setpoint() == pytest.approx(21.5)
 

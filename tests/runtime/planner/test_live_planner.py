@@ -147,7 +147,7 @@ def test_the_battery_s_plan_stands_on_the_load_that_the_cooling_s_plan_makes(liv
     alone = made.made
     moved = [6.0 if 32 <= k < 40 else -4.0 if 68 <= k < 80 else 0.0 for k in range(96)]
     told = {"utc_s": now, "line": "", "moved_kw": {"begin_utc_s": BEGIN + 3 * 86_400, "step_s": 900, "kw": moved}}
-    path = made.folder / "cooling-advice.json"
+    path = made.folder / "cooling-advice-crac1.json"
     path.write_text(json.dumps(told))
     made.step(now)
     both = made.made
@@ -163,7 +163,7 @@ def test_the_battery_s_plan_stands_on_the_load_that_the_cooling_s_plan_makes(liv
     path.write_text("{")
     made.step(now)
     assert made.made.plan.horizon.load_kw == pytest.approx(before.load_kw)
-    assert any("cooling-advice.json" in text for text in made.told.doubts)
+    assert any("cooling-advice-crac1.json" in text for text in made.told.doubts)
 
 
 def test_what_is_missing_costs_a_plan_and_is_said(live):
