@@ -13,6 +13,7 @@ METER_REGISTERS = ("none read", "waits", "agrees", "stands", "held", "too slow",
 METER_PHASES = (
     "none read", "waits", "agrees", "apart", "against", "first phase lost", "second phase lost", "third phase lost",
 )  # fmt: skip
+ISLAND_STATES = ("grid", "dark", "genset", "forming", "genset missing")
 GRID_ANSWERS = ("open", "yes", "no", "unproven")
 STEP_TESTS = ("open", "passed", "failed")
 FAULT_WORD_BITS = 32
@@ -33,6 +34,7 @@ def words_of(site: Description) -> dict[str, dict[str, str]]:
         "site.meter_registers": _numbered(METER_REGISTERS),
         "site.meter_phases": _numbered(METER_PHASES),
         "site.grid_answer": _numbered(GRID_ANSWERS),
+        "site.island": _numbered(ISLAND_STATES),
     }
     faults = site.fault_names()
     owners = ["site", *(f"unit{at}" for at in range(len(site.units)))]

@@ -49,6 +49,7 @@ def test_describe_has_the_words_of_every_point_that_is_told_by_number(site):
     assert lacks == {"site.hunting", "unit0.limit_bits"}, "these two have no words yet; all others do"
     assert told["words"]["site.mode"]["3"] == "run" and told["words"]["unit0.fault_bits_lo"] == {
         "0": "bms_never", "1": "meter_invalid"}  # fmt: skip
+    assert list(told["words"]["site.island"].values()) == ["grid", "dark", "genset", "forming", "genset missing"]
     assert list(told["words"]["site.reason"].values()) == list(REASONS_BY_NUMBER)
 
 
