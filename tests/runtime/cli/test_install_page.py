@@ -31,7 +31,7 @@ class Shell:
         """Run it; gives the line of the page that did not come."""
         if step.words.endswith("&"):
             return self.start(step)
-        until = time.monotonic() + (WAIT_S if step.words.startswith(AGAIN) else 0.0)
+        until = time.monotonic() + (WAIT_S if any(one in step.words for one in AGAIN) else 0.0)
         unclear = UNCLEAR_MAX
         while True:
             done = subprocess.run(
