@@ -32,7 +32,7 @@ PERIOD_US = 10_000  # machines that stand still for milliseconds
 OUTAGE_WH = 37.5  # what the meter counts while nobody reads it
 OUTAGE_S = 20  # of the wall clock, at least
 INTERVAL_S = 300  # a period of the account
-UNTIL_BOUNDARY_S = 10  # of the wall clock, from a start on: then a period closes
+UNTIL_BOUNDARY_S = 25  # of the wall clock, from a start on: then a period closes; a starved machine takes 10 to be up
 WAIT_S = 360.0  # longer than a period: who starts late waits for the next
 CLOCK = Path(__file__).parents[1] / "world" / "stop" / "stepping_clock.c"
 

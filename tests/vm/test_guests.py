@@ -363,6 +363,7 @@ def test_a_period_closes_soon_after_a_start_and_no_clock_goes_back() -> None:
         assert (found + second_boot.UNTIL_BOUNDARY_S) % second_boot.INTERVAL_S == 0
 
 
+@pytest.mark.timeout(2.5 * second_boot.WAIT_S)  # two starts, of which each may miss its boundary and wait for the next
 def test_a_site_that_starts_again_goes_on_with_all_its_energy(tmp_path: Path) -> None:
     files = tmp_path / "files"
     files.mkdir()
