@@ -44,6 +44,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "estimate.lag": (),
     "estimate.shape": (),
     "estimate.model": (),
+    "estimate.meter_sign": (),
     "estimate.truth": (),
     "estimate.pulses": (),
     "estimate.contradiction": (),

@@ -31,7 +31,6 @@ from tidegate.ext.estimate.demand cimport billing_set
 from tidegate.ext.estimate.estimator cimport estimate_step, image_age
 from tidegate.ext.estimate.estimate cimport ANSWER_NONE, ANSWER_OPEN, ANSWER_UNPROVEN, unit_view_t
 from tidegate.ext.estimate.bank cimport bank_step
-from tidegate.ext.estimate.pulses cimport SIGN_AGAINST
 from tidegate.ext.estimate.truth cimport truth_order, truth_step
 from tidegate.ext.safety.diagnosis cimport FAULT_CLOCK_APART, FAULT_PCS_WATCHDOG, diagnose, diagnose_state_t, holds
 from tidegate.ext.safety.gate cimport fault_set, gate_input_from_image, gate_request
@@ -39,7 +38,8 @@ from tidegate.ext.safety.safety cimport fault_set_t, gate_init, gate_restore, ga
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.cycle.orders cimport edge, relay_orders, update_orders
 from tidegate.ext.estimate.lag cimport age_wanted, widen_lag_search
-from tidegate.ext.estimate.model cimport answer_forget
+from tidegate.ext.estimate.meter_sign cimport SIGN_AGAINST, signs_begin
+from tidegate.ext.estimate.model cimport answer_armed, answer_forget
 from tidegate.ext.abi.port_mail cimport done_t, port_done_peek, port_done_pop, port_mail_init
 from tidegate.ext.abi.program cimport COMMAND_SETPOINT_W, unit_row_t
 from tidegate.ext.abi.program_check cimport program_check
@@ -248,8 +248,9 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
     if mode != core.mode:
         if mode == MODE_TRIPPED or mode == MODE_ARMING:  # each arming has a test of its own
             answer_forget(&core.estimate)
-        elif mode == MODE_READY and core.mode == MODE_ARMING and core.program.site.grid_w >= 0 and core.estimate.models.answer == ANSWER_OPEN:
-            core.estimate.models.answer = ANSWER_UNPROVEN
+            signs_begin(&core.estimate.models.signs)
+        elif mode == MODE_READY and core.mode == MODE_ARMING and core.program.site.grid_w >= 0:
+            answer_armed(&core.estimate)
     core.mode = mode
     phase_done(core, PHASE_LIMIT)
 

@@ -162,6 +162,15 @@ typedef struct {
 /* Whether the grid meter shows what the battery does. UNPROVEN: armed without knowing, and still looked for. */
 enum grid_answer { ANSWER_OPEN, ANSWER_SEEN, ANSWER_NONE, ANSWER_UNPROVEN };
 
+/* What each model leaves with a meter's own sign, and with that of a turned one, summed since the arming (meter_sign.pyx). */
+typedef struct {
+    double honest_left[METER_MODELS], turned_left[METER_MODELS];
+    double moves;     /* of the battery, in the sums */
+    double noise_w[SCALES]; /* median of what the best turned model leaves */
+    uint32_t turned_best, best_pad;
+    uint32_t on, pad; /* on: from an arming on */
+} sign_trials_t;
+
 /* Models of the meter, averages among them, each tried over longer times than the ages alone (model.pyx). */
 typedef struct {
     uint64_t t_ns[SAMPLES_MAX]; /* grid readings, a ring */
@@ -183,6 +192,7 @@ typedef struct {
     double unmoved_noise_w[SCALES];
     uint64_t answer_t_ns;       /* the battery has moved for that since; 0 = it has yet to */
     uint32_t answer, answer_pad; /* enum grid_answer */
+    sign_trials_t signs;
 } model_trials_t;
 
 /* Estimation's memory: battery power for pairing, the meter's latency, the demand window, the integrals. */

@@ -153,6 +153,14 @@ cdef extern from "estimate/estimate.h" nogil:
         ANSWER_NONE
         ANSWER_UNPROVEN
 
+    ctypedef struct sign_trials_t:
+        double honest_left[METER_MODELS]
+        double turned_left[METER_MODELS]
+        double moves
+        double noise_w[SCALES]
+        uint32_t turned_best, best_pad
+        uint32_t on, pad
+
     ctypedef struct model_trials_t:
         uint64_t t_ns[SAMPLES_MAX]
         double w[SAMPLES_MAX]
@@ -177,6 +185,7 @@ cdef extern from "estimate/estimate.h" nogil:
         double unmoved_noise_w[SCALES]
         uint64_t answer_t_ns
         uint32_t answer, answer_pad
+        sign_trials_t signs
 
     ctypedef struct estimate_state_t:
         uint64_t age_due_ns

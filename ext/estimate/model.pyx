@@ -12,6 +12,7 @@ from libc.string cimport memset
 
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.estimate.estimate cimport *
+from tidegate.ext.estimate.meter_sign cimport SIGN_AGAINST, signs_compare, signs_found, signs_turned_w
 from tidegate.ext.estimate.pairing cimport LAG_NS, MOTION_W
 from tidegate.ext.estimate.shape cimport *
 
@@ -102,7 +103,7 @@ cdef bint compare(estimate_state_t* state, uint32_t scale, double grid_w, uint64
     cdef double[METER_MODELS] rest_w
     cdef uint32_t i, at = m.head, number
     cdef uint64_t then_ns = t_ns - <uint64_t>(SCALE_S[scale] * 1e9), before_ns
-    cdef double change_w, apart_s, lo_w, hi_w, span_w, left_w, share, scale_w2, weight, keep, mean = 0.0, w2, slope_w
+    cdef double change_w, apart_s, lo_w, hi_w, span_w, left_w, share, scale_w2, least_w2, weight, keep, mean = 0.0, w2, slope_w
     if m.count == 0:
         return False
     for number in range(m.count):
@@ -135,7 +136,8 @@ cdef bint compare(estimate_state_t* state, uint32_t scale, double grid_w, uint64
         return False
     w2 = fmin(m.noise_w[scale], m.unmoved_noise_w[scale])
     scale_w2 = fmax(4.0 * w2 * w2, MODEL_SHARE * MODEL_SHARE * span_w * span_w)
-    scale_w2 += fmax(state.lags.resolution_w * state.lags.resolution_w, 1.0)
+    least_w2 = fmax(state.lags.resolution_w * state.lags.resolution_w, 1.0)
+    scale_w2 += least_w2
     if m.answer == ANSWER_SEEN and is_small_move(span_w, m.motion_w2[scale], m.moves[scale]):
         note(m, scale, left_w, slope_w, apart_s, share)
         return False
@@ -143,6 +145,10 @@ cdef bint compare(estimate_state_t* state, uint32_t scale, double grid_w, uint64
     m.motion_w2[scale] = keep * m.motion_w2[scale] + share * span_w * span_w
     m.moves[scale] = keep * m.moves[scale] + share
     weight = share * move_weight(span_w, m.motion_w2[scale], m.moves[scale])
+    if m.signs.on:
+        follow(&m.signs.noise_w[scale], fabs(signs_turned_w(&m.signs, rest_w, change_w, slope_w)), share)
+        w2 = 4.0 * m.signs.noise_w[scale] * m.signs.noise_w[scale]
+        signs_compare(&m.signs, rest_w, change_w, slope_w, fmin(scale_w2, w2 + MODEL_SHARE * MODEL_SHARE * span_w * span_w + least_w2), weight)
     for i in range(<uint32_t>METER_MODELS):
         w2 = (rest_w[i] - slope_w) * (rest_w[i] - slope_w)
         rest_w[i] = w2 / (w2 + scale_w2)
@@ -214,6 +220,12 @@ cdef void answer_forget(estimate_state_t* state) noexcept nogil:
     m.answer_t_ns = 0
 
 
+cdef void answer_armed(estimate_state_t* state) noexcept nogil:
+    cdef model_trials_t* m = &state.models
+    if m.answer == ANSWER_OPEN or (m.answer == ANSWER_SEEN and signs_found(&m.signs) != SIGN_AGAINST):
+        m.answer = ANSWER_UNPROVEN
+
+
 cdef inline void compare_unmoved(estimate_state_t* state, const double* left, double weight, double unmoved_w2,
                                  double scale_w2, bint told) noexcept nogil:
     """What each model explains more than a meter that shows nothing of the battery. left: 0..1, what each leaves."""
@@ -248,7 +260,7 @@ cdef void answer_judge(estimate_state_t* state, uint64_t t_ns) noexcept nogil:
         m.answer_by = fmax(m.answer_by, answer_deviations(m.answer_gain[i], m.answer_variance[i], m.answer_readings))
     for i in range(<uint32_t>LAGS):
         m.answer_by = fmax(m.answer_by, answer_deviations(l.answer_gain[i], l.answer_variance[i], l.answer_readings))
-    if m.answer_by > SEEN_BY:
+    if m.answer_by > SEEN_BY and (m.answer == ANSWER_OPEN or signs_found(&m.signs) == SIGN_AGAINST):
         m.answer = ANSWER_SEEN
     elif m.answer_by < -UNSEEN_BY and m.answer_readings > UNSEEN_READINGS and t_ns > m.answer_t_ns + UNSEEN_MEAN_NS and (
             l.interval.interval_s <= ANSWER_SLOW_S):

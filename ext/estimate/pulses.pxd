@@ -6,12 +6,6 @@ from tidegate.ext.estimate.estimate cimport LAGS, estimate_state_t
 cdef enum:
     PULSE_SAMPLES = 256  # grid readings kept to compare them with; a power of two
 
-# What the pulses of arming say of the meter's sign so far.
-cdef enum:
-    SIGN_OPEN = 0
-    SIGN_AGAINST  # against the battery's moves, as it must
-    SIGN_WITH     # with them: more likely than not it is turned
-
 # The grid's changes over a span of time, beside the battery's at each age.
 cdef struct pulses_t:
     uint64_t t_ns[PULSE_SAMPLES]
@@ -19,7 +13,7 @@ cdef struct pulses_t:
     uint32_t head, count
     uint64_t begun_ns         # the pulses began
     uint64_t done_ns          # up to where the readings were compared
-    uint32_t sign             # so far
+    uint32_t sign             # so far (meter_sign.pxd)
     uint32_t edges, rising    # of the pulses: so many; 1 = the newest went up
     double grid_w2            # squared changes of the grid, summed
     double moved_w2[LAGS]     # of the battery, at that age ...

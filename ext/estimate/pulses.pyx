@@ -13,6 +13,7 @@ from libc.string cimport memset
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.image cimport VERDICT_BELIEVED, VERDICT_SHARE, VERDICT_SIGN
 from tidegate.ext.estimate.estimate cimport LAGS, estimate_state_t
+from tidegate.ext.estimate.meter_sign cimport SIGN_AGAINST, SIGN_OPEN, SIGN_TURNED, signs_found
 from tidegate.ext.estimate.model cimport ANSWER_SLOW_S
 from tidegate.ext.estimate.pairing cimport history_sweep
 
@@ -35,8 +36,6 @@ cdef extern from *:
     #define SURE_CLEAR 3.0
     #define RIVAL_CLEAR 0.3
     #define CLEAR_AFTER_S 6.0
-    #define SIGN_MOVES 2.0      /* fewer tell nothing of a sign */
-    #define SIGN_CLEAR 0.7      /* the battery's own sign explains less than so much of what its opposite does: no doubt left */
     #define SHARE_LO 0.75
     #define SHARE_HI 1.3
     #define SHARP 0.25          /* rest beside what is explained: the answer has the battery's own shape */
@@ -45,7 +44,7 @@ cdef extern from *:
     const uint64_t SAMPLE_NS
     const double SPAN_S, SPAN_INTERVALS, SPAN_ESS, LARGE, MOVES, SURE
     const double SIGN_LEAST, SIGN_MOST, RIVAL, MOVES_CLEAR, SURE_CLEAR, RIVAL_CLEAR, CLEAR_AFTER_S
-    const double SIGN_MOVES, SIGN_CLEAR, SHARE_LO, SHARE_HI, SHARP
+    const double SHARE_LO, SHARE_HI, SHARP
 
 
 cdef inline double seconds(uint64_t from_ns, uint64_t to_ns) noexcept nogil:
@@ -53,9 +52,11 @@ cdef inline double seconds(uint64_t from_ns, uint64_t to_ns) noexcept nogil:
 
 
 cdef uint32_t pulses_wanted(const pulses_t* pulses, double interval_s, bint doubted) noexcept nogil:
-    if pulses.sign == SIGN_AGAINST or (pulses.sign == SIGN_OPEN and not doubted):
+    if pulses.sign == SIGN_AGAINST:
         return 0
-    return 2 if interval_s > ANSWER_SLOW_S else 4
+    if pulses.sign == SIGN_OPEN and (interval_s > ANSWER_SLOW_S or not doubted):
+        return 2
+    return 4
 
 
 cdef void pulses_begin(pulses_t* pulses) noexcept nogil:
@@ -110,6 +111,9 @@ cdef uint32_t pulses_reading(const estimate_state_t* state, pulses_t* pulses, do
                 pulses.moved_w4[i] += share * share * x * x * x * x / fmax(moved, 1e-3)
                 pulses.both_w2[i] += share * x * change_w
             verdict = judge(state, pulses, t_ns)
+    pulses.sign = signs_found(&state.models.signs)
+    if pulses.sign == SIGN_TURNED:
+        verdict = VERDICT_SIGN
     pulses.done_ns = t_ns
     pulses.head = (pulses.head + 1) & SAMPLES_MASK
     pulses.t_ns[pulses.head] = t_ns
@@ -142,11 +146,9 @@ cdef uint32_t judge(const estimate_state_t* state, pulses_t* pulses, uint64_t t_
         return VERDICT_BELIEVED
     gain = -pulses.both_w2[best] / pulses.moved_w2[best]
     moves = fmin(pulses.moved_w2[best] * pulses.moved_w2[best] / pulses.moved_w4[best], <double>pulses.edges)
-    if moves >= SIGN_MOVES:
-        pulses.sign = SIGN_AGAINST if best_with < SIGN_CLEAR * best_against else SIGN_WITH if best_with > best_against else SIGN_OPEN
     rest_w2 = fmax(pulses.grid_w2 - gain * gain * pulses.moved_w2[best], 0.0)
     off = sqrt(rest_w2 / pulses.moved_w2[best] / fmax(moves, 1.0)) + 0.01
-    if -SIGN_MOST <= gain <= -SIGN_LEAST and (
+    if pulses.sign != SIGN_AGAINST and -SIGN_MOST <= gain <= -SIGN_LEAST and (
         (moves >= MOVES and -gain > SURE * off and best_against < RIVAL * best_with)
         or (moves >= MOVES_CLEAR and -gain > SURE_CLEAR * off and best_against < RIVAL_CLEAR * best_with
             and seconds(pulses.begun_ns, t_ns) > CLEAR_AFTER_S)

@@ -4,7 +4,7 @@ The battery is the witness: what it does, the grid must show, with the opposite 
 
 | a meter that | is suspect when | is asked by | is a row of the fault table when |
 |---|---|---|---|
-| is turned or lacks a phase from the start | - | the pulses of arming (pulses.pyx) | they show it: `grid_unmoved` |
+| is turned or lacks a phase from the start | - | the pulses of arming (pulses.pyx, meter_sign.pyx) | they show it: `grid_unmoved` |
 | stands still | a value stands for longer than is its habit, or while the battery moves away | one step (below) | it stands through it: `meter_stuck` |
 | contradicts its own energy | - | - | its registers have counted something else (energy_register.pyx): `grid_unmoved` |
 | contradicts its own phases | - | - | they do not add up any more, or one of them stands at zero while the battery moves it (phases.pyx): `meter_phases` |

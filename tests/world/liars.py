@@ -2,6 +2,7 @@
 
     python tests/world/liars.py --plants 20                 # of each lie; seeds from 0
     python tests/world/liars.py --lie flipped --plants 100 --seed-first 500
+    python tests/world/liars.py --lie reversed --plants 400 --stratum any   # not only plain plants
     python tests/world/liars.py --honest 300                # plants of the zoo that do not lie: none may be told
     python tests/world/liars.py --lie absolute --seed 31    # one, with its events
 
@@ -35,9 +36,11 @@ LIES = {
 }  # fmt: skip
 FROM_START = ("reversed", "elsewhere")
 MODE_RUN = 2
+ANY = "any"
 FOUND_WITHIN_S = 5.0
 LATE_SHARE = 0.01
 LIE_S = 60.0  # armed by then, if at all
+ARMED_S = 150.0  # and a plant that lies from the start: by then it is armed, or never
 AFTER_S = 40.0  # this much of the plant is run after the lie began
 VERDICTS = ("meter_stuck", "grid_unmoved", "meter_phases")
 WITNESS = ("bms_stuck", "pcs_power_apart", "pcs_opposed")  # an honest plant brings none of these either
@@ -56,6 +59,7 @@ class Told:
     early: bool = False  # called a liar before it was one
     export_w: float = 0.0  # most that flowed out between the lie and the stop
     added_w: float = 0.0  # most import above load and limit: what the battery itself added
+    unproven: bool = False  # armed without knowing, and told so
     ready: bool = False
 
     @property
@@ -77,10 +81,16 @@ class Told:
         return not self.early and self.late_s is not None and self.late_s <= FOUND_WITHIN_S
 
 
-def liar(seed: int, lie: str) -> plants.Draw:
-    """A plain plant whose grid meter lies from LIE_S on, or from the start."""
+def is_of(seed: int, stratum: str) -> bool:
+    """stratum : one of zoo_plants.py, or any but those that lie."""
+    own = plants.stratum_of(seed)
+    return own != "liar" if stratum == ANY else own == stratum
+
+
+def liar(seed: int, lie: str, stratum: str = "plain") -> plants.Draw:
+    """A plant of that stratum whose grid meter lies from LIE_S on, or from the start."""
     honest = seed
-    while plants.stratum_of(honest) != "plain":
+    while not is_of(honest, stratum):
         honest += 1
     made = plants.draw(honest)
     at_s = 0.0 if lie in FROM_START else LIE_S
@@ -89,7 +99,7 @@ def liar(seed: int, lie: str) -> plants.Draw:
     if lie == "replayed":  # what is repeated is on its way first
         settings["meter_delay_ms"] = max(made.setting("meter_delay_ms"), 20.0)
     return replace(
-        made, seed=honest, name=lie, settings=settings, seconds=at_s + AFTER_S, quiet_s=1.0, pv=pv,
+        made, seed=honest, name=lie, settings=settings, seconds=ARMED_S if lie in FROM_START else at_s + AFTER_S, quiet_s=1.0, pv=pv,
         faults=[{"kind": f"meter.{LIES[lie]}", "target": "grid", "on_s": at_s, "lie": lie}],
     )  # fmt: skip
 
@@ -110,6 +120,7 @@ def judge(made: plants.Draw) -> Told:
     latches = [(one["t_ns"] * 1e-9 - 1.0, FAULT_IDS[int(one["code"])]) for one in events
                if one["event"] == "fault_on" and FAULT_IDS[int(one["code"])] in verdicts]  # fmt: skip
     found.ready = any(one["event"] == "mode" and one["code"] >= 2 for one in events)
+    found.unproven = any(one["event"] == "fault_on" and FAULT_IDS[int(one["code"])] == "grid_unproven" for one in events)
     if latches:
         found.told_s, found.verdict = latches[0]
     if not made.faults:
@@ -142,12 +153,12 @@ def honest(seed: int) -> plants.Draw:
     return replace(made, name="honest", seconds=min(made.seconds, 60.0), quiet_s=min(made.quiet_s, 15.0))
 
 
-def one(job: tuple[int, str]) -> Told:
-    seed, lie = job
-    return judge(liar(seed, lie) if lie else honest(seed))
+def one(job: tuple[int, str, str]) -> Told:
+    seed, lie, stratum = job
+    return judge(liar(seed, lie, stratum) if lie else honest(seed))
 
 
-def run(jobs: Iterable[tuple[int, str]], processes: int) -> Iterator[Told]:
+def run(jobs: Iterable[tuple[int, str, str]], processes: int) -> Iterator[Told]:
     if processes <= 1:
         yield from map(one, jobs)
         return
@@ -155,19 +166,19 @@ def run(jobs: Iterable[tuple[int, str]], processes: int) -> Iterator[Told]:
         yield from pool.map(one, jobs, chunksize=2)
 
 
-def liars(first: int, count: int, lies: Iterable[str]) -> Iterator[tuple[int, str]]:
+def liars(first: int, count: int, lies: Iterable[str], stratum: str) -> Iterator[tuple[int, str, str]]:
     """Jobs: so many plants of each lie, each seed once."""
-    plain = [seed for seed in range(first, first + 16 * count) if plants.stratum_of(seed) == "plain"][:count]
+    own = [seed for seed in range(first, first + 32 * count) if is_of(seed, stratum)][:count]
     for lie in lies:
-        for seed in plain:
-            yield seed, lie
+        for seed in own:
+            yield seed, lie, stratum
 
 
-def honest_jobs(first: int, count: int) -> Iterator[tuple[int, str]]:
+def honest_jobs(first: int, count: int) -> Iterator[tuple[int, str, str]]:
     seed = first
     while count > 0:
         if plants.stratum_of(seed) != "liar":
-            yield seed, ""
+            yield seed, "", ""
             count -= 1
         seed += 1
 
@@ -193,6 +204,7 @@ def main() -> int:
     parser.add_argument("--plants", type=int, default=0, help="of each lie")
     parser.add_argument("--honest", type=int, default=0, help="plants that do not lie")
     parser.add_argument("--lie", action="append", default=[], choices=sorted(LIES))
+    parser.add_argument("--stratum", default="plain", choices=[*sorted(set(plants.STRATA) - {"liar"}), ANY])
     parser.add_argument("--seed-first", type=int, default=0)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--jobs", type=int, default=1)
@@ -200,9 +212,9 @@ def main() -> int:
     lies = asked.lie or list(LIES)
     if asked.seed is not None:
         for lie in lies if asked.lie else [""]:
-            print(one((asked.seed, lie)))
+            print(one((asked.seed, lie, asked.stratum)))
         return 0
-    jobs = [*liars(asked.seed_first, asked.plants, lies), *honest_jobs(asked.seed_first, asked.honest)]
+    jobs = [*liars(asked.seed_first, asked.plants, lies, asked.stratum), *honest_jobs(asked.seed_first, asked.honest)]
     started, found = time.perf_counter(), []
     for each in run(jobs, asked.jobs):
         found.append(each)

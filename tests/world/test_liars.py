@@ -150,7 +150,7 @@ def test_a_meter_that_stands_still_for_good_reasons_is_believed(habit: dict[str,
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3, 5, 6, 8, 11])
 def test_no_honest_plant_of_the_zoo_is_called_a_liar(seed: int) -> None:
-    found = liars.one((seed, ""))
+    found = liars.one((seed, "", ""))
     assert not found.verdict, found
 
 
@@ -171,7 +171,7 @@ def test_a_meter_that_averages_and_shows_nothing_of_the_battery_does_not_arm() -
 
 def test_a_step_that_returns_to_where_a_slow_value_was_taken_proves_nothing() -> None:
     """A meter that has become slow shows the same value twice, once for each of two steps of the battery."""
-    found = liars.one((95067, ""))
+    found = liars.one((95067, "", ""))
     assert found.ready and not found.verdict, found
 
 
@@ -222,3 +222,18 @@ def test_a_phase_that_is_lost_while_the_site_runs_is_found_and_named() -> None:
     assert found.verdict == "meter_phases" and not found.early and found.late_s is not None and found.late_s <= 5.0, (
         found
     )
+
+
+def test_a_meter_that_is_turned_from_the_start_is_refused_or_told_as_unproven_on_any_plant() -> None:
+    """Averages, slow refreshes, coarse digits, late converters: a load may hide the sign, and that is told."""
+    found = list(liars.run(liars.liars(171000, 48, ["reversed"], liars.ANY), 1))
+    assert len({each.seed for each in found}) == 48
+    assert [each.seed for each in found if each.ready and not each.unproven] == []
+    assert sum(not each.ready for each in found) >= 40
+
+
+def test_an_average_that_shows_the_end_of_each_pulse_with_the_other_sign_is_no_turned_meter() -> None:
+    """Beside one age alone this one looked turned for as long as it armed, and another was refused."""
+    for seed in (130148, 130084):
+        found = liars.judge(replace(liars.plants.draw(seed), seconds=60.0))
+        assert found.ready and not found.verdict, found
