@@ -99,7 +99,8 @@ def liar(seed: int, lie: str, stratum: str = "plain") -> plants.Draw:
     if lie == "replayed":  # what is repeated is on its way first
         settings["meter_delay_ms"] = max(made.setting("meter_delay_ms"), 20.0)
     return replace(
-        made, seed=honest, name=lie, settings=settings, seconds=ARMED_S if lie in FROM_START else at_s + AFTER_S, quiet_s=1.0, pv=pv,
+        made, seed=honest, name=lie, settings=settings, quiet_s=1.0, pv=pv,
+        seconds=ARMED_S if lie in FROM_START else at_s + AFTER_S,
         faults=[{"kind": f"meter.{LIES[lie]}", "target": "grid", "on_s": at_s, "lie": lie}],
     )  # fmt: skip
 
@@ -120,7 +121,9 @@ def judge(made: plants.Draw) -> Told:
     latches = [(one["t_ns"] * 1e-9 - 1.0, FAULT_IDS[int(one["code"])]) for one in events
                if one["event"] == "fault_on" and FAULT_IDS[int(one["code"])] in verdicts]  # fmt: skip
     found.ready = any(one["event"] == "mode" and one["code"] >= 2 for one in events)
-    found.unproven = any(one["event"] == "fault_on" and FAULT_IDS[int(one["code"])] == "grid_unproven" for one in events)
+    found.unproven = any(
+        one["event"] == "fault_on" and FAULT_IDS[int(one["code"])] == "grid_unproven" for one in events
+    )
     if latches:
         found.told_s, found.verdict = latches[0]
     if not made.faults:
