@@ -29,6 +29,7 @@ EXTRAS = {
     "hal/dbc.py": ["dbc"],
     "hal/gpio_lines.py": ["gpio"],
     "config/calendar.py": ["tariff"],
+    "runtime/tools/modbus_register.py": ["tools", "cooling", "island"],
     "runtime/tools": ["tools"],
     "runtime/cli/watch.py": ["tools"],
     "runtime/cli/demo_command.py": ["carbon+tools"],

@@ -1,25 +1,22 @@
-"""A cooling unit by Modbus TCP: what is read, the one register that is written, and its owner's file, which allows it.
+"""A cooling unit by Modbus: what is read, the one register that is written, and its owner's file, which allows it.
 
 The file is the allow-list: without setpoint_min_c and setpoint_max_c nothing is written, ever.
 """
 
+import contextlib
 import math
 import re
 import tomllib
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
-
-from pymodbus.client import ModbusTcpClient
-from pymodbus.exceptions import ModbusException
+from typing import Protocol
 
 from tidegate.runtime.planner.cooling_plan import RATE_C_PER_H_MAX, InletBand, check_band
 from tidegate.runtime.planner.plan_inputs import PlanError
+from tidegate.runtime.tools.modbus_register import LINE_KEYS, Lines, Register, RegisterError, register_of
 
-ASK_S = 3.0
 AWAY_C_MAX = 4.0  # of the owner's own set-point: back at once is then within what an inlet may do in a quarter hour
-TYPES = {name: ModbusTcpClient.DATATYPE[name.upper()] for name in ("int16", "uint16", "int32", "uint32", "float32")}
-KINDS = ("holding", "input")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 READINGS = ("cooling", "it", "outdoor")
 
@@ -29,17 +26,9 @@ class CoolingError(Exception):
 
 
 @dataclass(frozen=True)
-class Register:
-    """Where one value stands. scale: value of one count, in C or kW. offset_c: of an inlet, less the set-point."""
+class CoolingRegister(Register):
+    """In C or kW. offset_c: of an inlet, less the set-point."""
 
-    register: int
-    host: str
-    port: int = 502
-    unit: int = 1
-    kind: str = "holding"
-    type: str = "int16"
-    words: str = "big"
-    scale: float = 1.0
     offset_c: float = 0.0
 
 
@@ -50,11 +39,11 @@ class CoolingFile:
     name: str
     kind: str
     band: InletBand
-    setpoint: Register
-    inlets: tuple[Register, ...]
-    cooling: Register
-    it: Register
-    outdoor: Register
+    setpoint: CoolingRegister
+    inlets: tuple[CoolingRegister, ...]
+    cooling: CoolingRegister
+    it: CoolingRegister
+    outdoor: CoolingRegister
     setpoint_band: tuple[float, float] | None
     step_c: float
     writes_per_day_max: int
@@ -79,31 +68,11 @@ class CoolingUnit(Protocol):
     def write(self, setpoint_c: float) -> None: ...
 
 
-def _register(path: Path, place: str, row: object, default: dict[str, object]) -> Register:
-    known = {one.name for one in fields(Register)}
-    if not isinstance(row, dict):
-        raise CoolingError(f"{path}: [{place}]: is missing; give at least its register")
-    if foreign := sorted(set(row) - known):
-        raise CoolingError(f"{path}: [{place}]: {foreign[0]} is no key of a register")
+def _register(path: Path, place: str, row: object, default: dict[str, object]) -> CoolingRegister:
     try:
-        made = Register(**{**default, **row})
-    except TypeError as why:
-        raise CoolingError(f"{path}: [{place}]: {why}") from None
-    whole = (("register", 0, 65_535), ("port", 1, 65_535), ("unit", 0, 255))
-    for key, least, most in whole:
-        value = getattr(made, key)
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise CoolingError(f"{path}: [{place}]: {key} = {value!r}: write a whole number from {least} to {most}")
-    for key, allowed in (("kind", KINDS), ("type", tuple(TYPES)), ("words", ("big", "little"))):
-        if getattr(made, key) not in allowed:
-            raise CoolingError(f"{path}: [{place}]: {key} = {getattr(made, key)!r}: write {', '.join(allowed)}")
-    if not isinstance(made.host, str) or not made.host:
-        raise CoolingError(f"{path}: [{place}]: no host, here or in [unit]")
-    for key in ("scale", "offset_c"):
-        value = getattr(made, key)
-        if not isinstance(value, int | float) or not math.isfinite(value) or (key == "scale" and not value):
-            raise CoolingError(f"{path}: [{place}]: {key} = {value!r}: write a number")
-    return made
+        return register_of(f"{path}: [{place}]", row, default, CoolingRegister)
+    except RegisterError as why:
+        raise CoolingError(str(why)) from None
 
 
 def read_cooling_file(path: Path) -> CoolingFile:
@@ -114,13 +83,13 @@ def read_cooling_file(path: Path) -> CoolingFile:
         raise CoolingError(f"{path}: {why}") from None
     unit = tables.get("unit")
     if not isinstance(unit, dict):
-        raise CoolingError(f"{path}: no [unit]: give name, host, class and the inlet's band")
+        raise CoolingError(f"{path}: no [unit]: give name, host or serial, class and the inlet's band")
     if foreign := sorted(set(tables) - {"unit", "setpoint", "inlet", *READINGS}):
         raise CoolingError(f"{path}: [{foreign[0]}] is no table of a cooling unit")
     numbers = {"rate_c_per_h": 2.0, "step_c": 0.5, "writes_per_day_max": 24}
     wanted = ("inlet_min_c", "inlet_max_c")
     optional = ("setpoint_min_c", "setpoint_max_c")
-    known = {"name", "host", "port", "unit", "class", *wanted, *optional, *numbers}
+    known = {"name", *LINE_KEYS, "class", *wanted, *optional, *numbers}
     if foreign := sorted(set(unit) - known):
         raise CoolingError(f"{path}: [unit]: {foreign[0]} is no key of a unit")
     values: dict[str, float] = {}
@@ -150,7 +119,7 @@ def read_cooling_file(path: Path) -> CoolingFile:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise CoolingError(f"{path}: [unit]: name = {name!r}: write 1 to 32 of a to z, A to Z, 0 to 9, _ and -, "
                            "another for each unit: its files have that name")  # fmt: skip
-    default = {key: unit[key] for key in ("host", "port", "unit") if key in unit}
+    default = {key: unit[key] for key in LINE_KEYS if key in unit}
     rows = tables.get("inlet")
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and "offset_c" in row for row in rows):
         raise CoolingError(f"{path}: no [[inlet]] with its offset_c: the temperature that you measured there by hand, "
@@ -158,7 +127,7 @@ def read_cooling_file(path: Path) -> CoolingFile:
     one = {place: _register(path, place, tables.get(place), default) for place in ("setpoint", *READINGS)}
     if one["setpoint"].kind != "holding":
         raise CoolingError(f"{path}: [setpoint]: kind = 'input' cannot be written; write holding")
-    if one["setpoint"].type != "float32" and values["step_c"] < abs(one["setpoint"].scale):
+    if values["step_c"] < one["setpoint"].resolution:
         shows = f"{one['setpoint'].scale:g} C that [setpoint] can show"
         raise CoolingError(
             f"{path}: [unit]: step_c = {values['step_c']:g} is less than the {shows}; write that at least"
@@ -173,90 +142,44 @@ def read_cooling_file(path: Path) -> CoolingFile:
 
 
 class ModbusCooling:
-    """A unit by Modbus TCP. Each round opens its connections and closes them: nothing of ours holds the line."""
+    """A unit by Modbus TCP or RTU. Each round opens its connections and closes them: nothing of ours holds the line."""
 
     def __init__(self, file: CoolingFile) -> None:
         self.file = file
 
-    def _client(self, at: Register, kept: dict[tuple[str, int], ModbusTcpClient]) -> ModbusTcpClient:
-        key = (at.host, at.port)
-        if key not in kept:
-            kept[key] = ModbusTcpClient(at.host, port=at.port, timeout=ASK_S, retries=1)
-            if not kept[key].connect():
-                raise CoolingError(f"{at.host}:{at.port}: no connection")
-        return kept[key]
-
-    def _value(self, at: Register, kept: dict[tuple[str, int], ModbusTcpClient]) -> float:
-        client = self._client(at, kept)
-        kind = TYPES[at.type]
-        ask = client.read_holding_registers if at.kind == "holding" else client.read_input_registers
-        try:
-            answer = ask(at.register, count=kind.value[1], device_id=at.unit)
-            if answer.isError() or len(answer.registers) != kind.value[1]:
-                raise CoolingError(f"{_where(at)}: {answer}")
-            counts = client.convert_from_registers(answer.registers, kind, word_order=_order(at))
-        except ModbusException as why:
-            raise CoolingError(f"{_where(at)}: {why}") from None
-        return float(counts) * at.scale if isinstance(counts, int | float) else math.nan
-
     def read(self) -> Reading:
         """All of it, once."""
-        kept: dict[tuple[str, int], ModbusTcpClient] = {}
         file = self.file
-        try:
+        with _asked() as lines:
             return Reading(
-                self._value(file.setpoint, kept), tuple(self._value(one, kept) for one in file.inlets),
-                self._value(file.cooling, kept), self._value(file.it, kept), self._value(file.outdoor, kept),
+                lines.read(file.setpoint), tuple(lines.read(one) for one in file.inlets), lines.read(file.cooling),
+                lines.read(file.it), lines.read(file.outdoor),
             )  # fmt: skip
-        finally:
-            for client in kept.values():
-                client.close()
 
     def setpoint(self) -> float:
         """The set-point alone, for who puts it back while a sensor does not answer."""
-        kept: dict[tuple[str, int], ModbusTcpClient] = {}
-        try:
-            return self._value(self.file.setpoint, kept)
-        finally:
-            for client in kept.values():
-                client.close()
+        with _asked() as lines:
+            return lines.read(self.file.setpoint)
 
     def write(self, setpoint_c: float) -> None:
         """Write the set-point and read it back."""
         at = self.file.setpoint
-        kept: dict[tuple[str, int], ModbusTcpClient] = {}
-        try:
-            client = self._client(at, kept)
-            kind = TYPES[at.type]
-            counts: int | float = setpoint_c / at.scale
-            if at.type != "float32":
-                counts = round(counts)
-            words = client.convert_to_registers(counts, kind, word_order=_order(at))
-            if len(words) == 1:
-                answer = client.write_register(at.register, words[0], device_id=at.unit)
-            else:
-                answer = client.write_registers(at.register, words, device_id=at.unit)
-            if answer.isError():
-                raise CoolingError(f"{_where(at)}: {setpoint_c:g} C was refused: {answer}")
-            after = self._value(at, kept)
-        except ModbusException as why:
-            raise CoolingError(f"{_where(at)}: {setpoint_c:g} C: {why}") from None
-        finally:
-            for client in kept.values():
-                client.close()
+        with _asked() as lines:
+            lines.write(at, setpoint_c)
+            after = lines.read(at)
         if not abs(after - setpoint_c) <= same_c(self.file):
-            raise CoolingError(f"{_where(at)}: {setpoint_c:g} C were written, {after:g} C stand there")
+            raise CoolingError(f"{at.place}: {setpoint_c:g} C were written, {after:g} C stand there")
+
+
+@contextlib.contextmanager
+def _asked() -> Iterator[Lines]:
+    try:
+        with Lines() as lines:
+            yield lines
+    except RegisterError as why:
+        raise CoolingError(str(why)) from None
 
 
 def same_c(file: CoolingFile) -> float:
     """Two set-points that are no further apart are one: half of what the register can show, or 0.05 C."""
-    counts = abs(file.setpoint.scale) if file.setpoint.type != "float32" else 0.0
-    return max(0.05, counts * 0.51)
-
-
-def _order(at: Register) -> Literal["big", "little"]:
-    return "big" if at.words == "big" else "little"
-
-
-def _where(at: Register) -> str:
-    return f"{at.host}:{at.port} unit {at.unit} {at.kind} register {at.register}"
+    return max(0.05, file.setpoint.resolution * 0.51)

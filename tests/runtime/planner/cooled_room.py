@@ -10,7 +10,7 @@ import numpy as np
 from tests.runtime.planner.simulated_room import SimulatedRoom
 from tidegate.runtime.planner.cooling_plan import InletBand
 from tidegate.runtime.planner.cooling_setpoint import CoolingAllowed, CoolingSetpoint
-from tidegate.runtime.planner.cooling_unit import CoolingError, CoolingFile, Reading, Register
+from tidegate.runtime.planner.cooling_unit import CoolingError, CoolingFile, CoolingRegister, Reading
 
 BEGIN = 1_800_000_000 // 86_400 * 86_400
 ROUND_S = 150
@@ -56,8 +56,8 @@ class RoomUnit:
 
 def owners_file(room, **changed):
     """An owner whose set-point band is as generous as the inlet's: only distances and readings hold it."""
-    at = Register(0, "10.0.0.9", scale=0.1)
-    inlet = Register(0, "10.0.0.9", offset_c=round(room.offset_c, 1))
+    at = CoolingRegister(0, "10.0.0.9", scale=0.1)
+    inlet = CoolingRegister(0, "10.0.0.9", offset_c=round(room.offset_c, 1))
     words = {"name": "crac1", "kind": "A2", "band": InletBand(18.0, 27.0, 2.0), "setpoint": at, "inlets": (inlet,),
              "cooling": at, "it": at, "outdoor": at, "setpoint_band": (16.0, 28.0), "step_c": 0.5,
              "writes_per_day_max": 60, "beyond": ""}  # fmt: skip

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from tests.runtime.planner import foreign_process
 from tests.runtime.planner.cooled_room import BEGIN, FAULTS, RoomUnit, advise, day_price, lived, owners_file
 from tests.runtime.planner.foreign_process import free_port, running
 from tests.runtime.planner.simulated_room import SimulatedRoom
+from tests.runtime.rtu_peer import Slaves, Wire
 from tidegate.runtime.planner.cooling_plan import InletBand, check_band, plan_cooling
 from tidegate.runtime.planner.cooling_setpoint import (
     CoolingAllowed,
@@ -407,7 +409,9 @@ scale = 0.1
     ("register = 10", "register = 70000", "whole number"), ('type = "float32"', 'type = "bcd"', "write int16"),
     ("scale = 0.1\n[[inlet]]", "scale = 0\n[[inlet]]", "write a number"), ("[it]", "[its]", "is no table"),
     ("[outdoor]\n", "[outdoor]\nspeed = 1\n", "speed is no key"), ('name = "crac1"', "pump = 1", "pump is no key"),
-    ('host = "127.0.0.1"\n', "", "host"), ("scale = 0.1\n[[inlet]]", "scale = 1\n[[inlet]]", "is less than the 1 C"),
+    ('host = "127.0.0.1"\n', "", "no host and no serial"),
+    ('host = "127.0.0.1"\n', 'host = "127.0.0.1"\nserial = "/dev/ttyUSB0"\n', "one of both"),
+    ("scale = 0.1\n[[inlet]]", "scale = 1\n[[inlet]]", "is less than the 1 C"),
     ("register = 10\n", 'register = 10\nkind = "input"\n', "cannot be written"), ("[unit]", "[unit", "crac.toml"),
     ('name = "crac1"', 'name = "../crac"', "its files have that name"),
 ])  # fmt: skip
@@ -473,6 +477,36 @@ def test_a_foreign_slave_is_read_in_each_type_and_its_set_point_written_and_read
     (tmp_path / "nobody.toml").write_text(FILE.format(port=free_port()))
     with pytest.raises(CoolingError, match="no connection"):
         ModbusCooling(read_cooling_file(tmp_path / "nobody.toml")).write(20.0)
+
+
+def words_of(value):
+    return list(struct.unpack(">HH", struct.pack(">f", value)))
+
+
+def test_a_unit_on_a_serial_line_is_read_and_written_as_by_tcp(tmp_path):
+    wire = Wire(units={4})
+    holding = {10: 215}
+    inputs = {20: 225, 21: 0, 26: 65486}
+    for at, (first, second) in ((22, words_of(12.5)), (24, words_of(48.25)[::-1])):
+        inputs |= {at: first, at + 1: second}
+    slaves = Slaves(wire.server, {4: {3: holding, 4: inputs}}, baud=19200)
+    line = f'serial = "{wire.client}"\nbaud = 19200\nparity = "N"\nunit = 4\n'
+    path = tmp_path / "crac.toml"
+    path.write_text(FILE.format(port=0).replace('host = "127.0.0.1"\nport = 0\n', line))
+    try:
+        unit = ModbusCooling(read_cooling_file(path))
+        assert unit.read() == Reading(21.5, (22.5,), 12.5, 48.25, -5.0)
+        unit.write(20.5)
+        assert unit.setpoint() == pytest.approx(20.5)
+        (tmp_path / "cooling-claim-crac1.json").write_text(json.dumps({"before_c": 21.5, "set_c": 20.5, "was_c": 21.5}))
+        assert setpoint_back(tmp_path, path) == "" and unit.setpoint() == pytest.approx(21.5)
+        missing = path.read_text().replace("register = 10", "register = 400")
+        path.write_text(missing)
+        with pytest.raises(CoolingError, match=f"{wire.client} unit 4 holding register 400"):
+            ModbusCooling(read_cooling_file(path)).setpoint()
+    finally:
+        slaves.close()
+        wire.close()
 
 
 def test_the_command_moves_it_and_after_a_kill_the_guard_puts_the_owner_s_own_back(tmp_path, slave):
