@@ -101,13 +101,30 @@ def run(
                 if each:
                     images[plant.world.cycle - 1] = checksum(plant._shared)
             left -= step_cycles
-        plant._take()
-        events, t_ns = list(plant.events), plant.world.t_ns
+        return taken(plant, ring, campaign.program(), images)
+
+
+def taken(plant: VirtualPlant, ring: Ring, blob: bytes, images: dict[int, int]) -> Run:
+    """What a plant's core left in its ring until now."""
+    plant._take()
     first = ring.first()
     assert first is not None
     records, at = ring.take(first, ring.head, 1 << 40)
     assert at == ring.head
-    return Run(campaign.program(), records, ring.cycles, ring.head, t_ns, ring, images, events)
+    return Run(blob, records, ring.cycles, ring.head, plant.world.t_ns, ring, images, list(plant.events))
+
+
+def an_island(plant: VirtualPlant, until_s: float, look_s: float = 1.0) -> Run:
+    """What a plant that stands at some moment does until another one, its image looked at each look_s."""
+    fd = Ring.memfd(64.0)
+    ring = Ring(fd, writable=True)
+    os.close(fd)
+    plant.core.record(ring)
+    images: dict[int, int] = {}
+    while plant.world.t_ns * 1e-9 - 1.0 < until_s:
+        plant.run(look_s)
+        images[plant.world.cycle - 1] = checksum(plant._shared)
+    return taken(plant, ring, plant._program, images)
 
 
 class Again:

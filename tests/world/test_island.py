@@ -1,11 +1,13 @@
 """A site that goes on without the grid: genset, PV, faults, the return. TIDEGATE_ISLAND_SEEDS=200 runs more seeds."""
 
+import itertools
 import os
 import tomllib
 
 import islands
 import numpy as np
 import pytest
+import recorded
 
 from tidegate.config.compile import compile_site
 from tidegate.config.site import SiteError, load_site, parse_site
@@ -87,6 +89,49 @@ def test_loss_genset_and_return_are_told_and_the_battery_waits_and_rises_with_th
         assert np.abs(series["ess_w"][waits]).max() < 50.0
         # Asked for 600 s at least, whatever the grid does meanwhile.
         assert point(world, "site.genset_wanted") == 1 and told(world, "genset") == [(told(world)[0][0], "asked for")]
+
+
+@pytest.mark.parametrize("forming", [False, True], ids=["genset", "forming"])
+def test_a_recorded_island_is_decided_alike_to_the_byte_from_loss_to_return(forming):
+    """Loss, genset or converters that carry, PV that is told its place, return, wait and ramp."""
+    pv = (np.array([0.0, 110.0]), np.array([0.0, 20e3]))
+    changes = [("[island]\n", "[island]\ngrid_forming = true\n"), ("start_soc = 0.3", "start_soc = 0.55")]
+    with plant(20e3, pv=pv, soc_start=0.5, changes=changes[: 2 * forming]) as world:
+        world.run(86.0)
+        run = recorded.an_island(world, 235.0)
+        names = [row[0] for row in world._points]
+    again, place, seen, orders = recorded.Again(run.blob), 0, 0, []
+    while place < len(run.records):
+        place, cycles, differs, _, _ = again.replay.run(run.records, place, 1)
+        assert differs is None, again.replay.what
+        if cycles and again.memory.cycle in run.images:
+            picture = again.memory.read_image()
+            assert recorded.checksum(again.memory) == run.images[again.memory.cycle], again.memory.cycle
+            shown = {}
+            for name in ("site.island", "site.genset_wanted", "site.pv_limit_w", "site.setpoint_w", "site.reconnect_w"):
+                at = names.index(name)
+                shown[name] = picture.values[at] if picture.qualities[at] == Quality.GOOD else None
+            orders.append(shown)
+            seen += 1
+    again.close()
+    assert seen == len(run.images)
+    states = [name for name, _ in itertools.groupby(one["site.island"] for one in orders)]
+    assert states == ([0, 3, 1, 0] if forming else [0, 1, 2, 1, 0]), "else nothing of an island was replayed"
+    assert [name for name, _ in itertools.groupby(one["site.genset_wanted"] for one in orders)] == [0, 1]
+    assert any(one["site.pv_limit_w"] for one in orders) and any(one["site.reconnect_w"] for one in orders)
+    assert forming or len({one["site.setpoint_w"] for one in orders}) > 5
+
+
+def test_a_recorded_island_with_a_genset_of_another_size_is_decided_otherwise():
+    """A replay that cannot differ would show nothing."""
+    with plant(45e3) as world:
+        world.run(86.0)
+        run = recorded.an_island(world, 130.0, 5.0)
+    with plant(45e3, changes=[("genset_w_max = 40000", "genset_w_max = 38000")]) as other:
+        beside = recorded.Again(other._program)
+    _, differs = beside.whole(run.records)
+    assert differs is not None
+    beside.close()
 
 
 def test_a_full_battery_beside_pv_tells_how_much_pv_has_a_place():
