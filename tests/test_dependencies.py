@@ -53,6 +53,7 @@ EXTRAS = {
     "runtime/planner/cooling_setpoint.py": ["cooling"],
     "runtime/planner": ["planner"],
     "runtime/cli/plan_commands.py": ["planner"],
+    "runtime/island": ["island"],
     "runtime/openadr": ["openadr"],
     "runtime/export/otlp_exporter.py": ["export+otlp"],
     "runtime/export": ["export"],

@@ -24,7 +24,7 @@ SILENT_ROUNDS = 10  # an adapter that is silent for so many rounds hangs
 SILENT_S_MIN = 120.0
 
 
-def _noted(client: Client) -> Callable[[str, str], None]:
+def noted_by(client: Client) -> Callable[[str, str], None]:
     """Notes go to the site's journal; where that cannot be reached the adapter's own file has them."""
 
     def note(name: str, detail: str) -> None:
@@ -34,7 +34,7 @@ def _noted(client: Client) -> Callable[[str, str], None]:
     return note
 
 
-def _rounds(name: str, one: Callable[[], str], guard: Guard, every: float) -> None:
+def rounds(name: str, one: Callable[[], str], guard: Guard, every: float) -> None:
     """Until Ctrl-C or SIGTERM. one: a round; gives what went wrong, "" if nothing did."""
     stop, shown = threading.Event(), ""
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
@@ -48,11 +48,11 @@ def _rounds(name: str, one: Callable[[], str], guard: Guard, every: float) -> No
         stop.wait(every)
 
 
-def _ended(guard: Guard, left: str) -> None:
+def ended(guard: Guard, left: str, command: str = "planner") -> None:
     """After the last round: the guard ends too, or goes on where something could not be undone."""
     if left:
         guard.leave()
-        fail(f"{left}; the guard goes on trying", EXIT_UNAVAILABLE, "planner")
+        fail(f"{left}; the guard goes on trying", EXIT_UNAVAILABLE, command)
     guard.end()
 
 
@@ -84,7 +84,7 @@ def kubernetes(client: Client, folder: Path, namespace: tuple[str, ...], label: 
     try:
         if let_go:
             made = KubernetesAdapter(Kubernetes(namespace, label, kubeconfig=kubeconfig or "", context=context), folder,
-                                     ClusterAllowed(dry_run=dry_run), note=_noted(client))  # fmt: skip
+                                     ClusterAllowed(dry_run=dry_run), note=noted_by(client))  # fmt: skip
             for action in made.round(let_go=True):
                 click.echo(f"resumed {action.job.kind} {action.job.namespace}/{action.job.name}")
             if made.error:
@@ -94,17 +94,17 @@ def kubernetes(client: Client, folder: Path, namespace: tuple[str, ...], label: 
         cluster = Kubernetes(namespace, label, kubeconfig=kubeconfig or "", context=context)
     except ClusterError as why:
         fail(why, EXIT_UNAVAILABLE, "planner")
-    adapter = KubernetesAdapter(cluster, folder, allowed, note=_noted(client))
+    adapter = KubernetesAdapter(cluster, folder, allowed, note=noted_by(client))
     guard = Guard(undo, max(SILENT_S_MIN, SILENT_ROUNDS * every))
 
     def one() -> str:
         adapter.round()
         return adapter.error
 
-    _rounds("kubernetes", one, guard, every)
+    rounds("kubernetes", one, guard, every)
     adapter.round(let_go=True)
     end_doubts(folder, "kubernetes")
-    _ended(guard, adapter.error)
+    ended(guard, adapter.error)
 
 
 @click.command("node-sleep")
@@ -138,7 +138,7 @@ def node_sleep(client: Client, folder: Path, state: Path, nodes: Path, asleep_ma
     try:
         read = read_nodes(nodes)
         allowed = SleepAllowed(asleep_max, awake_min, dry_run=dry_run)
-        adapter = NodeSleep(read, folder, allowed, resting, note=_noted(client))
+        adapter = NodeSleep(read, folder, allowed, resting, note=noted_by(client))
     except NodeError as why:
         fail(why, EXIT_UNAVAILABLE, "planner")
     guard = Guard(functools.partial(wake_all, folder, nodes), max(SILENT_S_MIN, SILENT_ROUNDS * every))
@@ -152,10 +152,10 @@ def node_sleep(client: Client, folder: Path, state: Path, nodes: Path, asleep_ma
             write_doubts(folder, "node-sleep", adapter.doubts)
         return "; ".join(adapter.doubts)
 
-    _rounds("node-sleep", one, guard, every)
+    rounds("node-sleep", one, guard, every)
     end_doubts(folder, "node-sleep")
     adapter.round(let_go=True)
-    _ended(guard, f"asked to wake and not awake yet: {', '.join(adapter.asleep)}" if adapter.asleep else "")
+    ended(guard, f"asked to wake and not awake yet: {', '.join(adapter.asleep)}" if adapter.asleep else "")
 
 
 @click.command()
@@ -177,7 +177,7 @@ def cooling(client: Client, folder: Path, unit: Path, learn: bool, dry_run: bool
         file = read_cooling_file(unit)
         allowed = CoolingAllowed(learn, dry_run)
         alone = only_one(folder, file.name)
-        adapter = CoolingSetpoint(ModbusCooling(file), file, folder, allowed, note=_noted(client))
+        adapter = CoolingSetpoint(ModbusCooling(file), file, folder, allowed, note=noted_by(client))
     except CoolingError as why:
         fail(why, EXIT_CONTENT, "planner")
     name = f"cooling-{file.name}"
@@ -190,10 +190,10 @@ def cooling(client: Client, folder: Path, unit: Path, learn: bool, dry_run: bool
         return "; ".join(adapter.doubts)
 
     with alone:
-        _rounds(name, one, guard, every)
+        rounds(name, one, guard, every)
         end_doubts(folder, name)
         adapter.round(let_go=True)
-    _ended(guard, "; ".join(adapter.doubts) if adapter.claim is not None else "")
+    ended(guard, "; ".join(adapter.doubts) if adapter.claim is not None else "")
 
 
 @click.command("gpu-caps")
@@ -216,7 +216,7 @@ def gpu_caps(client: Client, folder: Path, gpu: tuple[str, ...], wait_share: flo
         fail(f"{why.name} is not installed: pip install 'tidegate[gpu]'", EXIT_UNAVAILABLE, "planner")
     allowed = CapsAllowed(() if "all" in gpu else gpu, wait_share, shed_share, dry_run)
     guard = Guard(functools.partial(restore, folder), max(SILENT_S_MIN, SILENT_ROUNDS * every))
-    caps = GpuCaps(Nvml(), folder, allowed, note=_noted(client))
+    caps = GpuCaps(Nvml(), folder, allowed, note=noted_by(client))
 
     def one() -> str:
         caps.round()
@@ -224,7 +224,7 @@ def gpu_caps(client: Client, folder: Path, gpu: tuple[str, ...], wait_share: flo
             write_doubts(folder, "gpu-caps", caps.doubts)
         return "; ".join(caps.doubts)
 
-    _rounds("gpu-caps", one, guard, every)
+    rounds("gpu-caps", one, guard, every)
     end_doubts(folder, "gpu-caps")
     caps.round(let_go=True)
-    _ended(guard, caps.error)
+    ended(guard, caps.error)

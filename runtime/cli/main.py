@@ -37,6 +37,7 @@ COMMANDS = {
     "fleet": Place("fleet_commands:fleet", "fleet", "Send this site's ledger to a hub."),
     "hub": Place("fleet_commands:hub", "fleet", "Keep the ledgers of many sites."),
     "init": Place("init_command:init", "tools", "Look at the buses, draft a site file."),
+    "island-devices": Place("island_commands:island_devices", "island", "A genset's start and PV limits in an island."),
     "keys": Place("key_commands:keys", "", "Keys and roles of remote clients."),
     "lock": Place("stop_commands:lock", "", "Stop the site and lock it under your name."),
     "notify": Place("notify_commands:notify", "notify", "Tell people of alarms: mail, webhook, ntfy and others."),

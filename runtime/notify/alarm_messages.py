@@ -9,13 +9,16 @@ from tidegate.runtime.api.messages import Message
 from tidegate.runtime.findings.priority import PRIORITIES, Priority, priority_of
 from tidegate.runtime.notify.message_queue import Fresh
 from tidegate.runtime.state.backup_outcome import NOTED_FAILED
+from tidegate.runtime.state.noted_failures import ISLAND_DEVICE
 
 # Told to those who maintain, whatever the priority: nobody else can end them.
 MAINTAIN_EVENTS = {
     "latch": "a fault latched",
     "unenforced": "a configured limit is not held",
     "backup": "the backup failed",
+    "island device": "a genset or an inverter does not do what the site asks for",
 }
+NOTES = {NOTED_FAILED: "backup", ISLAND_DEVICE: "island device"}  # name of a note -> what it means
 FOR_MAINTAIN: Priority = "medium"
 
 
@@ -48,12 +51,12 @@ class AlarmMessages:
         kind, utc_s = event["event"], event["utc_ns"] / 1e9
         if kind == "unshelve":
             return list(self._back(event, utc_s)), {}
-        if kind == "note" and event.get("name") == NOTED_FAILED:
-            kind = "backup"
+        if kind == "note":
+            kind = NOTES.get(str(event.get("name")), kind)
         if kind not in ("fault_on", "fault_off") and kind not in MAINTAIN_EVENTS:
             return [], {}
         unit = self._unit(int(event.get("unit", -1)))
-        name = str(event.get("detail") if kind == "backup" else event.get("name") or event.get("detail") or kind)
+        name = str(event.get("detail") if kind in NOTES.values() else event.get("name") or event.get("detail") or kind)
         if kind in MAINTAIN_EVENTS and not event.get("value") and kind == "unenforced":
             return [], {}  # it is held again
         alarm = kind if kind == "backup" else f"{kind if kind in MAINTAIN_EVENTS else 'fault'} {unit} {name}"

@@ -8,12 +8,13 @@ from pathlib import Path
 from tidegate.runtime.state.process_users import mode_in
 
 
-def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
+def replace(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
     """Put `data` in the place of a file, durable when this returns. Raises OSError, and then the old one stands.
 
     Written beside it, synced, renamed over it, and the folder synced: a reader, and a restart after the power went at
     any moment, finds the old file or the new one whole. mode : in a folder of one process's group that group reads what
-    the owner reads (`process_users.py`).
+    the owner reads (`process_users.py`). durable=False leaves the syncs out, for what is written each second: after a
+    loss of power it may be an old one, or empty.
     """
     mode = mode_in(path.parent, mode)
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -24,7 +25,8 @@ def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
             while view:
                 view = view[os.write(fd, view) :]
             os.fchmod(fd, mode)
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
         finally:
             os.close(fd)
         os.rename(fresh, path)
@@ -32,7 +34,8 @@ def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
         with contextlib.suppress(OSError):
             os.unlink(fresh)
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
