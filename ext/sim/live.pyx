@@ -87,6 +87,8 @@ cdef void catch_up(world_t* world, uint64_t t_ns) noexcept nogil:
         world.t_ns = world.plant.t_ns + world.plant.dt_ns
         if world.t_ns >= world.fault_next_ns:
             world_faults(world, world.t_ns)
+        # No bus says what the core asks of a genset: its own panel starts it, as many do.
+        world.plant.genset.told = world.plant.islanded
         plant_step(&world.plant, world.t_ns)
         if world.plant.step_t_ns == world.t_ns or world.answer.open:
             follow_load_step(world, world.t_ns)

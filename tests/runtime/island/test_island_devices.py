@@ -212,10 +212,7 @@ def test_the_command_follows_a_site_that_runs_and_after_a_kill_the_guard_leaves_
             assert "genset: started by us" in shown and "roof: " in shown
             metrics = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60).read().decode()
             assert 'tidegate_island_genset_asked{unit="yard"} 1' in metrics
-            claims = json.loads((folder / "island-claim-yard.json").read_text())
-            (folder / "island-claim-yard.json").write_text(json.dumps({**claims, "pv": {"roof": [100, 0, 40, 40]}}))
-            write(100, 40)
-            write(99, 1)
+            until(lambda: read(99) == 1 and read(100) < 60, "PV is not limited", despite=(RegisterError,))
             adapter.kill()
             until(lambda: (read(99), read(100)) == (0, 100), "the guard does not put it back", despite=(RegisterError,))
             assert read(10, "coil") == 1, "the genset keeps running"

@@ -20,6 +20,7 @@ from tidegate.runtime.notify.alarm_messages import AlarmMessages, Target
 from tidegate.runtime.notify.message_queue import Fresh, MessageQueue
 from tidegate.runtime.notify.notifier import Notifier, NotifyError, send, targets_of
 from tidegate.runtime.state.backup_outcome import NOTED_FAILED
+from tidegate.runtime.state.noted_failures import ISLAND_DEVICE
 
 WAIT_S = 60.0
 SITE = Description(
@@ -75,6 +76,17 @@ def test_a_backup_that_fails_each_night_is_told_to_who_maintains_once_while_it_l
     assert message.target == "all" and "no such folder" in message.body and "the backup failed" in message.title
     assert makes.of({**failed, "utc_ns": 1100 * 10**9, "detail": "uid:0: another reason"})[0] == []
     assert makes.of(event("note", "backup", 1200.0)) == ([], {}) == makes.of(event("note", "web login", 1200.0))
+
+
+def test_a_device_of_an_island_that_does_not_do_it_is_told_to_who_maintains_each_for_itself():
+    makes = AlarmMessages(SITE, [ALL, HIGH], 900.0, {})
+    noted = {**event("note", ISLAND_DEVICE, 1000.0), "detail": "uid:0: yard: genset: does not read running"}
+    (message,), _ = makes.of(noted)
+    assert message.target == "all" and "does not read running" in message.body
+    assert "a genset or an inverter does not do what the site asks for" in message.title
+    assert makes.of({**noted, "utc_ns": 1100 * 10**9})[0] == []
+    assert len(makes.of({**noted, "utc_ns": 1101 * 10**9, "detail": "uid:0: yard: roof: no connection"})[0]) == 1
+    assert makes.of(event("note", "island-devices", 1200.0)) == ([], {}), "what it ordered is no failure"
 
 
 def test_who_is_told_what():
