@@ -93,7 +93,7 @@ class Inverter:
 
 @dataclass(frozen=True)
 class IslandFile:
-    """What the owner wrote; times in s."""
+    """What the owner wrote; times in s. rewrite_s: a limit that stands is written again so often; 0 = never."""
 
     name: str
     silent_s: float
@@ -104,6 +104,7 @@ class IslandFile:
     raise_s: float
     answer_s: float
     raises_per_hour_max: int
+    rewrite_s: float
 
     @property
     def round_s_max(self) -> float:
@@ -211,6 +212,7 @@ def read_island_file(path: Path) -> IslandFile:
         back_s=unit.number("back_s", 30.0, 1, 3600), raise_s=unit.number("raise_s", 10.0, 1, 3600),
         answer_s=unit.number("answer_s", 30.0, 1, 3600),
         raises_per_hour_max=unit.whole("raises_per_hour_max", 120, 1, 3600),
+        rewrite_s=unit.number("rewrite_s", 0.0, 0, 3600),
     )  # fmt: skip
     unit.end()
     return made

@@ -187,7 +187,10 @@ class PvOrders:
         stood_w = seen.stood * one.w_per_unit if enabled else one.nameplate_w
         if claim is None and limit_w >= min(stood_w, one.nameplate_w):
             return
-        if (abs(limit_w - stood_w) <= one.same_w and enabled) or now < seen.try_s:
+        if now < seen.try_s:
+            return
+        if abs(limit_w - stood_w) <= one.same_w and enabled:
+            self._rewrite(one, claim)
             return
         if limit_w > stood_w:
             while seen.raises_s and now - seen.raises_s[0] > HOUR_S:
@@ -211,6 +214,18 @@ class PvOrders:
             seen.raises_s.append(now)
         self._write(one, value, float(one.enable_on), row, short)
 
+    def _rewrite(self, one: Inverter, claim: LimitClaim | None) -> None:
+        """A limit that stands, once more, for an inverter that falls back by itself when nobody writes."""
+        desk, seen = self.desk, self.seen[one.name]
+        every_s = desk.file.rewrite_s
+        if claim is None or desk.dry_run or not every_s or desk.monotonic() - seen.written_s < every_s:
+            return
+        row: dict[str, object] = {"what": one.name, "limit": round(claim.set_to, 6)}
+        short, moves = f"{one.name}: limit {claim.set_to:g} again", seen.still_moves
+        desk.audit(row, short, "asked", loud=False)
+        if self._write(one, claim.set_to, float(one.enable_on), row, short, afresh=True):
+            seen.still_moves = moves
+
     def _give_back(self, one: Inverter, claim: LimitClaim) -> None:
         desk, seen = self.desk, self.seen[one.name]
         if desk.monotonic() < seen.try_s:
@@ -228,13 +243,14 @@ class PvOrders:
         del desk.limits[one.name]
         desk.keep()
 
-    def _write(self, one: Inverter, value: float, enable: float | None, row: dict[str, object], short: str) -> bool:
+    def _write(self, one: Inverter, value: float, enable: float | None, row: dict[str, object], short: str, *,
+               afresh: bool = False) -> bool:  # fmt: skip
         """Write the limit, and whether it is in force; read both back. The caller has audited and claimed it."""
         desk, seen = self.desk, self.seen[one.name]
         try:
             desk.lines.write(one.limit, value)
             seen.written_s = desk.monotonic()
-            if one.enable is not None and enable is not None and seen.enable != enable:
+            if one.enable is not None and enable is not None and (afresh or seen.enable != enable):
                 desk.lines.write(one.enable, enable)
             after = desk.lines.read(one.limit)
             if not abs(after - value) <= one.same_w / one.w_per_unit:

@@ -93,6 +93,24 @@ def test_the_owner_s_own_comes_back_exactly_once_the_grid_is_known_back(yard):
     assert len(yard.writes) == count
 
 
+def test_a_limit_that_stands_is_written_again_only_where_the_file_has_it_so(tmp_path):
+    """For inverters that fall back by themselves; limit and enable, and not while nothing of ours stands there."""
+    for text, count in ((FILE, 1), (FILE.replace("raise_s = 10", "raise_s = 10\nrewrite_s = 20"), 4)):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        yard = Yard(folder, text)
+        yard.pass_time(50)
+        yard.goes(2, limit_w=20_000.0).pass_time(62)
+        assert len(writes(yard, BARN)) == count and {value for _, value in writes(yard, BARN)} == {15_000}
+        assert len([row for row in yard.writes if row[1:3] == (BARN, 99)]) == count and not yard.adapter.doubts
+        assert len(yard.audit()) == 2 * count
+        yard.goes(0).pass_time(90)
+        assert limits(yard) == (10_000.0, 30_000.0)
+        done = len(yard.writes)
+        yard.pass_time(60)
+        assert len(yard.writes) == done
+
+
 def test_an_inverter_that_cannot_be_told_is_counted_with_its_nameplate(yard):
     yard.silent.add(ROOF)
     yard.pass_time(2)
