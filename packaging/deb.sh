@@ -97,7 +97,7 @@ version=$(ls "$work"/wheel/*.whl | sed 's/.*tidegate-\([^-]*\)-.*/\1/')
 version=${DEB_VERSION:-$version}
 install -D -m 755 "$here/debian/tidegate" "$stage/usr/bin/tidegate"
 install -D -m 644 "$here/systemd/tidegate@.service" "$stage/usr/lib/systemd/system/tidegate@.service"
-for unit in web notify planner backup; do
+for unit in web notify planner island-devices backup; do
     install -D -m 644 "$here/systemd/tidegate-$unit@.service" "$stage/usr/lib/systemd/system/tidegate-$unit@.service"
 done
 install -D -m 644 "$here/systemd/tidegate-backup@.timer" "$stage/usr/lib/systemd/system/tidegate-backup@.timer"

@@ -20,6 +20,7 @@ EXPOSURE_MAX = {
     "tidegate-web@hall": 15,
     "tidegate-notify@hall": 15,
     "tidegate-planner@hall": 15,
+    "tidegate-island-devices@hall": 15,
     "tidegate-fleet@hall": 15,
     "tidegate-hub": 15,
     "tidegate-hub-page": 15,
@@ -115,7 +116,7 @@ def test_each_unit_and_each_process_has_a_user_of_its_own_that_the_package_makes
     for path in UNIT.parent.glob("*.service"):
         named, dynamic = re.findall(r"^(?:User=(\S+)|(DynamicUser)=yes)", path.read_text(), re.M)[0]
         users[path.name] = named or dynamic
-    assert users.pop("tidegate-planner@.service") == "DynamicUser"
+    assert users.pop("tidegate-planner@.service") == users.pop("tidegate-island-devices@.service") == "DynamicUser"
     assert users == {
         "tidegate@.service": process_users.SERVICE,
         "tidegate-backup@.service": process_users.SERVICE,
