@@ -171,10 +171,14 @@ def cooling(client: Client, folder: Path, unit: Path, learn: bool, dry_run: bool
     try:
         from tidegate.runtime.planner.cooling_setpoint import CoolingAllowed, CoolingSetpoint, only_one, setpoint_back
         from tidegate.runtime.planner.cooling_unit import CoolingError, ModbusCooling, read_cooling_file
+        from tidegate.runtime.tools.modbus_register import line_of_site
     except ModuleNotFoundError as why:
         fail(f"{why.name} is not installed: pip install 'tidegate[cooling]'", EXIT_UNAVAILABLE, "planner")
     try:
         file = read_cooling_file(unit)
+        with contextlib.suppress(ClientError):  # a room is cooled without a site, too
+            if clash := line_of_site(file.registers, client.describe()["ports"]):
+                fail(f"{unit}: {clash}", EXIT_CONTENT, "planner")
         allowed = CoolingAllowed(learn, dry_run)
         alone = only_one(folder, file.name)
         adapter = CoolingSetpoint(ModbusCooling(file), file, folder, allowed, note=noted_by(client))

@@ -55,6 +55,7 @@ def run(client: Client, folder: Path, unit: Path, dry_run: bool, every: float, l
         private_folder(folder)
         alone = only_adapter(folder, file.name)
         devices = IslandDevices(file, folder, ask_site(client.ask), dry_run, noted_by(client))
+        devices.ports = lambda: list(client.describe()["ports"])
     except (IslandFileError, IslandError) as why:
         fail(why, EXIT_CONTENT, COMMAND)
     except OSError as why:
@@ -73,7 +74,11 @@ def run(client: Client, folder: Path, unit: Path, dry_run: bool, every: float, l
 
     def one() -> str:
         nonlocal written, written_s
-        devices.round()
+        try:
+            devices.round()
+        except IslandFileError as why:
+            guard.end()
+            fail(f"{unit}: {why}", EXIT_CONTENT, COMMAND)
         doubts = list(devices.doubts.values())
         if doubts != written or time.monotonic() - written_s > OLD_S:  # each is synced to the disk
             with contextlib.suppress(OSError):  # a full disk costs the words
@@ -84,7 +89,8 @@ def run(client: Client, folder: Path, unit: Path, dry_run: bool, every: float, l
     with alone:
         rounds(name, one, guard, every)
         end_doubts(folder, name)
-        devices.round(ends=True)
+        with contextlib.suppress(IslandFileError):  # a line of the site's own: nothing of ours is there
+            devices.round(ends=True)
         left = devices.left()
         if not left:
             guard.end()

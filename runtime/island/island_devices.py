@@ -24,7 +24,7 @@ from tidegate.runtime.island.pv_orders import PvOrders
 from tidegate.runtime.planner.adapter_audit import Note
 from tidegate.runtime.state import atomic_file
 from tidegate.runtime.state.noted_failures import ISLAND_DEVICE
-from tidegate.runtime.tools.modbus_register import Lines
+from tidegate.runtime.tools.modbus_register import Lines, line_of_site
 
 STATUS_FILE, LOCK_FILE = "island-status-*.json", "island-lock-*"
 POINTS = ("site.island", "site.genset_wanted", "site.pv_limit_w")
@@ -68,6 +68,7 @@ class IslandDevices:
     note: Note | None = None
     utc: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
+    ports: Callable[[], list[Message]] | None = None  # asks the site for its serial ports; None: not looked at
     lines_of: Callable[[float], Lines] = Lines  # replaced in tests
     shown: set[str] = field(default_factory=set)  # doubts that people have been told of
 
@@ -76,6 +77,7 @@ class IslandDevices:
         self.genset = None if self.file.genset is None else GensetOrders(self.desk, self.file.genset)
         self.pv = PvOrders(self.desk, self.file.inverters)
         self._heard_s = self.monotonic()
+        self._known = False  # whether the site was heard once, and has none of our lines
 
     @property
     def doubts(self) -> dict[str, str]:
@@ -83,22 +85,29 @@ class IslandDevices:
         return self.desk.doubts
 
     def round(self, *, ends: bool = False) -> None:
-        """Once. What goes wrong is in `doubts`. ends: leave everything as the file has it without a word."""
+        """Once. What goes wrong is in `doubts`. ends: leave everything as the file has it without a word.
+
+        Until the site has been heard once nothing is touched that is not claimed. Raises IslandFileError where a line
+        of the file is one of the site's own.
+        """
         desk = self.desk
         desk.doubts.clear()
         desk.ends = ends
         silent = not self._hear() or self.hear is None
         try:
             desk.load()
+            if not self._known and not desk.genset.on and not desk.limits:
+                return
             with self.lines_of(self.file.ask_s) as desk.lines:
                 if self.genset is not None:
                     self._one("genset", self.genset.round, silent)
                 self._one("pv", self.pv.round, silent)
         except IslandError as why:
             desk.doubts["claim"] = str(why)
-        self._note_doubts()
-        with contextlib.suppress(OSError):  # a full disk costs the words
-            self._write_status()
+        finally:
+            self._note_doubts()
+            with contextlib.suppress(OSError):  # a full disk costs the words
+                self._write_status()
 
     def _one(self, what: str, run: Round, silent: bool) -> None:
         try:
@@ -116,6 +125,8 @@ class IslandDevices:
                 desk.word = word_of(self.hear(), self.file.silent_s)
             except (ClientError, KeyError, ValueError, TypeError) as error:
                 why = str(error)
+        if desk.word is not None and not self._known:
+            self._look_at_ports()
         if desk.word is not None:
             self._heard_s = now
         if desk.word is None or desk.word.island not in (ON_GRID, BY_CONVERTERS):
@@ -126,6 +137,17 @@ class IslandDevices:
         if silent and self.hear is not None:
             desk.doubts["site"] = f"the site has said nothing for {self.file.silent_s:g} s and more: {why}"
         return not silent
+
+    def _look_at_ports(self) -> None:
+        desk = self.desk
+        try:
+            clash = "" if self.ports is None else line_of_site(self.file.registers, self.ports())
+        except ClientError:
+            desk.word = None  # asked again the next round
+            return
+        if clash:
+            raise IslandFileError(clash)
+        self._known = True
 
     def _note_doubts(self) -> None:
         """A doubt goes to the journal once when it comes, and once when it has gone."""

@@ -107,6 +107,12 @@ class IslandFile:
     rewrite_s: float
 
     @property
+    def registers(self) -> tuple[Register, ...]:
+        """All of them."""
+        genset = () if self.genset is None else (self.genset.start.at, self.genset.running)
+        return (*genset, *(at for one in self.inverters for at in (one.limit, one.power, one.enable) if at is not None))
+
+    @property
     def round_s_max(self) -> float:
         """How long one round may take when nothing answers: each line is waited for once, twice asked."""
         return 10.0 + 2.0 * self.ask_s * (2 + len(self.inverters))

@@ -49,6 +49,11 @@ class CoolingFile:
     writes_per_day_max: int
     beyond: str  # in words, what of the band is not recommended
 
+    @property
+    def registers(self) -> tuple[Register, ...]:
+        """All of them."""
+        return (self.setpoint, *self.inlets, self.cooling, self.it, self.outdoor)
+
 
 @dataclass(frozen=True)
 class Reading:

@@ -5,8 +5,9 @@ for them: two masters on one wire speak at once.
 """
 
 import math
+import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Literal, Self, TypeVar
@@ -104,6 +105,22 @@ def register_of(where: str, row: object, default: dict[str, object], made_as: ty
         if not isinstance(value, int | float) or not math.isfinite(value) or (key == "scale" and not value):
             raise RegisterError(f"{where}: {key} = {value!r}: write a number")
     return made
+
+
+def line_of_site(registers: Iterable[Register], ports: Iterable[Mapping[str, object]]) -> str:
+    """In words, the serial line that the site's core has too, by what `describe` says of its ports; "" = none.
+
+    Whoever has it first keeps the other out: an adapter could keep the loop from its own bus.
+    """
+    sites = {
+        os.path.realpath(str(port["device"])): str(port["name"]) for port in ports if port["transport"] == "serial"
+    }
+    for at in registers:
+        if at.serial and (name := sites.get(os.path.realpath(at.serial))):
+            return (
+                f"{at.serial} is the site's own bus {name}: a serial line has one master; connect the device elsewhere"
+            )
+    return ""
 
 
 class Lines:

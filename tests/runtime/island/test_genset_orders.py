@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.runtime.island.simulated_devices import FILE, GENSET, Yard
+from tidegate.runtime.island.island_unit import IslandFileError
 
 START = (GENSET, 10)
 
@@ -257,6 +258,32 @@ def test_a_controller_that_takes_commands_as_words_gets_them_and_is_asked_again_
     assert len(yard.writes) == 4
     yard.goes(0, wanted=0).pass_time(32)
     assert [row[2:] for row in yard.writes[4:]] == [(4104, 35701), (4105, 29834)]
+
+
+def test_until_the_site_is_heard_once_nothing_is_touched_that_is_not_claimed(yard):
+    touched = []
+    whole = yard.read
+    yard.read = lambda at: (touched.append(at.unit), whole(at))[1]
+    yard.speaks = False
+    yard.goes(1, wanted=1).pass_time(20)
+    assert not touched and not yard.writes and yard.doubted("the site has said nothing")
+    yard.speaks = True
+    yard.pass_time(1)
+    assert touched and starts(yard)
+    yard.start()
+    touched.clear()
+    yard.speaks = False
+    yard.pass_time(1)
+    assert GENSET in touched, "what is claimed is looked at"
+
+
+def test_a_line_of_the_site_s_own_ends_the_adapter_before_it_is_touched(tmp_path):
+    yard = Yard(tmp_path, FILE.replace('host = "10.0.0.20"', 'serial = "/dev/ttyUSB7"'))
+    ports = [{"name": "meters", "device": "/dev/ttyUSB7", "transport": "serial"}]
+    yard.read = None
+    yard.adapter.ports = lambda: ports
+    with pytest.raises(IslandFileError, match="the site's own bus meters"):
+        yard.pass_time(1)
 
 
 def test_a_dry_run_writes_down_and_orders_nothing(tmp_path):

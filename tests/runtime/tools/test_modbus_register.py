@@ -9,7 +9,13 @@ import serial
 
 from tests.runtime.planner.foreign_process import free_port, running, until
 from tests.runtime.rtu_peer import Slaves, Wire
-from tidegate.runtime.tools.modbus_register import Lines, Register, RegisterError, register_of
+from tidegate.runtime.tools.modbus_register import (
+    Lines,
+    Register,
+    RegisterError,
+    line_of_site,
+    register_of,
+)
 
 SOURCES = Path(__file__).parents[2] / "ext" / "bus"
 ASK_S = 5.0
@@ -63,6 +69,15 @@ def test_what_a_device_refuses_or_a_type_cannot_hold_is_named_and_nothing_is_wri
             with pytest.raises(RegisterError, match=rf"register 50: {value}"):
                 lines.write(Register(50, **foreign, type="uint16"), value)
         assert lines.read(Register(50, **foreign)) == 50
+
+
+def test_a_line_that_is_the_site_s_own_is_named_also_by_another_name(tmp_path):
+    port = {"name": "meters", "device": "/dev/null", "transport": "serial"}
+    (tmp_path / "by-id").symlink_to("/dev/null")
+    mine = Register(1, serial=str(tmp_path / "by-id"))
+    assert "is the site's own bus meters" in line_of_site([Register(1, host="h"), mine], [port])
+    assert line_of_site([mine], [{**port, "device": "/dev/zero"}, {**port, "transport": "tcp"}]) == ""
+    assert line_of_site([Register(1, host="/dev/null")], [port]) == ""
 
 
 def test_a_line_without_anybody_is_named_once_with_its_place():
