@@ -139,7 +139,7 @@ class GensetOrders:
         self._try_s = desk.monotonic() + AGAIN_S
         now = desk.utc()
         if on:  # kept before it is known: whoever comes after us knows of it
-            claim = GensetClaim(True, now if new else claim.since_utc_s, False, (*recent, now) if new else recent)
+            claim = GensetClaim(True, now, False, (*recent, now) if new else recent)
             self._keep(claim)
         try:
             self._write(start.on if on else start.off)

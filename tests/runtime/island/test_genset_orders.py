@@ -1,13 +1,17 @@
 """The remote start of a genset: given, kept, released, and what of it does not come true. In virtual time."""
 
+import itertools
 import json
+import os
+import random
 
 import pytest
 
-from tests.runtime.island.simulated_devices import FILE, GENSET, Yard
+from tests.runtime.island.simulated_devices import FILE, GENSET, ROOF, Yard
 from tidegate.runtime.island.island_unit import IslandFileError
 
 START = (GENSET, 10)
+SEEDS = int(os.environ.get("TIDEGATE_ISLAND_GENSET_SEEDS", "3"))
 
 
 def starts(yard):
@@ -294,6 +298,61 @@ def test_a_dry_run_writes_down_and_orders_nothing(tmp_path):
     assert not yard.writes and not (tmp_path / "island-claim-yard.json").exists()
     assert [row["on"] for row in yard.audit() if row["what"] == "genset"] == [True, True]
     assert {row["became"] for row in yard.audit()} == {"dry run"}
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_whatever_happens_least_times_hold_and_nothing_is_released_before_the_grid_is_known(tmp_path, seed):
+    """Losses, returns, silences, restarts of site and adapter, a guard between them, and devices that refuse."""
+    chance = random.Random(seed)
+    yard = Yard(tmp_path, FILE.partition("[[pv]]")[0])
+    known_s, orders = [], []
+    whole = yard.write_words
+
+    def write_words(at, words):
+        whole(at, words)
+        orders.append((yard.t, words[0], yard.t - known_s[0] if known_s else 0.0))
+
+    yard.write_words = write_words
+    for _ in range(60):
+        yard.goes(chance.choice((0, 0, 1, 2, 3, 4)), wanted=chance.choice((0, 1)))
+        yard.speaks = chance.random() < 0.9
+        for faulty in (yard.silent, yard.refuses, yard.deaf):
+            faulty.clear()
+            if chance.random() < 0.1:
+                faulty.add(GENSET)
+        if chance.random() < 0.2:
+            yard.start(hear=None).round(ends=True)
+            yard.start()
+            known_s.clear()
+        for _ in range(chance.randrange(1, 150)):
+            if yard.speaks and yard.island in (0, 3):
+                known_s[:] = known_s or [yard.t + 1]
+            else:
+                known_s.clear()
+            yard.pass_time(1)
+    assert len(orders) > 3
+    for (before_s, before, _), (t, word, known_for_s) in itertools.pairwise(orders):
+        if word != before:
+            assert t - before_s >= (40 if word else 120), (seed, t)
+        if not word:
+            assert known_for_s >= 30, (seed, t)
+
+
+def test_a_guard_that_undid_all_while_the_adapter_hung_is_no_secret_to_it(tmp_path):
+    text = FILE.replace("[genset.start]", 'without_word = "release"\n[genset.start]')
+    yard = Yard(tmp_path, text)
+    yard.goes(2, wanted=1, limit_w=20_000.0).pass_time(200)
+    hung = yard.adapter
+    yard.start(hear=None).round(ends=True)
+    assert yard.values[START] == 0 and yard.limit_of(ROOF) == 10_000.0
+    yard.adapter = hung
+    yard.pass_time(1)
+    assert yard.limit_of(ROOF) == 5_000.0 and yard.values[START] == 0
+    assert "rests for" in hung.genset.waits, "the guard's release is a release"
+    yard.pass_time(40)
+    assert yard.values[START] == 1
+    yard.goes(0, wanted=0).pass_time(160)
+    assert yard.values[START] == 0 and yard.limit_of(ROOF) == 10_000.0
 
 
 def test_no_order_is_given_that_cannot_be_written_down(yard, monkeypatch):

@@ -10,7 +10,7 @@ from tests.runtime.island.simulated_devices import FILE as WHOLE
 from tidegate.runtime.island.island_devices import word_of
 from tidegate.runtime.island.order_desk import IslandError
 
-SEEDS = int(os.environ.get("TIDEGATE_ISLAND_PV_SEEDS", "8"))
+SEEDS = int(os.environ.get("TIDEGATE_ISLAND_PV_SEEDS", "4"))
 FILE = WHOLE.partition("[genset]")[0] + "[[pv]]" + WHOLE.partition("[[pv]]")[2]
 SAFE = FILE.replace('name = "roof"', 'name = "roof"\nsafe_w = 1000').replace(
     'name = "barn"', 'name = "barn"\nsafe_w = 3000'
