@@ -112,7 +112,7 @@ class GensetOrders:
         if age_s < self.genset.run_s_min:
             self.waits = f"runs for {self.genset.run_s_min - age_s:.0f} s more, as run_s_min has it"
             return
-        if self.stands is False and claim.confirmed:
+        if self.stands is False and claim.confirmed and not self.desk.dry_run:
             self.desk.audit({"what": NAME}, f"{NAME}: its start is off already", "changed by somebody else")
             self._keep(claim._replace(on=False, since_utc_s=self.desk.utc()))
             return

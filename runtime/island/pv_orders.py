@@ -135,6 +135,8 @@ class PvOrders:
         if enabled and min(abs(seen.stood - claim.set_to), abs(seen.stood - claim.was)) <= same:
             return  # ours, or the last write has not come
         if seen.stood < claim.set_to and enabled:
+            if self.desk.dry_run:
+                return
             row: dict[str, object] = {"what": one.name, "limit": seen.stood, "before": claim.before}
             self.desk.audit(row, f"{one.name}: limit {seen.stood:g}", "changed by somebody else")
             self.desk.limits[one.name] = LimitClaim(seen.stood, claim.before_enable, seen.stood, seen.stood)
@@ -228,6 +230,11 @@ class PvOrders:
 
     def _give_back(self, one: Inverter, claim: LimitClaim) -> None:
         desk, seen = self.desk, self.seen[one.name]
+        if desk.dry_run:
+            desk.doubts[f"{one.name} dry"] = (
+                f"{one.name}: a limit of before still stands, and a dry run does not give the owner's own back"
+            )
+            return
         if desk.monotonic() < seen.try_s:
             return
         same = one.same_w / one.w_per_unit

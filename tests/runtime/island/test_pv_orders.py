@@ -222,6 +222,20 @@ def test_without_a_word_the_file_s_safe_limit_holds_or_the_owner_s_own(tmp_path,
             assert limits(yard) == (10_000.0, 30_000.0) and not yard.adapter.desk.limits
 
 
+def test_a_dry_run_after_a_real_one_writes_nothing_and_names_what_stands(tmp_path):
+    yard = Yard(tmp_path, WHOLE)
+    yard.goes(2, wanted=1, limit_w=20_000.0).pass_time(5)
+    kept, count = (tmp_path / "island-claim-yard.json").read_bytes(), len(yard.writes)
+    yard.start(dry_run=True)
+    yard.values[ROOF, 100] = 20
+    yard.goes(2, limit_w=8_000.0).pass_time(20)
+    yard.goes(0, wanted=0).pass_time(200)
+    yard.values[1, 10] = 0
+    yard.adapter.round(ends=True)
+    assert len(yard.writes) == count and (tmp_path / "island-claim-yard.json").read_bytes() == kept
+    assert yard.doubted("a dry run does not give the owner's own back")
+
+
 def test_an_end_with_the_grid_there_gives_the_owner_s_own_back_in_any_case(tmp_path):
     yard = Yard(tmp_path, SAFE)
     yard.goes(2, wanted=1, limit_w=20_000.0).pass_time(5)

@@ -1,4 +1,4 @@
-"""A file that is replaced whole: synced where it has to outlive a loss of power, and not where it is written each second."""
+"""A file that is replaced whole, and synced where it has to outlive a loss of power."""
 
 import os
 
