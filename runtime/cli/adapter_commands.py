@@ -185,7 +185,7 @@ def cooling(client: Client, folder: Path, unit: Path, learn: bool, dry_run: bool
     except CoolingError as why:
         fail(why, EXIT_CONTENT, "planner")
     name = f"cooling-{file.name}"
-    guard = Guard(functools.partial(setpoint_back, folder, unit), max(SILENT_S_MIN, SILENT_ROUNDS * every))
+    guard = Guard(functools.partial(setpoint_back, folder, unit, dry_run), max(SILENT_S_MIN, SILENT_ROUNDS * every))
 
     def one() -> str:
         adapter.round()
@@ -197,7 +197,7 @@ def cooling(client: Client, folder: Path, unit: Path, learn: bool, dry_run: bool
         rounds(name, one, guard, every)
         end_doubts(folder, name)
         adapter.round(let_go=True)
-    ended(guard, "; ".join(adapter.doubts) if adapter.claim is not None else "")
+    ended(guard, "; ".join(adapter.doubts) if adapter.claim is not None and not dry_run else "")
 
 
 @click.command("gpu-caps")

@@ -66,7 +66,7 @@ def run(client: Client, folder: Path, unit: Path, dry_run: bool, every: float, l
         except OSError as why:
             fail(f"{listen}:{port}: {why.strerror or why}", EXIT_UNAVAILABLE, COMMAND)
     silent_s = max(GUARD_S_MIN, 5 * every, file.round_s_max + 4 * client.timeout_s)
-    guard = Guard(functools.partial(devices_safe, folder, unit.absolute(), os.getpid()), silent_s)
+    guard = Guard(functools.partial(devices_safe, folder, unit.absolute(), os.getpid(), dry_run), silent_s)
     name = f"island-{file.name}"
 
     written: list[str] | None = None

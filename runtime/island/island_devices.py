@@ -203,8 +203,10 @@ def only_adapter(folder: Path, name: str) -> TextIO:
     return held
 
 
-def devices_safe(folder: Path, path: Path, pid: int) -> str:
+def devices_safe(folder: Path, path: Path, pid: int, dry_run: bool = False) -> str:
     """For the guard of the adapter `pid`: all as the file has it without a word; "" when nothing is left."""
+    if dry_run:
+        return ""  # what stands is of an earlier run, and a dry one writes nothing
     try:
         file = read_island_file(path)
         if (folder / LOCK_FILE.replace("*", file.name)).read_text().strip() != str(pid):

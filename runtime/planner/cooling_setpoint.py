@@ -335,6 +335,11 @@ class CoolingSetpoint:
         if self.claim is None:
             return
         before = self.claim.before_c
+        if self.allowed.dry_run:
+            self.doubts.append(
+                f"a set-point of before stands, and a dry run does not put the owner's own, {before:g} C, back"
+            )
+            return
         self._audit.write(now, {"setpoint_c": before, "why": why}, f"{self.file.name} to {before:g} C: {why}", "asked")
         try:
             self.unit.write(before)
@@ -461,8 +466,10 @@ def only_one(folder: Path, name: str) -> TextIO:
     return held
 
 
-def setpoint_back(folder: Path, path: Path) -> str:
+def setpoint_back(folder: Path, path: Path, dry_run: bool = False) -> str:
     """For the guard: the owner's own set-point, whatever the sensors read; "" when nothing of ours is left."""
+    if dry_run:
+        return ""  # what stands is of an earlier run, and a dry one writes nothing
     try:
         file = read_cooling_file(path)
         unit = ModbusCooling(file)

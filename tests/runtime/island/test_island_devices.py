@@ -82,6 +82,7 @@ def test_an_adapter_is_the_only_one_of_its_unit_and_the_guard_of_another_leaves_
         '{"genset": [false, 0, true, []], "pv": {"roof": [100, 0, 40, 40]}}'
     )
     assert devices_safe(tmp_path, path, os.getpid() + 1) == ""
+    assert devices_safe(tmp_path, path, os.getpid(), dry_run=True) == ""
     held.close()
     only_adapter(tmp_path, "yard").close()
 

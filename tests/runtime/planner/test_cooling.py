@@ -287,6 +287,17 @@ def test_a_dry_run_writes_down_and_orders_nothing(tmp_path):
     assert expected_cooling(tmp_path, hall.now) == ({}, [])
 
 
+def test_a_dry_run_after_a_real_one_leaves_what_stands_and_names_it(hall):
+    ours, claim, count = hall.room.setpoint_c, hall.adapter.claim, len(hall.unit.writes)
+    hall.start(dry_run=True)
+    (hall.folder / "planner.json").unlink()
+    hall.pass_time(0.2, plan=False)
+    hall.pass_time(1 / 12, plan=False, let_go=True)
+    assert len(hall.unit.writes) == count and hall.room.setpoint_c == ours and hall.adapter.claim == claim
+    assert any("a dry run does not put" in text for text in hall.adapter.doubts)
+    assert setpoint_back(hall.folder, hall.folder / "nothing.toml", dry_run=True) == ""
+
+
 def test_without_a_band_of_set_points_it_only_advises(tmp_path):
     hall = Hall(tmp_path, setpoint_band=None)
     hall.pass_time(2, DEAR_LATER)
