@@ -14,6 +14,7 @@ from tidegate.ext.sim.observe cimport follow_load_step
 from tidegate.ext.bus.can cimport can_frame
 from tidegate.ext.sim.plant cimport plant_step
 from tidegate.ext.abi.program cimport CAN_BUSES_MAX, PORTS_MAX
+from tidegate.ext.abi.shared cimport shared_load64, shared_store64
 from tidegate.ext.sim.slave cimport FRAME_MAX, frame_crc, request_length
 from tidegate.ext.sim.world cimport World
 
@@ -55,11 +56,19 @@ cdef extern from "<poll.h>" nogil:
 cdef enum:
     FIFO_BYTES = 8
     WATCHED_MAX = PORTS_MAX + CAN_BUSES_MAX + 1
+    SPANS = 1024  # power of two
 
 cdef uint64_t NEVER = 0xFFFFFFFFFFFFFFFF
 cdef uint64_t LOOK_NS = 5000000       # the plant is caught up at least so often
 cdef uint64_t SILENCE_NS = 20000000   # an unfinished request is dropped after so much silence
 cdef uint64_t HUNG_UP_NS = 50000000   # a line whose other end is closed is looked at again after so long
+
+cdef uint64_t SPAN_NS = 50000000      # of true power, from one row to the next
+
+cdef struct span_t:                   # from the end of the span before
+    uint64_t end_ns
+    double grid_least_w, grid_most_w  # of every step of the physics
+    double grid_in_ws                 # drawn since the world's start
 
 cdef struct live_line_t:
     int fd
@@ -73,6 +82,9 @@ cdef struct live_t:
     int control_fd
     int stop
     uint64_t wakes, late_ns_max, dropped
+    span_t spans[SPANS]
+    span_t span                       # that is going on
+    uint64_t spans_made, spans_taken  # the first written by the plant's thread only, the second by the reader only
 
 
 cdef inline uint64_t now_ns() noexcept nogil:
@@ -81,8 +93,33 @@ cdef inline uint64_t now_ns() noexcept nogil:
     return <uint64_t>t.tv_sec * 1000000000u + <uint64_t>t.tv_nsec
 
 
-cdef void catch_up(world_t* world, uint64_t t_ns) noexcept nogil:
+cdef void span_begin(live_t* live, uint64_t t_ns) noexcept nogil:
+    """A new span, which begins with the power at this moment."""
+    live.span.end_ns = t_ns + SPAN_NS
+    live.span.grid_least_w = live.span.grid_most_w = live.world.plant.grid_w
+
+
+cdef void span_step(live_t* live, uint64_t t_ns) noexcept nogil:
+    """Take a step of the physics into the span; close that when it is over. With no room for it, it goes on."""
+    cdef double grid_w = live.world.plant.grid_w
+    cdef uint64_t made = live.spans_made
+    cdef span_t* row = &live.spans[made & (SPANS - 1)]
+    if grid_w < live.span.grid_least_w:
+        live.span.grid_least_w = grid_w
+    if grid_w > live.span.grid_most_w:
+        live.span.grid_most_w = grid_w
+    if t_ns < live.span.end_ns or made - shared_load64(&live.spans_taken) >= SPANS:
+        return
+    row[0] = live.span
+    row.end_ns = t_ns
+    row.grid_in_ws = live.world.plant.totals.grid_in_j
+    shared_store64(&live.spans_made, made + 1)
+    span_begin(live, t_ns)
+
+
+cdef void catch_up(live_t* live, uint64_t t_ns) noexcept nogil:
     """Move the physics up to t_ns in its own steps."""
+    cdef world_t* world = live.world
     while world.plant.t_ns + world.plant.dt_ns <= t_ns:
         world.t_ns = world.plant.t_ns + world.plant.dt_ns
         if world.t_ns >= world.fault_next_ns:
@@ -92,6 +129,7 @@ cdef void catch_up(world_t* world, uint64_t t_ns) noexcept nogil:
         plant_step(&world.plant, world.t_ns)
         if world.plant.step_t_ns == world.t_ns or world.answer.open:
             follow_load_step(world, world.t_ns)
+        span_step(live, world.t_ns)
 
 
 cdef void line_read(live_t* live, int number, uint64_t t_ns) noexcept nogil:
@@ -187,9 +225,10 @@ cdef void live_run(live_t* live) noexcept nogil:
     cdef timespec wait
     cdef uint32_t i
     cdef int n, k, ready
+    span_begin(live, world.t_ns)
     while not live.stop:
         t_ns = now_ns()
-        catch_up(world, t_ns)
+        catch_up(live, t_ns)
         next_ns = t_ns + LOOK_NS
         for i in range(world.n_lines):
             if live.lines[i].fd < 0:
@@ -284,6 +323,21 @@ cdef class Live:
     def stop(self):
         """Ask the run to end; it does within a few milliseconds. May be called from a signal handler."""
         self.live.stop = 1
+
+    def take_spans(self):
+        """The spans of true power that ended since the last call; one thread takes them.
+
+        Rows of (end, CLOCK_MONOTONIC ns; least and most grid power of every step since the row before, W; Ws drawn from
+        the grid since the start). A row is 50 ms long, longer where 1,024 were not taken in time: no step is left out.
+        """
+        cdef uint64_t number, made = shared_load64(&self.live.spans_made)
+        cdef span_t* row
+        rows = []
+        for number in range(self.live.spans_taken, made):
+            row = &self.live.spans[number & (SPANS - 1)]
+            rows.append((row.end_ns, row.grid_least_w, row.grid_most_w, row.grid_in_ws))
+        shared_store64(&self.live.spans_taken, made)
+        return rows
 
     @property
     def statistics(self):

@@ -1,8 +1,9 @@
 """The simulated plant as a process: `python -m tidegate.hal.sim` behind ptys and CAN descriptors, in wall time.
 
 It says what it does as JSON lines on standard output: {"kind": "ready", ...} once its buses answer, then
-{"kind": "true", ...} with the plant's true powers a few times a second, {"kind": "result", ...} at its end. It ends on
-SIGTERM or SIGINT, or when the descriptor given as --control-fd is closed at the other end.
+{"kind": "true", ...} with the plant's true powers a few times a second and the spans of its grid power
+(`Live.take_spans`), {"kind": "result", ...} at its end. It ends on SIGTERM or SIGINT, or when the descriptor given as
+--control-fd is closed at the other end.
 """
 
 from __future__ import annotations
@@ -308,6 +309,7 @@ def main(words: list[str] | None = None) -> int:
                 "t_ns": built.world.t_ns,
                 **{key: round(value, 1) for key, value in now.items()},
                 "soc": round(sum(one["soc"] for one in batteries) / max(1, len(batteries)), 5),
+                "grid_spans": live.take_spans(),
             }
         )
     live.stop()

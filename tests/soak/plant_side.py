@@ -9,11 +9,10 @@ import sys
 import threading
 import time
 import urllib.request
-from collections import deque
+from bisect import bisect_left
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.world.stop.rig import with_us
 from tidegate.runtime.api.blocking_client import Client, ClientError
@@ -76,6 +75,51 @@ interval_s = 300
 """
 
 
+class Span(NamedTuple):
+    """True grid power from the end of the span before: every step of the physics is in it."""
+
+    end_ns: int  # CLOCK_MONOTONIC
+    least_w: float
+    most_w: float
+    drawn_ws: float  # from the grid since the start of the plant
+
+
+class Truth:
+    """The spans of a run in their order. One thread adds, others look."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+
+    @property
+    def until_ns(self) -> int:
+        """What is known ends here; 0: nothing is."""
+        return self.spans[-1].end_ns if self.spans else 0
+
+    def between(self, begin_ns: int, end_ns: int) -> list[Span]:
+        """The spans that have a part in a time; the first one of all, whose begin is not known, is never among them."""
+        first = max(1, bisect_left(self.spans, begin_ns, key=lambda span: span.end_ns))
+        return self.spans[first : bisect_left(self.spans, end_ns, key=lambda span: span.end_ns) + 1]
+
+    def drawn_wh(self, begin_ns: int, end_ns: int) -> tuple[float, float]:
+        """(Wh drawn from the grid in a time; s of it of which nothing is known)."""
+        if not self.spans:
+            return 0.0, (end_ns - begin_ns) / 1e9
+        first_ns, last_ns = max(begin_ns, self.spans[0].end_ns), min(end_ns, self.until_ns)
+        if last_ns <= first_ns:
+            return 0.0, (end_ns - begin_ns) / 1e9
+        drawn_wh = (self._drawn_ws(last_ns) - self._drawn_ws(first_ns)) / 3600.0
+        return drawn_wh, (first_ns - begin_ns + end_ns - last_ns) / 1e9
+
+    def _drawn_ws(self, t_ns: int) -> float:
+        """Ws until a moment that is known; evenly within a span."""
+        at = bisect_left(self.spans, t_ns, key=lambda span: span.end_ns)
+        span, before = self.spans[at], self.spans[max(0, at - 1)]
+        if span is before:
+            return span.drawn_ws
+        share = (t_ns - before.end_ns) / (span.end_ns - before.end_ns)
+        return before.drawn_ws + share * (span.drawn_ws - before.drawn_ws)
+
+
 class Plant:
     """The simulated plant in a process of its own, which no fault of a run touches: it is what is true."""
 
@@ -87,8 +131,8 @@ class Plant:
         simulated = folder / "plant.toml"
         own = SITE.format(buses=self.buses, period_us=period_us, name=name)
         text = own
-        for name in ("meters", "pcs"):
-            text = text.replace(f'device = "{self.buses}/{name}"', 'device = "sim"')
+        for port in ("meters", "pcs"):
+            text = text.replace(f'device = "{self.buses}/{port}"', 'device = "sim"')
         text = text.replace(f'interface = "slcan:{self.buses}/bms?sleep_after_open=0.2"', 'interface = "sim"')
         simulated.write_text(text + "[simulation]\nload_w = 35000\n")
         self.site = folder / f"{name}.toml"
@@ -122,7 +166,7 @@ class Plant:
             words, pass_fds=[program], stdout=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=with_us
         )
         os.close(program)
-        self.grid: deque[tuple[int, float]] = deque()  # (CLOCK_MONOTONIC ns, W), all of the run
+        self.truth = Truth()  # all of the run
         self.ready = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
         if not self.ready.wait(120.0):
@@ -135,31 +179,7 @@ class Plant:
             if row["kind"] == "ready":
                 self.ready.set()
             elif row["kind"] == "true":
-                self.grid.append((int(row["t_ns"]), float(row["grid_w"])))
-
-    def energy_wh(self, begin_t_ns: int, end_t_ns: int) -> tuple[float, float]:
-        """(Wh drawn from the grid in a span, what of the span in s lies in holes of more than a second).
-
-        By trapezoids between true powers; export counts as nothing.
-        """
-        energy, holes_s = 0.0, 0.0
-        rows = [row for row in list(self.grid) if begin_t_ns <= row[0] <= end_t_ns]
-        for (t0, w0), (t1, w1) in pairwise(rows):
-            dt_s = (t1 - t0) * 1e-9
-            energy += (max(w0, 0.0) + max(w1, 0.0)) / 2.0 * dt_s / 3600.0
-            holes_s += dt_s if dt_s > 1.0 else 0.0
-        return energy, holes_s
-
-    def range_w(self, begin_t_ns: int, end_t_ns: int) -> tuple[float, float] | None:
-        """Least and most true grid power of a span; None where nothing is known of it."""
-        found = []
-        for t_ns, grid_w in reversed(self.grid.copy()):
-            if t_ns < begin_t_ns:
-                found.append(grid_w)
-                break
-            if t_ns <= end_t_ns:
-                found.append(grid_w)
-        return (min(found), max(found)) if len(found) > 1 else None
+                self.truth.spans += (Span(*span) for span in row["grid_spans"])
 
     def close(self) -> None:
         self.process.terminate()

@@ -6,8 +6,8 @@ The plant is a process of its own. Beside it run the site (core, gateway, remote
 page and an exporter, each started again when it ends, as systemd does. A seed decides what happens to them, one fault
 every few seconds: `kill -9` of each process, a gateway that stands still, a restart, a step of the wall clock, a full
 disk (where a small file system can be mounted: root). An operator acknowledges and orders the site to run again. Every
-second or so memory, descriptors, threads, the loop's times and the site's grid power beside the true one are written
-down.
+second or so memory, descriptors, threads and the loop's times are written down; five times a second the site's grid
+power is held beside every step of the true one (`true_values.py`).
 
 Held at the end (exit code 1 if one is not): after each fault the site ran again and page and exporter answered; no
 process was left over; no good value was another than the plant's; the ledger verifies and its energy is the meter's to
@@ -37,6 +37,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.soak.plant_side import Everything, Plant
+from tests.soak.true_values import Seen, Watch, faults_about, judge_values, line_of
 from tidegate.runtime.api.blocking_client import ClientError
 from tidegate.runtime.carbon.ledger.ledger import Ledger
 from tidegate.runtime.carbon.ledger.signing import verify
@@ -49,9 +50,6 @@ DISK_MIB = 48
 CLOCK_STEP_S = 3600.0  # to either side
 GROWTH_MIB_PER_H, GROWTH_LEAST_H = 1.0, 1.0
 ENERGY_SHARE, ENERGY_WH = 0.01, 25.0  # the meter's class, and its last digit at both ends
-VALUE_SHARE, VALUE_W = 0.02, 150.0
-TRUE_STEP_NS = 100_000_000  # at most between two true powers
-VALUE_PAST_NS = 4_000_000_000  # how far back the truth is looked at beside a value's own age
 EVERYONE = ("core", "gateway", "carbon", "recorder", "site", "web", "export")
 FAULTS = [*(f"kill {one}" for one in EVERYONE), "freeze gateway", "restart", "clock", "disk"]
 
@@ -64,25 +62,9 @@ class Record:
     faults: list[dict[str, Any]] = field(default_factory=list)
     orphans: set[str] = field(default_factory=set)
     values: int = 0
-    wrong: list[dict[str, float]] = field(default_factory=list)
+    wrong: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    unjudged: list[tuple[float, float, int, int]] = field(default_factory=list)  # when, W, begin and end of its truth
-
-
-def judge_values(record: Record, plant: Plant) -> None:
-    """Hold the values beside the truth, once that is here: it comes through a pipe, late on a starved machine."""
-    while record.unjudged:
-        t_s, value, begin_ns, end_ns = record.unjudged[0]
-        if not plant.grid or plant.grid[-1][0] < end_ns + TRUE_STEP_NS:
-            return
-        del record.unjudged[0]
-        true = plant.range_w(begin_ns, end_ns + TRUE_STEP_NS)
-        if true is None:
-            continue
-        record.values += 1
-        slack = VALUE_W + VALUE_SHARE * max(map(abs, true))
-        if not true[0] - slack <= value <= true[1] + slack:
-            record.wrong.append({"t_s": t_s, "value_w": value, "least_w": true[0], "most_w": true[1]})
+    unjudged: list[Seen] = field(default_factory=list)
 
 
 class Clock:
@@ -165,8 +147,7 @@ def look(all_: Everything, record: Record, began: float) -> None:
     try:
         with all_.client(1.5) as client:
             health = client.health()
-            answer = client.ask("get", points=["site.grid_w"], ages=True)
-            now_ns = time.monotonic_ns()
+            answer = client.ask("get", points=["site.grid_w"])
     except (ClientError, OSError):
         record.samples.append(row)
         return
@@ -174,12 +155,7 @@ def look(all_: Everything, record: Record, began: float) -> None:
     row["loop"] = {name: loop.get(name) for name in ("cycles", "missed", "fifo", "locked")} | {
         f"{which}_{q}": (loop.get(f"{which}_ns") or {}).get(q) for which in ("lateness", "work") for q in ("p50", "p99")
     }
-    value, quality = answer["points"]["site.grid_w"]
-    age_ms = answer["ages_ms"]["site.grid_w"]
-    row["grid_w"], row["quality"] = value, quality
-    if value is not None and quality == 1 and age_ms is not None:
-        record.unjudged.append((row["t_s"], value, now_ns - int(age_ms * 1e6) - VALUE_PAST_NS, now_ns))
-    judge_values(record, all_.plant)
+    row["grid_w"], row["quality"] = answer["points"]["site.grid_w"]
     record.samples.append(row)
 
 
@@ -313,7 +289,7 @@ def verdict(
             if row["back_s"] is None
         ],
         "no process was left over": [*sorted(record.orphans), *(f"after the end: {pid}" for pid in ended["left_over"])],
-        "no good value was another than the plant's": [json.dumps(row) for row in record.wrong],
+        "no good value was another than the plant's": [line_of(row) for row in record.wrong],
         "values were looked at": [] if record.values else ["none"],
     }
     energy = []
@@ -351,6 +327,16 @@ def run(
     plant = Plant(folder, folder / "load.csv", period_us)
     all_ = Everything(folder, plant, clock.environment, ports)
     began, seen = time.monotonic(), dict[int, float]()
+    watch = Watch(all_)
+
+    def judge() -> None:
+        record.unjudged += watch.take()
+        judged, wrong = judge_values(record.unjudged, plant.truth, began)
+        record.values += judged
+        record.wrong += wrong
+        for one in wrong:
+            print(f"{one['t_s']:7.0f} s  WRONG VALUE {line_of(one)}", flush=True)
+
     try:
         started_s = back(all_, record, began, seen)
         if started_s is None:
@@ -362,6 +348,7 @@ def run(
             while time.monotonic() < pause_end:
                 look(all_, record, began)
                 record.orphans |= orphans(all_, seen)
+                judge()
                 time.sleep(SAMPLE_S)
             if time.monotonic() >= end:
                 break
@@ -379,11 +366,14 @@ def run(
         ended = all_.close()
         booked = account(all_, plant)
         begin_ns = first_record_t_ns(all_.state / "soak" / "journal") or first_t_ns
-        true_wh, holes_s = plant.energy_wh(begin_ns, booked.get("last_t_ns", 0))
+        true_wh, holes_s = plant.truth.drawn_wh(begin_ns, booked.get("last_t_ns", 0))
     finally:
         all_.close()
         plant.close()
-        judge_values(record, plant)
+        record.unjudged += watch.close()
+        judge()
+        for one in record.wrong:
+            one["faults"] = faults_about(record.faults, one["t_s"])
         if record.unjudged:
             record.notes.append(f"{len(record.unjudged)} values at the end without a truth beside them")
         disk.free()
@@ -396,6 +386,7 @@ def run(
         "notes": record.notes,
         "faults": record.faults,
         "values": record.values,
+        "wrong": record.wrong,
         "booked": booked,
         "true_wh": round(true_wh, 1),
         "growth": growth(record.samples),

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,12 @@ pytest.importorskip("starlette", reason="the extra web is not installed")
 pytest.importorskip("prometheus_client", reason="the extra export is not installed")
 
 from tests.soak import soak, soak_report
-from tests.soak.plant_side import Plant
+from tests.soak.plant_side import Span, Truth
+from tests.soak.true_values import Seen, faults_about, judge_values
 
 ROOT = Path(__file__).parents[2]
 PROMISES = ("after every fault", "left over", "another than", "looked at", "energy", "grew by")
+SPAN_NS = 50_000_000
 ENDED = {"left_over": list[int]()}
 BOOKED = {
     "problems": list[str](),
@@ -88,18 +89,78 @@ def test_growth_is_of_the_longest_life_and_a_short_one_says_nothing() -> None:
     assert soak.growth(rows)["core"]["kib_per_h"] == pytest.approx(360.0, rel=0.01)
 
 
+def truth_of(powers_w: list[float]) -> Truth:
+    """Spans of 50 ms, each at one power; the first ends at 0 s."""
+    truth, drawn_ws = Truth(), 0.0
+    for number, power_w in enumerate(powers_w):
+        drawn_ws += max(0.0, power_w) * 0.05 if number else 0.0
+        truth.spans.append(Span(number * SPAN_NS, power_w, power_w, drawn_ws))
+    return truth
+
+
+def seen(value_w: float, answered_s: float, age_s: float = 0.1, answer_s: float = 0.002) -> Seen:
+    return Seen(value_w, age_s, int((answered_s - answer_s) * 1e9), int(answered_s * 1e9))
+
+
 def test_a_value_is_judged_once_the_truth_that_belongs_to_it_is_here() -> None:
     """The truth is read from a pipe: a step that the site has seen and we have not yet is no wrong value."""
-    plant = object.__new__(Plant)
-    plant.grid = deque([(n * 50_000_000, 40e3) for n in range(100)])  # until 4.95 s
-    seen = soak.Record()
-    seen.unjudged = [(5.0, 31e3, 1_000_000_000, 5_000_000_000), (5.1, 50e3, 1_000_000_000, 5_100_000_000)]
-    soak.judge_values(seen, plant)
-    assert (seen.values, len(seen.unjudged)) == (0, 2)
-    plant.grid.extend((n * 50_000_000, 31e3) for n in range(100, 110))  # the step at 5 s
-    soak.judge_values(seen, plant)
-    assert seen.values == 2 and not seen.unjudged
-    assert [row["value_w"] for row in seen.wrong] == [50e3]  # this was never true
+    truth = truth_of([40e3] * 100)  # until 4.95 s
+    unjudged = [seen(31e3, 5.0), seen(50e3, 5.1)]
+    assert judge_values(unjudged, truth, 0.0) == (0, []) and len(unjudged) == 2
+    truth = truth_of([40e3] * 100 + [31e3] * 10)  # the step at 4.95 s
+    judged, wrong = judge_values(unjudged, truth, 0.0)
+    assert judged == 2 and not unjudged
+    assert [row["value_w"] for row in wrong] == [50e3]  # this was never true
+
+
+def test_a_peak_between_two_looks_at_the_plant_is_true() -> None:
+    """A load steps, the battery answers within 30 ms: no look every 50 ms has seen it, the meter has."""
+    truth = truth_of([38e3] * 100 + [40e3] * 10)
+    truth.spans[100] = truth.spans[100]._replace(most_w=41_700.0)
+    assert judge_values([seen(41_700.0, 5.02)], truth, 0.0) == (1, [])
+    assert [row["value_w"] for row in judge_values([seen(43_500.0, 5.02)], truth, 0.0)[1]] == [43_500.0]
+
+
+@pytest.mark.parametrize(
+    ("one", "right"),
+    [
+        (seen(30e3, 9.1), False),  # true until 4.95 s: too long ago for an age of 0.1 s
+        (seen(30e3, 8.8), True),
+        (seen(30e3, 9.1, age_s=0.4), True),  # it says itself that it is older
+        (seen(30e3, 9.1, answer_s=0.4), True),  # the answer was under way
+        (seen(45e3, 9.1), False),  # it is not true yet
+    ],
+)
+def test_a_value_may_be_as_old_as_it_says_and_four_seconds(one: Seen, right: bool) -> None:
+    truth = truth_of([30e3] * 100 + [40e3] * 100 + [45e3] * 10)
+    judged, wrong = judge_values([one], truth, 0.0)
+    assert judged == 1 and (not wrong) is right
+
+
+def test_of_a_wrong_value_there_is_what_was_true_and_which_faults_were_about() -> None:
+    truth = truth_of([30e3] * 20 + [40e3] * 180)
+    ((row,)) = judge_values([seen(30e3, 9.0)], truth, -100.0)[1]
+    assert (row["t_s"], row["point"], row["least_w"], row["most_w"]) == (109.0, "site.grid_w", 40e3, 40e3)
+    assert row["last_true_s_before"] == pytest.approx(8.05) and row["truth"] == [(0.0, 40e3, 40e3)]
+    faults = [
+        {"t_s": 10.0, "done": "kill web", "back_s": 5.0},
+        {"t_s": 40.0, "done": "kill core", "back_s": 20.0},
+        {"t_s": 108.0, "done": "clock", "back_s": None},
+        {"t_s": 110.0, "done": "disk", "back_s": 1.0},
+    ]
+    assert [line.partition(" 1")[0] for line in faults_about(faults, 109.0)] == [
+        "kill core 69.0 s before, all back after 20.0 s",
+        "clock",
+    ]
+
+
+def test_the_energy_of_a_time_is_what_the_plant_drew_in_it() -> None:
+    truth = truth_of([36e3] * 101)  # 10 Wh a second
+    assert truth.drawn_wh(0, 5_000_000_000) == (pytest.approx(50.0), 0.0)
+    assert truth.drawn_wh(1_010_000_000, 2_010_000_000) == (pytest.approx(10.0), 0.0)  # in the middle of spans
+    assert truth.drawn_wh(-1_000_000_000, 7_000_000_000) == (pytest.approx(50.0), pytest.approx(3.0))
+    assert truth.drawn_wh(6_000_000_000, 7_000_000_000) == (0.0, 1.0)
+    assert Truth().drawn_wh(0, 1_000_000_000) == (0.0, 1.0)
 
 
 def test_every_kind_of_fault_comes_in_each_round() -> None:

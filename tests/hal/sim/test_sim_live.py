@@ -1,5 +1,6 @@
 """The simulated plant as a process: masters that we did not write read it, and it ends as it is told."""
 
+import itertools
 import json
 import os
 import shutil
@@ -129,6 +130,25 @@ def test_replies_take_the_time_that_their_bytes_take(program):
             client.read_input_registers(0, count=72, device_id=1)
         assert time.monotonic() - started >= 10 * 157 * 10 / 115200
         client.close()
+
+
+def test_the_true_spans_hold_a_peak_that_no_look_at_the_plant_meets(program, tmp_path):
+    load = tmp_path / "load.csv"
+    load.write_text("t_s,load_w\n0,30000\n2.0,55000\n2.02,30000\n")  # 20 ms
+    with Sim(program, "--load", str(load), "--load-column", "load_w", "--true-hz", "2") as sim:
+        rows = [json.loads(sim.process.stdout.readline())]
+        while rows[-1]["t_s"] < 4.0:
+            rows.append(json.loads(sim.process.stdout.readline()))
+    spans = [span for row in rows for span in row["grid_spans"]]
+    high = [most_w for _, _, most_w, _ in spans if most_w > spans[0][2] + 20e3]
+    assert 1 <= len(high) <= 2 and high[0] == pytest.approx(spans[0][2] + 25e3, abs=5e3)
+    began = 0
+    for (before_ns, _, _, before_ws), (end_ns, least_w, most_w, drawn_ws) in itertools.pairwise(spans):
+        seconds = (end_ns - before_ns) / 1e9
+        assert seconds == pytest.approx(0.05, abs=1e-6)
+        assert least_w * seconds - 1.0 <= drawn_ws - before_ws <= most_w * seconds + 1.0
+        began += 1
+    assert began >= 60
 
 
 @pytest.mark.skipif(shutil.which("mbpoll") is None, reason="mbpoll is not installed")
