@@ -62,6 +62,7 @@ class Record:
     faults: list[dict[str, Any]] = field(default_factory=list)
     orphans: set[str] = field(default_factory=set)
     values: int = 0
+    lag_s: float = 0.0  # how much older than it said the oldest right value was
     wrong: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     unjudged: list[Seen] = field(default_factory=list)
@@ -331,8 +332,9 @@ def run(
 
     def judge() -> None:
         record.unjudged += watch.take()
-        judged, wrong = judge_values(record.unjudged, plant.truth, began)
-        record.values += judged
+        lags, wrong = judge_values(record.unjudged, plant.truth, began)
+        record.values += len(lags) + len(wrong)
+        record.lag_s = max(record.lag_s, *lags, 0.0)
         record.wrong += wrong
         for one in wrong:
             print(f"{one['t_s']:7.0f} s  WRONG VALUE {line_of(one)}", flush=True)
@@ -386,6 +388,7 @@ def run(
         "notes": record.notes,
         "faults": record.faults,
         "values": record.values,
+        "lag_s": round(record.lag_s, 3),
         "wrong": record.wrong,
         "booked": booked,
         "true_wh": round(true_wh, 1),
@@ -453,8 +456,8 @@ def main() -> int:
     for line in found["notes"]:
         print(f"note: {line}")
     print(
-        f"soak: {found['hours']} h, {len(found['faults'])} faults, {found['values']} values, seed {args.seed}; "
-        f"report {args.out}/soak.html"
+        f"soak: {found['hours']} h, {len(found['faults'])} faults, {found['values']} values, of the right ones none "
+        f"more than {found['lag_s']} s older than it said, seed {args.seed}; report {args.out}/soak.html"
     )
     return 1 if any(found["broken"].values()) else 0
 

@@ -77,6 +77,8 @@ def page(found: dict[str, Any]) -> str:
         f"<style>{STYLE}</style><h1>Soak: {found['hours']} h, seed {found['seed']}, {found['period_us']} us</h1>"
         f"<ul>{promises}</ul>"
         + "".join(f"<p>{html.escape(line)}</p>" for line in found["notes"])
+        + f"<p>{found['values']} values were held beside the truth; of the right ones none was more than "
+        f"{found['lag_s']} s older than it said.</p>"
         + "<h2>Energy</h2>"
         + _table(("", ""), energy)
         + "<h2>Processes</h2>"

@@ -106,10 +106,10 @@ def test_a_value_is_judged_once_the_truth_that_belongs_to_it_is_here() -> None:
     """The truth is read from a pipe: a step that the site has seen and we have not yet is no wrong value."""
     truth = truth_of([40e3] * 100)  # until 4.95 s
     unjudged = [seen(31e3, 5.0), seen(50e3, 5.1)]
-    assert judge_values(unjudged, truth, 0.0) == (0, []) and len(unjudged) == 2
+    assert judge_values(unjudged, truth, 0.0) == ([], []) and len(unjudged) == 2
     truth = truth_of([40e3] * 100 + [31e3] * 10)  # the step at 4.95 s
-    judged, wrong = judge_values(unjudged, truth, 0.0)
-    assert judged == 2 and not unjudged
+    lags, wrong = judge_values(unjudged, truth, 0.0)
+    assert lags == [0.0] and not unjudged
     assert [row["value_w"] for row in wrong] == [50e3]  # this was never true
 
 
@@ -117,31 +117,34 @@ def test_a_peak_between_two_looks_at_the_plant_is_true() -> None:
     """A load steps, the battery answers within 30 ms: no look every 50 ms has seen it, the meter has."""
     truth = truth_of([38e3] * 100 + [40e3] * 10)
     truth.spans[100] = truth.spans[100]._replace(most_w=41_700.0)
-    assert judge_values([seen(41_700.0, 5.02)], truth, 0.0) == (1, [])
+    assert judge_values([seen(41_700.0, 5.02)], truth, 0.0) == ([0.0], [])
     assert [row["value_w"] for row in judge_values([seen(43_500.0, 5.02)], truth, 0.0)[1]] == [43_500.0]
 
 
 @pytest.mark.parametrize(
-    ("one", "right"),
+    ("one", "lag_s"),
     [
-        (seen(30e3, 9.1), False),  # true until 4.95 s: too long ago for an age of 0.1 s
-        (seen(30e3, 8.8), True),
-        (seen(30e3, 9.1, age_s=0.4), True),  # it says itself that it is older
-        (seen(30e3, 9.1, answer_s=0.4), True),  # the answer was under way
-        (seen(45e3, 9.1), False),  # it is not true yet
+        (seen(30e3, 5.0), 0.0),
+        (seen(30e3, 5.552), 0.5),  # true until 4.95 s, asked at 5.55 s, 0.1 s old
+        (seen(30e3, 5.952), 0.9),
+        (seen(30e3, 6.152), None),
+        (seen(30e3, 6.152, age_s=0.4), 0.8),  # it says itself that it is older
+        (seen(30e3, 6.152, answer_s=0.4), 0.702),  # the answer was under way
+        (seen(45e3, 9.1), None),  # it is not true yet
+        (seen(30.5e3, 5.0), 0.0),  # the meter's class
     ],
 )
-def test_a_value_may_be_as_old_as_it_says_and_four_seconds(one: Seen, right: bool) -> None:
+def test_a_value_may_be_as_old_as_it_says_and_a_second(one: Seen, lag_s: float | None) -> None:
     truth = truth_of([30e3] * 100 + [40e3] * 100 + [45e3] * 10)
-    judged, wrong = judge_values([one], truth, 0.0)
-    assert judged == 1 and (not wrong) is right
+    lags, wrong = judge_values([one], truth, 0.0)
+    assert (lags, len(wrong)) == (([pytest.approx(lag_s)], 0) if lag_s is not None else ([], 1))
 
 
 def test_of_a_wrong_value_there_is_what_was_true_and_which_faults_were_about() -> None:
     truth = truth_of([30e3] * 20 + [40e3] * 180)
     ((row,)) = judge_values([seen(30e3, 9.0)], truth, -100.0)[1]
     assert (row["t_s"], row["point"], row["least_w"], row["most_w"]) == (109.0, "site.grid_w", 40e3, 40e3)
-    assert row["last_true_s_before"] == pytest.approx(8.05) and row["truth"] == [(0.0, 40e3, 40e3)]
+    assert row["lag_s"] == pytest.approx(7.95) and row["truth"] == [(0.0, 40e3, 40e3)]
     faults = [
         {"t_s": 10.0, "done": "kill web", "back_s": 5.0},
         {"t_s": 40.0, "done": "kill core", "back_s": 20.0},

@@ -12,7 +12,8 @@ from tidegate.runtime.api.blocking_client import ClientError
 
 POINT = "site.grid_w"
 VALUE_SHARE, VALUE_W = 0.02, 150.0
-PAST_NS = 4_000_000_000  # how far back the truth is looked at beside a value's own age
+LAG_S = 1.0  # a value was true at most so long before the moment that its age names
+SHOWN_NS = 4_000_000_000  # of the truth beside a wrong value
 ASK_S = 0.2
 ANSWER_S = 1.5  # a gateway that is killed answers nothing
 ABOUT_S = 60.0  # faults that ended so long ago are named beside a wrong value
@@ -27,11 +28,6 @@ class Seen:
     age_s: float
     asked_ns: int
     answered_ns: int
-
-    @property
-    def begin_ns(self) -> int:
-        """The truth that it may show begins here: the age is of a moment between question and answer."""
-        return self.asked_ns - int(self.age_s * 1e9) - PAST_NS
 
 
 class Watch(threading.Thread):
@@ -67,25 +63,35 @@ class Watch(threading.Thread):
         return self.take()
 
 
-def judge_values(unjudged: list[Seen], truth: Truth, began_s: float) -> tuple[int, list[dict[str, Any]]]:
+def lag_s(seen: Seen, truth: Truth) -> float | None:
+    """How much older than it says a value is: it was true last so long before the moment that its age names.
+
+    0.0: it was true then or later, before it was given. None: it was not true within `SEARCH_NS` of that moment.
+    """
+    sampled_ns = seen.asked_ns - int(seen.age_s * 1e9)
+    for span in reversed(truth.between(sampled_ns - SEARCH_NS, seen.answered_ns)):
+        slack_w = VALUE_W + VALUE_SHARE * max(abs(span.least_w), abs(span.most_w))
+        if span.least_w - slack_w <= seen.value_w <= span.most_w + slack_w:
+            return max(0.0, (sampled_ns - span.end_ns) / 1e9)
+    return None
+
+
+def judge_values(unjudged: list[Seen], truth: Truth, began_s: float) -> tuple[list[float], list[dict[str, Any]]]:
     """Hold values beside the truth, once that is here: it comes through a pipe, late on a starved machine.
 
-    Takes what it judged out of `unjudged`. Gives how many, and of the wrong ones what there is to know. began_s :
-    CLOCK_MONOTONIC of the run's begin.
+    Takes what it judged out of `unjudged`. Gives how much older than they say the right ones were, s, and of the wrong
+    ones what there is to know. began_s : CLOCK_MONOTONIC of the run's begin.
     """
-    judged, wrong = 0, list[dict[str, Any]]()
+    lags, wrong = list[float](), list[dict[str, Any]]()
     while unjudged and truth.until_ns >= unjudged[0].answered_ns:
         seen = unjudged.pop(0)
-        spans = truth.between(seen.begin_ns, seen.answered_ns)
+        spans = truth.between(seen.asked_ns - int(seen.age_s * 1e9) - SHOWN_NS, seen.answered_ns)
         if not spans:
             continue
-        judged += 1
-        least_w, most_w = min(span.least_w for span in spans), max(span.most_w for span in spans)
-        slack_w = VALUE_W + VALUE_SHARE * max(abs(least_w), abs(most_w))
-        if least_w - slack_w <= seen.value_w <= most_w + slack_w:
+        lag = lag_s(seen, truth)
+        if lag is not None and lag <= LAG_S:
+            lags.append(lag)
             continue
-        before = truth.between(seen.begin_ns - SEARCH_NS, seen.begin_ns)
-        was = [span for span in before if span.least_w - slack_w <= seen.value_w <= span.most_w + slack_w]
         wrong.append(
             {
                 "t_s": round(seen.answered_ns / 1e9 - began_s, 2),
@@ -93,13 +99,13 @@ def judge_values(unjudged: list[Seen], truth: Truth, began_s: float) -> tuple[in
                 "value_w": seen.value_w,
                 "age_s": round(seen.age_s, 3),
                 "answer_s": round((seen.answered_ns - seen.asked_ns) / 1e9, 3),
-                "least_w": least_w,
-                "most_w": most_w,
-                "last_true_s_before": round((seen.answered_ns - was[-1].end_ns) / 1e9, 2) if was else None,
+                "least_w": min(span.least_w for span in spans),
+                "most_w": max(span.most_w for span in spans),
+                "lag_s": None if lag is None else round(lag, 2),
                 "truth": course(spans, seen.answered_ns),
             }
         )
-    return judged, wrong
+    return lags, wrong
 
 
 def line_of(wrong: dict[str, Any]) -> str:
