@@ -29,6 +29,7 @@ SHARE = 0.05
 LIMIT_S = int(os.environ.get("TIDEGATE_ICOUNT_LIMIT_S", "1500"))  # of host time
 # Of a machine: the options of run-vm.sh for it.
 RUNNERS = {"x86_64": ["-i"], "aarch64": ["-a", "-i"]}
+PHASES = ("read", "estimate", "control", "limit", "write", "publish")
 FIFO = 1  # SCHED_FIFO of sched.h
 LOOP_PRIORITY = 80
 
@@ -44,6 +45,7 @@ def measured(seconds: float, machine: str) -> dict[str, Any]:
             "-t",
             str(LIMIT_S),
             "--",
+            *("env", "PYTHONHASHSEED=0"),  # the order of sets and names is the same in each run
             *([sys.executable] if machine == "x86_64" else arm_guest.python_words()),
             str(HERE / "icount_site.py"),
             str(seconds),
@@ -92,6 +94,14 @@ def broken(figures: dict[str, Any], committed: dict[str, Any] | None) -> list[st
     return found
 
 
+def where(figures: dict[str, Any], was: dict[str, Any]) -> list[str]:
+    """Which phase took how much in the mean, and how often the machine was interrupted, beside the committed run."""
+    before = was.get("phase_mean_ns", {})
+    rows = [(name, figures["quantiles_ns"][name]["mean"], before.get(name)) for name in PHASES]
+    rows.append(("interrupts a cycle", figures["interrupts_per_cycle"], was.get("interrupts_per_cycle")))
+    return [f"{name}: {now}, committed {'nothing' if then is None else then}" for name, now, then in rows]
+
+
 def take(figures: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
     """The committed file with this machine's row made anew."""
     quantiles = figures["quantiles_ns"]
@@ -101,6 +111,8 @@ def take(figures: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
         "lateness_p50_ns": quantiles["lateness"]["p50"],
         "lateness_p99_ns": quantiles["lateness"]["p99"],
         "lateness_max_ns": quantiles["lateness"]["max"],
+        "phase_mean_ns": {name: quantiles[name]["mean"] for name in PHASES},
+        "interrupts_per_cycle": figures["interrupts_per_cycle"],
         "cycles": figures["cycles"],
         "span_s": figures["span_s"],
         "kernel": figures["kernel"],
@@ -133,6 +145,9 @@ def main() -> int:
     missed = figures["counters"]["missed"]
     print(f"icount, {figures['machine']}: {figures['cycles']} cycles in {figures['span_s']} s, {missed} missed")
     print(f"  work p50 {work['p50']} ns, p99 {work['p99']} ns; lateness p50 {late['p50']} ns, p99 {late['p99']} ns")
+    was = whole.get(figures["machine"], {})
+    for line in where(figures, was):
+        print(f"  {line}")
     for line in found:
         print(f"icount: BROKEN {line}")
     return 1 if found else 0

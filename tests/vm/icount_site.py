@@ -90,6 +90,14 @@ def read_in() -> None:
         raise SystemExit(f"icount_site: {done.stderr.splitlines()[-1]}")
 
 
+def interrupts() -> int:
+    """Interrupts that this machine took since its start."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        if line.startswith("intr "):
+            return int(line.split()[1])
+    raise SystemExit("icount_site: /proc/stat counts no interrupts")
+
+
 class Page:
     """A program that reads the page's state over HTTPS."""
 
@@ -122,6 +130,7 @@ def state_of(memory: Shared, core: int) -> dict[str, Any]:
         "loop": threads_of(core)[memory.loop_tid],
         "threads": sorted(row for row in threads_of(core).values() if row[0] == os.SCHED_FIFO),
         "locked_kib": locked_kib(core),
+        "interrupts": interrupts(),
     }
 
 
@@ -189,6 +198,7 @@ def measure(seconds: float) -> dict[str, Any]:
         "loop_policy": {"before": before["loop"], "after": after["loop"]},
         "fifo_threads": {"before": before["threads"], "after": after["threads"]},
         "locked_kib": {"before": before["locked_kib"], "after": after["locked_kib"]},
+        "interrupts_per_cycle": round((after["interrupts"] - before["interrupts"]) / max(1, counted["cycles"]), 3),
         "page_answers": page.answers,
         "page_asked": asked,
         "carbon": health.get("carbon"),

@@ -25,7 +25,7 @@
 # guest as /run/job, and stays).
 set -euo pipefail
 
-limit=420 verbose= counted= disk= writes= pidfile= arm=
+limit=420 verbose= same= counted= disk= writes= pidfile= arm=
 while getopts at:id:w:p:v option; do
     case $option in
     a) arm=1 ;;
@@ -156,6 +156,8 @@ processor=Nehalem
 accelerator=(-accel "tcg,thread=multi,tb-size=1024" -cpu $processor -smp 2)
 if [ -n "$counted" ]; then
     accelerator=(-accel "tcg,thread=single,tb-size=1024" -icount "shift=0,align=off,sleep=off" -cpu $processor -smp 1)
+    accelerator+=(-rtc "base=2026-01-01T00:00:00,clock=vm") # the same date in each run, which goes on as the guest's time does
+    same=norandmaps                                         # and the same place of each library, stack and heap
 elif [ -z "$arm" ] && [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo; then
     accelerator=(-accel kvm -cpu host -smp 2)
 fi
@@ -179,7 +181,7 @@ fi
 timeout -k 5 "$limit" "$emulator" "${accelerator[@]}" "${board[@]}" -m 2048 \
     -nodefaults -no-user-config -display none -no-reboot -action watchdog=reset \
     -kernel "$kernel/vmlinux" -initrd "$scratch/initrd" \
-    -append "console=$near quiet panic=-1 mitigations=off nokaslr audit=0 apparmor=0 random.trust_cpu=on no_timer_check tsc=reliable" \
+    -append "console=$near quiet panic=-1 mitigations=off nokaslr audit=0 apparmor=0 random.trust_cpu=on no_timer_check tsc=reliable $same" \
     -chardev "file,id=log,path=$scratch/log" -serial chardev:log \
     -device virtio-serial-pci -chardev stdio,id=out,signal=off -device virtconsole,chardev=out \
     -fsdev "local,id=host,path=$root,security_model=none,readonly=on,multidevs=remap" \

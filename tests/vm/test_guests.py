@@ -27,7 +27,12 @@ RIGHT: dict[str, Any] = {
     "period_us": 1000,
     "cycles": 60_000,
     "counters": {"missed": 0, "skipped": 0, "overruns": 0},
-    "quantiles_ns": {"work": {"p50": 9000, "p99": 10_000}, "lateness": {"p50": 1, "p99": 2, "max": 3}},
+    "quantiles_ns": {
+        "work": {"p50": 9000, "p99": 10_000},
+        "lateness": {"p50": 1, "p99": 2, "max": 3},
+        **{name: {"mean": 100.0} for name in icount_run.PHASES},
+    },
+    "interrupts_per_cycle": 4.5,
     "loop_policy": {"before": [1, 80], "after": [1, 80]},
     "fifo_threads": {"before": [[1, 70]], "after": [[1, 70]]},
     "locked_kib": {"before": 30_000, "after": 30_000},
@@ -80,6 +85,14 @@ def test_without_a_committed_figure_the_way_to_take_it_is_named() -> None:
     (found,) = icount_run.broken(RIGHT, None)
     assert "--take" in found
     assert icount_run.take(RIGHT, {"arm64": {}})["x86_64"]["work_p99_ns"] == 10_000
+
+
+def test_a_run_says_beside_the_committed_one_where_its_time_went() -> None:
+    row = icount_run.take(RIGHT, {})["x86_64"]
+    said = icount_run.where(changed("quantiles_ns", "publish", {"mean": 150.0}), row)
+    assert said[0] == "read: 100.0, committed 100.0" and "publish: 150.0, committed 100.0" in said
+    assert said[-1] == "interrupts a cycle: 4.5, committed 4.5"
+    assert icount_run.where(RIGHT, {})[0] == "read: 100.0, committed nothing"
 
 
 def test_committed_figures_are_of_whole_runs_on_machines_that_have_a_runner() -> None:
