@@ -12,7 +12,7 @@ from tidegate.runtime.api.blocking_client import ClientError
 
 POINT = "site.grid_w"
 VALUE_SHARE, VALUE_W = 0.02, 150.0
-LAG_S = 1.0  # a value was true at most so long before the moment that its age names
+LAG_S = 0.25  # a value was true at most so long before the moment that its age names; 0.008 s measured in 7,781
 SHOWN_NS = 4_000_000_000  # of the truth beside a wrong value
 ASK_S = 0.2
 ANSWER_S = 1.5  # a gateway that is killed answers nothing
