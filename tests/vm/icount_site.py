@@ -131,6 +131,7 @@ def state_of(memory: Shared, core: int) -> dict[str, Any]:
         "threads": sorted(row for row in threads_of(core).values() if row[0] == os.SCHED_FIFO),
         "locked_kib": locked_kib(core),
         "interrupts": interrupts(),
+        "buses": memory.buses(),
     }
 
 
@@ -161,6 +162,8 @@ def measure(seconds: float) -> dict[str, Any]:
         raise SystemExit(f"icount_site: the page ended with {web.poll()}\n{(WORK / 'web.log').read_text()[-3000:]}")
     print(f"[{time.monotonic():.1f}] the page answers", flush=True)
     memory = memory_of(core)
+    with Client() as client:
+        why = client.why()
     before = state_of(memory, core)
     began = time.monotonic()
     page.answers = asked = 0
@@ -171,7 +174,7 @@ def measure(seconds: float) -> dict[str, Any]:
     span_s = time.monotonic() - began
     after = state_of(memory, core)
     with Client() as client:
-        health, mode = client.health(), client.why()["mode"]
+        health, why_after = client.health(), client.why()
     web.terminate()
     web.wait(60)
     site.send_signal(signal.SIGTERM)
@@ -202,7 +205,9 @@ def measure(seconds: float) -> dict[str, Any]:
         "page_answers": page.answers,
         "page_asked": asked,
         "carbon": health.get("carbon"),
-        "mode": mode,
+        "mode": why_after["mode"],
+        "why": {"before": why, "after": why_after},
+        "buses": {"before": before["buses"], "after": after["buses"]},
         "exit_code": ended,
     }
 
