@@ -64,6 +64,16 @@ typedef struct {
     uint32_t level, started;
 } hunting_t;
 
+/* Kept through rests: what the load did to demand windows of late, by which charging in a window is bounded. */
+typedef struct {
+    double high_w;      /* highest net power, forgotten over a week */
+    double limit_w;     /* what the bursts stand above: it follows the limit in force; 0 = there was none yet */
+    double watched_s;   /* how long they have been counted from it */
+    double since_s;     /* the reading before */
+    double burst_ws;    /* net energy above it that runs now, a queue that the time below it empties */
+    double burst_most_ws; /* the most that stood there, forgotten over a week */
+} demand_memory_t;
+
 /* The control's memory. */
 typedef struct {
     double last_total_w;  /* request without the trim */
@@ -80,6 +90,7 @@ typedef struct {
     double range_left_s;
     double damp_slow_w, damp_fast_w; /* low passes at the band's edges */
     hunting_t hunting;
+    demand_memory_t demand;
     uint64_t plan_done;   /* number of the plan's row whose state of charge is reached */
     uint32_t range_head, range_count;
     uint32_t started, recharging;

@@ -58,6 +58,14 @@ cdef extern from "control/corridor.h" nogil:
         int32_t direction, count
         uint32_t level, started
 
+    ctypedef struct demand_memory_t:
+        double high_w
+        double limit_w
+        double watched_s
+        double since_s
+        double burst_ws
+        double burst_most_ws
+
     ctypedef struct control_state_t:
         double last_total_w
         double trim_w, trim_applied_w
@@ -74,6 +82,7 @@ cdef extern from "control/corridor.h" nogil:
         double range_left_s
         double damp_slow_w, damp_fast_w
         hunting_t hunting
+        demand_memory_t demand
         uint64_t plan_done
         uint32_t range_head, range_count
         uint32_t started, recharging

@@ -82,7 +82,7 @@ cdef void narrow_by_policy(const control_params_t* params, const plant_t* plant,
     if isfinite(orders.charge_w_max) or isfinite(orders.discharge_w_max):
         narrow(c, direction_limit(orders))
     if plant.demand_windows:
-        narrow(c, demand_window(params, plant, orders, state, envelope_hi_w))
+        narrow(c, demand_window(params, plant, orders, state, envelope_hi_w, dt_s))
     narrow(c, peak_limit(params, plant, orders))
     if params.ramp_up_w_per_s > 0.0 or params.ramp_down_w_per_s > 0.0:
         narrow(c, ramp_limit(params, plant, state, dt_s))
@@ -161,7 +161,7 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
         return
 
     if state.island != plant.island:  # another source, other limits: what was learnt by the old ones is over
-        memset(state, 0, sizeof(control_state_t))
+        forget(state)
         state.island = plant.island
     if not state.started:
         state.started = 1
@@ -170,6 +170,8 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
         state.damp_slow_w = plant.net_w
         state.damp_fast_w = plant.net_w
     load_peak(plant, state, dt_s)
+    if plant.demand_windows and not plant.island:
+        demand_remember(params, plant, orders, &state.demand, dt_s)
 
     soc = state_of_charge(plant)
     if plant.island:
@@ -254,12 +256,19 @@ cdef void rest(const plant_t* plant, control_state_t* state, decision_t* decisio
     cdef uint32_t unit
     for unit in range(plant.n_units):
         decision.request_w[unit] = 0.0
-    memset(state, 0, sizeof(control_state_t))
+    forget(state)
     decision.request_total_w = 0.0
     decision.lo_w = 0.0
     decision.hi_w = 0.0
     decision.reason = reason
     decision.preference = reason
+
+
+cdef inline void forget(control_state_t* state) noexcept nogil:
+    """A fresh start for all but what the load does to demand windows: with less known of that, less is charged."""
+    cdef demand_memory_t demand = state.demand
+    memset(state, 0, sizeof(control_state_t))
+    state.demand = demand
 
 
 cdef inline void load_peak(const plant_t* plant, control_state_t* state, double dt_s) noexcept nogil:

@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t
 
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.settings cimport CIRCUITS_MAX, control_params_t
-from tidegate.ext.control.corridor cimport ORDER_CEASE, ORDER_DEMAND, control_state_t, orders_t, policy_t
+from tidegate.ext.control.corridor cimport ORDER_CEASE, ORDER_DEMAND, control_state_t, demand_memory_t, orders_t, policy_t
 from tidegate.ext.estimate.estimate cimport plant_t
 
 
@@ -47,7 +47,7 @@ cdef policy_t circuit_limit(const control_params_t* params, const plant_t* plant
 cdef policy_t backup_reserve(const control_params_t* params, const plant_t* plant) noexcept nogil
 cdef policy_t direction_limit(const orders_t* orders) noexcept nogil
 cdef policy_t demand_window(const control_params_t* params, const plant_t* plant, const orders_t* orders,
-                            const control_state_t* state, double hi_w) noexcept nogil
+                            const control_state_t* state, double hi_w, double dt_s) noexcept nogil
 cdef policy_t peak_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil
 cdef policy_t ramp_limit(const control_params_t* params, const plant_t* plant, const control_state_t* state,
                          double dt_s) noexcept nogil
@@ -59,4 +59,6 @@ cdef policy_t soc_band(const control_params_t* params, const plant_t* plant) noe
 
 # Memory of the dynamic range limit and of the damping, kept once a cycle.
 cdef void range_keep(const control_params_t* params, control_state_t* state, double grid_w, double dt_s) noexcept nogil
+cdef void demand_remember(const control_params_t* params, const plant_t* plant, const orders_t* orders,
+                          demand_memory_t* memory, double dt_s) noexcept nogil
 cdef void band_pass(const control_params_t* params, const plant_t* plant, control_state_t* state, double dt_s) noexcept nogil

@@ -19,10 +19,16 @@ cdef extern from *:
     #define DEMAND_POWER_SHARE 0.9 /* of the discharge power that the wait for the window's end relies on */
     #define DEMAND_ACT_SHARE 0.5   /* of the limit: the rest of a window is never left with less */
     #define DEMAND_APPROACH_S 30.0 /* how fast the grid is led to what the rest may have */
+    #define DEMAND_MEMORY_S 604800.0 /* of the bursts of the load above a limit: a week's work comes again */
+    #define DEMAND_SAME_SHARE 0.9  /* of a limit: bursts above the one tell enough of those above the other */
+    #define DEMAND_WATCH_S 86400.0 /* of watching: bursts twice as big as what was seen may still come */
+    #define DEMAND_SOC 0.05        /* so much less is stored than is said */
+    #define DEMAND_ENERGY_SHARE 0.8 /* of what is stored comes out */
     #define DEMAND_END_S 2.0       /* the last seconds of a window are not divided by less */
     #define TWO_PI 6.283185307179586
     """
-    const double DEMAND_POWER_SHARE, DEMAND_ACT_SHARE, DEMAND_APPROACH_S, DEMAND_END_S, TWO_PI
+    const double DEMAND_POWER_SHARE, DEMAND_ACT_SHARE, DEMAND_APPROACH_S, DEMAND_MEMORY_S, DEMAND_SAME_SHARE
+    const double DEMAND_WATCH_S, DEMAND_SOC, DEMAND_ENERGY_SHARE, DEMAND_END_S, TWO_PI
 
 
 cdef inline policy_t import_below(double net_w, double limit_w, double aim_w, uint32_t reason) noexcept nogil:
@@ -156,16 +162,19 @@ cdef policy_t backup_reserve(const control_params_t* params, const plant_t* plan
 
 
 cdef policy_t demand_window(const control_params_t* params, const plant_t* plant, const orders_t* orders,
-                            const control_state_t* state, double hi_w) noexcept nogil:
+                            const control_state_t* state, double hi_w, double dt_s) noexcept nogil:
     """What may still be drawn in the rest of the window, and not a watt-hour shaved before it must be.
 
     The mean that the rest of the window may have is `rest_w`. While the battery could still hold it against the
     highest load seen of late, waiting costs nothing, and the load may fall by itself: the energy that must be shaved
     is the same later. From `act_w` on there is no such slack, and the grid is led to `rest_w`.
+
+    Charging takes no more than leaves room, in the rest of the window, for the worst that the load did of late and the
+    battery cannot take back: a load that leaps late in a window would find it charged away.
     """
     cdef policy_t p
-    cdef double limit_w, act_w, left_s, rest_w, rest_least_w = INFINITY, allowed_w = INFINITY
-    cdef double length_s = some(params.demand_window_s, 900.0)
+    cdef double limit_w, act_w, left_s, soon_s, rest_w, rest_ws, charge_w = INFINITY, allowed_w = INFINITY
+    cdef double length_s = some(params.demand_window_s, 900.0), able_ws
     cdef uint32_t later
     p.lo = -INFINITY
     p.hi = INFINITY
@@ -175,18 +184,74 @@ cdef policy_t demand_window(const control_params_t* params, const plant_t* plant
         return p
     # In our own meter's watts, less the margin.
     limit_w = limit_w / plant.demand_gain - params.demand_margin_w
+    able_ws = stored_above_ws(plant, fmax(params.soc_min, params.reserve_soc) + DEMAND_SOC)
     act_w = fmax(state.load_peak_w - DEMAND_POWER_SHARE * hi_w, DEMAND_ACT_SHARE * limit_w)
     for later in range(min(plant.demand_windows, <uint32_t>SUBWINDOWS_MAX)):
         left_s = fmax(plant.demand_left_s + later * plant.demand_sub_s, DEMAND_END_S)
-        rest_w = limit_w * (length_s - plant.demand_unknown_s[later]) - plant.demand_used_ws[later]
-        rest_w = fmax(rest_w / left_s, 0.0)
-        rest_least_w = fmin(rest_least_w, rest_w)
+        rest_ws = limit_w * (length_s - plant.demand_unknown_s[later]) - plant.demand_used_ws[later]
+        rest_w = fmax(rest_ws / left_s, 0.0)
+        soon_s = fmin(fmax(dt_s, DEMAND_APPROACH_S), left_s)
+        rest_ws -= demand_most_ws(&state.demand, limit_w, length_s, hi_w, able_ws, left_s - soon_s)
+        charge_w = fmin(charge_w, fmin(rest_w, rest_ws / soon_s))
         if rest_w > act_w:
             rest_w += (rest_w - act_w) * left_s / DEMAND_APPROACH_S
         allowed_w = fmin(allowed_w, rest_w)
-    # Charging never uses up what the rest of the window needs.
-    p.lo = fmax(plant.net_w - allowed_w, fmin(0.0, plant.net_w - rest_least_w))
+    p.lo = fmax(plant.net_w - allowed_w, fmin(0.0, plant.net_w - charge_w))
     return p
+
+
+cdef inline double stored_above_ws(const plant_t* plant, double soc_floor) noexcept nogil:
+    """What all units can give until they are that low. One whose state of charge nobody knows gives nothing."""
+    cdef double stored_wh = 0.0
+    cdef uint32_t unit
+    for unit in range(plant.n_units):
+        if plant.units[unit].available:
+            stored_wh += fmax((plant.units[unit].soc - soc_floor) * plant.units[unit].energy_wh, 0.0)
+    return DEMAND_ENERGY_SHARE * 3600.0 * stored_wh
+
+
+cdef inline double demand_most_ws(const demand_memory_t* memory, double limit_w, double length_s, double hi_w,
+                                  double able_ws, double s) noexcept nogil:
+    """What the grid has to carry in `s` seconds if the load is the worst that is to be feared and the battery helps.
+
+    Bursts above the limit come again as big as the biggest of late; the shorter the watch, the bigger ones may come.
+    Before a whole window was watched nobody knows any: then the load may stand at its highest all the time.
+    The battery helps while a burst lasts, which is no longer than it takes at the highest power.
+    """
+    cdef double bigger = 1.0 + DEMAND_WATCH_S / fmax(memory.watched_s, 1.0), burst_ws = bigger * memory.burst_most_ws
+    cdef double high_w = bigger * memory.high_w, help_w = DEMAND_POWER_SHARE * hi_w, most_ws
+    most_ws = high_w * s - fmin(help_w * s, able_ws)
+    if memory.watched_s >= length_s:
+        burst_ws -= fmin(burst_ws * fmin(help_w / fmax(high_w - limit_w, 1.0), 1.0), able_ws)
+        most_ws = fmin(most_ws, limit_w * s + burst_ws)
+    return fmax(most_ws, 0.0)
+
+
+cdef void demand_remember(const control_params_t* params, const plant_t* plant, const orders_t* orders,
+                          demand_memory_t* memory, double dt_s) noexcept nogil:
+    """Watch what the load does to demand windows, reading by reading, whether or not there is a limit now."""
+    cdef double limit_w, keep
+    memory.since_s += dt_s
+    if not plant.grid_new:
+        return
+    dt_s = memory.since_s
+    memory.since_s = 0.0
+    limit_w = demand_limit(params, plant, orders)
+    keep = 1.0 - fmin(dt_s / DEMAND_MEMORY_S, 1.0)
+    memory.high_w = fmax(plant.net_w + (memory.high_w - plant.net_w) * keep, plant.net_w)
+    if isfinite(limit_w):
+        limit_w = limit_w / plant.demand_gain - params.demand_margin_w
+        if not limit_w >= DEMAND_SAME_SHARE * memory.limit_w or not memory.limit_w > 0.0:
+            memory.watched_s = 0.0  # nobody has looked for bursts above so low a limit
+        # Up slowly: a schedule's limit comes and goes, and above a lower one the bursts are bigger.
+        memory.limit_w += (limit_w - memory.limit_w) * fmin(dt_s / DEMAND_WATCH_S, 1.0)
+        if limit_w < memory.limit_w or memory.watched_s == 0.0:
+            memory.limit_w = limit_w
+    memory.watched_s += dt_s
+    if memory.limit_w > 0.0:
+        memory.burst_ws = fmax(memory.burst_ws + (plant.net_w - memory.limit_w) * dt_s, 0.0)
+        memory.burst_ws *= 1.0 - fmin(dt_s / some(params.demand_window_s, 900.0), 1.0)
+        memory.burst_most_ws = fmax(memory.burst_most_ws * keep, memory.burst_ws)
 
 
 cdef policy_t peak_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil:

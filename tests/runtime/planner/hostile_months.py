@@ -50,9 +50,21 @@ class Lived:
         return [self._peak_kw(self.grid_kw, part) - self._peak_kw(self.alone_kw, part) for part in self.months]
 
     def _peak_kw(self, kw: np.ndarray, part: slice) -> float:
-        # Windows that the simulation cut at its begin and end are no windows of a bill.
-        return highest_window_kw(self.begin_utc_s + part.start * self.part_s, self.part_s, kw[part], self.window_s,
-                                 self.zone)  # fmt: skip
+        # Days on which clocks change have windows as others do. What was cut (the simulation at its begin and end, a
+        # window by the change itself) is no window of a bill.
+        begins = self.begin_utc_s + self.part_s * np.arange(part.start, part.stop)
+        quarters, of = np.unique(begins // QUARTER_S * QUARTER_S, return_inverse=True)
+        offsets = np.array([offset_s(int(at), self.zone) for at in quarters])[of]
+        changes = np.cumsum(np.diff(offsets, prepend=offsets[0]) != 0)
+        window = (begins + offsets) // self.window_s + changes * (1 << 40)
+        _, at, count = np.unique(window, return_inverse=True, return_counts=True)
+        means = np.bincount(at, weights=kw[part])[count == self.window_s // self.part_s]
+        return float(means.max(initial=0.0)) * self.part_s / self.window_s
+
+
+def offset_s(utc_s: int, zone: ZoneInfo) -> int:
+    """Of the local clock."""
+    return int((datetime.fromtimestamp(utc_s, zone).utcoffset() or timedelta(0)).total_seconds())
 
 
 def month_of(rng: np.random.Generator) -> tuple[ZoneInfo, int, int]:
@@ -115,7 +127,7 @@ def lived(seed: int, parts: int = 1, *, compiled: bool = True) -> Lived:
     missing, half, wrong = rng.random(quarters) < holes, rng.random(quarters) < covered, rng.uniform(0.5, 2, quarters)
     silent_h = float(rng.choice([3.0, 30.0] if compiled else [24.0, 30.0]))
     least, most = storage.least_kwh, storage.most_kwh
-    control = Control(demand_window_s=float(window_s), recharge_rate_w=0.0)
+    control = Control(demand_window_s=float(window_s), recharge_rate_w=0.0, soc_min=storage.soc_min)
     known_kw = np.full(quarters, np.nan)  # as SiteHistory.alone_peak_kw has them
     stored, drift = storage.least_kwh, float(rng.uniform(-0.05, 0.05))
     months = [datetime.fromtimestamp(begin_s + k * QUARTER_S, zone).month for k in range(quarters)]
@@ -134,11 +146,11 @@ def lived(seed: int, parts: int = 1, *, compiled: bool = True) -> Lived:
                                          window_s, zone)  # fmt: skip
             sent = Sent(hostile(rng, kind, storage, at_s, months[k : k + 96], bound_kw, quarters - k, window_s,
                                 zone))  # fmt: skip
-        offset = datetime.fromtimestamp(at_s, zone).utcoffset() or timedelta(0)
+        offset = offset_s(at_s, zone)
         quarter_grid = 0.0
         for part in range(parts):
             now_s = at_s + part * part_s
-            clock_s = now_s + int(offset.total_seconds())
+            clock_s = now_s + offset
             if clock_s // window_s != window_at:
                 window_at, used_ws = clock_s // window_s, 0.0
             elapsed_s = float(clock_s % window_s)
@@ -148,11 +160,11 @@ def lived(seed: int, parts: int = 1, *, compiled: bool = True) -> Lived:
             take = min(take, (most - stored) / step_h / storage.charge_efficiency)
             order = sent.at(now_s) if sent is not None else {}
             until, plan_w = order.get("until_soc"), order.get("setpoint_w")
+            told = min(max(stored / storage.energy_kwh + drift, 0.0), 1.0)
             if until is not None and plan_w:
-                told = stored / storage.energy_kwh + drift
                 plan_w = 0.0 if (told >= until if plan_w < 0 else told <= until) else plan_w
             decide = compiled_kw if compiled else plain_kw
-            asked = decide(control, order, plan_w, net_kw, battery, (give, take, stored / storage.energy_kwh),
+            asked = decide(control, order, plan_w, net_kw, battery, (give, take, told, storage.energy_kwh),
                            (used_ws, elapsed_s, window_s, part_s))  # fmt: skip
             battery = min(max(asked, -take), give)
             moved = battery / storage.discharge_efficiency if battery > 0 else battery * storage.charge_efficiency
@@ -175,15 +187,16 @@ def lived(seed: int, parts: int = 1, *, compiled: bool = True) -> Lived:
 
 
 Orders = dict[str, float | int]
+Can = tuple[float, float, float, float]  # kW to give and to take, the state of charge that is told, kWh
 
 
 def compiled_kw(control: Control, order: Orders, plan_w: float | None, net_kw: float, battery: float,
-                can: tuple[float, float, float], window: tuple[float, float, int, int]) -> float:  # fmt: skip
-    """What the compiled control asks of the battery. can: kW to give and to take, and the state of charge."""
-    (give, take, soc), (used_ws, elapsed_s, window_s, part_s) = can, window
+                can: Can, window: tuple[float, float, int, int]) -> float:  # fmt: skip
+    """What the compiled control asks of the battery."""
+    (give, take, soc, energy_kwh), (used_ws, elapsed_s, window_s, part_s) = can, window
     made = control.step(
-        grid_w=(net_kw - battery) * 1e3, ess_w=battery * 1e3, soc=soc, lo_w=-take * 1e3, hi_w=give * 1e3,
-        dt_s=float(part_s), plan_w=plan_w, import_w_max=order.get("import_w_max"),
+        grid_w=(net_kw - battery) * 1e3, ess_w=battery * 1e3, soc=soc, energy_wh=energy_kwh * 1e3,
+        lo_w=-take * 1e3, hi_w=give * 1e3, dt_s=float(part_s), plan_w=plan_w, import_w_max=order.get("import_w_max"),
         demand_w_max=order.get("demand_w_max"), setpoint_w=battery * 1e3, paired=True,
         demand=(used_ws / elapsed_s if elapsed_s else 0.0, elapsed_s, window_s - elapsed_s),
     )  # fmt: skip
@@ -191,7 +204,7 @@ def compiled_kw(control: Control, order: Orders, plan_w: float | None, net_kw: f
 
 
 def plain_kw(_control: Control, order: Orders, plan_w: float | None, net_kw: float, _battery: float,
-             _can: tuple[float, float, float], window: tuple[float, float, int, int]) -> float:  # fmt: skip
+             _can: Can, window: tuple[float, float, int, int]) -> float:  # fmt: skip
     """The same by arithmetic, with no discharge but the plan's."""
     if not plan_w:
         return 0.0

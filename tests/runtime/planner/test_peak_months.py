@@ -37,6 +37,34 @@ def test_of_hostile_months_none_has_a_higher_peak_than_without_a_battery():
     assert {one.window_s for one in made} == {900, 1800, 3600} and sum(one.charged_kwh > 100 for one in made) > 15
 
 
+LEAPT = (127, 136, 174, 224, 261)  # above by 1.4 to 12 kW when charging left no room for leaps
+
+
+def test_nor_where_the_load_leaps_by_the_minute():
+    """Through the compiled control. bench_foresight.py --only hostile --hostile 300 --compiled --parts 15."""
+    made = [hostile_months.lived(seed, 15) for seed in LEAPT]
+    assert {one.seed: one.above_kw() for one in made if max(one.above_kw()) > hostile_months.SAME_KW} == {}
+    # Where there is room it is charged all the same.
+    assert all(one.charged_kwh > 200 for one in made) and sum(one.charged_kwh for one in made) > 5 * 4000
+
+
+def test_a_day_on_which_clocks_change_has_windows_too():
+    """The 9th of March in New York: its highest one is the month's. One that the change cuts is no bill's."""
+    zone = ZoneInfo("America/New_York")
+    begin = int(datetime(2025, 3, 9, tzinfo=zone).timestamp())
+    alone = np.full(23 * 4, 20.0)
+    grid = alone.copy()
+    grid[40] = 31.0
+    one = hostile_months.Lived(0, 900, begin, 900, grid, alone, [slice(0, len(alone))], zone, 0.0)
+    assert one.above_kw() == [pytest.approx(11.0)]
+    howe = ZoneInfo("Australia/Lord_Howe")
+    begin = int(datetime(2025, 4, 6, tzinfo=howe).timestamp())  # at 2:00 back to 1:30: 1:30 to 2:00 is there twice
+    grid = np.full(98, 20.0)
+    grid[8] = 31.0
+    cut = hostile_months.Lived(0, 3600, begin, 900, grid, np.full(98, 20.0), [slice(0, 98)], howe, 0.0)
+    assert cut.above_kw() == [0.0]
+
+
 def test_hostile_months_are_hostile(monkeypatch):
     """Without the bound the same plans make new peaks: the months would show it."""
     real = hostile_months.highest_window_kw
