@@ -66,12 +66,12 @@ typedef struct {
 
 /* Kept through rests: what the load did to demand windows of late, by which charging in a window is bounded. */
 typedef struct {
-    double high_w;      /* highest net power, forgotten over a week */
+    double high_w;      /* highest net power, forgotten over a month */
     double limit_w;     /* what the bursts stand above: it follows the limit in force; 0 = there was none yet */
     double watched_s;   /* how long they have been counted from it */
     double since_s;     /* the reading before */
     double burst_ws;    /* net energy above it that runs now, a queue that the time below it empties */
-    double burst_most_ws; /* the most that stood there, forgotten over a week */
+    double burst_most_ws; /* the most that stood there, forgotten over a month */
 } demand_memory_t;
 
 /* The control's memory. */

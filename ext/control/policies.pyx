@@ -19,16 +19,17 @@ cdef extern from *:
     #define DEMAND_POWER_SHARE 0.9 /* of the discharge power that the wait for the window's end relies on */
     #define DEMAND_ACT_SHARE 0.5   /* of the limit: the rest of a window is never left with less */
     #define DEMAND_APPROACH_S 30.0 /* how fast the grid is led to what the rest may have */
-    #define DEMAND_MEMORY_S 604800.0 /* of the bursts of the load above a limit: a week's work comes again */
+    #define DEMAND_MEMORY_S 2592000.0 /* of the bursts of the load above a limit: a billing month */
     #define DEMAND_SAME_SHARE 0.9  /* of a limit: bursts above the one tell enough of those above the other */
-    #define DEMAND_WATCH_S 86400.0 /* of watching: bursts twice as big as what was seen may still come */
+    #define DEMAND_BIGGER 1.5      /* bursts may be so much bigger than those that were seen, */
+    #define DEMAND_WATCH_S 86400.0 /* and once more their size after so long a watch, half of it after two */
     #define DEMAND_SOC 0.05        /* so much less is stored than is said */
     #define DEMAND_ENERGY_SHARE 0.8 /* of what is stored comes out */
     #define DEMAND_END_S 2.0       /* the last seconds of a window are not divided by less */
     #define TWO_PI 6.283185307179586
     """
     const double DEMAND_POWER_SHARE, DEMAND_ACT_SHARE, DEMAND_APPROACH_S, DEMAND_MEMORY_S, DEMAND_SAME_SHARE
-    const double DEMAND_WATCH_S, DEMAND_SOC, DEMAND_ENERGY_SHARE, DEMAND_END_S, TWO_PI
+    const double DEMAND_BIGGER, DEMAND_WATCH_S, DEMAND_SOC, DEMAND_ENERGY_SHARE, DEMAND_END_S, TWO_PI
 
 
 cdef inline policy_t import_below(double net_w, double limit_w, double aim_w, uint32_t reason) noexcept nogil:
@@ -218,8 +219,9 @@ cdef inline double demand_most_ws(const demand_memory_t* memory, double limit_w,
     Before a whole window was watched nobody knows any: then the load may stand at its highest all the time.
     The battery helps while a burst lasts, which is no longer than it takes at the highest power.
     """
-    cdef double bigger = 1.0 + DEMAND_WATCH_S / fmax(memory.watched_s, 1.0), burst_ws = bigger * memory.burst_most_ws
-    cdef double high_w = bigger * memory.high_w, help_w = DEMAND_POWER_SHARE * hi_w, most_ws
+    cdef double bigger = DEMAND_BIGGER + DEMAND_WATCH_S / fmax(memory.watched_s, 1.0)
+    cdef double burst_ws = bigger * memory.burst_most_ws, high_w = bigger * memory.high_w
+    cdef double most_ws, help_w = DEMAND_POWER_SHARE * hi_w
     most_ws = high_w * s - fmin(help_w * s, able_ws)
     if memory.watched_s >= length_s:
         burst_ws -= fmin(burst_ws * fmin(help_w / fmax(high_w - limit_w, 1.0), 1.0), able_ws)

@@ -77,4 +77,4 @@ def test_a_battery_that_holds_enough_charges_where_an_empty_or_a_weak_one_waits(
         mean_w, thirds = window(control, leaps, give_w=give_w, soc=soc, energy_wh=60e3)
         assert mean_w < LIMIT_W + 1
         charged.append(thirds[0])
-    assert charged[0] > 2000 > charged[1] + 1000 and charged[0] > charged[2] + 1000
+    assert charged[0] > 1900 and max(charged[1:]) < 500
