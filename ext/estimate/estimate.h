@@ -191,6 +191,7 @@ typedef struct {
     double answer_by;           /* standard deviations by which the best of them does; negative: none does */
     double unmoved_noise_w[SCALES];
     uint64_t answer_t_ns;       /* the battery has moved for that since; 0 = it has yet to */
+    uint64_t unshown_t_ns;      /* it moved then, first since the meter last showed another value; 0 = it has not */
     uint32_t answer, answer_pad; /* enum grid_answer */
     sign_trials_t signs;
 } model_trials_t;

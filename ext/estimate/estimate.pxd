@@ -184,6 +184,7 @@ cdef extern from "estimate/estimate.h" nogil:
         double answer_by
         double unmoved_noise_w[SCALES]
         uint64_t answer_t_ns
+        uint64_t unshown_t_ns
         uint32_t answer, answer_pad
         sign_trials_t signs
 

@@ -217,7 +217,7 @@ cdef void answer_forget(estimate_state_t* state) noexcept nogil:
     memset(state.lags.answer_variance, 0, sizeof(state.lags.answer_variance))
     state.lags.answer_readings = 0.0
     m.answer_readings = m.answer_by = 0.0
-    m.answer_t_ns = 0
+    m.answer_t_ns = m.unshown_t_ns = 0
 
 
 cdef void answer_armed(estimate_state_t* state) noexcept nogil:
@@ -255,6 +255,8 @@ cdef void answer_judge(estimate_state_t* state, uint64_t t_ns) noexcept nogil:
         if t_ns > state.moved_t_ns + STILL_NS:
             return
         m.answer_t_ns = t_ns
+    if m.unshown_t_ns <= state.grid_changed_t_ns:
+        m.unshown_t_ns = state.moved_t_ns if state.moved_t_ns > state.grid_changed_t_ns else 0
     m.answer_by = -1e300
     for i in range(<uint32_t>METER_MODELS):
         m.answer_by = fmax(m.answer_by, answer_deviations(m.answer_gain[i], m.answer_variance[i], m.answer_readings))
@@ -266,7 +268,7 @@ cdef void answer_judge(estimate_state_t* state, uint64_t t_ns) noexcept nogil:
             l.interval.interval_s <= ANSWER_SLOW_S):
         m.answer = ANSWER_NONE
     # The slowest meter shows something of a pulse that lasts as long as the longest do by then.
-    elif t_ns > max(m.answer_t_ns, state.grid_changed_t_ns) + UNMOVED_NS and t_ns < state.moved_t_ns + UNSEEN_NS:
+    elif m.unshown_t_ns and t_ns > max(m.answer_t_ns, m.unshown_t_ns) + UNMOVED_NS and t_ns < state.moved_t_ns + UNSEEN_NS:
         m.answer = ANSWER_NONE
 
 

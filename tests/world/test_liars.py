@@ -237,3 +237,9 @@ def test_an_average_that_shows_the_end_of_each_pulse_with_the_other_sign_is_no_t
     for seed in (130148, 130084):
         found = liars.judge(replace(liars.plants.draw(seed), seconds=60.0))
         assert found.ready and not found.verdict, found
+
+
+def test_a_slow_meter_that_has_yet_to_refresh_since_the_battery_moved_shows_it_well_enough() -> None:
+    """Every 11 s: nothing had moved for minutes, so nothing had changed either, and the first move stopped the site."""
+    found = liars.judge(liars.plants.draw(150195))
+    assert found.ready and not found.verdict, found
