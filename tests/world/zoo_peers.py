@@ -4,9 +4,9 @@
 
 The law is OpenEMS' peak shaving controller as its documentation states it: what the load takes is grid plus battery;
 above the limit the battery is to give what is too much, below the recharge limit to take what is left, in between
-nothing; once a second, through its PID filter with its default gains (bench_control.PeerFilter, held there against what
-its own test publishes), the integral bounded. It is the law and not the program, and it is favoured: it knows the
-battery's true power at once, its converter obeys as the plant's does, and nothing trips it.
+nothing; once a second, through its PID filter with its default gains (control_rig.PeerFilter, which bench_control.py
+holds against what its own test publishes), the integral bounded. It is the law and not the program, and it is
+favoured: it knows the battery's true power at once, its converter obeys as the plant's does, and nothing trips it.
 
 The plan is EMHASS' day-ahead optimisation as its documentation states it: in steps of half an hour the cheapest use of
 the battery whose mean grid power stays below `maximum_power_from_grid`, with as much charge at the end as at the begin;
@@ -29,7 +29,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "bench"))
 
 import zoo_judge as judges
 import zoo_plants as plants
-from bench_control import PeerFilter
+from control_rig import PeerFilter
 
 CYCLE_S = 1.0
 INTEGRAL_CYCLES = 10  # of the battery's power: the bound of the filter's integral
