@@ -391,8 +391,12 @@ cdef inline bint still_step(const point_t* image, int16_t index, double* kept) n
 
 cdef bint bms_still(const unit_row_t* u, const point_t* image, diagnose_state_t* state, double pcs_w, double nameplate_w,
                     double most_s, double dt_s) noexcept nogil:
-    """Every reading to the bit as it was, through readings that came, though the power is another one since."""
+    """Every reading to the bit as it was, through readings that came, though the power is another one since.
+
+    Volts times amperes that are the power of now show that a BMS has seen the move, before the converter told it.
+    """
     cdef uint32_t changes = image[u.soc].changes
+    cdef double far_w = fmax(FAULT_STILL_SHARE * nameplate_w, FAULT_STILL_W)
     cdef bint moved = still_step(image, u.soc, &state.still[0])
     moved |= still_step(image, u.pack_v, &state.still[1])
     moved |= still_step(image, u.pack_a, &state.still[2])
@@ -400,11 +404,13 @@ cdef bint bms_still(const unit_row_t* u, const point_t* image, diagnose_state_t*
     moved |= still_step(image, u.cell_v_min, &state.still[4])
     moved |= still_step(image, u.temp_max_c, &state.still[5])
     moved |= still_step(image, u.temp_min_c, &state.still[6])
+    if known(image, u.pack_v) and known(image, u.pack_a):
+        moved |= fabs(image[u.pack_v].value * image[u.pack_a].value - pcs_w) <= far_w
     if moved:
         state.still_lo_w = state.still_hi_w = pcs_w
     state.still_lo_w = fmin(state.still_lo_w, pcs_w)
     state.still_hi_w = fmax(state.still_hi_w, pcs_w)
-    if state.still_hi_w - state.still_lo_w <= fmax(FAULT_STILL_SHARE * nameplate_w, FAULT_STILL_W):
+    if state.still_hi_w - state.still_lo_w <= far_w:
         state.still_s = 0.0
         state.still_changes = changes
         return False

@@ -67,7 +67,7 @@
     X(FAULT_DOOR_OPEN, "door_open") /* a door contact says that the cabinet is open */ \
     X(FAULT_SMOKE, "smoke") /* a smoke or fire contact has tripped */ \
     X(FAULT_ESTOP, "estop") /* the feedback of an emergency stop says that it is pressed */ \
-    X(FAULT_BMS_STUCK, "bms_stuck") /* what must move with the power stands still in the BMS's readings: the state of charge through threshold of the usable energy one way, or every reading for floor after the power moved by a tenth of the nameplate */ \
+    X(FAULT_BMS_STUCK, "bms_stuck") /* what must move with the power stands still in the BMS's readings: the state of charge through threshold of the usable energy one way, or all of them for floor after the power moved a tenth of the nameplate away from volts times amperes */ \
     X(FAULT_PCS_POWER_APART, "pcs_power_apart") /* converter and BMS (volts times amperes) differ in power, in sign or size, by more than threshold of the largest lately, more than floor and more than a twentieth of the nameplate */ \
     X(FAULT_PCS_OPPOSED, "pcs_opposed") /* at arming the battery's energy moved against the converter's by more than threshold of it */ \
     X(FAULT_MEMORY_CHANGED, "memory_changed") /* the compiled site in memory has another CRC than at start, or a gate's memory is not what the gate left in it */ \

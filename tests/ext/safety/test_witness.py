@@ -224,6 +224,14 @@ def test_readings_that_all_stand_while_the_power_moves_are_stuck_after_fifteen_s
     assert ("bms_stuck" in rig.go(1.0, 14e3, 10e3, soc=False)) == stuck
 
 
+def test_readings_that_showed_a_move_before_the_converter_told_it_may_stand_with_it() -> None:
+    rig = Witness()
+    rig.go(20.0, 17e3)
+    assert rig.go(0.2, 17e3, 10e3) == []  # the converter's reading comes later
+    assert rig.go(60.0, 10e3, 10e3, soc=False) == []
+    assert "bms_stuck" in rig.go(16.0, 17e3, 10e3, soc=False), "and what stands through the next move is stuck"
+
+
 def test_readings_that_stand_with_the_power_are_good() -> None:
     rig = Witness()
     rig.go(20.0, 10e3)
