@@ -43,13 +43,14 @@ cdef extern from *:
     #define KNOWN_SHARE 0.35          /* ... or to this share of itself */
     #define FIRST_AGAINST 0.9           /* what an age leaves to begin with that was measured not to be: as much as one clear move tells */
     #define OUTERMOST 2u                /* the oldest ages that are tried also fit what is older, or averaged */
+    #define LONGER_AGAINST 1.2          /* standard deviations by which another age is better over longer times: it may be true as well */
     #define FIRST_MOVES 4.0           /* moves that the meter has shown before the believed age is taken for confirmed */
     """
     const uint64_t SCORE_AFTER_NS, SHOWN_NS
     const double MEMORY_S, KEEP_LEAST, TREND_S, OUT_OF_QUESTION, OUT_OF_QUESTION_QUIET, QUIET_SHARE
     const double ENOUGH, BETTER, MUCH_BETTER
     const double SCALE_FIRST, SCALE_LEAST, SCALE_MOST, SCALE_RATE, BLOCK_S, KNOWN_S, KNOWN_SHARE, INTERVAL_SLOW_S
-    const double FIRST_AGAINST, FIRST_MOVES
+    const double FIRST_AGAINST, FIRST_MOVES, LONGER_AGAINST
     const uint32_t OUTERMOST
 
 
@@ -228,6 +229,12 @@ cdef inline double worse(const estimate_state_t* state, uint32_t i, uint32_t tha
         state.lags.variance[i] + state.lags.variance[than] + state.models.variance[i] + state.models.variance[than] + 0.5)
 
 
+cdef inline bint longer_times_against(const estimate_state_t* state, uint32_t i) noexcept nogil:
+    """Before a restless load what is seen from reading to reading may be chance; over longer times another age is better."""
+    cdef const model_trials_t* m = &state.models
+    return m.unexplained[i] - m.unexplained[m.delay_best] > LONGER_AGAINST * sqrt(m.variance[i] + m.variance[m.delay_best] + 0.25)
+
+
 cdef inline bint possible(const estimate_state_t* state, uint32_t i) noexcept nogil:
     cdef const lag_trials_t* l = &state.lags
     return worse(state, i, l.best) <= (OUT_OF_QUESTION_QUIET if l.share <= QUIET_SHARE else OUT_OF_QUESTION)
@@ -253,7 +260,7 @@ cdef void choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexc
     cdef uint32_t i, best = l.best, first, last, held_lo = state.lag_lo, held_hi = state.lag_hi
     cdef double age_s
     cdef int64_t jitter_ns, slow_ns
-    cdef bint alone = True
+    cdef bint alone = True, contradicted
     for i in range(lags):
         if left_by(state, i) < left_by(state, best):
             best = i
@@ -283,7 +290,10 @@ cdef void choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexc
             alone = False
             break
     age_s = fabs(<double>LAG_NS[best]) * 1e-9
-    if not l.known and alone and shown(l, last) and <double>(LAG_NS[last] - LAG_NS[first]) * 1e-9 <= fmax(
+    contradicted = longer_times_against(state, best)
+    if contradicted:
+        l.known = 0
+    elif not l.known and alone and shown(l, last) and <double>(LAG_NS[last] - LAG_NS[first]) * 1e-9 <= fmax(
             fmax(KNOWN_S, 1.5 * l.interval.interval_s), KNOWN_SHARE * age_s):
         l.known = 1
     # A slow meter's ages cannot be told apart closer than it refreshes; one that is slower than all of them tells none.
@@ -309,6 +319,9 @@ cdef void choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexc
         if not l.known:  # what may be true as well
             state.lag_lo = min(state.lag_lo, first)
             state.lag_hi = max(state.lag_hi, last)
+        if contradicted:
+            state.lag_lo = min(state.lag_lo, state.models.delay_best)
+            state.lag_hi = max(state.lag_hi, min(state.models.delay_best, lags - 1))
         return
     state.lag_lo = 0
     while state.lag_lo < best and not possible(state, state.lag_lo):
