@@ -40,6 +40,8 @@ from tidegate.hal.sim.virtual import VirtualPlant
 S = 10**9
 SITE = files("tidegate.config").joinpath("demo/site.toml")
 MINUTE_S, START_S = 60.0, 3.0
+TENTHS = round(MINUTE_S * 10.0)
+ASKED_AFTER_S = 2.0  # after a question the battery returns to what the limits need
 STILL_S = 1.0
 MODE_READY = 2
 PERIODS_US = (1_000, 10_000, 100_000)
@@ -172,27 +174,33 @@ def minute(seed: int) -> Minute:
 def play(made: Minute, period_us: int) -> tuple[dict[str, np.ndarray], str, float]:
     """(series of every cycle, hash of all that left the controller, since when it hunts in s).
 
-    The column `running` is 1 from when the arming, with its pulses, is over for good.
+    The column `running` is 1 from when the arming, with its pulses, is over for good; `asked` is 1 while the grid
+    meter is asked by steps, to a tenth of a second.
     """
     with VirtualPlant(program(made.seed % VARIANTS, period_us), made.load, pv=made.pv, seed=made.seed, series_every=1,
                       overrides=made.overrides) as world:  # fmt: skip
         start_ns = world.world.t_ns
         world.put_plan([shared.PlanRow(start_ns + round(a * S), start_ns + round(b * S), 2, i + 1, forced, values)
                         for i, (a, b, forced, values) in enumerate(made.plan)])  # fmt: skip
-        now_s = 0.0
+        asked: list[bool] = []
+
+        def run_to(tenths: int) -> None:
+            while len(asked) < tenths:  # whoever is tripped arms once a run, so then a second is run at once
+                some = min(10 if world.world.tripped else 1, tenths - len(asked))
+                world.run(0.1 * some)
+                asked.extend([world.world.meter_truth["asking"] != 0] * some)
+
         for at_s, kind, value, for_s in sorted(made.orders):
-            at_s = round(at_s, 1)  # in whole cycles at every length
-            if at_s > now_s:
-                world.run(at_s - now_s)
-                now_s = at_s
+            run_to(round(at_s * 10.0))  # in whole cycles at every length
             world.order(kind, value, for_s)
-        world.run(MINUTE_S - now_s)
+        run_to(TENTHS)
         hunts = [one["t_ns"] / S - 1.0 for one in world.events if one["event"] == "hunting"]
         series = world.series()
         armed_s = [
             one["t_ns"] / S - 1.0 for one in world.events if one["event"] == "mode" and one["code"] == MODE_READY
         ]
         series["running"] = series["t_s"] > (armed_s[0] + 0.5 if armed_s else MINUTE_S)
+        series["asked"] = np.repeat(asked, len(series["t_s"]) // len(asked))[: len(series["t_s"])]
         return series, world.sha256, min(hunts, default=float("inf"))
 
 
@@ -317,9 +325,20 @@ def tighter(made: Minute, series: dict[str, np.ndarray]) -> list[str]:
     return []
 
 
-def energy_wh(series: dict[str, np.ndarray], cycle_s: float, from_s: float) -> float:
-    """Throughput of the battery from then on."""
-    return float(np.abs(series["ess_w"][series["t_s"] > from_s]).sum() * cycle_s / 3600.0)
+def energy_wh(series: dict[str, np.ndarray], cycle_s: float, from_s: float, besides: np.ndarray) -> float:
+    """Throughput of the battery from then on, but for some of TENTHS."""
+    tenth = np.minimum((series["t_s"] / 0.1 - 1e-6).astype(int), len(besides) - 1)
+    counts = (series["t_s"] > from_s) & ~besides[tenth]
+    return float(np.abs(series["ess_w"][counts]).sum() * cycle_s / 3600.0)
+
+
+def asked_tenths(played: list[dict[str, np.ndarray]]) -> np.ndarray:
+    """Tenths of a second in which one of them asks the meter, and ASKED_AFTER_S after: the units are held meanwhile."""
+    asked = np.zeros(TENTHS, dtype=bool)
+    for series in played:
+        asked[np.unique((series["t_s"][series["asked"]] / 0.1 - 1e-6).astype(int))] = True
+    after = np.ones(round(ASKED_AFTER_S * 10.0) + 1)
+    return np.asarray(np.convolve(asked, after)[:TENTHS] > 0.5)
 
 
 def run_from_s(series: dict[str, np.ndarray]) -> float:
@@ -334,7 +353,7 @@ def judge(seed: int) -> dict[str, Any]:
     for period_us in PERIODS_US:
         series, sha256, hunts_s = play(made, period_us)
         hunting = hunting or hunts_s < MINUTE_S
-        played.append({key: series[key] for key in ("t_s", "ess_w", "running")})
+        played.append({key: series[key] for key in ("t_s", "ess_w", "running", "asked")})
         failed += [f"{period_us / 1e3:g} ms: {one}" for one in corridor(made, series, hunts_s, period_us * 1e-6)]
         if period_us == 10_000:
             failed += tighter(made, series) + alone(made, series)
@@ -342,14 +361,15 @@ def judge(seed: int) -> dict[str, Any]:
             failed.append(f"{period_us / 1e3:g} ms: equal inputs gave other bytes")
     # Compared from when all of them run: pulses of the arming are no answer to the load.
     from_s = max(START_S, *(run_from_s(series) for series in played))
-    energies = [energy_wh(series, us * 1e-6, from_s) for series, us in zip(played, PERIODS_US, strict=True)]
+    besides = asked_tenths(played)
+    energies = [energy_wh(series, us * 1e-6, from_s, besides) for series, us in zip(played, PERIODS_US, strict=True)]
     most_wh = max(ENERGY_SHARE * energies[0], least_wh(made)) + rearm_wh(made)
     other = abs(energies[1] - energies[0]) > most_wh and not hunting
     path = "range_w_max" in made.control or "damp_share" in made.control
     if other and not path:
         failed.append(f"energy depends on the cycle: {energies[0]:.2f} Wh at 1 ms, {energies[1]:.2f} at 10 ms")
     return {"seed": seed, "failed": failed, "energies": energies, "hunting": hunting, "path": path, "other": other,
-            "late": abs(energies[2] - energies[0]) > most_wh}  # fmt: skip
+            "asked": bool(besides.any()), "late": abs(energies[2] - energies[0]) > most_wh}  # fmt: skip
 
 
 def main() -> int:
@@ -359,7 +379,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int)
     arguments = parser.parse_args()
     seeds = range(arguments.first, arguments.first + arguments.minutes)
-    bad, counts, started = 0, dict.fromkeys(("hunting", "path", "other", "late"), 0), time.perf_counter()
+    bad, counts, started = 0, dict.fromkeys(("hunting", "path", "other", "late", "asked"), 0), time.perf_counter()
     for seed in seeds if arguments.seed is None else [arguments.seed]:
         found = judge(seed)
         bad += bool(found["failed"])
@@ -372,7 +392,7 @@ def main() -> int:
         if (seed + 1) % 500 == 0:
             print(f"{seed + 1 - arguments.first} minutes, {bad} bad, {time.perf_counter() - started:.0f} s", flush=True)
     many = len(seeds) if arguments.seed is None else 1
-    print(f"{bad} bad minutes of {many}; {counts['hunting']} had a chase at some cycle")
+    print(f"{bad} bad minutes of {many}; {counts['hunting']} had a chase at some cycle, {counts['asked']} a question")
     print(f"more than 2 % other energy: at 10 ms {counts['other']} of the {counts['path']} with range or damping, "
           f"at 100 ms {counts['late']} of all")  # fmt: skip
     return 1 if bad else 0
