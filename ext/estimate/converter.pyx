@@ -308,6 +308,7 @@ cdef void watch_reading(converter_t* c, double reading_w, double nameplate_w, ui
     if moved < TENTH:  # still dead: the newest of these is where it begins
         watch.t_s[0] = at_s
         watch.w[0] = reading_w
+        watch.count = 1  # what had risen before it fell back began nothing
         watch.last_w = reading_w
         watch.answer_s = 0.0
         return
@@ -382,7 +383,7 @@ cdef void converter_step(converter_t* c, const point_t* reading, double setpoint
     watch_setpoint(c, setpoint_w, nameplate_w, t_ns, dt_s)
     goal_w = setpoint_w
     if c.dead_s > LINE_S:
-        slots = <uint32_t>fmin(c.dead_s / LINE_S, LINE_SLOTS - 1)
+        slots = <uint32_t>fmin(fmax(c.dead_s, 0.0) / LINE_S, LINE_SLOTS - 1)
         goal_w = c.line_w[(c.head + LINE_SLOTS - slots) % LINE_SLOTS]
     move_w = (goal_w - c.model_w) * (dt_s / (dt_s + lag_s))
     if c.ramp_limit_w_per_s > 0.0:
@@ -449,9 +450,9 @@ cdef void converter_told(const converter_t* c, double fresh_s, unit_memory_t* un
     unit.told_settle_s = c.dead_hi_s + 6.0 * c.lag_hi_s + 0.2
     unit.told_lo_w = unit.told_hi_w = c.setpoint_w
     # The next grid reading is at most a slot away, the newest power as old as two of its polls and one of its own intervals.
-    first = <uint32_t>(fmax(c.dead_lo_s - fresh_s, 0.0) / LINE_S)
+    first = <uint32_t>fmin(fmax(c.dead_lo_s - fresh_s, 0.0) / LINE_S, LINE_SLOTS - 1)
     unit.told_now = 1 if first == 0 else 0
-    slots = <uint32_t>fmin((c.dead_hi_s + 2.0 * c.read_gap_s + fresh_s) / LINE_S + 2.0, LINE_SLOTS - 1)
+    slots = <uint32_t>fmin(fmax((c.dead_hi_s + 2.0 * c.read_gap_s + fresh_s) / LINE_S, 0.0) + 2.0, LINE_SLOTS - 1)
     if c.still_s > slots * LINE_S:
         return
     if first > 0:

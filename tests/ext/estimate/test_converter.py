@@ -158,3 +158,17 @@ def test_a_power_that_is_read_again_before_it_was_measured_again_does_not_stand(
     assert converter.times_s[1] == pytest.approx(lag_s, abs=0.3 * lag_s + measured_s)
     assert converter.gain[0] == pytest.approx(1.0, abs=0.06), "was 1.3 where a pulse died away slower than was believed"
     assert converter.order(30e3) == pytest.approx(30e3, rel=0.06)
+
+
+@pytest.mark.parametrize("falls_back_s", [0.1, 0.3, 0.6])
+def test_a_power_that_rises_and_falls_back_before_it_answers_begins_where_it_rises_for_good(falls_back_s):
+    """A converter that restarts within a move: the begin of the answer lay after its end, and one cycle never ended."""
+    converter, at_ms = Converter(P), 0
+    powers = [(1.0, 0.0, 0.0), (0.1, 3000.0, 0.0), (0.06, 3000.0, 1500.0), (falls_back_s, 3000.0, 0.0)]
+    for seconds, setpoint_w, power_w in [*powers, (3.0, 3000.0, 3000.0)]:
+        for _ in range(round(seconds * 1e3)):
+            at_ms += 1
+            converter.step(setpoint_w, power_w if at_ms % 20 == 0 else None)
+    dead_s, lag_s, moves = converter.times_s
+    assert moves >= 1 and lag_s < 0.1
+    assert dead_s == pytest.approx(0.16 + falls_back_s, abs=0.05)
