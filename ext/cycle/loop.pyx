@@ -180,6 +180,7 @@ cdef void control(core_t* core, uint64_t dt_ns) noexcept nogil:
     """The corridor: what each unit should do, and why."""
     recharging_watch(&core.recharging, &core.inbox.params, &core.estimate, &core.plant, &core.decision, &core.control,
                      <double>dt_ns * 1e-9)
+    core.control.demand.arming = core.mode == MODE_ARMING
     control_step(
         &core.inbox.params, &core.plant, &core.inbox.orders, &core.control, &core.decision, <double>dt_ns * 1e-9
     )
@@ -250,7 +251,7 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
             answer_forget(&core.estimate)
             signs_begin(&core.estimate.models.signs)
         elif mode == MODE_READY and core.mode == MODE_ARMING and core.program.site.grid_w >= 0:
-            answer_armed(&core.estimate)
+            answer_armed(&core.estimate, core.truth.pulses.sign == SIGN_AGAINST)
     core.mode = mode
     phase_done(core, PHASE_LIMIT)
 

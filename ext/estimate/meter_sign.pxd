@@ -21,4 +21,4 @@ cdef inline double signs_turned_w(const sign_trials_t* signs, const double* rest
     return 2.0 * change_w - rest_w[signs.turned_best] - slope_w
 
 # What the moves since then say.
-cdef uint32_t signs_found(const sign_trials_t* signs) noexcept nogil
+cdef uint32_t signs_found(const sign_trials_t* signs, bint sharp) noexcept nogil

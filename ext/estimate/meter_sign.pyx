@@ -17,13 +17,14 @@ from tidegate.ext.estimate.shape cimport MEAN_S, SMOOTH_S, model_kernel
 cdef extern from *:
     """
     #define MOVES_LEAST 2.0     /* fewer tell nothing of a sign */
+    #define LIKELY_SHARP 0.25
     #define LIKELY 1.2          /* moves by which one sign explains more than the other, and so many times their root: ... */
     #define LIKELY_CHANCE 0.45  /* ... so far does a restless load bring the wrong one seldom, ... */
     #define SURE 2.0
     #define SURE_CHANCE 0.9     /* ... and so far in none of 1,200 honest plants */
     #define INDEPENDENT_S 0.5
     """
-    const double INDEPENDENT_S, MOVES_LEAST, LIKELY, LIKELY_CHANCE, SURE, SURE_CHANCE
+    const double LIKELY_SHARP, INDEPENDENT_S, MOVES_LEAST, LIKELY, LIKELY_CHANCE, SURE, SURE_CHANCE
 
 
 cdef void signs_begin(sign_trials_t* signs) noexcept nogil:
@@ -56,8 +57,11 @@ cdef inline double independent(uint32_t model) noexcept nogil:
     return fmin(1.0, INDEPENDENT_S / (MEAN_S[kernel] if kernel < <uint32_t>MEANS else 2.0 * SMOOTH_S[kernel - MEANS]))
 
 
-cdef uint32_t signs_found(const sign_trials_t* signs) noexcept nogil:
-    """By how many moves the best of one sign leaves less than the best of the other, beside what chance does."""
+cdef uint32_t signs_found(const sign_trials_t* signs, bint sharp) noexcept nogil:
+    """By how many moves the best of one sign leaves less than the best of the other, beside what chance does.
+
+    sharp: beside an age alone the meter goes against the battery; then it is enough that nothing here says otherwise.
+    """
     cdef uint32_t i, honest = 0, turned = 0
     cdef double share, less, chance
     if signs.moves < MOVES_LEAST:
@@ -71,7 +75,7 @@ cdef uint32_t signs_found(const sign_trials_t* signs) noexcept nogil:
     share = independent(honest if less > 0.0 else turned)
     less *= share
     chance = sqrt(share * signs.moves)
-    if less > fmax(LIKELY, LIKELY_CHANCE * chance):
+    if less > (LIKELY_SHARP if sharp else fmax(LIKELY, LIKELY_CHANCE * chance)):
         return SIGN_AGAINST
     if -less > SURE + SURE_CHANCE * chance:
         return SIGN_TURNED

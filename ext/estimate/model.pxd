@@ -32,8 +32,8 @@ cdef void models_forget(estimate_state_t* state) noexcept nogil
 
 # Whether the grid meter shows the battery is to be found anew.
 cdef void answer_forget(estimate_state_t* state) noexcept nogil
-# The site is ready: what was not shown by then, in sign as well, is unproven.
-cdef void answer_armed(estimate_state_t* state) noexcept nogil
+# The site is ready: what was not shown by then, in sign as well (against: against the battery), is unproven.
+cdef void answer_armed(estimate_state_t* state, bint against) noexcept nogil
 # A register that stands still until it refreshes tells nothing of whether it ever moves.
 cdef inline bint counts_for_answer(const estimate_state_t* state, double change_w, uint64_t t_ns) noexcept nogil:
     return state.models.answer != ANSWER_SEEN and (change_w != 0.0 or t_ns > state.grid_changed_t_ns + REFRESHED_NS)

@@ -220,9 +220,9 @@ cdef void answer_forget(estimate_state_t* state) noexcept nogil:
     m.answer_t_ns = m.unshown_t_ns = 0
 
 
-cdef void answer_armed(estimate_state_t* state) noexcept nogil:
+cdef void answer_armed(estimate_state_t* state, bint against) noexcept nogil:
     cdef model_trials_t* m = &state.models
-    if m.answer == ANSWER_OPEN or (m.answer == ANSWER_SEEN and signs_found(&m.signs) != SIGN_AGAINST):
+    if m.answer == ANSWER_OPEN or (m.answer == ANSWER_SEEN and not against):
         m.answer = ANSWER_UNPROVEN
 
 
@@ -262,7 +262,7 @@ cdef void answer_judge(estimate_state_t* state, uint64_t t_ns) noexcept nogil:
         m.answer_by = fmax(m.answer_by, answer_deviations(m.answer_gain[i], m.answer_variance[i], m.answer_readings))
     for i in range(<uint32_t>LAGS):
         m.answer_by = fmax(m.answer_by, answer_deviations(l.answer_gain[i], l.answer_variance[i], l.answer_readings))
-    if m.answer_by > SEEN_BY and (m.answer == ANSWER_OPEN or signs_found(&m.signs) == SIGN_AGAINST):
+    if m.answer_by > SEEN_BY and (m.answer == ANSWER_OPEN or signs_found(&m.signs, False) == SIGN_AGAINST):
         m.answer = ANSWER_SEEN
     elif m.answer_by < -UNSEEN_BY and m.answer_readings > UNSEEN_READINGS and t_ns > m.answer_t_ns + UNSEEN_MEAN_NS and (
             l.interval.interval_s <= ANSWER_SLOW_S):

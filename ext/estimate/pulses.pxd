@@ -15,6 +15,7 @@ cdef struct pulses_t:
     uint64_t done_ns          # up to where the readings were compared
     uint32_t sign             # so far (meter_sign.pxd)
     uint32_t edges, rising    # of the pulses: so many; 1 = the newest went up
+    uint32_t sharp_against    # 1 = beside an age alone the meter goes against the battery, as it must
     double grid_w2            # squared changes of the grid, summed
     double moved_w2[LAGS]     # of the battery, at that age ...
     double moved_w4[LAGS]     # ... and the squares of these, to count the moves

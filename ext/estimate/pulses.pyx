@@ -36,6 +36,8 @@ cdef extern from *:
     #define SURE_CLEAR 3.0
     #define RIVAL_CLEAR 0.3
     #define CLEAR_AFTER_S 6.0
+    #define SIGN_MOVES 2.0      /* fewer tell nothing of a sign */
+    #define SIGN_CLEAR 0.7      /* beside an age alone the battery's own sign explains less than so much of what its opposite does */
     #define SHARE_LO 0.75
     #define SHARE_HI 1.3
     #define SHARP 0.25          /* rest beside what is explained: the answer has the battery's own shape */
@@ -44,7 +46,7 @@ cdef extern from *:
     const uint64_t SAMPLE_NS
     const double SPAN_S, SPAN_INTERVALS, SPAN_ESS, LARGE, MOVES, SURE
     const double SIGN_LEAST, SIGN_MOST, RIVAL, MOVES_CLEAR, SURE_CLEAR, RIVAL_CLEAR, CLEAR_AFTER_S
-    const double SHARE_LO, SHARE_HI, SHARP
+    const double SIGN_MOVES, SIGN_CLEAR, SHARE_LO, SHARE_HI, SHARP
 
 
 cdef inline double seconds(uint64_t from_ns, uint64_t to_ns) noexcept nogil:
@@ -111,7 +113,7 @@ cdef uint32_t pulses_reading(const estimate_state_t* state, pulses_t* pulses, do
                 pulses.moved_w4[i] += share * share * x * x * x * x / fmax(moved, 1e-3)
                 pulses.both_w2[i] += share * x * change_w
             verdict = judge(state, pulses, t_ns)
-    pulses.sign = signs_found(&state.models.signs)
+    pulses.sign = signs_found(&state.models.signs, pulses.sharp_against != 0)
     if pulses.sign == SIGN_TURNED:
         verdict = VERDICT_SIGN
     pulses.done_ns = t_ns
@@ -146,6 +148,7 @@ cdef uint32_t judge(const estimate_state_t* state, pulses_t* pulses, uint64_t t_
         return VERDICT_BELIEVED
     gain = -pulses.both_w2[best] / pulses.moved_w2[best]
     moves = fmin(pulses.moved_w2[best] * pulses.moved_w2[best] / pulses.moved_w4[best], <double>pulses.edges)
+    pulses.sharp_against = moves >= SIGN_MOVES and best_with < SIGN_CLEAR * best_against
     rest_w2 = fmax(pulses.grid_w2 - gain * gain * pulses.moved_w2[best], 0.0)
     off = sqrt(rest_w2 / pulses.moved_w2[best] / fmax(moves, 1.0)) + 0.01
     if pulses.sign != SIGN_AGAINST and -SIGN_MOST <= gain <= -SIGN_LEAST and (

@@ -229,7 +229,7 @@ def test_a_meter_that_is_turned_from_the_start_is_refused_or_told_as_unproven_on
     found = list(liars.run(liars.liars(171000, 48, ["reversed"], liars.ANY), 1))
     assert len({each.seed for each in found}) == 48
     assert [each.seed for each in found if each.ready and not each.unproven] == []
-    assert sum(not each.ready for each in found) >= 40
+    assert sum(not each.ready for each in found) >= 38
 
 
 def test_an_average_that_shows_the_end_of_each_pulse_with_the_other_sign_is_no_turned_meter() -> None:
