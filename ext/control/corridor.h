@@ -72,6 +72,7 @@ typedef struct {
     double since_s;     /* the reading before */
     double burst_ws;    /* net energy above it that runs now, a queue that the time below it empties */
     double burst_most_ws; /* the most that stood there, forgotten over a month */
+    uint32_t arming, pad; /* 1 = the pulses of arming, which may have to charge, are no charging */
 } demand_memory_t;
 
 /* The control's memory. */

@@ -65,6 +65,7 @@ cdef extern from "control/corridor.h" nogil:
         double since_s
         double burst_ws
         double burst_most_ws
+        uint32_t arming, pad
 
     ctypedef struct control_state_t:
         double last_total_w

@@ -192,7 +192,8 @@ cdef policy_t demand_window(const control_params_t* params, const plant_t* plant
         rest_ws = limit_w * (length_s - plant.demand_unknown_s[later]) - plant.demand_used_ws[later]
         rest_w = fmax(rest_ws / left_s, 0.0)
         soon_s = fmin(fmax(dt_s, DEMAND_APPROACH_S), left_s)
-        rest_ws -= demand_most_ws(&state.demand, limit_w, length_s, hi_w, able_ws, left_s - soon_s)
+        if not state.demand.arming:
+            rest_ws -= demand_most_ws(&state.demand, limit_w, length_s, hi_w, able_ws, left_s - soon_s)
         charge_w = fmin(charge_w, fmin(rest_w, rest_ws / soon_s))
         if rest_w > act_w:
             rest_w += (rest_w - act_w) * left_s / DEMAND_APPROACH_S
