@@ -43,7 +43,7 @@ MINUTE_S, START_S = 60.0, 3.0
 TENTHS = round(MINUTE_S * 10.0)
 ASKED_AFTER_S = 2.0  # after a question the battery returns to what the limits need
 STILL_S = 1.0
-MODE_READY = 2
+MODE_ARMING, MODE_READY = 1, 2
 PERIODS_US = (1_000, 10_000, 100_000)
 VARIANTS = 250  # sites; the seeds take turns
 DEADBAND_W = 100.0
@@ -332,11 +332,15 @@ def energy_wh(series: dict[str, np.ndarray], cycle_s: float, from_s: float, besi
     return float(np.abs(series["ess_w"][counts]).sum() * cycle_s / 3600.0)
 
 
-def asked_tenths(played: list[dict[str, np.ndarray]]) -> np.ndarray:
-    """Tenths of a second in which one of them asks the meter, and ASKED_AFTER_S after: the units are held meanwhile."""
+def held_tenths(played: list[dict[str, np.ndarray]]) -> np.ndarray:
+    """Tenths of a second in which one of them asks the meter or arms again, and ASKED_AFTER_S after.
+
+    The units are held meanwhile, or follow pulses; for how long depends on when the meter is read.
+    """
     asked = np.zeros(TENTHS, dtype=bool)
     for series in played:
-        asked[np.unique((series["t_s"][series["asked"]] / 0.1 - 1e-6).astype(int))] = True
+        pulses = series["asked"] | (series["mode"] == MODE_ARMING)
+        asked[np.unique((series["t_s"][pulses] / 0.1 - 1e-6).astype(int))] = True
     after = np.ones(round(ASKED_AFTER_S * 10.0) + 1)
     return np.asarray(np.convolve(asked, after)[:TENTHS] > 0.5)
 
@@ -353,7 +357,7 @@ def judge(seed: int) -> dict[str, Any]:
     for period_us in PERIODS_US:
         series, sha256, hunts_s = play(made, period_us)
         hunting = hunting or hunts_s < MINUTE_S
-        played.append({key: series[key] for key in ("t_s", "ess_w", "running", "asked")})
+        played.append({key: series[key] for key in ("t_s", "ess_w", "running", "asked", "mode")})
         failed += [f"{period_us / 1e3:g} ms: {one}" for one in corridor(made, series, hunts_s, period_us * 1e-6)]
         if period_us == 10_000:
             failed += tighter(made, series) + alone(made, series)
@@ -361,15 +365,16 @@ def judge(seed: int) -> dict[str, Any]:
             failed.append(f"{period_us / 1e3:g} ms: equal inputs gave other bytes")
     # Compared from when all of them run: pulses of the arming are no answer to the load.
     from_s = max(START_S, *(run_from_s(series) for series in played))
-    besides = asked_tenths(played)
+    besides = held_tenths(played)
     energies = [energy_wh(series, us * 1e-6, from_s, besides) for series, us in zip(played, PERIODS_US, strict=True)]
     most_wh = max(ENERGY_SHARE * energies[0], least_wh(made)) + rearm_wh(made)
     other = abs(energies[1] - energies[0]) > most_wh and not hunting
     path = "range_w_max" in made.control or "damp_share" in made.control
     if other and not path:
         failed.append(f"energy depends on the cycle: {energies[0]:.2f} Wh at 1 ms, {energies[1]:.2f} at 10 ms")
+    asked = any(bool(series["asked"].any()) for series in played)
     return {"seed": seed, "failed": failed, "energies": energies, "hunting": hunting, "path": path, "other": other,
-            "asked": bool(besides.any()), "late": abs(energies[2] - energies[0]) > most_wh}  # fmt: skip
+            "asked": asked, "late": abs(energies[2] - energies[0]) > most_wh}  # fmt: skip
 
 
 def main() -> int:
