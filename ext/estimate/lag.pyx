@@ -230,9 +230,12 @@ cdef inline double worse(const estimate_state_t* state, uint32_t i, uint32_t tha
 
 
 cdef inline bint longer_times_against(const estimate_state_t* state, uint32_t i) noexcept nogil:
-    """Before a restless load what is seen from reading to reading may be chance; over longer times another age is better."""
+    """Before a restless load what is seen from reading to reading may be chance; over longer times another age is better.
+
+    Where an average is better still, model.pyx says so.
+    """
     cdef const model_trials_t* m = &state.models
-    return m.unexplained[i] - m.unexplained[m.delay_best] > LONGER_AGAINST * sqrt(m.variance[i] + m.variance[m.delay_best] + 0.25)
+    return not m.averages and m.best == m.delay_best and m.unexplained[i] - m.unexplained[m.delay_best] > LONGER_AGAINST * sqrt(m.variance[i] + m.variance[m.delay_best] + 0.25)
 
 
 cdef inline bint possible(const estimate_state_t* state, uint32_t i) noexcept nogil:
