@@ -17,7 +17,7 @@ from tidegate.ext.abi.program import describe
 from tidegate.hal.sim.virtual import VirtualPlant
 
 A_RUN = 25  # events in one run of the world
-EVERY_S = 6.0  # from one to the next: half a second of it, the clear time, an operator, step test and pulses, power again
+EVERY_S = 6.0  # from one to the next: half a second of it, the clear time, an operator, the arming, power again
 SILENCES = {"bms_s": ("can_silent", 0, "blind_bms"), "meter_s": ("dead", "grid", "blind_meter"),
             "pcs_s": ("dead", "pcs1", "blind_pcs")}  # fmt: skip
 
