@@ -62,7 +62,7 @@ def test_a_change_of_side_never_shows_the_old_power_on_the_new_side(tmp_path, ze
     assert problems == []
     plant = VirtualPlant(compile_site(site))
     try:
-        plant.run(6.0)
+        plant.run(12.0)
         for wanted_w, before_w in (
             (0.0, -30000.0),
             (-15000.0, 0.0),
