@@ -17,12 +17,12 @@ from tidegate.ext.estimate.shape cimport MEAN_S, SMOOTH_S, model_kernel
 cdef extern from *:
     """
     #define MOVES_LEAST 2.0     /* fewer tell nothing of a sign */
-    #define LIKELY_SHARP 0.25
+    #define LIKELY_SHARP 0.25   /* moves: nothing says otherwise */
     #define LIKELY 1.2          /* moves by which one sign explains more than the other, and so many times their root: ... */
     #define LIKELY_CHANCE 0.45  /* ... so far does a restless load bring the wrong one seldom, ... */
     #define SURE 2.0
-    #define SURE_CHANCE 0.9     /* ... and so far in none of 1,200 honest plants */
-    #define INDEPENDENT_S 0.5
+    #define SURE_CHANCE 0.9     /* ... and so far in 1 of 1,200 honest plants (161074), when what an average repeats still counted */
+    #define INDEPENDENT_S 0.5   /* of an average this long each move is news; of a longer one so much less */
     """
     const double LIKELY_SHARP, INDEPENDENT_S, MOVES_LEAST, LIKELY, LIKELY_CHANCE, SURE, SURE_CHANCE
 
