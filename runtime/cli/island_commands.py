@@ -18,7 +18,7 @@ from tidegate.runtime.island.island_devices import (
     IslandDevices,
     ask_site,
     devices_safe,
-    only_adapter,
+    only_devices,
 )
 from tidegate.runtime.island.island_metrics import serve
 from tidegate.runtime.island.island_unit import IslandFileError, read_island_file
@@ -53,7 +53,7 @@ def run(client: Client, folder: Path, unit: Path, dry_run: bool, every: float, l
     try:
         file = read_island_file(unit)
         private_folder(folder)
-        alone = only_adapter(folder, file.name)
+        alone = only_devices(folder, file.name)
         devices = IslandDevices(file, folder, ask_site(client.ask), dry_run, noted_by(client))
         devices.ports = lambda: list(client.describe()["ports"])
     except (IslandFileError, IslandError) as why:

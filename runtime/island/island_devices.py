@@ -4,10 +4,8 @@ The loop asks (`site.genset_wanted`, `site.pv_limit_w`) and never waits: this is
 """
 
 import contextlib
-import fcntl
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from tidegate.runtime.island.island_unit import IslandFile, IslandFileError, rea
 from tidegate.runtime.island.order_desk import BY_CONVERTERS, ON_GRID, IslandError, OrderDesk, Word
 from tidegate.runtime.island.pv_orders import PvOrders
 from tidegate.runtime.planner.adapter_audit import Note
+from tidegate.runtime.planner.adapter_guard import only_adapter
 from tidegate.runtime.state import atomic_file
 from tidegate.runtime.state.noted_failures import ISLAND_DEVICE
 from tidegate.runtime.tools.modbus_register import Lines, line_of_site
@@ -185,22 +184,9 @@ def ask_site(ask: Callable[..., Message]) -> Ask:
     return lambda: ask("get", points=list(POINTS), ages=True)
 
 
-def only_adapter(folder: Path, name: str) -> TextIO:
-    """Held while open: the one adapter of a unit, whose process its first line names. Raises IslandError."""
-    path = folder / LOCK_FILE.replace("*", name)
-    try:
-        held = path.open("a+")
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held.truncate(0)
-        held.write(f"{os.getpid()}\n")
-        held.flush()
-    except BlockingIOError:
-        held.close()
-        raise IslandError(f"{path}: an adapter of the unit {name} runs already with this folder; give each unit a "
-                          "name of its own in its file") from None  # fmt: skip
-    except OSError as why:
-        raise IslandError(f"{path}: {why.strerror}") from None
-    return held
+def only_devices(folder: Path, name: str) -> TextIO:
+    """The lock of a unit's one adapter, held while open. Raises IslandError."""
+    return only_adapter(folder / LOCK_FILE.replace("*", name), name, IslandError)
 
 
 def devices_safe(folder: Path, path: Path, pid: int, dry_run: bool = False) -> str:

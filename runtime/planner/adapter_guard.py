@@ -5,6 +5,7 @@ hears a beat each round. When the pipe closes or stays silent it undoes, again a
 """
 
 import contextlib
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -12,6 +13,8 @@ import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
+from typing import TextIO
 
 BEAT, END, READY = b"beat", b"end", b"ready"
 READY_S = 120.0  # to start a process on a busy machine
@@ -80,3 +83,20 @@ class Guard:
         with contextlib.suppress(OSError):
             self._pipe.send_bytes(END)
         self.process.join()
+
+
+def only_adapter(path: Path, name: str, error: type[Exception]) -> TextIO:
+    """Held while open: the one adapter of a unit, whose process the file's first line names. Raises `error`."""
+    try:
+        held = path.open("a+")
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held.truncate(0)
+        held.write(f"{os.getpid()}\n")
+        held.flush()
+    except BlockingIOError:
+        held.close()
+        raise error(f"{path}: an adapter of the unit {name} runs already with this folder; give each unit a "
+                    "name of its own in its file") from None  # fmt: skip
+    except OSError as why:
+        raise error(f"{path}: {why.strerror}") from None
+    return held

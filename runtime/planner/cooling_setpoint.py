@@ -7,7 +7,6 @@ gives the owner's own set-point back at once.
 
 import contextlib
 import csv
-import fcntl
 import json
 import math
 import time
@@ -20,6 +19,7 @@ from typing import TextIO
 import numpy as np
 
 from tidegate.runtime.planner.adapter_audit import COOLING_ADVICE, AdapterAudit, Note
+from tidegate.runtime.planner.adapter_guard import only_adapter
 from tidegate.runtime.planner.cooling_plan import CoolingPlan, InletBand, plan_cooling
 from tidegate.runtime.planner.cooling_unit import (
     AWAY_C_MAX,
@@ -452,18 +452,8 @@ def _write_history(path: Path, rows: dict[int, tuple[float, ...]]) -> None:
 
 
 def only_one(folder: Path, name: str) -> TextIO:
-    """Held while open: the one adapter of a unit in a folder. Raises CoolingError where there is one already."""
-    path = folder / LOCK_FILE.replace("*", name)
-    try:
-        held = path.open("w")
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        held.close()
-        raise CoolingError(f"{path}: an adapter of the unit {name} runs already with this folder; give each unit a "
-                           "name of its own in its file") from None  # fmt: skip
-    except OSError as why:
-        raise CoolingError(f"{path}: {why.strerror}") from None
-    return held
+    """The lock of a unit's one adapter, held while open. Raises CoolingError."""
+    return only_adapter(folder / LOCK_FILE.replace("*", name), name, CoolingError)
 
 
 def setpoint_back(folder: Path, path: Path, dry_run: bool = False) -> str:

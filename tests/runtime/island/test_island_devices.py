@@ -17,7 +17,7 @@ import pytest
 from tests.runtime.island.simulated_devices import FILE
 from tests.runtime.planner.foreign_process import free_port, running, until
 from tests.runtime.rtu_peer import Slaves, Wire
-from tidegate.runtime.island.island_devices import IslandDevices, devices_safe, only_adapter
+from tidegate.runtime.island.island_devices import IslandDevices, devices_safe, only_devices
 from tidegate.runtime.island.island_metrics import metrics_text
 from tidegate.runtime.island.island_unit import IslandFileError, read_island_file
 from tidegate.runtime.island.order_desk import IslandError
@@ -75,16 +75,16 @@ def page_files():
 def test_an_adapter_is_the_only_one_of_its_unit_and_the_guard_of_another_leaves_it_alone(tmp_path):
     path = tmp_path / "yard.toml"
     path.write_text(page_files()[0])
-    held = only_adapter(tmp_path, "yard")
+    held = only_devices(tmp_path, "yard")
     with pytest.raises(IslandError, match="an adapter of the unit yard runs already"):
-        only_adapter(tmp_path, "yard")
+        only_devices(tmp_path, "yard")
     (tmp_path / "island-claim-yard.json").write_text(
         '{"genset": [false, 0, true, []], "pv": {"roof": [100, 0, 40, 40]}}'
     )
     assert devices_safe(tmp_path, path, os.getpid() + 1) == ""
     assert devices_safe(tmp_path, path, os.getpid(), dry_run=True) == ""
     held.close()
-    only_adapter(tmp_path, "yard").close()
+    only_devices(tmp_path, "yard").close()
 
 
 # ---- foreign slaves ----
