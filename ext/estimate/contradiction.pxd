@@ -48,7 +48,7 @@ cdef void contradiction_forget(contradiction_t* c) noexcept nogil
 # Once for each new grid reading of a running site. small_w: the meter's small changes; far_w: a move of the battery
 # that must show; nameplate_w: of all units; asked: a question moves the battery.
 cdef void contradiction_step(const program_t* program, const estimate_state_t* state, const plant_t* plant,
-                             contradiction_t* c, double small_w, double far_w, double nameplate_w, bint asked) noexcept nogil
+                             contradiction_t* c, double small_w, double far_w, double nameplate_w, bint asked, uint64_t value_ns) noexcept nogil
 # A question found it honest.
 cdef void contradiction_cleared(contradiction_t* c, const plant_t* plant) noexcept nogil
 # It was suspected to be turned, and now a turned meter is what the building cannot do: it would give power further than it

@@ -33,7 +33,7 @@ cdef extern from *:
     #define SAMPLE_NS 25000000u
     #define WAIT_NS 400000000u     /* a reading waits at most so long for the battery's reading of the same moment */
     #define SPAN_S 0.2             /* changes are compared over so long, ... */
-    #define SPAN_INTERVALS 1.1     /* ... so many intervals of the meter, ... */
+    #define SPAN_INTERVALS 0.6     /* ... so many intervals of the meter, ... */
     #define SPAN_ESS 1.5           /* ... and of the converters' readings */
     #define SPANS_MOST 4.0         /* no further apart than so many spans */
     #define VOTES_S 6.0            /* votes fade in so long */
@@ -49,13 +49,14 @@ cdef extern from *:
     #define JUMPED_FAR 10.0        /* ... and times a move of the battery that must show */
     #define LARGEST_FIRST 0.3
     #define LARGEST_S 600.0        /* a change is forgotten in so long */
+    #define SAME_INTERVALS 1.6     /* a value that stands for so long was measured anew */
     #define CLEAR_STEP 6.0         /* of the meter's small changes */
     static const double ANSWER_SHARE[2] = {3.0, 10.0}; /* of the battery's move, against it; an honest meter's is 1 */
     """
     const uint32_t KEPT_MASK, SEEN_MASK, SLOT_MASK, AGAIN, AGAIN_SURE
     const uint64_t SAMPLE_NS, WAIT_NS
     const double SPAN_S, SPAN_INTERVALS, SPAN_ESS, SPANS_MOST, VOTES_S, VOTES, ROUGH, NOISE_RATE
-    const double ZERO_NOISE, MIRROR_NOISE, MIRROR_FAR, CLEAR_STEP, JUMPED, JUMPED_FAR, LARGEST_S, LARGEST_FIRST
+    const double ZERO_NOISE, MIRROR_NOISE, MIRROR_FAR, SAME_INTERVALS, CLEAR_STEP, JUMPED, JUMPED_FAR, LARGEST_S, LARGEST_FIRST
     const double[ANSWERS] ANSWER_SHARE
 
 
@@ -95,7 +96,8 @@ cdef double then_w(const program_t* program, const estimate_state_t* state, uint
 
 
 cdef void contradiction_step(const program_t* program, const estimate_state_t* state, const plant_t* plant,
-                             contradiction_t* c, double small_w, double far_w, double nameplate_w, bint asked) noexcept nogil:
+                             contradiction_t* c, double small_w, double far_w, double nameplate_w, bint asked,
+                             uint64_t value_ns) noexcept nogil:
     cdef uint64_t t_ns = plant.grid_t_ns
     cdef bint again = comes_again(c, plant.grid_w, state.total.w[state.total.head], small_w, far_w)
     if not asked and c.suspicion != SUSPECT_BELOW_ZERO and is_below_zero(c, plant, far_w):
@@ -106,6 +108,9 @@ cdef void contradiction_step(const program_t* program, const estimate_state_t* s
         elif again:
             c.suspicion = SUSPECT_AGAIN
     if c.count and t_ns < c.t_ns[c.head] + SAMPLE_NS:
+        return
+    # A register that is read again before it was measured anew holds what it held, while the battery has answered it since.
+    if value_ns < t_ns < value_ns + <uint64_t>(SAME_INTERVALS * state.lags.interval.interval_s * 1e9):
         return
     c.head = (c.head + 1) & KEPT_MASK
     c.t_ns[c.head] = t_ns

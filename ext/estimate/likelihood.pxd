@@ -29,5 +29,7 @@ cdef uint32_t likelihood_suspects(const likelihood_t* l) noexcept nogil
 # Whether a share is more likely than the truth and whatever habit, beyond doubt: its number + 1; 0 = none. asked: a
 # question moves the battery.
 cdef uint32_t likelihood_sure(const likelihood_t* l, bint asked) noexcept nogil
+# How often the load changes by w or more from one reading to the next: 0..1; a half while nothing is known.
+cdef double likelihood_change(const likelihood_t* l, double w) noexcept nogil
 # Nothing speaks for any share any more.
 cdef bint likelihood_honest(const likelihood_t* l) noexcept nogil

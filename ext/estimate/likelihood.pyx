@@ -35,7 +35,7 @@ cdef extern from *:
     #define WIDEST 4.0            /* of the nameplates: as far may any change of the load be */
     #define SELDOM 0.02           /* so often it may be anything */
     #define SPAN_S 0.2            /* changes are compared over so long, ... */
-    #define SPAN_INTERVALS 1.1    /* ... so many intervals of the meter, ... */
+    #define SPAN_INTERVALS 0.6    /* ... so many intervals of the meter, ... */
     #define SPAN_ESS 1.5          /* ... and of the converters' readings, ... */
     #define SPAN_MOST_S 0.2       /* ... and no further apart than this and so many spans */
     #define SPANS_MOST 3.0
@@ -113,6 +113,16 @@ cdef inline void learn_change(likelihood_t* l, double change_w, double apart_s) 
         l.seen[i] *= keep
     l.seen[min(<uint32_t>place(l, fabs(change_w)), <uint32_t>(CHANGE_BINS - 1))] += 1.0
     l.total = l.total * keep + 1.0
+
+
+cdef double likelihood_change(const likelihood_t* l, double w) noexcept nogil:
+    cdef double smaller = 0.0
+    cdef uint32_t i
+    if l.least_w <= 0.0:
+        return 0.5
+    for i in range(<uint32_t>fmin(place(l, fabs(w)), <double>(CHANGE_BINS - 1))):
+        smaller += l.seen[i]
+    return (fmax(l.total - smaller, 0.0) + 1.0) / (l.total + 2.0)
 
 
 # ---------------------------------------------------------------- one reading

@@ -26,6 +26,7 @@ cdef struct question_t:
     uint64_t begun_ns, edge_ns, before_ns, edge_due_ns
     double answer[EDGES_MOST]   # share of the battery's move that the grid showed, against it: an honest meter's is 1
     double clear[EDGES_MOST]    # the move, of what the load does meanwhile
+    double seldom               # so seldom does the load alone make such answers: logarithm of the chance, from zero up
 
 # Begin: the units are held; step_w: what an edge is to move; suspicion: why.
 cdef void question_begin(question_t* q, double step_w, uint32_t suspicion, uint64_t t_ns) noexcept nogil

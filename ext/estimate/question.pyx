@@ -6,7 +6,7 @@ lies on top, so each edge has a vote between the honest answer and another, of t
 above the load's own changes. The steps grow while the votes do not tell.
 """
 
-from libc.math cimport fabs, sqrt
+from libc.math cimport fabs, log, sqrt
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -16,7 +16,7 @@ from tidegate.ext.estimate.contradiction cimport (
     SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_JUMPED, SUSPECT_SHARE, SUSPECT_TURNED, contradiction_repeats, contradiction_t, then_w,
 )
 from tidegate.ext.estimate.estimate cimport estimate_state_t
-from tidegate.ext.estimate.likelihood cimport likelihood_honest
+from tidegate.ext.estimate.likelihood cimport likelihood_change, likelihood_honest
 from tidegate.ext.estimate.pairing cimport history_at, time_before
 
 
@@ -41,6 +41,9 @@ cdef extern from *:
     #define PATIENT_S 4.3         /* a gateway between may make a meter so late */
     #define SURE_FREE 1.75        /* of a share that was fitted to the answers */
     #define SURE_HONEST 1.2
+    #define SELDOM 9.0            /* the load makes such answers once in e^9 = 8,000 questions, ... */
+    #define NEARLY 0.7            /* one that jumps nearly as far does so as well, with a little more */
+    #define SELDOM_LEAST 0.01     /* ... and any one of them at least so often */
     #define CHANCE 3.0            /* standard deviations of a mean; of a median a quarter less */
     #define SPREAD_LEAST 0.5
     #define SHARE_LO 0.75
@@ -57,7 +60,7 @@ cdef extern from *:
     """
     const double STEADY, STEADY_S, UNKNOWN_S, QUICK_MOST_S, WEAK_MOST_S, EDGES_LEAST
     const double BACKWARDS, GIVEN, SAME_INTERVALS, SAME_S, EDGE_MOST_S, QUESTION_MOST_S, NORMAL, ROUGH
-    const double SURE, SURE_STRONG, SURE_FREE, PATIENT_S, CHANCE
+    const double SURE, SURE_STRONG, SURE_FREE, PATIENT_S, CHANCE, SELDOM, NEARLY, SELDOM_LEAST
     const double SURE_HONEST, SPREAD_LEAST, SHARE_LO, SHARE_HI, SHARE_FAR, SHARE_TURNED, GROW, JITTER_S, LIKELY_JITTER_S, LIKELY_MOST_S
     const uint32_t GROW_EDGES, AGAIN_EDGES, LIKELY_EDGES
 
@@ -111,7 +114,7 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
         if is_steady(state, ess_w, STEADY * fabs(q.step_w), t_ns) and seconds(q.begun_ns, t_ns) > SAME_S:
             edge(q, grid_w, ess_w, t_ns)
         return FOUND_OPEN if seconds(q.begun_ns, t_ns) < EDGE_MOST_S + answer_s else FOUND_NOTHING
-    if q.suspicion == SUSPECT_AGAIN and q.edges >= AGAIN_EDGES and contradiction_repeats(c):
+    if q.suspicion == SUSPECT_AGAIN and q.edges >= AGAIN_EDGES and contradiction_repeats(c) and not is_answered(q):
         return FOUND_SHARE
     if seconds(q.edge_ns, t_ns) > EDGE_MOST_S + (PATIENT_S if q.patient else 0.0) or q.edges == EDGES_MOST:
         return FOUND_NOTHING
@@ -143,6 +146,15 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
     return judge(q)
 
 
+cdef inline bint is_answered(const question_t* q) noexcept nogil:
+    """An edge has been answered in full: no record of before knows of a step that was made now."""
+    cdef uint32_t i
+    for i in range(q.edges):
+        if SHARE_LO < q.answer[i] < SHARE_HI:
+            return True
+    return False
+
+
 cdef inline bint is_steady(const estimate_state_t* state, double then_w, double most_w, uint64_t t_ns) noexcept nogil:
     """The units stand, and stood when the reading was taken."""
     cdef double now_w = state.total.w[state.total.head]
@@ -155,8 +167,10 @@ cdef inline void note(question_t* q, const contradiction_t* c, double grid_w, do
     """The answer of an edge, and how clear it is."""
     cdef double spans = fmax(seconds(q.before_ns, t_ns) / fmax(c.span_s, 0.05), 1.0)
     cdef double load_w = NORMAL * c.noise_w * sqrt(spans) + 0.5 * small_w + 1.0
+    cdef double jumped = likelihood_change(&c.likelihood, NEARLY * (grid_w - q.before_w + moved_w) / sqrt(spans))
     q.answer[q.edges] = (q.before_w - grid_w) / moved_w
     q.clear[q.edges] = fabs(moved_w) / load_w
+    q.seldom -= log(fmax(fmin(spans * jumped, 1.0), SELDOM_LEAST))
     q.edges += 1
 
 
@@ -194,12 +208,15 @@ cdef double median(const question_t* q) noexcept nogil:
 
 
 cdef bint is_beyond_chance(const question_t* q, double share) noexcept nogil:
-    """Whether the median of so many answers lies further from an honest one than the load's own moves let it."""
+    """Whether the median of so many answers lies further from an honest one than the load's own moves let it.
+
+    A load that jumps as far as an answer is off, and in time with the steps, makes them as well: it has to be seldom.
+    """
     cdef double told = 0.0
     cdef uint32_t i
     for i in range(q.edges):
         told += 1.0 / (1.0 / (q.clear[i] * q.clear[i]) + ROUGH * ROUGH)
-    return (share - 1.0) * (share - 1.0) * told > CHANCE * CHANCE
+    return (share - 1.0) * (share - 1.0) * told > CHANCE * CHANCE and q.seldom > SELDOM
 
 
 cdef uint32_t judge(question_t* q) noexcept nogil:
@@ -219,6 +236,7 @@ cdef uint32_t judge(question_t* q) noexcept nogil:
         if turned > SURE_STRONG or nothing > SURE_STRONG or free:
             q.patient = 1
             q.edges = 0
+            q.seldom = 0.0
         return FOUND_OPEN
     if turned > SURE and turned >= nothing:
         return FOUND_TURNED

@@ -243,7 +243,7 @@ cdef void contradicts(const program_t* program, const estimate_state_t* state, c
                       uint64_t t_ns) noexcept nogil:
     cdef uint32_t found
     contradiction_step(program, state, plant, &truth.contradiction, small_w(program, truth), far_w(program, truth),
-                       nameplates(program), truth.asking != ASK_NOTHING)
+                       nameplates(program), truth.asking != ASK_NOTHING, truth.value_t_ns)
     found = contradiction_sure(&truth.contradiction, truth.asking == ASK_ANSWER and truth.question.edges > 0)
     # Before a load that stands still the sums are sure of what a single reading says: there it is asked by steps first.
     if found != SUSPECT_NONE and ((truth.asking == ASK_ANSWER and truth.question.edges > 0)
