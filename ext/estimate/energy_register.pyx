@@ -3,7 +3,8 @@
 What a meter shows of the power is the power of some moment ago, or an average of moments of late. So what it shows, added
 up over some seconds, is a mixture of what flowed in windows of the same length that ended up to LATE_S before: no less than
 the least of them and no more than the largest. The registers count what flowed in each. A meter looks at a restless
-load now and then only, so FACTOR is left to that; and to each window two of a register's last digits.
+load now and then only, so FACTOR is left to that; to each window two of a register's last digits; and to its ends what
+flows between two readings of them and of the power, for about zero a factor leaves nothing.
 
 Found: power that is ten times or a tenth of the energy, power of the other sign, power that stands while the registers
 move far more or far less. Not found: registers that stand or catch up at once (a meter that reports on change does both), whatever turns both, such as reversed
@@ -141,8 +142,9 @@ cdef bint energy_register_contradicts(const program_t* program, const point_t* i
 cdef uint32_t compare(const energy_register_t* r, double interval_s) noexcept nogil:
     """The newest window of the power against all windows of the registers that it may be made of. Enum meter_registers."""
     cdef double window_s = fmax(WINDOW_S, WINDOW_INTERVALS * interval_s)
-    cdef double shown_ws, moved_ws, rate_w, least_w = INFINITY, most_w = -INFINITY, digits_w
-    cdef uint32_t length = 1, number
+    cdef double shown_ws, moved_ws, rate_w, least_w = INFINITY, most_w = -INFINITY, off_w, row_s = 0.0
+    cdef double slowest_s = 0.0, row_least_w = INFINITY, row_most_w = -INFINITY
+    cdef uint32_t length = 1, number, since = 0, before = 0, moves = 0
     if r.holds:
         return REGISTERS_HELD
     if interval_s > INTERVAL_MOST_S:
@@ -155,7 +157,6 @@ cdef uint32_t compare(const energy_register_t* r, double interval_s) noexcept no
         return REGISTERS_WAIT
     shown_ws = r.shown_ws[r.head] - r.shown_ws[(r.head - length) & ROWS_MASK]
     rate_w = shown_ws / back_s(r, length)
-    digits_w = DIGITS * r.least_ws / window_s
     if r.counted_ws[r.head] == r.counted_ws[(r.head - length) & ROWS_MASK]:  # a meter that reports on change holds them too
         return REGISTERS_STAND
     number = 0
@@ -169,8 +170,24 @@ cdef uint32_t compare(const energy_register_t* r, double interval_s) noexcept no
         number += 1
     if back_s(r, number) < LATE_S:  # not all of them are known yet
         return REGISTERS_WAIT
-    if rate_w > fmax(FACTOR * most_w, most_w / FACTOR) + digits_w or (
-            rate_w < fmin(FACTOR * least_w, least_w / FACTOR) - digits_w):
+    # How far the power swings: from one move of the registers to another, half a window apart.
+    for number in range(number + length):
+        if r.counted_ws[(r.head - number) & ROWS_MASK] == r.counted_ws[(r.head - number - 1) & ROWS_MASK]:
+            continue
+        if moves:
+            slowest_s = fmax(slowest_s, back_s(r, number) - back_s(r, before))
+            row_s = back_s(r, number) - back_s(r, since)
+        before = number
+        moves += 1
+        if moves == 1 or row_s >= 0.5 * window_s:
+            if moves > 1:
+                moved_ws = r.counted_ws[(r.head - since) & ROWS_MASK] - r.counted_ws[(r.head - number) & ROWS_MASK]
+                row_least_w = fmin(row_least_w, (moved_ws + r.least_ws) / row_s)
+                row_most_w = fmax(row_most_w, (moved_ws - r.least_ws) / row_s)
+            since = number
+    off_w = (DIGITS * r.least_ws + 0.25 * (slowest_s + interval_s) * fmax(row_most_w - row_least_w, 0.0)) / window_s
+    if rate_w > fmax(FACTOR * most_w, most_w / FACTOR) + off_w or (
+            rate_w < fmin(FACTOR * least_w, least_w / FACTOR) - off_w):
         return REGISTERS_AGAINST
     return REGISTERS_AGREE
 

@@ -27,14 +27,16 @@ def loads() -> dict[str, Array]:
 LOADS = loads()
 
 
-def found(shown_w: Array, true_w: Array, digit_wh: float = 0.01, every: int = 10) -> list[float]:
+def found(
+    shown_w: Array, true_w: Array, digit_wh: float = 0.01, every: int = 10, interval_s: float = STEP_S
+) -> list[float]:
     """The registers are read each `every` rows and count the true power."""
     import_wh = np.cumsum(np.maximum(true_w, 0.0)) * STEP_S / 3600.0
     export_wh = np.cumsum(np.maximum(-true_w, 0.0)) * STEP_S / 3600.0
     held = (np.arange(len(T_S)) // every) * every
     rows = zip(T_S + 1.0, shown_w, np.floor(import_wh[held] / digit_wh) * digit_wh,
                np.floor(export_wh[held] / digit_wh) * digit_wh, strict=True)  # fmt: skip
-    return contradictions([tuple(map(float, row)) for row in rows], STEP_S)
+    return contradictions([tuple(map(float, row)) for row in rows], interval_s)
 
 
 def averaged(w: Array, length_s: float) -> Array:
@@ -59,6 +61,26 @@ HONEST: dict[str, Callable[[Array], Array]] = {
 @pytest.mark.parametrize("digit_wh", [0.01, 1.0, 10.0, 1000.0])
 def test_no_honest_meter_contradicts_its_registers(load: str, habit: str, digit_wh: float) -> None:
     assert found(HONEST[habit](LOADS[load]), LOADS[load], digit_wh) == []
+
+
+def swinging(seed: int) -> Array:
+    """Power that goes up and down through zero, turning about every 1.4 s, W at T_S."""
+    chance = np.random.default_rng(seed)
+    at_s = np.cumsum(chance.exponential(1.4, 120))
+    return np.interp(T_S, at_s, chance.uniform(-12e3, 14e3, len(at_s)))
+
+
+@pytest.mark.parametrize("seeds", [range(0, 100), range(100, 200), range(200, 300)])
+def test_an_honest_meter_that_looks_twice_a_second_does_not_contradict_power_that_swings_about_zero(
+    seeds: range,
+) -> None:
+    every_half_second = (np.arange(len(T_S)) // 5) * 5
+    told = [
+        seed
+        for seed in seeds
+        if found(np.round(late(swinging(seed), 1.0)[every_half_second], -2), swinging(seed), 0.1, interval_s=0.5)
+    ]
+    assert told == []
 
 
 # Within so long of the lie, s: a value that stands looks late at first.
