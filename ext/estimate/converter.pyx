@@ -419,7 +419,7 @@ cdef void converter_step(converter_t* c, const point_t* reading, double setpoint
         c.line_w[c.head] = setpoint_w
     if rounds:
         learn(c, nameplate_w, <double>rounds * LINE_S, filter_s)
-        converter_told(c, fresh_s, memory)
+        converter_told(c, nameplate_w, fresh_s, memory)
     view.envelope_hi_w = gives(&c.fits[0], view.envelope_hi_w, nameplate_w)
     view.envelope_lo_w = -gives(&c.fits[1], -view.envelope_lo_w, nameplate_w)
 
@@ -440,7 +440,7 @@ cdef double converter_answer_s(const converter_t* c) noexcept nogil:
     return fmin(c.dead_hi_s + ANSWER_LAGS * c.lag_hi_s + 2.0 * c.read_gap_s, UNKNOWN_S)
 
 
-cdef void converter_told(const converter_t* c, double fresh_s, unit_memory_t* unit) noexcept nogil:
+cdef void converter_told(const converter_t* c, double nameplate_w, double fresh_s, unit_memory_t* unit) noexcept nogil:
     cdef uint32_t slots, first, i
     cdef double w
     unit.told_settle_s = 0.0
@@ -448,12 +448,18 @@ cdef void converter_told(const converter_t* c, double fresh_s, unit_memory_t* un
         return
     unit.told_lag_s = fmax(c.lag_lo_s, LINE_S)
     unit.told_settle_s = c.dead_hi_s + 6.0 * c.lag_hi_s + 0.2
+    unit.told_look_s = 0.0
+    for i in range(2):
+        unit.told_gain[i] = c.fits[i].gain
+        unit.told_offset_w[i] = c.fits[i].offset * nameplate_w
     unit.told_lo_w = unit.told_hi_w = c.setpoint_w
     # The next grid reading is at most a slot away, the newest power as old as two of its polls and one of its own intervals.
     first = <uint32_t>fmin(fmax(c.dead_lo_s - fresh_s, 0.0) / LINE_S, LINE_SLOTS - 1)
     unit.told_now = 1 if first == 0 else 0
     slots = <uint32_t>fmin(fmax((c.dead_hi_s + 2.0 * c.read_gap_s + fresh_s) / LINE_S, 0.0) + 2.0, LINE_SLOTS - 1)
     if c.still_s > slots * LINE_S:
+        if c.still_s > slots * LINE_S + c.lag_hi_s:
+            unit.told_look_s = c.lag_hi_s
         return
     if first > 0:
         unit.told_lo_w = unit.told_hi_w = c.line_w[(c.head + LINE_SLOTS - min(first, slots)) % LINE_SLOTS]

@@ -118,6 +118,8 @@ typedef struct {
     uint32_t envelope_known, known; /* known: its power is in the sums */
     double told_lo_w, told_hi_w; /* all setpoints that it may have begun to answer since its newest reading */
     double told_lag_s, told_settle_s; /* and how fast, and by when it stands; 0 = its times are not known */
+    double told_gain[2], told_offset_w[2]; /* what it makes of a setpoint: discharge, charge */
+    double told_look_s; /* a converter on its way has moved in so long; 0 = it may not have begun */
     uint32_t told_now, told_pad; /* 1 = it may already have begun to answer the newest */
 } unit_memory_t;
 

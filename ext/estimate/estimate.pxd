@@ -109,6 +109,9 @@ cdef extern from "estimate/estimate.h" nogil:
         uint32_t envelope_known, known
         double told_lo_w, told_hi_w
         double told_lag_s, told_settle_s
+        double told_gain[2]
+        double told_offset_w[2]
+        double told_look_s
         uint32_t told_now, told_pad
 
     ctypedef struct interval_t:

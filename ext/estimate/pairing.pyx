@@ -20,8 +20,9 @@ from tidegate.ext.abi.program cimport program_t
 cdef extern from *:
     """
     #define ARRIVED_SHARE 0.05 /* of a move: a converter that is closer to its end has done it */
+    #define STANDS_SHARE 0.5
     """
-    const double ARRIVED_SHARE
+    const double ARRIVED_SHARE, STANDS_SHARE
 
 
 # ---------------------------------------------------------------- history of battery power
@@ -128,14 +129,29 @@ cdef void power_bounds(const unit_memory_t* m, uint64_t from_ns, uint64_t to_ns,
         widen(lagged(h.w[h.head], m.setpoint_old_w, z), lo, hi)
 
 
+cdef inline void widen_told(const unit_memory_t* m, double setpoint_w, double* lo, double* hi) noexcept nogil:
+    """A setpoint, and what this converter is known to make of it."""
+    cdef uint32_t side = 0 if setpoint_w > 0.0 else 1
+    cdef double w = fmax(m.told_gain[side] * fabs(setpoint_w) + m.told_offset_w[side], 0.0)
+    widen(setpoint_w, lo, hi)
+    if setpoint_w != 0.0:
+        widen(-w if side else w, lo, hi)
+
+
 cdef void told_bounds(const unit_memory_t* m, uint64_t to_ns, uint64_t t_ns, double* lo, double* hi) noexcept nogil:
     """What it may have come to since its newest reading, on its way to any setpoint that it may be answering."""
     cdef const history_t* h = &m.history
     cdef double w = h.w[h.head], z, lo_w = m.told_lo_w, hi_w = m.told_hi_w, arrived_w
+    widen_told(m, m.told_lo_w, &lo_w, &hi_w)
+    widen_told(m, m.told_hi_w, &lo_w, &hi_w)
     if to_ns <= h.t_ns[h.head] or <double>(t_ns - m.setpoint_t_ns) * 1e-9 > m.told_settle_s:
         return
     if m.told_now:
-        widen(m.setpoint_w, &lo_w, &hi_w)
+        widen_told(m, m.setpoint_w, &lo_w, &hi_w)
+    # Who still has some way to go has moved by 1.7 times as much within the last lag: one that has not, stands there.
+    if m.told_look_s > 0.0 and STANDS_SHARE * fabs(w - m.setpoint_w) > fabs(
+            w - history_at(h, time_before(h.t_ns[h.head], <int64_t>(m.told_look_s * 1e9)))):
+        return
     arrived_w = fmax(ARRIVED_SHARE * fabs(m.setpoint_old_w - m.setpoint_w), MOTION_W)
     z = <double>(to_ns - h.t_ns[h.head]) * 1e-9 / m.told_lag_s
     if fabs(w - lo_w) > arrived_w:

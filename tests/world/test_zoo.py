@@ -153,3 +153,9 @@ def test_an_age_is_known_when_it_is_right_and_no_wider_than_an_interval_to_eithe
     assert not judges.age_known(made, (-0.03, 4.3))
     assert judges.age_known(made, (1.0, 2.0), changed=True)
     assert not judges.age_known(made, (3.0, 3.2), changed=True)
+
+
+def test_a_converter_that_stands_off_its_setpoint_is_not_taken_for_one_on_its_way():
+    """A gain of 1.013: after a step of the load the grid stood 800 W above its limit for four seconds."""
+    found = judges.judge(plants.draw(320216))
+    assert found.ready_s is not None and not found.outside_minutes, found
