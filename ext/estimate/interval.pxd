@@ -6,8 +6,10 @@ from tidegate.ext.estimate.estimate cimport estimate_state_t, interval_t
 cdef extern from *:
     """
     #define REREAD_NS 250000000u  /* an unchanged value is taken for the same sample for so long at least */
+    #define INTERVAL_SLOW_S 1.1   /* a meter that shows something new less often is slow */
     """
     const uint64_t REREAD_NS
+    const double INTERVAL_SLOW_S
 
 # One more time between two values that differ, s.
 cdef void learn_interval(interval_t* interval, double apart_s) noexcept nogil

@@ -46,3 +46,7 @@ cdef void lag_measure(const control_params_t* params, estimate_state_t* state, d
 
 # Forgets the last reading: what comes next is no change from it.
 cdef void lag_gap(estimate_state_t* state) noexcept nogil
+
+# The meter's interval has come to be known, and it is so long that the same sample was counted again and again as one that
+# shows no move of the battery: that spoke for the oldest ages. All of it is forgotten.
+cdef void lag_repeated(const control_params_t* params, estimate_state_t* state) noexcept nogil

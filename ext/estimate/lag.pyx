@@ -16,7 +16,9 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.settings cimport *
 from tidegate.ext.estimate.estimate cimport *
-from tidegate.ext.estimate.model cimport answer_judge, counts_for_answer, models_forget, models_gap, models_try, move_weight, is_small_move
+from tidegate.ext.estimate.interval cimport INTERVAL_SLOW_S
+from tidegate.ext.estimate.meter_sign cimport signs_begin
+from tidegate.ext.estimate.model cimport answer_forget, answer_judge, counts_for_answer, models_forget, models_gap, models_try, move_weight, is_small_move
 from tidegate.ext.estimate.pairing cimport LAG_NS, LAG_NS_MAX, MOTION_W, history_sweep
 
 
@@ -39,7 +41,6 @@ cdef extern from *:
     #define BLOCK_S 1.0               /* smooth moves are summed up for so long */
     #define KNOWN_S 0.06              /* an age is known when it is known to so much ... */
     #define SHOWN_NS 500000000u       /* an age is believed when the meter has shown the battery's moves for longer than it, by so much */
-    #define INTERVAL_SLOW_S 1.1       /* a meter that shows something new less often is slow */
     #define KNOWN_SHARE 0.35          /* ... or to this share of itself */
     #define FIRST_AGAINST 0.9           /* what an age leaves to begin with that was measured not to be: as much as one clear move tells */
     #define OUTERMOST 2u                /* the oldest ages that are tried also fit what is older, or averaged */
@@ -49,7 +50,7 @@ cdef extern from *:
     const uint64_t SCORE_AFTER_NS, SHOWN_NS
     const double MEMORY_S, KEEP_LEAST, TREND_S, OUT_OF_QUESTION, OUT_OF_QUESTION_QUIET, QUIET_SHARE
     const double ENOUGH, BETTER, MUCH_BETTER
-    const double SCALE_FIRST, SCALE_LEAST, SCALE_MOST, SCALE_RATE, BLOCK_S, KNOWN_S, KNOWN_SHARE, INTERVAL_SLOW_S
+    const double SCALE_FIRST, SCALE_LEAST, SCALE_MOST, SCALE_RATE, BLOCK_S, KNOWN_S, KNOWN_SHARE
     const double FIRST_AGAINST, FIRST_MOVES, LONGER_AGAINST
     const uint32_t OUTERMOST
 
@@ -123,6 +124,14 @@ cdef void forget(estimate_state_t* state, uint32_t lags) noexcept nogil:
         l.variance[i] = 0.0
     state.lag_lo = 0
     state.lag_hi = lags - 1
+
+
+cdef void lag_repeated(const control_params_t* params, estimate_state_t* state) noexcept nogil:
+    forget(state, lags_of(params, state))
+    if state.models.answer == ANSWER_OPEN:
+        answer_forget(state)
+        signs_begin(&state.models.signs)
+    lag_gap(state)
 
 
 cdef void try_ages(const control_params_t* params, estimate_state_t* state, double grid_w, uint64_t t_ns) noexcept nogil:

@@ -13,6 +13,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.settings cimport *
 from tidegate.ext.estimate.estimate cimport *
+from tidegate.ext.estimate.interval cimport INTERVAL_SLOW_S
 from tidegate.ext.estimate.shape cimport model_w
 from tidegate.ext.abi.program cimport program_t
 
@@ -209,6 +210,22 @@ cdef double likeliest_w(const program_t* program, const estimate_state_t* state,
     return w
 
 
+cdef double doubtful_rise_w(const program_t* program, const estimate_state_t* state, uint32_t members, double reading_w,
+                            double likeliest) noexcept nogil:
+    """What the net power has risen to, where the battery's own move may be all there is to it.
+
+    The next reading of a slow meter is far, and until then too much discharge keeps the limit: so the likeliest age is
+    believed. Not where that counts more power than the battery gives now: taking back what was too much would look like a
+    rise each time.
+    """
+    cdef double w = 0.0
+    cdef uint32_t unit
+    for unit in range(program.n_units):
+        if members >> unit & 1 and state.units[unit].known:
+            w += state.units[unit].history.w[state.units[unit].history.head]
+    return fmin(likeliest, reading_w + w)
+
+
 cdef void pair(const program_t* program, const estimate_state_t* state, uint32_t members, double reading_w,
                double* before, bint known, uint64_t sample_ns, uint64_t t_ns) noexcept nogil:
     """Reading plus battery power of the same age: the values nearest to what was believed before.
@@ -236,14 +253,22 @@ cdef void pair(const program_t* program, const estimate_state_t* state, uint32_t
     if not known or not isfinite(before[0]) or not isfinite(before[1]):
         before[0] = before[1] = 0.5 * (lo_w + hi_w)
         return
-    likeliest = 0.0
-    if not state.models.averages and (before[0] < lo_w or before[1] > hi_w):
-        # The net power has risen or fallen, by how much depends on the age. As the likeliest one says for the edge that a
-        # limit must not miss, so that a step is not lost among the battery's own moves; the other edge goes no further
-        # than it must. A meter that averages has shown but a part of its step yet.
-        likeliest = fmin(fmax(reading_w + likeliest_w(program, state, members_all, sample_ns), lo_w), hi_w)
-        before[0] = likeliest if before[0] < lo_w else fmin(before[0], hi_w)
-        before[1] = likeliest if before[1] > hi_w else fmax(before[1], lo_w)
+    if state.models.averages:  # it has shown but a part of its step yet
+        before[0] = fmin(fmax(before[0], lo_w), hi_w)
+        before[1] = fmin(fmax(before[1], lo_w), hi_w)
         return
-    before[0] = fmin(fmax(before[0], lo_w), hi_w)
-    before[1] = fmin(fmax(before[1], lo_w), hi_w)
+    # The net power has risen or fallen, by how much depends on the age. As the likeliest one says for the edge that a
+    # limit must not miss, so that a step is not lost among the battery's own moves; the other edge goes no further
+    # than it must.
+    likeliest = fmin(fmax(reading_w + likeliest_w(program, state, members_all, sample_ns), lo_w), hi_w)
+    if before[0] < lo_w:
+        before[0] = likeliest
+    elif not state.age_known and state.lags.interval.interval_s > INTERVAL_SLOW_S:
+        before[0] = fmin(fmax(before[0], doubtful_rise_w(program, state, members_all, reading_w, likeliest)), hi_w)
+    else:
+        before[0] = fmin(before[0], hi_w)
+    # Whether a site exports by itself or by its battery's discharge is found by ending that, not by charging.
+    if before[1] > hi_w:
+        before[1] = likeliest if hi_w < 0.0 else fmax(likeliest, 0.0)
+    else:
+        before[1] = fmax(before[1], lo_w)
