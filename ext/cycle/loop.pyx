@@ -220,7 +220,7 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
         wanted_w = cabinet_request(
             &core.cabinets[unit], &core.verdicts[unit], core.decision.request_w[unit], core.decision.lo_w,
             core.decision.hi_w, nameplate_w, core.inbox.orders.flags & ORDER_MANUAL,
-            1 if core.truth.pulses.sign == SIGN_AGAINST else 0, dt_s,
+            1 if core.truth.pulses.sign == SIGN_AGAINST else 0, core.estimate.lags.interval.interval_s, dt_s,
         )
         if core.cabinets[unit].mode == MODE_RUN or core.cabinets[unit].mode == MODE_DERATED:
             wanted_w = truth_order(&core.truth, unit, core.program.n_units, wanted_w)

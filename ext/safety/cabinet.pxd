@@ -56,6 +56,9 @@ cdef struct cabinet_t:
     double turn_from_w     # setpoint before the last
     double needed_w        # what the limits need beside them
     uint32_t needed_turn   # since that edge
+    uint32_t late              # 1 = the corridor of late is known:
+    double late_lo_w[2], late_hi_w[2] # the narrowest of now and of the time before
+    double late_s              # that "now" has left
     double base_w, waited_s
     double echo_s      # for so long the converter may still be answering an earlier setpoint; outlives an arming
     uint64_t seen_t_ns
@@ -67,7 +70,8 @@ cdef int32_t cabinet_next(int32_t mode, const cabinet_facts_t* facts) noexcept n
 # What of `wanted_w` the unit may ask of the gate in its state. answers: 1 = the grid meter has shown that it goes against
 # the battery, so what the limits need may be made of it while its age is still looked for.
 cdef double cabinet_request(cabinet_t* cabinet, const gate_verdict_t* last, double wanted_w, double lo_w, double hi_w,
-                            double nameplate_w, uint32_t manual, uint32_t answers, double dt_s) noexcept nogil
+                            double nameplate_w, uint32_t manual, uint32_t answers, double interval_s,
+                            double dt_s) noexcept nogil
 # After the gate: look at the step test, then move. pcs_w: the converter's power, NULL = its map has none.
 # age_wanted: how old the grid meter's readings are is to be found; answer_wanted: whether it shows the battery
 # at all (enum answer_wanted), 0 = it does; interval_s: it shows something new so often; answer_s: the converter has

@@ -38,6 +38,8 @@ cdef double PROBE_S_MAX = 45.0
 cdef double PROBE_SHARE_LEAST = 0.4 # of the nameplate: so large a pulse stays where the limits need nearly all of it
 cdef double PROBE_QUICK_S = 1.0     # a meter with a shorter interval needs no longer pulses
 cdef double PROBE_TURN_LONG = 0.3
+cdef double LATE_S = 8.0            # a pulse keeps the limits under whatever the load did for so long and as long again ...
+cdef double LATE_INTERVALS = 2.0    # ... and so many of the meter's intervals
 cdef double UNPROVEN_S = 60.0       # whether the meter shows the pulses at all is looked for so long, ...
 cdef double UNPROVEN_LONGER = 2.0   # where little speaks for it: so many times longer
 cdef double UNPROVEN_S_MAX = 150.0  # ... and so many of its intervals
@@ -63,7 +65,8 @@ cdef int32_t cabinet_next(int32_t mode, const cabinet_facts_t* facts) noexcept n
 
 
 cdef double cabinet_request(cabinet_t* cabinet, const gate_verdict_t* last, double wanted_w, double lo_w, double hi_w,
-                            double nameplate_w, uint32_t manual, uint32_t answers, double dt_s) noexcept nogil:
+                            double nameplate_w, uint32_t manual, uint32_t answers, double interval_s,
+                            double dt_s) noexcept nogil:
     """lo_w, hi_w: the corridor that the site leaves. A power that is no number passes as such: the gate refuses it."""
     cdef double slew_w
     if cabinet.mode == MODE_MANUAL and manual:
@@ -77,6 +80,7 @@ cdef double cabinet_request(cabinet_t* cabinet, const gate_verdict_t* last, doub
         return wanted_w
     if cabinet.mode == MODE_ARMING:
         if cabinet.step == STEP_PASSED:
+            corridor_of_late(cabinet, lo_w, hi_w, interval_s, dt_s)
             return probe_request(cabinet, last, wanted_w if answers else 0.0, lo_w, hi_w, nameplate_w)
         return step_request(cabinet, last, lo_w, hi_w, nameplate_w)
     return 0.0
@@ -180,7 +184,8 @@ cdef void step_reading(cabinet_t* cabinet, double moved, double moved_w) noexcep
 cdef double probe_request(cabinet_t* cabinet, const gate_verdict_t* last, double wanted_w, double lo_w, double hi_w,
                           double nameplate_w) noexcept nogil:
     """Between two pulses what the limits need, without them nothing; in one, more of it where the site and the battery
-    allow that, else less. Without a need: discharge where they allow it, else charge.
+    allow that, else less. Without a need: discharge where they allow it, else charge, within what the load has left of
+    late: a pulse outlasts the reading that it was begun by.
     """
     cdef double probe_w = fmax(nameplate_w * (PROBE_PERMILLE * 1e-3), STEP_W_MIN), up_w, down_w
     if cabinet.probe_s > PROBE_LARGER_S:
@@ -194,9 +199,28 @@ cdef double probe_request(cabinet_t* cabinet, const gate_verdict_t* last, double
         return -beside(cabinet, -cabinet.needed_w, -down_w, probe_w, nameplate_w)
     if not cabinet.turns & 1:
         return 0.0
+    if cabinet.late:
+        up_w = fmax(fmin(up_w, fmin(cabinet.late_hi_w[0], cabinet.late_hi_w[1])), 0.0)
+        down_w = fmin(fmax(down_w, fmax(cabinet.late_lo_w[0], cabinet.late_lo_w[1])), 0.0)
     up_w = fmin(up_w, probe_w)
     down_w = fmax(down_w, -probe_w)
     return up_w if up_w >= -down_w else down_w
+
+
+cdef inline void corridor_of_late(cabinet_t* cabinet, double lo_w, double hi_w, double interval_s, double dt_s) noexcept nogil:
+    """The narrowest that the corridor was, for this time and the one before."""
+    if lo_w == 0.0 and hi_w == 0.0:  # nothing is known of the load
+        return
+    cabinet.late_s -= dt_s
+    if cabinet.late_s <= 0.0:
+        cabinet.late_lo_w[1] = cabinet.late_lo_w[0] if cabinet.late else lo_w
+        cabinet.late_hi_w[1] = cabinet.late_hi_w[0] if cabinet.late else hi_w
+        cabinet.late_lo_w[0] = lo_w
+        cabinet.late_hi_w[0] = hi_w
+        cabinet.late_s = fmax(LATE_S, LATE_INTERVALS * interval_s)
+        cabinet.late = 1
+    cabinet.late_lo_w[0] = fmax(cabinet.late_lo_w[0], lo_w)
+    cabinet.late_hi_w[0] = fmin(cabinet.late_hi_w[0], hi_w)
 
 
 cdef inline void needed(cabinet_t* cabinet, double needed_w) noexcept nogil:

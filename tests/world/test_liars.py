@@ -154,7 +154,7 @@ def test_no_honest_plant_of_the_zoo_is_called_a_liar(seed: int) -> None:
     assert not found.verdict, found
 
 
-# 310209: the register is read twice while the battery answers it; 340261: a load that jumps far, in time with the steps.
+# 310209: a register is read twice while the battery answers it; 340261: a load that jumps far, in time with the steps.
 @pytest.mark.parametrize("seed", [310209, 340261])
 def test_an_honest_plant_that_was_once_called_a_liar_is_believed(seed: int) -> None:
     found = liars.judge(replace(plants.draw(seed), name="honest"))

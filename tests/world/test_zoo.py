@@ -15,7 +15,9 @@ import zoo_plants as plants
 
 from tidegate.ext.sim.floor import floor_energy
 from tidegate.hal.sim.build import build, steps
+from tidegate.hal.sim.virtual import VirtualPlant
 
+MODE_ARMING = 1
 STEP = plants.Draw(
     seed=3, stratum="plain", seconds=40.0, quiet_s=10.0, quiet_share=0.3,
     components=[{"kind": "square", "seed": 1, "scale_w": 40e3, "hz": 0.1, "phase_noise": 0.0, "duty": 0.5, "low": 0.5}],
@@ -159,3 +161,17 @@ def test_a_converter_that_stands_off_its_setpoint_is_not_taken_for_one_on_its_wa
     """A gain of 1.013: after a step of the load the grid stood 800 W above its limit for four seconds."""
     found = judges.judge(plants.draw(320216))
     assert found.ready_s is not None and not found.outside_minutes, found
+
+
+def test_the_pulses_of_arming_keep_the_limit_under_whatever_the_load_has_done_of_late():
+    """A load that steps up and down behind a slow meter: a pulse outlasts the reading that it was begun by."""
+    made = plants.draw(320007)
+    with VirtualPlant(
+        plants.program(made), plants.load_of(made), seed=made.seed, overrides=plants.overrides(made), series_every=5
+    ) as plant:
+        plant.run(60.0)
+        rows = plant.series()
+    arming = rows["mode"] == MODE_ARMING
+    added_w = rows["grid_w"] - np.maximum(rows["load_w"], made.limit_w)
+    assert np.abs(rows["ess_w"][arming]).max() > 0.1 * made.power_w
+    assert added_w[arming].max() < 0.01 * made.power_w, added_w[arming].max()
