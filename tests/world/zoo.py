@@ -125,6 +125,7 @@ def summary(found: list[judges.Found]) -> dict[str, Any]:
         out["chases"] = {
             "silent": [each.seed for each in honest if each.chase_w and not each.chase_told],
             "told": [each.seed for each in honest if each.chase_w and each.chase_told],
+            "moved": [each.seed for each in honest if each.moved_w],
         }
         hours = sum(each.quiet_hours for each in honest)
         kinds: dict[str, int] = {}
@@ -218,7 +219,8 @@ def table(figures: dict[str, Any]) -> str:
             f"{out['wh']:.1f} Wh; "
             f"worst {out['worst_wh']:.2f} Wh, seed {out['worst_seed']}",
             f"chases: {len(chases['silent'])} silent {chases['silent'][:8]}, "
-            f"{len(chases['told'])} told {chases['told'][:8]}",
+            f"{len(chases['told'])} told {chases['told'][:8]}; "
+            f"moved by questions or an arming that is not over: {len(chases['moved'])} {chases['moved'][:8]}",
             f"events: {events['per_hour_when_quiet']:.0f} an hour when quiet (loudest seed {events['loudest_seed']}); "
             f"a minute: {events['per_minute']}",
             f"age of the reading: {figures['age']}; ready after: {figures['ready_s']}",

@@ -46,7 +46,8 @@ class Found:
     outside_minutes: int = 0  # minutes in which there is any to speak of
     peak_over_w: float = 0.0
     floor_peak_over_w: float = 0.0
-    chase_w: float = 0.0  # swing of the battery in the quiet end, 0 = none
+    chase_w: float = 0.0  # swing of the battery in the quiet end, 0 = none, where the control asked for it
+    moved_w: float = 0.0  # the same where it did not: questions to the meter, pulses of an arming that is not over
     chase_told: bool = False
     quiet_events: int = 0
     quiet_kinds: dict[str, int] = field(default_factory=dict)  # the same by kind
@@ -239,8 +240,11 @@ def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Fou
     threshold_w = max(0.02 * made.power_w, 4.0 * tolerance_w)
     turns, widest_w = swings(rows["ess_w"][settled][::hop], threshold_w)
     hunting = [one for one in events if one["event"] == "hunting"]
-    if turns >= CHASE_REVERSALS:
+    request_w = np.where(rows["mode"] >= READY, rows["request_w"], 0.0)[settled][::hop]
+    if turns >= CHASE_REVERSALS and swings(request_w, threshold_w)[0] >= CHASE_REVERSALS:
         found.chase_w, found.chase_told = widest_w, bool(hunting)
+    elif turns >= CHASE_REVERSALS:
+        found.moved_w = widest_w
     setpoint_w = rows["setpoint_w"][settled][::hop]
     found.turns_per_minute = swings(setpoint_w, 0.02 * made.power_w)[0] / (0.5 * made.quiet_s / 60.0)
     for one in events:
