@@ -20,7 +20,7 @@ from tidegate.ext.safety.safety cimport LIMIT_TRIPPED, gate_limits_t, REACTION_D
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.estimate.integral cimport integral_advance, integral_roll_second
 from tidegate.ext.estimate.island cimport island_step
-from tidegate.ext.estimate.interval cimport REREAD_NS, learn_interval, reread_ns
+from tidegate.ext.estimate.interval cimport REREAD_NS, learn_interval, reread_ns, shown_seldom
 from tidegate.ext.estimate.lag cimport lag_believe, lag_gap, lag_measure, lag_repeated, lags_of
 from tidegate.ext.estimate.pairing cimport *
 from tidegate.ext.estimate.reconnect cimport reconnect_step
@@ -231,7 +231,7 @@ cdef void update_pv(const program_t* program, point_t* image, estimate_state_t* 
 cdef void update_grid(const program_t* program, point_t* image, estimate_state_t* state, plant_t* plant, int all_known,
                       uint64_t t_ns) noexcept nogil:
     cdef int point = program.site.grid_w
-    cdef double grid_w, apart_s, interval_s
+    cdef double grid_w, apart_s
     cdef double[2] edges
     cdef uint64_t sample_ns
     plant.grid_new = 0
@@ -272,10 +272,9 @@ cdef void update_grid(const program_t* program, point_t* image, estimate_state_t
     if not state.net_known or grid_w != state.grid_used_w or sample_ns - state.grid_used_t_ns > reread_ns(state):
         if state.net_known:
             if grid_w != state.grid_used_w:
-                interval_s = state.lags.interval.interval_s
                 learn_interval(&state.lags.interval, <double>(sample_ns - state.grid_changed_t_ns) * 1e-9)
                 state.grid_changed_t_ns = sample_ns
-                if interval_s == 0.0 and state.lags.interval.interval_s > REREAD_NS * 1e-9:
+                if shown_seldom(&state.lags.interval):
                     lag_repeated(&program.control, state)
             lag_measure(&program.control, state, grid_w, sample_ns)
         else:
