@@ -185,7 +185,8 @@ static const char *const UNIT_POINT_NAMES[UNIT_POINTS][2] __attribute__((unused)
     X(REASON_BATTERY, "battery's own request")   /* the BMS asks to be charged or discharged */ \
     X(REASON_LOW_SOC, "low charge")              /* below force_soc */                    \
     X(REASON_RESTORE, "restoring the reserve")                                            \
-    X(REASON_ISLAND, "island")                   /* the grid is gone: the genset's limits, or nothing */
+    X(REASON_ISLAND, "island")                   /* the grid is gone: the genset's limits, or nothing */ \
+    X(REASON_UNPROVEN, "unproven meter")         /* armed without knowing the grid meter's sign */
 #define AS_ENUM(id, name) id,
 enum reason { REASON_TABLE(AS_ENUM) REASONS };
 #undef AS_ENUM

@@ -189,6 +189,7 @@ cdef extern from "abi/image.h" nogil:
         REASON_LOW_SOC
         REASON_RESTORE
         REASON_ISLAND
+        REASON_UNPROVEN
         REASONS
 
     const char *REASON_NAMES[REASONS]

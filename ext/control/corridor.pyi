@@ -60,6 +60,7 @@ class Control:
         operator_export_w_max: float | None = ...,
         cease: bool = ...,
         reconnect_w: float | None = ...,
+        unproven_w: float | None = ...,
         stop: bool = ...,
         demand: Sequence[float] | None = ...,
         phases_w: Sequence[float] | None = ...,

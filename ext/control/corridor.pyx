@@ -120,6 +120,8 @@ cdef void narrow_by_limits(const control_params_t* params, const plant_t* plant,
     else:
         if isfinite(plant.reconnect_w):
             narrow(c, reconnection(plant))
+        if isfinite(plant.unproven_w):
+            narrow(c, unproven_meter(plant))
         if operator_orders(orders):
             narrow(c, grid_operator(params, plant, orders))
         narrow(c, connection_limit(params, plant, orders))
@@ -435,7 +437,7 @@ cdef class Control:
              until_soc=None, bint forced=False, target_grid_w=None,
              import_w_max=None, export_w_max=None, peak_w_max=None, demand_w_max=None, charge_w_max=None,
              discharge_w_max=None, operator_import_w_max=None, operator_export_w_max=None, bint cease=False,
-             reconnect_w=None, bint stop=False, demand=None, phases_w=None, circuits_w=None, bint paired=False):
+             reconnect_w=None, unproven_w=None, bint stop=False, demand=None, phases_w=None, circuits_w=None, bint paired=False):
         """Run one cycle and return its Decision.
 
         grid_w   : + import; None or NaN = no believable meter (blind).
@@ -450,7 +452,8 @@ cdef class Control:
         target_grid_w : the plan's grid power to keep.
         import_w_max, export_w_max, peak_w_max, demand_w_max : run-time limits, tighter than the settings or without effect.
         charge_w_max, discharge_w_max : of a slot or a plan. operator_import_w_max, operator_export_w_max, cease : what the
-                   grid's operator ordered; reconnect_w : power that a grid which has come back may be given.
+                   grid's operator ordered; reconnect_w : power that a grid which has come back may be given;
+                   unproven_w : what may be charged while the meter's sign is not known, and discharged whatever it shows.
         demand   : (mean W so far, elapsed s, left s[, W already paid for]) of the running demand window.
         paired   : grid_w and ess_w are known to be of the same age; else a chase between the two is looked for.
         phases_w, circuits_w : meter readings of the phases and sub-meters with the batteries' share taken out (as net_w).
@@ -505,6 +508,7 @@ cdef class Control:
         self.orders.discharge_w_max = INFINITY if discharge_w_max is None else discharge_w_max
         self.orders.operator_import_w_max = INFINITY if operator_import_w_max is None else operator_import_w_max
         self.orders.operator_export_w_max = INFINITY if operator_export_w_max is None else operator_export_w_max
+        plant.unproven_w = INFINITY if unproven_w is None else unproven_w
         plant.reconnect_w = INFINITY if reconnect_w is None else reconnect_w
         self.orders.flags = ORDER_CEASE if cease else 0
         if manual_w is not None:

@@ -39,6 +39,7 @@ cdef inline bint operator_orders(const orders_t* orders) noexcept nogil:
 
 # The policies, strongest first.
 cdef policy_t reconnection(const plant_t* plant) noexcept nogil
+cdef policy_t unproven_meter(const plant_t* plant) noexcept nogil
 cdef policy_t grid_operator(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil
 cdef policy_t connection_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil
 cdef policy_t export_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil

@@ -26,9 +26,10 @@ cdef extern from *:
     #define DEMAND_SOC 0.05        /* so much less is stored than is said */
     #define DEMAND_ENERGY_SHARE 0.8 /* of what is stored comes out */
     #define DEMAND_END_S 2.0       /* the last seconds of a window are not divided by less */
+    #define SEEN_OR_NOT 0.5        /* of the net power of a meter that may show the battery or not: never more than the load */
     #define TWO_PI 6.283185307179586
     """
-    const double DEMAND_POWER_SHARE, DEMAND_ACT_SHARE, DEMAND_APPROACH_S, DEMAND_MEMORY_S, DEMAND_SAME_SHARE
+    const double SEEN_OR_NOT, DEMAND_POWER_SHARE, DEMAND_ACT_SHARE, DEMAND_APPROACH_S, DEMAND_MEMORY_S, DEMAND_SAME_SHARE
     const double DEMAND_BIGGER, DEMAND_WATCH_S, DEMAND_SOC, DEMAND_ENERGY_SHARE, DEMAND_END_S, TWO_PI
 
 
@@ -47,6 +48,20 @@ cdef policy_t reconnection(const plant_t* plant) noexcept nogil:
     p.lo = -plant.reconnect_w
     p.hi = plant.reconnect_w
     p.reason = REASON_RECONNECTION
+    return p
+
+
+cdef policy_t unproven_meter(const plant_t* plant) noexcept nogil:
+    """As much as a meter may be followed whose sign is not known.
+
+    A meter that is turned shows the building's import as export, so by that nothing is charged beyond a share. One that
+    shows nothing of the battery adds what is discharged to the net power: half of that, and no more than the grid shows,
+    is no more than the load, so what is discharged does not flow out. Half, so that an honest meter's grid is as large.
+    """
+    cdef policy_t p
+    p.lo = -plant.unproven_w
+    p.hi = fmax(plant.unproven_w, fmin(SEEN_OR_NOT * plant.net_lo_w, plant.grid_w))
+    p.reason = REASON_UNPROVEN
     return p
 
 

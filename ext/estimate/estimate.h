@@ -87,6 +87,7 @@ typedef struct {
     double phase_net_w[PHASES_MAX];
     double circuit_net_w[CIRCUITS_MAX];
     double reconnect_w;    /* after the grid came back: battery power at most, both ways; INFINITY = no bound */
+    double unproven_w;     /* armed without knowing the meter's sign: charging at most, and so much of discharging at least; INFINITY = no bound */
     uint32_t grid_ok;   /* 0 = blind */
     uint32_t load_ok;
     uint32_t phases_ok; /* bit each */
@@ -169,6 +170,7 @@ typedef struct {
     double honest_left[METER_MODELS], turned_left[METER_MODELS];
     double moves;     /* of the battery, in the sums */
     double noise_w[SCALES]; /* median of what the best turned model leaves */
+    double earned;    /* 0..1: so much of the sign is known while the site runs unproven; 1 = it is known */
     uint32_t turned_best, best_pad;
     uint32_t on, pad; /* on: from an arming on */
 } sign_trials_t;

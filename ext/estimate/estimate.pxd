@@ -82,6 +82,7 @@ cdef extern from "estimate/estimate.h" nogil:
         double phase_net_w[PHASES_MAX]
         double circuit_net_w[CIRCUITS_MAX]
         double reconnect_w
+        double unproven_w
         uint32_t grid_ok
         uint32_t load_ok
         uint32_t phases_ok
@@ -161,6 +162,7 @@ cdef extern from "estimate/estimate.h" nogil:
         double turned_left[METER_MODELS]
         double moves
         double noise_w[SCALES]
+        double earned
         uint32_t turned_best, best_pad
         uint32_t on, pad
 

@@ -22,6 +22,7 @@ from tidegate.ext.estimate.integral cimport integral_advance, integral_roll_seco
 from tidegate.ext.estimate.island cimport island_step
 from tidegate.ext.estimate.interval cimport REREAD_NS, learn_interval, reread_ns, shown_seldom
 from tidegate.ext.estimate.lag cimport lag_believe, lag_gap, lag_measure, lag_repeated, lags_of
+from tidegate.ext.estimate.meter_sign cimport sign_power_w
 from tidegate.ext.estimate.pairing cimport *
 from tidegate.ext.estimate.reconnect cimport reconnect_step
 from tidegate.ext.estimate.shape cimport shapes_add
@@ -109,6 +110,9 @@ cdef void estimate_step(const program_t* program, point_t* image, const gate_inp
     else:
         update_grid(program, image, state, plant, all_known, t_ns)
     reconnect_step(program, image, &state.reconnect, plant, t_ns)
+    plant.unproven_w = INFINITY
+    if state.models.answer == ANSWER_UNPROVEN and not plant.island:
+        plant.unproven_w = sign_power_w(&state.models.signs, nameplates(program))
     window_watch(program, image, state, t_ns)
     if program.control.demand_w_max > 0.0 or plant.demand_windows == 0 or plant.grid_new:
         if state.demand_started:

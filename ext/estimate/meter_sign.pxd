@@ -20,5 +20,11 @@ cdef void signs_compare(sign_trials_t* signs, const double* rest_w, double chang
 cdef inline double signs_turned_w(const sign_trials_t* signs, const double* rest_w, double change_w, double slope_w) noexcept nogil:
     return 2.0 * change_w - rest_w[signs.turned_best] - slope_w
 
+# The same for a site that runs unproven: how much of the sign is known, 0..1, beside what signs.earned was.
+cdef double signs_earned(const sign_trials_t* signs) noexcept nogil
+# Power that the batteries of such a site may be charged with, and discharged whatever the meter shows, W; INFINITY once the
+# sign is known.
+cdef double sign_power_w(const sign_trials_t* signs, double nameplates_w) noexcept nogil
+
 # What the moves since then say.
 cdef uint32_t signs_found(const sign_trials_t* signs, bint sharp) noexcept nogil

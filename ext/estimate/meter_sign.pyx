@@ -5,7 +5,7 @@ turned as often as not. So every model of model.pyx, averages among them, is tri
 of either leaves is compared. Pulses that differ in length leave no average that explains them all with the wrong one.
 """
 
-from libc.math cimport sqrt
+from libc.math cimport INFINITY, sqrt
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
@@ -22,9 +22,10 @@ cdef extern from *:
     #define LIKELY_CHANCE 0.45  /* ... so far does a restless load bring the wrong one seldom, ... */
     #define SURE 2.0
     #define SURE_CHANCE 0.9     /* ... and so far in 1 of 1,200 honest plants (161074), when what an average repeats still counted */
+    #define UNPROVEN_SHARE 0.2  /* of the nameplates, while nothing is known of the sign: as far as any question to a meter steps */
     #define INDEPENDENT_S 0.5   /* of an average this long each move is news; of a longer one so much less */
     """
-    const double LIKELY_SHARP, INDEPENDENT_S, MOVES_LEAST, LIKELY, LIKELY_CHANCE, SURE, SURE_CHANCE
+    const double UNPROVEN_SHARE, LIKELY_SHARP, INDEPENDENT_S, MOVES_LEAST, LIKELY, LIKELY_CHANCE, SURE, SURE_CHANCE
 
 
 cdef void signs_begin(sign_trials_t* signs) noexcept nogil:
@@ -48,6 +49,10 @@ cdef void signs_compare(sign_trials_t* signs, const double* rest_w, double chang
             signs.turned_best = i
 
 
+cdef double sign_power_w(const sign_trials_t* signs, double nameplates_w) noexcept nogil:
+    return (UNPROVEN_SHARE + (1.0 - UNPROVEN_SHARE) * signs.earned) * nameplates_w if signs.earned < 1.0 else INFINITY
+
+
 cdef inline double independent(uint32_t model) noexcept nogil:
     """Which part of the moves tells something new: what one reading of an average shows, the next ones show again."""
     cdef uint32_t kernel
@@ -57,15 +62,10 @@ cdef inline double independent(uint32_t model) noexcept nogil:
     return fmin(1.0, INDEPENDENT_S / (MEAN_S[kernel] if kernel < <uint32_t>MEANS else 2.0 * SMOOTH_S[kernel - MEANS]))
 
 
-cdef uint32_t signs_found(const sign_trials_t* signs, bint sharp) noexcept nogil:
-    """By how many moves the best of one sign leaves less than the best of the other, beside what chance does.
-
-    sharp: beside an age alone the meter goes against the battery; then it is enough that nothing here says otherwise.
-    """
+cdef double right_by(const sign_trials_t* signs, double* chance) noexcept nogil:
+    """By how many moves the best of the right sign leaves less than the best of the other. chance: their root."""
     cdef uint32_t i, honest = 0, turned = 0
-    cdef double share, less, chance
-    if signs.moves < MOVES_LEAST:
-        return SIGN_OPEN
+    cdef double share, less
     for i in range(1, <uint32_t>METER_MODELS):
         if signs.honest_left[i] < signs.honest_left[honest]:
             honest = i
@@ -73,8 +73,29 @@ cdef uint32_t signs_found(const sign_trials_t* signs, bint sharp) noexcept nogil
             turned = i
     less = signs.turned_left[turned] - signs.honest_left[honest]
     share = independent(honest if less > 0.0 else turned)
-    less *= share
-    chance = sqrt(share * signs.moves)
+    chance[0] = sqrt(share * signs.moves)
+    return share * less
+
+
+cdef double signs_earned(const sign_trials_t* signs) noexcept nogil:
+    cdef double chance, less
+    if signs.moves < MOVES_LEAST:
+        return signs.earned
+    less = right_by(signs, &chance) / fmax(LIKELY, LIKELY_CHANCE * chance)
+    if less <= -1.0:  # what was known is no longer so
+        return 0.0
+    return 1.0 if less >= 1.0 or signs.earned == 1.0 else fmax(less, 0.0)
+
+
+cdef uint32_t signs_found(const sign_trials_t* signs, bint sharp) noexcept nogil:
+    """Which sign it is, beside what chance does.
+
+    sharp: beside an age alone the meter goes against the battery; then it is enough that nothing here says otherwise.
+    """
+    cdef double less, chance
+    if signs.moves < MOVES_LEAST:
+        return SIGN_OPEN
+    less = right_by(signs, &chance)
     if less > (LIKELY_SHARP if sharp else fmax(LIKELY, LIKELY_CHANCE * chance)):
         return SIGN_AGAINST
     if -less > SURE + SURE_CHANCE * chance:

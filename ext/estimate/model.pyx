@@ -12,7 +12,7 @@ from libc.string cimport memset
 
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.estimate.estimate cimport *
-from tidegate.ext.estimate.meter_sign cimport SIGN_AGAINST, signs_compare, signs_found, signs_turned_w
+from tidegate.ext.estimate.meter_sign cimport SIGN_AGAINST, signs_compare, signs_earned, signs_found, signs_turned_w
 from tidegate.ext.estimate.pairing cimport LAG_NS, MOTION_W
 from tidegate.ext.estimate.shape cimport *
 
@@ -224,6 +224,7 @@ cdef void answer_armed(estimate_state_t* state, bint against) noexcept nogil:
     cdef model_trials_t* m = &state.models
     if m.answer == ANSWER_OPEN or (m.answer == ANSWER_SEEN and not against):
         m.answer = ANSWER_UNPROVEN
+        m.signs.earned = 1.0 if against else signs_earned(&m.signs)
 
 
 cdef inline void compare_unmoved(estimate_state_t* state, const double* left, double weight, double unmoved_w2,
@@ -251,6 +252,8 @@ cdef void answer_judge(estimate_state_t* state, uint64_t t_ns) noexcept nogil:
     cdef const lag_trials_t* l = &state.lags
     if m.answer == ANSWER_SEEN or m.answer == ANSWER_NONE:
         return
+    if m.answer == ANSWER_UNPROVEN:
+        m.signs.earned = signs_earned(&m.signs)
     if m.answer_t_ns == 0:
         if t_ns > state.moved_t_ns + STILL_NS:
             return

@@ -31,6 +31,15 @@ cdef extern from *:
     const int64_t LAG_NS[LAGS]
 
 
+# Of all units, W.
+cdef inline double nameplates(const program_t* program) noexcept nogil:
+    cdef double w = 0.0
+    cdef uint32_t unit
+    for unit in range(program.n_units):
+        w += <double>max(program.units[unit].gate.charge_w_max, program.units[unit].gate.discharge_w_max)
+    return w
+
+
 cdef inline uint64_t time_before(uint64_t t_ns, int64_t by_ns) noexcept nogil:
     return <uint64_t>(<int64_t>t_ns - by_ns) if <int64_t>t_ns > by_ns else 0
 

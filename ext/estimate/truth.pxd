@@ -26,8 +26,11 @@ cdef struct truth_t:
     double value_w, least_w   # least: size of the meter's small changes; 0 = none yet
     uint64_t value_t_ns       # its first stamp; 0 = none
     double ess_lo_w, ess_hi_w # what the battery did when the value may have been taken
-    uint64_t away_t_ns        # the battery has been away from there since; 0 = it is not
+    uint64_t away_t_ns        # the battery was away from there first; 0 = it has not been
+    uint64_t gone_t_ns        # ... and has not come back since; 0 = it is there
     double still_s            # longest that a value stood which then moved: this meter's, and this load's, habit
+    double gone_s             # the same while the battery was away: this meter's alone
+    double shown_s            # a move of the battery had to show within this, as the meter was known before its value stood
     # what is asked: the units are held, a step is put on top
     uint32_t asking, asked    # asked: of a value that stands, how far the step is
     double step_w             # of all units

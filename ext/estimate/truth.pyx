@@ -33,7 +33,7 @@ from tidegate.ext.estimate.contradiction cimport (
 from tidegate.ext.estimate.energy_register cimport energy_register_contradicts, energy_register_forget, energy_register_power
 from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
 from tidegate.ext.estimate.likelihood cimport likelihood_restart
-from tidegate.ext.estimate.pairing cimport history_at, time_before
+from tidegate.ext.estimate.pairing cimport history_at, nameplates, time_before
 from tidegate.ext.estimate.phases cimport phases_ask_anew, phases_due, phases_forget, phases_reading
 from tidegate.ext.estimate.pulses cimport pulses_begin, pulses_reading
 from tidegate.ext.estimate.question cimport (
@@ -45,6 +45,7 @@ from tidegate.ext.estimate.question cimport (
 cdef extern from *:
     """
     #define AWAY_SHARE 0.03     /* of the nameplates: a battery that has moved so far, */
+    #define ASK_SHARE 0.01      /* ... and is asked when it has moved so far */
     #define DIGITS 2.5          /* ... and by so many of the meter's small changes, must show */
     #define SILENT_S 2.0
     #define SMALL_DOWN 0.8      /* one change in fifty is smaller than what follows from these two */
@@ -62,6 +63,7 @@ cdef extern from *:
     #define FROZEN_STEP_S 4.2   /* ... and the step stood, */
     #define FINE 8.0            /* of the meter's small changes: no load hides a step of so many for that long */
     #define FROZEN_INTERVALS 1.6
+    #define STEP_SOON_S 0.8     /* ... or so long, where the battery has been away unseen for FROZEN_STEP_S before */
     #define ASK_REST_S 10.0     /* from one question to the next */
     #define ASK_REST_MOST_S 1800.0
     #define ASK_MOST_S 40.0     /* a converter that does not give the step ends the question */
@@ -71,8 +73,8 @@ cdef extern from *:
     #define SUSPECT_REST_S 5.0    /* from one contradiction that was unfounded to the next */
     #define SUSPECT_REST_MOST_S 300.0
     """
-    const double AWAY_SHARE, DIGITS, SILENT_S, SILENT_INTERVALS, SMALL_DOWN, SMALL_UP, SMALL_MOST, STEP_SHARE_MOST, HABIT_S, HABIT_INTERVALS, HABITS, AGE_OLDEST_S, AGE_QUICK_S, QUICK_S
-    const double FROZEN_S, FROZEN_STEP_S, FINE, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, ASK_MOST_S
+    const double AWAY_SHARE, ASK_SHARE, DIGITS, SILENT_S, SILENT_INTERVALS, SMALL_DOWN, SMALL_UP, SMALL_MOST, STEP_SHARE_MOST, HABIT_S, HABIT_INTERVALS, HABITS, AGE_OLDEST_S, AGE_QUICK_S, QUICK_S
+    const double FROZEN_S, FROZEN_STEP_S, STEP_SOON_S, FINE, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, ASK_MOST_S
     const double ANSWER_SHARE, ANSWER_NOISE, STILL_SHARE, SUSPECT_REST_S, SUSPECT_REST_MOST_S
 
 
@@ -82,15 +84,6 @@ cdef enum:
     STEP_STANDS
     STEP_BACK
     STEP_OVER
-
-
-cdef double nameplates(const program_t* program) noexcept nogil:
-    """Of all units, W."""
-    cdef double w = 0.0
-    cdef uint32_t unit
-    for unit in range(program.n_units):
-        w += <double>max(program.units[unit].gate.charge_w_max, program.units[unit].gate.discharge_w_max)
-    return w
 
 
 cdef inline double seconds(uint64_t from_ns, uint64_t to_ns) noexcept nogil:
@@ -180,30 +173,47 @@ cdef inline uint32_t look_at_phases(const program_t* program, const point_t* ima
 cdef void stands_still(const program_t* program, const estimate_state_t* state, truth_t* truth, double value_w,
                        uint64_t t_ns) noexcept nogil:
     cdef double ess_w = state.total.w[state.total.head], then_w
+    cdef double far = far_w(program, truth), away_w, stands_s
     cdef uint32_t unit
+    cdef bint fine
     if truth.value_t_ns == 0 or value_w != truth.value_w:
         moves_again(state, truth, value_w, t_ns)
         then_w = history_at(&state.total, time_before(t_ns, <int64_t>(fmax(state.age_hi_s, 0.0) * 1e9)))
         truth.ess_lo_w = fmin(then_w, ess_w)
         truth.ess_hi_w = fmax(then_w, ess_w)
-        truth.away_t_ns = 0
+        truth.away_t_ns = truth.gone_t_ns = 0
         return
-    if truth.away_t_ns == 0 and fmax(ess_w - truth.ess_hi_w, truth.ess_lo_w - ess_w) > far_w(program, truth):
+    away_w = fmax(ess_w - truth.ess_hi_w, truth.ess_lo_w - ess_w)
+    if truth.away_t_ns == 0 and away_w > fmax(ASK_SHARE * nameplates(program), DIGITS * fmax(small_w(program, truth), 1.0)):
         truth.away_t_ns = t_ns
+    if away_w > far:
+        truth.gone_t_ns = truth.gone_t_ns if truth.gone_t_ns else t_ns
+    elif away_w < 0.5 * far:
+        truth.gone_t_ns = 0
     if truth.asking != ASK_STILL:
         return
     # A load that drifts may hide a step from a meter with coarse digits or a dead band, or the way back from it, not both.
     # A step that comes to where the battery was when the value was taken may well show that value again.
     if truth.asked == STEP_BEGUN and fabs(ess_w - truth.ess_w - truth.step_w) <= 0.3 * fabs(truth.step_w) and (
-            fmax(ess_w - truth.ess_hi_w, truth.ess_lo_w - ess_w) > 0.5 * far_w(program, truth)):
+            away_w > 0.5 * far):
         truth.asked = STEP_STANDS
         truth.asked_t_ns = t_ns
+        truth.gone_t_ns = truth.gone_t_ns if truth.gone_t_ns else t_ns
     elif truth.asked == STEP_BACK and fabs(ess_w - truth.ess_w) <= 0.3 * fabs(truth.step_w):
         truth.asked = STEP_OVER
         truth.asked_t_ns = t_ns
-    elif (truth.asked == STEP_STANDS or truth.asked == STEP_OVER) and (
-            seconds(truth.asked_t_ns, t_ns) > fmax(FROZEN_STEP_S, shown_s(state))):
-        if truth.asked == STEP_STANDS and fabs(truth.step_w) < FINE * small_w(program, truth):
+    elif truth.asked == STEP_STANDS or truth.asked == STEP_OVER:
+        fine = fmax(fabs(truth.step_w), away_w) >= FINE * small_w(program, truth)
+        stands_s = seconds(truth.asked_t_ns, t_ns)
+        if fine:
+            # How long the value stands while nothing moves says nothing of one that stands while the battery moves.
+            if seconds(truth.value_t_ns, t_ns) > FROZEN_S and truth.gone_t_ns and (
+                    stands_s > fmax(STEP_SOON_S, truth.shown_s)) and (
+                    seconds(truth.gone_t_ns, t_ns) > fmax(fmax(FROZEN_STEP_S, truth.shown_s), HABITS * truth.gone_s)):
+                verdict_set(truth, VERDICT_FROZEN)
+        elif stands_s <= fmax(FROZEN_STEP_S, truth.shown_s):
+            return
+        elif truth.asked == STEP_STANDS:
             truth.asked = STEP_BACK
             for unit in range(program.n_units):
                 truth.base_w[unit] -= truth.step_w / program.n_units
@@ -222,6 +232,9 @@ cdef void moves_again(const estimate_state_t* state, truth_t* truth, double valu
                 truth.least_w = change_w
             truth.least_w *= SMALL_DOWN if change_w < truth.least_w else SMALL_UP
         truth.still_s = fmax(0.98 * truth.still_s, stood_s) if stood_s > 2.0 * state.lags.interval.interval_s else truth.still_s
+        if truth.gone_t_ns:
+            truth.gone_s = fmax(0.98 * truth.gone_s, seconds(truth.gone_t_ns, t_ns))
+    truth.shown_s = shown_s(state)
     if truth.asking == ASK_STILL:
         ask_end(truth, t_ns)
     if truth.verdict == VERDICT_FROZEN:
@@ -295,7 +308,7 @@ cdef bint truth_suspects(const truth_t* truth, const estimate_state_t* state, ui
         return False
     if contradicted(truth, t_ns):
         return True
-    if truth.away_t_ns and seconds(truth.away_t_ns, t_ns) > shown_s(state):
+    if truth.away_t_ns and seconds(truth.away_t_ns, t_ns) > truth.shown_s:
         return True
     return t_ns >= truth.again_ns and stood_s > fmax(fmax(HABIT_S, HABIT_INTERVALS * interval_s), HABITS * truth.still_s)
 

@@ -24,6 +24,7 @@ WORDS = {
     "gate": "the safety gate let less through than was asked",
     "envelope": "the units cannot do more now",
     "reconnection": "the grid was lost; power rises again from zero",
+    "unproven meter": "the grid meter's sign is not known yet (grid_unproven): less is charged and given",
     "grid operator": "the grid's operator has ordered a limit",
     "direction limit": "the schedule lets the battery take or give no more",
     "connection limit": "import must stay under the connection's {connection_import_w_max}",

@@ -56,8 +56,8 @@ TRIM_SHARE = 0.05
 ENERGY_SHARE = 0.02
 
 # Whatever may stand against a limit, strongest first; what never decides anything is not in it.
-RANK = ("stopped", "blind", "gate", "envelope", "connection limit", "export limit", "phase limit", "circuit limit",
-        "backup reserve", "demand window", "peak limit", "grid ramp limit", "dynamic range limit",
+RANK = ("stopped", "blind", "gate", "envelope", "unproven meter", "connection limit", "export limit", "phase limit",
+        "circuit limit", "backup reserve", "demand window", "peak limit", "grid ramp limit", "dynamic range limit",
         "oscillation damping", "recharge band")  # fmt: skip
 
 

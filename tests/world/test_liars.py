@@ -9,6 +9,7 @@ import zoo_judge as judges
 import zoo_plants as plants
 
 from tidegate.ext.abi.image import METER_TURNED
+from tidegate.ext.control.corridor import REASONS_BY_NUMBER
 from tidegate.runtime.gateway.words import METER_PHASES, METER_VERDICTS
 
 # A quick meter before a load that steps: nothing hides the battery's moves for long.
@@ -191,6 +192,27 @@ def test_a_sign_that_turns_while_the_building_gives_power_is_found_by_what_the_l
     assert found.told_s - found.clear_s <= 15.0, found
     honest = liars.judge(replace(made, faults=[], name="honest"))
     assert honest.ready and not honest.verdict, honest
+
+
+@pytest.mark.parametrize("seed", [430017, 430076, 430080])
+def test_a_value_that_stands_while_the_battery_moves_is_found_however_long_it_has_stood_before(seed: int) -> None:
+    """It stood for 7 and for 10 s before a load and a battery that did; the third makes the age itself look unknown."""
+    found = liars.judge(liars.liar(seed, "frozen"))
+    assert found.verdict == "meter_stuck" and not found.early and found.late_s is not None and found.late_s <= 5.0, (
+        found
+    )
+
+
+@pytest.mark.parametrize(("lie", "seed"), [("reversed", 400034), ("reversed", 400031), ("elsewhere", 171104)])
+def test_a_site_that_does_not_know_its_meters_sign_charges_little_until_it_does(lie: str, seed: int) -> None:
+    made = liars.liar(seed, lie, liars.ANY)
+    with liars.plant_of(made) as plant:
+        plant.run(110.0)
+        rows, events = plant.series(), plant.events
+    (run_s,) = (one["t_ns"] * 1e-9 - 1.0 for one in events if one["event"] == "mode" and one["code"] == liars.MODE_RUN)
+    since = rows["t_s"] > run_s + 3.0  # the last pulse is over
+    assert -rows["ess_w"][since].min() <= 0.25 * made.power_w
+    assert "unproven meter" in {REASONS_BY_NUMBER[int(reason)] for reason in rows["reason"][since]}
 
 
 @pytest.mark.parametrize("seed", [99037, 99293])

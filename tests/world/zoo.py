@@ -161,7 +161,8 @@ def summary(found: list[judges.Found]) -> dict[str, Any]:
     for lie in dict.fromkeys(each.lie for each in liars):
         told = [each for each in liars if each.lie == lie]
         late = [each.seed for each in told if each.told_s is None or each.told_s > judges.FOUND_WITHIN_S]
-        out["lies"][lie] = {"plants": len(told), "late_or_never": late,
+        moved = [each.seed for each in told if each.told_moved_s is None or each.told_moved_s > judges.FOUND_WITHIN_S]
+        out["lies"][lie] = {"plants": len(told), "late_or_never": late, "late_since_moved": moved,
                             "added_w": round(max(each.lied_over_w for each in told)),
                             "export_w": round(max(each.lied_export_w for each in told))}  # fmt: skip
     return out
@@ -230,7 +231,8 @@ def table(figures: dict[str, Any]) -> str:
     for lie, row in figures["lies"].items():
         lines.append(
             f"{lie} meter: {row['plants']} plants, told late or never: {len(row['late_or_never'])} "
-            f"{row['late_or_never'][:6]}, added up to {row['added_w']} W above limit and load, "
+            f"{row['late_or_never'][:6]} (since the power has moved: {len(row['late_since_moved'])}), "
+            f"added up to {row['added_w']} W above limit and load, "
             f"export up to {row['export_w']} W"
         )
     return "\n".join(lines)

@@ -7,10 +7,11 @@ and recharges as the site is told to. Averages of the meter, dead time, lag, ram
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import tellable
 import zoo_plants as plants
 
 from tidegate.ext.sim.floor import run_ideal
@@ -60,6 +61,9 @@ class Found:
     events: dict[str, int] = field(default_factory=dict)
     lie: str = ""
     told_s: float | None = None  # after physics could tell
+    told_moved_s: float | None = (
+        None  # the same since the grid's power, or the battery, has moved: what was judged before
+    )
     lied_export_w: float = 0.0
     lied_over_w: float = 0.0  # above limit and load: what the battery itself added
     sha256: str = ""
@@ -263,13 +267,22 @@ def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Fou
     return found
 
 
+def _since(clear_s: float | None, told: list[float], end_s: float) -> float | None:
+    """How long after that moment it was told; 0 where there was no such moment, None = never."""
+    if clear_s is None or (not told and clear_s > end_s - FOUND_WITHIN_S):  # the run ends too soon to say
+        return 0.0
+    return max(told[0] - clear_s, 0.0) if told else None
+
+
 def _lied(
     made: plants.Draw, found: Found, rows: dict[str, np.ndarray], events: list[dict[str, Any]], dt_s: float
 ) -> None:
     """How long after physics could tell the core told, and what it let happen until then.
 
-    A value that stands still can be told when the true grid power has moved by more than twentieth of the cabinet's
-    power; a wrong sign, an absolute value and a missing phase when the battery has, and the meter has shown it.
+    When physics can tell is tellable.py's to say: a load that moves behind a value that stands, while the battery
+    rests, is seen by nobody, and a small move of the battery before a load that moves more proves nothing. Beside it
+    stands the time since the true grid power has moved by more than a twentieth of the cabinet's power (a value that
+    stands; an export, of an absolute value) or since the battery has (a wrong sign, a missing phase).
     """
     found.lie = str(made.faults[0]["lie"])
     on_s = float(made.faults[0]["on_s"])
@@ -284,11 +297,10 @@ def _lied(
             if one["event"] in TELLS or (one["event"] == "mode" and one["code"] == 0)]  # fmt: skip
     told = [at_s for at_s in told if at_s > max(on_s, 0.5)]
     if on_s == 0.0 and found.ready_s is None:
-        found.told_s = 0.0  # it did not arm
-    elif not len(shown):
-        found.told_s = 0.0  # nothing could tell
+        found.told_s = found.told_moved_s = 0.0  # it did not arm
     else:
-        since_s = float(t_s[shown[0]]) + made.meter_s + 1e-3 * made.setting("pcs_measure_ms")
-        found.told_s = max(told[0] - since_s, 0.0) if told else None
+        clear_s = tellable.first_s(replace(made, name=found.lie), rows, max(on_s, found.ready_s or 0.0))
+        moved_s = float(t_s[shown[0]]) + made.meter_s + 1e-3 * made.setting("pcs_measure_ms") if len(shown) else None
+        found.told_s, found.told_moved_s = _since(clear_s, told, t_s[-1]), _since(moved_s, told, t_s[-1])
     found.lied_export_w = float(max(-grid_w.min(), 0.0))
     found.lied_over_w = float(max(grid_w.max() - max(rows["load_w"][after].max(), made.limit_w), 0.0))

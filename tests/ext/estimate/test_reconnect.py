@@ -83,6 +83,26 @@ def test_a_grid_that_came_back_binds_both_ways_whatever_is_asked(bound_w, grid_w
     assert abs(made.request_total_w) <= bound_w
 
 
+@pytest.mark.parametrize(("grid_w", "ess_w", "expected_w"), [
+    (-60e3, 0.0, -4e3),  # turned, it shows the import as export: more is charged for nothing
+    (90e3, 0.0, 45e3),   # what is discharged is no more than half of the net power,
+    (90e3, 40e3, 50e3),  # which is the load if the meter shows the battery, and no more than twice it if not,
+    (25e3, 45e3, 25e3),  # nor than the grid shows: so it does not flow out
+    (22e3, -20e3, 2e3),
+])  # fmt: skip
+def test_a_meter_whose_sign_is_not_known_is_followed_as_far_as_it_does_no_harm(grid_w, ess_w, expected_w):
+    control = Control(1, peak_w_max=0.0, connection_import_w_max=5e3, connection_export_w_max=0.0)
+    made = control.step(grid_w=grid_w, ess_w=ess_w, lo_w=-50e3, hi_w=50e3, unproven_w=4e3)
+    assert made.request_total_w == pytest.approx(expected_w)
+    if made.reason != "envelope" and expected_w != 2e3:
+        assert made.reason == "unproven meter"
+    assert (
+        control.step(grid_w=grid_w, ess_w=ess_w, lo_w=-50e3, hi_w=50e3, manual_w=-40e3, unproven_w=4e3).request_total_w
+        >= -4e3
+    )
+    assert abs(control.step(grid_w=-60e3, lo_w=-50e3, hi_w=50e3).request_total_w) == pytest.approx(50e3)
+
+
 @pytest.mark.parametrize("order", [{"lease_w": 30e3}, {"plan_w": -30e3, "forced": True}, {"manual_w": 5e3}, {}])
 def test_the_grid_operators_limit_stands_above_every_order_and_is_never_wider(order):
     control = Control(1, connection_import_w_max=25e3, deadband_w=0.0)
