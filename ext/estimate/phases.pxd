@@ -43,5 +43,7 @@ cdef void phases_ask_anew(phases_t* p) noexcept nogil
 # battery follows no load. Returns enum meter_phases.
 cdef uint32_t phases_reading(const program_t* program, const point_t* image, phases_t* p, double grid_w, double ess_w,
                              double nameplate_w, double far_w, double interval_s, bint learn, uint64_t t_ns) noexcept nogil
+# How far the battery has to move to show whether a phase that stands at zero is lost, W; 0 = none does, or it would not.
+cdef double phases_need_w(const program_t* program, const phases_t* p, double far_w) noexcept nogil
 # Whether a look at the phases is due that was not taken yet.
 cdef bint phases_due(const program_t* program, const point_t* image, const phases_t* p) noexcept nogil

@@ -50,6 +50,8 @@ cdef extern from *:
     #define ZERO_W 1.0
     #define ZERO_VA 0.003         /* ... and no more of its current, stands at zero */
     #define ZEROS 3u              /* looks in a row */
+    #define NEEDS 2u              /* ... or so many before the battery is moved to see it */
+    #define NEED 1.2              /* times the move that shows it */
     #define ZERO_FAR 0.67         /* of a move of the battery that must show in the total: so much of it is on that phase */
     #define CARRIED 0.33          /* of the same: the phase has carried so much */
     #define CARRIED_KEEPS 0.9995  /* a look */
@@ -63,9 +65,9 @@ cdef extern from *:
     #define SHARE_LEAST 0.1
     #define SHARE_SURE 4.0        /* standard deviations */
     """
-    const uint32_t TOTALS_MASK, AGREED, AGREED_TIMES, AGAINST, ZEROS
+    const uint32_t TOTALS_MASK, AGREED, AGREED_TIMES, AGAINST, ZEROS, NEEDS
     const uint64_t SPAN_NS, LOOK_NS, APART_NS, TOGETHER_NS
-    const double SLACK_S, SLACK_INTERVALS, CLASS, FLOOR, CLEAR, NARROW, ZERO, ZERO_W, ZERO_VA, ZERO_FAR, CARRIED, CARRIED_SHARE, GIVES
+    const double NEED, SLACK_S, SLACK_INTERVALS, CLASS, FLOOR, CLEAR, NARROW, ZERO, ZERO_W, ZERO_VA, ZERO_FAR, CARRIED, CARRIED_SHARE, GIVES
     const double CARRIED_KEEPS, FACTOR, LIVE, SHARE_KEEPS, SHARE_MOVES, THREE_PHASES_W, SHARE_LEAST, SHARE_SURE
 
 
@@ -264,10 +266,9 @@ cdef double shown_share(const program_t* program, const phases_t* p, int phase) 
 
 cdef void stand(const program_t* program, const point_t* image, phases_t* p, const double* w, const double* va, double ess_w,
                 double nameplate_w, double far_w) noexcept nogil:
-    cdef double others_w, zero_w = ZERO_W + ZERO * nameplate_w, v_max = 0.0, share, start_w = 0.0
+    cdef double others_w, zero_w = ZERO_W + ZERO * nameplate_w, v_max = 0.0, share, start_w = start_power(p)
     cdef int phase, v
     for phase in range(PHASES_MAX):
-        start_w = fmax(start_w, CARRIED_SHARE * p.carried_w[phase])
         if is_known(image, program.site.grid_v[phase]):
             v_max = fmax(v_max, image[program.site.grid_v[phase]].value)
     for phase in range(PHASES_MAX):
@@ -301,6 +302,27 @@ cdef void stand(const program_t* program, const point_t* image, phases_t* p, con
         if share * (p.zero_hi_w[phase] - p.zero_lo_w[phase]) > fmax(ZERO_FAR * far_w, start_w) or (
                 not p.gives and -share * p.zero_hi_w[phase] > fmax(GIVES * far_w, start_w)):
             p.state = PHASES_NO_L1 + phase
+
+
+cdef inline double start_power(const phases_t* p) noexcept nogil:
+    """With less of what a phase has carried a meter may not start yet, W."""
+    cdef double w = 0.0
+    cdef int phase
+    for phase in range(PHASES_MAX):
+        w = fmax(w, CARRIED_SHARE * p.carried_w[phase])
+    return w
+
+
+cdef double phases_need_w(const program_t* program, const phases_t* p, double far_w) noexcept nogil:
+    cdef double share
+    cdef int phase
+    if p.state >= PHASES_AGAINST:
+        return 0.0
+    for phase in range(PHASES_MAX):
+        share = shown_share(program, p, phase) if p.zeros[phase] >= NEEDS else 0.0
+        if share > 0.0:
+            return NEED * fmax(ZERO_FAR * far_w, start_power(p)) / share
+    return 0.0
 
 
 # ---------------------------------------------------------------- what Python sees

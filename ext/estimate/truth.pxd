@@ -1,4 +1,5 @@
 # ext/estimate/truth.pxd: contents page of truth.pyx.
+from libc.math cimport fabs
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from tidegate.ext.abi.image cimport UNITS_MAX, point_t
@@ -15,6 +16,7 @@ cdef enum:
     ASK_NOTHING = 0
     ASK_STILL     # a value that stands: does it move?
     ASK_ANSWER    # a value that contradicts the battery: how does it answer?
+    ASK_PHASE     # a phase that stands at zero: does it show the battery?
 
 # What the battery's moves have shown of the grid meter.
 cdef struct truth_t:
@@ -45,6 +47,8 @@ cdef struct truth_t:
     question_t question
     contradiction_t contradiction
     pulses_t pulses
+    double phase_w, phase_rest_s # a move so far shows whether a phase is lost, 0 = none may be; the next one waits so long
+    uint64_t phase_again_ns
     energy_register_t energy
     phases_t phases
 
@@ -60,8 +64,11 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
                     double lo_w, double hi_w, bint free, uint64_t t_ns) noexcept nogil
 # What a unit is asked for while a question runs, else wanted_w.
 cdef inline double truth_order(const truth_t* truth, uint32_t unit, uint32_t n_units, double wanted_w) noexcept nogil:
+    cdef double step_w = truth.step_w / n_units
     if truth.asking == ASK_STILL:
-        return truth.base_w[unit] + truth.step_w / n_units
+        return truth.base_w[unit] + step_w
+    if truth.asking == ASK_PHASE:  # a phase shows any move: what the control wants further than the step is one
+        return truth.base_w[unit] + step_w if fabs(wanted_w - truth.base_w[unit]) <= fabs(step_w) else wanted_w
     if truth.asking == ASK_ANSWER:
         return truth.base_w[unit] + (truth.question.step_w / n_units if truth.question.level else 0.0)
     return wanted_w

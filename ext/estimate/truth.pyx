@@ -34,7 +34,7 @@ from tidegate.ext.estimate.energy_register cimport energy_register_contradicts, 
 from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
 from tidegate.ext.estimate.likelihood cimport likelihood_restart
 from tidegate.ext.estimate.pairing cimport history_at, nameplates, time_before
-from tidegate.ext.estimate.phases cimport phases_ask_anew, phases_due, phases_forget, phases_reading
+from tidegate.ext.estimate.phases cimport phases_ask_anew, phases_due, phases_forget, phases_need_w, phases_reading
 from tidegate.ext.estimate.pulses cimport pulses_begin, pulses_reading
 from tidegate.ext.estimate.question cimport (
     FOUND_HONEST, FOUND_NOTHING, FOUND_OPEN, FOUND_SHARE, FOUND_TURNED, question_begin, question_fits,
@@ -66,6 +66,7 @@ cdef extern from *:
     #define STEP_SOON_S 0.8     /* ... or so long, where the battery has been away unseen for FROZEN_STEP_S before */
     #define ASK_REST_S 10.0     /* from one question to the next */
     #define ASK_REST_MOST_S 1800.0
+    #define PHASE_MOST_S 10.0   /* so is a phase that stands at zero, whatever it shows */
     #define ASK_MOST_S 40.0     /* a converter that does not give the step ends the question */
     #define ANSWER_SHARE 0.15   /* of the nameplates */
     #define ANSWER_NOISE 5.0    /* the first step of a question stands so far above what the load does */
@@ -74,7 +75,7 @@ cdef extern from *:
     #define SUSPECT_REST_MOST_S 300.0
     """
     const double AWAY_SHARE, ASK_SHARE, DIGITS, SILENT_S, SILENT_INTERVALS, SMALL_DOWN, SMALL_UP, SMALL_MOST, STEP_SHARE_MOST, HABIT_S, HABIT_INTERVALS, HABITS, AGE_OLDEST_S, AGE_QUICK_S, QUICK_S
-    const double FROZEN_S, FROZEN_STEP_S, STEP_SOON_S, FINE, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, ASK_MOST_S
+    const double FROZEN_S, FROZEN_STEP_S, STEP_SOON_S, FINE, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, ASK_MOST_S, PHASE_MOST_S
     const double ANSWER_SHARE, ANSWER_NOISE, STILL_SHARE, SUSPECT_REST_S, SUSPECT_REST_MOST_S
 
 
@@ -161,10 +162,13 @@ cdef void truth_step(const program_t* program, point_t* image, const estimate_st
 cdef inline uint32_t look_at_phases(const program_t* program, const point_t* image, const estimate_state_t* state,
                                     const plant_t* plant, truth_t* truth) noexcept nogil:
     cdef double ess_w = 0.0
+    cdef uint32_t found
     if phases_due(program, image, &truth.phases):
         ess_w = then_w(program, state, image[program.site.grid_w_l[0]].t_ns)
-    return phases_reading(program, image, &truth.phases, plant.grid_w, ess_w, nameplates(program), far_w(program, truth),
-                          state.lags.interval.interval_s, truth.mode == MODE_ARMING, plant.grid_t_ns)
+    found = phases_reading(program, image, &truth.phases, plant.grid_w, ess_w, nameplates(program), far_w(program, truth),
+                           state.lags.interval.interval_s, truth.mode == MODE_ARMING, plant.grid_t_ns)
+    truth.phase_w = phases_need_w(program, &truth.phases, far_w(program, truth))
+    return found
 
 
 # ---------------------------------------------------------------- values that stand still
@@ -295,6 +299,16 @@ cdef inline void answer_end(truth_t* truth, const plant_t* plant, bint honest, u
 # ---------------------------------------------------------------- asking
 
 
+cdef inline bint phase_doubted(const truth_t* truth, uint64_t t_ns) noexcept nogil:
+    return truth.phase_w > 0.0 and t_ns >= truth.phase_again_ns
+
+
+cdef inline void phase_end(truth_t* truth, uint64_t t_ns) noexcept nogil:
+    truth.asking = ASK_NOTHING
+    truth.phase_rest_s = fmin(fmax(2.0 * truth.phase_rest_s, ASK_REST_S), ASK_REST_MOST_S)
+    truth.phase_again_ns = t_ns + <uint64_t>(truth.phase_rest_s * 1e9)
+
+
 cdef inline bint contradicted(const truth_t* truth, uint64_t t_ns) noexcept nogil:
     cdef uint32_t suspicion = truth.contradiction.suspicion
     return suspicion != SUSPECT_NONE and t_ns >= (
@@ -306,7 +320,7 @@ cdef bint truth_suspects(const truth_t* truth, const estimate_state_t* state, ui
     cdef double interval_s = state.lags.interval.interval_s, stood_s = seconds(truth.value_t_ns, t_ns)
     if truth.value_t_ns == 0 or interval_s <= 0.0 or truth.verdict != VERDICT_BELIEVED:
         return False
-    if contradicted(truth, t_ns):
+    if contradicted(truth, t_ns) or phase_doubted(truth, t_ns):
         return True
     if truth.away_t_ns and seconds(truth.away_t_ns, t_ns) > truth.shown_s:
         return True
@@ -327,10 +341,13 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
     cdef double step_w, rise_w, fall_w, room_w, up_w = 0.0, down_w = 0.0, total_w = 0.0
     cdef double most_w = STEP_SHARE_MOST * nameplates(program)
     cdef uint32_t unit, suspicion = truth.contradiction.suspicion
+    cdef bint by_phase = phase_doubted(truth, t_ns) and not contradicted(truth, t_ns)
     if truth.asking:
         if not free and truth.asking == ASK_ANSWER:
             truth.asking = ASK_NOTHING
             contradiction_forget(&truth.contradiction)
+        elif truth.asking == ASK_PHASE and (not free or truth.phase_w == 0.0 or seconds(truth.ask_t_ns, t_ns) > PHASE_MOST_S):
+            phase_end(truth, t_ns)
         elif truth.asking == ASK_STILL and (not free or seconds(truth.ask_t_ns, t_ns) > ASK_MOST_S):
             ask_end(truth, t_ns)
         return
@@ -344,7 +361,7 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
         total_w += asked_w[unit]
         up_w += plant.units[unit].envelope_hi_w
         down_w += plant.units[unit].envelope_lo_w
-    step_w = 1.5 * far_w(program, truth)
+    step_w = truth.phase_w if by_phase else 1.5 * far_w(program, truth)
     if contradicted(truth, t_ns):
         if suspicion != SUSPECT_AGAIN:  # what is so unlikely is worth a step that is clear at once
             step_w = fmax(step_w, ANSWER_SHARE * nameplates(program))
@@ -357,10 +374,10 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
     # less. Never out of the corridor, but for towards zero.
     rise_w = fall_w = step_w
     room_w = fmin(up_w, fmax(hi_w, 0.0)) - total_w
-    if not contradicted(truth, t_ns):
+    if not contradicted(truth, t_ns) and not by_phase:
         rise_w = step_away_w(truth, total_w, step_w, most_w, far_w(program, truth))
         fall_w = -step_away_w(truth, total_w, -step_w, most_w, far_w(program, truth))
-    elif suspicion != SUSPECT_BELOW_ZERO and room_w >= fmax(
+    elif not by_phase and suspicion != SUSPECT_BELOW_ZERO and room_w >= fmax(
             1.5 * far_w(program, truth), ANSWER_NOISE * truth.contradiction.noise_w):
         rise_w = fmin(step_w, room_w)
     if rise_w <= most_w and room_w >= rise_w:
@@ -382,5 +399,8 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
         likelihood_restart(&truth.contradiction.likelihood)
         return
     truth.step_w = step_w
+    if by_phase:
+        truth.asking = ASK_PHASE
+        return
     truth.asking = ASK_STILL
     truth.asked = STEP_BEGUN

@@ -289,7 +289,7 @@ cdef class World(Assembly):
         truth = &self.world.core.truth
         signs = &self.world.core.estimate.models.signs
         return {"verdict": truth.verdict, "asking": truth.asking, "sign": truth.pulses.sign, "sign_moves": signs.moves,
-                "honest_left": list(signs.honest_left), "turned_left": list(signs.turned_left), "still_s": truth.still_s,
+                "honest_left": list(signs.honest_left), "turned_left": list(signs.turned_left), "still_s": truth.still_s, "gone_s": truth.gone_s,
                 "least_w": truth.least_w, "suspicion": truth.contradiction.suspicion, "noise_w": truth.contradiction.noise_w,
                 "votes": list(truth.contradiction.votes), "edges": truth.question.edges,
                 "patient": truth.question.patient, "step_w": truth.question.step_w, "level": truth.question.level, "answers": list(truth.question.answer),

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import liars
+import numpy as np
 import pytest
 import zoo_cases as cases
 import zoo_judge as judges
@@ -11,6 +12,8 @@ import zoo_plants as plants
 from tidegate.ext.abi.image import METER_TURNED
 from tidegate.ext.control.corridor import REASONS_BY_NUMBER
 from tidegate.runtime.gateway.words import METER_PHASES, METER_VERDICTS
+
+ASK_PHASE = 3  # ext/estimate/truth.pxd
 
 # A quick meter before a load that steps: nothing hides the battery's moves for long.
 PLAIN = plants.Draw(
@@ -251,6 +254,23 @@ def test_a_phase_that_is_lost_while_the_site_runs_is_found_and_named() -> None:
     assert found.verdict == "meter_phases" and not found.early and found.late_s is not None and found.late_s <= 5.0, (
         found
     )
+
+
+def test_a_phase_that_is_lost_while_the_battery_stands_still_is_found_by_a_step_of_it() -> None:
+    load = {"kind": "ar", "seed": 3, "scale_w": 40e3, "every_s": 0.2, "memory": 0.9, "mean_w": 40e3, "sigma_w": 300.0}
+    settings = {**PLAIN.settings, "meter_update_ms": 100.0}
+    made = replace(lying("no_l3", 60.0), limit_w=90e3, settings=settings, components=[load])
+    with liars.plant_of(made) as plant:
+        plant.run(60.0)
+        before_w, asked = plant.series()["ess_w"], set()
+        assert np.ptp(before_w[-400:]) < 1.0
+        while not plant.world.meter_truth["verdict"] and plant.world.t_s < 75.0:
+            plant.run(0.25)
+            asked.add(plant.world.meter_truth["asking"])
+        told, t_s = plant.world.meter_truth["verdict"], plant.world.t_s
+        moved_w = np.abs(plant.series()["ess_w"][len(before_w) :] - before_w[-1]).max()
+    assert METER_VERDICTS[told] == "contradicts its phases" and ASK_PHASE in asked
+    assert t_s < 66.0 and moved_w <= 0.2 * made.power_w + 1.0
 
 
 def test_a_meter_that_is_turned_from_the_start_is_refused_or_told_as_unproven_on_any_plant() -> None:
