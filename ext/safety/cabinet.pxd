@@ -58,7 +58,7 @@ cdef struct cabinet_t:
     uint32_t needed_turn   # since that edge
     uint32_t late              # 1 = the corridor of late is known:
     double late_lo_w[2], late_hi_w[2] # the narrowest of now and of the time before
-    double late_s              # that "now" has left
+    double late_s[2]           # that "now" has left, for each
     double base_w, waited_s
     double echo_s      # for so long the converter may still be answering an earlier setpoint; outlives an arming
     uint64_t seen_t_ns

@@ -38,8 +38,9 @@ cdef double PROBE_S_MAX = 45.0
 cdef double PROBE_SHARE_LEAST = 0.4 # of the nameplate: so large a pulse stays where the limits need nearly all of it
 cdef double PROBE_QUICK_S = 1.0     # a meter with a shorter interval needs no longer pulses
 cdef double PROBE_TURN_LONG = 0.3
-cdef double LATE_S = 8.0            # a pulse keeps the limits under whatever the load did for so long and as long again ...
-cdef double LATE_INTERVALS = 2.0    # ... and so many of the meter's intervals
+cdef double LATE_CHARGE_S = 25.0    # a pulse keeps the limits under whatever the load did for so long and as long again: by ...
+cdef double LATE_DISCHARGE_S = 8.0  # ... charge those of import, which it is made for; by discharge those of export
+cdef double LATE_INTERVALS = 2.0    # at least so many of the meter's intervals
 cdef double UNPROVEN_S = 60.0       # whether the meter shows the pulses at all is looked for so long, ...
 cdef double UNPROVEN_LONGER = 2.0   # where little speaks for it: so many times longer
 cdef double UNPROVEN_S_MAX = 150.0  # ... and so many of its intervals
@@ -211,16 +212,23 @@ cdef inline void corridor_of_late(cabinet_t* cabinet, double lo_w, double hi_w, 
     """The narrowest that the corridor was, for this time and the one before."""
     if lo_w == 0.0 and hi_w == 0.0:  # nothing is known of the load
         return
-    cabinet.late_s -= dt_s
-    if cabinet.late_s <= 0.0:
+    if late_ends(&cabinet.late_s[0], fmax(LATE_CHARGE_S, LATE_INTERVALS * interval_s), dt_s):
         cabinet.late_lo_w[1] = cabinet.late_lo_w[0] if cabinet.late else lo_w
-        cabinet.late_hi_w[1] = cabinet.late_hi_w[0] if cabinet.late else hi_w
         cabinet.late_lo_w[0] = lo_w
+    if late_ends(&cabinet.late_s[1], fmax(LATE_DISCHARGE_S, LATE_INTERVALS * interval_s), dt_s):
+        cabinet.late_hi_w[1] = cabinet.late_hi_w[0] if cabinet.late else hi_w
         cabinet.late_hi_w[0] = hi_w
-        cabinet.late_s = fmax(LATE_S, LATE_INTERVALS * interval_s)
-        cabinet.late = 1
+    cabinet.late = 1
     cabinet.late_lo_w[0] = fmax(cabinet.late_lo_w[0], lo_w)
     cabinet.late_hi_w[0] = fmin(cabinet.late_hi_w[0], hi_w)
+
+
+cdef inline bint late_ends(double* left_s, double length_s, double dt_s) noexcept nogil:
+    left_s[0] -= dt_s
+    if left_s[0] > 0.0:
+        return False
+    left_s[0] = length_s
+    return True
 
 
 cdef inline void needed(cabinet_t* cabinet, double needed_w) noexcept nogil:
