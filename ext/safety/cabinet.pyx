@@ -41,6 +41,8 @@ cdef double PROBE_TURN_LONG = 0.3
 cdef double LATE_CHARGE_S = 25.0    # a pulse keeps the limits under whatever the load did for so long and as long again: by ...
 cdef double LATE_DISCHARGE_S = 8.0  # ... charge those of import, which it is made for; by discharge those of export
 cdef double LATE_INTERVALS = 2.0    # at least so many of the meter's intervals
+cdef double PROBE_REST_INTERVALS = 2.0 # of a slow meter, between two pulses while a limit needs discharge ...
+cdef double PROBE_REST_SHARE = 0.1     # ... by so much of the nameplate more than is given
 cdef double UNPROVEN_S = 60.0       # whether the meter shows the pulses at all is looked for so long, ...
 cdef double UNPROVEN_LONGER = 2.0   # where little speaks for it: so many times longer
 cdef double UNPROVEN_S_MAX = 150.0  # ... and so many of its intervals
@@ -82,6 +84,8 @@ cdef double cabinet_request(cabinet_t* cabinet, const gate_verdict_t* last, doub
     if cabinet.mode == MODE_ARMING:
         if cabinet.step == STEP_PASSED:
             corridor_of_late(cabinet, lo_w, hi_w, interval_s, dt_s)
+            if not cabinet.turns & 1 and lo_w > (cabinet.needed_w + PROBE_REST_SHARE * nameplate_w if answers else 0.0):
+                rest_short(cabinet, interval_s)
             return probe_request(cabinet, last, wanted_w if answers else 0.0, lo_w, hi_w, nameplate_w)
         return step_request(cabinet, last, lo_w, hi_w, nameplate_w)
     return 0.0
@@ -229,6 +233,12 @@ cdef inline bint late_ends(double* left_s, double length_s, double dt_s) noexcep
         return False
     left_s[0] = length_s
     return True
+
+
+cdef inline void rest_short(cabinet_t* cabinet, double interval_s) noexcept nogil:
+    """While a limit needs more discharge than a rest gives, it is no longer than a slow meter needs to show it."""
+    if interval_s >= PROBE_QUICK_S:
+        cabinet.turn_s = fmin(cabinet.turn_s, PROBE_REST_INTERVALS * interval_s)
 
 
 cdef inline void needed(cabinet_t* cabinet, double needed_w) noexcept nogil:

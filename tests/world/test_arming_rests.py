@@ -1,0 +1,32 @@
+"""Arming behind a slow meter while a limit needs discharge: rests between two pulses are no longer than it needs."""
+
+import numpy as np
+import zoo_plants as plants
+
+from tidegate.hal.sim.virtual import VirtualPlant
+
+INTERVAL_S = 2.0
+# A load that moves by more than the battery gives, well above the limit: the meter's sign and age stay open for long.
+PLANT = plants.Draw(
+    seed=5, stratum="slow", seconds=60.0, quiet_s=1.0, quiet_share=0.3,
+    components=[{"kind": "constant", "seed": 1, "scale_w": 60e3},
+                {"kind": "steps", "seed": 2, "scale_w": 60e3, "every_s": 1.4}],
+    limit_w=20e3, power_w=15e3, energy_wh=40e3, recharge_gap_w=2e3, recharge_rate_w=2e3, baud=115200,
+    settings={"meter_update_ms": 1e3 * INTERVAL_S, "pcs_tau_ms": 20.0},
+)  # fmt: skip
+
+
+def test_a_rest_beside_a_limit_that_needs_discharge_is_short() -> None:
+    with VirtualPlant(
+        plants.program(PLANT), plants.load_of(PLANT), seed=PLANT.seed, overrides=plants.overrides(PLANT), series_every=5
+    ) as plant:
+        plant.run(PLANT.seconds)
+        rows = plant.series()
+        armed = [one["t_ns"] * 1e-9 - 1.0 for one in plant.events if one["event"] == "mode" and one["code"] >= 2]
+    dt_s = float(rows["t_s"][1] - rows["t_s"][0])
+    late = (rows["t_s"] > 20.0) & (rows["t_s"] < min([*armed, PLANT.seconds]))
+    assert late.sum() * dt_s > 15.0, "it has to be arming still, else nothing is shown"
+    assert float((rows["load_w"][late] > PLANT.limit_w).mean()) > 0.95
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], (rows["setpoint_w"][late] < 0.2 * PLANT.power_w), [0]])))
+    rests_s = (edges[1::2] - edges[0::2]) * dt_s
+    assert len(rests_s) > 1 and rests_s.max() < 3.0 * INTERVAL_S  # two, as far as the interval is known
