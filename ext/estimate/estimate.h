@@ -129,6 +129,7 @@ typedef struct {
     double gap_s[GAPS];  /* the newest, a ring */
     double interval_s;   /* 0 = unknown */
     uint32_t head, seen; /* gaps so far; the first is from where we came in and counts for nothing */
+    uint32_t alike, alike_pad; /* 1 = those that the interval is learned of are as long as each other */
 } interval_t;
 
 /* The ages that a grid reading may have, each tried against what the meter saw of the battery's moves (lag.pyx). */
@@ -151,6 +152,8 @@ typedef struct {
     uint32_t best, known;       /* known: all other ages are out of the question */
     uint32_t used, sloped;      /* used: the best is taken for true, though others are possible */
     uint32_t first, first_lo;   /* ages measured before this start, the oldest + 1, and yet to be confirmed; 0 = none */
+    double open_s;              /* so far apart are the ages that are not out of the question */
+    uint32_t age_lo, age_hi;    /* between which a reading's age is believed; lag_lo, lag_hi are as much wider as it is paired */
 } lag_trials_t;
 
 /* Battery power in even rows, its integral, and what first-order filters make of it (shape.pyx). */
@@ -188,6 +191,7 @@ typedef struct {
     uint32_t best, mean_best, delay_best; /* of all, of those that average, of those that do not */
     uint32_t averages;          /* 1 = mean_best is taken for true */
     uint32_t known;             /* 1 = and all others are out of the question */
+    double open_s;              /* so far apart in age are those that are not */
     uint32_t lo, hi;            /* as old as the possible ones are: models */
     uint32_t near[8], nears;    /* neighbours of mean_best: what a reading may be as well */
     /* Beside them that the meter shows nothing of the battery: what each explains more than that, since the arming. */

@@ -119,6 +119,7 @@ cdef extern from "estimate/estimate.h" nogil:
         double gap_s[GAPS]
         double interval_s
         uint32_t head, seen
+        uint32_t alike, alike_pad
 
     ctypedef struct lag_trials_t:
         double last_w[LAGS]
@@ -141,6 +142,8 @@ cdef extern from "estimate/estimate.h" nogil:
         uint32_t best, known
         uint32_t used, sloped
         uint32_t first, first_lo
+        double open_s
+        uint32_t age_lo, age_hi
 
     ctypedef struct shapes_t:
         uint64_t t_ns
@@ -180,6 +183,7 @@ cdef extern from "estimate/estimate.h" nogil:
         uint32_t best, mean_best, delay_best
         uint32_t averages
         uint32_t known
+        double open_s
         uint32_t lo, hi
         uint32_t near[8]
         uint32_t nears

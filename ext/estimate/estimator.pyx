@@ -84,6 +84,7 @@ cdef void start(const control_params_t* params, estimate_state_t* state, uint64_
     state.lag_hi = lags_of(params, state) - 1
     state.age_lo_s = <double>LAG_NS[0] * 1e-9
     state.age_hi_s = <double>LAG_NS[state.lag_hi] * 1e-9
+    state.lags.open_s = state.age_hi_s - state.age_lo_s
     lag_believe(params, state)
     integral_roll_second(&state.grid, 0, 0.0)
     integral_roll_second(&state.load, 0, 0.0)
@@ -130,6 +131,7 @@ cdef int update_units(const program_t* program, const point_t* image, const gate
     cdef unit_memory_t* m
     cdef unit_view_t* view
     cdef const unit_row_t* row
+    cdef uint64_t taken_ns
     cdef double ess_w = 0.0
     all_known[0] = 1
     for unit in range(program.n_units):
@@ -146,11 +148,12 @@ cdef int update_units(const program_t* program, const point_t* image, const gate
             all_known[0] = 0
         else:
             if image[point].t_ns != m.seen_t_ns or not m.known:
+                view.ess_w = image[point].value
+                taken_ns = measured_ns(state, &m.history, view.ess_w, m.seen_t_ns, image[point].t_ns)
                 m.known = 1
                 m.seen_t_ns = image[point].t_ns
-                view.ess_w = image[point].value
                 view.ess_new = 1
-                history_add(&m.history, image[point].t_ns, view.ess_w, HISTORY_SPACING_NS)
+                history_add(&m.history, taken_ns, view.ess_w, HISTORY_SPACING_NS)
                 new = 1
             ess_w += view.ess_w
         view.setpoint_w = last[unit].setpoint_w
@@ -191,10 +194,25 @@ cdef void update_envelope(const unit_row_t* row, const gate_input_t* input, cons
         view.envelope_hi_w = fmin(view.envelope_hi_w, last.envelope_hi_w)
 
 
+cdef inline uint64_t measured_ns(const estimate_state_t* state, const history_t* h, double w, uint64_t before_ns,
+                                 uint64_t t_ns) noexcept nogil:
+    """When a power that was read at t_ns, and before that at before_ns, was measured.
+
+    One that is the same as before may be as old as the converter measures anew; one that is not, where it is read more
+    often than that, half way between the two. A converter that jumps tells nothing of how often that is.
+    """
+    cdef int64_t interval_ns = <int64_t>(state.lags.ess_interval.interval_s * 1e9)
+    if h.count == 0 or not state.lags.ess_interval.alike:
+        return t_ns
+    if w == h.w[h.head]:
+        return time_before(t_ns, interval_ns)
+    return t_ns - (t_ns - before_ns) // 2 if before_ns < t_ns and 3 * <int64_t>(t_ns - before_ns) < 2 * interval_ns else t_ns
+
+
 cdef void update_ess(const program_t* program, point_t* image, estimate_state_t* state, plant_t* plant,
                      int all_known) noexcept nogil:
     """Total battery power: history for the latency, integral and point."""
-    cdef uint64_t newest_ns = 0
+    cdef uint64_t newest_ns = 0, taken_ns
     cdef uint32_t unit
     cdef history_t* h = &state.total
     for unit in range(program.n_units):
@@ -204,8 +222,9 @@ cdef void update_ess(const program_t* program, point_t* image, estimate_state_t*
         if newest_ns > state.moved_t_ns:
             learn_interval(&state.lags.ess_interval, fmin(<double>(newest_ns - state.moved_t_ns) * 1e-9, ESS_INTERVAL_S))
         state.moved_t_ns = newest_ns
-    history_add(h, newest_ns, plant.ess_w, HISTORY_SPACING_NS)
-    shapes_add(&state.shapes, newest_ns, plant.ess_w)
+    taken_ns = measured_ns(state, h, plant.ess_w, state.ess_t_ns, newest_ns)
+    history_add(h, taken_ns, plant.ess_w, HISTORY_SPACING_NS)
+    shapes_add(&state.shapes, taken_ns, plant.ess_w)
     if not all_known:
         point_set_stale(image, SITE_ESS_W)
         state.ess_t_ns = 0

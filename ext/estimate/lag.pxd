@@ -19,7 +19,8 @@ cdef inline uint32_t lags_of(const control_params_t* params, const estimate_stat
 # Whether pulses of the battery may still tell more of the age: it is known no closer than the meter refreshes.
 cdef inline bint age_wanted(const estimate_state_t* state) noexcept nogil:
     return not state.age_known and (
-        state.lags.first > 0 or state.age_hi_s - state.age_lo_s > 2.0 * state.lags.interval.interval_s)
+        state.lags.first > 0 or (
+            state.models.open_s if state.models.averages else state.lags.open_s) > 2.0 * state.lags.interval.interval_s)
 
 
 # Looks for all ages from now on; or, when none beyond the site's own was found, for the site's own again.

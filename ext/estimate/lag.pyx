@@ -20,6 +20,7 @@ from tidegate.ext.estimate.interval cimport INTERVAL_SLOW_S
 from tidegate.ext.estimate.meter_sign cimport signs_begin
 from tidegate.ext.estimate.model cimport answer_forget, answer_judge, counts_for_answer, models_forget, models_gap, models_try, move_weight, is_small_move
 from tidegate.ext.estimate.pairing cimport LAG_NS, LAG_NS_MAX, MOTION_W, history_sweep
+from tidegate.ext.estimate.shape cimport model_age_s
 
 
 cdef extern from *:
@@ -31,6 +32,7 @@ cdef extern from *:
     #define OUT_OF_QUESTION 2.5       /* standard deviations by which an age must be worse than the best */
     #define QUIET_SHARE 0.06          /* the best age leaves so little of the moves that chance has no part in it: ... */
     #define OUT_OF_QUESTION_QUIET 1.2
+    #define BELIEVED 1.2              /* and to be no longer believed, where the best age is used before it is known */
     #define ENOUGH 8.0                /* moves after which the best age is used though others are possible */
     #define BETTER 1.0                /* by which another must be better to take the place of one that is used ... */
     #define MUCH_BETTER 4.0           /* ... and of a known one */
@@ -48,7 +50,7 @@ cdef extern from *:
     #define FIRST_MOVES 4.0           /* moves that the meter has shown before the believed age is taken for confirmed */
     """
     const uint64_t SCORE_AFTER_NS, SHOWN_NS
-    const double MEMORY_S, KEEP_LEAST, TREND_S, OUT_OF_QUESTION, OUT_OF_QUESTION_QUIET, QUIET_SHARE
+    const double MEMORY_S, KEEP_LEAST, TREND_S, OUT_OF_QUESTION, OUT_OF_QUESTION_QUIET, QUIET_SHARE, BELIEVED
     const double ENOUGH, BETTER, MUCH_BETTER
     const double SCALE_FIRST, SCALE_LEAST, SCALE_MOST, SCALE_RATE, BLOCK_S, KNOWN_S, KNOWN_SHARE
     const double FIRST_AGAINST, FIRST_MOVES, LONGER_AGAINST
@@ -239,12 +241,23 @@ cdef inline double worse(const estimate_state_t* state, uint32_t i, uint32_t tha
 
 
 cdef inline bint longer_times_against(const estimate_state_t* state, uint32_t i) noexcept nogil:
-    """Before a restless load what is seen from reading to reading may be chance; over longer times another age is better.
+    """Before a restless load what is seen from reading to reading may be chance; over longer times another age, or an
+    average, is better.
 
-    Where an average is better still, model.pyx says so.
+    Where an average is better by far, model.pyx says so.
     """
     cdef const model_trials_t* m = &state.models
-    return not m.averages and m.best == m.delay_best and m.unexplained[i] - m.unexplained[m.delay_best] > LONGER_AGAINST * sqrt(m.variance[i] + m.variance[m.delay_best] + 0.25)
+    # Beside an age that is known an average may be better by chance, or because the meter lies.
+    cdef bint averages = m.averages or (state.lags.known and m.best != m.delay_best)
+    return not averages and m.unexplained[i] - m.unexplained[m.best] > LONGER_AGAINST * sqrt(m.variance[i] + m.variance[m.best] + 0.25)
+
+
+cdef inline uint32_t lag_near(double age_s, uint32_t lags) noexcept nogil:
+    """The first of LAG_NS that is no younger."""
+    cdef uint32_t i = 0
+    while i + 1 < lags and <double>LAG_NS[i] * 1e-9 < age_s:
+        i += 1
+    return i
 
 
 cdef inline bint possible(const estimate_state_t* state, uint32_t i) noexcept nogil:
@@ -253,12 +266,15 @@ cdef inline bint possible(const estimate_state_t* state, uint32_t i) noexcept no
 
 
 cdef void choose(estimate_state_t* state, uint32_t lags, uint32_t own) noexcept nogil:
-    choose_age(state, lags, own)
+    if not choose_age(state, lags, own):
+        state.lags.age_lo = state.lag_lo
+        state.lags.age_hi = state.lag_hi
+        state.lags.open_s = <double>(LAG_NS[state.lag_hi] - LAG_NS[state.lag_lo]) * 1e-9
     state.age_known = state.models.known if state.models.averages else state.lags.known
     if not state.models.averages:
         state.age_s = <double>LAG_NS[state.lags.best] * 1e-9
-        state.age_lo_s = <double>LAG_NS[state.lag_lo] * 1e-9
-        state.age_hi_s = <double>LAG_NS[state.lag_hi] * 1e-9
+        state.age_lo_s = <double>LAG_NS[state.lags.age_lo] * 1e-9
+        state.age_hi_s = <double>LAG_NS[state.lags.age_hi] * 1e-9
 
 
 cdef inline bint shown(const lag_trials_t* l, uint32_t i) noexcept nogil:
@@ -266,8 +282,27 @@ cdef inline bint shown(const lag_trials_t* l, uint32_t i) noexcept nogil:
     return l.first_t_ns != 0 and <int64_t>(l.t_ns - l.first_t_ns) > 2 * LAG_NS[i] + <int64_t>SHOWN_NS
 
 
-cdef void choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexcept nogil:
-    """The best age, and which others are still possible."""
+cdef void believed(estimate_state_t* state, uint32_t best, uint32_t first, uint32_t last, int64_t more_ns) noexcept nogil:
+    """The best age, its neighbours, those from first to last that explain nearly as much, and more_ns to either side."""
+    cdef lag_trials_t* l = &state.lags
+    cdef uint32_t i, lo = best, hi = best
+    # How old the converter's own readings are is known where they come at even times.
+    if not l.ess_interval.alike:
+        more_ns += <int64_t>(0.5e9 * l.ess_interval.interval_s)
+    for i in range(first, last + 1):
+        if worse(state, i, best) <= BELIEVED:
+            lo = min(lo, i)
+            hi = max(hi, i)
+    l.age_lo = min(lo, best - 1) if best > 0 else 0
+    while l.age_lo > 0 and LAG_NS[lo] - LAG_NS[l.age_lo] < more_ns:
+        l.age_lo -= 1
+    l.age_hi = max(hi, best + 1) if best + 1 < LAGS else LAGS - 1
+    while l.age_hi + 1 < LAGS and LAG_NS[l.age_hi] - LAG_NS[hi] < more_ns:
+        l.age_hi += 1
+
+
+cdef bint choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexcept nogil:
+    """The best age, and which others are still possible; 1 = it is believed closer than it is paired."""
     cdef lag_trials_t* l = &state.lags
     cdef uint32_t i, best = l.best, first, last, held_lo = state.lag_lo, held_hi = state.lag_hi
     cdef double age_s
@@ -278,7 +313,7 @@ cdef void choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexc
             best = i
     # What was measured before stands until the meter would have shown that; then until more than that speaks against it.
     if l.first and (not shown(l, l.first - 1) or (l.moves < FIRST_MOVES and l.first_lo <= best < l.first)):
-        return
+        return False
     l.first = 0
     # The oldest age is that of a meter which has yet to show a move.
     l.used = l.used or (l.moves > ENOUGH and worse(state, lags - 1, best) > BETTER and shown(l, best))
@@ -318,8 +353,13 @@ cdef void choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexc
         state.lag_hi = own - 1
         l.known = 0
         l.used = 0
-        return
+        if not slow_ns or l.moves <= ENOUGH or not shown(l, lags - 1):
+            return False
+        believed(state, best, 0, lags - 1, slow_ns // 2)
+        l.open_s = <double>(LAG_NS[own - 1] - LAG_NS[0]) * 1e-9
+        return True
     if l.known or l.used:
+        believed(state, best, best, best, slow_ns)
         # When in its interval the meter is read is known to half a poll, when the converter to half its own interval.
         jitter_ns = slow_ns + <int64_t>(0.5e9 * (l.poll_s + l.ess_interval.interval_s))
         state.lag_lo = best - 1 if best > 0 else 0
@@ -329,12 +369,17 @@ cdef void choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexc
         while state.lag_hi + 1 < lags and LAG_NS[state.lag_hi] - LAG_NS[best] < jitter_ns:
             state.lag_hi += 1
         if not l.known:  # what may be true as well
+            believed(state, best, held_lo, held_hi, 0)
             state.lag_lo = min(state.lag_lo, first)
             state.lag_hi = max(state.lag_hi, last)
         if contradicted:
-            state.lag_lo = min(state.lag_lo, state.models.delay_best)
-            state.lag_hi = max(state.lag_hi, min(state.models.delay_best, lags - 1))
-        return
+            i = lag_near(model_age_s(state.models.best), lags)
+            l.age_lo = min(l.age_lo, i)
+            l.age_hi = max(l.age_hi, i)
+        state.lag_lo = min(state.lag_lo, l.age_lo)
+        state.lag_hi = max(state.lag_hi, l.age_hi)
+        l.open_s = <double>(LAG_NS[max(last, l.age_hi)] - LAG_NS[min(first, l.age_lo)]) * 1e-9
+        return True
     state.lag_lo = 0
     while state.lag_lo < best and not possible(state, state.lag_lo):
         state.lag_lo += 1
@@ -344,3 +389,4 @@ cdef void choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexc
         state.lag_hi -= 1
     state.lag_lo = max(state.lag_lo, held_lo)
     state.lag_hi = max(min(state.lag_hi, held_hi), state.lag_lo)
+    return False

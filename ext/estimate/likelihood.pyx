@@ -141,7 +141,7 @@ cdef inline double habit_w(const estimate_state_t* state, uint32_t habit, double
 
 cdef void begin(const estimate_state_t* state, likelihood_t* l, double grid_w, double ess_w, uint64_t t_ns) noexcept nogil:
     cdef uint32_t habit
-    cdef int64_t unsure_ns = min(max(<int64_t>(0.5e9 * (state.age_hi_s - state.age_lo_s)), UNSURE_LEAST_NS), UNSURE_MOST_NS)
+    cdef int64_t unsure_ns = min(max(<int64_t>(0.5e9 * (state.age_hi_s - state.age_lo_s + state.lags.ess_interval.interval_s)), UNSURE_LEAST_NS), UNSURE_MOST_NS)
     cdef uint64_t taken_ns = time_before(t_ns, <int64_t>(state.age_s * 1e9))
     l.t_ns = t_ns
     l.grid_w = grid_w

@@ -40,6 +40,8 @@ cdef extern from *:
     #define OLDEST_SHARE 0.8           /* of the oldest age that is tried: an average that may be so old has no bound */
     #define MODEL_QUIET_SHARE 0.06     /* the load moves by so little of what the battery does: chance has no part in it ... */
     #define MODEL_OUT_QUIET 1.2
+    #define MODEL_BELIEVED 1.2         /* so much worse, and it is no longer believed ... */
+    #define MODEL_BELIEVED_QUIET 0.9
     #define SEEN_BY 2.5                /* standard deviations by which it is clear that the meter shows the battery ... */
     #define UNSEEN_BY 1.5              /* ... and that it does not, ... */
     #define UNSEEN_READINGS 8.0        /* ... by so many readings ... */
@@ -56,7 +58,7 @@ cdef extern from *:
     const double[SCALES] SCALE_S
     const double[SCALES] LOOK_S
     const double MODELS_MEMORY_S, SLOPE_S, NOISE_RATE, MODEL_SHARE, AVERAGES, AVERAGES_NOT, AVERAGES_OLD, AVERAGES_NOT_OLD, OLD_S, OLD_INTERVALS, MODEL_BETTER, OLDEST_SHARE
-    const double CONTRADICTED, AVERAGES_INSTEAD, SHOWN_S, MODEL_OUT, MODEL_QUIET_SHARE, MODEL_OUT_QUIET
+    const double CONTRADICTED, AVERAGES_INSTEAD, SHOWN_S, MODEL_OUT, MODEL_QUIET_SHARE, MODEL_OUT_QUIET, MODEL_BELIEVED, MODEL_BELIEVED_QUIET
 
 
 cdef void models_forget(estimate_state_t* state) noexcept nogil:
@@ -278,8 +280,8 @@ cdef void answer_judge(estimate_state_t* state, uint64_t t_ns) noexcept nogil:
 cdef void choose_model(estimate_state_t* state) noexcept nogil:
     cdef model_trials_t* m = &state.models
     cdef uint32_t i, best, kernel, age, lo, hi
-    cdef double age_s, lo_s, hi_s, out
-    cdef bint unlikely, known, contradicted
+    cdef double age_s, lo_s, hi_s, out, worse
+    cdef bint unlikely, known, contradicted, quiet
     best = m.delay_best
     for i in range(<uint32_t>LAGS):
         if m.unexplained[i] < m.unexplained[best]:
@@ -313,11 +315,17 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
         return
     best = m.mean_best
     lo_s = hi_s = age_s = model_age_s(best)
-    out = MODEL_OUT_QUIET if is_quiet(m) else MODEL_OUT
+    state.age_lo_s = state.age_hi_s = age_s
+    quiet = is_quiet(m)
+    out = MODEL_OUT_QUIET if quiet else MODEL_OUT
     for i in range(<uint32_t>METER_MODELS):
-        if model_worse(m, i, best) <= out:
+        worse = model_worse(m, i, best)
+        if worse <= out:
             lo_s = fmin(lo_s, model_age_s(i))
             hi_s = fmax(hi_s, model_age_s(i))
+            if worse <= (MODEL_BELIEVED_QUIET if quiet else MODEL_BELIEVED):
+                state.age_lo_s = fmin(state.age_lo_s, model_age_s(i))
+                state.age_hi_s = fmax(state.age_hi_s, model_age_s(i))
     m.known = state.lags.first_t_ns != 0 and <double>(m.t_ns[m.head] - state.lags.first_t_ns) * 1e-9 > 2.0 * hi_s + SHOWN_S and (
         hi_s - lo_s <= fmax(0.25 * age_s + 0.06, 1.5 * state.lags.interval.interval_s))
     # The neighbours in age and in length.
@@ -339,7 +347,6 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
         m.nears += 1
     state.age_s = age_s
     if m.known:
-        lo_s = fmax(lo_s, age_s - 0.12 * age_s - 0.03)
-        hi_s = fmin(hi_s, age_s + 0.12 * age_s + 0.03)
-    state.age_lo_s = lo_s
-    state.age_hi_s = hi_s
+        state.age_lo_s = fmax(lo_s, age_s - 0.12 * age_s - 0.03)
+        state.age_hi_s = fmin(hi_s, age_s + 0.12 * age_s + 0.03)
+    m.open_s = hi_s - lo_s

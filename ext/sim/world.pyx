@@ -279,6 +279,8 @@ cdef class World(Assembly):
                 "noise_w": list(state.models.noise_w), "model_moves": list(state.models.moves),
                 "motion_w2": list(state.models.motion_w2), "unexplained": list(state.models.unexplained),
                 "variance": list(state.models.variance), "interval_s": state.lags.interval.interval_s,
+                "ess_interval_s": state.lags.ess_interval.interval_s, "age_s": state.age_s,
+                "age_unexplained": list(state.lags.unexplained), "age_variance": list(state.lags.variance),
                 "hunting": self.world.core.control.hunting.level}
 
     @property
