@@ -15,7 +15,6 @@ cdef extern from *:
 cdef void learn_interval(interval_t* interval, double apart_s) noexcept nogil
 # For how long an unchanged grid reading is taken for the same sample.
 cdef uint64_t reread_ns(const estimate_state_t* state) noexcept nogil
-# Once: the first two gaps are there, and both are longer than the same value is taken for one sample. One alone may be that of a
-# load that stands still.
+# Once: the first two gaps are there, and both are those of a slow meter. One alone may be that of a load that stands still.
 cdef inline bint shown_seldom(const interval_t* interval) noexcept nogil:
-    return interval.seen == 3 and interval.gap_s[0] > REREAD_NS * 1e-9 and interval.gap_s[1] > REREAD_NS * 1e-9
+    return interval.seen == 3 and interval.gap_s[0] > INTERVAL_SLOW_S and interval.gap_s[1] > INTERVAL_SLOW_S
