@@ -30,11 +30,11 @@ def plant_of(made: plants.Draw) -> VirtualPlant:
 
 def test_a_doubt_about_the_meter_holds_the_units_no_longer_than_to_its_next_edge() -> None:
     """A restless load before an honest meter: it is asked, and what the limit needs meanwhile is given."""
-    made = plants.draw(130002)
+    made = plants.draw(130029)
     asked_s = short_s = longest_s = 0.0
     with plant_of(made) as plant:
-        plant.run(70.0)
-        for _ in range(800):
+        plant.run(25.0)
+        for _ in range(2500):
             plant.run(0.01)
             now = plant.world.now
             asked = plant.world.meter_truth["asking"] == ASK_ANSWER

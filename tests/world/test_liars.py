@@ -176,7 +176,9 @@ def test_pulses_grow_until_a_meter_that_averages_over_seconds_shows_them() -> No
 
 def test_a_meter_that_averages_and_shows_nothing_of_the_battery_does_not_arm() -> None:
     fault = {"kind": "meter.elsewhere", "target": "grid", "on_s": 0.0, "lie": "elsewhere"}
-    found = liars.judge(replace(AVERAGES, seconds=170.0, name="elsewhere", faults=[fault]))
+    made = replace(plants.draw(460020), seconds=170.0)  # of 2.3 s
+    assert liars.judge(replace(made, name="honest")).ready
+    found = liars.judge(replace(made, name="elsewhere", faults=[fault]))
     assert not found.ready and found.verdict == "grid_unmoved", found
 
 
