@@ -53,6 +53,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "estimate.likelihood": (),
     "estimate.question": (),
     "estimate.pairing": (),
+    "estimate.wires": (),
     "estimate.demand": (),
     "estimate.clock": (),
     "estimate.reconnect": (),
