@@ -28,6 +28,7 @@ cdef struct energy_register_t:
 cdef void energy_register_forget(energy_register_t* r) noexcept nogil
 # A new grid reading.
 cdef void energy_register_power(energy_register_t* r, double grid_w, uint64_t t_ns) noexcept nogil
-# Once a cycle: whether the registers contradict the power. interval_s: the meter shows something new so often.
+# Once a cycle: whether the registers contradict the power. interval_s: the meter shows something new so often;
+# digit_w: the least change of its power.
 cdef bint energy_register_contradicts(const program_t* program, const point_t* image, energy_register_t* r,
-                                      double interval_s) noexcept nogil
+                                      double interval_s, double digit_w) noexcept nogil

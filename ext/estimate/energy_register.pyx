@@ -3,8 +3,8 @@
 What a meter shows of the power is the power of some moment ago, or an average of moments of late. So what it shows, added
 up over some seconds, is a mixture of what flowed in windows of the same length that ended up to LATE_S before: no less than
 the least of them and no more than the largest. The registers count what flowed in each. A meter looks at a restless
-load now and then only, so FACTOR is left to that; to each window two of a register's last digits; and to its ends what
-flows between two readings of them and of the power, for about zero a factor leaves nothing.
+load now and then only, so FACTOR is left to that; to each window two of a register's last digits and one of the power's,
+which may be rounded or not worth showing; and to its ends what flows between two readings of them and of the power, for about zero a factor leaves nothing.
 
 Found: power that is ten times or a tenth of the energy, power of the other sign, power that stands while the registers
 move far more or far less. Not found: registers that stand or catch up at once (a meter that reports on change does both), whatever turns both, such as reversed
@@ -100,7 +100,7 @@ cdef inline void note_standing(energy_register_t* r, double interval_s) noexcept
 
 
 cdef bint energy_register_contradicts(const program_t* program, const point_t* image, energy_register_t* r,
-                                      double interval_s) noexcept nogil:
+                                      double interval_s, double digit_w) noexcept nogil:
     cdef int into = program.site.grid_import_wh, out_of = program.site.grid_export_wh
     cdef double import_ws, export_ws = 0.0
     cdef uint64_t t_ns
@@ -134,12 +134,12 @@ cdef bint energy_register_contradicts(const program_t* program, const point_t* i
     r.shown_ws[r.head] = r.power_ws - r.power_w * <double>(r.power_t_ns - t_ns) * 1e-9
     r.count = min(<uint32_t>(r.count + 1), <uint32_t>REGISTER_ROWS)
     note_standing(r, interval_s)
-    r.state = compare(r, interval_s)
+    r.state = compare(r, interval_s, digit_w)
     r.against = r.against + 1 if r.state == REGISTERS_AGAINST else 0
     return r.against >= AGAINST
 
 
-cdef uint32_t compare(const energy_register_t* r, double interval_s) noexcept nogil:
+cdef uint32_t compare(const energy_register_t* r, double interval_s, double digit_w) noexcept nogil:
     """The newest window of the power against all windows of the registers that it may be made of. Enum meter_registers."""
     cdef double window_s = fmax(WINDOW_S, WINDOW_INTERVALS * interval_s)
     cdef double shown_ws, moved_ws, rate_w, least_w = INFINITY, most_w = -INFINITY, off_w, row_s = 0.0
@@ -185,7 +185,7 @@ cdef uint32_t compare(const energy_register_t* r, double interval_s) noexcept no
                 row_least_w = fmin(row_least_w, (moved_ws + r.least_ws) / row_s)
                 row_most_w = fmax(row_most_w, (moved_ws - r.least_ws) / row_s)
             since = number
-    off_w = (DIGITS * r.least_ws + 0.25 * (slowest_s + interval_s) * fmax(row_most_w - row_least_w, 0.0)) / window_s
+    off_w = digit_w + (DIGITS * r.least_ws + 0.25 * (slowest_s + interval_s) * fmax(row_most_w - row_least_w, 0.0)) / window_s
     if rate_w > fmax(FACTOR * most_w, most_w / FACTOR) + off_w or (
             rate_w < fmin(FACTOR * least_w, least_w / FACTOR) - off_w):
         return REGISTERS_AGAINST
@@ -195,11 +195,11 @@ cdef uint32_t compare(const energy_register_t* r, double interval_s) noexcept no
 # ---------------------------------------------------------------- what Python sees
 
 
-def contradictions(readings, double interval_s):
+def contradictions(readings, double interval_s, double digit_w=0.0):
     """Times at which the registers contradict the power, s.
 
     readings: rows (t_s, power_w, import_wh, export_wh) as a meter shows them, rising in time; interval_s: it shows
-    something new so often. Raises MemoryError.
+    something new so often; digit_w: its power's least change. Raises MemoryError.
     """
     cdef program_t* program = <program_t*>calloc(1, sizeof(program_t))
     cdef energy_register_t r
@@ -218,7 +218,7 @@ def contradictions(readings, double interval_s):
                 image[i].t_ns = <uint64_t>(t_s * 1e9)
                 image[i].quality = QUALITY_GOOD
             energy_register_power(&r, power_w, image[0].t_ns)
-            if energy_register_contradicts(program, image, &r, interval_s):
+            if energy_register_contradicts(program, image, &r, interval_s, digit_w):
                 found.append(t_s)
     finally:
         free(program)

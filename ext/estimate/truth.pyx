@@ -138,7 +138,7 @@ cdef void truth_step(const program_t* program, point_t* image, const estimate_st
         energy_register_power(&truth.energy, plant.grid_w, plant.grid_t_ns)
         if look_at_phases(program, image, state, plant, truth) >= PHASES_AGAINST:
             verdict_set(truth, VERDICT_PHASES)
-    if energy_register_contradicts(program, image, &truth.energy, state.lags.interval.interval_s):
+    if energy_register_contradicts(program, image, &truth.energy, state.lags.interval.interval_s, state.lags.resolution_w):
         verdict_set(truth, VERDICT_REGISTER)
     if not plant.grid_ok or image[SITE_ESS_W].quality != QUALITY_GOOD:
         truth.value_t_ns = 0

@@ -28,15 +28,16 @@ LOADS = loads()
 
 
 def found(
-    shown_w: Array, true_w: Array, digit_wh: float = 0.01, every: int = 10, interval_s: float = STEP_S
-) -> list[float]:
+    shown_w: Array, true_w: Array, digit_wh: float = 0.01, every: int = 10, interval_s: float = STEP_S,
+    digit_w: float = 0.0,
+) -> list[float]:  # fmt: skip
     """The registers are read each `every` rows and count the true power."""
     import_wh = np.cumsum(np.maximum(true_w, 0.0)) * STEP_S / 3600.0
     export_wh = np.cumsum(np.maximum(-true_w, 0.0)) * STEP_S / 3600.0
     held = (np.arange(len(T_S)) // every) * every
     rows = zip(T_S + 1.0, shown_w, np.floor(import_wh[held] / digit_wh) * digit_wh,
                np.floor(export_wh[held] / digit_wh) * digit_wh, strict=True)  # fmt: skip
-    return contradictions([tuple(map(float, row)) for row in rows], interval_s)
+    return contradictions([tuple(map(float, row)) for row in rows], interval_s, digit_w)
 
 
 def averaged(w: Array, length_s: float) -> Array:
@@ -81,6 +82,15 @@ def test_an_honest_meter_that_looks_twice_a_second_does_not_contradict_power_tha
         if found(np.round(late(swinging(seed), 1.0)[every_half_second], -2), swinging(seed), 0.1, interval_s=0.5)
     ]
     assert told == []
+
+
+@pytest.mark.parametrize("true_w", [49.0, -49.0])
+def test_power_below_half_a_digit_of_a_meter_is_no_contradiction_of_its_registers(true_w: float) -> None:
+    """A register that counts single watt-hours beside a power in steps of 100 W (601995 of the zoo)."""
+    steady = np.full(len(T_S), true_w)
+    coarse = np.where(T_S < 30.0, 2e3, np.round(steady, -2))
+    assert found(coarse, np.where(T_S < 30.0, 2e3, steady), 0.001, digit_w=100.0) == []
+    assert found(coarse, np.where(T_S < 30.0, 2e3, steady), 0.001)  # of a meter whose digits are fine
 
 
 # Within so long of the lie, s: a value that stands looks late at first.
