@@ -20,6 +20,7 @@ from libc.string cimport memcpy, memset
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
+from tidegate.ext.estimate.interval cimport SAME_INTERVALS, compared_s
 from tidegate.ext.estimate.likelihood cimport likelihood_forget, likelihood_reading, likelihood_suspects, likelihood_sure
 from tidegate.ext.estimate.pairing cimport history_at, time_before
 from tidegate.ext.estimate.shape cimport model_w
@@ -32,10 +33,7 @@ cdef extern from *:
     #define SLOT_MASK 511u
     #define SAMPLE_NS 25000000u
     #define WAIT_NS 400000000u     /* a reading waits at most so long for the battery's reading of the same moment */
-    #define SPAN_S 0.2             /* changes are compared over so long, ... */
-    #define SPAN_INTERVALS 0.6     /* ... so many intervals of the meter, ... */
-    #define SPAN_ESS 1.5           /* ... and of the converters' readings */
-    #define SPANS_MOST 4.0         /* no further apart than so many spans */
+    #define SPANS_MOST 4.0         /* changes are compared over no more than so many times as long as they need */
     #define VOTES_S 6.0            /* votes fade in so long */
     #define VOTES 0.4              /* so many more for a wrong answer than for the honest one make it suspect */
     #define ROUGH 0.08
@@ -49,14 +47,13 @@ cdef extern from *:
     #define JUMPED_FAR 10.0        /* ... and times a move of the battery that must show */
     #define LARGEST_FIRST 0.3
     #define LARGEST_S 600.0        /* a change is forgotten in so long */
-    #define SAME_INTERVALS 1.6     /* a value that stands for so long was measured anew */
     #define CLEAR_STEP 6.0         /* of the meter's small changes */
     static const double ANSWER_SHARE[2] = {3.0, 10.0}; /* of the battery's move, against it; an honest meter's is 1 */
     """
     const uint32_t KEPT_MASK, SEEN_MASK, SLOT_MASK, AGAIN, AGAIN_SURE
     const uint64_t SAMPLE_NS, WAIT_NS
-    const double SPAN_S, SPAN_INTERVALS, SPAN_ESS, SPANS_MOST, VOTES_S, VOTES, ROUGH, NOISE_RATE
-    const double ZERO_NOISE, MIRROR_NOISE, MIRROR_FAR, SAME_INTERVALS, CLEAR_STEP, JUMPED, JUMPED_FAR, LARGEST_S, LARGEST_FIRST
+    const double SPANS_MOST, VOTES_S, VOTES, ROUGH, NOISE_RATE
+    const double ZERO_NOISE, MIRROR_NOISE, MIRROR_FAR, CLEAR_STEP, JUMPED, JUMPED_FAR, LARGEST_S, LARGEST_FIRST
     const double[ANSWERS] ANSWER_SHARE
 
 
@@ -159,8 +156,7 @@ cdef void compare_waiting(const program_t* program, const estimate_state_t* stat
 
 cdef void compare(const estimate_state_t* state, contradiction_t* c, uint32_t at, double far_w,
                   bint asked) noexcept nogil:
-    cdef double span_s = fmax(fmax(SPAN_S, SPAN_INTERVALS * state.lags.interval.interval_s),
-                              SPAN_ESS * state.lags.ess_interval.interval_s)
+    cdef double span_s = compared_s(state)
     cdef double grid_w, ess_w, share, noise_w2, rough_w, honest, off_w, apart_s
     cdef uint32_t i, number, before = at
     for number in range(1, <uint32_t>(c.count - c.waits + 1)):

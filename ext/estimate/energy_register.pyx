@@ -36,6 +36,7 @@ cdef extern from *:
     #define GAP_S 3.0               /* registers or power missing for so long begin anew */
     #define FACTOR 4.0
     #define DIGITS 2.0              /* of the registers, in a window; twice what may be off */
+    #define ENDS 0.25               /* of the time between two readings: so far off is an end on average */
     #define AGAINST 2u              /* windows in a row */
     #define STOOD_S 1.5             /* longer than it takes to read them again, ... */
     #define STOOD_INTERVALS 3.0
@@ -44,7 +45,7 @@ cdef extern from *:
     """
     const uint32_t ROWS_MASK, AGAINST
     const uint64_t ROW_NS
-    const double WINDOW_S, WINDOW_INTERVALS, LATE_S, INTERVAL_MOST_S, GAP_S, FACTOR, DIGITS
+    const double WINDOW_S, WINDOW_INTERVALS, LATE_S, INTERVAL_MOST_S, GAP_S, FACTOR, DIGITS, ENDS
     const double STOOD_S, STOOD_INTERVALS, CAUGHT_UP, CAUGHT_UP_DIGITS
 
 
@@ -139,12 +140,36 @@ cdef bint energy_register_contradicts(const program_t* program, const point_t* i
     return r.against >= AGAINST
 
 
+cdef double flows_at_ends_ws(const energy_register_t* r, uint32_t rows, double window_s, double interval_s) noexcept nogil:
+    """What may flow between two readings of registers and power at the ends of a window, Ws: as far as the power swings.
+
+    How far that is, is seen from one move of the registers to another half a window later.
+    """
+    cdef double moved_ws, span_s = 0.0, slowest_s = 0.0, least_w = INFINITY, most_w = -INFINITY
+    cdef uint32_t number, since = 0, before = 0, moves = 0
+    for number in range(rows):
+        if r.counted_ws[(r.head - number) & ROWS_MASK] == r.counted_ws[(r.head - number - 1) & ROWS_MASK]:
+            continue
+        if moves:
+            slowest_s = fmax(slowest_s, back_s(r, number) - back_s(r, before))
+            span_s = back_s(r, number) - back_s(r, since)
+        before = number
+        moves += 1
+        if moves == 1:
+            since = number
+        elif span_s >= 0.5 * window_s:
+            moved_ws = r.counted_ws[(r.head - since) & ROWS_MASK] - r.counted_ws[(r.head - number) & ROWS_MASK]
+            least_w = fmin(least_w, (moved_ws + r.least_ws) / span_s)
+            most_w = fmax(most_w, (moved_ws - r.least_ws) / span_s)
+            since = number
+    return ENDS * (slowest_s + interval_s) * fmax(most_w - least_w, 0.0)
+
+
 cdef uint32_t compare(const energy_register_t* r, double interval_s, double digit_w) noexcept nogil:
     """The newest window of the power against all windows of the registers that it may be made of. Enum meter_registers."""
     cdef double window_s = fmax(WINDOW_S, WINDOW_INTERVALS * interval_s)
-    cdef double shown_ws, moved_ws, rate_w, least_w = INFINITY, most_w = -INFINITY, off_w, row_s = 0.0
-    cdef double slowest_s = 0.0, row_least_w = INFINITY, row_most_w = -INFINITY
-    cdef uint32_t length = 1, number, since = 0, before = 0, moves = 0
+    cdef double shown_ws, moved_ws, rate_w, least_w = INFINITY, most_w = -INFINITY, off_w
+    cdef uint32_t length = 1, number
     if r.holds:
         return REGISTERS_HELD
     if interval_s > INTERVAL_MOST_S:
@@ -170,22 +195,7 @@ cdef uint32_t compare(const energy_register_t* r, double interval_s, double digi
         number += 1
     if back_s(r, number) < LATE_S:  # not all of them are known yet
         return REGISTERS_WAIT
-    # How far the power swings: from one move of the registers to another, half a window apart.
-    for number in range(number + length):
-        if r.counted_ws[(r.head - number) & ROWS_MASK] == r.counted_ws[(r.head - number - 1) & ROWS_MASK]:
-            continue
-        if moves:
-            slowest_s = fmax(slowest_s, back_s(r, number) - back_s(r, before))
-            row_s = back_s(r, number) - back_s(r, since)
-        before = number
-        moves += 1
-        if moves == 1 or row_s >= 0.5 * window_s:
-            if moves > 1:
-                moved_ws = r.counted_ws[(r.head - since) & ROWS_MASK] - r.counted_ws[(r.head - number) & ROWS_MASK]
-                row_least_w = fmin(row_least_w, (moved_ws + r.least_ws) / row_s)
-                row_most_w = fmax(row_most_w, (moved_ws - r.least_ws) / row_s)
-            since = number
-    off_w = digit_w + (DIGITS * r.least_ws + 0.25 * (slowest_s + interval_s) * fmax(row_most_w - row_least_w, 0.0)) / window_s
+    off_w = digit_w + (DIGITS * r.least_ws + flows_at_ends_ws(r, number + length, window_s, interval_s)) / window_s
     if rate_w > fmax(FACTOR * most_w, most_w / FACTOR) + off_w or (
             rate_w < fmin(FACTOR * least_w, least_w / FACTOR) - off_w):
         return REGISTERS_AGAINST

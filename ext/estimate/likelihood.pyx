@@ -22,6 +22,7 @@ from libc.string cimport memset
 
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.estimate.estimate cimport estimate_state_t
+from tidegate.ext.estimate.interval cimport compared_s
 from tidegate.ext.estimate.model cimport *
 from tidegate.ext.estimate.pairing cimport history_at, time_before
 from tidegate.ext.estimate.shape cimport model_w, shape_mean_w
@@ -34,10 +35,7 @@ cdef extern from *:
     #define LEAST 1e-4            /* of the nameplates: upper edge of the first bin */
     #define WIDEST 4.0            /* of the nameplates: as far may any change of the load be */
     #define SELDOM 0.02           /* so often it may be anything */
-    #define SPAN_S 0.2            /* changes are compared over so long, ... */
-    #define SPAN_INTERVALS 0.6    /* ... so many intervals of the meter, ... */
-    #define SPAN_ESS 1.5          /* ... and of the converters' readings, ... */
-    #define SPAN_MOST_S 0.2       /* ... and no further apart than this and so many spans */
+    #define SPAN_MOST_S 0.2       /* changes are compared over no more than this and so many times as long as they need */
     #define SPANS_MOST 3.0
     #define LEARN_S 60.0          /* changes are remembered for about so long */
     #define SUMS_S 20.0           /* what was added up fades in so long */
@@ -56,7 +54,7 @@ cdef extern from *:
     #define LATER 7               /* habits that are later by so much; the others average over so long */
     static const double HABIT_LENGTH_S[11] = {0.0, 0.3, 0.7, 1.2, 2.0, 3.0, 4.2, 0.5, 1.0, 2.0, 5.0};
     """
-    const double BINS_A_DECADE, LN_10, LEAST, WIDEST, SELDOM, SPAN_S, SPAN_INTERVALS, SPAN_ESS, SPAN_MOST_S, SPANS_MOST
+    const double BINS_A_DECADE, LN_10, LEAST, WIDEST, SELDOM, SPAN_MOST_S, SPANS_MOST
     const double LEARN_S, SUMS_S, MOVED, TOTAL_LEAST, MOST, ROUGH
     const int64_t UNSURE_LEAST_NS, UNSURE_MOST_NS
     const uint32_t LATER
@@ -153,8 +151,7 @@ cdef void begin(const estimate_state_t* state, likelihood_t* l, double grid_w, d
 
 cdef void likelihood_reading(const estimate_state_t* state, likelihood_t* l, double grid_w, double ess_w,
                              double nameplate_w, bint learn, uint64_t t_ns) noexcept nogil:
-    cdef double span_s = fmax(fmax(SPAN_S, SPAN_INTERVALS * state.lags.interval.interval_s),
-                              SPAN_ESS * state.lags.ess_interval.interval_s)
+    cdef double span_s = compared_s(state)
     cdef double apart_s = <double>(t_ns - l.t_ns) * 1e-9
     cdef likelihood_t before
     cdef double[HABITS] moved_w

@@ -21,7 +21,7 @@ from tidegate.ext.abi.program cimport program_t
 cdef extern from *:
     """
     #define ARRIVED_SHARE 0.05 /* of a move: a converter that is closer to its end has done it */
-    #define STANDS_SHARE 0.5
+    #define STANDS_SHARE 0.5   /* of the way that is left: who has moved by less within his last lag, stands */
     """
     const double ARRIVED_SHARE, STANDS_SHARE
 

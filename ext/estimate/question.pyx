@@ -16,6 +16,7 @@ from tidegate.ext.estimate.contradiction cimport (
     SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_JUMPED, SUSPECT_SHARE, SUSPECT_TURNED, contradiction_repeats, contradiction_t, then_w,
 )
 from tidegate.ext.estimate.estimate cimport estimate_state_t
+from tidegate.ext.estimate.interval cimport SAME_INTERVALS
 from tidegate.ext.estimate.likelihood cimport likelihood_change, likelihood_honest
 from tidegate.ext.estimate.pairing cimport history_at, time_before
 
@@ -24,8 +25,7 @@ cdef extern from *:
     """
     #define BACKWARDS 0.3
     #define GIVEN 0.7             /* an edge is answered once the battery has given so much of it */
-    #define SAME_INTERVALS 1.6    /* a value that stands for so long was measured anew */
-    #define SAME_S 0.1
+    #define SAME_S 0.1            /* added to SAME_INTERVALS */
     #define STEADY 0.1            /* of the step: units that move by less stand */
     #define STEADY_S 0.1
     #define UNKNOWN_S 1.2         /* so long is waited while the meter's age is not known */
@@ -59,7 +59,7 @@ cdef extern from *:
     #define LIKELY_MOST_S 8.0
     """
     const double STEADY, STEADY_S, UNKNOWN_S, QUICK_MOST_S, WEAK_MOST_S, EDGES_LEAST
-    const double BACKWARDS, GIVEN, SAME_INTERVALS, SAME_S, EDGE_MOST_S, QUESTION_MOST_S, NORMAL, ROUGH
+    const double BACKWARDS, GIVEN, SAME_S, EDGE_MOST_S, QUESTION_MOST_S, NORMAL, ROUGH
     const double SURE, SURE_STRONG, SURE_FREE, PATIENT_S, CHANCE, SELDOM, NEARLY, SELDOM_LEAST
     const double SURE_HONEST, SPREAD_LEAST, SHARE_LO, SHARE_HI, SHARE_FAR, SHARE_TURNED, GROW, JITTER_S, LIKELY_JITTER_S, LIKELY_MOST_S
     const uint32_t GROW_EDGES, AGAIN_EDGES, LIKELY_EDGES

@@ -279,8 +279,6 @@ cdef class World(Assembly):
                 "noise_w": list(state.models.noise_w), "model_moves": list(state.models.moves),
                 "motion_w2": list(state.models.motion_w2), "unexplained": list(state.models.unexplained),
                 "variance": list(state.models.variance), "interval_s": state.lags.interval.interval_s,
-                "ess_interval_s": state.lags.ess_interval.interval_s, "age_s": state.age_s,
-                "age_unexplained": list(state.lags.unexplained), "age_variance": list(state.lags.variance),
                 "hunting": self.world.core.control.hunting.level}
 
     @property
@@ -291,7 +289,7 @@ cdef class World(Assembly):
         truth = &self.world.core.truth
         signs = &self.world.core.estimate.models.signs
         return {"verdict": truth.verdict, "asking": truth.asking, "sign": truth.pulses.sign, "sign_moves": signs.moves,
-                "honest_left": list(signs.honest_left), "turned_left": list(signs.turned_left), "still_s": truth.still_s, "gone_s": truth.gone_s,
+                "honest_left": list(signs.honest_left), "turned_left": list(signs.turned_left), "still_s": truth.still_s,
                 "least_w": truth.least_w, "suspicion": truth.contradiction.suspicion, "noise_w": truth.contradiction.noise_w,
                 "votes": list(truth.contradiction.votes), "edges": truth.question.edges,
                 "patient": truth.question.patient, "step_w": truth.question.step_w, "level": truth.question.level, "answers": list(truth.question.answer),
