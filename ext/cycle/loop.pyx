@@ -203,7 +203,7 @@ cdef inline void take_selftest(core_t* core) noexcept nogil:
 
 cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
     """The gate: what each unit may do. Everything written below comes from its verdict."""
-    cdef uint32_t unit
+    cdef uint32_t unit, arming = 0
     cdef int32_t mode
     cdef double dt_s = <double>dt_ns * 1e-9, wanted_w, nameplate_w
     cdef const unit_row_t* row
@@ -215,12 +215,14 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
     ask_meter(core, t_ns)
     take_selftest(core)
     for unit in range(core.program.n_units):
+        arming += core.cabinets[unit].mode == MODE_ARMING
+    for unit in range(core.program.n_units):
         row = &core.program.units[unit]
         nameplate_w = fmax(row.gate.charge_w_max, row.gate.discharge_w_max)
         wanted_w = cabinet_request(
             &core.cabinets[unit], &core.verdicts[unit], core.decision.request_w[unit], core.decision.lo_w,
             core.decision.hi_w, nameplate_w, core.inbox.orders.flags & ORDER_MANUAL,
-            1 if core.truth.pulses.sign == SIGN_AGAINST else 0, core.estimate.lags.interval.interval_s, dt_s,
+            1 if core.truth.pulses.sign == SIGN_AGAINST else 0, arming, core.estimate.lags.interval.interval_s, dt_s,
         )
         if core.cabinets[unit].mode == MODE_RUN or core.cabinets[unit].mode == MODE_DERATED:
             wanted_w = truth_order(&core.truth, unit, core.program.n_units, wanted_w)

@@ -68,7 +68,7 @@ cdef int32_t cabinet_next(int32_t mode, const cabinet_facts_t* facts) noexcept n
 
 
 cdef double cabinet_request(cabinet_t* cabinet, const gate_verdict_t* last, double wanted_w, double lo_w, double hi_w,
-                            double nameplate_w, uint32_t manual, uint32_t answers, double interval_s,
+                            double nameplate_w, uint32_t manual, uint32_t answers, uint32_t arming, double interval_s,
                             double dt_s) noexcept nogil:
     """lo_w, hi_w: the corridor that the site leaves. A power that is no number passes as such: the gate refuses it."""
     cdef double slew_w
@@ -83,6 +83,8 @@ cdef double cabinet_request(cabinet_t* cabinet, const gate_verdict_t* last, doub
         return wanted_w
     if cabinet.mode == MODE_ARMING:
         if cabinet.step == STEP_PASSED:
+            lo_w /= fmax(arming, 1.0)  # all who arm do so at once: to each its part of what the site leaves
+            hi_w /= fmax(arming, 1.0)
             corridor_of_late(cabinet, lo_w, hi_w, interval_s, dt_s)
             if not cabinet.turns & 1 and lo_w > (cabinet.needed_w + PROBE_REST_SHARE * nameplate_w if answers else 0.0):
                 rest_short(cabinet, interval_s)

@@ -128,3 +128,18 @@ def test_a_unit_that_is_lost_at_full_power_is_replaced_in_the_next_cycle_and_wit
             assert sum(wire_w) >= 0.99 * sum(before_w), f"on the wire after {bound_s * 1e3:.1f} ms"
         assert max(wire_w) <= UNIT_W
         assert not any(world.checks[name] for name in ("outside_envelope", "outside_nameplate", "setpoint_to_tripped"))
+
+
+def test_units_that_arm_at_once_share_what_the_site_leaves():
+    """Four pulses of 3 kW before a load of 8 kW and no export: each within what there is, together 4 kW flowed out."""
+    text = site_text(4).replace("[limits]\n", "[limits]\nconnection_export_w_max = 0\n")
+    site, problems = parse_site(tomllib.loads(text), text)
+    assert site is not None and not problems, problems
+    site._folder = load_site(str(SITE)).folder
+    with VirtualPlant(compile_site(site), (np.array([0.0]), np.array([8e3])), seed=1) as plant:
+        plant.run(10.0)
+        rows = plant.series()
+    arming = rows["mode"] == 1
+    assert np.abs(rows["ess_w"][arming]).max() > 1e3
+    assert rows["grid_w"][arming].min() > 0.0, rows["grid_w"][arming].min()
+    assert rows["mode"][-1] > 1
