@@ -27,16 +27,16 @@ SITE = {"points": [{"name": "d.p0", "unit": "W"}], "units": [{"energy_wh": 1.0}]
 
 
 class Device(threading.Thread):
-    """Answers reads and writes of registers."""
+    """Answers reads and writes of registers until the other end is shut."""
 
     def __init__(self, fd: int) -> None:
-        super().__init__(daemon=True)
+        super().__init__()
         self.fd, self.written = fd, list[int]()
 
     def run(self) -> None:
         held = b""
-        while True:
-            held += os.read(self.fd, 512)
+        while piece := os.read(self.fd, 512):
+            held += piece
             if len(held) < 8 or (held[1] == 16 and len(held) < 9 + held[6]):
                 continue
             if held[1] == 16:
@@ -72,6 +72,8 @@ def main() -> None:
         until(lambda: value in device.written)  # noqa: B023
     ok = port.stats["ok"]
     port.stop()
+    near.close()
+    device.join()  # a thread that still runs while the interpreter ends may abort it
     print(f"port {sleeps} {ok} {len(set(device.written))}", flush=True)
 
 
