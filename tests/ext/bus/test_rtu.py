@@ -429,11 +429,12 @@ def test_draining_sends_commands_only_and_says_when_it_is_done():
 
 def test_foreign_bytes_on_a_quiet_line_are_counted_and_waited_out():
     line = Line(site([slave(1, block(0, 10, period_ns=100 * MS))]), Device(1)).run(50 * MS)
-    line.bytes.append((99 * MS + 900_000, b"\xff" * 7))
+    quiet = 100 * MS - 100 * MS // 64 - MS // 10  # just before the poll is due, which comes a sixty-fourth early
+    line.bytes.append((quiet, b"\xff" * 7))
     before = len(line.sent)
     line.run(120 * MS)
     assert line.engine.stats["foreign_bytes"] == 7
-    assert line.sent[before][0] == 99 * MS + 900_000 + GAP_NS
+    assert line.sent[before][0] == quiet + GAP_NS
 
 
 def test_a_tool_can_ask_for_anything_while_the_polls_go_on():
