@@ -19,8 +19,9 @@ from tidegate.ext.safety.cabinet cimport ANSWER_DOUBTFUL
 cdef extern from *:
     """
     #define RAISED 1.0   /* of a step: less than that waits for the next edge that goes up */
+    #define DOUBTED_MOVES 8.0
     """
-    const double RAISED
+    const double RAISED, DOUBTED_MOVES
 
 
 cdef inline void raise_held(core_t* core) noexcept nogil:
@@ -73,6 +74,9 @@ cdef uint32_t answer_of_meter(const core_t* core) noexcept nogil:
     cdef uint32_t wanted = answer_wanted(&core.estimate)
     if not core.plant.grid_ok:
         return ANSWER_DOUBTFUL if core.mode == MODE_ARMING else min(wanted, <uint32_t>ANSWER_DOUBTFUL)
+    # One that was found to be turned before may look right by the chance of a few moves.
+    if core.truth.doubted and core.estimate.models.signs.moves < DOUBTED_MOVES:
+        wanted = max(wanted, <uint32_t>ANSWER_DOUBTFUL)
     if core.mode != MODE_ARMING:  # the pulses of a unit beside one that runs are not compared
         return wanted
     return max(wanted, pulses_wanted(&core.truth.pulses, core.estimate.lags.interval.interval_s, core.truth.doubted != 0))

@@ -39,7 +39,7 @@ from tidegate.ext.abi.image cimport *
 from tidegate.ext.cycle.orders cimport edge, relay_orders, update_orders
 from tidegate.ext.estimate.lag cimport age_wanted, widen_lag_search
 from tidegate.ext.estimate.meter_sign cimport SIGN_AGAINST, signs_begin
-from tidegate.ext.estimate.model cimport answer_armed, answer_forget
+from tidegate.ext.estimate.model cimport answer_armed, answer_forget, answer_shown
 from tidegate.ext.abi.port_mail cimport done_t, port_done_peek, port_done_pop, port_mail_init
 from tidegate.ext.abi.program cimport COMMAND_SETPOINT_W, unit_row_t
 from tidegate.ext.abi.program_check cimport program_check
@@ -138,6 +138,8 @@ cdef void estimate(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
     )
     if not core.plant.island or core.program.site.genset_w < 0:  # else the grid meter sees nothing of the battery
         truth_step(core.program, core.image, &core.estimate, &core.plant, &core.truth, core.mode, t_ns)
+        if core.truth.shown:
+            answer_shown(&core.estimate)
     for unit in range(core.program.n_units):
         estimate_unit(core, unit, t_ns, <double>dt_ns * 1e-9)
     phase_done(core, PHASE_ESTIMATE)

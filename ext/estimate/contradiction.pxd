@@ -21,6 +21,7 @@ cdef enum:
     SUSPECT_JUMPED      # it jumped far further than the load does
     SUSPECT_TURNED      # the other sign is far more likely than what the load would have to do
     SUSPECT_SHARE       # another share is
+    SUSPECT_UNSEEN      # that it shows the battery at all was not proven by the arming
 
 cdef struct contradiction_t:
     # readings, each with the battery power that belongs to it

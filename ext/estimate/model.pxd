@@ -1,7 +1,7 @@
 # ext/estimate/model.pxd: contents page of model.pyx.
 from libc.stdint cimport uint32_t, uint64_t
 
-from tidegate.ext.estimate.estimate cimport ANSWER_SEEN, estimate_state_t
+from tidegate.ext.estimate.estimate cimport ANSWER_OPEN, ANSWER_SEEN, estimate_state_t
 
 cdef extern from *:
     """
@@ -34,9 +34,12 @@ cdef void models_forget(estimate_state_t* state) noexcept nogil
 cdef void answer_forget(estimate_state_t* state) noexcept nogil
 # The site is ready: what was not shown by then, in sign as well (against: against the battery), is unproven.
 cdef void answer_armed(estimate_state_t* state, bint against) noexcept nogil
-# A register that stands still until it refreshes tells nothing of whether it ever moves.
+# Steps that follow no reading have shown it, in sign and share (question.pyx).
+cdef void answer_shown(estimate_state_t* state) noexcept nogil
+# The control moves the battery against what the meter has shown: what both do together says nothing, so only an arming's
+# pulses count. A register that stands still until it refreshes tells nothing of whether it ever moves.
 cdef inline bint counts_for_answer(const estimate_state_t* state, double change_w, uint64_t t_ns) noexcept nogil:
-    return state.models.answer != ANSWER_SEEN and (change_w != 0.0 or t_ns > state.grid_changed_t_ns + REFRESHED_NS)
+    return state.models.answer == ANSWER_OPEN and (change_w != 0.0 or t_ns > state.grid_changed_t_ns + REFRESHED_NS)
 # 0: it is known that it does; else so far 1 likely, 2 possible, 3 doubtful, 4 unlikely.
 cdef inline uint32_t answer_wanted(const estimate_state_t* state) noexcept nogil:
     if state.models.answer == ANSWER_SEEN:

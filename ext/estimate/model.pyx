@@ -160,7 +160,7 @@ cdef bint compare(estimate_state_t* state, uint32_t scale, double grid_w, uint64
         w2 = rest_w[i] - mean
         m.unexplained[i] = keep * m.unexplained[i] + weight * w2
         m.variance[i] = keep * m.variance[i] + weight * w2 * w2
-    if m.answer != ANSWER_SEEN:
+    if m.answer == ANSWER_OPEN:
         compare_unmoved(state, rest_w, weight, (change_w - slope_w) * (change_w - slope_w), scale_w2,
                         counts_for_answer(state, change_w, t_ns))
     note(m, scale, left_w, slope_w, apart_s, share)
@@ -229,6 +229,11 @@ cdef void answer_armed(estimate_state_t* state, bint against) noexcept nogil:
         m.signs.earned = 1.0 if against else signs_earned(&m.signs)
 
 
+cdef void answer_shown(estimate_state_t* state) noexcept nogil:
+    state.models.answer = ANSWER_SEEN
+    state.models.signs.earned = 1.0
+
+
 cdef inline void compare_unmoved(estimate_state_t* state, const double* left, double weight, double unmoved_w2,
                                  double scale_w2, bint told) noexcept nogil:
     """What each model explains more than a meter that shows nothing of the battery. left: 0..1, what each leaves."""
@@ -267,10 +272,10 @@ cdef void answer_judge(estimate_state_t* state, uint64_t t_ns) noexcept nogil:
         m.answer_by = fmax(m.answer_by, answer_deviations(m.answer_gain[i], m.answer_variance[i], m.answer_readings))
     for i in range(<uint32_t>LAGS):
         m.answer_by = fmax(m.answer_by, answer_deviations(l.answer_gain[i], l.answer_variance[i], l.answer_readings))
-    if m.answer_by > SEEN_BY and (m.answer == ANSWER_OPEN or signs_found(&m.signs, False) == SIGN_AGAINST):
+    if m.answer_by > SEEN_BY and m.answer == ANSWER_OPEN:
         m.answer = ANSWER_SEEN
-    elif m.answer_by < -UNSEEN_BY and m.answer_readings > UNSEEN_READINGS and t_ns > m.answer_t_ns + UNSEEN_MEAN_NS and (
-            l.interval.interval_s <= ANSWER_SLOW_S):
+    elif m.answer == ANSWER_OPEN and m.answer_by < -UNSEEN_BY and m.answer_readings > UNSEEN_READINGS and (
+            t_ns > m.answer_t_ns + UNSEEN_MEAN_NS and l.interval.interval_s <= ANSWER_SLOW_S):
         m.answer = ANSWER_NONE
     # The slowest meter shows something of a pulse that lasts as long as the longest do by then.
     elif m.unshown_t_ns and t_ns > max(m.answer_t_ns, m.unshown_t_ns) + UNMOVED_NS and t_ns < state.moved_t_ns + UNSEEN_NS:

@@ -13,7 +13,7 @@ from libc.string cimport memset
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.contradiction cimport (
-    SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_JUMPED, SUSPECT_SHARE, SUSPECT_TURNED, contradiction_repeats, contradiction_t, then_w,
+    SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_JUMPED, SUSPECT_SHARE, SUSPECT_TURNED, SUSPECT_UNSEEN, contradiction_repeats, contradiction_t, then_w,
 )
 from tidegate.ext.estimate.estimate cimport estimate_state_t
 from tidegate.ext.estimate.interval cimport SAME_INTERVALS
@@ -39,6 +39,7 @@ cdef extern from *:
     #define SURE 1.5
     #define SURE_STRONG 1.2       /* votes over their spread: two clear edges make 1.26, three 1.6, four 1.9 */
     #define PATIENT_S 4.3         /* a gateway between may make a meter so late */
+    #define PROOF 2.0             /* five clear edges */
     #define SURE_FREE 1.75        /* of a share that was fitted to the answers */
     #define SURE_HONEST 1.2
     #define SELDOM 9.0            /* the load makes such answers once in e^9 = 8,000 questions, ... */
@@ -51,6 +52,7 @@ cdef extern from *:
     #define SHARE_FAR 1.7
     #define SHARE_TURNED -0.5
     #define GROW_EDGES 3u
+    #define UNSEEN_KEPT 18u       /* of EDGES_MOST: room for the edges of one more question */
     #define AGAIN_EDGES 2u        /* so many steps of the battery did not disturb a sequence that comes again */
     #define GROW 1.6
     #define LIKELY_EDGES 2u
@@ -60,9 +62,9 @@ cdef extern from *:
     """
     const double STEADY, STEADY_S, UNKNOWN_S, QUICK_MOST_S, WEAK_MOST_S, EDGES_LEAST
     const double BACKWARDS, GIVEN, SAME_S, EDGE_MOST_S, QUESTION_MOST_S, NORMAL, ROUGH
-    const double SURE, SURE_STRONG, SURE_FREE, PATIENT_S, CHANCE, SELDOM, NEARLY, SELDOM_LEAST
+    const double SURE, SURE_STRONG, SURE_FREE, PROOF, PATIENT_S, CHANCE, SELDOM, NEARLY, SELDOM_LEAST
     const double SURE_HONEST, SPREAD_LEAST, SHARE_LO, SHARE_HI, SHARE_FAR, SHARE_TURNED, GROW, JITTER_S, LIKELY_JITTER_S, LIKELY_MOST_S
-    const uint32_t GROW_EDGES, AGAIN_EDGES, LIKELY_EDGES
+    const uint32_t GROW_EDGES, AGAIN_EDGES, UNSEEN_KEPT, LIKELY_EDGES
 
 
 cdef inline double seconds(uint64_t from_ns, uint64_t to_ns) noexcept nogil:
@@ -71,6 +73,13 @@ cdef inline double seconds(uint64_t from_ns, uint64_t to_ns) noexcept nogil:
 
 cdef void question_begin(question_t* q, double step_w, uint32_t suspicion, uint64_t t_ns) noexcept nogil:
     cdef uint32_t random = q.random
+    # What is to be proven is asked until it is: the answers of one question after the other count together.
+    if suspicion == SUSPECT_UNSEEN and q.suspicion == suspicion and q.edges < UNSEEN_KEPT:
+        q.level = 0
+        q.edge_ns = q.edge_due_ns = 0
+        q.begun_ns = t_ns
+        q.step_w = step_w
+        return
     memset(q, 0, sizeof(question_t))
     q.random = random if random else 0xACE1u
     q.step_w = step_w
@@ -222,6 +231,10 @@ cdef bint is_beyond_chance(const question_t* q, double share) noexcept nogil:
 cdef uint32_t judge(question_t* q) noexcept nogil:
     cdef double turned = votes(q, -1.0), nothing = votes(q, 0.0), share = median(q)
     cdef bint free = (share < SHARE_LO or share > SHARE_HI) and votes(q, share) > SURE_FREE and is_beyond_chance(q, share)
+    if q.suspicion == SUSPECT_UNSEEN:  # a proof takes more than a suspicion that turns out unfounded, either way
+        if fmax(turned, nothing) < -PROOF and not free:
+            return FOUND_HONEST
+        return FOUND_TURNED if turned > PROOF and turned >= nothing else FOUND_SHARE if nothing > PROOF else FOUND_OPEN
     if fmax(turned, nothing) < -SURE_HONEST and not free:
         return FOUND_HONEST
     if not is_weak(q):

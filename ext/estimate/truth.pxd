@@ -22,7 +22,8 @@ cdef enum:
 cdef struct truth_t:
     uint32_t verdict          # enum meter_verdict
     int32_t mode              # of the site, in the cycle before
-    uint32_t doubted, pad     # turned or of another share once: it has to show itself right before it is armed with again
+    uint32_t doubted          # turned or of another share once: it has to show itself right before it is armed with again
+    uint32_t shown            # 1 = a question has shown in this cycle that the meter shows the battery
     uint64_t seen_t_ns        # stamp of the newest reading
     # a value that stands still
     double value_w, least_w   # least: size of the meter's small changes; 0 = none yet
@@ -44,6 +45,8 @@ cdef struct truth_t:
     uint64_t suspect_again_ns   # the same of a value that contradicts
     uint64_t below_again_ns     # ... and of a building that seems to give power
     double suspect_rest_s
+    uint64_t unseen_again_ns    # ... and of one that has yet to show that it sees the battery
+    double unseen_rest_s
     question_t question
     contradiction_t contradiction
     pulses_t pulses

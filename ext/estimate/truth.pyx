@@ -5,6 +5,7 @@ The battery is the witness: what it does, the grid must show, with the opposite 
 | a meter that | is suspect when | is asked by | is a row of the fault table when |
 |---|---|---|---|
 | is turned or lacks a phase from the start | - | the pulses of arming (pulses.pyx, meter_sign.pyx) | they show it: `grid_unmoved` |
+| may sit at the wrong place | the arming has not proven that it shows the battery | steps at irregular times (question.pyx) | they show that it does not: `grid_unmoved` |
 | stands still | a value stands for longer than is its habit, or while the battery moves away | one step (below) | it stands through it: `meter_stuck` |
 | contradicts its own energy | - | - | its registers have counted something else (energy_register.pyx): `grid_unmoved` |
 | contradicts its own phases | - | - | they do not add up any more, or one of them stands at zero while the battery moves it (phases.pyx): `meter_phases` |
@@ -27,11 +28,11 @@ from tidegate.ext.abi.image cimport (
 )
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.contradiction cimport (
-    SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_NONE, SUSPECT_TURNED, contradiction_cleared, contradiction_forget,
+    SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_NONE, SUSPECT_TURNED, SUSPECT_UNSEEN, contradiction_cleared, contradiction_forget,
     contradiction_step, contradiction_sure, contradiction_turns, then_w,
 )
 from tidegate.ext.estimate.energy_register cimport energy_register_contradicts, energy_register_forget, energy_register_power
-from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
+from tidegate.ext.estimate.estimate cimport ANSWER_UNPROVEN, estimate_state_t, plant_t
 from tidegate.ext.estimate.likelihood cimport likelihood_restart
 from tidegate.ext.estimate.pairing cimport history_at, nameplates, time_before
 from tidegate.ext.estimate.phases cimport phases_ask_anew, phases_due, phases_forget, phases_need_w, phases_reading
@@ -71,12 +72,14 @@ cdef extern from *:
     #define ANSWER_SHARE 0.15   /* of the nameplates */
     #define ANSWER_NOISE 5.0    /* the first step of a question stands so far above what the load does */
     #define STILL_SHARE 0.1       /* of a move of the battery that must show: a load that changes by less stands still */
+    #define PROOF_EDGES 2.0       /* of a question that is to prove something so many fit in its time: the first one stands */
+    #define PROOF_S 5.0
     #define SUSPECT_REST_S 5.0    /* from one contradiction that was unfounded to the next */
     #define SUSPECT_REST_MOST_S 300.0
     """
     const double AWAY_SHARE, ASK_SHARE, DIGITS, SILENT_S, SILENT_INTERVALS, SMALL_DOWN, SMALL_UP, SMALL_MOST, STEP_SHARE_MOST, HABIT_S, HABIT_INTERVALS, HABITS, AGE_OLDEST_S, AGE_QUICK_S, QUICK_S
     const double FROZEN_S, FROZEN_STEP_S, STEP_SOON_S, FINE, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, ASK_MOST_S, PHASE_MOST_S
-    const double ANSWER_SHARE, ANSWER_NOISE, STILL_SHARE, SUSPECT_REST_S, SUSPECT_REST_MOST_S
+    const double ANSWER_SHARE, ANSWER_NOISE, STILL_SHARE, PROOF_EDGES, PROOF_S, SUSPECT_REST_S, SUSPECT_REST_MOST_S
 
 
 cdef enum:
@@ -122,6 +125,7 @@ cdef inline void verdict_set(truth_t* truth, uint32_t verdict) noexcept nogil:
 cdef void truth_step(const program_t* program, point_t* image, const estimate_state_t* state, const plant_t* plant,
                      truth_t* truth, int32_t mode, uint64_t t_ns) noexcept nogil:
     cdef uint64_t sample_ns
+    truth.shown = 0
     if mode != truth.mode:
         if mode == MODE_ARMING:  # each arming tests anew
             truth.verdict = VERDICT_BELIEVED
@@ -130,6 +134,8 @@ cdef void truth_step(const program_t* program, point_t* image, const estimate_st
             phases_ask_anew(&truth.phases)
         elif truth.mode == MODE_ARMING and mode != MODE_TRIPPED:
             truth.doubted = 0
+            truth.unseen_again_ns = 0
+            truth.unseen_rest_s = 0.0
         truth.mode = mode
     if not plant.grid_ok:
         energy_register_forget(&truth.energy)
@@ -259,8 +265,14 @@ cdef inline void ask_end(truth_t* truth, uint64_t t_ns) noexcept nogil:
 cdef void contradicts(const program_t* program, const estimate_state_t* state, const plant_t* plant, truth_t* truth,
                       uint64_t t_ns) noexcept nogil:
     cdef uint32_t found
+    if truth.contradiction.suspicion == SUSPECT_UNSEEN and truth.asking == ASK_NOTHING:
+        truth.contradiction.suspicion = SUSPECT_NONE  # what waits for room to be asked keeps no other cause back
     contradiction_step(program, state, plant, &truth.contradiction, small_w(program, truth), far_w(program, truth),
                        nameplates(program), truth.asking != ASK_NOTHING, truth.value_t_ns)
+    if state.models.answer == ANSWER_UNPROVEN and truth.contradiction.suspicion == SUSPECT_NONE and (
+            truth.asking == ASK_NOTHING and t_ns >= truth.unseen_again_ns) and not (
+            value_doubted(truth, state, t_ns) or phase_doubted(truth, t_ns)):
+        truth.contradiction.suspicion = SUSPECT_UNSEEN
     found = contradiction_sure(&truth.contradiction, truth.asking == ASK_ANSWER and truth.question.edges > 0)
     # Before a load that stands still the sums are sure of what a single reading says: there it is asked by steps first.
     if found != SUSPECT_NONE and ((truth.asking == ASK_ANSWER and truth.question.edges > 0)
@@ -278,6 +290,7 @@ cdef void contradicts(const program_t* program, const estimate_state_t* state, c
     if found == FOUND_TURNED or found == FOUND_SHARE:
         verdict_set(truth, VERDICT_SIGN if found == FOUND_TURNED else VERDICT_SHARE)
     elif found != FOUND_OPEN:
+        truth.shown = found == FOUND_HONEST and truth.question.suspicion == SUSPECT_UNSEEN
         answer_end(truth, plant, found == FOUND_HONEST, t_ns)
 
 
@@ -285,6 +298,11 @@ cdef inline void answer_end(truth_t* truth, const plant_t* plant, bint honest, u
     truth.asking = ASK_NOTHING
     # What the building is known to do is not suspected again, so nothing waits for it; and no weaker doubt before makes
     # that one wait.
+    if truth.question.suspicion == SUSPECT_UNSEEN:
+        truth.unseen_rest_s = fmin(fmax(2.0 * truth.unseen_rest_s, SUSPECT_REST_S), SUSPECT_REST_MOST_S)
+        truth.unseen_again_ns = t_ns + <uint64_t>(truth.unseen_rest_s * 1e9)
+        truth.contradiction.suspicion = SUSPECT_NONE
+        return
     if truth.question.suspicion == SUSPECT_BELOW_ZERO:
         truth.below_again_ns = t_ns + (<uint64_t>(SUSPECT_REST_S * 1e9) if honest else 0)
     else:
@@ -311,20 +329,23 @@ cdef inline void phase_end(truth_t* truth, uint64_t t_ns) noexcept nogil:
 
 cdef inline bint contradicted(const truth_t* truth, uint64_t t_ns) noexcept nogil:
     cdef uint32_t suspicion = truth.contradiction.suspicion
-    return suspicion != SUSPECT_NONE and t_ns >= (
-        truth.below_again_ns if suspicion == SUSPECT_BELOW_ZERO else truth.suspect_again_ns)
+    return suspicion == SUSPECT_UNSEEN or (suspicion != SUSPECT_NONE and t_ns >= (
+        truth.below_again_ns if suspicion == SUSPECT_BELOW_ZERO else truth.suspect_again_ns))
+
+
+cdef inline bint value_doubted(const truth_t* truth, const estimate_state_t* state, uint64_t t_ns) noexcept nogil:
+    cdef double interval_s = state.lags.interval.interval_s
+    if truth.away_t_ns and seconds(truth.away_t_ns, t_ns) > truth.shown_s:
+        return True
+    return t_ns >= truth.again_ns and seconds(truth.value_t_ns, t_ns) > fmax(
+        fmax(HABIT_S, HABIT_INTERVALS * interval_s), HABITS * truth.still_s)
 
 
 cdef bint truth_suspects(const truth_t* truth, const estimate_state_t* state, uint64_t t_ns) noexcept nogil:
     """A value has stood for longer than it should, or contradicts the battery."""
-    cdef double interval_s = state.lags.interval.interval_s, stood_s = seconds(truth.value_t_ns, t_ns)
-    if truth.value_t_ns == 0 or interval_s <= 0.0 or truth.verdict != VERDICT_BELIEVED:
+    if truth.value_t_ns == 0 or state.lags.interval.interval_s <= 0.0 or truth.verdict != VERDICT_BELIEVED:
         return False
-    if contradicted(truth, t_ns) or phase_doubted(truth, t_ns):
-        return True
-    if truth.away_t_ns and seconds(truth.away_t_ns, t_ns) > truth.shown_s:
-        return True
-    return t_ns >= truth.again_ns and stood_s > fmax(fmax(HABIT_S, HABIT_INTERVALS * interval_s), HABITS * truth.still_s)
+    return contradicted(truth, t_ns) or phase_doubted(truth, t_ns) or value_doubted(truth, state, t_ns)
 
 
 cdef inline double step_away_w(const truth_t* truth, double from_w, double step_w, double most_w, double far_w) noexcept nogil:
@@ -342,6 +363,8 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
     cdef double most_w = STEP_SHARE_MOST * nameplates(program)
     cdef uint32_t unit, suspicion = truth.contradiction.suspicion
     cdef bint by_phase = phase_doubted(truth, t_ns) and not contradicted(truth, t_ns)
+    # What is only not proven waits for room.
+    cdef bint breaks = contradicted(truth, t_ns) and suspicion != SUSPECT_UNSEEN
     if truth.asking:
         if not free and truth.asking == ASK_ANSWER:
             truth.asking = ASK_NOTHING
@@ -363,12 +386,16 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
         down_w += plant.units[unit].envelope_lo_w
     step_w = truth.phase_w if by_phase else 1.5 * far_w(program, truth)
     if contradicted(truth, t_ns):
-        if suspicion != SUSPECT_AGAIN:  # what is so unlikely is worth a step that is clear at once
+        if suspicion != SUSPECT_AGAIN and suspicion != SUSPECT_UNSEEN:  # what is so unlikely is worth a step that is clear at once
             step_w = fmax(step_w, ANSWER_SHARE * nameplates(program))
         if suspicion == SUSPECT_BELOW_ZERO:  # towards zero as far as it takes to tell
             most_w = fmax(most_w, fabs(total_w))
         step_w = fmin(fmax(step_w, ANSWER_NOISE * truth.contradiction.noise_w), most_w)
     if step_w > most_w or plant.reconnect_w < nameplates(program):
+        return
+    # A proof that would not come is not worth what the limit misses while the units are held.
+    if contradicted(truth, t_ns) and not breaks and (
+            ANSWER_NOISE * truth.contradiction.noise_w > most_w or PROOF_EDGES * (truth.answer_s + truth.shown_s) > PROOF_S):
         return
     # More discharge keeps the import limits, by a smaller step if there is room for no other; where there is none for it,
     # less. Never out of the corridor, but for towards zero.
@@ -384,9 +411,9 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
         step_w = rise_w
     # A corridor that is made of a contradiction says nothing: towards zero, then, or what the units can.
     elif fall_w <= most_w and (total_w - fmax(down_w, fmin(lo_w, 0.0)) >= fall_w or (
-            contradicted(truth, t_ns) and total_w >= fall_w)):
+            breaks and total_w >= fall_w)):
         step_w = -fall_w
-    elif not contradicted(truth, t_ns) or up_w - total_w < step_w:
+    elif not breaks or up_w - total_w < step_w:
         return
     truth.ess_w = total_w
     truth.ask_t_ns = t_ns

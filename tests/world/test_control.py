@@ -258,7 +258,10 @@ def test_a_missing_pv_or_load_meter_costs_the_report_and_not_the_limit(gone, loa
         world.run(40.0)
         assert np.max(between(world, "grid_w", 21.0, 29.0)) < 90.3e3
         assert REASONS_BY_NUMBER[int(between(world, "reason", 21.0, 29.0)[-1])] == "peak limit"
-        last = [one["points"]["site.load_w"][0] for one in world.meter_records() if 22e9 < one["t_ns"] - 1e9 < 28e9]
-        assert last and all((one is not None) == load_known for one in last), "what is not known is not made up"
+        last = [one["points"] for one in world.meter_records() if 22e9 < one["t_ns"] - 1e9 < 28e9]
+        known = [one["site.load_w"][0] is not None for one in last]
+        # The line that a silent meter shares may lose the PV meter for a moment; then the load is not known either.
+        assert known == [one["site.pv_w"][0] is not None for one in last], "what is not known is not made up"
+        assert sum(known) >= len(known) - 1 >= 3 if load_known else not any(known)
         assert [one["t_ns"] for one in events(world, "bus") if 10e9 < one["t_ns"] - 1e9 < 13e9], "and it is told"
         assert not [one for one in told(world) if one[2] > 10.0 and one[1] != "enforced" and one[2] < 20.0]
