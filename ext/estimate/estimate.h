@@ -154,6 +154,7 @@ typedef struct {
     uint32_t first, first_lo;   /* ages measured before this start, the oldest + 1, and yet to be confirmed; 0 = none */
     double open_s;              /* so far apart are the ages that are not out of the question */
     uint32_t age_lo, age_hi;    /* between which a reading's age is believed; lag_lo, lag_hi are as much wider as it is paired */
+    uint32_t likely_lo, likely_hi; /* between which all ages are that explain as much as the best one */
 } lag_trials_t;
 
 /* Battery power in even rows, its integral, and what first-order filters make of it (shape.pyx). */
@@ -221,6 +222,7 @@ typedef struct {
     shapes_t shapes;
     model_trials_t models;
     double age_s, age_lo_s, age_hi_s; /* of a grid reading: the best, and what is believed possible */
+    double likely_lo_s, likely_hi_s;  /* and as likely as the likeliest: what is shown */
     uint32_t age_known;  /* 1 = no other is possible */
     uint32_t age_pad;
     uint64_t pending_t_ns[PENDING_MAX];

@@ -144,6 +144,7 @@ cdef extern from "estimate/estimate.h" nogil:
         uint32_t first, first_lo
         double open_s
         uint32_t age_lo, age_hi
+        uint32_t likely_lo, likely_hi
 
     ctypedef struct shapes_t:
         uint64_t t_ns
@@ -212,6 +213,7 @@ cdef extern from "estimate/estimate.h" nogil:
         shapes_t shapes
         model_trials_t models
         double age_s, age_lo_s, age_hi_s
+        double likely_lo_s, likely_hi_s
         uint32_t age_known
         uint32_t age_pad
         uint64_t pending_t_ns[PENDING_MAX]

@@ -83,8 +83,8 @@ cdef void start(const control_params_t* params, estimate_state_t* state, uint64_
     state.second = t_ns // 1000000000u + 1
     state.register_gain = 1.0
     state.lag_hi = lags_of(params, state) - 1
-    state.age_lo_s = <double>LAG_NS[0] * 1e-9
-    state.age_hi_s = <double>LAG_NS[state.lag_hi] * 1e-9
+    state.age_lo_s = state.likely_lo_s = <double>LAG_NS[0] * 1e-9
+    state.age_hi_s = state.likely_hi_s = <double>LAG_NS[state.lag_hi] * 1e-9
     state.lags.open_s = state.age_hi_s - state.age_lo_s
     lag_believe(params, state)
     integral_roll_second(&state.grid, 0, 0.0)
@@ -353,9 +353,9 @@ cdef void close_second(const program_t* program, point_t* image, estimate_state_
     points_set_extremes(image, SITE_ESS_MIN_W, &state.ess, t_ns)
     points_set_extremes(image, SITE_PV_MIN_W, &state.pv, t_ns)
     if state.lags.moves > 0.0:
-        point_set(image, SITE_GRID_AGE_S, state.age_s, t_ns)
-        point_set(image, SITE_GRID_AGE_LO_S, state.age_lo_s, t_ns)
-        point_set(image, SITE_GRID_AGE_HI_S, state.age_hi_s, t_ns)
+        point_set(image, SITE_GRID_AGE_S, fmin(fmax(state.age_s, state.likely_lo_s), state.likely_hi_s), t_ns)
+        point_set(image, SITE_GRID_AGE_LO_S, state.likely_lo_s, t_ns)
+        point_set(image, SITE_GRID_AGE_HI_S, state.likely_hi_s, t_ns)
     if state.lags.interval.interval_s > 0.0:
         point_set(image, SITE_GRID_INTERVAL_S, state.lags.interval.interval_s, t_ns)
     learn_register(program, image, state)
@@ -525,6 +525,11 @@ cdef class Estimate:
     def latency_s(self):
         """(least, most, measured): bounds of the age of a grid reading when it arrives."""
         return (self.state.age_lo_s, self.state.age_hi_s, bool(self.state.age_known))
+
+    @property
+    def likely_age_s(self):
+        """(least, most) of the ages that are as likely as the likeliest, s: what is shown of a reading's age."""
+        return (self.state.likely_lo_s, self.state.likely_hi_s)
 
     @property
     def latency_scores(self):

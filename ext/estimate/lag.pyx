@@ -32,7 +32,10 @@ cdef extern from *:
     #define OUT_OF_QUESTION 2.5       /* standard deviations by which an age must be worse than the best */
     #define QUIET_SHARE 0.06          /* the best age leaves so little of the moves that chance has no part in it: ... */
     #define OUT_OF_QUESTION_QUIET 1.2
-    #define BELIEVED 1.2              /* and to be no longer believed, where the best age is used before it is known */
+    #define BELIEVED 1.2              /* and to be no longer paired with, where the best age is used before it is known ... */
+    #define BELIEVED_SHARE 0.5        /* ... and so much of the converter's interval is added, where that does not show when it was read */
+    #define LIKELY 0.2                /* by which it must be worse than what explains most not to be as likely as that: the bounds that are shown ... */
+    #define LIKELY_SHARE 0.25         /* ... and this share, for many moves tell more of the converter's times than one */
     #define ENOUGH 8.0                /* moves after which the best age is used though others are possible */
     #define BETTER 1.0                /* by which another must be better to take the place of one that is used ... */
     #define MUCH_BETTER 4.0           /* ... and of a known one */
@@ -50,7 +53,7 @@ cdef extern from *:
     #define FIRST_MOVES 4.0           /* moves that the meter has shown before the believed age is taken for confirmed */
     """
     const uint64_t SCORE_AFTER_NS, SHOWN_NS
-    const double MEMORY_S, KEEP_LEAST, TREND_S, OUT_OF_QUESTION, OUT_OF_QUESTION_QUIET, QUIET_SHARE, BELIEVED
+    const double MEMORY_S, KEEP_LEAST, TREND_S, OUT_OF_QUESTION, OUT_OF_QUESTION_QUIET, QUIET_SHARE, BELIEVED, BELIEVED_SHARE, LIKELY, LIKELY_SHARE
     const double ENOUGH, BETTER, MUCH_BETTER
     const double SCALE_FIRST, SCALE_LEAST, SCALE_MOST, SCALE_RATE, BLOCK_S, KNOWN_S, KNOWN_SHARE
     const double FIRST_AGAINST, FIRST_MOVES, LONGER_AGAINST
@@ -79,8 +82,8 @@ cdef void lag_believe(const control_params_t* params, estimate_state_t* state) n
     state.lag_lo = lo
     state.lag_hi = hi
     state.age_s = <double>LAG_NS[l.best] * 1e-9
-    state.age_lo_s = <double>LAG_NS[lo] * 1e-9
-    state.age_hi_s = <double>LAG_NS[hi] * 1e-9
+    state.age_lo_s = state.likely_lo_s = <double>LAG_NS[lo] * 1e-9
+    state.age_hi_s = state.likely_hi_s = <double>LAG_NS[hi] * 1e-9
 
 
 cdef void lag_gap(estimate_state_t* state) noexcept nogil:
@@ -267,14 +270,16 @@ cdef inline bint possible(const estimate_state_t* state, uint32_t i) noexcept no
 
 cdef void choose(estimate_state_t* state, uint32_t lags, uint32_t own) noexcept nogil:
     if not choose_age(state, lags, own):
-        state.lags.age_lo = state.lag_lo
-        state.lags.age_hi = state.lag_hi
+        state.lags.age_lo = state.lags.likely_lo = state.lag_lo
+        state.lags.age_hi = state.lags.likely_hi = state.lag_hi
         state.lags.open_s = <double>(LAG_NS[state.lag_hi] - LAG_NS[state.lag_lo]) * 1e-9
     state.age_known = state.models.known if state.models.averages else state.lags.known
     if not state.models.averages:
         state.age_s = <double>LAG_NS[state.lags.best] * 1e-9
         state.age_lo_s = <double>LAG_NS[state.lags.age_lo] * 1e-9
         state.age_hi_s = <double>LAG_NS[state.lags.age_hi] * 1e-9
+        state.likely_lo_s = <double>LAG_NS[state.lags.likely_lo] * 1e-9
+        state.likely_hi_s = <double>LAG_NS[state.lags.likely_hi] * 1e-9
 
 
 cdef inline bint shown(const lag_trials_t* l, uint32_t i) noexcept nogil:
@@ -282,35 +287,42 @@ cdef inline bint shown(const lag_trials_t* l, uint32_t i) noexcept nogil:
     return l.first_t_ns != 0 and <int64_t>(l.t_ns - l.first_t_ns) > 2 * LAG_NS[i] + <int64_t>SHOWN_NS
 
 
-cdef void believed(estimate_state_t* state, uint32_t best, uint32_t first, uint32_t last, int64_t more_ns) noexcept nogil:
-    """The best age, its neighbours, those from first to last that explain nearly as much, and more_ns to either side."""
-    cdef lag_trials_t* l = &state.lags
-    cdef uint32_t i, lo = best, hi = best
-    # How old the converter's own readings are is known where they come at even times.
-    if not l.ess_interval.alike:
-        more_ns += <int64_t>(0.5e9 * l.ess_interval.interval_s)
+cdef void around(const estimate_state_t* state, uint32_t best, uint32_t first, uint32_t last, double by, int64_t more_ns,
+                 uint32_t* lo, uint32_t* hi) noexcept nogil:
+    """An age, its neighbours, those from first to last that are worse by no more than that, and more_ns to either side."""
+    cdef const lag_trials_t* l = &state.lags
+    cdef const model_trials_t* m = &state.models
+    cdef double left = left_by(state, best), variance = l.variance[best] + m.variance[best] + 0.5, more
+    cdef uint32_t i, least = best, most = best
     for i in range(first, last + 1):
-        if worse(state, i, best) <= BELIEVED:
-            lo = min(lo, i)
-            hi = max(hi, i)
-    l.age_lo = min(lo, best - 1) if best > 0 else 0
-    while l.age_lo > 0 and LAG_NS[lo] - LAG_NS[l.age_lo] < more_ns:
-        l.age_lo -= 1
-    l.age_hi = max(hi, best + 1) if best + 1 < LAGS else LAGS - 1
-    while l.age_hi + 1 < LAGS and LAG_NS[l.age_hi] - LAG_NS[hi] < more_ns:
-        l.age_hi += 1
+        more = left_by(state, i) - left
+        if more <= 0.0 or more * more <= by * by * (l.variance[i] + m.variance[i] + variance):
+            least = min(least, i)
+            most = max(most, i)
+    lo[0] = min(least, best - 1) if best > 0 else 0
+    while lo[0] > 0 and LAG_NS[least] - LAG_NS[lo[0]] < more_ns:
+        lo[0] -= 1
+    hi[0] = max(most, best + 1) if best + 1 < LAGS else LAGS - 1
+    while hi[0] + 1 < LAGS and LAG_NS[hi[0]] - LAG_NS[most] < more_ns:
+        hi[0] += 1
+
+
+cdef inline int64_t when_ns(const lag_trials_t* l, double share) noexcept nogil:
+    """How old the converter's own readings are is known where they come at even times; else to a share of their interval."""
+    return 0 if l.ess_interval.alike else <int64_t>(share * 1e9 * l.ess_interval.interval_s)
 
 
 cdef bint choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexcept nogil:
     """The best age, and which others are still possible; 1 = it is believed closer than it is paired."""
     cdef lag_trials_t* l = &state.lags
-    cdef uint32_t i, best = l.best, first, last, held_lo = state.lag_lo, held_hi = state.lag_hi
+    cdef uint32_t i, best = l.best, least, first, last, held_lo = state.lag_lo, held_hi = state.lag_hi
     cdef double age_s
     cdef int64_t jitter_ns, slow_ns
     cdef bint alone = True, contradicted
     for i in range(lags):
         if left_by(state, i) < left_by(state, best):
             best = i
+    least = best
     # What was measured before stands until the meter would have shown that; then until more than that speaks against it.
     if l.first and (not shown(l, l.first - 1) or (l.moves < FIRST_MOVES and l.first_lo <= best < l.first)):
         return False
@@ -355,11 +367,13 @@ cdef bint choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexc
         l.used = 0
         if not slow_ns or l.moves <= ENOUGH or not shown(l, lags - 1):
             return False
-        believed(state, best, 0, lags - 1, slow_ns // 2)
+        around(state, best, 0, lags - 1, BELIEVED, slow_ns // 2 + when_ns(l, BELIEVED_SHARE), &l.age_lo, &l.age_hi)
+        around(state, least, l.age_lo, l.age_hi, LIKELY, slow_ns // 2 + when_ns(l, LIKELY_SHARE), &l.likely_lo, &l.likely_hi)
         l.open_s = <double>(LAG_NS[own - 1] - LAG_NS[0]) * 1e-9
         return True
     if l.known or l.used:
-        believed(state, best, best, best, slow_ns)
+        around(state, best, best, best, BELIEVED, slow_ns + when_ns(l, BELIEVED_SHARE), &l.age_lo, &l.age_hi)
+        around(state, best, best, best, LIKELY, slow_ns + when_ns(l, LIKELY_SHARE), &l.likely_lo, &l.likely_hi)
         # When in its interval the meter is read is known to half a poll, when the converter to half its own interval.
         jitter_ns = slow_ns + <int64_t>(0.5e9 * (l.poll_s + l.ess_interval.interval_s))
         state.lag_lo = best - 1 if best > 0 else 0
@@ -369,13 +383,17 @@ cdef bint choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexc
         while state.lag_hi + 1 < lags and LAG_NS[state.lag_hi] - LAG_NS[best] < jitter_ns:
             state.lag_hi += 1
         if not l.known:  # what may be true as well
-            believed(state, best, held_lo, held_hi, 0)
+            around(state, best, held_lo, held_hi, BELIEVED, when_ns(l, BELIEVED_SHARE), &l.age_lo, &l.age_hi)
+            # Likely is what explains most; the age that is used stays until another is clearly better.
+            around(state, least, l.age_lo, l.age_hi, LIKELY, when_ns(l, LIKELY_SHARE), &l.likely_lo, &l.likely_hi)
             state.lag_lo = min(state.lag_lo, first)
             state.lag_hi = max(state.lag_hi, last)
         if contradicted:
             i = lag_near(model_age_s(state.models.best), lags)
             l.age_lo = min(l.age_lo, i)
             l.age_hi = max(l.age_hi, i)
+            l.likely_lo = min(l.likely_lo, i)
+            l.likely_hi = max(l.likely_hi, i)
         state.lag_lo = min(state.lag_lo, l.age_lo)
         state.lag_hi = max(state.lag_hi, l.age_hi)
         l.open_s = <double>(LAG_NS[max(last, l.age_hi)] - LAG_NS[min(first, l.age_lo)]) * 1e-9

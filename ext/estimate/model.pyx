@@ -42,6 +42,7 @@ cdef extern from *:
     #define MODEL_OUT_QUIET 1.2
     #define MODEL_BELIEVED 1.2         /* so much worse, and it is no longer believed ... */
     #define MODEL_BELIEVED_QUIET 0.9
+    #define MODEL_LIKELY 0.2           /* so much worse than the best of all, and it is not as likely */
     #define SEEN_BY 2.5                /* standard deviations by which it is clear that the meter shows the battery ... */
     #define UNSEEN_BY 1.5              /* ... and that it does not, ... */
     #define UNSEEN_READINGS 8.0        /* ... by so many readings ... */
@@ -58,7 +59,7 @@ cdef extern from *:
     const double[SCALES] SCALE_S
     const double[SCALES] LOOK_S
     const double MODELS_MEMORY_S, SLOPE_S, NOISE_RATE, MODEL_SHARE, AVERAGES, AVERAGES_NOT, AVERAGES_OLD, AVERAGES_NOT_OLD, OLD_S, OLD_INTERVALS, MODEL_BETTER, OLDEST_SHARE
-    const double CONTRADICTED, AVERAGES_INSTEAD, SHOWN_S, MODEL_OUT, MODEL_QUIET_SHARE, MODEL_OUT_QUIET, MODEL_BELIEVED, MODEL_BELIEVED_QUIET
+    const double CONTRADICTED, AVERAGES_INSTEAD, SHOWN_S, MODEL_OUT, MODEL_QUIET_SHARE, MODEL_OUT_QUIET, MODEL_BELIEVED, MODEL_BELIEVED_QUIET, MODEL_LIKELY
 
 
 cdef void models_forget(estimate_state_t* state) noexcept nogil:
@@ -188,6 +189,12 @@ cdef inline double model_worse(const model_trials_t* m, uint32_t i, uint32_t tha
     return (m.unexplained[i] - m.unexplained[than]) / sqrt(m.variance[i] + m.variance[than] + 0.25)
 
 
+cdef inline bint no_worse(const model_trials_t* m, uint32_t i, uint32_t than, double by) noexcept nogil:
+    """Whether it is worse by no more than so many standard deviations; without a root, for it is asked of every model."""
+    cdef double more = m.unexplained[i] - m.unexplained[than]
+    return more <= 0.0 or more * more <= by * by * (m.variance[i] + m.variance[than] + 0.25)
+
+
 cdef inline bint is_quiet(const model_trials_t* m) noexcept nogil:
     """The load moves by so little of what the battery does that chance has no part in what is found."""
     return m.moves[0] > 0.0 and m.noise_w[0] * m.noise_w[0] * m.moves[0] <= (
@@ -284,8 +291,8 @@ cdef void answer_judge(estimate_state_t* state, uint64_t t_ns) noexcept nogil:
 
 cdef void choose_model(estimate_state_t* state) noexcept nogil:
     cdef model_trials_t* m = &state.models
-    cdef uint32_t i, best, kernel, age, lo, hi
-    cdef double age_s, lo_s, hi_s, out, worse
+    cdef uint32_t i, best, least, kernel, age
+    cdef double age_s, lo_s, hi_s, out, not_believed
     cdef bint unlikely, known, contradicted, quiet
     best = m.delay_best
     for i in range(<uint32_t>LAGS):
@@ -298,6 +305,7 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
             best = i
     if m.mean_best < LAGS or not m.averages or model_worse(m, m.mean_best, best) > MODEL_BETTER:
         m.mean_best = best
+    least = best if m.unexplained[best] < m.unexplained[m.delay_best] else m.delay_best
     m.best = m.mean_best if m.unexplained[m.mean_best] < m.unexplained[m.delay_best] else m.delay_best
     # A meter that refreshes quickly and shows all of it so much later is rarer than one that averages. An age that was
     # found before the meter began to average speaks against that no longer than it explains what is seen; and beside a
@@ -321,16 +329,21 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
     best = m.mean_best
     lo_s = hi_s = age_s = model_age_s(best)
     state.age_lo_s = state.age_hi_s = age_s
+    # Likely is what explains most; the one that readings are paired with stays until another is clearly better.
+    state.likely_lo_s = state.likely_hi_s = model_age_s(least)
     quiet = is_quiet(m)
     out = MODEL_OUT_QUIET if quiet else MODEL_OUT
+    not_believed = MODEL_BELIEVED_QUIET if quiet else MODEL_BELIEVED
     for i in range(<uint32_t>METER_MODELS):
-        worse = model_worse(m, i, best)
-        if worse <= out:
+        if no_worse(m, i, best, out):
             lo_s = fmin(lo_s, model_age_s(i))
             hi_s = fmax(hi_s, model_age_s(i))
-            if worse <= (MODEL_BELIEVED_QUIET if quiet else MODEL_BELIEVED):
+            if no_worse(m, i, best, not_believed):
                 state.age_lo_s = fmin(state.age_lo_s, model_age_s(i))
                 state.age_hi_s = fmax(state.age_hi_s, model_age_s(i))
+                if no_worse(m, i, least, MODEL_LIKELY):
+                    state.likely_lo_s = fmin(state.likely_lo_s, model_age_s(i))
+                    state.likely_hi_s = fmax(state.likely_hi_s, model_age_s(i))
     m.known = state.lags.first_t_ns != 0 and <double>(m.t_ns[m.head] - state.lags.first_t_ns) * 1e-9 > 2.0 * hi_s + SHOWN_S and (
         hi_s - lo_s <= fmax(0.25 * age_s + 0.06, 1.5 * state.lags.interval.interval_s))
     # The neighbours in age and in length.
@@ -354,4 +367,6 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
     if m.known:
         state.age_lo_s = fmax(lo_s, age_s - 0.12 * age_s - 0.03)
         state.age_hi_s = fmin(hi_s, age_s + 0.12 * age_s + 0.03)
+        state.likely_lo_s = state.age_lo_s
+        state.likely_hi_s = state.age_hi_s
     m.open_s = hi_s - lo_s

@@ -262,10 +262,10 @@ cdef class World(Assembly):
 
     @property
     def age_s(self):
-        """(least, most) age of the grid reading as the core believes it now, s."""
+        """(least, most) age of the grid reading as the core believes and shows it now, s."""
         if self.world.core == NULL:
             raise RuntimeError("no core is connected: call connect() first")
-        return (self.world.core.estimate.age_lo_s, self.world.core.estimate.age_hi_s)
+        return (self.world.core.estimate.likely_lo_s, self.world.core.estimate.likely_hi_s)
 
     @property
     def meter_model(self):
@@ -278,7 +278,9 @@ cdef class World(Assembly):
                 "mean_best": state.models.mean_best, "share": state.lags.share, "moves": state.lags.moves,
                 "noise_w": list(state.models.noise_w), "model_moves": list(state.models.moves),
                 "motion_w2": list(state.models.motion_w2), "unexplained": list(state.models.unexplained),
-                "variance": list(state.models.variance), "interval_s": state.lags.interval.interval_s,
+                "variance": list(state.models.variance), "age_unexplained": list(state.lags.unexplained),
+                "age_variance": list(state.lags.variance), "ess_interval_s": state.lags.ess_interval.interval_s,
+                "ess_alike": bool(state.lags.ess_interval.alike), "poll_s": state.lags.poll_s, "interval_s": state.lags.interval.interval_s,
                 "hunting": self.world.core.control.hunting.level}
 
     @property

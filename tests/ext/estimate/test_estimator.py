@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from tidegate.ext.estimate.estimator import Estimate
@@ -325,6 +326,51 @@ def test_the_ages_of_a_slow_meter_are_not_narrowed_below_what_it_can_tell() -> N
         estimate.step(t_s)
     low_s, high_s, known = estimate.latency_s
     assert low_s <= 0.0 and high_s >= 3.0 and not known
+
+
+def beside_a_restless_load(mean_s: float, delay_s: float, seed: int, battery_w: float) -> Estimate:
+    """40 s of pulses beside a load that jumps 2 times a second by a third of them."""
+    estimate, chance = Estimate(), np.random.default_rng(seed)
+    step_s, load_w = 0.02, 30e3
+    powers: list[float] = []
+    rows, late = max(round(mean_s / step_s), 1), round(delay_s / step_s)
+    for n in range(round(40.0 / step_s)):
+        t_s = 10.0 + n * step_s
+        if chance.random() < 0.04:
+            load_w = 30e3 + 2e3 * float(chance.standard_normal())
+        turn = (n * step_s) % 7.3
+        powers.append(battery_w if turn < 1.9 or 3.1 < turn < 4.0 else 0.0)
+        window = powers[max(len(powers) - late - rows, 0) : max(len(powers) - late, 1)]
+        estimate.reading("ess0_w", powers[-1], t_s)
+        estimate.reading("grid_w", load_w - sum(window) / rows, t_s)
+        estimate.step(t_s, setpoint_w=[powers[-1]])
+    return estimate
+
+
+@pytest.mark.parametrize(("mean_s", "delay_s"), [(0.0, 0.1), (0.0, 0.6), (1.5, 0.1), (1.5, 0.6), (4.0, 0.6)])
+def test_the_age_that_is_shown_is_right_and_closer_than_what_readings_are_paired_with(
+    mean_s: float, delay_s: float
+) -> None:
+    """Under a load that hides much of the battery, five times; what is only possible stays in the pairing."""
+    true_s = delay_s + 0.5 * mean_s
+    likely_s, paired_s = [], []
+    for seed in range(5):
+        estimate = beside_a_restless_load(mean_s, delay_s, seed, 6e3)
+        low_s, high_s = estimate.likely_age_s
+        least_s, most_s, _ = estimate.latency_s
+        assert low_s - 0.13 * true_s - 0.04 <= true_s <= high_s + 0.13 * true_s + 0.04, seed
+        shown_s = [estimate.point(f"site.grid_age_{one}s")[0] for one in ("lo_", "", "hi_")]
+        assert shown_s == sorted(shown_s) and shown_s[2] - shown_s[0] < most_s - least_s, seed
+        assert least_s - 0.04 <= true_s <= most_s + 0.04, seed
+        likely_s.append(high_s - low_s)
+        paired_s.append(most_s - least_s)
+    assert sorted(likely_s)[2] < 0.7 * sorted(paired_s)[2]
+
+
+@pytest.mark.parametrize("mean_s", [0.0, 1.5])
+def test_a_battery_that_has_not_moved_leaves_every_age_as_likely(mean_s: float) -> None:
+    low_s, high_s = beside_a_restless_load(mean_s, 0.1, 0, 0.0).likely_age_s
+    assert low_s < 0.0 and high_s > 4.0
 
 
 @pytest.mark.parametrize("mean_s", [0.45, 1.5, 3.3])
