@@ -3,7 +3,7 @@
 from libc.math cimport fabs
 from libc.stdint cimport uint32_t, uint64_t
 
-from tidegate.ext.abi.extremes cimport fmax
+from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.control.corridor cimport ORDER_CEASE, ORDER_MANUAL
 from tidegate.ext.cycle.core cimport *
@@ -18,7 +18,7 @@ from tidegate.ext.safety.cabinet cimport ANSWER_DOUBTFUL
 
 cdef extern from *:
     """
-    #define RAISED 1.0   /* of a step: less than that waits for the next edge that goes up */
+    #define RAISED 1.25  /* of a step: less than that waits for the next edge that goes up */
     #define DOUBTED_MOVES 8.0
     """
     const double RAISED, DOUBTED_MOVES
@@ -32,7 +32,7 @@ cdef inline void raise_held(core_t* core) noexcept nogil:
     contradiction itself: there nothing is raised.
     """
     cdef uint32_t unit
-    cdef double held_w, raised_w = 0.0
+    cdef double held_w, more_w, room_w, raised_w = 0.0
     cdef question_t* question = &core.truth.question
     cdef bint goes_up = question.edge_ns == core.truth.seen_t_ns and (question.step_w > 0.0) == (question.level != 0)
     for unit in range(core.program.n_units):
@@ -41,12 +41,15 @@ cdef inline void raise_held(core_t* core) noexcept nogil:
     if raised_w <= (0.0 if goes_up else RAISED * fabs(question.step_w)) or not (
             goes_up or question.suspicion != SUSPECT_MIRRORED):
         return
+    raised_w = 0.0
     for unit in range(core.program.n_units):
-        held_w = truth_order(&core.truth, unit, core.program.n_units, 0.0)
-        if core.decision.request_w[unit] > held_w:
-            core.truth.base_w[unit] += core.decision.request_w[unit] - held_w
-    if not goes_up:
-        question_raised(question)
+        held_w = core.truth.base_w[unit]
+        more_w = fmax(core.decision.request_w[unit] - truth_order(&core.truth, unit, core.program.n_units, 0.0), 0.0)
+        # There has to be room for the step: without it the unit stands, and nothing is answered.
+        room_w = core.plant.units[unit].envelope_hi_w - fmax(question.step_w, 0.0) / core.program.n_units - held_w
+        core.truth.base_w[unit] = held_w + fmax(fmin(more_w, room_w), 0.0)
+        raised_w += core.truth.base_w[unit] - held_w
+    question_raised(question, raised_w, not goes_up)
 
 
 cdef void ask_meter(core_t* core, uint64_t t_ns) noexcept nogil:

@@ -44,6 +44,7 @@ cdef struct contradiction_t:
     uint32_t again_at, again        # a sequence comes again: where, and so many clear steps of it so far
     likelihood_t likelihood
     double again_w                  # and the battery was so far from where it was then
+    uint32_t mirrored, pad          # what is below zero came by a jump to its own opposite, which nothing but a sign makes
 
 cdef void contradiction_forget(contradiction_t* c) noexcept nogil
 # Once for each new grid reading of a running site. small_w: the meter's small changes; far_w: a move of the battery

@@ -66,6 +66,7 @@ cdef void contradiction_forget(contradiction_t* c) noexcept nogil:
     memset(c.votes, 0, sizeof(c.votes))
     memset(c.last_at, 0, sizeof(c.last_at))
     c.suspicion = SUSPECT_NONE
+    c.mirrored = 0
 
 
 cdef void contradiction_cleared(contradiction_t* c, const plant_t* plant) noexcept nogil:
@@ -75,10 +76,11 @@ cdef void contradiction_cleared(contradiction_t* c, const plant_t* plant) noexce
     likelihood_forget(&c.likelihood)
     c.again = 0
     c.suspicion = SUSPECT_NONE
+    c.mirrored = 0
 
 
 cdef uint32_t contradiction_sure(const contradiction_t* c, bint asked) noexcept nogil:
-    cdef uint32_t share = likelihood_sure(&c.likelihood, asked)
+    cdef uint32_t share = likelihood_sure(&c.likelihood, asked, c.mirrored != 0)
     return SUSPECT_NONE if share == 0 else SUSPECT_TURNED if share == 1 else SUSPECT_SHARE
 
 
@@ -97,11 +99,14 @@ cdef void contradiction_step(const program_t* program, const estimate_state_t* s
                              uint64_t value_ns) noexcept nogil:
     cdef uint64_t t_ns = plant.grid_t_ns
     cdef bint again = comes_again(c, plant.grid_w, state.total.w[state.total.head], small_w, far_w)
-    if not asked and c.suspicion != SUSPECT_BELOW_ZERO and is_below_zero(c, plant, far_w):
-        c.suspicion = SUSPECT_BELOW_ZERO  # whatever weaker one waits for its rest to end
+    if c.suspicion != SUSPECT_BELOW_ZERO and is_below_zero(c, plant, far_w) and (
+            not asked or is_mirrored(c, plant, far_w)):
+        c.suspicion = SUSPECT_BELOW_ZERO  # whatever weaker one waits for its rest to end, and what it asks ends
+        c.mirrored = is_mirrored(c, plant, far_w)
     if not asked and c.suspicion == SUSPECT_NONE:
         if is_mirrored(c, plant, far_w):
             c.suspicion = SUSPECT_MIRRORED
+            c.mirrored = 1
         elif again:
             c.suspicion = SUSPECT_AGAIN
     if c.count and t_ns < c.t_ns[c.head] + SAMPLE_NS:

@@ -26,9 +26,10 @@ cdef void likelihood_reading(const estimate_state_t* state, likelihood_t* l, dou
                              double nameplate_w, bint learn, uint64_t t_ns) noexcept nogil
 # Whether a share is so much more likely that the meter is to be asked: its number + 1; 0 = none.
 cdef uint32_t likelihood_suspects(const likelihood_t* l) noexcept nogil
-# Whether a share is more likely than the truth and whatever habit, beyond doubt: its number + 1; 0 = none. asked: a
+# Whether a share is more likely than the truth and whatever habit, beyond doubt: its number + 1; 0 = none. mirrored: the
+# value had jumped to its own opposite, so no habit is weighed against the sign; asked: a
 # question moves the battery.
-cdef uint32_t likelihood_sure(const likelihood_t* l, bint asked) noexcept nogil
+cdef uint32_t likelihood_sure(const likelihood_t* l, bint asked, bint mirrored) noexcept nogil
 # How often the load changes by w or more from one reading to the next: 0..1; a half while nothing is known.
 cdef double likelihood_change(const likelihood_t* l, double w) noexcept nogil
 # Nothing speaks for any share any more.

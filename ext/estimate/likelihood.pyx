@@ -22,7 +22,7 @@ from libc.string cimport memset
 
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.estimate.estimate cimport estimate_state_t
-from tidegate.ext.estimate.interval cimport compared_s
+from tidegate.ext.estimate.interval cimport COMPARED_ESS, COMPARED_INTERVALS
 from tidegate.ext.estimate.model cimport *
 from tidegate.ext.estimate.pairing cimport history_at, time_before
 from tidegate.ext.estimate.shape cimport model_w, shape_mean_w
@@ -37,6 +37,7 @@ cdef extern from *:
     #define SELDOM 0.02           /* so often it may be anything */
     #define SPAN_MOST_S 0.2       /* changes are compared over no more than this and so many times as long as they need */
     #define SPANS_MOST 3.0
+    #define CLOSE_S 0.05          /* changes are compared over so long at least: a load that stands between its steps shows the battery alone */
     #define LEARN_S 60.0          /* changes are remembered for about so long */
     #define SUMS_S 20.0           /* what was added up fades in so long */
     #define MOVED 3e-4            /* of the nameplates: a battery that moved by less tells nothing */
@@ -49,12 +50,13 @@ cdef extern from *:
     static const double ASK_AT[4] = {5.0, 4.2, 2.0, 4.5};
     static const double SURE_AT[4] = {10.0, 14.0, 7.0, 12.0};
     static const double SURE_ASKED_AT[4] = {6.0, 7.0, 6.0, 7.0}; /* while steps that follow no load move the battery */
+    #define SURE_MIRRORED 6.0     /* of the sign, whatever the habit: no habit makes a value jump to its opposite */
     #define HONEST_BELOW 1.0
     #define LIKELY_FROM 1.0
     #define LATER 7               /* habits that are later by so much; the others average over so long */
     static const double HABIT_LENGTH_S[11] = {0.0, 0.3, 0.7, 1.2, 2.0, 3.0, 4.2, 0.5, 1.0, 2.0, 5.0};
     """
-    const double BINS_A_DECADE, LN_10, LEAST, WIDEST, SELDOM, SPAN_MOST_S, SPANS_MOST
+    const double CLOSE_S, BINS_A_DECADE, LN_10, LEAST, WIDEST, SELDOM, SPAN_MOST_S, SPANS_MOST
     const double LEARN_S, SUMS_S, MOVED, TOTAL_LEAST, MOST, ROUGH
     const int64_t UNSURE_LEAST_NS, UNSURE_MOST_NS
     const uint32_t LATER
@@ -62,7 +64,7 @@ cdef extern from *:
     const double[SHARES] ASK_AT
     const double[SHARES] SURE_AT
     const double[SHARES] SURE_ASKED_AT
-    const double HONEST_BELOW, LIKELY_FROM
+    const double SURE_MIRRORED, HONEST_BELOW, LIKELY_FROM
     const double[HABITS] HABIT_LENGTH_S
 
 
@@ -149,9 +151,14 @@ cdef void begin(const estimate_state_t* state, likelihood_t* l, double grid_w, d
     l.unsure_w[1] = history_at(&state.total, taken_ns + <uint64_t>unsure_ns)
 
 
+cdef inline double close_s(const estimate_state_t* state) noexcept nogil:
+    return fmax(fmax(CLOSE_S, COMPARED_INTERVALS * state.lags.interval.interval_s),
+                COMPARED_ESS * state.lags.ess_interval.interval_s)
+
+
 cdef void likelihood_reading(const estimate_state_t* state, likelihood_t* l, double grid_w, double ess_w,
                              double nameplate_w, bint learn, uint64_t t_ns) noexcept nogil:
-    cdef double span_s = compared_s(state)
+    cdef double span_s = close_s(state)
     cdef double apart_s = <double>(t_ns - l.t_ns) * 1e-9
     cdef likelihood_t before
     cdef double[HABITS] moved_w
@@ -243,8 +250,10 @@ cdef inline double least_sum(const likelihood_t* l, uint32_t share) noexcept nog
     return least
 
 
-cdef uint32_t likelihood_sure(const likelihood_t* l, bint asked) noexcept nogil:
+cdef uint32_t likelihood_sure(const likelihood_t* l, bint asked, bint mirrored) noexcept nogil:
     cdef uint32_t i
+    if mirrored and asked and l.sums[0][0] > SURE_MIRRORED:
+        return 1
     for i in range(<uint32_t>SHARES):
         if least_sum(l, i) > (SURE_ASKED_AT[i] if asked else SURE_AT[i]):
             return i + 1

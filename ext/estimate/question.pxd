@@ -21,6 +21,7 @@ cdef struct question_t:
     uint32_t random, suspicion      # suspicion: what made the meter suspect
     uint32_t patient, pad       # patient: edges stand for long
     double step_w               # of all units
+    double held_w               # what they are held at without it
     double before_w             # the reading before the newest edge ...
     double before_ess_w         # ... and what the battery did then
     uint64_t begun_ns, edge_ns, before_ns, edge_due_ns
@@ -28,8 +29,8 @@ cdef struct question_t:
     double clear[EDGES_MOST]    # the move, of what the load does meanwhile
     double seldom               # so seldom does the load alone make such answers: logarithm of the chance, from zero up
 
-# Begin: the units are held; step_w: what an edge is to move; suspicion: why.
-cdef void question_begin(question_t* q, double step_w, uint32_t suspicion, uint64_t t_ns) noexcept nogil
+# Begin: the units are held at held_w; step_w: what an edge is to move; suspicion: why.
+cdef void question_begin(question_t* q, double step_w, double held_w, uint32_t suspicion, uint64_t t_ns) noexcept nogil
 # A new reading. value_ns: stamp from which on it stands. step_most_w: no step is larger; answer_s: a converter has answered
 # its setpoint after so long. Returns what was found.
 cdef uint32_t question_reading(const program_t* program, const estimate_state_t* state, const contradiction_t* c,
@@ -37,5 +38,5 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
                                double step_most_w, double answer_s) noexcept nogil
 # Whether a question that such a suspicion is worth can be answered in its time.
 cdef bint question_fits(uint32_t suspicion, double answer_s) noexcept nogil
-# What the units are held at was raised: the edge of before is not counted, the next one begins once they stand again.
-cdef void question_raised(question_t* q) noexcept nogil
+# What the units are held at was raised; anew: the edge of before is not counted, the next one begins once they stand again.
+cdef void question_raised(question_t* q, double raised_w, bint anew) noexcept nogil

@@ -25,6 +25,11 @@ cdef extern from *:
     """
     #define BACKWARDS 0.3
     #define GIVEN 0.7             /* an edge is answered once the battery has given so much of it */
+    #define SMALLER 0.35          /* ... or by so much of it that it has done all that was left */
+    #define OVER 0.03             /* of the step: units that move by less have come to where they are held */
+    #define NEAR 0.3              /* of the step: so near to where they are held they have come there; else they are waited for */
+    #define COME_S 1.5            /* ... for no longer than this */
+    #define STANDS_S 0.3          /* ... for this and the converter's answer: they come no further */
     #define SAME_S 0.1            /* added to SAME_INTERVALS */
     #define STEADY 0.1            /* of the step: units that move by less stand */
     #define STEADY_S 0.1
@@ -42,6 +47,8 @@ cdef extern from *:
     #define PROOF 2.0             /* five clear edges */
     #define SURE_FREE 1.75        /* of a share that was fitted to the answers */
     #define SURE_HONEST 1.2
+    #define SPREAD_EDGES 6u       /* so many answers have a spread of their own, ... */
+    #define SURE_SPREAD 3.5       /* ... and their mean lies so many of its standard deviations off */
     #define SELDOM 9.0            /* the load makes such answers once in e^9 = 8,000 questions, ... */
     #define NEARLY 0.7            /* one that jumps nearly as far does so as well, with a little more */
     #define SELDOM_LEAST 0.01     /* ... and any one of them at least so often */
@@ -61,17 +68,18 @@ cdef extern from *:
     #define LIKELY_MOST_S 8.0
     """
     const double STEADY, STEADY_S, UNKNOWN_S, QUICK_MOST_S, WEAK_MOST_S, EDGES_LEAST
-    const double BACKWARDS, GIVEN, SAME_S, EDGE_MOST_S, QUESTION_MOST_S, NORMAL, ROUGH
+    const double BACKWARDS, GIVEN, SMALLER, NEAR, COME_S, OVER, STANDS_S, SAME_S, EDGE_MOST_S, QUESTION_MOST_S, NORMAL, ROUGH
     const double SURE, SURE_STRONG, SURE_FREE, PROOF, PATIENT_S, CHANCE, SELDOM, NEARLY, SELDOM_LEAST
     const double SURE_HONEST, SPREAD_LEAST, SHARE_LO, SHARE_HI, SHARE_FAR, SHARE_TURNED, GROW, JITTER_S, LIKELY_JITTER_S, LIKELY_MOST_S
-    const uint32_t GROW_EDGES, AGAIN_EDGES, UNSEEN_KEPT, LIKELY_EDGES
+    const double SURE_SPREAD
+    const uint32_t SPREAD_EDGES, GROW_EDGES, AGAIN_EDGES, UNSEEN_KEPT, LIKELY_EDGES
 
 
 cdef inline double seconds(uint64_t from_ns, uint64_t to_ns) noexcept nogil:
     return <double>(to_ns - from_ns) * 1e-9 if to_ns > from_ns else 0.0
 
 
-cdef void question_begin(question_t* q, double step_w, uint32_t suspicion, uint64_t t_ns) noexcept nogil:
+cdef void question_begin(question_t* q, double step_w, double held_w, uint32_t suspicion, uint64_t t_ns) noexcept nogil:
     cdef uint32_t random = q.random
     # What is to be proven is asked until it is: the answers of one question after the other count together.
     if suspicion == SUSPECT_UNSEEN and q.suspicion == suspicion and q.edges < UNSEEN_KEPT:
@@ -79,10 +87,12 @@ cdef void question_begin(question_t* q, double step_w, uint32_t suspicion, uint6
         q.edge_ns = q.edge_due_ns = 0
         q.begun_ns = t_ns
         q.step_w = step_w
+        q.held_w = held_w
         return
     memset(q, 0, sizeof(question_t))
     q.random = random if random else 0xACE1u
     q.step_w = step_w
+    q.held_w = held_w
     q.suspicion = suspicion
     q.begun_ns = t_ns
 
@@ -91,7 +101,10 @@ cdef bint question_fits(uint32_t suspicion, double answer_s) noexcept nogil:
     return suspicion != SUSPECT_JUMPED or EDGES_LEAST * answer_s < WEAK_MOST_S
 
 
-cdef void question_raised(question_t* q) noexcept nogil:
+cdef void question_raised(question_t* q, double raised_w, bint anew) noexcept nogil:
+    q.held_w += raised_w
+    if not anew:
+        return
     q.edge_ns = q.edge_due_ns = 0
 
 
@@ -120,7 +133,8 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
         value_ns, time_before(t_ns, <int64_t>((SAME_INTERVALS * state.lags.interval.interval_s + SAME_S) * 1e9)))
     cdef double ess_w = then_w(program, state, taken_ns), move_w = q.step_w if q.level else -q.step_w
     if q.edge_ns == 0:  # the units come to where they are held
-        if is_steady(state, ess_w, STEADY * fabs(q.step_w), t_ns) and seconds(q.begun_ns, t_ns) > SAME_S:
+        if is_steady(state, ess_w, STEADY * fabs(q.step_w), t_ns) and seconds(q.begun_ns, t_ns) > (
+                SAME_S if fabs(ess_w - q.held_w - (q.step_w if q.level else 0.0)) < NEAR * fabs(q.step_w) else fmin(answer_s, COME_S)):
             edge(q, grid_w, ess_w, t_ns)
         return FOUND_OPEN if seconds(q.begun_ns, t_ns) < EDGE_MOST_S + answer_s else FOUND_NOTHING
     if q.suspicion == SUSPECT_AGAIN and q.edges >= AGAIN_EDGES and contradiction_repeats(c) and not is_answered(q):
@@ -129,11 +143,12 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
         return FOUND_NOTHING
     if seconds(q.begun_ns, t_ns) > (QUESTION_MOST_S if q.patient else LIKELY_MOST_S if is_likely(q) else WEAK_MOST_S if is_weak(q) else QUICK_MOST_S):
         return FOUND_NOTHING
-    if (ess_w - q.before_ess_w) * move_w < GIVEN * move_w * move_w:
-        # They had yet to begin to come to where they are held: the edge was taken too soon.
-        if (ess_w - q.before_ess_w) * move_w < -BACKWARDS * move_w * move_w and q.edges == 0 and (
-                is_steady(state, ess_w, STEADY * fabs(q.step_w), t_ns)):
-            q.level ^= 1
+    if (ess_w - q.before_ess_w) * move_w < GIVEN * move_w * move_w and not is_over(state, q, ess_w, move_w, t_ns):
+        # They had yet to begin to come to where they are held: the edge was taken too soon, and tells nothing.
+        if is_steady(state, ess_w, STEADY * fabs(q.step_w), t_ns) and (
+                (ess_w - q.before_ess_w) * move_w < -BACKWARDS * move_w * move_w and q.edges == 0 or (
+                    is_steady(state, ess_w, OVER * fabs(q.step_w), t_ns)
+                    and seconds(q.edge_ns, t_ns) > answer_s + fmax(state.age_hi_s, 0.0) + STANDS_S)):
             edge(q, grid_w, ess_w, t_ns)
         return FOUND_OPEN
     if q.edge_due_ns == 0:
@@ -152,7 +167,7 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
         q.step_w = fmax(fmin(GROW * q.step_w, step_most_w), -step_most_w)
     if is_likely(q):  # what is found is the likelihood's to say
         return FOUND_HONEST if q.edges >= LIKELY_EDGES and likelihood_honest(&c.likelihood) else FOUND_OPEN
-    return judge(q)
+    return judge_mirrored(q) if c.mirrored else judge(q)
 
 
 cdef inline bint is_answered(const question_t* q) noexcept nogil:
@@ -169,6 +184,13 @@ cdef inline bint is_steady(const estimate_state_t* state, double then_w, double 
     cdef double now_w = state.total.w[state.total.head]
     return fabs(now_w - then_w) < most_w and (
         fabs(now_w - history_at(&state.total, time_before(t_ns, <int64_t>(STEADY_S * 1e9)))) < most_w)
+
+
+cdef inline bint is_over(const estimate_state_t* state, const question_t* q, double ess_w, double move_w,
+                         uint64_t t_ns) noexcept nogil:
+    """The units stand where the edge ends, though it was smaller: the one before ended before they stood."""
+    return (ess_w - q.before_ess_w) * move_w > SMALLER * move_w * move_w and (
+        is_steady(state, ess_w, OVER * fabs(q.step_w), t_ns))
 
 
 cdef inline void note(question_t* q, const contradiction_t* c, double grid_w, double moved_w, double small_w,
@@ -226,6 +248,25 @@ cdef bint is_beyond_chance(const question_t* q, double share) noexcept nogil:
     for i in range(q.edges):
         told += 1.0 / (1.0 / (q.clear[i] * q.clear[i]) + ROUGH * ROUGH)
     return (share - 1.0) * (share - 1.0) * told > CHANCE * CHANCE and q.seldom > SELDOM
+
+
+cdef uint32_t judge_mirrored(const question_t* q) noexcept nogil:
+    """The value jumped to its own opposite and the building never gave power: the sign, or a load that does as much.
+
+    How the load changes by then is not known from before, so the answers are held against their own spread too.
+    """
+    cdef double sum = 0.0, sum2 = 0.0, mean, turned = votes(q, -1.0)
+    cdef uint32_t i
+    if turned > SURE_STRONG:
+        return FOUND_TURNED
+    for i in range(q.edges):
+        sum += q.answer[i]
+        sum2 += q.answer[i] * q.answer[i]
+    mean = sum / q.edges
+    if q.edges >= SPREAD_EDGES and mean < 0.0 and (
+            1.0 - mean > SURE_SPREAD * sqrt(fmax(sum2 / q.edges - mean * mean, 0.0) / (q.edges - 1.0))):
+        return FOUND_TURNED
+    return FOUND_HONEST if turned < -SURE_HONEST else FOUND_OPEN
 
 
 cdef uint32_t judge(question_t* q) noexcept nogil:

@@ -46,7 +46,10 @@ from tidegate.ext.estimate.question cimport (
 cdef extern from *:
     """
     #define AWAY_SHARE 0.03     /* of the nameplates: a battery that has moved so far, */
-    #define ASK_SHARE 0.01      /* ... and is asked when it has moved so far */
+    #define GONE_SHARE 0.01     /* ... or, by so much of a fine meter's digits (FINE), so far, ... */
+    #define ASK_SHARE 0.01      /* ... and is asked when it has moved so far, ... */
+    #define ASK_FINE 30.0       /* ... or by so many of the meter's small changes, ... */
+    #define ASK_LEAST 0.001     /* ... and by no less than this */
     #define DIGITS 2.5          /* ... and by so many of the meter's small changes, must show */
     #define SILENT_S 2.0
     #define SMALL_DOWN 0.8      /* one change in fifty is smaller than what follows from these two */
@@ -63,6 +66,7 @@ cdef extern from *:
     #define FROZEN_S 4.8        /* least time for which a value that is called frozen stood: gateways slow meters down */
     #define FROZEN_STEP_S 4.2   /* ... and the step stood, */
     #define FINE 8.0            /* of the meter's small changes: no load hides a step of so many for that long */
+    #define CLEAR_STEP 9.0      /* ... and a step of so many is more than that when it stands */
     #define FROZEN_INTERVALS 1.6
     #define STEP_SOON_S 0.8     /* ... or so long, where the battery has been away unseen for FROZEN_STEP_S before */
     #define ASK_REST_S 10.0     /* from one question to the next */
@@ -77,8 +81,8 @@ cdef extern from *:
     #define SUSPECT_REST_S 5.0    /* from one contradiction that was unfounded to the next */
     #define SUSPECT_REST_MOST_S 300.0
     """
-    const double AWAY_SHARE, ASK_SHARE, DIGITS, SILENT_S, SILENT_INTERVALS, SMALL_DOWN, SMALL_UP, SMALL_MOST, STEP_SHARE_MOST, HABIT_S, HABIT_INTERVALS, HABITS, AGE_OLDEST_S, AGE_QUICK_S, QUICK_S
-    const double FROZEN_S, FROZEN_STEP_S, STEP_SOON_S, FINE, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, ASK_MOST_S, PHASE_MOST_S
+    const double AWAY_SHARE, GONE_SHARE, ASK_SHARE, ASK_FINE, ASK_LEAST, DIGITS, SILENT_S, SILENT_INTERVALS, SMALL_DOWN, SMALL_UP, SMALL_MOST, STEP_SHARE_MOST, HABIT_S, HABIT_INTERVALS, HABITS, AGE_OLDEST_S, AGE_QUICK_S, QUICK_S
+    const double FROZEN_S, FROZEN_STEP_S, STEP_SOON_S, FINE, CLEAR_STEP, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, ASK_MOST_S, PHASE_MOST_S
     const double ANSWER_SHARE, ANSWER_NOISE, STILL_SHARE, PROOF_EDGES, PROOF_S, SUSPECT_REST_S, SUSPECT_REST_MOST_S
 
 
@@ -102,6 +106,13 @@ cdef inline double small_w(const program_t* program, const truth_t* truth) noexc
 cdef inline double far_w(const program_t* program, const truth_t* truth) noexcept nogil:
     """A battery that has moved so far must show."""
     return fmax(AWAY_SHARE * nameplates(program), DIGITS * fmax(small_w(program, truth), 1.0))
+
+
+cdef inline double ask_w(const program_t* program, const truth_t* truth) noexcept nogil:
+    """A battery that has moved so far while the value stands is worth a question."""
+    cdef double digits_w = fmax(small_w(program, truth), 1.0)
+    return fmax(fmin(ASK_SHARE * nameplates(program), ASK_FINE * digits_w),
+                fmax(ASK_LEAST * nameplates(program), DIGITS * digits_w))
 
 
 cdef inline double shown_s(const estimate_state_t* state) noexcept nogil:
@@ -184,6 +195,7 @@ cdef void stands_still(const program_t* program, const estimate_state_t* state, 
                        uint64_t t_ns) noexcept nogil:
     cdef double ess_w = state.total.w[state.total.head], then_w
     cdef double far = far_w(program, truth), away_w, stands_s
+    cdef double gone_w = fmin(far, fmax(GONE_SHARE * nameplates(program), FINE * fmax(small_w(program, truth), 1.0)))
     cdef uint32_t unit
     cdef bint fine
     if truth.value_t_ns == 0 or value_w != truth.value_w:
@@ -194,11 +206,11 @@ cdef void stands_still(const program_t* program, const estimate_state_t* state, 
         truth.away_t_ns = truth.gone_t_ns = 0
         return
     away_w = fmax(ess_w - truth.ess_hi_w, truth.ess_lo_w - ess_w)
-    if truth.away_t_ns == 0 and away_w > fmax(ASK_SHARE * nameplates(program), DIGITS * fmax(small_w(program, truth), 1.0)):
+    if truth.away_t_ns == 0 and away_w > ask_w(program, truth):
         truth.away_t_ns = t_ns
-    if away_w > far:
+    if away_w > gone_w:
         truth.gone_t_ns = truth.gone_t_ns if truth.gone_t_ns else t_ns
-    elif away_w < 0.5 * far:
+    elif away_w < 0.5 * gone_w:
         truth.gone_t_ns = 0
     if truth.asking != ASK_STILL:
         return
@@ -269,6 +281,10 @@ cdef void contradicts(const program_t* program, const estimate_state_t* state, c
         truth.contradiction.suspicion = SUSPECT_NONE  # what waits for room to be asked keeps no other cause back
     contradiction_step(program, state, plant, &truth.contradiction, small_w(program, truth), far_w(program, truth),
                        nameplates(program), truth.asking != ASK_NOTHING, truth.value_t_ns)
+    if truth.asking == ASK_ANSWER and truth.contradiction.mirrored and truth.question.suspicion != truth.contradiction.suspicion:
+        # What was asked for a weaker doubt is asked anew, from where the units are held.
+        question_begin(&truth.question, truth.question.step_w, truth.question.held_w, truth.contradiction.suspicion, t_ns)
+        likelihood_restart(&truth.contradiction.likelihood)
     if state.models.answer == ANSWER_UNPROVEN and truth.contradiction.suspicion == SUSPECT_NONE and (
             truth.asking == ASK_NOTHING and t_ns >= truth.unseen_again_ns) and not (
             value_doubted(truth, state, t_ns) or phase_doubted(truth, t_ns)):
@@ -280,6 +296,9 @@ cdef void contradicts(const program_t* program, const estimate_state_t* state, c
         verdict_set(truth, VERDICT_SIGN if found == SUSPECT_TURNED else VERDICT_SHARE)
         return
     if truth.asking != ASK_ANSWER:
+        return
+    if truth.question.suspicion != SUSPECT_BELOW_ZERO and truth.away_t_ns and seconds(truth.away_t_ns, t_ns) > truth.shown_s:
+        answer_end(truth, plant, False, t_ns)  # what does not move at all has no share: it is asked whether it stands
         return
     found = question_reading(
         program, state, &truth.contradiction, &truth.question, plant.grid_w, truth.value_t_ns, t_ns,
@@ -385,6 +404,8 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
         up_w += plant.units[unit].envelope_hi_w
         down_w += plant.units[unit].envelope_lo_w
     step_w = truth.phase_w if by_phase else 1.5 * far_w(program, truth)
+    if not by_phase and not contradicted(truth, t_ns) and CLEAR_STEP * small_w(program, truth) <= most_w:
+        step_w = fmax(step_w, CLEAR_STEP * small_w(program, truth))  # one step tells, without its way back
     if contradicted(truth, t_ns):
         if suspicion != SUSPECT_AGAIN and suspicion != SUSPECT_UNSEEN:  # what is so unlikely is worth a step that is clear at once
             step_w = fmax(step_w, ANSWER_SHARE * nameplates(program))
@@ -422,7 +443,7 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
             answer_end(truth, plant, False, t_ns)
             return
         truth.asking = ASK_ANSWER
-        question_begin(&truth.question, step_w, suspicion, t_ns)
+        question_begin(&truth.question, step_w, total_w, suspicion, t_ns)
         likelihood_restart(&truth.contradiction.likelihood)
         return
     truth.step_w = step_w

@@ -2,10 +2,13 @@
 load would.
 
 The detector knows how the meter lies, what the battery truly does, and how this very load changes over one interval of
-the meter: the share of all changes of the whole run that fall near a value. What it does not know is which change the
-load makes next. From one reading to the next it weighs the change of the load that an honest reading would mean against
-the one that this lie means, and adds up the logarithms of their chances since the lie began, from its lowest point on
-(CUSUM). It tells when they favour the lie by SURE to one.
+the meter: the share of all its other changes of the whole run that fall near a value. What it does not know is which
+change the load makes next, so the one that is weighed is none of those that it knows: counted among them it would be
+likelier than any other, and a load that never does the same twice would give away every lie by that alone.
+
+From one reading to the next it weighs the change of the load that an honest reading would mean against the one that
+this lie means, and adds up the logarithms of their chances since the lie began, from its lowest point on (CUSUM). It
+tells when they favour the lie by SURE to one.
 
 Only what the battery does counts. Without a move of it a lie changes no sum: that a load jumps at the moment at which
 the lie begins, or moves by less than it used to, proves nothing of the meter. So no product can be expected to tell
@@ -29,11 +32,12 @@ def _chances(changes_w: Array, near_w: float, span_w: float) -> tuple[Array, flo
     return np.sort(changes_w), max(SELDOM * 2.0 * near_w / max(span_w, near_w), 1e-9)
 
 
-def _log_chance(known: tuple[Array, float], w: Array, near_w: float) -> Array:
-    """Of the load to change by about so much."""
+def _log_chance(known: tuple[Array, float], w: Array, near_w: float, own_w: Array) -> Array:
+    """Of the load to change by about so much, as its other changes show; own_w: the one that it made then."""
     changes_w, seldom = known
     inside = np.searchsorted(changes_w, w + near_w, "right") - np.searchsorted(changes_w, w - near_w, "left")
-    found: Array = np.log((1.0 - SELDOM) * inside / len(changes_w) + seldom)
+    inside = np.maximum(inside - (np.abs(w - own_w) <= near_w), 0)
+    found: Array = np.log((1.0 - SELDOM) * inside / max(len(changes_w) - 1, 1) + seldom)
     return found
 
 
@@ -57,9 +61,9 @@ def first_s(made: plants.Draw, rows: dict[str, Array], on_s: float) -> float | N
         at = np.maximum(first - REPLAYED + np.arange(len(load_dw)) % REPLAYED, 0)
         old_load_dw, old_ess_dw = np.diff(np.interp(times_s, t_s, rows["grid_w"] + rows["ess_w"])), np.diff(ess_w)
         lie_w, honest_w = old_load_dw[at], old_load_dw[at] - old_ess_dw[at] + ess_dw
-    sums = _log_chance(known, lie_w, near_w) - _log_chance(known, honest_w, near_w)
+    sums = _log_chance(known, lie_w, near_w, lie_w) - _log_chance(known, honest_w, near_w, lie_w)
     if made.name in ("frozen", "w_stuck"):  # the value that stands is certain, if it lies
-        sums = np.where(np.abs(ess_dw) > near_w, -_log_chance(known, honest_w, near_w), 0.0)
+        sums = np.where(np.abs(ess_dw) > near_w, -_log_chance(known, honest_w, near_w, load_dw), 0.0)
     total = 0.0
     for number, more in enumerate(sums):
         total = max(total + float(more), 0.0)

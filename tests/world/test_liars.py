@@ -226,6 +226,23 @@ def test_a_value_that_stands_while_the_battery_moves_is_found_however_long_it_ha
     )
 
 
+@pytest.mark.parametrize(
+    ("lie", "seed"),
+    [
+        ("flipped", 840060),  # the edge before ended early: what is left of this one is less than a step
+        ("flipped", 840064),  # a load that ramps hides the answer of each single edge
+        ("flipped", 840204),  # the load stands for 0.2 s at a time, and between its steps there is the battery alone
+        ("flipped", 840400),  # another question runs when the sign turns
+        ("frozen", 840192),  # coarse digits: one large step tells, a small one and its way back take twice as long
+        ("frozen", 840128),
+    ],
+)
+def test_a_lie_that_was_told_late_is_told_in_time(lie: str, seed: int) -> None:
+    found = liars.judge(liars.liar(seed, lie))
+    assert found.verdict in liars.VERDICTS and not found.early, found
+    assert found.late_s is not None and found.late_s <= liars.FOUND_WITHIN_S, found
+
+
 @pytest.mark.parametrize(("lie", "seed"), [("reversed", 400034), ("reversed", 400031), ("elsewhere", 171104)])
 def test_a_site_that_does_not_know_its_meters_sign_charges_little_until_it_does(lie: str, seed: int) -> None:
     made = liars.liar(seed, lie, liars.ANY)

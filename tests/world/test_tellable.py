@@ -33,3 +33,14 @@ def test_an_absolute_value_is_told_by_what_the_battery_does_while_the_building_g
     for load_w, tells in ((40e3, False), (-40e3, True)):
         first_s = tellable.first_s(made, series_of(moves_w, np.full(1200, load_w)), 20.0)
         assert (first_s is not None) == tells
+
+
+def test_a_load_that_never_does_the_same_twice_tells_nothing_of_small_moves_of_the_battery() -> None:
+    """Each change is the only one of its size: counted among those it knows, two of them would give away any lie."""
+    made = replace(lying("flipped", 30.0), settings={**PLAIN.settings, "pcs_measure_ms": 0.0})
+    changes_w = np.random.default_rng(2).permutation(np.arange(-22e3, 22e3, 37.0))
+    moves_w = 7.0 * (np.arange(len(changes_w) + 1) % 2)
+    own_w = 200e3 + np.concatenate([[0.0], np.cumsum(changes_w)])
+    assert tellable.first_s(made, series_of(moves_w, own_w), 30.0) is None
+    first_s = tellable.first_s(made, series_of(moves_w, np.full(len(moves_w), 200e3)), 30.0)
+    assert first_s is not None and first_s < 31.0
