@@ -18,7 +18,7 @@ from tidegate.ext.safety.cabinet cimport ANSWER_DOUBTFUL
 
 cdef extern from *:
     """
-    #define RAISED 1.25  /* of a step: less than that waits for the next edge that goes up */
+    #define RAISED 1.02  /* of a step: less than that waits for the next edge that goes up */
     #define DOUBTED_MOVES 8.0
     """
     const double RAISED, DOUBTED_MOVES

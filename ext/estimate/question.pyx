@@ -16,7 +16,7 @@ from tidegate.ext.estimate.contradiction cimport (
     SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_JUMPED, SUSPECT_SHARE, SUSPECT_TURNED, SUSPECT_UNSEEN, contradiction_repeats, contradiction_t, then_w,
 )
 from tidegate.ext.estimate.estimate cimport estimate_state_t
-from tidegate.ext.estimate.interval cimport SAME_INTERVALS
+from tidegate.ext.estimate.interval cimport INTERVAL_SLOW_S, SAME_INTERVALS
 from tidegate.ext.estimate.likelihood cimport likelihood_change, likelihood_honest
 from tidegate.ext.estimate.pairing cimport history_at, time_before
 
@@ -132,9 +132,11 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
     cdef uint64_t taken_ns = max(
         value_ns, time_before(t_ns, <int64_t>((SAME_INTERVALS * state.lags.interval.interval_s + SAME_S) * 1e9)))
     cdef double ess_w = then_w(program, state, taken_ns), move_w = q.step_w if q.level else -q.step_w
+    # Behind a slow meter each edge costs seconds of it: there the time ends a question whose converter does not give the step.
+    cdef bint quick = state.lags.interval.interval_s < INTERVAL_SLOW_S
     if q.edge_ns == 0:  # the units come to where they are held
         if is_steady(state, ess_w, STEADY * fabs(q.step_w), t_ns) and seconds(q.begun_ns, t_ns) > (
-                SAME_S if fabs(ess_w - q.held_w - (q.step_w if q.level else 0.0)) < NEAR * fabs(q.step_w) else fmin(answer_s, COME_S)):
+                SAME_S if not quick or fabs(ess_w - q.held_w - (q.step_w if q.level else 0.0)) < NEAR * fabs(q.step_w) else fmin(answer_s, COME_S)):
             edge(q, grid_w, ess_w, t_ns)
         return FOUND_OPEN if seconds(q.begun_ns, t_ns) < EDGE_MOST_S + answer_s else FOUND_NOTHING
     if q.suspicion == SUSPECT_AGAIN and q.edges >= AGAIN_EDGES and contradiction_repeats(c) and not is_answered(q):
@@ -143,11 +145,11 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
         return FOUND_NOTHING
     if seconds(q.begun_ns, t_ns) > (QUESTION_MOST_S if q.patient else LIKELY_MOST_S if is_likely(q) else WEAK_MOST_S if is_weak(q) else QUICK_MOST_S):
         return FOUND_NOTHING
-    if (ess_w - q.before_ess_w) * move_w < GIVEN * move_w * move_w and not is_over(state, q, ess_w, move_w, t_ns):
+    if (ess_w - q.before_ess_w) * move_w < GIVEN * move_w * move_w and not (quick and is_over(state, q, ess_w, move_w, t_ns)):
         # They had yet to begin to come to where they are held: the edge was taken too soon, and tells nothing.
         if is_steady(state, ess_w, STEADY * fabs(q.step_w), t_ns) and (
                 (ess_w - q.before_ess_w) * move_w < -BACKWARDS * move_w * move_w and q.edges == 0 or (
-                    is_steady(state, ess_w, OVER * fabs(q.step_w), t_ns)
+                    quick and is_steady(state, ess_w, OVER * fabs(q.step_w), t_ns)
                     and seconds(q.edge_ns, t_ns) > answer_s + fmax(state.age_hi_s, 0.0) + STANDS_S)):
             edge(q, grid_w, ess_w, t_ns)
         return FOUND_OPEN

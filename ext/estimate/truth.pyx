@@ -378,7 +378,7 @@ cdef inline double step_away_w(const truth_t* truth, double from_w, double step_
 
 cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* plant, const double* asked_w,
                     double lo_w, double hi_w, bint free, uint64_t t_ns) noexcept nogil:
-    cdef double step_w, rise_w, fall_w, room_w, up_w = 0.0, down_w = 0.0, total_w = 0.0
+    cdef double step_w, rise_w, fall_w, room_w, wide_w, up_w = 0.0, down_w = 0.0, total_w = 0.0
     cdef double most_w = STEP_SHARE_MOST * nameplates(program)
     cdef uint32_t unit, suspicion = truth.contradiction.suspicion
     cdef bint by_phase = phase_doubted(truth, t_ns) and not contradicted(truth, t_ns)
@@ -404,8 +404,6 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
         up_w += plant.units[unit].envelope_hi_w
         down_w += plant.units[unit].envelope_lo_w
     step_w = truth.phase_w if by_phase else 1.5 * far_w(program, truth)
-    if not by_phase and not contradicted(truth, t_ns) and CLEAR_STEP * small_w(program, truth) <= most_w:
-        step_w = fmax(step_w, CLEAR_STEP * small_w(program, truth))  # one step tells, without its way back
     if contradicted(truth, t_ns):
         if suspicion != SUSPECT_AGAIN and suspicion != SUSPECT_UNSEEN:  # what is so unlikely is worth a step that is clear at once
             step_w = fmax(step_w, ANSWER_SHARE * nameplates(program))
@@ -430,6 +428,9 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
         rise_w = fmin(step_w, room_w)
     if rise_w <= most_w and room_w >= rise_w:
         step_w = rise_w
+        if not contradicted(truth, t_ns) and not by_phase:  # where there is room one step may tell, without its way back
+            wide_w = step_away_w(truth, total_w, fmax(step_w, CLEAR_STEP * small_w(program, truth)), most_w, far_w(program, truth))
+            step_w = wide_w if step_w < wide_w <= room_w else step_w
     # A corridor that is made of a contradiction says nothing: towards zero, then, or what the units can.
     elif fall_w <= most_w and (total_w - fmax(down_w, fmin(lo_w, 0.0)) >= fall_w or (
             breaks and total_w >= fall_w)):
