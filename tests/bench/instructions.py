@@ -23,7 +23,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-CYCLES = 1000
+CYCLES = 4000
 TRANSACTIONS = 200
 FRAMES = 512
 MS = 1_000_000
@@ -52,7 +52,10 @@ class Gate:
 
 
 def cycles(units: int) -> Callable[[Gate], None]:
-    """A second of the whole core beside its plant, after ten in which it armed and took up load."""
+    """Four seconds of the whole core beside its plant, after ten in which it armed and took up load.
+
+    One second holds a slow poll once or twice, as it comes.
+    """
 
     def body(gate: Gate) -> None:
         import numpy as np
