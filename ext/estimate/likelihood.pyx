@@ -37,7 +37,7 @@ cdef extern from *:
     #define SELDOM 0.02           /* so often it may be anything */
     #define SPAN_MOST_S 0.2       /* changes are compared over no more than this and so many times as long as they need */
     #define SPANS_MOST 3.0
-    #define CLOSE_S 0.05          /* changes are compared over so long at least: a load that stands between its steps shows the battery alone */
+    #define CLOSE_S 0.2           /* closer readings are no witnesses of their own: what a late converter does is wrong in all of them alike */
     #define LEARN_S 60.0          /* changes are remembered for about so long */
     #define SUMS_S 20.0           /* what was added up fades in so long */
     #define MOVED 3e-4            /* of the nameplates: a battery that moved by less tells nothing */

@@ -228,7 +228,7 @@ def test_a_value_that_stands_while_the_battery_moves_is_found_however_long_it_ha
     [
         ("flipped", 840060),  # the edge before ended early: what is left of this one is less than a step
         ("flipped", 840064),  # a load that ramps hides the answer of each single edge
-        ("flipped", 840204),  # the load stands for 0.2 s at a time, and between its steps there is the battery alone
+        ("flipped", 840204),  # a jump to its own opposite: no habit of a meter is weighed against the sign
         ("flipped", 840400),  # another question runs when the sign turns
         ("frozen", 840192),  # coarse digits: one large step tells, a small one and its way back take twice as long
         ("frozen", 840128),
