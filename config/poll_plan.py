@@ -12,6 +12,7 @@ from tidegate.config.progress import REQUEST_BYTES, Load, bounds_ns
 from tidegate.config.site import Device, Serial
 from tidegate.config.tcp_lanes import FAST_MS_MIN, FAST_SHARE, Lane
 from tidegate.ext.bus import pylon
+from tidegate.ext.bus.rtu_view import LIMITS
 from tidegate.hal.map_schema import Command, DeviceMap, Point
 
 SHARE_MAX = 0.8  # of the line for timed polls; the rest belongs to writes, repeats and what polls as often as it can
@@ -64,7 +65,8 @@ class PortPlan:
     @property
     def share(self) -> float:
         """Share of the line that the timed polls take."""
-        return sum(b.time_ns / b.period_ns for b in self.blocks if b.period_ns)
+        early = 1.0 + 1.0 / (LIMITS["drift"] - 1)
+        return early * sum(b.time_ns / b.period_ns for b in self.blocks if b.period_ns)
 
     @property
     def round_ns(self) -> float:

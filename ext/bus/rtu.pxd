@@ -43,6 +43,7 @@ cdef enum:
     RTU_BARS = 12      # reply shapes that a slave's next request must not have
     RTU_SEPARATOR_WORDS = 17  # the longest separator reads so many: a shape more than the bars, the last and its own
     UNKNOWN_SLAVE = 0xFFFF
+    RTU_DRIFT = 64  # a timed poll comes this part of its period early: none keeps step with a load that moves by the clock
 
 cdef enum rtu_do:
     RTU_WAIT = 0  # nothing before `until_ns`; a command put meanwhile is noticed by the next call

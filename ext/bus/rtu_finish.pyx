@@ -11,13 +11,10 @@ from tidegate.ext.abi.program cimport (
 )
 from tidegate.ext.bus.registers cimport block_believable
 from tidegate.ext.bus.rtu cimport (
-    RTU_ASKED, RTU_BLOCK, RTU_COMMAND, RTU_IDLE, RTU_LEARN, RTU_MS, RTU_ONCE_NS, RTU_REFUSED_NS,
+    RTU_ASKED, RTU_BLOCK, RTU_COMMAND, RTU_DRIFT, RTU_IDLE, RTU_LEARN, RTU_MS, RTU_ONCE_NS, RTU_REFUSED_NS,
     broadcast, later, reply_at, rtu_block_t, rtu_command_t, rtu_slave_t, sooner,
 )
 from tidegate.ext.bus.rtu_slave cimport check_identity, gateway_spoke, slave_ended
-
-cdef enum:
-    DRIFT = 64  # a timed poll comes this part of its period early: none keeps step with a load that moves by the clock
 
 
 cdef void transaction_ended(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
@@ -91,7 +88,7 @@ cdef void end_block(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     cdef rtu_block_t* b = &e.blocks[e.request.index]
     cdef const block_row_t* row = &e.program.blocks[b.row]
     cdef const uint8_t* p = reply_at(e)
-    cdef uint64_t period = period_of(row) - period_of(row) // DRIFT, took
+    cdef uint64_t period = period_of(row) - period_of(row) // RTU_DRIFT, took
     cdef uint16_t[BLOCK_REGS_MAX] regs
     cdef uint32_t i, words = 0
     if status == DONE_OK:

@@ -11,7 +11,7 @@ from tidegate.ext.abi.port_mail cimport (
 )
 from tidegate.ext.abi.program cimport COMMAND_REGS_MAX, program_t
 from tidegate.ext.bus.rtu cimport (
-    RTU_BACKOFF_NS, RTU_GAP_EXTRA_NS, RTU_ONCE_NS, RTU_PATIENCE_NS, RTU_RECV, RTU_REFUSED_NS, RTU_SEND,
+    RTU_BACKOFF_NS, RTU_DRIFT, RTU_GAP_EXTRA_NS, RTU_ONCE_NS, RTU_PATIENCE_NS, RTU_RECV, RTU_REFUSED_NS, RTU_SEND,
     RTU_SEPARATOR_WORDS, RTU_SLACK_NS, RTU_WRITES_NS, rtu_action_t, rtu_ask, rtu_bytes, rtu_drain, rtu_drained, rtu_init, rtu_next,
     rtu_sent, rtu_t,
 )
@@ -19,10 +19,11 @@ from tidegate.ext.bus.rtu_frame cimport crc16
 
 STATUS = ("ok", "timeout", "crc", "exception", "mismatch", "short", "echo")
 
-# What the bound of `config.progress` is made of; ns, but for the separator's registers.
+# What the bound of `config.progress` and the shares of `config.poll_plan` are made of; ns, but for the separator's registers
+# and the drift, the part of its period by which a timed poll comes early.
 LIMITS = {
     "backoff": RTU_BACKOFF_NS, "gap_extra": RTU_GAP_EXTRA_NS, "once": RTU_ONCE_NS, "patience": RTU_PATIENCE_NS,
-    "refused": RTU_REFUSED_NS, "slack": RTU_SLACK_NS, "writes": RTU_WRITES_NS, "separator_words": RTU_SEPARATOR_WORDS,
+    "drift": RTU_DRIFT, "refused": RTU_REFUSED_NS, "slack": RTU_SLACK_NS, "writes": RTU_WRITES_NS, "separator_words": RTU_SEPARATOR_WORDS,
 }
 
 
