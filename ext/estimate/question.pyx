@@ -274,18 +274,16 @@ cdef uint32_t judge_mirrored(const question_t* q) noexcept nogil:
 cdef uint32_t judge(question_t* q) noexcept nogil:
     cdef double turned = votes(q, -1.0), nothing = votes(q, 0.0), share = median(q)
     cdef bint free = (share < SHARE_LO or share > SHARE_HI) and votes(q, share) > SURE_FREE and is_beyond_chance(q, share)
-    if q.suspicion == SUSPECT_UNSEEN:  # a proof takes more than a suspicion that turns out unfounded, either way
-        if fmax(turned, nothing) < -PROOF and not free:
-            return FOUND_HONEST
-        return FOUND_TURNED if turned > PROOF and turned >= nothing else FOUND_SHARE if nothing > PROOF else FOUND_OPEN
-    if fmax(turned, nothing) < -SURE_HONEST and not free:
+    # A proof takes more than a suspicion that turns out unfounded, either way.
+    cdef bint proves = q.suspicion == SUSPECT_UNSEEN
+    if fmax(turned, nothing) < (-PROOF if proves else -SURE_HONEST) and not free:
         return FOUND_HONEST
     if not is_weak(q):
         if turned > SURE_STRONG and turned >= nothing:
             return FOUND_TURNED
         if share < SHARE_TURNED and free:
             return FOUND_TURNED
-    elif q.suspicion != SUSPECT_AGAIN and share > SHARE_FAR and free:
+    elif q.suspicion != SUSPECT_AGAIN and not proves and share > SHARE_FAR and free:
         return FOUND_SHARE
     if not q.patient:
         # A meter that has become later answers the edge before: it is asked with edges that outlast that.
@@ -294,6 +292,8 @@ cdef uint32_t judge(question_t* q) noexcept nogil:
             q.edges = 0
             q.seldom = 0.0
         return FOUND_OPEN
-    if turned > SURE and turned >= nothing:
+    if turned > (PROOF if proves else SURE) and turned >= nothing:
         return FOUND_TURNED
+    if proves:
+        return FOUND_SHARE if nothing > PROOF else FOUND_OPEN
     return FOUND_SHARE if nothing > SURE or free else FOUND_OPEN
