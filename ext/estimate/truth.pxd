@@ -40,6 +40,7 @@ cdef struct truth_t:
     double base_w[UNITS_MAX]  # what each is held at
     double ess_w              # all of that
     uint64_t ask_t_ns, asked_t_ns, again_ns
+    uint64_t away_again_ns      # the same where the battery has moved while the value stands
     double answer_s           # a converter has answered its setpoint after so long
     double rest_s             # the next question waits so long; doubled by each that was unfounded
     uint64_t suspect_again_ns   # the same of a value that contradicts

@@ -71,6 +71,7 @@ cdef extern from *:
     #define STEP_SOON_S 0.8     /* ... or so long, where the battery has been away unseen for FROZEN_STEP_S before */
     #define ASK_REST_S 10.0     /* from one question to the next */
     #define ASK_REST_MOST_S 1800.0
+    #define AWAY_REST 0.1       /* of that, and ASK_REST_S at most, where the battery has moved while the value stands */
     #define PHASE_MOST_S 10.0   /* so is a phase that stands at zero, whatever it shows */
     #define ASK_MOST_S 40.0     /* a converter that does not give the step ends the question */
     #define ANSWER_SHARE 0.15   /* of the nameplates */
@@ -83,7 +84,7 @@ cdef extern from *:
     #define SUSPECT_REST_MOST_S 300.0
     """
     const double AWAY_SHARE, GONE_SHARE, ASK_SHARE, ASK_FINE, ASK_LEAST, DIGITS, SILENT_S, SILENT_INTERVALS, SMALL_DOWN, SMALL_UP, SMALL_MOST, STEP_SHARE_MOST, HABIT_S, HABIT_INTERVALS, HABITS, AGE_OLDEST_S, AGE_QUICK_S, QUICK_S
-    const double FROZEN_S, FROZEN_STEP_S, STEP_SOON_S, FINE, CLEAR_STEP, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, ASK_MOST_S, PHASE_MOST_S
+    const double FROZEN_S, FROZEN_STEP_S, STEP_SOON_S, FINE, CLEAR_STEP, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, AWAY_REST, ASK_MOST_S, PHASE_MOST_S
     const double ANSWER_SHARE, ANSWER_NOISE, STILL_SHARE, PROOF_EDGES, PROOF_S, PROOF_CALM_S, SUSPECT_REST_S, SUSPECT_REST_MOST_S
 
 
@@ -270,6 +271,8 @@ cdef inline void ask_end(truth_t* truth, uint64_t t_ns) noexcept nogil:
     truth.asking = ASK_NOTHING
     truth.rest_s = fmin(fmax(2.0 * truth.rest_s, ASK_REST_S), ASK_REST_MOST_S)
     truth.again_ns = t_ns + <uint64_t>(truth.rest_s * 1e9)
+    # The step itself moves the battery: a value that then stands for a moment is no new doubt.
+    truth.away_again_ns = t_ns + <uint64_t>(fmin(AWAY_REST * truth.rest_s, ASK_REST_S) * 1e9)
 
 
 # ---------------------------------------------------------------- values that contradict
@@ -355,7 +358,7 @@ cdef inline bint contradicted(const truth_t* truth, uint64_t t_ns) noexcept nogi
 
 cdef inline bint value_doubted(const truth_t* truth, const estimate_state_t* state, uint64_t t_ns) noexcept nogil:
     cdef double interval_s = state.lags.interval.interval_s
-    if truth.away_t_ns and seconds(truth.away_t_ns, t_ns) > truth.shown_s:
+    if truth.away_t_ns and t_ns >= truth.away_again_ns and seconds(truth.away_t_ns, t_ns) > truth.shown_s:
         return True
     return t_ns >= truth.again_ns and seconds(truth.value_t_ns, t_ns) > fmax(
         fmax(HABIT_S, HABIT_INTERVALS * interval_s), HABITS * truth.still_s)
