@@ -37,7 +37,7 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
                                question_t* q, double grid_w, uint64_t value_ns, uint64_t t_ns, double small_w,
                                double step_most_w, double answer_s) noexcept nogil
 # Whether a proof is looked for before a load that hardly moves beside the step: then it may take its time.
-cdef bint proves_calmly(uint32_t suspicion, const contradiction_t* c, double step_w) noexcept nogil
+cdef bint proves_quietly(uint32_t suspicion, const contradiction_t* c, double step_w) noexcept nogil
 # Whether a question that such a suspicion is worth can be answered in its time.
 cdef bint question_fits(uint32_t suspicion, double answer_s) noexcept nogil
 # What the units are held at was raised; anew: the edge of before is not counted, the next one begins once they stand again.

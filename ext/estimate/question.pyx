@@ -45,7 +45,7 @@ cdef extern from *:
     #define SURE_STRONG 1.2       /* votes over their spread: two clear edges make 1.26, three 1.6, four 1.9 */
     #define PATIENT_S 4.3         /* a gateway between may make a meter so late */
     #define PROOF 2.0             /* five clear edges */
-    #define CALM 15.0             /* of the load's own changes: behind such a step nothing is missed that holding the units could miss */
+    #define QUIET 15.0             /* of the load's own changes: behind such a step nothing is missed that holding the units could miss */
     #define SURE_FREE 1.75        /* of a share that was fitted to the answers */
     #define SURE_HONEST 1.2
     #define SPREAD_EDGES 6u       /* so many answers have a spread of their own, ... */
@@ -70,7 +70,7 @@ cdef extern from *:
     """
     const double STEADY, STEADY_S, UNKNOWN_S, QUICK_MOST_S, WEAK_MOST_S, EDGES_LEAST
     const double BACKWARDS, GIVEN, SMALLER, NEAR, COME_S, OVER, STANDS_S, SAME_S, EDGE_MOST_S, QUESTION_MOST_S, NORMAL, ROUGH
-    const double SURE, SURE_STRONG, SURE_FREE, PROOF, CALM, PATIENT_S, CHANCE, SELDOM, NEARLY, SELDOM_LEAST
+    const double SURE, SURE_STRONG, SURE_FREE, PROOF, QUIET, PATIENT_S, CHANCE, SELDOM, NEARLY, SELDOM_LEAST
     const double SURE_HONEST, SPREAD_LEAST, SHARE_LO, SHARE_HI, SHARE_FAR, SHARE_TURNED, GROW, JITTER_S, LIKELY_JITTER_S, LIKELY_MOST_S
     const double SURE_SPREAD
     const uint32_t SPREAD_EDGES, GROW_EDGES, AGAIN_EDGES, UNSEEN_KEPT, LIKELY_EDGES
@@ -102,8 +102,8 @@ cdef bint question_fits(uint32_t suspicion, double answer_s) noexcept nogil:
     return suspicion != SUSPECT_JUMPED or EDGES_LEAST * answer_s < WEAK_MOST_S
 
 
-cdef bint proves_calmly(uint32_t suspicion, const contradiction_t* c, double step_w) noexcept nogil:
-    return suspicion == SUSPECT_UNSEEN and CALM * c.noise_w < fabs(step_w)
+cdef bint proves_quietly(uint32_t suspicion, const contradiction_t* c, double step_w) noexcept nogil:
+    return suspicion == SUSPECT_UNSEEN and QUIET * c.noise_w < fabs(step_w)
 
 
 cdef void question_raised(question_t* q, double raised_w, bint anew) noexcept nogil:
@@ -148,7 +148,7 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
         return FOUND_SHARE
     if seconds(q.edge_ns, t_ns) > EDGE_MOST_S + (PATIENT_S if q.patient else 0.0) or q.edges == EDGES_MOST:
         return FOUND_NOTHING
-    if seconds(q.begun_ns, t_ns) > (QUESTION_MOST_S if q.patient or proves_calmly(q.suspicion, c, q.step_w) else LIKELY_MOST_S if is_likely(q) else WEAK_MOST_S if is_weak(q) else QUICK_MOST_S):
+    if seconds(q.begun_ns, t_ns) > (QUESTION_MOST_S if q.patient or proves_quietly(q.suspicion, c, q.step_w) else LIKELY_MOST_S if is_likely(q) else WEAK_MOST_S if is_weak(q) else QUICK_MOST_S):
         return FOUND_NOTHING
     if (ess_w - q.before_ess_w) * move_w < GIVEN * move_w * move_w and not (quick and is_over(state, q, ess_w, move_w, t_ns)):
         # They had yet to begin to come to where they are held: the edge was taken too soon, and tells nothing.

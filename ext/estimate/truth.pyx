@@ -38,7 +38,7 @@ from tidegate.ext.estimate.pairing cimport history_at, nameplates, time_before
 from tidegate.ext.estimate.phases cimport phases_ask_anew, phases_due, phases_forget, phases_need_w, phases_reading
 from tidegate.ext.estimate.pulses cimport pulses_begin, pulses_reading
 from tidegate.ext.estimate.question cimport (
-    FOUND_HONEST, FOUND_NOTHING, FOUND_OPEN, FOUND_SHARE, FOUND_TURNED, proves_calmly, question_begin, question_fits,
+    FOUND_HONEST, FOUND_NOTHING, FOUND_OPEN, FOUND_SHARE, FOUND_TURNED, proves_quietly, question_begin, question_fits,
     question_reading,
 )
 
@@ -79,13 +79,13 @@ cdef extern from *:
     #define STILL_SHARE 0.1       /* of a move of the battery that must show: a load that changes by less stands still */
     #define PROOF_EDGES 2.0       /* of a question that is to prove something so many fit in its time: the first one stands */
     #define PROOF_S 5.0
-    #define PROOF_CALM_S 12.0     /* ... and before a load that is calm */
+    #define PROOF_QUIET_S 12.0     /* ... and before a load that is quiet */
     #define SUSPECT_REST_S 5.0    /* from one contradiction that was unfounded to the next */
     #define SUSPECT_REST_MOST_S 300.0
     """
     const double AWAY_SHARE, GONE_SHARE, ASK_SHARE, ASK_FINE, ASK_LEAST, DIGITS, SILENT_S, SILENT_INTERVALS, SMALL_DOWN, SMALL_UP, SMALL_MOST, STEP_SHARE_MOST, HABIT_S, HABIT_INTERVALS, HABITS, AGE_OLDEST_S, AGE_QUICK_S, QUICK_S
     const double FROZEN_S, FROZEN_STEP_S, STEP_SOON_S, FINE, CLEAR_STEP, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, AWAY_REST, ASK_MOST_S, PHASE_MOST_S
-    const double ANSWER_SHARE, ANSWER_NOISE, STILL_SHARE, PROOF_EDGES, PROOF_S, PROOF_CALM_S, SUSPECT_REST_S, SUSPECT_REST_MOST_S
+    const double ANSWER_SHARE, ANSWER_NOISE, STILL_SHARE, PROOF_EDGES, PROOF_S, PROOF_QUIET_S, SUSPECT_REST_S, SUSPECT_REST_MOST_S
 
 
 cdef enum:
@@ -419,7 +419,7 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
     # A proof that would not come is not worth what the limit misses while the units are held.
     if contradicted(truth, t_ns) and not breaks and (
             ANSWER_NOISE * truth.contradiction.noise_w > most_w or PROOF_EDGES * (truth.answer_s + truth.shown_s) > (
-                PROOF_CALM_S if proves_calmly(suspicion, &truth.contradiction, most_w) else PROOF_S)):
+                PROOF_QUIET_S if proves_quietly(suspicion, &truth.contradiction, most_w) else PROOF_S)):
         return
     # More discharge keeps the import limits, by a smaller step if there is room for no other; where there is none for it,
     # less. Never out of the corridor, but for towards zero.

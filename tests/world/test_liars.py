@@ -174,9 +174,11 @@ def test_a_meter_that_the_arming_did_not_prove_is_asked_and_proven_or_refused(li
     """The control's own moves said after minutes that this honest meter shows nothing of the battery."""
     made = plants.draw(880168)
     t_s, load_w = plants.load_of(made)
-    calm_s = np.arange(6.0, 60.0, 0.05)  # armed at 6.04 s; from then on the load hardly moves
-    calm_w = np.random.Generator(np.random.PCG64(1)).normal(load_w[t_s <= 6.0][-1], 0.002 * made.power_w, len(calm_s))
-    load = np.append(t_s[t_s < 6.0], calm_s), np.append(load_w[t_s < 6.0], calm_w)
+    quiet_t_s = np.arange(6.0, 60.0, 0.05)  # armed at 6.04 s; from then on the load hardly moves
+    quiet_w = np.random.Generator(np.random.PCG64(1)).normal(
+        load_w[t_s <= 6.0][-1], 0.002 * made.power_w, len(quiet_t_s)
+    )
+    load = np.append(t_s[t_s < 6.0], quiet_t_s), np.append(load_w[t_s < 6.0], quiet_w)
     faults = [{"kind": "meter.elsewhere", "target": "grid", "on_s": 6.06, "lie": lie}] if lie else []
     made = replace(made, faults=faults)
     with VirtualPlant(plants.program(made), load, seed=made.seed, overrides=plants.overrides(made)) as plant:
