@@ -144,6 +144,7 @@ cdef void truth_step(const program_t* program, point_t* image, const estimate_st
             truth.verdict = VERDICT_BELIEVED
             pulses_begin(&truth.pulses)
             contradiction_forget(&truth.contradiction)
+            truth.question.suspicion = SUSPECT_NONE  # answers from before count no more: it may hang elsewhere since
             phases_ask_anew(&truth.phases)
         elif truth.mode == MODE_ARMING and mode != MODE_TRIPPED:
             truth.doubted = 0

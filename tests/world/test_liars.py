@@ -169,24 +169,35 @@ def test_an_honest_plant_that_was_once_called_a_liar_is_believed(seed: int) -> N
     assert found.ready and not found.verdict, found
 
 
-@pytest.mark.parametrize("lie", ["", "elsewhere"])
-def test_a_meter_that_the_arming_did_not_prove_is_asked_and_proven_or_refused(lie: str) -> None:
-    """The control's own moves said after minutes that this honest meter shows nothing of the battery."""
-    made = plants.draw(880168)
+def unproven(faults: list[dict[str, object]]) -> VirtualPlant:
+    """A plant that is armed as unproven at 6.04 s; from then on its load hardly moves."""
+    made = replace(plants.draw(880168), faults=faults)
     t_s, load_w = plants.load_of(made)
-    quiet_t_s = np.arange(6.0, 60.0, 0.05)  # armed at 6.04 s; from then on the load hardly moves
+    quiet_t_s = np.arange(6.0, 70.0, 0.05)
     quiet_w = np.random.Generator(np.random.PCG64(1)).normal(
         load_w[t_s <= 6.0][-1], 0.002 * made.power_w, len(quiet_t_s)
     )
     load = np.append(t_s[t_s < 6.0], quiet_t_s), np.append(load_w[t_s < 6.0], quiet_w)
-    faults = [{"kind": "meter.elsewhere", "target": "grid", "on_s": 6.06, "lie": lie}] if lie else []
-    made = replace(made, faults=faults)
-    with VirtualPlant(plants.program(made), load, seed=made.seed, overrides=plants.overrides(made)) as plant:
+    return VirtualPlant(plants.program(made), load, seed=made.seed, overrides=plants.overrides(made))
+
+
+@pytest.mark.parametrize("lie", ["", "elsewhere"])
+def test_a_meter_that_the_arming_did_not_prove_is_asked_and_proven_or_refused(lie: str) -> None:
+    """The control's own moves said after minutes that this honest meter shows nothing of the battery."""
+    with unproven([{"kind": "meter.elsewhere", "target": "grid", "on_s": 6.06, "lie": lie}] if lie else []) as plant:
         plant.run(45.0)
         told = [FAULT_IDS[int(one["code"])] for one in plant.events if one["event"] == "fault_on"]
         answer = plant.world.meter_answer[0]
     assert "grid_unproven" in told and ("grid_unmoved" in told) == bool(lie)
     assert bool(lie) or answer == SEEN
+
+
+def test_a_meter_that_was_refused_and_then_moved_is_asked_without_what_it_answered_before() -> None:
+    moved = [{"kind": "meter.elsewhere", "target": "grid", "on_s": 6.06, "off_s": 40.0, "lie": "elsewhere"}]
+    with unproven(moved) as plant:
+        plant.run(60.0)
+        assert "grid_unmoved" in [FAULT_IDS[int(one["code"])] for one in plant.events if one["event"] == "fault_on"]
+        assert plant.world.meter_answer[0] == SEEN
 
 
 # The pulses of arming are lost in the load at first, behind a meter that averages over seconds.
