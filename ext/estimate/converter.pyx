@@ -17,6 +17,7 @@ from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.image cimport QUALITY_GOOD, QUALITY_HELD, point_t
 from tidegate.ext.estimate.estimate cimport unit_memory_t, unit_view_t
 from tidegate.ext.estimate.interval cimport learn_interval
+from tidegate.ext.estimate.response cimport response_reading, response_told
 
 
 cdef extern from *:
@@ -45,6 +46,7 @@ cdef extern from *:
     #define CAP_HOLD_S 10.0
     #define CAP_HOLD_MOST_S 160.0
     #define CAP_RISE 0.05        /* of the nameplate a second */
+    #define READ_OFTEN 1.5       /* reads in an interval of its own: then it is known when that ends */
     #define STANDS_GAPS 2.2      /* of its own intervals: a value that is no larger by then stands */
     #define GAP_UNKNOWN_S 0.2
     #define GAP_MOST_S 0.5       /* a power that stands is no slow measurement */
@@ -59,7 +61,7 @@ cdef extern from *:
     """
     const double LINE_S, MOVE_SHARE, MOVE_LEAST_W, MOVE_WAIT_S, TENTH, MOST, HALFWAY, GAIN_MOVE_W, FILTER_LEAST_S, FILTER_MOST_S, QUIET_SHARE
     const double NOISE, PRIOR_GAIN, PRIOR_OFFSET, FORGET_S, LATE, LATE_S, ODD_SHARE, ODD_OF_IT, ODD_S, FLAT, CAP_HOLD_S
-    const double STANDS_GAPS, GAP_UNKNOWN_S, GAP_MOST_S, CAP_HOLD_MOST_S, CAP_RISE, ANSWER_LAGS, UNKNOWN_S, KNOWN, GAIN_LEAST, GAIN_MOST, GAIN_FALL, GAIN_HONEST, GAIN_STEP
+    const double READ_OFTEN, STANDS_GAPS, GAP_UNKNOWN_S, GAP_MOST_S, CAP_HOLD_MOST_S, CAP_RISE, ANSWER_LAGS, UNKNOWN_S, KNOWN, GAIN_LEAST, GAIN_MOST, GAIN_FALL, GAIN_HONEST, GAIN_STEP
 
 
 # ---------------------------------------------------------------- gain and offset
@@ -373,7 +375,7 @@ cdef void converter_step(converter_t* c, const point_t* reading, double setpoint
                          double first_lag_s, double fresh_s, unit_memory_t* memory, unit_view_t* view, uint64_t t_ns,
                          double dt_s) noexcept nogil:
     cdef double lag_s = c.lag_s if c.moves or c.lag_s > 0.0 else first_lag_s
-    cdef double goal_w, move_w, share, filter_s
+    cdef double goal_w, move_w, share, filter_s, measured_s
     cdef uint32_t slots
     cdef int rounds = 0
     if not nameplate_w > 0.0:
@@ -381,6 +383,9 @@ cdef void converter_step(converter_t* c, const point_t* reading, double setpoint
     if not c.started:
         converter_begin(c, 0.0, 0.0, 0.0)
     watch_setpoint(c, setpoint_w, nameplate_w, t_ns, dt_s)
+    # How often it measures is known to one read, where it is read no more often: then to that and the one before.
+    measured_s = fresh_s if fresh_s > READ_OFTEN * c.read_gap_s else fresh_s + 2.0 * c.read_gap_s
+    response_told(memory, setpoint_w, nameplate_w, measured_s, t_ns)
     goal_w = setpoint_w
     if c.dead_s > LINE_S:
         slots = <uint32_t>fmin(fmax(c.dead_s, 0.0) / LINE_S, LINE_SLOTS - 1)
@@ -407,6 +412,7 @@ cdef void converter_step(converter_t* c, const point_t* reading, double setpoint
         c.read_t_ns = reading.t_ns
         c.read_w = reading.value
         watch_reading(c, reading.value, nameplate_w, t_ns)
+        response_reading(memory, reading.value, measured_s, c.read_gap_s)
     filter_s = fmin(fmax(2.0 * (lag_s + value_gap_s(c)), FILTER_LEAST_S), FILTER_MOST_S)
     share = dt_s / (dt_s + filter_s)
     c.slow_model_w += (c.model_w - c.slow_model_w) * share

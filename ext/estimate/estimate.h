@@ -22,6 +22,9 @@
 #define SCALES 2          /* lengths of time over which the models are compared */
 #define SAMPLES_MAX 128   /* grid readings kept for that */
 #define SUBWINDOWS_MAX 64 /* of a sliding demand window */
+#define RESPONSE_BINS 64  /* times after a step at which a converter's response is known */
+#define RESPONSE_STEPS 64 /* changes of its setpoint that it may still be answering */
+#define RESPONSE_SEEN 32  /* readings of one answer */
 #define SLICES 256        /* of the import of late, by the monotonic clock: an hour, and more than a sub-window */
 #define SLICE_NS 15000000000ull
 
@@ -108,6 +111,28 @@ typedef struct {
     uint32_t head, count;       /* head: the newest */
 } history_t;
 
+/* What a converter's setpoints have come to by now, by its answers to steps that were seen (response.pyx). */
+typedef struct {
+    double reached[RESPONSE_BINS]; /* share of a step that was seen to be done by then: no answer is slower, ... */
+    double waiting[RESPONSE_BINS]; /* ... and the least that was seen then or later: none is quicker. Where they cross, answers differ */
+    uint64_t step_t_ns[RESPONSE_STEPS], step_end_ns[RESPONSE_STEPS]; /* steps that follow closely stand as one */
+    double step_w[RESPONSE_STEPS];
+    double setpoint_w, nameplate_w;
+    double off_w;                  /* of the newest reading from what was expected of it */
+    double slack_w;
+    uint64_t begun_ns;             /* the step whose answer is being seen; 0 = none */
+    uint64_t checked_ns;           /* stamp of the newest reading that was held against it */
+    uint64_t arrived_ns;           /* its readings have been what the newest step was to come to since then; 0 = they are not */
+    uint64_t done_ns;              /* so long after a step every answer is over; 0 = not known */
+    double rest_w;
+    double seen_s[RESPONSE_SEEN], seen_w[RESPONSE_SEEN];
+    uint32_t seen;
+    uint32_t head, count;          /* of the steps; head: the newest */
+    uint32_t answers, good;        /* answers learned of; readings in a row that were as expected */
+    uint32_t trusted;
+    uint32_t close, response_pad;  /* 1 = what is left open of it is less than what the converter's own readings leave */
+} response_t;
+
 /* Estimation's memory of one storage unit. */
 typedef struct {
     history_t history;
@@ -122,6 +147,7 @@ typedef struct {
     double told_gain[2], told_offset_w[2]; /* what it makes of a setpoint: discharge, charge */
     double told_look_s; /* a converter on its way has moved in so long; 0 = it may not have begun */
     uint32_t told_now, told_pad; /* 1 = it may already have begun to answer the newest */
+    response_t response;
 } unit_memory_t;
 
 /* How often a device shows something new: learned from the times between two values that differ. */
@@ -141,11 +167,14 @@ typedef struct {
     double grid_w;              /* the last reading that counted */
     uint64_t t_ns;              /* its stamp; 0 = none */
     uint64_t first_t_ns;        /* stamp of the first reading that a move of the battery may have shown in; 0 = none */
+    double filled;              /* so many of the readings in the sums were held against a power that was known between its readings */
+    double filled_unexplained[LAGS], filled_variance[LAGS]; /* the sums of those alone */
     double moves, motion_w2;    /* readings in the sums, and the squared moves of the battery in them */
     double share;               /* median of what the best age leaves, of the battery's move */
     interval_t interval;        /* the meter shows something new so often */
     double poll_s;              /* its stamps advance by this */
-    interval_t ess_interval;    /* the converters show a new power so often while they move */
+    interval_t ess_interval;    /* the converters show a new power so often while they move, ... */
+    double ess_poll_s;          /* ... and are read so often */
     double resolution_w;        /* least change that it has shown; 0 = unknown */
     double answer_gain[LAGS], answer_variance[LAGS], answer_readings; /* as in model_trials_t */
     double unmoved_slope_w_per_s; /* of grid alone */
@@ -155,6 +184,7 @@ typedef struct {
     double open_s;              /* so far apart are the ages that are not out of the question */
     uint32_t age_lo, age_hi;    /* between which a reading's age is believed; lag_lo, lag_hi are as much wider as it is paired */
     uint32_t likely_lo, likely_hi; /* between which all ages are that explain as much as the best one */
+    uint32_t by_filled, filled_pad; /* 1 = the sums have begun with those alone */
 } lag_trials_t;
 
 /* Battery power in even rows, its integral, and what first-order filters make of it (shape.pyx). */
@@ -229,7 +259,8 @@ typedef struct {
     double pending_w[PENDING_MAX];
     uint32_t pending_first, pending_count;
     uint32_t lag_lo, lag_hi; /* ages that the readings allow */
-    uint32_t lag_pad, net_known;
+    uint32_t ess_filled;     /* 1 = between the converters' readings their power is known by their step responses */
+    uint32_t net_known;
     uint32_t quality_key;  /* site qualities of the last cycle */
     uint32_t n_known;
     /* integrals */

@@ -19,6 +19,9 @@ cdef extern from "estimate/estimate.h" nogil:
         SCALES
         SAMPLES_MAX
         SUBWINDOWS_MAX
+        RESPONSE_BINS
+        RESPONSE_STEPS
+        RESPONSE_SEEN
         SLICES
 
     const uint64_t SLICE_NS
@@ -100,6 +103,28 @@ cdef extern from "estimate/estimate.h" nogil:
         double w[HISTORY_MAX]
         uint32_t head, count
 
+    ctypedef struct response_t:
+        double reached[RESPONSE_BINS]
+        double waiting[RESPONSE_BINS]
+        uint64_t step_t_ns[RESPONSE_STEPS]
+        uint64_t step_end_ns[RESPONSE_STEPS]
+        double step_w[RESPONSE_STEPS]
+        double setpoint_w, nameplate_w
+        double off_w
+        double slack_w
+        uint64_t begun_ns
+        uint64_t checked_ns
+        uint64_t arrived_ns
+        uint64_t done_ns
+        double rest_w
+        double seen_s[RESPONSE_SEEN]
+        double seen_w[RESPONSE_SEEN]
+        uint32_t seen
+        uint32_t head, count
+        uint32_t answers, good
+        uint32_t trusted
+        uint32_t close, response_pad
+
     ctypedef struct unit_memory_t:
         history_t history
         uint64_t seen_t_ns
@@ -114,6 +139,7 @@ cdef extern from "estimate/estimate.h" nogil:
         double told_offset_w[2]
         double told_look_s
         uint32_t told_now, told_pad
+        response_t response
 
     ctypedef struct interval_t:
         double gap_s[GAPS]
@@ -129,11 +155,15 @@ cdef extern from "estimate/estimate.h" nogil:
         double grid_w
         uint64_t t_ns
         uint64_t first_t_ns
+        double filled
+        double filled_unexplained[LAGS]
+        double filled_variance[LAGS]
         double moves, motion_w2
         double share
         interval_t interval
         double poll_s
         interval_t ess_interval
+        double ess_poll_s
         double resolution_w
         double answer_gain[LAGS]
         double answer_variance[LAGS]
@@ -145,6 +175,7 @@ cdef extern from "estimate/estimate.h" nogil:
         double open_s
         uint32_t age_lo, age_hi
         uint32_t likely_lo, likely_hi
+        uint32_t by_filled, filled_pad
 
     ctypedef struct shapes_t:
         uint64_t t_ns
@@ -220,7 +251,8 @@ cdef extern from "estimate/estimate.h" nogil:
         double pending_w[PENDING_MAX]
         uint32_t pending_first, pending_count
         uint32_t lag_lo, lag_hi
-        uint32_t lag_pad, net_known
+        uint32_t ess_filled
+        uint32_t net_known
         uint32_t quality_key
         uint32_t n_known
         integral_t grid, load, ess, pv

@@ -150,10 +150,13 @@ cdef int update_units(const program_t* program, const point_t* image, const gate
         else:
             if image[point].t_ns != m.seen_t_ns or not m.known:
                 view.ess_w = image[point].value
-                taken_ns = measured_ns(state, &m.history, view.ess_w, m.seen_t_ns, image[point].t_ns)
+                taken_ns = measured_ns(state, &m.history, view.ess_w, m.response.trusted and m.response.close, m.seen_t_ns, image[point].t_ns)
+                if m.known:
+                    state.lags.ess_poll_s += (<double>(image[point].t_ns - m.seen_t_ns) * 1e-9 - state.lags.ess_poll_s) * 0.1
                 m.known = 1
                 m.seen_t_ns = image[point].t_ns
                 view.ess_new = 1
+                history_fill_unit(m, taken_ns, view.ess_w)
                 history_add(&m.history, taken_ns, view.ess_w, HISTORY_SPACING_NS)
                 new = 1
             ess_w += view.ess_w
@@ -195,15 +198,16 @@ cdef void update_envelope(const unit_row_t* row, const gate_input_t* input, cons
         view.envelope_hi_w = fmin(view.envelope_hi_w, last.envelope_hi_w)
 
 
-cdef inline uint64_t measured_ns(const estimate_state_t* state, const history_t* h, double w, uint64_t before_ns,
+cdef inline uint64_t measured_ns(const estimate_state_t* state, const history_t* h, double w, bint known, uint64_t before_ns,
                                  uint64_t t_ns) noexcept nogil:
     """When a power that was read at t_ns, and before that at before_ns, was measured.
 
     One that is the same as before may be as old as the converter measures anew; one that is not, where it is read more
-    often than that, half way between the two. A converter that jumps tells nothing of how often that is.
+    often than that, half way between the two. A converter that jumps tells nothing of how often that is, unless its
+    step response is known.
     """
     cdef int64_t interval_ns = <int64_t>(state.lags.ess_interval.interval_s * 1e9)
-    if h.count == 0 or not state.lags.ess_interval.alike:
+    if h.count == 0 or not (state.lags.ess_interval.alike or known):
         return t_ns
     if w == h.w[h.head]:
         return time_before(t_ns, interval_ns)
@@ -223,7 +227,8 @@ cdef void update_ess(const program_t* program, point_t* image, estimate_state_t*
         if newest_ns > state.moved_t_ns:
             learn_interval(&state.lags.ess_interval, fmin(<double>(newest_ns - state.moved_t_ns) * 1e-9, ESS_INTERVAL_S))
         state.moved_t_ns = newest_ns
-    taken_ns = measured_ns(state, h, plant.ess_w, state.ess_t_ns, newest_ns)
+    taken_ns = measured_ns(state, h, plant.ess_w, state.ess_filled, state.ess_t_ns, newest_ns)
+    history_fill_total(program, state, taken_ns)
     history_add(h, taken_ns, plant.ess_w, HISTORY_SPACING_NS)
     shapes_add(&state.shapes, taken_ns, plant.ess_w)
     if not all_known:

@@ -16,7 +16,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.settings cimport *
 from tidegate.ext.estimate.estimate cimport *
-from tidegate.ext.estimate.interval cimport INTERVAL_SLOW_S
+from tidegate.ext.estimate.interval cimport INTERVAL_SLOW_S, age_found_s, ess_known_s
 from tidegate.ext.estimate.meter_sign cimport signs_begin
 from tidegate.ext.estimate.model cimport answer_forget, answer_judge, counts_for_answer, models_forget, models_gap, models_try, move_weight, is_small_move
 from tidegate.ext.estimate.pairing cimport LAG_NS, LAG_NS_MAX, MOTION_W, history_sweep
@@ -50,13 +50,14 @@ cdef extern from *:
     #define FIRST_AGAINST 0.9           /* what an age leaves to begin with that was measured not to be: as much as one clear move tells */
     #define OUTERMOST 2u                /* the oldest ages that are tried also fit what is older, or averaged */
     #define LONGER_AGAINST 1.2          /* standard deviations by which another age is better over longer times: it may be true as well */
+    #define FILLED_MOVES 6.0            /* with the converter's power known between its readings, for an age to be found by those */
     #define FIRST_MOVES 4.0           /* moves that the meter has shown before the believed age is taken for confirmed */
     """
     const uint64_t SCORE_AFTER_NS, SHOWN_NS
     const double MEMORY_S, KEEP_LEAST, TREND_S, OUT_OF_QUESTION, OUT_OF_QUESTION_QUIET, QUIET_SHARE, BELIEVED, BELIEVED_SHARE, LIKELY, LIKELY_SHARE
     const double ENOUGH, BETTER, MUCH_BETTER
     const double SCALE_FIRST, SCALE_LEAST, SCALE_MOST, SCALE_RATE, BLOCK_S, KNOWN_S, KNOWN_SHARE
-    const double FIRST_AGAINST, FIRST_MOVES, LONGER_AGAINST
+    const double FIRST_AGAINST, FIRST_MOVES, FILLED_MOVES, LONGER_AGAINST
     const uint32_t OUTERMOST
 
 
@@ -122,11 +123,13 @@ cdef void forget(estimate_state_t* state, uint32_t lags) noexcept nogil:
     l.known = 0
     l.used = 0
     l.moves = 0.0
+    l.filled = 0.0
+    l.by_filled = 0
     l.motion_w2 = 0.0
     l.first_t_ns = 0
     for i in range(<uint32_t>LAGS):
-        l.unexplained[i] = 0.0
-        l.variance[i] = 0.0
+        l.unexplained[i] = l.filled_unexplained[i] = 0.0
+        l.variance[i] = l.filled_variance[i] = 0.0
     state.lag_lo = 0
     state.lag_hi = lags - 1
 
@@ -170,7 +173,7 @@ cdef void try_ages(const control_params_t* params, estimate_state_t* state, doub
         l.first_t_ns = t_ns
     dt_s = <double>(t_ns - l.t_ns) * 1e-9
     # Between two readings of the converter nothing can be compared.
-    if (most_w <= least_w and fabs(change_w) <= least_w and dt_s < BLOCK_S) or dt_s < 0.7 * l.ess_interval.interval_s:
+    if (most_w <= least_w and fabs(change_w) <= least_w and dt_s < BLOCK_S) or dt_s < 0.7 * ess_known_s(state):
         return
     trend = dt_s / (dt_s + TREND_S) if l.sloped else 1.0
     lo_w = 1e300
@@ -190,13 +193,13 @@ cdef void try_ages(const control_params_t* params, estimate_state_t* state, doub
     if l.sloped and hi_w - lo_w > least_w and not (
             state.models.answer == ANSWER_SEEN and is_small_move(hi_w - lo_w, l.motion_w2, l.moves)):
         judge(l, lags, rest_w, hi_w - lo_w, fmax(1.0 - dt_s / MEMORY_S, KEEP_LEAST), unmoved_w,
-              counts_for_answer(state, change_w, t_ns))
+              counts_for_answer(state, change_w, t_ns), state.ess_filled)
         choose(state, lags, lags_of(params, state))
     l.sloped = 1
 
 
 cdef void judge(lag_trials_t* l, uint32_t lags, const double* rest_w, double span_w, double keep,
-                double unmoved_w, bint told) noexcept nogil:
+                double unmoved_w, bint told, bint filled) noexcept nogil:
     """Add what each age leaves unexplained: 0 where it explains all, towards 1 where it is far off.
 
     Bounded, so that a step of the load, which is as much under every age, tells as little as it knows.
@@ -212,6 +215,7 @@ cdef void judge(lag_trials_t* l, uint32_t lags, const double* rest_w, double spa
     l.share = fmin(fmax(l.share, SCALE_LEAST), SCALE_MOST)
     l.motion_w2 = keep * l.motion_w2 + span_w * span_w
     l.moves = keep * l.moves + 1.0
+    l.filled = keep * l.filled + filled
     # Large moves tell more than small ones.
     weight = move_weight(span_w, l.motion_w2, l.moves)
     for i in range(lags):
@@ -230,6 +234,9 @@ cdef void judge(lag_trials_t* l, uint32_t lags, const double* rest_w, double spa
         w2 = (left[i] - mean) * weight
         l.unexplained[i] = keep * l.unexplained[i] + w2
         l.variance[i] = keep * l.variance[i] + w2 * w2
+        if filled:
+            l.filled_unexplained[i] = keep * l.filled_unexplained[i] + w2
+            l.filled_variance[i] = keep * l.filled_variance[i] + w2 * w2
 
 
 cdef inline double left_by(const estimate_state_t* state, uint32_t i) noexcept nogil:
@@ -268,7 +275,28 @@ cdef inline bint possible(const estimate_state_t* state, uint32_t i) noexcept no
     return worse(state, i, l.best) <= (OUT_OF_QUESTION_QUIET if l.share <= QUIET_SHARE else OUT_OF_QUESTION)
 
 
+cdef inline void begin_by_filled(estimate_state_t* state) noexcept nogil:
+    """What was found by straight lines between a slow converter's readings ends, once as much was found without.
+
+    Such lines put a step by half of the interval too late, and the meter looks younger by that.
+    """
+    cdef lag_trials_t* l = &state.lags
+    cdef uint32_t i, best = 0
+    l.by_filled = 1
+    l.moves = l.filled
+    for i in range(<uint32_t>LAGS):
+        l.unexplained[i] = l.filled_unexplained[i]
+        l.variance[i] = l.filled_variance[i]
+        if l.unexplained[i] < l.unexplained[best]:
+            best = i
+    l.best = best
+    state.lag_lo = 0
+    state.lag_hi = LAGS - 1
+
+
 cdef void choose(estimate_state_t* state, uint32_t lags, uint32_t own) noexcept nogil:
+    if not state.lags.by_filled and state.lags.filled >= FILLED_MOVES and not state.models.averages:
+        begin_by_filled(state)
     if not choose_age(state, lags, own):
         state.lags.age_lo = state.lags.likely_lo = state.lag_lo
         state.lags.age_hi = state.lags.likely_hi = state.lag_hi
@@ -307,9 +335,9 @@ cdef void around(const estimate_state_t* state, uint32_t best, uint32_t first, u
         hi[0] += 1
 
 
-cdef inline int64_t when_ns(const lag_trials_t* l, double share) noexcept nogil:
+cdef inline int64_t when_ns(const estimate_state_t* state, double share) noexcept nogil:
     """How old the converter's own readings are is known where they come at even times; else to a share of their interval."""
-    return 0 if l.ess_interval.alike else <int64_t>(share * 1e9 * l.ess_interval.interval_s)
+    return 0 if state.lags.ess_interval.alike else <int64_t>(share * 1e9 * age_found_s(state))
 
 
 cdef bint choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexcept nogil:
@@ -367,15 +395,15 @@ cdef bint choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexc
         l.used = 0
         if not slow_ns or l.moves <= ENOUGH or not shown(l, lags - 1):
             return False
-        around(state, best, 0, lags - 1, BELIEVED, slow_ns // 2 + when_ns(l, BELIEVED_SHARE), &l.age_lo, &l.age_hi)
-        around(state, least, l.age_lo, l.age_hi, LIKELY, slow_ns // 2 + when_ns(l, LIKELY_SHARE), &l.likely_lo, &l.likely_hi)
+        around(state, best, 0, lags - 1, BELIEVED, slow_ns // 2 + when_ns(state, BELIEVED_SHARE), &l.age_lo, &l.age_hi)
+        around(state, least, l.age_lo, l.age_hi, LIKELY, slow_ns // 2 + when_ns(state, LIKELY_SHARE), &l.likely_lo, &l.likely_hi)
         l.open_s = <double>(LAG_NS[own - 1] - LAG_NS[0]) * 1e-9
         return True
     if l.known or l.used:
-        around(state, best, best, best, BELIEVED, slow_ns + when_ns(l, BELIEVED_SHARE), &l.age_lo, &l.age_hi)
-        around(state, best, best, best, LIKELY, slow_ns + when_ns(l, LIKELY_SHARE), &l.likely_lo, &l.likely_hi)
+        around(state, best, best, best, BELIEVED, slow_ns + when_ns(state, BELIEVED_SHARE), &l.age_lo, &l.age_hi)
+        around(state, best, best, best, LIKELY, slow_ns + when_ns(state, LIKELY_SHARE), &l.likely_lo, &l.likely_hi)
         # When in its interval the meter is read is known to half a poll, when the converter to half its own interval.
-        jitter_ns = slow_ns + <int64_t>(0.5e9 * (l.poll_s + l.ess_interval.interval_s))
+        jitter_ns = slow_ns + <int64_t>(0.5e9 * (l.poll_s + age_found_s(state)))
         state.lag_lo = best - 1 if best > 0 else 0
         while state.lag_lo > 0 and LAG_NS[best] - LAG_NS[state.lag_lo] < jitter_ns:
             state.lag_lo -= 1
@@ -383,9 +411,9 @@ cdef bint choose_age(estimate_state_t* state, uint32_t lags, uint32_t own) noexc
         while state.lag_hi + 1 < lags and LAG_NS[state.lag_hi] - LAG_NS[best] < jitter_ns:
             state.lag_hi += 1
         if not l.known:  # what may be true as well
-            around(state, best, held_lo, held_hi, BELIEVED, when_ns(l, BELIEVED_SHARE), &l.age_lo, &l.age_hi)
+            around(state, best, held_lo, held_hi, BELIEVED, when_ns(state, BELIEVED_SHARE), &l.age_lo, &l.age_hi)
             # Likely is what explains most; the age that is used stays until another is clearly better.
-            around(state, least, l.age_lo, l.age_hi, LIKELY, when_ns(l, LIKELY_SHARE), &l.likely_lo, &l.likely_hi)
+            around(state, least, l.age_lo, l.age_hi, LIKELY, when_ns(state, LIKELY_SHARE), &l.likely_lo, &l.likely_hi)
             state.lag_lo = min(state.lag_lo, first)
             state.lag_hi = max(state.lag_hi, last)
         if contradicted:

@@ -1,7 +1,7 @@
 # ext/estimate/pairing.pxd: contents page of pairing.pyx.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from tidegate.ext.estimate.estimate cimport LAGS, estimate_state_t, history_t
+from tidegate.ext.estimate.estimate cimport LAGS, estimate_state_t, history_t, unit_memory_t
 from tidegate.ext.abi.program cimport program_t
 
 
@@ -46,6 +46,11 @@ cdef inline uint64_t time_before(uint64_t t_ns, int64_t by_ns) noexcept nogil:
 
 # Appends; readings closer than the spacing replace the newest, so that the ring spans the longest age.
 cdef void history_add(history_t* h, uint64_t t_ns, double w, uint64_t spacing_ns) noexcept nogil
+
+# What is known between a unit's newest reading and the next one, of w at taken_ns, goes into its history first.
+cdef void history_fill_unit(unit_memory_t* m, uint64_t taken_ns, double w) noexcept nogil
+# And into that of all units; before, it notes whether that is known of all.
+cdef void history_fill_total(const program_t* program, estimate_state_t* state, uint64_t taken_ns) noexcept nogil
 
 # Power at time t_ns by straight lines between readings; the first and the last reading hold outside.
 cdef double history_at(const history_t* history, uint64_t t_ns) noexcept nogil

@@ -14,7 +14,8 @@ from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.settings cimport *
 from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.estimate.interval cimport INTERVAL_SLOW_S
-from tidegate.ext.estimate.shape cimport model_w
+from tidegate.ext.estimate.response cimport response_bounds, response_w
+from tidegate.ext.estimate.shape cimport model_w, shapes_add
 from tidegate.ext.abi.program cimport program_t
 
 
@@ -22,8 +23,10 @@ cdef extern from *:
     """
     #define ARRIVED_SHARE 0.05 /* of a move: a converter that is closer to its end has done it */
     #define STANDS_SHARE 0.5   /* of the way that is left: who has moved by less within his last lag, stands */
+    #define FILL_MOST_NS 500000000u /* readings further apart than this are of a power that stands, or were missing */
     """
     const double ARRIVED_SHARE, STANDS_SHARE
+    const uint64_t FILL_MOST_NS
 
 
 # ---------------------------------------------------------------- history of battery power
@@ -94,6 +97,48 @@ cdef void history_sweep(const history_t* h, uint64_t t_ns, uint32_t lags, double
             a = slot(h, number - 1)
             b = slot(h, number)
             w[i] = h.w[a] + (h.w[b] - h.w[a]) * (<double>(at_ns - h.t_ns[a]) / <double>(h.t_ns[b] - h.t_ns[a]))
+
+
+cdef inline bint is_wide(const history_t* h, uint64_t taken_ns) noexcept nogil:
+    """A reading so long after the one before that what was in between is worth filling in."""
+    return h.count > 0 and h.t_ns[h.head] + 2 * HISTORY_SPACING_NS < taken_ns < h.t_ns[h.head] + FILL_MOST_NS
+
+
+cdef void history_fill_unit(unit_memory_t* m, uint64_t taken_ns, double w) noexcept nogil:
+    """Between two readings a straight line says little of a step: there the step response does. It is led through both."""
+    cdef history_t* h = &m.history
+    cdef uint64_t from_ns, t_ns
+    cdef double from_off_w, off_w
+    if not m.response.trusted or not m.response.close or not is_wide(h, taken_ns):
+        return
+    from_ns = h.t_ns[h.head]
+    from_off_w = h.w[h.head] - response_w(m, from_ns)
+    off_w = w - response_w(m, taken_ns) - from_off_w
+    t_ns = from_ns + HISTORY_SPACING_NS
+    while t_ns + HISTORY_SPACING_NS // 2 < taken_ns:  # bounded by FILL_MOST_NS
+        history_add(h, t_ns, response_w(m, t_ns) + from_off_w + off_w * (
+            <double>(t_ns - from_ns) / <double>(taken_ns - from_ns)), 0)
+        t_ns += HISTORY_SPACING_NS
+
+
+cdef void history_fill_total(const program_t* program, estimate_state_t* state, uint64_t taken_ns) noexcept nogil:
+    cdef uint64_t t_ns = state.total.t_ns[state.total.head] + HISTORY_SPACING_NS
+    cdef uint32_t unit
+    cdef double w
+    state.ess_filled = 1
+    for unit in range(program.n_units):
+        if state.units[unit].known and not (state.units[unit].response.trusted and state.units[unit].response.close):
+            state.ess_filled = 0
+    if not state.ess_filled or not is_wide(&state.total, taken_ns):
+        return
+    while t_ns + HISTORY_SPACING_NS // 2 < taken_ns:
+        w = 0.0
+        for unit in range(program.n_units):
+            if state.units[unit].known:
+                w += history_at(&state.units[unit].history, t_ns)
+        history_add(&state.total, t_ns, w, 0)
+        shapes_add(&state.shapes, t_ns, w)
+        t_ns += HISTORY_SPACING_NS
 
 
 cdef inline double lagged(double from_w, double to_w, double z) noexcept nogil:
@@ -203,10 +248,13 @@ cdef double likeliest_w(const program_t* program, const estimate_state_t* state,
     """What the members gave at the likeliest age."""
     cdef double w = 0.0
     cdef uint32_t unit
+    cdef const unit_memory_t* m
     cdef uint64_t at_ns = time_before(sample_ns, LAG_NS[state.lags.best])
     for unit in range(program.n_units):
-        if members >> unit & 1 and state.units[unit].known:
-            w += history_at(&state.units[unit].history, at_ns)
+        m = &state.units[unit]
+        if members >> unit & 1 and m.known:
+            w += response_w(m, at_ns) if m.response.trusted and at_ns > m.history.t_ns[m.history.head] else (
+                history_at(&m.history, at_ns))
     return w
 
 
@@ -233,7 +281,7 @@ cdef void pair(const program_t* program, const estimate_state_t* state, uint32_t
     before: the two edges of that, upper first, and afterwards of what is believed now: the upper one follows rises, for
     limits of import, the lower one falls, for limits of export.
     """
-    cdef double lo_w = reading_w, hi_w = reading_w, lo, hi, likeliest
+    cdef double lo_w = reading_w, hi_w = reading_w, lo, hi, by_lo, by_hi, likeliest
     cdef double tau_s = program.control.pcs_tau_s
     cdef uint32_t members_all = members
     cdef uint64_t from_ns = time_before(sample_ns, LAG_NS[state.lag_hi]), to_ns = time_before(sample_ns, LAG_NS[state.lag_lo])
@@ -248,6 +296,10 @@ cdef void pair(const program_t* program, const estimate_state_t* state, uint32_t
     for unit in range(program.n_units):
         if members >> unit & 1 and state.units[unit].known:
             power_bounds(&state.units[unit], from_ns, to_ns, t_ns, tau_s, &lo, &hi)
+            # Between readings it is also what its step response makes of its setpoints: what both allow.
+            if response_bounds(&state.units[unit], from_ns, to_ns, &by_lo, &by_hi) and by_lo < hi and lo < by_hi:
+                lo = fmax(lo, by_lo)
+                hi = fmin(hi, by_hi)
             lo_w += lo
             hi_w += hi
     if not known or not isfinite(before[0]) or not isfinite(before[1]):

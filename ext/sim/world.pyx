@@ -284,6 +284,15 @@ cdef class World(Assembly):
                 "hunting": self.world.core.control.hunting.level}
 
     @property
+    def step_response(self):
+        """What the core knows of the first converter's answers: least and most share of a step by then, 10 ms apart."""
+        if self.world.core == NULL:
+            raise RuntimeError("no core is connected: call connect() first")
+        r = &self.world.core.estimate.units[0].response
+        return {"answers": r.answers, "good": r.good, "trusted": bool(r.trusted), "off_w": r.off_w,
+                "done_s": r.done_ns * 1e-9, "reached": list(r.reached), "waiting": list(r.waiting)}
+
+    @property
     def meter_truth(self):
         """What the core holds of the grid meter: enum meter_verdict, and what the pulses of arming have shown, by age."""
         if self.world.core == NULL:
