@@ -7,49 +7,95 @@ from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.control.corridor cimport ORDER_CEASE, ORDER_MANUAL
 from tidegate.ext.cycle.core cimport *
-from tidegate.ext.estimate.contradiction cimport SUSPECT_BELOW_ZERO, SUSPECT_MIRRORED
+from tidegate.ext.estimate.contradiction cimport SUSPECT_BELOW_ZERO, SUSPECT_MIRRORED, SUSPECT_UNSEEN
 from tidegate.ext.estimate.converter cimport converter_answer_s
 from tidegate.ext.estimate.model cimport answer_wanted
 from tidegate.ext.estimate.pulses cimport pulses_wanted
-from tidegate.ext.estimate.question cimport question_raised, question_t
-from tidegate.ext.estimate.truth cimport ASK_ANSWER, truth_ask, truth_order, truth_suspects
+from tidegate.ext.estimate.question cimport question_place, question_raised, question_t, question_waits
+from tidegate.ext.estimate.truth cimport ASK_ANSWER, truth_ask, truth_suspects
 from tidegate.ext.safety.cabinet cimport ANSWER_DOUBTFUL
 
 
 cdef extern from *:
     """
-    #define RAISED 1.02  /* of a step: less than that waits for the next edge that goes up */
+    #define RAISED 1.02  /* of a step: a wish that is no limit's and less than that waits for the next edge that goes up */
     #define DOUBTED_MOVES 8.0
     """
     const double RAISED, DOUBTED_MOVES
 
 
-cdef inline void raise_held(core_t* core) noexcept nogil:
-    """What the limits ask for by then is taken along: it is not lost for a doubt.
+cdef inline double held_w(const core_t* core) noexcept nogil:
+    """What all units are held at, without the step."""
+    cdef uint32_t unit
+    cdef double total_w = 0.0
+    for unit in range(core.program.n_units):
+        total_w += core.truth.base_w[unit]
+    return total_w
 
-    With an edge that goes up it makes that larger: the answer is measured by what the battery did, so it tells as well.
-    At any other time the edge begins anew. Behind a meter that gives power where none is, what is wanted is made of the
-    contradiction itself: there nothing is raised.
+
+cdef inline void hold_at(core_t* core, double more_w) noexcept nogil:
+    cdef uint32_t unit
+    for unit in range(core.program.n_units):
+        core.truth.base_w[unit] += more_w / core.program.n_units
+
+
+cdef void place_edge(core_t* core) noexcept nogil:
+    """Where the newest edge goes: up or down by turns, but never down below what the limits need by now.
+
+    Which way it goes tells nothing less of the meter, for an answer is measured by what the battery did.
+    """
+    cdef question_t* question = &core.truth.question
+    cdef double base_w = held_w(core), was_w = base_w + (0.0 if question.level else question.step_w)
+    cdef double need_w = fmin(core.decision.lo_w, core.decision.envelope_hi_w)
+    cdef double down_room_w = was_w - fmax(core.decision.lo_w, core.decision.envelope_lo_w)
+    cdef double up_room_w = fmin(core.decision.envelope_hi_w, fmax(core.decision.hi_w, 0.0)) - was_w
+    cdef double up_w = fmax(fmin(question.full_w, up_room_w), need_w - was_w)
+    cdef double down_w = fmin(question.full_w, down_room_w)
+    cdef bint up = (question.step_w > 0.0) == (question.level != 0)
+    if question.placed:
+        return
+    if fmax(up_w, down_w) < question.least_w:
+        # No room either way: what is only to be proven waits; else the edge goes as it did before.
+        if question.suspicion == SUSPECT_UNSEEN and not up:
+            question_waits(question)
+        question.placed = 1
+        return
+    if (up_w if up else down_w) < question.least_w:
+        up = not up
+    if not up:
+        hold_at(core, was_w - down_w - base_w)
+        question_place(question, was_w - down_w, down_w, False)
+    else:
+        hold_at(core, was_w - base_w)
+        question_place(question, was_w, up_w, True)
+
+
+cdef void raise_held(core_t* core) noexcept nogil:
+    """What the limits need by then is given at once: it is not lost for a doubt, nor for a step.
+
+    With the edge of that reading it makes that larger, or smaller: the answer is measured by what the battery did, so
+    it tells as well. By a later reading, and by more than a little, the edge begins anew. What is wanted for another
+    reason waits until it is more than a step. Behind a meter that gives power where none is, what is wanted is made of
+    the contradiction itself: there nothing is raised but with an edge that goes up.
     """
     cdef uint32_t unit
-    cdef double held_w, more_w, room_w, raised_w = 0.0
     cdef question_t* question = &core.truth.question
-    cdef bint goes_up = question.edge_ns == core.truth.seen_t_ns and (question.step_w > 0.0) == (question.level != 0)
-    for unit in range(core.program.n_units):
-        raised_w += fmax(
-            core.decision.request_w[unit] - truth_order(&core.truth, unit, core.program.n_units, 0.0), 0.0)
-    if raised_w <= (0.0 if goes_up else RAISED * fabs(question.step_w)) or not (
-            goes_up or question.suspicion != SUSPECT_MIRRORED):
+    cdef double order_w = held_w(core) + (question.step_w if question.level else 0.0)
+    cdef double least_w = fmin(core.decision.lo_w, core.decision.envelope_hi_w), more_w, wanted_w = 0.0
+    cdef bint fresh = question.edge_ns == core.truth.seen_t_ns
+    cdef bint goes_up = fresh and (question.step_w > 0.0) == (question.level != 0)
+    if question.suspicion == SUSPECT_MIRRORED and not goes_up:
         return
-    raised_w = 0.0
     for unit in range(core.program.n_units):
-        held_w = core.truth.base_w[unit]
-        more_w = fmax(core.decision.request_w[unit] - truth_order(&core.truth, unit, core.program.n_units, 0.0), 0.0)
-        # There has to be room for the step: without it the unit stands, and nothing is answered.
-        room_w = core.plant.units[unit].envelope_hi_w - fmax(question.step_w, 0.0) / core.program.n_units - held_w
-        core.truth.base_w[unit] = held_w + fmax(fmin(more_w, room_w), 0.0)
-        raised_w += core.truth.base_w[unit] - held_w
-    question_raised(question, raised_w, not goes_up)
+        wanted_w += core.decision.request_w[unit]
+    more_w = least_w - order_w
+    # There has to be room for the step: without it the units stand, and nothing is answered.
+    if wanted_w - order_w > (0.0 if goes_up else RAISED * fabs(question.step_w)):
+        more_w = fmax(more_w, fmin(
+            wanted_w - order_w, core.decision.envelope_hi_w - fmax(question.step_w, 0.0) - held_w(core)))
+    if more_w > 0.0:
+        hold_at(core, more_w)
+        question_raised(question, more_w, fresh)
 
 
 cdef void ask_meter(core_t* core, uint64_t t_ns) noexcept nogil:
@@ -69,6 +115,8 @@ cdef void ask_meter(core_t* core, uint64_t t_ns) noexcept nogil:
         core.program, &core.truth, &core.plant, asked_w, core.decision.lo_w, core.decision.hi_w, free, t_ns
     )
     if core.truth.asking == ASK_ANSWER and core.truth.question.suspicion != SUSPECT_BELOW_ZERO:
+        if core.truth.question.edge_ns:
+            place_edge(core)
         raise_held(core)
 
 

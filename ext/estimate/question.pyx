@@ -25,6 +25,7 @@ cdef extern from *:
     """
     #define BACKWARDS 0.3
     #define GIVEN 0.7             /* an edge is answered once the battery has given so much of it */
+    #define RAISED 0.2            /* of the step: a battery that is raised by more during an edge makes another one */
     #define SMALLER 0.35          /* ... or by so much of it that it has done all that was left */
     #define OVER 0.03             /* of the step: units that move by less have come to where they are held */
     #define NEAR 0.3              /* of the step: so near to where they are held they have come there; else they are waited for */
@@ -69,7 +70,7 @@ cdef extern from *:
     #define LIKELY_MOST_S 8.0
     """
     const double STEADY, STEADY_S, UNKNOWN_S, QUICK_MOST_S, WEAK_MOST_S, EDGES_LEAST
-    const double BACKWARDS, GIVEN, SMALLER, NEAR, COME_S, OVER, STANDS_S, SAME_S, EDGE_MOST_S, QUESTION_MOST_S, NORMAL, ROUGH
+    const double BACKWARDS, GIVEN, RAISED, SMALLER, NEAR, COME_S, OVER, STANDS_S, SAME_S, EDGE_MOST_S, QUESTION_MOST_S, NORMAL, ROUGH
     const double SURE, SURE_STRONG, SURE_FREE, PROOF, QUIET, PATIENT_S, CHANCE, SELDOM, NEARLY, SELDOM_LEAST
     const double SURE_HONEST, SPREAD_LEAST, SHARE_LO, SHARE_HI, SHARE_FAR, SHARE_TURNED, GROW, JITTER_S, LIKELY_JITTER_S, LIKELY_MOST_S
     const double SURE_SPREAD
@@ -80,7 +81,8 @@ cdef inline double seconds(uint64_t from_ns, uint64_t to_ns) noexcept nogil:
     return <double>(to_ns - from_ns) * 1e-9 if to_ns > from_ns else 0.0
 
 
-cdef void question_begin(question_t* q, double step_w, double held_w, uint32_t suspicion, uint64_t t_ns) noexcept nogil:
+cdef void question_begin(question_t* q, double step_w, double least_w, double held_w, uint32_t suspicion,
+                         uint64_t t_ns) noexcept nogil:
     cdef uint32_t random = q.random
     # What is to be proven is asked until it is: the answers of one question after the other count together.
     if suspicion == SUSPECT_UNSEEN and q.suspicion == suspicion and q.edges < UNSEEN_KEPT:
@@ -88,11 +90,15 @@ cdef void question_begin(question_t* q, double step_w, double held_w, uint32_t s
         q.edge_ns = q.edge_due_ns = 0
         q.begun_ns = t_ns
         q.step_w = step_w
+        q.full_w = fabs(step_w)
+        q.least_w = least_w
         q.held_w = held_w
         return
     memset(q, 0, sizeof(question_t))
     q.random = random if random else 0xACE1u
     q.step_w = step_w
+    q.full_w = fabs(step_w)
+    q.least_w = least_w
     q.held_w = held_w
     q.suspicion = suspicion
     q.begun_ns = t_ns
@@ -106,11 +112,27 @@ cdef bint proves_quietly(uint32_t suspicion, const contradiction_t* c, double st
     return suspicion == SUSPECT_UNSEEN and QUIET * c.noise_w < fabs(step_w)
 
 
-cdef void question_raised(question_t* q, double raised_w, bint anew) noexcept nogil:
-    q.held_w += raised_w
-    if not anew:
-        return
+cdef void question_place(question_t* q, double base_w, double step_w, bint up) noexcept nogil:
+    q.held_w = base_w
+    q.step_w = step_w
+    q.level = 1 if up else 0
+    q.placed = 1
+
+
+cdef void question_waits(question_t* q) noexcept nogil:
+    q.level ^= 1
     q.edge_ns = q.edge_due_ns = 0
+    q.placed = 1
+
+
+cdef void question_raised(question_t* q, double raised_w, bint fresh) noexcept nogil:
+    q.held_w += raised_w
+    if fresh:
+        return
+    q.raised_w += raised_w
+    if q.raised_w > RAISED * fabs(q.step_w):
+        q.edge_ns = q.edge_due_ns = 0
+        q.raised_w = 0.0
 
 
 cdef inline bint is_weak(const question_t* q) noexcept nogil:
@@ -124,6 +146,8 @@ cdef inline bint is_likely(const question_t* q) noexcept nogil:
 
 cdef inline void edge(question_t* q, double grid_w, double ess_w, uint64_t t_ns) noexcept nogil:
     q.level ^= 1
+    q.placed = 0
+    q.raised_w = 0.0
     q.before_w = grid_w
     q.before_ess_w = ess_w
     q.before_ns = q.edge_ns = t_ns
@@ -172,6 +196,7 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
     if q.level and q.edges >= GROW_EDGES:  # the way back is as large as the way there
         step_most_w = fmax(step_most_w, fabs(q.step_w))
         q.step_w = fmax(fmin(GROW * q.step_w, step_most_w), -step_most_w)
+        q.full_w = fmin(GROW * q.full_w, fmax(step_most_w, q.full_w))
     if is_likely(q):  # what is found is the likelihood's to say
         return FOUND_HONEST if q.edges >= LIKELY_EDGES and likelihood_honest(&c.likelihood) else FOUND_OPEN
     return judge_mirrored(q) if c.mirrored else judge(q)

@@ -288,7 +288,8 @@ cdef void contradicts(const program_t* program, const estimate_state_t* state, c
                        nameplates(program), truth.asking != ASK_NOTHING, truth.value_t_ns)
     if truth.asking == ASK_ANSWER and truth.contradiction.mirrored and truth.question.suspicion != truth.contradiction.suspicion:
         # What was asked for a weaker doubt is asked anew, from where the units are held.
-        question_begin(&truth.question, truth.question.step_w, truth.question.held_w, truth.contradiction.suspicion, t_ns)
+        question_begin(&truth.question, truth.question.step_w, truth.question.least_w, truth.question.held_w,
+                       truth.contradiction.suspicion, t_ns)
         likelihood_restart(&truth.contradiction.likelihood)
     if state.models.answer == ANSWER_UNPROVEN and truth.contradiction.suspicion == SUSPECT_NONE and (
             truth.asking == ASK_NOTHING and t_ns >= truth.unseen_again_ns) and not (
@@ -383,7 +384,8 @@ cdef inline double step_away_w(const truth_t* truth, double from_w, double step_
 
 cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* plant, const double* asked_w,
                     double lo_w, double hi_w, bint free, uint64_t t_ns) noexcept nogil:
-    cdef double step_w, rise_w, fall_w, room_w, wide_w, up_w = 0.0, down_w = 0.0, total_w = 0.0
+    cdef double step_w, rise_w, fall_w, room_w, down_room_w, wide_w, least_w, full_w, up_w = 0.0, down_w = 0.0, total_w = 0.0
+    cdef bint narrow
     cdef double most_w = STEP_SHARE_MOST * nameplates(program)
     cdef uint32_t unit, suspicion = truth.contradiction.suspicion
     cdef bint by_phase = phase_doubted(truth, t_ns) and not contradicted(truth, t_ns)
@@ -422,24 +424,27 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
             ANSWER_NOISE * truth.contradiction.noise_w > most_w or PROOF_EDGES * (truth.answer_s + truth.shown_s) > (
                 PROOF_QUIET_S if proves_quietly(suspicion, &truth.contradiction, most_w) else PROOF_S)):
         return
-    # More discharge keeps the import limits, by a smaller step if there is room for no other; where there is none for it,
-    # less. Never out of the corridor, but for towards zero.
-    rise_w = fall_w = step_w
+    # More discharge keeps the import limits; where there is no room for it, less, as far as they leave it. Never out of the
+    # corridor, but for towards zero where it is too narrow, or the units can give no more: else it would never be asked.
+    rise_w = fall_w = least_w = full_w = step_w
     room_w = fmin(up_w, fmax(hi_w, 0.0)) - total_w
+    down_room_w = total_w - fmax(down_w, lo_w)
     if not contradicted(truth, t_ns) and not by_phase:
         rise_w = step_away_w(truth, total_w, step_w, most_w, far_w(program, truth))
         fall_w = -step_away_w(truth, total_w, -step_w, most_w, far_w(program, truth))
-    elif not by_phase and suspicion != SUSPECT_BELOW_ZERO and room_w >= fmax(
-            1.5 * far_w(program, truth), ANSWER_NOISE * truth.contradiction.noise_w):
-        rise_w = fmin(step_w, room_w)
+    elif not by_phase and suspicion != SUSPECT_BELOW_ZERO:
+        least_w = fmin(step_w, fmax(1.5 * far_w(program, truth), ANSWER_NOISE * truth.contradiction.noise_w))
+        rise_w = fmin(step_w, fmax(least_w, room_w))
+        fall_w = fmin(step_w, fmax(least_w, down_room_w))
+    narrow = up_w - total_w < rise_w or room_w + down_room_w < rise_w + fall_w
     if rise_w <= most_w and room_w >= rise_w:
         step_w = rise_w
         if not contradicted(truth, t_ns) and not by_phase:  # where there is room one step may tell, without its way back
             wide_w = step_away_w(truth, total_w, fmax(step_w, CLEAR_STEP * small_w(program, truth)), most_w, far_w(program, truth))
             step_w = wide_w if step_w < wide_w <= room_w else step_w
-    # A corridor that is made of a contradiction says nothing: towards zero, then, or what the units can.
-    elif fall_w <= most_w and (total_w - fmax(down_w, fmin(lo_w, 0.0)) >= fall_w or (
-            breaks and total_w >= fall_w)):
+    elif fall_w <= most_w and (down_room_w >= fall_w or (
+            narrow and total_w - fmax(down_w, fmin(lo_w, 0.0)) >= fall_w) or (
+            (narrow or suspicion == SUSPECT_BELOW_ZERO) and breaks and total_w >= fall_w)):
         step_w = -fall_w
     elif not breaks or up_w - total_w < step_w:
         return
@@ -450,7 +455,8 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
             answer_end(truth, plant, False, t_ns)
             return
         truth.asking = ASK_ANSWER
-        question_begin(&truth.question, step_w, total_w, suspicion, t_ns)
+        question_begin(&truth.question, step_w, least_w, total_w, suspicion, t_ns)
+        truth.question.full_w = full_w
         likelihood_restart(&truth.contradiction.likelihood)
         return
     truth.step_w = step_w

@@ -11,6 +11,7 @@ from tidegate.ext.sim.assembly cimport Assembly
 from tidegate.ext.sim.buses cimport *
 from tidegate.ext.abi.image cimport MODE_TRIPPED, QUALITY_GOOD, SITE_GENSET_WANTED
 from tidegate.ext.estimate.likelihood cimport HABITS
+from tidegate.ext.estimate.truth cimport ASK_ANSWER
 from tidegate.ext.cycle.core cimport core_t
 from tidegate.ext.cycle.loop cimport Core, core_cycle
 from tidegate.ext.sim.can_frames cimport can_emit, can_flood, can_take, frame_encode
@@ -315,6 +316,16 @@ cdef class World(Assembly):
                 "likelihood": [list(truth.contradiction.likelihood.sums[i]) for i in range(HABITS)],
                 "grid_w2": truth.pulses.grid_w2, "moved_w2": list(truth.pulses.moved_w2),
                 "moved_w4": list(truth.pulses.moved_w4), "both_w2": list(truth.pulses.both_w2)}
+
+    @property
+    def meter_asked(self):
+        """What the core asks of the grid meter (ext/estimate/truth.pxd), why (contradiction.pxd), and by what step, W."""
+        if self.world.core == NULL:
+            raise RuntimeError("no core is connected: call connect() first")
+        truth = &self.world.core.truth
+        asks = truth.asking == ASK_ANSWER
+        return (truth.asking, truth.question.suspicion if asks else truth.contradiction.suspicion,
+                truth.question.step_w if asks else truth.step_w)
 
     @property
     def genset(self):
