@@ -33,10 +33,18 @@ cdef inline double held_w(const core_t* core) noexcept nogil:
     return total_w
 
 
-cdef inline void hold_at(core_t* core, double more_w) noexcept nogil:
+cdef void hold_at(core_t* core, double more_w) noexcept nogil:
+    """More than before goes to the units that have room for it."""
     cdef uint32_t unit
+    cdef double room_w = 0.0, own_w
+    if core.program.n_units > 1 and more_w > 0.0:
+        for unit in range(core.program.n_units):
+            room_w += fmax(core.plant.units[unit].envelope_hi_w - core.truth.base_w[unit], 0.0)
     for unit in range(core.program.n_units):
-        core.truth.base_w[unit] += more_w / core.program.n_units
+        own_w = more_w / core.program.n_units
+        if room_w > 0.0:
+            own_w = more_w * fmax(core.plant.units[unit].envelope_hi_w - core.truth.base_w[unit], 0.0) / room_w
+        core.truth.base_w[unit] += own_w
 
 
 cdef void place_edge(core_t* core) noexcept nogil:
@@ -80,7 +88,7 @@ cdef void raise_held(core_t* core) noexcept nogil:
     """
     cdef uint32_t unit
     cdef question_t* question = &core.truth.question
-    cdef double order_w = held_w(core) + (question.step_w if question.level else 0.0)
+    cdef double told_w = held_w(core) + (question.step_w if question.level else 0.0)
     cdef double least_w = fmin(core.decision.lo_w, core.decision.envelope_hi_w), more_w, wanted_w = 0.0
     cdef bint fresh = question.edge_ns == core.truth.seen_t_ns
     cdef bint goes_up = fresh and (question.step_w > 0.0) == (question.level != 0)
@@ -88,11 +96,11 @@ cdef void raise_held(core_t* core) noexcept nogil:
         return
     for unit in range(core.program.n_units):
         wanted_w += core.decision.request_w[unit]
-    more_w = least_w - order_w
+    more_w = least_w - told_w
     # There has to be room for the step: without it the units stand, and nothing is answered.
-    if wanted_w - order_w > (0.0 if goes_up else RAISED * fabs(question.step_w)):
+    if wanted_w - told_w > (0.0 if goes_up else RAISED * fabs(question.step_w)):
         more_w = fmax(more_w, fmin(
-            wanted_w - order_w, core.decision.envelope_hi_w - fmax(question.step_w, 0.0) - held_w(core)))
+            wanted_w - told_w, core.decision.envelope_hi_w - fmax(question.step_w, 0.0) - held_w(core)))
     if more_w > 0.0:
         hold_at(core, more_w)
         question_raised(question, more_w, fresh)

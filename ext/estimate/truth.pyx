@@ -208,6 +208,10 @@ cdef void stands_still(const program_t* program, const estimate_state_t* state, 
         truth.ess_hi_w = fmax(then_w, ess_w)
         truth.away_t_ns = truth.gone_t_ns = 0
         return
+    # What a converter shows of itself may be older than the value: its next reading tells what it did by then.
+    if seconds(truth.value_t_ns, t_ns) <= state.lags.ess_interval.interval_s + fmax(-state.age_lo_s, 0.0):
+        truth.ess_lo_w = fmin(truth.ess_lo_w, ess_w)
+        truth.ess_hi_w = fmax(truth.ess_hi_w, ess_w)
     away_w = fmax(ess_w - truth.ess_hi_w, truth.ess_lo_w - ess_w)
     if truth.away_t_ns == 0 and away_w > ask_w(program, truth):
         truth.away_t_ns = t_ns
