@@ -11,7 +11,7 @@ from tidegate.ext.estimate.contradiction cimport SUSPECT_BELOW_ZERO, SUSPECT_MIR
 from tidegate.ext.estimate.converter cimport converter_answer_s
 from tidegate.ext.estimate.model cimport answer_wanted
 from tidegate.ext.estimate.pulses cimport pulses_wanted
-from tidegate.ext.estimate.question cimport question_place, question_raised, question_t, question_waits
+from tidegate.ext.estimate.question cimport question_place, question_raised, question_t, question_waits, EDGE_ANYWAY
 from tidegate.ext.estimate.truth cimport ASK_ANSWER, truth_ask, truth_suspects
 from tidegate.ext.safety.cabinet cimport ANSWER_DOUBTFUL
 
@@ -47,6 +47,11 @@ cdef void hold_at(core_t* core, double more_w) noexcept nogil:
         core.truth.base_w[unit] += own_w
 
 
+cdef inline double need_w(const core_t* core) noexcept nogil:
+    """What the limits need by now. Where the units can give no more than that there has to be room for a step all the same."""
+    return fmin(core.decision.lo_w, core.decision.envelope_hi_w - core.truth.question.least_w)
+
+
 cdef void place_edge(core_t* core) noexcept nogil:
     """Where the newest edge goes: up or down by turns, but never down below what the limits need by now.
 
@@ -54,19 +59,19 @@ cdef void place_edge(core_t* core) noexcept nogil:
     """
     cdef question_t* question = &core.truth.question
     cdef double base_w = held_w(core), was_w = base_w + (0.0 if question.level else question.step_w)
-    cdef double need_w = fmin(core.decision.lo_w, core.decision.envelope_hi_w)
-    cdef double down_room_w = was_w - fmax(core.decision.lo_w, core.decision.envelope_lo_w)
+    cdef double down_room_w = was_w - fmax(need_w(core), core.decision.envelope_lo_w)
     cdef double up_room_w = fmin(core.decision.envelope_hi_w, fmax(core.decision.hi_w, 0.0)) - was_w
-    cdef double up_w = fmax(fmin(question.full_w, up_room_w), need_w - was_w)
+    cdef double up_w = fmax(fmin(question.full_w, up_room_w), need_w(core) - was_w)
     cdef double down_w = fmin(question.full_w, down_room_w)
     cdef bint up = (question.step_w > 0.0) == (question.level != 0)
     if question.placed:
         return
     if fmax(up_w, down_w) < question.least_w:
         # No room either way: what is only to be proven waits; else the edge goes as it did before.
-        if question.suspicion == SUSPECT_UNSEEN and not up:
+        if question.suspicion != SUSPECT_UNSEEN:
+            question.placed = EDGE_ANYWAY
+        elif not up:
             question_waits(question)
-        question.placed = 1
         return
     if (up_w if up else down_w) < question.least_w:
         up = not up
@@ -89,14 +94,14 @@ cdef void raise_held(core_t* core) noexcept nogil:
     cdef uint32_t unit
     cdef question_t* question = &core.truth.question
     cdef double told_w = held_w(core) + (question.step_w if question.level else 0.0)
-    cdef double least_w = fmin(core.decision.lo_w, core.decision.envelope_hi_w), more_w, wanted_w = 0.0
+    cdef double more_w, wanted_w = 0.0
     cdef bint fresh = question.edge_ns == core.truth.seen_t_ns
     cdef bint goes_up = fresh and (question.step_w > 0.0) == (question.level != 0)
     if question.suspicion == SUSPECT_MIRRORED and not goes_up:
         return
     for unit in range(core.program.n_units):
         wanted_w += core.decision.request_w[unit]
-    more_w = least_w - told_w
+    more_w = 0.0 if question.placed == EDGE_ANYWAY and not goes_up else need_w(core) - told_w
     # There has to be room for the step: without it the units stand, and nothing is answered.
     if wanted_w - told_w > (0.0 if goes_up else RAISED * fabs(question.step_w)):
         more_w = fmax(more_w, fmin(

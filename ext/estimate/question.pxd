@@ -8,6 +8,12 @@ from tidegate.ext.estimate.estimate cimport estimate_state_t
 cdef enum:
     EDGES_MOST = 24
 
+# Whether it has been looked at where the newest edge goes.
+cdef enum:
+    EDGE_NEW = 0
+    EDGE_PLACED
+    EDGE_ANYWAY  # there was no room for it, and it goes as it would have gone
+
 # What the edges of a question have shown.
 cdef enum:
     FOUND_OPEN
@@ -19,7 +25,7 @@ cdef enum:
 cdef struct question_t:
     uint32_t level, edges       # level: 1 = the step is put on top; edges: so many were answered
     uint32_t random, suspicion      # suspicion: what made the meter suspect
-    uint32_t patient, placed    # patient: edges stand for long; placed: where the newest edge goes has been looked at
+    uint32_t patient, placed    # patient: edges stand for long; placed: enum above
     double step_w               # of all units
     double raised_w             # what they are held at has been raised by so much since the newest edge
     double full_w, least_w      # so large is an edge where there is room for it; a smaller one than least tells nothing

@@ -116,13 +116,13 @@ cdef void question_place(question_t* q, double base_w, double step_w, bint up) n
     q.held_w = base_w
     q.step_w = step_w
     q.level = 1 if up else 0
-    q.placed = 1
+    q.placed = EDGE_PLACED
 
 
 cdef void question_waits(question_t* q) noexcept nogil:
     q.level ^= 1
     q.edge_ns = q.edge_due_ns = 0
-    q.placed = 1
+    q.placed = EDGE_PLACED
 
 
 cdef void question_raised(question_t* q, double raised_w, bint fresh) noexcept nogil:
@@ -146,7 +146,7 @@ cdef inline bint is_likely(const question_t* q) noexcept nogil:
 
 cdef inline void edge(question_t* q, double grid_w, double ess_w, uint64_t t_ns) noexcept nogil:
     q.level ^= 1
-    q.placed = 0
+    q.placed = EDGE_NEW
     q.raised_w = 0.0
     q.before_w = grid_w
     q.before_ess_w = ess_w

@@ -12,7 +12,7 @@ cdef enum:
     CAN_FRAMES_OUT_MAX = 160
     CAN_FIELDS_OUT_MAX = 768
     FAULT_ROWS_MAX = 64
-    SERIES_COLUMNS = 20
+    SERIES_COLUMNS = 21
     STEPS_MAX = 4096      # answered load steps kept
     REASON_SLOTS = 32
 

@@ -195,5 +195,6 @@ cdef void series_row(world_t* world) noexcept nogil:
         row[17] = core.image[SITE_ENVELOPE_HI_W].value
         row[18] = core.image[SITE_GRID_W].value
         row[19] = plant.batteries[0].temp_c if plant.n_batteries else 0.0
+        row[20] = core.truth.asking
     world.series_grid_max_w = -1e300
     world.series_grid_min_w = 1e300

@@ -29,7 +29,7 @@ cdef uint64_t NEVER = 0xFFFFFFFFFFFFFFFF
 SERIES = (
     "t_s", "load_w", "grid_w", "grid_min_w", "grid_max_w", "ess_w", "pv_w", "soc", "setpoint_w", "request_w", "reason",
     "mode", "it_w", "cooling_w", "corridor_lo_w", "corridor_hi_w", "envelope_lo_w", "envelope_hi_w", "grid_measured_w",
-    "temp_c",
+    "temp_c", "asking",
 )
 assert len(SERIES) == SERIES_COLUMNS
 

@@ -244,8 +244,10 @@ def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Fou
     threshold_w = max(0.02 * made.power_w, 4.0 * tolerance_w)
     turns, widest_w = swings(rows["ess_w"][settled][::hop], threshold_w)
     hunting = [one for one in events if one["event"] == "hunting"]
-    request_w = np.where(rows["mode"] >= READY, rows["request_w"], 0.0)[settled][::hop]
-    if turns >= CHASE_REVERSALS and swings(request_w, threshold_w)[0] >= CHASE_REVERSALS:
+    # While the meter is asked nobody is given what the control would ask for: the question moves the battery.
+    given = settled & (rows["asking"] == 0.0)
+    request_w = np.where(rows["mode"] >= READY, rows["request_w"], 0.0)[given][::hop]
+    if turns >= CHASE_REVERSALS and len(request_w) and swings(request_w, threshold_w)[0] >= CHASE_REVERSALS:
         found.chase_w, found.chase_told = widest_w, bool(hunting)
     elif turns >= CHASE_REVERSALS:
         found.moved_w = widest_w
