@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import zoo_judge as judges
 import zoo_plants as plants
@@ -65,3 +66,18 @@ def test_a_converter_that_shows_itself_late_makes_no_new_doubt_of_a_value_that_s
         begun += asking == ASK_STILL and before != ASK_STILL
         before = asking
     assert begun == 1, "asked it is, and once"
+
+
+def test_what_would_have_been_asked_for_while_a_question_moves_the_battery_is_no_chase() -> None:
+    t_s = np.arange(0.0, 20.0, 0.01)
+    swings_w, never = 1e3 * np.sin(2.0 * t_s), np.zeros(len(t_s))
+    assert judges.asked_for(swings_w, never, 500.0)
+    assert not judges.asked_for(swings_w, never + ASK_ANSWER, 500.0)
+    assert not judges.asked_for(swings_w, np.where(t_s > 4.0, ASK_ANSWER, 0), 500.0)
+    # What the control goes on with once a question has ended is its own.
+    assert judges.asked_for(swings_w, np.where(t_s < 4.0, ASK_STILL, 0), 500.0)
+
+
+def test_a_question_all_through_the_quiet_end_is_told_from_a_chase() -> None:
+    found = judges.judge(plants.draw(1401568))
+    assert found.chase_w == 0.0 and found.moved_w > 0.0

@@ -113,6 +113,15 @@ def swings(power_w: np.ndarray, threshold_w: float) -> tuple[int, float]:
     return turns, widest_w
 
 
+def asked_for(request_w: np.ndarray, asking: np.ndarray, threshold_w: float) -> bool:
+    """Whether the control itself swings, by what it asked for while no question to the meter moved the battery.
+
+    What it would have asked for meanwhile no unit was given; what it makes of a question afterwards counts.
+    """
+    given_w = request_w[asking == 0.0]
+    return len(given_w) > 0 and swings(given_w, threshold_w)[0] >= CHASE_REVERSALS
+
+
 def above_wh(grid_w: np.ndarray, limit_w: float, dt_s: float) -> float:
     return float(np.maximum(grid_w - limit_w, 0.0).sum() * dt_s / 3600.0)
 
@@ -244,10 +253,8 @@ def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Fou
     threshold_w = max(0.02 * made.power_w, 4.0 * tolerance_w)
     turns, widest_w = swings(rows["ess_w"][settled][::hop], threshold_w)
     hunting = [one for one in events if one["event"] == "hunting"]
-    # While the meter is asked nobody is given what the control would ask for: the question moves the battery.
-    given = settled & (rows["asking"] == 0.0)
-    request_w = np.where(rows["mode"] >= READY, rows["request_w"], 0.0)[given][::hop]
-    if turns >= CHASE_REVERSALS and len(request_w) and swings(request_w, threshold_w)[0] >= CHASE_REVERSALS:
+    request_w = np.where(rows["mode"] >= READY, rows["request_w"], 0.0)[settled][::hop]
+    if turns >= CHASE_REVERSALS and asked_for(request_w, rows["asking"][settled][::hop], threshold_w):
         found.chase_w, found.chase_told = widest_w, bool(hunting)
     elif turns >= CHASE_REVERSALS:
         found.moved_w = widest_w
