@@ -58,7 +58,7 @@ cdef void contradiction_cleared(contradiction_t* c, const plant_t* plant) noexce
 cdef bint contradiction_turns(const contradiction_t* c, const plant_t* plant, double far_w, double off_w) noexcept nogil
 # A sequence has come again for so long that no load does it, whatever the battery did meanwhile.
 cdef bint contradiction_repeats(const contradiction_t* c) noexcept nogil
-# The load would have to do what it never does, unless the meter shows the other sign, or another share. Returns enum suspect.
+# The load would have to do what it never does, unless the meter shows another share: its number + 1; 0 = none.
 cdef uint32_t contradiction_sure(const contradiction_t* c, bint asked) noexcept nogil
 # What the battery did when a reading of time t_ns was taken, W, as far as the meter's age is known.
 cdef double then_w(const program_t* program, const estimate_state_t* state, uint64_t t_ns) noexcept nogil

@@ -80,8 +80,7 @@ cdef void contradiction_cleared(contradiction_t* c, const plant_t* plant) noexce
 
 
 cdef uint32_t contradiction_sure(const contradiction_t* c, bint asked) noexcept nogil:
-    cdef uint32_t share = likelihood_sure(&c.likelihood, asked, c.mirrored != 0)
-    return SUSPECT_NONE if share == 0 else SUSPECT_TURNED if share == 1 else SUSPECT_SHARE
+    return likelihood_sure(&c.likelihood, asked, c.mirrored != 0)
 
 
 cdef double then_w(const program_t* program, const estimate_state_t* state, uint64_t t_ns) noexcept nogil:

@@ -12,9 +12,10 @@ cdef struct energy_register_t:
     uint64_t t_ns[REGISTER_ROWS]
     double counted_ws[REGISTER_ROWS]   # import less export
     double shown_ws[REGISTER_ROWS]     # the power shown, added up to the same moment
+    double jumped_w2[REGISTER_ROWS]    # the squares of the jumps of the power shown, added up
     uint32_t head, count
     uint64_t power_t_ns                # up to where the power was added up; 0 = a gap
-    double power_w, power_ws
+    double power_w, power_ws, jumps_w2
     uint64_t import_t_ns               # stamp of the newest reading of the register that was taken over
     double least_ws                    # least move of a register that was seen, or difference of two; 0 = none yet
     double import_step_ws, export_step_ws # the newest moves

@@ -4,7 +4,8 @@ What a meter shows of the power is the power of some moment ago, or an average o
 up over some seconds, is a mixture of what flowed in windows of the same length that ended up to LATE_S before: no less than
 the least of them and no more than the largest. The registers count what flowed in each. A meter looks at a restless
 load now and then only, so FACTOR is left to that; to each window two of a register's last digits and one of the power's,
-which may be rounded or not worth showing; and to its ends what flows between two readings of them and of the power, for about zero a factor leaves nothing.
+which may be rounded or not worth showing; to its ends what flows between two readings of them and of the power; and to each jump of the power what
+flows in the interval of the meter that it falls in, for about zero a factor leaves nothing.
 
 Found: power that is ten times or a tenth of the energy, power of the other sign, power that stands while the registers
 move far more or far less. Not found: registers that stand or catch up at once (a meter that reports on change does both), whatever turns both, such as reversed
@@ -12,7 +13,7 @@ transformers, a lost phase, a meter that counts and shows absolute values; a sha
 whose last digit is not moved in a few seconds, or which is polled too seldom.
 """
 
-from libc.math cimport INFINITY, fabs, isfinite
+from libc.math cimport INFINITY, fabs, isfinite, sqrt
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
@@ -37,6 +38,7 @@ cdef extern from *:
     #define FACTOR 4.0
     #define DIGITS 2.0              /* of the registers, in a window; twice what may be off */
     #define ENDS 0.25               /* of the time between two readings: so far off is an end on average */
+    #define JUMPS 0.9               /* of the interval: so far off is the moment of a jump; three standard deviations of an even one */
     #define AGAINST 2u              /* windows in a row */
     #define STOOD_S 1.5             /* longer than it takes to read them again, ... */
     #define STOOD_INTERVALS 3.0
@@ -45,7 +47,7 @@ cdef extern from *:
     """
     const uint32_t ROWS_MASK, AGAINST
     const uint64_t ROW_NS
-    const double WINDOW_S, WINDOW_INTERVALS, LATE_S, INTERVAL_MOST_S, GAP_S, FACTOR, DIGITS, ENDS
+    const double WINDOW_S, WINDOW_INTERVALS, LATE_S, INTERVAL_MOST_S, GAP_S, FACTOR, DIGITS, ENDS, JUMPS
     const double STOOD_S, STOOD_INTERVALS, CAUGHT_UP, CAUGHT_UP_DIGITS
 
 
@@ -63,6 +65,7 @@ cdef void energy_register_power(energy_register_t* r, double grid_w, uint64_t t_
             energy_register_forget(r)
         else:
             r.power_ws += r.power_w * <double>(t_ns - r.power_t_ns) * 1e-9
+            r.jumps_w2 += (grid_w - r.power_w) * (grid_w - r.power_w)
     r.power_t_ns = t_ns
     r.power_w = grid_w
 
@@ -133,6 +136,7 @@ cdef bint energy_register_contradicts(const program_t* program, const point_t* i
     r.t_ns[r.head] = t_ns
     r.counted_ws[r.head] = import_ws - export_ws
     r.shown_ws[r.head] = r.power_ws - r.power_w * <double>(r.power_t_ns - t_ns) * 1e-9
+    r.jumped_w2[r.head] = r.jumps_w2
     r.count = min(<uint32_t>(r.count + 1), <uint32_t>REGISTER_ROWS)
     note_standing(r, interval_s)
     r.state = compare(r, interval_s, digit_w)
@@ -195,7 +199,8 @@ cdef uint32_t compare(const energy_register_t* r, double interval_s, double digi
         number += 1
     if back_s(r, number) < LATE_S:  # not all of them are known yet
         return REGISTERS_WAIT
-    off_w = digit_w + (DIGITS * r.least_ws + flows_at_ends_ws(r, number + length, window_s, interval_s)) / window_s
+    off_w = digit_w + (DIGITS * r.least_ws + flows_at_ends_ws(r, number + length, window_s, interval_s)
+                       + JUMPS * interval_s * sqrt(fmax(r.jumped_w2[r.head] - r.jumped_w2[(r.head - length) & ROWS_MASK], 0.0))) / window_s
     if rate_w > fmax(FACTOR * most_w, most_w / FACTOR) + off_w or (
             rate_w < fmin(FACTOR * least_w, least_w / FACTOR) - off_w):
         return REGISTERS_AGAINST

@@ -6,7 +6,7 @@ from tidegate.ext.estimate.estimate cimport estimate_state_t
 
 cdef enum:
     SHARES = 4       # of the true power that a meter may show: as in SHARE
-    HABITS = 11      # what else an honest meter may have become
+    HABITS = 14      # what else an honest meter may have become
     CHANGE_BINS = 97
 
 cdef struct likelihood_t:
@@ -30,6 +30,8 @@ cdef uint32_t likelihood_suspects(const likelihood_t* l) noexcept nogil
 # value had jumped to its own opposite, so no habit is weighed against the sign; asked: a
 # question moves the battery.
 cdef uint32_t likelihood_sure(const likelihood_t* l, bint asked, bint mirrored) noexcept nogil
+# The share of that number.
+cdef double likelihood_share(uint32_t number) noexcept nogil
 # How often the load changes by w or more from one reading to the next: 0..1; a half while nothing is known.
 cdef double likelihood_change(const likelihood_t* l, double w) noexcept nogil
 # Nothing speaks for any share any more.

@@ -54,12 +54,13 @@ cdef extern from *:
     #define HONEST_BELOW 1.0
     #define LIKELY_FROM 1.0
     #define LATER 7               /* habits that are later by so much; the others average over so long */
-    static const double HABIT_LENGTH_S[11] = {0.0, 0.3, 0.7, 1.2, 2.0, 3.0, 4.2, 0.5, 1.0, 2.0, 5.0};
+    #define CENTRED 11            /* and from here on over so long around the age that was found: an average that was taken for an age */
+    static const double HABIT_LENGTH_S[14] = {0.0, 0.3, 0.7, 1.2, 2.0, 3.0, 4.2, 0.5, 1.0, 2.0, 5.0, 0.5, 1.0, 2.0};
     """
     const double CLOSE_S, BINS_A_DECADE, LN_10, LEAST, WIDEST, SELDOM, SPAN_MOST_S, SPANS_MOST
     const double LEARN_S, SUMS_S, MOVED, TOTAL_LEAST, MOST, ROUGH
     const int64_t UNSURE_LEAST_NS, UNSURE_MOST_NS
-    const uint32_t LATER
+    const uint32_t LATER, CENTRED
     const double[SHARES] SHARE
     const double[SHARES] ASK_AT
     const double[SHARES] SURE_AT
@@ -136,6 +137,8 @@ cdef inline double habit_w(const estimate_state_t* state, uint32_t habit, double
     taken_ns = time_before(t_ns, <int64_t>(fmax(state.age_s, 0.0) * 1e9))
     if habit < LATER:
         return shape_mean_w(&state.shapes, time_before(taken_ns, <int64_t>(HABIT_LENGTH_S[habit] * 1e9)), 0.0)
+    if habit >= CENTRED:
+        taken_ns = min(taken_ns + <uint64_t>(0.5e9 * HABIT_LENGTH_S[habit]), t_ns)
     return shape_mean_w(&state.shapes, taken_ns, HABIT_LENGTH_S[habit])
 
 
@@ -258,6 +261,10 @@ cdef uint32_t likelihood_sure(const likelihood_t* l, bint asked, bint mirrored) 
         if least_sum(l, i) > (SURE_ASKED_AT[i] if asked else SURE_AT[i]):
             return i + 1
     return 0
+
+
+cdef double likelihood_share(uint32_t number) noexcept nogil:
+    return SHARE[number]
 
 
 cdef bint likelihood_honest(const likelihood_t* l) noexcept nogil:

@@ -126,7 +126,7 @@ cdef uint32_t pulses_reading(const estimate_state_t* state, pulses_t* pulses, do
 
 
 cdef uint32_t judge(const estimate_state_t* state, pulses_t* pulses, uint64_t t_ns) noexcept nogil:
-    cdef double gain, explained, best_with = 0.0, best_against = 0.0, off, moves, rest_w2, moved_w2 = 0.0
+    cdef double gain, explained, best_with = 0.0, best_against = 0.0, best_honest = 0.0, off, moves, rest_w2, moved_w2 = 0.0
     cdef uint32_t i, against = LAGS, with_ = LAGS, best
     for i in range(<uint32_t>LAGS):
         moved_w2 = fmax(moved_w2, pulses.moved_w2[i])
@@ -141,6 +141,8 @@ cdef uint32_t judge(const estimate_state_t* state, pulses_t* pulses, uint64_t t_
         elif gain < 0.0 and explained > best_with:
             best_with = explained
             with_ = i
+        if SHARE_LO <= gain <= SHARE_HI:
+            best_honest = fmax(best_honest, explained)
     best = against if best_against >= best_with else with_
     if best == <uint32_t>LAGS:
         best = NO_AGE  # the meter has shown nothing at all
@@ -159,5 +161,7 @@ cdef uint32_t judge(const estimate_state_t* state, pulses_t* pulses, uint64_t t_
         return VERDICT_SIGN
     if moves >= MOVES and state.age_known and not state.models.averages and gain > SURE * off and (
             gain < SHARE_LO or gain > SHARE_HI) and rest_w2 < SHARP * SHARP * gain * gain * pulses.moved_w2[best]:
-        return VERDICT_SHARE
+        # A converter that answers slowly makes moves that fade: a little older, and larger, look the same.
+        if best_against - best_honest > SURE * SURE * rest_w2 / moves:
+            return VERDICT_SHARE
     return VERDICT_BELIEVED

@@ -55,3 +55,5 @@ cdef bint question_fits(uint32_t suspicion, double answer_s) noexcept nogil
 # What the units are held at was raised; fresh: by no later reading than the newest edge, so it is a part of that. By more
 # than a part of the step the edge of before is not counted, the next one begins once they stand again.
 cdef void question_raised(question_t* q, double raised_w, bint fresh) noexcept nogil
+# Whether of at least so many edges most were answered more like by this share than like by an honest meter.
+cdef bint question_agrees(const question_t* q, double share, uint32_t edges_least) noexcept nogil

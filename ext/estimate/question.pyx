@@ -199,7 +199,7 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
         q.full_w = fmin(GROW * q.full_w, fmax(step_most_w, q.full_w))
     if is_likely(q):  # what is found is the likelihood's to say
         return FOUND_HONEST if q.edges >= LIKELY_EDGES and likelihood_honest(&c.likelihood) else FOUND_OPEN
-    return judge_mirrored(q) if c.mirrored else judge(q)
+    return judge_mirrored(q) if c.mirrored else judge(q, state.age_known or (state.lags.used and not state.models.averages))
 
 
 cdef inline bint is_answered(const question_t* q) noexcept nogil:
@@ -238,6 +238,13 @@ cdef inline void note(question_t* q, const contradiction_t* c, double grid_w, do
 
 
 # ---------------------------------------------------------------- votes
+
+
+cdef bint question_agrees(const question_t* q, double share, uint32_t edges_least) noexcept nogil:
+    cdef uint32_t i, closer = 0
+    for i in range(q.edges):
+        closer += fabs(q.answer[i] - share) < fabs(q.answer[i] - 1.0)
+    return q.edges >= edges_least and 2 * closer > q.edges
 
 
 cdef double votes(const question_t* q, double share) noexcept nogil:
@@ -301,19 +308,20 @@ cdef uint32_t judge_mirrored(const question_t* q) noexcept nogil:
     return FOUND_HONEST if turned < -SURE_HONEST else FOUND_OPEN
 
 
-cdef uint32_t judge(question_t* q) noexcept nogil:
+cdef uint32_t judge(question_t* q, bint when_known) noexcept nogil:
+    """when_known: how old a reading is; else only an edge that outlasts any age is answered by the reading after it."""
     cdef double turned = votes(q, -1.0), nothing = votes(q, 0.0), share = median(q)
     cdef bint free = (share < SHARE_LO or share > SHARE_HI) and votes(q, share) > SURE_FREE and is_beyond_chance(q, share)
     # A proof takes more than a suspicion that turns out unfounded, either way.
     cdef bint proves = q.suspicion == SUSPECT_UNSEEN
     if fmax(turned, nothing) < (-PROOF if proves else -SURE_HONEST) and not free:
         return FOUND_HONEST
-    if not is_weak(q):
+    if not is_weak(q) and (when_known or q.patient):
         if turned > SURE_STRONG and turned >= nothing:
             return FOUND_TURNED
         if share < SHARE_TURNED and free:
             return FOUND_TURNED
-    elif q.suspicion != SUSPECT_AGAIN and not proves and share > SHARE_FAR and free:
+    elif is_weak(q) and q.suspicion != SUSPECT_AGAIN and not proves and share > SHARE_FAR and free:
         return FOUND_SHARE
     if not q.patient:
         # A meter that has become later answers the edge before: it is asked with edges that outlast that.

@@ -28,17 +28,17 @@ from tidegate.ext.abi.image cimport (
 )
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.contradiction cimport (
-    SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_NONE, SUSPECT_TURNED, SUSPECT_UNSEEN, contradiction_cleared, contradiction_forget,
+    SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_NONE, SUSPECT_UNSEEN, contradiction_cleared, contradiction_forget,
     contradiction_step, contradiction_sure, contradiction_turns, then_w,
 )
 from tidegate.ext.estimate.energy_register cimport energy_register_contradicts, energy_register_forget, energy_register_power
 from tidegate.ext.estimate.estimate cimport ANSWER_UNPROVEN, estimate_state_t, plant_t
-from tidegate.ext.estimate.likelihood cimport likelihood_restart
+from tidegate.ext.estimate.likelihood cimport likelihood_restart, likelihood_share
 from tidegate.ext.estimate.pairing cimport history_at, nameplates, time_before
 from tidegate.ext.estimate.phases cimport phases_ask_anew, phases_due, phases_forget, phases_need_w, phases_reading
 from tidegate.ext.estimate.pulses cimport pulses_begin, pulses_reading
 from tidegate.ext.estimate.question cimport (
-    FOUND_HONEST, FOUND_NOTHING, FOUND_OPEN, FOUND_SHARE, FOUND_TURNED, proves_quietly, question_begin, question_fits,
+    FOUND_HONEST, FOUND_NOTHING, FOUND_OPEN, FOUND_SHARE, FOUND_TURNED, proves_quietly, question_agrees, question_begin, question_fits,
     question_reading,
 )
 
@@ -76,6 +76,7 @@ cdef extern from *:
     #define ASK_MOST_S 40.0     /* a converter that does not give the step ends the question */
     #define ANSWER_SHARE 0.15   /* of the nameplates */
     #define ANSWER_NOISE 5.0    /* the first step of a question stands so far above what the load does */
+    #define AGREE_EDGES 2u        /* answers of a question that agree with a share that is likely, for a verdict */
     #define STILL_SHARE 0.1       /* of a move of the battery that must show: a load that changes by less stands still */
     #define PROOF_EDGES 2.0       /* of a question that is to prove something so many fit in its time: the first one stands */
     #define PROOF_S 5.0
@@ -85,6 +86,7 @@ cdef extern from *:
     """
     const double AWAY_SHARE, GONE_SHARE, ASK_SHARE, ASK_FINE, ASK_LEAST, DIGITS, SILENT_S, SILENT_INTERVALS, SMALL_DOWN, SMALL_UP, SMALL_MOST, STEP_SHARE_MOST, HABIT_S, HABIT_INTERVALS, HABITS, AGE_OLDEST_S, AGE_QUICK_S, QUICK_S
     const double FROZEN_S, FROZEN_STEP_S, STEP_SOON_S, FINE, CLEAR_STEP, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, AWAY_REST, ASK_MOST_S, PHASE_MOST_S
+    const uint32_t AGREE_EDGES
     const double ANSWER_SHARE, ANSWER_NOISE, STILL_SHARE, PROOF_EDGES, PROOF_S, PROOF_QUIET_S, SUSPECT_REST_S, SUSPECT_REST_MOST_S
 
 
@@ -286,6 +288,7 @@ cdef inline void ask_end(truth_t* truth, uint64_t t_ns) noexcept nogil:
 cdef void contradicts(const program_t* program, const estimate_state_t* state, const plant_t* plant, truth_t* truth,
                       uint64_t t_ns) noexcept nogil:
     cdef uint32_t found
+    cdef bint asked
     if truth.contradiction.suspicion == SUSPECT_UNSEEN and truth.asking == ASK_NOTHING:
         truth.contradiction.suspicion = SUSPECT_NONE  # what waits for room to be asked keeps no other cause back
     contradiction_step(program, state, plant, &truth.contradiction, small_w(program, truth), far_w(program, truth),
@@ -299,11 +302,14 @@ cdef void contradicts(const program_t* program, const estimate_state_t* state, c
             truth.asking == ASK_NOTHING and t_ns >= truth.unseen_again_ns) and not (
             value_doubted(truth, state, t_ns) or phase_doubted(truth, t_ns)):
         truth.contradiction.suspicion = SUSPECT_UNSEEN
-    found = contradiction_sure(&truth.contradiction, truth.asking == ASK_ANSWER and truth.question.edges > 0)
+    asked = truth.asking == ASK_ANSWER and truth.question.edges > 0
+    found = contradiction_sure(&truth.contradiction, asked)
     # Before a load that stands still the sums are sure of what a single reading says: there it is asked by steps first.
-    if found != SUSPECT_NONE and ((truth.asking == ASK_ANSWER and truth.question.edges > 0)
-                                  or truth.contradiction.noise_w > STILL_SHARE * far_w(program, truth)):
-        verdict_set(truth, VERDICT_SIGN if found == SUSPECT_TURNED else VERDICT_SHARE)
+    # What the load does beside the steps, a motor that comes up to speed, speaks for a share as well: the steps must too.
+    if found and (question_agrees(
+            &truth.question, likelihood_share(found - 1), 1 if truth.contradiction.mirrored else AGREE_EDGES
+    ) if asked else truth.contradiction.noise_w > STILL_SHARE * far_w(program, truth)):
+        verdict_set(truth, VERDICT_SIGN if found == 1 else VERDICT_SHARE)
         return
     if truth.asking != ASK_ANSWER:
         return
