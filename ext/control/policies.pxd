@@ -40,6 +40,8 @@ cdef inline bint operator_orders(const orders_t* orders) noexcept nogil:
 # The policies, strongest first.
 cdef policy_t reconnection(const plant_t* plant) noexcept nogil
 cdef policy_t unproven_meter(const plant_t* plant) noexcept nogil
+# So much may be discharged for what a meter shows whose sign is not known. unproven_w: whatever it shows.
+cdef double unproven_discharge_w(const plant_t* plant, double unproven_w) noexcept nogil
 cdef policy_t grid_operator(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil
 cdef policy_t connection_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil
 cdef policy_t export_limit(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil

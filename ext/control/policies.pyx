@@ -60,9 +60,13 @@ cdef policy_t unproven_meter(const plant_t* plant) noexcept nogil:
     """
     cdef policy_t p
     p.lo = -plant.unproven_w
-    p.hi = fmax(plant.unproven_w, fmin(SEEN_OR_NOT * plant.net_lo_w, plant.grid_w))
+    p.hi = unproven_discharge_w(plant, plant.unproven_w)
     p.reason = REASON_UNPROVEN
     return p
+
+
+cdef double unproven_discharge_w(const plant_t* plant, double unproven_w) noexcept nogil:
+    return fmax(unproven_w, fmin(SEEN_OR_NOT * plant.net_lo_w, plant.grid_w))
 
 
 cdef policy_t grid_operator(const control_params_t* params, const plant_t* plant, const orders_t* orders) noexcept nogil:

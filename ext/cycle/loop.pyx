@@ -18,6 +18,7 @@ from tidegate.ext.bus.can cimport can_bus_init, can_drain, can_send_due
 from tidegate.ext.bus.can_view cimport BusHandle, bus_handle
 from tidegate.ext.cycle.outputs cimport write_command
 from tidegate.ext.control.corridor cimport ORDER_MANUAL, control_step
+from tidegate.ext.control.policies cimport unproven_discharge_w
 from tidegate.ext.control.recharging cimport recharging_watch
 from tidegate.ext.cycle.asking cimport answer_of_meter, ask_meter
 from tidegate.ext.cycle.episodes cimport episodes_begin
@@ -38,7 +39,8 @@ from tidegate.ext.safety.safety cimport fault_set_t, gate_init, gate_restore, ga
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.cycle.orders cimport edge, relay_orders, update_orders
 from tidegate.ext.estimate.lag cimport age_wanted, widen_lag_search
-from tidegate.ext.estimate.meter_sign cimport SIGN_AGAINST, signs_begin
+from tidegate.ext.estimate.meter_sign cimport SIGN_AGAINST, sign_power_w, signs_begin
+from tidegate.ext.estimate.pairing cimport nameplates
 from tidegate.ext.estimate.model cimport answer_armed, answer_forget, answer_shown
 from tidegate.ext.abi.port_mail cimport done_t, port_done_peek, port_done_pop, port_mail_init
 from tidegate.ext.abi.program cimport COMMAND_SETPOINT_W, unit_row_t
@@ -207,7 +209,7 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
     """The gate: what each unit may do. Everything written below comes from its verdict."""
     cdef uint32_t unit, arming = 0
     cdef int32_t mode
-    cdef double dt_s = <double>dt_ns * 1e-9, wanted_w, nameplate_w
+    cdef double dt_s = <double>dt_ns * 1e-9, wanted_w, nameplate_w, trusted = INFINITY
     cdef const unit_row_t* row
     cdef int arm = edge(&core.inbox, ORDER_ARM, t_ns)
     cdef int ack = edge(&core.inbox, ORDER_ACK, t_ns)
@@ -218,13 +220,16 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
     take_selftest(core)
     for unit in range(core.program.n_units):
         arming += core.cabinets[unit].mode == MODE_ARMING
+    if arming and core.truth.pulses.sign != SIGN_AGAINST:
+        nameplate_w = nameplates(core.program)
+        trusted = unproven_discharge_w(&core.plant, sign_power_w(&core.estimate.models.signs, nameplate_w)) / fmax(nameplate_w, 1.0)
     for unit in range(core.program.n_units):
         row = &core.program.units[unit]
         nameplate_w = fmax(row.gate.charge_w_max, row.gate.discharge_w_max)
         wanted_w = cabinet_request(
             &core.cabinets[unit], &core.verdicts[unit], core.decision.request_w[unit], core.decision.lo_w,
             core.decision.hi_w, nameplate_w, core.inbox.orders.flags & ORDER_MANUAL,
-            1 if core.truth.pulses.sign == SIGN_AGAINST else 0, arming, core.estimate.lags.interval.interval_s, dt_s,
+            trusted * nameplate_w, arming, core.estimate.lags.interval.interval_s, dt_s,
         )
         if core.cabinets[unit].mode == MODE_RUN or core.cabinets[unit].mode == MODE_DERATED:
             wanted_w = truth_order(&core.truth, unit, core.program.n_units, wanted_w)

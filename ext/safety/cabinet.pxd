@@ -67,10 +67,11 @@ cdef struct cabinet_t:
 
 # The machine alone: next state from state and facts. Pure; every pair of them is explored in a test.
 cdef int32_t cabinet_next(int32_t mode, const cabinet_facts_t* facts) noexcept nogil
-# What of `wanted_w` the unit may ask of the gate in its state. answers: 1 = the grid meter has shown that it goes against
-# the battery, so what the limits need may be made of it while its age is still looked for; arming: so many units do.
+# What of `wanted_w` the unit may ask of the gate in its state. trusted_w: so much discharge that the limits need may be made
+# of what the grid meter shows while the unit arms; infinite = it has shown that it goes against the battery, so charge
+# as well; arming: so many units do.
 cdef double cabinet_request(cabinet_t* cabinet, const gate_verdict_t* last, double wanted_w, double lo_w, double hi_w,
-                            double nameplate_w, uint32_t manual, uint32_t answers, uint32_t arming, double interval_s,
+                            double nameplate_w, uint32_t manual, double trusted_w, uint32_t arming, double interval_s,
                             double dt_s) noexcept nogil
 # After the gate: look at the step test, then move. pcs_w: the converter's power, NULL = its map has none.
 # age_wanted: how old the grid meter's readings are is to be found; answer_wanted: whether it shows the battery

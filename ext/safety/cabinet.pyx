@@ -68,7 +68,7 @@ cdef int32_t cabinet_next(int32_t mode, const cabinet_facts_t* facts) noexcept n
 
 
 cdef double cabinet_request(cabinet_t* cabinet, const gate_verdict_t* last, double wanted_w, double lo_w, double hi_w,
-                            double nameplate_w, uint32_t manual, uint32_t answers, uint32_t arming, double interval_s,
+                            double nameplate_w, uint32_t manual, double trusted_w, uint32_t arming, double interval_s,
                             double dt_s) noexcept nogil:
     """lo_w, hi_w: the corridor that the site leaves. A power that is no number passes as such: the gate refuses it."""
     cdef double slew_w
@@ -86,9 +86,11 @@ cdef double cabinet_request(cabinet_t* cabinet, const gate_verdict_t* last, doub
             lo_w /= fmax(arming, 1.0)  # all who arm do so at once: to each its part of what the site leaves
             hi_w /= fmax(arming, 1.0)
             corridor_of_late(cabinet, lo_w, hi_w, interval_s, dt_s)
-            if not cabinet.turns & 1 and lo_w > (cabinet.needed_w + PROBE_REST_SHARE * nameplate_w if answers else 0.0):
+            if not cabinet.turns & 1 and lo_w > (
+                    cabinet.needed_w + PROBE_REST_SHARE * nameplate_w if cabinet.needed_w > 0.0 or not isfinite(trusted_w) else 0.0):
                 rest_short(cabinet, interval_s)
-            return probe_request(cabinet, last, wanted_w if answers else 0.0, lo_w, hi_w, nameplate_w)
+            return probe_request(cabinet, last, fmin(fmax(wanted_w, 0.0), trusted_w) if isfinite(trusted_w) else wanted_w,
+                                 lo_w, hi_w, nameplate_w)
         return step_request(cabinet, last, lo_w, hi_w, nameplate_w)
     return 0.0
 
