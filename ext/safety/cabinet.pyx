@@ -87,7 +87,7 @@ cdef double cabinet_request(cabinet_t* cabinet, const gate_verdict_t* last, doub
             hi_w /= fmax(arming, 1.0)
             corridor_of_late(cabinet, lo_w, hi_w, interval_s, dt_s)
             if not cabinet.turns & 1 and lo_w > (
-                    cabinet.needed_w + PROBE_REST_SHARE * nameplate_w if cabinet.needed_w > 0.0 or not isfinite(trusted_w) else 0.0):
+                    last.setpoint_w + PROBE_REST_SHARE * nameplate_w if cabinet.needed_w > 0.0 or not isfinite(trusted_w) else 0.0):
                 rest_short(cabinet, interval_s)
             return probe_request(cabinet, last, fmin(fmax(wanted_w, 0.0), trusted_w) if isfinite(trusted_w) else wanted_w,
                                  lo_w, hi_w, nameplate_w)

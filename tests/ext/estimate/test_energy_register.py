@@ -84,6 +84,18 @@ def test_an_honest_meter_that_looks_twice_a_second_does_not_contradict_power_tha
     assert told == []
 
 
+@pytest.mark.parametrize("offset", range(5))
+@pytest.mark.parametrize("power_w", [285e3, -285e3])
+def test_a_short_spike_of_power_may_be_held_for_longer_than_it_lasts(power_w: float, offset: int) -> None:
+    """0.2 s of it are shown as 0.5 s or not at all; the power around it is small (1404194 of the zoo)."""
+    steady = np.full(len(T_S), 20e3)
+    at = np.arange(len(T_S))
+    true_w = np.where((at >= 600 + offset) & (at < 602 + offset), power_w, steady)
+    shown_w = true_w[(at // 5) * 5]
+    assert found(shown_w, true_w, interval_s=0.5) == []
+    assert found(np.where(at < 400, shown_w, 0.1 * shown_w), true_w, interval_s=0.5)
+
+
 @pytest.mark.parametrize("true_w", [49.0, -49.0])
 def test_power_below_half_a_digit_of_a_meter_is_no_contradiction_of_its_registers(true_w: float) -> None:
     """A register that counts single watt-hours beside a power in steps of 100 W (601995 of the zoo)."""
