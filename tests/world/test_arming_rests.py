@@ -1,4 +1,4 @@
-"""Arming behind a slow meter while a limit needs discharge: what it needs, and how long rests between two pulses are."""
+"""Arming behind a slow meter while a limit needs discharge: that it gets some, and how long a rest lasts."""
 
 from dataclasses import replace
 

@@ -162,10 +162,10 @@ def test_no_honest_plant_of_the_zoo_is_called_a_liar(seed: int) -> None:
 
 
 # 310209: a register is read twice while the battery answers it; 340261: a load that jumps far, in time with the steps;
-# 1200196: an average that was taken for an age alone, and showed little of short steps. 1400953, 1401889: a slow converter's
-# moves fade, so that a little other age looks like another share of them; 1404194: 285 kW flow out between two values of
-# the meter; 1300810: a motor comes up to speed while a question waits for a derated converter; 1301423: an average that
-# was taken for an age; 1300818: a building that gives power behind a meter of unknown age.
+# 1200196: an average that was taken for an age alone, and showed little of short steps. 1400953, 1401889: a slow
+# converter's moves fade, so that a little other age looks like another share of them; 1404194: 285 kW flow out between
+# two values of the meter; 1300810: a motor comes up to speed while a question waits for a derated converter; 1301423:
+# an average that was taken for an age; 1300818: a building that gives power behind a meter of unknown age.
 @pytest.mark.parametrize("seed", [310209, 340261, 1200196, 1400953, 1401889, 1404194, 1300810, 1301423, 1300818])
 def test_an_honest_plant_that_was_once_called_a_liar_is_believed(seed: int) -> None:
     found = liars.judge(replace(plants.draw(seed), name="honest"))
