@@ -202,15 +202,15 @@ cdef double probe_request(cabinet_t* cabinet, const gate_verdict_t* last, double
     up_w = fmin(hi_w, last.envelope_hi_w)
     down_w = fmax(lo_w, last.envelope_lo_w)
     needed(cabinet, wanted_w if lo_w > 0.0 or hi_w < 0.0 else 0.0)
+    if cabinet.late:  # but what the limits need is theirs to say
+        up_w = fmax(fmin(up_w, fmax(fmin(cabinet.late_hi_w[0], cabinet.late_hi_w[1]), cabinet.needed_w)), 0.0)
+        down_w = fmin(fmax(down_w, fmin(fmax(cabinet.late_lo_w[0], cabinet.late_lo_w[1]), cabinet.needed_w)), 0.0)
     if cabinet.needed_w > 0.0 and up_w > 0.0:
         return beside(cabinet, cabinet.needed_w, up_w, probe_w, nameplate_w)
     if cabinet.needed_w < 0.0 and down_w < 0.0:
         return -beside(cabinet, -cabinet.needed_w, -down_w, probe_w, nameplate_w)
     if not cabinet.turns & 1:
         return 0.0
-    if cabinet.late:
-        up_w = fmax(fmin(up_w, fmin(cabinet.late_hi_w[0], cabinet.late_hi_w[1])), 0.0)
-        down_w = fmin(fmax(down_w, fmax(cabinet.late_lo_w[0], cabinet.late_lo_w[1])), 0.0)
     up_w = fmin(up_w, probe_w)
     down_w = fmax(down_w, -probe_w)
     return up_w if up_w >= -down_w else down_w
