@@ -8,6 +8,7 @@ import zoo_plants as plants
 from tidegate.hal.sim.virtual import VirtualPlant
 
 INTERVAL_S = 2.0
+ARMING = 1
 # A load that moves by more than the battery gives, well above the limit: the meter's sign and age stay open for long.
 PLANT = plants.Draw(
     seed=5, stratum="slow", seconds=60.0, quiet_s=1.0, quiet_share=0.3,
@@ -62,3 +63,17 @@ def test_a_rest_beside_a_limit_that_needs_discharge_is_short() -> None:
     edges = np.flatnonzero(np.diff(np.concatenate([[0], (rows["setpoint_w"][late] < 0.8 * PLANT.power_w), [0]])))
     rests_s = (edges[1::2] - edges[0::2]) * dt_s
     assert len(rests_s) > 1 and rests_s.max() < 3.0 * INTERVAL_S  # two, as far as the interval is known
+
+
+def test_a_pulse_beside_what_a_limit_needs_exports_no_more_than_one_without() -> None:
+    """1400419 of the zoo: the load falls below what a pulse was begun by, and the meter shows it seconds later."""
+    made = plants.draw(1400419)
+    with VirtualPlant(
+        plants.program(made), plants.load_of(made), seed=made.seed, overrides=plants.overrides(made), series_every=5
+    ) as plant:
+        plant.run(150.0)
+        rows = plant.series()
+    arming = rows["mode"] == ARMING
+    dt_s = float(rows["t_s"][1] - rows["t_s"][0])
+    assert arming.sum() * dt_s > 60.0
+    assert float(np.maximum(-rows["grid_w"][arming], 0.0).sum()) * dt_s / 3600.0 < 60.0  # Wh; 153 with such pulses
