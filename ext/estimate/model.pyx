@@ -30,7 +30,7 @@ cdef extern from *:
     #define AVERAGES 3.0               /* standard deviations by which an average must be better than any mere age ... */
     #define CONTRADICTED 2.5           /* ... by so much, than the age that was found */
     #define AVERAGES_INSTEAD 1.2       /* ... and then by so much than any other */
-    #define AVERAGES_NOT 0.0           /* ... and an age than it, to be believed again */
+    #define AVERAGES_NOT 1.5           /* ... and an age than it, to be believed again */
     #define OLD_S 1.0                  /* from this age on, and so many of its intervals, a mere age is the less likely one: ... */
     #define OLD_INTERVALS 0.3
     #define AVERAGES_OLD 0.7           /* ... so much better is enough, ... */
@@ -145,6 +145,8 @@ cdef bint compare(estimate_state_t* state, uint32_t scale, double grid_w, uint64
         note(m, scale, left_w, slope_w, apart_s, share)
         return False
     keep = fmax(1.0 - <double>(t_ns - m.done_ns[scale]) * 1e-9 / MODELS_MEMORY_S, 0.9)
+    if m.averages:  # what large moves have told is forgotten only as others tell as much
+        keep = 1.0 - (1.0 - keep) * move_weight(span_w, m.motion_w2[scale], m.moves[scale])
     m.motion_w2[scale] = keep * m.motion_w2[scale] + share * span_w * span_w
     m.moves[scale] = keep * m.moves[scale] + share
     weight = share * move_weight(span_w, m.motion_w2[scale], m.moves[scale])
@@ -289,6 +291,24 @@ cdef void answer_judge(estimate_state_t* state, uint64_t t_ns) noexcept nogil:
         m.answer = ANSWER_NONE
 
 
+cdef uint32_t likeliest_mean(const estimate_state_t* state) noexcept nogil:
+    """The average that explains most.
+
+    Beside a load on a slope any that is long and late enough does. A meter that refreshes quickly and shows its average
+    so much later is rarer than one that shows it at once: such a one has to explain clearly more.
+    """
+    cdef const model_trials_t* m = &state.models
+    cdef double old_s = fmax(OLD_S, state.lags.interval.interval_s * (1.0 / OLD_INTERVALS))
+    cdef uint32_t i, young = LAGS, old = 0
+    for i in range(<uint32_t>LAGS, <uint32_t>METER_MODELS):
+        if <double>LAG_NS[model_lag(i)] * 1e-9 <= old_s:
+            if m.unexplained[i] < m.unexplained[young]:
+                young = i
+        elif old == 0 or m.unexplained[i] < m.unexplained[old]:
+            old = i
+    return young if old == 0 or no_worse(m, young, old, MODEL_BETTER) else old
+
+
 cdef void choose_model(estimate_state_t* state) noexcept nogil:
     cdef model_trials_t* m = &state.models
     cdef uint32_t i, best, least, kernel, age
@@ -299,10 +319,7 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
         if m.unexplained[i] < m.unexplained[best]:
             best = i
     m.delay_best = best
-    best = LAGS if m.mean_best < LAGS else m.mean_best
-    for i in range(<uint32_t>LAGS, <uint32_t>METER_MODELS):
-        if m.unexplained[i] < m.unexplained[best]:
-            best = i
+    best = likeliest_mean(state)
     if m.mean_best < LAGS or not m.averages or model_worse(m, m.mean_best, best) > MODEL_BETTER:
         m.mean_best = best
     least = best if m.unexplained[best] < m.unexplained[m.delay_best] else m.delay_best

@@ -7,7 +7,7 @@ then gives an interval for the net power. An estimate inside it is kept, one out
 more read from a meter than it said, and no filter slows a real step down.
 """
 
-from libc.math cimport fabs, isfinite
+from libc.math cimport fabs, isfinite, sqrt
 from libc.stdint cimport uint32_t, uint64_t
 
 from tidegate.ext.abi.extremes cimport fmax, fmin
@@ -24,8 +24,9 @@ cdef extern from *:
     #define ARRIVED_SHARE 0.05 /* of a move: a converter that is closer to its end has done it */
     #define STANDS_SHARE 0.5   /* of the way that is left: who has moved by less within his last lag, stands */
     #define FILL_MOST_NS 500000000u /* readings further apart than this are of a power that stands, or were missing */
+    #define NEAR_APART 1.2     /* standard deviations by which a neighbour is worse than the best average: told apart */
     """
-    const double ARRIVED_SHARE, STANDS_SHARE
+    const double ARRIVED_SHARE, STANDS_SHARE, NEAR_APART
     const uint64_t FILL_MOST_NS
 
 
@@ -214,18 +215,26 @@ cdef inline void widen(double w, double* lo, double* hi) noexcept nogil:
 # ---------------------------------------------------------------- pairing
 
 
+cdef inline double near_worse(const model_trials_t* m, uint32_t i, uint32_t than) noexcept nogil:
+    return (m.unexplained[i] - m.unexplained[than]) / sqrt(m.variance[i] + m.variance[than] + 0.25)
+
+
 cdef void averaged_bounds(const program_t* program, const estimate_state_t* state, uint32_t members, uint64_t sample_ns,
-                          double* lo, double* hi) noexcept nogil:
+                          double* lo, double* hi, double* likeliest) noexcept nogil:
     """All that a meter that averages may show of the battery: by the model that fits best and its neighbours.
 
-    Of some of the units alone, their share of the newest total, where there is one to speak of.
+    A neighbour that explains much less says that the truth lies no further than half way to it; one that explains
+    nearly as much, that it lies towards it. Of some of the units alone, their share of the newest total, where there
+    is one to speak of.
     """
-    cdef double w, share = 1.0, part_w = 0.0, all_w = 0.0
+    cdef const model_trials_t* m = &state.models
+    cdef double w, best_w, apart, share = 1.0, part_w = 0.0, all_w = 0.0
     cdef uint32_t i, unit
-    lo[0] = hi[0] = model_w(&state.shapes, state.models.near[0], sample_ns)
-    for i in range(1, state.models.nears):
-        w = model_w(&state.shapes, state.models.near[i], sample_ns)
-        widen(w, lo, hi)
+    best_w = lo[0] = hi[0] = likeliest[0] = model_w(&state.shapes, m.near[0], sample_ns)
+    for i in range(1, m.nears):
+        apart = fmin(fmax(near_worse(m, m.near[i], m.near[0]) * (1.0 / NEAR_APART), 0.0), 1.0)
+        w = model_w(&state.shapes, m.near[i], sample_ns) - best_w
+        widen(best_w + w * (1.0 - 0.5 * apart), lo, hi)
     for unit in range(program.n_units):
         if state.units[unit].known:
             all_w += state.units[unit].history.w[state.units[unit].history.head]
@@ -237,6 +246,7 @@ cdef void averaged_bounds(const program_t* program, const estimate_state_t* stat
         share = part_w / all_w if fabs(all_w) > MOTION_W else 0.0
         lo[0] *= share
         hi[0] *= share
+        likeliest[0] *= share
         if lo[0] > hi[0]:
             w = lo[0]
             lo[0] = hi[0]
@@ -281,7 +291,7 @@ cdef void pair(const program_t* program, const estimate_state_t* state, uint32_t
     before: the two edges of that, upper first, and afterwards of what is believed now: the upper one follows rises, for
     limits of import, the lower one falls, for limits of export.
     """
-    cdef double lo_w = reading_w, hi_w = reading_w, lo, hi, by_lo, by_hi, likeliest
+    cdef double lo_w = reading_w, hi_w = reading_w, lo, hi, by_lo, by_hi, likeliest = reading_w
     cdef double tau_s = program.control.pcs_tau_s
     cdef uint32_t members_all = members
     cdef uint64_t from_ns = time_before(sample_ns, LAG_NS[state.lag_hi]), to_ns = time_before(sample_ns, LAG_NS[state.lag_lo])
@@ -289,9 +299,10 @@ cdef void pair(const program_t* program, const estimate_state_t* state, uint32_t
     if not tau_s > 0.0:
         tau_s = 0.05
     if state.models.averages and state.shapes.count:
-        averaged_bounds(program, state, members, sample_ns, &lo, &hi)
+        averaged_bounds(program, state, members, sample_ns, &lo, &hi, &likeliest)
         lo_w += lo
         hi_w += hi
+        likeliest += reading_w
         members = 0
     for unit in range(program.n_units):
         if members >> unit & 1 and state.units[unit].known:
@@ -306,7 +317,7 @@ cdef void pair(const program_t* program, const estimate_state_t* state, uint32_t
         before[0] = before[1] = 0.5 * (lo_w + hi_w)
         return
     if state.models.averages:  # it has shown but a part of its step yet
-        before[0] = fmin(fmax(before[0], lo_w), hi_w)
+        before[0] = likeliest if before[0] < lo_w else fmin(before[0], hi_w)
         before[1] = fmin(fmax(before[1], lo_w), hi_w)
         return
     # The net power has risen or fallen, by how much depends on the age. As the likeliest one says for the edge that a
