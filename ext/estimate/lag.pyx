@@ -152,7 +152,9 @@ cdef void try_ages(const control_params_t* params, estimate_state_t* state, doub
     cdef double lo_w, hi_w, unmoved_w
     if state.lag_search_wide == 1:
         state.lag_search_wide = 2
-        forget(state, lags_of(params, state))
+        # Swings behind a meter that is believed to average are weighed like any other move: by them another model shows.
+        if not state.models.averages:
+            forget(state, lags_of(params, state))
     if t_ns > state.moved_t_ns + 2 * <uint64_t>LAG_NS_MAX:
         l.t_ns = 0  # the battery has stood still for longer than any age
         return

@@ -30,11 +30,10 @@ cdef extern from *:
     #define AVERAGES 3.0               /* standard deviations by which an average must be better than any mere age ... */
     #define CONTRADICTED 2.5           /* ... by so much, than the age that was found */
     #define AVERAGES_INSTEAD 1.2       /* ... and then by so much than any other */
-    #define AVERAGES_NOT 1.5           /* ... and an age than it, to be believed again */
+    #define AVERAGES_NOT 1.5           /* ... and an age than it, to be believed again: more than chance makes it */
     #define OLD_S 1.0                  /* from this age on, and so many of its intervals, a mere age is the less likely one: ... */
     #define OLD_INTERVALS 0.3
-    #define AVERAGES_OLD 0.7           /* ... so much better is enough, ... */
-    #define AVERAGES_NOT_OLD 1.5       /* ... and so much it must be better itself */
+    #define AVERAGES_OLD 0.7           /* ... so much better is enough */
     #define MODEL_BETTER 1.5
     #define MODEL_OUT 2.5
     #define OLDEST_SHARE 0.8           /* of the oldest age that is tried: an average that may be so old has no bound */
@@ -58,7 +57,7 @@ cdef extern from *:
     const double SEEN_BY, UNSEEN_BY, UNSEEN_READINGS, ANSWER_LEAST
     const double[SCALES] SCALE_S
     const double[SCALES] LOOK_S
-    const double MODELS_MEMORY_S, SLOPE_S, NOISE_RATE, MODEL_SHARE, AVERAGES, AVERAGES_NOT, AVERAGES_OLD, AVERAGES_NOT_OLD, OLD_S, OLD_INTERVALS, MODEL_BETTER, OLDEST_SHARE
+    const double MODELS_MEMORY_S, SLOPE_S, NOISE_RATE, MODEL_SHARE, AVERAGES, AVERAGES_NOT, AVERAGES_OLD, OLD_S, OLD_INTERVALS, MODEL_BETTER, OLDEST_SHARE
     const double CONTRADICTED, AVERAGES_INSTEAD, SHOWN_S, MODEL_OUT, MODEL_QUIET_SHARE, MODEL_OUT_QUIET, MODEL_BELIEVED, MODEL_BELIEVED_QUIET, MODEL_LIKELY
 
 
@@ -338,7 +337,7 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
         m.averages = model_worse(m, m.delay_best, m.mean_best) > (
             AVERAGES_OLD if unlikely else AVERAGES_INSTEAD if contradicted else AVERAGES) and (
             not known or is_bounded(m))
-    elif model_worse(m, m.mean_best, m.delay_best) > (AVERAGES_NOT_OLD if unlikely else AVERAGES_NOT):
+    elif model_worse(m, m.mean_best, m.delay_best) > AVERAGES_NOT:
         m.averages = 0
     if not m.averages:
         m.known = 0

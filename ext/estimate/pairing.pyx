@@ -316,8 +316,10 @@ cdef void pair(const program_t* program, const estimate_state_t* state, uint32_t
     if not known or not isfinite(before[0]) or not isfinite(before[1]):
         before[0] = before[1] = 0.5 * (lo_w + hi_w)
         return
-    if state.models.averages:  # it has shown but a part of its step yet
-        before[0] = likeliest if before[0] < lo_w else fmin(before[0], hi_w)
+    if state.models.averages:
+        # It shows a rise bit by bit, and the battery answers meanwhile: what is left to doubt is as large as that answer.
+        # Half of the doubt is the limit's, so that a rise is not lost for as long as the average lasts.
+        before[0] = likeliest if before[0] < 0.5 * (lo_w + likeliest) else fmin(before[0], hi_w)
         before[1] = fmin(fmax(before[1], lo_w), hi_w)
         return
     # The net power has risen or fallen, by how much depends on the age. As the likeliest one says for the edge that a
