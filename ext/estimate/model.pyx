@@ -290,8 +290,8 @@ cdef void answer_judge(estimate_state_t* state, uint64_t t_ns) noexcept nogil:
         m.answer = ANSWER_NONE
 
 
-cdef uint32_t likeliest_mean(const estimate_state_t* state) noexcept nogil:
-    """The average that explains most.
+cdef uint32_t likeliest_mean(const estimate_state_t* state, uint32_t* least) noexcept nogil:
+    """The average that is most likely, and into least the one that leaves least unexplained.
 
     Beside a load on a slope any that is long and late enough does. A meter that refreshes quickly and shows its average
     so much later is rarer than one that shows it at once: such a one has to explain clearly more.
@@ -305,12 +305,13 @@ cdef uint32_t likeliest_mean(const estimate_state_t* state) noexcept nogil:
                 young = i
         elif old == 0 or m.unexplained[i] < m.unexplained[old]:
             old = i
+    least[0] = old if old and m.unexplained[old] < m.unexplained[young] else young
     return young if old == 0 or no_worse(m, young, old, MODEL_BETTER) else old
 
 
 cdef void choose_model(estimate_state_t* state) noexcept nogil:
     cdef model_trials_t* m = &state.models
-    cdef uint32_t i, best, least, kernel, age
+    cdef uint32_t i, best, least, kernel, age, mean = LAGS
     cdef double age_s, lo_s, hi_s, out, not_believed
     cdef bint unlikely, known, contradicted, quiet
     best = m.delay_best
@@ -318,11 +319,13 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
         if m.unexplained[i] < m.unexplained[best]:
             best = i
     m.delay_best = best
-    best = likeliest_mean(state)
+    best = likeliest_mean(state, &mean)
     if m.mean_best < LAGS or not m.averages or model_worse(m, m.mean_best, best) > MODEL_BETTER:
         m.mean_best = best
     least = best if m.unexplained[best] < m.unexplained[m.delay_best] else m.delay_best
-    m.best = m.mean_best if m.unexplained[m.mean_best] < m.unexplained[m.delay_best] else m.delay_best
+    if m.averages:
+        mean = m.mean_best
+    m.best = mean if m.unexplained[mean] < m.unexplained[m.delay_best] else m.delay_best
     # A meter that refreshes quickly and shows all of it so much later is rarer than one that averages. An age that was
     # found before the meter began to average speaks against that no longer than it explains what is seen; and beside a
     # known one an average has to have a length.
