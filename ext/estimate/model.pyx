@@ -30,10 +30,12 @@ cdef extern from *:
     #define AVERAGES 3.0               /* standard deviations by which an average must be better than any mere age ... */
     #define CONTRADICTED 2.5           /* ... by so much, than the age that was found */
     #define AVERAGES_INSTEAD 1.2       /* ... and then by so much than any other */
-    #define AVERAGES_NOT 1.5           /* ... and an age than it, to be believed again: more than chance makes it */
+    #define AVERAGES_NOT 0.0           /* ... and an age than it, to be believed again; ... */
+    #define AVERAGES_KEPT 1.5          /* ... once it is no longer open whether the meter shows the battery: by more than chance */
     #define OLD_S 1.0                  /* from this age on, and so many of its intervals, a mere age is the less likely one: ... */
     #define OLD_INTERVALS 0.3
-    #define AVERAGES_OLD 0.7           /* ... so much better is enough */
+    #define AVERAGES_OLD 0.7           /* ... so much better is enough, ... */
+    #define AVERAGES_NOT_OLD 1.5       /* ... and so much it must be better itself */
     #define MODEL_BETTER 1.5
     #define MODEL_OUT 2.5
     #define OLDEST_SHARE 0.8           /* of the oldest age that is tried: an average that may be so old has no bound */
@@ -57,7 +59,7 @@ cdef extern from *:
     const double SEEN_BY, UNSEEN_BY, UNSEEN_READINGS, ANSWER_LEAST
     const double[SCALES] SCALE_S
     const double[SCALES] LOOK_S
-    const double MODELS_MEMORY_S, SLOPE_S, NOISE_RATE, MODEL_SHARE, AVERAGES, AVERAGES_NOT, AVERAGES_OLD, OLD_S, OLD_INTERVALS, MODEL_BETTER, OLDEST_SHARE
+    const double MODELS_MEMORY_S, SLOPE_S, NOISE_RATE, MODEL_SHARE, AVERAGES, AVERAGES_NOT, AVERAGES_OLD, AVERAGES_NOT_OLD, AVERAGES_KEPT, OLD_S, OLD_INTERVALS, MODEL_BETTER, OLDEST_SHARE
     const double CONTRADICTED, AVERAGES_INSTEAD, SHOWN_S, MODEL_OUT, MODEL_QUIET_SHARE, MODEL_OUT_QUIET, MODEL_BELIEVED, MODEL_BELIEVED_QUIET, MODEL_LIKELY
 
 
@@ -144,7 +146,8 @@ cdef bint compare(estimate_state_t* state, uint32_t scale, double grid_w, uint64
         note(m, scale, left_w, slope_w, apart_s, share)
         return False
     keep = fmax(1.0 - <double>(t_ns - m.done_ns[scale]) * 1e-9 / MODELS_MEMORY_S, 0.9)
-    if m.averages:  # what large moves have told is forgotten only as others tell as much
+    # What large moves have told is forgotten only as others tell as much; not while it is open what the meter shows at all.
+    if m.averages and m.answer == ANSWER_SEEN:
         keep = 1.0 - (1.0 - keep) * move_weight(span_w, m.motion_w2[scale], m.moves[scale])
     m.motion_w2[scale] = keep * m.motion_w2[scale] + share * span_w * span_w
     m.moves[scale] = keep * m.moves[scale] + share
@@ -290,22 +293,29 @@ cdef void answer_judge(estimate_state_t* state, uint64_t t_ns) noexcept nogil:
         m.answer = ANSWER_NONE
 
 
+cdef inline bint is_late(const estimate_state_t* state, uint32_t i) noexcept nogil:
+    """An average that is shown more than a second late, and more than some of the meter's intervals."""
+    return <double>LAG_NS[model_lag(i)] * 1e-9 > fmax(OLD_S, state.lags.interval.interval_s * (1.0 / OLD_INTERVALS))
+
+
 cdef uint32_t likeliest_mean(const estimate_state_t* state, uint32_t* least) noexcept nogil:
     """The average that is most likely, and into least the one that leaves least unexplained.
 
     Beside a load on a slope any that is long and late enough does. A meter that refreshes quickly and shows its average
-    so much later is rarer than one that shows it at once: such a one has to explain clearly more.
+    so much later is rarer than one that shows it at once: such a one has to explain clearly more. While it is open
+    whether the meter shows the battery at all, nothing is preferred.
     """
     cdef const model_trials_t* m = &state.models
-    cdef double old_s = fmax(OLD_S, state.lags.interval.interval_s * (1.0 / OLD_INTERVALS))
     cdef uint32_t i, young = LAGS, old = 0
     for i in range(<uint32_t>LAGS, <uint32_t>METER_MODELS):
-        if <double>LAG_NS[model_lag(i)] * 1e-9 <= old_s:
+        if not is_late(state, i):
             if m.unexplained[i] < m.unexplained[young]:
                 young = i
         elif old == 0 or m.unexplained[i] < m.unexplained[old]:
             old = i
     least[0] = old if old and m.unexplained[old] < m.unexplained[young] else young
+    if m.answer == ANSWER_OPEN:
+        return least[0]
     return young if old == 0 or no_worse(m, young, old, MODEL_BETTER) else old
 
 
@@ -320,7 +330,8 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
             best = i
     m.delay_best = best
     best = likeliest_mean(state, &mean)
-    if m.mean_best < LAGS or not m.averages or model_worse(m, m.mean_best, best) > MODEL_BETTER:
+    if m.mean_best < LAGS or not m.averages or model_worse(m, m.mean_best, best) > MODEL_BETTER or (
+            m.answer != ANSWER_OPEN and is_late(state, m.mean_best) and not is_late(state, best)):
         m.mean_best = best
     least = best if m.unexplained[best] < m.unexplained[m.delay_best] else m.delay_best
     if m.averages:
@@ -340,7 +351,8 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
         m.averages = model_worse(m, m.delay_best, m.mean_best) > (
             AVERAGES_OLD if unlikely else AVERAGES_INSTEAD if contradicted else AVERAGES) and (
             not known or is_bounded(m))
-    elif model_worse(m, m.mean_best, m.delay_best) > AVERAGES_NOT:
+    elif model_worse(m, m.mean_best, m.delay_best) > (
+            AVERAGES_NOT_OLD if unlikely else AVERAGES_KEPT if m.answer != ANSWER_OPEN else AVERAGES_NOT):
         m.averages = 0
     if not m.averages:
         m.known = 0
