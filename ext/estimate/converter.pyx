@@ -17,7 +17,7 @@ from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.image cimport QUALITY_GOOD, QUALITY_HELD, point_t
 from tidegate.ext.estimate.estimate cimport unit_memory_t, unit_view_t
 from tidegate.ext.estimate.interval cimport learn_interval
-from tidegate.ext.estimate.response cimport response_reading, response_told
+from tidegate.ext.estimate.response cimport response_reading
 
 
 cdef extern from *:
@@ -375,7 +375,7 @@ cdef void converter_step(converter_t* c, const point_t* reading, double setpoint
                          double first_lag_s, double fresh_s, unit_memory_t* memory, unit_view_t* view, uint64_t t_ns,
                          double dt_s) noexcept nogil:
     cdef double lag_s = c.lag_s if c.moves or c.lag_s > 0.0 else first_lag_s
-    cdef double goal_w, move_w, share, filter_s, measured_s
+    cdef double goal_w, move_w, share, filter_s
     cdef uint32_t slots
     cdef int rounds = 0
     if not nameplate_w > 0.0:
@@ -383,9 +383,6 @@ cdef void converter_step(converter_t* c, const point_t* reading, double setpoint
     if not c.started:
         converter_begin(c, 0.0, 0.0, 0.0)
     watch_setpoint(c, setpoint_w, nameplate_w, t_ns, dt_s)
-    # How often it measures is known to one read, where it is read no more often: then to that and the one before.
-    measured_s = fresh_s if fresh_s > READ_OFTEN * c.read_gap_s else fresh_s + 2.0 * c.read_gap_s
-    response_told(memory, setpoint_w, nameplate_w, measured_s, t_ns)
     goal_w = setpoint_w
     if c.dead_s > LINE_S:
         slots = <uint32_t>fmin(fmax(c.dead_s, 0.0) / LINE_S, LINE_SLOTS - 1)
@@ -412,7 +409,9 @@ cdef void converter_step(converter_t* c, const point_t* reading, double setpoint
         c.read_t_ns = reading.t_ns
         c.read_w = reading.value
         watch_reading(c, reading.value, nameplate_w, t_ns)
-        response_reading(memory, reading.value, measured_s, c.read_gap_s)
+        # How often it measures is known to one read, where it is read no more often: then to that and the one before.
+        response_reading(memory, reading.value, fresh_s if fresh_s > READ_OFTEN * c.read_gap_s else fresh_s + 2.0 * c.read_gap_s,
+                         c.read_gap_s)
     filter_s = fmin(fmax(2.0 * (lag_s + value_gap_s(c)), FILTER_LEAST_S), FILTER_MOST_S)
     share = dt_s / (dt_s + filter_s)
     c.slow_model_w += (c.model_w - c.slow_model_w) * share

@@ -119,7 +119,7 @@ typedef struct {
     double step_w[RESPONSE_STEPS];
     double setpoint_w, nameplate_w;
     double off_w;                  /* of the newest reading from what was expected of it */
-    double slack_w;
+    double slack_w, interval_s;
     uint64_t begun_ns;             /* the step whose answer is being seen; 0 = none */
     uint64_t checked_ns;           /* stamp of the newest reading that was held against it */
     uint64_t arrived_ns;           /* its readings have been what the newest step was to come to since then; 0 = they are not */

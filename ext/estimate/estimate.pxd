@@ -111,7 +111,7 @@ cdef extern from "estimate/estimate.h" nogil:
         double step_w[RESPONSE_STEPS]
         double setpoint_w, nameplate_w
         double off_w
-        double slack_w
+        double slack_w, interval_s
         uint64_t begun_ns
         uint64_t checked_ns
         uint64_t arrived_ns

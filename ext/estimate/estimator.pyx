@@ -25,6 +25,7 @@ from tidegate.ext.estimate.lag cimport lag_believe, lag_gap, lag_measure, lag_re
 from tidegate.ext.estimate.meter_sign cimport sign_power_w
 from tidegate.ext.estimate.pairing cimport *
 from tidegate.ext.estimate.reconnect cimport reconnect_step
+from tidegate.ext.estimate.response cimport response_told
 from tidegate.ext.estimate.shape cimport shapes_add
 from tidegate.ext.estimate.wires cimport update_circuits, update_phases
 from tidegate.ext.abi.program cimport unit_row_t
@@ -100,7 +101,7 @@ cdef void estimate_step(const program_t* program, point_t* image, const gate_inp
     if state.second == 0:
         start(&program.control, state, t_ns)
     plant.n_units = program.n_units
-    ess_new = update_units(program, image, inputs, last, state, plant, t_ns, &all_known)
+    ess_new = update_units(program, image, inputs, last, state, plant, t_ns, dt_ns, &all_known)
     if ess_new:
         update_ess(program, image, state, plant, all_known)
     elif not all_known:
@@ -125,7 +126,7 @@ cdef void estimate_step(const program_t* program, point_t* image, const gate_inp
 
 cdef int update_units(const program_t* program, const point_t* image, const gate_input_t* inputs,
                       const gate_verdict_t* last, estimate_state_t* state, plant_t* plant, uint64_t t_ns,
-                      int* all_known) noexcept nogil:
+                      uint64_t dt_ns, int* all_known) noexcept nogil:
     """Newest readings and envelopes of the units; 1 if any power is new."""
     cdef uint32_t unit
     cdef int new = 0, point
@@ -141,6 +142,14 @@ cdef int update_units(const program_t* program, const point_t* image, const gate
         m = &state.units[unit]
         point = row.pcs_w
         view.ess_new = 0
+        view.setpoint_w = last[unit].setpoint_w
+        if view.setpoint_w != m.setpoint_w:
+            m.setpoint_old_w = m.setpoint_w
+            m.setpoint_w = view.setpoint_w
+            m.setpoint_t_ns = t_ns
+            state.setpoint_t_ns = t_ns
+            response_told(m, view.setpoint_w, <double>max(row.gate.charge_w_max, row.gate.discharge_w_max),
+                          time_before(t_ns, <int64_t>dt_ns))  # in the cycle before
         if not believable(image, point):
             if m.known:
                 m.known = 0
@@ -160,12 +169,6 @@ cdef int update_units(const program_t* program, const point_t* image, const gate
                 history_add(&m.history, taken_ns, view.ess_w, HISTORY_SPACING_NS)
                 new = 1
             ess_w += view.ess_w
-        view.setpoint_w = last[unit].setpoint_w
-        if view.setpoint_w != m.setpoint_w:
-            m.setpoint_old_w = m.setpoint_w
-            m.setpoint_w = view.setpoint_w
-            m.setpoint_t_ns = t_ns
-            state.setpoint_t_ns = t_ns
         # A unit that the gate holds at nothing takes no part: the others take over in this cycle.
         view.available = m.known and last[unit].reaction < REACTION_RAMP_ZERO and not last[unit].limit_bits & LIMIT_TRIPPED
         update_envelope(row, &inputs[unit], &last[unit], m, view)

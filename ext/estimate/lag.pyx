@@ -280,20 +280,24 @@ cdef inline bint possible(const estimate_state_t* state, uint32_t i) noexcept no
 cdef inline void begin_by_filled(estimate_state_t* state) noexcept nogil:
     """What was found by straight lines between a slow converter's readings ends, once as much was found without.
 
-    Such lines put a step by half of the interval too late, and the meter looks younger by that.
+    Such lines put a step by up to the interval too late, and the meter looks younger by that. So no other age comes of it,
+    and what has been said against those stays.
     """
     cdef lag_trials_t* l = &state.lags
-    cdef uint32_t i, best = 0
+    cdef int64_t most_ns = <int64_t>(l.ess_interval.interval_s * 1e9)
+    cdef double more = -l.unexplained[l.best]
+    cdef uint32_t i, before = l.best
     l.by_filled = 1
-    l.moves = l.filled
     for i in range(<uint32_t>LAGS):
-        l.unexplained[i] = l.filled_unexplained[i]
-        l.variance[i] = l.filled_variance[i]
-        if l.unexplained[i] < l.unexplained[best]:
-            best = i
-    l.best = best
-    state.lag_lo = 0
-    state.lag_hi = LAGS - 1
+        if -most_ns <= LAG_NS[i] - LAG_NS[before] <= most_ns and l.filled_unexplained[i] < l.filled_unexplained[l.best]:
+            l.best = i
+    more += l.filled_unexplained[l.best]
+    for i in range(<uint32_t>LAGS):
+        if -most_ns <= LAG_NS[i] - LAG_NS[before] <= most_ns:
+            l.unexplained[i] = l.filled_unexplained[i]
+            l.variance[i] = l.filled_variance[i]
+        else:
+            l.unexplained[i] += more
 
 
 cdef void choose(estimate_state_t* state, uint32_t lags, uint32_t own) noexcept nogil:

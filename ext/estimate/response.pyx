@@ -77,12 +77,12 @@ cdef inline double made_of(const unit_memory_t* m, double setpoint_w) noexcept n
 # ---------------------------------------------------------------- setpoints
 
 
-cdef inline bint has_arrived(const response_t* r, uint64_t seen_ns, double interval_s) noexcept nogil:
+cdef inline bint has_arrived(const response_t* r, uint64_t seen_ns) noexcept nogil:
     """The newest readings are what the newest step was to come to."""
-    return r.arrived_ns != 0 and seen_ns >= r.arrived_ns + <uint64_t>(fmax(interval_s, ARRIVED_S) * 1e9)
+    return r.arrived_ns != 0 and seen_ns >= r.arrived_ns + <uint64_t>(fmax(r.interval_s, ARRIVED_S) * 1e9)
 
 
-cdef void response_told(unit_memory_t* m, double setpoint_w, double nameplate_w, double interval_s, uint64_t t_ns) noexcept nogil:
+cdef void response_told(unit_memory_t* m, double setpoint_w, double nameplate_w, uint64_t t_ns) noexcept nogil:
     cdef response_t* r = &m.response
     cdef double step_w = setpoint_w - r.setpoint_w
     cdef uint64_t seen_ns = m.history.t_ns[m.history.head]
@@ -97,8 +97,8 @@ cdef void response_told(unit_memory_t* m, double setpoint_w, double nameplate_w,
         r.step_end_ns[r.head] = t_ns
         return
     if r.begun_ns:
-        learn(r, made_of(m, r.setpoint_w), True, interval_s)
-    rests = r.count == 0 or has_arrived(r, seen_ns, interval_s) or (
+        learn(r, made_of(m, r.setpoint_w), True)
+    rests = r.count == 0 or has_arrived(r, seen_ns) or (
         seen_ns > r.step_end_ns[r.head] + (r.done_ns if r.done_ns else SPAN_NS))
     r.arrived_ns = 0
     r.setpoint_w = setpoint_w
@@ -144,7 +144,7 @@ cdef inline void done_by(response_t* r, double at_s, double share) noexcept nogi
             r.waiting[i] = fmin(r.waiting[i], share)
 
 
-cdef void learn(response_t* r, double to_w, bint cut, double interval_s) noexcept nogil:
+cdef void learn(response_t* r, double to_w, bint cut) noexcept nogil:
     """One answer, by what it came to; one that was cut short by what it was on its way to."""
     cdef double size_w, last_w, open_s = 0.0
     cdef uint32_t i
@@ -169,8 +169,8 @@ cdef void learn(response_t* r, double to_w, bint cut, double interval_s) noexcep
             r.waiting[i] = 1.0
         r.reached[i] -= FORGET * r.reached[i]
         r.waiting[i] += FORGET * (1.0 - r.waiting[i])
-    if interval_s > 0.0:  # what was shown before was measured an interval ago
-        done_by(r, r.seen_s[0] - interval_s, 0.0)
+    if r.interval_s > 0.0:  # what was shown before was measured an interval ago
+        done_by(r, r.seen_s[0] - r.interval_s, 0.0)
     for i in range(r.seen):
         done_by(r, r.seen_s[i], (r.seen_w[i] - r.rest_w) / size_w)
     if not cut:
@@ -183,7 +183,7 @@ cdef void learn(response_t* r, double to_w, bint cut, double interval_s) noexcep
             break
         if i:
             open_s += fabs(r.reached[i] - r.waiting[i]) * 1e-9 * (BIN_NS[i] - BIN_NS[i - 1])
-    r.close = open_s < OPEN_SHARE * interval_s
+    r.close = open_s < OPEN_SHARE * r.interval_s
 
 
 # ---------------------------------------------------------------- what they come to
@@ -237,6 +237,7 @@ cdef void response_reading(unit_memory_t* m, double w, double interval_s, double
     if m.history.count == 0 or r.checked_ns == taken_ns:
         return
     r.checked_ns = taken_ns
+    r.interval_s = interval_s
     if taken_ns < r.step_end_ns[r.head] + <uint64_t>(fmax(interval_s, ARRIVED_S) * 1e9) or (
             fabs(w - made_of(m, r.setpoint_w)) > ARRIVED * fabs(r.step_w[r.head])):
         r.arrived_ns = 0
@@ -245,7 +246,7 @@ cdef void response_reading(unit_memory_t* m, double w, double interval_s, double
     if r.begun_ns:
         answer_reading(r, w, taken_ns)
         if taken_ns > r.begun_ns + SPAN_NS:
-            learn(r, 0.0, False, interval_s)
+            learn(r, 0.0, False)
     if r.answers < ANSWERS_LEAST or r.done_ns == 0:
         r.trusted = 0
         return
@@ -296,7 +297,7 @@ cdef class StepResponse:
 
     def told(self, double t_s, double setpoint_w):
         """What the gate let go at t_s, W."""
-        response_told(&self.memory, setpoint_w, self.nameplate_w, self.interval_s, <uint64_t>(t_s * 1e9))
+        response_told(&self.memory, setpoint_w, self.nameplate_w, <uint64_t>(t_s * 1e9))
 
     def reading(self, double t_s, double w):
         """The converter's power, measured at t_s, W."""
