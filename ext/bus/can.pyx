@@ -502,7 +502,7 @@ cdef int can_send_due(const program_t* program, can_bus_t* bus, const gate_verdi
             bus.tx_next_ns[i] = t_ns
         if until_ns >= bus.tx_next_ns[i]:
             # Whole periods that are over: their frames are left out, never sent in a burst.
-            missed = (until_ns - bus.tx_next_ns[i]) / period_ns
+            missed = (t_ns - bus.tx_next_ns[i]) / period_ns if t_ns > bus.tx_next_ns[i] else 0
             if missed:
                 bus.stats.tx_skipped += missed
                 bus.tx_next_ns[i] += missed * period_ns

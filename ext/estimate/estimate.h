@@ -120,6 +120,7 @@ typedef struct {
     double setpoint_w, nameplate_w;
     double off_w;                  /* of the newest reading from what was expected of it */
     double slack_w, interval_s;
+    double largest_w;              /* step that an answer was learnt of */
     uint64_t begun_ns;             /* the step whose answer is being seen; 0 = none */
     uint64_t checked_ns;           /* stamp of the newest reading that was held against it */
     uint64_t arrived_ns;           /* its readings have been what the newest step was to come to since then; 0 = they are not */

@@ -112,6 +112,7 @@ cdef extern from "estimate/estimate.h" nogil:
         double setpoint_w, nameplate_w
         double off_w
         double slack_w, interval_s
+        double largest_w
         uint64_t begun_ns
         uint64_t checked_ns
         uint64_t arrived_ns

@@ -37,6 +37,7 @@ cdef extern from *:
     #define GOOD_LEAST 4u
     #define OFF_SHARE 0.01      /* of the nameplate: gains and digits ... */
     #define OFF_STEPS 0.06      /* ... and of the steps that are being answered: a reading further off is not as expected */
+    #define LARGER 2.5          /* times the largest step that was learnt of: a converter with a ramp of its own takes longer for more */
     #define SLACK_SHARE 0.001   /* so much of both may always be missing */
     #define SLACK_STEPS 0.01
     #define STEP_SHARE 0.01     /* of the nameplate: an answer to less is not learnt of */
@@ -52,7 +53,7 @@ cdef extern from *:
     """
     const uint64_t[RESPONSE_BINS] BIN_NS
     const uint64_t SPAN_NS, MERGED_NS, MERGED_SHARE
-    const double DONE, FORGET, OFF_SHARE, OFF_STEPS, SLACK_SHARE, SLACK_STEPS, STEP_SHARE, STEP_LEAST_W, ARRIVED, ARRIVED_S, CUT, STANDS, STANDS_SPAN, OPEN_SHARE
+    const double DONE, FORGET, OFF_SHARE, OFF_STEPS, LARGER, SLACK_SHARE, SLACK_STEPS, STEP_SHARE, STEP_LEAST_W, ARRIVED, ARRIVED_S, CUT, STANDS, STANDS_SPAN, OPEN_SHARE
     const uint32_t ANSWERS_LEAST, GOOD_LEAST
 
 
@@ -175,6 +176,7 @@ cdef void learn(response_t* r, double to_w, bint cut) noexcept nogil:
         done_by(r, r.seen_s[i], (r.seen_w[i] - r.rest_w) / size_w)
     if not cut:
         done_by(r, 1e-9 * SPAN_NS, 1.0)
+    r.largest_w = fmax(r.largest_w, fabs(size_w))
     r.answers = min(<uint32_t>(r.answers + 1), <uint32_t>1000)
     r.done_ns = 0
     for i in range(<uint32_t>RESPONSE_BINS):
@@ -267,6 +269,8 @@ cdef bint response_bounds(const unit_memory_t* m, uint64_t from_ns, uint64_t to_
     if r.count == RESPONSE_STEPS and from_ns < r.step_end_ns[oldest] + r.done_ns:
         return False  # there were more of them than are remembered
     over(m, from_ns, to_ns, lo, hi, &steps_w)
+    if steps_w > LARGER * r.largest_w:
+        return False
     lo[0] += r.off_w - r.slack_w - SLACK_STEPS * steps_w
     hi[0] += r.off_w + r.slack_w + SLACK_STEPS * steps_w
     return True

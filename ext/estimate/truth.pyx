@@ -65,6 +65,7 @@ cdef extern from *:
     #define QUICK_S 0.5
     #define FROZEN_S 4.8        /* least time for which a value that is called frozen stood: gateways slow meters down */
     #define FROZEN_STEP_S 4.2   /* ... and the step stood, */
+    #define INSIDE_S 1.0          /* a step that has not left what the battery did when the value was taken will not */
     #define FINE 8.0            /* of the meter's small changes: no load hides a step of so many for that long */
     #define CLEAR_STEP 9.0      /* ... and a step of so many is more than that when it stands */
     #define FROZEN_INTERVALS 1.6
@@ -85,7 +86,7 @@ cdef extern from *:
     #define SUSPECT_REST_MOST_S 300.0
     """
     const double AWAY_SHARE, GONE_SHARE, ASK_SHARE, ASK_FINE, ASK_LEAST, DIGITS, SILENT_S, SILENT_INTERVALS, SMALL_DOWN, SMALL_UP, SMALL_MOST, STEP_SHARE_MOST, HABIT_S, HABIT_INTERVALS, HABITS, AGE_OLDEST_S, AGE_QUICK_S, QUICK_S
-    const double FROZEN_S, FROZEN_STEP_S, STEP_SOON_S, FINE, CLEAR_STEP, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, AWAY_REST, ASK_MOST_S, PHASE_MOST_S
+    const double FROZEN_S, FROZEN_STEP_S, INSIDE_S, STEP_SOON_S, FINE, CLEAR_STEP, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, AWAY_REST, ASK_MOST_S, PHASE_MOST_S
     const uint32_t AGREE_EDGES
     const double ANSWER_SHARE, ANSWER_NOISE, STILL_SHARE, PROOF_EDGES, PROOF_S, PROOF_QUIET_S, SUSPECT_REST_S, SUSPECT_REST_MOST_S
 
@@ -225,16 +226,17 @@ cdef void stands_still(const program_t* program, const estimate_state_t* state, 
         return
     # A load that drifts may hide a step from a meter with coarse digits or a dead band, or the way back from it, not both.
     # A step that comes to where the battery was when the value was taken may well show that value again.
+    # Of a value that was taken while the battery moved far no step may come out of all that it did then: there the way back tells as well.
     if truth.asked == STEP_BEGUN and fabs(ess_w - truth.ess_w - truth.step_w) <= 0.3 * fabs(truth.step_w) and (
-            away_w > 0.5 * far):
+            away_w > 0.5 * far or seconds(truth.ask_t_ns, t_ns) > INSIDE_S + truth.answer_s):
         truth.asked = STEP_STANDS
         truth.asked_t_ns = t_ns
-        truth.gone_t_ns = truth.gone_t_ns if truth.gone_t_ns else t_ns
+        truth.gone_t_ns = truth.gone_t_ns if truth.gone_t_ns or away_w <= 0.5 * far else t_ns
     elif truth.asked == STEP_BACK and fabs(ess_w - truth.ess_w) <= 0.3 * fabs(truth.step_w):
         truth.asked = STEP_OVER
         truth.asked_t_ns = t_ns
     elif truth.asked == STEP_STANDS or truth.asked == STEP_OVER:
-        fine = fmax(fabs(truth.step_w), away_w) >= FINE * small_w(program, truth)
+        fine = truth.gone_t_ns != 0 and fmax(fabs(truth.step_w), away_w) >= FINE * small_w(program, truth)
         stands_s = seconds(truth.asked_t_ns, t_ns)
         if fine:
             # How long the value stands while nothing moves says nothing of one that stands while the battery moves.

@@ -25,7 +25,7 @@ ORDER = {name: number for number, name in enumerate(("mode", "setpoint_w"))}
 RUN, STOP = 1, 2  # of the order `mode`
 REFUSED = [name for name in maps.map_names() if not maps.shipped(name).map.cabinet]
 SECONDS = {
-    "solis-hybrid": 40.0,  # the pause between two requests makes its readings 0.8 s old: arming looks for long
+    "solis-hybrid": 45.0,  # the pause between two requests makes its readings 0.8 s old: arming looks for long
     "vertiv-liebert-ppc": 30.0,  # pulses of arming grow until they are seen in steps of 1 kW
 }
 COARSE_W = {"vertiv-liebert-ppc": 1500.0}  # steps of 1 kW

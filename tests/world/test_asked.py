@@ -76,8 +76,3 @@ def test_what_would_have_been_asked_for_while_a_question_moves_the_battery_is_no
     assert not judges.asked_for(swings_w, np.where(t_s > 4.0, ASK_ANSWER, 0), 500.0)
     # What the control goes on with once a question has ended is its own.
     assert judges.asked_for(swings_w, np.where(t_s < 4.0, ASK_STILL, 0), 500.0)
-
-
-def test_a_question_all_through_the_quiet_end_is_told_from_a_chase() -> None:
-    found = judges.judge(plants.draw(1401568))
-    assert found.chase_w == 0.0 and found.moved_w > 0.0

@@ -40,7 +40,7 @@ def test_an_honest_meter_is_believed_and_the_site_gets_ready() -> None:
 @pytest.mark.parametrize("lie", ["frozen", "w_stuck"])
 @pytest.mark.parametrize("habit", [{}, {"meter_delay_ms": 300.0}], ids=str)
 def test_a_value_that_freezes_is_asked_and_the_site_stops(lie: str, habit: dict[str, float]) -> None:
-    made = lying(lie, 60.0)
+    made = lying(lie, 61.0)
     found = liars.judge(replace(made, settings={**made.settings, **habit}))
     assert not found.early and found.told_s is not None, found
     # Registers that go on contradict a power that stands, within 20 s; whichever of the two is clear first.
@@ -50,6 +50,14 @@ def test_a_value_that_freezes_is_asked_and_the_site_stops(lie: str, habit: dict[
     assert found.told_s - found.clear_s <= (20.0 if by_registers else 6.0), found
     # What the question adds to what the units did before: a step of a fifth of the nameplates at most.
     assert found.added_w <= 0.2 * PLAIN.power_w + 1.0, found
+
+
+def test_a_value_that_freezes_in_the_middle_of_a_swing_is_found_by_the_way_back() -> None:
+    """No step leaves all that the battery did while the value was taken: it was asked for ever, and never told."""
+    made = lying("frozen", 60.0)
+    found = liars.judge(replace(made, settings={**made.settings, "meter_delay_ms": 300.0}))
+    assert found.verdict == "meter_stuck" and found.told_s is not None
+    assert 8.0 < found.told_s - found.clear_s < 16.0, found
 
 
 def test_a_meter_that_showed_nothing_but_jumps_of_the_load_is_asked_twice() -> None:

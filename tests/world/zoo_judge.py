@@ -258,7 +258,10 @@ def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Fou
         found.chase_w, found.chase_told = widest_w, bool(hunting)
     elif turns >= CHASE_REVERSALS:
         found.moved_w = widest_w
+    # What a question to the meter moves is no turn of the control's own.
     setpoint_w = rows["setpoint_w"][settled][::hop]
+    given = rows["asking"][settled][::hop] == 0.0
+    setpoint_w = setpoint_w[given] if given.any() else setpoint_w[:1]
     found.turns_per_minute = swings(setpoint_w, 0.02 * made.power_w)[0] / (0.5 * made.quiet_s / 60.0)
     for one in events:
         found.events[one["event"]] = found.events.get(one["event"], 0) + 1

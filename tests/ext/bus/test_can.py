@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tidegate.ext.bus.can_view import CRC_NAMES, Bus
@@ -517,6 +517,7 @@ def test_a_grid_begun_in_a_late_cycle_is_kept_by_cycles_in_time() -> None:
 
 
 @settings(max_examples=200, deadline=None)
+@example(cycle_us=250, cycles=1, lates=[0.25, 0.0, 0.4375])
 @given(
     cycle_us=st.sampled_from([250, 1000, 10_000]),
     cycles=st.integers(1, 400),
