@@ -154,6 +154,7 @@ cdef int update_units(const program_t* program, const point_t* image, const gate
             if m.known:
                 m.known = 0
                 m.history.count = 0  # what it does in the dark is not interpolated later
+                m.response.trusted = m.response.good = 0
                 new = 1
             all_known[0] = 0
         else:
