@@ -54,6 +54,7 @@ cdef extern from *:
     #define SELDOM 9.0            /* the load makes such answers once in e^9 = 8,000 questions, ... */
     #define NEARLY 0.7            /* one that jumps nearly as far does so as well, with a little more */
     #define SELDOM_LEAST 0.01     /* ... and any one of them at least so often */
+    #define ALIKE 0.7
     #define CHANCE 3.0            /* standard deviations of a mean; of a median a quarter less */
     #define SPREAD_LEAST 0.5
     #define SHARE_LO 0.75
@@ -71,7 +72,7 @@ cdef extern from *:
     """
     const double STEADY, STEADY_S, UNKNOWN_S, QUICK_MOST_S, WEAK_MOST_S, EDGES_LEAST
     const double BACKWARDS, GIVEN, RAISED, SMALLER, NEAR, COME_S, OVER, STANDS_S, SAME_S, EDGE_MOST_S, QUESTION_MOST_S, NORMAL, ROUGH
-    const double SURE, SURE_STRONG, SURE_FREE, PROOF, QUIET, PATIENT_S, CHANCE, SELDOM, NEARLY, SELDOM_LEAST
+    const double SURE, SURE_STRONG, SURE_FREE, PROOF, QUIET, PATIENT_S, ALIKE, CHANCE, SELDOM, NEARLY, SELDOM_LEAST
     const double SURE_HONEST, SPREAD_LEAST, SHARE_LO, SHARE_HI, SHARE_FAR, SHARE_TURNED, GROW, JITTER_S, LIKELY_JITTER_S, LIKELY_MOST_S
     const double SURE_SPREAD
     const uint32_t SPREAD_EDGES, GROW_EDGES, AGAIN_EDGES, UNSEEN_KEPT, LIKELY_EDGES
@@ -289,6 +290,17 @@ cdef bint is_beyond_chance(const question_t* q, double share) noexcept nogil:
     return (share - 1.0) * (share - 1.0) * told > CHANCE * CHANCE and q.seldom > SELDOM
 
 
+cdef bint are_alike(const question_t* q, double share) noexcept nogil:
+    """Most of the answers lie nearer to this share than two thirds of the way from it to an honest one.
+
+    The median of a load's own leaps is a share as well; a meter that shows one shows it again.
+    """
+    cdef uint32_t i, alike = 0
+    for i in range(q.edges):
+        alike += fabs(q.answer[i] - share) < ALIKE * fabs(share - 1.0)
+    return 2 * alike > q.edges
+
+
 cdef uint32_t judge_mirrored(const question_t* q) noexcept nogil:
     """The value jumped to its own opposite and the building never gave power: the sign, or a load that does as much.
 
@@ -311,7 +323,8 @@ cdef uint32_t judge_mirrored(const question_t* q) noexcept nogil:
 cdef uint32_t judge(question_t* q, bint when_known) noexcept nogil:
     """when_known: how old a reading is; else only an edge that outlasts any age is answered by the reading after it."""
     cdef double turned = votes(q, -1.0), nothing = votes(q, 0.0), share = median(q)
-    cdef bint free = (share < SHARE_LO or share > SHARE_HI) and votes(q, share) > SURE_FREE and is_beyond_chance(q, share)
+    cdef bint free = (share < SHARE_LO or share > SHARE_HI) and votes(q, share) > SURE_FREE and (
+        is_beyond_chance(q, share) and are_alike(q, share))
     # A proof takes more than a suspicion that turns out unfounded, either way.
     cdef bint proves = q.suspicion == SUSPECT_UNSEEN
     if fmax(turned, nothing) < (-PROOF if proves else -SURE_HONEST) and not free:

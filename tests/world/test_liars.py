@@ -60,6 +60,12 @@ def test_a_value_that_freezes_in_the_middle_of_a_swing_is_found_by_the_way_back(
     assert 8.0 < found.told_s - found.clear_s < 16.0, found
 
 
+def test_answers_that_are_all_different_are_the_loads_own() -> None:
+    """Leaps of 16 kW beside steps of 2.7 kW: seven answers between -1 and 9.4, whose median was taken for a share of 3.6."""
+    found = judges.judge(plants.draw(1500353))
+    assert not found.trips and found.ready_s is not None, found
+
+
 def test_a_meter_that_showed_nothing_but_jumps_of_the_load_is_asked_twice() -> None:
     """How coarse its digits are is not known then, so the step and the way back from it must both stay unseen."""
     made = lying("frozen", 60.0)
