@@ -411,7 +411,7 @@ cdef void converter_step(converter_t* c, const point_t* reading, double setpoint
         watch_reading(c, reading.value, nameplate_w, t_ns)
         # How often it measures is known to one read, where it is read no more often: then to that and the one before.
         response_reading(memory, reading.value, fresh_s if fresh_s > READ_OFTEN * c.read_gap_s else fresh_s + 2.0 * c.read_gap_s,
-                         c.read_gap_s)
+                         fresh_s > READ_OFTEN * c.read_gap_s, c.read_gap_s)
     filter_s = fmin(fmax(2.0 * (lag_s + value_gap_s(c)), FILTER_LEAST_S), FILTER_MOST_S)
     share = dt_s / (dt_s + filter_s)
     c.slow_model_w += (c.model_w - c.slow_model_w) * share

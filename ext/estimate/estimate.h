@@ -131,7 +131,8 @@ typedef struct {
     uint32_t head, count;          /* of the steps; head: the newest */
     uint32_t answers, good;        /* answers learned of; readings in a row that were as expected */
     uint32_t trusted;
-    uint32_t close, response_pad;  /* 1 = what is left open of it is less than what the converter's own readings leave */
+    uint32_t often;                /* 1 = it is read more often than it measures: then it is known when that was */
+    uint32_t close;                /* 1 = what is left open of it is less than what the converter's own readings leave */
 } response_t;
 
 /* Estimation's memory of one storage unit. */

@@ -124,7 +124,8 @@ cdef extern from "estimate/estimate.h" nogil:
         uint32_t head, count
         uint32_t answers, good
         uint32_t trusted
-        uint32_t close, response_pad
+        uint32_t often
+        uint32_t close
 
     ctypedef struct unit_memory_t:
         history_t history

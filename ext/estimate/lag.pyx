@@ -280,11 +280,11 @@ cdef inline bint possible(const estimate_state_t* state, uint32_t i) noexcept no
 cdef inline void begin_by_filled(estimate_state_t* state) noexcept nogil:
     """What was found by straight lines between a slow converter's readings ends, once as much was found without.
 
-    Such lines put a step by up to the interval too late, and the meter looks younger by that. So no other age comes of it,
-    and what has been said against those stays.
+    Such lines put a step by up to half of the interval too late, and the meter looks younger by that. So no other age comes
+    of it, and what has been said against those stays.
     """
     cdef lag_trials_t* l = &state.lags
-    cdef int64_t most_ns = <int64_t>(l.ess_interval.interval_s * 1e9)
+    cdef int64_t most_ns = <int64_t>(0.5e9 * l.ess_interval.interval_s)
     cdef double more = -l.unexplained[l.best]
     cdef uint32_t i, before = l.best
     l.by_filled = 1

@@ -185,7 +185,7 @@ cdef void learn(response_t* r, double to_w, bint cut) noexcept nogil:
             break
         if i:
             open_s += fabs(r.reached[i] - r.waiting[i]) * 1e-9 * (BIN_NS[i] - BIN_NS[i - 1])
-    r.close = open_s < OPEN_SHARE * r.interval_s
+    r.close = r.often and open_s < OPEN_SHARE * r.interval_s
 
 
 # ---------------------------------------------------------------- what they come to
@@ -232,7 +232,7 @@ cdef inline void over(const unit_memory_t* m, uint64_t from_ns, uint64_t to_ns, 
         steps_w[0] = fmax(steps_w[0], w)
 
 
-cdef void response_reading(unit_memory_t* m, double w, double interval_s, double slack_s) noexcept nogil:
+cdef void response_reading(unit_memory_t* m, double w, double interval_s, bint often, double slack_s) noexcept nogil:
     cdef response_t* r = &m.response
     cdef uint64_t taken_ns = m.history.t_ns[m.history.head], slack_ns = <uint64_t>(slack_s * 1e9)
     cdef double lo = 0.0, hi = 0.0, steps_w = 0.0, off_w
@@ -240,6 +240,7 @@ cdef void response_reading(unit_memory_t* m, double w, double interval_s, double
         return
     r.checked_ns = taken_ns
     r.interval_s = interval_s
+    r.often = often
     if taken_ns < r.step_end_ns[r.head] + <uint64_t>(fmax(interval_s, ARRIVED_S) * 1e9) or (
             fabs(w - made_of(m, r.setpoint_w)) > ARRIVED * fabs(r.step_w[r.head])):
         r.arrived_ns = 0
@@ -308,7 +309,7 @@ cdef class StepResponse:
         self.memory.history.count = 1
         self.memory.history.t_ns[0] = <uint64_t>(t_s * 1e9)
         self.memory.history.w[0] = w
-        response_reading(&self.memory, w, self.interval_s, self.slack_s)
+        response_reading(&self.memory, w, self.interval_s, True, self.slack_s)
 
     def bounds(self, double from_s, double to_s):
         """(least, most) of its power between two times, W; None where nothing is known of it."""
