@@ -418,8 +418,9 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
     for unit in range(program.n_units):
         if not plant.units[unit].available:
             return
-        truth.base_w[unit] = asked_w[unit]
-        total_w += asked_w[unit]
+        # More was asked than a unit gives: a step from there would move nothing.
+        truth.base_w[unit] = fmin(fmax(asked_w[unit], plant.units[unit].envelope_lo_w), plant.units[unit].envelope_hi_w)
+        total_w += truth.base_w[unit]
         up_w += plant.units[unit].envelope_hi_w
         down_w += plant.units[unit].envelope_lo_w
     step_w = truth.phase_w if by_phase else 1.5 * far_w(program, truth)
