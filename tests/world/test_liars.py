@@ -61,7 +61,7 @@ def test_a_value_that_freezes_in_the_middle_of_a_swing_is_found_by_the_way_back(
 
 
 def test_answers_that_are_all_different_are_the_loads_own() -> None:
-    """Leaps of 16 kW beside steps of 2.7 kW: seven answers between -1 and 9.4, whose median was taken for a share of 3.6."""
+    """Leaps of 16 kW beside steps of 2.7 kW: seven answers from -1 to 9.4, whose median was taken for a share."""
     found = judges.judge(plants.draw(1500353))
     assert not found.trips and found.ready_s is not None, found
 

@@ -157,8 +157,8 @@ def test_an_age_is_known_when_it_is_right_and_no_wider_than_an_interval_to_eithe
     assert not judges.age_known(made, (3.0, 3.2), changed=True)
 
 
-# A converter that measures every 175 and 68 ms beside a meter of 17 and 30 ms, and a load that rises: 1.60 and 1.37 times
-# the ideal, for between its readings any power was possible. The third was followed by an age that six moves had made up.
+# A converter that measures every 175 and 68 ms beside a meter of 17 and 30 ms, and a load that rises: 1.60 and 1.37
+# times the ideal, for between its readings any power was possible. The third was followed by an age of six moves.
 @pytest.mark.parametrize("seed", [1400113, 1400412, 1400264])
 def test_a_rise_beside_a_converter_that_measures_seldom_is_followed(seed: int) -> None:
     found = judges.judge(plants.draw(seed))
