@@ -157,6 +157,14 @@ cdef class World(Assembly):
     def tripped(self):
         return self.world.core.mode == MODE_TRIPPED
 
+    @property
+    def units_tripped(self):
+        """How many units stand tripped, latched ones among them."""
+        cdef uint32_t unit, tripped = 0
+        for unit in range(self.world.core.program.n_units):
+            tripped += self.world.core.cabinets[unit].mode == MODE_TRIPPED
+        return tripped
+
     # ------------------------------------------------ results
 
     def take_wire_log(self):

@@ -64,7 +64,7 @@ class VirtualPlant:
     seed   : None = the site's.
     overrides   : settings of the site file's [simulation], by key.
     series_every: cycles between two rows of `series()`; None = 0.5 s.
-    arm    : acknowledge and arm whenever the site stands tripped, once a second, as an operator would.
+    arm    : acknowledge and arm whenever a unit stands tripped, once a second, as an operator would.
     utc_start_ns: label of the first cycle in meter records.
     Use as a context manager, or call close().
     """
@@ -138,7 +138,7 @@ class VirtualPlant:
         chunk = max(1, round((1.0 if self._arm else CHUNK_S) * 1e9 / self.period_ns))
         since_take = 0
         while left > 0:
-            if self._arm and self.world.tripped:
+            if self._arm and self.world.units_tripped:
                 self.world.arm()
             now = min(chunk, left, self._apply_inputs())
             started, started_cpu = time.perf_counter(), time.thread_time()

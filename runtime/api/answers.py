@@ -48,6 +48,15 @@ class Reconnect(Answer, frozen=True, kw_only=True):
     power_w: float | None = None
 
 
+class WhyUnit(Answer, frozen=True, kw_only=True):
+    """One storage unit: its state, and the rows of the fault table that hold or wait."""
+
+    name: str = ""
+    mode: str = "unknown"
+    faults: tuple[str, ...] = ()
+    latches: tuple[str, ...] = ()
+
+
 class Why(Answer, frozen=True, kw_only=True):
     """Why the setpoint is what it is."""
 
@@ -68,6 +77,7 @@ class Why(Answer, frozen=True, kw_only=True):
     faults: tuple[str, ...] = ()
     """`unit0 FAULT`, as for `latches`."""
     latches: tuple[str, ...] = ()
+    units: tuple[WhyUnit, ...] = ()
     lease: Lease | None = None
     stopped: bool = False
     grid_operator: OperatorOrder | None = None

@@ -47,3 +47,17 @@ def _orders(plant: Plant) -> Iterator[Finding]:
             yield Finding(15, "waits for an acknowledgement", ", ".join(fault for _, fault in latched), "ack, then arm")
         elif not plant.now.health.gateway.autostart:
             yield Finding(15, "waits to be armed", "no fault is present, autostart is off", "arm")
+    elif plant.now.why.mode != "tripped":  # a site runs with the units that it has
+        yield from _units_left_out(plant)
+
+
+def _units_left_out(plant: Plant) -> Iterator[Finding]:
+    """Units that stand tripped beside others that work, with nothing left that keeps them."""
+    idle = [unit for unit in plant.now.why.units if unit.mode == "tripped" and not unit.faults]
+    latched = [unit for unit in idle if unit.latches]
+    if latched:
+        rows = ", ".join(f"{unit.name}: {', '.join(unit.latches)}" for unit in latched)
+        yield Finding(15, "a unit waits for an acknowledgement", rows, "ack, then arm")
+    unlatched = ", ".join(unit.name for unit in idle if not unit.latches)
+    if unlatched and not plant.now.health.gateway.autostart:
+        yield Finding(15, "a unit waits to be armed", f"{unlatched}: no fault is present, autostart is off", "arm")

@@ -342,7 +342,7 @@ class Gateway:
             self._emit("access", "remote", self._remote_said or "other machines are served again")
         if running and self.autostart and now_ns - self._arm_ns >= ARM_EVERY_NS:
             self._arm_ns = now_ns
-            if not self.desk.stopped and self.server.site.mode() == "tripped" and not self.server.site.latched():
+            if not self.desk.stopped and self.server.site.units_to_arm():
                 self.desk.arm(now_ns)
         if now_ns - self._head_ns >= HEAD_EVERY_NS:
             self._head_ns = now_ns

@@ -208,9 +208,12 @@ class SiteView:
     def _faults(self, what: str) -> list[str]:
         return [f"unit{unit} {self.records.fault_name(bit)}" for unit, bit in self.bits(what)]
 
-    def latched(self) -> bool:
-        """Tell whether a fault is latched in any unit."""
-        return bool(self.bits("latch_bits"))
+    def units_to_arm(self) -> list[int]:
+        """Units that stand tripped without a latch: an order to arm is all they wait for, once no fault is left."""
+        tripped = image.MODES_BY_NUMBER.index("tripped")
+        states = self.values([f"unit{unit}.state" for unit in range(self.memory.n_units)])
+        latched = {unit for unit, _ in self.bits("latch_bits")}
+        return [at for at, state in enumerate(states.values()) if state == tripped and at not in latched]
 
     def lease(self) -> dict[str, object] | None:
         held = self.desk.lease

@@ -28,11 +28,11 @@ GOOD, NEVER = 1, 0
 class FakeCore:
     """The core's side of the shared memory, moved by the test."""
 
-    def __init__(self, folder: Path, n_points_more: int = 0) -> None:
+    def __init__(self, folder: Path, n_points_more: int = 0, units: tuple[str, ...] = ("cabinet",)) -> None:
         extra = [{"name": f"extra.p{i}", "unit": "V"} for i in range(n_points_more)]
         self.blob = program.pack(
             {
-                "units": [{"name": "cabinet"}],
+                "units": [{"name": name} for name in units],
                 "points": [*DEVICE_POINTS, *extra],
                 "describe": {
                     "site": {"name": "test-site"},
@@ -46,7 +46,7 @@ class FakeCore:
         )
         self.describe = program.describe(self.blob)
         self.names = [row["name"] for row in self.describe["points"]]
-        self.folder = folder
+        self.folder, self.n_units = folder, len(units)
         self.values = dict.fromkeys(self.names, (0.0, GOOD))
         self.cycle = 0
         self.memory, self.fd = shared.Writer.memfd()
@@ -62,7 +62,7 @@ class FakeCore:
             t_start_ns=time.monotonic_ns(),
             utc_offset_ns=time.time_ns() - time.monotonic_ns(),
             n_points=len(self.names),
-            n_units=1,
+            n_units=self.n_units,
             core_pid=os.getpid(),
         )
         self.memory.advance(running=True, proof=1)

@@ -376,11 +376,12 @@ def main() -> int:
     parser.add_argument("--plot", type=Path, help="PNG of one plant")
     parser.add_argument("--shrink", type=int)
     parser.add_argument("--cases", nargs="*", choices=sorted(zoo_cases.GROUPS), help="named cases; none named: all")
+    parser.add_argument("--units", type=int, default=1, help="so many alike in the place of one")
     parser.add_argument("--report", action="store_true", help="end with 0 whatever was found")
     asked = parser.parse_args()
 
     if asked.seed is not None or asked.draw:
-        made = from_json(asked.draw) if asked.draw else plants.draw(asked.seed)
+        made = from_json(asked.draw) if asked.draw else replace(plants.draw(asked.seed), units=asked.units)
         found = judges.judge(made)
         show(made, found)
         if asked.plot:
@@ -397,6 +398,8 @@ def main() -> int:
         jobs = [made for group in asked.cases or zoo_cases.GROUPS for made in zoo_cases.GROUPS[group]()]
     else:
         jobs = list(seeds(asked.seed_first, asked.minutes, set(asked.only)))
+    if asked.units > 1:
+        jobs = [replace(plants.draw(job) if isinstance(job, int) else job, units=asked.units) for job in jobs]
     started, found_all, said = time.perf_counter(), [], 0.0
     try:
         for found in run(jobs, asked.jobs):

@@ -19,6 +19,11 @@ from tidegate.hal.description import Simulation
 
 PLAIN = Simulation()
 DEMO = files("tidegate.config").joinpath("demo/site.toml")
+DEMO_STORAGE = {
+    key: value
+    for key, value in tomllib.loads(DEMO.read_text())["storage"][0].items()
+    if key not in ("name", "bms", "pcs")
+}
 
 # One in so many seeds; the seed's remainder says which, so that a stratum can be picked without drawing.
 STRATA = ("plain", "plain", "mixed", "slow", "average", "change", "late", "slow", "converter", "battery", "derate",
@@ -47,6 +52,7 @@ class Draw:
     pv: list[tuple[float, float]] = field(default_factory=list)  # (t_s, w), each held until the next
     control: dict[str, Any] = field(default_factory=dict)  # further lines of [control]
     name: str = ""  # of a named case
+    units: int = 1  # alike, each with its share of power and energy, two to a line
 
     def setting(self, key: str) -> float:
         """A setting of the plant, the plain one's where the draw says nothing."""
@@ -76,7 +82,7 @@ class Draw:
     @property
     def allowance_w(self) -> float:
         """What stands above the limit because meter and converter have digits: half of each, and 2 W."""
-        return 2.0 + 0.5 * (self.setting("meter_resolution_w") + self.setting("pcs_quantum_w"))
+        return 2.0 + 0.5 * (self.setting("meter_resolution_w") + self.units * self.setting("pcs_quantum_w"))
 
     @property
     def tolerance_w(self) -> float:
@@ -223,11 +229,12 @@ def _timed(made: Draw, chance: np.random.Generator) -> Draw:
 
 def site_text(made: Draw) -> str:
     """The site file of a draw: the demo's, with its own cabinet, limits and lines, and nothing known of the devices."""
+    each_w = made.power_w / made.units
     own: dict[str, dict[str, Any]] = {
         "[[serial]]": {"baud": made.baud},
         "[[storage]]": {
-            "energy_wh": made.energy_wh, "charge_w_max": made.power_w, "discharge_w_max": made.power_w,
-            "ramp_go_w_per_s": made.power_w * 100.0, "ramp_stop_w_per_s": made.power_w * 1000.0,
+            "energy_wh": made.energy_wh / made.units, "charge_w_max": each_w, "discharge_w_max": each_w,
+            "ramp_go_w_per_s": each_w * 100.0, "ramp_stop_w_per_s": each_w * 1000.0,
         },
         "[limits]": {"connection_import_w_max": round(made.limit_w * 4.0 + 1e5), "connection_export_w_max": 0},
         "[control]": {
@@ -252,7 +259,35 @@ def site_text(made: Draw) -> str:
         if table == "[carbon]" or key in own.get(table, {}) or key in dropped.get(table, ()):
             continue
         kept.append(line)
-    return "\n".join(kept)
+    return "\n".join(kept) + "".join(_further_unit(made, number, own["[[storage]]"]) for number in range(2, made.units + 1))
+
+
+def _further_unit(made: Draw, number: int, storage: dict[str, Any]) -> str:
+    """A further cabinet like the first: on a line with the one before or a new one, its BMS on a bus of its own."""
+    line = "pcs" if number == 2 else f"pcs{(number + 1) // 2}"
+    text = "" if number % 2 == 0 else f'\n[[serial]]\nname = "{line}"\ndevice = "sim"\nbaud = {made.baud}\n'
+    text += f'''
+[[can]]
+name = "bms{number}"
+interface = "sim"
+bitrate = 500000
+[[device]]
+name = "pcs{number}"
+map = "sunspec-701"
+bus = "{line}"
+unit_id = {number}
+role = "pcs"
+[[device]]
+name = "bms{number}"
+map = "bms-35x-hv"
+bus = "bms{number}"
+role = "bms"
+[[storage]]
+name = "cabinet{number}"
+bms = "bms{number}"
+pcs = "pcs{number}"
+'''
+    return text + "".join(f"{key} = {value}\n" for key, value in {**DEMO_STORAGE, **storage}.items())
 
 
 def program(made: Draw) -> bytes:
@@ -280,4 +315,8 @@ def pv_of(made: Draw) -> tuple[loads.Array, loads.Array] | None:
 def overrides(made: Draw) -> dict[str, Any]:
     """Settings of the simulated plant."""
     faults = [{key: value for key, value in one.items() if key != "lie"} for one in made.faults]
-    return {**made.settings, "trace_ppm": 0.0, "trace_phase_s": 0.0, "faults": faults}
+    settings = dict(made.settings)
+    for key in ("pcs_ramp_w_per_s", "pcs_offset_w", "pcs_derate_w"):  # of all units together
+        if key in settings:
+            settings[key] /= made.units
+    return {**settings, "trace_ppm": 0.0, "trace_phase_s": 0.0, "faults": faults}

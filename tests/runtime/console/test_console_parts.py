@@ -135,6 +135,19 @@ def found(desk: Desk) -> str:
         (lambda g: g.health["core"].update(stalled=True), "the core stands still"),
         (lambda g: g.health["journal"].update(error="disk full"), "the journal cannot be written: disk full"),
         (lambda g: g.why.update(stopped=True), "stopped by order"),
+        (
+            lambda g: (
+                g.why.update(mode="run", units=[{"name": "one", "mode": "run"}, {"name": "two", "mode": "tripped"}]),
+                g.health["gateway"].update(autostart=False),
+            ),
+            "a unit waits to be armed: two: no fault is present, autostart is off",
+        ),
+        (
+            lambda g: g.why.update(
+                mode="run", units=[{"name": "one", "mode": "run"}, {"name": "two", "mode": "tripped", "latches": ["x"]}]
+            ),
+            "a unit waits for an acknowledgement: two: x",
+        ),
         (lambda g: g.health["buses"]["can"].update(can={"state": "bus-off", "ids": {}}), "CAN bus can is bus-off"),
         (
             lambda g: g.health["buses"]["can"].update(
