@@ -13,7 +13,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from tidegate.ext.abi.extremes cimport fmax
-from tidegate.ext.safety.cabinet cimport cabinet_request, cabinet_step, site_mode
+from tidegate.ext.safety.cabinet cimport cabinet_request, cabinet_step, pulse_as_one, site_mode
 from tidegate.ext.bus.can cimport can_bus_init, can_drain, can_send_due
 from tidegate.ext.bus.can_view cimport BusHandle, bus_handle
 from tidegate.ext.cycle.outputs cimport write_command
@@ -254,6 +254,8 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
         )
         if core.cabinets[unit].unseen:
             core.estimate.models.answer = ANSWER_NONE
+    if arming > 1:
+        pulse_as_one(&core.cabinets[0], core.program.n_units)
     mode = site_mode(core.cabinets, core.program.n_units)
     if mode != core.mode:
         if mode == MODE_TRIPPED or mode == MODE_ARMING:  # each arming has a test of its own

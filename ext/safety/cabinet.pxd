@@ -54,6 +54,8 @@ cdef struct cabinet_t:
     uint32_t turns     # edges given so far; odd = on
     double probe_s, turn_s # since the first; left until the next
     double turn_from_w     # setpoint before the last
+    uint32_t joined        # 1 = pulses as one with those that arm at once: ...
+    double kept_from_w     # ... turn_from_w before an edge that others had yet to follow
     double needed_w        # what the limits need beside them
     uint32_t needed_turn   # since that edge
     uint32_t late              # 1 = the corridor of late is known:
@@ -80,5 +82,7 @@ cdef double cabinet_request(cabinet_t* cabinet, const gate_verdict_t* last, doub
 cdef void cabinet_step(cabinet_t* cabinet, const gate_verdict_t* verdict, uint32_t stop, uint32_t manual,
                        const point_t* pcs_w, uint32_t age_wanted, uint32_t answer_wanted, double interval_s, double answer_s,
                        double dt_s) noexcept nogil
+# After all units' cabinet_step: those that pulse do it as one.
+cdef void pulse_as_one(cabinet_t* cabinets, uint32_t n_units) noexcept nogil
 # What the site as a whole is doing: its most active unit's state, derated while another is tripped.
 cdef int32_t site_mode(const cabinet_t* cabinets, uint32_t n_units) noexcept nogil

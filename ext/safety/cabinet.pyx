@@ -299,6 +299,34 @@ cdef void probe_look(cabinet_t* cabinet, const gate_verdict_t* verdict, const po
         cabinet.turn_s = longer[cabinet.turns & 3] * fmax(fmax(PROBE_TURN_S, interval_s), length_s)
 
 
+cdef inline bint is_pulsing(const cabinet_t* cabinet) noexcept nogil:
+    return cabinet.mode == MODE_ARMING and cabinet.step == STEP_PASSED
+
+
+cdef void pulse_as_one(cabinet_t* cabinets, uint32_t n_units) noexcept nogil:
+    """Units that arm at once give one pulse, whose edges wait until the last converter has followed the one before.
+
+    The meter sees their sum. By its own clock each drifts from the others, and the sum has no two levels any more.
+    """
+    cdef cabinet_t* last = NULL
+    cdef cabinet_t* one
+    cdef uint32_t unit
+    for unit in range(n_units):
+        one = &cabinets[unit]
+        if is_pulsing(one) and (last == NULL or one.joined > last.joined or (one.joined == last.joined and one.turns < last.turns)):
+            last = one
+    if last == NULL:
+        return
+    for unit in range(n_units):
+        one = &cabinets[unit]
+        if not is_pulsing(one):
+            continue
+        if one.turns > last.turns and one.joined:  # it would have turned alone
+            one.turn_from_w = one.kept_from_w
+        one.joined = 1
+        one.turns, one.turn_s, one.probe_s, one.kept_from_w = last.turns, last.turn_s, last.probe_s, one.turn_from_w
+
+
 cdef void cabinet_step(cabinet_t* cabinet, const gate_verdict_t* verdict, uint32_t stop, uint32_t manual,
                        const point_t* pcs_w, uint32_t age_wanted, uint32_t answer_wanted, double interval_s, double answer_s,
                        double dt_s) noexcept nogil:
