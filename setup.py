@@ -46,6 +46,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "estimate.lag": (),
     "estimate.shape": (),
     "estimate.model": (),
+    "estimate.moments": (),
     "estimate.meter_sign": (),
     "estimate.truth": (),
     "estimate.pulses": (),

@@ -160,6 +160,16 @@ typedef struct {
     uint32_t alike, alike_pad; /* 1 = those that the interval is learned of are as long as each other */
 } interval_t;
 
+/* What the meter shows at once of what the battery does from reading to reading (moments.pyx). */
+typedef struct {
+    double battery_w2;        /* mean square of the battery's moves */
+    double with_w, without_w; /* medians of what the meter leaves of a move where it shows it, and where it does not */
+    double moves;       /* in the two sums: of the share that is shown beyond a half, and of its square */
+    double off, off2;
+    double dt_s;        /* mean time from reading to reading */
+    uint32_t best, pad; /* the age that they are paired at */
+} moments_t;
+
 /* The ages that a grid reading may have, each tried against what the meter saw of the battery's moves (lag.pyx). */
 typedef struct {
     double last_w[LAGS];        /* battery power of that age at the last reading that counted */
@@ -187,6 +197,7 @@ typedef struct {
     uint32_t age_lo, age_hi;    /* between which a reading's age is believed; lag_lo, lag_hi are as much wider as it is paired */
     uint32_t likely_lo, likely_hi; /* between which all ages are that explain as much as the best one */
     uint32_t by_filled, filled_pad; /* 1 = the sums have begun with those alone */
+    moments_t moments;
 } lag_trials_t;
 
 /* Battery power in even rows, its integral, and what first-order filters make of it (shape.pyx). */

@@ -149,6 +149,14 @@ cdef extern from "estimate/estimate.h" nogil:
         uint32_t head, seen
         uint32_t alike, alike_pad
 
+    ctypedef struct moments_t:
+        double battery_w2
+        double with_w, without_w
+        double moves
+        double off, off2
+        double dt_s
+        uint32_t best, pad
+
     ctypedef struct lag_trials_t:
         double last_w[LAGS]
         double slope_w_per_s[LAGS]
@@ -178,6 +186,7 @@ cdef extern from "estimate/estimate.h" nogil:
         uint32_t age_lo, age_hi
         uint32_t likely_lo, likely_hi
         uint32_t by_filled, filled_pad
+        moments_t moments
 
     ctypedef struct shapes_t:
         uint64_t t_ns

@@ -19,6 +19,7 @@ from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.estimate.interval cimport INTERVAL_SLOW_S, age_found_s, ess_known_s
 from tidegate.ext.estimate.meter_sign cimport signs_begin
 from tidegate.ext.estimate.model cimport answer_forget, answer_judge, counts_for_answer, models_forget, models_gap, models_try, move_weight, is_small_move
+from tidegate.ext.estimate.moments cimport moments_add, shows_moments
 from tidegate.ext.estimate.pairing cimport LAG_NS, LAG_NS_MAX, MOTION_W, history_sweep
 from tidegate.ext.estimate.shape cimport model_age_s
 
@@ -192,6 +193,8 @@ cdef void try_ages(const control_params_t* params, estimate_state_t* state, doub
         hi_w = fmax(hi_w, rest_w[i])
     l.grid_w = grid_w
     l.t_ns = t_ns
+    if l.sloped and fabs(rest_w[l.best] - unmoved_w) > least_w:
+        moments_add(&l.moments, rest_w[l.best] - unmoved_w, unmoved_w, l.resolution_w, l.best, dt_s)
     if l.sloped and hi_w - lo_w > least_w and not (
             state.models.answer == ANSWER_SEEN and is_small_move(hi_w - lo_w, l.motion_w2, l.moves)):
         judge(l, lags, rest_w, hi_w - lo_w, fmax(1.0 - dt_s / MEMORY_S, KEEP_LEAST), unmoved_w,
@@ -261,7 +264,7 @@ cdef inline bint longer_times_against(const estimate_state_t* state, uint32_t i)
     cdef const model_trials_t* m = &state.models
     # Beside an age that is known an average may be better by chance, or because the meter lies.
     cdef bint averages = m.averages or (state.lags.known and m.best != m.delay_best)
-    return not averages and m.unexplained[i] - m.unexplained[m.best] > LONGER_AGAINST * sqrt(m.variance[i] + m.variance[m.best] + 0.25)
+    return not averages and not shows_moments(&state.lags.moments) and m.unexplained[i] - m.unexplained[m.best] > LONGER_AGAINST * sqrt(m.variance[i] + m.variance[m.best] + 0.25)
 
 
 cdef inline uint32_t lag_near(double age_s, uint32_t lags) noexcept nogil:

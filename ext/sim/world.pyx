@@ -11,6 +11,7 @@ from tidegate.ext.sim.assembly cimport Assembly
 from tidegate.ext.sim.buses cimport *
 from tidegate.ext.abi.image cimport MODE_TRIPPED, QUALITY_GOOD, SITE_GENSET_WANTED
 from tidegate.ext.estimate.likelihood cimport HABITS
+from tidegate.ext.estimate.moments cimport shows_moments
 from tidegate.ext.estimate.truth cimport ASK_ANSWER
 from tidegate.ext.cycle.core cimport core_t
 from tidegate.ext.cycle.loop cimport Core, core_cycle
@@ -290,6 +291,8 @@ cdef class World(Assembly):
                 "variance": list(state.models.variance), "age_unexplained": list(state.lags.unexplained),
                 "age_variance": list(state.lags.variance), "ess_interval_s": state.lags.ess_interval.interval_s,
                 "ess_alike": bool(state.lags.ess_interval.alike), "poll_s": state.lags.poll_s, "interval_s": state.lags.interval.interval_s,
+                "moments": (0.35 + state.lags.moments.off / max(state.lags.moments.moves, 1e-9), state.lags.moments.moves,
+                            state.lags.moments.dt_s, bool(shows_moments(&state.lags.moments))),
                 "hunting": self.world.core.control.hunting.level}
 
     @property
