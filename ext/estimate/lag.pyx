@@ -19,7 +19,7 @@ from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.estimate.interval cimport INTERVAL_SLOW_S, age_found_s, ess_known_s
 from tidegate.ext.estimate.meter_sign cimport signs_begin
 from tidegate.ext.estimate.model cimport answer_forget, answer_judge, counts_for_answer, models_forget, models_gap, models_try, move_weight, is_small_move
-from tidegate.ext.estimate.moments cimport moments_add, shows_moments
+from tidegate.ext.estimate.moments cimport moments_add, moments_against
 from tidegate.ext.estimate.pairing cimport LAG_NS, LAG_NS_MAX, MOTION_W, history_sweep
 from tidegate.ext.estimate.shape cimport model_age_s
 
@@ -264,7 +264,7 @@ cdef inline bint longer_times_against(const estimate_state_t* state, uint32_t i)
     cdef const model_trials_t* m = &state.models
     # Beside an age that is known an average may be better by chance, or because the meter lies.
     cdef bint averages = m.averages or (state.lags.known and m.best != m.delay_best)
-    return not averages and not shows_moments(&state.lags.moments) and m.unexplained[i] - m.unexplained[m.best] > LONGER_AGAINST * sqrt(m.variance[i] + m.variance[m.best] + 0.25)
+    return not averages and not moments_against(&state.lags.moments, m.best) and m.unexplained[i] - m.unexplained[m.best] > LONGER_AGAINST * sqrt(m.variance[i] + m.variance[m.best] + 0.25)
 
 
 cdef inline uint32_t lag_near(double age_s, uint32_t lags) noexcept nogil:

@@ -13,7 +13,7 @@ from libc.string cimport memset
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.estimate.meter_sign cimport SIGN_AGAINST, signs_compare, signs_earned, signs_found, signs_turned_w
-from tidegate.ext.estimate.moments cimport is_too_long
+from tidegate.ext.estimate.moments cimport moments_against
 from tidegate.ext.estimate.pairing cimport LAG_NS, MOTION_W
 from tidegate.ext.estimate.shape cimport *
 
@@ -351,8 +351,8 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
     if not m.averages:
         m.averages = model_worse(m, m.delay_best, m.mean_best) > (
             AVERAGES_OLD if unlikely else AVERAGES_INSTEAD if contradicted else AVERAGES) and (
-            not known or is_bounded(m)) and not is_too_long(&state.lags.moments, m.mean_best)
-    elif is_too_long(&state.lags.moments, m.mean_best) or model_worse(m, m.mean_best, m.delay_best) > (
+            not known or is_bounded(m)) and not moments_against(&state.lags.moments, m.mean_best)
+    elif moments_against(&state.lags.moments, m.mean_best) or model_worse(m, m.mean_best, m.delay_best) > (
             AVERAGES_NOT_OLD if unlikely else AVERAGES_KEPT if m.answer != ANSWER_OPEN else AVERAGES_NOT):
         m.averages = 0
     if not m.averages:

@@ -1,13 +1,14 @@
 # ext/estimate/moments.pxd: contents page of moments.pyx.
+from libc.math cimport fabs
 from libc.stdint cimport uint32_t
 
-from tidegate.ext.estimate.estimate cimport moments_t
+from tidegate.ext.estimate.estimate cimport LAGS, MEANS, moments_t
+from tidegate.ext.estimate.pairing cimport LAG_NS
 from tidegate.ext.estimate.shape cimport MEAN_S, SMOOTH_S, model_kernel
-from tidegate.ext.estimate.estimate cimport MEANS
 
 cdef extern from *:
     """
-    #define MOMENTS_READINGS 2.5 /* an average half as long shows a fifth of a move in one reading, a filter a third */
+    #define MOMENTS_READINGS 4.0 /* an average twice as long shows an eighth of a move in one reading, a filter so long a fifth */
     """
     const double MOMENTS_READINGS
 
@@ -19,8 +20,14 @@ cdef void moments_add(moments_t* m, double battery_w, double grid_w, double roun
 cdef bint shows_moments(const moments_t* m) noexcept nogil
 
 
-# Whether that rules an average out: it is so long that it would have shown little of those moves at once.
-cdef inline bint is_too_long(const moments_t* m, uint32_t model) noexcept nogil:
-    cdef uint32_t kernel = model_kernel(model)
-    cdef double half_s = 0.5 * MEAN_S[kernel] if kernel < <uint32_t>MEANS else SMOOTH_S[kernel - MEANS]
-    return half_s > MOMENTS_READINGS * m.dt_s and shows_moments(m)
+# Whether that rules a model out: an average that would have shown little of those moves at once, or an age that puts them
+# elsewhere.
+cdef inline bint moments_against(const moments_t* m, uint32_t model) noexcept nogil:
+    cdef uint32_t kernel
+    cdef double off_s
+    if model < <uint32_t>LAGS:
+        off_s = fabs(<double>(LAG_NS[model] - LAG_NS[m.best]) * 1e-9)
+    else:
+        kernel = model_kernel(model)
+        off_s = 0.5 * MEAN_S[kernel] if kernel < <uint32_t>MEANS else SMOOTH_S[kernel - MEANS]
+    return off_s > MOMENTS_READINGS * m.dt_s and shows_moments(m)
