@@ -326,7 +326,7 @@ cdef void pair(const program_t* program, const estimate_state_t* state, uint32_t
     # limit must not miss, so that a step is not lost among the battery's own moves; the other edge goes no further
     # than it must.
     likeliest = fmin(fmax(reading_w + likeliest_w(program, state, members_all, sample_ns), lo_w), hi_w)
-    if before[0] < lo_w:
+    if before[0] < lo_w or (state.age_known and before[0] < 0.5 * (lo_w + likeliest)):
         before[0] = likeliest
     elif not state.age_known and state.lags.interval.interval_s > INTERVAL_SLOW_S:
         before[0] = fmin(fmax(before[0], doubtful_rise_w(program, state, members_all, reading_w, likeliest)), hi_w)
