@@ -21,13 +21,14 @@ cdef extern from *:
     #define MOMENTS_CLEAR 2.0   /* a move so many times as large as what the load does has half a vote ... */
     #define MOMENTS_LARGE 0.25  /* ... as has one so large beside the mean square of those that had one ... */
     #define MOMENTS_SMALL 0.2   /* ... and below this it has none */
-    #define MOMENTS_SHOWN 0.35  /* the load alone comes to this ... */
-    #define MOMENTS_MEAN 0.2    /* ... and an average that is too long to no more than this, ... */
+    #define MOMENTS_LOAD 0.35   /* the load alone comes to this ... */
+    #define MOMENTS_MEAN 0.2    /* ... and an average that is too long to no more than this: ... */
+    #define MOMENTS_SHOWN 0.5   /* so much is more than either, ... */
     #define MOMENTS_OFF 2.0     /* a share further from that than this is the load's */
     #define MOMENTS_SURE 1.2    /* ... from where it is so many standard deviations */
     #define MOMENTS_ROUGH 0.05  /* a variance: digits, ages, what a straight line between readings of the converter is not */
     """
-    const double MOMENTS_NEW, MOMENTS_LEAST, MOMENTS_RATE, MOMENTS_CLEAR, MOMENTS_LARGE, MOMENTS_SMALL, MOMENTS_SHOWN, MOMENTS_MEAN, MOMENTS_OFF, MOMENTS_SURE, MOMENTS_ROUGH
+    const double MOMENTS_NEW, MOMENTS_LEAST, MOMENTS_RATE, MOMENTS_CLEAR, MOMENTS_LARGE, MOMENTS_SMALL, MOMENTS_LOAD, MOMENTS_MEAN, MOMENTS_SHOWN, MOMENTS_OFF, MOMENTS_SURE, MOMENTS_ROUGH
 
 
 cdef inline void follow_median(double* median_w, double w) noexcept nogil:
@@ -50,7 +51,7 @@ cdef void moments_add(moments_t* m, double battery_w, double grid_w, double roun
         return
     m.battery_w2 += (battery_w * battery_w - m.battery_w2) * MOMENTS_NEW * weight
     keep = 1.0 - MOMENTS_NEW * weight
-    off = fmin(fmax(-grid_w / battery_w - MOMENTS_SHOWN, -MOMENTS_OFF), MOMENTS_OFF)
+    off = fmin(fmax(-grid_w / battery_w - MOMENTS_LOAD, -MOMENTS_OFF), MOMENTS_OFF)
     m.moves = keep * m.moves + weight
     m.off = keep * m.off + weight * off
     m.off2 = keep * m.off2 + weight * off * off
@@ -61,7 +62,7 @@ cdef bint shows_moments(const moments_t* m) noexcept nogil:
     cdef double mean, above, variance
     if m.moves < MOMENTS_LEAST:
         return False
-    mean = m.off / m.moves
-    variance = fmax(m.off2 / m.moves - mean * mean, 0.0) + MOMENTS_ROUGH
-    above = mean + MOMENTS_SHOWN - MOMENTS_MEAN
-    return mean > 0.0 and above * above * m.moves > MOMENTS_SURE * MOMENTS_SURE * variance
+    mean = MOMENTS_LOAD + m.off / m.moves
+    variance = fmax(m.off2 / m.moves - m.off / m.moves * (m.off / m.moves), 0.0) + MOMENTS_ROUGH
+    above = mean - MOMENTS_MEAN
+    return mean > MOMENTS_SHOWN and above * above * m.moves > MOMENTS_SURE * MOMENTS_SURE * variance
