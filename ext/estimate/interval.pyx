@@ -13,7 +13,7 @@ cdef extern from *:
     #define ALIKE_SHARE 0.35      /* ... no further apart than this share of their mean */
     #define ALIKE_MOST_S 0.25     /* longer ones are those of a power that stands */
     #define SAME_SHARE 1.6        /* a longer gap is one in which a value was not new */
-    #define REREAD_INTERVALS 3.0  /* ... and for so many of the meter's intervals */
+    #define REREAD_INTERVALS 2.0  /* ... and for so many of the meter's intervals */
     """
     const double ALIKE_SHARE, ALIKE_MOST_S, SAME_SHARE, REREAD_INTERVALS
     const uint32_t ALIKE_LEAST

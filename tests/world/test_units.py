@@ -15,6 +15,7 @@ from tidegate.hal.sim.virtual import VirtualPlant
 SITE = files("tidegate.config").joinpath("demo/site.toml")
 PEAK_W, UNIT_W = 100e3, 30e3
 LOST_W = 12.5e3  # half of what a unit gives: a fall by more in one cycle is a unit that is lost
+MODE_ARMING = 1
 LINES, BUSES = 7, 4  # one line more is the grid meter's
 
 HEAD = """
@@ -143,3 +144,23 @@ def test_units_that_arm_at_once_share_what_the_site_leaves():
     assert np.abs(rows["ess_w"][arming]).max() > 1e3
     assert rows["grid_w"][arming].min() > 0.0, rows["grid_w"][arming].min()
     assert rows["mode"][-1] > 1
+
+
+def test_units_that_arm_at_once_pulse_as_one():
+    """One is back four seconds after the others, behind a meter of three seconds: all give the same edges from then on."""
+    fault = {"kind": "pcs.tripped", "target": "c1", "value": 0.0, "on_s": 0.0, "off_s": 4.0}
+    overrides = {"trace_phase_s": 0.0, "meter_update_ms": 3000.0, "faults": [fault]}
+    load = np.array([0.0, 20.0]), np.array([60e3, 61e3])
+    with VirtualPlant(program(4), load, seed=3, overrides=overrides) as world:
+        states, given_w = [], []
+        names = [row["name"] for row in describe(program(4))["points"]]
+        at = [names.index(f"unit{unit}.{what}") for what in ("state", "setpoint_w") for unit in range(4)]
+        for _ in range(400):
+            world.run(0.05)
+            values = world.picture().values
+            states.append([int(values[i]) for i in at[:4]])
+            given_w.append([values[i] for i in at[4:]])
+    pulses = [row for state, row in zip(states, given_w, strict=True) if state == [MODE_ARMING] * 4]
+    late = [row for row in pulses[len(pulses) // 2 :] if max(row) > 600.0]  # a step test is one of 600 W
+    assert len(late) > 20, "they pulse"
+    assert all(max(row) - min(row) < 0.01 * UNIT_W for row in late), late
