@@ -176,7 +176,7 @@ cdef void estimate_unit(core_t* core, uint32_t unit, uint64_t t_ns, double dt_s)
             fmax(row.gate.charge_w_max, row.gate.discharge_w_max), core.program.control.pcs_tau_s,
             core.estimate.lags.ess_interval.interval_s, &core.estimate.units[unit], view, t_ns, dt_s,
         )
-    if core.verdicts[unit].setpoint_w == core.inputs[unit].request_w:  # the gate took nothing of what was asked
+    if core.converters[unit].let_through:
         view.setpoint_w = core.converters[unit].asked_w
 
 
@@ -243,6 +243,7 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
         core.inputs[unit].ack = <uint32_t>ack
         selftest_rows(core.external.selftest, &core.inputs[unit].faults)
         gate_step(&row.gate, core.program.faults, &core.inputs[unit], &core.gates[unit], &core.verdicts[unit])
+        core.converters[unit].let_through = core.verdicts[unit].setpoint_w == core.inputs[unit].request_w
         selftest_keep(&core.selftest, unit, &core.gates[unit])
         core.selftest.gated += 1
         cabinet_step(

@@ -22,7 +22,8 @@ cdef struct fit_t:
     double cap             # most that it gives, share of the nameplate; 0 = no such limit seen
     double cap_hold_s, cap_wait_s, free_s
     double suspect_m, suspect_y, suspect_gain # where it fell short last: gain or limit?
-    uint32_t suspect, capped, rising, pad
+    uint32_t suspect, capped, rising
+    uint32_t correcting    # 1 = the correction is on its way to the line
 
 # One move of the setpoint, watched until the answer stands.
 cdef struct watch_t:
@@ -53,7 +54,8 @@ cdef struct converter_t:
     fit_t fits[2]              # discharge, charge
     watch_t watch
     uint64_t read_t_ns, changed_t_ns
-    uint32_t head, moves, started, pad
+    uint32_t head, moves, started
+    uint32_t let_through       # 1 = the gate took nothing of what was asked of it last
 
 # Before the first step: times and gain as they were measured before this start, 0 = not; the first move replaces them.
 cdef void converter_begin(converter_t* converter, double dead_s, double lag_s, double gain) noexcept nogil

@@ -174,9 +174,10 @@ cdef void fit_use(fit_t* fit, double dt_s, bint seen) noexcept nogil:
         offset = 0.0
     if not seen and fit.s1 == 0.0:
         pass
-    elif fabs(gain - fit.used_gain) > GAIN_STEP or fabs(offset - fit.used_offset) > 0.5 * GAIN_STEP:
+    elif fit.correcting or fabs(gain - fit.used_gain) > GAIN_STEP or fabs(offset - fit.used_offset) > 0.5 * GAIN_STEP:
         fit.used_gain = fmax(gain, fit.used_gain * (1.0 - GAIN_FALL * dt_s))
         fit.used_offset = offset
+        fit.correcting = fit.used_gain != gain  # all the way, not until it is nearly there
     if not fit.capped:
         fit.free_s += dt_s
         return
