@@ -60,8 +60,16 @@ typedef struct {
     double turn_s, period_s, quiet_s; /* since the last turn; of the swing; since the last suspicious turn */
     double swing_w;                 /* of the battery, over the last half swing */
     double slow_w;                  /* the damped request */
+    double half_s, half_before_s;   /* how long the last half swing took, and the one before */
+    double grid_swing_w;            /* of the meter, over the last swing */
+    double held_w, given_w;         /* the trial: what the battery is held at; what somebody orders meanwhile */
+    double trial_s, trial_period_s; /* since it began; of the swing that is tried */
+    double trial_lo_w, trial_hi_w;  /* of the meter, once the battery stands */
+    double wait_s, rest_s;          /* until the next trial; between the next two */
     int32_t direction, count;
     uint32_t level, started;
+    uint32_t alike, trial;          /* half swings alike in a row; 1 = the battery is held */
+    uint32_t proven, paired;        /* 1 = in this cycle a trial has shown a chase; paired in the cycle before */
 } hunting_t;
 
 /* Kept through rests: what the load did to demand windows of late, by which charging in a window is bounded. */

@@ -55,8 +55,16 @@ cdef extern from "control/corridor.h" nogil:
         double turn_s, period_s, quiet_s
         double swing_w
         double slow_w
+        double half_s, half_before_s
+        double grid_swing_w
+        double held_w, given_w
+        double trial_s, trial_period_s
+        double trial_lo_w, trial_hi_w
+        double wait_s, rest_s
         int32_t direction, count
         uint32_t level, started
+        uint32_t alike, trial
+        uint32_t proven, paired
 
     ctypedef struct demand_memory_t:
         double high_w

@@ -132,6 +132,13 @@ cdef void narrow_by_limits(const control_params_t* params, const plant_t* plant,
         narrow(c, circuit_limit(params, plant))
 
 
+cdef inline double ordered_w(double preferred_w, uint32_t preference) noexcept nogil:
+    """A preference that does not come of the site's own readings."""
+    if preference == REASON_SELF_CONSUMPTION or preference == REASON_RECENTRE or preference == REASON_REST:
+        return 0.0
+    return preferred_w
+
+
 cdef void control_step(const control_params_t* params, const plant_t* plant, const orders_t* orders,
                        control_state_t* state, decision_t* decision, double dt_s) noexcept nogil:
     cdef corridor_t c
@@ -199,7 +206,7 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
         recharge_backoff(params, state, c.answer)
 
     total_w = hold(params, state, &c, preference)
-    total_w = hunting_damp(params, plant, &state.hunting, total_w, dt_s)
+    total_w = hunting_damp(params, plant, &state.hunting, total_w, c.hi, ordered_w(c.preferred_w, preference), dt_s)
     total_w = fmin(fmax(total_w, decision.envelope_lo_w), decision.envelope_hi_w)
     state.settle_s = state.settle_s + dt_s if total_w == state.last_total_w else 0.0
     state.last_total_w = total_w

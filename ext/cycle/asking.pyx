@@ -7,7 +7,7 @@ from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.control.corridor cimport ORDER_CEASE, ORDER_MANUAL
 from tidegate.ext.cycle.core cimport *
-from tidegate.ext.estimate.contradiction cimport SUSPECT_BELOW_ZERO, SUSPECT_MIRRORED, SUSPECT_UNSEEN
+from tidegate.ext.estimate.contradiction cimport SUSPECT_BELOW_ZERO, SUSPECT_MIRRORED, SUSPECT_NONE, SUSPECT_UNSEEN
 from tidegate.ext.estimate.converter cimport converter_answer_s
 from tidegate.ext.estimate.model cimport answer_wanted
 from tidegate.ext.estimate.pulses cimport pulses_wanted
@@ -118,6 +118,10 @@ cdef void ask_meter(core_t* core, uint64_t t_ns) noexcept nogil:
     cdef bint free = (core.mode == MODE_RUN or core.mode == MODE_DERATED) and not core.inbox.orders.flags & (
         ORDER_MANUAL | ORDER_CEASE) and not core.plant.island
     if free and not core.truth.asking and not truth_suspects(&core.truth, &core.estimate, t_ns):
+        return
+    # While the battery is held to try whether it chases, it moves by no reading either: weaker doubts wait for its end.
+    if core.control.hunting.trial and not core.truth.asking and (
+            core.truth.contradiction.suspicion == SUSPECT_NONE or core.truth.contradiction.suspicion == SUSPECT_UNSEEN):
         return
     core.truth.answer_s = 0.0
     for unit in range(core.program.n_units):

@@ -18,6 +18,7 @@ from tidegate.ext.bus.can cimport can_bus_init, can_drain, can_send_due
 from tidegate.ext.bus.can_view cimport BusHandle, bus_handle
 from tidegate.ext.cycle.outputs cimport write_command
 from tidegate.ext.control.corridor cimport ORDER_MANUAL, control_step
+from tidegate.ext.control.hunting cimport hunting_disturbed
 from tidegate.ext.control.policies cimport unproven_discharge_w
 from tidegate.ext.control.recharging cimport recharging_watch
 from tidegate.ext.cycle.asking cimport answer_of_meter, ask_meter
@@ -38,7 +39,7 @@ from tidegate.ext.safety.gate cimport fault_set, gate_input_from_image, gate_req
 from tidegate.ext.safety.safety cimport fault_set_t, gate_init, gate_restore, gate_step
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.cycle.orders cimport edge, relay_orders, update_orders
-from tidegate.ext.estimate.lag cimport age_wanted, widen_lag_search
+from tidegate.ext.estimate.lag cimport age_wanted, lag_doubt, widen_lag_search
 from tidegate.ext.estimate.meter_sign cimport SIGN_AGAINST, sign_power_w, signs_begin
 from tidegate.ext.estimate.pairing cimport nameplates
 from tidegate.ext.estimate.model cimport answer_armed, answer_forget, answer_shown
@@ -190,6 +191,11 @@ cdef void control(core_t* core, uint64_t dt_ns) noexcept nogil:
     )
     if core.mode == MODE_ARMING or core.mode == MODE_READY:  # pulses of the step test are no chase
         memset(&core.control.hunting, 0, sizeof(core.control.hunting))
+    elif core.truth.asking:
+        hunting_disturbed(&core.control.hunting)
+    if core.control.hunting.proven:
+        lag_doubt(&core.estimate)
+        core.plant.paired = 0
     widen_lag_search(&core.program.control, &core.estimate, core.decision.hunting > 0)
     phase_done(core, PHASE_CONTROL)
 

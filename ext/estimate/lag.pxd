@@ -51,3 +51,6 @@ cdef void lag_gap(estimate_state_t* state) noexcept nogil
 # The meter's interval has come to be known, and it is so long that the same sample was counted again and again as one that
 # shows no move of the battery: that spoke for the oldest ages. All of it is forgotten.
 cdef void lag_repeated(const control_params_t* params, estimate_state_t* state) noexcept nogil
+
+# What is believed of the meter has been shown wrong: all ages and averages are open again, and what it shows from now on decides.
+cdef void lag_doubt(estimate_state_t* state) noexcept nogil

@@ -135,6 +135,13 @@ cdef void forget(estimate_state_t* state, uint32_t lags) noexcept nogil:
     state.lag_hi = lags - 1
 
 
+cdef void lag_doubt(estimate_state_t* state) noexcept nogil:
+    state.lag_search_wide = 2
+    state.lags.first = 0
+    forget(state, LAGS)
+    state.age_known = 0
+
+
 cdef void lag_repeated(const control_params_t* params, estimate_state_t* state) noexcept nogil:
     forget(state, lags_of(params, state))
     if state.models.answer == ANSWER_OPEN:

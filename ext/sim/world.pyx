@@ -293,7 +293,8 @@ cdef class World(Assembly):
                 "ess_alike": bool(state.lags.ess_interval.alike), "poll_s": state.lags.poll_s, "interval_s": state.lags.interval.interval_s,
                 "moments": (0.35 + state.lags.moments.off / max(state.lags.moments.moves, 1e-9), state.lags.moments.moves,
                             state.lags.moments.dt_s, bool(shows_moments(&state.lags.moments))),
-                "hunting": self.world.core.control.hunting.level}
+                "hunting": self.world.core.control.hunting.level, "tried": bool(self.world.core.control.hunting.trial),
+                "alike": self.world.core.control.hunting.alike}
 
     @property
     def step_response(self):

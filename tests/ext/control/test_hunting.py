@@ -8,10 +8,11 @@ import pytest
 from tidegate.ext.control.corridor import Control
 
 
-def chase(load, delay_s, seconds=90.0, cycle_s=0.02, tau_s=0.1, paired=False, **settings):
+def chase(load, delay_s, seconds=90.0, cycle_s=0.02, tau_s=0.1, paired=False, believed=False, **settings):
     """A battery behind a meter that is late by delay_s, under a control that takes its readings for fresh.
 
     Returns (request, level, grid) a cycle. paired: the control is given the load's true power instead.
+    believed: the control is told that the age is known.
     """
     settings = {"peak_w_max": 45e3, "deadband_w": 20.0, **settings}
     control = Control(**settings)
@@ -22,7 +23,13 @@ def chase(load, delay_s, seconds=90.0, cycle_s=0.02, tau_s=0.1, paired=False, **
         seen.append(load_w - ess_w)
         grid_w = seen.popleft()
         made = control.step(
-            grid_w=grid_w, ess_w=ess_w, net_w=load_w if paired else None, lo_w=-30e3, hi_w=30e3, dt_s=cycle_s
+            grid_w=grid_w,
+            ess_w=ess_w,
+            net_w=load_w if paired else None,
+            lo_w=-30e3,
+            hi_w=30e3,
+            dt_s=cycle_s,
+            paired=believed,
         )
         ess_w += (made.request_total_w - ess_w) * (1.0 - math.exp(-cycle_s / tau_s))
         rows.append((made.request_total_w, made.hunting, load_w - ess_w))
@@ -84,3 +91,59 @@ def test_a_slow_swing_about_the_limit_itself_is_no_chase(hz):
 def test_where_the_battery_is_known_at_the_readings_own_age_nothing_is_damped():
     rows = chase(lambda t: 60e3 if t > 2.0 else 40e3, 1.0, paired=True)
     assert max(row[1] for row in rows) == 0 and turns([row[0] for row in rows]) == 0
+
+
+# ---------------------------------------------------------------- an age that is taken for known
+
+
+@pytest.mark.parametrize("delay_s", [0.3, 1.0, 3.0])
+def test_a_chase_under_an_age_that_is_taken_for_known_is_proven_by_holding_the_battery(delay_s):
+    rows = chase(lambda t: 60e3 if t > 2.0 else 40e3, delay_s, seconds=120.0, believed=True)
+    levels = [row[1] for row in rows]
+    assert max(levels) == 1, "told"
+    told = levels.index(1)
+    assert told * 0.02 < 2.0 + 30 * delay_s + 12.0, "after six half swings and two periods"
+    held = rows[told - round(delay_s / 0.02) : told]
+    assert turns([row[0] for row in held]) == 0, "the battery stands"
+    assert max(row[2] for row in held) < 45.5e3, "and the limit is held meanwhile"
+
+
+@pytest.mark.parametrize("hz", [0.1, 0.2, 0.3])
+def test_a_load_that_swings_by_itself_is_tried_now_and_then_and_nothing_is_told(hz):
+    load, cycle_s = (lambda t: 45e3 + 8e3 * math.sin(2.0 * math.pi * hz * t)), 0.02
+    rows = chase(load, 0.5, seconds=600.0, paired=True, believed=True)
+    needed = [max(load(i * cycle_s) - 45e3, 0.0) for i in range(len(rows))]
+    assert max(row[1] for row in rows) == 0
+    assert all(row[0] > need - 100.0 for row, need in zip(rows, needed, strict=True)), "no limit loses anything by it"
+    held = [row[0] > need + 1e3 for row, need in zip(rows, needed, strict=True)]
+    assert any(held), "tried it is"
+    assert sum(held[len(held) // 2 :]) < 0.25 * len(held) / 2, "more and more seldom"
+
+
+def test_a_trial_gives_way_to_a_limit_of_export():
+    """Whenever the load goes: what is held beyond it would be exported."""
+    for gone_s in [20.0 + 0.7 * i for i in range(30)]:
+        load = lambda t: 2e3 if t > gone_s else 45e3 + 8e3 * math.sin(2.0 * math.pi * 0.3 * t)  # noqa: E731, B023
+        rows = chase(load, 0.5, seconds=gone_s + 1.0, paired=True, believed=True, connection_export_w_max=0.0)
+        assert max(row[0] for row in rows[round(gone_s / 0.02) + 2 :]) < 2.1e3
+
+
+def test_an_order_that_changes_ends_a_trial():
+    control = Control(peak_w_max=45e3, deadband_w=20.0)
+    ess_w, held_s, was_w = 0.0, 0.0, None
+    for i in range(6000):
+        t = i * 0.02
+        load_w = 45e3 + 8e3 * math.sin(2.0 * math.pi * 0.3 * t)
+        lease_w = -500.0 if was_w else 0.0
+        made = control.step(
+            grid_w=load_w - ess_w, ess_w=ess_w, net_w=load_w, lo_w=-30e3, hi_w=30e3, dt_s=0.02, paired=True,
+            lease_w=lease_w
+        )  # fmt: skip
+        more_w = made.request_total_w - max(load_w - 45e3, lease_w)
+        if was_w:
+            assert more_w < 100.0, "given is what is ordered, or what the limit needs"
+            return
+        held_s = held_s + 0.02 if more_w > 1e3 else 0.0
+        was_w = held_s > 0.2
+        ess_w += (made.request_total_w - ess_w) * (1.0 - math.exp(-0.02 / 0.1))
+    raise AssertionError("it was never tried")
