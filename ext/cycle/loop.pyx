@@ -39,7 +39,7 @@ from tidegate.ext.safety.gate cimport fault_set, gate_input_from_image, gate_req
 from tidegate.ext.safety.safety cimport fault_set_t, gate_init, gate_restore, gate_step
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.cycle.orders cimport edge, relay_orders, update_orders
-from tidegate.ext.estimate.lag cimport age_wanted, lag_doubt, widen_lag_search
+from tidegate.ext.estimate.lag cimport age_wanted, lag_reopen, widen_lag_search
 from tidegate.ext.estimate.meter_sign cimport SIGN_AGAINST, sign_power_w, signs_begin
 from tidegate.ext.estimate.pairing cimport nameplates
 from tidegate.ext.estimate.model cimport answer_armed, answer_forget, answer_shown
@@ -194,7 +194,7 @@ cdef void control(core_t* core, uint64_t dt_ns) noexcept nogil:
     elif core.truth.asking:
         hunting_disturbed(&core.control.hunting)
     if core.control.hunting.proven:
-        lag_doubt(&core.estimate)
+        lag_reopen(&core.estimate)
         core.plant.paired = 0
     widen_lag_search(&core.program.control, &core.estimate, core.decision.hunting > 0)
     phase_done(core, PHASE_CONTROL)

@@ -53,4 +53,4 @@ cdef void lag_gap(estimate_state_t* state) noexcept nogil
 cdef void lag_repeated(const control_params_t* params, estimate_state_t* state) noexcept nogil
 
 # What is believed of the meter has been shown wrong: all ages and averages are open again, and what it shows from now on decides.
-cdef void lag_doubt(estimate_state_t* state) noexcept nogil
+cdef void lag_reopen(estimate_state_t* state) noexcept nogil

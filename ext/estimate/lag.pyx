@@ -135,7 +135,7 @@ cdef void forget(estimate_state_t* state, uint32_t lags) noexcept nogil:
     state.lag_hi = lags - 1
 
 
-cdef void lag_doubt(estimate_state_t* state) noexcept nogil:
+cdef void lag_reopen(estimate_state_t* state) noexcept nogil:
     state.lag_search_wide = 2
     state.lags.first = 0
     forget(state, LAGS)
