@@ -7,8 +7,9 @@ from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.control.corridor cimport ORDER_CEASE, ORDER_MANUAL
 from tidegate.ext.cycle.core cimport *
-from tidegate.ext.estimate.contradiction cimport SUSPECT_BELOW_ZERO, SUSPECT_MIRRORED, SUSPECT_NONE, SUSPECT_UNSEEN
+from tidegate.ext.estimate.contradiction cimport SUSPECT_AGE, SUSPECT_BELOW_ZERO, SUSPECT_MIRRORED, SUSPECT_NONE, SUSPECT_UNSEEN
 from tidegate.ext.estimate.converter cimport converter_answer_s
+from tidegate.ext.estimate.lag cimport lag_asked, lag_reopen
 from tidegate.ext.estimate.model cimport answer_wanted
 from tidegate.ext.estimate.pulses cimport pulses_wanted
 from tidegate.ext.estimate.question cimport question_place, question_raised, question_t, question_waits, EDGE_ANYWAY
@@ -68,7 +69,7 @@ cdef void place_edge(core_t* core) noexcept nogil:
         return
     if fmax(up_w, down_w) < question.least_w:
         # No room either way: what is only to be proven waits; else the edge goes as it did before.
-        if question.suspicion != SUSPECT_UNSEEN:
+        if question.suspicion != SUSPECT_UNSEEN and question.suspicion != SUSPECT_AGE:
             question.placed = EDGE_ANYWAY
         elif not up:
             question_waits(question)
@@ -117,11 +118,15 @@ cdef void ask_meter(core_t* core, uint64_t t_ns) noexcept nogil:
     cdef uint32_t unit
     cdef bint free = (core.mode == MODE_RUN or core.mode == MODE_DERATED) and not core.inbox.orders.flags & (
         ORDER_MANUAL | ORDER_CEASE) and not core.plant.island
+    if core.truth.age_open:
+        core.truth.age_open = 0
+        lag_reopen(&core.estimate)
     if free and not core.truth.asking and not truth_suspects(&core.truth, &core.estimate, t_ns):
         return
     # While the battery is held to try whether it chases, it moves by no reading either: weaker doubts wait for its end.
     if core.control.hunting.trial and not core.truth.asking and (
-            core.truth.contradiction.suspicion == SUSPECT_NONE or core.truth.contradiction.suspicion == SUSPECT_UNSEEN):
+            core.truth.contradiction.suspicion == SUSPECT_NONE or core.truth.contradiction.suspicion == SUSPECT_UNSEEN
+            or core.truth.contradiction.suspicion == SUSPECT_AGE):
         return
     core.truth.answer_s = 0.0
     for unit in range(core.program.n_units):
@@ -131,6 +136,9 @@ cdef void ask_meter(core_t* core, uint64_t t_ns) noexcept nogil:
     truth_ask(
         core.program, &core.truth, &core.plant, asked_w, core.decision.lo_w, core.decision.hi_w, free, t_ns
     )
+    if core.truth.asking == ASK_ANSWER and core.truth.question.suspicion == SUSPECT_AGE and (
+            core.truth.question.begun_ns == t_ns):
+        lag_asked(&core.estimate)
     if core.truth.asking == ASK_ANSWER and core.truth.question.suspicion != SUSPECT_BELOW_ZERO:
         if core.truth.question.edge_ns:
             place_edge(core)

@@ -22,6 +22,7 @@ cdef enum:
     SUSPECT_TURNED      # the other sign is far more likely than what the load would have to do
     SUSPECT_SHARE       # another share is
     SUSPECT_UNSEEN      # that it shows the battery at all was not proven by the arming
+    SUSPECT_AGE         # what is believed of its age explains clearly less than something else
 
 cdef struct contradiction_t:
     # readings, each with the battery power that belongs to it

@@ -54,3 +54,6 @@ cdef void lag_repeated(const control_params_t* params, estimate_state_t* state) 
 
 # What is believed of the meter has been shown wrong: all ages and averages are open again, and what it shows from now on decides.
 cdef void lag_reopen(estimate_state_t* state) noexcept nogil
+
+# What is known of the meter is asked anew: what was told before counts for less than what the answers will tell.
+cdef void lag_asked(estimate_state_t* state) noexcept nogil

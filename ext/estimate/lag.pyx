@@ -49,6 +49,7 @@ cdef extern from *:
     #define SHOWN_NS 500000000u       /* an age is believed when the meter has shown the battery's moves for longer than it, by so much */
     #define KNOWN_SHARE 0.35          /* ... or to this share of itself */
     #define FIRST_AGAINST 0.9           /* what an age leaves to begin with that was measured not to be: as much as one clear move tells */
+    #define ASKED_KEEP 0.25             /* of what was told before: half of each deviation */
     #define OUTERMOST 2u                /* the oldest ages that are tried also fit what is older, or averaged */
     #define LONGER_AGAINST 1.2          /* standard deviations by which another age is better over longer times: it may be true as well */
     #define FILLED_MOVES 6.0            /* with the converter's power known between its readings, for an age to be found by those */
@@ -60,6 +61,7 @@ cdef extern from *:
     const double SCALE_FIRST, SCALE_LEAST, SCALE_MOST, SCALE_RATE, BLOCK_S, KNOWN_S, KNOWN_SHARE
     const double FIRST_AGAINST, FIRST_MOVES, FILLED_MOVES, LONGER_AGAINST
     const uint32_t OUTERMOST
+    const double ASKED_KEEP
 
 
 
@@ -140,6 +142,27 @@ cdef void lag_reopen(estimate_state_t* state) noexcept nogil:
     state.lags.first = 0
     forget(state, LAGS)
     state.age_known = 0
+
+
+cdef void lag_asked(estimate_state_t* state) noexcept nogil:
+    cdef lag_trials_t* l = &state.lags
+    cdef model_trials_t* m = &state.models
+    cdef uint32_t i
+    l.known = 0
+    l.moves *= ASKED_KEEP
+    l.motion_w2 *= ASKED_KEEP
+    l.filled *= ASKED_KEEP
+    for i in range(<uint32_t>LAGS):
+        l.unexplained[i] *= ASKED_KEEP
+        l.variance[i] *= ASKED_KEEP
+        l.filled_unexplained[i] *= ASKED_KEEP
+        l.filled_variance[i] *= ASKED_KEEP
+    for i in range(<uint32_t>METER_MODELS):
+        m.unexplained[i] *= ASKED_KEEP
+        m.variance[i] *= ASKED_KEEP
+    for i in range(<uint32_t>SCALES):
+        m.moves[i] *= ASKED_KEEP
+        m.motion_w2[i] *= ASKED_KEEP
 
 
 cdef void lag_repeated(const control_params_t* params, estimate_state_t* state) noexcept nogil:

@@ -55,3 +55,6 @@ cdef void answer_judge(estimate_state_t* state, uint64_t t_ns) noexcept nogil
 
 # Forgets the readings, not what was learned of them.
 cdef void models_gap(estimate_state_t* state) noexcept nogil
+
+# Whether something else explains clearly more than what is believed of the meter.
+cdef bint model_doubted(const estimate_state_t* state) noexcept nogil

@@ -53,10 +53,12 @@ cdef extern from *:
     #define UNMOVED_NS 90000000000u    /* a meter that shows nothing at all for so long */
     #define ANSWER_LEAST 1.0           /* least variance: one move is no proof */
     #define SHOWN_S 0.5                /* as in lag.pyx */
+    #define DOUBTED 1.0                /* standard deviations by which something else explains more than what is believed */
     #define STILL_NS 20000000000u      /* a battery that has stood still for so long tells nothing */
     """
     const uint32_t SAMPLES_MASK
     const uint64_t SAMPLE_NS, STILL_NS, UNMOVED_NS, UNSEEN_NS, UNSEEN_MEAN_NS
+    const double DOUBTED
     const double SEEN_BY, UNSEEN_BY, UNSEEN_READINGS, ANSWER_LEAST
     const double[SCALES] SCALE_S
     const double[SCALES] LOOK_S
@@ -402,3 +404,8 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
         state.likely_lo_s = state.age_lo_s
         state.likely_hi_s = state.age_hi_s
     m.open_s = hi_s - lo_s
+
+
+cdef bint model_doubted(const estimate_state_t* state) noexcept nogil:
+    cdef const model_trials_t* m = &state.models
+    return not no_worse(m, m.near[0] if m.averages else state.lags.best, m.best, DOUBTED)

@@ -13,11 +13,12 @@ from libc.string cimport memset
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.contradiction cimport (
-    SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_JUMPED, SUSPECT_SHARE, SUSPECT_TURNED, SUSPECT_UNSEEN, contradiction_repeats, contradiction_t, then_w,
+    SUSPECT_AGAIN, SUSPECT_AGE, SUSPECT_BELOW_ZERO, SUSPECT_JUMPED, SUSPECT_SHARE, SUSPECT_TURNED, SUSPECT_UNSEEN, contradiction_repeats, contradiction_t, then_w,
 )
 from tidegate.ext.estimate.estimate cimport estimate_state_t
 from tidegate.ext.estimate.interval cimport INTERVAL_SLOW_S, SAME_INTERVALS
 from tidegate.ext.estimate.likelihood cimport likelihood_change, likelihood_honest
+from tidegate.ext.estimate.model cimport model_doubted
 from tidegate.ext.estimate.pairing cimport history_at, time_before
 
 
@@ -69,12 +70,17 @@ cdef extern from *:
     #define JITTER_S 0.04
     #define LIKELY_JITTER_S 0.05 /* uneven, so that no lateness looks like another share */
     #define LIKELY_MOST_S 8.0
+    #define AGE_MOST_S 15.0
+    #define AGE_EDGES 4u          /* no fewer tell an age ... */
+    #define AGE_PART_S 0.5        /* ... by pulses of uneven length: up to three times this, and a little more */
     """
     const double STEADY, STEADY_S, UNKNOWN_S, QUICK_MOST_S, WEAK_MOST_S, EDGES_LEAST
     const double BACKWARDS, GIVEN, RAISED, SMALLER, NEAR, COME_S, OVER, STANDS_S, SAME_S, EDGE_MOST_S, QUESTION_MOST_S, NORMAL, ROUGH
     const double SURE, SURE_STRONG, SURE_FREE, PROOF, QUIET, PATIENT_S, ALIKE, CHANCE, SELDOM, NEARLY, SELDOM_LEAST
     const double SURE_HONEST, SPREAD_LEAST, SHARE_LO, SHARE_HI, SHARE_FAR, SHARE_TURNED, GROW, JITTER_S, LIKELY_JITTER_S, LIKELY_MOST_S
     const double SURE_SPREAD
+    const double AGE_MOST_S, AGE_PART_S
+    const uint32_t AGE_EDGES
     const uint32_t SPREAD_EDGES, GROW_EDGES, AGAIN_EDGES, UNSEEN_KEPT, LIKELY_EDGES
 
 
@@ -173,7 +179,7 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
         return FOUND_SHARE
     if seconds(q.edge_ns, t_ns) > EDGE_MOST_S + (PATIENT_S if q.patient else 0.0) or q.edges == EDGES_MOST:
         return FOUND_NOTHING
-    if seconds(q.begun_ns, t_ns) > (QUESTION_MOST_S if q.patient or proves_quietly(q.suspicion, c, q.step_w) else LIKELY_MOST_S if is_likely(q) else WEAK_MOST_S if is_weak(q) else QUICK_MOST_S):
+    if seconds(q.begun_ns, t_ns) > (AGE_MOST_S if q.suspicion == SUSPECT_AGE else QUESTION_MOST_S if q.patient or proves_quietly(q.suspicion, c, q.step_w) else LIKELY_MOST_S if is_likely(q) else WEAK_MOST_S if is_weak(q) else QUICK_MOST_S):
         return FOUND_NOTHING
     if (ess_w - q.before_ess_w) * move_w < GIVEN * move_w * move_w and not (quick and is_over(state, q, ess_w, move_w, t_ns)):
         # They had yet to begin to come to where they are held: the edge was taken too soon, and tells nothing.
@@ -186,7 +192,9 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
     if q.edge_due_ns == 0:
         q.random = (q.random >> 1) ^ (0xB400u if q.random & 1 else 0u)
         q.edge_due_ns = t_ns + <uint64_t>((LIKELY_JITTER_S if is_likely(q) else JITTER_S) * 1e9) * (q.random & 3)
-        if q.patient:
+        if q.suspicion == SUSPECT_AGE:
+            q.edge_due_ns += <uint64_t>(AGE_PART_S * 1e9) * (q.random & 3)
+        elif q.patient:
             q.edge_due_ns += <uint64_t>(PATIENT_S * 1e9)
         elif not state.age_known:
             q.edge_due_ns += <uint64_t>(fmin(fmax(state.age_hi_s, 0.0), UNKNOWN_S) * 1e9)
@@ -198,6 +206,8 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
         step_most_w = fmax(step_most_w, fabs(q.step_w))
         q.step_w = fmax(fmin(GROW * q.step_w, step_most_w), -step_most_w)
         q.full_w = fmin(GROW * q.full_w, fmax(step_most_w, q.full_w))
+    if q.suspicion == SUSPECT_AGE:
+        return FOUND_HONEST if q.edges >= AGE_EDGES and state.age_known and not model_doubted(state) else FOUND_OPEN
     if is_likely(q):  # what is found is the likelihood's to say
         return FOUND_HONEST if q.edges >= LIKELY_EDGES and likelihood_honest(&c.likelihood) else FOUND_OPEN
     return judge_mirrored(q) if c.mirrored else judge(q, state.age_known or (state.lags.used and not state.models.averages))

@@ -48,6 +48,11 @@ cdef struct truth_t:
     double suspect_rest_s
     uint64_t unseen_again_ns    # ... and of one that has yet to show that it sees the battery
     double unseen_rest_s
+    uint64_t age_again_ns       # ... and of one that has become another
+    double age_rest_s
+    uint64_t age_suspect_ns       # since when its age is doubted; 0 = it is not
+    uint32_t age_was_known
+    uint32_t age_open         # 1 = a question has ended, and something else still explains more than what is believed of its age
     question_t question
     contradiction_t contradiction
     pulses_t pulses

@@ -28,12 +28,13 @@ from tidegate.ext.abi.image cimport (
 )
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.contradiction cimport (
-    SUSPECT_AGAIN, SUSPECT_BELOW_ZERO, SUSPECT_NONE, SUSPECT_UNSEEN, contradiction_cleared, contradiction_forget,
+    SUSPECT_AGAIN, SUSPECT_AGE, SUSPECT_BELOW_ZERO, SUSPECT_NONE, SUSPECT_UNSEEN, contradiction_cleared, contradiction_forget,
     contradiction_step, contradiction_sure, contradiction_turns, then_w,
 )
 from tidegate.ext.estimate.energy_register cimport energy_register_contradicts, energy_register_forget, energy_register_power
 from tidegate.ext.estimate.estimate cimport ANSWER_UNPROVEN, estimate_state_t, plant_t
 from tidegate.ext.estimate.likelihood cimport likelihood_restart, likelihood_share
+from tidegate.ext.estimate.model cimport model_doubted
 from tidegate.ext.estimate.pairing cimport history_at, nameplates, time_before
 from tidegate.ext.estimate.phases cimport phases_ask_anew, phases_due, phases_forget, phases_need_w, phases_reading
 from tidegate.ext.estimate.pulses cimport pulses_begin, pulses_reading
@@ -82,13 +83,16 @@ cdef extern from *:
     #define PROOF_EDGES 2.0       /* of a question that is to prove something so many fit in its time: the first one stands */
     #define PROOF_S 5.0
     #define PROOF_QUIET_S 12.0     /* ... and before a load that is quiet */
+    #define AGE_SUSPECT_S 3.0       /* an age is doubted for so long before it is asked */
+    #define AGE_REST_S 10.0
+    #define AGE_NOISE 1.5         /* many edges tell an age, no single one has to */
     #define SUSPECT_REST_S 5.0    /* from one contradiction that was unfounded to the next */
     #define SUSPECT_REST_MOST_S 300.0
     """
     const double AWAY_SHARE, GONE_SHARE, ASK_SHARE, ASK_FINE, ASK_LEAST, DIGITS, SILENT_S, SILENT_INTERVALS, SMALL_DOWN, SMALL_UP, SMALL_MOST, STEP_SHARE_MOST, HABIT_S, HABIT_INTERVALS, HABITS, AGE_OLDEST_S, AGE_QUICK_S, QUICK_S
     const double FROZEN_S, FROZEN_STEP_S, INSIDE_S, STEP_SOON_S, FINE, CLEAR_STEP, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, AWAY_REST, ASK_MOST_S, PHASE_MOST_S
     const uint32_t AGREE_EDGES
-    const double ANSWER_SHARE, ANSWER_NOISE, STILL_SHARE, PROOF_EDGES, PROOF_S, PROOF_QUIET_S, SUSPECT_REST_S, SUSPECT_REST_MOST_S
+    const double ANSWER_SHARE, ANSWER_NOISE, STILL_SHARE, PROOF_EDGES, PROOF_S, PROOF_QUIET_S, SUSPECT_REST_S, SUSPECT_REST_MOST_S, AGE_SUSPECT_S, AGE_REST_S, AGE_NOISE
 
 
 cdef enum:
@@ -153,6 +157,9 @@ cdef void truth_step(const program_t* program, point_t* image, const estimate_st
             truth.doubted = 0
             truth.unseen_again_ns = 0
             truth.unseen_rest_s = 0.0
+            truth.age_again_ns = truth.age_suspect_ns = 0
+            truth.age_rest_s = 0.0
+            truth.age_was_known = 0
         truth.mode = mode
     if not plant.grid_ok:
         energy_register_forget(&truth.energy)
@@ -287,11 +294,28 @@ cdef inline void ask_end(truth_t* truth, uint64_t t_ns) noexcept nogil:
 # ---------------------------------------------------------------- values that contradict
 
 
+cdef inline bint is_proof(uint32_t suspicion) noexcept nogil:
+    """Asked to know more, not because the meter seems to lie: that waits for room."""
+    return suspicion == SUSPECT_UNSEEN or suspicion == SUSPECT_AGE
+
+
+cdef inline bint is_age_doubted(const estimate_state_t* state, truth_t* truth, uint64_t t_ns) noexcept nogil:
+    """What was known of the meter explains clearly less than something else by now, for some seconds."""
+    cdef bint doubted = model_doubted(state)
+    truth.age_was_known |= state.age_known
+    if not truth.age_was_known or state.models.answer == ANSWER_UNPROVEN or not (doubted or not state.age_known):
+        truth.age_suspect_ns = 0
+        return False
+    if truth.age_suspect_ns == 0:
+        truth.age_suspect_ns = t_ns
+    return seconds(truth.age_suspect_ns, t_ns) > AGE_SUSPECT_S
+
+
 cdef void contradicts(const program_t* program, const estimate_state_t* state, const plant_t* plant, truth_t* truth,
                       uint64_t t_ns) noexcept nogil:
     cdef uint32_t found
     cdef bint asked
-    if truth.contradiction.suspicion == SUSPECT_UNSEEN and truth.asking == ASK_NOTHING:
+    if is_proof(truth.contradiction.suspicion) and truth.asking == ASK_NOTHING:
         truth.contradiction.suspicion = SUSPECT_NONE  # what waits for room to be asked keeps no other cause back
     contradiction_step(program, state, plant, &truth.contradiction, small_w(program, truth), far_w(program, truth),
                        nameplates(program), truth.asking != ASK_NOTHING, truth.value_t_ns)
@@ -304,7 +328,12 @@ cdef void contradicts(const program_t* program, const estimate_state_t* state, c
             truth.asking == ASK_NOTHING and t_ns >= truth.unseen_again_ns) and not (
             value_doubted(truth, state, t_ns) or phase_doubted(truth, t_ns)):
         truth.contradiction.suspicion = SUSPECT_UNSEEN
-    asked = truth.asking == ASK_ANSWER and truth.question.edges > 0
+    if is_age_doubted(state, truth, t_ns) and truth.contradiction.suspicion == SUSPECT_NONE and (
+            truth.asking == ASK_NOTHING and t_ns >= truth.age_again_ns) and not (
+            value_doubted(truth, state, t_ns) or phase_doubted(truth, t_ns)):
+        truth.contradiction.suspicion = SUSPECT_AGE
+    # Before an age is known the answers of single steps tell no share.
+    asked = truth.asking == ASK_ANSWER and truth.question.edges > 0 and truth.question.suspicion != SUSPECT_AGE
     found = contradiction_sure(&truth.contradiction, asked)
     # Before a load that stands still the sums are sure of what a single reading says: there it is asked by steps first.
     # What the load does beside the steps, a motor that comes up to speed, speaks for a share as well: the steps must too.
@@ -327,6 +356,7 @@ cdef void contradicts(const program_t* program, const estimate_state_t* state, c
     if found == FOUND_TURNED or found == FOUND_SHARE:
         verdict_set(truth, VERDICT_SIGN if found == FOUND_TURNED else VERDICT_SHARE)
     elif found != FOUND_OPEN:
+        truth.age_open = truth.question.suspicion == SUSPECT_AGE and found != FOUND_HONEST and model_doubted(state)
         truth.shown = found == FOUND_HONEST and truth.question.suspicion == SUSPECT_UNSEEN
         answer_end(truth, plant, found == FOUND_HONEST, t_ns)
 
@@ -335,6 +365,11 @@ cdef inline void answer_end(truth_t* truth, const plant_t* plant, bint honest, u
     truth.asking = ASK_NOTHING
     # What the building is known to do is not suspected again, so nothing waits for it; and no weaker doubt before makes
     # that one wait.
+    if truth.question.suspicion == SUSPECT_AGE:
+        truth.age_rest_s = fmin(fmax(2.0 * truth.age_rest_s, AGE_REST_S), ASK_REST_MOST_S)
+        truth.age_again_ns = t_ns + <uint64_t>(truth.age_rest_s * 1e9)
+        truth.contradiction.suspicion = SUSPECT_NONE
+        return
     if truth.question.suspicion == SUSPECT_UNSEEN:
         truth.unseen_rest_s = fmin(fmax(2.0 * truth.unseen_rest_s, SUSPECT_REST_S), SUSPECT_REST_MOST_S)
         truth.unseen_again_ns = t_ns + <uint64_t>(truth.unseen_rest_s * 1e9)
@@ -366,7 +401,7 @@ cdef inline void phase_end(truth_t* truth, uint64_t t_ns) noexcept nogil:
 
 cdef inline bint contradicted(const truth_t* truth, uint64_t t_ns) noexcept nogil:
     cdef uint32_t suspicion = truth.contradiction.suspicion
-    return suspicion == SUSPECT_UNSEEN or (suspicion != SUSPECT_NONE and t_ns >= (
+    return is_proof(suspicion) or (suspicion != SUSPECT_NONE and t_ns >= (
         truth.below_again_ns if suspicion == SUSPECT_BELOW_ZERO else truth.suspect_again_ns))
 
 
@@ -402,7 +437,7 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
     cdef uint32_t unit, suspicion = truth.contradiction.suspicion
     cdef bint by_phase = phase_doubted(truth, t_ns) and not contradicted(truth, t_ns)
     # What is only not proven waits for room.
-    cdef bint breaks = contradicted(truth, t_ns) and suspicion != SUSPECT_UNSEEN
+    cdef bint breaks = contradicted(truth, t_ns) and not is_proof(suspicion)
     if truth.asking:
         if not free and truth.asking == ASK_ANSWER:
             truth.asking = ASK_NOTHING
@@ -434,6 +469,7 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
         return
     # A proof that would not come is not worth what the limit misses while the units are held.
     if contradicted(truth, t_ns) and not breaks and (
+            AGE_NOISE * truth.contradiction.noise_w > most_w if suspicion == SUSPECT_AGE else
             ANSWER_NOISE * truth.contradiction.noise_w > most_w or PROOF_EDGES * (truth.answer_s + truth.shown_s) > (
                 PROOF_QUIET_S if proves_quietly(suspicion, &truth.contradiction, most_w) else PROOF_S)):
         return
