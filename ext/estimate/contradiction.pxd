@@ -23,6 +23,7 @@ cdef enum:
     SUSPECT_SHARE       # another share is
     SUSPECT_UNSEEN      # that it shows the battery at all was not proven by the arming
     SUSPECT_AGE         # what is believed of its age explains clearly less than something else
+    SUSPECT_PHASE       # one of its phases stands at zero, and what that phase should show of the battery is not known or too little
 
 cdef struct contradiction_t:
     # readings, each with the battery power that belongs to it

@@ -177,7 +177,8 @@ cdef void compare(const estimate_state_t* state, contradiction_t* c, uint32_t at
     grid_w = c.w[at] - c.w[before]
     ess_w = c.ess_w[at] - c.ess_w[before]
     off_w = fabs(grid_w + ess_w)
-    if not asked:
+    # What is only to be proven may be asked from the first cycle on, and without the load's changes no answer is clear.
+    if not asked or c.suspicion == SUSPECT_UNSEEN:
         if c.noise_w == 0.0:
             c.noise_w = fmax(off_w, 1.0)
         c.noise_w = fmax(c.noise_w * (1.0 + NOISE_RATE * share if off_w > c.noise_w else 1.0 - NOISE_RATE * share), 1.0)

@@ -63,12 +63,14 @@ cdef extern from *:
     #define SHARE_KEEPS 0.998     /* a look: how much of the battery a phase shows is remembered so long */
     #define SHARE_MOVES 4.0
     #define SHARE_LEAST 0.1
+    #define SHARE_REST 0.15       /* of the battery's moves: what the phases do beside them */
+    #define SHARE_DIGIT 1e-3      /* of the nameplate: phases are read a moment apart, and have digits */
     #define SHARE_SURE 4.0        /* standard deviations */
     """
     const uint32_t TOTALS_MASK, AGREED, AGREED_TIMES, AGAINST, ZEROS, NEEDS
     const uint64_t SPAN_NS, LOOK_NS, APART_NS, TOGETHER_NS
     const double NEED, SLACK_S, SLACK_INTERVALS, CLASS, FLOOR, CLEAR, NARROW, ZERO, ZERO_W, ZERO_VA, ZERO_FAR, CARRIED, CARRIED_SHARE, GIVES
-    const double CARRIED_KEEPS, FACTOR, LIVE, SHARE_KEEPS, SHARE_MOVES, THREE_PHASES_W, SHARE_LEAST, SHARE_SURE
+    const double CARRIED_KEEPS, FACTOR, LIVE, SHARE_KEEPS, SHARE_MOVES, THREE_PHASES_W, SHARE_LEAST, SHARE_SURE, SHARE_REST, SHARE_DIGIT
 
 
 cdef void phases_forget(phases_t* p) noexcept nogil:
@@ -147,7 +149,7 @@ cdef void look(const program_t* program, const point_t* image, phases_t* p, doub
     p.seen_ns = to_ns
     if same or to_ns > from_ns + TOGETHER_NS:
         return
-    if p.count and learn:
+    if p.count and learn and p.learnt:
         learn_shares(p, w, ess_w, ZERO_W + ZERO * nameplate_w)
     if p.count >= LOOKS:
         compare(p, nameplate_w, interval_s, t_ns)
@@ -156,6 +158,7 @@ cdef void look(const program_t* program, const point_t* image, phases_t* p, doub
     for phase in range(PHASES_MAX):
         p.before_w[phase] = p.w[1][phase] = w[phase]
     p.before_ess_w = ess_w
+    p.learnt = learn
     p.count = min(<uint32_t>(p.count + 1), <uint32_t>LOOKS)
     p.va[1] = all_va
     p.from_ns[1] = from_ns
@@ -233,26 +236,36 @@ cdef inline void count(double off_w, double most_off_w, bint tells, uint32_t* ag
 
 
 cdef void learn_shares(phases_t* p, const double* w, double ess_w, double zero_w) noexcept nogil:
-    """What of the battery's moves each phase shows, while they follow no load."""
-    cdef double moved_w = ess_w - p.before_ess_w, phase_w
+    """What of the battery's moves each phase shows, while they follow no load.
+
+    The meter shows all of the battery, so the three shares are one; and most of what a load does it does on all three.
+    Against the mean of the phases a battery on one of them stands out, and one on all three does nothing.
+    """
+    cdef double moved_w = ess_w - p.before_ess_w, mean_w = 0.0, phase_w
     cdef int phase
+    for phase in range(PHASES_MAX):
+        if fabs(w[phase]) <= zero_w or fabs(p.before_w[phase]) <= zero_w:  # its way to zero or back is no move of the battery
+            return
+        mean_w += (w[phase] - p.before_w[phase]) / PHASES_MAX
     p.moves = SHARE_KEEPS * p.moves + 1.0
     p.moved_w2 = SHARE_KEEPS * p.moved_w2 + moved_w * moved_w
     for phase in range(PHASES_MAX):
-        if fabs(w[phase]) <= zero_w or fabs(p.before_w[phase]) <= zero_w:  # its way to zero or back is no move of the battery
-            continue
-        phase_w = w[phase] - p.before_w[phase]
+        phase_w = w[phase] - p.before_w[phase] - mean_w
         p.both_w2[phase] = SHARE_KEEPS * p.both_w2[phase] + moved_w * phase_w
         p.phase_w2[phase] = SHARE_KEEPS * p.phase_w2[phase] + phase_w * phase_w
 
 
 cdef double shown_share(const program_t* program, const phases_t* p, int phase) noexcept nogil:
-    """Of the battery on this phase, as the site file says or as was seen; 0 = not known."""
+    """Of the battery on this phase, as the site file says or as was seen; 0 = not known; < 0 = it shows nothing of it.
+
+    Where the phases do something else beside the battery nothing is known: moves that are paired with the wrong moment
+    leave none of them beside the mean, and look like a third.
+    """
     cdef const double* told = &program.control.phase_share[0]
     cdef double share, rest_w2, least_w = INFINITY
     cdef uint32_t unit
     if told[0] + told[1] + told[2] > 0.0:
-        return told[phase]
+        return told[phase] if told[phase] > 0.0 else -1.0
     for unit in range(program.n_units):
         least_w = fmin(least_w, <double>max(program.units[unit].gate.charge_w_max, program.units[unit].gate.discharge_w_max))
     if least_w > THREE_PHASES_W:
@@ -260,8 +273,14 @@ cdef double shown_share(const program_t* program, const phases_t* p, int phase) 
     if p.moves < SHARE_MOVES or p.moved_w2 <= 0.0:
         return 0.0
     share = -p.both_w2[phase] / p.moved_w2
-    rest_w2 = fmax(p.phase_w2[phase] - share * share * p.moved_w2, 0.0) / (p.moves - 1.0)
-    return share if share > SHARE_LEAST and share > SHARE_SURE * sqrt(rest_w2 / p.moved_w2) else 0.0
+    rest_w2 = fmax(p.phase_w2[phase] - share * share * p.moved_w2, 0.0)
+    if rest_w2 > SHARE_REST * SHARE_REST * p.moved_w2:
+        return 0.0
+    rest_w2 = rest_w2 / (p.moves - 1.0) + (ZERO_W + SHARE_DIGIT * least_w) ** 2
+    share += 1.0 / PHASES_MAX
+    if SHARE_SURE * sqrt(rest_w2 / p.moved_w2) > fmax(share, SHARE_LEAST):
+        return 0.0
+    return share if share > SHARE_LEAST else -1.0
 
 
 cdef void stand(const program_t* program, const point_t* image, phases_t* p, const double* w, const double* va, double ess_w,
@@ -275,8 +294,9 @@ cdef void stand(const program_t* program, const point_t* image, phases_t* p, con
         v = program.site.grid_v[phase]
         if fabs(w[phase]) > zero_w or (is_known(image, v) and image[v].value < LIVE * v_max):
             p.zeros[phase] = p.dark[phase] = 0
+            p.lit_ns[phase] = p.seen_ns
             p.carried_w[phase] = fmax(CARRIED_KEEPS * p.carried_w[phase], fabs(w[phase]))
-            p.gives |= w[phase] + shown_share(program, p, phase) * ess_w < -fmax(GIVES * far_w, start_w)
+            p.gives |= w[phase] + fmax(shown_share(program, p, phase), 0.0) * ess_w < -fmax(GIVES * far_w, start_w)
             if va[phase] > CARRIED * far_w:
                 p.factor[phase] = fmax(CARRIED_KEEPS * p.factor[phase], fabs(w[phase]) / va[phase])
             continue
@@ -296,7 +316,7 @@ cdef void stand(const program_t* program, const point_t* image, phases_t* p, con
         p.zero_lo_w[phase] = fmin(p.zero_lo_w[phase], ess_w)
         p.zero_hi_w[phase] = fmax(p.zero_hi_w[phase], ess_w)
         p.zeros[phase] += 1
-        share = shown_share(program, p, phase)
+        share = fmax(shown_share(program, p, phase), 0.0)
         if p.zeros[phase] < ZEROS or p.state >= PHASES_AGAINST:
             continue
         if share * (p.zero_hi_w[phase] - p.zero_lo_w[phase]) > fmax(ZERO_FAR * far_w, start_w) or (
@@ -314,15 +334,30 @@ cdef inline double start_power(const phases_t* p) noexcept nogil:
 
 
 cdef double phases_need_w(const program_t* program, const phases_t* p, double far_w) noexcept nogil:
-    cdef double share
+    cdef int phase = phases_at_zero(p)
+    cdef double share = shown_share(program, p, phase - 1) if phase else 0.0
+    return NEED * fmax(ZERO_FAR * far_w, start_power(p)) / share if share > 0.0 else 0.0
+
+
+cdef int phases_at_zero(const phases_t* p) noexcept nogil:
     cdef int phase
-    if p.state >= PHASES_AGAINST:
-        return 0.0
-    for phase in range(PHASES_MAX):
-        share = shown_share(program, p, phase) if p.zeros[phase] >= NEEDS else 0.0
-        if share > 0.0:
-            return NEED * fmax(ZERO_FAR * far_w, start_power(p)) / share
-    return 0.0
+    if p.state < PHASES_AGAINST:
+        for phase in range(PHASES_MAX):
+            if p.zeros[phase] >= NEEDS:
+                return phase + 1
+    return 0
+
+
+cdef double phases_left(const program_t* program, const phases_t* p) noexcept nogil:
+    cdef int phase = phases_at_zero(p)
+    cdef double share = shown_share(program, p, phase - 1) if phase else 0.0
+    return 1.0 if share < 0.0 else 1.0 - (share if share > 0.0 else 1.0 / PHASES_MAX)
+
+
+cdef void phases_lost(phases_t* p) noexcept nogil:
+    cdef int phase = phases_at_zero(p)
+    if phase:
+        p.state = PHASES_NO_L1 + phase - 1
 
 
 # ---------------------------------------------------------------- what Python sees

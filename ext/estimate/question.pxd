@@ -30,6 +30,7 @@ cdef struct question_t:
     double raised_w             # what they are held at has been raised by so much since the newest edge
     double full_w, least_w      # so large is an edge where there is room for it; a smaller one than least tells nothing
     double held_w               # what they are held at without it
+    double left                 # of a phase that may be lost: what the total shows without it
     double before_w             # the reading before the newest edge ...
     double before_ess_w         # ... and what the battery did then
     uint64_t begun_ns, edge_ns, before_ns, edge_due_ns

@@ -13,7 +13,8 @@ from libc.string cimport memset
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.contradiction cimport (
-    SUSPECT_AGAIN, SUSPECT_AGE, SUSPECT_BELOW_ZERO, SUSPECT_JUMPED, SUSPECT_SHARE, SUSPECT_TURNED, SUSPECT_UNSEEN, contradiction_repeats, contradiction_t, then_w,
+    SUSPECT_AGAIN, SUSPECT_AGE, SUSPECT_BELOW_ZERO, SUSPECT_JUMPED, SUSPECT_PHASE, SUSPECT_SHARE, SUSPECT_TURNED, SUSPECT_UNSEEN, contradiction_repeats,
+    contradiction_t, then_w,
 )
 from tidegate.ext.estimate.estimate cimport estimate_state_t
 from tidegate.ext.estimate.interval cimport INTERVAL_SLOW_S, SAME_INTERVALS
@@ -73,11 +74,13 @@ cdef extern from *:
     #define AGE_MOST_S 15.0
     #define AGE_EDGES 4u          /* no fewer tell an age ... */
     #define AGE_PART_S 0.5        /* ... by pulses of uneven length: up to three times this, and a little more */
+    #define PHASE_MOST_S 12.0
+    #define WILD 3.0              /* an answer so far from an honest one is a leap of the load and tells nothing */
     """
     const double STEADY, STEADY_S, UNKNOWN_S, QUICK_MOST_S, WEAK_MOST_S, EDGES_LEAST
     const double BACKWARDS, GIVEN, RAISED, SMALLER, NEAR, COME_S, OVER, STANDS_S, SAME_S, EDGE_MOST_S, QUESTION_MOST_S, NORMAL, ROUGH
     const double SURE, SURE_STRONG, SURE_FREE, PROOF, QUIET, PATIENT_S, ALIKE, CHANCE, SELDOM, NEARLY, SELDOM_LEAST
-    const double SURE_HONEST, SPREAD_LEAST, SHARE_LO, SHARE_HI, SHARE_FAR, SHARE_TURNED, GROW, JITTER_S, LIKELY_JITTER_S, LIKELY_MOST_S
+    const double SURE_HONEST, SPREAD_LEAST, SHARE_LO, SHARE_HI, SHARE_FAR, SHARE_TURNED, GROW, JITTER_S, LIKELY_JITTER_S, LIKELY_MOST_S, PHASE_MOST_S, WILD
     const double SURE_SPREAD
     const double AGE_MOST_S, AGE_PART_S
     const uint32_t AGE_EDGES
@@ -161,6 +164,19 @@ cdef inline void edge(question_t* q, double grid_w, double ess_w, uint64_t t_ns)
     q.edge_due_ns = 0
 
 
+cdef double most_s(const question_t* q, const contradiction_t* c) noexcept nogil:
+    """After so long it is given up."""
+    if q.suspicion == SUSPECT_AGE:
+        return AGE_MOST_S
+    if q.patient or proves_quietly(q.suspicion, c, q.step_w):
+        return QUESTION_MOST_S
+    if is_likely(q):
+        return LIKELY_MOST_S
+    if q.suspicion == SUSPECT_PHASE:
+        return phase_most_s(q)
+    return WEAK_MOST_S if is_weak(q) else QUICK_MOST_S
+
+
 cdef uint32_t question_reading(const program_t* program, const estimate_state_t* state, const contradiction_t* c,
                                question_t* q, double grid_w, uint64_t value_ns, uint64_t t_ns, double small_w,
                                double step_most_w, double answer_s) noexcept nogil:
@@ -179,7 +195,7 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
         return FOUND_SHARE
     if seconds(q.edge_ns, t_ns) > EDGE_MOST_S + (PATIENT_S if q.patient else 0.0) or q.edges == EDGES_MOST:
         return FOUND_NOTHING
-    if seconds(q.begun_ns, t_ns) > (AGE_MOST_S if q.suspicion == SUSPECT_AGE else QUESTION_MOST_S if q.patient or proves_quietly(q.suspicion, c, q.step_w) else LIKELY_MOST_S if is_likely(q) else WEAK_MOST_S if is_weak(q) else QUICK_MOST_S):
+    if seconds(q.begun_ns, t_ns) > most_s(q, c):
         return FOUND_NOTHING
     if (ess_w - q.before_ess_w) * move_w < GIVEN * move_w * move_w and not (quick and is_over(state, q, ess_w, move_w, t_ns)):
         # They had yet to begin to come to where they are held: the edge was taken too soon, and tells nothing.
@@ -191,7 +207,7 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
         return FOUND_OPEN
     if q.edge_due_ns == 0:
         q.random = (q.random >> 1) ^ (0xB400u if q.random & 1 else 0u)
-        q.edge_due_ns = t_ns + <uint64_t>((LIKELY_JITTER_S if is_likely(q) else JITTER_S) * 1e9) * (q.random & 3)
+        q.edge_due_ns = t_ns + <uint64_t>((LIKELY_JITTER_S if is_likely(q) or q.suspicion == SUSPECT_PHASE else JITTER_S) * 1e9) * (q.random & 3)
         if q.suspicion == SUSPECT_AGE:
             q.edge_due_ns += <uint64_t>(AGE_PART_S * 1e9) * (q.random & 3)
         elif q.patient:
@@ -210,6 +226,8 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
         return FOUND_HONEST if q.edges >= AGE_EDGES and state.age_known and not model_doubted(state) else FOUND_OPEN
     if is_likely(q):  # what is found is the likelihood's to say
         return FOUND_HONEST if q.edges >= LIKELY_EDGES and likelihood_honest(&c.likelihood) else FOUND_OPEN
+    if q.suspicion == SUSPECT_PHASE:
+        return judge_phase(q, c.noise_w, state.age_known or (state.lags.used and not state.models.averages))
     return judge_mirrored(q) if c.mirrored else judge(q, state.age_known or (state.lags.used and not state.models.averages))
 
 
@@ -305,10 +323,11 @@ cdef bint are_alike(const question_t* q, double share) noexcept nogil:
 
     The median of a load's own leaps is a share as well; a meter that shows one shows it again.
     """
-    cdef uint32_t i, alike = 0
+    cdef uint32_t i, alike = 0, all = 0
     for i in range(q.edges):
         alike += fabs(q.answer[i] - share) < ALIKE * fabs(share - 1.0)
-    return 2 * alike > q.edges
+        all += q.suspicion != SUSPECT_PHASE or fabs(q.answer[i] - 1.0) < WILD
+    return 2 * alike > all
 
 
 cdef uint32_t judge_mirrored(const question_t* q) noexcept nogil:
@@ -328,6 +347,29 @@ cdef uint32_t judge_mirrored(const question_t* q) noexcept nogil:
             1.0 - mean > SURE_SPREAD * sqrt(fmax(sum2 / q.edges - mean * mean, 0.0) / (q.edges - 1.0))):
         return FOUND_TURNED
     return FOUND_HONEST if turned < -SURE_HONEST else FOUND_OPEN
+
+
+cdef inline double phase_most_s(const question_t* q) noexcept nogil:
+    """What looks lost by now is asked on."""
+    return QUESTION_MOST_S if q.edges and fmax(votes(q, q.left), votes(q, 0.0)) > 0.0 else PHASE_MOST_S
+
+
+cdef uint32_t judge_phase(question_t* q, double noise_w, bint when_known) noexcept nogil:
+    """A phase went to zero, and with it went what the total showed of the battery there; or nothing of that is missing.
+
+    A battery that was on that phase alone shows nothing any more. While nothing is known of what the load does by
+    itself no answer is clear.
+    """
+    cdef double left = votes(q, q.left), nothing = votes(q, 0.0)
+    if fmax(left, nothing) < -SURE_HONEST:
+        return FOUND_HONEST
+    if noise_w <= 0.0 or not (left > SURE_STRONG and are_alike(q, q.left) or nothing > SURE_STRONG and are_alike(q, 0.0)):
+        return FOUND_OPEN
+    if when_known or q.patient:
+        return FOUND_SHARE
+    q.patient = 1
+    q.edges = 0
+    return FOUND_OPEN
 
 
 cdef uint32_t judge(question_t* q, bint when_known) noexcept nogil:

@@ -1,5 +1,4 @@
 # ext/estimate/truth.pxd: contents page of truth.pyx.
-from libc.math cimport fabs
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from tidegate.ext.abi.image cimport UNITS_MAX, point_t
@@ -56,7 +55,8 @@ cdef struct truth_t:
     question_t question
     contradiction_t contradiction
     pulses_t pulses
-    double phase_w, phase_rest_s # a move so far shows whether a phase is lost, 0 = none may be; the next one waits so long
+    double phase_w, phase_rest_s # a move so far shows whether a phase is lost, 0 = none does; the next question waits so long
+    double phase_up_w, phase_down_w # what is asked of a phase: beyond these, from what the units are held at, it is told
     uint64_t phase_again_ns
     energy_register_t energy
     phases_t phases
@@ -76,8 +76,9 @@ cdef inline double truth_order(const truth_t* truth, uint32_t unit, uint32_t n_u
     cdef double step_w = truth.step_w / n_units
     if truth.asking == ASK_STILL:
         return truth.base_w[unit] + step_w
-    if truth.asking == ASK_PHASE:  # a phase shows any move: what the control wants further than the step is one
-        return truth.base_w[unit] + step_w if fabs(wanted_w - truth.base_w[unit]) <= fabs(step_w) else wanted_w
+    if truth.asking == ASK_PHASE:  # a phase shows any move: what the control wants beyond what tells is one
+        return truth.base_w[unit] + step_w if (
+            truth.phase_down_w < (wanted_w - truth.base_w[unit]) * n_units < truth.phase_up_w) else wanted_w
     if truth.asking == ASK_ANSWER:
         return truth.base_w[unit] + (truth.question.step_w / n_units if truth.question.level else 0.0)
     return wanted_w

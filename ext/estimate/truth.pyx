@@ -28,7 +28,7 @@ from tidegate.ext.abi.image cimport (
 )
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.contradiction cimport (
-    SUSPECT_AGAIN, SUSPECT_AGE, SUSPECT_BELOW_ZERO, SUSPECT_NONE, SUSPECT_UNSEEN, contradiction_cleared, contradiction_forget,
+    SUSPECT_AGAIN, SUSPECT_AGE, SUSPECT_BELOW_ZERO, SUSPECT_MIRRORED, SUSPECT_NONE, SUSPECT_PHASE, SUSPECT_UNSEEN, contradiction_cleared, contradiction_forget,
     contradiction_step, contradiction_sure, contradiction_turns, then_w,
 )
 from tidegate.ext.estimate.energy_register cimport energy_register_contradicts, energy_register_forget, energy_register_power
@@ -36,7 +36,9 @@ from tidegate.ext.estimate.estimate cimport ANSWER_UNPROVEN, estimate_state_t, p
 from tidegate.ext.estimate.likelihood cimport likelihood_restart, likelihood_share
 from tidegate.ext.estimate.model cimport model_doubted
 from tidegate.ext.estimate.pairing cimport history_at, nameplates, time_before
-from tidegate.ext.estimate.phases cimport phases_ask_anew, phases_due, phases_forget, phases_need_w, phases_reading
+from tidegate.ext.estimate.phases cimport (
+    phases_ask_anew, phases_at_zero, phases_due, phases_forget, phases_left, phases_lost, phases_need_w, phases_reading,
+)
 from tidegate.ext.estimate.pulses cimport pulses_begin, pulses_reading
 from tidegate.ext.estimate.question cimport (
     FOUND_HONEST, FOUND_NOTHING, FOUND_OPEN, FOUND_SHARE, FOUND_TURNED, proves_quietly, question_agrees, question_begin, question_fits,
@@ -74,6 +76,8 @@ cdef extern from *:
     #define ASK_REST_S 10.0     /* from one question to the next */
     #define ASK_REST_MOST_S 1800.0
     #define AWAY_REST 0.1       /* of that, and ASK_REST_S at most, where the battery has moved while the value stands */
+    #define MISSING 0.9         /* of the battery's moves: what shows as much lacks no phase */
+    #define PHASE_LOOKS 5u      /* a phase that stood at zero for so many had no room for a move of its own */
     #define PHASE_MOST_S 10.0   /* so is a phase that stands at zero, whatever it shows */
     #define ASK_MOST_S 40.0     /* a converter that does not give the step ends the question */
     #define ANSWER_SHARE 0.15   /* of the nameplates */
@@ -91,8 +95,9 @@ cdef extern from *:
     """
     const double AWAY_SHARE, GONE_SHARE, ASK_SHARE, ASK_FINE, ASK_LEAST, DIGITS, SILENT_S, SILENT_INTERVALS, SMALL_DOWN, SMALL_UP, SMALL_MOST, STEP_SHARE_MOST, HABIT_S, HABIT_INTERVALS, HABITS, AGE_OLDEST_S, AGE_QUICK_S, QUICK_S
     const double FROZEN_S, FROZEN_STEP_S, INSIDE_S, STEP_SOON_S, FINE, CLEAR_STEP, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, AWAY_REST, ASK_MOST_S, PHASE_MOST_S
-    const uint32_t AGREE_EDGES
+    const uint32_t AGREE_EDGES, PHASE_LOOKS
     const double ANSWER_SHARE, ANSWER_NOISE, STILL_SHARE, PROOF_EDGES, PROOF_S, PROOF_QUIET_S, SUSPECT_REST_S, SUSPECT_REST_MOST_S, AGE_SUSPECT_S, AGE_REST_S, AGE_NOISE
+    const double MISSING
 
 
 cdef enum:
@@ -196,8 +201,11 @@ cdef inline uint32_t look_at_phases(const program_t* program, const point_t* ima
     if phases_due(program, image, &truth.phases):
         ess_w = then_w(program, state, image[program.site.grid_w_l[0]].t_ns)
     found = phases_reading(program, image, &truth.phases, plant.grid_w, ess_w, nameplates(program), far_w(program, truth),
-                           state.lags.interval.interval_s, truth.mode == MODE_ARMING, plant.grid_t_ns)
+                           state.lags.interval.interval_s, truth.mode == MODE_ARMING or truth.asking == ASK_ANSWER,
+                           plant.grid_t_ns)
     truth.phase_w = phases_need_w(program, &truth.phases, far_w(program, truth))
+    if truth.phase_w > STEP_SHARE_MOST * nameplates(program):
+        truth.phase_w = 0.0
     return found
 
 
@@ -324,6 +332,7 @@ cdef void contradicts(const program_t* program, const estimate_state_t* state, c
         question_begin(&truth.question, truth.question.step_w, truth.question.least_w, truth.question.held_w,
                        truth.contradiction.suspicion, t_ns)
         likelihood_restart(&truth.contradiction.likelihood)
+    phase_by_total(program, truth, t_ns)
     if state.models.answer == ANSWER_UNPROVEN and truth.contradiction.suspicion == SUSPECT_NONE and (
             truth.asking == ASK_NOTHING and t_ns >= truth.unseen_again_ns) and not (
             value_doubted(truth, state, t_ns) or phase_doubted(truth, t_ns)):
@@ -353,12 +362,42 @@ cdef void contradicts(const program_t* program, const estimate_state_t* state, c
     if found == FOUND_OPEN and truth.question.suspicion == SUSPECT_BELOW_ZERO and contradiction_turns(
             &truth.contradiction, plant, far_w(program, truth), fabs(truth.question.step_w)):
         found = FOUND_HONEST
-    if found == FOUND_TURNED or found == FOUND_SHARE:
+    if found == FOUND_OPEN and truth.question.suspicion == SUSPECT_PHASE and phases_at_zero(&truth.phases) == 0:
+        found = FOUND_HONEST
+    if found == FOUND_SHARE and truth.question.suspicion == SUSPECT_PHASE:
+        phases_lost(&truth.phases)
+        verdict_set(truth, VERDICT_PHASES)
+    elif found == FOUND_TURNED or found == FOUND_SHARE:
         verdict_set(truth, VERDICT_SIGN if found == FOUND_TURNED else VERDICT_SHARE)
     elif found != FOUND_OPEN:
         truth.age_open = truth.question.suspicion == SUSPECT_AGE and found != FOUND_HONEST and model_doubted(state)
         truth.shown = found == FOUND_HONEST and truth.question.suspicion == SUSPECT_UNSEEN
         answer_end(truth, plant, found == FOUND_HONEST, t_ns)
+
+
+cdef void phase_by_total(const program_t* program, truth_t* truth, uint64_t t_ns) noexcept nogil:
+    """A phase stands at zero, and what it should show of the battery is not known, or less than it starts at: is it missing in the total?
+
+    What is asked for a weaker doubt is asked for this one; answers since that phase went to zero count.
+    """
+    cdef int phase = phases_at_zero(&truth.phases)
+    cdef uint32_t suspicion = truth.question.suspicion if truth.asking == ASK_ANSWER else truth.contradiction.suspicion
+    cdef question_t* question = &truth.question
+    if suspicion == SUSPECT_PHASE:
+        if phase == 0 and truth.asking == ASK_NOTHING:
+            truth.contradiction.suspicion = SUSPECT_NONE
+        return
+    if phase == 0 or t_ns < truth.phase_again_ns or phases_left(program, &truth.phases) > MISSING or suspicion == SUSPECT_BELOW_ZERO or suspicion == SUSPECT_MIRRORED:
+        return
+    if truth.asking == ASK_NOTHING and (truth.phase_w == 0.0 or truth.phases.zeros[phase - 1] > PHASE_LOOKS):
+        truth.contradiction.suspicion = SUSPECT_PHASE
+    elif truth.asking == ASK_ANSWER:
+        truth.contradiction.suspicion = SUSPECT_PHASE
+        if question.begun_ns > truth.phases.lit_ns[phase - 1] and question.patient == 0:
+            question.suspicion = SUSPECT_PHASE
+        else:
+            question_begin(question, question.step_w, question.least_w, question.held_w, SUSPECT_PHASE, t_ns)
+        question.left = phases_left(program, &truth.phases)
 
 
 cdef inline void answer_end(truth_t* truth, const plant_t* plant, bint honest, uint64_t t_ns) noexcept nogil:
@@ -375,7 +414,9 @@ cdef inline void answer_end(truth_t* truth, const plant_t* plant, bint honest, u
         truth.unseen_again_ns = t_ns + <uint64_t>(truth.unseen_rest_s * 1e9)
         truth.contradiction.suspicion = SUSPECT_NONE
         return
-    if truth.question.suspicion == SUSPECT_BELOW_ZERO:
+    if truth.question.suspicion == SUSPECT_PHASE:
+        phase_end(truth, t_ns)
+    elif truth.question.suspicion == SUSPECT_BELOW_ZERO:
         truth.below_again_ns = t_ns + (<uint64_t>(SUSPECT_REST_S * 1e9) if honest else 0)
     else:
         truth.suspect_rest_s = fmin(fmax(2.0 * truth.suspect_rest_s, SUSPECT_REST_S), SUSPECT_REST_MOST_S)
@@ -402,7 +443,8 @@ cdef inline void phase_end(truth_t* truth, uint64_t t_ns) noexcept nogil:
 cdef inline bint contradicted(const truth_t* truth, uint64_t t_ns) noexcept nogil:
     cdef uint32_t suspicion = truth.contradiction.suspicion
     return is_proof(suspicion) or (suspicion != SUSPECT_NONE and t_ns >= (
-        truth.below_again_ns if suspicion == SUSPECT_BELOW_ZERO else truth.suspect_again_ns))
+        truth.below_again_ns if suspicion == SUSPECT_BELOW_ZERO else truth.phase_again_ns if suspicion == SUSPECT_PHASE
+        else truth.suspect_again_ns))
 
 
 cdef inline bint value_doubted(const truth_t* truth, const estimate_state_t* state, uint64_t t_ns) noexcept nogil:
@@ -435,7 +477,8 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
     cdef bint narrow
     cdef double most_w = STEP_SHARE_MOST * nameplates(program)
     cdef uint32_t unit, suspicion = truth.contradiction.suspicion
-    cdef bint by_phase = phase_doubted(truth, t_ns) and not contradicted(truth, t_ns)
+    cdef int at = phases_at_zero(&truth.phases) - 1
+    cdef bint by_phase = at >= 0 and phase_doubted(truth, t_ns) and not contradicted(truth, t_ns)
     # What is only not proven waits for room.
     cdef bint breaks = contradicted(truth, t_ns) and not is_proof(suspicion)
     if truth.asking:
@@ -464,7 +507,8 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
             step_w = fmax(step_w, ANSWER_SHARE * nameplates(program))
         if suspicion == SUSPECT_BELOW_ZERO:  # towards zero as far as it takes to tell
             most_w = fmax(most_w, fabs(total_w))
-        step_w = fmin(fmax(step_w, ANSWER_NOISE * truth.contradiction.noise_w), most_w)
+        # Of a third that may be missing no smaller one tells soon.
+        step_w = most_w if suspicion == SUSPECT_PHASE else fmin(fmax(step_w, ANSWER_NOISE * truth.contradiction.noise_w), most_w)
     if step_w > most_w or plant.reconnect_w < nameplates(program):
         return
     # A proof that would not come is not worth what the limit misses while the units are held.
@@ -485,6 +529,14 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
         least_w = fmin(step_w, fmax(1.5 * far_w(program, truth), ANSWER_NOISE * truth.contradiction.noise_w))
         rise_w = fmin(step_w, fmax(least_w, room_w))
         fall_w = fmin(step_w, fmax(least_w, down_room_w))
+    if by_phase:
+        # What the battery did while it stood there counts: the step goes beyond that, or none is needed for it is on its way there.
+        truth.phase_up_w = truth.phases.zero_lo_w[at] + truth.phase_w - total_w
+        truth.phase_down_w = truth.phases.zero_hi_w[at] - truth.phase_w - total_w
+        rise_w = fmax(truth.phase_up_w, 0.0)
+        fall_w = fmax(-truth.phase_down_w, 0.0)
+        if fall_w == 0.0:
+            rise_w = 0.0
     narrow = up_w - total_w < rise_w or room_w + down_room_w < rise_w + fall_w
     if rise_w <= most_w and room_w >= rise_w:
         step_w = rise_w
@@ -495,6 +547,8 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
             narrow and total_w - fmax(down_w, fmin(lo_w, 0.0)) >= fall_w) or (
             (narrow or suspicion == SUSPECT_BELOW_ZERO) and breaks and total_w >= fall_w)):
         step_w = -fall_w
+    elif by_phase:
+        return
     elif not breaks or up_w - total_w < step_w:
         return
     truth.ess_w = total_w
@@ -506,6 +560,7 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
         truth.asking = ASK_ANSWER
         question_begin(&truth.question, step_w, least_w, total_w, suspicion, t_ns)
         truth.question.full_w = full_w
+        truth.question.left = phases_left(program, &truth.phases)
         likelihood_restart(&truth.contradiction.likelihood)
         return
     truth.step_w = step_w

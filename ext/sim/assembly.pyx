@@ -40,7 +40,7 @@ FAULT_BITS = {
     "meter": {"stuck": METER_STUCK, "reversed": METER_REVERSED, "nan": METER_NAN, "swapped": METER_SWAPPED,
               "reset": METER_RESET, "absolute": METER_ABSOLUTE, "no_l3": METER_NO_L3, "w_stuck": METER_W_STUCK,
               "elsewhere": METER_ELSEWHERE, "tenfold": METER_TENFOLD, "tenth": METER_TENTH,
-              "replayed": METER_REPLAYED},
+              "replayed": METER_REPLAYED, "l3_off": METER_L3_OFF, "two_phases": METER_TWO_PHASES},
     "battery": {"warning": BATTERY_WARNS, "alarm": BATTERY_ALARMS, "no_charge": BATTERY_NO_CHARGE,
                 "no_discharge": BATTERY_NO_DISCHARGE, "limits_zero": BATTERY_LIMITS_ZERO, "sentinel": BATTERY_SENTINEL,
                 "wild": BATTERY_WILD, "soc_jump": BATTERY_SOC_JUMP, "voltage_off": BATTERY_VOLTAGE_OFF,

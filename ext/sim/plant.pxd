@@ -66,6 +66,8 @@ cdef enum:  # plant_fault  # bits of battery_t.faults, pcs_t.faults and meter_t.
     METER_TENFOLD = 512   # a transformer ratio ten times too large
     METER_TENTH = 1024    # and ten times too small
     METER_REPLAYED = 2048 # shows its newest REPLAY_READINGS again and again; only of a meter with a delay
+    METER_L3_OFF = 4096   # no lie: the building's third phase is off, all of the power flows on the two others
+    METER_TWO_PHASES = 8192 # no lie: the converter is on the first two phases alone
     BATTERY_WARNS = 1
     BATTERY_ALARMS = 2
     BATTERY_NO_CHARGE = 4

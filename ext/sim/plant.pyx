@@ -259,7 +259,11 @@ cdef void meter_measure(plant_t* plant, meter_t* meter, double* v) noexcept nogi
         v[METER_W_L1 + phase] = w * plant.phase_share[phase]
         v[METER_V_L1 + phase] = volt
         v[METER_A_L1 + phase] = fabs(w) * plant.phase_share[phase] / plant.volt
-    if meter.faults & METER_NO_L3:
+    if meter.faults & METER_TWO_PHASES:
+        for phase in range(3):
+            v[METER_W_L1 + phase] = (w + plant.ess_w) * plant.phase_share[phase] - (0.5 * plant.ess_w if phase < 2 else 0.0)
+            v[METER_A_L1 + phase] = fabs(v[METER_W_L1 + phase]) / plant.volt
+    if meter.faults & (METER_NO_L3 | METER_L3_OFF):
         for phase in range(2):
             v[METER_W_L1 + phase] = w * plant.phase_share[phase] / (1.0 - plant.phase_share[2])
             v[METER_A_L1 + phase] = fabs(v[METER_W_L1 + phase]) / plant.volt

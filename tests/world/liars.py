@@ -4,6 +4,7 @@
     python tests/world/liars.py --lie flipped --plants 100 --seed-first 500
     python tests/world/liars.py --lie reversed --plants 400 --stratum any   # not only plain plants
     python tests/world/liars.py --honest 300                # plants of the zoo that do not lie: none may be told
+    python tests/world/liars.py --lie l3_off --plants 40    # the building's third phase goes off: nor may these
     python tests/world/liars.py --lie absolute --seed 31    # one, with its events
 
 A liar is a plain plant of the zoo whose grid meter lies from a moment on, or from the start. Each is timed twice: since
@@ -34,6 +35,9 @@ LIES = {
     "frozen": "stuck", "w_stuck": "w_stuck", "absolute": "absolute", "flipped": "reversed", "reversed": "reversed",
     "no_l3": "no_l3", "elsewhere": "elsewhere", "tenfold": "tenfold", "tenth": "tenth", "replayed": "replayed",
 }  # fmt: skip
+# What looks like a lie and is none. A converter that is not on a phase has no more power than that of one phase.
+TRUTHS = {"l3_off": "l3_off"}
+ONE_PHASE_W = 15e3
 FROM_START = ("reversed", "elsewhere")
 MODE_RUN = 2
 ANY = "any"
@@ -98,10 +102,12 @@ def liar(seed: int, lie: str, stratum: str = "plain") -> plants.Draw:
     settings = dict(made.settings)
     if lie == "replayed":  # what is repeated is on its way first
         settings["meter_delay_ms"] = max(made.setting("meter_delay_ms"), 20.0)
+    power_w = min(made.power_w, ONE_PHASE_W) if lie in TRUTHS else made.power_w
     return replace(
-        made, seed=honest, name=lie, settings=settings, quiet_s=1.0, pv=pv,
+        made, seed=honest, name=lie, settings=settings, quiet_s=1.0, pv=pv, power_w=power_w,
         seconds=ARMED_S if lie in FROM_START else at_s + AFTER_S,
-        faults=[{"kind": f"meter.{LIES[lie]}", "target": "grid", "on_s": at_s, "lie": lie}],
+        faults=[{"kind": f"meter.{(LIES | TRUTHS)[lie]}", "target": "grid", "on_s": at_s, "lie": lie}] + (
+            [{"kind": "meter.two_phases", "target": "grid", "on_s": 0.0}] if lie in TRUTHS else []),
     )  # fmt: skip
 
 
@@ -117,7 +123,8 @@ def judge(made: plants.Draw) -> Told:
     with plant_of(made) as plant:
         plant.run(made.seconds + made.quiet_s)
         rows, events = plant.series(), plant.events
-    verdicts = VERDICTS if made.faults else VERDICTS + WITNESS
+    lies = made.name in LIES and len(made.faults) > 0
+    verdicts = VERDICTS if lies else VERDICTS + WITNESS
     latches = [(one["t_ns"] * 1e-9 - 1.0, FAULT_IDS[int(one["code"])]) for one in events
                if one["event"] == "fault_on" and FAULT_IDS[int(one["code"])] in verdicts]  # fmt: skip
     found.ready = any(one["event"] == "mode" and one["code"] >= 2 for one in events)
@@ -126,7 +133,7 @@ def judge(made: plants.Draw) -> Told:
     )
     if latches:
         found.told_s, found.verdict = latches[0]
-    if not made.faults:
+    if not lies:
         found.early = bool(latches)
         return found
     on_s = float(made.faults[0]["on_s"])
@@ -206,7 +213,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plants", type=int, default=0, help="of each lie")
     parser.add_argument("--honest", type=int, default=0, help="plants that do not lie")
-    parser.add_argument("--lie", action="append", default=[], choices=sorted(LIES))
+    parser.add_argument("--lie", action="append", default=[], choices=sorted(LIES | TRUTHS))
     parser.add_argument("--stratum", default="plain", choices=[*sorted(set(plants.STRATA) - {"liar"}), ANY])
     parser.add_argument("--seed-first", type=int, default=0)
     parser.add_argument("--seed", type=int)
@@ -226,7 +233,7 @@ def main() -> int:
     print("\n".join(table(found)))
     print(f"{len(found)} plants in {time.perf_counter() - started:.0f} s")
     early = [each for each in found if each.early]
-    lied = [each for each in found if each.lie != "honest"]
+    lied = [each for each in found if each.lie in LIES]
     late = [each for each in lied if not each.good]
     return 1 if early or len(late) > LATE_SHARE * max(len(lied), 1) else 0
 

@@ -4,7 +4,9 @@ load would.
 The detector knows how the meter lies, what the battery truly does, and how this very load changes over one interval of
 the meter: the share of all its other changes of the whole run that fall near a value. What it does not know is which
 change the load makes next, so the one that is weighed is none of those that it knows: counted among them it would be
-likelier than any other, and a load that never does the same twice would give away every lie by that alone.
+likelier than any other, and a load that never does the same twice would give away every lie by that alone. For the same
+reason a change between others that it makes is no seldom one because none of them came to the same watt: where few fall
+near, the chance is that of the space which the nearest NEIGHBOURS take.
 
 From one reading to the next it weighs the change of the load that an honest reading would mean against the one that
 this lie means, and adds up the logarithms of their chances since the lie began, from its lowest point on (CUSUM). It
@@ -25,6 +27,7 @@ Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 SURE = 1e4
 SPACING_S = 0.05  # readings are compared no closer than that
 SELDOM = 0.02  # so much of the load's changes may be anything
+NEIGHBOURS = 3
 REPLAYED = 50  # readings that are shown again: REPLAY_READINGS of the simulated meter
 
 
@@ -36,8 +39,23 @@ def _log_chance(known: tuple[Array, float], w: Array, near_w: float, own_w: Arra
     """Of the load to change by about so much, as its other changes show; own_w: the one that it made then."""
     changes_w, seldom = known
     inside = np.searchsorted(changes_w, w + near_w, "right") - np.searchsorted(changes_w, w - near_w, "left")
-    inside = np.maximum(inside - (np.abs(w - own_w) <= near_w), 0)
-    found: Array = np.log((1.0 - SELDOM) * inside / max(len(changes_w) - 1, 1) + seldom)
+    inside = np.maximum(inside - (np.abs(w - own_w) <= near_w), 0).astype(float)
+    between = (NEIGHBOURS - 0.5) * near_w / np.maximum(_distance(changes_w, w, own_w), near_w)
+    share = np.maximum(inside, between) / max(len(changes_w) - 1, 1)
+    found: Array = np.log((1.0 - SELDOM) * np.minimum(share, 1.0) + seldom)
+    return found
+
+
+def _distance(changes_w: Array, w: Array, own_w: Array) -> Array:
+    """To the third nearest of the other changes."""
+    first = np.searchsorted(changes_w, w)
+    at = first[:, None] + np.arange(-NEIGHBOURS - 1, NEIGHBOURS + 1)[None, :]
+    near = changes_w[np.clip(at, 0, len(changes_w) - 1)]
+    apart = np.where((at >= 0) & (at < len(changes_w)), np.abs(near - w[:, None]), np.inf)
+    own = np.argmin(np.abs(near - own_w[:, None]), axis=1)  # one of them is the change that is weighed
+    mine = np.abs(near[np.arange(len(w)), own] - own_w) < 1e-9
+    apart[np.arange(len(w))[mine], own[mine]] = np.inf
+    found: Array = np.sort(apart, axis=1)[:, NEIGHBOURS - 1]
     return found
 
 

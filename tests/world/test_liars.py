@@ -344,6 +344,42 @@ def test_a_phase_that_is_lost_while_the_battery_stands_still_is_found_by_a_step_
     assert t_s < 66.0 and moved_w <= 0.2 * made.power_w + 1.0
 
 
+SMALL = replace(
+    PLAIN, power_w=5e3, energy_wh=10e3, recharge_rate_w=500.0, settings={**PLAIN.settings, "meter_update_ms": 100.0},
+    components=[{"kind": "ar", "seed": 3, "scale_w": 40e3, "every_s": 0.5, "memory": 0.9, "mean_w": 40e3, "sigma_w": 200.0}],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("limit_w", [38e3, 90e3], ids=["full", "rests"])
+@pytest.mark.parametrize("mean_w", [12e3, 60e3, 200e3])
+def test_a_phase_lost_behind_a_small_converter_of_which_no_site_file_tells_the_phases(mean_w: float, limit_w: float) -> None:
+    """What it moves by is less than such a phase starts at: then the total shows that a third of it is missing."""
+    fault = lying("no_l3", 60.0).faults
+    load = {**SMALL.components[0], "mean_w": mean_w, "scale_w": mean_w}
+    made = replace(SMALL, name="no_l3", faults=fault, components=[load], limit_w=limit_w * mean_w / 40e3)
+    found = liars.judge(made)
+    assert found.verdict == "meter_phases" and not found.early and found.told_s is not None, found
+    assert found.told_s < 68.0 and found.added_w <= SMALL.power_w, found
+
+
+def test_a_phase_that_goes_off_is_no_lie_where_the_converter_is_on_the_others() -> None:
+    """It is asked, and all of the battery shows."""
+    found = list(liars.run(liars.liars(440000, 24, ["l3_off"], "plain"), 1))
+    assert [each for each in found if each.early] == []
+    made = liars.liar(440000, "l3_off")
+    with liars.plant_of(made) as plant:
+        plant.run(62.0)
+        assert plant.picture() is not None and plant.world.meter_truth["phase"]["zeros"][2] > 0
+
+
+def test_what_a_load_does_is_known_while_a_meter_that_is_not_proven_is_asked() -> None:
+    """It is asked from the first cycle on: without it every answer looked clear, and a verdict came of the load's leaps."""
+    made = plants.draw(1501006)
+    with liars.plant_of(made) as plant:
+        plant.run(33.0)
+        assert plant.world.meter_asked[1] == 8 and plant.world.meter_truth["noise_w"] > 100.0
+
+
 def test_a_meter_that_is_turned_from_the_start_is_refused_or_told_as_unproven_on_any_plant() -> None:
     """Averages, slow refreshes, coarse digits, late converters: a load may hide the sign, and that is told."""
     found = list(liars.run(liars.liars(171000, 48, ["reversed"], liars.ANY), 1))

@@ -35,6 +35,18 @@ def test_an_absolute_value_is_told_by_what_the_battery_does_while_the_building_g
         assert (first_s is not None) == tells
 
 
+def test_a_change_among_those_that_a_load_makes_is_not_seldom_for_being_new_to_the_watt() -> None:
+    """A load that leaps now and then, never twice as far: what the lie would mean is one more of its leaps, or beyond them."""
+    chance = np.random.default_rng(5)
+    leaps_w = np.where(chance.random(1200) < 0.5, chance.uniform(-3e3, 3e3, 1200), 0.0)
+    leaps_w[620:640] = 0.0
+    load_w = 200e3 + np.cumsum(leaps_w)
+    for moved_w, tells in ((1.4e3, False), (20e3, True)):
+        made = replace(lying("flipped", 31.2), settings={**PLAIN.settings, "pcs_measure_ms": 0.0})
+        moves_w = np.where(np.arange(1200) >= 630, moved_w, 0.0)
+        assert (tellable.first_s(made, series_of(moves_w, load_w), 31.2) is not None) == tells
+
+
 def test_a_load_that_never_does_the_same_twice_tells_nothing_of_small_moves_of_the_battery() -> None:
     """Each change is the only one of its size: counted among those it knows, two of them would give away any lie."""
     made = replace(lying("flipped", 30.0), settings={**PLAIN.settings, "pcs_measure_ms": 0.0})
