@@ -34,6 +34,7 @@ cdef struct contradiction_t:
     uint32_t waits, suspicion           # waits: so many of the newest have no battery power yet; enum suspect
     uint64_t done_ns                # up to where the readings were compared
     double noise_w                  # the load's own changes over a span: their median; 0 = none yet
+    double proof_noise_w            # the same while it was only to be proven: that may be asked from the first cycle on
     double span_s
     double votes[ANSWERS]           # for that answer, against the honest one; old ones fade
     double largest_w                # of the load's changes over a span, of late
@@ -53,6 +54,8 @@ cdef void contradiction_forget(contradiction_t* c) noexcept nogil
 # that must show; nameplate_w: of all units; asked: a question moves the battery.
 cdef void contradiction_step(const program_t* program, const estimate_state_t* state, const plant_t* plant,
                              contradiction_t* c, double small_w, double far_w, double nameplate_w, bint asked, uint64_t value_ns) noexcept nogil
+# A question begins that is no proof: without what the load does by itself no answer would be clear.
+cdef void contradiction_asks(contradiction_t* c) noexcept nogil
 # A question found it honest.
 cdef void contradiction_cleared(contradiction_t* c, const plant_t* plant) noexcept nogil
 # It was suspected to be turned, and now a turned meter is what the building cannot do: it would give power further than it

@@ -158,6 +158,17 @@ cdef void compare_waiting(const program_t* program, const estimate_state_t* stat
         c.waits -= 1
 
 
+cdef inline double median_w(double noise_w, double off_w, double share) noexcept nogil:
+    if noise_w == 0.0:
+        noise_w = fmax(off_w, 1.0)
+    return fmax(noise_w * (1.0 + NOISE_RATE * share if off_w > noise_w else 1.0 - NOISE_RATE * share), 1.0)
+
+
+cdef void contradiction_asks(contradiction_t* c) noexcept nogil:
+    if c.noise_w == 0.0:
+        c.noise_w = c.proof_noise_w
+
+
 cdef void compare(const estimate_state_t* state, contradiction_t* c, uint32_t at, double far_w,
                   bint asked) noexcept nogil:
     cdef double span_s = compared_s(state)
@@ -177,11 +188,10 @@ cdef void compare(const estimate_state_t* state, contradiction_t* c, uint32_t at
     grid_w = c.w[at] - c.w[before]
     ess_w = c.ess_w[at] - c.ess_w[before]
     off_w = fabs(grid_w + ess_w)
-    # What is only to be proven may be asked from the first cycle on, and without the load's changes no answer is clear.
-    if not asked or c.suspicion == SUSPECT_UNSEEN:
-        if c.noise_w == 0.0:
-            c.noise_w = fmax(off_w, 1.0)
-        c.noise_w = fmax(c.noise_w * (1.0 + NOISE_RATE * share if off_w > c.noise_w else 1.0 - NOISE_RATE * share), 1.0)
+    if not asked:
+        c.noise_w = median_w(c.noise_w, off_w, share)
+    elif c.suspicion == SUSPECT_UNSEEN:
+        c.proof_noise_w = median_w(c.proof_noise_w, off_w, share)
     if c.largest_w == 0.0:  # until more is known a load may change by what it is
         c.largest_w = LARGEST_FIRST * fabs(c.w[at])
     if off_w > fmax(JUMPED * c.largest_w, JUMPED_FAR * far_w) and c.suspicion == SUSPECT_NONE and not asked:

@@ -28,7 +28,8 @@ from tidegate.ext.abi.image cimport (
 )
 from tidegate.ext.abi.program cimport program_t
 from tidegate.ext.estimate.contradiction cimport (
-    SUSPECT_AGAIN, SUSPECT_AGE, SUSPECT_BELOW_ZERO, SUSPECT_MIRRORED, SUSPECT_NONE, SUSPECT_PHASE, SUSPECT_UNSEEN, contradiction_cleared, contradiction_forget,
+    SUSPECT_AGAIN, SUSPECT_AGE, SUSPECT_BELOW_ZERO, SUSPECT_MIRRORED, SUSPECT_NONE, SUSPECT_PHASE, SUSPECT_UNSEEN, contradiction_asks, contradiction_cleared,
+    contradiction_forget,
     contradiction_step, contradiction_sure, contradiction_turns, then_w,
 )
 from tidegate.ext.estimate.energy_register cimport energy_register_contradicts, energy_register_forget, energy_register_power
@@ -329,6 +330,7 @@ cdef void contradicts(const program_t* program, const estimate_state_t* state, c
                        nameplates(program), truth.asking != ASK_NOTHING, truth.value_t_ns)
     if truth.asking == ASK_ANSWER and truth.contradiction.mirrored and truth.question.suspicion != truth.contradiction.suspicion:
         # What was asked for a weaker doubt is asked anew, from where the units are held.
+        contradiction_asks(&truth.contradiction)
         question_begin(&truth.question, truth.question.step_w, truth.question.least_w, truth.question.held_w,
                        truth.contradiction.suspicion, t_ns)
         likelihood_restart(&truth.contradiction.likelihood)
@@ -392,6 +394,7 @@ cdef void phase_by_total(const program_t* program, truth_t* truth, uint64_t t_ns
     if truth.asking == ASK_NOTHING and (truth.phase_w == 0.0 or truth.phases.zeros[phase - 1] > PHASE_LOOKS):
         truth.contradiction.suspicion = SUSPECT_PHASE
     elif truth.asking == ASK_ANSWER:
+        contradiction_asks(&truth.contradiction)
         truth.contradiction.suspicion = SUSPECT_PHASE
         if question.begun_ns > truth.phases.lit_ns[phase - 1] and question.patient == 0:
             question.suspicion = SUSPECT_PHASE
@@ -502,6 +505,8 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
         up_w += plant.units[unit].envelope_hi_w
         down_w += plant.units[unit].envelope_lo_w
     step_w = truth.phase_w if by_phase else 1.5 * far_w(program, truth)
+    if breaks:
+        contradiction_asks(&truth.contradiction)
     if contradicted(truth, t_ns):
         if suspicion != SUSPECT_AGAIN and suspicion != SUSPECT_UNSEEN:  # what is so unlikely is worth a step that is clear at once
             step_w = fmax(step_w, ANSWER_SHARE * nameplates(program))

@@ -36,7 +36,7 @@ def test_an_absolute_value_is_told_by_what_the_battery_does_while_the_building_g
 
 
 def test_a_change_among_those_that_a_load_makes_is_not_seldom_for_being_new_to_the_watt() -> None:
-    """A load that leaps now and then, never twice as far: what the lie would mean is one more of its leaps, or beyond them."""
+    """A load that leaps, never twice as far: what the lie would mean is one more of its leaps, or beyond them."""
     chance = np.random.default_rng(5)
     leaps_w = np.where(chance.random(1200) < 0.5, chance.uniform(-3e3, 3e3, 1200), 0.0)
     leaps_w[620:640] = 0.0

@@ -126,8 +126,8 @@ def test_no_honest_meter_contradicts_its_phases(
 
 THIRDS = (1 / 3, 1 / 3, 1 / 3)
 KNOWN = [*product([(NAMEPLATE_W, None), (SMALL_W, THIRDS)], ["rests", "walks", "steps", "unbalanced"])]
-# Beside a load that moves more than the pulses of arming, no share of a small battery is learnt.
-LEARNT = [*product([(SMALL_W, None)], ["rests", "unbalanced"])]
+# A load on all three moves more than the pulses of arming, and next to nothing beside the mean of the phases.
+LEARNT = [*product([(SMALL_W, None)], ["rests", "unbalanced", "walks", "steps"])]
 
 
 @pytest.mark.parametrize("phase", [0, 1, 2])
@@ -157,6 +157,16 @@ def test_a_phase_that_the_battery_does_not_move_may_stand_at_zero() -> None:
     assert found(states(phase_w, nameplate_w=SMALL_W)) == (NONE, 0.0)
     phase_w = grid(LOADS["third phase off"], (0.5, 0.5, 0.0))
     assert found(states(phase_w, shares=(0.5, 0.5, 0.0))) == (NONE, 0.0)
+
+
+@pytest.mark.parametrize("late", [3, 7, 12])
+def test_moves_of_the_battery_that_are_paired_with_another_moment_are_not_taken_for_a_third_on_each_phase(
+    late: int,
+) -> None:
+    """Beside the mean of the phases none of them is left, as little as of a battery on all three."""
+    phase_w = LOADS["third phase off"] - three(np.roll(BATTERY_W, late) * SMALL_W / NAMEPLATE_W, (0.5, 0.5, 0.0))
+    for every in (5, 10, 25):
+        assert found(states(phase_w, nameplate_w=SMALL_W, every=every)) == (NONE, 0.0)
 
 
 def test_a_phase_with_current_and_without_power_is_found() -> None:
