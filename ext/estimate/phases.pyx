@@ -9,7 +9,8 @@ Power is looked at as sum and in its parts, by one meter in the same moments or 
 - a phase that the battery moves cannot stand at zero while the battery moves, unless its load makes the same moves; nor
   while the battery charges, unless it gives the same power, which counts where none of the phases ever gave any: the
   transformer or the wire of that phase is off. How much of the battery a phase shows the site
-  file says; converters of more than 15 kW have three phases; of others it is learnt from the pulses of arming. A phase on which the converter has nothing
+  file says; converters of more than 15 kW have three phases; of others it is learnt while the battery follows no load, from the
+  pulses of arming and the steps of questions. A phase on which the converter has nothing
   may stand at zero for as long as it likes.
 
 What a meter never did is not expected of it: one wired for three wires shows phases that never add up (`apart`), and only an

@@ -9,6 +9,7 @@ The battery is the witness: what it does, the grid must show, with the opposite 
 | stands still | a value stands for longer than is its habit, or while the battery moves away | one step (below) | it stands through it: `meter_stuck` |
 | contradicts its own energy | - | - | its registers have counted something else (energy_register.pyx): `grid_unmoved` |
 | contradicts its own phases | - | - | they do not add up any more, or one of them stands at zero while the battery moves it (phases.pyx): `meter_phases` |
+| has a phase at zero that shows too little of the battery, or nobody knows how much | it stands there for two looks | steps at irregular times (question.pyx) | the total lacks that share of them: `meter_phases` |
 | begins to lie while the site runs | it contradicts the battery or itself (contradiction.pyx) | steps at irregular times (question.pyx) | it answers them wrongly: `grid_unmoved` |
 
 While it is asked the units are held, so a value that is not believed moves nothing.

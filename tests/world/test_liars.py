@@ -377,6 +377,12 @@ def test_a_phase_that_goes_off_is_no_lie_where_the_converter_is_on_the_others() 
         assert plant.picture() is not None and plant.world.meter_truth["phase"]["zeros"][2] > 0
 
 
+def test_a_phase_is_not_asked_by_a_move_back_into_what_the_battery_has_done_already() -> None:
+    """It was led back from -742 W to -239 W and held there for ten seconds, while the control was on its way to tell."""
+    found = judges.judge(plants.draw(1500302))
+    assert found.lie == "no_l3" and found.told_s is not None and found.told_s <= 5.0, found
+
+
 def test_what_a_load_does_is_known_while_a_meter_that_is_not_proven_is_asked() -> None:
     """It is asked from the first cycle on: without it every answer looked clear, whatever the load did by itself."""
     made = plants.draw(1501006)
