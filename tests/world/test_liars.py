@@ -378,7 +378,7 @@ def test_a_phase_that_goes_off_is_no_lie_where_the_converter_is_on_the_others() 
 
 
 def test_a_phase_is_not_asked_by_a_move_back_into_what_the_battery_has_done_already() -> None:
-    """It was led back from -742 W to -239 W and held there for ten seconds, while the control was on its way to tell."""
+    """It was led back from -742 W to -239 W and held there for ten seconds; the control was on its way to tell."""
     found = judges.judge(plants.draw(1500302))
     assert found.lie == "no_l3" and found.told_s is not None and found.told_s <= 5.0, found
 
