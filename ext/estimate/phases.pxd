@@ -51,6 +51,8 @@ cdef int phases_at_zero(const phases_t* p) noexcept nogil
 cdef double phases_need_w(const program_t* program, const phases_t* p, double far_w) noexcept nogil
 # What the total shows of the battery's moves if that phase is lost; 1 = all: that phase is known to show nothing of it.
 cdef double phases_left(const program_t* program, const phases_t* p) noexcept nogil
+# All three have shown power since then.
+cdef bint phases_lit(const phases_t* p, uint64_t since_ns) noexcept nogil
 # The answers of the total have shown that that phase is lost.
 cdef void phases_lost(phases_t* p) noexcept nogil
 # Whether a look at the phases is due that was not taken yet.

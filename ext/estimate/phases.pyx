@@ -56,7 +56,8 @@ cdef extern from *:
     #define ZERO_FAR 0.67         /* of a move of the battery that must show in the total: so much of it is on that phase */
     #define CARRIED 0.33          /* of the same: the phase has carried so much */
     #define CARRIED_KEEPS 0.9995  /* a look */
-    #define CARRIED_SHARE 0.02    /* of the most that a phase has carried: with less a meter may not start yet */
+    #define CARRIED_SHARE 0.01    /* of the most that a phase has carried: with less a meter may not start yet. Class 2 starts at 0.5 %
+                                     of its current at the most (IEC 62053-21), behind transformers of twice what is carried */
     #define GIVES 0.33            /* of a move of the battery that must show in the total: a phase that gives so much gives power */
     #define FACTOR 0.5
     #define LIVE 0.5              /* of the highest voltage: with less the phase itself is lost, and not its transformer */
@@ -353,6 +354,14 @@ cdef double phases_left(const program_t* program, const phases_t* p) noexcept no
     cdef int phase = phases_at_zero(p)
     cdef double share = shown_share(program, p, phase - 1) if phase else 0.0
     return 1.0 if share < 0.0 else 1.0 - (share if share > 0.0 else 1.0 / PHASES_MAX)
+
+
+cdef bint phases_lit(const phases_t* p, uint64_t since_ns) noexcept nogil:
+    cdef int phase
+    for phase in range(PHASES_MAX):
+        if p.lit_ns[phase] < since_ns:
+            return False
+    return True
 
 
 cdef void phases_lost(phases_t* p) noexcept nogil:

@@ -39,7 +39,7 @@ from tidegate.ext.estimate.likelihood cimport likelihood_restart, likelihood_sha
 from tidegate.ext.estimate.model cimport model_doubted
 from tidegate.ext.estimate.pairing cimport history_at, nameplates, time_before
 from tidegate.ext.estimate.phases cimport (
-    phases_ask_anew, phases_at_zero, phases_due, phases_forget, phases_left, phases_lost, phases_need_w, phases_reading,
+    phases_ask_anew, phases_at_zero, phases_due, phases_forget, phases_left, phases_lit, phases_lost, phases_need_w, phases_reading,
 )
 from tidegate.ext.estimate.pulses cimport pulses_begin, pulses_reading
 from tidegate.ext.estimate.question cimport (
@@ -376,6 +376,9 @@ cdef void contradicts(const program_t* program, const estimate_state_t* state, c
         truth.age_open = truth.question.suspicion == SUSPECT_AGE and found != FOUND_HONEST and model_doubted(state)
         truth.shown = found == FOUND_HONEST and truth.question.suspicion == SUSPECT_UNSEEN
         answer_end(truth, plant, found == FOUND_HONEST, t_ns)
+        if truth.question.suspicion == SUSPECT_PHASE and phases_at_zero(&truth.phases) == 0 and not phases_lit(
+                &truth.phases, truth.question.begun_ns):
+            truth.phase_again_ns = t_ns  # the others carry too little by now to say that it stands at zero: nothing was answered
 
 
 cdef void phase_by_total(const program_t* program, truth_t* truth, uint64_t t_ns) noexcept nogil:
