@@ -50,6 +50,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "estimate.meter_sign": (),
     "estimate.truth": (),
     "estimate.pulses": (),
+    "estimate.coincidence": (),
     "estimate.contradiction": (),
     "estimate.energy_register": (),
     "estimate.phases": (),

@@ -3,17 +3,21 @@
 from libc.math cimport fabs
 from libc.stdint cimport uint32_t, uint64_t
 
+from tidegate.ext.abi.bits cimport random_next
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.control.corridor cimport ORDER_CEASE, ORDER_MANUAL
 from tidegate.ext.cycle.core cimport *
 from tidegate.ext.estimate.contradiction cimport SUSPECT_AGE, SUSPECT_BELOW_ZERO, SUSPECT_MIRRORED, SUSPECT_NONE, SUSPECT_UNSEEN
 from tidegate.ext.estimate.converter cimport converter_answer_s
+from tidegate.ext.estimate.estimate cimport ANSWER_UNPROVEN
+from tidegate.ext.estimate.interval cimport INTERVAL_SLOW_S
 from tidegate.ext.estimate.lag cimport lag_asked, lag_reopen
 from tidegate.ext.estimate.model cimport answer_wanted
+from tidegate.ext.estimate.pairing cimport nameplates
 from tidegate.ext.estimate.pulses cimport pulses_wanted
 from tidegate.ext.estimate.question cimport question_place, question_raised, question_t, question_waits, EDGE_ANYWAY
-from tidegate.ext.estimate.truth cimport ASK_ANSWER, truth_ask, truth_suspects
+from tidegate.ext.estimate.truth cimport ASK_ANSWER, STEP_SHARE_MOST, truth_ask, truth_suspects
 from tidegate.ext.safety.cabinet cimport ANSWER_DOUBTFUL
 
 
@@ -21,8 +25,10 @@ cdef extern from *:
     """
     #define RAISED 1.02  /* of a step: a wish that is no limit's and less than that waits for the next edge that goes up */
     #define DOUBTED_MOVES 8.0
+    #define STIR_LEAST 0.03   /* of the nameplates: a smaller step beside the control's own moves tells nothing */
+    #define STIR_UNEVEN 0.025
     """
-    const double RAISED, DOUBTED_MOVES
+    const double RAISED, DOUBTED_MOVES, STIR_LEAST, STIR_UNEVEN
 
 
 cdef inline double held_w(const core_t* core) noexcept nogil:
@@ -143,6 +149,37 @@ cdef void ask_meter(core_t* core, uint64_t t_ns) noexcept nogil:
         if core.truth.question.edge_ns:
             place_edge(core)
         raise_held(core)
+
+
+cdef double stir(core_t* core, uint64_t t_ns) noexcept nogil:
+    """Behind a slow meter that has yet to show the battery: a step beside what the control wants, of a time and a size that nothing foretells.
+
+    A question would hold the units for several of its values, and the limits with them. So the control goes on, and
+    what the meter shows of these steps alone is the answer (coincidence.pyx).
+    """
+    cdef truth_t* truth = &core.truth
+    cdef double wanted_w = 0.0, interval_s = core.estimate.lags.interval.interval_s, up_w, down_w, size_w
+    cdef uint32_t unit
+    cdef double[4] longer
+    longer[0], longer[1], longer[2], longer[3] = 1.0, 1.6, 1.25, 2.1
+    if (core.mode != MODE_RUN and core.mode != MODE_DERATED) or core.estimate.models.answer != ANSWER_UNPROVEN or (
+            interval_s <= INTERVAL_SLOW_S or truth.asking or truth.verdict != VERDICT_BELIEVED or not core.plant.grid_ok
+            or core.plant.island or core.inbox.orders.flags & (ORDER_MANUAL | ORDER_CEASE)):
+        truth.stir_w = 0.0
+        return 0.0
+    for unit in range(core.program.n_units):
+        wanted_w += core.decision.request_w[unit]
+    up_w = fmax(fmin(core.decision.hi_w, core.decision.envelope_hi_w) - wanted_w, 0.0)
+    down_w = fmax(wanted_w - fmax(core.decision.lo_w, core.decision.envelope_lo_w), 0.0)
+    if t_ns >= truth.stir_due_ns:
+        truth.random = random_next(truth.random)
+        truth.stir_due_ns = t_ns + <uint64_t>(longer[truth.random & 3] * 1e9 * interval_s)
+        size_w = STEP_SHARE_MOST * nameplates(core.program) * (1.0 - STIR_UNEVEN * (truth.random >> 3 & 15))
+        if truth.stir_w != 0.0:
+            truth.stir_w = 0.0
+        elif fmax(up_w, down_w) >= STIR_LEAST * nameplates(core.program):  # discharge first: it keeps the import limits
+            truth.stir_w = fmin(size_w, up_w) if up_w >= fmin(down_w, STIR_LEAST * nameplates(core.program)) else -fmin(size_w, down_w)
+    return fmin(fmax(truth.stir_w, -down_w), up_w)
 
 
 cdef uint32_t answer_of_meter(const core_t* core) noexcept nogil:

@@ -21,9 +21,10 @@ from tidegate.ext.control.corridor cimport ORDER_MANUAL, control_step
 from tidegate.ext.control.hunting cimport hunting_disturbed
 from tidegate.ext.control.policies cimport unproven_discharge_w
 from tidegate.ext.control.recharging cimport recharging_watch
-from tidegate.ext.cycle.asking cimport answer_of_meter, ask_meter
+from tidegate.ext.cycle.asking cimport answer_of_meter, ask_meter, stir
 from tidegate.ext.cycle.episodes cimport episodes_begin
 from tidegate.ext.cycle.core cimport *
+from tidegate.ext.estimate.coincidence cimport coincidence_random
 from tidegate.ext.estimate.easing cimport battery_step
 from tidegate.ext.estimate.converter cimport (
     converter_answer_s, converter_begin, converter_order, converter_step, converter_t,
@@ -39,7 +40,7 @@ from tidegate.ext.safety.gate cimport fault_set, gate_input_from_image, gate_req
 from tidegate.ext.safety.safety cimport fault_set_t, gate_init, gate_restore, gate_step
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.cycle.orders cimport edge, relay_orders, update_orders
-from tidegate.ext.estimate.lag cimport age_wanted, lag_reopen, widen_lag_search
+from tidegate.ext.estimate.lag cimport age_wanted, lag_met, lag_reopen, widen_lag_search
 from tidegate.ext.estimate.meter_sign cimport SIGN_AGAINST, sign_power_w, signs_begin
 from tidegate.ext.estimate.pairing cimport nameplates
 from tidegate.ext.estimate.model cimport answer_armed, answer_forget, answer_shown
@@ -143,6 +144,7 @@ cdef void estimate(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
         truth_step(core.program, core.image, &core.estimate, &core.plant, &core.truth, core.mode, t_ns)
         if core.truth.shown:
             answer_shown(&core.estimate)
+        lag_met(&core.estimate, core.truth.met, core.truth.coincidence.age_lo_s, core.truth.coincidence.age_hi_s)
     for unit in range(core.program.n_units):
         estimate_unit(core, unit, t_ns, <double>dt_ns * 1e-9)
     phase_done(core, PHASE_ESTIMATE)
@@ -215,7 +217,7 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
     """The gate: what each unit may do. Everything written below comes from its verdict."""
     cdef uint32_t unit, arming = 0
     cdef int32_t mode
-    cdef double dt_s = <double>dt_ns * 1e-9, wanted_w, nameplate_w, trusted = INFINITY
+    cdef double dt_s = <double>dt_ns * 1e-9, wanted_w, nameplate_w, trusted = INFINITY, random_w = 0.0, stir_w
     cdef const unit_row_t* row
     cdef int arm = edge(&core.inbox, ORDER_ARM, t_ns)
     cdef int ack = edge(&core.inbox, ORDER_ACK, t_ns)
@@ -223,6 +225,7 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
     if dt_us > 1000000:
         dt_us = 1000000
     ask_meter(core, t_ns)
+    stir_w = stir(core, t_ns)
     take_selftest(core)
     for unit in range(core.program.n_units):
         arming += core.cabinets[unit].mode == MODE_ARMING
@@ -238,7 +241,8 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
             trusted * nameplate_w, arming, core.estimate.lags.interval.interval_s, dt_s,
         )
         if core.cabinets[unit].mode == MODE_RUN or core.cabinets[unit].mode == MODE_DERATED:
-            wanted_w = truth_order(&core.truth, unit, core.program.n_units, wanted_w)
+            wanted_w = truth_order(&core.truth, unit, core.program.n_units, wanted_w) + (
+                stir_w * nameplate_w / nameplates(core.program) if stir_w != 0.0 else 0.0)
             wanted_w = converter_order(&core.converters[unit], wanted_w, nameplate_w)
         else:
             core.converters[unit].asked_w = wanted_w
@@ -252,6 +256,7 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
         core.converters[unit].let_through = core.verdicts[unit].setpoint_w == core.inputs[unit].request_w
         selftest_keep(&core.selftest, unit, &core.gates[unit])
         core.selftest.gated += 1
+        core.cabinets[unit].fresh = core.plant.grid_new and core.truth.value_t_ns == core.plant.grid_t_ns
         cabinet_step(
             &core.cabinets[unit], &core.verdicts[unit], core.inbox.orders.stop, core.inbox.orders.flags & ORDER_MANUAL,
             &core.image[row.pcs_w] if row.pcs_w >= 0 else NULL,
@@ -261,6 +266,9 @@ cdef void limit(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
         )
         if core.cabinets[unit].unseen:
             core.estimate.models.answer = ANSWER_NONE
+        if core.cabinets[unit].mode == MODE_ARMING:
+            random_w += core.cabinets[unit].pulse_w
+    coincidence_random(&core.truth.coincidence, random_w if arming else stir_w, t_ns)
     if arming > 1:
         pulse_as_one(&core.cabinets[0], core.program.n_units)
     mode = site_mode(core.cabinets, core.program.n_units)

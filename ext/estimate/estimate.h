@@ -196,7 +196,9 @@ typedef struct {
     double open_s;              /* so far apart are the ages that are not out of the question */
     uint32_t age_lo, age_hi;    /* between which a reading's age is believed; lag_lo, lag_hi are as much wider as it is paired */
     uint32_t likely_lo, likely_hi; /* between which all ages are that explain as much as the best one */
-    uint32_t by_filled, filled_pad; /* 1 = the sums have begun with those alone */
+    double met_lo_s, met_hi_s; /* of a slow meter: between which its values met the battery's steps (coincidence.pyx) */
+    uint32_t met;             /* 1 = they have */
+    uint32_t by_filled; /* 1 = the sums have begun with those alone */
     moments_t moments;
 } lag_trials_t;
 

@@ -185,7 +185,9 @@ cdef extern from "estimate/estimate.h" nogil:
         double open_s
         uint32_t age_lo, age_hi
         uint32_t likely_lo, likely_hi
-        uint32_t by_filled, filled_pad
+        double met_lo_s, met_hi_s
+        uint32_t met
+        uint32_t by_filled
         moments_t moments
 
     ctypedef struct shapes_t:

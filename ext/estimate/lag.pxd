@@ -23,6 +23,13 @@ cdef inline bint age_wanted(const estimate_state_t* state) noexcept nogil:
             state.models.open_s if state.models.averages else state.lags.open_s) > 2.0 * state.lags.interval.interval_s)
 
 
+# The values of a slow meter met the battery's steps at these ages (coincidence.pyx). When in its interval it is read is known to a poll.
+cdef inline void lag_met(estimate_state_t* state, uint32_t met, double lo_s, double hi_s) noexcept nogil:
+    state.lags.met = met
+    state.lags.met_lo_s = lo_s
+    state.lags.met_hi_s = hi_s + state.lags.poll_s
+
+
 # Looks for all ages from now on; or, when none beyond the site's own was found, for the site's own again.
 cdef inline void widen_lag_search(const control_params_t* params, estimate_state_t* state, bint wide) noexcept nogil:
     cdef uint32_t own

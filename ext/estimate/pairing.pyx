@@ -8,7 +8,7 @@ more read from a meter than it said, and no filter slows a real step down.
 """
 
 from libc.math cimport fabs, isfinite, sqrt
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.abi.settings cimport *
@@ -298,6 +298,9 @@ cdef void pair(const program_t* program, const estimate_state_t* state, uint32_t
     cdef uint32_t unit, i
     if not tau_s > 0.0:
         tau_s = 0.05
+    if state.lags.met:
+        from_ns = max(from_ns, time_before(sample_ns, <int64_t>(state.lags.met_hi_s * 1e9)))
+        to_ns = max(min(to_ns, time_before(sample_ns, <int64_t>(state.lags.met_lo_s * 1e9))), from_ns)
     if state.models.averages and state.shapes.count:
         averaged_bounds(program, state, members, sample_ns, &lo, &hi, &likeliest)
         lo_w += lo

@@ -3,12 +3,19 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from tidegate.ext.abi.image cimport UNITS_MAX, point_t
 from tidegate.ext.abi.program cimport program_t
+from tidegate.ext.estimate.coincidence cimport coincidence_t
 from tidegate.ext.estimate.contradiction cimport contradiction_t
 from tidegate.ext.estimate.energy_register cimport energy_register_t
 from tidegate.ext.estimate.estimate cimport estimate_state_t, plant_t
 from tidegate.ext.estimate.phases cimport phases_t
 from tidegate.ext.estimate.pulses cimport pulses_t
 from tidegate.ext.estimate.question cimport question_t
+
+cdef extern from *:
+    """
+    #define STEP_SHARE_MOST 0.2 /* of the nameplates: no question asks with a larger step */
+    """
+    const double STEP_SHARE_MOST
 
 # What is asked of the meter.
 cdef enum:
@@ -22,7 +29,7 @@ cdef struct truth_t:
     uint32_t verdict          # enum meter_verdict
     int32_t mode              # of the site, in the cycle before
     uint32_t doubted          # turned or of another share once: it has to show itself right before it is armed with again
-    uint32_t shown            # 1 = a question has shown in this cycle that the meter shows the battery
+    uint32_t shown            # 1 = in this cycle it was shown that the meter shows the battery
     uint64_t seen_t_ns        # stamp of the newest reading
     # a value that stands still
     double value_w, least_w   # least: size of the meter's small changes; 0 = none yet
@@ -57,6 +64,11 @@ cdef struct truth_t:
     pulses_t pulses
     double phase_w, phase_rest_s # a move so far shows whether a phase is lost, 0 = none does; the next question waits so long
     double phase_up_w, phase_down_w # what is asked of a phase: beyond these, from what the units are held at, it is told
+    coincidence_t coincidence
+    uint32_t met              # 1 = by it the meter shows the battery
+    uint32_t random           # of the steps that a running site gives for it:
+    uint64_t stir_due_ns      # the next edge
+    double stir_w             # what the newest is to be; 0 = none
     uint64_t phase_again_ns
     energy_register_t energy
     phases_t phases

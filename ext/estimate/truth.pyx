@@ -28,6 +28,9 @@ from tidegate.ext.abi.image cimport (
     VERDICT_PHASES, VERDICT_REGISTER, VERDICT_SHARE, VERDICT_SIGN, point_set, point_t,
 )
 from tidegate.ext.abi.program cimport program_t
+from tidegate.ext.estimate.coincidence cimport (
+    COINCIDENCE_HONEST, COINCIDENCE_TURNED, coincidence_begin, coincidence_gap, coincidence_reading,
+)
 from tidegate.ext.estimate.contradiction cimport (
     SUSPECT_AGAIN, SUSPECT_AGE, SUSPECT_BELOW_ZERO, SUSPECT_MIRRORED, SUSPECT_NONE, SUSPECT_PHASE, SUSPECT_UNSEEN, contradiction_asks, contradiction_cleared,
     contradiction_forget,
@@ -35,7 +38,9 @@ from tidegate.ext.estimate.contradiction cimport (
 )
 from tidegate.ext.estimate.energy_register cimport energy_register_contradicts, energy_register_forget, energy_register_power
 from tidegate.ext.estimate.estimate cimport ANSWER_UNPROVEN, estimate_state_t, plant_t
+from tidegate.ext.estimate.interval cimport INTERVAL_SLOW_S
 from tidegate.ext.estimate.likelihood cimport likelihood_restart, likelihood_share
+from tidegate.ext.estimate.meter_sign cimport SIGN_AGAINST, SIGN_TURNED
 from tidegate.ext.estimate.model cimport model_doubted
 from tidegate.ext.estimate.pairing cimport history_at, nameplates, time_before
 from tidegate.ext.estimate.phases cimport (
@@ -61,7 +66,6 @@ cdef extern from *:
     #define SMALL_UP 1.005
     #define SMALL_MOST 0.05     /* of the nameplates */
     #define SILENT_INTERVALS 1.5
-    #define STEP_SHARE_MOST 0.2 /* of the nameplates: no question asks with a larger step */
     #define HABIT_S 0.5         /* a value stands at least so long before it is asked, ... */
     #define HABIT_INTERVALS 6.0 /* ... so many intervals, ... */
     #define HABITS 1.5          /* ... and so many times as long as one that moved again; so it is before it is called frozen */
@@ -95,7 +99,7 @@ cdef extern from *:
     #define SUSPECT_REST_S 5.0    /* from one contradiction that was unfounded to the next */
     #define SUSPECT_REST_MOST_S 300.0
     """
-    const double AWAY_SHARE, GONE_SHARE, ASK_SHARE, ASK_FINE, ASK_LEAST, DIGITS, SILENT_S, SILENT_INTERVALS, SMALL_DOWN, SMALL_UP, SMALL_MOST, STEP_SHARE_MOST, HABIT_S, HABIT_INTERVALS, HABITS, AGE_OLDEST_S, AGE_QUICK_S, QUICK_S
+    const double AWAY_SHARE, GONE_SHARE, ASK_SHARE, ASK_FINE, ASK_LEAST, DIGITS, SILENT_S, SILENT_INTERVALS, SMALL_DOWN, SMALL_UP, SMALL_MOST, HABIT_S, HABIT_INTERVALS, HABITS, AGE_OLDEST_S, AGE_QUICK_S, QUICK_S
     const double FROZEN_S, FROZEN_STEP_S, INSIDE_S, STEP_SOON_S, FINE, CLEAR_STEP, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, AWAY_REST, ASK_MOST_S, PHASE_MOST_S
     const uint32_t AGREE_EDGES, PHASE_LOOKS
     const double ANSWER_SHARE, ANSWER_NOISE, STILL_SHARE, PROOF_EDGES, PROOF_S, PROOF_QUIET_S, SUSPECT_REST_S, SUSPECT_REST_MOST_S, AGE_SUSPECT_S, AGE_REST_S, AGE_NOISE
@@ -157,6 +161,8 @@ cdef void truth_step(const program_t* program, point_t* image, const estimate_st
         if mode == MODE_ARMING:  # each arming tests anew
             truth.verdict = VERDICT_BELIEVED
             pulses_begin(&truth.pulses)
+            coincidence_begin(&truth.coincidence)
+            truth.met = 0
             contradiction_forget(&truth.contradiction)
             truth.question.suspicion = SUSPECT_NONE  # answers from before count no more: it may hang elsewhere since
             phases_ask_anew(&truth.phases)
@@ -180,6 +186,7 @@ cdef void truth_step(const program_t* program, point_t* image, const estimate_st
     if not plant.grid_ok or image[SITE_ESS_W].quality != QUALITY_GOOD:
         truth.value_t_ns = 0
         truth.asking = ASK_NOTHING
+        coincidence_gap(&truth.coincidence)
         truth.pulses.count = 0  # readings across a gap are not compared; what the pulses have shown so far stays known
         contradiction_forget(&truth.contradiction)
     elif plant.grid_new and plant.grid_t_ns != truth.seen_t_ns:
@@ -188,12 +195,30 @@ cdef void truth_step(const program_t* program, point_t* image, const estimate_st
         if mode == MODE_ARMING:
             verdict_set(truth, pulses_reading(
                 state, &truth.pulses, plant.grid_w, 0.5 * AWAY_SHARE * nameplates(program), sample_ns))
+            meets(state, plant, truth, sample_ns)
         elif mode == MODE_RUN or mode == MODE_DERATED:
             contradicts(program, state, plant, truth, sample_ns)
+            if truth.met or state.models.answer == ANSWER_UNPROVEN:
+                meets(state, plant, truth, sample_ns)
     if image[SITE_METER_VERDICT].value != truth.verdict or plant.grid_new:
         point_set(image, SITE_METER_VERDICT, <double>truth.verdict, t_ns)
         point_set(image, SITE_METER_REGISTERS, <double>truth.energy.state, t_ns)
         point_set(image, SITE_METER_PHASES, <double>truth.phases.state, t_ns)
+
+
+cdef inline void meets(const estimate_state_t* state, const plant_t* plant, truth_t* truth, uint64_t t_ns) noexcept nogil:
+    """A slow meter may show within a few values what the sums over many moves say of a quick one."""
+    cdef uint32_t found
+    if (state.lags.interval.interval_s <= 0.0 or state.lags.interval.interval_s > INTERVAL_SLOW_S):
+        found = coincidence_reading(&truth.coincidence, &state.total, plant.grid_w, state.lags.interval.interval_s, truth.met != 0, t_ns)
+        if truth.met:
+            pass
+        elif found == COINCIDENCE_HONEST and truth.pulses.sign != SIGN_TURNED:
+            truth.met = truth.shown = 1
+        elif found == COINCIDENCE_TURNED and truth.pulses.sign != SIGN_AGAINST:
+            verdict_set(truth, VERDICT_SIGN)
+    if truth.met:
+        truth.pulses.sign = SIGN_AGAINST
 
 
 cdef inline uint32_t look_at_phases(const program_t* program, const point_t* image, const estimate_state_t* state,

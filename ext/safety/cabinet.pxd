@@ -52,10 +52,13 @@ cdef struct cabinet_t:
     uint32_t probed    # 1 = done
     uint32_t unseen    # 1 = done, and the grid meter showed nothing of them
     uint32_t turns     # edges given so far; odd = on
+    uint32_t fresh     # 1 = in this cycle the meter shows something new
+    uint32_t random    # behind a slow meter: length and size of the newest
     double probe_s, turn_s # since the first; left until the next
     double turn_from_w     # setpoint before the last
     uint32_t joined        # 1 = pulses as one with those that arm at once: ...
     double kept_from_w     # ... turn_from_w before an edge that others had yet to follow
+    double pulse_w         # the one of now, beside what the limits need; 0 = none
     double needed_w        # what the limits need beside them
     uint32_t needed_turn   # since that edge
     uint32_t late              # 1 = the corridor of late is known:

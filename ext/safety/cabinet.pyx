@@ -13,6 +13,7 @@ from libc.math cimport fabs, fmod, isfinite
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from tidegate.ext.abi.bits cimport random_next
 from tidegate.ext.abi.extremes cimport fmax, fmin
 from tidegate.ext.safety.safety cimport REACTION_DERATE
 from tidegate.ext.abi.image cimport (
@@ -38,6 +39,11 @@ cdef double PROBE_S_MAX = 45.0
 cdef double PROBE_SHARE_LEAST = 0.4 # of the nameplate: so large a pulse stays where the limits need nearly all of it
 cdef double PROBE_QUICK_S = 1.0     # a meter with a shorter interval needs no longer pulses
 cdef double PROBE_TURN_LONG = 0.3
+cdef uint32_t PROBE_LONG = 7        # of a slow meter one pulse in four is so long: what averages needs that
+cdef double PROBE_STANDS = 1.7      # its intervals: a level that stands through a value
+cdef double PROBE_SOON = 0.05       # ... and so long after a value another one begins, ...
+cdef double PROBE_LATER = 0.15      # ... or one, two, three times so long later
+cdef double PROBE_UNEVEN = 0.025    # by so much, or up to 15 times that, pulses of a slow meter are smaller: no load is as large by chance
 cdef double LATE_CHARGE_S = 25.0    # a pulse keeps the limits under whatever the load did for so long and as long again: by ...
 cdef double LATE_DISCHARGE_S = 8.0  # ... charge those of import, which it is made for; by discharge those of export
 cdef double LATE_INTERVALS = 2.0    # at least so many of the meter's intervals
@@ -202,6 +208,7 @@ cdef double probe_request(cabinet_t* cabinet, const gate_verdict_t* last, double
     up_w = fmin(hi_w, last.envelope_hi_w)
     down_w = fmax(lo_w, last.envelope_lo_w)
     needed(cabinet, wanted_w if lo_w > 0.0 or hi_w < 0.0 else 0.0)
+    cabinet.pulse_w = 0.0
     if cabinet.late:  # but what the limits need is theirs to say
         up_w = fmax(fmin(up_w, fmax(fmin(cabinet.late_hi_w[0], cabinet.late_hi_w[1]), cabinet.needed_w)), 0.0)
         down_w = fmin(fmax(down_w, fmin(fmax(cabinet.late_lo_w[0], cabinet.late_lo_w[1]), cabinet.needed_w)), 0.0)
@@ -213,7 +220,12 @@ cdef double probe_request(cabinet_t* cabinet, const gate_verdict_t* last, double
         return 0.0
     up_w = fmin(up_w, probe_w)
     down_w = fmax(down_w, -probe_w)
-    return up_w if up_w >= -down_w else down_w
+    cabinet.pulse_w = share_of_size(cabinet) * (up_w if up_w >= -down_w else down_w)
+    return cabinet.pulse_w
+
+
+cdef inline double share_of_size(const cabinet_t* cabinet) noexcept nogil:
+    return 1.0 - PROBE_UNEVEN * (cabinet.random >> 3 & 15)
 
 
 cdef inline void corridor_of_late(cabinet_t* cabinet, double lo_w, double hi_w, double interval_s, double dt_s) noexcept nogil:
@@ -252,12 +264,16 @@ cdef inline void needed(cabinet_t* cabinet, double needed_w) noexcept nogil:
     cabinet.needed_turn = cabinet.turns
 
 
-cdef inline double beside(const cabinet_t* cabinet, double needed_w, double room_w, double probe_w,
+cdef inline double beside(cabinet_t* cabinet, double needed_w, double room_w, double probe_w,
                           double nameplate_w) noexcept nogil:
     """The level of now: a pulse is as large as what is needed leaves room for, and no smaller than a share."""
     cdef double size_w = fmin(fmin(probe_w, room_w), fmax(room_w - needed_w, PROBE_SHARE_LEAST * nameplate_w))
     cdef double rest_w = fmin(needed_w, room_w - size_w)
-    return rest_w + size_w if cabinet.turns & 1 else rest_w
+    if not cabinet.turns & 1:
+        return rest_w
+    size_w *= share_of_size(cabinet)
+    cabinet.pulse_w = size_w if cabinet.needed_w > 0.0 else -size_w
+    return rest_w + size_w
 
 
 cdef inline bint probe_ends(const cabinet_t* cabinet, uint32_t answer_wanted, double patience_s) noexcept nogil:
@@ -287,14 +303,22 @@ cdef void probe_look(cabinet_t* cabinet, const gate_verdict_t* verdict, const po
         return
     cabinet.probe_s += dt_s
     cabinet.turn_s -= dt_s
+    if interval_s >= PROBE_QUICK_S and cabinet.fresh and not is_long(cabinet, interval_s):
+        # Each value of a slow meter is to tell something: between nearly any two another level, at a time and of a size that
+        # nothing foretells. Where it averages, or has looked between two pulses every time, the long ones show.
+        cabinet.random = random_next(cabinet.random)
+        cabinet.turn_s = (PROBE_STANDS if cabinet.random & 3 == 0 else PROBE_SOON + PROBE_LATER * (cabinet.random >> 2 & 3)) * interval_s
     if cabinet.turn_s <= -PROBE_FOLLOW_S or (cabinet.turn_s <= 0.0 and follows):
         cabinet.turns += 1
         cabinet.turn_from_w = verdict.setpoint_w
         length_s = PROBE_TURN_SHARE * cabinet.probe_s
+        if interval_s >= PROBE_QUICK_S:
+            cabinet.turn_s = PROBE_TURN_LONG * fmin(cabinet.probe_s, PROBE_S_MAX) if is_long(cabinet, interval_s) else PROBE_STANDS * interval_s
+            return
         if cabinet.probe_s > PROBE_S:
-            if 0.0 < interval_s < PROBE_QUICK_S:  # short and long ones by turns, the long ones longer each time
+            if interval_s > 0.0:  # short and long ones by turns, the long ones longer each time
                 length_s = PROBE_TURN_SHARE * fmod(cabinet.probe_s, PROBE_S) * fmin(cabinet.probe_s, PROBE_S_MAX) / PROBE_S
-            else:  # a slow meter may have looked between two pulses every time
+            else:
                 length_s = PROBE_TURN_LONG * fmin(cabinet.probe_s, PROBE_S_MAX)
         cabinet.turn_s = longer[cabinet.turns & 3] * fmax(fmax(PROBE_TURN_S, interval_s), length_s)
 
@@ -325,6 +349,12 @@ cdef void pulse_as_one(cabinet_t* cabinets, uint32_t n_units) noexcept nogil:
             one.turn_from_w = one.kept_from_w
         one.joined = 1
         one.turns, one.turn_s, one.probe_s, one.kept_from_w = last.turns, last.turn_s, last.probe_s, one.turn_from_w
+        one.random = last.random
+
+
+cdef inline bint is_long(const cabinet_t* cabinet, double interval_s) noexcept nogil:
+    return cabinet.probe_s > PROBE_S and cabinet.turns & PROBE_LONG == PROBE_LONG and (
+        PROBE_TURN_LONG * fmin(cabinet.probe_s, PROBE_S_MAX) > PROBE_STANDS * interval_s)
 
 
 cdef void cabinet_step(cabinet_t* cabinet, const gate_verdict_t* verdict, uint32_t stop, uint32_t manual,
