@@ -36,8 +36,8 @@ cdef extern from *:
     #define SURE_AGAIN 3.0         /* more by the newest alone, which are looked at again and again */
     #define NEWEST 12u
     #define NARROWER 0.05
-    #define AGE_OTHER 7.0          /* ... and that another one fits the newest so much better says that it is another now */
-    #define AGE_OUT 5.0            /* an age that fits so much worse than the best is none */
+    #define AGE_OTHER 9.0          /* ... and that another one fits the newest so much better says that it is another now */
+    #define AGE_OUT 8.0            /* an age that fits so much worse than the best is none */
     """
     const uint32_t EDGES_MASK
     const int64_t AGE_STEP_NS

@@ -14,7 +14,8 @@ STEP_W = 10_000.0
 def run(seed, *, share, age_s=0.0, values=20, follows=False, steps=True, far_w=8_000.0, often=0.3, age_then_s=None):
     """What is found value by value, and the ages at the end.
 
-    share: of the battery that the meter shows, with its sign; follows: the battery takes back what the last value rose by.
+    share: of the battery that the meter shows, with its sign; follows: the battery takes back what the last value rose
+    by.
     """
     chance = random.Random(seed)
     coincidence, found, powers = Coincidence(), [], []
