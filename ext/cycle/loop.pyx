@@ -144,7 +144,7 @@ cdef void estimate(core_t* core, uint64_t t_ns, uint64_t dt_ns) noexcept nogil:
         truth_step(core.program, core.image, &core.estimate, &core.plant, &core.truth, core.mode, t_ns)
         if core.truth.shown:
             answer_shown(&core.estimate)
-        lag_met(&core.estimate, core.truth.met, core.truth.coincidence.age_lo_s, core.truth.coincidence.age_hi_s)
+        lag_met(&core.estimate, core.truth.coincidence.age_lo_s, core.truth.coincidence.age_hi_s)
     for unit in range(core.program.n_units):
         estimate_unit(core, unit, t_ns, <double>dt_ns * 1e-9)
     phase_done(core, PHASE_ESTIMATE)

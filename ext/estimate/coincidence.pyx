@@ -27,8 +27,9 @@ cdef extern from *:
     #define AGE_STEP_NS 250000000  /* ages that are tried: from 0 to 4.25 s */
     #define COME_NS 400000000u     /* a value waits so long for the battery readings around it */
     #define STANDS_INTERVALS 1.25  /* a value that stands for so long is another one of the same size */
-    #define ROUGH 0.1             /* of the battery's moves: what is left is no narrower */
-    #define CLEAR 2.0              /* of that: a step that is larger counts as a move */
+    #define ROUGH 0.1              /* of the battery's move: what is left beside it is no less, for a load may be as large by chance */
+    #define WIDTH_LEAST 0.01       /* of the largest */
+    #define CLEAR 20.0             /* times that: a step that is larger counts as a move */
     #define MOVES_LEAST 4u         /* of the steps, at the age that fits, there and back among them */
     #define WIDTH_ROUNDS 5
     #define SURE 12.0              /* e^12 = 160,000, of which the ages that are tried take 18, and the values that it is looked at by as many */
@@ -42,7 +43,7 @@ cdef extern from *:
     const uint32_t EDGES_MASK
     const int64_t AGE_STEP_NS
     const uint64_t COME_NS
-    const double STANDS_INTERVALS, ROUGH, CLEAR, SURE, SURE_TURNED, SURE_AGAIN, AGE_OUT, AGE_OTHER, NARROWER
+    const double STANDS_INTERVALS, ROUGH, WIDTH_LEAST, CLEAR, SURE, SURE_TURNED, SURE_AGAIN, AGE_OUT, AGE_OTHER, NARROWER
     const uint32_t MOVES_LEAST, NEWEST
     const int WIDTH_ROUNDS
 
@@ -115,7 +116,8 @@ cdef bint compare(coincidence_t* c, const history_t* total) noexcept nogil:
     return before
 
 
-cdef double fit(const coincidence_t* c, uint32_t newest, uint32_t age, double share, double random_share, double least_w) noexcept nogil:
+cdef double fit(const coincidence_t* c, uint32_t newest, uint32_t age, double share, double random_share,
+                double least_w, const double* rough_w2) noexcept nogil:
     """How likely the load is that is left where the meter shows so much of the battery, and of the steps: a logarithm."""
     cdef double[COINCIDENCE_VALUES] left_w2
     cdef double width_w2 = 0.0, least_w2 = least_w * least_w, sum_, x, product = 1.0, likely = 0.0
@@ -124,7 +126,7 @@ cdef double fit(const coincidence_t* c, uint32_t newest, uint32_t age, double sh
     for i in range(newest):
         at = row(c, i)
         x = c.change_w[at] + share * c.moved_w[at][age] + random_share * c.random_w[at][age]
-        left_w2[i] = x * x
+        left_w2[i] = fmax(x * x, rough_w2[i])
         width_w2 += fabs(x)
     width_w2 /= newest
     width_w2 = fmax(0.25 * width_w2 * width_w2, least_w2)
@@ -183,28 +185,32 @@ cdef inline void ages_of(coincidence_t* c, const double* fits, double best) noex
 
 
 cdef uint32_t compare_fits(const coincidence_t* c, uint32_t newest, bint proven, double* fits, double* best) noexcept nogil:
-    cdef double least_w = 0.0, unseen, honest = -INFINITY, turned = -INFINITY, followed = -INFINITY, x, rival
+    cdef double least_w = 0.0, unseen, honest = -INFINITY, turned = -INFINITY, followed = -INFINITY, x, rival, move_w
+    cdef double[COINCIDENCE_VALUES] rough_w2
     cdef double again = 0.0 if newest == c.count else SURE_AGAIN
     cdef uint32_t i, age, honest_age = 0, turned_age = 0
     for i in range(newest):
+        move_w = 0.0
         for age in range(<uint32_t>COINCIDENCE_AGES):
-            least_w = fmax(least_w, fabs(c.moved_w[row(c, i)][age]))
-    least_w = fmax(ROUGH * least_w, 1.0)
+            move_w = fmax(move_w, fabs(c.moved_w[row(c, i)][age]))
+        least_w = fmax(least_w, move_w)
+        rough_w2[i] = ROUGH * ROUGH * move_w * move_w
+    least_w = fmax(WIDTH_LEAST * least_w, 1.0)
     for age in range(<uint32_t>COINCIDENCE_AGES):
-        fits[age] = fit(c, newest, age, 1.0, 0.0, least_w)
+        fits[age] = fit(c, newest, age, 1.0, 0.0, least_w, rough_w2)
         if fits[age] > honest:
             honest = fits[age]
             honest_age = age
     best[0] = honest
     if proven:
         return COINCIDENCE_OPEN
-    unseen = fit(c, newest, 0, 0.0, 0.0, least_w)
+    unseen = fit(c, newest, 0, 0.0, 0.0, least_w, rough_w2)
     for age in range(<uint32_t>COINCIDENCE_AGES):
-        x = fit(c, newest, age, -1.0, 0.0, least_w)
+        x = fit(c, newest, age, -1.0, 0.0, least_w, rough_w2)
         if x > turned:
             turned = x
             turned_age = age
-        followed = fmax(followed, fit(c, newest, age, 1.0, -1.0, least_w))
+        followed = fmax(followed, fit(c, newest, age, 1.0, -1.0, least_w, rough_w2))
     rival = fmax(unseen, followed)
     if honest - fmax(rival, turned) > SURE + again and moves(c, newest, honest_age, CLEAR * least_w):
         return COINCIDENCE_HONEST

@@ -2,7 +2,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from tidegate.ext.abi.settings cimport control_params_t
-from tidegate.ext.estimate.estimate cimport LAGS, estimate_state_t
+from tidegate.ext.estimate.estimate cimport ANSWER_SEEN, LAGS, estimate_state_t
 from tidegate.ext.estimate.pairing cimport LAG_NS, LAG_NS_MAX
 
 # Ages of LAG_NS that this site looks at.
@@ -24,8 +24,8 @@ cdef inline bint age_wanted(const estimate_state_t* state) noexcept nogil:
 
 
 # The values of a slow meter met the battery's steps at these ages (coincidence.pyx). When in its interval it is read is known to a poll.
-cdef inline void lag_met(estimate_state_t* state, uint32_t met, double lo_s, double hi_s) noexcept nogil:
-    state.lags.met = met
+cdef inline void lag_met(estimate_state_t* state, double lo_s, double hi_s) noexcept nogil:
+    state.lags.met = state.models.answer == ANSWER_SEEN and hi_s > lo_s
     state.lags.met_lo_s = lo_s
     state.lags.met_hi_s = hi_s + state.lags.poll_s
 

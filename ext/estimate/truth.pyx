@@ -37,7 +37,7 @@ from tidegate.ext.estimate.contradiction cimport (
     contradiction_step, contradiction_sure, contradiction_turns, then_w,
 )
 from tidegate.ext.estimate.energy_register cimport energy_register_contradicts, energy_register_forget, energy_register_power
-from tidegate.ext.estimate.estimate cimport ANSWER_UNPROVEN, estimate_state_t, plant_t
+from tidegate.ext.estimate.estimate cimport ANSWER_SEEN, ANSWER_UNPROVEN, estimate_state_t, plant_t
 from tidegate.ext.estimate.interval cimport INTERVAL_SLOW_S
 from tidegate.ext.estimate.likelihood cimport likelihood_restart, likelihood_share
 from tidegate.ext.estimate.meter_sign cimport SIGN_AGAINST, SIGN_TURNED
@@ -198,7 +198,7 @@ cdef void truth_step(const program_t* program, point_t* image, const estimate_st
             meets(state, plant, truth, sample_ns)
         elif mode == MODE_RUN or mode == MODE_DERATED:
             contradicts(program, state, plant, truth, sample_ns)
-            if truth.met or state.models.answer == ANSWER_UNPROVEN:
+            if state.models.answer == ANSWER_UNPROVEN or state.models.answer == ANSWER_SEEN:
                 meets(state, plant, truth, sample_ns)
     if image[SITE_METER_VERDICT].value != truth.verdict or plant.grid_new:
         point_set(image, SITE_METER_VERDICT, <double>truth.verdict, t_ns)
@@ -210,7 +210,7 @@ cdef inline void meets(const estimate_state_t* state, const plant_t* plant, trut
     """A slow meter may show within a few values what the sums over many moves say of a quick one."""
     cdef uint32_t found
     if (state.lags.interval.interval_s <= 0.0 or state.lags.interval.interval_s > INTERVAL_SLOW_S):
-        found = coincidence_reading(&truth.coincidence, &state.total, plant.grid_w, state.lags.interval.interval_s, truth.met != 0, t_ns)
+        found = coincidence_reading(&truth.coincidence, &state.total, plant.grid_w, state.lags.interval.interval_s, state.models.answer == ANSWER_SEEN, t_ns)
         if truth.met:
             pass
         elif found == COINCIDENCE_HONEST and truth.pulses.sign != SIGN_TURNED:

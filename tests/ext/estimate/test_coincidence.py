@@ -52,8 +52,8 @@ def test_a_meter_that_shows_the_battery_is_proven_within_a_few_values_and_its_ag
         found, (least_s, most_s) = run(seed, share=1.0, age_s=age_s)
         assert "turned" not in found
         assert least_s <= age_s <= most_s
-        proven += "honest" in found[: int(15 * INTERVAL_S / POLL_S)]
-    assert proven >= 27
+        proven += "honest" in found
+    assert proven >= 25
 
 
 def test_a_turned_meter_is_found_and_never_proven():
