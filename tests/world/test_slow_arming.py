@@ -32,7 +32,7 @@ def told(made):
     )
 
 
-# Before, all were armed as unproven, after 35 s and more.
+# Before, they were armed as unproven, after 35 and 117 s.
 @pytest.mark.parametrize(("seed", "within_s"), [(1400167, 40.0), (1400215, 100.0)])
 def test_an_honest_slow_meter_is_armed_as_proven(seed, within_s):
     ran_s, unproven_s, _, liar_s = told(replace(plants.draw(seed), seconds=110.0, quiet_s=1.0))
