@@ -158,7 +158,7 @@ cdef double stir(core_t* core, uint64_t t_ns) noexcept nogil:
     what the meter shows of these steps alone is the answer (coincidence.pyx).
     """
     cdef truth_t* truth = &core.truth
-    cdef double wanted_w = 0.0, interval_s = core.estimate.lags.interval.interval_s, up_w, down_w, size_w
+    cdef double wanted_w = 0.0, interval_s = core.estimate.lags.interval.interval_s, up_w, size_w
     cdef uint32_t unit
     cdef double[4] longer
     longer[0], longer[1], longer[2], longer[3] = 1.0, 1.6, 1.25, 2.1
@@ -170,16 +170,15 @@ cdef double stir(core_t* core, uint64_t t_ns) noexcept nogil:
     for unit in range(core.program.n_units):
         wanted_w += core.decision.request_w[unit]
     up_w = fmax(fmin(core.decision.hi_w, core.decision.envelope_hi_w) - wanted_w, 0.0)
-    down_w = fmax(wanted_w - fmax(core.decision.lo_w, core.decision.envelope_lo_w), 0.0)
     if t_ns >= truth.stir_due_ns:
         truth.random = random_next(truth.random)
         truth.stir_due_ns = t_ns + <uint64_t>(longer[truth.random & 3] * 1e9 * interval_s)
         size_w = STEP_SHARE_MOST * nameplates(core.program) * (1.0 - STIR_UNEVEN * (truth.random >> 3 & 15))
         if truth.stir_w != 0.0:
             truth.stir_w = 0.0
-        elif fmax(up_w, down_w) >= STIR_LEAST * nameplates(core.program):  # discharge first: it keeps the import limits
-            truth.stir_w = fmin(size_w, up_w) if up_w >= fmin(down_w, STIR_LEAST * nameplates(core.program)) else -fmin(size_w, down_w)
-    return fmin(fmax(truth.stir_w, -down_w), up_w)
+        elif up_w >= STIR_LEAST * nameplates(core.program):  # discharge: a charge would be above the limit when the load rises
+            truth.stir_w = fmin(size_w, up_w)
+    return fmin(truth.stir_w, up_w)
 
 
 cdef uint32_t answer_of_meter(const core_t* core) noexcept nogil:
