@@ -19,7 +19,7 @@ from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.estimate.interval cimport INTERVAL_SLOW_S, age_found_s, ess_known_s
 from tidegate.ext.estimate.meter_sign cimport signs_begin
 from tidegate.ext.estimate.model cimport answer_forget, answer_judge, counts_for_answer, models_forget, models_gap, models_try, move_weight, is_small_move
-from tidegate.ext.estimate.moments cimport moments_add, moments_against
+from tidegate.ext.estimate.moments cimport moments_add, moments_against, moments_fade
 from tidegate.ext.estimate.pairing cimport LAG_NS, LAG_NS_MAX, MOTION_W, history_sweep
 from tidegate.ext.estimate.shape cimport model_age_s
 
@@ -223,6 +223,8 @@ cdef void try_ages(const control_params_t* params, estimate_state_t* state, doub
         hi_w = fmax(hi_w, rest_w[i])
     l.grid_w = grid_w
     l.t_ns = t_ns
+    if most_w > least_w:
+        moments_fade(&l.moments, dt_s)
     if l.sloped and fabs(rest_w[l.best] - unmoved_w) > least_w:
         moments_add(&l.moments, rest_w[l.best] - unmoved_w, unmoved_w, l.resolution_w, l.best, dt_s)
     if l.sloped and hi_w - lo_w > least_w and not (

@@ -16,6 +16,9 @@ cdef extern from *:
 # before; grid_w: the same of what the meter shows.
 cdef void moments_add(moments_t* m, double battery_w, double grid_w, double rounding_w, uint32_t best, double dt_s) noexcept nogil
 
+# What was seen fades while the battery moves: a meter may begin to average.
+cdef void moments_fade(moments_t* m, double dt_s) noexcept nogil
+
 # Whether the meter is seen to show at once, by that age, what the battery does.
 cdef bint shows_moments(const moments_t* m) noexcept nogil
 

@@ -16,6 +16,8 @@ from tidegate.ext.abi.extremes cimport fmax, fmin
 cdef extern from *:
     """
     #define MOMENTS_NEW 0.05    /* one move changes the mean by so much */
+    #define MOMENTS_S 40.0      /* of a battery that moves, and what was seen has faded; how large its moves were, ... */
+    #define MOMENTS_LARGE_S 25.0 /* ... so that smaller ones count by then */
     #define MOMENTS_LEAST 3.0   /* so many moves say something */
     #define MOMENTS_RATE 1.1    /* how fast the medians are followed */
     #define MOMENTS_CLEAR 2.0   /* a move so many times as large as what the load does has half a vote ... */
@@ -28,7 +30,7 @@ cdef extern from *:
     #define MOMENTS_SURE 1.2    /* ... from where it is so many standard deviations */
     #define MOMENTS_ROUGH 0.05  /* a variance: digits, ages, what a straight line between readings of the converter is not */
     """
-    const double MOMENTS_NEW, MOMENTS_LEAST, MOMENTS_RATE, MOMENTS_CLEAR, MOMENTS_LARGE, MOMENTS_SMALL, MOMENTS_LOAD, MOMENTS_MEAN, MOMENTS_SHOWN, MOMENTS_OFF, MOMENTS_SURE, MOMENTS_ROUGH
+    const double MOMENTS_NEW, MOMENTS_S, MOMENTS_LARGE_S, MOMENTS_LEAST, MOMENTS_RATE, MOMENTS_CLEAR, MOMENTS_LARGE, MOMENTS_SMALL, MOMENTS_LOAD, MOMENTS_MEAN, MOMENTS_SHOWN, MOMENTS_OFF, MOMENTS_SURE, MOMENTS_ROUGH
 
 
 cdef inline void follow_median(double* median_w, double w) noexcept nogil:
@@ -56,6 +58,14 @@ cdef void moments_add(moments_t* m, double battery_w, double grid_w, double roun
     m.off = keep * m.off + weight * off
     m.off2 = keep * m.off2 + weight * off * off
     m.dt_s += (dt_s - m.dt_s) * weight / fmax(m.moves, 1.0)
+
+
+cdef void moments_fade(moments_t* m, double dt_s) noexcept nogil:
+    cdef double keep = 1.0 - fmin(dt_s * (1.0 / MOMENTS_S), 0.5)
+    m.moves *= keep
+    m.off *= keep
+    m.off2 *= keep
+    m.battery_w2 *= 1.0 - fmin(dt_s * (1.0 / MOMENTS_LARGE_S), 0.5)
 
 
 cdef bint shows_moments(const moments_t* m) noexcept nogil:
