@@ -26,9 +26,10 @@ cdef extern from *:
     #define RAISED 1.02  /* of a step: a wish that is no limit's and less than that waits for the next edge that goes up */
     #define DOUBTED_MOVES 8.0
     #define STIR_LEAST 0.03   /* of the nameplates: a smaller step beside the control's own moves tells nothing */
+    #define STIR_BELOW 0.3     /* of what an unproven meter leaves, where there is no room above it */
     #define STIR_UNEVEN 0.025
     """
-    const double RAISED, DOUBTED_MOVES, STIR_LEAST, STIR_UNEVEN
+    const double RAISED, DOUBTED_MOVES, STIR_LEAST, STIR_BELOW, STIR_UNEVEN
 
 
 cdef inline double held_w(const core_t* core) noexcept nogil:
@@ -178,7 +179,10 @@ cdef double stir(core_t* core, uint64_t t_ns) noexcept nogil:
             truth.stir_w = 0.0
         elif up_w >= STIR_LEAST * nameplates(core.program):  # discharge: a charge would be above the limit when the load rises
             truth.stir_w = fmin(size_w, up_w)
-    return fmin(truth.stir_w, up_w)
+        elif core.decision.reason == REASON_UNPROVEN and wanted_w > 0.0:
+            # No room but below the bound: a part of what it leaves, until that has shown and the bound ends.
+            truth.stir_w = -STIR_BELOW * wanted_w * (1.0 - STIR_UNEVEN * (truth.random >> 3 & 15))
+    return fmin(truth.stir_w, up_w) if truth.stir_w > 0.0 else fmax(truth.stir_w, fmin(-STIR_BELOW * wanted_w, 0.0))
 
 
 cdef uint32_t answer_of_meter(const core_t* core) noexcept nogil:

@@ -48,6 +48,7 @@ cdef double LATE_CHARGE_S = 25.0    # a pulse keeps the limits under whatever th
 cdef double LATE_DISCHARGE_S = 8.0  # ... charge those of import, which it is made for; by discharge those of export
 cdef double LATE_INTERVALS = 2.0    # at least so many of the meter's intervals
 cdef double PROBE_REST_INTERVALS = 2.0 # of a slow meter, between two pulses while a limit needs discharge ...
+cdef double PROBE_REST_S = 1.0      # ... and of a quick one
 cdef double PROBE_REST_SHARE = 0.1     # ... by so much of the nameplate more than is given
 cdef double UNPROVEN_S = 60.0       # whether the meter shows the pulses at all is looked for so long, ...
 cdef double UNPROVEN_LONGER = 2.0   # where little speaks for it: so many times longer
@@ -253,8 +254,7 @@ cdef inline bint late_ends(double* left_s, double length_s, double dt_s) noexcep
 
 cdef inline void rest_short(cabinet_t* cabinet, double interval_s) noexcept nogil:
     """While a limit needs more discharge than a rest gives, it is no longer than a slow meter needs to show it."""
-    if interval_s >= PROBE_QUICK_S:
-        cabinet.turn_s = fmin(cabinet.turn_s, PROBE_REST_INTERVALS * interval_s)
+    cabinet.turn_s = fmin(cabinet.turn_s, fmax(PROBE_REST_INTERVALS * interval_s, PROBE_REST_S))
 
 
 cdef inline void needed(cabinet_t* cabinet, double needed_w) noexcept nogil:
