@@ -19,6 +19,9 @@ cdef void moments_add(moments_t* m, double battery_w, double grid_w, double roun
 # What was seen fades while the battery moves: a meter may begin to average.
 cdef void moments_fade(moments_t* m, double dt_s) noexcept nogil
 
+# So much of what was seen is kept, for something else may be true by now.
+cdef void moments_keep(moments_t* m, double share) noexcept nogil
+
 # Whether the meter is seen to show at once, by that age, what the battery does.
 cdef bint shows_moments(const moments_t* m) noexcept nogil
 

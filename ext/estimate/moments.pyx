@@ -60,11 +60,14 @@ cdef void moments_add(moments_t* m, double battery_w, double grid_w, double roun
     m.dt_s += (dt_s - m.dt_s) * weight / fmax(m.moves, 1.0)
 
 
+cdef void moments_keep(moments_t* m, double share) noexcept nogil:
+    m.moves *= share
+    m.off *= share
+    m.off2 *= share
+
+
 cdef void moments_fade(moments_t* m, double dt_s) noexcept nogil:
-    cdef double keep = 1.0 - fmin(dt_s * (1.0 / MOMENTS_S), 0.5)
-    m.moves *= keep
-    m.off *= keep
-    m.off2 *= keep
+    moments_keep(m, 1.0 - fmin(dt_s * (1.0 / MOMENTS_S), 0.5))
     m.battery_w2 *= 1.0 - fmin(dt_s * (1.0 / MOMENTS_LARGE_S), 0.5)
 
 

@@ -24,9 +24,10 @@ cdef extern from *:
     #define ARRIVED_SHARE 0.05 /* of a move: a converter that is closer to its end has done it */
     #define STANDS_SHARE 0.5   /* of the way that is left: who has moved by less within his last lag, stands */
     #define FILL_MOST_NS 500000000u /* readings further apart than this are of a power that stands, or were missing */
+    #define RISE_SHARE 0.01    /* of the nameplates: less is not worth a write */
     #define NEAR_APART 1.2     /* standard deviations by which a neighbour is worse than the best average: told apart */
     """
-    const double ARRIVED_SHARE, STANDS_SHARE, NEAR_APART
+    const double ARRIVED_SHARE, STANDS_SHARE, RISE_SHARE, NEAR_APART
     const uint64_t FILL_MOST_NS
 
 
@@ -329,8 +330,11 @@ cdef void pair(const program_t* program, const estimate_state_t* state, uint32_t
     # limit must not miss, so that a step is not lost among the battery's own moves; the other edge goes no further
     # than it must.
     likeliest = fmin(fmax(reading_w + likeliest_w(program, state, members_all, sample_ns), lo_w), hi_w)
-    if before[0] < lo_w or (state.age_known and before[0] < 0.5 * (lo_w + likeliest)):
+    if before[0] < lo_w:
         before[0] = likeliest
+    elif state.age_known and before[0] < 0.5 * (lo_w + likeliest) and (
+            likeliest - before[0] > RISE_SHARE * nameplates(program)):
+        before[0] = fmax(before[0], doubtful_rise_w(program, state, members_all, reading_w, likeliest))
     elif not state.age_known and state.lags.interval.interval_s > INTERVAL_SLOW_S:
         before[0] = fmin(fmax(before[0], doubtful_rise_w(program, state, members_all, reading_w, likeliest)), hi_w)
     else:

@@ -37,13 +37,17 @@ def test_a_load_that_is_followed_on_its_slopes_makes_no_average_of_a_quick_meter
     assert found.recharging_ratio < 1.25, found
 
 
-@pytest.mark.parametrize("settings", [{}, {"meter_resolution_w": 100.0}, {"pcs_tau_ms": 100.0}, {"meter_delay_ms": 500.0}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"meter_resolution_w": 100.0}, {"pcs_tau_ms": 100.0}, {"meter_delay_ms": 500.0}], ids=str
+)
 def test_moments_are_seen_to_be_moments(settings):
     share, moves, _, shown = models(replace(RAMPS, settings={**RAMPS.settings, **settings}), 40.0)[0]["moments"]
     assert shown and moves > 3.0 and 0.5 < share < 1.5
 
 
-@pytest.mark.parametrize("settings", [{"meter_average_ms": 1000.0}, {"meter_average_ms": 5000.0}, {"meter_lag_ms": 900.0}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"meter_average_ms": 1000.0}, {"meter_average_ms": 5000.0}, {"meter_lag_ms": 900.0}], ids=str
+)
 def test_an_average_is_not_taken_for_moments(settings):
     for found in models(replace(RAMPS, settings={**RAMPS.settings, **settings}), 20.0, 40.0, 60.0):
         assert not found["moments"][3]

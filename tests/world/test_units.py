@@ -147,7 +147,7 @@ def test_units_that_arm_at_once_share_what_the_site_leaves():
 
 
 def test_units_that_arm_at_once_pulse_as_one():
-    """One is back four seconds after the others, behind a meter of three seconds: all give the same edges from then on."""
+    """One is back four seconds later, behind a meter of three seconds: all give the same edges from then on."""
     fault = {"kind": "pcs.tripped", "target": "c1", "value": 0.0, "on_s": 0.0, "off_s": 4.0}
     overrides = {"trace_phase_s": 0.0, "meter_update_ms": 3000.0, "faults": [fault]}
     load = np.array([0.0, 20.0]), np.array([60e3, 61e3])

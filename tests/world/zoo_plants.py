@@ -259,7 +259,9 @@ def site_text(made: Draw) -> str:
         if table == "[carbon]" or key in own.get(table, {}) or key in dropped.get(table, ()):
             continue
         kept.append(line)
-    return "\n".join(kept) + "".join(_further_unit(made, number, own["[[storage]]"]) for number in range(2, made.units + 1))
+    return "\n".join(kept) + "".join(
+        _further_unit(made, number, own["[[storage]]"]) for number in range(2, made.units + 1)
+    )
 
 
 def _further_unit(made: Draw, number: int, storage: dict[str, Any]) -> str:
