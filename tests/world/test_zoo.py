@@ -183,3 +183,16 @@ def test_the_pulses_of_arming_keep_the_limit_under_whatever_the_load_has_done_of
     added_w = rows["grid_w"] - np.maximum(rows["load_w"], made.limit_w)
     assert np.abs(rows["ess_w"][arming]).max() > 0.1 * made.power_w
     assert added_w[arming].max() < 0.01 * made.power_w, added_w[arming].max()
+
+
+def test_a_plant_with_three_units_runs_with_all_of_them_and_repeats_by_its_line():
+    made = replace(plants.draw(1400097), units=3)  # ready within 60 ms of each other: one was armed, two stood tripped
+    assert zoo.again(made.seed, made.units).endswith("--seed 1400097 --units 3")
+    with VirtualPlant(
+        plants.program(made), plants.load_of(made), seed=made.seed, overrides=plants.overrides(made)
+    ) as plant:
+        plant.run(20.0)
+        given_w = [row["wire_set_w"] for row in plant.world.converters()]
+        assert plant.world.units_tripped == 0
+    assert len(given_w) == 3 and min(given_w) > 0.0, given_w
+    assert judges.judge(made).recharging_ratio < 1.25

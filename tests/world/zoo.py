@@ -39,6 +39,13 @@ import zoo_judge as judges
 import zoo_plants as plants
 
 AGAIN = "python tests/world/zoo.py --seed {}"
+
+
+def again(seed: int, units: int = 1) -> str:
+    """The line that repeats one plant."""
+    return AGAIN.format(seed) + (f" --units {units}" if units > 1 else "")
+
+
 # What is asked of the whole population.
 RATIO_ASKED = {"median": 1.05, "p99": 1.25, "worst": 2.0}
 OUTSIDE_SHARE_ASKED = 0.001
@@ -53,7 +60,7 @@ def one(job: int | plants.Draw) -> judges.Found:
     try:
         return judges.judge(made)
     except Exception as error:
-        error.add_note(f"again: {AGAIN.format(made.seed)}")
+        error.add_note(f"again: {again(made.seed, made.units)}")
         raise
 
 
@@ -388,7 +395,7 @@ def main() -> int:
             plot_one(made, asked.plot)
         return 1 if found.failed and not asked.report else 0
     if asked.shrink is not None:
-        made = shrink(plants.draw(asked.shrink))
+        made = shrink(replace(plants.draw(asked.shrink), units=asked.units))
         print(json.dumps(made.as_dict(), indent=1))
         print(f"again: python tests/world/zoo.py --draw '{json.dumps(made.as_dict())}'")
         return 0
@@ -405,7 +412,10 @@ def main() -> int:
         for found in run(jobs, asked.jobs):
             found_all.append(found)
             if found.failed and asked.cases is None:
-                print(f"again: {AGAIN.format(found.seed)}   # {found.stratum}: {'; '.join(found.failed)}", flush=True)
+                print(
+                    f"again: {again(found.seed, asked.units)}   # {found.stratum}: {'; '.join(found.failed)}",
+                    flush=True,
+                )
             if time.perf_counter() - said > 20.0:
                 said = time.perf_counter()
                 print(f"  {len(found_all)}/{len(jobs)} plants, {said - started:.0f} s", file=sys.stderr, flush=True)
