@@ -29,6 +29,8 @@ cdef extern from *:
     #define TENTH 0.1
     #define MOST 0.63212         /* of a first-order answer after its lag */
     #define HALFWAY 0.4
+    #define TOLD_SHARE 0.25      /* of its answer's time: a setpoint that took longer to come is what the answer followed */
+    #define RAMP_DENIED 2.0      /* a move so many times steeper than its limit: it was none */
     #define GAIN_MOVE_W 400.0    /* below that the digits of a reading would be taken for a gain */
     #define FILTER_LEAST_S 0.2   /* model and reading are smoothed alike before they are compared */
     #define FILTER_MOST_S 2.0
@@ -57,11 +59,13 @@ cdef extern from *:
     #define GAIN_MOST 1.3
     #define GAIN_FALL 0.5        /* the gain that orders are corrected by falls by this share of itself a second */
     #define GAIN_HONEST 0.012    /* nearer to one it is left alone: what is learnt is not better than that */
-    #define GAIN_STEP 0.004      /* and is moved when it is off by so much: each change is a write */
+    #define GAIN_STEP 0.004      /* and is moved when it is off by so much: each change is a write; ... */
+    #define GAIN_CLEAR 2.0       /* ... and by so many standard errors: the first readings of a move lie to one side */
     """
+    const double TOLD_SHARE, RAMP_DENIED
     const double LINE_S, MOVE_SHARE, MOVE_LEAST_W, MOVE_WAIT_S, TENTH, MOST, HALFWAY, GAIN_MOVE_W, FILTER_LEAST_S, FILTER_MOST_S, QUIET_SHARE
     const double NOISE, PRIOR_GAIN, PRIOR_OFFSET, FORGET_S, LATE, LATE_S, ODD_SHARE, ODD_OF_IT, ODD_S, FLAT, CAP_HOLD_S
-    const double READ_OFTEN, STANDS_GAPS, GAP_UNKNOWN_S, GAP_MOST_S, CAP_HOLD_MOST_S, CAP_RISE, ANSWER_LAGS, UNKNOWN_S, KNOWN, GAIN_LEAST, GAIN_MOST, GAIN_FALL, GAIN_HONEST, GAIN_STEP
+    const double READ_OFTEN, STANDS_GAPS, GAP_UNKNOWN_S, GAP_MOST_S, CAP_HOLD_MOST_S, CAP_RISE, ANSWER_LAGS, UNKNOWN_S, KNOWN, GAIN_LEAST, GAIN_MOST, GAIN_FALL, GAIN_HONEST, GAIN_STEP, GAIN_CLEAR
 
 
 # ---------------------------------------------------------------- gain and offset
@@ -95,6 +99,13 @@ cdef void fit_add(fit_t* fit, double m, double y, double weight) noexcept nogil:
     fit.offset = (a * fit.sy - b * (fit.smy + gain_least * fit.prior)) / det
     fit.gain = fmin(fmax(fit.gain, 0.0), GAIN_MOST)
     fit.spread = NOISE * sqrt(d / det)
+
+
+cdef inline double error_at(const fit_t* fit, double m) noexcept nogil:
+    """Standard error of what the line says of m, as a share of the nameplate."""
+    cdef double a = fit.smm + (NOISE / PRIOR_GAIN) * (NOISE / PRIOR_GAIN), b = fit.sm
+    cdef double d = fit.s1 + (NOISE / PRIOR_OFFSET) * (NOISE / PRIOR_OFFSET)
+    return NOISE * sqrt(fmax((d * m - 2.0 * b) * m + a, 0.0) / (a * d - b * b))
 
 
 cdef inline double expected(const fit_t* fit, double m) noexcept nogil:
@@ -163,10 +174,22 @@ cdef void fit_look(fit_t* fit, double m, double y, double still, double dt_s, do
         fit.suspect_y = y
 
 
-cdef void fit_use(fit_t* fit, double dt_s, bint seen) noexcept nogil:
+cdef inline bint is_clear(const fit_t* fit, double gain, double offset, double m) noexcept nogil:
+    """Whether orders are off by more than the line is uncertain, at what is told now, or was told most."""
+    cdef double off
+    if fit.s1 == 0.0:  # begun anew by what was seen to stand
+        return fabs(gain - fit.used_gain) > GAIN_STEP or fabs(offset - fit.used_offset) > 0.5 * GAIN_STEP
+    if m <= 0.0:
+        m = fit.sm / fit.s1
+    off = fabs((gain - fit.used_gain) * m + offset - fit.used_offset)
+    return off > GAIN_STEP * fmax(m, 0.5) and off > GAIN_CLEAR * error_at(fit, m)
+
+
+cdef void fit_use(fit_t* fit, double m, double dt_s, bint seen) noexcept nogil:
     """The correction of orders follows the line: to less gain slowly, to more at once, and not for a trifle.
 
-    seen: the converter has answered; what is only remembered of it corrects nothing.
+    m: what this direction is told now, as a share of the nameplate, or nothing. seen: the converter has answered; what is
+    only remembered of it corrects nothing.
     """
     cdef double gain = fmin(fmax(fit.gain, GAIN_LEAST), GAIN_MOST), offset = fmin(fmax(fit.offset, -0.03), 0.03)
     if fabs(gain - 1.0) < GAIN_HONEST and fabs(offset) < GAIN_STEP:  # the slow trim is enough for that
@@ -174,7 +197,7 @@ cdef void fit_use(fit_t* fit, double dt_s, bint seen) noexcept nogil:
         offset = 0.0
     if not seen and fit.s1 == 0.0:
         pass
-    elif fit.correcting or fabs(gain - fit.used_gain) > GAIN_STEP or fabs(offset - fit.used_offset) > 0.5 * GAIN_STEP:
+    elif fit.correcting or is_clear(fit, gain, offset, m):
         fit.used_gain = fmax(gain, fit.used_gain * (1.0 - GAIN_FALL * dt_s))
         fit.used_offset = offset
         fit.correcting = fit.used_gain != gain  # all the way, not until it is nearly there
@@ -224,7 +247,7 @@ cdef void watch_end(converter_t* c, double nameplate_w, bint stands) noexcept no
     """Dead time, lag and ramp of a move; its gain as well when the answer stands."""
     cdef watch_t* watch = &c.watch
     cdef double size_w = watch.last_w - watch.rest_w, gain = size_w / (watch.to_w - watch.from_w)
-    cdef double gap_s = 0.0, tenth_gap_s = 0.0, fifth_s, most_s, tenth_s, steep, lag_s, dead_s
+    cdef double gap_s = 0.0, tenth_gap_s = 0.0, fifth_s, most_s, tenth_s, steep, lag_s, dead_s, answer_s = 0.0
     cdef int side
     watch.on = 0
     if stands:
@@ -240,8 +263,11 @@ cdef void watch_end(converter_t* c, double nameplate_w, bint stands) noexcept no
     most_s = crossing(watch, watch.rest_w + 0.8 * size_w, &gap_s)
     steep = 0.0
     if fifth_s >= 0.0 and most_s >= 0.0:
-        steep = fabs(0.6 * size_w) / fmax(most_s - fifth_s, gap_s)
+        answer_s = fmax(most_s - fifth_s, gap_s)
+        steep = fabs(0.6 * size_w) / answer_s
         c.ramp_w_per_s = fmax(c.ramp_w_per_s, steep)
+        if steep > RAMP_DENIED * c.ramp_limit_w_per_s:
+            c.ramp_limit_w_per_s = 0.0
     most_s = crossing(watch, watch.rest_w + (MOST if stands else HALFWAY) * size_w, &gap_s)
     if tenth_s < 0.0 or most_s < 0.0:
         return
@@ -249,6 +275,8 @@ cdef void watch_end(converter_t* c, double nameplate_w, bint stands) noexcept no
     dead_s = fmax(tenth_s - 0.1054 * lag_s, 0.0)
     # A ramp takes longer the larger the move; a lag does not.
     if c.moves and steep > 0.0 and lag_s > 1.5 * c.lag_s + 2.0 * gap_s and fabs(size_w) > 1.5 * MOVE_SHARE * nameplate_w:
+        if <double>(watch.level_t_ns - watch.t_ns) * 1e-9 > TOLD_SHARE * answer_s:
+            return
         c.ramp_limit_w_per_s = steep if c.ramp_limit_w_per_s == 0.0 else fmax(steep, c.ramp_limit_w_per_s)
         return
     c.moves += 1
@@ -274,6 +302,7 @@ cdef void watch_setpoint(converter_t* c, double setpoint_w, double nameplate_w, 
         return
     if watch.on and t_ns - watch.t_ns <= 50000000u:  # the ramp of the same move
         watch.to_w = setpoint_w
+        watch.level_t_ns = t_ns
     elif watch.on and fabs(setpoint_w - watch.to_w) <= 0.05 * fabs(watch.to_w - watch.from_w):
         pass
     else:
@@ -339,8 +368,8 @@ cdef void learn(converter_t* c, double nameplate_w, double dt_s, double filter_s
     cdef double still = 1.0 - apart_w / quiet_w
     cdef double m = c.slow_model_w / nameplate_w, sign = 1.0 if m > 0.0 else -1.0
     cdef int side = 0 if m > 0.0 else 1
-    fit_use(&c.fits[0], dt_s, c.moves > 0)
-    fit_use(&c.fits[1], dt_s, c.moves > 0)
+    fit_use(&c.fits[0], m, dt_s, c.moves > 0)
+    fit_use(&c.fits[1], -m, dt_s, c.moves > 0)
     # Before its times are known, or while a move of it is watched, what is missing may be on its way.
     if (c.watch.on or c.moves == 0) and c.still_s < (fmin(4.0 * (c.dead_s + c.lag_s), UNKNOWN_S) if c.moves else UNKNOWN_S):
         return

@@ -278,6 +278,13 @@ cdef class World(Assembly):
         return (self.world.core.estimate.likely_lo_s, self.world.core.estimate.likely_hi_s)
 
     @property
+    def net_w(self):
+        """(least, most) power of the site without its batteries, as the core believes it now, W."""
+        if self.world.core == NULL:
+            raise RuntimeError("no core is connected: call connect() first")
+        return self.world.core.plant.net_lo_w, self.world.core.plant.net_w
+
+    @property
     def meter_model(self):
         """What the core takes the grid meter for: ages alone, averages, how restless it finds the load beside them."""
         if self.world.core == NULL:
@@ -295,6 +302,16 @@ cdef class World(Assembly):
                             state.lags.moments.dt_s, bool(shows_moments(&state.lags.moments))),
                 "hunting": self.world.core.control.hunting.level, "tried": bool(self.world.core.control.hunting.trial),
                 "alike": self.world.core.control.hunting.alike}
+
+    @property
+    def converter_model(self):
+        """What the core takes the first converter for: its times, where it should be by now, the lines of what it gives."""
+        if self.world.core == NULL:
+            raise RuntimeError("no core is connected: call connect() first")
+        c = &self.world.core.converters[0]
+        return {"dead_s": c.dead_s, "lag_s": c.lag_s, "moves": c.moves, "ramp_w_per_s": c.ramp_w_per_s,
+                "ramp_limit_w_per_s": c.ramp_limit_w_per_s, "model_w": c.model_w, "watched": bool(c.watch.on),
+                "discharge": dict(c.fits[0]), "charge": dict(c.fits[1])}
 
     @property
     def step_response(self):

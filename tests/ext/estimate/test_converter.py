@@ -10,7 +10,8 @@ P = 30e3
 class Plant:
     """A first-order converter behind a dead time, read every 20 ms; the control asks, the gate lets all through."""
 
-    def __init__(self, gain=1.0, offset_w=0.0, lag_s=0.05, dead_s=0.02, cap_w=1e12):
+    def __init__(self, gain=1.0, offset_w=0.0, lag_s=0.05, dead_s=0.02, cap_w=1e12, read_ms=20, ramp=1e6):
+        self.read_ms, self.ramp_w = read_ms, ramp * P * 1e-3
         self.gain, self.offset_w, self.lag_s, self.cap_w = gain, offset_w, lag_s, cap_w
         self.line = [0.0] * max(round(dead_s * 1000), 1)
         self.w = 0.0
@@ -28,9 +29,10 @@ class Plant:
             told_w = self.line.pop(0)
             goal_w = self.gain * told_w + (self.offset_w if told_w else 0.0)
             goal_w = min(max(goal_w, -self.cap_w), self.cap_w)
-            self.w += (goal_w - self.w) * 1e-3 / (self.lag_s + 1e-3)
+            move_w = (goal_w - self.w) * 1e-3 / (self.lag_s + 1e-3)
+            self.w += min(max(move_w, -self.ramp_w), self.ramp_w)
             self.ms += 1
-            self.counted_on = self.converter.step(self.setpoint_w, self.w if self.ms % 20 == 0 else None)
+            self.counted_on = self.converter.step(self.setpoint_w, self.w if self.ms % self.read_ms == 0 else None)
         return self.w
 
 
@@ -172,3 +174,41 @@ def test_a_power_that_rises_and_falls_back_before_it_answers_begins_where_it_ris
     dead_s, lag_s, moves = converter.times_s
     assert moves >= 1 and lag_s < 0.1
     assert dead_s == pytest.approx(0.16 + falls_back_s, abs=0.05)
+
+
+def after_a_leap(gain, lag_s, step_ms):
+    """Orders after a leap to six tenths, as shares of the request; before it a charge had risen by small steps."""
+    plant = armed(gain=gain, lag_s=lag_s, dead_s=0.01, read_ms=5)
+    plant.run(-0.05 * P, 20.0)
+    for step in range(1, 17):
+        plant.run(-(0.05 + 0.0135 * step) * P, 1e-3 * step_ms)
+    plant.run(-0.27 * P, 5.0)
+    asked_w = 0.6 * P
+    orders = []
+    for _ in range(400):
+        plant.run(asked_w, 0.01)
+        orders.append(plant.setpoint_w / asked_w)
+    return orders
+
+
+LEAPS = [(lag_s, step_ms) for lag_s in (0.01, 0.02, 0.05) for step_ms in (25, 40, 50, 100)]
+
+
+@pytest.mark.parametrize(("lag_s", "step_ms"), LEAPS)
+def test_steps_that_the_control_took_are_not_taken_for_the_converters_ramp(lag_s, step_ms):
+    orders = after_a_leap(1.0, lag_s, step_ms)
+    assert max(orders) < 1.005 and min(orders) > 0.995, "a limit would be missed by what is taken off"
+
+
+@pytest.mark.parametrize(("lag_s", "step_ms"), LEAPS)
+def test_what_is_really_missing_after_a_leap_is_made_up_for_within_seconds(lag_s, step_ms):
+    assert after_a_leap(0.93, lag_s, step_ms)[-1] * 0.93 == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("ramp", [0.1, 0.2, 0.4])
+def test_a_ramp_of_its_own_is_known_and_nothing_is_made_up_for_meanwhile(ramp):
+    plant = armed(ramp=ramp)
+    for share in (0.3, 0.0, 0.5):
+        plant.run(share * P, 0.5 / ramp + 2.0)
+    orders = [plant.run(-0.3 * P, 0.01) and plant.setpoint_w / (-0.3 * P) for _ in range(round(100 * 0.8 / ramp))]
+    assert max(orders) < 1.01, "it is on its way, and gives no less than it is told"
