@@ -44,6 +44,7 @@ typedef struct {
     double request_total_w;
     double lo_w, hi_w;                  /* the corridor that was left */
     double envelope_lo_w, envelope_hi_w;
+    double limits_hi_w;                 /* so far up limits alone let the battery go; what the site aims at narrows it further */
     double shortfall_w;                 /* expected grid power above a limit that could not be enforced */
     double grid_limit_w;                /* import limit in force */
     uint32_t reason;                    /* enum reason: moved the answer last */

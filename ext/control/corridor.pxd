@@ -41,6 +41,7 @@ cdef extern from "control/corridor.h" nogil:
         double request_total_w
         double lo_w, hi_w
         double envelope_lo_w, envelope_hi_w
+        double limits_hi_w
         double shortfall_w
         double grid_limit_w
         uint32_t reason

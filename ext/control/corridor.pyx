@@ -132,6 +132,17 @@ cdef void narrow_by_limits(const control_params_t* params, const plant_t* plant,
         narrow(c, circuit_limit(params, plant))
 
 
+cdef inline double limits_hi_w(const control_params_t* params, const plant_t* plant, const orders_t* orders,
+                               const corridor_t* c) noexcept nogil:
+    """What the limits, the backup reserve and an order against discharge leave upward."""
+    cdef double most_w = c.hi
+    if params.reserve_soc > 0.0:
+        most_w = fmin(most_w, backup_reserve(params, plant).hi)
+    if isfinite(orders.charge_w_max) or isfinite(orders.discharge_w_max):
+        most_w = fmin(most_w, direction_limit(orders).hi)
+    return most_w
+
+
 cdef inline double ordered_w(double preferred_w, uint32_t preference) noexcept nogil:
     """A preference that does not come of the site's own readings."""
     if preference == REASON_SELF_CONSUMPTION or preference == REASON_RECENTRE or preference == REASON_REST:
@@ -194,6 +205,7 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
     c.missed_short = 0
 
     narrow_by_limits(params, plant, orders, &c)
+    decision.limits_hi_w = limits_hi_w(params, plant, orders, &c)
     if plant.island:
         pass  # what the site aims at is about a grid
     elif preference == REASON_MANUAL:
@@ -269,6 +281,7 @@ cdef void rest(const plant_t* plant, control_state_t* state, decision_t* decisio
     decision.request_total_w = 0.0
     decision.lo_w = 0.0
     decision.hi_w = 0.0
+    decision.limits_hi_w = 0.0
     decision.reason = reason
     decision.preference = reason
 

@@ -141,7 +141,8 @@ cdef void ask_meter(core_t* core, uint64_t t_ns) noexcept nogil:
         asked_w[unit] = core.converters[unit].asked_w
         free = free and (core.cabinets[unit].mode == MODE_RUN or core.cabinets[unit].mode == MODE_DERATED)
     truth_ask(
-        core.program, &core.truth, &core.plant, asked_w, core.decision.lo_w, core.decision.hi_w, free, t_ns
+        core.program, &core.truth, &core.plant, asked_w, core.decision.lo_w, core.decision.hi_w,
+        core.decision.limits_hi_w, free, t_ns
     )
     if core.truth.asking == ASK_ANSWER and core.truth.question.suspicion == SUSPECT_AGE and (
             core.truth.question.begun_ns == t_ns):

@@ -79,10 +79,11 @@ cdef void truth_step(const program_t* program, point_t* image, const estimate_st
 # Whether the meter is to be asked: a value has stood for longer than it should, or contradicts the battery.
 cdef bint truth_suspects(const truth_t* truth, const estimate_state_t* state, uint64_t t_ns) noexcept nogil
 # Begin a question of a meter that is suspect, or end one that runs for too long. asked_w: what each unit was asked for
-# last, as the control meant it; lo_w, hi_w: the corridor that the site leaves; free: nothing but the control decides
+# last, as the control meant it; lo_w, hi_w: the corridor that the site leaves; limits_hi_w: what its limits
+# alone leave upward; free: nothing but the control decides
 # what the units do.
 cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* plant, const double* asked_w,
-                    double lo_w, double hi_w, bint free, uint64_t t_ns) noexcept nogil
+                    double lo_w, double hi_w, double limits_hi_w, bint free, uint64_t t_ns) noexcept nogil
 # What a unit is asked for while a question runs, else wanted_w.
 cdef inline double truth_order(const truth_t* truth, uint32_t unit, uint32_t n_units, double wanted_w) noexcept nogil:
     cdef double step_w = truth.step_w / n_units

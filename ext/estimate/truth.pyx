@@ -504,8 +504,8 @@ cdef inline double step_away_w(const truth_t* truth, double from_w, double step_
 
 
 cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* plant, const double* asked_w,
-                    double lo_w, double hi_w, bint free, uint64_t t_ns) noexcept nogil:
-    cdef double step_w, rise_w, fall_w, room_w, down_room_w, wide_w, least_w, full_w, up_w = 0.0, down_w = 0.0, total_w = 0.0
+                    double lo_w, double hi_w, double limits_hi_w, bint free, uint64_t t_ns) noexcept nogil:
+    cdef double step_w, rise_w, fall_w, room_w, limits_room_w, down_room_w, wide_w, least_w, full_w, up_w = 0.0, down_w = 0.0, total_w = 0.0
     cdef bint narrow
     cdef double most_w = STEP_SHARE_MOST * nameplates(program)
     cdef uint32_t unit, suspicion = truth.contradiction.suspicion
@@ -551,10 +551,12 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
             ANSWER_NOISE * truth.contradiction.noise_w > most_w or PROOF_EDGES * (truth.answer_s + truth.shown_s) > (
                 PROOF_QUIET_S if proves_quietly(suspicion, &truth.contradiction, most_w) else PROOF_S)):
         return
-    # More discharge keeps the import limits; where there is no room for it, less, as far as they leave it. Never out of the
-    # corridor, but for towards zero where it is too narrow, or the units can give no more: else it would never be asked.
+    # More discharge keeps the import limits; where there is no room for it, less, as far as they leave it. Where the
+    # corridor is too narrow for either, a value that stands is asked by more again, as far as limits leave it; only where
+    # they leave none, or the units can give no more, towards zero: else it would never be asked.
     rise_w = fall_w = least_w = full_w = step_w
     room_w = fmin(up_w, fmax(hi_w, 0.0)) - total_w
+    limits_room_w = fmin(up_w, fmax(limits_hi_w, 0.0)) - total_w
     down_room_w = total_w - fmax(down_w, lo_w)
     if not contradicted(truth, t_ns) and not by_phase:
         rise_w = step_away_w(truth, total_w, step_w, most_w, far_w(program, truth))
@@ -577,7 +579,11 @@ cdef void truth_ask(const program_t* program, truth_t* truth, const plant_t* pla
         if not contradicted(truth, t_ns) and not by_phase:  # where there is room one step may tell, without its way back
             wide_w = step_away_w(truth, total_w, fmax(step_w, CLEAR_STEP * small_w(program, truth)), most_w, far_w(program, truth))
             step_w = wide_w if step_w < wide_w <= room_w else step_w
-    elif fall_w <= most_w and (down_room_w >= fall_w or (
+    elif fall_w <= most_w and down_room_w >= fall_w:
+        step_w = -fall_w
+    elif not contradicted(truth, t_ns) and rise_w <= most_w and limits_room_w >= rise_w:
+        step_w = rise_w
+    elif fall_w <= most_w and ((
             narrow and total_w - fmax(down_w, fmin(lo_w, 0.0)) >= fall_w) or (
             (narrow or suspicion == SUSPECT_BELOW_ZERO) and breaks and total_w >= fall_w)):
         step_w = -fall_w
