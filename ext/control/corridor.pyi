@@ -44,6 +44,7 @@ class Control:
         energy_wh: float | Sequence[float] = ...,
         forced_w: float | Sequence[float] = ...,
         net_w: float | None = ...,
+        net_lo_w: float | None = ...,
         lease_w: float | None = ...,
         manual_w: float | None = ...,
         plan_w: float | None = ...,

@@ -143,6 +143,14 @@ cdef inline double limits_hi_w(const control_params_t* params, const plant_t* pl
     return most_w
 
 
+cdef inline double led_w(const control_params_t* params, const plant_t* plant, const control_state_t* state,
+                         double answer_w, double dt_s) noexcept nogil:
+    """What the grid was led to. Where units could not keep its ramp it goes on from there, but not from a doubt about the load."""
+    cdef double most_w = state.ramp_anchor_w + some(params.ramp_up_w_per_s, INFINITY) * dt_s
+    cdef double grid_w = plant.net_w - answer_w
+    return fmax(most_w, fmin(plant.net_lo_w, plant.net_w) - answer_w) if grid_w > most_w else grid_w
+
+
 cdef inline double ordered_w(double preferred_w, uint32_t preference) noexcept nogil:
     """A preference that does not come of the site's own readings."""
     if preference == REASON_SELF_CONSUMPTION or preference == REASON_RECENTRE or preference == REASON_REST:
@@ -213,7 +221,7 @@ cdef void control_step(const control_params_t* params, const plant_t* plant, con
     else:
         narrow_by_policy(params, plant, orders, state, &c, decision.envelope_hi_w, preference, dt_s)
 
-    state.ramp_anchor_w = plant.net_w - c.answer
+    state.ramp_anchor_w = led_w(params, plant, state, c.answer, dt_s)
     if preference == REASON_RECENTRE and c.answer != c.preferred_w:
         recharge_backoff(params, state, c.answer)
 
@@ -453,7 +461,7 @@ cdef class Control:
         memset(&self.state, 0, sizeof(self.state))
 
     def step(self, *, grid_w, ess_w=0.0, pv_w=0.0, soc=0.5, lo_w=-INFINITY, hi_w=INFINITY, double dt_s=0.001,
-             available=True, setpoint_w=None, energy_wh=0.0, forced_w=0.0, net_w=None, lease_w=None, manual_w=None, plan_w=None,
+             available=True, setpoint_w=None, energy_wh=0.0, forced_w=0.0, net_w=None, net_lo_w=None, lease_w=None, manual_w=None, plan_w=None,
              until_soc=None, bint forced=False, target_grid_w=None,
              import_w_max=None, export_w_max=None, peak_w_max=None, demand_w_max=None, charge_w_max=None,
              discharge_w_max=None, operator_import_w_max=None, operator_export_w_max=None, bint cease=False,
@@ -464,7 +472,7 @@ cdef class Control:
         ess_w, soc, lo_w, hi_w, available, setpoint_w, energy_wh, forced_w : one value for all units, or one for each.
                    ess_w + discharge, of the same age as grid_w; lo_w..hi_w is what each unit can do now; forced_w what its battery asks for.
         pv_w     : + generation; changes the load that is reported, never the decision.
-        net_w    : grid power if the batteries rested, when it is not grid_w + sum of ess_w.
+        net_w    : grid power if the batteries rested, when it is not grid_w + sum of ess_w; net_lo_w: its lower bound, if another.
         dt_s     : length of this cycle.
         lease_w, plan_w : setpoints under a lease or of a plan, None = none. until_soc : where the plan's ends;
                    manual_w : that of a person on site, before them and every policy but the connection's, phases' and circuits'.
@@ -502,6 +510,8 @@ cdef class Control:
             plant.units[0].setpoint_w = self.state.last_applied_w
         plant.ess_w = total_w
         plant.net_w = plant.net_lo_w = plant.grid_w + total_w if net_w is None else net_w
+        if net_lo_w is not None:
+            plant.net_lo_w = net_lo_w
         plant.load_w = plant.net_w + pv_w
         plant.load_ok = isfinite(plant.net_w)
         plant.grid_new = 1

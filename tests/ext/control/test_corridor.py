@@ -126,6 +126,16 @@ def test_the_grid_ramps_by_the_limit_whatever_the_cycle(dt_s: float) -> None:
     assert 40e3 - made.request_total_w == pytest.approx(25e3, abs=1e3 * dt_s * 2 + 1.0)
 
 
+@pytest.mark.parametrize(("net_lo_w", "kept"), [(55e3, True), (62e3, False)])
+def test_a_ramp_that_is_missed_goes_on_from_what_the_load_is_at_least(net_lo_w: float, kept: bool) -> None:
+    """While units move at full speed the load may be 55 or 62 kW: what is only a doubt is not taken over as grid power."""
+    control = Control(ramp_up_w_per_s=1e3, ramp_down_w_per_s=1e3)
+    for net_w, lo_w, cycles in ((26e3, 26e3, 1), (62e3, net_lo_w, 5), (55e3, 55e3, 1)):
+        for _ in range(cycles):
+            made = control.step(net_w=net_w, net_lo_w=lo_w, grid_w=0.0, lo_w=-30e3, hi_w=30e3, dt_s=0.01)
+    assert (55e3 - made.request_total_w < 26.1e3) == kept, made
+
+
 def test_within_the_meters_resolution_nothing_moves() -> None:
     control = Control(peak_w_max=48e3, deadband_w=50.0)
     rng = random.Random(4)
