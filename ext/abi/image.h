@@ -92,7 +92,8 @@ _Static_assert(sizeof(point_t) == 24, "point_t crosses process borders; bump IMA
     X(SITE_METER_PHASES, "site.meter_phases", "enum")    /* against the total: 0 none read 1 waits 2 agrees 3 apart 4 against 5 first phase lost 6 second phase lost 7 third phase lost */ \
     X(SITE_ISLAND, "site.island", "enum")                /* 0 grid 1 dark 2 genset 3 forming 4 genset missing; stale = not asked */ \
     X(SITE_GENSET_WANTED, "site.genset_wanted", "bool")  /* 1 = the genset should run */ \
-    X(SITE_PV_LIMIT_W, "site.pv_limit_w", "W")           /* in an island: more PV than this has nowhere to go */
+    X(SITE_PV_LIMIT_W, "site.pv_limit_w", "W")           /* in an island: more PV than this has nowhere to go */ \
+    X(SITE_METER_QUESTION, "site.meter_question", "enum") /* what the battery moves or stands for, beside any limit: 0 nothing 1 standing value 2 phase 3 sign or share 4 age 5 battery seen 6 chase 7 steps beside */
 
 /* Points of each storage unit; the name is unitN.<this>. */
 #define UNIT_POINT_TABLE(X)                                                            \
@@ -140,6 +141,10 @@ enum meter_registers { REGISTERS_NONE, REGISTERS_WAIT, REGISTERS_AGREE, REGISTER
 
 /* What its phases say of it, of which all three are needed; value of SITE_METER_PHASES. */
 enum meter_phases { PHASES_NONE, PHASES_WAIT, PHASES_AGREE, PHASES_APART, PHASES_AGAINST, PHASES_NO_L1, PHASES_NO_L2, PHASES_NO_L3 };
+
+/* What the battery shows of the grid meter now, where it is asked; value of SITE_METER_QUESTION. */
+enum meter_question { QUESTION_NONE, QUESTION_STANDS, QUESTION_PHASE, QUESTION_SHARE, QUESTION_AGE, QUESTION_SEEN, QUESTION_CHASE,
+                      QUESTION_BESIDE };
 
 #define AS_ENUM(id, name, unit) id,
 enum site_point { SITE_POINT_TABLE(AS_ENUM) SITE_POINTS };

@@ -57,6 +57,16 @@ cdef extern from "abi/image.h" nogil:
         PHASES_NO_L3
 
     enum:
+        QUESTION_NONE
+        QUESTION_STANDS
+        QUESTION_PHASE
+        QUESTION_SHARE
+        QUESTION_AGE
+        QUESTION_SEEN
+        QUESTION_CHASE
+        QUESTION_BESIDE
+
+    enum:
         SITE_GRID_W
         SITE_LOAD_W
         SITE_ESS_W
@@ -118,6 +128,7 @@ cdef extern from "abi/image.h" nogil:
         SITE_ISLAND
         SITE_GENSET_WANTED
         SITE_PV_LIMIT_W
+        SITE_METER_QUESTION
         SITE_POINTS
 
     enum:

@@ -12,8 +12,10 @@ from tidegate.ext.cycle.core cimport (
     BUS_HOLD_NS, BUS_SAMPLE_CYCLES, bus_edge_t, can_seen_t, core_t, edges_t, enforcement_t, external_t,
 )
 from tidegate.ext.cycle.episodes cimport episodes_end, episodes_step, episodes_t, episode_word_t
+from tidegate.ext.estimate.contradiction cimport SUSPECT_AGE, SUSPECT_PHASE, SUSPECT_UNSEEN
 from tidegate.ext.estimate.converter cimport converter_gain, converter_t
 from tidegate.ext.estimate.estimate cimport estimate_state_t, island_t, unit_view_t
+from tidegate.ext.estimate.truth cimport ASK_ANSWER, ASK_PHASE, ASK_STILL
 from tidegate.ext.safety.diagnosis cimport holds
 from tidegate.ext.safety.safety cimport fault_set_t, gate_verdict_t
 from tidegate.ext.abi.image cimport *
@@ -177,7 +179,22 @@ cdef void publish_points(const core_t* core, point_t* image, uint64_t t_ns) noex
     if core.plant.grid_ok:
         point_set(image, SITE_GRID_ANSWER, core.estimate.models.answer, t_ns)
     point_set(image, SITE_HUNTING, core.decision.hunting, t_ns)
+    point_set(image, SITE_METER_QUESTION, question_now(core), t_ns)
     publish_buses(&core.external, core.program.n_can_buses, image, t_ns)
+
+
+cdef inline uint32_t question_now(const core_t* core) noexcept nogil:
+    """What the battery moves or stands for, beside any limit and any wish: else nobody would see why."""
+    cdef uint32_t suspicion = core.truth.question.suspicion
+    if core.truth.asking == ASK_STILL:
+        return QUESTION_STANDS
+    if core.truth.asking == ASK_PHASE or (core.truth.asking == ASK_ANSWER and suspicion == SUSPECT_PHASE):
+        return QUESTION_PHASE
+    if core.truth.asking == ASK_ANSWER:
+        return QUESTION_AGE if suspicion == SUSPECT_AGE else QUESTION_SEEN if suspicion == SUSPECT_UNSEEN else QUESTION_SHARE
+    if core.control.hunting.trial:
+        return QUESTION_CHASE
+    return QUESTION_BESIDE if core.truth.stir_w != 0.0 else QUESTION_NONE
 
 
 cdef void publish_island(const core_t* core, point_t* image, uint64_t t_ns) noexcept nogil:

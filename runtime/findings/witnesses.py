@@ -1,4 +1,4 @@
-"""What a grid meter's own registers and phases say of its power now, in words."""
+"""What a grid meter's own registers and phases say of its power now, and what the battery asks it, in words."""
 
 from collections.abc import Mapping
 
@@ -14,6 +14,15 @@ WITNESSES: dict[str, tuple[str, dict[str, str]]] = {
         "apart": "have never added up to its power: nothing is held against them", "against": "contradict its power",
         "first phase lost": "show nothing of what is on L1", "second phase lost": "show nothing of what is on L2",
         "third phase lost": "show nothing of what is on L3",
+    }),
+    "site.meter_question": ("the battery", {
+        "standing value": "steps to see whether a value that stands is alive",
+        "phase": "steps to see whether each phase shows it",
+        "sign or share": "steps to see whether the meter is turned, or shows another share of it",
+        "age": "steps to see how old the readings are by now",
+        "battery seen": "steps to see whether the meter shows it at all",
+        "chase": "stands to see whether it swings by itself",
+        "steps beside": "steps now and then beside what is wanted, until the meter has shown it",
     }),
 }  # fmt: skip
 

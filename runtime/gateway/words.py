@@ -13,6 +13,9 @@ METER_REGISTERS = ("none read", "waits", "agrees", "stands", "held", "too slow",
 METER_PHASES = (
     "none read", "waits", "agrees", "apart", "against", "first phase lost", "second phase lost", "third phase lost",
 )  # fmt: skip
+METER_QUESTIONS = (
+    "nothing", "standing value", "phase", "sign or share", "age", "battery seen", "chase", "steps beside",
+)  # fmt: skip
 ISLAND_STATES = ("grid", "dark", "genset", "forming", "genset missing")
 GRID_ANSWERS = ("open", "yes", "no", "unproven")
 STEP_TESTS = ("open", "passed", "failed")
@@ -33,6 +36,7 @@ def words_of(site: Description) -> dict[str, dict[str, str]]:
         "site.meter_verdict": _numbered(METER_VERDICTS),
         "site.meter_registers": _numbered(METER_REGISTERS),
         "site.meter_phases": _numbered(METER_PHASES),
+        "site.meter_question": _numbered(METER_QUESTIONS),
         "site.grid_answer": _numbered(GRID_ANSWERS),
         "site.island": _numbered(ISLAND_STATES),
     }

@@ -7,7 +7,9 @@ import pytest
 import zoo_judge as judges
 import zoo_plants as plants
 
+from tidegate.ext.abi.program import describe
 from tidegate.hal.sim.virtual import VirtualPlant
+from tidegate.runtime.gateway.words import METER_QUESTIONS
 
 ASK_STILL, ASK_ANSWER = 1, 2  # ext/estimate/truth.pxd
 BELIEVED = 0
@@ -66,6 +68,21 @@ def test_a_converter_that_shows_itself_late_makes_no_new_doubt_of_a_value_that_s
         begun += asking == ASK_STILL and before != ASK_STILL
         before = asking
     assert begun == 1, "asked it is, and once"
+
+
+@pytest.mark.parametrize(
+    ("seed", "words"), [(1400476, {"standing value"}), (1400009, {"sign or share", "standing value"})]
+)
+def test_what_the_battery_moves_for_is_shown_while_it_does_and_only_then(seed: int, words: set[str]) -> None:
+    made = plants.draw(seed)
+    at = [row["name"] for row in describe(plants.program(made))["points"]].index("site.meter_question")
+    shown: set[str] = set()
+    for plant in steps(made, 20.0, 80.0, 0.05):
+        word = METER_QUESTIONS[int(plant.picture().values[at])]
+        asking, tried = plant.world.meter_asked[0], plant.world.meter_model["tried"]
+        assert (word not in ("nothing", "steps beside")) == bool(asking or tried), (word, asking, tried)
+        shown.add(word)
+    assert words <= shown and "nothing" in shown, shown
 
 
 def test_what_would_have_been_asked_for_while_a_question_moves_the_battery_is_no_chase() -> None:

@@ -57,6 +57,7 @@ def test_describe_has_the_words_of_every_point_that_is_told_by_number(site):
     ("row", "table"),
     [("SITE_METER_VERDICT", words.METER_VERDICTS), ("SITE_GRID_ANSWER", words.GRID_ANSWERS),
      ("SITE_METER_REGISTERS", words.METER_REGISTERS), ("SITE_METER_PHASES", words.METER_PHASES),
+     ("SITE_METER_QUESTION", words.METER_QUESTIONS),
      ("UNIT_STEP_TEST", words.STEP_TESTS)],
 )  # fmt: skip
 def test_words_that_only_the_header_has_in_a_comment_are_those_of_the_comment(row, table):
