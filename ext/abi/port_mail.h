@@ -60,7 +60,7 @@ typedef struct {
     uint32_t alive;               /* 1 = answers, 0 = not yet or no more */
     uint32_t silent_run;          /* time-outs in a row */
     uint32_t identity_mismatch;   /* 1 = its identity words are another device's: nothing is written to it */
-    uint32_t pad;
+    uint32_t gap_extra_us;        /* of gap_ns, beyond the line's rule: with less it did not always answer */
     uint32_t turnaround[PORT_HISTOGRAM_BUCKETS];
     uint32_t round_trip[PORT_HISTOGRAM_BUCKETS]; /* request's first byte to reply's last */
 } slave_stats_t;

@@ -58,6 +58,7 @@ cdef extern from "abi/port_mail.h" nogil:
         uint32_t alive
         uint32_t silent_run
         uint32_t identity_mismatch
+        uint32_t gap_extra_us
         uint32_t turnaround[PORT_HISTOGRAM_BUCKETS]
         uint32_t round_trip[PORT_HISTOGRAM_BUCKETS]
 

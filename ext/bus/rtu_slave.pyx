@@ -78,6 +78,7 @@ cdef void slave_answered(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     stats.alive, stats.silent_run = 1, 0
     stats.timeout_ns = timeout_of(e, e.request.slave)
     stats.gap_ns = e.gap_ns + s.gap_extra_ns
+    stats.gap_extra_us = <uint32_t>(s.gap_extra_ns // 1000)
 
 
 cdef inline void count_exception(slave_stats_t* stats, uint8_t code) noexcept nogil:
@@ -241,6 +242,7 @@ cdef void slave_failed(rtu_t* e, int status, uint64_t t_ns) noexcept nogil:
     stats.alive, stats.silent_run = s.alive, s.silent_run
     stats.timeout_ns = timeout_of(e, e.request.slave)
     stats.gap_ns = e.gap_ns + s.gap_extra_ns
+    stats.gap_extra_us = <uint32_t>(s.gap_extra_ns // 1000)
 
 
 cdef bint others_answer(const rtu_t* e) noexcept nogil:

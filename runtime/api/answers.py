@@ -152,6 +152,8 @@ class Slave(Answer, frozen=True, kw_only=True):
     """Time-outs since its last answer."""
     t_ok_ns: int = 0
     """When it answered last, 0 = never."""
+    gap_extra_us: int = 0
+    """Silence before its requests beyond the line's rule: with less it did not always answer."""
     round_trip: dict[int, int] = {}
     """Bucket of `rtu_view.histogram_edges` -> count."""
 

@@ -13,6 +13,7 @@ from tidegate.runtime.findings.text import age
 SILENT_RUN = 3  # time-outs in a row before a slave is called silent
 CAN_PERIODS = 5  # periods without a frame before an id is called silent
 ERROR_SHARE = 0.01
+SLOW_GAP_US = 2000  # silence beyond the line's rule that makes a poll round clearly longer
 
 Row = tuple[Device, Slave]
 
@@ -113,6 +114,15 @@ def _damaged(plant: Plant, port: str, rows: list[Row]) -> Iterator[Finding]:
                 f"replies of {device.name} arrive damaged",
                 f"{bad} of the last {answers} (line {port})",
                 "termination, shield, common ground, another master or a wrong baud or parity",
+            )
+        if slave.gap_extra_us >= SLOW_GAP_US:
+            yield Finding(
+                15,
+                f"{device.name} is asked more slowly than its line allows",
+                f"{slave.gap_extra_us / 1e3:.1f} ms of silence before each request (line {port}): "
+                "with less it did not always answer",
+                "noise on the line, or a device that needs the time; a burst that is over keeps it so until the next "
+                "start",
             )
         codes = rise(slave, old, "exceptions")
         if codes >= 3 and codes > ERROR_SHARE * answers:

@@ -162,6 +162,10 @@ def found(desk: Desk) -> str:
             ),
             "grid (grid-meter) does not answer on line meters: 7 time-outs in a row, last answer 6.0 s ago",
         ),
+        (
+            lambda g: g.health["buses"]["serial"].update(meters={"slaves": [{"gap_extra_us": 8000}]}),
+            "grid is asked more slowly than its line allows: 8.0 ms of silence before each request (line meters)",
+        ),
     ],
 )  # fmt: skip
 def test_evidence_leads_to_its_cause(tmp_path, change, expected):
