@@ -15,6 +15,12 @@ def test_in_any_minute_of_the_world_the_corridor_holds_or_says_who_gave_way():
     )
 
 
+def test_minutes_that_found_a_fault_of_the_product_are_good():
+    """1069: a question went above the limit though there was room below; 5748, 6307: a ramp no converter had."""
+    bad = [found for found in spread(minutes.judge, [1069, 5748, 6307]) if found["failed"]]
+    assert not bad, bad
+
+
 def test_the_checks_see_a_request_outside_and_a_limit_that_nobody_answers_for():
     made = minutes.minute(next(seed for seed in range(100) if "follow_grid" not in minutes.settings(seed)))
     series, _, hunts_s = minutes.play(made, 10_000)
