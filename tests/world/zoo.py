@@ -115,6 +115,7 @@ def summary(found: list[judges.Found]) -> dict[str, Any]:
     if honest:
         out["all"] = spread(honest)
         bad = max(honest, key=lambda each: each.outside_wh)
+        minutes = sum(each.minutes for each in honest)
         ratios = sorted(each.recharging_ratio for each in honest)
         most = max(honest, key=lambda each: each.recharging_ratio)
         harm = [each for each in honest if each.with_wh > each.without_wh + each.allowance_wh]
@@ -125,7 +126,8 @@ def summary(found: list[judges.Found]) -> dict[str, Any]:
         }  # fmt: skip
         out["outside"] = {
             "share": sum(each.outside_wh > judges.OUTSIDE_LEAST_WH for each in honest) / len(honest),
-            "minutes_share": sum(each.outside_minutes for each in honest) / sum(each.minutes for each in honest),
+            "minutes_share": sum(each.outside_minutes for each in honest) / minutes,
+            "clear_minutes_share": sum(each.outside_clear_minutes for each in honest) / minutes,
             "wh": sum(each.outside_wh for each in honest),
             "worst_wh": bad.outside_wh, "worst_seed": bad.seed,
         }  # fmt: skip
@@ -223,7 +225,8 @@ def table(figures: dict[str, Any]) -> str:
         out, events, chases = figures["outside"], figures["events"], figures["chases"]
         lines += [
             f"beside the ideal that recharges: {figures['recharging']}",
-            f"outside reaction times: {out['minutes_share']:.2%} of the minutes, {out['share']:.2%} of the plants, "
+            f"outside reaction times: {out['minutes_share']:.2%} of the minutes (more than a thousandth of the cabinet "
+            f"in {out['clear_minutes_share']:.2%}), {out['share']:.2%} of the plants, "
             f"{out['wh']:.1f} Wh; "
             f"worst {out['worst_wh']:.2f} Wh, seed {out['worst_seed']}",
             f"chases: {len(chases['silent'])} silent {chases['silent'][:8]}, "

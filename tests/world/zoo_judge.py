@@ -24,6 +24,7 @@ ARMED_WITHIN_S = 30.0  # plus ten times what the meter needs: then it is judged,
 CHASE_REVERSALS = 4
 FOUND_WITHIN_S = 5.0
 OUTSIDE_LEAST_WH = 0.02
+OUTSIDE_CLEAR_SHARE = 1e-3  # of the cabinet, over a minute
 RELEARN_S = 60.0
 TELLS = ("fault_on", "latch")
 
@@ -45,6 +46,7 @@ class Found:
     still_wh: float = 0.0  # what the same ideal leaves that never recharges; for information
     outside_wh: float = 0.0  # above the limit outside reaction times: outside_w
     outside_minutes: int = 0  # minutes in which there is any to speak of
+    outside_clear_minutes: int = 0  # of these, those with more than a thousandth of what the cabinet gives in a minute
     peak_over_w: float = 0.0
     floor_peak_over_w: float = 0.0
     chase_w: float = 0.0  # swing of the battery in the quiet end, 0 = none, where the control asked for it
@@ -247,6 +249,8 @@ def judge(made: plants.Draw, series: dict[str, np.ndarray] | None = None) -> Fou
     found.outside_wh = float(lost_w[judged].sum() * dt_s / 3600.0)
     each_wh = np.bincount((rows["t_s"][judged] // 60.0).astype(int), lost_w[judged]) * dt_s / 3600.0
     found.outside_minutes = int((each_wh > OUTSIDE_LEAST_WH).sum())
+    clear_wh = max(OUTSIDE_CLEAR_SHARE * made.power_w / 60.0, OUTSIDE_LEAST_WH)
+    found.outside_clear_minutes = int((each_wh > clear_wh).sum())
 
     settled = rows["t_s"] > made.seconds + 0.5 * made.quiet_s
     hop = max(1, round(0.01 / dt_s))
