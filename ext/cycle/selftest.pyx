@@ -21,26 +21,38 @@ cdef enum:
 # ---------------------------------------------------------------- the program
 
 
-cdef uint32_t CRC_TABLE[256]
+cdef uint32_t CRC_TABLE[8][256]  # of a byte, and of one that so many others follow
 
 
 cdef void crc_table() noexcept nogil:
     """CRC-32 as in IEEE 802.3: every burst of up to 32 bits and every odd number of flipped bits is found."""
-    cdef uint32_t byte, bit, crc
+    cdef uint32_t byte, bit, crc, follow
     for byte in range(256):
         crc = byte
         for bit in range(8):
             crc = (crc >> 1) ^ 0xEDB88320u if crc & 1 else crc >> 1
-        CRC_TABLE[byte] = crc
+        CRC_TABLE[0][byte] = crc
+    for follow in range(1, 8):
+        for byte in range(256):
+            crc = CRC_TABLE[follow - 1][byte]
+            CRC_TABLE[follow][byte] = (crc >> 8) ^ CRC_TABLE[0][crc & 0xFF]
 
 
 crc_table()
 
 
 cdef inline uint32_t crc_more(uint32_t crc, const uint8_t* bytes, size_t count) noexcept nogil:
-    cdef size_t i
-    for i in range(count):
-        crc = (crc >> 8) ^ CRC_TABLE[(crc ^ bytes[i]) & 0xFF]
+    """Eight bytes at once, as far as they go: the sum is the same as of one after the other."""
+    cdef size_t i = 0
+    while i + 8 <= count:
+        crc ^= bytes[i] | <uint32_t>bytes[i + 1] << 8 | <uint32_t>bytes[i + 2] << 16 | <uint32_t>bytes[i + 3] << 24
+        crc = (CRC_TABLE[7][crc & 0xFF] ^ CRC_TABLE[6][crc >> 8 & 0xFF] ^ CRC_TABLE[5][crc >> 16 & 0xFF]
+               ^ CRC_TABLE[4][crc >> 24] ^ CRC_TABLE[3][bytes[i + 4]] ^ CRC_TABLE[2][bytes[i + 5]]
+               ^ CRC_TABLE[1][bytes[i + 6]] ^ CRC_TABLE[0][bytes[i + 7]])
+        i += 8
+    while i < count:
+        crc = (crc >> 8) ^ CRC_TABLE[0][(crc ^ bytes[i]) & 0xFF]
+        i += 1
     return crc
 
 
@@ -193,3 +205,11 @@ cdef void selftest_rows(uint32_t found, fault_set_t* rows) noexcept nogil:
     mark(rows, FAULT_MEMORY_CHANGED, (found & (SELFTEST_PROGRAM | SELFTEST_GATE | SELFTEST_CODE)) != 0)
     mark(rows, FAULT_FLOW_BROKEN, (found & SELFTEST_FLOW) != 0)
     mark(rows, FAULT_CLOCK_APART, (found & SELFTEST_CLOCK) != 0)
+
+
+# ---------------------------------------------------------------- what Python sees
+
+
+def crc_of(bytes data not None):
+    """The sum of some bytes, as zlib.crc32 gives it; for tests."""
+    return crc_more(0xFFFFFFFFu, <const uint8_t*>data, len(data)) ^ <uint32_t>0xFFFFFFFFu
