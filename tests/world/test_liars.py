@@ -75,6 +75,22 @@ def test_a_meter_that_showed_nothing_but_jumps_of_the_load_is_asked_twice() -> N
     )
 
 
+@pytest.mark.parametrize("seed", [1703966, 1701486, 1701822, 1700334])
+def test_a_meter_that_begins_to_lie_while_it_is_armed_is_refused(seed: int) -> None:
+    """Turned or standing from the middle of the arming on: the pulses never prove it, and prove the honest one."""
+    made = plants.draw(seed)
+    refused, honest = judges.judge(made), judges.judge(replace(made, faults=[]))
+    assert refused.ready_s is None and refused.told_s == 0.0 and not refused.failed, refused
+    assert honest.ready_s is not None and honest.ready_s > made.faults[0]["on_s"], honest
+
+
+def test_a_meter_that_begins_to_lie_while_it_is_armed_and_is_armed_all_the_same_is_judged() -> None:
+    """An absolute value before a building that takes power proves itself as an honest one does."""
+    made = plants.draw(1703214)
+    found = judges.judge(made)
+    assert found.ready_s is not None and found.ready_s > made.faults[0]["on_s"] and found.told_s != 0.0, found
+
+
 RUNNING = {
     "flipped": {},  # the building seems to give power
     "tenfold": {"meter_update_ms": 100.0},  # it moves ten times as far as the battery

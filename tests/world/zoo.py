@@ -171,8 +171,9 @@ def summary(found: list[judges.Found]) -> dict[str, Any]:
         told = [each for each in liars if each.lie == lie]
         late = [each.seed for each in told if each.told_s is None or each.told_s > judges.FOUND_WITHIN_S]
         moved = [each.seed for each in told if each.told_moved_s is None or each.told_moved_s > judges.FOUND_WITHIN_S]
+        refused = [each.seed for each in told if each.ready_s is None]
         out["lies"][lie] = {"plants": len(told), "late_or_never": late, "late_since_moved": moved,
-                            "added_w": round(max(each.lied_over_w for each in told)),
+                            "never_armed": refused, "added_w": round(max(each.lied_over_w for each in told)),
                             "export_w": round(max(each.lied_export_w for each in told))}  # fmt: skip
     return out
 
@@ -242,6 +243,7 @@ def table(figures: dict[str, Any]) -> str:
         lines.append(
             f"{lie} meter: {row['plants']} plants, told late or never: {len(row['late_or_never'])} "
             f"{row['late_or_never'][:6]} (since the power has moved: {len(row['late_since_moved'])}), "
+            f"never armed: {len(row['never_armed'])}, "
             f"added up to {row['added_w']} W above limit and load, "
             f"export up to {row['export_w']} W"
         )

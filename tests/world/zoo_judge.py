@@ -312,10 +312,10 @@ def _lied(
     told = [one["t_ns"] / S - 1.0 for one in events
             if one["event"] in TELLS or (one["event"] == "mode" and one["code"] == 0)]  # fmt: skip
     told = [at_s for at_s in told if at_s > max(on_s, 0.5)]
-    if on_s == 0.0 and found.ready_s is None:
-        found.told_s = found.told_moved_s = 0.0  # it did not arm
+    if found.ready_s is None:  # it did not arm: refused, whether the lie was there first or came while it was armed
+        found.told_s = found.told_moved_s = 0.0
     else:
-        clear_s = tellable.first_s(replace(made, name=found.lie), rows, max(on_s, found.ready_s or 0.0))
+        clear_s = tellable.first_s(replace(made, name=found.lie), rows, max(on_s, found.ready_s))
         moved_s = float(t_s[shown[0]]) + made.meter_s + 1e-3 * made.setting("pcs_measure_ms") if len(shown) else None
         found.told_s, found.told_moved_s = _since(clear_s, told, t_s[-1]), _since(moved_s, told, t_s[-1])
     found.lied_export_w = float(max(-grid_w.min(), 0.0))
