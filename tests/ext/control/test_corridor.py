@@ -128,7 +128,7 @@ def test_the_grid_ramps_by_the_limit_whatever_the_cycle(dt_s: float) -> None:
 
 @pytest.mark.parametrize(("net_lo_w", "kept"), [(55e3, True), (62e3, False)])
 def test_a_ramp_that_is_missed_goes_on_from_what_the_load_is_at_least(net_lo_w: float, kept: bool) -> None:
-    """While units move at full speed the load may be 55 or 62 kW: what is only a doubt is not taken over as grid power."""
+    """While units move at full speed the load may be 55 or 62 kW: what is only a doubt is no grid power."""
     control = Control(ramp_up_w_per_s=1e3, ramp_down_w_per_s=1e3)
     for net_w, lo_w, cycles in ((26e3, 26e3, 1), (62e3, net_lo_w, 5), (55e3, 55e3, 1)):
         for _ in range(cycles):
