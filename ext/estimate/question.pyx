@@ -216,6 +216,9 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
             q.edge_due_ns += <uint64_t>(fmin(fmax(state.age_hi_s, 0.0), UNKNOWN_S) * 1e9)
     if t_ns < q.edge_due_ns or not is_steady(state, ess_w, 2.0 * STEADY * fabs(q.step_w), t_ns):
         return FOUND_OPEN
+    # An age below zero may be wrong: behind a meter as slow as the converter's dead time the value may be from before the edge.
+    if fabs(history_at(&state.total, taken_ns) - ess_w) >= 2.0 * STEADY * fabs(q.step_w):
+        return FOUND_OPEN
     note(q, c, grid_w, ess_w - q.before_ess_w, small_w, t_ns)
     edge(q, grid_w, ess_w, t_ns)
     if q.level and q.edges >= GROW_EDGES:  # the way back is as large as the way there
@@ -330,6 +333,19 @@ cdef bint are_alike(const question_t* q, double share) noexcept nogil:
     return 2 * alike > all
 
 
+cdef inline bint is_spread(const question_t* q) noexcept nogil:
+    """So many answers do not agree among themselves: beside their own spread their mean is no other than an honest one."""
+    cdef double sum = 0.0, sum2 = 0.0, mean
+    cdef uint32_t i
+    if q.edges < SPREAD_EDGES:
+        return False
+    for i in range(q.edges):
+        sum += q.answer[i]
+        sum2 += q.answer[i] * q.answer[i]
+    mean = sum / q.edges
+    return fabs(mean - 1.0) <= CHANCE * sqrt(fmax(sum2 / q.edges - mean * mean, 0.0) / (q.edges - 1.0))
+
+
 cdef uint32_t judge_mirrored(const question_t* q) noexcept nogil:
     """The value jumped to its own opposite and the building never gave power: the sign, or a load that does as much.
 
@@ -376,7 +392,7 @@ cdef uint32_t judge(question_t* q, bint when_known) noexcept nogil:
     """when_known: how old a reading is; else only an edge that outlasts any age is answered by the reading after it."""
     cdef double turned = votes(q, -1.0), nothing = votes(q, 0.0), share = median(q)
     cdef bint free = (share < SHARE_LO or share > SHARE_HI) and votes(q, share) > SURE_FREE and (
-        is_beyond_chance(q, share) and are_alike(q, share))
+        is_beyond_chance(q, share) and are_alike(q, share) and not is_spread(q))
     # A proof takes more than a suspicion that turns out unfounded, either way.
     cdef bint proves = q.suspicion == SUSPECT_UNSEEN
     if fmax(turned, nothing) < (-PROOF if proves else -SURE_HONEST) and not free:

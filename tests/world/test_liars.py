@@ -429,3 +429,26 @@ def test_a_slow_meter_that_has_yet_to_refresh_since_the_battery_moved_shows_it_w
     """Every 11 s: nothing had moved for minutes, so nothing had changed either, and the first move stopped the site."""
     found = liars.judge(liars.plants.draw(150195))
     assert found.ready and not found.verdict, found
+
+
+def lying_zoo(seed: int, lie: str, at_s: float) -> plants.Draw:
+    fault = {"kind": f"meter.{liars.LIES[lie]}", "target": "grid", "on_s": at_s, "lie": lie}
+    return replace(plants.draw(seed), name=lie, faults=[fault])
+
+
+def test_answers_that_do_not_agree_are_no_share() -> None:
+    """A load on ramps answered by 2.0, -0.5, 2.2, 1.8, 0.3, 1.7, 0.3, 0.3, 2.1 and 5.1: by their median a share."""
+    found = judges.judge(plants.draw(1702928))
+    assert not found.trips and found.ready_s is not None, found
+    # Ten times the power before the same load is told as soon as it was.
+    lies = liars.judge(lying_zoo(1702928, "tenfold", 25.0))
+    assert not lies.early and lies.told_s is not None and lies.told_s - lies.clear_s < 2.5, lies
+
+
+def test_a_value_from_before_an_edge_answers_nothing() -> None:
+    """A meter as slow as the dead time may have any age: under -250 ms, values from before an edge were its answer."""
+    found = judges.judge(plants.draw(1703021))
+    assert not found.trips and found.ready_s is not None, found
+    # A meter that turns there was never told: it answered edges that its values had not met.
+    lies = liars.judge(lying_zoo(1703021, "flipped", 36.0))
+    assert not lies.early and lies.told_s is not None and lies.told_s - lies.clear_s < 8.0, lies
