@@ -125,6 +125,8 @@ cdef void ask_meter(core_t* core, uint64_t t_ns) noexcept nogil:
     cdef uint32_t unit
     cdef bint free = (core.mode == MODE_RUN or core.mode == MODE_DERATED) and not core.inbox.orders.flags & (
         ORDER_MANUAL | ORDER_CEASE) and not core.plant.island
+    if not (core.truth.asking == ASK_ANSWER and core.truth.question.suspicion == SUSPECT_AGE):
+        core.estimate.models.asked = 0
     if core.truth.age_open:
         core.truth.age_open = 0
         lag_reopen(&core.estimate)
@@ -145,8 +147,12 @@ cdef void ask_meter(core_t* core, uint64_t t_ns) noexcept nogil:
         core.decision.limits_hi_w, free, t_ns
     )
     if core.truth.asking == ASK_ANSWER and core.truth.question.suspicion == SUSPECT_AGE and (
-            core.truth.question.begun_ns == t_ns):
+            core.truth.question.edges > 0 and core.truth.age_asked_ns != core.truth.question.begun_ns):
+        core.truth.age_asked_ns = core.truth.question.begun_ns
         lag_asked(&core.estimate)
+        if core.truth.forced:
+            lag_reopen(&core.estimate)
+            core.truth.forced = 0
     if core.truth.asking == ASK_ANSWER and core.truth.question.suspicion != SUSPECT_BELOW_ZERO:
         if core.truth.question.edge_ns:
             place_edge(core)

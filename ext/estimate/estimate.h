@@ -157,7 +157,8 @@ typedef struct {
     double gap_s[GAPS];  /* the newest, a ring */
     double interval_s;   /* 0 = unknown */
     uint32_t head, seen; /* gaps so far; the first is from where we came in and counts for nothing */
-    uint32_t alike, alike_pad; /* 1 = those that the interval is learned of are as long as each other */
+    uint32_t alike; /* 1 = those that the interval is learned of are as long as each other */
+    uint32_t even;  /* 1 = most of the newest are of those */
 } interval_t;
 
 /* What the meter shows at once of what the battery does from reading to reading (moments.pyx). */
@@ -230,6 +231,10 @@ typedef struct {
     double w[SAMPLES_MAX];
     uint32_t head, count;
     double unexplained[METER_MODELS], variance[METER_MODELS]; /* as in lag_trials_t */
+    double since[METER_MODELS]; /* how much more each has explained than what is believed, since when that was most */
+    double since_most;
+    double hurry[SCALES]; /* 0..1: so new is what is looked for of the load's own moves */
+    uint32_t asked, asked_pad; /* 1 = by steps that follow no reading */
     double noise_w[SCALES];     /* median of what the best model leaves over that time */
     double slope_w_per_s[SCALES]; /* and its mean: a lasting slope of the load */
     double motion_w2[SCALES], moves[SCALES];
@@ -259,6 +264,7 @@ typedef struct {
     history_t total;       /* all units, to measure the meter's latency with */
     /* grid reading and its pairing */
     uint64_t grid_seen_t_ns, grid_used_t_ns; /* newest stamp; stamp of the newest reading that said something new */
+    double grid_ess_lo_w, grid_ess_hi_w; /* what the battery did when that value was measured */
     uint64_t grid_changed_t_ns; /* stamp of the newest reading that differed from the one before */
     double grid_used_w;
     uint64_t moved_t_ns;   /* when battery power last moved */

@@ -147,7 +147,7 @@ cdef extern from "estimate/estimate.h" nogil:
         double gap_s[GAPS]
         double interval_s
         uint32_t head, seen
-        uint32_t alike, alike_pad
+        uint32_t alike, even
 
     ctypedef struct moments_t:
         double battery_w2
@@ -220,6 +220,10 @@ cdef extern from "estimate/estimate.h" nogil:
         uint32_t head, count
         double unexplained[METER_MODELS]
         double variance[METER_MODELS]
+        double since[METER_MODELS]
+        double since_most
+        double hurry[SCALES]
+        uint32_t asked, asked_pad
         double noise_w[SCALES]
         double slope_w_per_s[SCALES]
         double motion_w2[SCALES]
@@ -249,6 +253,7 @@ cdef extern from "estimate/estimate.h" nogil:
         unit_memory_t units[UNITS_MAX]
         history_t total
         uint64_t grid_seen_t_ns, grid_used_t_ns
+        double grid_ess_lo_w, grid_ess_hi_w
         uint64_t grid_changed_t_ns
         double grid_used_w
         uint64_t moved_t_ns

@@ -20,7 +20,7 @@ from tidegate.ext.safety.safety cimport LIMIT_TRIPPED, gate_limits_t, REACTION_D
 from tidegate.ext.abi.image cimport *
 from tidegate.ext.estimate.integral cimport integral_advance, integral_roll_second
 from tidegate.ext.estimate.island cimport island_step
-from tidegate.ext.estimate.interval cimport REREAD_NS, learn_interval, reread_ns, shown_seldom
+from tidegate.ext.estimate.interval cimport INTERVAL_SLOW_S, REREAD_NS, learn_interval, reread_ns, shown_seldom
 from tidegate.ext.estimate.lag cimport lag_believe, lag_gap, lag_measure, lag_repeated, lags_of
 from tidegate.ext.estimate.meter_sign cimport sign_power_w
 from tidegate.ext.estimate.pairing cimport *
@@ -34,11 +34,14 @@ from tidegate.ext.abi.program cimport unit_row_t
 cdef extern from *:
     """
     #define AGE_SCAN_NS 8000000u       /* points that have just turned good are looked at again this often */
+    #define SAME_SHARE 0.03            /* of the nameplates: a battery that has moved so far, */
+    #define SAME_MOST_NS 15000000000u  /* no meter that is used shows something new more seldom */
+    #define SAME_DIGITS 8.0            /* ... and by so many of the meter's digits, shows */
     #define ESS_INTERVAL_S 0.5         /* a converter's power that is older has stood still */
     _Static_assert(sizeof(gate_input_t) <= sizeof(((unit_memory_t *)0)->envelope_key), "make envelope_key larger");
     """
-    const uint64_t AGE_SCAN_NS
-    const double ESS_INTERVAL_S
+    const uint64_t AGE_SCAN_NS, SAME_MOST_NS
+    const double ESS_INTERVAL_S, SAME_SHARE, SAME_DIGITS
 
 
 # ---------------------------------------------------------------- age
@@ -261,6 +264,24 @@ cdef void update_pv(const program_t* program, point_t* image, estimate_state_t* 
         points_set_integral(image, SITE_PV_IN_WS, &state.pv, image[point].t_ns)
 
 
+cdef bint is_same_sample(const program_t* program, estimate_state_t* state, double grid_w, uint64_t sample_ns) noexcept nogil:
+    """A value that stands to the digit though the battery's move should show by now has not been measured anew.
+
+    A meter that shows something new more seldom than it did, up to the slowest there are, would have the battery answer one value again and again.
+    """
+    cdef double young_w = history_at(&state.total, time_before(sample_ns, <int64_t>(state.age_lo_s * 1e9)))
+    cdef double old_w = history_at(&state.total, time_before(sample_ns, <int64_t>(state.age_hi_s * 1e9)))
+    cdef double far_w
+    if not state.net_known or grid_w != state.grid_used_w:
+        state.grid_ess_lo_w = fmin(young_w, old_w)
+        state.grid_ess_hi_w = fmax(young_w, old_w)
+        return False
+    if state.lags.interval.interval_s > INTERVAL_SLOW_S or sample_ns > state.grid_changed_t_ns + SAME_MOST_NS:
+        return False
+    far_w = fmax(SAME_SHARE * nameplates(program), SAME_DIGITS * state.lags.resolution_w)
+    return fmin(young_w, old_w) > state.grid_ess_hi_w + far_w or fmax(young_w, old_w) < state.grid_ess_lo_w - far_w
+
+
 cdef void update_grid(const program_t* program, point_t* image, estimate_state_t* state, plant_t* plant, int all_known,
                       uint64_t t_ns) noexcept nogil:
     cdef int point = program.site.grid_w
@@ -313,11 +334,12 @@ cdef void update_grid(const program_t* program, point_t* image, estimate_state_t
         else:
             lag_gap(state)
             state.grid_changed_t_ns = sample_ns
-        edges[0] = plant.net_w
-        edges[1] = plant.net_lo_w
-        pair(program, state, <uint32_t>0xFFFFFFFF, grid_w, edges, state.net_known, sample_ns, t_ns)
-        plant.net_w = edges[0]
-        plant.net_lo_w = edges[1]
+        if not state.net_known or not is_same_sample(program, state, grid_w, sample_ns):
+            edges[0] = plant.net_w
+            edges[1] = plant.net_lo_w
+            pair(program, state, <uint32_t>0xFFFFFFFF, grid_w, edges, state.net_known, sample_ns, t_ns)
+            plant.net_w = edges[0]
+            plant.net_lo_w = edges[1]
         state.net_known = 1
         state.grid_used_w = grid_w
         state.grid_used_t_ns = sample_ns

@@ -10,13 +10,14 @@ from tidegate.ext.estimate.estimate cimport GAPS, estimate_state_t, interval_t
 cdef extern from *:
     """
     #define ALIKE_LEAST 4u        /* so many of the gaps, ... */
+    #define EVEN_LEAST 6u         /* so many of the newest gaps are the device's own, not those of a power that stands */
     #define ALIKE_SHARE 0.35      /* ... no further apart than this share of their mean */
     #define ALIKE_MOST_S 0.25     /* longer ones are those of a power that stands */
     #define SAME_SHARE 1.6        /* a longer gap is one in which a value was not new */
     #define REREAD_INTERVALS 2.0  /* ... and for so many of the meter's intervals */
     """
     const double ALIKE_SHARE, ALIKE_MOST_S, SAME_SHARE, REREAD_INTERVALS
-    const uint32_t ALIKE_LEAST
+    const uint32_t ALIKE_LEAST, EVEN_LEAST
 
 
 cdef uint64_t reread_ns(const estimate_state_t* state) noexcept nogil:
@@ -52,5 +53,6 @@ cdef void learn_interval(interval_t* interval, double apart_s) noexcept nogil:
             most_s = fmax(most_s, interval.gap_s[i])
             used += 1
     interval.interval_s = sum_s / used
+    interval.even = count == GAPS and used >= EVEN_LEAST
     interval.alike = used >= ALIKE_LEAST and interval.interval_s <= ALIKE_MOST_S and (
         most_s - least_s <= ALIKE_SHARE * interval.interval_s)

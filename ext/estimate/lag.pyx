@@ -18,7 +18,7 @@ from tidegate.ext.abi.settings cimport *
 from tidegate.ext.estimate.estimate cimport *
 from tidegate.ext.estimate.interval cimport INTERVAL_SLOW_S, age_found_s, ess_known_s
 from tidegate.ext.estimate.meter_sign cimport signs_begin
-from tidegate.ext.estimate.model cimport answer_forget, answer_judge, counts_for_answer, models_forget, models_gap, models_try, move_weight, is_small_move
+from tidegate.ext.estimate.model cimport answer_forget, answer_judge, counts_for_answer, models_forget, models_gap, models_noise_forget, models_try, move_weight, is_small_move
 from tidegate.ext.estimate.moments cimport moments_add, moments_against, moments_fade, moments_keep
 from tidegate.ext.estimate.pairing cimport LAG_NS, LAG_NS_MAX, MOTION_W, history_sweep
 from tidegate.ext.estimate.shape cimport model_age_s
@@ -149,10 +149,12 @@ cdef void lag_asked(estimate_state_t* state) noexcept nogil:
     cdef model_trials_t* m = &state.models
     cdef uint32_t i
     l.known = 0
+    m.asked = 1
     l.moves *= ASKED_KEEP
     l.motion_w2 *= ASKED_KEEP
     l.filled *= ASKED_KEEP
     moments_keep(&l.moments, ASKED_KEEP)
+    models_noise_forget(state)
     for i in range(<uint32_t>LAGS):
         l.unexplained[i] *= ASKED_KEEP
         l.variance[i] *= ASKED_KEEP

@@ -29,6 +29,8 @@ cdef void models_try(estimate_state_t* state, double grid_w, uint64_t t_ns) noex
 
 # All models are open again.
 cdef void models_forget(estimate_state_t* state) noexcept nogil
+# What the load does by itself is found anew: beside what was believed of another meter it looked less restless, or more.
+cdef void models_noise_forget(estimate_state_t* state) noexcept nogil
 
 # Whether the grid meter shows the battery is to be found anew.
 cdef void answer_forget(estimate_state_t* state) noexcept nogil
@@ -58,3 +60,5 @@ cdef void models_gap(estimate_state_t* state) noexcept nogil
 
 # Whether something else explains clearly more than what is believed of the meter.
 cdef bint model_doubted(const estimate_state_t* state) noexcept nogil
+# Whether something else has explained clearly more since some moves, whatever was told before: it has become another.
+cdef bint model_another(const estimate_state_t* state) noexcept nogil

@@ -27,10 +27,13 @@ cdef extern from *:
     #define MODELS_MEMORY_S 25.0
     #define SLOPE_S 4.0
     #define NOISE_RATE 1.08
+    #define NOISE_HURRY 0.4            /* beside that, where it is found anew, ... */
+    #define HURRY_S 10.0               /* ... fading within */
     #define MODEL_SHARE 0.05           /* of the moves: no model is truer than that */
     #define AVERAGES 3.0               /* standard deviations by which an average must be better than any mere age ... */
     #define CONTRADICTED 2.5           /* ... by so much, than the age that was found */
     #define AVERAGES_INSTEAD 1.2       /* ... and then by so much than any other */
+    #define AVERAGES_ASKED 1.2         /* ... or where the battery does what no load does, for it is asked by steps */
     #define AVERAGES_NOT 0.0           /* ... and an age than it, to be believed again; ... */
     #define AVERAGES_KEPT 1.5          /* ... once it is no longer open whether the meter shows the battery: by more than chance */
     #define OLD_S 1.0                  /* from this age on, and so many of its intervals, a mere age is the less likely one: ... */
@@ -53,16 +56,18 @@ cdef extern from *:
     #define UNMOVED_NS 90000000000u    /* a meter that shows nothing at all for so long */
     #define ANSWER_LEAST 1.0           /* least variance: one move is no proof */
     #define SHOWN_S 0.5                /* as in lag.pyx */
+    #define SINCE_LEAST 0.15           /* by so much less it has to leave in a move, to count ... */
+    #define SINCE_DOUBTED 2.5          /* ... and so many moves of that together: the meter has become another */
     #define DOUBTED 1.0                /* standard deviations by which something else explains more than what is believed */
     #define STILL_NS 20000000000u      /* a battery that has stood still for so long tells nothing */
     """
     const uint32_t SAMPLES_MASK
     const uint64_t SAMPLE_NS, STILL_NS, UNMOVED_NS, UNSEEN_NS, UNSEEN_MEAN_NS
-    const double DOUBTED
+    const double DOUBTED, SINCE_LEAST, SINCE_DOUBTED
     const double SEEN_BY, UNSEEN_BY, UNSEEN_READINGS, ANSWER_LEAST
     const double[SCALES] SCALE_S
     const double[SCALES] LOOK_S
-    const double MODELS_MEMORY_S, SLOPE_S, NOISE_RATE, MODEL_SHARE, AVERAGES, AVERAGES_NOT, AVERAGES_OLD, AVERAGES_NOT_OLD, AVERAGES_KEPT, OLD_S, OLD_INTERVALS, MODEL_BETTER, OLDEST_SHARE
+    const double MODELS_MEMORY_S, SLOPE_S, NOISE_RATE, NOISE_HURRY, HURRY_S, MODEL_SHARE, AVERAGES, AVERAGES_ASKED, AVERAGES_NOT, AVERAGES_OLD, AVERAGES_NOT_OLD, AVERAGES_KEPT, OLD_S, OLD_INTERVALS, MODEL_BETTER, OLDEST_SHARE
     const double CONTRADICTED, AVERAGES_INSTEAD, SHOWN_S, MODEL_OUT, MODEL_QUIET_SHARE, MODEL_OUT_QUIET, MODEL_BELIEVED, MODEL_BELIEVED_QUIET, MODEL_LIKELY
 
 
@@ -70,8 +75,17 @@ cdef void models_forget(estimate_state_t* state) noexcept nogil:
     cdef model_trials_t* m = &state.models
     memset(m.unexplained, 0, sizeof(m.unexplained))
     memset(m.variance, 0, sizeof(m.variance))
+    models_noise_forget(state)
     m.averages = 0
     m.known = 0
+
+
+cdef void models_noise_forget(estimate_state_t* state) noexcept nogil:
+    cdef uint32_t scale
+    memset(state.models.since, 0, sizeof(state.models.since))
+    state.models.since_most = 0.0
+    for scale in range(<uint32_t>SCALES):
+        state.models.hurry[scale] = 1.0
 
 
 cdef void models_gap(estimate_state_t* state) noexcept nogil:
@@ -137,7 +151,7 @@ cdef bint compare(estimate_state_t* state, uint32_t scale, double grid_w, uint64
         hi_w = fmax(hi_w, rest_w[i])
     span_w = hi_w - lo_w
     left_w = rest_w[m.best]
-    follow(&m.unmoved_noise_w[scale], fabs(change_w - slope_w), share)
+    follow(&m.unmoved_noise_w[scale], fabs(change_w - slope_w), share, m.hurry[scale])
     if span_w <= fmax(MOTION_W, 2.0 * state.lags.resolution_w):
         note(m, scale, left_w, slope_w, apart_s, share)
         return False
@@ -156,7 +170,7 @@ cdef bint compare(estimate_state_t* state, uint32_t scale, double grid_w, uint64
     m.moves[scale] = keep * m.moves[scale] + share
     weight = share * move_weight(span_w, m.motion_w2[scale], m.moves[scale])
     if m.signs.on:
-        follow(&m.signs.noise_w[scale], fabs(signs_turned_w(&m.signs, rest_w, change_w, slope_w)), share)
+        follow(&m.signs.noise_w[scale], fabs(signs_turned_w(&m.signs, rest_w, change_w, slope_w)), share, 0.0)
         w2 = 4.0 * m.signs.noise_w[scale] * m.signs.noise_w[scale]
         signs_compare(&m.signs, rest_w, change_w, slope_w, fmin(scale_w2, w2 + MODEL_SHARE * MODEL_SHARE * span_w * span_w + least_w2), weight)
     for i in range(<uint32_t>METER_MODELS):
@@ -168,6 +182,7 @@ cdef bint compare(estimate_state_t* state, uint32_t scale, double grid_w, uint64
         w2 = rest_w[i] - mean
         m.unexplained[i] = keep * m.unexplained[i] + weight * w2
         m.variance[i] = keep * m.variance[i] + weight * w2 * w2
+    count_since(state, rest_w, share)
     if m.answer == ANSWER_OPEN:
         compare_unmoved(state, rest_w, weight, (change_w - slope_w) * (change_w - slope_w), scale_w2,
                         counts_for_answer(state, change_w, t_ns))
@@ -175,10 +190,31 @@ cdef bint compare(estimate_state_t* state, uint32_t scale, double grid_w, uint64
     return True
 
 
-cdef inline void follow(double* median_w, double off_w, double share) noexcept nogil:
+cdef inline uint32_t believed(const estimate_state_t* state) noexcept nogil:
+    return state.models.near[0] if state.models.averages else state.lags.best
+
+
+cdef inline void count_since(estimate_state_t* state, const double* left, double weight) noexcept nogil:
+    """What a model explains more than what is believed, since that was least: what was told long before weighs nothing here."""
+    cdef model_trials_t* m = &state.models
+    cdef double than = left[believed(state)] - SINCE_LEAST
+    cdef uint32_t i
+    if not state.age_known:  # only what is known can have become false
+        if m.since_most > 0.0:
+            memset(m.since, 0, sizeof(m.since))
+        m.since_most = 0.0
+        return
+    m.since_most = 0.0
+    for i in range(<uint32_t>METER_MODELS):
+        m.since[i] = fmax(m.since[i] + weight * (than - left[i]), 0.0)
+        m.since_most = fmax(m.since_most, m.since[i])
+
+
+cdef inline void follow(double* median_w, double off_w, double share, double hurry) noexcept nogil:
+    cdef double rate = fmin((NOISE_RATE - 1.0 + NOISE_HURRY * hurry) * share, 0.5)
     if median_w[0] == 0.0:
         median_w[0] = fmax(off_w, 1.0)
-    median_w[0] *= 1.0 + (NOISE_RATE - 1.0) * share if off_w > median_w[0] else 1.0 - (NOISE_RATE - 1.0) * share
+    median_w[0] *= 1.0 + rate if off_w > median_w[0] else 1.0 - rate
     median_w[0] = fmax(median_w[0], 0.1)
 
 
@@ -186,7 +222,8 @@ cdef inline void note(model_trials_t* m, uint32_t scale, double left_w, double s
                       double share) noexcept nogil:
     """Follow the load's own restlessness over this time: its mean slope, and the median beside it."""
     cdef double off_w = fabs(left_w - slope_w)
-    follow(&m.noise_w[scale], off_w, share)
+    follow(&m.noise_w[scale], off_w, share, m.hurry[scale])
+    m.hurry[scale] *= 1.0 - fmin(share * apart_s * (1.0 / HURRY_S), 0.5)
     # A step is no slope.
     if off_w < 4.0 * m.noise_w[scale]:
         m.slope_w_per_s[scale] += (left_w / apart_s - m.slope_w_per_s[scale]) * fmin(share * apart_s / SLOPE_S, 0.5)
@@ -352,7 +389,7 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
     contradicted = known and model_worse(m, state.lags.best, m.mean_best) > CONTRADICTED
     if not m.averages:
         m.averages = model_worse(m, m.delay_best, m.mean_best) > (
-            AVERAGES_OLD if unlikely else AVERAGES_INSTEAD if contradicted else AVERAGES) and (
+            AVERAGES_OLD if unlikely else AVERAGES_INSTEAD if contradicted else AVERAGES_ASKED if m.asked else AVERAGES) and (
             not known or is_bounded(m)) and not moments_against(&state.lags.moments, m.mean_best)
     elif moments_against(&state.lags.moments, m.mean_best) or model_worse(m, m.mean_best, m.delay_best) > (
             AVERAGES_NOT_OLD if unlikely else AVERAGES_KEPT if m.answer != ANSWER_OPEN else AVERAGES_NOT):
@@ -408,4 +445,8 @@ cdef void choose_model(estimate_state_t* state) noexcept nogil:
 
 cdef bint model_doubted(const estimate_state_t* state) noexcept nogil:
     cdef const model_trials_t* m = &state.models
-    return not no_worse(m, m.near[0] if m.averages else state.lags.best, m.best, DOUBTED)
+    return not no_worse(m, believed(state), m.best, DOUBTED)
+
+
+cdef bint model_another(const estimate_state_t* state) noexcept nogil:
+    return state.models.since_most > SINCE_DOUBTED

@@ -19,7 +19,7 @@ from tidegate.ext.estimate.contradiction cimport (
 from tidegate.ext.estimate.estimate cimport estimate_state_t
 from tidegate.ext.estimate.interval cimport INTERVAL_SLOW_S, SAME_INTERVALS
 from tidegate.ext.estimate.likelihood cimport likelihood_change, likelihood_honest
-from tidegate.ext.estimate.model cimport model_doubted
+from tidegate.ext.estimate.model cimport model_another, model_doubted
 from tidegate.ext.estimate.pairing cimport history_at, time_before
 
 
@@ -72,7 +72,7 @@ cdef extern from *:
     #define LIKELY_JITTER_S 0.05 /* uneven, so that no lateness looks like another share */
     #define LIKELY_MOST_S 8.0
     #define AGE_MOST_S 15.0
-    #define AGE_EDGES 4u          /* no fewer tell an age ... */
+    #define AGE_EDGES 8u          /* no fewer tell an age ... */
     #define AGE_PART_S 0.5        /* ... by pulses of uneven length: up to three times this, and a little more */
     #define PHASE_MOST_S 12.0
     #define WILD 3.0              /* an answer so far from an honest one is a leap of the load and tells nothing */
@@ -226,7 +226,7 @@ cdef uint32_t question_reading(const program_t* program, const estimate_state_t*
         q.step_w = fmax(fmin(GROW * q.step_w, step_most_w), -step_most_w)
         q.full_w = fmin(GROW * q.full_w, fmax(step_most_w, q.full_w))
     if q.suspicion == SUSPECT_AGE:
-        return FOUND_HONEST if q.edges >= AGE_EDGES and state.age_known and not model_doubted(state) else FOUND_OPEN
+        return FOUND_HONEST if q.edges >= AGE_EDGES and state.age_known and not model_doubted(state) and not model_another(state) else FOUND_OPEN
     if is_likely(q):  # what is found is the likelihood's to say
         return FOUND_HONEST if q.edges >= LIKELY_EDGES and likelihood_honest(&c.likelihood) else FOUND_OPEN
     if q.suspicion == SUSPECT_PHASE:

@@ -41,7 +41,7 @@ from tidegate.ext.estimate.estimate cimport ANSWER_SEEN, ANSWER_UNPROVEN, estima
 from tidegate.ext.estimate.interval cimport INTERVAL_SLOW_S
 from tidegate.ext.estimate.likelihood cimport likelihood_restart, likelihood_share
 from tidegate.ext.estimate.meter_sign cimport SIGN_AGAINST, SIGN_TURNED
-from tidegate.ext.estimate.model cimport model_doubted
+from tidegate.ext.estimate.model cimport model_another, model_doubted
 from tidegate.ext.estimate.pairing cimport history_at, nameplates, time_before
 from tidegate.ext.estimate.phases cimport (
     phases_ask_anew, phases_at_zero, phases_due, phases_forget, phases_left, phases_lit, phases_lost, phases_need_w, phases_reading,
@@ -95,6 +95,8 @@ cdef extern from *:
     #define PROOF_QUIET_S 12.0     /* ... and before a load that is quiet */
     #define AGE_SUSPECT_S 3.0       /* an age is doubted for so long before it is asked */
     #define AGE_REST_S 10.0
+    #define OTHER_INTERVAL 1.4    /* times as long as it was, or as short ... */
+    #define OTHER_INTERVAL_S 0.02 /* ... and by as much as polls make of any */
     #define AGE_NOISE 1.5         /* many edges tell an age, no single one has to */
     #define SUSPECT_REST_S 5.0    /* from one contradiction that was unfounded to the next */
     #define SUSPECT_REST_MOST_S 300.0
@@ -102,7 +104,7 @@ cdef extern from *:
     const double AWAY_SHARE, GONE_SHARE, ASK_SHARE, ASK_FINE, ASK_LEAST, DIGITS, SILENT_S, SILENT_INTERVALS, SMALL_DOWN, SMALL_UP, SMALL_MOST, HABIT_S, HABIT_INTERVALS, HABITS, AGE_OLDEST_S, AGE_QUICK_S, QUICK_S
     const double FROZEN_S, FROZEN_STEP_S, INSIDE_S, STEP_SOON_S, FINE, CLEAR_STEP, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, AWAY_REST, ASK_MOST_S, PHASE_MOST_S
     const uint32_t AGREE_EDGES, PHASE_LOOKS
-    const double ANSWER_SHARE, ANSWER_NOISE, STILL_SHARE, PROOF_EDGES, PROOF_S, PROOF_QUIET_S, SUSPECT_REST_S, SUSPECT_REST_MOST_S, AGE_SUSPECT_S, AGE_REST_S, AGE_NOISE
+    const double ANSWER_SHARE, ANSWER_NOISE, STILL_SHARE, PROOF_EDGES, PROOF_S, PROOF_QUIET_S, SUSPECT_REST_S, SUSPECT_REST_MOST_S, AGE_SUSPECT_S, AGE_REST_S, OTHER_INTERVAL, OTHER_INTERVAL_S, AGE_NOISE
     const double MISSING
 
 
@@ -173,6 +175,7 @@ cdef void truth_step(const program_t* program, point_t* image, const estimate_st
             truth.age_again_ns = truth.age_suspect_ns = 0
             truth.age_rest_s = 0.0
             truth.age_was_known = 0
+            truth.age_interval_s = 0.0
         truth.mode = mode
     if not plant.grid_ok:
         energy_register_forget(&truth.energy)
@@ -334,11 +337,23 @@ cdef inline bint is_proof(uint32_t suspicion) noexcept nogil:
     return suspicion == SUSPECT_UNSEEN or suspicion == SUSPECT_AGE
 
 
+cdef inline bint is_interval_new(const estimate_state_t* state, truth_t* truth) noexcept nogil:
+    """A meter that shows something new at other times than it did is read through something else by now."""
+    cdef double interval_s = state.lags.interval.interval_s
+    if not state.lags.interval.even:
+        return False
+    if truth.age_interval_s == 0.0:
+        truth.age_interval_s = interval_s
+    return fmax(interval_s, truth.age_interval_s) > OTHER_INTERVAL * fmin(interval_s, truth.age_interval_s) + OTHER_INTERVAL_S
+
+
 cdef inline bint is_age_doubted(const estimate_state_t* state, truth_t* truth, uint64_t t_ns) noexcept nogil:
     """What was known of the meter explains clearly less than something else by now, for some seconds."""
-    cdef bint doubted = model_doubted(state)
+    cdef bint doubted = model_doubted(state) or model_another(state) or is_interval_new(state, truth)
     truth.age_was_known |= state.age_known
-    if not truth.age_was_known or state.models.answer == ANSWER_UNPROVEN or not (doubted or not state.age_known):
+    if truth.forced:
+        return True
+    if not (doubted or (truth.age_was_known and not state.age_known)):
         truth.age_suspect_ns = 0
         return False
     if truth.age_suspect_ns == 0:
@@ -361,14 +376,15 @@ cdef void contradicts(const program_t* program, const estimate_state_t* state, c
                        truth.contradiction.suspicion, t_ns)
         likelihood_restart(&truth.contradiction.likelihood)
     phase_by_total(program, truth, t_ns)
+    if is_age_doubted(state, truth, t_ns) and truth.contradiction.suspicion == SUSPECT_NONE and (
+            truth.asking == ASK_NOTHING and t_ns >= truth.age_again_ns) and (
+            AGE_NOISE * truth.contradiction.noise_w <= STEP_SHARE_MOST * nameplates(program)) and not (
+            value_doubted(truth, state, t_ns) or phase_doubted(truth, t_ns)):
+        truth.contradiction.suspicion = SUSPECT_AGE
     if state.models.answer == ANSWER_UNPROVEN and truth.contradiction.suspicion == SUSPECT_NONE and (
             truth.asking == ASK_NOTHING and t_ns >= truth.unseen_again_ns) and not (
             value_doubted(truth, state, t_ns) or phase_doubted(truth, t_ns)):
         truth.contradiction.suspicion = SUSPECT_UNSEEN
-    if is_age_doubted(state, truth, t_ns) and truth.contradiction.suspicion == SUSPECT_NONE and (
-            truth.asking == ASK_NOTHING and t_ns >= truth.age_again_ns) and not (
-            value_doubted(truth, state, t_ns) or phase_doubted(truth, t_ns)):
-        truth.contradiction.suspicion = SUSPECT_AGE
     # Before an age is known the answers of single steps tell no share.
     asked = truth.asking == ASK_ANSWER and truth.question.edges > 0 and truth.question.suspicion != SUSPECT_AGE
     found = contradiction_sure(&truth.contradiction, asked)
@@ -437,6 +453,7 @@ cdef inline void answer_end(truth_t* truth, const plant_t* plant, bint honest, u
     # What the building is known to do is not suspected again, so nothing waits for it; and no weaker doubt before makes
     # that one wait.
     if truth.question.suspicion == SUSPECT_AGE:
+        truth.age_interval_s = 0.0
         truth.age_rest_s = fmin(fmax(2.0 * truth.age_rest_s, AGE_REST_S), ASK_REST_MOST_S)
         truth.age_again_ns = t_ns + <uint64_t>(truth.age_rest_s * 1e9)
         truth.contradiction.suspicion = SUSPECT_NONE

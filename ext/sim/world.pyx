@@ -294,7 +294,7 @@ cdef class World(Assembly):
                 "age_used": bool(state.lags.used), "age_best": state.lags.best, "delay_best": state.models.delay_best,
                 "mean_best": state.models.mean_best, "share": state.lags.share, "moves": state.lags.moves,
                 "noise_w": list(state.models.noise_w), "model_moves": list(state.models.moves),
-                "motion_w2": list(state.models.motion_w2), "unexplained": list(state.models.unexplained),
+                "motion_w2": list(state.models.motion_w2), "since": state.models.since_most, "unexplained": list(state.models.unexplained),
                 "variance": list(state.models.variance), "age_unexplained": list(state.lags.unexplained),
                 "age_variance": list(state.lags.variance), "ess_interval_s": state.lags.ess_interval.interval_s,
                 "ess_alike": bool(state.lags.ess_interval.alike), "poll_s": state.lags.poll_s, "interval_s": state.lags.interval.interval_s,
@@ -345,6 +345,10 @@ cdef class World(Assembly):
                 "likelihood": [list(truth.contradiction.likelihood.sums[i]) for i in range(HABITS)],
                 "grid_w2": truth.pulses.grid_w2, "moved_w2": list(truth.pulses.moved_w2),
                 "moved_w4": list(truth.pulses.moved_w4), "both_w2": list(truth.pulses.both_w2)}
+
+    def force(self):
+        self.world.core.truth.forced = 1
+        self.world.core.truth.age_again_ns = 0
 
     @property
     def meter_asked(self):
