@@ -147,7 +147,8 @@ cdef extern from "estimate/estimate.h" nogil:
         double gap_s[GAPS]
         double interval_s
         uint32_t head, seen
-        uint32_t alike, even
+        uint32_t alike
+        uint32_t even
 
     ctypedef struct moments_t:
         double battery_w2
