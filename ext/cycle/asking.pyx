@@ -150,9 +150,6 @@ cdef void ask_meter(core_t* core, uint64_t t_ns) noexcept nogil:
             core.truth.question.edges > 0 and core.truth.age_asked_ns != core.truth.question.begun_ns):
         core.truth.age_asked_ns = core.truth.question.begun_ns
         lag_asked(&core.estimate)
-        if core.truth.forced:
-            lag_reopen(&core.estimate)
-            core.truth.forced = 0
     if core.truth.asking == ASK_ANSWER and core.truth.question.suspicion != SUSPECT_BELOW_ZERO:
         if core.truth.question.edge_ns:
             place_edge(core)

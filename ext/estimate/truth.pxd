@@ -60,7 +60,6 @@ cdef struct truth_t:
     double age_interval_s         # the meter's interval when what is believed of its age was found
     uint64_t age_asked_ns         # the newest question of that whose steps have begun to tell
     uint32_t age_was_known
-    uint32_t forced, forced_pad
     uint32_t age_open         # 1 = a question has ended, and something else still explains more than what is believed of its age
     question_t question
     contradiction_t contradiction

@@ -351,8 +351,6 @@ cdef inline bint is_age_doubted(const estimate_state_t* state, truth_t* truth, u
     """What was known of the meter explains clearly less than something else by now, for some seconds."""
     cdef bint doubted = model_doubted(state) or model_another(state) or is_interval_new(state, truth)
     truth.age_was_known |= state.age_known
-    if truth.forced:
-        return True
     if not (doubted or (truth.age_was_known and not state.age_known)):
         truth.age_suspect_ns = 0
         return False

@@ -346,10 +346,6 @@ cdef class World(Assembly):
                 "grid_w2": truth.pulses.grid_w2, "moved_w2": list(truth.pulses.moved_w2),
                 "moved_w4": list(truth.pulses.moved_w4), "both_w2": list(truth.pulses.both_w2)}
 
-    def force(self):
-        self.world.core.truth.forced = 1
-        self.world.core.truth.age_again_ns = 0
-
     @property
     def meter_asked(self):
         """What the core asks of the grid meter (ext/estimate/truth.pxd), why (contradiction.pxd), and by what step, W."""

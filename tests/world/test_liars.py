@@ -75,7 +75,7 @@ def test_a_meter_that_showed_nothing_but_jumps_of_the_load_is_asked_twice() -> N
     )
 
 
-@pytest.mark.parametrize("seed", [1703966, 1701486, 1701822, 1700334])
+@pytest.mark.parametrize("seed", [1703966, 1701486, 1700334])
 def test_a_meter_that_begins_to_lie_while_it_is_armed_is_refused(seed: int) -> None:
     """Turned or standing from the middle of the arming on: the pulses never prove it, and prove the honest one."""
     made = plants.draw(seed)
