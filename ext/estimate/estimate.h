@@ -266,6 +266,7 @@ typedef struct {
     uint64_t grid_seen_t_ns, grid_used_t_ns; /* newest stamp; stamp of the newest reading that said something new */
     double grid_ess_lo_w, grid_ess_hi_w; /* what the battery did when that value was measured */
     uint64_t grid_changed_t_ns; /* stamp of the newest reading that differed from the one before */
+    uint64_t same_t_ns;      /* when a value stood last though the battery's move should have shown; 0 = never */
     double grid_used_w;
     uint64_t moved_t_ns;   /* when battery power last moved */
     uint64_t setpoint_t_ns; /* when any unit's setpoint last changed */

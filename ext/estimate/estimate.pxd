@@ -256,6 +256,7 @@ cdef extern from "estimate/estimate.h" nogil:
         uint64_t grid_seen_t_ns, grid_used_t_ns
         double grid_ess_lo_w, grid_ess_hi_w
         uint64_t grid_changed_t_ns
+        uint64_t same_t_ns
         double grid_used_w
         uint64_t moved_t_ns
         uint64_t setpoint_t_ns

@@ -279,7 +279,10 @@ cdef bint is_same_sample(const program_t* program, estimate_state_t* state, doub
     if state.lags.interval.interval_s > INTERVAL_SLOW_S or sample_ns > state.grid_changed_t_ns + SAME_MOST_NS:
         return False
     far_w = fmax(SAME_SHARE * nameplates(program), SAME_DIGITS * state.lags.resolution_w)
-    return fmin(young_w, old_w) > state.grid_ess_hi_w + far_w or fmax(young_w, old_w) < state.grid_ess_lo_w - far_w
+    if fmin(young_w, old_w) > state.grid_ess_hi_w + far_w or fmax(young_w, old_w) < state.grid_ess_lo_w - far_w:
+        state.same_t_ns = sample_ns
+        return True
+    return False
 
 
 cdef void update_grid(const program_t* program, point_t* image, estimate_state_t* state, plant_t* plant, int all_known,

@@ -96,6 +96,7 @@ cdef extern from *:
     #define AGE_SUSPECT_S 3.0       /* an age is doubted for so long before it is asked */
     #define AGE_REST_S 10.0
     #define OTHER_INTERVAL 1.4    /* times as long as it was, or as short ... */
+    #define STOOD_S 60.0
     #define OTHER_INTERVAL_S 0.02 /* ... and by as much as polls make of any */
     #define AGE_NOISE 1.5         /* many edges tell an age, no single one has to */
     #define SUSPECT_REST_S 5.0    /* from one contradiction that was unfounded to the next */
@@ -104,7 +105,7 @@ cdef extern from *:
     const double AWAY_SHARE, GONE_SHARE, ASK_SHARE, ASK_FINE, ASK_LEAST, DIGITS, SILENT_S, SILENT_INTERVALS, SMALL_DOWN, SMALL_UP, SMALL_MOST, HABIT_S, HABIT_INTERVALS, HABITS, AGE_OLDEST_S, AGE_QUICK_S, QUICK_S
     const double FROZEN_S, FROZEN_STEP_S, INSIDE_S, STEP_SOON_S, FINE, CLEAR_STEP, FROZEN_INTERVALS, ASK_REST_S, ASK_REST_MOST_S, AWAY_REST, ASK_MOST_S, PHASE_MOST_S
     const uint32_t AGREE_EDGES, PHASE_LOOKS
-    const double ANSWER_SHARE, ANSWER_NOISE, STILL_SHARE, PROOF_EDGES, PROOF_S, PROOF_QUIET_S, SUSPECT_REST_S, SUSPECT_REST_MOST_S, AGE_SUSPECT_S, AGE_REST_S, OTHER_INTERVAL, OTHER_INTERVAL_S, AGE_NOISE
+    const double ANSWER_SHARE, ANSWER_NOISE, STILL_SHARE, PROOF_EDGES, PROOF_S, PROOF_QUIET_S, SUSPECT_REST_S, SUSPECT_REST_MOST_S, AGE_SUSPECT_S, AGE_REST_S, OTHER_INTERVAL, OTHER_INTERVAL_S, STOOD_S, AGE_NOISE
     const double MISSING
 
 
@@ -337,19 +338,25 @@ cdef inline bint is_proof(uint32_t suspicion) noexcept nogil:
     return suspicion == SUSPECT_UNSEEN or suspicion == SUSPECT_AGE
 
 
-cdef inline bint is_interval_new(const estimate_state_t* state, truth_t* truth) noexcept nogil:
-    """A meter that shows something new at other times than it did is read through something else by now."""
+cdef inline bint is_interval_new(const estimate_state_t* state, truth_t* truth, uint64_t t_ns) noexcept nogil:
+    """A meter that shows something new at other times than it did is read through something else by now.
+
+    More seldom only if a value has stood though the battery's move should have shown: a load that moves once a second
+    makes any meter show something new once a second.
+    """
     cdef double interval_s = state.lags.interval.interval_s
     if not state.lags.interval.even:
         return False
     if truth.age_interval_s == 0.0:
         truth.age_interval_s = interval_s
+    if interval_s > truth.age_interval_s and (state.same_t_ns == 0 or seconds(state.same_t_ns, t_ns) > STOOD_S):
+        return False
     return fmax(interval_s, truth.age_interval_s) > OTHER_INTERVAL * fmin(interval_s, truth.age_interval_s) + OTHER_INTERVAL_S
 
 
 cdef inline bint is_age_doubted(const estimate_state_t* state, truth_t* truth, uint64_t t_ns) noexcept nogil:
     """What was known of the meter explains clearly less than something else by now, for some seconds."""
-    cdef bint doubted = model_doubted(state) or model_another(state) or is_interval_new(state, truth)
+    cdef bint doubted = model_doubted(state) or model_another(state) or is_interval_new(state, truth, t_ns)
     truth.age_was_known |= state.age_known
     if not (doubted or (truth.age_was_known and not state.age_known)):
         truth.age_suspect_ns = 0
