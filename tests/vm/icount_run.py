@@ -5,10 +5,9 @@
 One nanosecond of the guest is one instruction, so nothing that this machine does besides can make the loop late: what
 is asserted here can be asserted in CI. `tests/vm/icount_site.py` runs inside. Asserted: no grid point missed or
 skipped; the loop's thread has SCHED_FIFO 80 and its process locked memory, at the begin and at the end, as the kernel
-says; the page answered; the site ended in order; work p99 within 5 % of `tests/vm/icount.json`, of a run of less than
-half a minute of what is committed for such a one, for while a site arms and its meter is learnt cycles are longer.
-`--take` writes that file anew and says what changed. The times are counts of instructions with a unit of time on them:
-they say nothing of any board's microseconds.
+says; the page answered; the site ended in order; work p99 within 5 % of `tests/vm/icount.json`. `--take` writes that
+file anew and says what changed. The times are counts of instructions with a unit of time on them: they say nothing of
+any board's microseconds.
 """
 
 import argparse
@@ -27,8 +26,6 @@ import arm_guest  # noqa: E402
 ROOT = HERE.parents[1]
 COMMITTED = HERE / "icount.json"
 SHARE = 0.05
-SHORT_S = 30.0
-SHORT = "short"  # row of a run that is less than that, inside its machine's
 LIMIT_S = int(os.environ.get("TIDEGATE_ICOUNT_LIMIT_S", "1500"))  # of host time
 # Of a machine: the options of run-vm.sh for it.
 RUNNERS = {"x86_64": ["-i"], "aarch64": ["-a", "-i"]}
@@ -60,12 +57,6 @@ def measured(seconds: float, machine: str) -> dict[str, Any]:
             raise SystemExit(done.returncode)
         figures: dict[str, Any] = json.loads((kept / "figures.json").read_text())
         return figures
-
-
-def committed_row(whole: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any] | None:
-    """What is committed for such a run of this machine; of a short one what is for a whole, where there is no other."""
-    row = whole.get(figures["machine"])
-    return row.get(SHORT, row) if row is not None and figures["span_s"] < SHORT_S else row
 
 
 def broken(figures: dict[str, Any], committed: dict[str, Any] | None) -> list[str]:
@@ -126,11 +117,7 @@ def take(figures: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
         "span_s": figures["span_s"],
         "kernel": figures["kernel"],
     }
-    machine = figures["machine"]
-    before = whole.get(machine, {})
-    if figures["span_s"] < SHORT_S:
-        return {**whole, machine: {**before, SHORT: row}}
-    return {**whole, machine: {**row, **({SHORT: before[SHORT]} if SHORT in before else {})}}
+    return {**whole, figures["machine"]: row}
 
 
 def main() -> int:
@@ -152,14 +139,14 @@ def main() -> int:
         COMMITTED.write_text(json.dumps(made, indent=1) + "\n")
         whole = made
         print(f"{COMMITTED.relative_to(ROOT)}: taken anew; say in the commit why")
-    was = committed_row(whole, figures)
-    found = broken(figures, was)
+    found = broken(figures, whole.get(figures["machine"]))
     quantiles = figures["quantiles_ns"]
     work, late = quantiles["work"], quantiles["lateness"]
     missed = figures["counters"]["missed"]
     print(f"icount, {figures['machine']}: {figures['cycles']} cycles in {figures['span_s']} s, {missed} missed")
     print(f"  work p50 {work['p50']} ns, p99 {work['p99']} ns; lateness p50 {late['p50']} ns, p99 {late['p99']} ns")
-    for line in where(figures, was or {}):
+    was = whole.get(figures["machine"], {})
+    for line in where(figures, was):
         print(f"  {line}")
     for line in found:
         print(f"icount: BROKEN {line}")

@@ -99,23 +99,6 @@ def test_committed_figures_are_of_whole_runs_on_machines_that_have_a_runner() ->
     committed = json.loads(icount_run.COMMITTED.read_text())
     assert set(committed) <= set(icount_run.RUNNERS)
     assert all(row["work_p99_ns"] > 0 and row["span_s"] >= 60.0 for row in committed.values())
-    assert committed["x86_64"][icount_run.SHORT]["span_s"] == 10.0, "what CI runs"
-
-
-def test_a_short_run_is_held_against_what_is_committed_for_one() -> None:
-    whole, begun = changed("span_s", 60.0), changed("span_s", 10.0)
-    begun = {
-        **begun,
-        "quantiles_ns": {**begun["quantiles_ns"], "work": {**begun["quantiles_ns"]["work"], "p99": 12_000}},
-    }
-    taken = icount_run.take(begun, icount_run.take(whole, {}))
-    assert icount_run.take(whole, taken) == taken, "a whole run leaves it"
-    for figures in (whole, begun):
-        assert icount_run.broken(figures, icount_run.committed_row(taken, figures)) == []
-    assert icount_run.broken(begun, icount_run.committed_row(icount_run.take(whole, {}), begun)), (
-        "without one it is the whole's"
-    )
-    assert icount_run.committed_row({}, begun) is None
 
 
 def test_promises_are_kept_as_guests_make_and_take_them_back() -> None:
