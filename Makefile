@@ -69,7 +69,7 @@ world: build
 	@$(PY) tests/world/reaction.py --alarms 10000 --silences 1000
 	@$(PY) tests/world/campaign.py --seeds 1:2 --cycles $(or $(CYCLES),1e8)
 
-#: make control   10^4 seeded minutes of the whole site under random policies (MINUTES=100 for fewer); about 45 minutes on two processors
+#: make control   10^4 seeded minutes of the whole site under random policies (MINUTES=100 for fewer); some 80 minutes of processor time
 control: build
 	@$(PY) tests/world/minutes.py --minutes $(or $(MINUTES),10000) --jobs $$(nproc)
 

@@ -337,7 +337,7 @@ cdef void update_grid(const program_t* program, point_t* image, estimate_state_t
         else:
             lag_gap(state)
             state.grid_changed_t_ns = sample_ns
-        if not state.net_known or not is_same_sample(program, state, grid_w, sample_ns):
+        if not is_same_sample(program, state, grid_w, sample_ns):
             edges[0] = plant.net_w
             edges[1] = plant.net_lo_w
             pair(program, state, <uint32_t>0xFFFFFFFF, grid_w, edges, state.net_known, sample_ns, t_ns)

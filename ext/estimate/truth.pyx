@@ -96,7 +96,7 @@ cdef extern from *:
     #define AGE_SUSPECT_S 3.0       /* an age is doubted for so long before it is asked */
     #define AGE_REST_S 10.0
     #define OTHER_INTERVAL 1.4    /* times as long as it was, or as short ... */
-    #define STOOD_S 60.0
+    #define STOOD_S 60.0          /* so long one value that stood too long speaks for a longer interval */
     #define OTHER_INTERVAL_S 0.02 /* ... and by as much as polls make of any */
     #define AGE_NOISE 1.5         /* many edges tell an age, no single one has to */
     #define SUSPECT_REST_S 5.0    /* from one contradiction that was unfounded to the next */

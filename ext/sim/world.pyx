@@ -304,16 +304,6 @@ cdef class World(Assembly):
                 "alike": self.world.core.control.hunting.alike}
 
     @property
-    def converter_model(self):
-        """What the core takes the first converter for: its times, where it should be by now, the lines of what it gives."""
-        if self.world.core == NULL:
-            raise RuntimeError("no core is connected: call connect() first")
-        c = &self.world.core.converters[0]
-        return {"dead_s": c.dead_s, "lag_s": c.lag_s, "moves": c.moves, "ramp_w_per_s": c.ramp_w_per_s,
-                "ramp_limit_w_per_s": c.ramp_limit_w_per_s, "model_w": c.model_w, "watched": bool(c.watch.on),
-                "discharge": dict(c.fits[0]), "charge": dict(c.fits[1])}
-
-    @property
     def step_response(self):
         """What the core knows of the first converter's answers: least and most share of a step by then, 10 ms apart."""
         if self.world.core == NULL:
